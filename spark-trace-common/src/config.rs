@@ -1,0 +1,78 @@
+//! What user space tells the programs when it loads them: offsets of the running kernel and settings.
+//!
+//! aya-ebpf has no CO-RE relocations, so nothing about a kernel's structures is compiled in: user space
+//! resolves each offset from the kernel's BTF and sets this struct as read-only data. The verifier then
+//! sees constants and checks every access against the BTF type it claims to be.
+
+/// Offset of a member that this kernel does not have.
+pub const NO_MEMBER: u32 = u32::MAX;
+
+/// Name of the global the object file keeps the [`Config`] in.
+pub const CONFIG_SYMBOL: &str = "CONFIG";
+
+macro_rules! config {
+    ($($(#[$doc:meta])* $name:ident),+ $(,)?) => {
+        /// Load-time configuration; every field is a `u32`.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        #[repr(C)]
+        pub struct Config { $($(#[$doc])* pub $name: u32),+ }
+
+        impl Config {
+            pub const ZERO: Self = Self { $($name: 0),+ };
+
+            /// The bytes to set the global to.
+            pub fn as_bytes(&self) -> &[u8] {
+                // SAFETY: repr(C) of u32 fields only: no padding, every byte initialised.
+                unsafe { core::slice::from_raw_parts(core::ptr::from_ref(self).cast(), size_of::<Self>()) }
+            }
+        }
+    };
+}
+
+config! {
+    // Offsets, named struct_member.
+    task_cgroups, task_tgid, task_pid, task_comm, task_mm, task_signal, task_exit_code, task_real_parent,
+    signal_live, signal_group_exit_code,
+    mm_hiwater_rss,
+    /// Offset of the first RSS counter's value and distance to the next (file, anon, swap, shmem).
+    mm_rss, mm_rss_stride,
+    css_set_subsys,
+    css_cgroup, css_serial,
+    css_parent,
+    cgroup_self, cgroup_kn, cgroup_root, cgroup_subsys,
+    cgroup_root_hierarchy,
+    kernfs_id,
+    memcg_css, memcg_usage, memcg_watermark,
+    page_flags,
+    folio_flags, folio_mapping, folio_memcg_data,
+    /// Where a large folio keeps its order (low byte).
+    folio_order,
+    mapping_host,
+    inode_ino, inode_sb, inode_dentry,
+    sb_dev,
+    dentry_alias, dentry_parent, dentry_name,
+    /// Registers at system call exit.
+    regs_nr, regs_arg0, regs_arg1, regs_arg2, regs_arg3, regs_arg4,
+
+    // Values.
+    /// Index of the memory controller in `subsys` arrays.
+    memory_subsys,
+    /// Number of the hierarchy that holds the memory controller; 0 for cgroup v2.
+    memory_hierarchy,
+    flag_head, flag_uptodate, flag_swapbacked,
+    migrate_movable,
+    gfp_account,
+    page_size,
+    sys_mmap, sys_munmap, sys_mremap, sys_brk, sys_madvise,
+
+    // Settings.
+    /// Every task is a target.
+    whole_system,
+    /// Movable user pages too (profile `deep`).
+    all_pages,
+    /// Regions at least this long have an event of their own; in units of 4 KiB, so that it fits.
+    min_region_4k,
+}
+
+/// Index in the `CONTROL` map: settings that change while tracing.
+pub const CONTROL_SELECT_NEW: u32 = 0;

@@ -1,0 +1,228 @@
+//! Records as they lie in kernel-side maps and in the event ring buffer.
+//!
+//! All are `repr(C)`, 8-byte aligned and without implicit padding, so that every byte of a record is
+//! initialised and both sides agree on it; the asserts below hold them to that.
+
+/// First field of every event: which record follows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub enum EventKind {
+    Mapping = 1,
+    Process = 2,
+    Cgroup = 3,
+    FileName = 4,
+}
+
+pub const COMM_LEN: usize = 16;
+/// Longest cgroup path an event carries.
+pub const CGROUP_PATH_LEN: usize = 256;
+/// Room for the components of a file name, each terminated by NUL, innermost first.
+pub const FILE_NAME_LEN: usize = 1024;
+
+/// An address space changed by at least the minimum region.
+#[derive(Debug, Clone, Copy)]
+#[repr(C)]
+pub struct MappingEvent {
+    pub kind: u32,
+    /// A [`MappingOp`].
+    pub op: u32,
+    pub at_ns: u64,
+    pub tgid: u32,
+    pub tid: u32,
+    pub address: u64,
+    /// Bytes; negative for a heap that shrank.
+    pub length: i64,
+    /// `mmap`: flags; `mremap`: former length; `madvise`: advice.
+    pub detail: u64,
+    /// `mmap`: protection.
+    pub prot: u32,
+    /// User stack id, negative where none could be taken.
+    pub stack: i32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub enum MappingOp {
+    Mmap = 1,
+    Munmap = 2,
+    Mremap = 3,
+    Brk = 4,
+    Madvise = 5,
+}
+
+/// A process of the target began, changed its program or ended.
+#[derive(Debug, Clone, Copy)]
+#[repr(C)]
+pub struct ProcessEvent {
+    pub kind: u32,
+    /// A [`ProcessOp`].
+    pub op: u32,
+    pub at_ns: u64,
+    pub tgid: u32,
+    pub parent: u32,
+    pub cgroup: u64,
+    /// Exit only: as wait(2) reports it.
+    pub status: u32,
+    /// Exit only, 1 where `rss_peak` was readable.
+    pub has_rss: u32,
+    /// Exit only: high-water mark of resident pages.
+    pub rss_peak_pages: u64,
+    pub comm: [u8; COMM_LEN],
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub enum ProcessOp {
+    Fork = 1,
+    Exec = 2,
+    Exit = 3,
+}
+
+/// A cgroup of the memory hierarchy came, went, or changed between empty and populated.
+#[derive(Debug, Clone, Copy)]
+#[repr(C)]
+pub struct CgroupEvent {
+    pub kind: u32,
+    /// A [`CgroupOp`].
+    pub op: u32,
+    pub at_ns: u64,
+    pub id: u64,
+    pub parent: u64,
+    /// 1 where the cgroup was selected as part of the target.
+    pub target: u32,
+    /// Populated only: 1 populated, 0 empty.
+    pub populated: u32,
+    /// Pages charged and their high-water mark, read from its page counter at this moment.
+    pub usage_pages: u64,
+    pub peak_pages: u64,
+    /// 1 where the two above were readable.
+    pub has_usage: u64,
+    pub path: [u8; CGROUP_PATH_LEN],
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub enum CgroupOp {
+    Mkdir = 1,
+    Rmdir = 2,
+    Populated = 3,
+}
+
+/// Name of a file whose first page entered the page cache; only `length` bytes of `names` travel.
+#[derive(Debug, Clone, Copy)]
+#[repr(C)]
+pub struct FileNameEvent {
+    pub kind: u32,
+    pub device: u32,
+    pub inode: u64,
+    /// Bytes used in `names`.
+    pub length: u32,
+    /// 1 where the path has more components than fit.
+    pub truncated: u32,
+    pub names: [u8; FILE_NAME_LEN],
+}
+
+/// Key of page allocations.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(C)]
+pub struct PageKey {
+    /// Memory cgroup of the allocating task if it is of the target, else 0.
+    pub cgroup: u64,
+    /// Kernel stack id, negative where none could be taken.
+    pub stack: i32,
+    /// Migrate type in the low byte, [`PAGE_CHARGED`] where the allocation asked to be charged.
+    pub class: u32,
+}
+
+/// Bit of [`PageKey::class`].
+pub const PAGE_CHARGED: u32 = 1 << 8;
+
+#[derive(Debug, Clone, Copy, Default)]
+#[repr(C)]
+pub struct PageTotals {
+    pub allocs: u64,
+    pub frees: u64,
+    pub bytes_allocated: u64,
+    pub bytes_freed: u64,
+}
+
+/// A page allocation that is alive: whose it is and how large.
+#[derive(Debug, Clone, Copy)]
+#[repr(C)]
+pub struct LivePage {
+    pub key: PageKey,
+    pub bytes: u64,
+}
+
+/// Key of page cache activity.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(C)]
+pub struct FileKey {
+    pub inode: u64,
+    /// Serial number of the memory cgroup the pages are charged to, 0 for none. Unlike an address or an
+    /// id it is never used again.
+    pub owner_serial: u64,
+    /// `dev_t` as the kernel keeps it (12 bits major, 20 bits minor).
+    pub device: u32,
+    pub reserved: u32,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+#[repr(C)]
+pub struct FileTotals {
+    pub bytes_added: u64,
+    pub bytes_removed: u64,
+    /// Id of the memory cgroup the pages are charged to.
+    pub owner: u64,
+    pub first_ns: u64,
+    pub first_cgroup: u64,
+    pub first_tgid: u32,
+    pub reserved: u32,
+    pub first_comm: [u8; COMM_LEN],
+}
+
+/// Mappings below the minimum region, by process.
+#[derive(Debug, Clone, Copy, Default)]
+#[repr(C)]
+pub struct MappingTotals {
+    pub mmap_calls: u64,
+    pub mmap_bytes: u64,
+    pub munmap_calls: u64,
+    pub munmap_bytes: u64,
+    /// End of the heap as last seen, and where it was when an event last told of it.
+    pub brk: u64,
+    pub brk_told: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(C)]
+pub struct ChargeKey {
+    pub cgroup: u64,
+    pub item: u32,
+    /// 1 for items of the per-node tracepoint, 0 for the others: their numbers overlap.
+    pub per_node: u32,
+}
+
+macro_rules! wire {
+    ($($record:ty = $size:expr),+ $(,)?) => {
+        $(const _: () = {
+            assert!(size_of::<$record>() == $size, "size of a wire record changed");
+            assert!(size_of::<$record>() % 8 == 0, "a wire record must fill whole words");
+            assert!(align_of::<$record>() == 8, "a wire record must be 8-byte aligned");
+        };)+
+    };
+}
+
+wire! {
+    MappingEvent = 56,
+    ProcessEvent = 64,
+    CgroupEvent = 64 + CGROUP_PATH_LEN,
+    FileNameEvent = 24 + FILE_NAME_LEN,
+    PageKey = 16,
+    PageTotals = 32,
+    LivePage = 24,
+    FileKey = 24,
+    FileTotals = 64,
+    MappingTotals = 48,
+    ChargeKey = 16,
+}

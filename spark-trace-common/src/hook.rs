@@ -1,0 +1,208 @@
+//! The hooks: one row each, with what can carry it, in the order of preference.
+//!
+//! The planner (`spark-trace/src/plan.rs`) takes the first candidate that the running kernel can attach.
+
+/// How a program is attached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mechanism {
+    /// BTF-typed tracepoint: arguments with their types, the cheapest.
+    TpBtf,
+    RawTp,
+    Tracepoint,
+    Fentry,
+    Kprobe,
+    Uprobe,
+}
+
+impl Mechanism {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::TpBtf => "tp_btf",
+            Self::RawTp => "raw_tp",
+            Self::Tracepoint => "tracepoint",
+            Self::Fentry => "fentry",
+            Self::Kprobe => "kprobe",
+            Self::Uprobe => "uprobe",
+        }
+    }
+}
+
+/// One way to carry a hook.
+#[derive(Debug, Clone, Copy)]
+pub struct Candidate {
+    pub mechanism: Mechanism,
+    /// Function in the eBPF object.
+    pub program: &'static str,
+    /// Tracepoint or kernel function.
+    pub target: &'static str,
+}
+
+/// The least profile that wants a hook.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Profile {
+    Light,
+    Default,
+    Deep,
+}
+
+impl Profile {
+    pub const ALL: [Self; 3] = [Self::Light, Self::Default, Self::Deep];
+
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Light => "light",
+            Self::Default => "default",
+            Self::Deep => "deep",
+        }
+    }
+}
+
+/// One hook.
+#[derive(Debug, Clone, Copy)]
+pub struct Hook {
+    pub name: &'static str,
+    pub purpose: &'static str,
+    pub candidates: &'static [Candidate],
+    pub profile: Profile,
+    /// Recording makes no sense without it.
+    pub required: bool,
+    /// What a recording lacks without it.
+    pub without: &'static str,
+}
+
+const fn tp_btf(program: &'static str, target: &'static str) -> Candidate {
+    Candidate { mechanism: Mechanism::TpBtf, program, target }
+}
+
+pub const HOOKS: &[Hook] = &[
+    Hook {
+        name: "process-fork",
+        purpose: "follow the target's processes",
+        candidates: &[tp_btf("process_fork", "sched_process_fork")],
+        profile: Profile::Light,
+        required: true,
+        without: "processes that the target forks outside its cgroup",
+    },
+    Hook {
+        name: "process-exec",
+        purpose: "programs that the target runs",
+        candidates: &[tp_btf("process_exec", "sched_process_exec")],
+        profile: Profile::Light,
+        required: true,
+        without: "the programs' names and the phase mark of the first exec",
+    },
+    Hook {
+        name: "process-exit",
+        purpose: "exit status and peak RSS of each process",
+        candidates: &[tp_btf("process_exit", "sched_process_exit")],
+        profile: Profile::Light,
+        required: true,
+        without: "exit status and peak RSS of short-lived processes",
+    },
+    Hook {
+        name: "cgroup-mkdir",
+        purpose: "select the target's cgroups as they are created",
+        candidates: &[tp_btf("cgroup_mkdir", "cgroup_mkdir")],
+        profile: Profile::Light,
+        required: true,
+        without: "containers from their first instruction, and cgroups made inside the target",
+    },
+    Hook {
+        name: "cgroup-rmdir",
+        purpose: "last charge and peak of a cgroup as it is removed",
+        candidates: &[tp_btf("cgroup_rmdir", "cgroup_rmdir")],
+        profile: Profile::Light,
+        required: false,
+        without: "the charge left behind by a removed cgroup",
+    },
+    Hook {
+        name: "cgroup-populated",
+        purpose: "a last reading when a cgroup's last process ends",
+        candidates: &[tp_btf("cgroup_populated", "cgroup_notify_populated")],
+        profile: Profile::Light,
+        required: false,
+        without: "a reading at the moment a container ends; the last interval's stands",
+    },
+    Hook {
+        name: "file-add",
+        purpose: "page cache added, by file and owner",
+        candidates: &[tp_btf("filemap_add", "mm_filemap_add_to_page_cache")],
+        profile: Profile::Default,
+        required: false,
+        without: "which files make up the page cache",
+    },
+    Hook {
+        name: "file-remove",
+        purpose: "page cache removed, by file and owner",
+        candidates: &[tp_btf("filemap_delete", "mm_filemap_delete_from_page_cache")],
+        profile: Profile::Default,
+        required: false,
+        without: "which files left the page cache: added bytes would count as still there",
+    },
+    Hook {
+        name: "page-alloc",
+        purpose: "kernel and driver pages, by kernel stack",
+        candidates: &[tp_btf("page_alloc", "mm_page_alloc")],
+        profile: Profile::Default,
+        required: false,
+        without: "who allocated kernel and driver pages",
+    },
+    Hook {
+        name: "page-free",
+        purpose: "kernel and driver pages freed",
+        candidates: &[tp_btf("page_free", "mm_page_free")],
+        profile: Profile::Default,
+        required: false,
+        without: "which kernel pages are still alive: allocated bytes would count as live",
+    },
+    Hook {
+        name: "mapping",
+        purpose: "mmap, munmap, mremap, brk and madvise of the target, large ones with their user stack",
+        candidates: &[tp_btf("mapping", "sys_exit")],
+        profile: Profile::Default,
+        required: false,
+        without: "which code made the target's large mappings",
+    },
+    Hook {
+        name: "charge",
+        purpose: "cgroup charges by counter",
+        candidates: &[tp_btf("charge_state", "mod_memcg_state")],
+        profile: Profile::Deep,
+        required: false,
+        without: "the split of charged kernel memory on cgroup v1",
+    },
+    Hook {
+        name: "charge-node",
+        purpose: "cgroup charges by counter, those kept by node",
+        candidates: &[tp_btf("charge_node_state", "mod_memcg_lruvec_state")],
+        profile: Profile::Deep,
+        required: false,
+        without: "the split of charged kernel memory on cgroup v1",
+    },
+];
+
+/// Position of the hook called `name` in [`HOOKS`]: the index of its run counter. Compile-time only.
+pub const fn index(name: &str) -> u32 {
+    let mut i = 0;
+    while i < HOOKS.len() {
+        if same(HOOKS[i].name.as_bytes(), name.as_bytes()) {
+            return i as u32;
+        }
+        i += 1;
+    }
+    panic!("no hook of that name")
+}
+
+const fn same(a: &[u8], b: &[u8]) -> bool {
+    if a.len() != b.len() {
+        return false;
+    }
+    let mut i = 0;
+    while i < a.len() {
+        if a[i] != b[i] {
+            return false;
+        }
+        i += 1;
+    }
+    true
+}

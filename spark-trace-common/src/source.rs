@@ -1,0 +1,380 @@
+//! The taxonomy of memory sources: one row each, in the order every output uses.
+//!
+//! A source's level is a linear combination of kernel counters, written as [`Term`]s, so the ledger
+//! is one fold over this table and `docs/sources.md` is generated from it. Levels are bytes and
+//! never negative: a combination that falls below zero (counters are read one after the other, not
+//! at one instant) counts as zero.
+
+/// One counter with its sign in a source's level.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Term {
+    /// Column name as recorded, for example `meminfo.AnonPages` or `stat.anon`.
+    pub column: &'static str,
+    pub negative: bool,
+}
+
+/// Adds `column`.
+pub const fn plus(column: &'static str) -> Term {
+    Term { column, negative: false }
+}
+
+/// Subtracts `column`.
+pub const fn minus(column: &'static str) -> Term {
+    Term { column, negative: true }
+}
+
+/// Whether a source's pages are charged to a memory cgroup.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Charged {
+    /// Always, to the cgroup that touched the page first.
+    Yes,
+    /// Never: these bytes are in no `memory.current`.
+    No,
+    /// Depends on the allocation (`__GFP_ACCOUNT`); page allocations say what was observed.
+    Depends,
+}
+
+/// What the kernel can do with a source's pages under pressure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reclaimable {
+    Yes,
+    /// Only after its dirty pages are written back.
+    AfterWriteback,
+    /// Only by swapping: no where there is no swap.
+    BySwap,
+    Partly,
+    No,
+}
+
+impl Charged {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Yes => "yes",
+            Self::No => "no",
+            Self::Depends => "depends",
+        }
+    }
+}
+
+impl Reclaimable {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Yes => "yes",
+            Self::AfterWriteback => "after writeback",
+            Self::BySwap => "by swap",
+            Self::Partly => "partly",
+            Self::No => "no",
+        }
+    }
+}
+
+/// One row of the taxonomy.
+#[derive(Debug, Clone, Copy)]
+pub struct Source {
+    /// Stable name, used in every output and file.
+    pub slug: &'static str,
+    /// What it is, in one line.
+    pub title: &'static str,
+    /// Level on the system plane; empty where no counter gives it.
+    pub system: &'static [Term],
+    /// Level on the cgroup plane under cgroup v2 (`memory.stat`, hierarchical).
+    pub cgroup_v2: &'static [Term],
+    /// Level on the cgroup plane under cgroup v1 (`memory.stat` `total_*`, `memory.kmem.*`).
+    pub cgroup_v1: &'static [Term],
+    pub charged: Charged,
+    pub reclaimable: Reclaimable,
+    /// Seen as used by cudaMemGetInfo on unified memory (it is MemTotal - MemFree there) and on a discrete GPU.
+    pub cuda_used: CudaUsed,
+    /// Kernel source a level comes from: file and function.
+    pub origin: &'static str,
+}
+
+/// Whether cudaMemGetInfo counts a source as used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CudaUsed {
+    pub unified: bool,
+    pub discrete: bool,
+}
+
+/// System memory: used as far as a unified-memory GPU is concerned, invisible to a discrete one.
+const SYSTEM_MEMORY: CudaUsed = CudaUsed { unified: true, discrete: false };
+
+/// Slug of the residual: what the counters of a plane leave unexplained.
+pub const UNATTRIBUTED: &str = "unattributed";
+
+/// The taxonomy. Every byte of MemTotal - MemFree lies in exactly one row of the system plane.
+pub const SOURCES: &[Source] = &[
+    Source {
+        slug: "anon",
+        title: "anonymous pages mapped by processes (heap, stacks, private mappings)",
+        system: &[plus("meminfo.AnonPages")],
+        cgroup_v2: &[plus("stat.anon")],
+        cgroup_v1: &[plus("stat.total_rss")],
+        charged: Charged::Yes,
+        reclaimable: Reclaimable::BySwap,
+        cuda_used: SYSTEM_MEMORY,
+        origin: "fs/proc/meminfo.c meminfo_proc_show: NR_ANON_MAPPED; mm/memcontrol.c memory_stats",
+    },
+    Source {
+        slug: "anon-pinned",
+        title: "anonymous pages pinned for a device (part of anon until pin hooks attach)",
+        system: &[],
+        cgroup_v2: &[],
+        cgroup_v1: &[],
+        charged: Charged::Yes,
+        reclaimable: Reclaimable::No,
+        cuda_used: SYSTEM_MEMORY,
+        origin: "mm/gup.c pin_user_pages; kernel-open/nvidia/os-mlock.c os_lock_user_pages",
+    },
+    Source {
+        slug: "shmem",
+        title: "shared memory and tmpfs pages (memfd, /dev/shm, SysV, shared anonymous)",
+        system: &[plus("meminfo.Shmem")],
+        cgroup_v2: &[plus("stat.shmem")],
+        cgroup_v1: &[plus("stat.total_shmem")],
+        charged: Charged::Yes,
+        reclaimable: Reclaimable::BySwap,
+        cuda_used: SYSTEM_MEMORY,
+        origin: "fs/proc/meminfo.c meminfo_proc_show: NR_SHMEM",
+    },
+    Source {
+        slug: "file-clean",
+        title: "page cache of files, clean (with block device buffers)",
+        system: &[
+            plus("meminfo.Cached"),
+            plus("meminfo.Buffers"),
+            minus("meminfo.Shmem"),
+            minus("meminfo.Dirty"),
+            minus("meminfo.Writeback"),
+        ],
+        cgroup_v2: &[
+            plus("stat.file"),
+            minus("stat.shmem"),
+            minus("stat.file_dirty"),
+            minus("stat.file_writeback"),
+            minus("stat.swapcached"),
+        ],
+        cgroup_v1: &[
+            plus("stat.total_cache"),
+            minus("stat.total_shmem"),
+            minus("stat.total_dirty"),
+            minus("stat.total_writeback"),
+            minus("stat.total_swapcached"),
+        ],
+        charged: Charged::Yes,
+        reclaimable: Reclaimable::Yes,
+        cuda_used: SYSTEM_MEMORY,
+        origin: "fs/proc/meminfo.c meminfo_proc_show: NR_FILE_PAGES - swap cache - buffers",
+    },
+    Source {
+        slug: "file-dirty",
+        title: "page cache of files, dirty or under writeback",
+        system: &[plus("meminfo.Dirty"), plus("meminfo.Writeback")],
+        cgroup_v2: &[plus("stat.file_dirty"), plus("stat.file_writeback")],
+        cgroup_v1: &[plus("stat.total_dirty"), plus("stat.total_writeback")],
+        charged: Charged::Yes,
+        reclaimable: Reclaimable::AfterWriteback,
+        cuda_used: SYSTEM_MEMORY,
+        origin: "fs/proc/meminfo.c meminfo_proc_show: NR_FILE_DIRTY, NR_WRITEBACK",
+    },
+    Source {
+        slug: "swap-cache",
+        title: "swap cache pages that no process maps",
+        system: &[plus("derived.swap_cache_unmapped")],
+        cgroup_v2: &[plus("derived.swap_cache_unmapped")],
+        cgroup_v1: &[plus("derived.swap_cache_unmapped")],
+        charged: Charged::Yes,
+        reclaimable: Reclaimable::Yes,
+        cuda_used: SYSTEM_MEMORY,
+        origin: "mm/swap_state.c __add_to_swap_cache: NR_SWAPCACHE, less the part still in NR_ANON_MAPPED",
+    },
+    Source {
+        slug: "slab-reclaimable",
+        title: "slab caches with a shrinker (dentries, inodes)",
+        system: &[plus("meminfo.SReclaimable")],
+        cgroup_v2: &[plus("stat.slab_reclaimable")],
+        cgroup_v1: &[],
+        charged: Charged::Depends,
+        reclaimable: Reclaimable::Partly,
+        cuda_used: SYSTEM_MEMORY,
+        origin: "mm/slub.c account_slab: NR_SLAB_RECLAIMABLE_B",
+    },
+    Source {
+        slug: "slab-unreclaimable",
+        title: "slab caches without a shrinker (kmalloc and kernel objects)",
+        system: &[plus("meminfo.SUnreclaim")],
+        cgroup_v2: &[plus("stat.slab_unreclaimable")],
+        cgroup_v1: &[],
+        charged: Charged::Depends,
+        reclaimable: Reclaimable::No,
+        cuda_used: SYSTEM_MEMORY,
+        origin: "mm/slub.c account_slab: NR_SLAB_UNRECLAIMABLE_B",
+    },
+    Source {
+        slug: "kernel-stack",
+        title: "kernel stacks of threads",
+        system: &[plus("meminfo.KernelStack"), plus("meminfo.ShadowCallStack")],
+        cgroup_v2: &[plus("stat.kernel_stack")],
+        cgroup_v1: &[],
+        charged: Charged::Yes,
+        reclaimable: Reclaimable::No,
+        cuda_used: SYSTEM_MEMORY,
+        origin: "kernel/fork.c account_kernel_stack: NR_KERNEL_STACK_KB",
+    },
+    Source {
+        slug: "page-tables",
+        title: "page tables, of processes and of devices (secondary)",
+        system: &[plus("meminfo.PageTables"), plus("meminfo.SecPageTables")],
+        cgroup_v2: &[plus("stat.pagetables"), plus("stat.sec_pagetables")],
+        cgroup_v1: &[],
+        charged: Charged::Yes,
+        reclaimable: Reclaimable::No,
+        cuda_used: SYSTEM_MEMORY,
+        origin: "include/linux/mm.h pagetable_pte_ctor: NR_PAGETABLE; NR_SECONDARY_PAGETABLE",
+    },
+    Source {
+        slug: "percpu",
+        title: "per-CPU allocations",
+        system: &[plus("meminfo.Percpu")],
+        cgroup_v2: &[plus("stat.percpu")],
+        cgroup_v1: &[],
+        charged: Charged::Depends,
+        reclaimable: Reclaimable::No,
+        cuda_used: SYSTEM_MEMORY,
+        origin: "mm/percpu.c pcpu_nr_pages",
+    },
+    Source {
+        slug: "vmalloc",
+        title: "vmalloc areas, kernel stacks excluded",
+        system: &[plus("derived.vmalloc_without_stacks")],
+        cgroup_v2: &[plus("stat.vmalloc")],
+        cgroup_v1: &[],
+        charged: Charged::Depends,
+        reclaimable: Reclaimable::No,
+        cuda_used: SYSTEM_MEMORY,
+        origin: "mm/vmalloc.c vmalloc_nr_pages; CONFIG_VMAP_STACK puts kernel stacks in it",
+    },
+    Source {
+        slug: "sock",
+        title: "socket buffers charged to a cgroup (on the system plane they lie in slab and unattributed)",
+        system: &[],
+        cgroup_v2: &[plus("stat.sock")],
+        cgroup_v1: &[],
+        charged: Charged::Yes,
+        reclaimable: Reclaimable::No,
+        cuda_used: SYSTEM_MEMORY,
+        origin: "mm/memcontrol.c mem_cgroup_charge_skmem: MEMCG_SOCK",
+    },
+    Source {
+        slug: "hugetlb",
+        title: "HugeTLB pool, used and free",
+        system: &[plus("meminfo.Hugetlb")],
+        cgroup_v2: &[plus("stat.hugetlb")],
+        cgroup_v1: &[],
+        charged: Charged::Depends,
+        reclaimable: Reclaimable::No,
+        cuda_used: SYSTEM_MEMORY,
+        origin: "mm/hugetlb.c hugetlb_report_meminfo; charged only under memory_hugetlb_accounting",
+    },
+    Source {
+        slug: "zswap",
+        title: "compressed swap pages held in memory",
+        system: &[plus("meminfo.Zswap")],
+        cgroup_v2: &[plus("stat.zswap")],
+        cgroup_v1: &[],
+        charged: Charged::Yes,
+        reclaimable: Reclaimable::AfterWriteback,
+        cuda_used: SYSTEM_MEMORY,
+        origin: "mm/zswap.c zswap_total_pages",
+    },
+    Source {
+        slug: "kernel-other",
+        title: "kernel pages of no class above (pipe buffers, driver pages charged to a cgroup); under cgroup v1 all charged kernel memory",
+        system: &[plus("meminfo.KReclaimable"), minus("meminfo.SReclaimable"), plus("meminfo.Bounce")],
+        cgroup_v2: &[
+            plus("stat.kernel"),
+            minus("stat.slab_reclaimable"),
+            minus("stat.slab_unreclaimable"),
+            minus("stat.kernel_stack"),
+            minus("stat.pagetables"),
+            minus("stat.sec_pagetables"),
+            minus("stat.percpu"),
+            minus("stat.vmalloc"),
+        ],
+        cgroup_v1: &[plus("memory.kmem.usage_in_bytes")],
+        charged: Charged::Depends,
+        reclaimable: Reclaimable::Partly,
+        cuda_used: SYSTEM_MEMORY,
+        origin: "mm/memcontrol.c memory_stats: MEMCG_KMEM; mm/vmstat.c NR_KERNEL_MISC_RECLAIMABLE",
+    },
+    Source {
+        slug: "nvidia-sysmem",
+        title: "NVIDIA driver system memory (RM sysmem: cudaMalloc on unified memory, cudaMallocHost)",
+        system: &[],
+        cgroup_v2: &[],
+        cgroup_v1: &[],
+        charged: Charged::No,
+        reclaimable: Reclaimable::No,
+        cuda_used: SYSTEM_MEMORY,
+        origin: "kernel-open/nvidia/nv-vm.c nv_alloc_system_pages",
+    },
+    Source {
+        slug: "nvidia-managed",
+        title: "NVIDIA managed memory resident in system memory (UVM chunks and tables)",
+        system: &[],
+        cgroup_v2: &[],
+        cgroup_v1: &[],
+        charged: Charged::Depends,
+        reclaimable: Reclaimable::No,
+        cuda_used: SYSTEM_MEMORY,
+        origin: "kernel-open/nvidia-uvm/uvm_pmm_sysmem.c uvm_cpu_chunk_alloc",
+    },
+    Source {
+        slug: "nvidia-pool",
+        title: "pages the NVIDIA driver keeps after freeing (driver 590 and later)",
+        system: &[],
+        cgroup_v2: &[],
+        cgroup_v1: &[],
+        charged: Charged::No,
+        reclaimable: Reclaimable::Yes,
+        cuda_used: SYSTEM_MEMORY,
+        origin: "kernel-open/nvidia/nv-vm.c sysmem_page_pools and its shrinkers",
+    },
+    Source {
+        slug: "free-percpu-lists",
+        title: "free pages on per-CPU lists: not in MemFree, in nobody's use",
+        system: &[plus("zoneinfo.pcp_count")],
+        cgroup_v2: &[],
+        cgroup_v1: &[],
+        charged: Charged::No,
+        reclaimable: Reclaimable::Yes,
+        cuda_used: SYSTEM_MEMORY,
+        origin: "mm/vmstat.c zoneinfo_show_print: per_cpu_pages.count; mm/page_alloc.c drain_pages",
+    },
+    Source {
+        slug: UNATTRIBUTED,
+        title: "what the counters of the plane leave unexplained",
+        system: &[],
+        cgroup_v2: &[],
+        cgroup_v1: &[],
+        charged: Charged::Depends,
+        reclaimable: Reclaimable::No,
+        cuda_used: SYSTEM_MEMORY,
+        origin: "the plane's counter less the rows above: driver pages, early boot allocations, charge stock",
+    },
+];
+
+/// The row of `slug`.
+pub fn by_slug(slug: &str) -> Option<&'static Source> {
+    SOURCES.iter().find(|s| s.slug == slug)
+}
+
+/// The counter a plane's rows must add up to.
+pub mod expected {
+    use super::{Term, minus, plus};
+
+    /// System plane: what is not free.
+    pub const SYSTEM: &[Term] = &[plus("meminfo.MemTotal"), minus("meminfo.MemFree")];
+    pub const CGROUP_V2: &[Term] = &[plus("memory.current")];
+    pub const CGROUP_V1: &[Term] = &[plus("memory.usage_in_bytes")];
+}
