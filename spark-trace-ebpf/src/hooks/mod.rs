@@ -1,0 +1,8 @@
+//! The programs, one file for each family. Their rows are in [`spark_trace_common::hook::HOOKS`].
+
+mod cgroup;
+mod charge;
+mod filemap;
+mod mapping;
+mod page;
+mod process;

@@ -1,0 +1,112 @@
+//! Page allocations that are not movable user pages: kernel and driver memory, by stack.
+//!
+//! Movable pages (anonymous memory, page cache) are by far the most frequent and are counted exactly by
+//! the kernel already, so they leave at the first comparison. For the rest the stack says who asked.
+
+use aya_ebpf::{
+    EbpfContext, helpers::generated::bpf_get_stackid, macros::btf_tracepoint, programs::BtfTracePointContext,
+};
+use spark_trace_common::{
+    event::{LivePage, PAGE_CHARGED, PageKey, PageTotals},
+    hook::index,
+    map::LossKind,
+};
+
+use crate::{
+    config::conf,
+    maps::{KERNEL_STACKS, LIVE_PAGES, PAGE_AGGREGATES, add, hit, lost},
+    read::load,
+    target::{current_task, current_tgid, is_target, memory_cgroup_of},
+};
+
+/// `void mm_page_alloc(struct page *page, unsigned int order, gfp_t gfp_flags, int migratetype)`
+#[btf_tracepoint(function = "mm_page_alloc")]
+pub fn page_alloc(ctx: BtfTracePointContext) -> i32 {
+    hit(const { index("page-alloc") });
+    let migratetype: u32 = ctx.arg(3);
+    if migratetype == conf!(migrate_movable) && conf!(all_pages) == 0 {
+        return 0;
+    }
+    let page: *const u8 = ctx.arg(0);
+    if page.is_null() {
+        return 0;
+    }
+    let order: u32 = ctx.arg(1);
+    let gfp: u32 = ctx.arg(2);
+    let bytes = u64::from(conf!(page_size)) << (order & 31);
+
+    // SAFETY: the current task's type is known to the verifier.
+    let mut cgroup = unsafe { memory_cgroup_of(current_task()) };
+    if !is_target(cgroup, current_tgid()) {
+        cgroup = 0;
+    }
+    // SAFETY: the context and the map are live; the helper checks the rest.
+    let stack = unsafe { bpf_get_stackid(ctx.as_ptr(), KERNEL_STACKS.as_ptr(), 0) } as i32;
+    if stack < 0 {
+        lost(LossKind::KernelStacks);
+    }
+    let charged = if gfp & conf!(gfp_account) != 0 { PAGE_CHARGED } else { 0 };
+    // One value for all failures keeps the rows few; the loss counter has their number.
+    let key = PageKey { cgroup, stack: stack.max(-1), class: migratetype & 0xff | charged };
+
+    if let Some(totals) = PAGE_AGGREGATES.get_ptr_mut(&key) {
+        // SAFETY: a live map value.
+        unsafe {
+            add(&raw mut (*totals).allocs, 1);
+            add(&raw mut (*totals).bytes_allocated, bytes);
+        }
+    } else {
+        let totals = PageTotals { allocs: 1, bytes_allocated: bytes, ..PageTotals::default() };
+        // Another CPU may have made the row since: then add to it.
+        if PAGE_AGGREGATES.insert(&key, &totals, u64::from(aya_ebpf::bindings::BPF_NOEXIST)).is_err() {
+            let Some(totals) = PAGE_AGGREGATES.get_ptr_mut(&key) else {
+                lost(LossKind::PageAggregates);
+                return 0;
+            };
+            // SAFETY: a live map value.
+            unsafe {
+                add(&raw mut (*totals).allocs, 1);
+                add(&raw mut (*totals).bytes_allocated, bytes);
+            }
+        }
+    }
+    let live = LivePage { key, bytes };
+    if LIVE_PAGES.insert(&(page as u64), &live, 0).is_err() {
+        lost(LossKind::LivePages);
+    }
+    0
+}
+
+/// `void mm_page_free(struct page *page, unsigned int order)`
+#[btf_tracepoint(function = "mm_page_free")]
+pub fn page_free(ctx: BtfTracePointContext) -> i32 {
+    hit(const { index("page-free") });
+    let page: *const u8 = ctx.arg(0);
+    if page.is_null() {
+        return 0;
+    }
+    if conf!(all_pages) == 0 {
+        // User pages were marked up to date when they were filled and still are when they are freed;
+        // kernel pages never are. This spares nearly every free the lookup.
+        // SAFETY: an argument of a BTF tracepoint.
+        let flags: u64 = unsafe { load(page, conf!(page_flags)) };
+        if flags & (1 << (conf!(flag_uptodate) & 63)) != 0 {
+            return 0;
+        }
+    }
+    let address = page as u64;
+    let Some(live) = LIVE_PAGES.get_ptr(&address) else { return 0 };
+    // SAFETY: a live map value. Nobody else frees this page, so nobody removes the entry meanwhile.
+    let LivePage { key, bytes } = unsafe { *live };
+    if let Some(totals) = PAGE_AGGREGATES.get_ptr_mut(&key) {
+        // An allocation may be freed in parts (split_page); its owner frees all of them, so the head
+        // page's free retires it whole.
+        // SAFETY: a live map value.
+        unsafe {
+            add(&raw mut (*totals).frees, 1);
+            add(&raw mut (*totals).bytes_freed, bytes);
+        }
+    }
+    let _ = LIVE_PAGES.remove(&address);
+    0
+}

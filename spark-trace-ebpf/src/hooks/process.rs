@@ -1,0 +1,141 @@
+//! Life of the target's processes: fork, exec, exit.
+
+use aya_ebpf::{helpers::bpf_ktime_get_ns, macros::btf_tracepoint, programs::BtfTracePointContext};
+use spark_trace_common::{
+    config::NO_MEMBER,
+    event::{COMM_LEN, EventKind, ProcessEvent, ProcessOp},
+    hook::index,
+};
+
+use crate::{
+    config::conf,
+    maps::{TARGET_PIDS, hit, send},
+    read::load,
+    target::{is_target, is_target_pid, memory_cgroup_of, select_pid},
+};
+
+/// `void sched_process_fork(struct task_struct *parent, struct task_struct *child)`
+#[btf_tracepoint(function = "sched_process_fork")]
+pub fn process_fork(ctx: BtfTracePointContext) -> i32 {
+    hit(const { index("process-fork") });
+    let (parent, child): (*const u8, *const u8) = (ctx.arg(0), ctx.arg(1));
+    // SAFETY: arguments of a BTF tracepoint.
+    let (parent_tgid, tgid, tid, cgroup): (u32, u32, u32, u64) = unsafe {
+        (
+            load(parent, conf!(task_tgid)),
+            load(child, conf!(task_tgid)),
+            load(child, conf!(task_pid)),
+            memory_cgroup_of(child),
+        )
+    };
+    // Threads come this way too.
+    if tgid != tid || !is_target(cgroup, parent_tgid) {
+        return 0;
+    }
+    if is_target_pid(parent_tgid) {
+        select_pid(tgid);
+    }
+    // SAFETY: an argument of a BTF tracepoint.
+    unsafe { report(ProcessOp::Fork, child, tgid, parent_tgid, cgroup) };
+    0
+}
+
+/// `void sched_process_exec(struct task_struct *p, pid_t old_pid, struct linux_binprm *bprm)`
+#[btf_tracepoint(function = "sched_process_exec")]
+pub fn process_exec(ctx: BtfTracePointContext) -> i32 {
+    hit(const { index("process-exec") });
+    let task: *const u8 = ctx.arg(0);
+    // SAFETY: an argument of a BTF tracepoint.
+    unsafe {
+        let tgid: u32 = load(task, conf!(task_tgid));
+        let cgroup = memory_cgroup_of(task);
+        if is_target(cgroup, tgid) {
+            let parent: *const u8 = load(task, conf!(task_real_parent));
+            report(ProcessOp::Exec, task, tgid, load(parent, conf!(task_tgid)), cgroup);
+        }
+    }
+    0
+}
+
+/// `void sched_process_exit(struct task_struct *p, ...)`: once per thread; the last one ends the process.
+#[btf_tracepoint(function = "sched_process_exit")]
+pub fn process_exit(ctx: BtfTracePointContext) -> i32 {
+    hit(const { index("process-exit") });
+    let task: *const u8 = ctx.arg(0);
+    // SAFETY: an argument of a BTF tracepoint.
+    unsafe {
+        let signal: *const u8 = load(task, conf!(task_signal));
+        let live: u32 = load(signal, conf!(signal_live));
+        if live != 0 {
+            return 0;
+        }
+        let tgid: u32 = load(task, conf!(task_tgid));
+        let cgroup = memory_cgroup_of(task);
+        if is_target(cgroup, tgid) {
+            let parent: *const u8 = load(task, conf!(task_real_parent));
+            report(ProcessOp::Exit, task, tgid, load(parent, conf!(task_tgid)), cgroup);
+        }
+        let _ = TARGET_PIDS.remove(&tgid);
+    }
+    0
+}
+
+/// # Safety
+/// `task` must be a task pointer whose type the verifier knows.
+#[inline(always)]
+unsafe fn report(op: ProcessOp, task: *const u8, tgid: u32, parent: u32, cgroup: u64) {
+    let mut event = ProcessEvent {
+        kind: EventKind::Process as u32,
+        op: op as u32,
+        // SAFETY: no arguments.
+        at_ns: unsafe { bpf_ktime_get_ns() },
+        tgid,
+        parent,
+        cgroup,
+        status: 0,
+        has_rss: 0,
+        rss_peak_pages: 0,
+        // SAFETY: an array inside the task.
+        comm: unsafe { comm_of(task) },
+    };
+    if op == ProcessOp::Exit {
+        // SAFETY: pointers loaded from structures the verifier knows the type of.
+        unsafe {
+            let signal: *const u8 = load(task, conf!(task_signal));
+            let group: u32 = load(signal, conf!(signal_group_exit_code));
+            event.status = if group != 0 { group } else { load(task, conf!(task_exit_code)) };
+            // Kernels before 6.16 take the address space away before this tracepoint.
+            let mm: *const u8 = load(task, conf!(task_mm));
+            if !mm.is_null() {
+                let mut now = 0i64;
+                // File, anonymous, (swap), shmem: the resident ones.
+                for counter in [0, 1, 3] {
+                    if conf!(mm_rss) != NO_MEMBER {
+                        let count: i64 = load(mm, conf!(mm_rss) + counter * conf!(mm_rss_stride));
+                        now += count.max(0);
+                    }
+                }
+                let highest: u64 = load(mm, conf!(mm_hiwater_rss));
+                event.has_rss = 1;
+                event.rss_peak_pages = highest.max(now as u64);
+            }
+        }
+    }
+    send(&event);
+}
+
+/// # Safety
+/// `task` must be a task pointer whose type the verifier knows.
+#[inline(always)]
+unsafe fn comm_of(task: *const u8) -> [u8; COMM_LEN] {
+    // SAFETY: `comm` is an array of 16 bytes in the task; two words of it.
+    unsafe {
+        let mut comm = [0; COMM_LEN];
+        let mut i = 0;
+        while i < COMM_LEN {
+            comm[i] = load(task, conf!(task_comm) + i as u32);
+            i += 1;
+        }
+        comm
+    }
+}

@@ -1,0 +1,137 @@
+//! All maps. Capacities and their reasons are in [`spark_trace_common::map`].
+
+use core::{arch::asm, cell::UnsafeCell};
+
+use aya_ebpf::{
+    bindings::{BPF_F_NO_PREALLOC, bpf_map_def, bpf_map_type::BPF_MAP_TYPE_STACK_TRACE},
+    macros::map,
+    maps::{Array, HashMap, PerCpuArray, RingBuf},
+};
+use spark_trace_common::{
+    event::{ChargeKey, FileKey, FileNameEvent, FileTotals, LivePage, MappingTotals, PageKey, PageTotals},
+    hook::HOOKS,
+    map::{self as cap, LossKind},
+};
+
+/// Rare, discrete changes; user space may make it smaller or larger.
+#[map]
+pub(crate) static EVENTS: RingBuf = RingBuf::with_byte_size(cap::RING_BYTES, 0);
+
+/// What could not be taken, by [`LossKind`].
+#[map]
+pub(crate) static LOSSES: PerCpuArray<u64> = PerCpuArray::with_max_entries(LossKind::ALL.len() as u32, 0);
+
+/// Runs of each hook's program, in the order of `HOOKS`. The kernel counts runs too, but only while its
+/// BPF statistics are on, which cost more than most of these programs do.
+#[map]
+pub(crate) static HITS: PerCpuArray<u64> = PerCpuArray::with_max_entries(HOOKS.len() as u32, 0);
+
+/// Settings that change while tracing.
+#[map]
+pub(crate) static CONTROL: Array<u32> = Array::with_max_entries(1, 0);
+
+/// Selected cgroups of the memory hierarchy.
+#[map]
+pub(crate) static TARGET_CGROUPS: HashMap<u64, u32> =
+    HashMap::with_max_entries(cap::TARGET_CGROUPS, BPF_F_NO_PREALLOC);
+
+/// Processes followed by pid, with their descendants.
+#[map]
+pub(crate) static TARGET_PIDS: HashMap<u32, u32> =
+    HashMap::with_max_entries(cap::TARGET_PIDS, BPF_F_NO_PREALLOC);
+
+#[map]
+pub(crate) static PAGE_AGGREGATES: HashMap<PageKey, PageTotals> =
+    HashMap::with_max_entries(cap::PAGE_AGGREGATES, BPF_F_NO_PREALLOC);
+
+/// Preallocated: it is filled from inside the page allocator.
+#[map]
+pub(crate) static LIVE_PAGES: HashMap<u64, LivePage> = HashMap::with_max_entries(cap::LIVE_PAGES, 0);
+
+#[map]
+pub(crate) static FILES: HashMap<FileKey, FileTotals> =
+    HashMap::with_max_entries(cap::FILES, BPF_F_NO_PREALLOC);
+
+#[map]
+pub(crate) static MAPPING_TOTALS: HashMap<u32, MappingTotals> =
+    HashMap::with_max_entries(cap::MAPPING_TOTALS, BPF_F_NO_PREALLOC);
+
+#[map]
+pub(crate) static CHARGES: HashMap<ChargeKey, u64> =
+    HashMap::with_max_entries(cap::CHARGES, BPF_F_NO_PREALLOC);
+
+/// Room to build a file name in: too large for the 512-byte BPF stack.
+#[map]
+pub(crate) static FILE_NAME_SCRATCH: PerCpuArray<FileNameEvent> = PerCpuArray::with_max_entries(1, 0);
+
+/// A stack trace map of our own depth: aya-ebpf's type always has 127 frames, and unwinding costs by the frame.
+#[repr(transparent)]
+pub(crate) struct Stacks<const DEPTH: usize>(UnsafeCell<bpf_map_def>);
+
+// SAFETY: the definition is never read or written; the loader replaces its address by the map's.
+unsafe impl<const DEPTH: usize> Sync for Stacks<DEPTH> {}
+
+impl<const DEPTH: usize> Stacks<DEPTH> {
+    const fn new(max_entries: u32) -> Self {
+        Self(UnsafeCell::new(bpf_map_def {
+            type_: BPF_MAP_TYPE_STACK_TRACE,
+            key_size: 4,
+            value_size: (DEPTH * 8) as u32,
+            max_entries,
+            map_flags: 0,
+            id: 0,
+            pinning: 0,
+        }))
+    }
+
+    pub(crate) fn as_ptr(&self) -> *mut core::ffi::c_void {
+        self.0.get().cast()
+    }
+}
+
+#[unsafe(link_section = "maps")]
+#[unsafe(no_mangle)]
+pub(crate) static KERNEL_STACKS: Stacks<{ cap::KERNEL_STACK_DEPTH }> = Stacks::new(cap::KERNEL_STACKS);
+
+#[unsafe(link_section = "maps")]
+#[unsafe(no_mangle)]
+pub(crate) static USER_STACKS: Stacks<{ cap::USER_STACK_DEPTH }> = Stacks::new(cap::USER_STACKS);
+
+/// Counts a run of the hook at `index` in `HOOKS`.
+#[inline(always)]
+pub(crate) fn hit(index: u32) {
+    if let Some(count) = HITS.get_ptr_mut(index) {
+        // SAFETY: a per-CPU slot that the map keeps alive; programs do not move between CPUs.
+        unsafe { *count += 1 };
+    }
+}
+
+/// Counts a loss.
+#[inline(always)]
+pub(crate) fn lost(kind: LossKind) {
+    if let Some(count) = LOSSES.get_ptr_mut(kind as u32) {
+        // SAFETY: a per-CPU slot that the map keeps alive; programs do not move between CPUs.
+        unsafe { *count += 1 };
+    }
+}
+
+/// Adds to a counter that other CPUs add to as well.
+///
+/// In assembly because core offers no read-modify-write atomics for the BPF target, although every BPF
+/// version has this instruction.
+///
+/// # Safety
+/// `counter` must point into a live map value.
+#[inline(always)]
+pub(crate) unsafe fn add(counter: *mut u64, value: u64) {
+    // SAFETY: aligned and live by the caller's word.
+    unsafe { asm!("lock *(u64 *)({0} + 0) += {1}", in(reg) counter, in(reg) value, options(nostack)) };
+}
+
+/// Sends an event, or counts its loss.
+#[inline(always)]
+pub(crate) fn send<T: Copy + 'static>(event: &T) {
+    if EVENTS.output::<T>(event, 0).is_err() {
+        lost(LossKind::Events);
+    }
+}

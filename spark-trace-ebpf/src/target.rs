@@ -1,0 +1,80 @@
+//! Who is traced: cgroup membership first, process ancestry second.
+
+use aya_ebpf::helpers::{bpf_get_current_pid_tgid, generated::bpf_get_current_task_btf};
+use spark_trace_common::map::LossKind;
+
+use crate::{
+    config::conf,
+    maps::{TARGET_CGROUPS, TARGET_PIDS, lost},
+    read::load,
+};
+
+/// The current task, as a pointer whose type the verifier knows.
+#[inline(always)]
+pub(crate) fn current_task() -> *const u8 {
+    // SAFETY: no arguments; always valid in a tracing program.
+    unsafe { bpf_get_current_task_btf() }.cast::<u8>().cast_const()
+}
+
+#[inline(always)]
+pub(crate) fn current_tgid() -> u32 {
+    (bpf_get_current_pid_tgid() >> 32) as u32
+}
+
+/// Id of the memory cgroup `task` is in: the inode number of its directory, under cgroup v1 and v2 alike.
+/// (bpf_get_current_cgroup_id would give the v2 hierarchy's, which on hybrid machines does not hold the
+/// memory controller.)
+///
+/// # Safety
+/// `task` must be a task pointer whose type the verifier knows.
+#[inline(always)]
+pub(crate) unsafe fn memory_cgroup_of(task: *const u8) -> u64 {
+    // SAFETY: each pointer is loaded from a structure the verifier knows the type of.
+    unsafe {
+        let css_set: *const u8 = load(task, conf!(task_cgroups));
+        let css: *const u8 = load(css_set, conf!(css_set_subsys) + 8 * conf!(memory_subsys));
+        let cgroup: *const u8 = load(css, conf!(css_cgroup));
+        cgroup_id(cgroup)
+    }
+}
+
+/// Id of a cgroup: its directory's inode number.
+///
+/// # Safety
+/// `cgroup` must be a cgroup pointer whose type the verifier knows.
+#[inline(always)]
+pub(crate) unsafe fn cgroup_id(cgroup: *const u8) -> u64 {
+    // SAFETY: as above.
+    unsafe {
+        let node: *const u8 = load(cgroup, conf!(cgroup_kn));
+        load(node, conf!(kernfs_id))
+    }
+}
+
+#[inline(always)]
+pub(crate) fn is_target_cgroup(id: u64) -> bool {
+    TARGET_CGROUPS.get_ptr(&id).is_some()
+}
+
+#[inline(always)]
+pub(crate) fn is_target_pid(tgid: u32) -> bool {
+    TARGET_PIDS.get_ptr(&tgid).is_some()
+}
+
+/// Whether a task in `cgroup` with process id `tgid` is traced.
+#[inline(always)]
+pub(crate) fn is_target(cgroup: u64, tgid: u32) -> bool {
+    conf!(whole_system) != 0 || is_target_cgroup(cgroup) || is_target_pid(tgid)
+}
+
+pub(crate) fn select_cgroup(id: u64) {
+    if TARGET_CGROUPS.insert(&id, &1, 0).is_err() {
+        lost(LossKind::TargetCgroups);
+    }
+}
+
+pub(crate) fn select_pid(tgid: u32) {
+    if TARGET_PIDS.insert(&tgid, &1, 0).is_err() {
+        lost(LossKind::TargetPids);
+    }
+}
