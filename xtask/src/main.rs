@@ -1,0 +1,71 @@
+//! Development tasks. One file per subcommand: its arguments and its `run`.
+//!
+//! What a user of spark-trace needs is in spark-trace itself; what someone who builds, tests or
+//! shows it from a checkout needs is here.
+
+mod bench;
+mod build;
+mod cgroups;
+mod demo;
+mod docker;
+mod docs;
+mod process;
+mod setup;
+mod signals;
+mod suites;
+mod test;
+mod workspace;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Development tasks of spark-trace
+#[derive(Parser)]
+#[command(bin_name = "cargo xtask", disable_help_subcommand = true)]
+struct Cli {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    Setup(setup::Args),
+    Build(build::Args),
+    Test(test::Args),
+    Demo(demo::Args),
+    Docs(docs::Args),
+    Bench(bench::Args),
+}
+
+fn main() -> ExitCode {
+    match run(Cli::parse().task) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(task: Task) -> anyhow::Result<()> {
+    signals::forward_to_children()?;
+    match task {
+        Task::Setup(args) => setup::run(&args),
+        Task::Build(args) => build::run(&args),
+        Task::Test(args) => test::run(&args),
+        Task::Demo(args) => demo::run(&args),
+        Task::Docs(args) => docs::run(&args),
+        Task::Bench(args) => bench::run(&args),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn command_line_is_consistent() {
+        super::Cli::command().debug_assert();
+    }
+}

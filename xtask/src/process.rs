@@ -1,0 +1,94 @@
+//! Child processes: argument lists, never shell strings; errors say what was run and what for.
+
+use std::ffi::OsStr;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail};
+
+use crate::signals;
+
+/// The cargo that runs this task, so that all tasks use one toolchain.
+pub fn cargo() -> Command {
+    Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+}
+
+/// Shows the command line, runs it with our own input and output, and fails if it fails.
+pub fn run(command: &mut Command, purpose: &str) -> Result<()> {
+    let line = command_line(command);
+    eprintln!("$ {line}");
+    let (mut child, forwarding) =
+        signals::spawn(command).with_context(|| format!("{purpose}: cannot run {line}"))?;
+    let status = child.wait().with_context(|| format!("{purpose}: cannot wait for {line}"))?;
+    drop(forwarding);
+    signals::check()?;
+    if !status.success() {
+        bail!("{purpose} failed ({status}): {line}");
+    }
+    Ok(())
+}
+
+/// Runs the command without showing it and returns what it prints; its stderr goes into the error.
+pub fn output(command: &mut Command, purpose: &str) -> Result<String> {
+    let line = command_line(command);
+    let command = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let (child, forwarding) =
+        signals::spawn(command).with_context(|| format!("{purpose}: cannot run {line}"))?;
+    let output = child.wait_with_output().with_context(|| format!("{purpose}: cannot wait for {line}"))?;
+    drop(forwarding);
+    if !output.status.success() {
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        bail!("{purpose} failed ({}): {line}\n{}", output.status, stderr.trim());
+    }
+    String::from_utf8(output.stdout).with_context(|| format!("{purpose}: {line} printed no UTF-8"))
+}
+
+/// Whether the command can be run and succeeds; says nothing.
+pub fn succeeds(command: &mut Command) -> bool {
+    let quiet = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    quiet.status().is_ok_and(|status| status.success())
+}
+
+/// For people to read, with what we add to the environment; not meant to be parsed.
+fn command_line(command: &Command) -> String {
+    // What is unset or emptied is noise here.
+    let set = command.get_envs().filter_map(|(name, value)| Some((name, value.filter(|v| !v.is_empty())?)));
+    let assignments = set.map(|(name, value)| format!("{}={}", name.display(), quoted(value)));
+    let words = std::iter::once(command.get_program()).chain(command.get_args()).map(quoted);
+    assignments.chain(words).collect::<Vec<_>>().join(" ")
+}
+
+fn quoted(word: &OsStr) -> String {
+    let word = word.to_string_lossy();
+    if word.is_empty() || word.contains([' ', '\'', '"', '$']) {
+        format!("{word:?}")
+    } else {
+        word.into_owned()
+    }
+}
+
+/// Whether we are root: the kernel side, cgroups and dockerd all need it.
+pub fn is_root() -> bool {
+    // SAFETY: geteuid has no preconditions and cannot fail.
+    unsafe { libc::geteuid() == 0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failures_name_purpose_status_and_command() {
+        let error = run(Command::new("false").arg("two words"), "trying").unwrap_err().to_string();
+        assert!(error.starts_with("trying failed (exit status: 1)"), "{error}");
+        assert!(error.contains("false \"two words\""), "{error}");
+        let error = output(&mut Command::new("/does/not/exist"), "trying").unwrap_err().to_string();
+        assert_eq!(error, "trying: cannot run /does/not/exist");
+    }
+
+    #[test]
+    fn command_lines_show_what_is_set() {
+        let mut command = Command::new("cargo");
+        command.arg("build").env("RUSTFLAGS", "-C x").env("RUSTC_WRAPPER", "").env_remove("RUSTC");
+        assert_eq!(command_line(&command), "RUSTFLAGS=\"-C x\" cargo build");
+    }
+}

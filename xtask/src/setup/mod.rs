@@ -1,0 +1,173 @@
+//! `cargo xtask setup`: finds or installs what building, testing and the demo need.
+//!
+//! What is needed is the table in `items.rs`; tool versions and package names are in
+//! `ebpf_build::versions`. Running it again changes nothing.
+
+mod apt;
+mod items;
+
+use std::fmt;
+use std::process::Command;
+
+use anyhow::{Result, bail};
+
+use crate::process;
+use items::{ITEMS, Item};
+
+/// Finds or installs what building, testing and the demo need
+///
+/// Uses rustup, cargo and, on Debian and Ubuntu, apt-get (with sudo where you are not root).
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  cargo xtask setup               # find or install
+  cargo xtask setup --check       # only report; exit code 1 where something required is missing
+  cargo xtask setup --comparisons # also what `cargo xtask bench` compares with")]
+pub struct Args {
+    /// Only report; exit code 1 where something required is missing
+    #[arg(long)]
+    check: bool,
+    /// Also install the tools that only benchmarks compare with
+    #[arg(long)]
+    comparisons: bool,
+}
+
+/// How much to install; each includes the ones before.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Scope {
+    /// What building takes, and tests that need no root.
+    Building,
+    /// Also what container tests and the demo take.
+    Containers,
+    /// Also what benchmarks compare with.
+    Comparisons,
+}
+
+/// One way to get something that is missing.
+enum Remedy {
+    Command(Vec<String>),
+    /// Debian packages; the optional ones only where apt knows them.
+    Apt {
+        packages: Vec<String>,
+        where_known: Vec<String>,
+    },
+}
+
+pub fn run(args: &Args) -> Result<()> {
+    let scope = if args.comparisons { Scope::Comparisons } else { Scope::Containers };
+    if args.check { check(scope) } else { ensure(scope) }
+}
+
+/// Installs what is missing; fails where something required stays missing.
+pub fn ensure(scope: Scope) -> Result<()> {
+    finish(ITEMS.iter().filter(|item| !ensure_item(item, scope)).collect())
+}
+
+fn check(scope: Scope) -> Result<()> {
+    let missing = ITEMS.iter().filter(|item| match (item.find)() {
+        Ok(detail) => {
+            say("found", item, &detail);
+            false
+        }
+        Err(_) if item.scope > scope => {
+            say("optional", item, &format!("not installed; {}", item.purpose));
+            false
+        }
+        Err(why) => {
+            say("missing", item, &why);
+            true
+        }
+    });
+    finish(missing.collect())
+}
+
+fn finish(missing: Vec<&Item>) -> Result<()> {
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let names: Vec<&str> = missing.iter().map(|item| item.name).collect();
+    bail!("setup is not complete, missing: {}; see the lines above for what to do", names.join(", "));
+}
+
+/// Whether the item is there in the end, or is not wanted.
+fn ensure_item(item: &Item, scope: Scope) -> bool {
+    let mut why = match (item.find)() {
+        Ok(detail) => {
+            say("found", item, &detail);
+            return true;
+        }
+        Err(_) if item.scope > scope => {
+            say("optional", item, &format!("not installed; {}", item.purpose));
+            return true;
+        }
+        Err(why) => why,
+    };
+    for remedy in (item.remedies)() {
+        if !remedy.possible() {
+            continue;
+        }
+        say("installing", item, &format!("with `{remedy}`"));
+        if let Err(error) = remedy.apply() {
+            say("failed", item, &format!("{error:#}"));
+            if crate::signals::interrupted() {
+                return false;
+            }
+        }
+        // Looked at after a failure, too: apt-get may fail on an unrelated package after installing ours.
+        match (item.find)() {
+            Ok(detail) => {
+                say("installed", item, &detail);
+                return true;
+            }
+            Err(still) => why = still,
+        }
+    }
+    say("cannot", item, &format!("{why}\n    {}", item.by_hand));
+    false
+}
+
+/// One step in one line, further lines indented.
+fn say(step: &str, item: &Item, detail: &str) {
+    println!("{step:<10}  {}: {detail}", item.name);
+}
+
+impl Remedy {
+    fn command(argv: &[&str]) -> Self {
+        Self::Command(argv.iter().map(|&word| word.to_owned()).collect())
+    }
+
+    fn apt(packages: &[&str], where_known: &[&str]) -> Self {
+        let owned = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect();
+        Self::Apt { packages: owned(packages), where_known: owned(where_known) }
+    }
+
+    /// Whether this machine has the means; whether it succeeds is for `apply` to say.
+    fn possible(&self) -> bool {
+        match self {
+            Self::Command(argv) => argv.first().is_some_and(|name| ebpf_build::find_in_path(name).is_some()),
+            Self::Apt { packages, .. } => apt::knows(packages),
+        }
+    }
+
+    fn apply(&self) -> Result<()> {
+        match self {
+            Self::Command(argv) => {
+                let Some((program, args)) = argv.split_first() else { return Ok(()) };
+                let mut command = Command::new(program);
+                // Without what the cargo that runs us has set: another build than ours.
+                ebpf_build::clean_environment(command.args(args));
+                process::output(&mut command, "installing").map(drop)
+            }
+            Self::Apt { packages, where_known } => apt::install(packages, where_known),
+        }
+    }
+}
+
+impl fmt::Display for Remedy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Command(argv) => f.write_str(&argv.join(" ")),
+            Self::Apt { packages, .. } => write!(f, "apt-get install {}", packages.join(" ")),
+        }
+    }
+}

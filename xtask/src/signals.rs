@@ -1,0 +1,76 @@
+//! Ctrl-C and SIGTERM end the running child, not us: what we started (a private dockerd) must be
+//! stopped and cleaned up on the way out.
+
+use std::io::{IsTerminal, stdin};
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command};
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+
+use anyhow::{Context, Result, bail};
+
+static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+/// First argument of kill(2): a process, negative for its group, 0 for none.
+static CHILD: AtomicI32 = AtomicI32::new(0);
+
+/// Installs the handlers. Children start with the default ones, as exec resets them.
+pub fn forward_to_children() -> Result<()> {
+    for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
+        let handler: extern "C" fn(libc::c_int) = on_signal;
+        // SAFETY: sigaction is plain data for which all zeroes is valid: no flags, empty mask.
+        let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+        action.sa_sigaction = handler as libc::sighandler_t;
+        // SAFETY: `action` is initialised, outlives the call, and its handler is async-signal-safe.
+        if unsafe { libc::sigaction(signal, &raw const action, std::ptr::null_mut()) } != 0 {
+            return Err(std::io::Error::last_os_error())
+                .with_context(|| format!("cannot handle signal {signal}"));
+        }
+    }
+    Ok(())
+}
+
+extern "C" fn on_signal(signal: libc::c_int) {
+    INTERRUPTED.store(true, Ordering::SeqCst);
+    let child = CHILD.load(Ordering::SeqCst);
+    if child != 0 {
+        // SAFETY: kill is async-signal-safe; the pid is of a child that we have not waited for.
+        unsafe { libc::kill(child, signal) };
+    }
+}
+
+/// Starts a child that gets our signals until the guard is dropped.
+///
+/// On a terminal, Ctrl-C reaches the whole foreground group by itself, and a child in another group
+/// could not read. Elsewhere the child gets a group of its own, so that a signal to us also ends
+/// what cargo has started.
+pub fn spawn(command: &mut Command) -> std::io::Result<(Child, Forwarding)> {
+    let terminal = stdin().is_terminal();
+    if !terminal {
+        command.process_group(0);
+    }
+    let child = command.spawn()?;
+    let pid = child.id().cast_signed();
+    CHILD.store(if terminal { pid } else { -pid }, Ordering::SeqCst);
+    Ok((child, Forwarding))
+}
+
+/// See [`spawn`].
+pub struct Forwarding;
+
+impl Drop for Forwarding {
+    fn drop(&mut self) {
+        CHILD.store(0, Ordering::SeqCst);
+    }
+}
+
+/// Whether someone asked us to stop.
+pub fn interrupted() -> bool {
+    INTERRUPTED.load(Ordering::SeqCst)
+}
+
+/// Fails if someone asked us to stop.
+pub fn check() -> Result<()> {
+    if interrupted() {
+        bail!("interrupted");
+    }
+    Ok(())
+}

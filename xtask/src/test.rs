@@ -1,0 +1,135 @@
+//! `cargo xtask test`: all tests.
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use anyhow::{Result, bail};
+
+use crate::docker::{PrivateDocker, TEST_IMAGE};
+use crate::suites::{Kind, Suite};
+use crate::{build, process, setup, signals, suites, workspace};
+
+/// Runs all tests: what needs no root, then kernel tests, then container tests
+///
+/// Integration tests called kernel_* load programs into the running kernel; those called container_*
+/// run containers in a private Docker daemon. Both need root and run one at a time, ignored ones too.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  cargo xtask test                      # as root
+  cargo xtask test --no-root            # leaves kernel and container tests out, and says so
+  cargo xtask test -- ledger            # only tests with `ledger` in their name
+
+Tests find the static workload in $SPARK_TRACE_WORKLOAD; container tests also the image that
+holds it as /workload in $SPARK_TRACE_IMAGE, and the daemon in $DOCKER_HOST.")]
+pub struct Args {
+    /// Only run what needs no root
+    #[arg(long)]
+    no_root: bool,
+    /// Passed on to the test programs
+    #[arg(last = true)]
+    args: Vec<String>,
+}
+
+pub fn run(args: &Args) -> Result<()> {
+    if !args.no_root && !process::is_root() {
+        bail!(
+            "kernel and container tests need root: run `sudo env \"PATH=$PATH\" cargo xtask test`, \
+             or `cargo xtask test --no-root` for the others"
+        );
+    }
+    let start = Instant::now();
+    setup::ensure(if args.no_root { setup::Scope::Building } else { setup::Scope::Containers })?;
+    let mut session = Session {
+        environment: vec![("SPARK_TRACE_WORKLOAD", build::workload(true)?)],
+        test_args: args.args.clone(),
+        passed: 0,
+        failed: Vec::new(),
+    };
+    let suites = suites::find()?;
+    let of = |kind| suites.iter().filter(move |suite| suite.kind == kind);
+
+    let programs = ["--lib", "--bins"];
+    session.step("workspace", &[&programs, &selected(of(Kind::Plain))[..]].concat(), &[])?;
+    session.step("documentation", &["--doc"], &[])?;
+    let offline = of(Kind::Plain).filter(|suite| suite.package == "spark-trace" && !suite.needs_feature);
+    let feature = ["--package", "spark-trace", "--no-default-features"];
+    let offline = [&feature[..], &programs, &selected(offline)].concat();
+    session.step("without the live feature", &offline, &[])?;
+
+    if args.no_root {
+        let left_out = suites.iter().filter(|suite| suite.kind != Kind::Plain).map(|suite| &suite.name[..]);
+        return session.summary(start, &left_out.collect::<Vec<_>>());
+    }
+    let one_by_one = ["--include-ignored", "--test-threads=1"];
+    if of(Kind::Kernel).next().is_some() {
+        session.step("kernel", &selected(of(Kind::Kernel)), &one_by_one)?;
+    }
+    if of(Kind::Container).next().is_some() {
+        let docker = PrivateDocker::start()?;
+        docker.import(&session.environment[0].1, TEST_IMAGE)?;
+        session.environment.push(("DOCKER_HOST", docker.host().into()));
+        session.environment.push(("SPARK_TRACE_IMAGE", TEST_IMAGE.into()));
+        session.step("container", &selected(of(Kind::Container)), &one_by_one)?;
+    }
+    session.summary(start, &[])
+}
+
+/// Arguments that make cargo run these and no other integration tests.
+fn selected<'a>(suites: impl Iterator<Item = &'a Suite>) -> Vec<&'a str> {
+    suites.flat_map(|suite| ["--test", &suite.name]).collect()
+}
+
+/// The steps so far. One failing does not keep the next from running: a run shows all there is.
+struct Session {
+    environment: Vec<(&'static str, PathBuf)>,
+    test_args: Vec<String>,
+    passed: usize,
+    failed: Vec<&'static str>,
+}
+
+impl Session {
+    /// Runs one `cargo test`. Fails only where we were told to stop.
+    fn step(&mut self, name: &'static str, cargo_args: &[&str], harness_args: &[&str]) -> Result<()> {
+        let mut command = process::cargo();
+        command.args(["test", "--no-fail-fast"]).args(cargo_args).current_dir(workspace::root());
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
+        command.arg("--").args(harness_args).args(&self.test_args);
+        match process::run(&mut command, &format!("{name} tests")) {
+            Ok(()) => self.passed += 1,
+            Err(error) => {
+                signals::check()?;
+                eprintln!("{error:#}");
+                self.failed.push(name);
+            }
+        }
+        Ok(())
+    }
+
+    fn summary(&self, start: Instant, left_out: &[&str]) -> Result<()> {
+        if !left_out.is_empty() {
+            println!("left out, because they need root: {}", left_out.join(", "));
+        }
+        let steps = self.passed + self.failed.len();
+        let seconds = start.elapsed().as_secs();
+        if !self.failed.is_empty() {
+            let failed = self.failed.join(", ");
+            bail!("{} of {steps} test steps failed after {seconds} s: {failed}", self.failed.len());
+        }
+        println!("all {steps} test steps passed in {seconds} s");
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn summary_fails_where_a_step_failed() {
+        let session = |failed| Session { environment: Vec::new(), test_args: Vec::new(), passed: 1, failed };
+        assert!(session(vec![]).summary(Instant::now(), &["kernel_x"]).is_ok());
+        let error = session(vec!["kernel"]).summary(Instant::now(), &[]).unwrap_err().to_string();
+        assert!(error.starts_with("1 of 2 test steps failed") && error.ends_with(": kernel"), "{error}");
+    }
+}
