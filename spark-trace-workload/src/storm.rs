@@ -1,0 +1,195 @@
+//! `storm`: one memory operation over and over, for measuring what tracing it costs.
+
+use std::fs::File;
+use std::hint::black_box;
+use std::io;
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use crate::alloc::file::read_file;
+use crate::alloc::map::Mapping;
+use crate::cli::Storm;
+use crate::files;
+use crate::output::{SCHEMA_VERSION, print_line};
+use crate::sys::{Machine, clock_ns, monotonic_ns};
+
+/// One timed round, or batch of rounds.
+#[derive(Debug, Serialize)]
+struct Round {
+    wall_ns: u64,
+    /// Of our one thread: includes the kernel's work for it, not what other tasks do.
+    cpu_ns: u64,
+    operations: u64,
+}
+
+#[derive(Debug, PartialEq, Eq, Serialize)]
+struct Summary {
+    median_ns: u64,
+    min_ns: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct StormReport {
+    schema: &'static str,
+    schema_version: u32,
+    storm: &'static str,
+    pid: u32,
+    page_size: usize,
+    options: Value,
+    /// What one operation is.
+    operation: &'static str,
+    operations: u64,
+    wall: Summary,
+    cpu: Summary,
+    rounds: Vec<Round>,
+}
+
+pub fn run(storm: &Storm) -> Result<()> {
+    let machine = Machine::read()?;
+    let (name, operation, options, rounds) = match storm {
+        Storm::Fault { size, rounds } => {
+            let len = machine.pages_up(*size)?;
+            let list =
+                (0..*rounds).map(|_| time(|| fault_round(len, machine.page))).collect::<Result<Vec<_>>>()?;
+            ("fault", "page touched", json!({ "size": size, "rounds": rounds }), list)
+        }
+        Storm::Read { file, rounds } => {
+            let list = (0..*rounds).map(|_| read_round(file, machine)).collect::<Result<Vec<_>>>()?;
+            ("read", "page read", json!({ "file": file.display().to_string(), "rounds": rounds }), list)
+        }
+        Storm::Mmap { size, rounds, touch, batches } => {
+            let len = machine.pages_up(*size)?;
+            let list = batch_sizes(*rounds, *batches)
+                .map(|count| time(|| mmap_batch(len, count, touch.then_some(machine.page))))
+                .collect::<Result<Vec<_>>>()?;
+            let options = json!({ "size": size, "rounds": rounds, "touch": touch, "batches": batches });
+            ("mmap", "mmap and munmap", options, list)
+        }
+        Storm::Fork { rounds } => {
+            let list = (0..*rounds).map(|_| time(fork_round)).collect::<Result<Vec<_>>>()?;
+            ("fork", "fork, exit and wait", json!({ "rounds": rounds }), list)
+        }
+    };
+    print_line(&StormReport {
+        schema: "spark-trace/workload-storm",
+        schema_version: SCHEMA_VERSION,
+        storm: name,
+        pid: std::process::id(),
+        page_size: machine.page,
+        options,
+        operation,
+        operations: rounds.iter().map(|round| round.operations).sum(),
+        wall: summary(rounds.iter().map(|round| round.wall_ns)),
+        cpu: summary(rounds.iter().map(|round| round.cpu_ns)),
+        rounds,
+    })
+}
+
+/// Times `round`, which returns how many operations it did.
+fn time(round: impl FnOnce() -> Result<u64>) -> Result<Round> {
+    let (wall, cpu) = (monotonic_ns(), clock_ns(libc::CLOCK_THREAD_CPUTIME_ID));
+    let operations = round()?;
+    let cpu_ns = clock_ns(libc::CLOCK_THREAD_CPUTIME_ID).saturating_sub(cpu);
+    Ok(Round { wall_ns: monotonic_ns().saturating_sub(wall), cpu_ns, operations })
+}
+
+fn summary(values: impl Iterator<Item = u64>) -> Summary {
+    let mut values: Vec<u64> = values.collect();
+    values.sort_unstable();
+    let (Some(&min_ns), Some(&high)) = (values.first(), values.get(values.len() / 2)) else {
+        return Summary { median_ns: 0, min_ns: 0 };
+    };
+    let low = if values.len().is_multiple_of(2) { values[values.len() / 2 - 1] } else { high };
+    Summary { median_ns: low + (high - low) / 2, min_ns }
+}
+
+/// `rounds` in up to `batches` parts which differ by one at most.
+fn batch_sizes(rounds: u32, batches: u32) -> impl Iterator<Item = u32> {
+    let batches = batches.clamp(1, rounds.max(1));
+    (0..batches).map(move |index| rounds / batches + u32::from(index < rounds % batches))
+}
+
+#[inline(never)]
+fn fault_round(len: usize, page: usize) -> Result<u64> {
+    let mut mapping = Mapping::base_pages(len)?;
+    storm_touch(&mut mapping, page);
+    drop(mapping);
+    Ok((len / page) as u64)
+}
+
+#[inline(never)]
+fn storm_touch(mapping: &mut Mapping, page: usize) {
+    mapping.write_each::<0x7374_6f72>(page);
+    black_box(mapping);
+}
+
+fn read_round(path: &Path, machine: Machine) -> Result<Round> {
+    let mut file = File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
+    let len = file.metadata().with_context(|| path.display().to_string())?.len();
+    if files::is_in_memory(&file).with_context(|| path.display().to_string())? {
+        bail!("{} is in a tmpfs, where no read is cold: name a file on a disk", path.display());
+    }
+    files::drop_cache(&file)
+        .with_context(|| format!("cannot drop {} from the page cache", path.display()))?;
+    time(|| {
+        read_file(&mut file, len).with_context(|| format!("cannot read {}", path.display()))?;
+        Ok(len.div_ceil(machine.page as u64))
+    })
+}
+
+#[inline(never)]
+fn mmap_batch(len: usize, count: u32, touch: Option<usize>) -> Result<u64> {
+    for _ in 0..count {
+        let mut mapping = Mapping::anonymous(len)?;
+        if let Some(page) = touch {
+            storm_touch(&mut mapping, page);
+        }
+        black_box(&mapping);
+    }
+    Ok(u64::from(count))
+}
+
+#[inline(never)]
+fn fork_round() -> Result<u64> {
+    // SAFETY: this process has one thread; and the child does nothing but leave.
+    let pid = unsafe { libc::fork() };
+    if pid == 0 {
+        // SAFETY: leaves at once, flushing nothing that is the parent's.
+        unsafe { libc::_exit(0) };
+    }
+    if pid < 0 {
+        return Err(io::Error::last_os_error()).context("fork (ulimit -u? pids.max?)");
+    }
+    let mut status = 0;
+    // SAFETY: `status` is valid to write to.
+    if unsafe { libc::waitpid(pid, &mut status, 0) } != pid {
+        return Err(io::Error::last_os_error()).with_context(|| format!("waitpid for child {pid}"));
+    }
+    if status != 0 {
+        bail!("child {pid} ended with wait status {status:#x}");
+    }
+    Ok(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn medians() {
+        assert_eq!(summary([3, 1, 2].into_iter()), Summary { median_ns: 2, min_ns: 1 });
+        assert_eq!(summary([4, 1, 2, 3].into_iter()), Summary { median_ns: 2, min_ns: 1 });
+        assert_eq!(summary([].into_iter()), Summary { median_ns: 0, min_ns: 0 });
+    }
+
+    #[test]
+    fn batches_hold_all_rounds() {
+        for (rounds, batches) in [(200_000, 20), (7, 3), (2, 20), (1, 1)] {
+            assert_eq!(batch_sizes(rounds, batches).sum::<u32>(), rounds);
+            assert!(batch_sizes(rounds, batches).all(|size| size > 0));
+        }
+    }
+}
