@@ -1,0 +1,290 @@
+//! `show`: who holds the memory of one run.
+
+use serde::Serialize;
+use spark_trace_common::source::{SOURCES, Source, UNATTRIBUTED};
+
+use crate::analysis::files::{self, FileRow};
+use crate::analysis::instant::At;
+use crate::analysis::mappings::{self, MappingRow};
+use crate::analysis::processes::{self, ProcessRow};
+use crate::analysis::regions::{self, RegionRow};
+use crate::analysis::stacks::{self, StackRow};
+use crate::analysis::view::{Scope, View};
+use crate::analysis::warning::Warning;
+use crate::ledger::{Balance, Plane};
+use crate::recording::{Cost, Health, Host, Phase, Recording, Target, Tool};
+
+mod warnings;
+
+pub const SCHEMA: &str = "spark-trace/show";
+pub const SCHEMA_VERSION: u32 = 1;
+
+/// Who held the memory of one recorded run. Sizes are bytes, times nanoseconds of the recording's clock.
+#[derive(Debug, Clone, Serialize)]
+pub struct Report {
+    pub schema: &'static str,
+    pub schema_version: u32,
+    /// The instant that was asked for.
+    pub at: At,
+    pub planes: Planes,
+    /// When the lists below were taken.
+    pub details_at_ns: u64,
+    pub stacks: Vec<StackRow>,
+    pub files: Vec<FileRow>,
+    pub processes: Vec<ProcessRow>,
+    pub regions: Vec<RegionRow>,
+    pub mappings: Vec<MappingRow>,
+    pub warnings: Vec<Warning>,
+    pub phases: Vec<Phase>,
+    pub health: Health,
+    pub cost: Cost,
+    pub target: Target,
+    pub host: Host,
+    pub tool: Tool,
+}
+
+/// The planes overlap: a charged page is in both. Nothing is summed across them.
+#[derive(Debug, Clone, Serialize)]
+pub struct Planes {
+    pub system: Option<PlaneReport>,
+    /// All root cgroups of the target.
+    pub cgroup: Option<PlaneReport>,
+}
+
+impl Planes {
+    pub fn iter(&self) -> impl Iterator<Item = &PlaneReport> {
+        self.system.iter().chain(&self.cgroup)
+    }
+
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut PlaneReport> {
+        self.system.iter_mut().chain(&mut self.cgroup)
+    }
+}
+
+#[derive(Debug, Clone, Serialize)]
+pub struct PlaneReport {
+    pub plane: Scope,
+    /// Hierarchy version of a cgroup plane.
+    pub cgroup_version: Option<&'static str>,
+    /// Time of the reading at the instant asked for.
+    pub at_ns: u64,
+    pub start_ns: u64,
+    pub peak_ns: u64,
+    pub end_ns: u64,
+    pub sources: Vec<SourceRow>,
+    /// Growth from the start of the trace to the instant.
+    #[serde(flatten)]
+    pub growth: Reconciliation,
+    /// The same for the levels at the instant.
+    pub level: Reconciliation,
+    /// Root cgroups with their peaks; empty on the system plane.
+    pub roots: Vec<RootPeak>,
+}
+
+/// The plane's own counter against the sum of its rows.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+pub struct Reconciliation {
+    pub expected: Option<i64>,
+    pub attributed: i64,
+    pub residual: Option<i64>,
+    /// Of `expected`; absent where that is unknown or nothing.
+    pub residual_percent: Option<f64>,
+}
+
+/// Level of one source; `unattributed` is the residual and the only one that may be negative.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct SourceRow {
+    pub source: &'static str,
+    pub title: &'static str,
+    pub bytes_at_start: Option<i64>,
+    /// At this plane's peak.
+    pub bytes_at_peak: Option<i64>,
+    pub bytes_at_end: Option<i64>,
+    /// This plane's level at the system plane's peak.
+    pub bytes_at_system_peak: Option<i64>,
+    /// This plane's level at the cgroup plane's peak.
+    pub bytes_at_cgroup_peak: Option<i64>,
+    /// At the instant asked for.
+    pub bytes: Option<i64>,
+    /// From the start to that instant.
+    pub growth: Option<i64>,
+    /// What hooks saw allocated for this source since the start and held at that instant, by kernel
+    /// stack; part of the level above, or of `unattributed` where no counter gives one.
+    pub observed: Option<u64>,
+    pub charged: &'static str,
+    pub reclaimable: &'static str,
+}
+
+/// A root cgroup's highest reading beside the peak its kernel counter kept.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct RootPeak {
+    pub path: String,
+    pub sampled_peak: Option<u64>,
+    /// May be older than the trace for a cgroup that is.
+    pub kernel_peak: Option<u64>,
+}
+
+/// Reports on `recording` at the instant asked for.
+pub fn report(recording: &Recording, at: At) -> Report {
+    let system = View::new(recording, Scope::System);
+    let cgroup = View::new(recording, Scope::Cgroup);
+    let peak_ns = |view: &Option<View<'_>>| view.as_ref().map(|view| view.peak().at_ns);
+    let peaks = Peaks { system_ns: peak_ns(&system), cgroup_ns: peak_ns(&cgroup) };
+    let plane = |view: Option<View<'_>>| view.map(|view| plane_report(recording, &view, at, peaks));
+    let planes = Planes { system: plane(system), cgroup: plane(cgroup) };
+    // The target's own plane, where it has one: the lists say what the target did.
+    let chosen = planes.cgroup.as_ref().or(planes.system.as_ref());
+    let details_at_ns = chosen.map_or(recording.target.ended_ns, |plane| plane.at_ns);
+    Report {
+        schema: SCHEMA,
+        schema_version: SCHEMA_VERSION,
+        at,
+        warnings: warnings::all(recording, at, &planes),
+        planes,
+        details_at_ns,
+        stacks: stacks::rows(recording, Scope::System, details_at_ns),
+        files: files::rows(recording, details_at_ns),
+        processes: processes::rows(recording, details_at_ns),
+        regions: regions::rows(recording, details_at_ns),
+        mappings: mappings::rows(recording, details_at_ns),
+        phases: recording.phases.clone(),
+        health: recording.health.clone(),
+        cost: recording.cost.clone(),
+        target: recording.target.clone(),
+        host: recording.host.clone(),
+        tool: recording.tool.clone(),
+    }
+}
+
+/// When each plane peaked, so that each can be shown at the other's.
+#[derive(Clone, Copy)]
+struct Peaks {
+    system_ns: Option<u64>,
+    cgroup_ns: Option<u64>,
+}
+
+/// The balances that a plane's rows are made of.
+struct Balances {
+    start: Balance,
+    peak: Balance,
+    end: Balance,
+    system_peak: Option<Balance>,
+    cgroup_peak: Option<Balance>,
+    chosen: Balance,
+}
+
+fn plane_report(recording: &Recording, view: &View<'_>, at: At, peaks: Peaks) -> PlaneReport {
+    let balances = Balances {
+        start: view.start(),
+        peak: view.peak(),
+        end: view.end(),
+        system_peak: peaks.system_ns.map(|at_ns| view.at(at_ns)),
+        cgroup_peak: peaks.cgroup_ns.map(|at_ns| view.at(at_ns)),
+        chosen: view.choose(at, recording),
+    };
+    let seen = stacks::rows(recording, view.scope, balances.chosen.at_ns);
+    let observed = stacks::by_source(&seen);
+    let row = |source: &'static Source| SourceRow {
+        observed: observed.get(source.slug).copied(),
+        ..balances.row(source)
+    };
+    PlaneReport {
+        plane: view.scope,
+        cgroup_version: match view.plane {
+            Plane::System => None,
+            Plane::CgroupV1 => Some("v1"),
+            Plane::CgroupV2 => Some("v2"),
+        },
+        at_ns: balances.chosen.at_ns,
+        start_ns: balances.start.at_ns,
+        peak_ns: balances.peak.at_ns,
+        end_ns: balances.end.at_ns,
+        sources: SOURCES.iter().map(row).collect(),
+        growth: balances.growth(),
+        level: level(&balances.chosen),
+        roots: roots(view),
+    }
+}
+
+impl Balances {
+    fn row(&self, source: &'static Source) -> SourceRow {
+        let at = |balance: &Balance| level_of(balance, source.slug);
+        let (start, chosen) = (at(&self.start), at(&self.chosen));
+        let growth = match source.slug {
+            UNATTRIBUTED => self.growth().residual,
+            _ => difference(chosen, start),
+        };
+        SourceRow {
+            source: source.slug,
+            title: source.title,
+            bytes_at_start: start,
+            bytes_at_peak: at(&self.peak),
+            bytes_at_end: at(&self.end),
+            bytes_at_system_peak: self.system_peak.as_ref().and_then(at),
+            bytes_at_cgroup_peak: self.cgroup_peak.as_ref().and_then(at),
+            bytes: chosen,
+            growth,
+            observed: None,
+            charged: source.charged.as_str(),
+            reclaimable: source.reclaimable.as_str(),
+        }
+    }
+
+    /// Growth of the counter against growth of the rows that are known at both ends.
+    fn growth(&self) -> Reconciliation {
+        let expected = difference(bytes(self.chosen.expected), bytes(self.start.expected));
+        let rows = self.chosen.rows.iter();
+        let attributed =
+            rows.filter_map(|row| difference(bytes(row.bytes), level_of(&self.start, row.source.slug)));
+        Reconciliation::new(expected, attributed.fold(0, i64::saturating_add))
+    }
+}
+
+impl Reconciliation {
+    pub fn new(expected: Option<i64>, attributed: i64) -> Self {
+        let residual = expected.map(|expected| expected.saturating_sub(attributed));
+        let residual_percent = residual.zip(expected).filter(|&(_, expected)| expected != 0);
+        let residual_percent =
+            residual_percent.map(|(residual, all)| residual as f64 / all.abs() as f64 * 100.0);
+        Self { expected, attributed, residual, residual_percent }
+    }
+}
+
+fn level(balance: &Balance) -> Reconciliation {
+    Reconciliation::new(bytes(balance.expected), saturated(balance.attributed))
+}
+
+/// A source's level as rows have it: signed, and the residual for `unattributed`.
+pub(super) fn level_of(balance: &Balance, slug: &str) -> Option<i64> {
+    if slug == UNATTRIBUTED { balance.residual } else { bytes(balance.bytes(slug)) }
+}
+
+pub(super) fn bytes(level: Option<u64>) -> Option<i64> {
+    level.map(saturated)
+}
+
+fn saturated(level: u64) -> i64 {
+    i64::try_from(level).unwrap_or(i64::MAX)
+}
+
+pub(super) fn difference(to: Option<i64>, from: Option<i64>) -> Option<i64> {
+    Some(to?.saturating_sub(from?))
+}
+
+fn roots(view: &View<'_>) -> Vec<RootPeak> {
+    let roots = view.roots.iter();
+    roots
+        .filter_map(|root| {
+            let cgroup = root.cgroup?;
+            let sampled_peak = view.highest_of(root);
+            Some(RootPeak {
+                path: cgroup.path.clone(),
+                sampled_peak,
+                kernel_peak: warnings::kernel_peak(root),
+            })
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests;

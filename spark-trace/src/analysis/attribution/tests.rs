@@ -1,0 +1,134 @@
+use super::*;
+use crate::recording::testing::{self, MIB, SECOND, START};
+
+const M: i64 = MIB as i64;
+
+fn row<'a>(plane: &'a PlaneReport, source: &str) -> &'a SourceRow {
+    plane.sources.iter().find(|row| row.source == source).unwrap()
+}
+
+#[test]
+fn both_planes_are_reported_with_every_source() {
+    let report = report(&testing::container(), At::Peak);
+    assert_eq!(report.planes.iter().count(), 2);
+    for plane in report.planes.iter() {
+        let slugs: Vec<_> = plane.sources.iter().map(|row| row.source).collect();
+        let taxonomy: Vec<_> = SOURCES.iter().map(|source| source.slug).collect();
+        assert_eq!(slugs, taxonomy);
+    }
+}
+
+#[test]
+fn the_cgroup_plane_of_a_new_cgroup_grows_from_nothing() {
+    let report = report(&testing::container(), At::Peak);
+    let plane = report.planes.cgroup.unwrap();
+    let anon = row(&plane, "anon");
+    assert_eq!(
+        (anon.bytes_at_start, anon.bytes_at_peak, anon.bytes_at_end),
+        (Some(0), Some(810 * M), Some(20 * M))
+    );
+    assert_eq!(row(&plane, "file-clean").bytes, Some(990 * M));
+    assert_eq!(row(&plane, "file-dirty").bytes, Some(20 * M));
+    assert_eq!(row(&plane, "unattributed").bytes, Some(M));
+    assert_eq!(plane.growth.expected, Some(1829 * M));
+    assert_eq!(plane.growth.residual, Some(M));
+    assert_eq!(plane.growth, plane.level);
+    assert_eq!(plane.cgroup_version, Some("v2"));
+}
+
+#[test]
+fn the_system_plane_reconciles_growth_and_level() {
+    let report = report(&testing::container(), At::Peak);
+    let plane = report.planes.system.unwrap();
+    assert_eq!(plane.growth.expected, Some((810 + 990 + 20 + 8 + 64) * M));
+    assert_eq!(plane.growth.residual, Some(64 * M));
+    assert_eq!(plane.level.residual, Some((64 + 50) * M));
+    assert_eq!(row(&plane, "unattributed").growth, Some(64 * M));
+    assert_eq!(row(&plane, "anon").bytes_at_start, Some(500 * M));
+    assert!(plane.roots.is_empty());
+}
+
+#[test]
+fn what_hooks_saw_explains_a_row_without_a_counter() {
+    let report = report(&testing::container(), At::Peak);
+    let nvidia = |plane: &Option<PlaneReport>| row(plane.as_ref().unwrap(), "nvidia-sysmem").clone();
+    let system = nvidia(&report.planes.system);
+    assert_eq!((system.bytes, system.observed), (None, Some(64 * MIB)));
+    assert_eq!(nvidia(&report.planes.cgroup).observed, None, "uncharged pages are in no cgroup");
+}
+
+#[test]
+fn the_instant_can_be_chosen() {
+    let recording = testing::container();
+    let anon = |at| row(&report(&recording, at).planes.cgroup.unwrap(), "anon").bytes.unwrap() / M;
+    assert_eq!(anon(At::Peak), 810);
+    assert_eq!(anon(At::End), 20);
+    assert_eq!(anon(At::SinceStart(5 * SECOND)), 810);
+    assert_eq!(anon(At::Time(START + 10 * SECOND)), 20);
+}
+
+#[test]
+fn rows_and_residual_are_the_expected_at_every_instant() {
+    for recording in [testing::native(), testing::container()] {
+        for at in [At::Peak, At::End, At::SinceStart(0), At::SinceStart(SECOND)] {
+            for plane in report(&recording, at).planes.iter() {
+                let sum: i64 = plane.sources.iter().filter_map(|row| row.bytes).sum();
+                assert_eq!(Some(sum), plane.level.expected);
+                let sum: i64 = plane.sources.iter().filter_map(|row| row.growth).sum();
+                assert_eq!(Some(sum), plane.growth.expected);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_recording_without_readings_still_reports() {
+    let report = report(&testing::empty(), At::Peak);
+    assert_eq!(report.planes.iter().count(), 0);
+    assert!(report.warnings.is_empty());
+}
+
+#[test]
+fn a_peak_between_readings_is_warned_about() {
+    let mut recording = testing::container();
+    assert!(report(&recording, At::Peak).warnings.is_empty());
+    recording.target.cgroups[0].peak_at_removal = Some(4000 * MIB);
+    let warnings = report(&recording, At::Peak).warnings;
+    assert!(matches!(warnings[..], [Warning::PeakMissed { sampled, kernel, .. }] if sampled < kernel));
+    // A peak from before the trace says nothing about the trace.
+    recording.target.cgroups[0] = crate::recording::TargetCgroup {
+        created_ns: None,
+        peak_at_removal: None,
+        ..recording.target.cgroups[0].clone()
+    };
+    for peak in recording.samples.cgroups[0].series.columns.get_mut("memory.peak").unwrap() {
+        *peak = Some(4000 * MIB);
+    }
+    assert!(report(&recording, At::Peak).warnings.is_empty());
+}
+
+#[test]
+fn what_weakens_a_recording_is_warned_about() {
+    let mut recording = testing::container();
+    recording.health.lost_total = 3;
+    recording.health.complete = false;
+    recording.health.warnings = vec!["the clock jumped".into()];
+    recording.target.cgroups.push(crate::recording::TargetCgroup {
+        id: 99,
+        path: "/gone".into(),
+        root: true,
+        ..Default::default()
+    });
+    let warnings = report(&recording, At::Time(START + 60 * SECOND)).warnings;
+    let expected = |w: &Warning| -> u8 {
+        match w {
+            Warning::Lost { count: 3 } => 0,
+            Warning::Incomplete => 1,
+            Warning::NeverRead { .. } => 2,
+            Warning::FarReading { .. } => 3,
+            Warning::Recorded(_) => 4,
+            _ => u8::MAX,
+        }
+    };
+    assert_eq!(warnings.iter().map(expected).collect::<Vec<_>>(), [0, 1, 2, 3, 3, 4]);
+}

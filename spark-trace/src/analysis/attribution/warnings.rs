@@ -1,0 +1,79 @@
+//! What to know before trusting a report on one recording.
+
+use super::Planes;
+use crate::analysis::instant::At;
+use crate::analysis::view::{Root, Scope, View};
+use crate::analysis::warning::Warning;
+use crate::recording::Recording;
+
+/// Sampling that missed more of the kernel's peak than this is worth a warning.
+const NEAR_PEAK_PERCENT: u64 = 99;
+/// Readings come at an interval, a little late on a busy machine.
+const FAR_INTERVALS: u64 = 3;
+/// Columns that hold the kernel's own peak, one of each hierarchy version.
+const PEAK_COLUMNS: [&str; 2] = ["memory.peak", "memory.max_usage_in_bytes"];
+
+pub(super) fn all(recording: &Recording, at: At, planes: &Planes) -> Vec<Warning> {
+    let health = &recording.health;
+    let mut warnings = Vec::new();
+    if health.lost_total > 0 {
+        warnings.push(Warning::Lost { count: health.lost_total });
+    }
+    if !health.complete {
+        warnings.push(Warning::Incomplete);
+    }
+    warnings.extend(missed_peaks(recording));
+    warnings.extend(never_read(recording));
+    warnings.extend(far_readings(recording, at, planes));
+    warnings.extend(health.warnings.iter().cloned().map(Warning::Recorded));
+    warnings
+}
+
+/// The peak that the kernel kept of a root cgroup, the last that was read.
+pub(super) fn kernel_peak(root: &Root<'_>) -> Option<u64> {
+    let removed = root.cgroup.and_then(|cgroup| cgroup.peak_at_removal);
+    removed.max(peaks_read(root).last())
+}
+
+fn peaks_read<'a>(root: &Root<'a>) -> impl DoubleEndedIterator<Item = u64> + 'a {
+    let series = root.series;
+    let columns = PEAK_COLUMNS.into_iter().filter_map(|name| series.columns.get(name));
+    columns.flatten().copied().flatten()
+}
+
+/// The kernel's peak belongs to this run: the cgroup is no older than the trace, or the peak rose meanwhile.
+fn peaked_while_tracing(root: &Root<'_>) -> bool {
+    root.created_ns().is_some() || kernel_peak(root) > peaks_read(root).next()
+}
+
+fn missed_peaks(recording: &Recording) -> Vec<Warning> {
+    let Some(view) = View::new(recording, Scope::Cgroup) else { return vec![] };
+    let missed = view.roots.iter().filter(|root| peaked_while_tracing(root)).filter_map(|root| {
+        let (sampled, kernel) = (view.highest_of(root)?, kernel_peak(root)?);
+        let near = u128::from(sampled) * 100 >= u128::from(kernel) * u128::from(NEAR_PEAK_PERCENT);
+        let cgroup = root.cgroup?.path.clone();
+        let interval_ns = recording.tool.interval_ns;
+        (!near).then_some(Warning::PeakMissed { cgroup, sampled, kernel, interval_ns })
+    });
+    missed.collect()
+}
+
+fn never_read(recording: &Recording) -> impl Iterator<Item = Warning> {
+    let read = |id| {
+        let mut samples = recording.samples.cgroups.iter();
+        samples.any(|samples| samples.id == id && !samples.series.begin_ns.is_empty())
+    };
+    let roots = recording.target.cgroups.iter().filter(|cgroup| cgroup.root);
+    roots
+        .filter(move |cgroup| !read(cgroup.id))
+        .map(|cgroup| Warning::NeverRead { cgroup: cgroup.path.clone() })
+}
+
+fn far_readings(recording: &Recording, at: At, planes: &Planes) -> Vec<Warning> {
+    let Some(asked_ns) = at.time(recording) else { return vec![] };
+    let far = recording.tool.interval_ns.saturating_mul(FAR_INTERVALS);
+    let planes = planes.iter().filter(|plane| plane.at_ns.abs_diff(asked_ns) > far);
+    planes
+        .map(|plane| Warning::FarReading { plane: plane.plane.as_str(), asked_ns, found_ns: plane.at_ns })
+        .collect()
+}

@@ -1,0 +1,164 @@
+//! Whether two recordings may be compared: what differs besides what is meant to differ.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use crate::analysis::view::{Scope, View};
+use crate::recording::Recording;
+
+/// Start states may differ by this part of all memory...
+const START_PERCENT: u64 = 2;
+/// ...or by this much, whichever is more: machines are never quite at rest.
+const START_BYTES: u64 = 256 << 20;
+/// What of the start state decides what a run can find cached or free.
+const START_COLUMNS: [&str; 3] = ["meminfo.MemFree", "meminfo.Cached", "meminfo.Dirty"];
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Comparable {
+    /// There are no reasons against it.
+    pub ok: bool,
+    pub reasons: Vec<String>,
+    /// Differences that are likely what the comparison is about.
+    pub notes: Vec<String>,
+}
+
+/// A fact that two runs should share.
+type Fact = (&'static str, fn(&Recording) -> String);
+
+const FACTS: &[Fact] = &[
+    ("kernel", |r| r.host.kernel.clone()),
+    ("architecture", |r| r.host.arch.clone()),
+    ("page size", |r| r.host.page_size.to_string()),
+    ("number of CPUs", |r| r.host.cpus.to_string()),
+    ("cgroup version", |r| r.host.cgroup_version.clone()),
+    ("provenance", |r| r.host.provenance.clone()),
+    ("profile", |r| r.tool.profile.clone()),
+];
+
+const NOTES: &[Fact] = &[
+    ("kind of target", |r| r.target.kind.clone()),
+    ("version of spark-trace", |r| r.tool.version.clone()),
+    ("interval", |r| format!("{} ms", r.tool.interval_ns / 1_000_000)),
+];
+
+/// Compares what surrounds two recordings.
+pub fn comparable(a: &Recording, b: &Recording) -> Comparable {
+    let mut reasons = differing(FACTS, a, b);
+    reasons.extend(hooks(a, b));
+    for (name, recording) in [("A", a), ("B", b)] {
+        if recording.health.lost_total > 0 {
+            reasons.push(format!("{name} lost {} events or entries", recording.health.lost_total));
+        }
+        if !recording.health.complete {
+            reasons.push(format!("{name} is incomplete"));
+        }
+    }
+    reasons.extend(start_state(a, b));
+    Comparable { ok: reasons.is_empty(), reasons, notes: differing(NOTES, a, b) }
+}
+
+fn differing(facts: &[Fact], a: &Recording, b: &Recording) -> Vec<String> {
+    let differences = facts.iter().map(|(name, fact)| (name, fact(a), fact(b))).filter(|(_, a, b)| a != b);
+    differences.map(|(name, a, b)| format!("{name} differs: {a} in A, {b} in B")).collect()
+}
+
+/// A hook that worked in one run only leaves the other without its part of the provenance.
+fn hooks(a: &Recording, b: &Recording) -> Vec<String> {
+    let verdicts = |recording: &Recording| -> BTreeMap<String, String> {
+        let hooks = recording.health.hooks.iter();
+        hooks.map(|hook| (hook.name.clone(), hook.verdict.clone())).collect()
+    };
+    let (a, b) = (verdicts(a), verdicts(b));
+    let mut names: Vec<_> = a.keys().chain(b.keys()).collect();
+    names.sort();
+    names.dedup();
+    let verdict = |verdicts: &BTreeMap<String, String>, name: &String| {
+        verdicts.get(name).map_or_else(|| "absent".to_owned(), Clone::clone)
+    };
+    let differing = names.into_iter().map(|name| (name, verdict(&a, name), verdict(&b, name)));
+    differing
+        .filter(|(_, a, b)| a != b)
+        .map(|(name, a, b)| format!("hook {name} differs: {a} in A, {b} in B"))
+        .collect()
+}
+
+fn start_state(a: &Recording, b: &Recording) -> Vec<String> {
+    let total = a.host.memory_total.max(b.host.memory_total);
+    let limit = (total / 100 * START_PERCENT).max(START_BYTES);
+    let at_start = |recording: &Recording, column: &str| {
+        View::new(recording, Scope::System)?;
+        recording.samples.system.columns.get(column)?.first().copied().flatten()
+    };
+    let differing = START_COLUMNS.into_iter().filter_map(|column| {
+        let (a, b) = (at_start(a, column)?, at_start(b, column)?);
+        (a.abs_diff(b) > limit).then(|| {
+            let name = column.strip_prefix("meminfo.").unwrap_or(column);
+            format!(
+                "start state differs: {name} was {} MiB in A, {} MiB in B (more than {} MiB apart)",
+                a >> 20,
+                b >> 20,
+                limit >> 20
+            )
+        })
+    });
+    differing.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::recording::testing::{self, MIB};
+
+    #[test]
+    fn runs_on_the_same_machine_are_comparable() {
+        let result = comparable(&testing::native(), &testing::container());
+        assert_eq!((result.ok, result.reasons), (true, vec![]));
+        assert_eq!(result.notes, ["kind of target differs: command in A, container in B"]);
+    }
+
+    #[test]
+    fn every_difference_is_a_reason() {
+        let changes: &[(&str, fn(&mut Recording))] = &[
+            ("kernel differs", |r| r.host.kernel = "6.12".into()),
+            ("architecture differs", |r| r.host.arch = "x86_64".into()),
+            ("page size differs: 4096 in A, 65536 in B", |r| r.host.page_size = 65536),
+            ("number of CPUs differs", |r| r.host.cpus = 8),
+            ("cgroup version differs", |r| r.host.cgroup_version = "v1".into()),
+            ("profile differs", |r| r.tool.profile = "deep".into()),
+            ("B lost 7", |r| r.health.lost_total = 7),
+            ("B is incomplete", |r| r.health.complete = false),
+            ("hook mm_page_alloc differs: ok in A, broken in B", |r| {
+                r.health.hooks[0].verdict = "broken".into()
+            }),
+            ("hook mm_page_alloc differs: ok in A, absent in B", |r| drop(r.health.hooks.remove(0))),
+        ];
+        for (reason, change) in changes {
+            let mut b = testing::container();
+            change(&mut b);
+            let result = comparable(&testing::container(), &b);
+            assert!(!result.ok);
+            assert!(
+                result.reasons.len() == 1 && result.reasons[0].starts_with(reason),
+                "{:?}",
+                result.reasons
+            );
+        }
+    }
+
+    #[test]
+    fn start_states_may_differ_a_little() {
+        let with_cached = |mib: u64| {
+            let mut recording = testing::container();
+            recording.samples.system.columns.get_mut("meminfo.Cached").unwrap()[0] = Some(mib * MIB);
+            comparable(&testing::container(), &recording).reasons
+        };
+        // 2 % of 16 GiB are 327 MiB; the recording starts with 2048 MiB cached.
+        assert!(with_cached(2048 + 320).is_empty());
+        let reasons = with_cached(2048 - 330);
+        assert!(
+            reasons[0].starts_with("start state differs: Cached was 2048 MiB in A, 1718 MiB in B"),
+            "{reasons:?}"
+        );
+    }
+}

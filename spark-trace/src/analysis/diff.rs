@@ -1,0 +1,173 @@
+//! `diff`: who holds more in one run than in another.
+
+use serde::Serialize;
+use spark_trace_common::source::{SOURCES, UNATTRIBUTED};
+
+use crate::analysis::attribution::{bytes, difference};
+use crate::analysis::comparability::{Comparable, comparable};
+use crate::analysis::instant::At;
+use crate::analysis::view::{Scope, View};
+use crate::ledger::Balance;
+use crate::recording::Recording;
+
+pub mod detail;
+
+use detail::{FileDelta, RegionDelta, StackDelta};
+
+pub const SCHEMA: &str = "spark-trace/diff";
+pub const SCHEMA_VERSION: u32 = 1;
+
+/// Differences are B less A. Sizes are bytes.
+#[derive(Debug, Clone, Serialize)]
+pub struct Report {
+    pub schema: &'static str,
+    pub schema_version: u32,
+    pub plane: Scope,
+    /// The instant of each run that was asked for.
+    pub at: At,
+    pub a: Side,
+    pub b: Side,
+    /// Every source and `unattributed`, whose difference is the residual: together they are the total.
+    pub sources: Vec<SourceDelta>,
+    /// Difference of the plane's own counters.
+    pub total_delta_bytes: Option<i64>,
+    /// The total less the differences of all sources but `unattributed`.
+    pub residual_bytes: Option<i64>,
+    pub comparable: Comparable,
+    pub files: Vec<FileDelta>,
+    pub stacks: Vec<StackDelta>,
+    pub regions: Vec<RegionDelta>,
+}
+
+/// One of the two runs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Side {
+    /// What ran: command line, container or cgroup.
+    pub target: String,
+    pub kind: String,
+    pub at_ns: u64,
+    /// The plane's own counter.
+    pub expected: Option<i64>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct SourceDelta {
+    pub source: &'static str,
+    pub a_bytes: Option<i64>,
+    pub b_bytes: Option<i64>,
+    /// Absent where one of the kernels does not tell.
+    pub delta_bytes: Option<i64>,
+    /// Of the total difference; absent where there is none.
+    pub share: Option<f64>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum DiffError {
+    #[error("{which} has no readings of the {plane} plane; choose another --plane")]
+    NoPlane { which: &'static str, plane: &'static str },
+    #[error("{which} has no readings of any plane")]
+    Nothing { which: &'static str },
+}
+
+/// Compares two recordings on `plane`, by default on the target's own where both have it.
+pub fn report(a: &Recording, b: &Recording, plane: Option<Scope>, at: At) -> Result<Report, DiffError> {
+    let (view_a, view_b) = views(a, b, plane)?;
+    let (balance_a, balance_b) = (view_a.choose(at, a), view_b.choose(at, b));
+    let scope = view_a.scope;
+    let rows = Rows::new(&balance_a, &balance_b);
+    Ok(Report {
+        schema: SCHEMA,
+        schema_version: SCHEMA_VERSION,
+        plane: scope,
+        at,
+        a: side(a, &balance_a),
+        b: side(b, &balance_b),
+        total_delta_bytes: rows.total,
+        residual_bytes: rows.residual,
+        sources: rows.sources,
+        comparable: comparable(a, b),
+        files: detail::files(scope, (a, balance_a.at_ns), (b, balance_b.at_ns)),
+        stacks: detail::stacks(scope, (a, balance_a.at_ns), (b, balance_b.at_ns)),
+        regions: detail::regions((a, balance_a.at_ns), (b, balance_b.at_ns)),
+    })
+}
+
+/// Both recordings seen on the same plane.
+fn views<'a>(
+    a: &'a Recording,
+    b: &'a Recording,
+    plane: Option<Scope>,
+) -> Result<(View<'a>, View<'a>), DiffError> {
+    let scopes: &[Scope] = match &plane {
+        Some(scope) => std::slice::from_ref(scope),
+        None => &[Scope::Cgroup, Scope::System],
+    };
+    let both = |scope: &Scope| View::new(a, *scope).zip(View::new(b, *scope));
+    scopes.iter().find_map(both).ok_or_else(|| {
+        let has = |recording, scope: &Scope| View::new(recording, *scope).is_some();
+        let which = if scopes.iter().any(|scope| has(a, scope)) { "B" } else { "A" };
+        match plane {
+            Some(scope) => DiffError::NoPlane { which, plane: scope.as_str() },
+            None => DiffError::Nothing { which },
+        }
+    })
+}
+
+fn side(recording: &Recording, balance: &Balance) -> Side {
+    let target = &recording.target;
+    let container = target.container.as_ref();
+    let name = container.map(|container| container.name.clone().unwrap_or_else(|| container.id.clone()));
+    let command = (!target.argv.is_empty()).then(|| target.argv.join(" "));
+    let cgroup = target.cgroups.first().map(|cgroup| cgroup.path.clone());
+    Side {
+        target: name.or(command).or(cgroup).unwrap_or_else(|| target.kind.clone()),
+        kind: target.kind.clone(),
+        at_ns: balance.at_ns,
+        expected: bytes(balance.expected),
+    }
+}
+
+struct Rows {
+    sources: Vec<SourceDelta>,
+    total: Option<i64>,
+    residual: Option<i64>,
+}
+
+impl Rows {
+    fn new(a: &Balance, b: &Balance) -> Self {
+        let level = |balance: &Balance, slug| bytes(balance.bytes(slug));
+        let known = SOURCES.iter().filter(|source| source.slug != UNATTRIBUTED);
+        let mut sources: Vec<_> = known
+            .map(|source| SourceDelta::new(source.slug, level(a, source.slug), level(b, source.slug)))
+            .collect();
+        // A row that only one of the kernels has cannot be compared: its bytes are unattributed in both.
+        let compared = |side: fn(&SourceDelta) -> Option<i64>| {
+            let rows = sources.iter().filter(|row| row.delta_bytes.is_some());
+            rows.filter_map(side).fold(0, i64::saturating_add)
+        };
+        let rest_a = difference(bytes(a.expected), Some(compared(|row| row.a_bytes)));
+        let rest_b = difference(bytes(b.expected), Some(compared(|row| row.b_bytes)));
+        let unattributed = SourceDelta::new(UNATTRIBUTED, rest_a, rest_b);
+        let total = difference(bytes(b.expected), bytes(a.expected));
+        let residual = unattributed.delta_bytes;
+        sources.push(unattributed);
+        for row in &mut sources {
+            row.share = share(row.delta_bytes, total);
+        }
+        Self { sources, total, residual }
+    }
+}
+
+impl SourceDelta {
+    fn new(source: &'static str, a_bytes: Option<i64>, b_bytes: Option<i64>) -> Self {
+        Self { source, a_bytes, b_bytes, delta_bytes: difference(b_bytes, a_bytes), share: None }
+    }
+}
+
+fn share(part: Option<i64>, total: Option<i64>) -> Option<f64> {
+    let total = total.filter(|&total| total != 0)?;
+    Some(part? as f64 / total as f64)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,198 @@
+//! What the differences of the sources are made of: files, kernel stacks, mappings.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::Serialize;
+
+use crate::analysis::files::{self, FileRow};
+use crate::analysis::names::Names;
+use crate::analysis::processes;
+use crate::analysis::regions;
+use crate::analysis::stacks::{self, StackRow};
+use crate::analysis::view::Scope;
+use crate::recording::Recording;
+
+/// A recording and the instant to look at it.
+pub type Look<'a> = (&'a Recording, u64);
+
+/// Which run has something at all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnlyIn {
+    A,
+    B,
+}
+
+/// Page cache of the file that both runs know by the same name.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct FileDelta {
+    /// Path below the container engine's storage, if it lies in one.
+    pub path: String,
+    pub a_bytes: i64,
+    pub b_bytes: i64,
+    pub delta_bytes: i64,
+    /// Absent where both have it.
+    pub only_in: Option<OnlyIn>,
+    /// Who holds its pages in each run, charged to the target or not.
+    pub a_holders: Vec<FileRow>,
+    pub b_holders: Vec<FileRow>,
+}
+
+/// Pages held by one kernel stack.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct StackDelta {
+    pub source: &'static str,
+    pub label: String,
+    pub frames: Vec<String>,
+    pub a_bytes: i64,
+    pub b_bytes: i64,
+    pub delta_bytes: i64,
+    pub only_in: Option<OnlyIn>,
+}
+
+/// Anonymous or shared memory of one named mapping in processes of one command name.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct RegionDelta {
+    /// `anon` or `shmem`.
+    pub source: &'static str,
+    pub comm: String,
+    /// Name of the mapping, `(all)` for what was sampled of whole processes.
+    pub region: String,
+    pub a_bytes: i64,
+    pub b_bytes: i64,
+    pub delta_bytes: i64,
+    pub only_in: Option<OnlyIn>,
+}
+
+/// Files whose page cache differs, or that only others than the target hold in one run; the largest difference first.
+///
+/// On the cgroup plane only pages charged to the target count, but every holder is listed: a file that
+/// costs one run nothing because another cgroup touched it first is the difference to look for.
+pub fn files(scope: Scope, a: Look<'_>, b: Look<'_>) -> Vec<FileDelta> {
+    let counts = |row: &FileRow| scope == Scope::System || row.charged_to_target;
+    let holders = |(recording, at_ns): Look<'_>| {
+        let mut by_path: BTreeMap<String, Vec<FileRow>> = BTreeMap::new();
+        for row in files::rows(recording, at_ns).into_iter().filter(|row| row.bytes != 0) {
+            by_path.entry(row.inner_path.clone()).or_default().push(row);
+        }
+        by_path
+    };
+    let held = |rows: &[FileRow]| {
+        rows.iter().filter(|row| counts(row)).map(|row| row.bytes).fold(0, i64::saturating_add)
+    };
+    let joined = join(holders(a), holders(b)).into_iter().map(|(path, a_holders, b_holders)| {
+        let (a_bytes, b_bytes) = (held(&a_holders), held(&b_holders));
+        let only_in = only_in(a_holders.iter().any(counts), b_holders.iter().any(counts));
+        let delta_bytes = b_bytes.saturating_sub(a_bytes);
+        FileDelta { path, a_bytes, b_bytes, delta_bytes, only_in, a_holders, b_holders }
+    });
+    largest_first(joined.filter(|row| row.delta_bytes != 0).collect(), |row| row.delta_bytes)
+}
+
+/// Stacks whose held pages differ, matched by the names of their frames.
+pub fn stacks(scope: Scope, a: Look<'_>, b: Look<'_>) -> Vec<StackDelta> {
+    let groups = |(recording, at_ns): Look<'_>| {
+        let mut by_frames: BTreeMap<(&'static str, Vec<String>), Vec<StackRow>> = BTreeMap::new();
+        for row in stacks::rows(recording, scope, at_ns) {
+            by_frames.entry((row.source, matched_frames(&row))).or_default().push(row);
+        }
+        by_frames
+    };
+    let held = |rows: &[StackRow]| {
+        let sum = rows.iter().map(|row| row.bytes).fold(0, u64::saturating_add);
+        i64::try_from(sum).unwrap_or(i64::MAX)
+    };
+    let joined = join(groups(a), groups(b)).into_iter().map(|((source, frames), a, b)| {
+        let (a_bytes, b_bytes) = (held(&a), held(&b));
+        let label = a.iter().chain(&b).map(|row| row.label.clone()).next().unwrap_or_default();
+        let delta_bytes = b_bytes.saturating_sub(a_bytes);
+        let only_in = only_in(!a.is_empty(), !b.is_empty());
+        StackDelta { source, label, frames, a_bytes, b_bytes, delta_bytes, only_in }
+    });
+    largest_first(joined.filter(|row| row.delta_bytes != 0).collect(), |row| row.delta_bytes)
+}
+
+/// Builds of one kernel differ in how the compiler named clones of a function.
+fn matched_frames(row: &StackRow) -> Vec<String> {
+    let base = |frame: &String| match frame.split_once(" [") {
+        Some((name, module)) => format!("{} [{module}", crate::analysis::classify::base_name(name)),
+        None => crate::analysis::classify::base_name(frame).to_owned(),
+    };
+    row.frames.iter().map(base).collect()
+}
+
+/// What processes hold of anonymous and shared memory: by mapping where mappings were read, else by
+/// command. Only the target's processes, on either plane: no others are sampled.
+pub fn regions(a: Look<'_>, b: Look<'_>) -> Vec<RegionDelta> {
+    // Mappings are read once or twice a run; a comparison needs them on both sides.
+    let by_mapping = [a, b].iter().all(|(recording, _)| !recording.provenance.regions.is_empty());
+    let held = if by_mapping { by_region } else { by_command };
+    let joined = join(held(a), held(b)).into_iter().map(|((source, comm, region), a, b)| {
+        let (a_bytes, b_bytes) = (a.unwrap_or(0), b.unwrap_or(0));
+        let delta_bytes = b_bytes.saturating_sub(a_bytes);
+        let only_in = only_in(a.is_some(), b.is_some());
+        RegionDelta { source, comm, region, a_bytes, b_bytes, delta_bytes, only_in }
+    });
+    largest_first(joined.filter(|row| row.delta_bytes != 0).collect(), |row| row.delta_bytes)
+}
+
+type Held = BTreeMap<(&'static str, String, String), Option<i64>>;
+
+fn by_region((recording, at_ns): Look<'_>) -> Held {
+    let mut held = Held::new();
+    for row in regions::rows(recording, at_ns) {
+        let shared = if row.is_shared_memory() { row.pss.saturating_sub(row.anonymous) } else { 0 };
+        for (source, bytes) in [("anon", row.anonymous), ("shmem", shared)] {
+            add(&mut held, (source, row.comm.clone(), row.name.clone()), bytes);
+        }
+    }
+    held
+}
+
+fn by_command((recording, at_ns): Look<'_>) -> Held {
+    let names = Names::new(recording);
+    let target: BTreeSet<u32> = {
+        let processes = recording.provenance.processes.iter();
+        processes.filter(|process| names.is_target(process.cgroup)).map(|process| process.pid).collect()
+    };
+    let mut held = Held::new();
+    for row in processes::rows(recording, at_ns).into_iter().filter(|row| target.contains(&row.pid)) {
+        let Some(split) = row.at else { continue };
+        for (source, bytes) in [("anon", split.rss_anon), ("shmem", split.rss_shmem)] {
+            add(&mut held, (source, row.comm.clone(), "(all)".to_owned()), bytes.unwrap_or(0));
+        }
+    }
+    held
+}
+
+fn add(held: &mut Held, key: (&'static str, String, String), bytes: u64) {
+    if bytes > 0 {
+        let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
+        let sum = held.entry(key).or_default();
+        *sum = Some(sum.unwrap_or(0).saturating_add(bytes));
+    }
+}
+
+fn only_in(a: bool, b: bool) -> Option<OnlyIn> {
+    match (a, b) {
+        (true, false) => Some(OnlyIn::A),
+        (false, true) => Some(OnlyIn::B),
+        _ => None,
+    }
+}
+
+/// Every key of either map with its value in both.
+fn join<K: Ord + Clone, V: Default>(mut a: BTreeMap<K, V>, mut b: BTreeMap<K, V>) -> Vec<(K, V, V)> {
+    let keys: BTreeSet<K> = a.keys().chain(b.keys()).cloned().collect();
+    keys.into_iter()
+        .map(|key| {
+            let (a, b) = (a.remove(&key).unwrap_or_default(), b.remove(&key).unwrap_or_default());
+            (key, a, b)
+        })
+        .collect()
+}
+
+fn largest_first<T>(mut rows: Vec<T>, delta: impl Fn(&T) -> i64) -> Vec<T> {
+    rows.sort_by_key(|row| std::cmp::Reverse(delta(row).unsigned_abs()));
+    rows
+}

@@ -1,0 +1,99 @@
+//! Which files' pages are in the page cache, who pays for them and who touched them first.
+
+use serde::Serialize;
+
+use crate::analysis::instant::nearest;
+use crate::analysis::names::Names;
+use crate::analysis::paths;
+use crate::recording::{FilePages, Recording};
+
+/// Page cache of one file charged to one cgroup.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct FileRow {
+    pub path: Option<String>,
+    /// The path without the container engine's storage in front; device and inode number where there is none.
+    pub inner_path: String,
+    /// `major:minor`; with the inode number the file itself.
+    pub device: String,
+    pub inode: u64,
+    /// Bytes added since the trace began and held at the instant; negative where older pages went.
+    pub bytes: i64,
+    pub bytes_added: u64,
+    pub bytes_removed: u64,
+    /// Path of the cgroup that pays.
+    pub charged_to: String,
+    /// It is one of the target's.
+    pub charged_to_target: bool,
+    pub first_touch: Touch,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Touch {
+    pub at_ns: u64,
+    pub pid: u32,
+    pub comm: String,
+    pub cgroup: String,
+}
+
+/// Files with the bytes they held at the instant nearest to `at_ns`, the most first.
+pub fn rows(recording: &Recording, at_ns: u64) -> Vec<FileRow> {
+    let names = Names::new(recording);
+    let provenance = &recording.provenance;
+    let was_read =
+        |index: usize| provenance.files.iter().any(|file| file.live.get(index).is_some_and(Option::is_some));
+    let instant = nearest(&provenance.instants, at_ns, was_read);
+    let mut rows: Vec<_> = provenance.files.iter().map(|file| row(&names, file, instant)).collect();
+    // Stable, so that equal files stay in the recording's order.
+    rows.sort_by_key(|row| std::cmp::Reverse(row.bytes));
+    rows
+}
+
+fn row(names: &Names<'_>, file: &FilePages, instant: Option<usize>) -> FileRow {
+    let inner_path = match file.path.as_deref() {
+        Some(path) => paths::inner(path).to_owned(),
+        None => format!("(inode {} of {})", file.inode, file.device),
+    };
+    let touch = &file.first_touch;
+    FileRow {
+        path: file.path.clone(),
+        inner_path,
+        device: file.device.clone(),
+        inode: file.inode,
+        bytes: instant.and_then(|index| file.live.get(index).copied().flatten()).unwrap_or(0),
+        bytes_added: file.bytes_added,
+        bytes_removed: file.bytes_removed,
+        charged_to: names.cgroup(file.charged_to),
+        charged_to_target: names.is_target(file.charged_to),
+        first_touch: Touch {
+            at_ns: touch.at_ns,
+            pid: touch.pid,
+            comm: touch.comm.clone(),
+            cgroup: names.cgroup(touch.cgroup),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::recording::testing::{self, MIB, SECOND, START};
+
+    #[test]
+    fn files_say_who_pays_and_who_came_first() {
+        let recording = testing::container();
+        let rows = rows(&recording, START + 5 * SECOND);
+        let largest = &rows[0];
+        assert_eq!(largest.inner_path, "/usr/lib/libtorch_cuda.so");
+        assert_eq!(largest.bytes, 980 * MIB as i64);
+        assert!(largest.charged_to_target);
+        assert_eq!(largest.first_touch.comm, "python3");
+    }
+
+    #[test]
+    fn a_file_without_a_path_has_its_inode() {
+        let mut recording = testing::container();
+        recording.provenance.files.truncate(1);
+        recording.provenance.files[0].path = None;
+        assert_eq!(rows(&recording, START)[0].inner_path, "(inode 700 of 259:2)");
+    }
+}

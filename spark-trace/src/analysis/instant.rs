@@ -1,0 +1,114 @@
+//! The instant a report is about.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Serialize, Serializer};
+use thiserror::Error;
+
+use crate::recording::{Instant, Recording};
+
+const NANOSECONDS: f64 = 1e9;
+
+/// Which instant of a run to look at.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum At {
+    /// Where the plane's own counter was highest.
+    #[default]
+    Peak,
+    End,
+    /// Nanoseconds after the target started.
+    SinceStart(u64),
+    /// Nanoseconds of the recording's clock.
+    Time(u64),
+}
+
+impl At {
+    /// The time this names in `recording`, where it names one without looking at readings.
+    pub fn time(self, recording: &Recording) -> Option<u64> {
+        match self {
+            Self::Peak | Self::End => None,
+            Self::SinceStart(ns) => Some(recording.target.started_ns.saturating_add(ns)),
+            Self::Time(ns) => Some(ns),
+        }
+    }
+}
+
+#[derive(Debug, Error)]
+#[error("neither `peak`, `end`, seconds since the start (`12.5s`) nor nanoseconds of the recording's clock")]
+pub struct NoInstant;
+
+impl FromStr for At {
+    type Err = NoInstant;
+
+    fn from_str(text: &str) -> Result<Self, NoInstant> {
+        match (text, text.strip_suffix('s')) {
+            ("peak", _) => Ok(Self::Peak),
+            ("end", _) => Ok(Self::End),
+            (_, Some(seconds)) => {
+                let seconds: f64 = seconds.parse().map_err(|_| NoInstant)?;
+                if !(0.0..f64::MAX).contains(&seconds) {
+                    return Err(NoInstant);
+                }
+                // Saturates: no run is 584 years long.
+                Ok(Self::SinceStart((seconds * NANOSECONDS).round() as u64))
+            }
+            (_, None) => text.parse().map(Self::Time).map_err(|_| NoInstant),
+        }
+    }
+}
+
+impl fmt::Display for At {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Peak => f.write_str("peak"),
+            Self::End => f.write_str("end"),
+            Self::SinceStart(ns) => write!(f, "{}s", *ns as f64 / NANOSECONDS),
+            Self::Time(ns) => write!(f, "{ns}"),
+        }
+    }
+}
+
+impl Serialize for At {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// Index of the instant nearest to `at_ns` at which `read` says that something was read.
+pub fn nearest(instants: &[Instant], at_ns: u64, read: impl Fn(usize) -> bool) -> Option<usize> {
+    (0..instants.len())
+        .filter(|&index| read(index))
+        .min_by_key(|&index| instants.get(index).map(|instant| instant.at_ns.abs_diff(at_ns)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn instants_are_parsed_and_printed_alike() {
+        for (text, at) in [
+            ("peak", At::Peak),
+            ("end", At::End),
+            ("12.5s", At::SinceStart(12_500_000_000)),
+            ("0s", At::SinceStart(0)),
+            ("123456", At::Time(123_456)),
+        ] {
+            assert_eq!(text.parse::<At>().unwrap(), at);
+            assert_eq!(at.to_string(), text);
+        }
+        for text in ["", "s", "-1s", "nans", "infs", "-3", "12,5s", "later"] {
+            assert!(text.parse::<At>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn only_instants_that_were_read_count() {
+        let instants = [10, 20, 30].map(|at_ns| Instant { at_ns, why: String::new() });
+        assert_eq!(nearest(&instants, 21, |_| true), Some(1));
+        assert_eq!(nearest(&instants, 21, |index| index != 1), Some(2));
+        assert_eq!(nearest(&instants, 21, |_| false), None);
+        assert_eq!(nearest(&[], 21, |_| true), None);
+    }
+}

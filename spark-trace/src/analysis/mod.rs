@@ -1,0 +1,20 @@
+//! From recordings to reports: pure, and the same for the same recording everywhere.
+//!
+//! [`attribution`] answers "who holds the memory?", [`diff`] "who holds more in one run than in
+//! another?". The other modules are what both are made of.
+
+pub mod arrange;
+pub mod attribution;
+pub mod classify;
+pub mod comparability;
+pub mod diff;
+pub mod files;
+pub mod instant;
+pub mod mappings;
+pub mod names;
+pub mod paths;
+pub mod processes;
+pub mod regions;
+pub mod stacks;
+pub mod view;
+pub mod warning;

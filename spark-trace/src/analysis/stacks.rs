@@ -1,0 +1,147 @@
+//! Which kernel paths allocated the pages that are still held.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::Serialize;
+
+use crate::analysis::classify::{classify, is_telling};
+use crate::analysis::instant::nearest;
+use crate::analysis::names::{self, Names};
+use crate::analysis::view::Scope;
+use crate::recording::{PageAllocs, Recording};
+
+/// Page allocations of one kernel stack since the trace began.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct StackRow {
+    /// The source these pages belong to, told by the frames.
+    pub source: &'static str,
+    pub label: String,
+    /// Innermost first.
+    pub frames: Vec<String>,
+    pub charged: bool,
+    pub mobility: String,
+    /// Cgroups of the allocating tasks.
+    pub cgroups: Vec<String>,
+    /// Bytes allocated since the trace began and held at the instant.
+    pub bytes: u64,
+    pub allocs: u64,
+    pub frees: u64,
+    pub bytes_allocated: u64,
+    pub bytes_freed: u64,
+}
+
+/// Stacks with the bytes they held at the instant nearest to `at_ns`, the most first. On the cgroup
+/// plane only pages charged to the target.
+pub fn rows(recording: &Recording, scope: Scope, at_ns: u64) -> Vec<StackRow> {
+    let names = Names::new(recording);
+    let provenance = &recording.provenance;
+    let was_read = |index: usize| {
+        provenance.page_allocs.iter().any(|allocs| allocs.live.get(index).is_some_and(Option::is_some))
+    };
+    let instant = nearest(&provenance.instants, at_ns, was_read);
+
+    let mut groups: BTreeMap<(Vec<String>, bool, &str), (StackRow, BTreeSet<String>)> = BTreeMap::new();
+    for allocs in provenance.page_allocs.iter().filter(|allocs| is_in(scope, &names, allocs)) {
+        let symbols = names.frames(allocs.stack);
+        let frames: Vec<_> = symbols.iter().map(|symbol| names::frame(symbol)).collect();
+        let key = (frames, allocs.charged, allocs.mobility.as_str());
+        let (row, cgroups) = groups.entry(key).or_insert_with_key(|(frames, charged, mobility)| {
+            let verdict = classify(&symbols, mobility);
+            let row = StackRow {
+                source: verdict.source,
+                label: verdict.label,
+                frames: frames.clone(),
+                charged: *charged,
+                mobility: (*mobility).to_owned(),
+                ..StackRow::default()
+            };
+            (row, BTreeSet::new())
+        });
+        row.add(allocs, instant);
+        // The recorder keeps all tasks outside the target as one.
+        cgroups.insert(if allocs.cgroup == 0 {
+            "(not the target's)".into()
+        } else {
+            names.cgroup(allocs.cgroup)
+        });
+    }
+
+    let mut rows: Vec<_> = groups
+        .into_values()
+        .map(|(row, cgroups)| StackRow { cgroups: cgroups.into_iter().collect(), ..row })
+        .collect();
+    rows.sort_by_key(|row| std::cmp::Reverse(row.bytes));
+    rows
+}
+
+/// Bytes that `rows` hold of each source.
+pub fn by_source(rows: &[StackRow]) -> BTreeMap<&'static str, u64> {
+    let mut sums = BTreeMap::new();
+    for row in rows {
+        let sum: &mut u64 = sums.entry(row.source).or_default();
+        *sum = sum.saturating_add(row.bytes);
+    }
+    sums
+}
+
+fn is_in(scope: Scope, names: &Names<'_>, allocs: &PageAllocs) -> bool {
+    match scope {
+        Scope::System => true,
+        Scope::Cgroup => allocs.charged && names.is_target(allocs.cgroup),
+    }
+}
+
+impl StackRow {
+    /// The frames that say who allocated, innermost first: without the page allocator and the tracing.
+    pub fn path(&self) -> impl Iterator<Item = &str> {
+        self.frames.iter().map(String::as_str).skip_while(|frame| !is_telling(frame))
+    }
+
+    fn add(&mut self, allocs: &PageAllocs, instant: Option<usize>) {
+        let live = instant.and_then(|index| allocs.live.get(index).copied().flatten());
+        for (sum, value) in [
+            (&mut self.bytes, live.unwrap_or(0)),
+            (&mut self.allocs, allocs.allocs),
+            (&mut self.frees, allocs.frees),
+            (&mut self.bytes_allocated, allocs.bytes_allocated),
+            (&mut self.bytes_freed, allocs.bytes_freed),
+        ] {
+            *sum = sum.saturating_add(value);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::recording::testing::{self, MIB, SECOND, START};
+
+    #[test]
+    fn stacks_are_classified_and_sorted() {
+        let recording = testing::container();
+        let rows = rows(&recording, Scope::System, START + 5 * SECOND);
+        let summary: Vec<_> = rows.iter().map(|row| (row.source, row.bytes / MIB, row.charged)).collect();
+        assert_eq!(summary, [("nvidia-sysmem", 64, false), ("slab-unreclaimable", 8, true)]);
+        assert_eq!(rows[0].cgroups, ["(not the target's)"]);
+        assert_eq!(by_source(&rows)["nvidia-sysmem"], 64 * MIB);
+    }
+
+    #[test]
+    fn the_cgroup_plane_has_only_the_targets_charged_pages() {
+        let recording = testing::container();
+        let rows = rows(&recording, Scope::Cgroup, START + 10 * SECOND);
+        assert_eq!(rows.len(), 1);
+        assert_eq!(rows[0].bytes, 4 * MIB);
+    }
+
+    #[test]
+    fn the_same_stack_of_several_cgroups_is_one_row() {
+        let mut recording = testing::container();
+        let mut other = recording.provenance.page_allocs[0].clone();
+        other.cgroup = 1;
+        recording.provenance.page_allocs.push(other);
+        let rows = rows(&recording, Scope::System, START + 5 * SECOND);
+        let slab = rows.iter().find(|row| row.source == "slab-unreclaimable").unwrap();
+        assert_eq!((slab.bytes, slab.cgroups.len()), (16 * MIB, 2));
+    }
+}

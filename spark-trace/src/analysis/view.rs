@@ -1,0 +1,267 @@
+//! One plane over a whole run: its balance at the start, at the peak, at the end and in between.
+
+use serde::Serialize;
+
+use crate::analysis::instant::At;
+use crate::ledger::{self, Balance, Plane};
+use crate::recording::{Recording, Series, TargetCgroup};
+
+/// Which memory a report is about: all of the machine's, or what is charged to the target's cgroups.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Scope {
+    System,
+    Cgroup,
+}
+
+impl Scope {
+    pub const ALL: [Self; 2] = [Self::System, Self::Cgroup];
+
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::System => "system",
+            Self::Cgroup => "cgroup",
+        }
+    }
+}
+
+/// Readings that add up to a plane: the system's, or those of every root cgroup of the target.
+pub struct View<'a> {
+    pub scope: Scope,
+    pub plane: Plane,
+    pub roots: Vec<Root<'a>>,
+    vmap_stack: Option<bool>,
+    started_ns: u64,
+    ended_ns: u64,
+}
+
+pub struct Root<'a> {
+    pub series: &'a Series,
+    /// Absent for the system, which nobody creates or removes.
+    pub cgroup: Option<&'a TargetCgroup>,
+}
+
+impl<'a> View<'a> {
+    /// Absent where the recording has no reading of that plane.
+    pub fn new(recording: &'a Recording, scope: Scope) -> Option<Self> {
+        let roots = match scope {
+            Scope::System => vec![Root { series: &recording.samples.system, cgroup: None }],
+            Scope::Cgroup => cgroup_roots(recording),
+        };
+        let roots: Vec<_> = roots.into_iter().filter(|root| !root.series.begin_ns.is_empty()).collect();
+        let plane = match scope {
+            Scope::System => Plane::System,
+            Scope::Cgroup => Plane::of_cgroup(roots.first()?.series)?,
+        };
+        let target = &recording.target;
+        roots.iter().any(|root| plane.is_in(root.series)).then_some(Self {
+            scope,
+            plane,
+            roots,
+            vmap_stack: recording.host.vmap_stack,
+            started_ns: target.started_ns,
+            // A recording that was cut off has no end.
+            ended_ns: if target.ended_ns == 0 { u64::MAX } else { target.ended_ns },
+        })
+    }
+
+    /// What was held when the trace began. A cgroup created while tracing held nothing.
+    pub fn start(&self) -> Balance {
+        self.sum(|root| {
+            let first = self.balance(root, 0)?;
+            Some(if root.created_ns().is_some() { first.emptied(first.at_ns) } else { first })
+        })
+    }
+
+    /// The last reading; of a cgroup that was removed the last one before that.
+    pub fn end(&self) -> Balance {
+        self.sum(|root| self.balance(root, root.series.begin_ns.len().checked_sub(1)?))
+    }
+
+    /// The reading nearest to `at_ns`. A cgroup holds nothing before it is created and after it is removed.
+    pub fn at(&self, at_ns: u64) -> Balance {
+        self.sum(|root| {
+            let nearest = self.balance(root, root.nearest(at_ns)?)?;
+            Some(if root.exists(at_ns) { nearest } else { nearest.emptied(nearest.at_ns) })
+        })
+    }
+
+    /// The reading between the target's start and end at which the plane's counter was highest, the
+    /// first of several; where the target has no such reading, of all.
+    pub fn peak(&self) -> Balance {
+        let during = |&at_ns: &u64| (self.started_ns..=self.ended_ns).contains(&at_ns);
+        let times: Vec<u64> = self.roots.iter().flat_map(Root::times).collect();
+        let highest = |times: &mut dyn Iterator<Item = u64>| {
+            // max_by_key takes the last of equals.
+            times.max_by_key(|&at_ns| (self.expected(at_ns), std::cmp::Reverse(at_ns)))
+        };
+        let peak = highest(&mut times.iter().copied().filter(during));
+        let peak = peak.or_else(|| highest(&mut times.iter().copied()));
+        self.at(peak.unwrap_or(self.started_ns))
+    }
+
+    pub fn choose(&self, at: At, recording: &Recording) -> Balance {
+        match at {
+            At::Peak => self.peak(),
+            At::End => self.end(),
+            At::SinceStart(_) | At::Time(_) => self.at(at.time(recording).unwrap_or(self.started_ns)),
+        }
+    }
+
+    /// The highest that one root's own counter was read.
+    pub fn highest_of(&self, root: &Root<'_>) -> Option<u64> {
+        let readings = 0..root.series.begin_ns.len();
+        readings.filter_map(|index| ledger::expected_at(self.plane, root.series, index)).max()
+    }
+
+    fn balance(&self, root: &Root<'_>, index: usize) -> Option<Balance> {
+        ledger::balance(self.plane, self.vmap_stack, root.series, index)
+    }
+
+    /// The plane's counter at `at_ns`; nothing where one of the roots was not read.
+    fn expected(&self, at_ns: u64) -> Option<u64> {
+        let existing = self.roots.iter().filter(|root| root.exists(at_ns));
+        existing
+            .map(|root| ledger::expected_at(self.plane, root.series, root.nearest(at_ns)?))
+            .try_fold(0, |sum: u64, bytes| Some(sum.saturating_add(bytes?)))
+    }
+
+    fn sum(&self, balance: impl Fn(&Root<'_>) -> Option<Balance>) -> Balance {
+        let balances = self.roots.iter().filter_map(balance);
+        // `new` left no view without a reading.
+        balances.reduce(|a, b| a.plus(&b)).unwrap_or_else(|| Balance::new(self.started_ns, vec![], None))
+    }
+}
+
+impl Root<'_> {
+    pub fn created_ns(&self) -> Option<u64> {
+        self.cgroup?.created_ns
+    }
+
+    fn removed_ns(&self) -> Option<u64> {
+        self.cgroup?.removed_ns
+    }
+
+    fn exists(&self, at_ns: u64) -> bool {
+        self.created_ns().is_none_or(|created| at_ns >= created)
+            && self.removed_ns().is_none_or(|removed| at_ns <= removed)
+    }
+
+    fn times(&self) -> impl Iterator<Item = u64> + '_ {
+        (0..self.series.begin_ns.len()).filter_map(|index| ledger::time_of(self.series, index))
+    }
+
+    /// Nearest in either direction: the planes are read one after the other, so the reading that
+    /// belongs to another plane's is as likely just after it as just before.
+    fn nearest(&self, at_ns: u64) -> Option<usize> {
+        let after = self.series.begin_ns.partition_point(|&begin_ns| begin_ns <= at_ns);
+        let distance = |&index: &usize| ledger::time_of(self.series, index).map(|time| time.abs_diff(at_ns));
+        [after.saturating_sub(1), after].into_iter().filter(|i| distance(i).is_some()).min_by_key(distance)
+    }
+}
+
+fn cgroup_roots(recording: &Recording) -> Vec<Root<'_>> {
+    let roots = recording.target.cgroups.iter().filter(|cgroup| cgroup.root);
+    roots
+        .filter_map(|cgroup| {
+            let samples = recording.samples.cgroups.iter().find(|samples| samples.id == cgroup.id)?;
+            Some(Root { series: &samples.series, cgroup: Some(cgroup) })
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::recording::testing::{self, MIB, SECOND, START, empty, series};
+    use crate::recording::{CgroupSeries, TargetCgroup};
+
+    fn with_cgroups(cgroups: &[(Option<u64>, Option<u64>, &[(u64, u64)])]) -> Recording {
+        let mut recording = empty();
+        for (id, &(created_ns, removed_ns, readings)) in (1..).zip(cgroups) {
+            let path = format!("/{id}");
+            let root = TargetCgroup {
+                id,
+                path: path.clone(),
+                root: true,
+                created_ns,
+                removed_ns,
+                ..Default::default()
+            };
+            recording.target.cgroups.push(root);
+            let mut samples = series(&[]);
+            for &(seconds, mib) in readings {
+                let column = ("memory.current".to_owned(), mib * MIB);
+                testing::push(
+                    &mut samples,
+                    START + seconds * SECOND,
+                    [column, ("stat.anon".to_owned(), mib * MIB)],
+                );
+            }
+            recording.samples.cgroups.push(CgroupSeries { id, path, series: samples });
+        }
+        recording
+    }
+
+    fn mib(balance: &Balance) -> u64 {
+        balance.expected.unwrap() / MIB
+    }
+
+    #[test]
+    fn the_peak_is_the_highest_reading_of_the_run() {
+        let recording = testing::container();
+        let system = View::new(&recording, Scope::System).unwrap();
+        assert_eq!(system.peak().at_ns, START + 5 * SECOND + 500_000);
+        let cgroup = View::new(&recording, Scope::Cgroup).unwrap();
+        assert_eq!(mib(&cgroup.peak()), 810 + 990 + 20 + 8 + 1);
+        // Read a millisecond after the system's counters, but it belongs to them.
+        assert_eq!(mib(&cgroup.at(system.peak().at_ns)), mib(&cgroup.peak()));
+    }
+
+    #[test]
+    fn readings_outside_the_run_are_no_peak() {
+        let mut recording = with_cgroups(&[(None, None, &[(0, 1), (5, 3), (20, 9)])]);
+        assert_eq!(mib(&View::new(&recording, Scope::Cgroup).unwrap().peak()), 3);
+        recording.target.ended_ns = 0;
+        assert_eq!(mib(&View::new(&recording, Scope::Cgroup).unwrap().peak()), 9, "cut off: no end");
+    }
+
+    #[test]
+    fn a_cgroup_created_while_tracing_starts_from_nothing() {
+        let created = with_cgroups(&[(Some(START + SECOND), None, &[(2, 5), (3, 7)])]);
+        let view = View::new(&created, Scope::Cgroup).unwrap();
+        assert_eq!(mib(&view.start()), 0);
+        assert_eq!(mib(&view.at(START)), 0);
+        assert_eq!(mib(&view.at(START + 2 * SECOND)), 5);
+        let older = with_cgroups(&[(None, None, &[(2, 5), (3, 7)])]);
+        assert_eq!(mib(&View::new(&older, Scope::Cgroup).unwrap().start()), 5);
+    }
+
+    #[test]
+    fn a_removed_cgroup_holds_nothing_but_its_end_is_its_last_reading() {
+        let recording = with_cgroups(&[(None, Some(START + 4 * SECOND), &[(2, 5), (3, 7)])]);
+        let view = View::new(&recording, Scope::Cgroup).unwrap();
+        assert_eq!(mib(&view.at(START + 5 * SECOND)), 0);
+        assert_eq!(mib(&view.end()), 7);
+    }
+
+    #[test]
+    fn root_cgroups_add_up() {
+        let recording = with_cgroups(&[
+            (None, Some(START + 4 * SECOND), &[(2, 5), (3, 7)]),
+            (Some(START + 3 * SECOND), None, &[(3, 1), (5, 10)]),
+        ]);
+        let view = View::new(&recording, Scope::Cgroup).unwrap();
+        assert_eq!(mib(&view.start()), 5);
+        assert_eq!(mib(&view.at(START + 3 * SECOND)), 8);
+        assert_eq!(mib(&view.peak()), 10);
+        assert_eq!(mib(&view.end()), 17);
+    }
+
+    #[test]
+    fn without_readings_there_is_no_view() {
+        assert!(View::new(&empty(), Scope::System).is_none());
+        assert!(View::new(&empty(), Scope::Cgroup).is_none());
+        assert!(View::new(&with_cgroups(&[(None, None, &[])]), Scope::Cgroup).is_none());
+    }
+}

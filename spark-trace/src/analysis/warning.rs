@@ -1,0 +1,58 @@
+//! What a reader of a report must know before trusting it, each with what to do about it.
+
+use std::fmt;
+
+use serde::{Serialize, Serializer};
+
+#[derive(Debug, Clone, PartialEq)]
+pub enum Warning {
+    /// Events or entries were lost.
+    Lost { count: u64 },
+    /// The recording was recovered from a partial one.
+    Incomplete,
+    /// No reading came near the peak that the kernel remembers.
+    PeakMissed { cgroup: String, sampled: u64, kernel: u64, interval_ns: u64 },
+    /// A root cgroup of the target was never read.
+    NeverRead { cgroup: String },
+    /// The nearest reading is far from the instant asked for.
+    FarReading { plane: &'static str, asked_ns: u64, found_ns: u64 },
+    /// What the recorder itself warned about.
+    Recorded(String),
+}
+
+impl fmt::Display for Warning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Lost { count } => write!(
+                f,
+                "{count} events or entries were lost: who holds the memory is incomplete, how much of it is not; \
+                 record again with less going on, or with a lighter profile"
+            ),
+            Self::Incomplete => {
+                f.write_str("the recording was recovered from a partial one: it ends before the run did")
+            }
+            Self::PeakMissed { cgroup, sampled, kernel, interval_ns } => write!(
+                f,
+                "{cgroup}: the highest reading is {:.1} % of the peak the kernel remembers; record with an --interval \
+                 below {} ms",
+                *sampled as f64 / *kernel as f64 * 100.0,
+                interval_ns / 1_000_000
+            ),
+            Self::NeverRead { cgroup } => {
+                write!(f, "{cgroup}: gone before it was read; record with a shorter --interval")
+            }
+            Self::FarReading { plane, asked_ns, found_ns } => write!(
+                f,
+                "{plane}: the reading nearest to the instant asked for is {:.1} s away",
+                asked_ns.abs_diff(*found_ns) as f64 / 1e9
+            ),
+            Self::Recorded(text) => f.write_str(text),
+        }
+    }
+}
+
+impl Serialize for Warning {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}

@@ -1,0 +1,44 @@
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+
+use crate::analysis::diff;
+use crate::analysis::view::Scope;
+use crate::cli::error::Exit;
+use crate::cli::output;
+use crate::cli::view::{ViewArgs, planes};
+use crate::recording;
+
+/// Compare two recorded runs: who holds more in B than in A
+///
+/// Sources are compared at the same instant of each run, by default at its peak. What else differs
+/// between the runs (kernel, profile, losses, state at the start) is said before the numbers.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Args {
+    /// Recording to compare with
+    a: PathBuf,
+    /// Recording to explain
+    b: PathBuf,
+    /// Plane to compare [default: cgroup where both have one, else system]
+    #[arg(long, value_parser = planes())]
+    plane: Option<Scope>,
+    #[command(flatten)]
+    view: ViewArgs,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  spark-trace diff native.json container.json
+  spark-trace diff native.json container.json --plane system --sort delta
+  spark-trace diff before.json after.json --format markdown > report.md";
+
+pub fn run(args: Args) -> anyhow::Result<Exit> {
+    let (a, b) = (recording::read(&args.a)?, recording::read(&args.b)?);
+    let report = diff::report(&a, &b, args.plane, args.view.at).with_context(|| files(&args.a, &args.b))?;
+    output::print(&args.view.render(report, |format| format.diff)?)
+}
+
+fn files(a: &Path, b: &Path) -> String {
+    format!("A = {}, B = {}", a.display(), b.display())
+}

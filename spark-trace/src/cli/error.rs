@@ -1,0 +1,98 @@
+//! From an error to one line on standard error and an exit code.
+
+use std::fmt;
+use std::io;
+use std::process::ExitCode;
+
+use crate::render::escape;
+
+/// How a command ended, as the shell sees it.
+///
+/// An error is [`Exit::BadInput`] unless it carries another exit as context:
+/// `attach().context(Exit::TraceFailed)?`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    Fine,
+    TraceFailed,
+    BadInput,
+    /// `EX_USAGE` of sysexits.h.
+    Usage,
+    /// The traced command's own exit code, passed on.
+    Child(u8),
+}
+
+impl Exit {
+    const fn code(self) -> u8 {
+        match self {
+            Self::Fine => 0,
+            Self::TraceFailed => 1,
+            Self::BadInput => 2,
+            Self::Usage => 64,
+            Self::Child(code) => code,
+        }
+    }
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        exit.code().into()
+    }
+}
+
+/// What an error line starts with where the exit is the error's context.
+impl fmt::Display for Exit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Fine => "fine",
+            Self::TraceFailed => "the trace failed",
+            Self::BadInput => "bad input",
+            Self::Usage => "wrong usage",
+            Self::Child(_) => "the command failed",
+        })
+    }
+}
+
+/// Prints `error` with its causes in one line and says how to exit.
+///
+/// A reader that closed the pipe early (`| head`) has what it wanted: that is no error.
+pub fn report(error: &anyhow::Error) -> Exit {
+    if is_broken_pipe(error) {
+        return Exit::Fine;
+    }
+    eprintln!("spark-trace: {}", escape::line(&format!("{error:#}")));
+    error.downcast_ref::<Exit>().copied().unwrap_or(Exit::BadInput)
+}
+
+/// Prints what clap has to say: help and version are fine, the rest is wrong usage.
+pub fn usage(error: &clap::Error) -> ExitCode {
+    // Nothing is left to do where even this cannot be printed.
+    let _ = error.print();
+    if error.use_stderr() { Exit::Usage.into() } else { Exit::Fine.into() }
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error
+        .chain()
+        .filter_map(|cause| cause.downcast_ref::<io::Error>())
+        .any(|cause| cause.kind() == io::ErrorKind::BrokenPipe)
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::Context;
+
+    use super::*;
+
+    #[test]
+    fn an_error_is_bad_input_unless_it_says_otherwise() {
+        assert_eq!(report(&anyhow::anyhow!("no such file")), Exit::BadInput);
+        let failed: anyhow::Result<()> = Err(anyhow::anyhow!("no hooks")).context(Exit::TraceFailed);
+        assert_eq!(report(&failed.unwrap_err()), Exit::TraceFailed);
+    }
+
+    #[test]
+    fn a_closed_pipe_is_fine() {
+        let error = anyhow::Error::from(io::Error::from(io::ErrorKind::BrokenPipe)).context("cannot write");
+        assert_eq!(report(&error), Exit::Fine);
+    }
+}

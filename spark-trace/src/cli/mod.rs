@@ -1,0 +1,78 @@
+//! The command line. One file per subcommand: it parses, calls the library and chooses the exit code.
+//!
+//! A new subcommand is one file with `Args` and `run`, and one variant of [`Command`] with its arm.
+
+pub mod error;
+pub mod output;
+
+mod completions;
+mod diff;
+mod man;
+#[cfg(feature = "live")]
+mod progress;
+#[cfg(feature = "live")]
+mod record;
+mod recover;
+mod schema;
+mod show;
+mod units;
+mod view;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use error::Exit;
+
+/// Who is using the memory? Traces a run from the kernel up and says where every byte is.
+#[derive(Debug, Parser)]
+#[command(name = "spark-trace", version, max_term_width = 100, after_help = EXIT_CODES)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0   fine
+  1   the trace failed
+  2   bad input: a recording that is missing, damaged or too new
+  64  wrong usage
+`record` passes on the exit code of the command it ran.";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    #[cfg(feature = "live")]
+    Record(Box<record::Args>),
+    Show(show::Args),
+    Diff(diff::Args),
+    Recover(recover::Args),
+    Schema(schema::Args),
+    Completions(completions::Args),
+    Man(man::Args),
+}
+
+impl Command {
+    fn run(self) -> anyhow::Result<Exit> {
+        match self {
+            #[cfg(feature = "live")]
+            Self::Record(args) => record::run(*args),
+            Self::Show(args) => show::run(args),
+            Self::Diff(args) => diff::run(args),
+            Self::Recover(args) => recover::run(args),
+            Self::Schema(args) => schema::run(args),
+            Self::Completions(args) => completions::run(args),
+            Self::Man(args) => man::run(args),
+        }
+    }
+}
+
+/// Runs the command that `args` (the program's name first) ask for.
+pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let cli = match Cli::try_parse_from(args) {
+        Ok(cli) => cli,
+        Err(error) => return error::usage(&error),
+    };
+    cli.command.run().unwrap_or_else(|error| error::report(&error)).into()
+}

@@ -1,0 +1,236 @@
+use std::{
+    io::IsTerminal,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::Context;
+use clap::ValueEnum;
+use spark_trace_common::{hook::Profile, map};
+
+use super::{error::Exit, progress::Line, units};
+use crate::{
+    live::{
+        session::{Options, Session},
+        target::{Placement, Spec, command::Invoker},
+    },
+    recording::{self, Recording, WriteOptions, write::refuse_existing},
+};
+
+/// Record where the memory of a run goes
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Args {
+    /// File to write; `.json.zst` compresses it. Default: named after target and time
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+
+    /// Replace an existing file
+    #[arg(long)]
+    force: bool,
+
+    /// Time between two readings of the levels
+    #[arg(long, value_name = "TIME", default_value = "100ms", value_parser = units::duration)]
+    interval: Duration,
+
+    /// How much detail for how much cost
+    #[arg(long, value_enum, default_value = "default")]
+    profile: ProfileArg,
+
+    /// Mappings at least this long are listed with their stack, shorter ones counted
+    #[arg(long, value_name = "SIZE", default_value = "1M", value_parser = units::size)]
+    min_region: u64,
+
+    /// Stop after this time (for what is attached to; a command runs to its end)
+    #[arg(long, value_name = "TIME", value_parser = units::duration)]
+    duration: Option<Duration>,
+
+    /// Attach to a running container, by id or name
+    #[arg(long, value_name = "ID|NAME", group = "target")]
+    container: Option<String>,
+
+    /// Attach to a cgroup, by its directory or its path below the memory hierarchy
+    #[arg(long, value_name = "PATH", group = "target")]
+    cgroup: Option<PathBuf>,
+
+    /// Attach to a running process and what it forks
+    #[arg(long, value_name = "PID", group = "target")]
+    pid: Option<u32>,
+
+    /// The whole machine, while COMMAND runs or until Ctrl-C
+    #[arg(long, group = "target")]
+    system: bool,
+
+    /// Leave COMMAND in the cgroup it is started in
+    #[arg(long)]
+    no_cgroup: bool,
+
+    /// Run COMMAND as root also under sudo
+    #[arg(long)]
+    as_root: bool,
+
+    /// Room for events between two polls (a power of two)
+    #[arg(long, value_name = "SIZE", default_value_t = u64::from(map::RING_BYTES), value_parser = units::size, hide_default_value = true)]
+    ring_size: u64,
+
+    /// Kernel page allocations followed at once
+    #[arg(long, value_name = "N", default_value_t = map::LIVE_PAGES, hide_default_value = true)]
+    live_pages: u32,
+
+    /// No progress line
+    #[arg(short, long)]
+    quiet: bool,
+
+    /// Command to run and trace
+    #[arg(last = true, value_name = "COMMAND", required_unless_present_any = ["target"])]
+    command: Vec<String>,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  sudo spark-trace record -- ./train.py --epochs 1
+  sudo spark-trace record -o container.json -- docker run --rm --gpus all image cmd
+  sudo spark-trace record --container web --duration 30s
+  sudo spark-trace record --system --duration 10s -o machine.json.zst
+
+The exit code is the command's own; 1 where the trace failed, 64 for wrong usage.";
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum ProfileArg {
+    /// Levels, processes and cgroups only
+    Light,
+    /// With page cache by file, kernel pages by stack, large mappings
+    Default,
+    /// With every page and every cgroup charge: costs much
+    Deep,
+}
+
+impl From<ProfileArg> for Profile {
+    fn from(arg: ProfileArg) -> Self {
+        match arg {
+            ProfileArg::Light => Self::Light,
+            ProfileArg::Default => Self::Default,
+            ProfileArg::Deep => Self::Deep,
+        }
+    }
+}
+
+pub fn run(args: Args) -> anyhow::Result<Exit> {
+    let spec = args.spec();
+    let output = args.output.clone().unwrap_or_else(|| default_name(&spec));
+    let owner = Invoker::from_environment().map(|i| (i.uid, i.gid));
+    let write = WriteOptions { force: args.force, owner };
+    refuse_existing(&output, write)?;
+    let ring_bytes = u32::try_from(args.ring_size)
+        .ok()
+        .filter(|n| n.is_power_of_two() && u64::from(*n) >= crate::live::page_size())
+        .context("--ring-size must be a power of two from the page size up")
+        .context(Exit::Usage)?;
+    let options = Options {
+        spec,
+        profile: args.profile.into(),
+        interval: args.interval.max(Duration::from_millis(1)),
+        min_region: args.min_region,
+        ring_bytes,
+        live_pages: args.live_pages.max(1),
+        duration: args.duration,
+        journal: partial_name(&output),
+    };
+    record(options, &output, write, args.quiet)
+}
+
+/// Records and writes; the exit code is the command's.
+pub fn record(options: Options, output: &Path, write: WriteOptions, quiet: bool) -> anyhow::Result<Exit> {
+    let journal = options.journal.clone();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot set up the event loop")
+        .context(Exit::TraceFailed)?;
+    let mut line = Line::new(!quiet && std::io::stderr().is_terminal());
+    let outcome = runtime.block_on(async {
+        let session = Session::prepare(options)?;
+        session.run(&mut |progress| line.show(progress)).await
+    });
+    line.clear();
+    let outcome = outcome.context(Exit::TraceFailed).inspect_err(|_| remove_empty(&journal))?;
+    recording::write(&outcome.recording, output, write)
+        .with_context(|| format!("the journal is kept in {}", journal.display()))
+        .context(Exit::TraceFailed)?;
+    // Only now: until here it was the only copy.
+    let _ = std::fs::remove_file(&journal);
+    if !quiet {
+        summary(&outcome.recording, output);
+    }
+    Ok(outcome.exit_code.map_or(Exit::Fine, |code| Exit::Child(u8::try_from(code & 0xff).unwrap_or(1))))
+}
+
+/// A journal of a trace that never started holds nothing worth recovering.
+fn remove_empty(journal: &Path) {
+    if let Ok(file) = std::fs::File::open(journal)
+        && recording::journal::recover(std::io::BufReader::new(file))
+            .is_ok_and(|r| r.samples.system.begin_ns.is_empty())
+    {
+        let _ = std::fs::remove_file(journal);
+    }
+}
+
+fn summary(recording: &Recording, output: &Path) {
+    for warning in &recording.health.warnings {
+        eprintln!("spark-trace: {}", crate::render::escape::line(warning));
+    }
+    if recording.health.lost_total > 0 {
+        let what: Vec<_> =
+            recording.health.losses.iter().map(|l| format!("{} {}", l.count, l.what)).collect();
+        eprintln!(
+            "spark-trace: WARNING: {} losses ({}); numbers from hooks are too low; a larger --ring-size or --live-pages helps",
+            recording.health.lost_total,
+            what.join(", ")
+        );
+    }
+    eprintln!("spark-trace: wrote {}; see it with `spark-trace show {}`", output.display(), output.display());
+}
+
+impl Args {
+    fn spec(&self) -> Spec {
+        let argv = self.command.clone();
+        if self.system {
+            return Spec::System { argv };
+        }
+        if let Some(name) = &self.container {
+            return Spec::Container { engine: None, name: name.clone() };
+        }
+        if let Some(path) = &self.cgroup {
+            return Spec::Cgroup(path.clone());
+        }
+        if let Some(pid) = self.pid {
+            return Spec::Pid(pid);
+        }
+        let placement = if self.no_cgroup { Placement::Unchanged } else { Placement::Leaf };
+        Spec::Command { argv, placement, as_root: self.as_root }
+    }
+}
+
+/// `spark-trace-TARGET-TIME.json` in the working directory.
+fn default_name(spec: &Spec) -> PathBuf {
+    let target = match spec {
+        Spec::Command { argv, .. } => {
+            argv.first().and_then(|a| a.rsplit('/').next()).unwrap_or("command").to_owned()
+        }
+        Spec::Container { name, .. } => name.clone(),
+        Spec::Pid(pid) => format!("pid{pid}"),
+        Spec::Cgroup(_) | Spec::System { .. } => spec.kind().to_owned(),
+    };
+    let target: String = target
+        .chars()
+        .map(|c| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '_' })
+        .collect();
+    PathBuf::from(format!("spark-trace-{target}-{}.json", units::utc_now()))
+}
+
+/// Where the journal of a recording lies while it is made.
+fn partial_name(output: &Path) -> PathBuf {
+    let mut name = output.file_name().unwrap_or_default().to_os_string();
+    name.push(".partial");
+    output.with_file_name(name)
+}

@@ -1,0 +1,47 @@
+use std::{fs::File, io::BufReader, path::PathBuf};
+
+use anyhow::Context;
+
+use super::error::Exit;
+use crate::recording::{self, WriteOptions, journal};
+
+/// Make a recording of what an interrupted `record` left behind
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  spark-trace recover run.json.partial
+  spark-trace recover run.json.partial -o recovered.json.zst
+
+A recovered recording ends where the journal was cut and says so.")]
+pub struct Args {
+    /// The `.partial` file
+    file: PathBuf,
+
+    /// File to write. Default: the name without `.partial`
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+
+    /// Replace an existing file
+    #[arg(long)]
+    force: bool,
+}
+
+pub fn run(args: Args) -> anyhow::Result<Exit> {
+    let path = &args.file;
+    let file = File::open(path).with_context(|| format!("{}: cannot be read", path.display()))?;
+    let recording = journal::recover(BufReader::new(file)).with_context(|| path.display().to_string())?;
+    let output = match args.output {
+        Some(output) => output,
+        None if path.extension().is_some_and(|e| e == "partial") => path.with_extension(""),
+        None => {
+            anyhow::bail!("{}: its name does not end in .partial; say with -o what to write", path.display())
+        }
+    };
+    recording::write(&recording, &output, WriteOptions { force: args.force, owner: None })?;
+    eprintln!(
+        "spark-trace: recovered {} readings in {}",
+        recording.samples.system.begin_ns.len(),
+        output.display()
+    );
+    Ok(Exit::Fine)
+}

@@ -1,0 +1,61 @@
+//! Arguments that the commands with a report share, and what they do with one.
+
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
+
+use crate::analysis::arrange::{Arrange, Sort};
+use crate::analysis::instant::At;
+use crate::analysis::view::Scope;
+use crate::cli::output;
+use crate::render::{FORMATS, Format, Style};
+
+/// Lists for people are this long.
+const TOP: usize = 10;
+
+#[derive(Debug, clap::Args)]
+pub struct ViewArgs {
+    /// Instant to look at: peak (each plane's own), end, seconds since the start such as 12.5s, or
+    /// nanoseconds of the recording's clock. End is the last reading; of a removed cgroup the last before that
+    #[arg(long, value_name = "INSTANT", default_value = "peak")]
+    pub at: At,
+    /// Form of the output
+    #[arg(long, value_parser = formats(), default_value = "table")]
+    format: &'static Format,
+    /// Order of the source rows; unattributed is always last
+    #[arg(long, value_parser = sorts(), default_value = "source")]
+    sort: Sort,
+    /// Length of the lists of files, stacks and the like [default: 10, everything for json]
+    #[arg(long, value_name = "N")]
+    top: Option<usize>,
+}
+
+impl ViewArgs {
+    /// Puts a report in order; `form` says which renderer of a format takes it.
+    pub fn render<R: Arrange, E>(
+        &self,
+        mut report: R,
+        form: impl Fn(&Format) -> fn(&R, Style) -> Result<Vec<u8>, E>,
+    ) -> Result<Vec<u8>, E> {
+        report.sort(self.sort);
+        if let Some(top) = self.top.or((!self.format.whole).then_some(TOP)) {
+            report.keep(top);
+        }
+        form(self.format)(&report, output::style())
+    }
+}
+
+fn formats() -> impl TypedValueParser<Value = &'static Format> {
+    let names = FORMATS.iter().map(|format| PossibleValue::new(format.name).help(format.about));
+    // The parser lets nothing through that is not in the table; the first is the default.
+    PossibleValuesParser::new(names)
+        .map(|name| FORMATS.iter().find(|format| format.name == name).unwrap_or(&FORMATS[0]))
+}
+
+fn sorts() -> impl TypedValueParser<Value = Sort> {
+    PossibleValuesParser::new(Sort::ALL.map(Sort::as_str))
+        .map(|name| Sort::ALL.into_iter().find(|sort| sort.as_str() == name).unwrap_or_default())
+}
+
+pub fn planes() -> impl TypedValueParser<Value = Scope> {
+    PossibleValuesParser::new(Scope::ALL.map(Scope::as_str))
+        .map(|name| Scope::ALL.into_iter().find(|scope| scope.as_str() == name).unwrap_or(Scope::System))
+}

@@ -1,0 +1,186 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::recording::testing::{MIB, series};
+
+fn system(columns: &[(&str, u64)]) -> Balance {
+    balance(Plane::System, None, &series(&[(0, columns)]), 0).unwrap()
+}
+
+#[test]
+fn rows_follow_the_formulas() {
+    let balance = system(&[
+        ("meminfo.MemTotal", 100),
+        ("meminfo.MemFree", 20),
+        ("meminfo.AnonPages", 30),
+        ("meminfo.Cached", 25),
+        ("meminfo.Buffers", 5),
+        ("meminfo.Shmem", 4),
+        ("meminfo.Dirty", 3),
+        ("meminfo.Writeback", 1),
+    ]);
+    assert_eq!(balance.bytes("anon"), Some(30));
+    assert_eq!(balance.bytes("file-clean"), Some(22));
+    assert_eq!(balance.bytes("file-dirty"), Some(4));
+    assert_eq!(balance.bytes("shmem"), Some(4));
+    assert_eq!((balance.expected, balance.attributed, balance.residual), (Some(80), 60, Some(20)));
+}
+
+#[test]
+fn a_counter_the_kernel_does_not_have_is_not_zero() {
+    let balance = system(&[("meminfo.MemTotal", 100), ("meminfo.MemFree", 20), ("meminfo.KernelStack", 8)]);
+    assert_eq!(balance.bytes("percpu"), None);
+    assert_eq!(balance.bytes("nvidia-sysmem"), None);
+    // Without CONFIG_SHADOW_CALL_STACK the other term of the row is all there is.
+    assert_eq!(balance.bytes("kernel-stack"), Some(8));
+}
+
+#[test]
+fn a_row_of_which_only_the_subtracted_counters_exist_is_unknown() {
+    let series = series(&[(0, &[("memory.current", 9), ("stat.slab_reclaimable", 1)])]);
+    let balance = balance(Plane::CgroupV2, None, &series, 0).unwrap();
+    assert_eq!(balance.bytes("kernel-other"), None);
+}
+
+#[test]
+fn a_counter_that_was_not_read_makes_its_row_unknown() {
+    let series = series(&[
+        (0, &[("memory.current", 9), ("stat.anon", 1), ("stat.kernel", 2)]),
+        (1, &[("memory.current", 9), ("stat.kernel", 2)]),
+    ]);
+    let balance = balance(Plane::CgroupV2, None, &series, 1).unwrap();
+    assert_eq!(balance.bytes("anon"), None);
+    assert_eq!((balance.attributed, balance.residual), (2, Some(7)));
+}
+
+#[test]
+fn without_the_planes_counter_there_is_no_residual() {
+    let series = series(&[(0, &[("memory.current", 9)]), (1, &[("stat.anon", 1)])]);
+    let balance = balance(Plane::CgroupV2, None, &series, 1).unwrap();
+    assert_eq!((balance.expected, balance.attributed, balance.residual), (None, 1, None));
+}
+
+#[test]
+fn a_level_is_never_below_zero_but_the_residual_may_be() {
+    let balance = system(&[
+        ("meminfo.MemTotal", 100),
+        ("meminfo.MemFree", 90),
+        ("meminfo.AnonPages", 30),
+        ("meminfo.Cached", 3),
+        ("meminfo.Dirty", 5),
+    ]);
+    assert_eq!(balance.bytes("file-clean"), Some(0));
+    assert_eq!(balance.residual, Some(10 - 35));
+}
+
+#[test]
+fn kernel_stacks_are_taken_out_of_vmalloc_where_they_lie_in_it() {
+    let series = series(&[(0, &[("meminfo.VmallocUsed", 50), ("meminfo.KernelStack", 8)])]);
+    for (vmap_stack, vmalloc) in [(Some(true), 42), (None, 42), (Some(false), 50)] {
+        let balance = balance(Plane::System, vmap_stack, &series, 0).unwrap();
+        assert_eq!(balance.bytes("vmalloc"), Some(vmalloc), "{vmap_stack:?}");
+    }
+}
+
+#[test]
+fn only_unmapped_swap_cache_counts() {
+    let with = |unevictable| {
+        system(&[
+            ("meminfo.SwapCached", 10),
+            ("meminfo.Active", 40),
+            ("meminfo.Inactive", 20),
+            ("meminfo.Unevictable", unevictable),
+            ("meminfo.AnonPages", 30),
+            ("meminfo.Cached", 25),
+            ("meminfo.Buffers", 1),
+        ])
+        .bytes("swap-cache")
+    };
+    assert_eq!(with(0), Some(4));
+    assert_eq!(with(100), Some(10), "never more than there is");
+    assert_eq!(system(&[("meminfo.SwapCached", 0)]).bytes("swap-cache"), Some(0));
+    assert_eq!(system(&[("meminfo.MemTotal", 1)]).bytes("swap-cache"), None);
+}
+
+#[test]
+fn the_file_counter_of_a_cgroup_contains_its_swap_cache() {
+    let columns: &[_] = &[
+        ("memory.current", 70),
+        ("stat.anon", 30),
+        ("stat.file", 30),
+        ("stat.swapcached", 10),
+        ("stat.active_anon", 34),
+        ("stat.active_file", 20),
+    ];
+    let balance = balance(Plane::CgroupV2, None, &series(&[(0, columns)]), 0).unwrap();
+    assert_eq!(balance.bytes("swap-cache"), Some(4));
+    assert_eq!(balance.bytes("file-clean"), Some(20));
+}
+
+#[test]
+fn the_plane_of_a_cgroup_is_told_by_its_columns() {
+    assert_eq!(Plane::of_cgroup(&series(&[(0, &[("memory.current", 1)])])), Some(Plane::CgroupV2));
+    assert_eq!(Plane::of_cgroup(&series(&[(0, &[("memory.usage_in_bytes", 1)])])), Some(Plane::CgroupV1));
+    assert_eq!(Plane::of_cgroup(&series(&[])), None);
+}
+
+#[test]
+fn balances_of_separate_cgroups_add_up() {
+    let series = series(&[
+        (0, &[("memory.current", 9 * MIB), ("stat.anon", 5 * MIB)]),
+        (1, &[("memory.current", MIB)]),
+    ]);
+    let first = balance(Plane::CgroupV2, None, &series, 0).unwrap();
+    let both = first.plus(&first);
+    assert_eq!(
+        (both.bytes("anon"), both.expected, both.residual),
+        (Some(10 * MIB), Some(18 * MIB), Some(8 << 20))
+    );
+    let unknown = first.plus(&balance(Plane::CgroupV2, None, &series, 1).unwrap());
+    assert_eq!(unknown.bytes("anon"), None);
+    assert_eq!(first.emptied(0).bytes("anon"), Some(0));
+}
+
+/// Every column some plane's formulas name.
+fn columns() -> Vec<&'static str> {
+    let planes = [Plane::System, Plane::CgroupV1, Plane::CgroupV2];
+    let terms = planes
+        .iter()
+        .flat_map(|plane| SOURCES.iter().flat_map(|source| plane.terms(source)).chain(plane.expected()));
+    terms.map(|term| term.column).collect()
+}
+
+proptest! {
+    #[test]
+    fn rows_and_residual_are_the_planes_counter(
+        values in prop::collection::vec(prop::option::of(0u64..1 << 55), columns().len()),
+        absent in prop::collection::vec(any::<bool>(), columns().len()),
+    ) {
+        let mut series = series(&[(0, &[])]);
+        for ((name, value), absent) in columns().into_iter().zip(values).zip(absent) {
+            if !absent {
+                series.columns.insert(name.to_owned(), vec![value]);
+            }
+        }
+        for plane in [Plane::System, Plane::CgroupV1, Plane::CgroupV2] {
+            let balance = balance(plane, None, &series, 0).unwrap();
+            let rows: i128 = balance.rows.iter().filter_map(|row| row.bytes).map(i128::from).sum();
+            prop_assert_eq!(rows, i128::from(balance.attributed));
+            match balance.expected {
+                Some(expected) => prop_assert_eq!(rows + i128::from(balance.residual.unwrap()), i128::from(expected)),
+                None => prop_assert_eq!(balance.residual, None),
+            }
+        }
+    }
+
+    #[test]
+    fn no_counter_overflows(value in any::<u64>()) {
+        let mut series = series(&[(u64::MAX - 1_000_000, &[])]);
+        for name in columns() {
+            series.columns.insert(name.to_owned(), vec![Some(value)]);
+        }
+        for plane in [Plane::System, Plane::CgroupV1, Plane::CgroupV2] {
+            balance(plane, None, &series, 0).unwrap();
+        }
+    }
+}

@@ -1,0 +1,21 @@
+//! spark-trace: who is using the memory?
+//!
+//! Counters give the level of every source of memory use; hooks give its provenance. A run is
+//! written as a [`recording`], which holds what was read and nothing else. The [`ledger`] turns
+//! readings into balances, [`analysis`] turns recordings into reports, and [`render`] turns reports
+//! into bytes. All three are pure: the same recording gives the same output, anywhere. `live`
+//! (feature of that name) is the only part that needs a kernel to talk to.
+//!
+//! Modules depend on each other in one direction: `recording` <- `ledger` <- `analysis` <-
+//! `render` <- `cli`.
+
+pub mod analysis;
+pub mod cli;
+pub mod decode;
+pub mod health;
+pub mod ledger;
+#[cfg(feature = "live")]
+pub mod live;
+pub mod plan;
+pub mod recording;
+pub mod render;

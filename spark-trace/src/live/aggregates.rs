@@ -1,0 +1,236 @@
+//! Kernel-side aggregates, read at chosen instants and put into the recording's rows.
+
+use std::collections::HashMap;
+
+use aya::maps::{HashMap as BpfHashMap, MapData, StackTraceMap};
+use spark_trace_common::event::{
+    ChargeKey, FileKey, FileTotals, MappingTotals, PAGE_CHARGED, PageKey, PageTotals,
+};
+
+use super::{
+    btf::Btf,
+    object::{Object, ObjectError, Wire},
+    page_size,
+    symbols::Stacks,
+};
+use crate::{
+    decode::device_name,
+    recording::{Charge, FilePages, FirstTouch, Instant, PageAllocs, journal::Aggregates},
+};
+
+/// Instants kept at most; each costs an element in every row.
+const MAX_INSTANTS: usize = 16;
+
+/// The rows so far, and the keys they belong to.
+#[derive(Debug)]
+pub struct Collector {
+    instants: Vec<Instant>,
+    pages: Vec<PageAllocs>,
+    files: Vec<FilePages>,
+    charges: Vec<Charge>,
+    page_rows: HashMap<PageKey, usize>,
+    file_rows: HashMap<(u64, u64, u32), usize>,
+    charge_rows: HashMap<(u64, u32, u32), usize>,
+    /// Kernel-side stack id to the recording's.
+    kernel_stacks: HashMap<u32, u32>,
+    names: ItemNames,
+    file_names: HashMap<(u32, u64), String>,
+}
+
+/// Names of charge counters by number, from the kernel's own enums.
+#[derive(Debug, Default)]
+struct ItemNames {
+    node: HashMap<u32, String>,
+    memcg: HashMap<u32, String>,
+}
+
+impl Collector {
+    pub fn new(btf: &Btf) -> Self {
+        let table = |member: &str| {
+            btf.enum_with(member)
+                .iter()
+                .map(|(name, value)| (*value as u32, name.clone()))
+                .collect::<HashMap<_, _>>()
+        };
+        let node = table("NR_ANON_MAPPED");
+        // memcg_stat_item continues node_stat_item's numbers.
+        let mut memcg = table("MEMCG_SWAP");
+        memcg.extend(node.iter().map(|(k, v)| (*k, v.clone())));
+        Self {
+            instants: Vec::new(),
+            pages: Vec::new(),
+            files: Vec::new(),
+            charges: Vec::new(),
+            page_rows: HashMap::new(),
+            file_rows: HashMap::new(),
+            charge_rows: HashMap::new(),
+            kernel_stacks: HashMap::new(),
+            names: ItemNames { node, memcg },
+            file_names: HashMap::new(),
+        }
+    }
+
+    /// Notes a file's name, told once when its first page was added.
+    pub fn name_file(&mut self, device: u32, inode: u64, path: Option<String>) {
+        if let Some(path) = path {
+            self.file_names.insert((device, inode), path);
+        }
+    }
+
+    /// Reads all aggregates as the state at `why`. An earlier instant of the same reason is replaced:
+    /// there is one system peak, and it is the last one seen.
+    pub fn read(
+        &mut self,
+        object: &Object,
+        stacks: &mut Stacks,
+        why: &str,
+        at_ns: u64,
+    ) -> Result<(), ObjectError> {
+        let slot = match self.instants.iter().position(|i| i.why == why) {
+            Some(slot) => slot,
+            None if self.instants.len() < MAX_INSTANTS => {
+                self.instants.push(Instant { at_ns, why: why.to_owned() });
+                self.instants.len() - 1
+            }
+            None => return Ok(()),
+        };
+        self.instants[slot].at_ns = at_ns;
+        self.read_pages(object, stacks, slot)?;
+        self.read_files(object, slot)?;
+        self.read_charges(object, slot)?;
+        Ok(())
+    }
+
+    fn read_pages(&mut self, object: &Object, stacks: &mut Stacks, slot: usize) -> Result<(), ObjectError> {
+        let map: BpfHashMap<&MapData, Wire<PageKey>, Wire<PageTotals>> = object.map("PAGE_AGGREGATES")?;
+        let traces: StackTraceMap<&MapData> = object.map("KERNEL_STACKS")?;
+        for row in &mut self.pages {
+            set(&mut row.live, slot, None);
+        }
+        // An entry that changes while the map is walked may be skipped by the kernel; rows are never
+        // removed from this map, so the next reading has it.
+        for (Wire(key), Wire(totals)) in map.iter().flatten() {
+            let stack = u32::try_from(key.stack).ok().map(|id| {
+                *self.kernel_stacks.entry(id).or_insert_with(|| {
+                    let frames: Vec<u64> = traces
+                        .get(&id, 0)
+                        .map(|t| t.frames().iter().map(|f| f.ip).collect())
+                        .unwrap_or_default();
+                    stacks.kernel(&frames)
+                })
+            });
+            let index = *self.page_rows.entry(key).or_insert_with(|| {
+                self.pages.push(PageAllocs {
+                    cgroup: key.cgroup,
+                    charged: key.class & PAGE_CHARGED != 0,
+                    mobility: mobility(key.class).to_owned(),
+                    stack,
+                    ..PageAllocs::default()
+                });
+                self.pages.len() - 1
+            });
+            let row = &mut self.pages[index];
+            row.allocs = totals.allocs;
+            row.frees = totals.frees;
+            row.bytes_allocated = totals.bytes_allocated;
+            row.bytes_freed = totals.bytes_freed;
+            set(&mut row.live, slot, Some(totals.bytes_allocated.saturating_sub(totals.bytes_freed)));
+        }
+        Ok(())
+    }
+
+    fn read_files(&mut self, object: &Object, slot: usize) -> Result<(), ObjectError> {
+        let map: BpfHashMap<&MapData, Wire<FileKey>, Wire<FileTotals>> = object.map("FILES")?;
+        for row in &mut self.files {
+            set(&mut row.live, slot, None);
+        }
+        for (Wire(key), Wire(totals)) in map.iter().flatten() {
+            let index =
+                *self.file_rows.entry((key.inode, key.owner_serial, key.device)).or_insert_with(|| {
+                    self.files.push(FilePages {
+                        device: device_name(key.device),
+                        inode: key.inode,
+                        charged_to: totals.owner,
+                        first_touch: FirstTouch {
+                            at_ns: totals.first_ns,
+                            pid: totals.first_tgid,
+                            comm: comm(&totals.first_comm),
+                            cgroup: totals.first_cgroup,
+                        },
+                        ..FilePages::default()
+                    });
+                    self.files.len() - 1
+                });
+            let row = &mut self.files[index];
+            row.path = self.file_names.get(&(key.device, key.inode)).cloned();
+            row.bytes_added = totals.bytes_added;
+            row.bytes_removed = totals.bytes_removed;
+            set(&mut row.live, slot, Some(totals.bytes_added as i64 - totals.bytes_removed as i64));
+        }
+        Ok(())
+    }
+
+    fn read_charges(&mut self, object: &Object, slot: usize) -> Result<(), ObjectError> {
+        let map: BpfHashMap<&MapData, Wire<ChargeKey>, u64> = object.map("CHARGES")?;
+        for row in &mut self.charges {
+            set(&mut row.net, slot, None);
+        }
+        for (Wire(key), pages) in map.iter().flatten() {
+            let index = *self.charge_rows.entry((key.cgroup, key.item, key.per_node)).or_insert_with(|| {
+                let table = if key.per_node != 0 { &self.names.node } else { &self.names.memcg };
+                let item = table.get(&key.item).cloned().unwrap_or_else(|| format!("item {}", key.item));
+                self.charges.push(Charge { cgroup: key.cgroup, item, net: Vec::new() });
+                self.charges.len() - 1
+            });
+            // The tracepoints hand over pages, whatever unit the counter has.
+            set(&mut self.charges[index].net, slot, Some(pages as i64 * page_size() as i64));
+        }
+        Ok(())
+    }
+
+    /// Small mappings by process.
+    pub fn mapping_totals(object: &Object) -> Result<HashMap<u32, MappingTotals>, ObjectError> {
+        let map: BpfHashMap<&MapData, u32, Wire<MappingTotals>> = object.map("MAPPING_TOTALS")?;
+        Ok(map.iter().flatten().map(|(pid, Wire(totals))| (pid, totals)).collect())
+    }
+
+    /// All rows so far, every `live` vector as long as there are instants.
+    pub fn snapshot(&mut self, stacks: &mut Stacks) -> Aggregates {
+        let len = self.instants.len();
+        self.pages.iter_mut().for_each(|r| r.live.resize(len, None));
+        self.files.iter_mut().for_each(|r| r.live.resize(len, None));
+        self.charges.iter_mut().for_each(|r| r.net.resize(len, None));
+        let (stacks, symbols) = stacks.snapshot();
+        Aggregates {
+            instants: self.instants.clone(),
+            page_allocs: self.pages.clone(),
+            files: self.files.clone(),
+            charges: self.charges.clone(),
+            stacks,
+            symbols,
+        }
+    }
+}
+
+/// Sets element `slot`, making room for it.
+fn set<T: Clone>(values: &mut Vec<Option<T>>, slot: usize, value: Option<T>) {
+    if values.len() <= slot {
+        values.resize(slot + 1, None);
+    }
+    values[slot] = value;
+}
+
+/// Name of a migrate type (include/linux/mmzone.h enum migratetype).
+const fn mobility(class: u32) -> &'static str {
+    match class & 0xff {
+        0 => "unmovable",
+        1 => "movable",
+        2 => "reclaimable",
+        _ => "other",
+    }
+}
+
+fn comm(bytes: &[u8]) -> String {
+    let end = bytes.iter().position(|b| *b == 0).unwrap_or(bytes.len());
+    String::from_utf8_lossy(&bytes[..end]).into_owned()
+}

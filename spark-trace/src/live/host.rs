@@ -1,0 +1,76 @@
+//! Facts about the machine that explain a recording's numbers.
+
+use std::fs;
+
+use procfs::ConfigSetting;
+
+use super::{cgroup::Layout, page_size};
+use crate::recording::Host;
+
+/// Reads the facts. What a machine does not tell is absent.
+pub fn facts(layout: &Layout) -> Host {
+    let meminfo = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let kib = |key: &str| {
+        meminfo
+            .lines()
+            .find_map(|l| l.strip_prefix(key)?.split_whitespace().next()?.parse::<u64>().ok())
+            .unwrap_or(0)
+    };
+    Host {
+        kernel: line("/proc/sys/kernel/osrelease").unwrap_or_default(),
+        arch: std::env::consts::ARCH.to_owned(),
+        page_size: page_size(),
+        cpus: online_cpus(),
+        memory_total: kib("MemTotal:") * 1024,
+        cgroup_version: layout.version.as_str().to_owned(),
+        memory_controller: Some(layout.memory_root.display().to_string()),
+        boot_id: line("/proc/sys/kernel/random/boot_id").unwrap_or_default(),
+        model: line("/sys/class/dmi/id/product_name").or_else(|| line("/proc/device-tree/model")),
+        swap_total: kib("SwapTotal:") * 1024,
+        vmap_stack: vmap_stack(),
+        transparent_hugepage: line("/sys/kernel/mm/transparent_hugepage/enabled")
+            .and_then(|l| Some(l.split_once('[')?.1.split_once(']')?.0.to_owned())),
+        provenance: if is_emulated() { "emulated" } else { "measured" }.to_owned(),
+    }
+}
+
+fn line(path: &str) -> Option<String> {
+    let text = fs::read_to_string(path).ok()?;
+    let text = text.trim_matches(|c: char| c.is_whitespace() || c == '\0');
+    (!text.is_empty()).then(|| text.to_owned())
+}
+
+fn online_cpus() -> u32 {
+    // SAFETY: no pointers involved.
+    let n = unsafe { libc::sysconf(libc::_SC_NPROCESSORS_ONLN) };
+    u32::try_from(n).unwrap_or(0)
+}
+
+/// Whether kernel stacks lie in vmalloc space, from the kernel's configuration where it is readable.
+fn vmap_stack() -> Option<bool> {
+    let config = procfs::kernel_config().ok()?;
+    Some(matches!(config.get("CONFIG_VMAP_STACK"), Some(ConfigSetting::Yes)))
+}
+
+/// A CPU that QEMU interprets: such a machine's memory accounting is real, its timing is not.
+fn is_emulated() -> bool {
+    let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    cpuinfo.lines().filter_map(|l| l.split_once(':')).any(|(key, value)| match key.trim() {
+        "model name" => value.contains("QEMU TCG"),
+        // QEMU's own arm64 CPU has no implementer's code.
+        "CPU implementer" => value.trim() == "0x00",
+        _ => false,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_machine_has_facts() {
+        let host = facts(&Layout::detect().unwrap());
+        assert!(host.memory_total > 1 << 20 && host.cpus > 0 && !host.boot_id.is_empty());
+        assert!(host.kernel.starts_with(|c: char| c.is_ascii_digit()));
+    }
+}

@@ -1,0 +1,38 @@
+//! Everything that needs a kernel to talk to: facts, attaching, draining, sampling, targets.
+
+pub mod aggregates;
+pub mod btf;
+pub mod cgroup;
+pub mod host;
+pub mod kallsyms;
+pub mod object;
+pub mod offsets;
+pub mod session;
+pub mod source;
+pub mod symbols;
+pub mod target;
+pub mod tracer;
+
+/// The kernel's page size: read, never assumed.
+pub fn page_size() -> u64 {
+    // SAFETY: no pointers involved.
+    let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    u64::try_from(size).ok().filter(|s| s.is_power_of_two()).unwrap_or(4096)
+}
+
+/// CLOCK_MONOTONIC in nanoseconds: the clock of every time in a recording, and of bpf_ktime_get_ns.
+pub fn now_ns() -> u64 {
+    clock_ns(libc::CLOCK_MONOTONIC)
+}
+
+/// Nanoseconds to add to [`now_ns`] to get nanoseconds since the epoch.
+pub fn realtime_offset_ns() -> i64 {
+    clock_ns(libc::CLOCK_REALTIME) as i64 - now_ns() as i64
+}
+
+fn clock_ns(clock: libc::clockid_t) -> u64 {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: a valid pointer; these clocks exist on every Linux.
+    unsafe { libc::clock_gettime(clock, &raw mut time) };
+    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+}

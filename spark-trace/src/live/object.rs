@@ -1,0 +1,354 @@
+//! The eBPF object: loading it for the running kernel and attaching what the plan says.
+
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+
+use aya::{
+    Ebpf, EbpfLoader, Pod,
+    maps::{Array, HashMap, MapData, PerCpuArray, RingBuf, StackTraceMap},
+    programs::{BtfTracePoint, ProgramError},
+    sys::Stats,
+};
+use spark_trace_common::{
+    config::{CONFIG_SYMBOL, CONTROL_SELECT_NEW, Config},
+    hook::{HOOKS, Mechanism, Profile},
+    map::LossKind,
+};
+use thiserror::Error;
+
+use super::btf::Btf;
+use crate::{
+    health::Verdict,
+    plan::{self, Facts, Step},
+    recording::{Hook, Loss},
+};
+
+static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("SPARK_TRACE_EBPF_OBJECT"));
+
+#[derive(Debug, Error)]
+pub enum ObjectError {
+    #[error("cannot load the eBPF object: {0}; it needs root (CAP_BPF, CAP_PERFMON) and a kernel with BTF")]
+    Load(#[source] Box<aya::EbpfError>),
+    #[error("cannot read the kernel's type information for attaching: {0}")]
+    Btf(#[from] aya::BtfError),
+    #[error("the eBPF object has no map {0}: program and object are of different builds")]
+    NoMap(&'static str),
+    #[error("map {name}: {source}")]
+    Map { name: &'static str, source: Box<aya::maps::MapError> },
+    #[error("hook {name} is required and did not attach: {reason}")]
+    Required { name: &'static str, reason: String },
+}
+
+impl Facts for Btf {
+    fn has_btf_tracepoint(&self, name: &str) -> bool {
+        self.has_tracepoint(name)
+    }
+}
+
+/// What became of one row of HOOKS.
+#[derive(Debug, Clone)]
+pub struct Attached {
+    pub name: &'static str,
+    pub program: Option<&'static str>,
+    pub mechanism: Option<Mechanism>,
+    pub verdict: Verdict,
+    pub reason: Option<String>,
+}
+
+/// The loaded object with its attached programs. Dropping it detaches everything, and so does the
+/// kernel when this process dies: nothing is pinned.
+pub struct Object {
+    ebpf: Ebpf,
+    hooks: Vec<Attached>,
+}
+
+/// Wraps a wire record as plain data for aya's maps.
+#[derive(Debug, Clone, Copy)]
+#[repr(transparent)]
+pub struct Wire<T: Copy + 'static>(pub T);
+
+// SAFETY: used for the records of spark-trace-common, whose asserts say that they have no padding.
+unsafe impl<T: Copy + 'static> Pod for Wire<T> {}
+
+/// Capacities a user may change.
+#[derive(Debug, Clone, Copy)]
+pub struct Sizes {
+    /// Bytes of the event ring buffer: a power of two, at least a page.
+    pub ring_bytes: u32,
+    pub live_pages: u32,
+}
+
+impl Object {
+    /// Loads the object and its maps; attaches nothing yet.
+    pub fn load(config: &Config, sizes: Sizes) -> Result<Self, ObjectError> {
+        let ebpf = EbpfLoader::new()
+            .override_global(CONFIG_SYMBOL, config.as_bytes(), true)
+            .map_max_entries("EVENTS", sizes.ring_bytes)
+            .map_max_entries("LIVE_PAGES", sizes.live_pages)
+            .load(OBJECT)
+            .map_err(|e| ObjectError::Load(Box::new(e)))?;
+        Ok(Self { ebpf, hooks: Vec::new() })
+    }
+
+    /// Attaches every hook of `profile` that this kernel can carry.
+    pub fn attach(&mut self, profile: Profile, btf: &Btf) -> Result<(), ObjectError> {
+        let kernel_types = aya::Btf::from_sys_fs()?;
+        for step in plan::plan(profile, btf) {
+            let attached = self.attach_step(&step, &kernel_types);
+            if step.hook.required && attached.verdict != Verdict::Ok {
+                let reason = attached.reason.unwrap_or_default();
+                return Err(ObjectError::Required { name: step.hook.name, reason });
+            }
+            self.hooks.push(attached);
+        }
+        Ok(())
+    }
+
+    fn attach_step(&mut self, step: &Step, kernel_types: &aya::Btf) -> Attached {
+        let mut attached = Attached {
+            name: step.hook.name,
+            program: None,
+            mechanism: None,
+            verdict: Verdict::Broken,
+            reason: None,
+        };
+        if let Some((verdict, reason)) = &step.verdict {
+            attached.verdict = *verdict;
+            attached.reason = Some(reason.clone());
+            return attached;
+        }
+        let mut failures = Vec::new();
+        for candidate in &step.candidates {
+            match self.attach_program(candidate.program, candidate.target, kernel_types) {
+                Ok(()) => {
+                    attached.program = Some(candidate.program);
+                    attached.mechanism = Some(candidate.mechanism);
+                    attached.verdict = Verdict::Ok;
+                    return attached;
+                }
+                Err(reason) => {
+                    failures.push(format!("{} {}: {reason}", candidate.mechanism.as_str(), candidate.target))
+                }
+            }
+        }
+        attached.reason = Some(failures.join("; "));
+        attached
+    }
+
+    fn attach_program(&mut self, name: &str, target: &str, kernel_types: &aya::Btf) -> Result<(), String> {
+        let program = self.ebpf.program_mut(name).ok_or("no such program in the object")?;
+        let program: &mut BtfTracePoint = program.try_into().map_err(|e: ProgramError| e.to_string())?;
+        program.load(target, kernel_types).map_err(|e| describe(&e))?;
+        program.attach().map_err(|e| describe(&e))?;
+        Ok(())
+    }
+
+    pub fn hooks(&self) -> &[Attached] {
+        &self.hooks
+    }
+
+    /// Verdicts with what each program did, for the recording. `share` is the part of the time in which
+    /// the kernel's BPF statistics were on.
+    pub fn hook_rows(&self) -> Vec<Hook> {
+        let hits = self.per_cpu_sums("HITS", HOOKS.len() as u32).unwrap_or_default();
+        self.hooks
+            .iter()
+            .map(|attached| {
+                let index = HOOKS.iter().position(|h| h.name == attached.name);
+                let ran = attached.verdict == Verdict::Ok;
+                let hits = index.and_then(|i| hits.get(i).copied()).filter(|_| ran);
+                let info = attached.program.and_then(|name| self.program_stats(name));
+                // Mean run time while the statistics were on, times all runs.
+                let run_time_ns = info.filter(|i| i.runs > 0).zip(hits).map(|(info, hits)| {
+                    (info.run_time_ns as f64 / info.runs as f64 * hits as f64).round() as u64
+                });
+                Hook {
+                    name: attached.name.to_owned(),
+                    mechanism: attached.mechanism.map(|m| m.as_str().to_owned()),
+                    verdict: attached.verdict.as_str().to_owned(),
+                    reason: attached.reason.clone(),
+                    hits,
+                    lost: info.map(|i| i.recursion_misses),
+                    run_time_ns,
+                }
+            })
+            .collect()
+    }
+
+    fn program_stats(&self, name: &str) -> Option<ProgramStats> {
+        let fd = self.ebpf.program(name)?.fd().ok()?.as_fd().try_clone_to_owned().ok()?;
+        ProgramStats::read(&fd)
+    }
+
+    /// What each buffer and map could not take.
+    pub fn losses(&self) -> Result<Vec<Loss>, ObjectError> {
+        let counts = self.per_cpu_sums("LOSSES", LossKind::ALL.len() as u32)?;
+        Ok(LossKind::ALL
+            .iter()
+            .zip(counts)
+            .filter(|(_, count)| *count > 0)
+            .map(|(kind, count)| Loss { what: kind.name().to_owned(), count })
+            .collect())
+    }
+
+    fn per_cpu_sums(&self, name: &'static str, len: u32) -> Result<Vec<u64>, ObjectError> {
+        let array: PerCpuArray<&MapData, u64> = self.map(name)?;
+        (0..len)
+            .map(|i| array.get(&i, 0).map(|values| values.iter().sum()).map_err(|e| map_error(name, e)))
+            .collect()
+    }
+
+    /// A typed view of a map.
+    pub fn map<'a, M>(&'a self, name: &'static str) -> Result<M, ObjectError>
+    where
+        M: TryFrom<&'a aya::maps::Map, Error = aya::maps::MapError>,
+    {
+        M::try_from(self.ebpf.map(name).ok_or(ObjectError::NoMap(name))?).map_err(|e| map_error(name, e))
+    }
+
+    fn map_mut<'a, M>(&'a mut self, name: &'static str) -> Result<M, ObjectError>
+    where
+        M: TryFrom<&'a mut aya::maps::Map, Error = aya::maps::MapError>,
+    {
+        M::try_from(self.ebpf.map_mut(name).ok_or(ObjectError::NoMap(name))?).map_err(|e| map_error(name, e))
+    }
+
+    /// Takes the event ring buffer out.
+    pub fn take_events(&mut self) -> Result<RingBuf<MapData>, ObjectError> {
+        let map = self.ebpf.take_map("EVENTS").ok_or(ObjectError::NoMap("EVENTS"))?;
+        RingBuf::try_from(map).map_err(|e| map_error("EVENTS", e))
+    }
+
+    /// Addresses of a user stack, innermost first; `None` where the kernel no longer has it.
+    pub fn user_stack(&self, id: u32) -> Result<Option<Vec<u64>>, ObjectError> {
+        let map: StackTraceMap<&MapData> = self.map("USER_STACKS")?;
+        match map.get(&id, 0) {
+            Ok(trace) => Ok(Some(trace.frames().iter().map(|f| f.ip).collect())),
+            Err(aya::maps::MapError::KeyNotFound) => Ok(None),
+            Err(e) => Err(map_error("USER_STACKS", e)),
+        }
+    }
+
+    pub fn select_cgroup(&mut self, id: u64) -> Result<(), ObjectError> {
+        let mut map: HashMap<_, u64, u32> = self.map_mut("TARGET_CGROUPS")?;
+        map.insert(id, 1, 0).map_err(|e| map_error("TARGET_CGROUPS", e))
+    }
+
+    pub fn deselect_cgroup(&mut self, id: u64) -> Result<(), ObjectError> {
+        let mut map: HashMap<_, u64, u32> = self.map_mut("TARGET_CGROUPS")?;
+        match map.remove(&id) {
+            Ok(()) | Err(aya::maps::MapError::KeyNotFound) => Ok(()),
+            Err(e) => Err(map_error("TARGET_CGROUPS", e)),
+        }
+    }
+
+    pub fn select_pid(&mut self, pid: u32) -> Result<(), ObjectError> {
+        let mut map: HashMap<_, u32, u32> = self.map_mut("TARGET_PIDS")?;
+        map.insert(pid, 1, 0).map_err(|e| map_error("TARGET_PIDS", e))
+    }
+
+    pub fn deselect_pid(&mut self, pid: u32) -> Result<(), ObjectError> {
+        let mut map: HashMap<_, u32, u32> = self.map_mut("TARGET_PIDS")?;
+        match map.remove(&pid) {
+            Ok(()) | Err(aya::maps::MapError::KeyNotFound) => Ok(()),
+            Err(e) => Err(map_error("TARGET_PIDS", e)),
+        }
+    }
+
+    /// Whether every cgroup created from now on is selected.
+    pub fn select_new_cgroups(&mut self, on: bool) -> Result<(), ObjectError> {
+        let mut map: Array<_, u32> = self.map_mut("CONTROL")?;
+        map.set(CONTROL_SELECT_NEW, u32::from(on), 0).map_err(|e| map_error("CONTROL", e))
+    }
+
+    /// Kernel memory of all maps and programs, from their /proc fdinfo.
+    pub fn memory(&self) -> Option<u64> {
+        let maps = self.ebpf.maps().filter_map(|(_, map)| map_fd(map)).map(memlock);
+        let programs = self
+            .ebpf
+            .programs()
+            .filter_map(|(_, p)| p.fd().ok().map(|fd| fd.as_fd().as_raw_fd()))
+            .map(memlock);
+        maps.chain(programs).try_fold(0u64, |sum, bytes| Some(sum + bytes?))
+    }
+}
+
+fn map_fd(map: &aya::maps::Map) -> Option<i32> {
+    use aya::maps::Map;
+    match map {
+        Map::Array(d) | Map::HashMap(d) | Map::PerCpuArray(d) | Map::StackTraceMap(d) | Map::RingBuf(d) => {
+            Some(d.fd().as_fd().as_raw_fd())
+        }
+        _ => None,
+    }
+}
+
+fn memlock(fd: i32) -> Option<u64> {
+    let text = std::fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).ok()?;
+    text.lines().find_map(|l| l.strip_prefix("memlock:"))?.trim().parse().ok()
+}
+
+fn map_error(name: &'static str, e: aya::maps::MapError) -> ObjectError {
+    ObjectError::Map { name, source: Box::new(e) }
+}
+
+/// A load error with the end of the verifier's log, which is where it says why.
+fn describe(error: &ProgramError) -> String {
+    match error {
+        ProgramError::LoadError { io_error, verifier_log } => {
+            let log = verifier_log.to_string();
+            let lines: Vec<_> = log.lines().filter(|l| !l.is_empty()).collect();
+            let tail = lines[lines.len().saturating_sub(4)..].join(" | ");
+            format!("load: {io_error}{}{tail}", if tail.is_empty() { "" } else { ": " })
+        }
+        other => other.to_string(),
+    }
+}
+
+/// Turns the kernel's BPF run-time statistics on until dropped. They cost two clock reads a run, more
+/// than most of our programs take, so they are only on for short windows.
+pub fn run_time_statistics() -> Option<OwnedFd> {
+    aya::sys::enable_stats(Stats::RunTime).ok()
+}
+
+/// The part of `struct bpf_prog_info` that says what a program did (include/uapi/linux/bpf.h).
+#[derive(Debug, Clone, Copy)]
+struct ProgramStats {
+    run_time_ns: u64,
+    runs: u64,
+    recursion_misses: u64,
+}
+
+impl ProgramStats {
+    fn read(program: &OwnedFd) -> Option<Self> {
+        // fdinfo has the same figures as bpf_prog_info, in text that does not change with its layout.
+        let text = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", program.as_raw_fd())).ok()?;
+        let field = |name: &str| {
+            text.lines().find_map(|l| l.strip_prefix(name)?.strip_prefix(':'))?.trim().parse().ok()
+        };
+        Some(Self {
+            run_time_ns: field("run_time_ns")?,
+            runs: field("run_cnt")?,
+            recursion_misses: field("recursion_misses")?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::live::{cgroup::Layout, offsets};
+
+    #[test]
+    #[ignore = "kernel: needs root"]
+    fn every_hook_attaches_or_says_why() {
+        let btf = Btf::from_kernel().unwrap();
+        let layout = Layout::detect().unwrap();
+        let settings = offsets::Settings { whole_system: false, all_pages: false, min_region: 1 << 20 };
+        let config = offsets::resolve(&btf, &layout, settings).unwrap();
+        let mut object = Object::load(&config, Sizes { ring_bytes: 1 << 16, live_pages: 1024 }).unwrap();
+        object.attach(Profile::Deep, &btf).unwrap();
+        for hook in object.hooks() {
+            println!("{hook:?}");
+        }
+    }
+}

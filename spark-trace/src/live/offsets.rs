@@ -1,0 +1,167 @@
+//! The running kernel's facts as the programs' load-time configuration.
+
+use spark_trace_common::config::{Config, NO_MEMBER};
+use thiserror::Error;
+
+use super::{btf::Btf, cgroup::Layout};
+
+/// A kernel structure is not what any known version looks like.
+#[derive(Debug, Error)]
+#[error(
+    "this kernel's type information lacks {what}; please report it with `uname -r` and `spark-trace doctor --format json`"
+)]
+pub struct MissingType {
+    what: String,
+}
+
+/// What the user chose that the programs must know.
+#[derive(Debug, Clone, Copy)]
+pub struct Settings {
+    pub whole_system: bool,
+    pub all_pages: bool,
+    pub min_region: u64,
+}
+
+/// Resolves everything the programs need.
+pub fn resolve(btf: &Btf, layout: &Layout, settings: Settings) -> Result<Config, MissingType> {
+    let mut config = Config::ZERO;
+    members(btf, &mut config)?;
+    registers(btf, &mut config)?;
+    values(btf, &mut config)?;
+    config.memory_hierarchy = layout.memory_hierarchy_id;
+    config.whole_system = u32::from(settings.whole_system);
+    config.all_pages = u32::from(settings.all_pages);
+    config.min_region_4k = u32::try_from((settings.min_region >> 12).max(1)).unwrap_or(u32::MAX);
+    Ok(config)
+}
+
+fn members(btf: &Btf, config: &mut Config) -> Result<(), MissingType> {
+    // One line a member; alternatives where kernels name it differently, the newest first.
+    macro_rules! resolve {
+        ($($field:ident: $($name:literal . $($member:literal).+)|+;)+) => {
+            $(config.$field = None
+                $(.or_else(|| btf.offset($name, &[$($member),+])))+
+                .ok_or_else(|| MissingType {
+                    what: concat!($("struct ", $name, $(".", $member),+, " "),+).trim().to_owned(),
+                })?;)+
+        };
+    }
+    resolve! {
+        task_cgroups: "task_struct"."cgroups";
+        task_tgid: "task_struct"."tgid";
+        task_pid: "task_struct"."pid";
+        task_comm: "task_struct"."comm";
+        task_mm: "task_struct"."mm";
+        task_signal: "task_struct"."signal";
+        task_exit_code: "task_struct"."exit_code";
+        task_real_parent: "task_struct"."real_parent";
+        signal_live: "signal_struct"."live"."counter";
+        signal_group_exit_code: "signal_struct"."group_exit_code";
+        mm_hiwater_rss: "mm_struct"."hiwater_rss";
+        css_set_subsys: "css_set"."subsys";
+        css_cgroup: "cgroup_subsys_state"."cgroup";
+        css_serial: "cgroup_subsys_state"."serial_nr";
+        css_parent: "cgroup_subsys_state"."parent";
+        cgroup_self: "cgroup"."self";
+        cgroup_kn: "cgroup"."kn";
+        cgroup_root: "cgroup"."root";
+        cgroup_subsys: "cgroup"."subsys";
+        cgroup_root_hierarchy: "cgroup_root"."hierarchy_id";
+        kernfs_id: "kernfs_node"."id";
+        memcg_css: "mem_cgroup"."css";
+        memcg_usage: "mem_cgroup"."memory"."usage";
+        memcg_watermark: "mem_cgroup"."memory"."watermark";
+        page_flags: "page"."flags";
+        folio_flags: "folio"."flags";
+        folio_mapping: "folio"."mapping";
+        folio_memcg_data: "folio"."memcg_data";
+        folio_order: "folio"."_folio_order" | "folio"."_flags_1";
+        mapping_host: "address_space"."host";
+        inode_ino: "inode"."i_ino";
+        inode_sb: "inode"."i_sb";
+        inode_dentry: "inode"."i_dentry"."first";
+        sb_dev: "super_block"."s_dev";
+        dentry_alias: "dentry"."d_alias" | "dentry"."d_u"."d_alias";
+        dentry_parent: "dentry"."d_parent";
+        dentry_name: "dentry"."__d_name"."name" | "dentry"."d_name"."name";
+    }
+    // Four counters, each a percpu_counter from 6.2 on, one array of atomics before.
+    (config.mm_rss, config.mm_rss_stride) =
+        match (btf.offset("mm_struct", &["rss_stat"]), btf.element_size("mm_struct", &["rss_stat"])) {
+            (Some(at), Some(stride)) => {
+                (at + btf.offset("percpu_counter", &["count"]).unwrap_or(NO_MEMBER), stride)
+            }
+            (Some(at), None) => (at, 8),
+            (None, _) => (NO_MEMBER, 0),
+        };
+    Ok(())
+}
+
+/// `struct pt_regs` as the ABI lays it out; at system call exit the arguments are still in it.
+fn registers(btf: &Btf, config: &mut Config) -> Result<(), MissingType> {
+    #[cfg(target_arch = "x86_64")]
+    const NAMES: [&str; 6] = ["orig_ax", "di", "si", "dx", "r10", "r8"];
+    // On arm64 the result replaces x0, whose former value is kept apart.
+    #[cfg(target_arch = "aarch64")]
+    const NAMES: [&str; 2] = ["syscallno", "orig_x0"];
+
+    let at = |name: &str| {
+        btf.offset("pt_regs", &[name]).ok_or_else(|| MissingType { what: format!("struct pt_regs.{name}") })
+    };
+    config.regs_nr = at(NAMES[0])?;
+    config.regs_arg0 = at(NAMES[1])?;
+    #[cfg(target_arch = "x86_64")]
+    {
+        config.regs_arg1 = at(NAMES[2])?;
+        config.regs_arg2 = at(NAMES[3])?;
+        config.regs_arg3 = at(NAMES[4])?;
+        config.regs_arg4 = at(NAMES[5])?;
+    }
+    #[cfg(target_arch = "aarch64")]
+    {
+        let x0 = at("regs")?;
+        config.regs_arg1 = x0 + 8;
+        config.regs_arg2 = x0 + 16;
+        config.regs_arg3 = x0 + 24;
+        config.regs_arg4 = x0 + 32;
+    }
+    Ok(())
+}
+
+fn values(btf: &Btf, config: &mut Config) -> Result<(), MissingType> {
+    let value = |name: &str| {
+        btf.enumerator(name)
+            .and_then(|v| u32::try_from(v).ok())
+            .ok_or_else(|| MissingType { what: format!("enumerator {name}") })
+    };
+    config.memory_subsys = value("memory_cgrp_id")?;
+    config.flag_head = value("PG_head")?;
+    config.flag_uptodate = value("PG_uptodate")?;
+    config.flag_swapbacked = value("PG_swapbacked")?;
+    config.migrate_movable = value("MIGRATE_MOVABLE")?;
+    // An enumerator from 6.10 on; a macro with this value before.
+    config.gfp_account = btf.enumerator("___GFP_ACCOUNT_BIT").map_or(0x40_0000, |bit| 1 << (bit & 31));
+    config.page_size = super::page_size() as u32;
+    config.sys_mmap = libc::SYS_mmap as u32;
+    config.sys_munmap = libc::SYS_munmap as u32;
+    config.sys_mremap = libc::SYS_mremap as u32;
+    config.sys_brk = libc::SYS_brk as u32;
+    config.sys_madvise = libc::SYS_madvise as u32;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn resolves_on_the_running_kernel() {
+        let btf = Btf::from_kernel().unwrap();
+        let layout = Layout::detect().unwrap();
+        let config =
+            resolve(&btf, &layout, Settings { whole_system: false, all_pages: false, min_region: 1 << 20 })
+                .unwrap();
+        assert_eq!(config.min_region_4k, 256);
+        assert!(config.task_cgroups > 0 && config.folio_mapping > 0);
+    }
+}

@@ -1,0 +1,129 @@
+//! The cgroup plane: the memory controller's files of one cgroup, v1 or v2.
+
+use std::path::Path;
+
+use super::{KernelFile, Reading};
+use crate::recording::journal::{Sample, SeriesId};
+
+/// How a file's text becomes columns.
+#[derive(Debug, Clone, Copy)]
+enum Form {
+    /// One number; `max` means no limit and is left out.
+    Number,
+    /// `key value` lines, columns named `PREFIX.key`.
+    Keys(&'static str),
+}
+
+/// A file and its form; those read at every sample.
+const V2: &[(&str, Form)] = &[
+    ("memory.current", Form::Number),
+    ("memory.stat", Form::Keys("stat")),
+    ("memory.peak", Form::Number),
+    ("memory.swap.current", Form::Number),
+    ("memory.max", Form::Number),
+    ("memory.high", Form::Number),
+    ("memory.events", Form::Keys("events")),
+];
+
+const V1: &[(&str, Form)] = &[
+    ("memory.usage_in_bytes", Form::Number),
+    ("memory.stat", Form::Keys("stat")),
+    ("memory.kmem.usage_in_bytes", Form::Number),
+    ("memory.max_usage_in_bytes", Form::Number),
+    ("memory.kmem.tcp.usage_in_bytes", Form::Number),
+    ("memory.memsw.usage_in_bytes", Form::Number),
+    ("memory.limit_in_bytes", Form::Number),
+    ("memory.failcnt", Form::Number),
+];
+
+/// cgroup v1 says "no limit" with the largest multiple of the page size.
+const V1_NO_LIMIT: u64 = 1 << 62;
+
+/// Reads one cgroup.
+#[derive(Debug)]
+pub struct Cgroup {
+    pub id: u64,
+    files: Vec<(&'static str, Form, Result<KernelFile, String>)>,
+}
+
+impl Cgroup {
+    /// Opens the files of the cgroup at `dir`. A file that cannot be opened is absent with the reason.
+    pub fn open(id: u64, dir: &Path, v2: bool) -> Self {
+        let files = if v2 { V2 } else { V1 };
+        let open = |name: &str| KernelFile::open(&dir.join(name)).map_err(|e| e.to_string());
+        Self { id, files: files.iter().map(|(name, form)| (*name, *form, open(name))).collect() }
+    }
+
+    /// Reads all files. `None` once the cgroup has been removed.
+    pub fn read(&mut self) -> Option<Sample> {
+        let mut reading = Reading::begin();
+        let mut any = false;
+        for (name, form, file) in &mut self.files {
+            let file = match file {
+                Ok(file) => file,
+                Err(reason) => {
+                    reading.absent(*name, reason);
+                    continue;
+                }
+            };
+            match file.read() {
+                Ok(text) => {
+                    any = true;
+                    put(name, *form, text, &mut reading);
+                }
+                // What the kernel answers for files of a removed cgroup.
+                Err(e) if e.raw_os_error() == Some(libc::ENODEV) => {}
+                Err(e) => reading.absent(*name, e),
+            }
+        }
+        any.then(|| reading.end(SeriesId::Cgroup(self.id)))
+    }
+}
+
+fn put(name: &str, form: Form, text: &str, reading: &mut Reading) {
+    match form {
+        Form::Number => match text.trim().parse() {
+            Ok(value) if value < V1_NO_LIMIT => reading.put(name, value),
+            Ok(_) => reading.absent(name, "no limit"),
+            Err(_) if text.trim() == "max" => reading.absent(name, "no limit"),
+            Err(_) => reading.absent(name, format!("not a number: {}", text.trim())),
+        },
+        Form::Keys(prefix) => {
+            for (key, value) in text.lines().filter_map(|l| l.split_once(' ')) {
+                if let Ok(value) = value.trim().parse() {
+                    reading.put(format!("{prefix}.{key}"), value);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_keys_and_no_limit() {
+        let mut reading = Reading::begin();
+        put("memory.current", Form::Number, "4096\n", &mut reading);
+        put("memory.max", Form::Number, "max\n", &mut reading);
+        put("memory.limit_in_bytes", Form::Number, "9223372036854771712\n", &mut reading);
+        put("memory.stat", Form::Keys("stat"), "anon 1\nfile 2\n", &mut reading);
+        assert_eq!(reading.values["memory.current"], 4096);
+        assert_eq!(reading.values["stat.file"], 2);
+        assert_eq!(reading.values.len(), 3);
+        assert!(reading.absent.iter().all(|(_, reason)| reason == "no limit"));
+        assert_eq!(reading.absent.len(), 2);
+    }
+
+    #[test]
+    fn a_directory_without_files_reads_as_absent() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut cgroup = Cgroup::open(1, dir.path(), true);
+        assert!(cgroup.read().is_none());
+        std::fs::write(dir.path().join("memory.current"), "5\n").unwrap();
+        let sample = Cgroup::open(1, dir.path(), true).read().unwrap();
+        assert_eq!(sample.values["memory.current"], 5);
+        assert!(sample.absent.iter().any(|(column, _)| column == "memory.stat"));
+    }
+}

@@ -1,0 +1,143 @@
+//! The system plane: /proc/meminfo, /proc/vmstat and the per-CPU lists in /proc/zoneinfo.
+
+use std::path::Path;
+
+use super::{KernelFile, Reading};
+use crate::{
+    live::page_size,
+    recording::journal::{Sample, SeriesId},
+};
+
+/// Counters of /proc/vmstat worth keeping: reclaim, refaults, swap, pins and huge pages. Levels that
+/// /proc/meminfo has too are left to it.
+const VMSTAT: &[&str] = &[
+    "nr_foll_pin_acquired",
+    "nr_foll_pin_released",
+    "pgsteal_kswapd",
+    "pgsteal_direct",
+    "pgscan_kswapd",
+    "pgscan_direct",
+    "workingset_refault_anon",
+    "workingset_refault_file",
+    "pswpin",
+    "pswpout",
+    "pgmajfault",
+    "thp_fault_alloc",
+    "thp_collapse_alloc",
+    "oom_kill",
+    "drop_pagecache",
+];
+
+/// Reads the system plane.
+#[derive(Debug)]
+pub struct System {
+    meminfo: KernelFile,
+    vmstat: KernelFile,
+    zoneinfo: KernelFile,
+    /// Reading it makes every CPU hand in its part of the counters (mm/vmstat.c vmstat_refresh), so that
+    /// they are exact instead of up to some hundred pages per CPU behind.
+    refresh: Option<KernelFile>,
+}
+
+impl System {
+    pub fn open() -> std::io::Result<Self> {
+        let open = |path: &str| {
+            KernelFile::open(Path::new(path))
+                .map_err(|e| std::io::Error::new(e.kind(), format!("{path}: {e}")))
+        };
+        Ok(Self {
+            meminfo: open("/proc/meminfo")?,
+            vmstat: open("/proc/vmstat")?,
+            zoneinfo: open("/proc/zoneinfo")?,
+            refresh: open("/proc/sys/vm/stat_refresh").ok(),
+        })
+    }
+
+    pub fn read(&mut self) -> Sample {
+        // Before the window: it changes no level, only how exact the counters are.
+        if let Some(refresh) = &mut self.refresh {
+            let _ = refresh.read();
+        }
+        let mut reading = Reading::begin();
+        // The two files the residual depends on first, close together.
+        match self.meminfo.read() {
+            Ok(text) => parse_meminfo(text, &mut reading),
+            Err(e) => reading.absent("meminfo", e),
+        }
+        match self.zoneinfo.read() {
+            Ok(text) => reading.put("zoneinfo.pcp_count", page_size() * parse_pcp_pages(text)),
+            Err(e) => reading.absent("zoneinfo.pcp_count", e),
+        }
+        match self.vmstat.read() {
+            Ok(text) => parse_vmstat(text, &mut reading),
+            Err(e) => reading.absent("vmstat", e),
+        }
+        reading.end(SeriesId::System)
+    }
+}
+
+/// `Name:   123 kB` becomes bytes; lines without a unit (HugePages_Total) are counts and stay as they are.
+fn parse_meminfo(text: &str, reading: &mut Reading) {
+    for line in text.lines() {
+        let Some((name, value)) = line.split_once(':') else { continue };
+        let mut words = value.split_whitespace();
+        let Some(number) = words.next().and_then(|w| w.parse::<u64>().ok()) else { continue };
+        // Constants of the address space, not memory in use.
+        if name.starts_with("Vmalloc") && name != "VmallocUsed" || name.starts_with("DirectMap") {
+            continue;
+        }
+        let scale = if words.next() == Some("kB") { 1024 } else { 1 };
+        reading.put(format!("meminfo.{name}"), number * scale);
+    }
+}
+
+fn parse_vmstat(text: &str, reading: &mut Reading) {
+    for (name, value) in text.lines().filter_map(|l| l.split_once(' ')) {
+        if VMSTAT.contains(&name)
+            && let Ok(value) = value.trim().parse()
+        {
+            reading.put(format!("vmstat.{name}"), value);
+        }
+    }
+}
+
+/// Pages on per-CPU free lists of all zones: the `count:` lines below `pagesets`.
+fn parse_pcp_pages(text: &str) -> u64 {
+    text.lines()
+        .filter_map(|l| l.trim().strip_prefix("count:"))
+        .filter_map(|v| v.trim().parse::<u64>().ok())
+        .sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn meminfo_is_in_bytes_and_counts_stay_counts() {
+        let mut reading = Reading::begin();
+        parse_meminfo(
+            "MemTotal:  100 kB\nHugePages_Total:  3\nActive(anon): 7 kB\nVmallocTotal: 9 kB\n",
+            &mut reading,
+        );
+        assert_eq!(reading.values["meminfo.MemTotal"], 102_400);
+        assert_eq!(reading.values["meminfo.HugePages_Total"], 3);
+        assert_eq!(reading.values["meminfo.Active(anon)"], 7168);
+        assert!(!reading.values.contains_key("meminfo.VmallocTotal"));
+    }
+
+    #[test]
+    fn per_cpu_lists_are_summed_over_zones_and_cpus() {
+        let text = "  pagesets\n    cpu: 0\n              count:    10\n              high:  5\n    cpu: 1\n              count: 4\n";
+        assert_eq!(parse_pcp_pages(text), 14);
+    }
+
+    #[test]
+    fn the_running_kernel_reads_whole() {
+        let sample = System::open().unwrap().read();
+        assert!(sample.values["meminfo.MemTotal"] > 1 << 20);
+        assert!(sample.values.contains_key("zoneinfo.pcp_count"));
+        assert!(sample.absent.is_empty(), "{:?}", sample.absent);
+        assert!(sample.begin_ns <= sample.end_ns);
+    }
+}

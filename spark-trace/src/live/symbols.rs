@@ -1,0 +1,264 @@
+//! Stacks as the recording keeps them: each distinct stack and each distinct frame once.
+//!
+//! A process's mapped files are noted, and kept open, while it lives: its stacks can be named after it has
+//! ended, its container is gone or the file was deleted. Names are looked up only when a snapshot of
+//! the aggregates is taken, and once for each frame.
+
+use std::{collections::HashMap, fs::File, os::fd::AsRawFd, path::PathBuf};
+
+use blazesym::symbolize::{
+    Input, Symbolizer,
+    source::{Elf, Source},
+};
+use procfs::process::{MMPermissions, MMapPath, Process};
+
+use super::kallsyms::Kallsyms;
+use crate::recording::{Stack, Symbol};
+
+/// Files kept open for naming. Beyond that, frames of further files keep their offsets without names.
+const OPEN_FILES: usize = 512;
+
+#[derive(Debug)]
+pub struct Stacks {
+    kallsyms: Kallsyms,
+    stacks: Vec<Stack>,
+    by_frames: HashMap<(bool, Vec<u32>), u32>,
+    symbols: Vec<Symbol>,
+    by_place: HashMap<Place, u32>,
+    /// User symbols still to be named: index in `symbols`, file, offset.
+    unnamed: Vec<(u32, usize, u64)>,
+    files: Vec<MappedFile>,
+    by_inode: HashMap<(i32, i32, u64), usize>,
+    maps: HashMap<u32, Vec<Mapped>>,
+    symbolizer: Symbolizer,
+}
+
+/// What a frame is told apart by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Place {
+    Kernel(u64),
+    File(usize, u64),
+    /// A user address in no file: generated code, or a process that was gone before it could be looked at.
+    Unknown(u64),
+}
+
+#[derive(Debug)]
+struct MappedFile {
+    path: String,
+    /// Held so that the file can be read when its process or its name is gone.
+    file: Option<File>,
+    build_id: Option<String>,
+}
+
+/// An executable mapping of a file.
+#[derive(Debug, Clone, Copy)]
+struct Mapped {
+    start: u64,
+    end: u64,
+    offset: u64,
+    file: usize,
+}
+
+impl Stacks {
+    pub fn new(kallsyms: Kallsyms) -> Self {
+        Self {
+            kallsyms,
+            stacks: Vec::new(),
+            by_frames: HashMap::new(),
+            symbols: Vec::new(),
+            by_place: HashMap::new(),
+            unnamed: Vec::new(),
+            files: Vec::new(),
+            by_inode: HashMap::new(),
+            maps: HashMap::new(),
+            symbolizer: Symbolizer::new(),
+        }
+    }
+
+    /// Id of a kernel stack, innermost frame first.
+    pub fn kernel(&mut self, addresses: &[u64]) -> u32 {
+        let frames = addresses
+            .iter()
+            .map(|address| {
+                let kallsyms = &self.kallsyms;
+                intern(&mut self.symbols, &mut self.by_place, Place::Kernel(*address), || {
+                    // A return address may lie just past the function that made the call.
+                    let found = kallsyms.find(address.saturating_sub(1));
+                    Symbol {
+                        name: found.map(|n| n.name.to_string()),
+                        module: found.and_then(|n| n.module.as_ref()).map(ToString::to_string),
+                        address: *address,
+                        build_id: None,
+                    }
+                })
+            })
+            .collect();
+        self.stack(true, frames)
+    }
+
+    /// Id of a user stack of `pid`.
+    pub fn user(&mut self, pid: u32, addresses: &[u64]) -> u32 {
+        let known = self.maps.get(&pid);
+        let missing = |maps: &Vec<Mapped>| addresses.iter().any(|a| find(maps, *a).is_none());
+        if known.is_none_or(missing) {
+            self.look_at(pid);
+        }
+        let maps = self.maps.get(&pid).cloned().unwrap_or_default();
+        let frames = addresses.iter().map(|address| self.user_frame(&maps, *address)).collect();
+        self.stack(false, frames)
+    }
+
+    fn user_frame(&mut self, maps: &[Mapped], address: u64) -> u32 {
+        let Some(mapped) = find(maps, address) else {
+            let symbol = || Symbol { name: None, module: None, address, build_id: None };
+            return intern(&mut self.symbols, &mut self.by_place, Place::Unknown(address), symbol);
+        };
+        let offset = address - mapped.start + mapped.offset;
+        let before = self.symbols.len();
+        let file = &self.files[mapped.file];
+        let index =
+            intern(&mut self.symbols, &mut self.by_place, Place::File(mapped.file, offset), || Symbol {
+                name: None,
+                module: Some(file.path.clone()),
+                address: offset,
+                build_id: file.build_id.clone(),
+            });
+        if self.symbols.len() > before {
+            self.unnamed.push((index, mapped.file, offset));
+        }
+        index
+    }
+
+    fn stack(&mut self, kernel: bool, frames: Vec<u32>) -> u32 {
+        let key = (kernel, frames);
+        if let Some(id) = self.by_frames.get(&key) {
+            return *id;
+        }
+        let id = self.stacks.len() as u32;
+        let space = if kernel { "kernel" } else { "user" };
+        self.stacks.push(Stack { id, space: space.to_owned(), frames: key.1.clone() });
+        self.by_frames.insert(key, id);
+        id
+    }
+
+    /// Notes which files `pid` has mapped executable, and holds them open.
+    pub fn look_at(&mut self, pid: u32) {
+        let Ok(process) = i32::try_from(pid).map_err(drop).and_then(|p| Process::new(p).map_err(drop)) else {
+            return;
+        };
+        let Ok(maps) = process.maps() else { return };
+        let mut found = Vec::new();
+        for map in maps {
+            let MMapPath::Path(path) = &map.pathname else { continue };
+            if !map.perms.contains(MMPermissions::EXECUTE) {
+                continue;
+            }
+            let file = self.file(pid, (map.dev.0, map.dev.1, map.inode), map.address, path);
+            found.push(Mapped { start: map.address.0, end: map.address.1, offset: map.offset, file });
+        }
+        // A process that is ending has none left: keep what was known.
+        if !found.is_empty() {
+            self.maps.insert(pid, found);
+        }
+    }
+
+    /// Forgets a process that has ended.
+    pub fn forget(&mut self, pid: u32) {
+        self.maps.remove(&pid);
+    }
+
+    fn file(&mut self, pid: u32, inode: (i32, i32, u64), range: (u64, u64), path: &std::path::Path) -> usize {
+        if let Some(index) = self.by_inode.get(&inode) {
+            return *index;
+        }
+        let index = self.files.len();
+        // The link leads to the mapped file itself, whatever its path means in the process's mount namespace.
+        let link = PathBuf::from(format!("/proc/{pid}/map_files/{:x}-{:x}", range.0, range.1));
+        let file = if index < OPEN_FILES { File::open(link).ok() } else { None };
+        let build_id = file
+            .as_ref()
+            .and_then(|f| blazesym::helper::read_elf_build_id(&fd_path(f)).ok()?)
+            .map(|id| id.iter().map(|b| format!("{b:02x}")).collect());
+        self.files.push(MappedFile { path: path.display().to_string(), file, build_id });
+        self.by_inode.insert(inode, index);
+        index
+    }
+
+    /// Names the user frames that have no name yet.
+    fn name_frames(&mut self) {
+        for (index, file, offset) in std::mem::take(&mut self.unnamed) {
+            let Some(open) = &self.files[file].file else { continue };
+            let source = Source::Elf(Elf::new(fd_path(open)));
+            // A return address may lie just past the function that made the call.
+            let input = Input::FileOffset(offset.saturating_sub(1));
+            if let Ok(symbolized) = self.symbolizer.symbolize_single(&source, input)
+                && let Some(symbol) = symbolized.into_sym()
+            {
+                self.symbols[index as usize].name = Some(symbol.name.into_owned());
+            }
+        }
+    }
+
+    /// All stacks and symbols so far, named.
+    pub fn snapshot(&mut self) -> (Vec<Stack>, Vec<Symbol>) {
+        self.name_frames();
+        (self.stacks.clone(), self.symbols.clone())
+    }
+}
+
+fn intern(
+    symbols: &mut Vec<Symbol>,
+    by_place: &mut HashMap<Place, u32>,
+    place: Place,
+    symbol: impl FnOnce() -> Symbol,
+) -> u32 {
+    *by_place.entry(place).or_insert_with(|| {
+        symbols.push(symbol());
+        symbols.len() as u32 - 1
+    })
+}
+
+fn find(maps: &[Mapped], address: u64) -> Option<Mapped> {
+    maps.iter().find(|m| (m.start..m.end).contains(&address)).copied()
+}
+
+fn fd_path(file: &File) -> PathBuf {
+    PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[inline(never)]
+    extern "C" fn telling_name() -> u64 {
+        std::hint::black_box(1)
+    }
+
+    #[test]
+    fn own_function_is_named_and_stacks_are_kept_once() {
+        let mut stacks = Stacks::new(Kallsyms::default());
+        let address = telling_name as *const () as u64 + 2;
+        let pid = std::process::id();
+        let first = stacks.user(pid, &[address, 0x10]);
+        assert_eq!(stacks.user(pid, &[address, 0x10]), first);
+        let (all, symbols) = stacks.snapshot();
+        assert_eq!(all.len(), 1);
+        let innermost = &symbols[all[0].frames[0] as usize];
+        assert!(innermost.name.as_deref().unwrap().contains("telling_name"), "{innermost:?}");
+        assert!(innermost.module.is_some());
+        assert!(symbols[all[0].frames[1] as usize].name.is_none(), "an address in no file has no name");
+    }
+
+    #[test]
+    fn kernel_frames_carry_their_address() {
+        let mut stacks = Stacks::new(Kallsyms::default());
+        let id = stacks.kernel(&[0xffff_ffff_8100_0000]);
+        let (all, symbols) = stacks.snapshot();
+        assert_eq!(all[id as usize].space, "kernel");
+        assert_eq!(
+            symbols[0],
+            Symbol { name: None, module: None, address: 0xffff_ffff_8100_0000, build_id: None }
+        );
+    }
+}

@@ -1,0 +1,5 @@
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    spark_trace::cli::main(std::env::args_os())
+}

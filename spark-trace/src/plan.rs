@@ -1,0 +1,89 @@
+//! Which hook by which mechanism: facts about the kernel in, a plan out. Pure.
+
+use spark_trace_common::hook::{Candidate, HOOKS, Hook, Mechanism, Profile};
+
+use crate::health::Verdict;
+
+/// What the planner needs to know of a kernel.
+pub trait Facts {
+    /// BTF-typed programs can attach to this tracepoint.
+    fn has_btf_tracepoint(&self, name: &str) -> bool;
+}
+
+/// What to do about one hook.
+#[derive(Debug, Clone)]
+pub struct Step {
+    pub hook: &'static Hook,
+    /// Candidates this kernel should be able to carry, best first; empty where there are none.
+    pub candidates: Vec<&'static Candidate>,
+    /// Verdict where there is nothing to attach, with its reason.
+    pub verdict: Option<(Verdict, String)>,
+}
+
+/// Plans all hooks for `profile`.
+pub fn plan(profile: Profile, facts: &impl Facts) -> Vec<Step> {
+    HOOKS.iter().map(|hook| step(hook, profile, facts)).collect()
+}
+
+fn step(hook: &'static Hook, profile: Profile, facts: &impl Facts) -> Step {
+    if hook.profile > profile {
+        let reason =
+            format!("profile {} leaves it out; --profile {} has it", profile.as_str(), hook.profile.as_str());
+        return Step { hook, candidates: Vec::new(), verdict: Some((Verdict::Off, reason)) };
+    }
+    let candidates: Vec<_> = hook.candidates.iter().filter(|c| possible(c, facts)).collect();
+    let verdict = candidates.is_empty().then(|| {
+        let tried: Vec<_> =
+            hook.candidates.iter().map(|c| format!("{} {}", c.mechanism.as_str(), c.target)).collect();
+        (Verdict::Unsupported, format!("this kernel has none of: {}", tried.join(", ")))
+    });
+    Step { hook, candidates, verdict }
+}
+
+fn possible(candidate: &Candidate, facts: &impl Facts) -> bool {
+    match candidate.mechanism {
+        Mechanism::TpBtf => facts.has_btf_tracepoint(candidate.target),
+        // No row of HOOKS has these yet.
+        Mechanism::RawTp
+        | Mechanism::Tracepoint
+        | Mechanism::Fentry
+        | Mechanism::Kprobe
+        | Mechanism::Uprobe => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Kernel(&'static [&'static str]);
+
+    impl Facts for Kernel {
+        fn has_btf_tracepoint(&self, name: &str) -> bool {
+            !self.0.contains(&name)
+        }
+    }
+
+    fn verdict_of(steps: &[Step], name: &str) -> Option<Verdict> {
+        steps.iter().find(|s| s.hook.name == name).unwrap().verdict.as_ref().map(|(v, _)| *v)
+    }
+
+    #[test]
+    fn profiles_leave_out_what_costs_more() {
+        let kernel = Kernel(&[]);
+        assert_eq!(verdict_of(&plan(Profile::Default, &kernel), "page-alloc"), None);
+        assert_eq!(verdict_of(&plan(Profile::Light, &kernel), "page-alloc"), Some(Verdict::Off));
+        assert_eq!(verdict_of(&plan(Profile::Light, &kernel), "process-exec"), None);
+        assert_eq!(verdict_of(&plan(Profile::Default, &kernel), "charge"), Some(Verdict::Off));
+        assert_eq!(verdict_of(&plan(Profile::Deep, &kernel), "charge"), None);
+    }
+
+    #[test]
+    fn what_a_kernel_lacks_is_unsupported_with_the_reason() {
+        let steps = plan(Profile::Deep, &Kernel(&["mod_memcg_state"]));
+        let step = steps.iter().find(|s| s.hook.name == "charge").unwrap();
+        let (verdict, reason) = step.verdict.as_ref().unwrap();
+        assert_eq!(*verdict, Verdict::Unsupported);
+        assert!(reason.contains("tp_btf mod_memcg_state"), "{reason}");
+    }
+}

@@ -1,0 +1,89 @@
+//! What a recording must satisfy beyond its types: vectors that belong together have one length,
+//! and indices point at something. Everything that reads recordings relies on it.
+
+use super::schema::{Provenance, Recording, Samples, Series};
+
+/// Says what does not fit together, if anything does not.
+pub(super) fn check(recording: &Recording) -> Result<(), String> {
+    samples(&recording.samples)?;
+    provenance(&recording.provenance)
+}
+
+fn samples(samples: &Samples) -> Result<(), String> {
+    series("samples.system", &samples.system)?;
+    for cgroup in &samples.cgroups {
+        series(&format!("samples of cgroup {}", cgroup.path), &cgroup.series)?;
+    }
+    for process in &samples.processes {
+        series(&format!("samples of process {}", process.pid), &process.series)?;
+    }
+    Ok(())
+}
+
+fn series(what: &str, series: &Series) -> Result<(), String> {
+    let readings = series.begin_ns.len();
+    same_length(what, "end_ns", series.end_ns.len(), readings)?;
+    for (name, values) in &series.columns {
+        same_length(what, name, values.len(), readings)?;
+    }
+    Ok(())
+}
+
+fn provenance(provenance: &Provenance) -> Result<(), String> {
+    let instants = provenance.instants.len();
+    for allocs in &provenance.page_allocs {
+        same_length("page_allocs", "live", allocs.live.len(), instants)?;
+    }
+    for file in &provenance.files {
+        same_length("files", "live", file.live.len(), instants)?;
+    }
+    for charge in &provenance.charges {
+        same_length("charges", "net", charge.net.len(), instants)?;
+    }
+    let symbols = provenance.symbols.len();
+    for stack in &provenance.stacks {
+        if let Some(frame) = stack.frames.iter().find(|&&frame| frame as usize >= symbols) {
+            return Err(format!("stack {} names symbol {frame} of {symbols}", stack.id));
+        }
+    }
+    Ok(())
+}
+
+fn same_length(what: &str, column: &str, found: usize, wanted: usize) -> Result<(), String> {
+    if found == wanted {
+        return Ok(());
+    }
+    Err(format!("{what}: `{column}` has {found} elements, {wanted} belong there"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing;
+    use super::*;
+
+    #[test]
+    fn a_whole_recording_passes() {
+        assert_eq!(check(&testing::container()), Ok(()));
+    }
+
+    #[test]
+    fn a_short_column_is_named() {
+        let mut recording = testing::container();
+        recording.samples.system.columns.get_mut("meminfo.AnonPages").unwrap().pop();
+        assert!(check(&recording).unwrap_err().contains("`meminfo.AnonPages`"));
+    }
+
+    #[test]
+    fn a_live_vector_must_fit_the_instants() {
+        let mut recording = testing::container();
+        recording.provenance.files[0].live.push(None);
+        assert!(check(&recording).unwrap_err().starts_with("files: `live`"));
+    }
+
+    #[test]
+    fn a_frame_must_have_a_symbol() {
+        let mut recording = testing::container();
+        recording.provenance.stacks[0].frames.push(u32::MAX);
+        assert!(check(&recording).unwrap_err().contains("names symbol 4294967295"));
+    }
+}

@@ -1,0 +1,369 @@
+//! The journal of a run under way: one JSON line for each thing that was read or happened.
+//!
+//! Recording and recovery are one fold: while tracing, every [`Entry`] is written to `FILE.partial` and
+//! folded into a [`Builder`]; at the end the builder's recording is written and the journal removed. What
+//! a killed spark-trace leaves behind is folded the same way by `spark-trace recover`.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    io::{self, BufRead, Write},
+};
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use super::schema::*;
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "entry", rename_all = "kebab-case")]
+pub enum Entry {
+    /// First line.
+    Begin(Box<Begin>),
+    /// Replaces the target: what is known of it grows.
+    Target(Target),
+    Phase(Phase),
+    Sample(Sample),
+    Mapping(Mapping),
+    /// Replaces the regions of one process.
+    Regions {
+        pid: u32,
+        regions: Vec<Region>,
+    },
+    /// Replaces what is known of a process.
+    Process(Process),
+    Cgroup(CgroupName),
+    /// Replaces all aggregates: they are cumulative.
+    Aggregates(Box<Aggregates>),
+    Health(Health),
+    Cost(Cost),
+    /// Last line of a journal that was brought to its end.
+    End {
+        at_ns: u64,
+    },
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Begin {
+    pub schema: String,
+    pub schema_version: u32,
+    pub tool: Tool,
+    pub host: Host,
+    pub clock: Clock,
+    pub target: Target,
+}
+
+/// Value of [`Begin::schema`].
+pub const JOURNAL_SCHEMA: &str = "spark-trace/journal";
+
+/// Which series a reading belongs to.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SeriesId {
+    System,
+    Cgroup(u64),
+    Process(u32),
+}
+
+/// One reading.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Sample {
+    pub series: SeriesId,
+    pub begin_ns: u64,
+    pub end_ns: u64,
+    pub values: BTreeMap<String, u64>,
+    /// Columns (or whole files) that could not be read, with the reason.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub absent: Vec<(String, String)>,
+}
+
+/// Kernel-side aggregates as read at the last instant, each row with its history.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Aggregates {
+    pub instants: Vec<Instant>,
+    pub page_allocs: Vec<PageAllocs>,
+    pub files: Vec<FilePages>,
+    pub charges: Vec<Charge>,
+    pub stacks: Vec<Stack>,
+    pub symbols: Vec<Symbol>,
+}
+
+#[derive(Debug, Error)]
+pub enum JournalError {
+    #[error("cannot read the journal: {0}")]
+    Io(#[from] io::Error),
+    #[error("not a spark-trace journal; `recover` takes the .partial file that an interrupted record leaves")]
+    NotAJournal,
+    #[error("written by a newer spark-trace, schema {found}; this one reads up to {SCHEMA_VERSION}")]
+    TooNew { found: u32 },
+    #[error("line {line} is not a journal entry: {source}")]
+    Entry { line: usize, source: serde_json::Error },
+}
+
+/// Folds entries into a recording.
+#[derive(Debug)]
+pub struct Builder {
+    recording: Recording,
+    cgroups: HashMap<u64, usize>,
+    processes: HashMap<u32, usize>,
+    last_ns: u64,
+}
+
+impl Builder {
+    pub fn new(begin: Begin) -> Self {
+        let recording = Recording {
+            schema: SCHEMA.to_owned(),
+            schema_version: SCHEMA_VERSION,
+            tool: begin.tool,
+            host: begin.host,
+            clock: begin.clock,
+            target: begin.target,
+            phases: Vec::new(),
+            health: Health::default(),
+            cost: Cost::default(),
+            samples: Samples::default(),
+            provenance: Provenance::default(),
+        };
+        Self { recording, cgroups: HashMap::new(), processes: HashMap::new(), last_ns: 0 }
+    }
+
+    pub fn apply(&mut self, entry: &Entry) {
+        let provenance = &mut self.recording.provenance;
+        match entry {
+            Entry::Begin(_) => {}
+            Entry::Target(target) => self.recording.target = target.clone(),
+            Entry::Phase(phase) => {
+                self.last_ns = self.last_ns.max(phase.at_ns);
+                self.recording.phases.push(phase.clone());
+            }
+            Entry::Sample(sample) => self.sample(sample),
+            Entry::Mapping(mapping) => provenance.mappings.push(mapping.clone()),
+            Entry::Regions { pid, regions } => {
+                provenance.regions.retain(|r| r.pid != *pid);
+                provenance.regions.extend(regions.iter().cloned());
+            }
+            Entry::Process(process) => {
+                // A pid may come again; its start tells the lives apart.
+                let same = |p: &&mut Process| p.pid == process.pid && p.started_ns == process.started_ns;
+                match provenance.processes.iter_mut().rev().find(same) {
+                    Some(known) => *known = process.clone(),
+                    None => provenance.processes.push(process.clone()),
+                }
+            }
+            Entry::Cgroup(name) => match provenance.cgroups.iter_mut().find(|c| c.id == name.id) {
+                Some(known) => *known = name.clone(),
+                None => provenance.cgroups.push(name.clone()),
+            },
+            Entry::Aggregates(new) => {
+                provenance.instants.clone_from(&new.instants);
+                provenance.page_allocs.clone_from(&new.page_allocs);
+                provenance.files.clone_from(&new.files);
+                provenance.charges.clone_from(&new.charges);
+                provenance.stacks.clone_from(&new.stacks);
+                provenance.symbols.clone_from(&new.symbols);
+            }
+            Entry::Health(health) => self.recording.health = health.clone(),
+            Entry::Cost(cost) => self.recording.cost = cost.clone(),
+            Entry::End { at_ns } => {
+                self.last_ns = self.last_ns.max(*at_ns);
+                self.recording.health.complete = true;
+            }
+        }
+    }
+
+    /// What has been folded so far.
+    pub const fn recording(&self) -> &Recording {
+        &self.recording
+    }
+
+    /// The recording. One without an end gets the time of its last entry.
+    pub fn finish(mut self) -> Recording {
+        if self.recording.target.ended_ns == 0 {
+            self.recording.target.ended_ns = self.last_ns;
+        }
+        self.recording
+    }
+
+    fn sample(&mut self, sample: &Sample) {
+        self.last_ns = self.last_ns.max(sample.end_ns);
+        let samples = &mut self.recording.samples;
+        let series = match sample.series {
+            SeriesId::System => &mut samples.system,
+            SeriesId::Cgroup(id) => {
+                let index = *self.cgroups.entry(id).or_insert_with(|| {
+                    let known = self.recording.target.cgroups.iter().find(|c| c.id == id);
+                    let path = known.map(|c| c.path.clone()).unwrap_or_default();
+                    samples.cgroups.push(CgroupSeries { id, path, series: Series::default() });
+                    samples.cgroups.len() - 1
+                });
+                &mut samples.cgroups[index].series
+            }
+            SeriesId::Process(pid) => {
+                let index = *self.processes.entry(pid).or_insert_with(|| {
+                    samples.processes.push(ProcessSeries { pid, series: Series::default() });
+                    samples.processes.len() - 1
+                });
+                &mut samples.processes[index].series
+            }
+        };
+        push(series, sample);
+    }
+}
+
+/// Appends a reading, keeping all columns of equal length.
+fn push(series: &mut Series, sample: &Sample) {
+    let before = series.begin_ns.len();
+    series.begin_ns.push(sample.begin_ns);
+    series.end_ns.push(sample.end_ns);
+    for name in sample.values.keys() {
+        if !series.columns.contains_key(name) {
+            series.columns.insert(name.clone(), vec![None; before]);
+        }
+    }
+    for (name, column) in &mut series.columns {
+        column.push(sample.values.get(name).copied());
+    }
+    for (column, reason) in &sample.absent {
+        if !series.absent.iter().any(|a| a.column == *column && a.reason == *reason) {
+            let absent = Absent { column: column.clone(), since_ns: sample.begin_ns, reason: reason.clone() };
+            series.absent.push(absent);
+        }
+    }
+}
+
+/// Writes entries as they come and folds them.
+pub struct Journal<W: Write> {
+    out: W,
+    builder: Builder,
+}
+
+impl<W: Write> Journal<W> {
+    pub fn begin(mut out: W, begin: Begin) -> io::Result<Self> {
+        write_line(&mut out, &Entry::Begin(Box::new(begin.clone())))?;
+        Ok(Self { out, builder: Builder::new(begin) })
+    }
+
+    pub fn add(&mut self, entry: Entry) -> io::Result<()> {
+        write_line(&mut self.out, &entry)?;
+        self.builder.apply(&entry);
+        Ok(())
+    }
+
+    /// Hands what was written to the kernel, so that it outlives this process.
+    pub fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+
+    pub const fn recording(&self) -> &Recording {
+        self.builder.recording()
+    }
+
+    pub fn finish(mut self, at_ns: u64) -> io::Result<Recording> {
+        self.add(Entry::End { at_ns })?;
+        self.out.flush()?;
+        Ok(self.builder.finish())
+    }
+}
+
+fn write_line(out: &mut impl Write, entry: &Entry) -> io::Result<()> {
+    serde_json::to_writer(&mut *out, entry)?;
+    out.write_all(b"\n")
+}
+
+/// Folds a journal that was cut anywhere. Its last line may be incomplete; any other must be whole.
+pub fn recover(mut input: impl BufRead) -> Result<Recording, JournalError> {
+    let mut line = Vec::new();
+    input.read_until(b'\n', &mut line)?;
+    let begin = match serde_json::from_slice(&line) {
+        Ok(Entry::Begin(begin)) if begin.schema == JOURNAL_SCHEMA => *begin,
+        _ => return Err(JournalError::NotAJournal),
+    };
+    if begin.schema_version > SCHEMA_VERSION {
+        return Err(JournalError::TooNew { found: begin.schema_version });
+    }
+    let mut builder = Builder::new(begin);
+    for number in 2.. {
+        line.clear();
+        if input.read_until(b'\n', &mut line)? == 0 {
+            break;
+        }
+        match serde_json::from_slice::<Entry>(&line) {
+            Ok(entry) => builder.apply(&entry),
+            // Cut in the middle of being written.
+            Err(_) if line.last() != Some(&b'\n') => break,
+            Err(source) => return Err(JournalError::Entry { line: number, source }),
+        }
+    }
+    Ok(builder.finish())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn begin() -> Begin {
+        Begin {
+            schema: JOURNAL_SCHEMA.to_owned(),
+            schema_version: SCHEMA_VERSION,
+            tool: Tool::default(),
+            host: Host::default(),
+            clock: Clock::default(),
+            target: Target::default(),
+        }
+    }
+
+    fn sample(at: u64, values: &[(&str, u64)]) -> Entry {
+        Entry::Sample(Sample {
+            series: SeriesId::System,
+            begin_ns: at,
+            end_ns: at + 1,
+            values: values.iter().map(|(k, v)| ((*k).to_owned(), *v)).collect(),
+            absent: vec![("meminfo.Gone".to_owned(), "not in this kernel".to_owned())],
+        })
+    }
+
+    fn journal() -> Vec<u8> {
+        let mut out = Vec::new();
+        let mut journal = Journal::begin(&mut out, begin()).unwrap();
+        journal.add(sample(10, &[("meminfo.MemFree", 5)])).unwrap();
+        journal.add(sample(20, &[("meminfo.MemFree", 6), ("meminfo.New", 1)])).unwrap();
+        journal.add(sample(30, &[("meminfo.New", 2)])).unwrap();
+        journal.finish(40).unwrap();
+        out
+    }
+
+    #[test]
+    fn columns_stay_of_one_length() {
+        let recording = recover(journal().as_slice()).unwrap();
+        let system = &recording.samples.system;
+        assert_eq!(system.columns["meminfo.MemFree"], [Some(5), Some(6), None]);
+        assert_eq!(system.columns["meminfo.New"], [None, Some(1), Some(2)]);
+        assert_eq!(system.absent.len(), 1, "a reason is told once");
+        assert!(recording.health.complete);
+        assert_eq!(recording.target.ended_ns, 40);
+    }
+
+    #[test]
+    fn a_journal_cut_anywhere_recovers_what_was_whole() {
+        let whole = journal();
+        let first = whole.iter().position(|b| *b == b'\n').unwrap() + 1;
+        for cut in 0..whole.len() {
+            let result = recover(&whole[..cut]);
+            if cut < first - 1 {
+                assert!(matches!(result, Err(JournalError::NotAJournal)), "{cut} bytes");
+                continue;
+            }
+            let recording = result.unwrap();
+            let lines = whole[first.min(cut)..cut].iter().filter(|b| **b == b'\n').count();
+            assert!(recording.samples.system.begin_ns.len() >= lines.min(3), "{cut} bytes");
+        }
+    }
+
+    #[test]
+    fn damage_in_the_middle_is_told() {
+        let mut damaged = journal();
+        let second = damaged.iter().position(|b| *b == b'\n').unwrap() + 3;
+        damaged[second] = b'!';
+        assert!(matches!(recover(damaged.as_slice()), Err(JournalError::Entry { line: 2, .. })));
+        assert!(matches!(recover(&b"{}"[..]), Err(JournalError::NotAJournal)));
+    }
+}

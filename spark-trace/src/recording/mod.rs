@@ -1,0 +1,15 @@
+//! Recordings: what they hold, and how they are read and written.
+
+mod check;
+pub mod journal;
+pub mod read;
+pub mod schema;
+pub mod upgrade;
+pub mod write;
+
+#[cfg(test)]
+pub(crate) mod testing;
+
+pub use read::{ReadError, read};
+pub use schema::*;
+pub use write::{WriteError, WriteOptions, write};

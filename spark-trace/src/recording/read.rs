@@ -1,0 +1,216 @@
+//! Reading recordings, with an error for each way in which a file is not one.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use serde_json::Value;
+use serde_json::error::Category;
+use thiserror::Error;
+
+use super::check::check;
+use super::schema::{Recording, SCHEMA, SCHEMA_VERSION};
+use super::upgrade::upgrade;
+
+/// More text than any recording has; a compressed file could otherwise fill the memory.
+const MAX_TEXT: u64 = 4 << 30;
+/// First bytes of a zstd frame.
+const ZSTD_MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
+
+#[derive(Debug, Error)]
+pub enum ReadError {
+    #[error("{}: cannot be read", path.display())]
+    Io { path: PathBuf, source: io::Error },
+    #[error("{}: not a file", path.display())]
+    NotAFile { path: PathBuf },
+    #[error("{}: more than {} GiB of text; no recording is that large", path.display(), MAX_TEXT >> 30)]
+    TooLarge { path: PathBuf },
+    #[error("{}: damaged zstd data", path.display())]
+    Compression { path: PathBuf, source: io::Error },
+    #[error("{}: not JSON", path.display())]
+    NotJson { path: PathBuf, source: serde_json::Error },
+    #[error(
+        "{}: truncated at byte {offset}; `spark-trace recover` makes a recording of what a \
+         .partial file holds",
+        path.display()
+    )]
+    Truncated { path: PathBuf, offset: u64 },
+    #[error("{}: not a spark-trace recording (its `schema` is not \"{SCHEMA}\")", path.display())]
+    NotARecording { path: PathBuf },
+    #[error(
+        "{}: written by a newer spark-trace, schema {version}; this one reads up to {SCHEMA_VERSION}; \
+         update spark-trace",
+        path.display()
+    )]
+    TooNew { path: PathBuf, version: u64 },
+    #[error("{}: says to be a recording but does not have its form", path.display())]
+    Malformed { path: PathBuf, source: serde_json::Error },
+    #[error("{}: `schema_version` is not a version", path.display())]
+    NoVersion { path: PathBuf },
+    #[error("{}: does not fit together: {what}", path.display())]
+    Inconsistent { path: PathBuf, what: String },
+}
+
+/// Reads the recording at `path`, plain or zstd-compressed; its first bytes tell which.
+pub fn read(path: &Path) -> Result<Recording, ReadError> {
+    let bytes = read_bytes(path)?;
+    if bytes.starts_with(&ZSTD_MAGIC) { parse(path, &decompress(path, &bytes)?) } else { parse(path, &bytes) }
+}
+
+fn read_bytes(path: &Path) -> Result<Vec<u8>, ReadError> {
+    let io = |source| ReadError::Io { path: path.into(), source };
+    // Opening a FIFO without a writer would wait for ever, so look before.
+    if !path.metadata().map_err(io)?.is_file() {
+        return Err(ReadError::NotAFile { path: path.into() });
+    }
+    let mut bytes = Vec::new();
+    File::open(path).map_err(io)?.take(MAX_TEXT + 1).read_to_end(&mut bytes).map_err(io)?;
+    within_limit(path, bytes)
+}
+
+fn decompress(path: &Path, bytes: &[u8]) -> Result<Vec<u8>, ReadError> {
+    let mut text = Vec::new();
+    zstd::Decoder::with_buffer(bytes)
+        .and_then(|decoder| decoder.take(MAX_TEXT + 1).read_to_end(&mut text))
+        .map_err(|source| match source.kind() {
+        io::ErrorKind::UnexpectedEof => {
+            ReadError::Truncated { path: path.into(), offset: bytes.len() as u64 }
+        }
+        _ => ReadError::Compression { path: path.into(), source },
+    })?;
+    within_limit(path, text)
+}
+
+fn within_limit(path: &Path, bytes: Vec<u8>) -> Result<Vec<u8>, ReadError> {
+    if bytes.len() as u64 > MAX_TEXT {
+        return Err(ReadError::TooLarge { path: path.into() });
+    }
+    Ok(bytes)
+}
+
+/// The two fields that say how to read the rest; any type, so that foreign JSON is told apart from damaged JSON.
+#[derive(Deserialize)]
+struct Header {
+    #[serde(default)]
+    schema: Value,
+    #[serde(default)]
+    schema_version: Value,
+}
+
+/// Parses the text of a recording; `path` is for error messages.
+pub fn parse(path: &Path, text: &[u8]) -> Result<Recording, ReadError> {
+    let path = || PathBuf::from(path);
+    let header: Header = serde_json::from_slice(text).map_err(|source| match source.classify() {
+        Category::Eof => ReadError::Truncated { path: path(), offset: text.len() as u64 },
+        Category::Data => ReadError::NotARecording { path: path() },
+        Category::Syntax | Category::Io => ReadError::NotJson { path: path(), source },
+    })?;
+    if header.schema != SCHEMA {
+        return Err(ReadError::NotARecording { path: path() });
+    }
+    let version = header.schema_version.as_u64().filter(|&version| version > 0);
+    let version = version.ok_or_else(|| ReadError::NoVersion { path: path() })?;
+    let recording = match u32::try_from(version) {
+        Ok(SCHEMA_VERSION) => serde_json::from_slice(text),
+        Ok(older) if older < SCHEMA_VERSION => upgraded(text, older),
+        _ => return Err(ReadError::TooNew { path: path(), version }),
+    }
+    .map_err(|source| ReadError::Malformed { path: path(), source })?;
+    check(&recording).map_err(|what| ReadError::Inconsistent { path: path(), what })?;
+    Ok(recording)
+}
+
+fn upgraded(text: &[u8], from: u32) -> serde_json::Result<Recording> {
+    let mut value = serde_json::from_slice(text)?;
+    upgrade(&mut value, from);
+    serde_json::from_value(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing;
+    use super::*;
+
+    fn parsed(text: &[u8]) -> Result<Recording, ReadError> {
+        parse(Path::new("run.json"), text)
+    }
+
+    fn with(key: &str, value: Value) -> Vec<u8> {
+        let mut recording = serde_json::to_value(testing::container()).unwrap();
+        recording[key] = value;
+        serde_json::to_vec(&recording).unwrap()
+    }
+
+    #[test]
+    fn a_recording_survives_json() {
+        let recording = testing::container();
+        assert_eq!(parsed(&serde_json::to_vec(&recording).unwrap()).unwrap(), recording);
+    }
+
+    #[test]
+    fn a_cut_is_told_wherever_it_is() {
+        let text = serde_json::to_vec(&testing::container()).unwrap();
+        for part in 0..50 {
+            let offset = text.len() * part / 50;
+            let error = parsed(&text[..offset]).unwrap_err();
+            assert!(matches!(error, ReadError::Truncated { offset: o, .. } if o == offset as u64), "{error}");
+            assert!(error.to_string().contains("spark-trace recover"));
+        }
+    }
+
+    #[test]
+    fn a_cut_is_told_in_compressed_recordings() {
+        let text = serde_json::to_vec(&testing::container()).unwrap();
+        let packed = zstd::encode_all(&text[..], 3).unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("cut.json.zst");
+        for part in 1..50 {
+            std::fs::write(&path, &packed[..packed.len() * part / 50]).unwrap();
+            let error = read(&path).unwrap_err();
+            assert!(matches!(error, ReadError::Truncated { .. }), "{error:?}");
+        }
+    }
+
+    #[test]
+    fn a_newer_recording_is_refused() {
+        let error = parsed(&with("schema_version", (SCHEMA_VERSION + 1).into())).unwrap_err();
+        assert!(
+            error.to_string().contains("written by a newer spark-trace, schema 2; this one reads up to 1")
+        );
+        let error = parsed(&with("schema_version", u64::MAX.into())).unwrap_err();
+        assert!(matches!(error, ReadError::TooNew { .. }));
+    }
+
+    #[test]
+    fn other_text_is_told_apart() {
+        let cases: &[(&[u8], fn(&ReadError) -> bool)] = &[
+            (b"hello", |e| matches!(e, ReadError::NotJson { .. })),
+            (b"\xff\xfe", |e| matches!(e, ReadError::NotJson { .. })),
+            (b"{} {}", |e| matches!(e, ReadError::NotJson { .. })),
+            (b"", |e| matches!(e, ReadError::Truncated { offset: 0, .. })),
+            (b"{}", |e| matches!(e, ReadError::NotARecording { .. })),
+            (b"[1]", |e| matches!(e, ReadError::NotARecording { .. })),
+            (b"null", |e| matches!(e, ReadError::NotARecording { .. })),
+            (br#"{"schema":3}"#, |e| matches!(e, ReadError::NotARecording { .. })),
+            (br#"{"schema":"spark-trace/recording"}"#, |e| matches!(e, ReadError::NoVersion { .. })),
+            (br#"{"schema":"spark-trace/recording","schema_version":0}"#, |e| {
+                matches!(e, ReadError::NoVersion { .. })
+            }),
+            (br#"{"schema":"spark-trace/recording","schema_version":1}"#, |e| {
+                matches!(e, ReadError::Malformed { .. })
+            }),
+        ];
+        for (text, expected) in cases {
+            let error = parsed(text).unwrap_err();
+            assert!(expected(&error), "{}: {error:?}", String::from_utf8_lossy(text));
+        }
+    }
+
+    #[test]
+    fn only_files_are_read() {
+        let directory = tempfile::tempdir().unwrap();
+        assert!(matches!(read(directory.path()), Err(ReadError::NotAFile { .. })));
+        assert!(matches!(read(&directory.path().join("none")), Err(ReadError::Io { .. })));
+    }
+}

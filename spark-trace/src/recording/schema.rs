@@ -1,0 +1,367 @@
+//! The recording: raw levels, provenance and health of one traced run.
+//!
+//! A recording is evidence. It holds what was read and counted, with the window of every reading,
+//! the verdict on every hook and every loss; no analysis result. Sizes are bytes and times are
+//! nanoseconds of CLOCK_MONOTONIC unless a name says otherwise. What could not be read is absent
+//! (`null`) with a reason, never 0. `docs/recording.md` tells it in prose.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// Value of [`Recording::schema`].
+pub const SCHEMA: &str = "spark-trace/recording";
+/// Version this build writes; it reads this and older ones.
+pub const SCHEMA_VERSION: u32 = 1;
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Recording {
+    pub schema: String,
+    pub schema_version: u32,
+    pub tool: Tool,
+    pub host: Host,
+    pub clock: Clock,
+    pub target: Target,
+    pub phases: Vec<Phase>,
+    pub health: Health,
+    pub cost: Cost,
+    pub samples: Samples,
+    pub provenance: Provenance,
+}
+
+/// What recorded, and with which settings.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Tool {
+    pub version: String,
+    /// `light`, `default` or `deep`.
+    pub profile: String,
+    pub interval_ns: u64,
+    /// Mappings at least this long have an event of their own.
+    pub min_region: u64,
+}
+
+/// Facts about the machine that explain the numbers.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Host {
+    pub kernel: String,
+    pub arch: String,
+    pub page_size: u64,
+    pub cpus: u32,
+    pub memory_total: u64,
+    /// `v1`, `v2` or `hybrid`: who holds the memory controller, see `memory_controller`.
+    pub cgroup_version: String,
+    /// Mount point of the hierarchy that holds the memory controller; absent where none does.
+    pub memory_controller: Option<String>,
+    pub boot_id: String,
+    pub model: Option<String>,
+    pub swap_total: u64,
+    /// Kernel stacks live in vmalloc space (CONFIG_VMAP_STACK); absent where it cannot be told.
+    pub vmap_stack: Option<bool>,
+    /// Selected word of /sys/kernel/mm/transparent_hugepage/enabled.
+    pub transparent_hugepage: Option<String>,
+    /// `measured`, `emulated` (a virtual CPU under TCG) or `simulated`.
+    pub provenance: String,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Clock {
+    /// Always `CLOCK_MONOTONIC`.
+    pub name: String,
+    /// Add to a time of this recording to get nanoseconds since the epoch.
+    pub realtime_offset_ns: i64,
+}
+
+/// What was traced.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Target {
+    /// `command`, `container`, `cgroup`, `pid` or `system`.
+    pub kind: String,
+    pub argv: Vec<String>,
+    /// The target's memory cgroups: its roots and every cgroup created below them.
+    pub cgroups: Vec<TargetCgroup>,
+    pub container: Option<Container>,
+    /// Exit code of the traced command; 128 + signal where one killed it; absent where none was run or waited for.
+    pub exit_code: Option<i32>,
+    pub started_ns: u64,
+    pub ended_ns: u64,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct TargetCgroup {
+    /// Inode number of the cgroup's directory in the memory hierarchy; ids recur in samples and provenance.
+    pub id: u64,
+    /// Path below the hierarchy's mount point.
+    pub path: String,
+    /// No ancestor of it is part of the target: its counters already contain its descendants.
+    pub root: bool,
+    /// Created while tracing, so that it started from nothing.
+    pub created_ns: Option<u64>,
+    pub removed_ns: Option<u64>,
+    /// Charge and peak that the kernel held when the cgroup was removed.
+    pub usage_at_removal: Option<u64>,
+    pub peak_at_removal: Option<u64>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Container {
+    /// `docker`, `podman` or `nerdctl`.
+    pub engine: String,
+    pub id: String,
+    pub name: Option<String>,
+    pub image: Option<String>,
+    pub image_id: Option<String>,
+}
+
+/// An instant the run passed through: `start`, `exec`, `exit`, `end`, and what the target announced.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Phase {
+    pub name: String,
+    pub at_ns: u64,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Health {
+    /// Sum of `losses`.
+    pub lost_total: u64,
+    pub losses: Vec<Loss>,
+    pub hooks: Vec<Hook>,
+    pub warnings: Vec<String>,
+    /// False for a recording recovered from a partial one.
+    pub complete: bool,
+}
+
+/// Events or entries that a buffer or map could not take.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Loss {
+    /// Buffer or map, for example `events` or `live_pages`.
+    pub what: String,
+    pub count: u64,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Hook {
+    pub name: String,
+    /// `tp_btf`, `raw_tp`, `tracepoint`, `fentry`, `kprobe`, `uprobe`; absent where none attached.
+    pub mechanism: Option<String>,
+    /// `ok`, `unsupported`, `not-applicable`, `broken` or `off` (the profile leaves it out).
+    pub verdict: String,
+    pub reason: Option<String>,
+    /// Times the program ran; absent where the kernel's BPF statistics are off.
+    pub hits: Option<u64>,
+    /// Runs the kernel skipped (recursion guard).
+    pub lost: Option<u64>,
+    pub run_time_ns: Option<u64>,
+}
+
+/// What the tracing itself cost.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Cost {
+    pub agent_cpu_ns: u64,
+    pub agent_rss_peak: u64,
+    /// Absent where the kernel's BPF statistics are off.
+    pub bpf_run_time_ns: Option<u64>,
+    /// Kernel memory of the tracer's maps and programs.
+    pub bpf_memory: Option<u64>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Samples {
+    /// Columns `meminfo.*`, `vmstat.*`, `zoneinfo.*`.
+    pub system: Series,
+    pub cgroups: Vec<CgroupSeries>,
+    pub processes: Vec<ProcessSeries>,
+}
+
+/// Readings in columns: element i of every vector belongs to reading i.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Series {
+    /// Window of each reading: all its counters were read between these two times.
+    pub begin_ns: Vec<u64>,
+    pub end_ns: Vec<u64>,
+    pub columns: BTreeMap<String, Vec<Option<u64>>>,
+    /// Why a value is absent: the first reading it was absent in and the reason, once per column and reason.
+    pub absent: Vec<Absent>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Absent {
+    pub column: String,
+    pub since_ns: u64,
+    pub reason: String,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct CgroupSeries {
+    pub id: u64,
+    pub path: String,
+    /// Columns by file: `memory.current`, `memory.peak`, `stat.anon`, ... (v2);
+    /// `memory.usage_in_bytes`, `memory.max_usage_in_bytes`, `memory.kmem.usage_in_bytes`, `stat.total_rss`, ... (v1).
+    #[serde(flatten)]
+    pub series: Series,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ProcessSeries {
+    pub pid: u32,
+    /// Columns `rss_anon`, `rss_file`, `rss_shmem`, `swap`; `pss*` where smaps_rollup was read.
+    #[serde(flatten)]
+    pub series: Series,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Provenance {
+    /// When the kernel-side aggregates were read; `live` vectors have one element per instant.
+    pub instants: Vec<Instant>,
+    pub page_allocs: Vec<PageAllocs>,
+    pub files: Vec<FilePages>,
+    pub mappings: Vec<Mapping>,
+    pub regions: Vec<Region>,
+    pub processes: Vec<Process>,
+    pub cgroups: Vec<CgroupName>,
+    pub charges: Vec<Charge>,
+    pub stacks: Vec<Stack>,
+    pub symbols: Vec<Symbol>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Instant {
+    pub at_ns: u64,
+    /// `start`, `system-peak`, `cgroup-peak` or `end`.
+    pub why: String,
+}
+
+/// Page allocations that are not movable user pages (with profile `deep`: all), by cgroup, kind and kernel stack.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct PageAllocs {
+    /// Memory cgroup of the allocating task; 0 for all that are not the target's.
+    pub cgroup: u64,
+    /// The allocation asked to be charged (`__GFP_ACCOUNT`).
+    pub charged: bool,
+    /// `unmovable`, `reclaimable` or `movable`, the allocation's migrate type.
+    pub mobility: String,
+    /// Id in `stacks`; absent where the kernel could not take one.
+    pub stack: Option<u32>,
+    pub allocs: u64,
+    pub frees: u64,
+    pub bytes_allocated: u64,
+    pub bytes_freed: u64,
+    /// Bytes allocated since the trace began and not freed, at each instant; absent where not read then.
+    pub live: Vec<Option<u64>>,
+}
+
+/// Page cache of one file charged to one cgroup.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct FilePages {
+    /// Device as `major:minor`; with the inode number this is the real file below overlays and bind mounts.
+    pub device: String,
+    pub inode: u64,
+    /// Path as the kernel knew it when its first page was added, below its file system's mount point.
+    pub path: Option<String>,
+    /// Memory cgroup its pages are charged to; 0 where none.
+    pub charged_to: u64,
+    pub bytes_added: u64,
+    pub bytes_removed: u64,
+    /// Added since the trace began less removed, at each instant; negative where older pages went.
+    pub live: Vec<Option<i64>>,
+    pub first_touch: FirstTouch,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct FirstTouch {
+    pub at_ns: u64,
+    pub pid: u32,
+    pub comm: String,
+    pub cgroup: u64,
+}
+
+/// One change of an address space, at least `tool.min_region` long.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Mapping {
+    pub at_ns: u64,
+    pub pid: u32,
+    /// `mmap`, `munmap`, `mremap`, `brk` or `madvise`.
+    pub op: String,
+    pub address: u64,
+    /// Bytes; for `brk` negative where the heap shrank.
+    pub length: i64,
+    /// `anon`, `shared-anon`, `file`, `heap`; absent where the operation does not tell.
+    pub kind: Option<String>,
+    /// Former length for `mremap`, advice for `madvise`, protection for `mmap`.
+    pub detail: Option<i64>,
+    /// Id in `stacks` of the user stack.
+    pub stack: Option<u32>,
+}
+
+/// A mapping with what was resident in it, from /proc/PID/smaps.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Region {
+    pub at_ns: u64,
+    pub pid: u32,
+    pub address: u64,
+    pub length: u64,
+    pub name: String,
+    pub rss: u64,
+    pub pss: u64,
+    pub anonymous: u64,
+    pub swap: u64,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Process {
+    pub pid: u32,
+    pub parent: Option<u32>,
+    pub comm: String,
+    pub argv: Vec<String>,
+    pub cgroup: u64,
+    pub started_ns: Option<u64>,
+    pub exec_ns: Option<u64>,
+    pub ended_ns: Option<u64>,
+    /// As wait(2) reports it: code << 8, or the signal.
+    pub exit_status: Option<u32>,
+    /// High-water mark of resident memory.
+    pub rss_peak: Option<u64>,
+    /// Mappings shorter than `tool.min_region`, counted instead of listed.
+    pub small_mmap_calls: u64,
+    pub small_mmap_bytes: u64,
+    pub small_munmap_calls: u64,
+    pub small_munmap_bytes: u64,
+}
+
+/// Name of a cgroup id that occurs above, target or not.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct CgroupName {
+    pub id: u64,
+    pub path: String,
+    pub target: bool,
+}
+
+/// Charges observed by hooks on cgroup accounting (profile `deep`): net change of a counter since the trace began.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Charge {
+    pub cgroup: u64,
+    /// Kernel name of the counter, for example `NR_ANON_MAPPED`.
+    pub item: String,
+    /// Bytes at each instant.
+    pub net: Vec<Option<i64>>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Stack {
+    pub id: u32,
+    /// `kernel` or `user`.
+    pub space: String,
+    /// Indices into `symbols`, innermost frame first.
+    pub frames: Vec<u32>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Symbol {
+    /// Absent where no name was found.
+    pub name: Option<String>,
+    /// Kernel module, or the file a user frame lies in.
+    pub module: Option<String>,
+    /// Address (kernel) or offset in the file (user).
+    pub address: u64,
+    pub build_id: Option<String>,
+}

@@ -1,0 +1,198 @@
+//! Writing recordings: a file is there whole or not at all.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, BufWriter, Write};
+use std::os::unix::fs::{OpenOptionsExt, fchown};
+use std::path::{Path, PathBuf};
+
+use thiserror::Error;
+
+use super::schema::Recording;
+
+/// Recordings hold command lines and file names of other users' processes.
+const MODE: u32 = 0o600;
+/// zstd's own default: recordings are written once, right after a run.
+const ZSTD_LEVEL: i32 = 3;
+
+#[derive(Debug, Clone, Copy, Default)]
+pub struct WriteOptions {
+    /// Replace an existing file.
+    pub force: bool,
+    /// Give the file to this user and group: the one who called sudo.
+    pub owner: Option<(u32, u32)>,
+}
+
+#[derive(Debug, Error)]
+pub enum WriteError {
+    #[error("{}: exists; choose another name or use --force", path.display())]
+    Exists { path: PathBuf },
+    #[error("{}: cannot be written ({doing})", path.display())]
+    Io { path: PathBuf, doing: &'static str, source: io::Error },
+}
+
+/// Refuses early what [`write`] would refuse at the end of a run.
+pub fn refuse_existing(path: &Path, options: WriteOptions) -> Result<(), WriteError> {
+    // A link counts, even one that leads nowhere: it would be replaced, not followed.
+    if !options.force && path.symlink_metadata().is_ok() {
+        return Err(WriteError::Exists { path: path.into() });
+    }
+    Ok(())
+}
+
+/// Writes `recording` to `path`, compressed where the name ends in `.zst`.
+///
+/// The text goes to a new file beside it, which takes the name once it is on the disk.
+pub fn write(recording: &Recording, path: &Path, options: WriteOptions) -> Result<(), WriteError> {
+    refuse_existing(path, options)?;
+    let temporary = Temporary::beside(path)?;
+    temporary.fill(recording, path.extension().is_some_and(|e| e == "zst")).map_err(temporary.io("write"))?;
+    if let Some((uid, gid)) = options.owner {
+        fchown(&temporary.file, Some(uid), Some(gid)).map_err(temporary.io("change owner"))?;
+    }
+    temporary.file.sync_all().map_err(temporary.io("sync"))?;
+    temporary.take_name(options.force)
+}
+
+/// A file that removes itself unless it has taken its final name.
+struct Temporary<'a> {
+    path: PathBuf,
+    file: File,
+    wanted: &'a Path,
+}
+
+impl<'a> Temporary<'a> {
+    fn beside(wanted: &'a Path) -> Result<Self, WriteError> {
+        let error = |source| WriteError::Io { path: wanted.into(), doing: "create", source };
+        let name = wanted.file_name().ok_or_else(|| error(io::ErrorKind::IsADirectory.into()))?;
+        let mut temporary = name.to_os_string();
+        temporary.push(format!(".{}.tmp", std::process::id()));
+        let path = wanted.with_file_name(temporary);
+        // create_new follows no link that someone may have put there.
+        let file = OpenOptions::new().write(true).create_new(true).mode(MODE).open(&path).map_err(error)?;
+        Ok(Self { path, file, wanted })
+    }
+
+    fn fill(&self, recording: &Recording, compressed: bool) -> io::Result<()> {
+        let mut out = BufWriter::new(&self.file);
+        if compressed {
+            let mut encoder = zstd::Encoder::new(&mut out, ZSTD_LEVEL)?;
+            encoder.include_checksum(true)?;
+            write_text(recording, &mut encoder)?;
+            encoder.finish()?;
+        } else {
+            write_text(recording, &mut out)?;
+        }
+        out.flush()
+    }
+
+    fn take_name(&self, force: bool) -> Result<(), WriteError> {
+        if !force {
+            // Unlike rename, link never replaces a file that appeared in the meantime.
+            match fs::hard_link(&self.path, self.wanted) {
+                Ok(()) => return self.sync_directory(),
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                    return Err(WriteError::Exists { path: self.wanted.into() });
+                }
+                // Some file systems have no links: rename is the best there is.
+                Err(_) => {}
+            }
+        }
+        fs::rename(&self.path, self.wanted).map_err(self.io("rename"))?;
+        self.sync_directory()
+    }
+
+    fn sync_directory(&self) -> Result<(), WriteError> {
+        let parent = self.wanted.parent().filter(|parent| !parent.as_os_str().is_empty());
+        File::open(parent.unwrap_or(Path::new(".")))
+            .and_then(|directory| directory.sync_all())
+            .map_err(self.io("sync directory"))
+    }
+
+    fn io(&self, doing: &'static str) -> impl FnOnce(io::Error) -> WriteError {
+        let path = self.wanted.into();
+        move |source| WriteError::Io { path, doing, source }
+    }
+}
+
+impl Drop for Temporary<'_> {
+    fn drop(&mut self) {
+        // Gone already where it was renamed; nothing is left to do where it cannot be removed.
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+fn write_text(recording: &Recording, mut out: impl Write) -> io::Result<()> {
+    serde_json::to_writer(&mut out, recording)?;
+    out.write_all(b"\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::super::{read, testing};
+    use super::*;
+
+    const FORCE: WriteOptions = WriteOptions { force: true, owner: None };
+
+    fn entries(directory: &Path) -> usize {
+        fs::read_dir(directory).unwrap().count()
+    }
+
+    #[test]
+    fn what_is_written_is_read_back() {
+        let directory = tempfile::tempdir().unwrap();
+        let recording = testing::container();
+        for name in ["run.json", "run.json.zst"] {
+            let path = directory.path().join(name);
+            write(&recording, &path, WriteOptions::default()).unwrap();
+            assert_eq!(read(&path).unwrap(), recording);
+            assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, MODE);
+        }
+        assert_eq!(entries(directory.path()), 2, "no temporary file stays");
+        let size = |name| directory.path().join(name).metadata().unwrap().len();
+        assert!(size("run.json.zst") < size("run.json"));
+    }
+
+    #[test]
+    fn an_existing_file_stays_unless_forced() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("run.json");
+        fs::write(&path, "mine").unwrap();
+        let error = write(&testing::container(), &path, WriteOptions::default()).unwrap_err();
+        assert!(matches!(error, WriteError::Exists { .. }));
+        assert_eq!(fs::read(&path).unwrap(), b"mine");
+        write(&testing::container(), &path, FORCE).unwrap();
+        read(&path).unwrap();
+    }
+
+    #[test]
+    fn a_link_is_replaced_not_followed() {
+        let directory = tempfile::tempdir().unwrap();
+        let (other, path) = (directory.path().join("other"), directory.path().join("run.json"));
+        fs::write(&other, "theirs").unwrap();
+        std::os::unix::fs::symlink(&other, &path).unwrap();
+        assert!(write(&testing::container(), &path, WriteOptions::default()).is_err());
+        write(&testing::container(), &path, FORCE).unwrap();
+        assert_eq!(fs::read(&other).unwrap(), b"theirs");
+    }
+
+    #[test]
+    fn the_owner_can_be_given() {
+        use std::os::unix::fs::MetadataExt;
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("run.json");
+        let me = directory.path().metadata().unwrap();
+        let owner = Some((me.uid(), me.gid()));
+        write(&testing::container(), &path, WriteOptions { force: false, owner }).unwrap();
+        assert_eq!(path.metadata().unwrap().uid(), me.uid());
+    }
+
+    #[test]
+    fn a_missing_directory_is_an_error_with_the_path() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("none/run.json");
+        let error = write(&testing::container(), &path, WriteOptions::default()).unwrap_err();
+        assert!(error.to_string().contains("none/run.json"));
+    }
+}

@@ -1,0 +1,120 @@
+//! What `diff` has to tell.
+
+use spark_trace_common::source::UNATTRIBUTED;
+
+use super::csv::{self, Field};
+use super::document::{Cell, Document, Fit, Table};
+use super::units::{delta, known, percent, size};
+use crate::analysis::diff::detail::{FileDelta, OnlyIn, RegionDelta, StackDelta};
+use crate::analysis::diff::{Report, Side, SourceDelta};
+use crate::analysis::files::FileRow;
+use crate::analysis::view::Scope;
+
+pub fn document(report: &Report) -> Document {
+    let mut document = Document::default();
+    document.heading(format!("B less A on the {} plane, each at its {}", report.plane.as_str(), report.at));
+    for (name, side) in [("A", &report.a), ("B", &report.b)] {
+        document.line(self::side(name, side));
+    }
+    comparable(&mut document, report);
+    document.heading("Sources");
+    document.table(sources(report));
+    document.line(format!(
+        "total difference {}, of which unattributed {}",
+        known(report.total_delta_bytes, delta),
+        known(report.residual_bytes, delta)
+    ));
+    let counted = match report.plane {
+        Scope::System => "Page cache by file (since each trace began)",
+        Scope::Cgroup => "Page cache by file, charged to the target (since each trace began)",
+    };
+    document.section(counted, Table::of(FILES, &report.files));
+    document.section(
+        "Kernel and driver pages by stack (since each trace began)",
+        Table::of(STACKS, &report.stacks),
+    );
+    document.section("Anonymous and shared memory by mapping", Table::of(REGIONS, &report.regions));
+    document
+}
+
+fn side(name: &str, side: &Side) -> String {
+    format!("{name}: {} {}, {}", side.kind, side.target, known(side.expected, size))
+}
+
+fn comparable(document: &mut Document, report: &Report) {
+    for reason in &report.comparable.reasons {
+        document.warning(format!("not comparable: {reason}"));
+    }
+    for note in &report.comparable.notes {
+        document.line(format!("note: {note}"));
+    }
+}
+
+/// Rows with anything in them; `unattributed` in any case.
+fn sources(report: &Report) -> Table {
+    let rows = report.sources.iter().filter(|row| {
+        let levels = [row.a_bytes, row.b_bytes];
+        row.source == UNATTRIBUTED || levels.into_iter().flatten().any(|bytes| bytes != 0)
+    });
+    Table::of(SOURCES, rows)
+}
+
+const SOURCES: &[Cell<SourceDelta>] = &[
+    ("SOURCE", Fit::Name, |row| row.source.to_owned()),
+    ("A", Fit::Number, |row| known(row.a_bytes, size)),
+    ("B", Fit::Number, |row| known(row.b_bytes, size)),
+    ("DELTA", Fit::Number, |row| known(row.delta_bytes, delta)),
+    ("SHARE", Fit::Number, |row| known(row.share, |share| percent(share * 100.0))),
+];
+
+const FILES: &[Cell<FileDelta>] = &[
+    ("DELTA", Fit::Number, |row| delta(row.delta_bytes)),
+    ("ONLY IN", Fit::Name, |row| only_in(row.only_in)),
+    ("FILE", Fit::Path, |row| row.path.clone()),
+    ("HELD BY (FIRST TOUCH)", Fit::Text, holders),
+];
+
+const STACKS: &[Cell<StackDelta>] = &[
+    ("DELTA", Fit::Number, |row| delta(row.delta_bytes)),
+    ("ONLY IN", Fit::Name, |row| only_in(row.only_in)),
+    ("SOURCE", Fit::Name, |row| row.source.to_owned()),
+    ("STACK", Fit::Text, |row| row.frames.join(" <- ")),
+];
+
+const REGIONS: &[Cell<RegionDelta>] = &[
+    ("DELTA", Fit::Number, |row| delta(row.delta_bytes)),
+    ("A", Fit::Number, |row| size(row.a_bytes)),
+    ("B", Fit::Number, |row| size(row.b_bytes)),
+    ("SOURCE", Fit::Name, |row| row.source.to_owned()),
+    ("COMM", Fit::Name, |row| row.comm.clone()),
+    ("MAPPING", Fit::Path, |row| row.region.clone()),
+];
+
+fn only_in(side: Option<OnlyIn>) -> String {
+    match side {
+        Some(OnlyIn::A) => "A",
+        Some(OnlyIn::B) => "B",
+        None => "",
+    }
+    .to_owned()
+}
+
+/// Each run's largest holder of a file, with whoever made it pay.
+fn holders(row: &FileDelta) -> String {
+    let largest = |rows: &[FileRow]| {
+        let holder = rows.first()?;
+        let cgroup = holder.charged_to.rsplit('/').find(|part| !part.is_empty()).unwrap_or("/");
+        Some(format!("{cgroup} ({})", holder.first_touch.comm))
+    };
+    let sides = [("A", largest(&row.a_holders)), ("B", largest(&row.b_holders))];
+    let held = sides.into_iter().filter_map(|(name, holder)| Some(format!("{name}: {}", holder?)));
+    held.collect::<Vec<_>>().join("; ")
+}
+
+pub const CSV: &[csv::Column<SourceDelta>] = &[
+    ("source", |row| Field::Text(row.source.to_owned())),
+    ("a_bytes", |row| Field::Bytes(row.a_bytes)),
+    ("b_bytes", |row| Field::Bytes(row.b_bytes)),
+    ("delta_bytes", |row| Field::Bytes(row.delta_bytes)),
+    ("share", |row| Field::Ratio(row.share)),
+];

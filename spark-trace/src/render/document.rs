@@ -1,0 +1,80 @@
+//! What a report has to tell, before any format gives it a form.
+//!
+//! Texts in it are as they came: formats make them inert.
+
+#[derive(Debug, Default)]
+pub struct Document {
+    pub blocks: Vec<Block>,
+}
+
+#[derive(Debug)]
+pub enum Block {
+    Heading(String),
+    Line(String),
+    /// What the reader must not overlook.
+    Warning(String),
+    Table(Table),
+}
+
+#[derive(Debug)]
+pub struct Table {
+    pub columns: Vec<Column>,
+    pub rows: Vec<Vec<String>>,
+}
+
+#[derive(Debug)]
+pub struct Column {
+    pub title: String,
+    pub fit: Fit,
+}
+
+/// How a column takes the room there is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fit {
+    /// Numbers: right-aligned, never cut.
+    Number,
+    /// Short names: left-aligned, never cut.
+    Name,
+    /// Paths: cut at their beginning.
+    Path,
+    /// Other text: cut at its end.
+    Text,
+}
+
+impl Document {
+    pub fn heading(&mut self, text: impl Into<String>) {
+        self.blocks.push(Block::Heading(text.into()));
+    }
+
+    pub fn line(&mut self, text: impl Into<String>) {
+        self.blocks.push(Block::Line(text.into()));
+    }
+
+    pub fn warning(&mut self, text: impl Into<String>) {
+        self.blocks.push(Block::Warning(text.into()));
+    }
+
+    pub fn table(&mut self, table: Table) {
+        self.blocks.push(Block::Table(table));
+    }
+
+    /// A table with its heading, unless it has no rows.
+    pub fn section(&mut self, heading: impl Into<String>, table: Table) {
+        if !table.rows.is_empty() {
+            self.heading(heading);
+            self.table(table);
+        }
+    }
+}
+
+/// One column of a table of `T`: title, fit and what it says of a row.
+pub type Cell<T> = (&'static str, Fit, fn(&T) -> String);
+
+impl Table {
+    /// The table that `cells` make of `rows`.
+    pub fn of<'a, T: 'a>(cells: &[Cell<T>], rows: impl IntoIterator<Item = &'a T>) -> Self {
+        let columns = cells.iter().map(|&(title, fit, _)| Column { title: title.to_owned(), fit }).collect();
+        let row = |row| cells.iter().map(|(_, _, cell)| cell(row)).collect();
+        Self { columns, rows: rows.into_iter().map(row).collect() }
+    }
+}

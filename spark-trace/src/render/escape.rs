@@ -1,0 +1,96 @@
+//! Makes names from outside inert: paths, command names, arguments and symbols are data that
+//! anyone on the machine can choose.
+
+use std::fmt::Write;
+
+/// Characters that begin a formula in a spreadsheet; control characters do too, but none is left.
+const FORMULA: &[char] = &['=', '+', '-', '@'];
+
+/// Characters that mean something to Markdown or to the HTML in it.
+const MARKUP: &[char] =
+    &['\\', '`', '*', '_', '[', ']', '<', '>', '|', '#', '~', '!', '&', '$', '@', ':', '{', '}'];
+
+/// Text in one line that a terminal cannot take as a command: control characters and those that
+/// are invisible or turn the direction of text are written as escapes.
+pub fn line(text: &str) -> String {
+    let mut inert = String::with_capacity(text.len());
+    for c in text.chars() {
+        if is_active(c) {
+            // Writing to a String cannot fail.
+            let _ = write!(inert, "{}", c.escape_default());
+        } else {
+            inert.push(c);
+        }
+    }
+    inert
+}
+
+/// A line of Markdown without markup.
+pub fn markdown(text: &str) -> String {
+    let mut inert = String::with_capacity(text.len());
+    for c in line(text).chars() {
+        if MARKUP.contains(&c) {
+            inert.push('\\');
+        }
+        inert.push(c);
+    }
+    inert
+}
+
+/// A cell of a CSV file that a spreadsheet takes as text.
+pub fn csv(text: &str) -> String {
+    let text = line(text);
+    let text = if text.starts_with(FORMULA) { format!("'{text}") } else { text };
+    if text.contains([',', '"']) { format!("\"{}\"", text.replace('"', "\"\"")) } else { text }
+}
+
+fn is_active(c: char) -> bool {
+    c.is_control()
+        || matches!(c,
+            '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{feff}'
+            | '\u{200b}'..='\u{200f}'
+            | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}'
+            | '\u{fff9}'..='\u{fffb}'
+            | '\u{e0000}'..='\u{e007f}')
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn terminal_commands_become_visible() {
+        assert_eq!(line("\x1b[2Jgone"), "\\u{1b}[2Jgone");
+        assert_eq!(line("a\nb\tc"), "a\\nb\\tc");
+        assert_eq!(line("evil\u{202e}gpj.exe"), "evil\\u{202e}gpj.exe");
+        assert_eq!(line("/srv/größe/模型"), "/srv/größe/模型");
+    }
+
+    #[test]
+    fn markup_is_text() {
+        assert_eq!(markdown("a|b<script>`x`"), "a\\|b\\<script\\>\\`x\\`");
+        assert_eq!(markdown("[x](http://e)"), "\\[x\\](http\\://e)");
+    }
+
+    #[test]
+    fn formulas_are_text() {
+        assert_eq!(csv("=cmd|' /C calc'!A0"), "'=cmd|' /C calc'!A0");
+        assert_eq!(csv("-2+3,\"x\""), "\"'-2+3,\"\"x\"\"\"");
+        assert_eq!(csv("plain"), "plain");
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_active_is_left(text in "\\PC*|[\\x00-\\x1f=+@|,\"]*|.*") {
+            for inert in [line(&text), markdown(&text), csv(&text)] {
+                prop_assert!(!inert.chars().any(is_active));
+            }
+            let cell = csv(&text);
+            let value = cell.strip_prefix('"').unwrap_or(&cell);
+            prop_assert!(!value.starts_with(FORMULA));
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! From reports to bytes: pure. One file per format, one row of [`FORMATS`] each.
+//!
+//! `show` and `diff` say what there is to tell, as a [`document`]; `terminal` and `markdown` set any
+//! document. Names from outside are made inert in the formats, in one place each (see [`escape`]).
+
+pub mod document;
+pub mod escape;
+pub mod units;
+
+mod csv;
+mod diff;
+mod json;
+mod markdown;
+mod show;
+mod terminal;
+
+use crate::analysis::{attribution, diff as comparison};
+
+/// What the place of output can show.
+#[derive(Debug, Clone, Copy)]
+pub struct Style {
+    /// Columns of the terminal.
+    pub width: usize,
+    pub colour: bool,
+}
+
+impl Default for Style {
+    fn default() -> Self {
+        Self { width: 80, colour: false }
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("the report has no JSON form")]
+pub struct RenderError(#[from] serde_json::Error);
+
+type Rendered = Result<Vec<u8>, RenderError>;
+
+/// A form that every report can take.
+#[derive(Debug)]
+pub struct Format {
+    pub name: &'static str,
+    pub about: &'static str,
+    /// Made for programs: lists are whole unless asked otherwise.
+    pub whole: bool,
+    pub show: fn(&attribution::Report, Style) -> Rendered,
+    pub diff: fn(&comparison::Report, Style) -> Rendered,
+}
+
+/// Every format; the first is the default.
+pub const FORMATS: &[Format] = &[
+    Format {
+        name: "table",
+        about: "Tables for a terminal",
+        whole: false,
+        show: |report, style| Ok(terminal::render(&show::document(report), style).into_bytes()),
+        diff: |report, style| Ok(terminal::render(&diff::document(report), style).into_bytes()),
+    },
+    Format {
+        name: "json",
+        about: "Everything, for programs",
+        whole: true,
+        show: |report, _| json::render(report),
+        diff: |report, _| json::render(report),
+    },
+    Format {
+        name: "csv",
+        about: "The rows of the sources, for spreadsheets",
+        whole: true,
+        show: |report, _| Ok(csv::render(show::CSV, &show::csv_rows(report)).into_bytes()),
+        diff: |report, _| Ok(csv::render(diff::CSV, &report.sources).into_bytes()),
+    },
+    Format {
+        name: "markdown",
+        about: "The tables, for issues and reports",
+        whole: false,
+        show: |report, _| Ok(markdown::render(&show::document(report)).into_bytes()),
+        diff: |report, _| Ok(markdown::render(&diff::document(report)).into_bytes()),
+    },
+];
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,242 @@
+//! What `show` has to tell.
+
+use spark_trace_common::source::UNATTRIBUTED;
+
+use super::csv::{self, Field};
+use super::document::{Cell, Column, Document, Fit, Table};
+use super::units::{delta, duration, known, percent, seconds, size, unsigned};
+use crate::analysis::attribution::{PlaneReport, Reconciliation, Report, SourceRow};
+use crate::analysis::files::FileRow;
+use crate::analysis::instant::At;
+use crate::analysis::mappings::MappingRow;
+use crate::analysis::processes::ProcessRow;
+use crate::analysis::regions::RegionRow;
+use crate::analysis::stacks::StackRow;
+use crate::analysis::view::Scope;
+
+pub fn document(report: &Report) -> Document {
+    let mut document = Document::default();
+    head(&mut document, report);
+    for plane in report.planes.iter() {
+        self::plane(&mut document, report, plane);
+    }
+    let at = seconds(report.details_at_ns.saturating_sub(report.target.started_ns));
+    let held = |what: &str| format!("{what}, held after {at} (since the trace began)");
+    document.section(held("Page cache by file"), Table::of(FILES, &report.files));
+    document.section(held("Kernel and driver pages by stack"), Table::of(STACKS, &report.stacks));
+    document.section("Processes", Table::of(PROCESSES, &report.processes));
+    document.section(format!("Mappings by name, after {at}"), Table::of(REGIONS, &report.regions));
+    document
+        .section(format!("Large mappings by user stack, after {at}"), Table::of(MAPPINGS, &report.mappings));
+    foot(&mut document, report);
+    document
+}
+
+fn head(document: &mut Document, report: &Report) {
+    let (target, host, tool) = (&report.target, &report.host, &report.tool);
+    let name =
+        target.container.as_ref().map(|container| container.name.as_ref().unwrap_or(&container.id).clone());
+    let command = (!target.argv.is_empty()).then(|| target.argv.join(" "));
+    let named = [name, command].into_iter().flatten().collect::<Vec<_>>().join(": ");
+    document.heading(format!("{} {named}", target.kind));
+    let ran = seconds(target.ended_ns.saturating_sub(target.started_ns));
+    let exit = target.exit_code.map_or_else(String::new, |code| format!(", exit code {code}"));
+    document.line(format!("{ran}{exit}; profile {}", tool.profile));
+    document.line(format!(
+        "{} {}, {} CPUs, {} memory, {} KiB pages, cgroup {}, {}",
+        host.arch,
+        host.kernel,
+        host.cpus,
+        unsigned(host.memory_total),
+        host.page_size / 1024,
+        host.cgroup_version,
+        host.provenance
+    ));
+    for warning in &report.warnings {
+        document.warning(warning.to_string());
+    }
+}
+
+fn plane(document: &mut Document, report: &Report, plane: &PlaneReport) {
+    let since_start = |at_ns: u64| seconds(at_ns.saturating_sub(report.target.started_ns));
+    let what = match plane.plane {
+        Scope::System => "System: all memory that is not free".to_owned(),
+        Scope::Cgroup => {
+            format!("Cgroup {}: what the target is charged", plane.cgroup_version.unwrap_or_default())
+        }
+    };
+    document.heading(format!("{what}; peak after {}", since_start(plane.peak_ns)));
+    document.table(sources(report, plane));
+    explain_unattributed(document, plane);
+    let at = match report.at {
+        At::Peak => format!("the peak ({})", since_start(plane.at_ns)),
+        At::End => format!("the end ({})", since_start(plane.at_ns)),
+        At::SinceStart(_) | At::Time(_) => since_start(plane.at_ns),
+    };
+    let reconciled =
+        [("growth to", &plane.growth, delta as fn(i64) -> String), ("level at", &plane.level, size)];
+    let rows = reconciled.map(|(what, sums, format)| self::reconciled(format!("{what} {at}"), sums, format));
+    let titles =
+        [("", Fit::Name), ("COUNTER", Fit::Number), ("SOURCES", Fit::Number), ("UNATTRIBUTED", Fit::Number)];
+    let columns = titles.into_iter().chain([("OF COUNTER", Fit::Number)]).map(column);
+    document.table(Table { columns: columns.collect(), rows: rows.into() });
+    for root in &plane.roots {
+        let (sampled, kernel) = (known(root.sampled_peak, unsigned), known(root.kernel_peak, unsigned));
+        document.line(format!("{}: highest reading {sampled}, kernel's own peak {kernel}", root.path));
+    }
+}
+
+fn column((title, fit): (&str, Fit)) -> Column {
+    Column { title: title.to_owned(), fit }
+}
+
+/// The plane's own counter against its sources.
+fn reconciled(what: String, sums: &Reconciliation, format: fn(i64) -> String) -> Vec<String> {
+    vec![
+        what,
+        known(sums.expected, format),
+        format(sums.attributed),
+        known(sums.residual, format),
+        known(sums.residual_percent, percent),
+    ]
+}
+
+/// Rows with anything in them; `unattributed` in any case.
+fn sources(report: &Report, plane: &PlaneReport) -> Table {
+    let columns = level_columns(report, plane);
+    let rows = plane.sources.iter().filter(|row| {
+        let levels = columns.iter().map(|(_, level)| level(row));
+        row.source == UNATTRIBUTED || levels.flatten().any(|bytes| bytes != 0)
+    });
+    let cells = |row: &SourceRow| {
+        let levels = columns.iter().map(|(_, level)| known(level(row), size));
+        let growth = known(row.growth, delta);
+        std::iter::once(row.source.to_owned()).chain(levels).chain([growth]).collect()
+    };
+    let rows = rows.map(cells).collect();
+    let titles = columns.iter().map(|(title, _)| (title.as_str(), Fit::Number));
+    let titles = std::iter::once(("SOURCE", Fit::Name)).chain(titles).chain([("GROWTH", Fit::Number)]);
+    Table { columns: titles.map(column).collect(), rows }
+}
+
+type Level = (String, fn(&SourceRow) -> Option<i64>);
+
+/// The instants to show: those of the run, then the one asked for or the other plane's peak.
+fn level_columns(report: &Report, plane: &PlaneReport) -> Vec<Level> {
+    let mut columns: Vec<Level> = vec![
+        ("START".to_owned(), |row| row.bytes_at_start),
+        ("PEAK".to_owned(), |row| row.bytes_at_peak),
+        ("END".to_owned(), |row| row.bytes_at_end),
+    ];
+    match (report.at, plane.plane) {
+        (At::SinceStart(_) | At::Time(_), _) => {
+            columns.insert(1, (format!("AT {}", report.at), |row| row.bytes))
+        }
+        (_, Scope::System) if report.planes.cgroup.is_some() => {
+            columns.insert(2, ("CGROUP PEAK".to_owned(), |row| row.bytes_at_cgroup_peak));
+        }
+        (_, Scope::Cgroup) if report.planes.system.is_some() => {
+            columns.insert(2, ("SYSTEM PEAK".to_owned(), |row| row.bytes_at_system_peak));
+        }
+        _ => {}
+    }
+    columns
+}
+
+/// What hooks saw of sources that no counter gives: it lies in `unattributed`.
+fn explain_unattributed(document: &mut Document, plane: &PlaneReport) {
+    let seen = plane.sources.iter().filter(|row| row.bytes.is_none() || row.source == UNATTRIBUTED);
+    let seen: Vec<_> = seen
+        .filter_map(|row| {
+            let bytes = row.observed.filter(|&bytes| bytes > 0)?;
+            let name = if row.source == UNATTRIBUTED { "other stacks" } else { row.source };
+            Some(format!("{name} {}", unsigned(bytes)))
+        })
+        .collect();
+    if !seen.is_empty() {
+        document.line(format!("of unattributed, hooks saw allocated since the start: {}", seen.join(", ")));
+    }
+}
+
+fn foot(document: &mut Document, report: &Report) {
+    let failed = report.health.hooks.iter().filter(|hook| hook.verdict != "ok" && hook.verdict != "off");
+    let rows: Vec<Vec<String>> = failed
+        .map(|hook| vec![hook.name.clone(), hook.verdict.clone(), hook.reason.clone().unwrap_or_default()])
+        .collect();
+    let columns = [("HOOK", Fit::Name), ("VERDICT", Fit::Name), ("REASON", Fit::Text)].map(column);
+    document.section("Hooks that do not run", Table { columns: columns.into(), rows });
+    for loss in report.health.losses.iter().filter(|loss| loss.count > 0) {
+        document.warning(format!("lost in {}: {}", loss.what, loss.count));
+    }
+    let cost = &report.cost;
+    document.heading("Cost of tracing");
+    document.line(format!(
+        "agent {} CPU, {} resident; programs {} CPU, {} kernel memory",
+        duration(cost.agent_cpu_ns),
+        unsigned(cost.agent_rss_peak),
+        known(cost.bpf_run_time_ns, duration),
+        known(cost.bpf_memory, unsigned)
+    ));
+}
+
+const FILES: &[Cell<FileRow>] = &[
+    ("BYTES", Fit::Number, |row| size(row.bytes)),
+    ("FILE", Fit::Path, |row| row.path.clone().unwrap_or_else(|| row.inner_path.clone())),
+    ("CHARGED TO", Fit::Path, |row| row.charged_to.clone()),
+    ("FIRST TOUCH", Fit::Text, |row| format!("{} ({})", row.first_touch.comm, row.first_touch.pid)),
+];
+
+const STACKS: &[Cell<StackRow>] = &[
+    ("BYTES", Fit::Number, |row| unsigned(row.bytes)),
+    ("SOURCE", Fit::Name, |row| row.source.to_owned()),
+    ("CHARGED", Fit::Name, |row| if row.charged { "yes" } else { "no" }.to_owned()),
+    ("STACK", Fit::Text, |row| row.path().collect::<Vec<_>>().join(" <- ")),
+];
+
+const PROCESSES: &[Cell<ProcessRow>] = &[
+    ("PID", Fit::Number, |row| row.pid.to_string()),
+    ("COMM", Fit::Name, |row| row.comm.clone()),
+    ("RSS PEAK", Fit::Number, |row| known(row.rss_peak, unsigned)),
+    ("ANON", Fit::Number, |row| known(row.at_peak.and_then(|split| split.rss_anon), unsigned)),
+    ("FILE", Fit::Number, |row| known(row.at_peak.and_then(|split| split.rss_file), unsigned)),
+    ("SHMEM", Fit::Number, |row| known(row.at_peak.and_then(|split| split.rss_shmem), unsigned)),
+    ("EXIT", Fit::Name, |row| row.exit.clone().unwrap_or_default()),
+];
+
+const REGIONS: &[Cell<RegionRow>] = &[
+    ("RSS", Fit::Number, |row| unsigned(row.rss)),
+    ("PSS", Fit::Number, |row| unsigned(row.pss)),
+    ("ANON", Fit::Number, |row| unsigned(row.anonymous)),
+    ("COMM", Fit::Name, |row| row.comm.clone()),
+    ("MAPPING", Fit::Path, |row| row.name.clone()),
+];
+
+const MAPPINGS: &[Cell<MappingRow>] = &[
+    ("MAPPED", Fit::Number, |row| unsigned(row.bytes)),
+    ("CALLS", Fit::Number, |row| row.calls.to_string()),
+    ("KIND", Fit::Name, |row| row.kind.clone()),
+    ("STACK", Fit::Text, |row| row.frames.join(" <- ")),
+];
+
+/// A row with the plane it is on.
+pub type PlaneRow = (Scope, SourceRow);
+
+pub fn csv_rows(report: &Report) -> Vec<PlaneRow> {
+    let planes = report.planes.iter();
+    planes.flat_map(|plane| plane.sources.iter().map(|row| (plane.plane, row.clone()))).collect()
+}
+
+pub const CSV: &[csv::Column<PlaneRow>] = &[
+    ("plane", |(plane, _)| Field::Text(plane.as_str().to_owned())),
+    ("source", |(_, row)| Field::Text(row.source.to_owned())),
+    ("bytes_at_start", |(_, row)| Field::Bytes(row.bytes_at_start)),
+    ("bytes_at_peak", |(_, row)| Field::Bytes(row.bytes_at_peak)),
+    ("bytes_at_end", |(_, row)| Field::Bytes(row.bytes_at_end)),
+    ("bytes_at_system_peak", |(_, row)| Field::Bytes(row.bytes_at_system_peak)),
+    ("bytes_at_cgroup_peak", |(_, row)| Field::Bytes(row.bytes_at_cgroup_peak)),
+    ("bytes", |(_, row)| Field::Bytes(row.bytes)),
+    ("growth", |(_, row)| Field::Bytes(row.growth)),
+    ("observed", |(_, row)| Field::Bytes(row.observed.map(|bytes| i64::try_from(bytes).unwrap_or(i64::MAX)))),
+    ("charged", |(_, row)| Field::Text(row.charged.to_owned())),
+    ("reclaimable", |(_, row)| Field::Text(row.reclaimable.to_owned())),
+];

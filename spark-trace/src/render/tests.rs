@@ -1,0 +1,145 @@
+use super::*;
+use crate::analysis::arrange::Arrange;
+use crate::analysis::instant::At;
+use crate::recording::{Recording, testing};
+
+/// Names that try to be commands, markup, formulas or other rows.
+const HOSTILE: &str = "=\x1b[2J\x1b]0;pwned\x07\n| <img src=x onerror=alert(1)> | `rm`\r\u{202e}";
+
+/// Every text that something outside chooses, chosen badly.
+fn hostile() -> Recording {
+    let mut recording = testing::container();
+    let name = || HOSTILE.to_owned();
+    recording.target.argv = vec![name()];
+    recording.target.kind = name();
+    recording.target.cgroups[0].path = name();
+    recording.target.container.as_mut().unwrap().name = Some(name());
+    recording.host.kernel = name();
+    recording.health.lost_total = 1;
+    recording.health.warnings = vec![name()];
+    recording.health.losses = vec![crate::recording::Loss { what: name(), count: 1 }];
+    recording.health.hooks[1].reason = Some(name());
+    for file in &mut recording.provenance.files {
+        file.path = Some(name());
+        file.first_touch.comm = name();
+    }
+    for process in &mut recording.provenance.processes {
+        (process.comm, process.argv) = (name(), vec![name()]);
+    }
+    for region in &mut recording.provenance.regions {
+        region.name = name();
+    }
+    for symbol in &mut recording.provenance.symbols {
+        (symbol.name, symbol.module) = (Some(name()), Some(name()));
+    }
+    for cgroup in &mut recording.provenance.cgroups {
+        cgroup.path = name();
+    }
+    recording
+}
+
+/// Both reports in every format.
+fn rendered(a: &Recording, b: &Recording) -> Vec<(&'static str, String)> {
+    let show = attribution::report(b, At::Peak);
+    let diff = comparison::report(a, b, None, At::Peak).unwrap();
+    let text = |bytes: Rendered| String::from_utf8(bytes.unwrap()).unwrap();
+    let formats = FORMATS.iter();
+    formats
+        .flat_map(|format| {
+            let style = Style::default();
+            [
+                (format.name, text((format.show)(&show, style))),
+                (format.name, text((format.diff)(&diff, style))),
+            ]
+        })
+        .collect()
+}
+
+#[test]
+fn hostile_names_are_inert_in_every_format() {
+    for (format, text) in rendered(&testing::native(), &hostile()) {
+        let active = |c: char| (c.is_control() && c != '\n') || c == '\u{202e}';
+        match format {
+            "json" => {
+                assert!(!text.contains(|c: char| c.is_control() && c != '\n'));
+                serde_json::from_str::<serde_json::Value>(&text).unwrap();
+            }
+            _ => assert!(!text.contains(active), "{format}: {text}"),
+        }
+        assert!(
+            !text.lines().any(|line| line.starts_with("| <img")),
+            "{format}: a name made a line of its own"
+        );
+        if format == "markdown" {
+            assert!(!text.contains(" <img") && !text.contains(" `rm"));
+        }
+    }
+}
+
+#[test]
+fn tables_fit_into_80_columns() {
+    use unicode_width::UnicodeWidthStr;
+    for (format, text) in rendered(&testing::native(), &testing::container()) {
+        if format == "table" {
+            let wide: Vec<_> = text.lines().filter(|line| line.width() > 80).collect();
+            assert!(wide.is_empty(), "{wide:#?}");
+        }
+    }
+}
+
+#[test]
+fn losses_are_shouted_and_unattributed_is_always_there() {
+    let mut recording = testing::container();
+    recording.health.lost_total = 12;
+    for (format, text) in rendered(&recording, &recording) {
+        assert!(text.contains("unattributed"), "{format}");
+        if format != "json" && format != "csv" {
+            assert!(text.contains("WARNING"), "{format}: {text}");
+        }
+    }
+    let empty = attribution::report(&testing::empty(), At::Peak);
+    assert!((FORMATS[0].show)(&empty, Style::default()).is_ok());
+}
+
+#[test]
+fn reports_have_their_schema_and_shape() {
+    let json: Vec<serde_json::Value> = rendered(&testing::native(), &testing::container())
+        .into_iter()
+        .filter(|(format, _)| *format == "json")
+        .map(|(_, text)| serde_json::from_str(&text).unwrap())
+        .collect();
+    let [show, diff] = &json[..] else { panic!("one of each") };
+    assert_eq!((&show["schema"], &show["schema_version"]), (&"spark-trace/show".into(), &1.into()));
+    for plane in ["system", "cgroup"] {
+        let plane = &show["planes"][plane];
+        for key in ["expected", "attributed", "residual", "residual_percent", "at_ns"] {
+            assert!(plane[key].is_number(), "{key}");
+        }
+        assert!(plane["level"]["residual"].is_i64());
+        assert_eq!(plane["sources"][0]["source"], "anon");
+        assert!(plane["sources"][0]["bytes_at_peak"].is_i64());
+    }
+    for key in ["stacks", "files", "processes", "regions", "mappings", "warnings"] {
+        assert!(show[key].is_array(), "{key}");
+    }
+    for key in ["health", "cost", "target", "host"] {
+        assert!(show[key].is_object(), "{key}");
+    }
+    assert_eq!((&diff["schema"], &diff["plane"]), (&"spark-trace/diff".into(), &"cgroup".into()));
+    assert_eq!(diff["comparable"]["ok"], true);
+    assert_eq!(diff["sources"][3]["delta_bytes"], 980 << 20);
+}
+
+#[test]
+fn csv_has_a_row_per_plane_and_source() {
+    let mut report = attribution::report(&testing::container(), At::Peak);
+    report.keep(0);
+    let format = FORMATS.iter().find(|format| format.name == "csv").unwrap();
+    let text = String::from_utf8((format.show)(&report, Style::default()).unwrap()).unwrap();
+    let lines: Vec<_> = text.lines().collect();
+    assert_eq!(lines.len(), 1 + 2 * spark_trace_common::source::SOURCES.len());
+    assert!(lines[0].starts_with("plane,source,bytes_at_start,bytes_at_peak,bytes_at_end,"));
+    assert!(lines.iter().any(|line| line.starts_with("cgroup,anon,0,849346560,20971520,")));
+    // Unknown is empty, not zero.
+    assert!(lines.iter().any(|line| line.starts_with("system,nvidia-sysmem,,,,,,,,67108864,no,")));
+}

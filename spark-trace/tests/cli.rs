@@ -1,0 +1,204 @@
+//! The command line as a user meets it: exit codes, formats, help. Needs no kernel and no root.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command as Process, Stdio};
+
+use assert_cmd::Command;
+use serde_json::Value;
+
+const USAGE: i32 = 64;
+const BAD_INPUT: i32 = 2;
+
+fn spark_trace(args: &[&str]) -> Command {
+    let mut command = assert_cmd::cargo::cargo_bin_cmd!("spark-trace");
+    command.args(args);
+    command
+}
+
+fn data(name: &str) -> String {
+    let path: PathBuf = [env!("CARGO_MANIFEST_DIR"), "tests", "data", name].iter().collect();
+    path.to_str().unwrap().to_owned()
+}
+
+fn native() -> String {
+    data("synthetic-native.json")
+}
+
+fn container() -> String {
+    data("synthetic-container.json")
+}
+
+fn stdout(args: &[&str]) -> String {
+    let output = spark_trace(args).assert().code(0).get_output().clone();
+    assert!(output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// The one line on standard error of a command that exits with `code`.
+fn error(args: &[&str], code: i32) -> String {
+    let output = spark_trace(args).assert().code(code).get_output().clone();
+    assert!(output.stdout.is_empty());
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(text.lines().count(), 1, "{text}");
+    text
+}
+
+/// Compares with a committed file; SPARK_TRACE_BLESS=1 rewrites it.
+fn golden(name: &str, text: &str) {
+    let path = data(name);
+    if std::env::var_os("SPARK_TRACE_BLESS").is_some() {
+        fs::write(path, text).unwrap();
+    } else {
+        assert_eq!(fs::read_to_string(path).unwrap(), text, "{name} is stale: run with SPARK_TRACE_BLESS=1");
+    }
+}
+
+#[test]
+fn tables_read_as_committed() {
+    golden("show.txt", &stdout(&["show", &container()]));
+    golden("diff.txt", &stdout(&["diff", &native(), &container()]));
+    golden("diff.md", &stdout(&["diff", &native(), &container(), "--format", "markdown"]));
+    golden("show.csv", &stdout(&["show", &native(), "--format", "csv"]));
+}
+
+#[test]
+fn json_is_json() {
+    let show: Value = serde_json::from_str(&stdout(&["show", &container(), "--format", "json"])).unwrap();
+    assert_eq!(show["schema"], "spark-trace/show");
+    assert_eq!(show["host"]["provenance"], "simulated");
+    assert_eq!(show["files"].as_array().unwrap().len(), 3);
+    let top: Value =
+        serde_json::from_str(&stdout(&["show", &container(), "--format", "json", "--top", "1"])).unwrap();
+    assert_eq!(top["files"].as_array().unwrap().len(), 1);
+    let diff = ["diff", &native(), &container(), "--format", "json", "--plane", "system"];
+    let diff: Value = serde_json::from_str(&stdout(&diff)).unwrap();
+    assert_eq!((&diff["schema"], &diff["plane"]), (&"spark-trace/diff".into(), &"system".into()));
+}
+
+#[test]
+fn the_instant_and_the_order_can_be_chosen() {
+    let json = |args: &[&str]| -> Value {
+        let file = container();
+        let mut all = vec!["show", &file, "--format", "json"];
+        all.extend(args);
+        serde_json::from_str(&stdout(&all)).unwrap()
+    };
+    assert_eq!(json(&["--at", "end"])["planes"]["cgroup"]["sources"][0]["bytes"], 20 << 20);
+    assert_eq!(json(&["--at", "5s"])["planes"]["cgroup"]["sources"][0]["bytes"], 810 << 20);
+    assert_eq!(json(&["--sort", "bytes"])["planes"]["cgroup"]["sources"][0]["source"], "file-clean");
+}
+
+#[test]
+fn bad_input_is_one_line_that_says_what_and_which_file() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = |name: &str, content: &[u8]| {
+        let path = directory.path().join(name);
+        fs::write(&path, content).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let whole = fs::read(native()).unwrap();
+    let newer =
+        String::from_utf8(whole.clone()).unwrap().replace("\"schema_version\": 1", "\"schema_version\": 9");
+    let cases = [
+        (directory.path().join("none.json").to_str().unwrap().to_owned(), "No such file"),
+        (directory.path().to_str().unwrap().to_owned(), "not a file"),
+        (file("text.json", b"hello"), "not JSON"),
+        (file("other.json", b"{\"name\": \"package\"}"), "not a spark-trace recording"),
+        (file("cut.json", &whole[..whole.len() / 2]), "truncated at byte"),
+        (file("newer.json", newer.as_bytes()), "written by a newer spark-trace, schema 9"),
+        (file("cut.json.zst", &[0x28, 0xb5, 0x2f, 0xfd, 0]), "truncated at byte"),
+    ];
+    for (path, message) in &cases {
+        for args in [vec!["show", path], vec!["diff", &native(), path]] {
+            let text = error(&args, BAD_INPUT);
+            assert!(text.contains(message) && text.contains(path.as_str()), "{text}");
+        }
+    }
+}
+
+#[test]
+fn names_in_error_lines_are_inert() {
+    let text = error(&["show", "no\x1b[31m\nsuch"], BAD_INPUT);
+    assert!(!text.contains('\x1b'), "{text}");
+}
+
+#[test]
+fn wrong_usage_is_64() {
+    for args in [
+        &[][..],
+        &["fly"],
+        &["show"],
+        &["show", "a", "b"],
+        &["show", "a", "--format", "xml"],
+        &["show", "a", "--at", "later"],
+        &["diff", "a", "b", "--plane", "astral"],
+        &["completions", "basic"],
+        &["man", "fly"],
+    ] {
+        spark_trace(args).assert().code(USAGE);
+    }
+}
+
+#[test]
+fn every_command_explains_itself_with_examples() {
+    let help = stdout(&["--help"]);
+    assert!(help.contains("Exit codes:"));
+    for command in ["show", "diff", "schema", "completions", "man"] {
+        assert!(help.contains(command));
+        assert!(stdout(&[command, "--help"]).contains("Examples:"), "{command}");
+        assert!(stdout(&["man", command]).contains(&format!("spark\\-trace\\-{command}")), "{command}");
+    }
+    assert!(stdout(&["--version"]).starts_with("spark-trace "));
+    assert!(stdout(&["man"]).contains("spark\\-trace"));
+}
+
+#[test]
+fn completions_exist_for_every_shell() {
+    for shell in ["bash", "elvish", "fish", "powershell", "zsh"] {
+        assert!(stdout(&["completions", shell]).contains("spark-trace"), "{shell}");
+    }
+}
+
+#[test]
+fn a_reader_that_leaves_early_is_no_error() {
+    for args in [vec!["schema"], vec!["show", &container()], vec!["--help"]] {
+        let mut child = Process::new(assert_cmd::cargo::cargo_bin!("spark-trace"))
+            .args(&args)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        drop(child.stdout.take());
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{args:?}");
+        assert!(output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+}
+
+#[test]
+fn output_to_a_file_has_no_colour() {
+    assert!(!stdout(&["show", &container()]).contains('\x1b'));
+}
+
+#[test]
+fn a_compressed_recording_is_read_whatever_its_name() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("run.json");
+    let packed = zstd::encode_all(&fs::read(container()).unwrap()[..], 0).unwrap();
+    fs::write(&path, packed).unwrap();
+    assert_eq!(stdout(&["show", path.to_str().unwrap()]), stdout(&["show", &container()]));
+}
+
+#[test]
+fn recordings_follow_the_printed_schema() {
+    let schema: Value = serde_json::from_str(&stdout(&["schema"])).unwrap();
+    let validator = jsonschema::validator_for(&schema).unwrap();
+    for file in [native(), container()] {
+        let mut recording: Value = serde_json::from_slice(&fs::read(Path::new(&file)).unwrap()).unwrap();
+        let errors: Vec<_> = validator.iter_errors(&recording).map(|error| error.to_string()).collect();
+        assert!(errors.is_empty(), "{errors:#?}");
+        recording["host"]["page_size"] = "large".into();
+        assert!(!validator.is_valid(&recording));
+    }
+}
