@@ -53,6 +53,8 @@ config! {
     dentry_alias, dentry_parent, dentry_name,
     /// Registers at system call exit.
     regs_nr, regs_arg0, regs_arg1, regs_arg2, regs_arg3, regs_arg4,
+    /// Stack pointer, and link register where the architecture has one.
+    regs_sp, regs_link,
 
     // Values.
     /// Index of the memory controller in `subsys` arrays.

@@ -19,6 +19,15 @@ pub const CGROUP_PATH_LEN: usize = 256;
 /// Room for the components of a file name, each terminated by NUL, innermost first.
 pub const FILE_NAME_LEN: usize = 1024;
 
+/// What a program did on one CPU.
+#[derive(Debug, Clone, Copy, Default)]
+#[repr(C)]
+pub struct Run {
+    pub hits: u64,
+    /// 1 while it runs.
+    pub busy: u64,
+}
+
 /// An address space changed by at least the minimum region.
 #[derive(Debug, Clone, Copy)]
 #[repr(C)]
@@ -38,6 +47,9 @@ pub struct MappingEvent {
     pub prot: u32,
     /// User stack id, negative where none could be taken.
     pub stack: i32,
+    /// Where the system call's stub returns to, if it keeps no frame: top of the user stack (x86-64) or
+    /// link register (arm64). The frame-pointer walk leaves this caller out.
+    pub caller: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -214,7 +226,8 @@ macro_rules! wire {
 }
 
 wire! {
-    MappingEvent = 56,
+    Run = 16,
+    MappingEvent = 64,
     ProcessEvent = 64,
     CgroupEvent = 64 + CGROUP_PATH_LEN,
     FileNameEvent = 24 + FILE_NAME_LEN,

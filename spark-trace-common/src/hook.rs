@@ -68,6 +68,9 @@ pub struct Hook {
     pub required: bool,
     /// What a recording lacks without it.
     pub without: &'static str,
+    /// The hook it stands in for. The kernel skips a program that would interrupt itself (a page freed in
+    /// an interrupt while a page is being freed); a second program on the same event takes those.
+    pub stands_in_for: Option<&'static str>,
 }
 
 const fn tp_btf(program: &'static str, target: &'static str) -> Candidate {
@@ -82,6 +85,7 @@ pub const HOOKS: &[Hook] = &[
         profile: Profile::Light,
         required: true,
         without: "processes that the target forks outside its cgroup",
+        stands_in_for: None,
     },
     Hook {
         name: "process-exec",
@@ -90,6 +94,7 @@ pub const HOOKS: &[Hook] = &[
         profile: Profile::Light,
         required: true,
         without: "the programs' names and the phase mark of the first exec",
+        stands_in_for: None,
     },
     Hook {
         name: "process-exit",
@@ -98,6 +103,7 @@ pub const HOOKS: &[Hook] = &[
         profile: Profile::Light,
         required: true,
         without: "exit status and peak RSS of short-lived processes",
+        stands_in_for: None,
     },
     Hook {
         name: "cgroup-mkdir",
@@ -106,6 +112,7 @@ pub const HOOKS: &[Hook] = &[
         profile: Profile::Light,
         required: true,
         without: "containers from their first instruction, and cgroups made inside the target",
+        stands_in_for: None,
     },
     Hook {
         name: "cgroup-rmdir",
@@ -114,6 +121,7 @@ pub const HOOKS: &[Hook] = &[
         profile: Profile::Light,
         required: false,
         without: "the charge left behind by a removed cgroup",
+        stands_in_for: None,
     },
     Hook {
         name: "cgroup-populated",
@@ -122,6 +130,7 @@ pub const HOOKS: &[Hook] = &[
         profile: Profile::Light,
         required: false,
         without: "a reading at the moment a container ends; the last interval's stands",
+        stands_in_for: None,
     },
     Hook {
         name: "file-add",
@@ -130,6 +139,7 @@ pub const HOOKS: &[Hook] = &[
         profile: Profile::Default,
         required: false,
         without: "which files make up the page cache",
+        stands_in_for: None,
     },
     Hook {
         name: "file-remove",
@@ -138,6 +148,7 @@ pub const HOOKS: &[Hook] = &[
         profile: Profile::Default,
         required: false,
         without: "which files left the page cache: added bytes would count as still there",
+        stands_in_for: None,
     },
     Hook {
         name: "page-alloc",
@@ -146,6 +157,7 @@ pub const HOOKS: &[Hook] = &[
         profile: Profile::Default,
         required: false,
         without: "who allocated kernel and driver pages",
+        stands_in_for: None,
     },
     Hook {
         name: "page-free",
@@ -154,6 +166,25 @@ pub const HOOKS: &[Hook] = &[
         profile: Profile::Default,
         required: false,
         without: "which kernel pages are still alive: allocated bytes would count as live",
+        stands_in_for: None,
+    },
+    Hook {
+        name: "page-alloc-nested",
+        purpose: "page allocations in interrupts that hit page-alloc",
+        candidates: &[tp_btf("page_alloc_nested", "mm_page_alloc")],
+        profile: Profile::Default,
+        required: false,
+        without: "a few allocations in ten million, which then count as lost",
+        stands_in_for: Some("page-alloc"),
+    },
+    Hook {
+        name: "page-free-nested",
+        purpose: "pages freed in interrupts that hit page-free",
+        candidates: &[tp_btf("page_free_nested", "mm_page_free")],
+        profile: Profile::Default,
+        required: false,
+        without: "a few frees in ten million, which then count as lost",
+        stands_in_for: Some("page-free"),
     },
     Hook {
         name: "mapping",
@@ -162,6 +193,7 @@ pub const HOOKS: &[Hook] = &[
         profile: Profile::Default,
         required: false,
         without: "which code made the target's large mappings",
+        stands_in_for: None,
     },
     Hook {
         name: "charge",
@@ -170,6 +202,7 @@ pub const HOOKS: &[Hook] = &[
         profile: Profile::Deep,
         required: false,
         without: "the split of charged kernel memory on cgroup v1",
+        stands_in_for: None,
     },
     Hook {
         name: "charge-node",
@@ -178,6 +211,7 @@ pub const HOOKS: &[Hook] = &[
         profile: Profile::Deep,
         required: false,
         without: "the split of charged kernel memory on cgroup v1",
+        stands_in_for: None,
     },
 ];
 

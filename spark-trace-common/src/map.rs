@@ -9,17 +9,18 @@ pub const KERNEL_STACK_DEPTH: usize = 24;
 /// Frames kept of a user stack: taken only for large regions, so depth is worth its price.
 pub const USER_STACK_DEPTH: usize = 64;
 
-/// Distinct kernel stacks. A busy machine shows a few thousand allocation sites.
+/// Distinct kernel stacks. A busy machine shows a few thousand allocation sites; the kernel keeps one stack
+/// for each hash bucket, so the map is several times larger to keep collisions rare.
 pub const KERNEL_STACKS: u32 = 16_384;
 
 /// Distinct user stacks of large mappings.
 pub const USER_STACKS: u32 = 8_192;
 
 /// Rows of page allocations: (cgroup, stack, kind).
-pub const PAGE_AGGREGATES: u32 = 32_768;
+pub const PAGE_AGGREGATES: u32 = 16_384;
 
 /// Kernel page allocations alive at once that the trace has seen being made. 131072 entries follow
-/// 512 MiB of order-0 pages; the map is preallocated because it is filled from inside the page allocator.
+/// 512 MiB of order-0 pages.
 pub const LIVE_PAGES: u32 = 131_072;
 
 /// Files with page cache activity, by (device, inode, owner).
@@ -29,10 +30,10 @@ pub const FILES: u32 = 65_536;
 pub const TARGET_CGROUPS: u32 = 4_096;
 
 /// Processes followed by pid because they are not, or may not stay, in a selected cgroup.
-pub const TARGET_PIDS: u32 = 65_536;
+pub const TARGET_PIDS: u32 = 16_384;
 
 /// Processes with small mappings being counted.
-pub const MAPPING_TOTALS: u32 = 65_536;
+pub const MAPPING_TOTALS: u32 = 16_384;
 
 /// Rows of charges: (cgroup, counter), profile `deep` only.
 pub const CHARGES: u32 = 16_384;

@@ -1,14 +1,19 @@
 //! All maps. Capacities and their reasons are in [`spark_trace_common::map`].
+//!
+//! All are preallocated: a map that takes memory when it is filled would allocate pages inside the program
+//! that watches page allocations, and the kernel skips a program that would interrupt itself.
 
 use core::{arch::asm, cell::UnsafeCell};
 
 use aya_ebpf::{
-    bindings::{BPF_F_NO_PREALLOC, bpf_map_def, bpf_map_type::BPF_MAP_TYPE_STACK_TRACE},
+    bindings::{bpf_map_def, bpf_map_type::BPF_MAP_TYPE_STACK_TRACE},
     macros::map,
     maps::{Array, HashMap, PerCpuArray, RingBuf},
 };
 use spark_trace_common::{
-    event::{ChargeKey, FileKey, FileNameEvent, FileTotals, LivePage, MappingTotals, PageKey, PageTotals},
+    event::{
+        ChargeKey, FileKey, FileNameEvent, FileTotals, LivePage, MappingTotals, PageKey, PageTotals, Run,
+    },
     hook::HOOKS,
     map::{self as cap, LossKind},
 };
@@ -24,7 +29,7 @@ pub(crate) static LOSSES: PerCpuArray<u64> = PerCpuArray::with_max_entries(LossK
 /// Runs of each hook's program, in the order of `HOOKS`. The kernel counts runs too, but only while its
 /// BPF statistics are on, which cost more than most of these programs do.
 #[map]
-pub(crate) static HITS: PerCpuArray<u64> = PerCpuArray::with_max_entries(HOOKS.len() as u32, 0);
+pub(crate) static RUNS: PerCpuArray<Run> = PerCpuArray::with_max_entries(HOOKS.len() as u32, 0);
 
 /// Settings that change while tracing.
 #[map]
@@ -32,33 +37,28 @@ pub(crate) static CONTROL: Array<u32> = Array::with_max_entries(1, 0);
 
 /// Selected cgroups of the memory hierarchy.
 #[map]
-pub(crate) static TARGET_CGROUPS: HashMap<u64, u32> =
-    HashMap::with_max_entries(cap::TARGET_CGROUPS, BPF_F_NO_PREALLOC);
+pub(crate) static TARGET_CGROUPS: HashMap<u64, u32> = HashMap::with_max_entries(cap::TARGET_CGROUPS, 0);
 
 /// Processes followed by pid, with their descendants.
 #[map]
-pub(crate) static TARGET_PIDS: HashMap<u32, u32> =
-    HashMap::with_max_entries(cap::TARGET_PIDS, BPF_F_NO_PREALLOC);
+pub(crate) static TARGET_PIDS: HashMap<u32, u32> = HashMap::with_max_entries(cap::TARGET_PIDS, 0);
 
 #[map]
 pub(crate) static PAGE_AGGREGATES: HashMap<PageKey, PageTotals> =
-    HashMap::with_max_entries(cap::PAGE_AGGREGATES, BPF_F_NO_PREALLOC);
+    HashMap::with_max_entries(cap::PAGE_AGGREGATES, 0);
 
-/// Preallocated: it is filled from inside the page allocator.
 #[map]
 pub(crate) static LIVE_PAGES: HashMap<u64, LivePage> = HashMap::with_max_entries(cap::LIVE_PAGES, 0);
 
 #[map]
-pub(crate) static FILES: HashMap<FileKey, FileTotals> =
-    HashMap::with_max_entries(cap::FILES, BPF_F_NO_PREALLOC);
+pub(crate) static FILES: HashMap<FileKey, FileTotals> = HashMap::with_max_entries(cap::FILES, 0);
 
 #[map]
 pub(crate) static MAPPING_TOTALS: HashMap<u32, MappingTotals> =
-    HashMap::with_max_entries(cap::MAPPING_TOTALS, BPF_F_NO_PREALLOC);
+    HashMap::with_max_entries(cap::MAPPING_TOTALS, 0);
 
 #[map]
-pub(crate) static CHARGES: HashMap<ChargeKey, u64> =
-    HashMap::with_max_entries(cap::CHARGES, BPF_F_NO_PREALLOC);
+pub(crate) static CHARGES: HashMap<ChargeKey, u64> = HashMap::with_max_entries(cap::CHARGES, 0);
 
 /// Room to build a file name in: too large for the 512-byte BPF stack.
 #[map]
@@ -100,9 +100,36 @@ pub(crate) static USER_STACKS: Stacks<{ cap::USER_STACK_DEPTH }> = Stacks::new(c
 /// Counts a run of the hook at `index` in `HOOKS`.
 #[inline(always)]
 pub(crate) fn hit(index: u32) {
-    if let Some(count) = HITS.get_ptr_mut(index) {
+    if let Some(run) = RUNS.get_ptr_mut(index) {
         // SAFETY: a per-CPU slot that the map keeps alive; programs do not move between CPUs.
-        unsafe { *count += 1 };
+        unsafe { (*run).hits += 1 };
+    }
+}
+
+/// Counts a run of the hook at `index` and does `body`, marked as busy meanwhile: what interrupts it here is
+/// left to the program that stands in for it.
+#[inline(always)]
+pub(crate) fn run(index: u32, body: impl FnOnce()) {
+    let Some(run) = RUNS.get_ptr_mut(index) else { return };
+    // SAFETY: a per-CPU slot that the map keeps alive; programs do not move between CPUs. Volatile, since
+    // an interrupt on this CPU reads it.
+    unsafe {
+        (*run).hits += 1;
+        (&raw mut (*run).busy).write_volatile(1);
+        body();
+        (&raw mut (*run).busy).write_volatile(0);
+    }
+}
+
+/// Does `body` as the hook at `index` if the one at `original` is busy on this CPU: then the kernel has
+/// skipped it for this event.
+#[inline(always)]
+pub(crate) fn stand_in(index: u32, original: u32, body: impl FnOnce()) {
+    let Some(run) = RUNS.get_ptr(original) else { return };
+    // SAFETY: as above.
+    if unsafe { (&raw const (*run).busy).read_volatile() } != 0 {
+        hit(index);
+        body();
     }
 }
 

@@ -35,6 +35,8 @@ pub struct Mapping {
     pub prot: u32,
     /// Id in the kernel side's user stack map.
     pub stack: Option<u32>,
+    /// Return address of the system call's stub, if it keeps no frame.
+    pub caller: u64,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -103,6 +105,7 @@ fn mapping(bytes: &[u8]) -> Result<Event, DecodeError> {
         detail: raw.detail,
         prot: raw.prot,
         stack: u32::try_from(raw.stack).ok(),
+        caller: raw.caller,
     }))
 }
 

@@ -1,5 +1,7 @@
 //! The command line as a user meets it: exit codes, formats, help. Needs no kernel and no root.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command as Process, Stdio};

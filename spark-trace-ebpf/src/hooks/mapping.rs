@@ -6,11 +6,12 @@
 
 use aya_ebpf::{
     EbpfContext,
-    helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_ns, generated::bpf_get_stackid},
+    helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_ns, bpf_probe_read_user, generated::bpf_get_stackid},
     macros::btf_tracepoint,
     programs::BtfTracePointContext,
 };
 use spark_trace_common::{
+    config::NO_MEMBER,
     event::{EventKind, MappingEvent, MappingOp, MappingTotals},
     hook::index,
     map::LossKind,
@@ -79,6 +80,7 @@ pub fn mapping(ctx: BtfTracePointContext) -> i32 {
         detail: 0,
         prot: 0,
         stack: -1,
+        caller: 0,
     };
     // SAFETY (whole match): `totals` is a live map value. Threads of one process may race on it: these
     // are counts of small mappings, and a lost addition of one is below their meaning.
@@ -143,8 +145,26 @@ pub fn mapping(ctx: BtfTracePointContext) -> i32 {
     if event.stack < 0 {
         lost(LossKind::UserStacks);
     }
+    // SAFETY: an argument of a BTF tracepoint.
+    event.caller = unsafe { caller(regs) };
     send(&event);
     0
+}
+
+/// Where the system call's stub returns to, if it keeps no frame.
+///
+/// # Safety
+/// `regs` must be a register pointer whose type the verifier knows.
+#[inline(always)]
+unsafe fn caller(regs: *const u8) -> u64 {
+    // SAFETY: by the caller's word; the helper checks the user address.
+    unsafe {
+        if conf!(regs_link) != NO_MEMBER {
+            return load(regs, conf!(regs_link));
+        }
+        let sp: u64 = load(regs, conf!(regs_sp));
+        bpf_probe_read_user(sp as *const u64).unwrap_or(0)
+    }
 }
 
 #[inline(always)]

@@ -14,7 +14,7 @@ use spark_trace_common::{
 
 use crate::{
     config::conf,
-    maps::{KERNEL_STACKS, LIVE_PAGES, PAGE_AGGREGATES, add, hit, lost},
+    maps::{KERNEL_STACKS, LIVE_PAGES, PAGE_AGGREGATES, add, lost, run, stand_in},
     read::load,
     target::{current_task, current_tgid, is_target, memory_cgroup_of},
 };
@@ -22,14 +22,25 @@ use crate::{
 /// `void mm_page_alloc(struct page *page, unsigned int order, gfp_t gfp_flags, int migratetype)`
 #[btf_tracepoint(function = "mm_page_alloc")]
 pub fn page_alloc(ctx: BtfTracePointContext) -> i32 {
-    hit(const { index("page-alloc") });
+    run(const { index("page-alloc") }, || allocated(&ctx));
+    0
+}
+
+#[btf_tracepoint(function = "mm_page_alloc")]
+pub fn page_alloc_nested(ctx: BtfTracePointContext) -> i32 {
+    stand_in(const { index("page-alloc-nested") }, const { index("page-alloc") }, || allocated(&ctx));
+    0
+}
+
+#[inline(always)]
+fn allocated(ctx: &BtfTracePointContext) {
     let migratetype: u32 = ctx.arg(3);
     if migratetype == conf!(migrate_movable) && conf!(all_pages) == 0 {
-        return 0;
+        return;
     }
     let page: *const u8 = ctx.arg(0);
     if page.is_null() {
-        return 0;
+        return;
     }
     let order: u32 = ctx.arg(1);
     let gfp: u32 = ctx.arg(2);
@@ -40,14 +51,9 @@ pub fn page_alloc(ctx: BtfTracePointContext) -> i32 {
     if !is_target(cgroup, current_tgid()) {
         cgroup = 0;
     }
-    // SAFETY: the context and the map are live; the helper checks the rest.
-    let stack = unsafe { bpf_get_stackid(ctx.as_ptr(), KERNEL_STACKS.as_ptr(), 0) } as i32;
-    if stack < 0 {
-        lost(LossKind::KernelStacks);
-    }
+    let stack = kernel_stack(ctx);
     let charged = if gfp & conf!(gfp_account) != 0 { PAGE_CHARGED } else { 0 };
-    // One value for all failures keeps the rows few; the loss counter has their number.
-    let key = PageKey { cgroup, stack: stack.max(-1), class: migratetype & 0xff | charged };
+    let key = PageKey { cgroup, stack, class: migratetype & 0xff | charged };
 
     if let Some(totals) = PAGE_AGGREGATES.get_ptr_mut(&key) {
         // SAFETY: a live map value.
@@ -61,7 +67,7 @@ pub fn page_alloc(ctx: BtfTracePointContext) -> i32 {
         if PAGE_AGGREGATES.insert(&key, &totals, u64::from(aya_ebpf::bindings::BPF_NOEXIST)).is_err() {
             let Some(totals) = PAGE_AGGREGATES.get_ptr_mut(&key) else {
                 lost(LossKind::PageAggregates);
-                return 0;
+                return;
             };
             // SAFETY: a live map value.
             unsafe {
@@ -74,16 +80,42 @@ pub fn page_alloc(ctx: BtfTracePointContext) -> i32 {
     if LIVE_PAGES.insert(&(page as u64), &live, 0).is_err() {
         lost(LossKind::LivePages);
     }
-    0
+}
+
+/// Takes the kernel stack; negative where that fails, which is counted.
+#[inline(always)]
+fn kernel_stack(ctx: &BtfTracePointContext) -> i32 {
+    // The kernel refuses a stack whose hash bucket holds another one. Leaving out an inner frame, which is
+    // only ever this program's own, makes another hash of the same stack.
+    for skipped_frames in 0..3u64 {
+        // SAFETY: the context and the map are live; the helper checks the rest.
+        let stack = unsafe { bpf_get_stackid(ctx.as_ptr(), KERNEL_STACKS.as_ptr(), skipped_frames) } as i32;
+        if stack >= 0 {
+            return stack;
+        }
+    }
+    lost(LossKind::KernelStacks);
+    -1
 }
 
 /// `void mm_page_free(struct page *page, unsigned int order)`
 #[btf_tracepoint(function = "mm_page_free")]
 pub fn page_free(ctx: BtfTracePointContext) -> i32 {
-    hit(const { index("page-free") });
+    run(const { index("page-free") }, || freed(&ctx));
+    0
+}
+
+#[btf_tracepoint(function = "mm_page_free")]
+pub fn page_free_nested(ctx: BtfTracePointContext) -> i32 {
+    stand_in(const { index("page-free-nested") }, const { index("page-free") }, || freed(&ctx));
+    0
+}
+
+#[inline(always)]
+fn freed(ctx: &BtfTracePointContext) {
     let page: *const u8 = ctx.arg(0);
     if page.is_null() {
-        return 0;
+        return;
     }
     if conf!(all_pages) == 0 {
         // User pages were marked up to date when they were filled and still are when they are freed;
@@ -91,11 +123,11 @@ pub fn page_free(ctx: BtfTracePointContext) -> i32 {
         // SAFETY: an argument of a BTF tracepoint.
         let flags: u64 = unsafe { load(page, conf!(page_flags)) };
         if flags & (1 << (conf!(flag_uptodate) & 63)) != 0 {
-            return 0;
+            return;
         }
     }
     let address = page as u64;
-    let Some(live) = LIVE_PAGES.get_ptr(&address) else { return 0 };
+    let Some(live) = LIVE_PAGES.get_ptr(&address) else { return };
     // SAFETY: a live map value. Nobody else frees this page, so nobody removes the entry meanwhile.
     let LivePage { key, bytes } = unsafe { *live };
     if let Some(totals) = PAGE_AGGREGATES.get_ptr_mut(&key) {
@@ -108,5 +140,4 @@ pub fn page_free(ctx: BtfTracePointContext) -> i32 {
         }
     }
     let _ = LIVE_PAGES.remove(&address);
-    0
 }

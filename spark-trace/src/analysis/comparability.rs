@@ -119,7 +119,8 @@ mod tests {
 
     #[test]
     fn every_difference_is_a_reason() {
-        let changes: &[(&str, fn(&mut Recording))] = &[
+        type Change = (&'static str, fn(&mut Recording));
+        let changes: &[Change] = &[
             ("kernel differs", |r| r.host.kernel = "6.12".into()),
             ("architecture differs", |r| r.host.arch = "x86_64".into()),
             ("page size differs: 4096 in A, 65536 in B", |r| r.host.page_size = 65536),

@@ -30,6 +30,9 @@ pub struct StackRow {
     pub bytes_freed: u64,
 }
 
+/// What makes a row: frames, whether charged, and mobility.
+type Key<'a> = (Vec<String>, bool, &'a str);
+
 /// Stacks with the bytes they held at the instant nearest to `at_ns`, the most first. On the cgroup
 /// plane only pages charged to the target.
 pub fn rows(recording: &Recording, scope: Scope, at_ns: u64) -> Vec<StackRow> {
@@ -40,7 +43,7 @@ pub fn rows(recording: &Recording, scope: Scope, at_ns: u64) -> Vec<StackRow> {
     };
     let instant = nearest(&provenance.instants, at_ns, was_read);
 
-    let mut groups: BTreeMap<(Vec<String>, bool, &str), (StackRow, BTreeSet<String>)> = BTreeMap::new();
+    let mut groups: BTreeMap<Key<'_>, (StackRow, BTreeSet<String>)> = BTreeMap::new();
     for allocs in provenance.page_allocs.iter().filter(|allocs| is_in(scope, &names, allocs)) {
         let symbols = names.frames(allocs.stack);
         let frames: Vec<_> = symbols.iter().map(|symbol| names::frame(symbol)).collect();

@@ -176,7 +176,10 @@ mod tests {
     use crate::recording::testing::{self, MIB, SECOND, START, empty, series};
     use crate::recording::{CgroupSeries, TargetCgroup};
 
-    fn with_cgroups(cgroups: &[(Option<u64>, Option<u64>, &[(u64, u64)])]) -> Recording {
+    /// When a cgroup was created and removed, and its readings: seconds after the start, MiB.
+    type Life<'a> = (Option<u64>, Option<u64>, &'a [(u64, u64)]);
+
+    fn with_cgroups(cgroups: &[Life<'_>]) -> Recording {
         let mut recording = empty();
         for (id, &(created_ns, removed_ns, readings)) in (1..).zip(cgroups) {
             let path = format!("/{id}");

@@ -15,6 +15,7 @@ mod record;
 mod recover;
 mod schema;
 mod show;
+#[cfg(feature = "live")]
 mod units;
 mod view;
 

@@ -10,6 +10,7 @@ use aya::{
 };
 use spark_trace_common::{
     config::{CONFIG_SYMBOL, CONTROL_SELECT_NEW, Config},
+    event::Run,
     hook::{HOOKS, Mechanism, Profile},
     map::LossKind,
 };
@@ -149,27 +150,42 @@ impl Object {
     /// Verdicts with what each program did, for the recording. `share` is the part of the time in which
     /// the kernel's BPF statistics were on.
     pub fn hook_rows(&self) -> Vec<Hook> {
-        let hits = self.per_cpu_sums("HITS", HOOKS.len() as u32).unwrap_or_default();
+        let hits_of = self.hits().unwrap_or_default();
         self.hooks
             .iter()
             .map(|attached| {
                 let index = HOOKS.iter().position(|h| h.name == attached.name);
                 let ran = attached.verdict == Verdict::Ok;
-                let hits = index.and_then(|i| hits.get(i).copied()).filter(|_| ran);
+                // It is skipped while it looks whether it is needed, which loses nothing.
+                let stands_in = index.is_some_and(|i| HOOKS[i].stands_in_for.is_some());
+                let hits = index.and_then(|i| hits_of.get(i).copied()).filter(|_| ran);
                 let info = attached.program.and_then(|name| self.program_stats(name));
                 // Mean run time while the statistics were on, times all runs.
                 let run_time_ns = info.filter(|i| i.runs > 0).zip(hits).map(|(info, hits)| {
                     (info.run_time_ns as f64 / info.runs as f64 * hits as f64).round() as u64
                 });
+                // What a stand-in took was not lost.
+                let taken = stand_in_of(attached.name).and_then(|i| hits_of.get(i).copied()).unwrap_or(0);
                 Hook {
                     name: attached.name.to_owned(),
                     mechanism: attached.mechanism.map(|m| m.as_str().to_owned()),
                     verdict: attached.verdict.as_str().to_owned(),
                     reason: attached.reason.clone(),
                     hits,
-                    lost: info.map(|i| i.recursion_misses),
+                    lost: info.filter(|_| !stands_in).map(|i| i.recursion_misses.saturating_sub(taken)),
                     run_time_ns,
                 }
+            })
+            .collect()
+    }
+
+    /// Runs of each hook, in the order of HOOKS.
+    fn hits(&self) -> Result<Vec<u64>, ObjectError> {
+        let array: PerCpuArray<&MapData, Wire<Run>> = self.map("RUNS")?;
+        (0..HOOKS.len() as u32)
+            .map(|i| {
+                let runs = array.get(&i, 0).map_err(|e| map_error("RUNS", e))?;
+                Ok(runs.iter().map(|Wire(run)| run.hits).sum())
             })
             .collect()
     }
@@ -181,20 +197,16 @@ impl Object {
 
     /// What each buffer and map could not take.
     pub fn losses(&self) -> Result<Vec<Loss>, ObjectError> {
-        let counts = self.per_cpu_sums("LOSSES", LossKind::ALL.len() as u32)?;
-        Ok(LossKind::ALL
-            .iter()
-            .zip(counts)
-            .filter(|(_, count)| *count > 0)
-            .map(|(kind, count)| Loss { what: kind.name().to_owned(), count })
-            .collect())
-    }
-
-    fn per_cpu_sums(&self, name: &'static str, len: u32) -> Result<Vec<u64>, ObjectError> {
-        let array: PerCpuArray<&MapData, u64> = self.map(name)?;
-        (0..len)
-            .map(|i| array.get(&i, 0).map(|values| values.iter().sum()).map_err(|e| map_error(name, e)))
-            .collect()
+        let array: PerCpuArray<&MapData, u64> = self.map("LOSSES")?;
+        let mut losses = Vec::new();
+        for kind in LossKind::ALL {
+            let counts = array.get(&(kind as u32), 0).map_err(|e| map_error("LOSSES", e))?;
+            let count: u64 = counts.iter().sum();
+            if count > 0 {
+                losses.push(Loss { what: kind.name().to_owned(), count });
+            }
+        }
+        Ok(losses)
     }
 
     /// A typed view of a map.
@@ -270,6 +282,11 @@ impl Object {
             .map(memlock);
         maps.chain(programs).try_fold(0u64, |sum, bytes| Some(sum + bytes?))
     }
+}
+
+/// Index of the hook that stands in for `name`.
+fn stand_in_of(name: &str) -> Option<usize> {
+    HOOKS.iter().position(|h| h.stands_in_for == Some(name))
 }
 
 fn map_fd(map: &aya::maps::Map) -> Option<i32> {

@@ -116,6 +116,8 @@ fn registers(btf: &Btf, config: &mut Config) -> Result<(), MissingType> {
         config.regs_arg2 = at(NAMES[3])?;
         config.regs_arg3 = at(NAMES[4])?;
         config.regs_arg4 = at(NAMES[5])?;
+        config.regs_sp = at("sp")?;
+        config.regs_link = NO_MEMBER;
     }
     #[cfg(target_arch = "aarch64")]
     {
@@ -124,6 +126,8 @@ fn registers(btf: &Btf, config: &mut Config) -> Result<(), MissingType> {
         config.regs_arg2 = x0 + 16;
         config.regs_arg3 = x0 + 24;
         config.regs_arg4 = x0 + 32;
+        config.regs_sp = at("sp")?;
+        config.regs_link = x0 + 30 * 8;
     }
     Ok(())
 }

@@ -75,9 +75,12 @@ impl Stacks {
         }
     }
 
-    /// Id of a kernel stack, innermost frame first.
+    /// Id of a kernel stack, innermost frame first. The frames of tracing itself are left out: they say
+    /// nothing, and their names differ from build to build.
     pub fn kernel(&mut self, addresses: &[u64]) -> u32 {
-        let frames = addresses
+        let own = |a: &u64| self.kallsyms.find(a.saturating_sub(1)).is_some_and(|n| is_tracing(&n.name));
+        let first = addresses.iter().position(|a| !own(a)).unwrap_or(0);
+        let frames = addresses[first..]
             .iter()
             .map(|address| {
                 let kallsyms = &self.kallsyms;
@@ -96,14 +99,19 @@ impl Stacks {
         self.stack(true, frames)
     }
 
-    /// Id of a user stack of `pid`.
-    pub fn user(&mut self, pid: u32, addresses: &[u64]) -> u32 {
+    /// Id of a user stack of `pid`. The kernel walks frame pointers, and a system call's stub keeps none, so
+    /// the function that called the stub is missing; `caller` is where the stub returns to, if it is code.
+    pub fn user(&mut self, pid: u32, addresses: &[u64], caller: u64) -> u32 {
         let known = self.maps.get(&pid);
         let missing = |maps: &Vec<Mapped>| addresses.iter().any(|a| find(maps, *a).is_none());
         if known.is_none_or(missing) {
             self.look_at(pid);
         }
         let maps = self.maps.get(&pid).cloned().unwrap_or_default();
+        let mut addresses = addresses.to_vec();
+        if addresses.get(1) != Some(&caller) && !addresses.is_empty() && find(&maps, caller).is_some() {
+            addresses.insert(1, caller);
+        }
         let frames = addresses.iter().map(|address| self.user_frame(&maps, *address)).collect();
         self.stack(false, frames)
     }
@@ -206,6 +214,13 @@ impl Stacks {
     }
 }
 
+/// A frame between the traced event and our program.
+fn is_tracing(name: &str) -> bool {
+    ["bpf_prog_", "bpf_trace_run", "__bpf_trace_", "__traceiter_", "__bpf_prog_"]
+        .iter()
+        .any(|p| name.starts_with(p))
+}
+
 fn intern(
     symbols: &mut Vec<Symbol>,
     by_place: &mut HashMap<Place, u32>,
@@ -240,8 +255,8 @@ mod tests {
         let mut stacks = Stacks::new(Kallsyms::default());
         let address = telling_name as *const () as u64 + 2;
         let pid = std::process::id();
-        let first = stacks.user(pid, &[address, 0x10]);
-        assert_eq!(stacks.user(pid, &[address, 0x10]), first);
+        let first = stacks.user(pid, &[address, 0x10], 0);
+        assert_eq!(stacks.user(pid, &[address, 0x10], 0), first);
         let (all, symbols) = stacks.snapshot();
         assert_eq!(all.len(), 1);
         let innermost = &symbols[all[0].frames[0] as usize];

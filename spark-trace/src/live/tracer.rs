@@ -46,6 +46,13 @@ struct Selected {
     gone: bool,
 }
 
+/// An event of a process that may turn out to be the target's. A stack is resolved at once: its process may
+/// have become another program by the time the target is known.
+enum Waiting {
+    Process(decode::Process),
+    Mapping(decode::Mapping, Option<u32>),
+}
+
 /// Which cgroups are the target's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Resolution {
@@ -78,7 +85,7 @@ pub struct Tracer<W: Write> {
     alive: BTreeSet<u32>,
     resolution: Resolution,
     /// Events from before the target was known.
-    waiting: Vec<Event>,
+    waiting: Vec<Waiting>,
     peaks: Peaks,
     follows_pids: bool,
     executed: bool,
@@ -180,7 +187,15 @@ impl<W: Write> Tracer<W> {
             }
         }
         for event in std::mem::take(&mut self.waiting) {
-            self.apply(event)?;
+            match event {
+                Waiting::Process(event) if self.is_ours(event.cgroup, event.pid, event.parent) => {
+                    self.process_event(event)?;
+                }
+                Waiting::Mapping(event, stack) if self.follows(event.pid) => {
+                    self.mapping_event(event, stack)?
+                }
+                Waiting::Process(_) | Waiting::Mapping(..) => {}
+            }
         }
         Ok(())
     }
@@ -219,16 +234,18 @@ impl<W: Write> Tracer<W> {
                     if event.op == ProcessOp::Exec {
                         self.stacks.look_at(event.pid);
                     }
-                    self.waiting.push(Event::Process(event));
+                    self.waiting.push(Waiting::Process(event));
                 } else if self.is_ours(event.cgroup, event.pid, event.parent) {
                     self.process_event(event)?;
                 }
             }
             Event::Mapping(event) => {
                 if self.resolution == Resolution::Open {
-                    self.waiting.push(Event::Mapping(event));
-                } else if self.target.kind == "system" || self.known.contains_key(&event.pid) {
-                    self.mapping_event(event)?;
+                    let stack = self.user_stack(&event)?;
+                    self.waiting.push(Waiting::Mapping(event, stack));
+                } else if self.follows(event.pid) {
+                    let stack = self.user_stack(&event)?;
+                    self.mapping_event(event, stack)?;
                 }
             }
         }
@@ -321,11 +338,18 @@ impl<W: Write> Tracer<W> {
         Ok(())
     }
 
-    fn mapping_event(&mut self, event: decode::Mapping) -> Result<(), TracerError> {
-        let stack = match event.stack {
-            Some(id) => self.object.user_stack(id)?.map(|frames| self.stacks.user(event.pid, &frames)),
-            None => None,
-        };
+    fn follows(&self, pid: u32) -> bool {
+        self.target.kind == "system" || self.known.contains_key(&pid)
+    }
+
+    /// Id of the user stack of a mapping.
+    fn user_stack(&mut self, event: &decode::Mapping) -> Result<Option<u32>, TracerError> {
+        let Some(id) = event.stack else { return Ok(None) };
+        let frames = self.object.user_stack(id)?;
+        Ok(frames.map(|frames| self.stacks.user(event.pid, &frames, event.caller)))
+    }
+
+    fn mapping_event(&mut self, event: decode::Mapping, stack: Option<u32>) -> Result<(), TracerError> {
         let (op, kind, detail) = match event.op {
             MappingOp::Mmap => ("mmap", Some(mmap_kind(event.detail)), Some(i64::from(event.prot))),
             MappingOp::Munmap => ("munmap", None, None),

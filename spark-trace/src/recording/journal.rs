@@ -142,8 +142,12 @@ impl Builder {
                 provenance.regions.extend(regions.iter().cloned());
             }
             Entry::Process(process) => {
-                // A pid may come again; its start tells the lives apart.
-                let same = |p: &&mut Process| p.pid == process.pid && p.started_ns == process.started_ns;
+                // A pid may come again; its start tells the lives apart, once it is known.
+                let same = |p: &&mut Process| {
+                    p.pid == process.pid
+                        && (p.started_ns == process.started_ns
+                            || p.started_ns.is_none() && p.ended_ns.is_none())
+                };
                 match provenance.processes.iter_mut().rev().find(same) {
                     Some(known) => *known = process.clone(),
                     None => provenance.processes.push(process.clone()),

@@ -10,6 +10,7 @@ use serde_json::error::Category;
 use thiserror::Error;
 
 use super::check::check;
+use super::journal::JOURNAL_SCHEMA;
 use super::schema::{Recording, SCHEMA, SCHEMA_VERSION};
 use super::upgrade::upgrade;
 
@@ -36,6 +37,11 @@ pub enum ReadError {
         path.display()
     )]
     Truncated { path: PathBuf, offset: u64 },
+    #[error(
+        "{}: the journal of an interrupted run; `spark-trace recover` makes a recording of it",
+        path.display()
+    )]
+    Journal { path: PathBuf },
     #[error("{}: not a spark-trace recording (its `schema` is not \"{SCHEMA}\")", path.display())]
     NotARecording { path: PathBuf },
     #[error(
@@ -101,6 +107,9 @@ struct Header {
 /// Parses the text of a recording; `path` is for error messages.
 pub fn parse(path: &Path, text: &[u8]) -> Result<Recording, ReadError> {
     let path = || PathBuf::from(path);
+    if is_journal(text) {
+        return Err(ReadError::Journal { path: path() });
+    }
     let header: Header = serde_json::from_slice(text).map_err(|source| match source.classify() {
         Category::Eof => ReadError::Truncated { path: path(), offset: text.len() as u64 },
         Category::Data => ReadError::NotARecording { path: path() },
@@ -119,6 +128,13 @@ pub fn parse(path: &Path, text: &[u8]) -> Result<Recording, ReadError> {
     .map_err(|source| ReadError::Malformed { path: path(), source })?;
     check(&recording).map_err(|what| ReadError::Inconsistent { path: path(), what })?;
     Ok(recording)
+}
+
+/// Whether the first of several JSON values is a journal's.
+fn is_journal(text: &[u8]) -> bool {
+    // A recording is one value; only the first line of a journal is as short as a header.
+    let first_line = text.split(|&byte| byte == b'\n').next().unwrap_or_default();
+    serde_json::from_slice(first_line).is_ok_and(|header: Header| header.schema == JOURNAL_SCHEMA)
 }
 
 fn upgraded(text: &[u8], from: u32) -> serde_json::Result<Recording> {
@@ -184,7 +200,8 @@ mod tests {
 
     #[test]
     fn other_text_is_told_apart() {
-        let cases: &[(&[u8], fn(&ReadError) -> bool)] = &[
+        type Case = (&'static [u8], fn(&ReadError) -> bool);
+        let cases: &[Case] = &[
             (b"hello", |e| matches!(e, ReadError::NotJson { .. })),
             (b"\xff\xfe", |e| matches!(e, ReadError::NotJson { .. })),
             (b"{} {}", |e| matches!(e, ReadError::NotJson { .. })),
@@ -192,6 +209,9 @@ mod tests {
             (b"{}", |e| matches!(e, ReadError::NotARecording { .. })),
             (b"[1]", |e| matches!(e, ReadError::NotARecording { .. })),
             (b"null", |e| matches!(e, ReadError::NotARecording { .. })),
+            (b"{\"schema\":\"spark-trace/journal\"}\n{\"entry\":\"en", |e| {
+                matches!(e, ReadError::Journal { .. })
+            }),
             (br#"{"schema":3}"#, |e| matches!(e, ReadError::NotARecording { .. })),
             (br#"{"schema":"spark-trace/recording"}"#, |e| matches!(e, ReadError::NoVersion { .. })),
             (br#"{"schema":"spark-trace/recording","schema_version":0}"#, |e| {

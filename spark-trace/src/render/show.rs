@@ -14,6 +14,9 @@ use crate::analysis::regions::RegionRow;
 use crate::analysis::stacks::StackRow;
 use crate::analysis::view::Scope;
 
+/// The row that has what is charged to a cgroup and of no kind of its own.
+const KERNEL_OTHER: &str = "kernel-other";
+
 pub fn document(report: &Report) -> Document {
     let mut document = Document::default();
     head(&mut document, report);
@@ -143,18 +146,24 @@ fn level_columns(report: &Report, plane: &PlaneReport) -> Vec<Level> {
     columns
 }
 
-/// What hooks saw of sources that no counter gives: it lies in `unattributed`.
+/// What hooks saw of sources that no counter of the plane gives, and which row has it instead.
+///
+/// Of a system nothing counts them. To a cgroup all charged kernel memory is counted together.
 fn explain_unattributed(document: &mut Document, plane: &PlaneReport) {
-    let seen = plane.sources.iter().filter(|row| row.bytes.is_none() || row.source == UNATTRIBUTED);
+    let (whole, uncounted) = match plane.plane {
+        Scope::System => (UNATTRIBUTED, [UNATTRIBUTED, KERNEL_OTHER]),
+        Scope::Cgroup => (KERNEL_OTHER, [UNATTRIBUTED, UNATTRIBUTED]),
+    };
+    let seen = plane.sources.iter().filter(|row| row.bytes.is_none() || uncounted.contains(&row.source));
     let seen: Vec<_> = seen
         .filter_map(|row| {
             let bytes = row.observed.filter(|&bytes| bytes > 0)?;
-            let name = if row.source == UNATTRIBUTED { "other stacks" } else { row.source };
+            let name = if row.source == UNATTRIBUTED { "stacks of no known source" } else { row.source };
             Some(format!("{name} {}", unsigned(bytes)))
         })
         .collect();
     if !seen.is_empty() {
-        document.line(format!("of unattributed, hooks saw allocated since the start: {}", seen.join(", ")));
+        document.line(format!("of {whole}, hooks saw allocated since the start: {}", seen.join(", ")));
     }
 }
 

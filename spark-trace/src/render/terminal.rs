@@ -17,12 +17,13 @@ const CUT: &str = "…";
 
 pub fn render(document: &Document, style: Style) -> String {
     let mut text = String::new();
-    let mut after_table = false;
+    let mut before: Option<&Block> = None;
     for block in &document.blocks {
-        if after_table && matches!(block, Block::Table(_)) {
+        // A table stands by itself, except below its heading.
+        if matches!((before, block), (Some(Block::Table(_) | Block::Line(_)), Block::Table(_))) {
             text.push('\n');
         }
-        after_table = matches!(block, Block::Table(_));
+        before = Some(block);
         match block {
             Block::Heading(heading) => {
                 if !text.is_empty() {

@@ -1,3 +1,5 @@
+use proptest::prelude::*;
+
 use super::*;
 use crate::analysis::arrange::Arrange;
 use crate::analysis::instant::At;
@@ -142,4 +144,31 @@ fn csv_has_a_row_per_plane_and_source() {
     assert!(lines.iter().any(|line| line.starts_with("cgroup,anon,0,849346560,20971520,")));
     // Unknown is empty, not zero.
     assert!(lines.iter().any(|line| line.starts_with("system,nvidia-sysmem,,,,,,,,67108864,no,")));
+}
+
+proptest! {
+    /// Whatever still reads as a recording can be analysed and rendered.
+    #[test]
+    fn damaged_recordings_do_not_panic(
+        damages in prop::collection::vec((any::<prop::sample::Index>(), "[0-9]|99999999|null|-|,|[a-z]"), 1..6),
+    ) {
+        let mut text = serde_json::to_string(&testing::container()).unwrap();
+        for (place, damage) in damages {
+            // Numbers and names are where damage leaves JSON whole most often.
+            let digits: Vec<_> = text.match_indices(|c: char| c.is_ascii_digit()).map(|(at, _)| at).collect();
+            let at = *place.get(&digits);
+            text.replace_range(at..=at, &damage);
+        }
+        if let Ok(recording) = crate::recording::read::parse(std::path::Path::new("damaged"), text.as_bytes()) {
+            for at in [At::Peak, At::End, At::SinceStart(u64::MAX), At::Time(0)] {
+                let report = attribution::report(&recording, at);
+                for format in FORMATS {
+                    prop_assert!((format.show)(&report, Style::default()).is_ok());
+                }
+            }
+            if comparison::report(&testing::native(), &recording, None, At::Peak).is_ok() {
+                rendered(&testing::native(), &recording);
+            }
+        }
+    }
 }

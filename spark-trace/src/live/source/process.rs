@@ -26,8 +26,10 @@ const STATUS: &[(&str, &str)] = &[
 ];
 
 /// Walking a process's page tables is dear, so its mappings are read only when its resident memory has
-/// grown to 5/4 of what it was at the last walk and by at least this much.
+/// grown to 5/4 of what it was at the last walk and by at least this much, ...
 const REGION_GROWTH: u64 = 16 << 20;
+/// ... or when it has grown by this much and then stood still for two readings.
+const REGION_PLATEAU: u64 = 1 << 20;
 
 /// Reads the target's processes.
 #[derive(Debug, Default)]
@@ -40,6 +42,7 @@ pub struct Processes {
 struct Known {
     status: KernelFile,
     rss_at_walk: u64,
+    rss_before: u64,
 }
 
 impl Processes {
@@ -58,7 +61,7 @@ impl Processes {
             std::collections::hash_map::Entry::Occupied(entry) => entry.into_mut(),
             std::collections::hash_map::Entry::Vacant(entry) => {
                 let status = KernelFile::open(format!("/proc/{pid}/status").as_ref()).ok()?;
-                entry.insert(Known { status, rss_at_walk: 0 })
+                entry.insert(Known { status, rss_at_walk: 0, rss_before: 0 })
             }
         };
         let mut reading = Reading::begin();
@@ -79,7 +82,10 @@ impl Processes {
         let Some(known) = self.open.get_mut(&pid) else { return false };
         let rss: u64 =
             ["rss_anon", "rss_file", "rss_shmem"].iter().filter_map(|c| sample.values.get(*c)).sum();
-        let wanted = rss >= known.rss_at_walk + (known.rss_at_walk / 4).max(REGION_GROWTH);
+        let grown = rss >= known.rss_at_walk + (known.rss_at_walk / 4).max(REGION_GROWTH);
+        let settled = rss == known.rss_before && rss >= known.rss_at_walk + REGION_PLATEAU;
+        known.rss_before = rss;
+        let wanted = grown || settled;
         if wanted {
             known.rss_at_walk = rss;
         }
@@ -161,6 +167,9 @@ mod tests {
         grown.values.insert("rss_anon".to_owned(), 100 << 20);
         assert!(processes.wants_walk(&grown));
         assert!(!processes.wants_walk(&grown), "no growth since the walk");
+        grown.values.insert("rss_anon".to_owned(), 102 << 20);
+        assert!(!processes.wants_walk(&grown), "still growing, a little");
+        assert!(processes.wants_walk(&grown), "grown a little and settled");
         assert!(processes.read(&[]).is_empty());
     }
 
