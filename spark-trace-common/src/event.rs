@@ -24,8 +24,8 @@ pub const FILE_NAME_LEN: usize = 1024;
 #[repr(C)]
 pub struct Run {
     pub hits: u64,
-    /// 1 while it runs.
-    pub busy: u64,
+    /// Page it was last called for, where another hook stands in for it.
+    pub last: u64,
 }
 
 /// An address space changed by at least the minimum region.

@@ -106,31 +106,30 @@ pub(crate) fn hit(index: u32) {
     }
 }
 
-/// Counts a run of the hook at `index` and does `body`, marked as busy meanwhile: what interrupts it here is
-/// left to the program that stands in for it.
+/// Counts a run of the hook at `index` for `page`, and leaves word of it for the hook that stands in.
 #[inline(always)]
-pub(crate) fn run(index: u32, body: impl FnOnce()) {
-    let Some(run) = RUNS.get_ptr_mut(index) else { return };
-    // SAFETY: a per-CPU slot that the map keeps alive; programs do not move between CPUs. Volatile, since
-    // an interrupt on this CPU reads it.
-    unsafe {
-        (*run).hits += 1;
-        (&raw mut (*run).busy).write_volatile(1);
-        body();
-        (&raw mut (*run).busy).write_volatile(0);
+pub(crate) fn run(index: u32, page: u64) {
+    if let Some(run) = RUNS.get_ptr_mut(index) {
+        // SAFETY: as in `hit`. Volatile, since an interrupt on this CPU may read it.
+        unsafe {
+            (*run).hits += 1;
+            (&raw mut (*run).last).write_volatile(page);
+        }
     }
 }
 
-/// Does `body` as the hook at `index` if the one at `original` is busy on this CPU: then the kernel has
-/// skipped it for this event.
+/// Whether the hook at `index` must do the work for `page` because the one at `original`, which the kernel
+/// calls just before on this CPU, was skipped. An interrupt between the two can make it say yes once too
+/// often, so that work must bear being done twice.
 #[inline(always)]
-pub(crate) fn stand_in(index: u32, original: u32, body: impl FnOnce()) {
-    let Some(run) = RUNS.get_ptr(original) else { return };
+pub(crate) fn stand_in(index: u32, original: u32, page: u64) -> bool {
+    let Some(run) = RUNS.get_ptr(original) else { return false };
     // SAFETY: as above.
-    if unsafe { (&raw const (*run).busy).read_volatile() } != 0 {
+    let skipped = unsafe { (&raw const (*run).last).read_volatile() } != page;
+    if skipped {
         hit(index);
-        body();
     }
+    skipped
 }
 
 /// Counts a loss.

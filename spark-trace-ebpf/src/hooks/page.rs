@@ -22,13 +22,20 @@ use crate::{
 /// `void mm_page_alloc(struct page *page, unsigned int order, gfp_t gfp_flags, int migratetype)`
 #[btf_tracepoint(function = "mm_page_alloc")]
 pub fn page_alloc(ctx: BtfTracePointContext) -> i32 {
-    run(const { index("page-alloc") }, || allocated(&ctx));
+    run(const { index("page-alloc") }, ctx.arg(0));
+    allocated(&ctx);
     0
 }
 
 #[btf_tracepoint(function = "mm_page_alloc")]
 pub fn page_alloc_nested(ctx: BtfTracePointContext) -> i32 {
-    stand_in(const { index("page-alloc-nested") }, const { index("page-alloc") }, || allocated(&ctx));
+    let page: u64 = ctx.arg(0);
+    // A page that is known to be alive has been counted.
+    if stand_in(const { index("page-alloc-nested") }, const { index("page-alloc") }, page)
+        && LIVE_PAGES.get_ptr(&page).is_none()
+    {
+        allocated(&ctx);
+    }
     0
 }
 
@@ -101,13 +108,17 @@ fn kernel_stack(ctx: &BtfTracePointContext) -> i32 {
 /// `void mm_page_free(struct page *page, unsigned int order)`
 #[btf_tracepoint(function = "mm_page_free")]
 pub fn page_free(ctx: BtfTracePointContext) -> i32 {
-    run(const { index("page-free") }, || freed(&ctx));
+    run(const { index("page-free") }, ctx.arg(0));
+    freed(&ctx);
     0
 }
 
 #[btf_tracepoint(function = "mm_page_free")]
 pub fn page_free_nested(ctx: BtfTracePointContext) -> i32 {
-    stand_in(const { index("page-free-nested") }, const { index("page-free") }, || freed(&ctx));
+    // A page that has been retired is not found again.
+    if stand_in(const { index("page-free-nested") }, const { index("page-free") }, ctx.arg(0)) {
+        freed(&ctx);
+    }
     0
 }
 

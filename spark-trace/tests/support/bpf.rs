@@ -1,0 +1,92 @@
+//! Which BPF programs and links the kernel holds, asked of the kernel itself.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::time::{Duration, Instant};
+
+/// Commands of bpf(2), from linux/bpf.h.
+const PROG_GET_NEXT_ID: i32 = 11;
+const LINK_GET_NEXT_ID: i32 = 31;
+
+/// The kernel frees programs and links some time after their last user is gone.
+const RELEASE: Duration = Duration::from_secs(2);
+
+/// Ids of all programs and links.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Ids {
+    pub programs: BTreeSet<u32>,
+    pub links: BTreeSet<u32>,
+}
+
+pub fn ids() -> Ids {
+    Ids { programs: list(PROG_GET_NEXT_ID), links: list(LINK_GET_NEXT_ID) }
+}
+
+fn list(command: i32) -> BTreeSet<u32> {
+    // start_id, next_id, open_flags of union bpf_attr.
+    let mut attr = [0u32; 3];
+    let mut found = BTreeSet::new();
+    loop {
+        // SAFETY: `attr` is valid for the three fields that these commands read and write.
+        let result = unsafe { libc::syscall(libc::SYS_bpf, command, attr.as_mut_ptr(), size_of_val(&attr)) };
+        if result != 0 {
+            let error = std::io::Error::last_os_error();
+            assert_eq!(error.raw_os_error(), Some(libc::ENOENT), "bpf({command}): {error}");
+            return found;
+        }
+        found.insert(attr[1]);
+        attr[0] = attr[1];
+    }
+}
+
+impl Ids {
+    fn less(&self, other: &Self) -> Self {
+        Self {
+            programs: self.programs.difference(&other.programs).copied().collect(),
+            links: self.links.difference(&other.links).copied().collect(),
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.programs.is_empty() && self.links.is_empty()
+    }
+}
+
+/// What is there now and was not before, once the kernel has had its time to release it. Another tracer
+/// that runs on this machine meanwhile is not counted: a live process of another name than `orphan` holds
+/// its programs. What `orphan`, a command that outlived its tracer, holds is counted.
+pub fn left_behind(before: &Ids, orphan: &str) -> Ids {
+    let start = Instant::now();
+    loop {
+        let new = ids().less(before);
+        let left = if new.is_empty() { new } else { new.less(&held_by_others(orphan)) };
+        if left.is_empty() || start.elapsed() > RELEASE {
+            return left;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// Ids that other live processes hold descriptors of.
+fn held_by_others(orphan: &str) -> Ids {
+    let mut held = Ids::default();
+    for pid in super::pids() {
+        let executable = fs::read_link(format!("/proc/{pid}/exe")).unwrap_or_default();
+        if executable.as_os_str() == orphan {
+            continue;
+        }
+        let descriptors = fs::read_dir(format!("/proc/{pid}/fdinfo")).into_iter().flatten().flatten();
+        for info in descriptors.filter_map(|entry| fs::read_to_string(entry.path()).ok()) {
+            for line in info.lines() {
+                let Some((key, value)) = line.split_once(':') else { continue };
+                let Ok(id) = value.trim().parse() else { continue };
+                match key {
+                    "prog_id" => held.programs.insert(id),
+                    "link_id" => held.links.insert(id),
+                    _ => false,
+                };
+            }
+        }
+    }
+    held
+}

@@ -1,0 +1,108 @@
+//! What the kernel and container tests share: running the real binary, and truth from elsewhere to judge it by.
+//!
+//! Nothing here asks the code under test about itself. Truth is the reference workload's own report, the
+//! kernel's files read by the test, and BPF objects listed through bpf(2).
+
+#![allow(dead_code, unused_imports, reason = "each test program uses a part")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+pub mod bpf;
+pub mod cgroup;
+pub mod ledger;
+pub mod process;
+
+pub use ledger::{Faults, MIB, array, int, source, text, worst};
+pub use process::{Recorded, Running, record, record_words, spark_trace};
+
+/// Nothing here takes longer, on a busy machine either.
+pub const LIMIT: Duration = Duration::from_secs(60);
+
+/// The static reference workload.
+pub fn workload() -> String {
+    std::env::var("SPARK_TRACE_WORKLOAD").expect("SPARK_TRACE_WORKLOAD is not set: run `cargo xtask test`")
+}
+
+/// A directory on a disk: in a tmpfs, files would be shmem.
+pub fn disk_dir() -> TempDir {
+    let parent = env!("CARGO_TARGET_TMPDIR");
+    fs::create_dir_all(parent).unwrap();
+    tempfile::tempdir_in(parent).unwrap()
+}
+
+/// Path of `name` in `dir`, as text for a command line.
+pub fn path(dir: &TempDir, name: &str) -> String {
+    dir.path().join(name).to_str().unwrap().to_owned()
+}
+
+/// Makes a file of so many MiB, on the disk and out of the page cache.
+pub fn cold_file(path: &str, mib: u64) {
+    workload_must(&format!("file --create {path} --size {mib}M"));
+}
+
+/// Takes a file out of the page cache.
+pub fn drop_from_cache(path: &str) {
+    workload_must(&format!("file --drop {path}"));
+}
+
+fn workload_must(line: &str) {
+    let output = std::process::Command::new(workload()).args(line.split_whitespace()).output().unwrap();
+    assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// A JSON file.
+pub fn json(path: impl AsRef<Path>) -> Value {
+    let path = path.as_ref();
+    let text = fs::read(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    serde_json::from_slice(&text).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+}
+
+/// Waits for a condition; panics with `what` where it does not come true in time.
+pub fn wait_for<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
+    let start = Instant::now();
+    loop {
+        if let Some(value) = condition() {
+            return value;
+        }
+        assert!(start.elapsed() < LIMIT, "waited {LIMIT:?} for {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Processes whose command line has `word` as one of its arguments.
+pub fn processes_with(word: &str) -> Vec<u32> {
+    pids().filter(|pid| arguments(*pid).iter().any(|argument| argument == word)).collect()
+}
+
+fn arguments(pid: u32) -> Vec<String> {
+    let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    line.split(|byte| *byte == 0).map(|word| String::from_utf8_lossy(word).into_owned()).collect()
+}
+
+pub fn pids() -> impl Iterator<Item = u32> {
+    let entries = fs::read_dir("/proc").unwrap().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+}
+
+/// Kills the processes that `word` names and waits until they are gone.
+pub fn kill_all_with(word: &str) {
+    wait_for(&format!("the processes with {word} to end"), || {
+        let left = processes_with(word);
+        for pid in &left {
+            process::signal(*pid, libc::SIGKILL);
+        }
+        left.is_empty().then_some(())
+    });
+}
+
+/// Where a program lies in the PATH.
+pub fn in_path(program: &str) -> PathBuf {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let mut candidates = std::env::split_paths(&path).map(|dir| dir.join(program));
+    candidates.find(|file| file.is_file()).unwrap_or_else(|| panic!("no {program} in PATH"))
+}
