@@ -78,3 +78,6 @@ config! {
 
 /// Index in the `CONTROL` map: settings that change while tracing.
 pub const CONTROL_SELECT_NEW: u32 = 0;
+/// Goes up whenever the selection changes: what a CPU remembers of it is then out of date.
+pub const CONTROL_GENERATION: u32 = 1;
+pub const CONTROL_LEN: u32 = 2;

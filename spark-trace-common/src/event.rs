@@ -201,9 +201,31 @@ pub struct MappingTotals {
     pub mmap_bytes: u64,
     pub munmap_calls: u64,
     pub munmap_bytes: u64,
-    /// End of the heap as last seen, and where it was when an event last told of it.
-    pub brk: u64,
-    pub brk_told: u64,
+}
+
+/// What one CPU last found out about the task in front of it, and what it has counted for that task's process
+/// since: mapping calls come in runs of one process, and this spares each the look-ups.
+#[derive(Debug, Clone, Copy, Default)]
+#[repr(C)]
+pub struct MappingCache {
+    /// The task's `css_set`: another one means that it changed cgroups.
+    pub css_set: u64,
+    pub tgid: u32,
+    /// 1 where it is of the target.
+    pub target: u32,
+    /// Value of [`crate::config::CONTROL_GENERATION`] it was found out under.
+    pub generation: u32,
+    pub reserved: u32,
+    /// Not yet in `MAPPING_TOTALS`.
+    pub counted: MappingTotals,
+}
+
+/// End of a process's heap as last seen, and where it was when an event last told of it.
+#[derive(Debug, Clone, Copy, Default)]
+#[repr(C)]
+pub struct Heap {
+    pub end: u64,
+    pub told: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -236,6 +258,8 @@ wire! {
     LivePage = 24,
     FileKey = 24,
     FileTotals = 64,
-    MappingTotals = 48,
+    MappingTotals = 32,
+    MappingCache = 56,
+    Heap = 16,
     ChargeKey = 16,
 }

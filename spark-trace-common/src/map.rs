@@ -35,6 +35,9 @@ pub const TARGET_PIDS: u32 = 16_384;
 /// Processes with small mappings being counted.
 pub const MAPPING_TOTALS: u32 = 16_384;
 
+/// Processes whose heap is watched.
+pub const HEAPS: u32 = 16_384;
+
 /// Rows of charges: (cgroup, counter), profile `deep` only.
 pub const CHARGES: u32 = 16_384;
 

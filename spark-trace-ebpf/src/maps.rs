@@ -11,8 +11,10 @@ use aya_ebpf::{
     maps::{Array, HashMap, PerCpuArray, RingBuf},
 };
 use spark_trace_common::{
+    config::{CONTROL_GENERATION, CONTROL_LEN},
     event::{
-        ChargeKey, FileKey, FileNameEvent, FileTotals, LivePage, MappingTotals, PageKey, PageTotals, Run,
+        ChargeKey, FileKey, FileNameEvent, FileTotals, Heap, LivePage, MappingCache, MappingTotals, PageKey,
+        PageTotals, Run,
     },
     hook::HOOKS,
     map::{self as cap, LossKind},
@@ -33,7 +35,7 @@ pub(crate) static RUNS: PerCpuArray<Run> = PerCpuArray::with_max_entries(HOOKS.l
 
 /// Settings that change while tracing.
 #[map]
-pub(crate) static CONTROL: Array<u32> = Array::with_max_entries(1, 0);
+pub(crate) static CONTROL: Array<u32> = Array::with_max_entries(CONTROL_LEN, 0);
 
 /// Selected cgroups of the memory hierarchy.
 #[map]
@@ -56,6 +58,12 @@ pub(crate) static FILES: HashMap<FileKey, FileTotals> = HashMap::with_max_entrie
 #[map]
 pub(crate) static MAPPING_TOTALS: HashMap<u32, MappingTotals> =
     HashMap::with_max_entries(cap::MAPPING_TOTALS, 0);
+
+#[map]
+pub(crate) static MAPPING_CACHE: PerCpuArray<MappingCache> = PerCpuArray::with_max_entries(1, 0);
+
+#[map]
+pub(crate) static HEAPS: HashMap<u32, Heap> = HashMap::with_max_entries(cap::HEAPS, 0);
 
 #[map]
 pub(crate) static CHARGES: HashMap<ChargeKey, u64> = HashMap::with_max_entries(cap::CHARGES, 0);
@@ -130,6 +138,21 @@ pub(crate) fn stand_in(index: u32, original: u32, page: u64) -> bool {
         hit(index);
     }
     skipped
+}
+
+/// Generation of the selection.
+#[inline(always)]
+pub(crate) fn generation() -> u32 {
+    CONTROL.get(CONTROL_GENERATION).copied().unwrap_or(0)
+}
+
+/// Makes all CPUs forget what they remember of the selection.
+#[inline(always)]
+pub(crate) fn selection_changed() {
+    if let Some(generation) = CONTROL.get_ptr_mut(CONTROL_GENERATION) {
+        // SAFETY: a live map value. Two changes at once may count as one, which is all the same.
+        unsafe { *generation = (*generation).wrapping_add(1) };
+    }
 }
 
 /// Counts a loss.

@@ -5,7 +5,7 @@ use spark_trace_common::map::LossKind;
 
 use crate::{
     config::conf,
-    maps::{TARGET_CGROUPS, TARGET_PIDS, lost},
+    maps::{TARGET_CGROUPS, TARGET_PIDS, lost, selection_changed},
     read::load,
 };
 
@@ -71,10 +71,12 @@ pub(crate) fn select_cgroup(id: u64) {
     if TARGET_CGROUPS.insert(&id, &1, 0).is_err() {
         lost(LossKind::TargetCgroups);
     }
+    selection_changed();
 }
 
 pub(crate) fn select_pid(tgid: u32) {
     if TARGET_PIDS.insert(&tgid, &1, 0).is_err() {
         lost(LossKind::TargetPids);
     }
+    selection_changed();
 }

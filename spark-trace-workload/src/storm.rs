@@ -19,6 +19,8 @@ use crate::sys::{Machine, clock_ns, monotonic_ns};
 /// One timed round, or batch of rounds.
 #[derive(Debug, Serialize)]
 struct Round {
+    /// CLOCK_MONOTONIC.
+    begin_ns: u64,
     wall_ns: u64,
     /// Of our one thread: includes the kernel's work for it, not what other tasks do.
     cpu_ns: u64,
@@ -93,7 +95,7 @@ fn time(round: impl FnOnce() -> Result<u64>) -> Result<Round> {
     let (wall, cpu) = (monotonic_ns(), clock_ns(libc::CLOCK_THREAD_CPUTIME_ID));
     let operations = round()?;
     let cpu_ns = clock_ns(libc::CLOCK_THREAD_CPUTIME_ID).saturating_sub(cpu);
-    Ok(Round { wall_ns: monotonic_ns().saturating_sub(wall), cpu_ns, operations })
+    Ok(Round { begin_ns: wall, wall_ns: monotonic_ns().saturating_sub(wall), cpu_ns, operations })
 }
 
 fn summary(values: impl Iterator<Item = u64>) -> Summary {

@@ -12,6 +12,8 @@
 pub mod analysis;
 pub mod cli;
 pub mod decode;
+#[cfg(feature = "live")]
+pub mod demo;
 pub mod health;
 pub mod ledger;
 #[cfg(feature = "live")]

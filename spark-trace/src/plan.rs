@@ -20,12 +20,31 @@ pub struct Step {
     pub verdict: Option<(Verdict, String)>,
 }
 
-/// Plans all hooks for `profile`.
-pub fn plan(profile: Profile, facts: &impl Facts) -> Vec<Step> {
-    HOOKS.iter().map(|hook| step(hook, profile, facts)).collect()
+/// What the user chose.
+#[derive(Debug, Clone)]
+pub struct Choice {
+    pub profile: Profile,
+    /// Names of hooks to leave out.
+    pub without: Vec<String>,
 }
 
-fn step(hook: &'static Hook, profile: Profile, facts: &impl Facts) -> Step {
+impl From<Profile> for Choice {
+    fn from(profile: Profile) -> Self {
+        Self { profile, without: Vec::new() }
+    }
+}
+
+/// Plans all hooks.
+pub fn plan(choice: &Choice, facts: &impl Facts) -> Vec<Step> {
+    HOOKS.iter().map(|hook| step(hook, choice, facts)).collect()
+}
+
+fn step(hook: &'static Hook, choice: &Choice, facts: &impl Facts) -> Step {
+    let profile = choice.profile;
+    if choice.without.iter().any(|name| name == hook.name) {
+        let reason = "left out by --without-hook".to_owned();
+        return Step { hook, candidates: Vec::new(), verdict: Some((Verdict::Off, reason)) };
+    }
     if hook.profile > profile {
         let reason =
             format!("profile {} leaves it out; --profile {} has it", profile.as_str(), hook.profile.as_str());
@@ -71,16 +90,24 @@ mod tests {
     #[test]
     fn profiles_leave_out_what_costs_more() {
         let kernel = Kernel(&[]);
-        assert_eq!(verdict_of(&plan(Profile::Default, &kernel), "page-alloc"), None);
-        assert_eq!(verdict_of(&plan(Profile::Light, &kernel), "page-alloc"), Some(Verdict::Off));
-        assert_eq!(verdict_of(&plan(Profile::Light, &kernel), "process-exec"), None);
-        assert_eq!(verdict_of(&plan(Profile::Default, &kernel), "charge"), Some(Verdict::Off));
-        assert_eq!(verdict_of(&plan(Profile::Deep, &kernel), "charge"), None);
+        assert_eq!(verdict_of(&plan(&Profile::Default.into(), &kernel), "page-alloc"), None);
+        assert_eq!(verdict_of(&plan(&Profile::Light.into(), &kernel), "page-alloc"), Some(Verdict::Off));
+        assert_eq!(verdict_of(&plan(&Profile::Light.into(), &kernel), "process-exec"), None);
+        assert_eq!(verdict_of(&plan(&Profile::Default.into(), &kernel), "charge"), Some(Verdict::Off));
+        assert_eq!(verdict_of(&plan(&Profile::Deep.into(), &kernel), "charge"), None);
+    }
+
+    #[test]
+    fn hooks_can_be_left_out_by_name() {
+        let choice = Choice { without: vec!["page-free".to_owned()], ..Profile::Default.into() };
+        let steps = plan(&choice, &Kernel(&[]));
+        assert_eq!(verdict_of(&steps, "page-free"), Some(Verdict::Off));
+        assert_eq!(verdict_of(&steps, "page-alloc"), None);
     }
 
     #[test]
     fn what_a_kernel_lacks_is_unsupported_with_the_reason() {
-        let steps = plan(Profile::Deep, &Kernel(&["mod_memcg_state"]));
+        let steps = plan(&Profile::Deep.into(), &Kernel(&["mod_memcg_state"]));
         let step = steps.iter().find(|s| s.hook.name == "charge").unwrap();
         let (verdict, reason) = step.verdict.as_ref().unwrap();
         assert_eq!(*verdict, Verdict::Unsupported);

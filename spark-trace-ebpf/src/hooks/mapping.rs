@@ -6,20 +6,21 @@
 
 use aya_ebpf::{
     EbpfContext,
+    bindings::BPF_NOEXIST,
     helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_ns, bpf_probe_read_user, generated::bpf_get_stackid},
     macros::btf_tracepoint,
     programs::BtfTracePointContext,
 };
 use spark_trace_common::{
     config::NO_MEMBER,
-    event::{EventKind, MappingEvent, MappingOp, MappingTotals},
+    event::{EventKind, Heap, MappingCache, MappingEvent, MappingOp, MappingTotals},
     hook::index,
     map::LossKind,
 };
 
 use crate::{
     config::conf,
-    maps::{MAPPING_TOTALS, USER_STACKS, hit, lost, send},
+    maps::{HEAPS, MAPPING_CACHE, MAPPING_TOTALS, USER_STACKS, add, generation, hit, lost, send},
     read::load,
     target::{current_task, is_target, memory_cgroup_of},
 };
@@ -30,7 +31,6 @@ const USER_STACK: u64 = 1 << 8;
 /// `void sys_exit(struct pt_regs *regs, long ret)`
 #[btf_tracepoint(function = "sys_exit")]
 pub fn mapping(ctx: BtfTracePointContext) -> i32 {
-    hit(const { index("mapping") });
     let regs: *const u8 = ctx.arg(0);
     // SAFETY: an argument of a BTF tracepoint.
     let nr: u32 = unsafe { load(regs, conf!(regs_nr)) };
@@ -54,10 +54,8 @@ pub fn mapping(ctx: BtfTracePointContext) -> i32 {
     }
     let ids = bpf_get_current_pid_tgid();
     let tgid = (ids >> 32) as u32;
-    // SAFETY: the current task's type is known to the verifier.
-    if !is_target(unsafe { memory_cgroup_of(current_task()) }, tgid) {
-        return 0;
-    }
+    let Some(cache) = cache_of(tgid) else { return 0 };
+    hit(const { index("mapping") });
     // SAFETY: an argument of a BTF tracepoint.
     let (arg0, arg1, arg2, arg3): (u64, u64, u64, u64) = unsafe {
         (
@@ -67,7 +65,6 @@ pub fn mapping(ctx: BtfTracePointContext) -> i32 {
             load(regs, conf!(regs_arg3)),
         )
     };
-    let Some(totals) = totals_of(tgid) else { return 0 };
     let min_region = u64::from(conf!(min_region_4k)) << 12;
     let mut event = MappingEvent {
         kind: EventKind::Mapping as u32,
@@ -82,26 +79,26 @@ pub fn mapping(ctx: BtfTracePointContext) -> i32 {
         stack: -1,
         caller: 0,
     };
-    // SAFETY (whole match): `totals` is a live map value. Threads of one process may race on it: these
-    // are counts of small mappings, and a lost addition of one is below their meaning.
     match op {
         MappingOp::Mmap => {
             event.address = ret as u64;
             event.prot = arg2 as u32;
             event.detail = arg3;
             if arg1 < min_region {
+                // SAFETY: a per-CPU slot that the map keeps alive; programs do not move between CPUs.
                 unsafe {
-                    (*totals).mmap_calls += 1;
-                    (*totals).mmap_bytes += arg1;
+                    (*cache).counted.mmap_calls += 1;
+                    (*cache).counted.mmap_bytes += arg1;
                 }
                 return 0;
             }
         }
         MappingOp::Munmap => {
             if arg1 < min_region {
+                // SAFETY: as above.
                 unsafe {
-                    (*totals).munmap_calls += 1;
-                    (*totals).munmap_bytes += arg1;
+                    (*cache).counted.munmap_calls += 1;
+                    (*cache).counted.munmap_bytes += arg1;
                 }
                 return 0;
             }
@@ -122,17 +119,11 @@ pub fn mapping(ctx: BtfTracePointContext) -> i32 {
         }
         MappingOp::Brk => {
             let end = ret as u64;
-            let told = unsafe {
-                (*totals).brk = end;
-                if (*totals).brk_told == 0 {
-                    (*totals).brk_told = end;
-                }
-                (*totals).brk_told
-            };
+            let Some(told) = heap_told(tgid, end) else { return 0 };
             if end.abs_diff(told) < min_region {
                 return 0;
             }
-            unsafe { (*totals).brk_told = end };
+            let _ = HEAPS.insert(&tgid, &Heap { end, told: end }, 0);
             event.address = end;
             event.length = end.wrapping_sub(told) as i64;
         }
@@ -151,6 +142,71 @@ pub fn mapping(ctx: BtfTracePointContext) -> i32 {
     0
 }
 
+/// This CPU's cache, filled for the current task; `None` where that is not of the target.
+#[inline(always)]
+fn cache_of(tgid: u32) -> Option<*mut MappingCache> {
+    let cache = MAPPING_CACHE.get_ptr_mut(0)?;
+    let task = current_task();
+    // SAFETY: the current task's type is known to the verifier.
+    let css_set: u64 = unsafe { load(task, conf!(task_cgroups)) };
+    let generation = generation();
+    // SAFETY (whole block): a per-CPU slot that the map keeps alive; programs do not move between CPUs.
+    unsafe {
+        if (*cache).css_set != css_set || (*cache).tgid != tgid || (*cache).generation != generation {
+            settle(cache);
+            (*cache).css_set = css_set;
+            (*cache).tgid = tgid;
+            (*cache).generation = generation;
+            (*cache).target = u32::from(is_target(memory_cgroup_of(task), tgid));
+        }
+        ((*cache).target != 0).then_some(cache)
+    }
+}
+
+/// Adds what a CPU has counted to the totals of the process it was counted for.
+///
+/// # Safety
+/// `cache` must be this CPU's slot.
+#[inline(always)]
+unsafe fn settle(cache: *mut MappingCache) {
+    // SAFETY: by the caller's word.
+    let MappingCache { tgid, counted, .. } = unsafe { *cache };
+    if counted.mmap_calls == 0 && counted.munmap_calls == 0 {
+        return;
+    }
+    if MAPPING_TOTALS.get_ptr(&tgid).is_none() {
+        let _ = MAPPING_TOTALS.insert(&tgid, &MappingTotals::default(), u64::from(BPF_NOEXIST));
+    }
+    match MAPPING_TOTALS.get_ptr_mut(&tgid) {
+        // SAFETY: a live map value, and this CPU's slot.
+        Some(totals) => unsafe {
+            add(&raw mut (*totals).mmap_calls, counted.mmap_calls);
+            add(&raw mut (*totals).mmap_bytes, counted.mmap_bytes);
+            add(&raw mut (*totals).munmap_calls, counted.munmap_calls);
+            add(&raw mut (*totals).munmap_bytes, counted.munmap_bytes);
+        },
+        None => lost(LossKind::MappingTotals),
+    }
+    // SAFETY: by the caller's word.
+    unsafe { (*cache).counted = MappingTotals::default() };
+}
+
+/// Where the heap ended when an event last told of it; the end itself where it is seen for the first time.
+#[inline(always)]
+fn heap_told(tgid: u32, end: u64) -> Option<u64> {
+    if let Some(heap) = HEAPS.get_ptr_mut(&tgid) {
+        // SAFETY: a live map value; a heap has one end, and brk holds the address space's lock.
+        return unsafe {
+            (*heap).end = end;
+            Some((*heap).told)
+        };
+    }
+    if HEAPS.insert(&tgid, &Heap { end, told: end }, 0).is_err() {
+        lost(LossKind::MappingTotals);
+    }
+    None
+}
+
 /// Where the system call's stub returns to, if it keeps no frame.
 ///
 /// # Safety
@@ -165,18 +221,4 @@ unsafe fn caller(regs: *const u8) -> u64 {
         let sp: u64 = load(regs, conf!(regs_sp));
         bpf_probe_read_user(sp as *const u64).unwrap_or(0)
     }
-}
-
-#[inline(always)]
-fn totals_of(tgid: u32) -> Option<*mut MappingTotals> {
-    if let Some(totals) = MAPPING_TOTALS.get_ptr_mut(&tgid) {
-        return Some(totals);
-    }
-    let _ =
-        MAPPING_TOTALS.insert(&tgid, &MappingTotals::default(), u64::from(aya_ebpf::bindings::BPF_NOEXIST));
-    let totals = MAPPING_TOTALS.get_ptr_mut(&tgid);
-    if totals.is_none() {
-        lost(LossKind::MappingTotals);
-    }
-    totals
 }

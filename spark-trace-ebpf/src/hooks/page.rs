@@ -22,8 +22,10 @@ use crate::{
 /// `void mm_page_alloc(struct page *page, unsigned int order, gfp_t gfp_flags, int migratetype)`
 #[btf_tracepoint(function = "mm_page_alloc")]
 pub fn page_alloc(ctx: BtfTracePointContext) -> i32 {
-    run(const { index("page-alloc") }, ctx.arg(0));
-    allocated(&ctx);
+    if is_ours(&ctx) {
+        run(const { index("page-alloc") }, ctx.arg(0));
+        allocated(&ctx);
+    }
     0
 }
 
@@ -31,7 +33,8 @@ pub fn page_alloc(ctx: BtfTracePointContext) -> i32 {
 pub fn page_alloc_nested(ctx: BtfTracePointContext) -> i32 {
     let page: u64 = ctx.arg(0);
     // A page that is known to be alive has been counted.
-    if stand_in(const { index("page-alloc-nested") }, const { index("page-alloc") }, page)
+    if is_ours(&ctx)
+        && stand_in(const { index("page-alloc-nested") }, const { index("page-alloc") }, page)
         && LIVE_PAGES.get_ptr(&page).is_none()
     {
         allocated(&ctx);
@@ -39,12 +42,15 @@ pub fn page_alloc_nested(ctx: BtfTracePointContext) -> i32 {
     0
 }
 
+/// Whether an allocation is to be recorded. Nearly all leave here, so this comes before everything else.
+#[inline(always)]
+fn is_ours(ctx: &BtfTracePointContext) -> bool {
+    ctx.arg::<u32>(3) != conf!(migrate_movable) || conf!(all_pages) != 0
+}
+
 #[inline(always)]
 fn allocated(ctx: &BtfTracePointContext) {
     let migratetype: u32 = ctx.arg(3);
-    if migratetype == conf!(migrate_movable) && conf!(all_pages) == 0 {
-        return;
-    }
     let page: *const u8 = ctx.arg(0);
     if page.is_null() {
         return;
@@ -108,36 +114,45 @@ fn kernel_stack(ctx: &BtfTracePointContext) -> i32 {
 /// `void mm_page_free(struct page *page, unsigned int order)`
 #[btf_tracepoint(function = "mm_page_free")]
 pub fn page_free(ctx: BtfTracePointContext) -> i32 {
-    run(const { index("page-free") }, ctx.arg(0));
-    freed(&ctx);
+    let page: *const u8 = ctx.arg(0);
+    // SAFETY: an argument of a BTF tracepoint.
+    if unsafe { may_be_ours(page) } {
+        run(const { index("page-free") }, page as u64);
+        freed(page as u64);
+    }
     0
 }
 
 #[btf_tracepoint(function = "mm_page_free")]
 pub fn page_free_nested(ctx: BtfTracePointContext) -> i32 {
+    let page: *const u8 = ctx.arg(0);
     // A page that has been retired is not found again.
-    if stand_in(const { index("page-free-nested") }, const { index("page-free") }, ctx.arg(0)) {
-        freed(&ctx);
+    // SAFETY: an argument of a BTF tracepoint.
+    if unsafe { may_be_ours(page) }
+        && stand_in(const { index("page-free-nested") }, const { index("page-free") }, page as u64)
+    {
+        freed(page as u64);
     }
     0
 }
 
+/// Whether a freed page may have been recorded. User pages were marked up to date when they were filled and
+/// still are when they are freed; kernel pages never are. This spares nearly every free the look-up.
+///
+/// # Safety
+/// `page` must be a page pointer whose type the verifier knows.
 #[inline(always)]
-fn freed(ctx: &BtfTracePointContext) {
-    let page: *const u8 = ctx.arg(0);
+unsafe fn may_be_ours(page: *const u8) -> bool {
     if page.is_null() {
-        return;
+        return false;
     }
-    if conf!(all_pages) == 0 {
-        // User pages were marked up to date when they were filled and still are when they are freed;
-        // kernel pages never are. This spares nearly every free the lookup.
-        // SAFETY: an argument of a BTF tracepoint.
-        let flags: u64 = unsafe { load(page, conf!(page_flags)) };
-        if flags & (1 << (conf!(flag_uptodate) & 63)) != 0 {
-            return;
-        }
-    }
-    let address = page as u64;
+    // SAFETY: by the caller's word.
+    let flags: u64 = unsafe { load(page, conf!(page_flags)) };
+    flags & (1 << (conf!(flag_uptodate) & 63)) == 0 || conf!(all_pages) != 0
+}
+
+#[inline(always)]
+fn freed(address: u64) {
     let Some(live) = LIVE_PAGES.get_ptr(&address) else { return };
     // SAFETY: a live map value. Nobody else frees this page, so nobody removes the entry meanwhile.
     let LivePage { key, bytes } = unsafe { *live };

@@ -9,7 +9,7 @@ use spark_trace_common::{
 
 use crate::{
     config::conf,
-    maps::{MAPPING_TOTALS, TARGET_PIDS, hit, send},
+    maps::{HEAPS, TARGET_PIDS, hit, send},
     read::load,
     target::{is_target, is_target_pid, memory_cgroup_of, select_pid},
 };
@@ -52,10 +52,7 @@ pub fn process_exec(ctx: BtfTracePointContext) -> i32 {
         if is_target(cgroup, tgid) {
             let parent: *const u8 = load(task, conf!(task_real_parent));
             // The heap of the program before has nothing to do with the new one's.
-            if let Some(totals) = MAPPING_TOTALS.get_ptr_mut(&tgid) {
-                (*totals).brk = 0;
-                (*totals).brk_told = 0;
-            }
+            let _ = HEAPS.remove(&tgid);
             report(ProcessOp::Exec, task, tgid, load(parent, conf!(task_tgid)), cgroup);
         }
     }
@@ -81,6 +78,7 @@ pub fn process_exit(ctx: BtfTracePointContext) -> i32 {
             report(ProcessOp::Exit, task, tgid, load(parent, conf!(task_tgid)), cgroup);
         }
         let _ = TARGET_PIDS.remove(&tgid);
+        let _ = HEAPS.remove(&tgid);
     }
     0
 }

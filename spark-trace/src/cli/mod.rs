@@ -6,7 +6,11 @@ pub mod error;
 pub mod output;
 
 mod completions;
+#[cfg(feature = "live")]
+mod demo;
 mod diff;
+#[cfg(feature = "live")]
+mod doctor;
 mod man;
 #[cfg(feature = "live")]
 mod progress;
@@ -46,6 +50,10 @@ Exit codes:
 enum Command {
     #[cfg(feature = "live")]
     Record(Box<record::Args>),
+    #[cfg(feature = "live")]
+    Doctor(doctor::Args),
+    #[cfg(feature = "live")]
+    Demo(demo::Args),
     Show(show::Args),
     Diff(diff::Args),
     Recover(recover::Args),
@@ -59,6 +67,10 @@ impl Command {
         match self {
             #[cfg(feature = "live")]
             Self::Record(args) => record::run(*args),
+            #[cfg(feature = "live")]
+            Self::Doctor(args) => doctor::run(args),
+            #[cfg(feature = "live")]
+            Self::Demo(args) => demo::run(args),
             Self::Show(args) => show::run(args),
             Self::Diff(args) => diff::run(args),
             Self::Recover(args) => recover::run(args),

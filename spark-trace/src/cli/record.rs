@@ -5,8 +5,11 @@ use std::{
 };
 
 use anyhow::Context;
-use clap::ValueEnum;
-use spark_trace_common::{hook::Profile, map};
+use clap::{ValueEnum, builder::PossibleValuesParser};
+use spark_trace_common::{
+    hook::{HOOKS, Profile},
+    map,
+};
 
 use super::{error::Exit, progress::Line, units};
 use crate::{
@@ -14,6 +17,7 @@ use crate::{
         session::{Options, Session},
         target::{Placement, Spec, command::Invoker},
     },
+    plan::Choice,
     recording::{self, Recording, WriteOptions, write::refuse_existing},
 };
 
@@ -77,6 +81,10 @@ pub struct Args {
     #[arg(long, value_name = "N", default_value_t = map::LIVE_PAGES, hide_default_value = true)]
     live_pages: u32,
 
+    /// Leave a hook out, by its name in `spark-trace doctor`
+    #[arg(long, value_name = "NAME", value_parser = PossibleValuesParser::new(HOOKS.iter().map(|h| h.name)), hide_possible_values = true)]
+    without_hook: Vec<String>,
+
     /// No progress line
     #[arg(short, long)]
     quiet: bool,
@@ -128,7 +136,7 @@ pub fn run(args: Args) -> anyhow::Result<Exit> {
         .context(Exit::Usage)?;
     let options = Options {
         spec,
-        profile: args.profile.into(),
+        hooks: Choice { profile: args.profile.into(), without: args.without_hook.clone() },
         interval: args.interval.max(Duration::from_millis(1)),
         min_region: args.min_region,
         ring_bytes,

@@ -2,9 +2,9 @@
 
 use std::collections::HashMap;
 
-use aya::maps::{HashMap as BpfHashMap, MapData, StackTraceMap};
+use aya::maps::{HashMap as BpfHashMap, MapData, PerCpuArray, StackTraceMap};
 use spark_trace_common::event::{
-    ChargeKey, FileKey, FileTotals, MappingTotals, PAGE_CHARGED, PageKey, PageTotals,
+    ChargeKey, FileKey, FileTotals, MappingCache, MappingTotals, PAGE_CHARGED, PageKey, PageTotals,
 };
 
 use super::{
@@ -188,10 +188,22 @@ impl Collector {
         Ok(())
     }
 
-    /// Small mappings by process.
+    /// Small mappings by process: what has been settled, and what each CPU still holds.
     pub fn mapping_totals(object: &Object) -> Result<HashMap<u32, MappingTotals>, ObjectError> {
         let map: BpfHashMap<&MapData, u32, Wire<MappingTotals>> = object.map("MAPPING_TOTALS")?;
-        Ok(map.iter().flatten().map(|(pid, Wire(totals))| (pid, totals)).collect())
+        let mut totals: HashMap<u32, MappingTotals> =
+            map.iter().flatten().map(|(pid, Wire(totals))| (pid, totals)).collect();
+        let caches: PerCpuArray<&MapData, Wire<MappingCache>> = object.map("MAPPING_CACHE")?;
+        if let Ok(caches) = caches.get(&0, 0) {
+            for Wire(MappingCache { tgid, counted, .. }) in caches.iter() {
+                let row = totals.entry(*tgid).or_default();
+                row.mmap_calls += counted.mmap_calls;
+                row.mmap_bytes += counted.mmap_bytes;
+                row.munmap_calls += counted.munmap_calls;
+                row.munmap_bytes += counted.munmap_bytes;
+            }
+        }
+        Ok(totals)
     }
 
     /// All rows so far, every `live` vector as long as there are instants.

@@ -3,6 +3,7 @@
 pub mod aggregates;
 pub mod btf;
 pub mod cgroup;
+pub mod doctor;
 pub mod host;
 pub mod kallsyms;
 pub mod object;

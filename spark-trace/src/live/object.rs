@@ -9,9 +9,9 @@ use aya::{
     sys::Stats,
 };
 use spark_trace_common::{
-    config::{CONFIG_SYMBOL, CONTROL_SELECT_NEW, Config},
+    config::{CONFIG_SYMBOL, CONTROL_GENERATION, CONTROL_SELECT_NEW, Config},
     event::Run,
-    hook::{HOOKS, Mechanism, Profile},
+    hook::{HOOKS, Mechanism},
     map::LossKind,
 };
 use thiserror::Error;
@@ -19,7 +19,7 @@ use thiserror::Error;
 use super::btf::Btf;
 use crate::{
     health::Verdict,
-    plan::{self, Facts, Step},
+    plan::{self, Choice, Facts, Step},
     recording::{Hook, Loss},
 };
 
@@ -90,10 +90,10 @@ impl Object {
         Ok(Self { ebpf, hooks: Vec::new() })
     }
 
-    /// Attaches every hook of `profile` that this kernel can carry.
-    pub fn attach(&mut self, profile: Profile, btf: &Btf) -> Result<(), ObjectError> {
+    /// Attaches every chosen hook that this kernel can carry.
+    pub fn attach(&mut self, choice: &Choice, btf: &Btf) -> Result<(), ObjectError> {
         let kernel_types = aya::Btf::from_sys_fs()?;
-        for step in plan::plan(profile, btf) {
+        for step in plan::plan(choice, btf) {
             let attached = self.attach_step(&step, &kernel_types);
             if step.hook.required && attached.verdict != Verdict::Ok {
                 let reason = attached.reason.unwrap_or_default();
@@ -242,28 +242,37 @@ impl Object {
 
     pub fn select_cgroup(&mut self, id: u64) -> Result<(), ObjectError> {
         let mut map: HashMap<_, u64, u32> = self.map_mut("TARGET_CGROUPS")?;
-        map.insert(id, 1, 0).map_err(|e| map_error("TARGET_CGROUPS", e))
+        map.insert(id, 1, 0).map_err(|e| map_error("TARGET_CGROUPS", e))?;
+        self.selection_changed()
     }
 
     pub fn deselect_cgroup(&mut self, id: u64) -> Result<(), ObjectError> {
         let mut map: HashMap<_, u64, u32> = self.map_mut("TARGET_CGROUPS")?;
         match map.remove(&id) {
-            Ok(()) | Err(aya::maps::MapError::KeyNotFound) => Ok(()),
+            Ok(()) | Err(aya::maps::MapError::KeyNotFound) => self.selection_changed(),
             Err(e) => Err(map_error("TARGET_CGROUPS", e)),
         }
     }
 
     pub fn select_pid(&mut self, pid: u32) -> Result<(), ObjectError> {
         let mut map: HashMap<_, u32, u32> = self.map_mut("TARGET_PIDS")?;
-        map.insert(pid, 1, 0).map_err(|e| map_error("TARGET_PIDS", e))
+        map.insert(pid, 1, 0).map_err(|e| map_error("TARGET_PIDS", e))?;
+        self.selection_changed()
     }
 
     pub fn deselect_pid(&mut self, pid: u32) -> Result<(), ObjectError> {
         let mut map: HashMap<_, u32, u32> = self.map_mut("TARGET_PIDS")?;
         match map.remove(&pid) {
-            Ok(()) | Err(aya::maps::MapError::KeyNotFound) => Ok(()),
+            Ok(()) | Err(aya::maps::MapError::KeyNotFound) => self.selection_changed(),
             Err(e) => Err(map_error("TARGET_PIDS", e)),
         }
+    }
+
+    /// Makes the kernel side look again at what is selected.
+    fn selection_changed(&mut self) -> Result<(), ObjectError> {
+        let mut map: Array<_, u32> = self.map_mut("CONTROL")?;
+        let generation = map.get(&CONTROL_GENERATION, 0).map_err(|e| map_error("CONTROL", e))?;
+        map.set(CONTROL_GENERATION, generation.wrapping_add(1), 0).map_err(|e| map_error("CONTROL", e))
     }
 
     /// Whether every cgroup created from now on is selected.
@@ -352,6 +361,8 @@ impl ProgramStats {
 
 #[cfg(test)]
 mod tests {
+    use spark_trace_common::hook::Profile;
+
     use super::*;
     use crate::live::{cgroup::Layout, offsets};
 
@@ -363,7 +374,7 @@ mod tests {
         let settings = offsets::Settings { whole_system: false, all_pages: false, min_region: 1 << 20 };
         let config = offsets::resolve(&btf, &layout, settings).unwrap();
         let mut object = Object::load(&config, Sizes { ring_bytes: 1 << 16, live_pages: 1024 }).unwrap();
-        object.attach(Profile::Deep, &btf).unwrap();
+        object.attach(&Profile::Deep.into(), &btf).unwrap();
         for hook in object.hooks() {
             println!("{hook:?}");
         }

@@ -37,6 +37,7 @@ use super::{
     },
     tracer::{Notice, Tracer, TracerError},
 };
+use crate::plan::Choice;
 use crate::recording::{
     Clock, Container, Cost, Health, Loss, Recording, SCHEMA_VERSION, Target, Tool,
     journal::{Begin, JOURNAL_SCHEMA, Journal},
@@ -45,7 +46,7 @@ use crate::recording::{
 #[derive(Debug, Clone)]
 pub struct Options {
     pub spec: Spec,
-    pub profile: Profile,
+    pub hooks: Choice,
     pub interval: Duration,
     pub min_region: u64,
     pub ring_bytes: u32,
@@ -134,7 +135,7 @@ impl Session {
             .map(|name| format!("removed cgroup {name}, left by a spark-trace that was killed"))
             .collect();
         let whole_system = matches!(options.spec, Spec::System { .. });
-        let all_pages = options.profile >= Profile::Deep;
+        let all_pages = options.hooks.profile >= Profile::Deep;
         let settings = Settings { whole_system, all_pages, min_region: options.min_region };
         let config = offsets::resolve(&btf, &layout, settings)?;
         let sizes = Sizes { ring_bytes: options.ring_bytes, live_pages: options.live_pages };
@@ -146,7 +147,7 @@ impl Session {
             warnings
                 .push("the kernel refuses BPF statistics: run times of the programs are unknown".to_owned());
         }
-        object.attach(options.profile, &btf)?;
+        object.attach(&options.hooks, &btf)?;
 
         let target = Target {
             kind: options.spec.kind().to_owned(),
@@ -159,7 +160,7 @@ impl Session {
             schema_version: SCHEMA_VERSION,
             tool: Tool {
                 version: env!("CARGO_PKG_VERSION").to_owned(),
-                profile: options.profile.as_str().to_owned(),
+                profile: options.hooks.profile.as_str().to_owned(),
                 interval_ns: options.interval.as_nanos() as u64,
                 min_region: options.min_region,
             },

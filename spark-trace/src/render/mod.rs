@@ -5,14 +5,14 @@
 
 pub mod document;
 pub mod escape;
+pub mod json;
+pub mod markdown;
+pub mod terminal;
 pub mod units;
 
 mod csv;
 mod diff;
-mod json;
-mod markdown;
 mod show;
-mod terminal;
 
 use crate::analysis::{attribution, diff as comparison};
 

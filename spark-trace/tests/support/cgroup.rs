@@ -2,10 +2,9 @@
 
 use std::fs;
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
-
-use super::wait_for;
+use std::time::Duration;
 
 /// Mount point of the hierarchy with the memory controller, and whether that is v2.
 pub fn memory_root() -> (PathBuf, bool) {
@@ -25,8 +24,8 @@ pub fn of_process(pid: u32) -> Option<String> {
 pub fn path_in(text: &str) -> Option<String> {
     let (_, v2) = memory_root();
     let lines = text.lines().map(|line| line.splitn(3, ':').collect::<Vec<_>>());
-    let mut ours =
-        lines.filter(|f| f.len() == 3 && if v2 { f[0] == "0" } else { f[1].split(',').any(|c| c == "memory") });
+    let mut ours = lines
+        .filter(|f| f.len() == 3 && if v2 { f[0] == "0" } else { f[1].split(',').any(|c| c == "memory") });
     ours.next().map(|fields| fields[2].to_owned())
 }
 
@@ -109,12 +108,16 @@ impl Own {
 impl Drop for Own {
     fn drop(&mut self) {
         // Its processes have just been killed; the kernel takes a moment to see them off.
-        wait_for("the test's cgroup to be removable", || {
+        for _ in 0..200 {
             let below = fs::read_dir(&self.dir).into_iter().flatten().flatten();
             for entry in below.filter(|entry| entry.file_type().is_ok_and(|t| t.is_dir())) {
                 let _ = fs::remove_dir(entry.path());
             }
-            (fs::remove_dir(&self.dir).is_ok() || !Path::new(&self.dir).exists()).then_some(())
-        });
+            if fs::remove_dir(&self.dir).is_ok() || !self.dir.exists() {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        eprintln!("cannot remove {}", self.dir.display());
     }
 }

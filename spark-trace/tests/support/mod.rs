@@ -106,3 +106,18 @@ pub fn in_path(program: &str) -> PathBuf {
     let mut candidates = std::env::split_paths(&path).map(|dir| dir.join(program));
     candidates.find(|file| file.is_file()).unwrap_or_else(|| panic!("no {program} in PATH"))
 }
+
+/// A line of /proc/meminfo, in bytes.
+pub fn meminfo(key: &str) -> i64 {
+    let text = fs::read_to_string("/proc/meminfo").unwrap();
+    let line = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'));
+    let kib: i64 = line.and_then(|rest| rest.split_whitespace().next()?.parse().ok()).expect("no such line");
+    kib << 10
+}
+
+/// Kills the processes with exactly this command line. Only for lines that nobody else uses.
+pub fn kill_children_named(line: &[&str]) {
+    for pid in pids().filter(|pid| arguments(*pid).iter().filter(|word| !word.is_empty()).eq(line.iter())) {
+        process::signal(pid, libc::SIGKILL);
+    }
+}

@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read};
-use std::os::unix::process::ExitStatusExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
@@ -20,6 +20,14 @@ pub fn spark_trace() -> Command {
         command.env_remove(name);
     }
     command.stdin(Stdio::null());
+    let interruptible = || {
+        // SAFETY: a plain system call with valid constants.
+        unsafe { libc::signal(libc::SIGINT, libc::SIG_DFL) };
+        Ok(())
+    };
+    // SAFETY: between fork and exec the closure makes one async-signal-safe call. A test program started in
+    // the background passes on that SIGINT is ignored, and a shell cannot trap what it inherits so.
+    unsafe { command.pre_exec(interruptible) };
     command
 }
 
@@ -152,9 +160,8 @@ impl Running {
 
     /// Waits until a workload with `--jsonl` has come to a phase, and returns its line.
     pub fn phase(&mut self, name: &str) -> Value {
-        let line = self.line(|line| {
-            serde_json::from_str::<Value>(line).is_ok_and(|line: Value| line["phase"] == name)
-        });
+        let line = self
+            .line(|line| serde_json::from_str::<Value>(line).is_ok_and(|line: Value| line["phase"] == name));
         serde_json::from_str(&line).unwrap()
     }
 

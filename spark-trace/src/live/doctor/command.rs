@@ -11,7 +11,8 @@ use std::{
 /// Longer answers are cut.
 const LONGEST: u64 = 64 << 10;
 
-/// Runs `argv` and returns what it prints to standard output, trimmed.
+/// Runs `argv` and returns what it prints to standard output, trimmed. The reason of a failure is the last
+/// line on standard error: warnings come before it.
 pub fn answer(argv: &[&str], limit: Duration) -> Result<String, String> {
     let (program, args) = argv.split_first().ok_or("nothing to run")?;
     let mut child = Command::new(program)
@@ -52,7 +53,7 @@ pub fn answer(argv: &[&str], limit: Duration) -> Result<String, String> {
         texts[index] = text;
     }
     let [stdout, stderr] = texts;
-    if success { Ok(stdout) } else { Err(stderr.lines().next().unwrap_or("it failed").to_owned()) }
+    if success { Ok(stdout) } else { Err(stderr.lines().last().unwrap_or("it failed").to_owned()) }
 }
 
 fn boxed(pipe: impl Read + Send + 'static) -> Box<dyn Read + Send> {

@@ -5,6 +5,7 @@
 
 pub mod command;
 pub mod engine;
+mod exercise;
 pub mod hooks;
 pub mod table;
 
@@ -145,6 +146,11 @@ pub fn run() -> Report {
         hooks: machine.trial.hooks,
         checks,
     }
+}
+
+/// A size for people: nothing here is smaller or larger than MiB can say.
+fn mib(bytes: u64) -> String {
+    format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
 }
 
 #[cfg(test)]

@@ -1,0 +1,282 @@
+use std::{
+    io::Write,
+    path::{Path, PathBuf},
+};
+
+use anyhow::Context;
+use clap::ValueEnum;
+use serde::Serialize;
+
+use super::{error::Exit, output, units};
+use crate::{
+    analysis::{
+        arrange::{Arrange, Sort},
+        attribution, diff,
+        instant::At,
+        view::Scope,
+    },
+    demo::{self, DemoError, Event, Options, Outcome, Place, story},
+    live::target::command::Invoker,
+    recording,
+    render::{FORMATS, Format, escape, json},
+};
+
+/// Record a workload natively and in a container, and explain the difference
+///
+/// Does what spark-trace is for, with a workload whose allocations are known: two recordings, what they
+/// show, and what differs. Every command line is shown before it runs. Takes about ten seconds.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Args {
+    /// Where the recordings go [default: ./spark-trace-demo, with the time in its name if that exists]
+    #[arg(long, value_name = "DIR")]
+    dir: Option<PathBuf>,
+
+    /// The static reference workload [default: $SPARK_TRACE_WORKLOAD, else spark-trace-workload beside this
+    /// program or in PATH]
+    #[arg(long, value_name = "PATH")]
+    workload: Option<PathBuf>,
+
+    /// Where the second run takes place [default: the first that works]
+    #[arg(long, value_enum, value_name = "PLACE")]
+    place: Option<PlaceArg>,
+
+    /// Replace what an earlier demo left in DIR
+    #[arg(long)]
+    force: bool,
+
+    /// Keep the image and the files of the runs, to repeat the commands by hand
+    #[arg(long)]
+    keep: bool,
+
+    /// Form of the output
+    #[arg(long, value_enum, default_value = "text")]
+    format: FormatArg,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  sudo spark-trace demo
+  sudo spark-trace demo --dir /var/tmp/demo --force
+  sudo spark-trace demo --place sandbox     # no container engine needed
+  sudo spark-trace demo --format json | jq .diff.sources
+
+Without a container engine a sandbox (own namespaces and root directory) stands in for the container and
+is called so. DIR should be on a disk: in a tmpfs files are shared memory, not page cache.";
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum PlaceArg {
+    Docker,
+    Podman,
+    /// Own namespaces and root directory, without an engine
+    Sandbox,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum FormatArg {
+    /// What happens, what it shows, and what it means
+    Text,
+    /// Where the recordings are and how they differ, for programs; what happens goes to standard error
+    Json,
+}
+
+/// The demo's result for programs.
+#[derive(Serialize)]
+struct Result {
+    schema: &'static str,
+    schema_version: u32,
+    native: PathBuf,
+    /// The second recording, be it of a container or of a sandbox.
+    container: PathBuf,
+    container_kind: &'static str,
+    diff: diff::Report,
+}
+
+/// Recordings, then show, then diff.
+const STEPS: u32 = 4;
+
+pub fn run(args: Args) -> anyhow::Result<Exit> {
+    let spark_trace =
+        std::env::current_exe().context("cannot find this program").context(Exit::TraceFailed)?;
+    // SAFETY: no arguments, cannot fail.
+    if unsafe { libc::geteuid() } != 0 {
+        return Err(DemoError::NotRoot(spark_trace.display().to_string())).context(Exit::TraceFailed);
+    }
+    let workload = demo::find_workload(args.workload, &spark_trace).context(Exit::TraceFailed)?;
+    let options = Options {
+        dir: directory(args.dir).context(Exit::TraceFailed)?,
+        workload,
+        spark_trace,
+        place: args.place.map(Into::into),
+        force: args.force,
+        keep: args.keep,
+        owner: Invoker::from_environment().map(|invoker| (invoker.uid, invoker.gid)),
+    };
+    let mut teller = Teller { quiet: args.format == FormatArg::Json, step: 0 };
+    if !Path::new("/proc/driver/nvidia/version").exists() {
+        teller.say("No NVIDIA driver is loaded: no CUDA memory is part of the demo.");
+    }
+    let outcome = demo::run(&options, &mut |event| teller.tell(&event))
+        // Goes only where nothing is in it.
+        .inspect_err(|_| drop(std::fs::remove_dir(&options.dir)))
+        .context(Exit::TraceFailed)?;
+    let (native, second) = (recording::read(&outcome.native)?, recording::read(&outcome.container)?);
+    let comparison = diff::report(&native, &second, Some(Scope::Cgroup), At::Peak)?;
+    if args.format == FormatArg::Json {
+        return output::print(&json::render(&Result {
+            schema: "spark-trace/demo",
+            schema_version: 1,
+            native: outcome.native,
+            container: outcome.container,
+            container_kind: outcome.place.as_str(),
+            diff: comparison,
+        })?);
+    }
+    let own = options.spark_trace.display();
+    teller.step("what each run was charged for");
+    for (path, recording) in [(&outcome.native, &native), (&outcome.container, &second)] {
+        teller.say(&format!("$ {own} show {} --top 3   # only the cgroup's part here", path.display()));
+        output::print(&(table().show)(&highlights(recording), output::style())?)?;
+        teller.say("");
+    }
+    teller.step(&format!("the {} run less the native run", outcome.place.noun()));
+    teller.say(&format!("$ {own} diff {} {} --top 3", outcome.native.display(), outcome.container.display()));
+    let mut shown = comparison.clone();
+    shown.keep(3);
+    output::print(&(table().diff)(&shown, output::style())?)?;
+    conclude(&teller, &comparison, &outcome);
+    Ok(Exit::Fine)
+}
+
+/// What the numbers mean, and where they come from.
+fn conclude(teller: &Teller, comparison: &diff::Report, outcome: &Outcome) {
+    for paragraph in story::tell(comparison, outcome.place) {
+        teller.say("");
+        teller.say(&wrapped(&paragraph));
+    }
+    teller.say("");
+    teller.say(&format!("Recordings: {}", outcome.native.display()));
+    teller.say(&format!("            {}", outcome.container.display()));
+}
+
+/// The cgroup plane with its largest files and processes.
+fn highlights(recording: &recording::Recording) -> attribution::Report {
+    let mut report = attribution::report(recording, At::Peak);
+    report.planes.system = None;
+    report.sort(Sort::Source);
+    report.keep(3);
+    report.files.retain(|file| file.charged_to_target);
+    report.stacks.clear();
+    report.mappings.clear();
+    report.regions.clear();
+    report
+}
+
+fn table() -> &'static Format {
+    &FORMATS[0]
+}
+
+/// The directory, made if it is missing; absolute, as engines want it.
+fn directory(wanted: Option<PathBuf>) -> anyhow::Result<PathBuf> {
+    const DEFAULT: &str = "spark-trace-demo";
+    let dir = wanted.unwrap_or_else(|| {
+        let taken = Path::new(DEFAULT).symlink_metadata().is_ok();
+        if taken { format!("{DEFAULT}-{}", units::utc_now()) } else { DEFAULT.to_owned() }.into()
+    });
+    std::fs::create_dir_all(&dir)
+        .and_then(|()| dir.canonicalize())
+        .with_context(|| format!("cannot make {}", dir.display()))
+}
+
+impl From<PlaceArg> for Place {
+    fn from(arg: PlaceArg) -> Self {
+        match arg {
+            PlaceArg::Docker => Self::Docker,
+            PlaceArg::Podman => Self::Podman,
+            PlaceArg::Sandbox => Self::Sandbox,
+        }
+    }
+}
+
+/// Says what happens: on standard output, or on standard error where that is for programs.
+struct Teller {
+    quiet: bool,
+    step: u32,
+}
+
+impl Teller {
+    fn tell(&mut self, event: &Event<'_>) {
+        match event {
+            Event::Step(what) => self.step(what),
+            Event::Command { argv, redirection } => {
+                let words: Vec<_> = argv.iter().map(|word| quoted(word)).collect();
+                self.say(&format!("$ {} {redirection}", words.join(" ")));
+            }
+            Event::Note(text) => self.say(&wrapped(text)),
+        }
+    }
+
+    fn step(&mut self, what: &str) {
+        self.step += 1;
+        self.say(&format!("\n{}/{STEPS} {what}", self.step));
+    }
+
+    /// Names in it come from outside: each line is made inert.
+    fn say(&self, text: &str) {
+        for line in text.split('\n') {
+            let line = escape::line(line);
+            // A reader that has gone is no reason to leave the recordings half done.
+            let _ = if self.quiet {
+                writeln!(std::io::stderr(), "{line}")
+            } else {
+                writeln!(std::io::stdout(), "{line}")
+            };
+        }
+    }
+}
+
+/// A word as a shell takes it.
+fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,+@%".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', "'\\''"))
+    }
+}
+
+/// Broken between words for 80 columns.
+fn wrapped(text: &str) -> String {
+    let mut lines = vec![String::new()];
+    for word in text.split_whitespace() {
+        let full = lines.last().is_some_and(|line| !line.is_empty() && line.len() + 1 + word.len() > 80);
+        if full {
+            lines.push(String::new());
+        }
+        if let Some(line) = lines.last_mut() {
+            if !line.is_empty() {
+                line.push(' ');
+            }
+            line.push_str(word);
+        }
+    }
+    lines.join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn command_lines_can_be_repeated() {
+        assert_eq!(quoted("--memory=1g"), "--memory=1g");
+        assert_eq!(quoted("/a b/it's"), "'/a b/it'\\''s'");
+        assert_eq!(quoted(""), "''");
+    }
+
+    #[test]
+    fn paragraphs_fit() {
+        let text = wrapped(&"word ".repeat(100));
+        assert!(text.lines().all(|line| line.len() <= 80) && text.lines().count() > 5);
+    }
+}

@@ -1,0 +1,127 @@
+use clap::ValueEnum;
+
+use super::{error::Exit, output};
+use crate::{
+    live::doctor::{
+        self, CheckRow, Report,
+        hooks::{HookRow, UNTRIED},
+    },
+    render::{
+        document::{Cell, Document, Fit, Table},
+        json, markdown, terminal,
+        units::UNKNOWN,
+    },
+};
+
+/// Try what this machine can record, and say what is missing
+///
+/// Loads and attaches every hook for a moment, makes and removes a cgroup, asks the container engines, and
+/// looks at everything else that a recording uses. Changes nothing that stays.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Args {
+    /// Form of the output
+    #[arg(long, value_enum, default_value = "table")]
+    format: Format,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  sudo spark-trace doctor
+  sudo spark-trace doctor --format json | jq '.hooks[] | select(.verdict != \"ok\")'
+  sudo spark-trace doctor --format markdown   # for an issue: names no files or users of yours but sudo's
+
+Exit codes:
+  0   a recording can be made here
+  1   it cannot; the first lines say why. Without root that is so: what needs root is not tried then";
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Format {
+    /// Tables for a terminal
+    Table,
+    /// Everything, for programs
+    Json,
+    /// Tables for an issue
+    Markdown,
+}
+
+pub fn run(args: Args) -> anyhow::Result<Exit> {
+    let report = doctor::run();
+    let bytes = match args.format {
+        Format::Table => terminal::render(&document(&report), output::style()).into_bytes(),
+        Format::Json => json::render(&report)?,
+        Format::Markdown => markdown::render(&document(&report)).into_bytes(),
+    };
+    output::print(&bytes)?;
+    Ok(if report.can_record { Exit::Fine } else { Exit::TraceFailed })
+}
+
+/// What there is to tell: the verdict, both tables, then what each fault costs.
+fn document(report: &Report) -> Document {
+    let mut document = Document::default();
+    let verdict = if report.can_record { "can be made" } else { "cannot be made" };
+    document.heading(format!("Recordings {verdict} on this machine (spark-trace {})", report.tool_version));
+    if let Some(obstacle) = &report.obstacle {
+        document.warning(obstacle);
+    }
+    let attached = report.hooks.iter().filter(|hook| hook.verdict == "ok").count();
+    document.line(format!(
+        "{attached} of {} hooks attach; {} of {} checks found nothing amiss",
+        report.hooks.len(),
+        report.checks.iter().filter(|check| !check.status.is_fault()).count(),
+        report.checks.len()
+    ));
+    document.section("Hooks, attached for a moment", Table::of(HOOKS, &report.hooks));
+    document.section("Checks", Table::of(CHECKS, &report.checks));
+    let faults: Vec<_> = hook_faults(report).into_iter().chain(check_faults(report)).collect();
+    if !faults.is_empty() {
+        document.heading("What is missing, what it costs, how to get it");
+        for fault in faults {
+            document.line(fault);
+        }
+    }
+    document
+}
+
+const HOOKS: &[Cell<HookRow>] = &[
+    ("HOOK", Fit::Name, |row| row.name.to_owned()),
+    ("VERDICT", Fit::Name, |row| row.verdict.to_owned()),
+    ("ATTACHED TO", Fit::Text, |row| {
+        [row.mechanism, row.target].into_iter().flatten().collect::<Vec<_>>().join(" ")
+    }),
+    ("RAN", Fit::Number, |row| row.hits.map_or_else(|| UNKNOWN.to_owned(), |hits| hits.to_string())),
+];
+
+const CHECKS: &[Cell<CheckRow>] = &[
+    ("CHECK", Fit::Name, |row| row.name.to_owned()),
+    ("STATUS", Fit::Name, |row| row.status.as_str().to_owned()),
+    ("FOUND", Fit::Text, |row| row.found.clone()),
+];
+
+fn hook_faults(report: &Report) -> Vec<String> {
+    let faulty: Vec<_> = report.hooks.iter().filter(|hook| hook.verdict != "ok").collect();
+    // One cause, one line: the obstacle above has said it.
+    if faulty.len() == report.hooks.len() && faulty.iter().all(|hook| hook.verdict == UNTRIED) {
+        return vec!["- all hooks: untried, for the reason at the top".to_owned()];
+    }
+    let fault = |hook: &&HookRow| {
+        let reason = hook.reason.as_deref().unwrap_or("no reason given");
+        let told = sentence(&format!("hook {}: {}: {reason}", hook.name, hook.verdict));
+        format!("- {told} Without it: {}.", hook.without)
+    };
+    faulty.iter().map(fault).collect()
+}
+
+fn check_faults(report: &Report) -> Vec<String> {
+    let faulty = report.checks.iter().filter(|check| check.status.is_fault());
+    let fault = |check: &CheckRow| {
+        let told = sentence(&format!("{}: {}: {}", check.name, check.status.as_str(), check.found));
+        format!("- {told} Without it: {}. To get it: {}.", check.without, check.remedy)
+    };
+    faulty.map(fault).collect()
+}
+
+/// Ends what others wrote with one full stop.
+fn sentence(text: &str) -> String {
+    format!("{}.", text.trim_end_matches(['.', '?', ' ']))
+}

@@ -1,0 +1,220 @@
+//! The commands of the demo, in their order.
+
+use std::{
+    fs, io,
+    os::unix::fs::{DirBuilderExt, chown},
+    path::{Path, PathBuf},
+};
+
+use super::{
+    CONTAINER_ANON, DemoError, Event, FILE, FILE_NAME, HOLD, NATIVE_ANON, Options, Outcome, Place, SHMEM,
+    archive, runner::Runner,
+};
+
+/// Name of the program in image and sandbox: the same as outside, so that `diff` sees one program.
+const PROGRAM: &str = "spark-trace-workload";
+/// Where the data lies for the second run.
+const DATA: &str = "/data";
+
+pub async fn run(
+    options: &Options,
+    place: Place,
+    tell: &mut dyn FnMut(Event<'_>),
+) -> Result<Outcome, DemoError> {
+    let mut demo = Demo::new(options, place)?;
+    let mut runner = Runner::new()?;
+    let made = demo.record(&mut runner, tell).await;
+    let cleaned = if options.keep { Ok(()) } else { demo.clean_up(&mut runner, tell).await };
+    made?;
+    cleaned?;
+    if let Some((uid, gid)) = options.owner {
+        chown(&options.dir, Some(uid), Some(gid)).map_err(DemoError::io(&options.dir))?;
+    }
+    Ok(Outcome { native: demo.native, container: demo.second, place })
+}
+
+struct Demo<'a> {
+    options: &'a Options,
+    place: Place,
+    native: PathBuf,
+    second: PathBuf,
+    /// Files of the runs; the sandbox's root directory.
+    root: PathBuf,
+    image: String,
+    imported: bool,
+}
+
+impl<'a> Demo<'a> {
+    fn new(options: &'a Options, place: Place) -> Result<Self, DemoError> {
+        let dir = &options.dir;
+        let demo = Self {
+            options,
+            place,
+            native: dir.join("native.json"),
+            second: dir.join(format!("{}.json", place.noun())),
+            root: dir.join("root"),
+            image: format!("spark-trace-demo:{}", std::process::id()),
+            imported: false,
+        };
+        let what = [(&demo.native, "a recording"), (&demo.second, "a recording"), (&demo.root, "root/")];
+        if let Some((_, what)) = what.into_iter().find(|(path, _)| path.symlink_metadata().is_ok())
+            && !options.force
+        {
+            return Err(DemoError::Exists { dir: dir.clone(), what });
+        }
+        Ok(demo)
+    }
+
+    async fn record(
+        &mut self,
+        runner: &mut Runner,
+        tell: &mut dyn FnMut(Event<'_>),
+    ) -> Result<(), DemoError> {
+        remove_tree(&self.root)?;
+        let data = self.root.join(DATA.trim_start_matches('/'));
+        fs::DirBuilder::new().recursive(true).mode(0o755).create(&data).map_err(DemoError::io(&data))?;
+        let file = data.join(FILE_NAME);
+        let workload = text(&self.options.workload);
+
+        tell(Event::Step("native run: a file that is not in memory, anonymous and shared memory"));
+        let size = mib(FILE);
+        runner.run(&words(&[&workload, "file", "--create", &text(&file), "--size", &size]), tell).await?;
+        runner.run(&words(&[&workload, "file", "--drop", &text(&file)]), tell).await?;
+        let native = alloc(std::slice::from_ref(&workload), NATIVE_ANON, &text(&file));
+        runner.run(&self.recording(&self.native, native), tell).await?;
+
+        let noun = self.place.noun();
+        tell(Event::Step(&format!(
+            "{noun} run: the same with {} more anonymous memory; the file is in memory now",
+            mib(CONTAINER_ANON - NATIVE_ANON)
+        )));
+        let front = self.front(&data, runner, tell).await?;
+        let second = alloc(&front, CONTAINER_ANON, &format!("{DATA}/{FILE_NAME}"));
+        runner.run(&self.recording(&self.second, second), tell).await
+    }
+
+    /// Prepares the container or the sandbox; the words that run the workload in it.
+    async fn front(
+        &mut self,
+        data: &Path,
+        runner: &mut Runner,
+        tell: &mut dyn FnMut(Event<'_>),
+    ) -> Result<Vec<String>, DemoError> {
+        let workload = &self.options.workload;
+        let inside = format!("/{PROGRAM}");
+        if self.place == Place::Sandbox {
+            let copy = self.root.join(PROGRAM);
+            runner.run(&words(&["cp", &text(workload), &text(&copy)]), tell).await?;
+            let root = format!("--root={}", text(&self.root));
+            return Ok(words(&[
+                "unshare",
+                "--mount",
+                "--uts",
+                "--ipc",
+                "--pid",
+                "--fork",
+                "--kill-child",
+                &root,
+                &inside,
+            ]));
+        }
+        let engine = self.place.as_str();
+        let layer = archive::with_program(workload, PROGRAM).map_err(DemoError::io(workload))?;
+        let origin = format!("< (a tar archive of {inside})");
+        runner.feed(&words(&[engine, "import", "-", &self.image]), &layer, &origin, tell).await?;
+        self.imported = true;
+        let volume = format!("{}:{DATA}:ro", text(data));
+        Ok(words(&[
+            engine,
+            "run",
+            "--rm",
+            "--network=none",
+            "--memory=1g",
+            "-v",
+            &volume,
+            &self.image,
+            &inside,
+        ]))
+    }
+
+    /// `spark-trace record` of a command; both runs as root, as the engine's client and the sandbox need it.
+    fn recording(&self, output: &Path, command: Vec<String>) -> Vec<String> {
+        let mut argv = words(&[&text(&self.options.spark_trace), "record", "--as-root"]);
+        if self.options.force {
+            argv.push("--force".to_owned());
+        }
+        argv.extend(words(&["-o", &text(output), "--"]));
+        argv.extend(command);
+        argv
+    }
+
+    async fn clean_up(&self, runner: &mut Runner, tell: &mut dyn FnMut(Event<'_>)) -> Result<(), DemoError> {
+        remove_tree(&self.root)?;
+        if !self.imported {
+            return Ok(());
+        }
+        runner.run(&words(&[self.place.as_str(), "image", "rm", &self.image]), tell).await
+    }
+}
+
+/// The workload's command line behind `front`.
+fn alloc(front: &[String], anon: u64, file: &str) -> Vec<String> {
+    let mut argv = front.to_vec();
+    let (anon, shmem, size) = (mib(anon), mib(SHMEM), mib(FILE));
+    argv.extend(words(&["alloc", "--anon", &anon, "--shmem", &shmem, "--file-read", &size, "--file", file]));
+    argv.extend(words(&["--hold", HOLD]));
+    argv
+}
+
+fn mib(bytes: u64) -> String {
+    format!("{}M", bytes >> 20)
+}
+
+fn words(words: &[&str]) -> Vec<String> {
+    words.iter().map(|word| (*word).to_owned()).collect()
+}
+
+fn text(path: &Path) -> String {
+    path.to_string_lossy().into_owned()
+}
+
+fn remove_tree(dir: &Path) -> Result<(), DemoError> {
+    match fs::remove_dir_all(dir) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(DemoError::io(dir)(e)),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn options(dir: &Path, force: bool) -> Options {
+        Options {
+            dir: dir.to_owned(),
+            workload: "/w".into(),
+            spark_trace: "/s".into(),
+            place: None,
+            force,
+            keep: false,
+            owner: None,
+        }
+    }
+
+    #[test]
+    fn an_earlier_demo_is_not_replaced_unasked() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(Demo::new(&options(dir.path(), false), Place::Docker).is_ok());
+        fs::write(dir.path().join("native.json"), "").unwrap();
+        let error = Demo::new(&options(dir.path(), false), Place::Docker).err().unwrap().to_string();
+        assert!(error.contains("--force"), "{error}");
+        assert!(Demo::new(&options(dir.path(), true), Place::Docker).is_ok());
+    }
+
+    #[test]
+    fn a_sandbox_is_not_called_a_container() {
+        let options = options(Path::new("/d"), false);
+        let demo = Demo::new(&options, Place::Sandbox).unwrap();
+        assert_eq!(demo.second, Path::new("/d/sandbox.json"));
+    }
+}

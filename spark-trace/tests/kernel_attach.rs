@@ -1,0 +1,186 @@
+//! `record` of what runs already: a process, a cgroup, for a time.
+
+#![cfg(feature = "live")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on should stop")]
+
+mod support;
+
+use std::fs::{self, File};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use support::ledger::{cached, file_row, held};
+use support::process::Other;
+use support::{Faults, MIB, Running, array, cgroup, int, json, source, workload};
+use tempfile::TempDir;
+
+/// A workload that waits for its go, with what it needs.
+struct Waiting {
+    process: Other,
+    go: String,
+    truth: String,
+    dir: TempDir,
+}
+
+impl Waiting {
+    fn start(line: &str, place: impl FnOnce(&mut Command)) -> Self {
+        let dir = support::disk_dir();
+        let (go, truth) = (support::path(&dir, "go"), support::path(&dir, "truth.json"));
+        let mut command = Command::new(workload());
+        command.arg("alloc").args(line.split_whitespace()).args(["--wait-go", &go, "--output", &truth]);
+        place(&mut command);
+        Self { process: Other::start(&mut command), go, truth, dir }
+    }
+
+    fn record(&self, options: &str) -> Running {
+        let options: Vec<_> = options.split_whitespace().collect();
+        let running = Running::start(&self.output(), &options);
+        running.follows(self.process.pid());
+        running
+    }
+
+    fn output(&self) -> String {
+        support::path(&self.dir, "r.json")
+    }
+
+    fn go(&self) {
+        File::create(&self.go).unwrap();
+    }
+
+    fn truth(&self) -> Value {
+        json(&self.truth)
+    }
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn a_running_process_is_followed_with_what_it_forks() {
+    let waiting = Waiting::start("--anon 64M --children 2 --child-anon 32M --hold 400ms", |_| ());
+    let running = waiting.record(&format!("--pid {}", waiting.process.pid()));
+    waiting.go();
+    let show = running.finish().exited(0).show();
+    let truth = waiting.truth();
+
+    assert_eq!(show["target"]["kind"], "pid");
+    assert_eq!(show["health"]["lost_total"], 0, "{}", show["health"]["losses"]);
+    let mut faults = Faults::default();
+    let mut check = |pid: i64, rss_anon: i64, children: i64| {
+        let rows: Vec<_> = array(&show["processes"]).iter().filter(|row| row["pid"] == pid).collect();
+        let [row] = rows[..] else {
+            faults.expect(false, || format!("process {pid} has {} rows", rows.len()));
+            return;
+        };
+        let anon = row["at_peak"]["rss_anon"].as_i64().unwrap_or(0);
+        faults.near(&format!("anonymous memory of {pid}"), anon, rss_anon);
+        let peak = row["rss_peak"].as_i64().unwrap_or(0);
+        faults.expect(peak >= rss_anon && peak <= rss_anon + (4 + children) * MIB, || {
+            format!("process {pid}: rss_peak {peak}, anonymous {rss_anon}")
+        });
+        faults.expect(row["exit"] == "exit 0", || format!("process {pid}: {row}"));
+    };
+    check(int(&truth["pid"]), int(&truth["self"]["rss_anon"]), 0);
+    for child in array(&truth["sources"]).iter().filter(|source| source["kind"] == "child-anon") {
+        check(int(&child["detail"]["pid"]), int(&child["detail"]["rss_anon"]), 0);
+    }
+    faults.finish();
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn a_process_that_is_not_there_is_a_failed_trace() {
+    let dir = support::disk_dir();
+    let mut gone = Command::new("true").spawn().unwrap();
+    gone.wait().unwrap();
+    let recorded = support::record(&support::path(&dir, "r.json"), &format!("--pid {}", gone.id())).exited(1);
+    assert!(recorded.stderr.contains(&gone.id().to_string()), "{}", recorded.stderr);
+    let recorded = support::record(&support::path(&dir, "r.json"), "--cgroup /no/such/cgroup").exited(1);
+    assert!(recorded.stderr.contains("/no/such/cgroup"), "{}", recorded.stderr);
+    assert!(!recorded.output.exists() && !recorded.partial().exists());
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn a_cgroup_is_recorded_until_it_is_empty() {
+    let own = cgroup::Own::create("attach");
+    let dir = own.dir.to_str().unwrap().to_owned();
+    // By its directory, and by its path below the hierarchy.
+    for name in [&dir, &own.path] {
+        let input_dir = support::disk_dir();
+        let input = support::path(&input_dir, "input");
+        support::cold_file(&input, 64);
+        let line = format!("--anon 64M --shmem 32M --file-read 64M --file {input} --hold 400ms");
+        let mut waiting = Waiting::start(&line, |command| own.start_in(command));
+        let running = waiting.record(&format!("--cgroup {name}"));
+        waiting.go();
+        // An ended process that nobody has waited for would stay in the cgroup under v1.
+        waiting.process.0.wait().unwrap();
+        let show = running.finish().exited(0).show();
+        let truth = waiting.truth();
+
+        assert_eq!(show["target"]["kind"], "cgroup");
+        assert_eq!(show["target"]["cgroups"][0]["path"], own.path);
+        assert_eq!(show["target"]["exit_code"], Value::Null);
+        let mut faults = Faults::default();
+        faults.near("anon", source(&show, "cgroup", "anon"), held(&truth, "anon"));
+        faults.near("shmem", source(&show, "cgroup", "shmem"), held(&truth, "shmem"));
+        let row = file_row(&show["files"], |row| row["path"] == input.as_str());
+        faults.within("the file", int(&row["bytes"]), cached(&truth, "file-read"));
+        faults.expect(row["charged_to"] == own.path, || format!("charged to {}", row["charged_to"]));
+        faults.expect(row["first_touch"]["pid"] == truth["pid"], || format!("{}", row["first_touch"]));
+        faults.expect(own.dir.is_dir(), || "somebody else's cgroup is removed".into());
+        faults.finish();
+    }
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn cgroups_created_below_the_target_belong_to_it() {
+    let own = cgroup::Own::create("below");
+    let waiting = Waiting::start("--anon 64M --shmem 32M --hold 60s", |command| own.start_in(command));
+    let running = waiting.record(&format!("--cgroup {} --duration 1500ms", own.path));
+    let below = own.move_below("later", waiting.process.pid());
+    waiting.go();
+    let show = running.finish().exited(0).show();
+
+    let path = format!("{}/later", own.path);
+    let cgroups = array(&show["target"]["cgroups"]);
+    let later = cgroups.iter().find(|cgroup| cgroup["path"] == path.as_str());
+    let later = later.unwrap_or_else(|| panic!("{path} is not part of the target: {cgroups:?}"));
+    assert!(later["root"] == false && later["created_ns"].is_i64(), "{later}");
+    assert!(fs::metadata(&below).is_ok());
+    let mut faults = Faults::default();
+    // Counters of the root contain what is below it.
+    faults.near("anon", source(&show, "cgroup", "anon"), 64 * MIB);
+    faults.near("shmem", source(&show, "cgroup", "shmem"), 32 * MIB);
+    faults.finish();
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn an_attached_trace_ends_after_its_duration_and_the_target_goes_on() {
+    let own = cgroup::Own::create("duration");
+    let mut waiting = Waiting::start("--anon 8M --hold 60s", |command| own.start_in(command));
+    for target in [format!("--cgroup {}", own.path), format!("--pid {}", waiting.process.pid())] {
+        let start = Instant::now();
+        let running = waiting.record(&format!("--force {target} --duration 700ms"));
+        waiting.go();
+        let recording = running.finish().exited(0).recording();
+        assert!(start.elapsed() < Duration::from_secs(10), "{target} took {:?}", start.elapsed());
+        let phase = |name| support::ledger::phase_ns(&recording, name);
+        let traced = phase("end") - phase("start");
+        assert!((700_000_000..3_000_000_000).contains(&traced), "{target}: {traced} ns");
+        assert!(waiting.process.runs(), "{target}");
+    }
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn an_interrupt_ends_an_attached_trace_and_spares_the_target() {
+    let mut waiting = Waiting::start("--anon 8M --hold 60s", |_| ());
+    let running = waiting.record(&format!("--pid {}", waiting.process.pid()));
+    running.signal(libc::SIGINT);
+    let recording = running.finish().exited(0).recording();
+    assert_eq!(recording["health"]["complete"], true);
+    assert!(waiting.process.runs(), "it was not spark-trace that started it");
+}
