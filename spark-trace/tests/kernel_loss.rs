@@ -5,21 +5,19 @@
 
 mod support;
 
-use support::{Recorded, array, int, record, workload};
+use support::{Recorded, array, int, record, record_words, workload};
 
-/// Each round is a fork and an exit: more than a small ring can hold until it is drained.
+/// Each round is a fork and an exit.
 const ROUNDS: i64 = 3000;
-
-fn storm(dir: &tempfile::TempDir, name: &str, options: &str) -> Recorded {
-    let line = format!("{options} -- {} storm fork --rounds {ROUNDS}", workload());
-    record(&support::path(dir, name), &line).exited(0)
-}
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]
 fn a_ring_made_tiny_loses_and_says_so() {
     let dir = support::disk_dir();
-    let recorded = storm(&dir, "tiny.json", "--ring-size 4096");
+    // A tracer that gets no time to drain the ring, as on a machine with more to do than it can.
+    let script = format!("kill -STOP $PPID; {} storm fork --rounds {ROUNDS}; kill -CONT $PPID", workload());
+    let words = ["--ring-size", "4096", "--", "sh", "-c", &script];
+    let recorded: Recorded = record_words(&support::path(&dir, "tiny.json"), &words).exited(0);
     let recording = recorded.recording();
     let health = &recording["health"];
     let lost = int(&health["lost_total"]);
@@ -33,20 +31,23 @@ fn a_ring_made_tiny_loses_and_says_so() {
     });
     assert_eq!(lines, [true, true], "warned by record and show: {}\n{}", recorded.stderr, recorded.table());
     assert!(!array(&recorded.show()["warnings"]).is_empty());
-    // What is lost is not made up: forks seen and lost together are those that were.
-    let seen = array(&recorded.show()["processes"]).len();
-    assert!(i64::try_from(seen).unwrap() <= ROUNDS + 1, "{seen} processes of {}", ROUNDS + 1);
+    // Not all of them can be there, and none that was not: the shell, the storm and its children.
+    let seen = i64::try_from(array(&recorded.show()["processes"]).len()).unwrap();
+    assert!(seen < ROUNDS, "{seen} processes of {}", ROUNDS + 2);
 }
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]
 fn the_default_ring_loses_nothing() {
     let dir = support::disk_dir();
-    let recorded = storm(&dir, "default.json", "");
+    let line = format!("-- {} storm fork --rounds {ROUNDS}", workload());
+    let recorded = record(&support::path(&dir, "default.json"), &line).exited(0);
     let show = recorded.show();
     assert_eq!(show["health"]["lost_total"], 0, "{}", show["health"]["losses"]);
-    assert!(!recorded.stderr.contains("WARNING"), "{}", recorded.stderr);
-    assert!(!recorded.table().contains("WARNING"), "{}", recorded.table());
+    // Of other things it may warn: the storm's peak lies between two readings.
+    for text in [&recorded.stderr, &recorded.table()] {
+        assert!(!text.contains("lost") && !text.contains("losses"), "{text}");
+    }
     let target = array(&show["processes"]).iter().filter(|row| row["target"] == true).count();
     assert_eq!(i64::try_from(target).unwrap(), ROUNDS + 1);
 }

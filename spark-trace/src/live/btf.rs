@@ -10,8 +10,8 @@ use thiserror::Error;
 
 #[derive(Debug, Error)]
 pub enum BtfError {
-    #[error("cannot read {path}: {source}; the kernel must be built with CONFIG_DEBUG_INFO_BTF")]
-    Read { path: String, source: std::io::Error },
+    #[error("cannot read {path}: {cause}; the kernel must be built with CONFIG_DEBUG_INFO_BTF")]
+    Read { path: String, cause: std::io::Error },
     #[error("{path} is not BTF: {what}")]
     Format { path: String, what: &'static str },
 }
@@ -80,7 +80,7 @@ impl Btf {
 
     pub fn from_file(path: &Path) -> Result<Self, BtfError> {
         let name = path.display().to_string();
-        let bytes = std::fs::read(path).map_err(|source| BtfError::Read { path: name.clone(), source })?;
+        let bytes = std::fs::read(path).map_err(|cause| BtfError::Read { path: name.clone(), cause })?;
         Self::parse(&bytes).map_err(|what| BtfError::Format { path: name, what })
     }
 

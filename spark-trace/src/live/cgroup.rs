@@ -11,14 +11,14 @@ use thiserror::Error;
 
 #[derive(Debug, Error)]
 pub enum CgroupError {
-    #[error("cannot read {path}: {source}")]
-    Read { path: PathBuf, source: io::Error },
+    #[error("cannot read {path}: {cause}")]
+    Read { path: PathBuf, cause: io::Error },
     #[error("no cgroup hierarchy with the memory controller is mounted; mount cgroup2 at /sys/fs/cgroup")]
     NoMemoryController,
     #[error(
-        "cannot {action} {path}: {source}; run as root, or use --no-cgroup to leave the command where it is"
+        "cannot {action} {path}: {cause}; run as root, or use --no-cgroup to leave the command where it is"
     )]
-    Leaf { action: &'static str, path: PathBuf, source: io::Error },
+    Leaf { action: &'static str, path: PathBuf, cause: io::Error },
 }
 
 /// Which hierarchies there are.
@@ -173,7 +173,7 @@ impl Leaf {
     pub fn create(layout: &Layout) -> Result<Self, CgroupError> {
         let leaf_error = |action, path: &Path| {
             let path = path.to_owned();
-            move |source| CgroupError::Leaf { action, path, source }
+            move |cause| CgroupError::Leaf { action, path, cause }
         };
         if layout.is_v2() {
             // Without this the leaf would have no memory files. Writing it again changes nothing.
@@ -191,7 +191,7 @@ impl Leaf {
         let id = id_of(&dir).ok_or_else(|| CgroupError::Leaf {
             action: "look at",
             path: dir.clone(),
-            source: io::ErrorKind::NotFound.into(),
+            cause: io::ErrorKind::NotFound.into(),
         })?;
         Ok(Self { path: format!("/{name}"), id, dir, memory_root: layout.memory_root.clone() })
     }
@@ -199,10 +199,10 @@ impl Leaf {
     /// The file a process writes "0" to in order to move in.
     pub fn procs_file(&self) -> Result<fs::File, CgroupError> {
         let path = self.dir.join("cgroup.procs");
-        fs::OpenOptions::new().write(true).open(&path).map_err(|source| CgroupError::Leaf {
+        fs::OpenOptions::new().write(true).open(&path).map_err(|cause| CgroupError::Leaf {
             action: "open",
             path,
-            source,
+            cause,
         })
     }
 
@@ -213,10 +213,10 @@ impl Leaf {
 
     /// Moves what is left inside to the top and removes the cgroup.
     pub fn remove(self) -> Result<(), CgroupError> {
-        remove_leaf(&self.memory_root, &self.dir).map_err(|source| CgroupError::Leaf {
+        remove_leaf(&self.memory_root, &self.dir).map_err(|cause| CgroupError::Leaf {
             action: "remove",
             path: self.dir.clone(),
-            source,
+            cause,
         })
     }
 }
@@ -267,7 +267,7 @@ fn start_time(pid: u32) -> Option<u64> {
 }
 
 fn read(path: &str) -> Result<String, CgroupError> {
-    fs::read_to_string(path).map_err(|source| CgroupError::Read { path: path.into(), source })
+    fs::read_to_string(path).map_err(|cause| CgroupError::Read { path: path.into(), cause })
 }
 
 #[cfg(test)]

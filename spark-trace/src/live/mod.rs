@@ -10,6 +10,7 @@ pub mod object;
 pub mod offsets;
 pub mod session;
 pub mod source;
+pub mod statistics;
 pub mod symbols;
 pub mod target;
 pub mod tracer;

@@ -6,7 +6,6 @@ use aya::{
     Ebpf, EbpfLoader, Pod,
     maps::{Array, HashMap, MapData, PerCpuArray, RingBuf, StackTraceMap},
     programs::{BtfTracePoint, ProgramError},
-    sys::Stats,
 };
 use spark_trace_common::{
     config::{CONFIG_SYMBOL, CONTROL_GENERATION, CONTROL_SELECT_NEW, Config},
@@ -27,14 +26,16 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("SPARK_TRACE_EBPF_OBJECT
 
 #[derive(Debug, Error)]
 pub enum ObjectError {
-    #[error("cannot load the eBPF object: {0}; it needs root (CAP_BPF, CAP_PERFMON) and a kernel with BTF")]
+    #[error("loading eBPF needs root (CAP_BPF, CAP_PERFMON): run it with sudo")]
+    NotPermitted,
+    #[error("cannot load the eBPF object")]
     Load(#[source] Box<aya::EbpfError>),
-    #[error("cannot read the kernel's type information for attaching: {0}")]
+    #[error("cannot read the kernel's type information for attaching")]
     Btf(#[from] aya::BtfError),
     #[error("the eBPF object has no map {0}: program and object are of different builds")]
     NoMap(&'static str),
-    #[error("map {name}: {source}")]
-    Map { name: &'static str, source: Box<aya::maps::MapError> },
+    #[error("map {name}: {cause}")]
+    Map { name: &'static str, cause: Box<aya::maps::MapError> },
     #[error("hook {name} is required and did not attach: {reason}")]
     Required { name: &'static str, reason: String },
 }
@@ -86,7 +87,9 @@ impl Object {
             .map_max_entries("EVENTS", sizes.ring_bytes)
             .map_max_entries("LIVE_PAGES", sizes.live_pages)
             .load(OBJECT)
-            .map_err(|e| ObjectError::Load(Box::new(e)))?;
+            .map_err(
+                |e| if is_root() { ObjectError::Load(Box::new(e)) } else { ObjectError::NotPermitted },
+            )?;
         Ok(Self { ebpf, hooks: Vec::new() })
     }
 
@@ -95,13 +98,21 @@ impl Object {
         let kernel_types = aya::Btf::from_sys_fs()?;
         for step in plan::plan(choice, btf) {
             let attached = self.attach_step(&step, &kernel_types);
-            if step.hook.required && attached.verdict != Verdict::Ok {
-                let reason = attached.reason.unwrap_or_default();
-                return Err(ObjectError::Required { name: step.hook.name, reason });
-            }
             self.hooks.push(attached);
         }
         Ok(())
+    }
+
+    /// Fails if a hook that a recording cannot do without did not attach.
+    pub fn require(&self) -> Result<(), ObjectError> {
+        let required = |name: &str| HOOKS.iter().any(|h| h.name == name && h.required);
+        match self.hooks.iter().find(|h| h.verdict != Verdict::Ok && required(h.name)) {
+            Some(hook) => {
+                let reason = hook.reason.clone().unwrap_or_default();
+                Err(ObjectError::Required { name: hook.name, reason })
+            }
+            None => Ok(()),
+        }
     }
 
     fn attach_step(&mut self, step: &Step, kernel_types: &aya::Btf) -> Attached {
@@ -149,7 +160,7 @@ impl Object {
 
     /// Verdicts with what each program did, for the recording. `share` is the part of the time in which
     /// the kernel's BPF statistics were on.
-    pub fn hook_rows(&self) -> Vec<Hook> {
+    pub fn hook_rows(&self, share: Option<f64>) -> Vec<Hook> {
         let hits_of = self.hits().unwrap_or_default();
         self.hooks
             .iter()
@@ -160,10 +171,8 @@ impl Object {
                 let stands_in = index.is_some_and(|i| HOOKS[i].stands_in_for.is_some());
                 let hits = index.and_then(|i| hits_of.get(i).copied()).filter(|_| ran);
                 let info = attached.program.and_then(|name| self.program_stats(name));
-                // Mean run time while the statistics were on, times all runs.
-                let run_time_ns = info.filter(|i| i.runs > 0).zip(hits).map(|(info, hits)| {
-                    (info.run_time_ns as f64 / info.runs as f64 * hits as f64).round() as u64
-                });
+                let run_time_ns =
+                    info.zip(share).map(|(info, share)| (info.run_time_ns as f64 / share).round() as u64);
                 // What a stand-in took was not lost.
                 let taken = stand_in_of(attached.name).and_then(|i| hits_of.get(i).copied()).unwrap_or(0);
                 Hook {
@@ -313,8 +322,13 @@ fn memlock(fd: i32) -> Option<u64> {
     text.lines().find_map(|l| l.strip_prefix("memlock:"))?.trim().parse().ok()
 }
 
+fn is_root() -> bool {
+    // SAFETY: no arguments, cannot fail.
+    unsafe { libc::geteuid() == 0 }
+}
+
 fn map_error(name: &'static str, e: aya::maps::MapError) -> ObjectError {
-    ObjectError::Map { name, source: Box::new(e) }
+    ObjectError::Map { name, cause: Box::new(e) }
 }
 
 /// A load error with the end of the verifier's log, which is where it says why.
@@ -330,17 +344,10 @@ fn describe(error: &ProgramError) -> String {
     }
 }
 
-/// Turns the kernel's BPF run-time statistics on until dropped. They cost two clock reads a run, more
-/// than most of our programs take, so they are only on for short windows.
-pub fn run_time_statistics() -> Option<OwnedFd> {
-    aya::sys::enable_stats(Stats::RunTime).ok()
-}
-
 /// The part of `struct bpf_prog_info` that says what a program did (include/uapi/linux/bpf.h).
 #[derive(Debug, Clone, Copy)]
 struct ProgramStats {
     run_time_ns: u64,
-    runs: u64,
     recursion_misses: u64,
 }
 
@@ -351,11 +358,7 @@ impl ProgramStats {
         let field = |name: &str| {
             text.lines().find_map(|l| l.strip_prefix(name)?.strip_prefix(':'))?.trim().parse().ok()
         };
-        Some(Self {
-            run_time_ns: field("run_time_ns")?,
-            runs: field("run_cnt")?,
-            recursion_misses: field("recursion_misses")?,
-        })
+        Some(Self { run_time_ns: field("run_time_ns")?, recursion_misses: field("recursion_misses")? })
     }
 }
 

@@ -95,8 +95,8 @@ pub enum JournalError {
     NotAJournal,
     #[error("written by a newer spark-trace, schema {found}; this one reads up to {SCHEMA_VERSION}")]
     TooNew { found: u32 },
-    #[error("line {line} is not a journal entry: {source}")]
-    Entry { line: usize, source: serde_json::Error },
+    #[error("line {line} is not a journal entry: {cause}")]
+    Entry { line: usize, cause: serde_json::Error },
 }
 
 /// Folds entries into a recording.
@@ -294,7 +294,7 @@ pub fn recover(mut input: impl BufRead) -> Result<Recording, JournalError> {
             Ok(entry) => builder.apply(&entry),
             // Cut in the middle of being written.
             Err(_) if line.last() != Some(&b'\n') => break,
-            Err(source) => return Err(JournalError::Entry { line: number, source }),
+            Err(cause) => return Err(JournalError::Entry { line: number, cause }),
         }
     }
     Ok(builder.finish())

@@ -13,8 +13,9 @@ use crate::{
     live::{
         btf::Btf,
         cgroup::Layout,
-        object::{self, Attached, Object, ObjectError, Sizes},
+        object::{Attached, Object, Sizes},
         offsets::{self, Settings},
+        statistics::Statistics,
     },
 };
 
@@ -56,13 +57,6 @@ pub struct Trial {
     pub exercise: Exercise,
 }
 
-/// The object as far as it came.
-struct Loaded {
-    object: Object,
-    /// The required hook that did not attach, with the reason.
-    failed: Option<(&'static str, String)>,
-}
-
 impl Trial {
     pub fn run(btf: Result<&Btf, &String>, layout: Result<&Layout, &String>) -> Self {
         let settings = Settings { whole_system: false, all_pages: true, min_region: 1 << 20 };
@@ -71,7 +65,7 @@ impl Trial {
             (Err(e), _) | (_, Err(e)) => Err(e.clone()),
         };
         // On before attaching, as in a recording.
-        let statistics = object::run_time_statistics();
+        let statistics = Statistics::begin();
         let loaded = match (&config, btf) {
             (Ok(config), Ok(btf)) => load(config, btf),
             (Err(e), _) => Err(e.clone()),
@@ -79,7 +73,7 @@ impl Trial {
         };
         let exercise = exercise::run(layout.ok());
         let hooks = match &loaded {
-            Ok(loaded) => loaded.rows(exercise.leaf.is_ok()),
+            Ok(object) => rows(object, exercise.leaf.is_ok()),
             Err(e) => HOOKS.iter().map(|hook| HookRow::untried(hook, e.clone())).collect(),
         };
         let obstacle = match &loaded {
@@ -90,8 +84,8 @@ impl Trial {
             hooks,
             obstacle,
             members: config.map(drop),
-            statistics: loaded.is_ok().then_some(statistics.is_some()),
-            memory: loaded.ok().and_then(|loaded| loaded.object.memory()),
+            statistics: loaded.is_ok().then_some(statistics.available()),
+            memory: loaded.ok().and_then(|object| object.memory()),
             exercise,
         }
     }
@@ -105,35 +99,25 @@ fn obstacle(hooks: &[HookRow]) -> Option<String> {
 }
 
 /// Everything as large as a recording has it: room in the kernel is part of what is tried.
-fn load(config: &spark_trace_common::config::Config, btf: &Btf) -> Result<Loaded, String> {
+fn load(config: &spark_trace_common::config::Config, btf: &Btf) -> Result<Object, String> {
     let sizes = Sizes { ring_bytes: map::RING_BYTES, live_pages: map::LIVE_PAGES };
     let mut object = Object::load(config, sizes).map_err(|e| e.to_string())?;
-    let failed = match object.attach(&Profile::Deep.into(), btf) {
-        Ok(()) => None,
-        Err(ObjectError::Required { name, reason }) => Some((name, reason)),
-        Err(e) => return Err(e.to_string()),
-    };
-    Ok(Loaded { object, failed })
+    object.attach(&Profile::Deep.into(), btf).map_err(|e| e.to_string())?;
+    Ok(object)
 }
 
-impl Loaded {
-    /// `exercised`: a process was run in a new cgroup, which all required hooks must have seen.
-    fn rows(&self, exercised: bool) -> Vec<HookRow> {
-        let counted = self.object.hook_rows();
-        let row = |hook: &'static Hook| {
-            let attached = self.object.hooks().iter().find(|attached| attached.name == hook.name);
-            let hits = counted.iter().find(|row| row.name == hook.name).and_then(|row| row.hits);
-            match (attached, &self.failed) {
-                (Some(attached), _) => HookRow::new(hook, attached, hits).unless_blind(exercised),
-                (None, Some((name, reason))) if *name == hook.name => {
-                    HookRow { verdict: Verdict::Broken.as_str(), ..HookRow::untried(hook, reason.clone()) }
-                }
-                (None, Some((name, _))) => HookRow::untried(hook, format!("{name} before it failed")),
-                (None, None) => HookRow::untried(hook, "the planner left it out".to_owned()),
-            }
-        };
-        HOOKS.iter().map(row).collect()
-    }
+/// What became of each hook. `exercised`: a process was run in a new cgroup, which all required hooks must
+/// have seen.
+fn rows(object: &Object, exercised: bool) -> Vec<HookRow> {
+    let counted = object.hook_rows(None);
+    let row = |hook: &'static Hook| {
+        let hits = counted.iter().find(|row| row.name == hook.name).and_then(|row| row.hits);
+        match object.hooks().iter().find(|attached| attached.name == hook.name) {
+            Some(attached) => HookRow::new(hook, attached, hits).unless_blind(exercised),
+            None => HookRow::untried(hook, "the planner left it out".to_owned()),
+        }
+    };
+    HOOKS.iter().map(row).collect()
 }
 
 impl HookRow {

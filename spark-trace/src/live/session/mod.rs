@@ -1,9 +1,11 @@
 //! One recording from start to end: load, attach, start or find the target, follow it, finish.
 
+mod start;
+
 use std::{
-    fs::{self, File, OpenOptions},
+    fs::{File, OpenOptions},
     io::{self, BufWriter},
-    os::{fd::OwnedFd, unix::fs::OpenOptionsExt},
+    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -25,21 +27,24 @@ use super::{
     host,
     kallsyms::Kallsyms,
     now_ns,
-    object::{self, Object, ObjectError, Sizes},
+    object::{Object, ObjectError, Sizes},
     offsets::{self, MissingType, Settings},
     realtime_offset_ns,
     source::system::System,
+    statistics::Statistics,
     symbols::Stacks,
     target::{
-        Placement, Spec,
+        Spec,
         command::{self, Invoker},
-        container, engine,
+        engine,
     },
     tracer::{Notice, Tracer, TracerError},
 };
+use start::Awaited;
+
 use crate::plan::Choice;
 use crate::recording::{
-    Clock, Container, Cost, Health, Loss, Recording, SCHEMA_VERSION, Target, Tool,
+    Clock, Cost, Health, Loss, Recording, SCHEMA_VERSION, Target, Tool,
     journal::{Begin, JOURNAL_SCHEMA, Journal},
 };
 
@@ -69,17 +74,17 @@ pub enum SessionError {
     Object(#[from] ObjectError),
     #[error(transparent)]
     Tracer(#[from] TracerError),
-    #[error("cannot {what}: {source}")]
-    Io { what: String, source: io::Error },
-    #[error("cannot start {program}: {source}")]
-    Start { program: String, source: io::Error },
+    #[error("cannot {what}: {cause}")]
+    Io { what: String, cause: io::Error },
+    #[error("cannot start {program}: {cause}")]
+    Start { program: String, cause: io::Error },
     #[error("{0}")]
     Target(String),
 }
 
 fn io_error(what: impl Into<String>) -> impl FnOnce(io::Error) -> SessionError {
     let what = what.into();
-    move |source| SessionError::Io { what, source }
+    move |cause| SessionError::Io { what, cause }
 }
 
 /// What a progress display is told, a few times a second.
@@ -98,6 +103,7 @@ pub struct Outcome {
 /// The journal's writer.
 type Out = BufWriter<File>;
 
+/// A trace with everything attached.
 pub struct Session {
     tracer: Tracer<Out>,
     events: AsyncFd<RingBuf<MapData>>,
@@ -106,24 +112,9 @@ pub struct Session {
     awaited: Option<Awaited>,
     options: Options,
     warnings: Vec<String>,
-    /// Present while the kernel counts run time.
-    statistics: Option<OwnedFd>,
+    statistics: Statistics,
     invoker: Option<Invoker>,
 }
-
-/// A container that the started command is going to create.
-struct Awaited {
-    engine: &'static str,
-    client: Vec<String>,
-    /// Where `run` writes the new container's id; none for compose, all of whose containers are meant.
-    cidfile: Option<PathBuf>,
-    remove_cidfile: bool,
-    /// Cgroup paths that may be it.
-    candidates: Vec<String>,
-}
-
-/// Ticks between two windows in which the kernel counts run time: one tick in so many.
-const STATISTICS_EVERY: u64 = 20;
 
 impl Session {
     /// Loads and attaches everything; nothing of the target runs yet.
@@ -141,13 +132,13 @@ impl Session {
         let sizes = Sizes { ring_bytes: options.ring_bytes, live_pages: options.live_pages };
         let mut object = Object::load(&config, sizes)?;
         let events = object.take_events()?;
-        // On before attaching, so that even a short trace has a mean run time.
-        let statistics = object::run_time_statistics();
-        if statistics.is_none() {
+        let statistics = Statistics::begin();
+        if !statistics.available() {
             warnings
                 .push("the kernel refuses BPF statistics: run times of the programs are unknown".to_owned());
         }
         object.attach(&options.hooks, &btf)?;
+        object.require()?;
 
         let target = Target {
             kind: options.spec.kind().to_owned(),
@@ -209,156 +200,6 @@ impl Session {
         self.finish(exit_code)
     }
 
-    fn start(&mut self) -> Result<(), SessionError> {
-        match self.options.spec.clone() {
-            Spec::System { argv } => {
-                if !argv.is_empty() {
-                    self.spawn(&argv, None)?;
-                }
-            }
-            Spec::Pid(pid) => {
-                if !Path::new(&format!("/proc/{pid}")).exists() {
-                    return Err(SessionError::Target(format!("no process {pid}")));
-                }
-                self.tracer.add_pid(pid)?;
-            }
-            Spec::Cgroup(path) => {
-                let path = self.cgroup_path(&path)?;
-                self.tracer.add_root(&path, false)?;
-            }
-            Spec::Container { engine, name } => self.attach_container(engine.as_deref(), &name)?,
-            Spec::Command { argv, placement, .. } => match engine::recognise(&argv) {
-                Some(invocation) => self.start_container(&argv, &invocation)?,
-                None => self.start_native(&argv, placement)?,
-            },
-        }
-        Ok(())
-    }
-
-    fn start_native(&mut self, argv: &[String], placement: Placement) -> Result<(), SessionError> {
-        let mut procs = None;
-        if placement == Placement::Leaf {
-            let leaf = Leaf::create(&Layout::detect()?)?;
-            self.tracer.add_root(&leaf.path, true)?;
-            procs = Some(leaf.procs_file()?);
-            self.leaf = Some(leaf);
-        }
-        self.tracer.sample()?;
-        self.spawn(argv, procs)
-    }
-
-    fn spawn(&mut self, argv: &[String], procs: Option<File>) -> Result<(), SessionError> {
-        let program = argv.first().cloned().unwrap_or_default();
-        // Followed from its fork on: our own pid is selected until it has forked.
-        let own = std::process::id();
-        self.tracer.object.select_pid(own)?;
-        let child = command::start(argv, procs, self.invoker.as_ref());
-        self.tracer.object.deselect_pid(own)?;
-        let child = child.map_err(|source| SessionError::Start { program, source })?;
-        if let Some(pid) = child.id() {
-            self.tracer.add_pid(pid)?;
-        }
-        self.child = Some(child);
-        Ok(())
-    }
-
-    fn start_container(
-        &mut self,
-        argv: &[String],
-        invocation: &engine::Invocation,
-    ) -> Result<(), SessionError> {
-        let client = invocation.client(argv);
-        self.tracer.target.kind = "container".to_owned();
-        let mut argv = argv.to_vec();
-        match &invocation.action {
-            engine::Action::Exec { container } => {
-                let found = container::inspect(invocation.engine, &client, container)
-                    .map_err(io_error("find the container"))?;
-                self.adopt(found)?;
-            }
-            engine::Action::Run { cidfile } => {
-                let remove_cidfile = cidfile.is_none();
-                let cidfile = cidfile.clone().map_or_else(
-                    || {
-                        std::env::temp_dir().join(format!(
-                            "spark-trace-{}-{}.cid",
-                            std::process::id(),
-                            now_ns()
-                        ))
-                    },
-                    PathBuf::from,
-                );
-                if remove_cidfile {
-                    argv = invocation.with_cidfile(&argv, &cidfile.to_string_lossy());
-                }
-                self.await_container(invocation.engine, client, Some(cidfile), remove_cidfile)?;
-            }
-            engine::Action::Start { container } => {
-                let found = container::inspect(invocation.engine, &client, container)
-                    .map_err(io_error("find the container"))?;
-                self.tracer.target.container = Some(found.container);
-                self.await_container(invocation.engine, client, None, false)?;
-            }
-            engine::Action::Compose => self.await_container(invocation.engine, client, None, false)?,
-        }
-        self.tracer.sample()?;
-        let program = argv.first().cloned().unwrap_or_default();
-        // The client is not the target: it runs where it is and is not followed.
-        let child = command::start(&argv, None, self.invoker.as_ref())
-            .map_err(|source| SessionError::Start { program, source })?;
-        self.child = Some(child);
-        Ok(())
-    }
-
-    fn await_container(
-        &mut self,
-        engine: &'static str,
-        client: Vec<String>,
-        cidfile: Option<PathBuf>,
-        remove_cidfile: bool,
-    ) -> Result<(), SessionError> {
-        self.tracer.wait_for_container()?;
-        self.awaited = Some(Awaited { engine, client, cidfile, remove_cidfile, candidates: Vec::new() });
-        Ok(())
-    }
-
-    fn attach_container(&mut self, engine: Option<&str>, name: &str) -> Result<(), SessionError> {
-        let engines: &[&str] = &["docker", "podman", "nerdctl"];
-        let mut reasons = Vec::new();
-        for candidate in engines.iter().filter(|e| engine.is_none_or(|wanted| wanted == **e)) {
-            match container::inspect(candidate, &[(*candidate).to_owned()], name) {
-                Ok(found) => return self.adopt(found),
-                Err(e) => reasons.push(e.to_string()),
-            }
-        }
-        Err(SessionError::Target(format!("no running container {name}: {}", reasons.join("; "))))
-    }
-
-    /// Takes a running container as the target.
-    fn adopt(&mut self, found: container::Description) -> Result<(), SessionError> {
-        let name = &found.container.id;
-        let Some(pid) = found.pid else {
-            return Err(SessionError::Target(format!(
-                "container {name} does not run; start it under `record --`"
-            )));
-        };
-        let path = Layout::detect()?.of_process(pid)?;
-        self.tracer.target.container = Some(found.container);
-        self.tracer.add_root(&path, false)?;
-        Ok(())
-    }
-
-    /// A cgroup given as a directory or as its path below the memory hierarchy.
-    fn cgroup_path(&self, path: &Path) -> Result<String, SessionError> {
-        let layout = Layout::detect()?;
-        let below = layout.path_of(path).unwrap_or_else(|| path.display().to_string());
-        if !layout.dir(&below).is_dir() {
-            let root = layout.memory_root.display();
-            return Err(SessionError::Target(format!("no memory cgroup {below} below {root}")));
-        }
-        Ok(if below.starts_with('/') { below } else { format!("/{below}") })
-    }
-
     async fn follow(&mut self, progress: &mut dyn FnMut(&Progress<'_>)) -> Result<Option<i32>, SessionError> {
         let started = Instant::now();
         let mut ticks = interval_at(started + self.options.interval, self.options.interval);
@@ -392,7 +233,7 @@ impl Session {
                 }
                 _ = ticks.tick() => {
                     tick += 1;
-                    self.statistics = (tick % STATISTICS_EVERY == 0).then(object::run_time_statistics).flatten();
+                    self.statistics.tick(tick);
                     self.drain()?;
                     self.look_for_container()?;
                     self.tracer.sample()?;
@@ -458,41 +299,6 @@ impl Session {
         }
     }
 
-    /// Whether the awaited container can be told among the candidates by now.
-    fn look_for_container(&mut self) -> Result<(), SessionError> {
-        let Some(awaited) = &self.awaited else { return Ok(()) };
-        let known = self.tracer.target.container.as_ref().map(|c| c.id.clone());
-        let wanted = known.or_else(|| {
-            let id = fs::read_to_string(awaited.cidfile.as_ref()?).ok()?;
-            (id.trim().len() == 64).then(|| id.trim().to_owned())
-        });
-        let path = awaited.candidates.iter().find(|path| match (container::id_in_path(path), &wanted) {
-            (Some(id), Some(wanted)) => id == wanted,
-            // Compose names no id beforehand: its first container is the one.
-            (Some(_), None) => awaited.cidfile.is_none(),
-            (None, _) => false,
-        });
-        let Some(id) = path.and_then(|p| container::id_in_path(p)).map(ToOwned::to_owned) else {
-            return Ok(());
-        };
-        let Some(awaited) = self.awaited.take() else { return Ok(()) };
-        if awaited.remove_cidfile
-            && let Some(file) = &awaited.cidfile
-        {
-            let _ = fs::remove_file(file);
-        }
-        let described = container::inspect(awaited.engine, &awaited.client, &id);
-        self.tracer.target.container = Some(match described {
-            Ok(found) => found.container,
-            Err(e) => {
-                self.warnings.push(format!("the engine did not describe the container: {e}"));
-                Container { engine: awaited.engine.to_owned(), id: id.clone(), ..Container::default() }
-            }
-        });
-        self.tracer.resolve(|path| container::id_in_path(path) == Some(id.as_str()))?;
-        Ok(())
-    }
-
     /// Passes a signal on to the command, unless the terminal has sent it there already.
     fn pass_on(&self, signal: i32) {
         let Some(pid) = self.child.as_ref().and_then(Child::id).and_then(|p| i32::try_from(p).ok()) else {
@@ -513,11 +319,7 @@ impl Session {
     fn finish(mut self, exit_code: Option<i32>) -> Result<Outcome, SessionError> {
         self.drain()?;
         if let Some(awaited) = &self.awaited {
-            if awaited.remove_cidfile
-                && let Some(file) = &awaited.cidfile
-            {
-                let _ = fs::remove_file(file);
-            }
+            awaited.clean_up();
             self.warnings
                 .push("no container was seen to start: this recording has no cgroup plane".to_owned());
             self.tracer.resolve(|_| false)?;
@@ -551,7 +353,7 @@ impl Session {
 
     fn add_health_and_cost(&mut self) -> Result<(), SessionError> {
         use crate::recording::journal::Entry;
-        let hooks = self.tracer.object.hook_rows();
+        let hooks = self.tracer.object.hook_rows(self.statistics.share());
         let mut losses = self.tracer.object.losses()?;
         if self.tracer.decode_errors > 0 {
             losses.push(Loss { what: "undecoded_events".to_owned(), count: self.tracer.decode_errors });

@@ -1,0 +1,93 @@
+//! Two native runs compared: what the workload took more is what the difference is attributed to.
+
+#![cfg(feature = "live")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on should stop")]
+
+mod support;
+
+use serde_json::Value;
+use support::ledger::source_row;
+use support::{Faults, MIB, Recorded, array, int, json, record, workload};
+use tempfile::TempDir;
+
+/// A run of the workload with what it says itself.
+fn run(dir: &TempDir, name: &str, line: &str) -> (Recorded, Value) {
+    let truth = support::path(dir, &format!("{name}.truth.json"));
+    let line = format!("-- {} alloc {line} --hold 400ms --output {truth}", workload());
+    let recorded = record(&support::path(dir, &format!("{name}.json")), &line).exited(0);
+    (recorded, json(&truth))
+}
+
+/// All sources but those named differ by less than 1 MiB, and what is left unexplained, too.
+fn rest_is_equal(diff: &Value, but: &[&str], faults: &mut Faults) {
+    for row in array(&diff["sources"]) {
+        let delta = row["delta_bytes"].as_i64().unwrap_or(0);
+        let meant = but.iter().any(|slug| row["source"] == *slug);
+        faults.expect(meant || delta.abs() < MIB, || format!("{} differs by {delta}", row["source"]));
+    }
+    let residual = int(&diff["residual_bytes"]);
+    faults.expect(residual.abs() < MIB, || format!("residual {residual}"));
+    faults.expect(diff["comparable"]["ok"] == true, || format!("comparable: {}", diff["comparable"]));
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn more_anonymous_memory_is_attributed_to_anon() {
+    let dir = support::disk_dir();
+    let input = support::path(&dir, "input");
+    support::cold_file(&input, 64);
+    let shared = format!("--shmem 32M --file-read 64M --file {input}");
+    let (a, _) = run(&dir, "a", &format!("--anon 64M {shared}"));
+    // Cold again: both runs pay for the file.
+    support::drop_from_cache(&input);
+    let (b, _) = run(&dir, "b", &format!("--anon 128M {shared}"));
+    let diff = a.diff(&b);
+
+    let mut faults = Faults::default();
+    assert_eq!(diff["plane"], "cgroup");
+    let delta = int(&source_row(&diff, "anon")["delta_bytes"]);
+    faults.expect((delta - 64 * MIB).abs() <= MIB, || format!("anon differs by {delta}, 64 MiB more taken"));
+    let total = int(&diff["total_delta_bytes"]);
+    faults.expect((total - 64 * MIB).abs() <= 2 * MIB, || format!("the total differs by {total}"));
+    // What a page table for 64 MiB more takes is far below 1 MiB.
+    rest_is_equal(&diff, &["anon"], &mut faults);
+    let share = source_row(&diff, "anon")["share"].as_f64().unwrap();
+    faults.expect((share - 1.0).abs() < 0.03, || format!("share {share}"));
+    let back = b.diff(&a);
+    faults.expect(int(&source_row(&back, "anon")["delta_bytes"]) == -delta, || "B to A is not A to B".into());
+    println!("anon {} total {} residual {}", delta - 64 * MIB, total - 64 * MIB, diff["residual_bytes"]);
+    faults.finish();
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn a_file_that_a_has_read_is_charged_to_a_and_absent_from_b() {
+    let dir = support::disk_dir();
+    let input = support::path(&dir, "input");
+    support::cold_file(&input, 64);
+    let line = format!("--anon 32M --file-read 64M --file {input}");
+    let (a, _) = run(&dir, "a", &line);
+    let (b, b_truth) = run(&dir, "b", &line);
+    let diff = a.diff(&b);
+
+    let read = array(&b_truth["sources"]).iter().find(|source| source["kind"] == "file-read").unwrap();
+    let before = int(&read["detail"]["cache_before"]["resident"]);
+    assert!(before > 63 * MIB, "what A has read was not cached any more, but {before} bytes of it");
+
+    let mut faults = Faults::default();
+    let file = |plane: &Value| int(&source_row(plane, "file-clean")["delta_bytes"]);
+    faults.expect((file(&diff) + 64 * MIB).abs() <= MIB, || format!("page cache differs by {}", file(&diff)));
+    rest_is_equal(&diff, &["file-clean", "file-dirty"], &mut faults);
+
+    let rows: Vec<_> = array(&diff["files"]).iter().filter(|row| row["path"] == input.as_str()).collect();
+    let [row] = rows[..] else { panic!("rows of the file: {rows:#?}") };
+    faults.near("held by A", int(&row["a_bytes"]), 64 * MIB);
+    faults.expect(row["b_bytes"] == 0 && row["only_in"] == "a", || format!("in B: {row}"));
+    let a_cgroup = &a.recording()["target"]["cgroups"][0]["path"];
+    let holders = array(&row["a_holders"]);
+    faults.expect(holders.len() == 1 && holders[0]["charged_to"] == *a_cgroup, || {
+        format!("holders in A, whose cgroup is {a_cgroup}: {holders:?}")
+    });
+    faults.expect(array(&row["b_holders"]).is_empty(), || format!("holders in B: {}", row["b_holders"]));
+    faults.finish();
+}
