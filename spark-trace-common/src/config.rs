@@ -43,7 +43,7 @@ config! {
     cgroup_root_hierarchy,
     kernfs_id,
     memcg_css, memcg_usage, memcg_watermark,
-    page_flags,
+    page_flags, page_refcount, page_type, page_head,
     folio_flags, folio_mapping, folio_memcg_data,
     /// Where a large folio keeps its order (low byte).
     folio_order,
@@ -62,6 +62,9 @@ config! {
     /// Number of the hierarchy that holds the memory controller; 0 for cgroup v2.
     memory_hierarchy,
     flag_head, flag_uptodate, flag_swapbacked,
+    /// Lowest and highest page type (top byte of `page_type`), and the one of free pages in the buddy
+    /// allocator; [`NO_MEMBER`] on kernels before 6.12, which keep types otherwise.
+    page_type_first, page_type_last, page_type_buddy,
     migrate_movable,
     gfp_account,
     page_size,

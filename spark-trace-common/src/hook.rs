@@ -12,6 +12,8 @@ pub enum Mechanism {
     Fentry,
     Kprobe,
     Uprobe,
+    /// Attached to nothing: user space runs it when it wants to know.
+    OnDemand,
 }
 
 impl Mechanism {
@@ -23,6 +25,7 @@ impl Mechanism {
             Self::Fentry => "fentry",
             Self::Kprobe => "kprobe",
             Self::Uprobe => "uprobe",
+            Self::OnDemand => "on-demand",
         }
     }
 }
@@ -160,19 +163,28 @@ pub const HOOKS: &[Hook] = &[
         stands_in_for: None,
     },
     Hook {
-        name: "page-free",
-        purpose: "kernel and driver pages freed",
-        candidates: &[tp_btf("page_free", "mm_page_free")],
+        name: "page-sweep",
+        purpose: "which kernel and driver pages are still in use, looked up when asked",
+        candidates: &[Candidate { mechanism: Mechanism::OnDemand, program: "page_sweep", target: "" }],
         profile: Profile::Default,
         required: false,
         without: "which kernel pages are still alive: allocated bytes would count as live",
         stands_in_for: None,
     },
     Hook {
+        name: "page-free",
+        purpose: "pages freed, as it happens",
+        candidates: &[tp_btf("page_free", "mm_page_free")],
+        profile: Profile::Deep,
+        required: false,
+        without: "frees between two sweeps are counted at the next",
+        stands_in_for: None,
+    },
+    Hook {
         name: "page-alloc-nested",
         purpose: "page allocations in interrupts that hit page-alloc",
         candidates: &[tp_btf("page_alloc_nested", "mm_page_alloc")],
-        profile: Profile::Default,
+        profile: Profile::Deep,
         required: false,
         without: "a few allocations in ten million, which then count as lost",
         stands_in_for: Some("page-alloc"),
@@ -181,7 +193,7 @@ pub const HOOKS: &[Hook] = &[
         name: "page-free-nested",
         purpose: "pages freed in interrupts that hit page-free",
         candidates: &[tp_btf("page_free_nested", "mm_page_free")],
-        profile: Profile::Default,
+        profile: Profile::Deep,
         required: false,
         without: "a few frees in ten million, which then count as lost",
         stands_in_for: Some("page-free"),

@@ -62,6 +62,8 @@ fn step(hook: &'static Hook, choice: &Choice, facts: &impl Facts) -> Step {
 fn possible(candidate: &Candidate, facts: &impl Facts) -> bool {
     match candidate.mechanism {
         Mechanism::TpBtf => facts.has_btf_tracepoint(candidate.target),
+        // Whether the kernel can run it shows when it is run.
+        Mechanism::OnDemand => true,
         // No row of HOOKS has these yet.
         Mechanism::RawTp
         | Mechanism::Tracepoint
@@ -99,10 +101,10 @@ mod tests {
 
     #[test]
     fn hooks_can_be_left_out_by_name() {
-        let choice = Choice { without: vec!["page-free".to_owned()], ..Profile::Default.into() };
+        let choice = Choice { without: vec!["file-remove".to_owned()], ..Profile::Default.into() };
         let steps = plan(&choice, &Kernel(&[]));
-        assert_eq!(verdict_of(&steps, "page-free"), Some(Verdict::Off));
-        assert_eq!(verdict_of(&steps, "page-alloc"), None);
+        assert_eq!(verdict_of(&steps, "file-remove"), Some(Verdict::Off));
+        assert_eq!(verdict_of(&steps, "file-add"), None);
     }
 
     #[test]

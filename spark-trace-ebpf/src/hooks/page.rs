@@ -2,11 +2,21 @@
 //!
 //! Movable pages (anonymous memory, page cache) are by far the most frequent and are counted exactly by
 //! the kernel already, so they leave at the first comparison. For the rest the stack says who asked.
+//!
+//! A program on every free would cost as much again for each page of every process. So frees are not
+//! watched (profile `deep` does): `page_sweep` looks at the pages that were allocated, when somebody wants to
+//! know which are still in use, and retires the others.
+
+use core::ffi::c_void;
 
 use aya_ebpf::{
-    EbpfContext, helpers::generated::bpf_get_stackid, macros::btf_tracepoint, programs::BtfTracePointContext,
+    EbpfContext,
+    helpers::generated::{bpf_for_each_map_elem, bpf_get_stackid},
+    macros::{btf_tracepoint, raw_tracepoint},
+    programs::{BtfTracePointContext, RawTracePointContext},
 };
 use spark_trace_common::{
+    config::NO_MEMBER,
     event::{LivePage, PAGE_CHARGED, PageKey, PageTotals},
     hook::index,
     map::LossKind,
@@ -15,7 +25,7 @@ use spark_trace_common::{
 use crate::{
     config::conf,
     maps::{KERNEL_STACKS, LIVE_PAGES, PAGE_AGGREGATES, add, lost, run, stand_in},
-    read::load,
+    read::{load, probe},
     target::{current_task, current_tgid, is_target, memory_cgroup_of},
 };
 
@@ -88,6 +98,10 @@ fn allocated(ctx: &BtfTracePointContext) {
                 add(&raw mut (*totals).bytes_allocated, bytes);
             }
         }
+    }
+    // An entry that is still there is of a page whose free nobody has noticed yet.
+    if LIVE_PAGES.get_ptr(&(page as u64)).is_some() {
+        freed(page as u64);
     }
     let live = LivePage { key, bytes };
     if LIVE_PAGES.insert(&(page as u64), &live, 0).is_err() {
@@ -166,4 +180,57 @@ fn freed(address: u64) {
         }
     }
     let _ = LIVE_PAGES.remove(&address);
+}
+
+/// Retires pages that are no longer what they were allocated for. Run by user space; attached to nothing.
+#[raw_tracepoint]
+pub fn page_sweep(_ctx: RawTracePointContext) -> i32 {
+    // SAFETY: a map of ours and a callback of the form that the helper wants.
+    unsafe {
+        bpf_for_each_map_elem(
+            core::ptr::addr_of!(LIVE_PAGES).cast_mut().cast(),
+            sweep_one as *mut c_void,
+            core::ptr::null_mut(),
+            0,
+        )
+    };
+    0
+}
+
+/// `long callback(struct bpf_map *map, const void *key, void *value, void *ctx)`
+extern "C" fn sweep_one(_map: *mut c_void, key: *const u64, _value: *mut LivePage, _ctx: *mut c_void) -> i64 {
+    // SAFETY: the kernel hands over a key of the map.
+    let page = unsafe { *key };
+    if !in_use(page as *const u8) {
+        freed(page);
+    }
+    0
+}
+
+/// Whether a page is still in a kernel allocation. Freed pages have no references, and user pages are up to
+/// date: both tell that the page is no longer what it was. (A new kernel allocation of the same page has
+/// replaced its entry already.)
+#[inline(always)]
+fn in_use(page: *const u8) -> bool {
+    let (Some(flags), Some(head), Some(references), Some(kind)) = (
+        probe::<u64>(page, conf!(page_flags)),
+        probe::<u64>(page, conf!(page_head)),
+        probe::<i32>(page, conf!(page_refcount)),
+        probe::<u32>(page, conf!(page_type)),
+    ) else {
+        return false;
+    };
+    // Part of somebody else's larger page, or a page with contents that a process reads.
+    if head & 1 != 0 || flags & (1 << (conf!(flag_uptodate) & 63)) != 0 {
+        return false;
+    }
+    if references > 0 {
+        return true;
+    }
+    // From 6.14 on some allocations (slab) hold pages without a reference; their type tells.
+    let kind = kind >> 24;
+    conf!(page_type_buddy) != NO_MEMBER
+        && kind != conf!(page_type_buddy)
+        && kind >= conf!(page_type_first)
+        && kind < conf!(page_type_last)
 }

@@ -95,6 +95,7 @@ impl Collector {
             None => return Ok(()),
         };
         self.instants[slot].at_ns = at_ns;
+        object.sweep_pages()?;
         self.read_pages(object, stacks, slot)?;
         self.read_files(object, slot)?;
         self.read_charges(object, slot)?;

@@ -5,12 +5,12 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use aya::{
     Ebpf, EbpfLoader, Pod,
     maps::{Array, HashMap, MapData, PerCpuArray, RingBuf, StackTraceMap},
-    programs::{BtfTracePoint, ProgramError},
+    programs::{BtfTracePoint, ProgramError, RawTracePoint, RawTracePointRunOptions, TestRun},
 };
 use spark_trace_common::{
     config::{CONFIG_SYMBOL, CONTROL_GENERATION, CONTROL_SELECT_NEW, Config},
     event::Run,
-    hook::{HOOKS, Mechanism},
+    hook::{Candidate, HOOKS, Mechanism},
     map::LossKind,
 };
 use thiserror::Error;
@@ -36,6 +36,8 @@ pub enum ObjectError {
     NoMap(&'static str),
     #[error("map {name}: {cause}")]
     Map { name: &'static str, cause: Box<aya::maps::MapError> },
+    #[error("cannot look at the pages in use")]
+    Sweep(#[source] Box<ProgramError>),
     #[error("hook {name} is required and did not attach: {reason}")]
     Required { name: &'static str, reason: String },
 }
@@ -130,7 +132,7 @@ impl Object {
         }
         let mut failures = Vec::new();
         for candidate in &step.candidates {
-            match self.attach_program(candidate.program, candidate.target, kernel_types) {
+            match self.attach_program(candidate, kernel_types) {
                 Ok(()) => {
                     attached.program = Some(candidate.program);
                     attached.mechanism = Some(candidate.mechanism);
@@ -146,11 +148,34 @@ impl Object {
         attached
     }
 
-    fn attach_program(&mut self, name: &str, target: &str, kernel_types: &aya::Btf) -> Result<(), String> {
-        let program = self.ebpf.program_mut(name).ok_or("no such program in the object")?;
-        let program: &mut BtfTracePoint = program.try_into().map_err(|e: ProgramError| e.to_string())?;
-        program.load(target, kernel_types).map_err(|e| describe(&e))?;
-        program.attach().map_err(|e| describe(&e))?;
+    fn attach_program(&mut self, candidate: &Candidate, kernel_types: &aya::Btf) -> Result<(), String> {
+        let program = self.ebpf.program_mut(candidate.program).ok_or("no such program in the object")?;
+        match candidate.mechanism {
+            Mechanism::OnDemand => {
+                let program: &mut RawTracePoint =
+                    program.try_into().map_err(|e: ProgramError| e.to_string())?;
+                program.load().map_err(|e| describe(&e))?;
+                program.test_run(RawTracePointRunOptions::default()).map_err(|e| describe(&e))?;
+            }
+            _ => {
+                let program: &mut BtfTracePoint =
+                    program.try_into().map_err(|e: ProgramError| e.to_string())?;
+                program.load(candidate.target, kernel_types).map_err(|e| describe(&e))?;
+                program.attach().map_err(|e| describe(&e))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Retires kernel pages that are no longer in use, so that the totals are right now.
+    pub fn sweep_pages(&self) -> Result<(), ObjectError> {
+        const PROGRAM: &str = "page_sweep";
+        if !self.hooks.iter().any(|h| h.program == Some(PROGRAM)) {
+            return Ok(());
+        }
+        let program = self.ebpf.program(PROGRAM).ok_or(ObjectError::NoMap(PROGRAM))?;
+        let program: &RawTracePoint = program.try_into().map_err(|e| ObjectError::Sweep(Box::new(e)))?;
+        program.test_run(RawTracePointRunOptions::default()).map_err(|e| ObjectError::Sweep(Box::new(e)))?;
         Ok(())
     }
 

@@ -72,6 +72,9 @@ fn members(btf: &Btf, config: &mut Config) -> Result<(), MissingType> {
         memcg_usage: "mem_cgroup"."memory"."usage";
         memcg_watermark: "mem_cgroup"."memory"."watermark";
         page_flags: "page"."flags";
+        page_refcount: "page"."_refcount";
+        page_type: "page"."page_type";
+        page_head: "page"."compound_head" | "page"."compound_info";
         folio_flags: "folio"."flags";
         folio_mapping: "folio"."mapping";
         folio_memcg_data: "folio"."memcg_data";
@@ -142,6 +145,11 @@ fn values(btf: &Btf, config: &mut Config) -> Result<(), MissingType> {
     config.flag_head = value("PG_head")?;
     config.flag_uptodate = value("PG_uptodate")?;
     config.flag_swapbacked = value("PG_swapbacked")?;
+    let page_type = |name: &str| btf.enumerator(name).map_or(NO_MEMBER, |v| v as u32);
+    config.page_type_buddy = page_type("PGTY_buddy");
+    config.page_type_first = page_type("PGTY_buddy");
+    // The last is a bound beyond all types.
+    config.page_type_last = page_type("PGTY_mapcount_underflow");
     config.migrate_movable = value("MIGRATE_MOVABLE")?;
     // An enumerator from 6.10 on; a macro with this value before.
     config.gfp_account = btf.enumerator("___GFP_ACCOUNT_BIT").map_or(0x40_0000, |bit| 1 << (bit & 31));

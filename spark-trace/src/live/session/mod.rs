@@ -100,6 +100,10 @@ pub struct Outcome {
     pub exit_code: Option<i32>,
 }
 
+/// Ticks between two sweeps of the kernel pages in use: they keep the map of live pages from filling up with
+/// pages that have been freed.
+const SWEEP_EVERY: u64 = 10;
+
 /// The journal's writer.
 type Out = BufWriter<File>;
 
@@ -234,6 +238,9 @@ impl Session {
                 _ = ticks.tick() => {
                     tick += 1;
                     self.statistics.tick(tick);
+                    if tick % SWEEP_EVERY == 0 {
+                        self.tracer.object.sweep_pages()?;
+                    }
                     self.drain()?;
                     self.look_for_container()?;
                     self.tracer.sample()?;
