@@ -14,7 +14,7 @@ use crate::alloc::map::Mapping;
 use crate::cli::Storm;
 use crate::files;
 use crate::output::{SCHEMA_VERSION, print_line};
-use crate::sys::{Machine, clock_ns, monotonic_ns};
+use crate::sys::{self, Machine, clock_ns, monotonic_ns};
 
 /// One timed round, or batch of rounds.
 #[derive(Debug, Serialize)]
@@ -51,27 +51,31 @@ struct StormReport {
 
 pub fn run(storm: &Storm) -> Result<()> {
     let machine = Machine::read()?;
+    // A storm that is stopped reports the rounds it has done.
+    sys::install_stop_handler()?;
     let (name, operation, options, rounds) = match storm {
         Storm::Fault { size, rounds } => {
             let len = machine.pages_up(*size)?;
-            let list =
-                (0..*rounds).map(|_| time(|| fault_round(len, machine.page))).collect::<Result<Vec<_>>>()?;
+            let list = until_stopped(0..*rounds)
+                .map(|_| time(|| fault_round(len, machine.page)))
+                .collect::<Result<Vec<_>>>()?;
             ("fault", "page touched", json!({ "size": size, "rounds": rounds }), list)
         }
         Storm::Read { file, rounds } => {
-            let list = (0..*rounds).map(|_| read_round(file, machine)).collect::<Result<Vec<_>>>()?;
+            let list =
+                until_stopped(0..*rounds).map(|_| read_round(file, machine)).collect::<Result<Vec<_>>>()?;
             ("read", "page read", json!({ "file": file.display().to_string(), "rounds": rounds }), list)
         }
         Storm::Mmap { size, rounds, touch, batches } => {
             let len = machine.pages_up(*size)?;
-            let list = batch_sizes(*rounds, *batches)
+            let list = until_stopped(batch_sizes(*rounds, *batches))
                 .map(|count| time(|| mmap_batch(len, count, touch.then_some(machine.page))))
                 .collect::<Result<Vec<_>>>()?;
             let options = json!({ "size": size, "rounds": rounds, "touch": touch, "batches": batches });
             ("mmap", "mmap and munmap", options, list)
         }
         Storm::Fork { rounds } => {
-            let list = (0..*rounds).map(|_| time(fork_round)).collect::<Result<Vec<_>>>()?;
+            let list = until_stopped(0..*rounds).map(|_| time(fork_round)).collect::<Result<Vec<_>>>()?;
             ("fork", "fork, exit and wait", json!({ "rounds": rounds }), list)
         }
     };
@@ -88,6 +92,10 @@ pub fn run(storm: &Storm) -> Result<()> {
         cpu: summary(rounds.iter().map(|round| round.cpu_ns)),
         rounds,
     })
+}
+
+fn until_stopped<T>(rounds: impl Iterator<Item = T>) -> impl Iterator<Item = T> {
+    rounds.take_while(|_| sys::stop_signal().is_none())
 }
 
 /// Times `round`, which returns how many operations it did.

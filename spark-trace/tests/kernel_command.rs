@@ -8,6 +8,7 @@ mod support;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::time::Duration;
 
 use support::ledger::held;
 use support::{MIB, Recorded, Running, cgroup, int, json, record, record_words, source, text, workload};
@@ -135,15 +136,19 @@ fn wrong_usage_is_told_before_anything_runs() {
 fn a_command_that_cannot_start_is_a_failed_trace_without_traces() {
     let dir = support::disk_dir();
     let directory = support::path(&dir, "");
+    let mut faults = support::Faults::default();
     for command in ["/no/such/program", &directory] {
-        let output = support::path(&dir, "r.json");
         let before = support::bpf::ids();
-        let recorded = record(&output, &format!("-- {command}")).exited(1);
+        let recorded = record(&support::path(&dir, "r.json"), &format!("-- {command}")).exited(1);
         assert!(recorded.stderr.contains(command), "{}", recorded.stderr);
-        assert!(!recorded.output.exists() && !recorded.partial().exists());
-        assert!(cgroup::leaves_of(recorded.pid).is_empty(), "its cgroup is left");
-        assert_eq!(support::bpf::left_behind(&before, ""), support::bpf::Ids::default());
+        faults.expect(!recorded.output.exists(), || format!("{command}: a recording of nothing"));
+        faults.expect(!recorded.partial().exists(), || format!("{command}: the journal is left"));
+        let leaves = cgroup::leaves_of(recorded.pid);
+        faults.expect(leaves.is_empty(), || format!("{command}: {leaves:?} is left"));
+        let left = support::bpf::left_behind(&before, "");
+        faults.expect(left == support::bpf::Ids::default(), || format!("{command}: attached: {left:?}"));
     }
+    faults.finish();
     let nowhere = support::path(&dir, "no/such/directory/r.json");
     let recorded = record(&nowhere, "-- true");
     assert!(matches!(recorded.code, Some(1 | 2)), "{:?}: {}", recorded.code, recorded.stderr);
@@ -206,4 +211,31 @@ fn a_second_interrupt_kills_the_command() {
     assert_eq!(recording["health"]["complete"], true);
     assert_eq!(recording["target"]["exit_code"], 128 + libc::SIGKILL);
     assert!(cgroup::leaves_of(recorded.pid).is_empty());
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn an_interrupt_at_any_moment_leaves_nothing_behind() {
+    let dir = support::disk_dir();
+    let mut faults = support::Faults::default();
+    for moment in (0..12).map(|step| Duration::from_millis(75 * step)) {
+        let mark = support::path(&dir, &format!("{}.truth.json", moment.as_millis()));
+        let line = format!("-q -- {} alloc --anon 4M --hold 60s --output {mark}", workload());
+        let words: Vec<_> = line.split_whitespace().collect();
+        let running = Running::start(&support::path(&dir, &format!("{}.json", moment.as_millis())), &words);
+        // The moment is the point; there is nothing to poll for.
+        std::thread::sleep(moment);
+        running.signal(libc::SIGINT);
+        let recorded = running.finish();
+        let left = support::processes_with(&mark).len();
+        support::kill_all_with(&mark);
+        faults.expect(left == 0, || format!("after {moment:?}: the command goes on"));
+        faults.expect(recorded.code == Some(128 + libc::SIGINT), || {
+            format!("after {moment:?}: exit code {:?}: {}", recorded.code, recorded.stderr)
+        });
+        let leaves = cgroup::leaves_of(recorded.pid);
+        faults.expect(leaves.is_empty(), || format!("after {moment:?}: {leaves:?} is left"));
+        faults.expect(!recorded.partial().exists(), || format!("after {moment:?}: the journal is left"));
+    }
+    faults.finish();
 }

@@ -279,11 +279,14 @@ fn frames(provenance: &Value, stack: &Value) -> Vec<String> {
 #[ignore = "needs root: cargo xtask test"]
 fn the_whole_machine_is_recorded_while_a_command_runs() {
     let dir = support::disk_dir();
-    let line = format!("--system -- {} alloc --anon 256M --hold 300ms --exit-code 3", workload());
+    let line = format!("--system -- {} alloc --anon 512M --hold 300ms --exit-code 3", workload());
     let show = record(&support::path(&dir, "r.json"), &line).exited(3).show();
     assert_eq!(show["target"]["kind"], "system");
+    let processes = array(&show["processes"]).iter();
+    let most = processes.filter_map(|row| row["at_peak"]["rss_anon"].as_i64()).max().unwrap_or(0);
+    assert!(most >= 512 * MIB, "the command is one of the machine's processes; the largest had {most}");
     let anon = support::ledger::source_row(&show["planes"]["system"], "anon");
     let growth = int(&anon["bytes_at_peak"]) - int(&anon["bytes_at_start"]);
-    // Others on the machine take memory, too.
-    assert!((250 * MIB..1024 * MIB).contains(&growth), "anon grew by {growth}");
+    // Others on the machine take memory and give some back meanwhile.
+    assert!((256 * MIB..1536 * MIB).contains(&growth), "anon grew by {growth}");
 }

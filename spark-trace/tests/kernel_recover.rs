@@ -102,9 +102,8 @@ fn recover(when: &str, output: &str, faults: &mut Faults) -> Left {
     }
     faults.expect(recovery.status.success(), || format!("{when}: recover: {stderr}"));
     let show = spark_trace().args(["show", output]).output().unwrap();
-    faults.expect(show.status.success(), || {
-        format!("{when}: show: {}", String::from_utf8_lossy(&show.stderr))
-    });
+    faults
+        .expect(show.status.success(), || format!("{when}: show: {}", String::from_utf8_lossy(&show.stderr)));
     if !recovery.status.success() {
         return Left::NoFirstLine;
     }
@@ -123,8 +122,7 @@ fn recover(when: &str, output: &str, faults: &mut Faults) -> Left {
 fn what_was_recorded_until_the_kill_is_in_the_recovered_recording() {
     let dir = support::disk_dir();
     let (output, truth) = (support::path(&dir, "r.json"), support::path(&dir, "truth.json"));
-    let line =
-        format!("-- {} alloc --anon 64M --shmem 16M --hold 60s --jsonl --output {truth}", workload());
+    let line = format!("-- {} alloc --anon 64M --shmem 16M --hold 60s --jsonl --output {truth}", workload());
     let mut running = Running::start(&output, &line.split_whitespace().collect::<Vec<_>>());
     running.phase("hold");
     // Until a reading after the workload had everything is in the journal.

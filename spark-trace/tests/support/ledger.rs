@@ -90,7 +90,7 @@ fn sources<'a>(report: &'a Value, slug: &'a str) -> impl Iterator<Item = &'a Val
 }
 
 /// Row of a file in a list of files: the only one that fits.
-pub fn file_row<'a>(files: &'a Value, fits: impl Fn(&Value) -> bool) -> &'a Value {
+pub fn file_row(files: &Value, fits: impl Fn(&Value) -> bool) -> &Value {
     let rows: Vec<_> = array(files).iter().filter(|row| fits(row)).collect();
     assert_eq!(rows.len(), 1, "rows of the file: {rows:#?}");
     rows[0]

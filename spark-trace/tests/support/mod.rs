@@ -14,6 +14,7 @@ use tempfile::TempDir;
 
 pub mod bpf;
 pub mod cgroup;
+pub mod docker;
 pub mod ledger;
 pub mod process;
 
@@ -120,4 +121,9 @@ pub fn kill_children_named(line: &[&str]) {
     for pid in pids().filter(|pid| arguments(*pid).iter().filter(|word| !word.is_empty()).eq(line.iter())) {
         process::signal(pid, libc::SIGKILL);
     }
+}
+
+/// Inode number of a file.
+pub fn inode(path: &str) -> u64 {
+    std::os::unix::fs::MetadataExt::ino(&fs::metadata(path).unwrap())
 }

@@ -1,0 +1,162 @@
+//! The storms: what is made slower by tracing, if anything is.
+
+use std::{
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+
+/// Which clock judges: time of the thread, or of the wall where waiting is part of the matter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Clock {
+    Cpu,
+    Wall,
+}
+
+/// One storm.
+#[derive(Debug)]
+pub struct Storm {
+    pub name: &'static str,
+    pub what: &'static str,
+    args: &'static [&'static str],
+    /// Bytes of the file it reads, if it reads one.
+    file: Option<&'static str>,
+    pub clock: Clock,
+    /// Long enough for several rounds.
+    pub window: Duration,
+    /// Highest ratio that is acceptable in the default profile; none where the figure only informs.
+    pub bound: Option<f64>,
+}
+
+pub const STORMS: &[Storm] = &[
+    Storm {
+        name: "fault",
+        what: "touch 1 GiB by 4 KiB pages, unmap",
+        // Smaller rounds of the same: a window must hold several.
+        args: &["fault", "--size", "1G", "--rounds", "1000000"],
+        file: None,
+        clock: Clock::Cpu,
+        window: Duration::from_millis(3000),
+        bound: Some(1.05),
+    },
+    Storm {
+        name: "read",
+        what: "read a file of 1 GiB cold",
+        args: &["read", "--rounds", "1000000"],
+        file: Some("1G"),
+        clock: Clock::Wall,
+        window: Duration::from_millis(4000),
+        bound: Some(1.05),
+    },
+    Storm {
+        name: "mmap",
+        what: "mmap and munmap of 64 KiB",
+        args: &["mmap", "--size", "64K", "--rounds", "2000000000", "--batches", "1000000"],
+        file: None,
+        clock: Clock::Cpu,
+        window: Duration::from_millis(1500),
+        bound: Some(1.15),
+    },
+    Storm {
+        name: "mmap-touch",
+        what: "mmap of 64 KiB, touch, munmap",
+        args: &["mmap", "--size", "64K", "--rounds", "2000000000", "--batches", "1000000", "--touch"],
+        file: None,
+        clock: Clock::Cpu,
+        window: Duration::from_millis(1500),
+        bound: None,
+    },
+    Storm {
+        name: "fork",
+        what: "fork, exit, wait",
+        args: &["fork", "--rounds", "1000000000"],
+        file: None,
+        clock: Clock::Wall,
+        window: Duration::from_millis(1500),
+        bound: None,
+    },
+];
+
+/// One timed round.
+#[derive(Debug, Clone, Copy)]
+pub struct Round {
+    pub begin_ns: u64,
+    pub end_ns: u64,
+    /// Nanoseconds an operation took, by the storm's clock.
+    pub per_operation: f64,
+}
+
+/// A storm under way.
+pub struct Running {
+    child: Child,
+    storm: &'static Storm,
+    /// Its file, removed with it.
+    file: Option<PathBuf>,
+}
+
+impl Storm {
+    pub fn start(&'static self, workload: &Path, scratch: &Path) -> Result<Running> {
+        let mut command = Command::new(workload);
+        command.arg("storm").args(self.args).stdin(Stdio::null()).stdout(Stdio::piped());
+        let file = self.file.map(|size| (scratch.join("storm-file"), size));
+        if let Some((path, size)) = &file {
+            let made = Command::new(workload)
+                .args(["file", "--size", size, "--create"])
+                .arg(path)
+                .stdout(Stdio::null())
+                .status()
+                .context("cannot run the workload")?;
+            ensure!(made.success(), "the workload could not create {}", path.display());
+            command.arg("--file").arg(path);
+        }
+        let child = command.spawn().with_context(|| format!("cannot run {}", workload.display()))?;
+        Ok(Running { child, storm: self, file: file.map(|(path, _)| path) })
+    }
+}
+
+impl Running {
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Stops it and reads its rounds.
+    pub fn finish(mut self) -> Result<Vec<Round>> {
+        let pid = i32::try_from(self.child.id()).context("pid out of range")?;
+        // SAFETY: no pointers involved; the child has not been waited for, so the pid is its own.
+        unsafe { libc::kill(pid, libc::SIGTERM) };
+        let mut text = String::new();
+        if let Some(mut out) = self.child.stdout.take() {
+            std::io::Read::read_to_string(&mut out, &mut text).context("cannot read the storm's report")?;
+        }
+        self.child.wait().context("cannot wait for the storm")?;
+        let report: Value =
+            text.lines().last().and_then(|l| serde_json::from_str(l).ok()).context("no report")?;
+        let rounds = report["rounds"].as_array().context("the report has no rounds")?;
+        rounds.iter().map(|r| self.round(r).context("a round lacks a field")).collect()
+    }
+
+    fn round(&self, round: &Value) -> Option<Round> {
+        let field = |name: &str| round[name].as_u64();
+        let time = field(if self.storm.clock == Clock::Cpu { "cpu_ns" } else { "wall_ns" })?;
+        let begin_ns = field("begin_ns")?;
+        Some(Round {
+            begin_ns,
+            end_ns: begin_ns + field("wall_ns")?,
+            per_operation: time as f64 / field("operations")?.max(1) as f64,
+        })
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // Ended already where `finish` was reached.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if let Some(file) = &self.file {
+            let _ = std::fs::remove_file(file);
+        }
+    }
+}
