@@ -3,6 +3,8 @@
 //! All are `repr(C)`, 8-byte aligned and without implicit padding, so that every byte of a record is
 //! initialised and both sides agree on it; the asserts below hold them to that.
 
+use crate::map::USER_STACK_DEPTH;
+
 /// First field of every event: which record follows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
@@ -45,11 +47,14 @@ pub struct MappingEvent {
     pub detail: u64,
     /// `mmap`: protection.
     pub prot: u32,
-    /// User stack id, negative where none could be taken.
-    pub stack: i32,
+    /// Frames in `stack`; 0 where there is no user stack.
+    pub frames: u32,
     /// Where the system call's stub returns to, if it keeps no frame: top of the user stack (x86-64) or
     /// link register (arm64). The frame-pointer walk leaves this caller out.
     pub caller: u64,
+    /// User stack, innermost frame first. In the event and not in a stack map, whose hash buckets hold one
+    /// stack each: large regions are rare, and theirs must not be lost to a collision.
+    pub stack: [u64; USER_STACK_DEPTH],
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -249,7 +254,7 @@ macro_rules! wire {
 
 wire! {
     Run = 16,
-    MappingEvent = 64,
+    MappingEvent = 64 + 8 * USER_STACK_DEPTH,
     ProcessEvent = 64,
     CgroupEvent = 64 + CGROUP_PATH_LEN,
     FileNameEvent = 24 + FILE_NAME_LEN,

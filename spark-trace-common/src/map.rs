@@ -7,14 +7,11 @@
 pub const KERNEL_STACK_DEPTH: usize = 24;
 
 /// Frames kept of a user stack: taken only for large regions, so depth is worth its price.
-pub const USER_STACK_DEPTH: usize = 64;
+pub const USER_STACK_DEPTH: usize = 48;
 
 /// Distinct kernel stacks. A busy machine shows a few thousand allocation sites; the kernel keeps one stack
 /// for each hash bucket, so the map is several times larger to keep collisions rare.
 pub const KERNEL_STACKS: u32 = 16_384;
-
-/// Distinct user stacks of large mappings.
-pub const USER_STACKS: u32 = 8_192;
 
 /// Rows of page allocations: (cgroup, stack, kind).
 pub const PAGE_AGGREGATES: u32 = 16_384;
@@ -55,21 +52,19 @@ pub enum LossKind {
     LivePages = 2,
     /// No kernel stack could be taken or stored (the allocation is still counted, without its stack).
     KernelStacks = 3,
-    UserStacks = 4,
-    Files = 5,
-    TargetCgroups = 6,
-    TargetPids = 7,
-    MappingTotals = 8,
-    Charges = 9,
+    Files = 4,
+    TargetCgroups = 5,
+    TargetPids = 6,
+    MappingTotals = 7,
+    Charges = 8,
 }
 
 impl LossKind {
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 9] = [
         Self::Events,
         Self::PageAggregates,
         Self::LivePages,
         Self::KernelStacks,
-        Self::UserStacks,
         Self::Files,
         Self::TargetCgroups,
         Self::TargetPids,
@@ -83,7 +78,6 @@ impl LossKind {
             Self::PageAggregates => "page_aggregates",
             Self::LivePages => "live_pages",
             Self::KernelStacks => "kernel_stacks",
-            Self::UserStacks => "user_stacks",
             Self::Files => "files",
             Self::TargetCgroups => "target_cgroups",
             Self::TargetPids => "target_pids",

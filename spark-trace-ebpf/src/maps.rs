@@ -101,10 +101,6 @@ impl<const DEPTH: usize> Stacks<DEPTH> {
 #[unsafe(no_mangle)]
 pub(crate) static KERNEL_STACKS: Stacks<{ cap::KERNEL_STACK_DEPTH }> = Stacks::new(cap::KERNEL_STACKS);
 
-#[unsafe(link_section = "maps")]
-#[unsafe(no_mangle)]
-pub(crate) static USER_STACKS: Stacks<{ cap::USER_STACK_DEPTH }> = Stacks::new(cap::USER_STACKS);
-
 /// Counts a run of the hook at `index` in `HOOKS`.
 #[inline(always)]
 pub(crate) fn hit(index: u32) {

@@ -33,8 +33,8 @@ pub struct Mapping {
     pub length: i64,
     pub detail: u64,
     pub prot: u32,
-    /// Id in the kernel side's user stack map.
-    pub stack: Option<u32>,
+    /// Addresses of the user stack, innermost first; empty where there is none.
+    pub stack: Vec<u64>,
     /// Return address of the system call's stub, if it keeps no frame.
     pub caller: u64,
 }
@@ -104,7 +104,7 @@ fn mapping(bytes: &[u8]) -> Result<Event, DecodeError> {
         length: raw.length,
         detail: raw.detail,
         prot: raw.prot,
-        stack: u32::try_from(raw.stack).ok(),
+        stack: raw.stack.iter().copied().take(raw.frames as usize).collect(),
         caller: raw.caller,
     }))
 }

@@ -51,7 +51,7 @@ pub fn workload(release: bool) -> Result<PathBuf> {
         // With a target named, cargo keeps these flags from build scripts and proc macros, which
         // cannot be linked statically.
         .args(["build", "--package", "spark-trace-workload", "--target", &triple])
-        .env("RUSTFLAGS", "-C target-feature=+crt-static")
+        .env("RUSTFLAGS", "-C target-feature=+crt-static -C force-frame-pointers=yes")
         .env_remove("CARGO_ENCODED_RUSTFLAGS")
         .current_dir(workspace::root());
     if release {

@@ -86,17 +86,17 @@ unsafe fn count(folio: *const u8, added: bool) {
         unsafe { add(counter(totals, added), bytes) };
         return;
     }
-    // SAFETY: the current task's type is known to the verifier.
-    let first_cgroup = unsafe { memory_cgroup_of(current_task()) };
-    let mut totals = FileTotals {
-        owner: owner_id(css, owner_serial),
-        // SAFETY: no arguments.
-        first_ns: unsafe { bpf_ktime_get_ns() },
-        first_cgroup,
-        first_tgid: current_tgid(),
-        first_comm: bpf_get_current_comm().unwrap_or_default(),
-        ..FileTotals::default()
-    };
+    let mut totals = FileTotals { owner: owner_id(css, owner_serial), ..FileTotals::default() };
+    // A row that begins with a removal is of pages that were there before the trace: nobody saw who came first.
+    if added {
+        // SAFETY: no arguments; then the current task's type is known to the verifier.
+        unsafe {
+            totals.first_ns = bpf_ktime_get_ns();
+            totals.first_cgroup = memory_cgroup_of(current_task());
+        }
+        totals.first_tgid = current_tgid();
+        totals.first_comm = bpf_get_current_comm().unwrap_or_default();
+    }
     // SAFETY: a local.
     unsafe { *counter(&raw mut totals, added) = bytes };
     if FILES.insert(&key, &totals, u64::from(aya_ebpf::bindings::BPF_NOEXIST)).is_err() {

@@ -4,10 +4,12 @@
 //! remembered between entry and exit. Large regions become events with their user stack; small ones are
 //! counted by process.
 
+use core::ffi::c_void;
+
 use aya_ebpf::{
     EbpfContext,
     bindings::BPF_NOEXIST,
-    helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_ns, bpf_probe_read_user, generated::bpf_get_stackid},
+    helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_ns, bpf_probe_read_user, generated::bpf_get_stack},
     macros::btf_tracepoint,
     programs::BtfTracePointContext,
 };
@@ -15,12 +17,12 @@ use spark_trace_common::{
     config::NO_MEMBER,
     event::{EventKind, Heap, MappingCache, MappingEvent, MappingOp, MappingTotals},
     hook::index,
-    map::LossKind,
+    map::{LossKind, USER_STACK_DEPTH},
 };
 
 use crate::{
     config::conf,
-    maps::{HEAPS, MAPPING_CACHE, MAPPING_TOTALS, USER_STACKS, add, generation, hit, lost, send},
+    maps::{EVENTS, HEAPS, MAPPING_CACHE, MAPPING_TOTALS, add, generation, hit, lost},
     read::load,
     target::{current_task, is_target, memory_cgroup_of},
 };
@@ -66,24 +68,11 @@ pub fn mapping(ctx: BtfTracePointContext) -> i32 {
         )
     };
     let min_region = u64::from(conf!(min_region_4k)) << 12;
-    let mut event = MappingEvent {
-        kind: EventKind::Mapping as u32,
-        op: op as u32,
-        at_ns: 0,
-        tgid,
-        tid: ids as u32,
-        address: arg0,
-        length: arg1 as i64,
-        detail: 0,
-        prot: 0,
-        stack: -1,
-        caller: 0,
-    };
+    let (mut address, mut length, mut detail) = (arg0, arg1 as i64, 0);
     match op {
         MappingOp::Mmap => {
-            event.address = ret as u64;
-            event.prot = arg2 as u32;
-            event.detail = arg3;
+            address = ret as u64;
+            detail = arg3;
             if arg1 < min_region {
                 // SAFETY: a per-CPU slot that the map keeps alive; programs do not move between CPUs.
                 unsafe {
@@ -104,15 +93,15 @@ pub fn mapping(ctx: BtfTracePointContext) -> i32 {
             }
         }
         MappingOp::Mremap => {
-            event.address = ret as u64;
-            event.length = arg2 as i64;
-            event.detail = arg1;
+            address = ret as u64;
+            length = arg2 as i64;
+            detail = arg1;
             if arg1 < min_region && arg2 < min_region {
                 return 0;
             }
         }
         MappingOp::Madvise => {
-            event.detail = arg2;
+            detail = arg2;
             if arg1 < min_region {
                 return 0;
             }
@@ -124,21 +113,33 @@ pub fn mapping(ctx: BtfTracePointContext) -> i32 {
                 return 0;
             }
             let _ = HEAPS.insert(&tgid, &Heap { end, told: end }, 0);
-            event.address = end;
-            event.length = end.wrapping_sub(told) as i64;
+            address = end;
+            length = end.wrapping_sub(told) as i64;
         }
     }
-    // SAFETY: no arguments; then the context and the map are live and the helper checks the rest.
+    let Some(mut slot) = EVENTS.reserve::<MappingEvent>(0) else {
+        lost(LossKind::Events);
+        return 0;
+    };
+    let event = slot.as_mut_ptr();
+    // SAFETY: the slot is ours until it is submitted, and every field of it is written.
     unsafe {
-        event.at_ns = bpf_ktime_get_ns();
-        event.stack = bpf_get_stackid(ctx.as_ptr(), USER_STACKS.as_ptr(), USER_STACK) as i32;
+        (*event).kind = EventKind::Mapping as u32;
+        (*event).op = op as u32;
+        (*event).at_ns = bpf_ktime_get_ns();
+        (*event).tgid = tgid;
+        (*event).tid = ids as u32;
+        (*event).address = address;
+        (*event).length = length;
+        (*event).detail = detail;
+        (*event).prot = if op == MappingOp::Mmap { arg2 as u32 } else { 0 };
+        (*event).caller = caller(regs);
+        let stack = (&raw mut (*event).stack).cast::<c_void>();
+        let bytes = bpf_get_stack(ctx.as_ptr(), stack, (8 * USER_STACK_DEPTH) as u32, USER_STACK);
+        // Negative where there is none: the address space is going away.
+        (*event).frames = if bytes > 0 { bytes as u32 / 8 } else { 0 };
     }
-    if event.stack < 0 {
-        lost(LossKind::UserStacks);
-    }
-    // SAFETY: an argument of a BTF tracepoint.
-    event.caller = unsafe { caller(regs) };
-    send(&event);
+    slot.submit(0);
     0
 }
 

@@ -24,7 +24,8 @@ pub struct FileRow {
     pub charged_to: String,
     /// It is one of the target's.
     pub charged_to_target: bool,
-    pub first_touch: Touch,
+    /// Absent where all its pages are older than the trace.
+    pub first_touch: Option<Touch>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -53,7 +54,6 @@ fn row(names: &Names<'_>, file: &FilePages, instant: Option<usize>) -> FileRow {
         Some(path) => paths::inner(path).to_owned(),
         None => format!("(inode {} of {})", file.inode, file.device),
     };
-    let touch = &file.first_touch;
     FileRow {
         path: file.path.clone(),
         inner_path,
@@ -64,12 +64,12 @@ fn row(names: &Names<'_>, file: &FilePages, instant: Option<usize>) -> FileRow {
         bytes_removed: file.bytes_removed,
         charged_to: names.cgroup(file.charged_to),
         charged_to_target: names.is_target(file.charged_to),
-        first_touch: Touch {
+        first_touch: file.first_touch.as_ref().map(|touch| Touch {
             at_ns: touch.at_ns,
             pid: touch.pid,
             comm: touch.comm.clone(),
             cgroup: names.cgroup(touch.cgroup),
-        },
+        }),
     }
 }
 
@@ -86,7 +86,7 @@ mod tests {
         assert_eq!(largest.inner_path, "/usr/lib/libtorch_cuda.so");
         assert_eq!(largest.bytes, 980 * MIB as i64);
         assert!(largest.charged_to_target);
-        assert_eq!(largest.first_touch.comm, "python3");
+        assert_eq!(largest.first_touch.as_ref().unwrap().comm, "python3");
     }
 
     #[test]

@@ -57,8 +57,11 @@ impl Line {
     }
 }
 
+/// A source and its bytes.
+type Level = (&'static str, u64);
+
 /// The target's plane (the system's where it has no cgroup), its counter and its three largest sources.
-fn levels(recording: &Recording) -> Option<(&'static str, u64, Vec<(&'static str, u64)>)> {
+fn levels(recording: &Recording) -> Option<(&'static str, u64, Vec<Level>)> {
     let root = recording.target.cgroups.iter().find(|c| c.root);
     let cgroup =
         root.and_then(|c| recording.samples.cgroups.iter().find(|s| s.id == c.id)).map(|s| &s.series);

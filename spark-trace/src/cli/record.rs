@@ -90,7 +90,12 @@ pub struct Args {
     quiet: bool,
 
     /// Command to run and trace
-    #[arg(last = true, value_name = "COMMAND", required_unless_present_any = ["target"])]
+    #[arg(
+        last = true,
+        value_name = "COMMAND",
+        required_unless_present_any = ["target"],
+        conflicts_with_all = ["container", "cgroup", "pid"]
+    )]
     command: Vec<String>,
 }
 

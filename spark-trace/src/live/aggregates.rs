@@ -152,12 +152,6 @@ impl Collector {
                         device: device_name(key.device),
                         inode: key.inode,
                         charged_to: totals.owner,
-                        first_touch: FirstTouch {
-                            at_ns: totals.first_ns,
-                            pid: totals.first_tgid,
-                            comm: comm(&totals.first_comm),
-                            cgroup: totals.first_cgroup,
-                        },
                         ..FilePages::default()
                     });
                     self.files.len() - 1
@@ -165,6 +159,12 @@ impl Collector {
             let row = &mut self.files[index];
             row.path = self.file_names.get(&(key.device, key.inode)).cloned();
             row.bytes_added = totals.bytes_added;
+            row.first_touch = (totals.first_ns != 0).then(|| FirstTouch {
+                at_ns: totals.first_ns,
+                pid: totals.first_tgid,
+                comm: comm(&totals.first_comm),
+                cgroup: totals.first_cgroup,
+            });
             row.bytes_removed = totals.bytes_removed;
             set(&mut row.live, slot, Some(totals.bytes_added as i64 - totals.bytes_removed as i64));
         }
@@ -208,11 +208,14 @@ impl Collector {
     }
 
     /// All rows so far, every `live` vector as long as there are instants.
-    pub fn snapshot(&mut self, stacks: &mut Stacks) -> Aggregates {
+    pub fn snapshot(&mut self, stacks: &mut Stacks, named: bool) -> Aggregates {
         let len = self.instants.len();
         self.pages.iter_mut().for_each(|r| r.live.resize(len, None));
         self.files.iter_mut().for_each(|r| r.live.resize(len, None));
         self.charges.iter_mut().for_each(|r| r.net.resize(len, None));
+        if named {
+            stacks.name_frames();
+        }
         let (stacks, symbols) = stacks.snapshot();
         Aggregates {
             instants: self.instants.clone(),

@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use aya::{
     Ebpf, EbpfLoader, Pod,
-    maps::{Array, HashMap, MapData, PerCpuArray, RingBuf, StackTraceMap},
+    maps::{Array, HashMap, MapData, PerCpuArray, RingBuf},
     programs::{BtfTracePoint, ProgramError, RawTracePoint, RawTracePointRunOptions, TestRun},
 };
 use spark_trace_common::{
@@ -262,16 +262,6 @@ impl Object {
     pub fn take_events(&mut self) -> Result<RingBuf<MapData>, ObjectError> {
         let map = self.ebpf.take_map("EVENTS").ok_or(ObjectError::NoMap("EVENTS"))?;
         RingBuf::try_from(map).map_err(|e| map_error("EVENTS", e))
-    }
-
-    /// Addresses of a user stack, innermost first; `None` where the kernel no longer has it.
-    pub fn user_stack(&self, id: u32) -> Result<Option<Vec<u64>>, ObjectError> {
-        let map: StackTraceMap<&MapData> = self.map("USER_STACKS")?;
-        match map.get(&id, 0) {
-            Ok(trace) => Ok(Some(trace.frames().iter().map(|f| f.ip).collect())),
-            Err(aya::maps::MapError::KeyNotFound) => Ok(None),
-            Err(e) => Err(map_error("USER_STACKS", e)),
-        }
     }
 
     pub fn select_cgroup(&mut self, id: u64) -> Result<(), ObjectError> {

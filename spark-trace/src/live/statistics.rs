@@ -38,7 +38,7 @@ impl Statistics {
         if let Some((_, since)) = self.on.take() {
             self.was_on += since.elapsed();
         }
-        if tick % EVERY == 0 {
+        if tick.is_multiple_of(EVERY) {
             self.on = enable().map(|fd| (fd, Instant::now()));
         }
     }

@@ -192,8 +192,8 @@ impl Stacks {
         index
     }
 
-    /// Names the user frames that have no name yet.
-    fn name_frames(&mut self) {
+    /// Names the user frames that have no name yet. It reads symbol tables into the page cache.
+    pub fn name_frames(&mut self) {
         for (index, file, offset) in std::mem::take(&mut self.unnamed) {
             let Some(open) = &self.files[file].file else { continue };
             let source = Source::Elf(Elf::new(fd_path(open)));
@@ -207,9 +207,8 @@ impl Stacks {
         }
     }
 
-    /// All stacks and symbols so far, named.
-    pub fn snapshot(&mut self) -> (Vec<Stack>, Vec<Symbol>) {
-        self.name_frames();
+    /// All stacks and symbols so far.
+    pub fn snapshot(&self) -> (Vec<Stack>, Vec<Symbol>) {
         (self.stacks.clone(), self.symbols.clone())
     }
 }
@@ -257,6 +256,7 @@ mod tests {
         let pid = std::process::id();
         let first = stacks.user(pid, &[address, 0x10], 0);
         assert_eq!(stacks.user(pid, &[address, 0x10], 0), first);
+        stacks.name_frames();
         let (all, symbols) = stacks.snapshot();
         assert_eq!(all.len(), 1);
         let innermost = &symbols[all[0].frames[0] as usize];

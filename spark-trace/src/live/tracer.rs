@@ -95,11 +95,30 @@ pub struct Tracer<W: Write> {
 /// When the aggregates were last read for a peak, and at which level.
 #[derive(Debug, Default)]
 struct Peaks {
-    system: u64,
-    cgroup: u64,
+    system: Peak,
+    cgroup: Peak,
     last_read_ns: u64,
     cost_ns: u64,
 }
+
+/// The highest level of a plane, and the one at which the aggregates were read.
+#[derive(Debug, Default)]
+struct Peak {
+    highest: u64,
+    read_at: u64,
+}
+
+impl Peak {
+    /// Whether `level` is the peak, or as good as it, and stands clearly above the last one read.
+    fn reached(&mut self, level: u64) -> bool {
+        self.highest = self.highest.max(level);
+        let margin = (self.highest >> 9).max(256 << 10);
+        level + margin >= self.highest && level > self.read_at + margin
+    }
+}
+
+/// However dear a reading is, a peak waits no longer for it.
+const LONGEST_WAIT_NS: u64 = 500_000_000;
 
 impl<W: Write> Tracer<W> {
     pub fn new(
@@ -241,10 +260,10 @@ impl<W: Write> Tracer<W> {
             }
             Event::Mapping(event) => {
                 if self.resolution == Resolution::Open {
-                    let stack = self.user_stack(&event)?;
+                    let stack = self.user_stack(&event);
                     self.waiting.push(Waiting::Mapping(event, stack));
                 } else if self.follows(event.pid) {
-                    let stack = self.user_stack(&event)?;
+                    let stack = self.user_stack(&event);
                     self.mapping_event(event, stack)?;
                 }
             }
@@ -343,10 +362,8 @@ impl<W: Write> Tracer<W> {
     }
 
     /// Id of the user stack of a mapping.
-    fn user_stack(&mut self, event: &decode::Mapping) -> Result<Option<u32>, TracerError> {
-        let Some(id) = event.stack else { return Ok(None) };
-        let frames = self.object.user_stack(id)?;
-        Ok(frames.map(|frames| self.stacks.user(event.pid, &frames, event.caller)))
+    fn user_stack(&mut self, event: &decode::Mapping) -> Option<u32> {
+        (!event.stack.is_empty()).then(|| self.stacks.user(event.pid, &event.stack, event.caller))
     }
 
     fn mapping_event(&mut self, event: decode::Mapping, stack: Option<u32>) -> Result<(), TracerError> {
@@ -409,22 +426,22 @@ impl<W: Write> Tracer<W> {
         self.read_aggregates_at_peaks(used, charged)
     }
 
-    /// Reads the aggregates when a plane has risen clearly above its last peak, as often as a twentieth of
-    /// the time allows.
+    /// Reads the aggregates when a plane stands at a new peak, as often as a tenth of the time allows. A peak
+    /// that came too soon after the last is read at the next sample that still stands there.
     fn read_aggregates_at_peaks(
         &mut self,
         used: Option<u64>,
         charged: Option<u64>,
     ) -> Result<(), TracerError> {
         let now = now_ns();
-        if now.saturating_sub(self.peaks.last_read_ns) < 20 * self.peaks.cost_ns {
-            return Ok(());
-        }
+        let due =
+            now.saturating_sub(self.peaks.last_read_ns) >= (10 * self.peaks.cost_ns).min(LONGEST_WAIT_NS);
         let mut read = false;
         for (why, level) in [("system-peak", used), ("cgroup-peak", charged)] {
             let peak = if why == "system-peak" { &mut self.peaks.system } else { &mut self.peaks.cgroup };
-            if let Some(level) = level.filter(|l| *l > *peak + (*peak >> 8).max(256 << 10)) {
-                *peak = level;
+            let Some(level) = level else { continue };
+            if peak.reached(level) && due {
+                peak.read_at = level;
                 self.collector.read(&self.object, &mut self.stacks, why, now)?;
                 read = true;
             }
@@ -441,9 +458,10 @@ impl<W: Write> Tracer<W> {
         Ok(self.collector.read(&self.object, &mut self.stacks, why, now_ns())?)
     }
 
-    /// Puts all aggregates read so far into the journal.
-    pub fn journal_aggregates(&mut self) -> Result<(), TracerError> {
-        let mut aggregates = self.collector.snapshot(&mut self.stacks);
+    /// Puts all aggregates read so far into the journal. `named`: with the names of user frames, which means
+    /// reading symbol tables, so only when the target no longer runs.
+    pub fn journal_aggregates(&mut self, named: bool) -> Result<(), TracerError> {
+        let mut aggregates = self.collector.snapshot(&mut self.stacks, named);
         // What was selected while the target was not yet known and turned out to be somebody else's.
         for row in &mut aggregates.page_allocs {
             if self.target.kind != "system" && !self.target.cgroups.iter().any(|c| c.id == row.cgroup) {
@@ -556,6 +574,18 @@ mod tests {
         assert!(is_at_or_below("/a", "/a"));
         assert!(!is_at_or_below("/ab", "/a"));
         assert!(is_at_or_below("/a", "/"));
+    }
+
+    #[test]
+    fn a_peak_is_read_once_and_again_when_it_has_grown() {
+        let mut peak = Peak::default();
+        assert!(peak.reached(100 << 20));
+        assert!(peak.reached(100 << 20), "not read yet");
+        peak.read_at = 100 << 20;
+        assert!(!peak.reached(100 << 20));
+        assert!(!peak.reached((100 << 20) + 4096), "hardly more");
+        assert!(peak.reached(110 << 20));
+        assert!(!peak.reached(105 << 20), "past it");
     }
 
     #[test]

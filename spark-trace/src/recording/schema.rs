@@ -264,7 +264,8 @@ pub struct FilePages {
     pub bytes_removed: u64,
     /// Added since the trace began less removed, at each instant; negative where older pages went.
     pub live: Vec<Option<i64>>,
-    pub first_touch: FirstTouch,
+    /// Who added the first page; absent where all its pages are older than the trace.
+    pub first_touch: Option<FirstTouch>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]

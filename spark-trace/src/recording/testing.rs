@@ -191,12 +191,12 @@ pub(crate) fn file(recording: &mut Recording, inode: u64, path: &str, mib: i64, 
         bytes_added: mib.unsigned_abs() * MIB,
         bytes_removed: 0,
         live: vec![Some(0), Some(mib * MIB as i64), Some(mib * MIB as i64)],
-        first_touch: FirstTouch {
+        first_touch: Some(FirstTouch {
             at_ns: START + SECOND,
             pid: 4242,
             comm: "python3".into(),
             cgroup: charged_to,
-        },
+        }),
     });
 }
 

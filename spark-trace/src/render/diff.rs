@@ -104,7 +104,8 @@ fn holders(row: &FileDelta) -> String {
     let largest = |rows: &[FileRow]| {
         let holder = rows.first()?;
         let cgroup = holder.charged_to.rsplit('/').find(|part| !part.is_empty()).unwrap_or("/");
-        Some(format!("{cgroup} ({})", holder.first_touch.comm))
+        let touch = holder.first_touch.as_ref().map_or("before the trace", |t| t.comm.as_str());
+        Some(format!("{cgroup} ({touch})"))
     };
     let sides = [("A", largest(&row.a_holders)), ("B", largest(&row.b_holders))];
     let held = sides.into_iter().filter_map(|(name, holder)| Some(format!("{name}: {}", holder?)));

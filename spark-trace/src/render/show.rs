@@ -192,7 +192,11 @@ const FILES: &[Cell<FileRow>] = &[
     ("BYTES", Fit::Number, |row| size(row.bytes)),
     ("FILE", Fit::Path, |row| row.path.clone().unwrap_or_else(|| row.inner_path.clone())),
     ("CHARGED TO", Fit::Path, |row| row.charged_to.clone()),
-    ("FIRST TOUCH", Fit::Text, |row| format!("{} ({})", row.first_touch.comm, row.first_touch.pid)),
+    ("FIRST TOUCH", Fit::Text, |row| {
+        row.first_touch
+            .as_ref()
+            .map_or_else(|| "before the trace".to_owned(), |t| format!("{} ({})", t.comm, t.pid))
+    }),
 ];
 
 const STACKS: &[Cell<StackRow>] = &[

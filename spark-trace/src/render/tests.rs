@@ -23,7 +23,7 @@ fn hostile() -> Recording {
     recording.health.hooks[1].reason = Some(name());
     for file in &mut recording.provenance.files {
         file.path = Some(name());
-        file.first_touch.comm = name();
+        file.first_touch.get_or_insert_default().comm = name();
     }
     for process in &mut recording.provenance.processes {
         (process.comm, process.argv) = (name(), vec![name()]);

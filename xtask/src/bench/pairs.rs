@@ -54,7 +54,7 @@ pub fn measure(
         .iter()
         .zip(after)
         .map(|((before, window), after)| {
-            let traced = within(&rounds, &[window.attached]);
+            let traced = within(&rounds, &[*window]);
             let untraced = within(&rounds, &[*before, after]);
             ensure!(
                 !traced.is_empty() && !untraced.is_empty(),

@@ -29,13 +29,8 @@ pub enum Tracer {
     Nothing,
 }
 
-/// The time in which a tracer was fully attached, and the one in which it did anything, in nanoseconds of
-/// CLOCK_MONOTONIC.
-#[derive(Debug, Clone, Copy)]
-pub struct Window {
-    pub attached: (u64, u64),
-    pub touched: (u64, u64),
-}
+/// The time in which a tracer was fully attached, in nanoseconds of CLOCK_MONOTONIC.
+pub type Window = (u64, u64);
 
 impl Tracer {
     pub const NAMES: [&'static str; 5] = ["nothing", "light", "default", "deep", "bpftrace"];
@@ -68,12 +63,11 @@ impl Tracer {
 
     /// Traces process `pid` (bpftrace: the machine) for `length`.
     pub fn trace(&self, pid: u32, length: Duration) -> Result<Window> {
-        let before = now_ns();
-        let attached = match self {
+        match self {
             Self::Nothing => {
                 let begin = now_ns();
                 thread::sleep(length);
-                (begin, now_ns())
+                Ok((begin, now_ns()))
             }
             Self::SparkTrace { program, profile, scratch } => {
                 let output = scratch.join("bench.json");
@@ -81,11 +75,10 @@ impl Tracer {
                 command.args(["record", "--quiet", "--force", "--profile", profile, "--output"]).arg(&output);
                 command.args(["--pid", &pid.to_string(), "--duration", &format!("{}ms", length.as_millis())]);
                 process::output(&mut command, "tracing the storm")?;
-                phases(&output)?
+                phases(&output)
             }
-            Self::Bpftrace { script } => bpftrace(script, length)?,
-        };
-        Ok(Window { attached, touched: (before, now_ns()) })
+            Self::Bpftrace { script } => bpftrace(script, length),
+        }
     }
 }
 

@@ -38,7 +38,7 @@ fn the_files_behind_the_difference_are_named() {
     assert_eq!(summary, [("/usr/lib/libtorch_cuda.so", 980, only_b), ("/tmp/engine.plan", 20, only_b)]);
     let holder = &report.files[0].b_holders[0];
     assert_eq!(holder.charged_to, "/system.slice/docker-0123456789ab.scope");
-    assert_eq!(holder.first_touch.comm, "python3");
+    assert_eq!(holder.first_touch.as_ref().unwrap().comm, "python3");
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::{
     fs::{File, OpenOptions},
     io::{self, BufWriter},
     os::unix::fs::OpenOptionsExt,
-    path::{Path, PathBuf},
+    path::PathBuf,
     time::Duration,
 };
 
@@ -30,13 +30,13 @@ use super::{
     object::{Object, ObjectError, Sizes},
     offsets::{self, MissingType, Settings},
     realtime_offset_ns,
-    source::system::System,
+    source::{process, system::System},
     statistics::Statistics,
     symbols::Stacks,
     target::{
         Spec,
         command::{self, Invoker},
-        engine,
+        engine::{self, Action},
     },
     tracer::{Notice, Tracer, TracerError},
 };
@@ -117,12 +117,17 @@ pub struct Session {
     options: Options,
     warnings: Vec<String>,
     statistics: Statistics,
+    interrupts: Signal,
+    terminations: Signal,
     invoker: Option<Invoker>,
 }
 
 impl Session {
     /// Loads and attaches everything; nothing of the target runs yet.
     pub fn prepare(options: Options) -> Result<Self, SessionError> {
+        // Before anything that would have to be cleaned up.
+        let interrupts = signals(SignalKind::interrupt())?;
+        let terminations = signals(SignalKind::terminate())?;
         let btf = Btf::from_kernel()?;
         let layout = Layout::detect()?;
         let mut warnings: Vec<String> = cgroup::remove_stale_leaves(&layout)
@@ -189,6 +194,8 @@ impl Session {
             options,
             warnings,
             statistics,
+            interrupts,
+            terminations,
             invoker,
         })
     }
@@ -198,18 +205,30 @@ impl Session {
         self.tracer.phase("start", now_ns()).map_err(SessionError::from)?;
         self.tracer.name_cgroups()?;
         self.tracer.sample()?;
-        self.start()?;
-        let ended = self.follow(progress).await;
-        let exit_code = ended?;
+        if let Err(error) = self.start() {
+            self.abandon();
+            return Err(error);
+        }
+        let exit_code = self.follow(progress).await?;
         self.finish(exit_code)
+    }
+
+    /// Removes what a trace that never began would leave behind.
+    fn abandon(self) {
+        if let Some(awaited) = &self.awaited {
+            awaited.clean_up();
+        }
+        // The error that led here is what the user must see; these two could only repeat it.
+        if let Some(leaf) = self.leaf {
+            let _ = leaf.remove();
+        }
+        let _ = std::fs::remove_file(&self.options.journal);
     }
 
     async fn follow(&mut self, progress: &mut dyn FnMut(&Progress<'_>)) -> Result<Option<i32>, SessionError> {
         let started = Instant::now();
         let mut ticks = interval_at(started + self.options.interval, self.options.interval);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
-        let mut interrupts = signals(SignalKind::interrupt())?;
-        let mut terminations = signals(SignalKind::terminate())?;
         let mut tick = 0u64;
         let mut interrupted = 0;
         let mut exit_code = None;
@@ -238,7 +257,7 @@ impl Session {
                 _ = ticks.tick() => {
                     tick += 1;
                     self.statistics.tick(tick);
-                    if tick % SWEEP_EVERY == 0 {
+                    if tick.is_multiple_of(SWEEP_EVERY) {
                         self.tracer.object.sweep_pages()?;
                     }
                     self.drain()?;
@@ -246,17 +265,17 @@ impl Session {
                     self.tracer.sample()?;
                     if started.elapsed() >= next_dump {
                         next_dump = started.elapsed() * 2;
-                        self.tracer.journal_aggregates()?;
+                        self.tracer.journal_aggregates(false)?;
                     }
                     self.journal_flush()?;
                     let lost = self.tracer.object.losses()?.iter().map(|l| l.count).sum();
                     progress(&Progress { elapsed: started.elapsed(), recording: self.tracer.journal.recording(), lost });
                 }
-                _ = interrupts.recv() => {
+                _ = self.interrupts.recv() => {
                     interrupted += 1;
                     self.pass_on(if interrupted > 1 { libc::SIGKILL } else { libc::SIGINT });
                 }
-                _ = terminations.recv() => {
+                _ = self.terminations.recv() => {
                     interrupted += 1;
                     self.pass_on(libc::SIGTERM);
                 }
@@ -277,13 +296,13 @@ impl Session {
             return false;
         }
         match &self.options.spec {
-            // The client has ended; a detached container may go on.
-            Spec::Command { argv, .. } if engine::recognise(argv).is_some() => {
-                exited && (interrupted > 0 || self.tracer.is_waiting() || self.tracer.is_empty())
-            }
-            Spec::Command { .. } => exited,
+            Spec::Command { argv, .. } => match engine::recognise(argv).map(|i| i.action) {
+                None | Some(Action::Exec { .. }) => exited,
+                // The client has ended; a detached container may go on.
+                Some(_) => exited && (interrupted > 0 || self.tracer.is_waiting() || self.tracer.is_empty()),
+            },
             Spec::System { argv } => interrupted > 0 || !argv.is_empty() && exited,
-            Spec::Pid(pid) => interrupted > 0 || !Path::new(&format!("/proc/{pid}")).exists(),
+            Spec::Pid(pid) => interrupted > 0 || process::has_ended(*pid),
             Spec::Cgroup(_) | Spec::Container { .. } => interrupted > 0 || self.tracer.is_empty(),
         }
     }
@@ -335,7 +354,7 @@ impl Session {
         self.tracer.sample_pss()?;
         self.tracer.phase("end", now_ns())?;
         self.tracer.read_aggregates("end")?;
-        self.tracer.journal_aggregates()?;
+        self.tracer.journal_aggregates(true)?;
         if let Some(leaf) = self.leaf.take() {
             let left = leaf.processes();
             if !left.is_empty() {

@@ -10,6 +10,7 @@ use crate::{
     live::{
         cgroup::{Layout, Leaf},
         now_ns,
+        source::process,
         target::{Placement, Spec, command, container, engine},
     },
     recording::Container,
@@ -47,7 +48,7 @@ impl Session {
                 }
             }
             Spec::Pid(pid) => {
-                if !Path::new(&format!("/proc/{pid}")).exists() {
+                if process::has_ended(pid) {
                     return Err(SessionError::Target(format!("no process {pid}")));
                 }
                 self.tracer.add_pid(pid)?;

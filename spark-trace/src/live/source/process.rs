@@ -127,6 +127,13 @@ fn name_of(path: &MMapPath) -> String {
     }
 }
 
+/// Whether there is no such process, or only a zombie that nobody has waited for.
+pub fn has_ended(pid: u32) -> bool {
+    let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat")) else { return true };
+    // The name in parentheses may hold anything; the state comes after it.
+    stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with(['Z', 'X', 'x']))
+}
+
 /// Command line of a process, one element an argument.
 pub fn argv(pid: u32) -> Vec<String> {
     let bytes = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
@@ -180,6 +187,19 @@ mod tests {
         assert!(regions.iter().any(|r| r.name == "[heap]" || r.name == "[stack]"));
         assert!(pss(pid).unwrap().values["pss"] > 0);
         assert!(regions.iter().all(|r| r.pss <= r.rss));
+    }
+
+    #[test]
+    fn a_zombie_has_ended() {
+        assert!(!has_ended(std::process::id()));
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        let begun = std::time::Instant::now();
+        while !has_ended(child.id()) && begun.elapsed().as_secs() < 10 {
+            std::thread::yield_now();
+        }
+        assert!(has_ended(child.id()), "not yet waited for");
+        child.wait().unwrap();
+        assert!(has_ended(child.id()));
     }
 
     #[test]

@@ -58,22 +58,53 @@ impl System {
         if let Some(refresh) = &mut self.refresh {
             let _ = refresh.read();
         }
-        let mut reading = Reading::begin();
-        // The two files the residual depends on first, close together.
-        match self.meminfo.read() {
-            Ok(text) => parse_meminfo(text, &mut reading),
-            Err(e) => reading.absent("meminfo", e),
-        }
-        match self.zoneinfo.read() {
-            Ok(text) => reading.put("zoneinfo.pcp_count", page_size() * parse_pcp_pages(text)),
-            Err(e) => reading.absent("zoneinfo.pcp_count", e),
-        }
+        let mut reading = self.read_balanced();
         match self.vmstat.read() {
             Ok(text) => parse_vmstat(text, &mut reading),
             Err(e) => reading.absent("vmstat", e),
         }
         reading.end(SeriesId::System)
     }
+}
+
+impl System {
+    /// Reads meminfo and the per-CPU lists so that they belong together: pages move between the free lists
+    /// they tell of in batches of megabytes. MemFree must be the same before and after the lists are read;
+    /// otherwise it is tried again, and the last try stands.
+    fn read_balanced(&mut self) -> Reading {
+        let mut reading = Reading::begin();
+        for _ in 0..TRIES {
+            reading = Reading::begin();
+            let text = match self.meminfo.read() {
+                Ok(text) => text,
+                Err(e) => {
+                    reading.absent("meminfo", e);
+                    return reading;
+                }
+            };
+            parse_meminfo(text, &mut reading);
+            match self.zoneinfo.read() {
+                Ok(text) => reading.put("zoneinfo.pcp_count", page_size() * parse_pcp_pages(text)),
+                Err(e) => reading.absent("zoneinfo.pcp_count", e),
+            }
+            let before = reading.values.get("meminfo.MemFree").copied();
+            let after = self.meminfo.read().ok().and_then(mem_free);
+            if before.zip(after).is_none_or(|(a, b)| a.abs_diff(b) <= STEADY) {
+                break;
+            }
+        }
+        reading
+    }
+}
+
+/// Tries for a steady reading, and how far MemFree may move during one.
+const TRIES: u32 = 4;
+const STEADY: u64 = 512 << 10;
+
+fn mem_free(meminfo: &str) -> Option<u64> {
+    let kib: u64 =
+        meminfo.lines().find_map(|l| l.strip_prefix("MemFree:"))?.split_whitespace().next()?.parse().ok()?;
+    Some(kib * 1024)
 }
 
 /// `Name:   123 kB` becomes bytes; lines without a unit (HugePages_Total) are counts and stay as they are.

@@ -49,13 +49,12 @@ pub fn start(argv: &[String], procs: Option<File>, invoker: Option<&Invoker>) ->
                     return Err(io::Error::last_os_error());
                 }
             }
-            if let Some((name, uid, gid)) = &user {
-                if libc::initgroups(name.as_ptr(), *gid) != 0
+            if let Some((name, uid, gid)) = &user
+                && (libc::initgroups(name.as_ptr(), *gid) != 0
                     || libc::setgid(*gid) != 0
-                    || libc::setuid(*uid) != 0
-                {
-                    return Err(io::Error::last_os_error());
-                }
+                    || libc::setuid(*uid) != 0)
+            {
+                return Err(io::Error::last_os_error());
             }
             Ok(())
         });
