@@ -65,10 +65,12 @@ impl<'a> View<'a> {
         })
     }
 
-    /// What was held when the trace began. A cgroup created while tracing held nothing.
+    /// What was held when the target started: the last reading before. A cgroup created while tracing held
+    /// nothing.
     pub fn start(&self) -> Balance {
         self.sum(|root| {
-            let first = self.balance(root, 0)?;
+            let before = root.series.end_ns.partition_point(|end_ns| *end_ns <= self.started_ns);
+            let first = self.balance(root, before.saturating_sub(1))?;
             Some(if root.created_ns().is_some() { first.emptied(first.at_ns) } else { first })
         })
     }

@@ -77,36 +77,45 @@ impl Collector {
         }
     }
 
-    /// Reads all aggregates as the state at `why`. An earlier instant of the same reason is replaced:
-    /// there is one system peak, and it is the last one seen.
+    /// Reads all aggregates once, as the state at each of `reasons`. An earlier instant of the same reason is
+    /// replaced: there is one system peak, and it is the last one seen.
     pub fn read(
         &mut self,
         object: &Object,
         stacks: &mut Stacks,
-        why: &str,
+        reasons: &[&str],
         at_ns: u64,
     ) -> Result<(), ObjectError> {
-        let slot = match self.instants.iter().position(|i| i.why == why) {
-            Some(slot) => slot,
-            None if self.instants.len() < MAX_INSTANTS => {
-                self.instants.push(Instant { at_ns, why: why.to_owned() });
-                self.instants.len() - 1
-            }
-            None => return Ok(()),
-        };
-        self.instants[slot].at_ns = at_ns;
+        let slots: Vec<usize> = reasons.iter().filter_map(|why| self.slot(why, at_ns)).collect();
         object.sweep_pages()?;
-        self.read_pages(object, stacks, slot)?;
-        self.read_files(object, slot)?;
-        self.read_charges(object, slot)?;
-        Ok(())
+        self.read_pages(object, stacks, &slots)?;
+        self.read_files(object, &slots)?;
+        self.read_charges(object, &slots)
     }
 
-    fn read_pages(&mut self, object: &Object, stacks: &mut Stacks, slot: usize) -> Result<(), ObjectError> {
+    /// Index of the instant called `why`, now at `at_ns`; none once there are too many.
+    fn slot(&mut self, why: &str, at_ns: u64) -> Option<usize> {
+        if let Some(slot) = self.instants.iter().position(|i| i.why == why) {
+            self.instants[slot].at_ns = at_ns;
+            return Some(slot);
+        }
+        let room = self.instants.len() < MAX_INSTANTS;
+        room.then(|| {
+            self.instants.push(Instant { at_ns, why: why.to_owned() });
+            self.instants.len() - 1
+        })
+    }
+
+    fn read_pages(
+        &mut self,
+        object: &Object,
+        stacks: &mut Stacks,
+        slots: &[usize],
+    ) -> Result<(), ObjectError> {
         let map: BpfHashMap<&MapData, Wire<PageKey>, Wire<PageTotals>> = object.map("PAGE_AGGREGATES")?;
         let traces: StackTraceMap<&MapData> = object.map("KERNEL_STACKS")?;
         for row in &mut self.pages {
-            set(&mut row.live, slot, None);
+            set(&mut row.live, slots, None);
         }
         // An entry that changes while the map is walked may be skipped by the kernel; rows are never
         // removed from this map, so the next reading has it.
@@ -135,15 +144,15 @@ impl Collector {
             row.frees = totals.frees;
             row.bytes_allocated = totals.bytes_allocated;
             row.bytes_freed = totals.bytes_freed;
-            set(&mut row.live, slot, Some(totals.bytes_allocated.saturating_sub(totals.bytes_freed)));
+            set(&mut row.live, slots, Some(totals.bytes_allocated.saturating_sub(totals.bytes_freed)));
         }
         Ok(())
     }
 
-    fn read_files(&mut self, object: &Object, slot: usize) -> Result<(), ObjectError> {
+    fn read_files(&mut self, object: &Object, slots: &[usize]) -> Result<(), ObjectError> {
         let map: BpfHashMap<&MapData, Wire<FileKey>, Wire<FileTotals>> = object.map("FILES")?;
         for row in &mut self.files {
-            set(&mut row.live, slot, None);
+            set(&mut row.live, slots, None);
         }
         for (Wire(key), Wire(totals)) in map.iter().flatten() {
             let index =
@@ -166,15 +175,15 @@ impl Collector {
                 cgroup: totals.first_cgroup,
             });
             row.bytes_removed = totals.bytes_removed;
-            set(&mut row.live, slot, Some(totals.bytes_added as i64 - totals.bytes_removed as i64));
+            set(&mut row.live, slots, Some(totals.bytes_added as i64 - totals.bytes_removed as i64));
         }
         Ok(())
     }
 
-    fn read_charges(&mut self, object: &Object, slot: usize) -> Result<(), ObjectError> {
+    fn read_charges(&mut self, object: &Object, slots: &[usize]) -> Result<(), ObjectError> {
         let map: BpfHashMap<&MapData, Wire<ChargeKey>, u64> = object.map("CHARGES")?;
         for row in &mut self.charges {
-            set(&mut row.net, slot, None);
+            set(&mut row.net, slots, None);
         }
         for (Wire(key), pages) in map.iter().flatten() {
             let index = *self.charge_rows.entry((key.cgroup, key.item, key.per_node)).or_insert_with(|| {
@@ -184,7 +193,7 @@ impl Collector {
                 self.charges.len() - 1
             });
             // The tracepoints hand over pages, whatever unit the counter has.
-            set(&mut self.charges[index].net, slot, Some(pages as i64 * page_size() as i64));
+            set(&mut self.charges[index].net, slots, Some(pages as i64 * page_size() as i64));
         }
         Ok(())
     }
@@ -228,12 +237,14 @@ impl Collector {
     }
 }
 
-/// Sets element `slot`, making room for it.
-fn set<T: Clone>(values: &mut Vec<Option<T>>, slot: usize, value: Option<T>) {
-    if values.len() <= slot {
-        values.resize(slot + 1, None);
+/// Sets the elements at `slots`, making room for them.
+fn set<T: Copy>(values: &mut Vec<Option<T>>, slots: &[usize], value: Option<T>) {
+    for slot in slots {
+        if values.len() <= *slot {
+            values.resize(slot + 1, None);
+        }
+        values[*slot] = value;
     }
-    values[slot] = value;
 }
 
 /// Name of a migrate type (include/linux/mmzone.h enum migratetype).

@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     io::Write,
+    time::Duration,
 };
 
 use spark_trace_common::event::{CgroupOp, MappingOp, ProcessOp};
@@ -23,6 +24,7 @@ use super::{
 };
 use crate::{
     decode::{self, Event},
+    ledger::{self, Plane},
     recording::{
         CgroupName, Mapping, Phase, Process, Target, TargetCgroup,
         journal::{Entry, Journal, Sample, SeriesId},
@@ -117,8 +119,15 @@ impl Peak {
     }
 }
 
-/// However dear a reading is, a peak waits no longer for it.
-const LONGEST_WAIT_NS: u64 = 500_000_000;
+/// How long a machine is given to stand still, and how still that is.
+const SETTLE_TRIES: u32 = 20;
+const SETTLE_PAUSE: Duration = Duration::from_millis(15);
+const SETTLED: u64 = 1 << 20;
+
+/// A reading of the aggregates is followed by so many times its own length without one, ...
+const REST_FACTOR: u64 = 4;
+/// ... but however dear it is, a peak waits no longer for it.
+const LONGEST_WAIT_NS: u64 = 300_000_000;
 
 impl<W: Write> Tracer<W> {
     pub fn new(
@@ -387,6 +396,32 @@ impl<W: Write> Tracer<W> {
         Ok(())
     }
 
+    /// Reads levels until the machine stands still: two readings in a row leave the same unattributed. Pages
+    /// that a process is just giving back are in no source and not free yet, tens of megabytes of them; a
+    /// trace that starts from such a reading would have that much too little to explain.
+    pub fn settle(&mut self) -> Result<(), TracerError> {
+        let mut last = None;
+        for _ in 0..SETTLE_TRIES {
+            self.sample()?;
+            let recording = self.journal.recording();
+            let series = &recording.samples.system;
+            let residual = series
+                .begin_ns
+                .len()
+                .checked_sub(1)
+                .and_then(|i| ledger::balance(Plane::System, recording.host.vmap_stack, series, i))
+                .and_then(|balance| balance.residual);
+            if residual.zip(last).is_none_or(|(now, before): (i64, i64)| now.abs_diff(before) <= SETTLED)
+                && last.is_some()
+            {
+                return Ok(());
+            }
+            last = residual.or(Some(0));
+            std::thread::sleep(SETTLE_PAUSE);
+        }
+        Ok(())
+    }
+
     /// Reads all levels once.
     pub fn sample(&mut self) -> Result<(), TracerError> {
         let system = self.system.read();
@@ -426,7 +461,7 @@ impl<W: Write> Tracer<W> {
         self.read_aggregates_at_peaks(used, charged)
     }
 
-    /// Reads the aggregates when a plane stands at a new peak, as often as a tenth of the time allows. A peak
+    /// Reads the aggregates when a plane stands at a new peak, as often as a fifth of the time allows. A peak
     /// that came too soon after the last is read at the next sample that still stands there.
     fn read_aggregates_at_peaks(
         &mut self,
@@ -434,19 +469,20 @@ impl<W: Write> Tracer<W> {
         charged: Option<u64>,
     ) -> Result<(), TracerError> {
         let now = now_ns();
-        let due =
-            now.saturating_sub(self.peaks.last_read_ns) >= (10 * self.peaks.cost_ns).min(LONGEST_WAIT_NS);
-        let mut read = false;
-        for (why, level) in [("system-peak", used), ("cgroup-peak", charged)] {
-            let peak = if why == "system-peak" { &mut self.peaks.system } else { &mut self.peaks.cgroup };
+        let wait = (REST_FACTOR * self.peaks.cost_ns).min(LONGEST_WAIT_NS);
+        let due = now.saturating_sub(self.peaks.last_read_ns) >= wait;
+        let planes =
+            [("system-peak", used, &mut self.peaks.system), ("cgroup-peak", charged, &mut self.peaks.cgroup)];
+        let mut reasons = Vec::new();
+        for (why, level, peak) in planes {
             let Some(level) = level else { continue };
             if peak.reached(level) && due {
                 peak.read_at = level;
-                self.collector.read(&self.object, &mut self.stacks, why, now)?;
-                read = true;
+                reasons.push(why);
             }
         }
-        if read {
+        if !reasons.is_empty() {
+            self.collector.read(&self.object, &mut self.stacks, &reasons, now)?;
             self.peaks.cost_ns = now_ns() - now;
             self.peaks.last_read_ns = now;
         }
@@ -455,7 +491,7 @@ impl<W: Write> Tracer<W> {
 
     /// Reads the aggregates as the state at `why`.
     pub fn read_aggregates(&mut self, why: &str) -> Result<(), TracerError> {
-        Ok(self.collector.read(&self.object, &mut self.stacks, why, now_ns())?)
+        Ok(self.collector.read(&self.object, &mut self.stacks, &[why], now_ns())?)
     }
 
     /// Puts all aggregates read so far into the journal. `named`: with the names of user frames, which means

@@ -202,9 +202,10 @@ impl Session {
 
     /// Traces until the target ends, the time is over or the user stops it.
     pub async fn run(mut self, progress: &mut dyn FnMut(&Progress<'_>)) -> Result<Outcome, SessionError> {
-        self.tracer.phase("start", now_ns()).map_err(SessionError::from)?;
         self.tracer.name_cgroups()?;
-        self.tracer.sample()?;
+        self.tracer.settle()?;
+        self.tracer.target.started_ns = now_ns();
+        self.tracer.phase("start", self.tracer.target.started_ns)?;
         if let Err(error) = self.start() {
             self.abandon();
             return Err(error);
