@@ -22,6 +22,9 @@ struct Worst {
     system_residual_percent: f64,
 }
 
+/// Runs that the system plane is judged by; the cgroup plane must be right in every run.
+const RUNS: u32 = 10;
+
 #[test]
 #[ignore = "needs root: cargo xtask test"]
 fn sources_agree_with_the_workload_over_ten_runs() {
@@ -29,7 +32,12 @@ fn sources_agree_with_the_workload_over_ten_runs() {
     let (input, truth) = (support::path(&dir, "input"), support::path(&dir, "truth.json"));
     support::cold_file(&input, 192);
     let (mut faults, mut worst) = (Faults::default(), Worst::default());
-    for run in 0..10 {
+    let mut undisturbed = 0;
+    for run in 0.. {
+        if undisturbed == RUNS {
+            break;
+        }
+        assert!(run < 3 * RUNS, "others on this machine take and free memory all the time");
         let output = support::path(&dir, &format!("{run}.json"));
         support::drop_from_cache(&input);
         let recorded = record(
@@ -43,7 +51,8 @@ fn sources_agree_with_the_workload_over_ten_runs() {
         let (show, recording, truth) = (recorded.show(), recorded.recording(), json(&truth));
         check_sources(&format!("run {run}"), &show, &truth, &mut faults, &mut worst);
         check_file(&format!("run {run}"), &show, &truth, &input, &mut faults);
-        check_system(&format!("run {run}"), &show, &recording, &mut faults, &mut worst);
+        undisturbed +=
+            u32::from(check_system(&format!("run {run}"), &show, &recording, &mut faults, &mut worst));
         faults.expect(recording["health"]["lost_total"] == 0, || {
             format!("run {run}: lost {}", recording["health"]["losses"])
         });
@@ -82,15 +91,20 @@ fn check_file(run: &str, show: &Value, truth: &Value, input: &str, faults: &mut 
     });
 }
 
-fn check_system(run: &str, show: &Value, recording: &Value, faults: &mut Faults, worst: &mut Worst) {
+/// Judges the system plane of a run in which nobody else did much: MemFree fell by about what the workload
+/// took. (A process that ends elsewhere gives back a gigabyte in tens of milliseconds; pages on that way are
+/// in no counter.) Says whether it was such a run.
+fn check_system(run: &str, show: &Value, recording: &Value, faults: &mut Faults, worst: &mut Worst) -> bool {
     let system = &show["planes"]["system"];
     let (start_ns, peak_ns) = (int(&system["start_ns"]), int(&system["at_ns"]));
     let free = |at_ns| system_at(recording, "meminfo.MemFree", at_ns);
     let taken = free(start_ns) - free(peak_ns);
+    if (taken - (256 + 128 + 192) * MIB).abs() > 32 * MIB {
+        println!("{run}: disturbed: MemFree fell by {taken}");
+        return false;
+    }
     let residual = int(&system["residual"]);
     let percent = residual as f64 / taken as f64 * 100.0;
-    // The workload has taken 576 MiB; others may have given some back. So 1 % is 1 % of something.
-    faults.expect(taken >= 400 * MIB, || format!("{run}: MemFree fell by {taken} only"));
     faults.expect(percent.abs() <= 1.0, || {
         format!("{run}: system plane: residual {residual} is {percent:.2} % of {taken} less MemFree")
     });
@@ -98,6 +112,7 @@ fn check_system(run: &str, show: &Value, recording: &Value, faults: &mut Faults,
     if percent.abs() > worst.system_residual_percent.abs() {
         worst.system_residual_percent = percent;
     }
+    true
 }
 
 #[test]
