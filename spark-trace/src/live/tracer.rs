@@ -26,7 +26,7 @@ use crate::{
     decode::{self, Event},
     ledger::{self, Plane},
     recording::{
-        CgroupName, Mapping, Phase, Process, Target, TargetCgroup,
+        CgroupName, Mapping, Phase, Process, Series, Target, TargetCgroup,
         journal::{Entry, Journal, Sample, SeriesId},
     },
 };
@@ -80,6 +80,8 @@ pub struct Tracer<W: Write> {
     pub collector: Collector,
     layout: Layout,
     system: System,
+    /// What the last reading of the system plane left unattributed.
+    residual: Option<i64>,
     processes: Processes,
     min_region: u64,
     cgroups: BTreeMap<u64, Selected>,
@@ -122,7 +124,11 @@ impl Peak {
 /// How long a machine is given to stand still, and how still that is.
 const SETTLE_TRIES: u32 = 20;
 const SETTLE_PAUSE: Duration = Duration::from_millis(15);
-const SETTLED: u64 = 1 << 20;
+/// Bytes between two readings that are not worth a third.
+const IN_TRANSIT: u64 = 1 << 20;
+/// Readings more of a disturbed one, and the time given to what disturbs it.
+const REREADS: u32 = 3;
+const REREAD_PAUSE: Duration = Duration::from_millis(3);
 
 /// A reading of the aggregates is followed by so many times its own length without one, ...
 const REST_FACTOR: u64 = 4;
@@ -146,6 +152,7 @@ impl<W: Write> Tracer<W> {
             collector,
             layout,
             system,
+            residual: None,
             processes: Processes::default(),
             min_region,
             cgroups: BTreeMap::new(),
@@ -396,35 +403,47 @@ impl<W: Write> Tracer<W> {
         Ok(())
     }
 
-    /// Reads levels until the machine stands still: two readings in a row leave the same unattributed. Pages
-    /// that a process is just giving back are in no source and not free yet, tens of megabytes of them; a
-    /// trace that starts from such a reading would have that much too little to explain.
+    /// Reads levels until the machine stands still: two readings in a row leave the same unattributed.
     pub fn settle(&mut self) -> Result<(), TracerError> {
-        let mut last = None;
         for _ in 0..SETTLE_TRIES {
+            let before = self.residual;
             self.sample()?;
-            let recording = self.journal.recording();
-            let series = &recording.samples.system;
-            let residual = series
-                .begin_ns
-                .len()
-                .checked_sub(1)
-                .and_then(|i| ledger::balance(Plane::System, recording.host.vmap_stack, series, i))
-                .and_then(|balance| balance.residual);
-            if residual.zip(last).is_none_or(|(now, before): (i64, i64)| now.abs_diff(before) <= SETTLED)
-                && last.is_some()
-            {
-                return Ok(());
+            if self.residual.zip(before).is_some_and(|(now, before)| now.abs_diff(before) <= IN_TRANSIT) {
+                break;
             }
-            last = residual.or(Some(0));
             std::thread::sleep(SETTLE_PAUSE);
         }
         Ok(())
     }
 
+    /// Reads the system plane. Pages on their way (given back by a process, reported to a hypervisor) are in no
+    /// source and not free for some milliseconds, tens of megabytes of them. So a reading that leaves clearly
+    /// more unattributed than the last one is taken again, and the one that leaves least stands: what has
+    /// really come is still there.
+    fn read_system(&mut self) -> Sample {
+        let vmap_stack = self.journal.recording().host.vmap_stack;
+        let mut best = self.system.read();
+        let mut residual = residual_of(&best, vmap_stack);
+        for _ in 0..REREADS {
+            let risen =
+                residual.zip(self.residual).is_some_and(|(now, before)| now > before + IN_TRANSIT as i64);
+            if !risen {
+                break;
+            }
+            std::thread::sleep(REREAD_PAUSE);
+            let again = self.system.read();
+            let left = residual_of(&again, vmap_stack);
+            if left < residual {
+                (best, residual) = (again, left);
+            }
+        }
+        self.residual = residual;
+        best
+    }
+
     /// Reads all levels once.
     pub fn sample(&mut self) -> Result<(), TracerError> {
-        let system = self.system.read();
+        let system = self.read_system();
         let used = difference(&system, "meminfo.MemTotal", "meminfo.MemFree");
         self.journal.add(Entry::Sample(system))?;
 
@@ -582,6 +601,13 @@ impl<W: Write> Tracer<W> {
 
 fn is_at_or_below(path: &str, root: &str) -> bool {
     path.strip_prefix(root.trim_end_matches('/')).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+/// What a reading of the system plane leaves unattributed.
+fn residual_of(sample: &Sample, vmap_stack: Option<bool>) -> Option<i64> {
+    let columns = sample.values.iter().map(|(name, value)| (name.clone(), vec![Some(*value)])).collect();
+    let series = Series { begin_ns: vec![0], end_ns: vec![0], columns, absent: Vec::new() };
+    ledger::balance(Plane::System, vmap_stack, &series, 0)?.residual
 }
 
 fn difference(sample: &Sample, a: &str, b: &str) -> Option<u64> {
