@@ -54,6 +54,10 @@ pub fn mapping(ctx: BtfTracePointContext) -> i32 {
     if (-4095..0).contains(&ret) {
         return 0;
     }
+    // SAFETY: the current task's type is known to the verifier.
+    if unsafe { load::<u32>(current_task(), conf!(task_compat)) } & conf!(compat_bits) != 0 {
+        return 0;
+    }
     let ids = bpf_get_current_pid_tgid();
     let tgid = (ids >> 32) as u32;
     let Some(cache) = cache_of(tgid) else { return 0 };

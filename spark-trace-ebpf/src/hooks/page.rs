@@ -24,7 +24,7 @@ use spark_trace_common::{
 
 use crate::{
     config::conf,
-    maps::{KERNEL_STACKS, LIVE_PAGES, PAGE_AGGREGATES, add, lost, run, stand_in},
+    maps::{KERNEL_STACKS, LIVE_PAGES, PAGE_AGGREGATES, add, hit, lost, run, stand_in},
     read::{load, probe},
     target::{current_task, current_tgid, is_target, memory_cgroup_of},
 };
@@ -185,6 +185,7 @@ fn freed(address: u64) {
 /// Retires pages that are no longer what they were allocated for. Run by user space; attached to nothing.
 #[raw_tracepoint]
 pub fn page_sweep(_ctx: RawTracePointContext) -> i32 {
+    hit(const { index("page-sweep") });
     // SAFETY: a map of ours and a callback of the form that the helper wants.
     unsafe {
         bpf_for_each_map_elem(

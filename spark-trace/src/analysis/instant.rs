@@ -75,11 +75,19 @@ impl Serialize for At {
     }
 }
 
-/// Index of the instant nearest to `at_ns` at which `read` says that something was read.
+/// A peak's details are read once its level has been seen, at the latest this long after.
+const DETAILS_FOLLOW_NS: u64 = 500_000_000;
+
+/// Index of the instant that tells most of `at_ns`, among those at which `read` says that something was read:
+/// the peak that was read soon after it, else the nearest.
 pub fn nearest(instants: &[Instant], at_ns: u64, read: impl Fn(usize) -> bool) -> Option<usize> {
+    let follows = |instant: &Instant| {
+        instant.why.ends_with("-peak")
+            && (at_ns..=at_ns.saturating_add(DETAILS_FOLLOW_NS)).contains(&instant.at_ns)
+    };
     (0..instants.len())
         .filter(|&index| read(index))
-        .min_by_key(|&index| instants.get(index).map(|instant| instant.at_ns.abs_diff(at_ns)))
+        .min_by_key(|&index| instants.get(index).map(|i| (!follows(i), i.at_ns.abs_diff(at_ns))))
 }
 
 #[cfg(test)]
@@ -110,5 +118,13 @@ mod tests {
         assert_eq!(nearest(&instants, 21, |index| index != 1), Some(2));
         assert_eq!(nearest(&instants, 21, |_| false), None);
         assert_eq!(nearest(&[], 21, |_| true), None);
+    }
+
+    #[test]
+    fn the_reading_that_a_peak_caused_is_preferred() {
+        let instants = [(404, "system-peak"), (596, "cgroup-peak"), (900, "end")]
+            .map(|(ms, why)| Instant { at_ns: ms * 1_000_000, why: why.to_owned() });
+        assert_eq!(nearest(&instants, 497_000_000, |_| true), Some(1), "the other is from before the peak");
+        assert_eq!(nearest(&instants, 880_000_000, |_| true), Some(2));
     }
 }

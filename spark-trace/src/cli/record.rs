@@ -196,7 +196,7 @@ fn summary(recording: &Recording, output: &Path) {
         let what: Vec<_> =
             recording.health.losses.iter().map(|l| format!("{} {}", l.count, l.what)).collect();
         eprintln!(
-            "spark-trace: WARNING: {} losses ({}); numbers from hooks are too low; a larger --ring-size or --live-pages helps",
+            "spark-trace: WARNING: {} losses ({}): what hooks tell is incomplete; levels are not touched by it",
             recording.health.lost_total,
             what.join(", ")
         );

@@ -111,6 +111,10 @@ fn registers(btf: &Btf, config: &mut Config) -> Result<(), MissingType> {
     let at = |name: &str| {
         btf.offset("pt_regs", &[name]).ok_or_else(|| MissingType { what: format!("struct pt_regs.{name}") })
     };
+    let thread_info = |name: &str| {
+        btf.offset("task_struct", &["thread_info", name])
+            .ok_or_else(|| MissingType { what: format!("struct thread_info.{name}") })
+    };
     config.regs_nr = at(NAMES[0])?;
     config.regs_arg0 = at(NAMES[1])?;
     #[cfg(target_arch = "x86_64")]
@@ -121,6 +125,8 @@ fn registers(btf: &Btf, config: &mut Config) -> Result<(), MissingType> {
         config.regs_arg4 = at(NAMES[5])?;
         config.regs_sp = at("sp")?;
         config.regs_link = NO_MEMBER;
+        // arch/x86/include/asm/thread_info.h TS_COMPAT
+        (config.task_compat, config.compat_bits) = (thread_info("status")?, 0x2);
     }
     #[cfg(target_arch = "aarch64")]
     {
@@ -131,6 +137,8 @@ fn registers(btf: &Btf, config: &mut Config) -> Result<(), MissingType> {
         config.regs_arg4 = x0 + 32;
         config.regs_sp = at("sp")?;
         config.regs_link = x0 + 30 * 8;
+        // arch/arm64/include/asm/thread_info.h TIF_32BIT
+        (config.task_compat, config.compat_bits) = (thread_info("flags")?, 1 << 22);
     }
     Ok(())
 }

@@ -113,7 +113,7 @@ pub struct Container {
     pub image_id: Option<String>,
 }
 
-/// An instant the run passed through: `start`, `exec`, `exit`, `end`, and what the target announced.
+/// An instant the run passed through: `start`, `exec` (the target's first), `exit` (the command's), `end`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Phase {
     pub name: String,
@@ -142,15 +142,16 @@ pub struct Loss {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Hook {
     pub name: String,
-    /// `tp_btf`, `raw_tp`, `tracepoint`, `fentry`, `kprobe`, `uprobe`; absent where none attached.
+    /// `tp_btf`, `raw_tp`, `tracepoint`, `fentry`, `kprobe`, `uprobe`, `on-demand`; absent where none attached.
     pub mechanism: Option<String>,
     /// `ok`, `unsupported`, `not-applicable`, `broken` or `off` (the profile leaves it out).
     pub verdict: String,
     pub reason: Option<String>,
-    /// Times the program ran; absent where the kernel's BPF statistics are off.
+    /// Events the program took (those it lets pass at once are not counted); absent where it is not attached.
     pub hits: Option<u64>,
     /// Runs the kernel skipped (recursion guard).
     pub lost: Option<u64>,
+    /// Run time, put up from the windows in which the kernel's BPF statistics were on; absent where they never were.
     pub run_time_ns: Option<u64>,
 }
 
@@ -227,7 +228,7 @@ pub struct Provenance {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Instant {
     pub at_ns: u64,
-    /// `start`, `system-peak`, `cgroup-peak` or `end`.
+    /// `system-peak`, `cgroup-peak` or `end`.
     pub why: String,
 }
 
@@ -238,7 +239,7 @@ pub struct PageAllocs {
     pub cgroup: u64,
     /// The allocation asked to be charged (`__GFP_ACCOUNT`).
     pub charged: bool,
-    /// `unmovable`, `reclaimable` or `movable`, the allocation's migrate type.
+    /// `unmovable`, `reclaimable`, `movable` or `other`: the allocation's migrate type.
     pub mobility: String,
     /// Id in `stacks`; absent where the kernel could not take one.
     pub stack: Option<u32>,

@@ -84,9 +84,11 @@ fn measure(args: &Args, built: &build::Built, scratch: &std::path::Path) -> Resu
     for storm in STORMS.iter().filter(|s| args.storm.as_deref().is_none_or(|n| n == s.name)) {
         for tracer in tracers.iter().filter(|t| args.tracer.as_deref().is_none_or(|n| n == t.name())) {
             eprintln!("{} under {}: {} pairs", storm.name, tracer.name(), args.pairs);
-            let pairs = pairs::measure(storm, tracer, &built.workload, scratch, args.pairs)
-                .with_context(|| format!("{} under {}", storm.name, tracer.name()))?;
-            rows.push(report::Row::new(storm, tracer.name(), &pairs));
+            match pairs::measure(storm, tracer, &built.workload, scratch, args.pairs) {
+                Ok(pairs) => rows.push(report::Row::new(storm, tracer.name(), &pairs)),
+                // What has been measured so far took minutes: it is not thrown away.
+                Err(error) => eprintln!("{} under {}: no figure: {error:#}", storm.name, tracer.name()),
+            }
         }
     }
     Ok(rows)

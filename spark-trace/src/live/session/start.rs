@@ -51,7 +51,9 @@ impl Session {
                 if process::has_ended(pid) {
                     return Err(SessionError::Target(format!("no process {pid}")));
                 }
+                self.tracer.target.argv = process::argv(pid);
                 self.tracer.add_pid(pid)?;
+                self.tracer.publish_target()?;
             }
             Spec::Cgroup(path) => {
                 let path = self.cgroup_path(&path)?;
