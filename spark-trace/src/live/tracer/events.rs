@@ -1,0 +1,197 @@
+//! What events of the ring buffer do to a trace.
+
+use std::io::Write;
+
+use spark_trace_common::event::{CgroupOp, MappingOp, ProcessOp};
+
+use super::{Notice, Resolution, Tracer, TracerError, Waiting};
+use crate::{
+    decode::{self, Event},
+    live::{page_size, source::process},
+    recording::{CgroupName, Mapping, Process, journal::Entry},
+};
+
+impl<W: Write> Tracer<W> {
+    /// Handles one record of the event ring buffer.
+    pub fn event(&mut self, bytes: &[u8]) -> Result<Option<Notice>, TracerError> {
+        match decode::decode(bytes) {
+            Ok(event) => self.apply(event),
+            Err(_) => {
+                self.decode_errors += 1;
+                Ok(None)
+            }
+        }
+    }
+
+    fn apply(&mut self, event: Event) -> Result<Option<Notice>, TracerError> {
+        match event {
+            Event::FileName(name) => self.collector.name_file(name.device, name.inode, name.path),
+            Event::Cgroup(event) => return self.cgroup_event(event),
+            Event::Process(event) => {
+                if self.resolution == Resolution::Open {
+                    // Its stacks can only be named while it lives, so look at it now.
+                    if event.op == ProcessOp::Exec {
+                        self.stacks.look_at(event.pid);
+                    }
+                    self.waiting.push(Waiting::Process(event));
+                } else if self.is_ours(event.cgroup, event.pid, event.parent) {
+                    self.process_event(event)?;
+                }
+            }
+            Event::Mapping(event) => {
+                if self.resolution == Resolution::Open {
+                    let stack = self.user_stack(&event);
+                    self.waiting.push(Waiting::Mapping(event, stack));
+                } else if self.follows(event.pid) {
+                    let stack = self.user_stack(&event);
+                    self.mapping_event(event, stack)?;
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    pub(super) fn is_ours(&self, cgroup: u64, pid: u32, parent: u32) -> bool {
+        self.target.kind == "system"
+            || self.cgroups.contains_key(&cgroup)
+            || self.known.contains_key(&pid)
+            || self.follows_pids && self.known.contains_key(&parent)
+    }
+
+    fn cgroup_event(&mut self, event: decode::Cgroup) -> Result<Option<Notice>, TracerError> {
+        match event.op {
+            CgroupOp::Mkdir => {
+                let name = CgroupName { id: event.id, path: event.path.clone(), target: event.target };
+                self.journal.add(Entry::Cgroup(name))?;
+                if event.target && !self.cgroups.contains_key(&event.id) {
+                    let root = !self.has_ancestor(&event.path);
+                    self.open_cgroup(event.id, event.path.clone(), root, Some(event.at_ns));
+                    if self.resolution == Resolution::Open {
+                        return Ok(Some(Notice::Candidate { id: event.id, path: event.path }));
+                    }
+                    self.publish_target()?;
+                }
+            }
+            CgroupOp::Rmdir => {
+                if let Some(selected) = self.cgroups.get_mut(&event.id) {
+                    selected.gone = true;
+                    selected.info.removed_ns = Some(event.at_ns);
+                    if let Some((usage, peak)) = event.usage_pages {
+                        selected.info.usage_at_removal = Some(usage * page_size());
+                        selected.info.peak_at_removal = Some(peak * page_size());
+                    }
+                    self.publish_target()?;
+                }
+            }
+            CgroupOp::Populated => {
+                if !event.populated && self.cgroups.get(&event.id).is_some_and(|c| c.info.root) {
+                    return Ok(Some(Notice::Emptied(event.id)));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    pub(super) fn process_event(&mut self, event: decode::Process) -> Result<(), TracerError> {
+        let process = self.known.entry(event.pid).or_insert_with(|| Process {
+            pid: event.pid,
+            parent: Some(event.parent),
+            cgroup: event.cgroup,
+            ..Process::default()
+        });
+        process.comm = event.comm;
+        process.cgroup = event.cgroup;
+        match event.op {
+            ProcessOp::Fork => {
+                process.started_ns = Some(event.at_ns);
+                self.alive.insert(event.pid);
+            }
+            ProcessOp::Exec => {
+                process.exec_ns = Some(event.at_ns);
+                process.argv = process::argv(event.pid);
+                self.alive.insert(event.pid);
+                self.stacks.look_at(event.pid);
+            }
+            ProcessOp::Exit => {
+                process.ended_ns = Some(event.at_ns);
+                process.exit_status = Some(event.status);
+                process.rss_peak = event.rss_peak_pages.map(|p| p * page_size());
+                self.alive.remove(&event.pid);
+                self.stacks.forget(event.pid);
+            }
+        }
+        let process = process.clone();
+        self.journal.add(Entry::Process(process))?;
+        match event.op {
+            ProcessOp::Exec if !self.executed => {
+                self.executed = true;
+                self.phase("exec", event.at_ns)?;
+                self.sample()?;
+            }
+            // The pid may come again as another process.
+            ProcessOp::Exit => {
+                self.known.remove(&event.pid);
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    pub(super) fn follows(&self, pid: u32) -> bool {
+        self.target.kind == "system" || self.known.contains_key(&pid)
+    }
+
+    /// Id of the user stack of a mapping.
+    pub(super) fn user_stack(&mut self, event: &decode::Mapping) -> Option<u32> {
+        (!event.stack.is_empty()).then(|| self.stacks.user(event.pid, &event.stack, event.caller))
+    }
+
+    pub(super) fn mapping_event(
+        &mut self,
+        event: decode::Mapping,
+        stack: Option<u32>,
+    ) -> Result<(), TracerError> {
+        let (op, kind, detail) = match event.op {
+            MappingOp::Mmap => ("mmap", Some(mmap_kind(event.detail)), Some(i64::from(event.prot))),
+            MappingOp::Munmap => ("munmap", None, None),
+            MappingOp::Mremap => ("mremap", None, Some(event.detail as i64)),
+            MappingOp::Brk => ("brk", Some("heap"), None),
+            MappingOp::Madvise => ("madvise", None, Some(event.detail as i64)),
+        };
+        self.journal.add(Entry::Mapping(Mapping {
+            at_ns: event.at_ns,
+            pid: event.pid,
+            op: op.to_owned(),
+            address: event.address,
+            length: event.length,
+            kind: kind.map(ToOwned::to_owned),
+            detail,
+            stack,
+        }))?;
+        Ok(())
+    }
+}
+
+/// What an mmap call maps, by its flags.
+const fn mmap_kind(flags: u64) -> &'static str {
+    let anonymous = flags & libc::MAP_ANONYMOUS as u64 != 0;
+    // MAP_SHARED_VALIDATE is both type bits.
+    let shared = flags & libc::MAP_SHARED as u64 != 0;
+    match (anonymous, shared) {
+        (true, false) => "anon",
+        (true, true) => "shared-anon",
+        (false, _) => "file",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mmap_flags_tell_the_kind() {
+        assert_eq!(mmap_kind((libc::MAP_PRIVATE | libc::MAP_ANONYMOUS) as u64), "anon");
+        assert_eq!(mmap_kind((libc::MAP_SHARED | libc::MAP_ANONYMOUS) as u64), "shared-anon");
+        assert_eq!(mmap_kind(libc::MAP_PRIVATE as u64), "file");
+    }
+}

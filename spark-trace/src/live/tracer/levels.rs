@@ -1,0 +1,192 @@
+//! Reading levels, and the aggregates at peaks.
+
+use std::{io::Write, time::Duration};
+
+use super::{Resolution, Tracer, TracerError};
+use crate::{
+    ledger::{self, Plane},
+    live::{now_ns, source::process},
+    recording::{
+        Series,
+        journal::{Entry, Sample, SeriesId},
+    },
+};
+
+/// When the aggregates were last read for a peak, and at which level.
+#[derive(Debug, Default)]
+pub(super) struct Peaks {
+    system: Peak,
+    cgroup: Peak,
+    last_read_ns: u64,
+    cost_ns: u64,
+}
+
+/// The highest level of a plane, and the one at which the aggregates were read.
+#[derive(Debug, Default)]
+struct Peak {
+    highest: u64,
+    read_at: u64,
+}
+
+impl Peak {
+    /// Whether `level` is the peak, or as good as it, and stands clearly above the last one read.
+    fn reached(&mut self, level: u64) -> bool {
+        self.highest = self.highest.max(level);
+        let margin = (self.highest >> 9).max(256 << 10);
+        level + margin >= self.highest && level > self.read_at + margin
+    }
+}
+
+/// How long a machine is given to stand still, and how still that is.
+const SETTLE_TRIES: u32 = 20;
+const SETTLE_PAUSE: Duration = Duration::from_millis(15);
+/// Bytes between two readings that are not worth a third.
+const IN_TRANSIT: u64 = 1 << 20;
+/// Readings more of a disturbed one, and the time given to what disturbs it.
+const REREADS: u32 = 3;
+const REREAD_PAUSE: Duration = Duration::from_millis(3);
+
+/// A reading of the aggregates is followed by so many times its own length without one, ...
+const REST_FACTOR: u64 = 4;
+/// ... but however dear it is, a peak waits no longer for it.
+const LONGEST_WAIT_NS: u64 = 300_000_000;
+
+impl<W: Write> Tracer<W> {
+    /// Reads levels until the machine stands still: two readings in a row leave the same unattributed.
+    pub fn settle(&mut self) -> Result<(), TracerError> {
+        for _ in 0..SETTLE_TRIES {
+            let before = self.residual;
+            self.sample()?;
+            if self.residual.zip(before).is_some_and(|(now, before)| now.abs_diff(before) <= IN_TRANSIT) {
+                break;
+            }
+            std::thread::sleep(SETTLE_PAUSE);
+        }
+        Ok(())
+    }
+
+    /// Reads the system plane. Pages on their way (given back by a process, reported to a hypervisor) are in no
+    /// source and not free for some milliseconds, tens of megabytes of them. So a reading that leaves clearly
+    /// more unattributed than the last one is taken again, and the one that leaves least stands: what has
+    /// really come is still there.
+    fn read_system(&mut self) -> Sample {
+        let vmap_stack = self.journal.recording().host.vmap_stack;
+        let mut best = self.system.read();
+        let mut residual = residual_of(&best, vmap_stack);
+        for _ in 0..REREADS {
+            let risen =
+                residual.zip(self.residual).is_some_and(|(now, before)| now > before + IN_TRANSIT as i64);
+            if !risen {
+                break;
+            }
+            std::thread::sleep(REREAD_PAUSE);
+            let again = self.system.read();
+            let left = residual_of(&again, vmap_stack);
+            if left < residual {
+                (best, residual) = (again, left);
+            }
+        }
+        self.residual = residual;
+        best
+    }
+
+    /// Reads all levels once.
+    pub fn sample(&mut self) -> Result<(), TracerError> {
+        let system = self.read_system();
+        let used = difference(&system, "meminfo.MemTotal", "meminfo.MemFree");
+        self.journal.add(Entry::Sample(system))?;
+
+        let mut charged = None;
+        let mut samples = Vec::new();
+        for selected in self.cgroups.values_mut().filter(|c| !c.gone) {
+            let Some(sample) = selected.reader.read() else { continue };
+            if selected.info.root {
+                let usage =
+                    ["memory.current", "memory.usage_in_bytes"].iter().find_map(|c| sample.values.get(*c));
+                charged = usage.map(|u| charged.unwrap_or(0) + u).or(charged);
+            }
+            if self.resolution == Resolution::Open {
+                selected.waiting.push(sample);
+            } else {
+                samples.push(sample);
+            }
+        }
+        for sample in samples {
+            self.journal.add(Entry::Sample(sample))?;
+        }
+        let alive: Vec<u32> = self.alive.iter().copied().collect();
+        for sample in self.processes.read(&alive) {
+            let walk = self.processes.wants_walk(&sample);
+            let SeriesId::Process(pid) = sample.series else { continue };
+            self.journal.add(Entry::Sample(sample))?;
+            if walk && let Some(regions) = process::regions(pid, self.min_region) {
+                self.journal.add(Entry::Regions { pid, regions })?;
+                if let Some(pss) = process::pss(pid) {
+                    self.journal.add(Entry::Sample(pss))?;
+                }
+            }
+        }
+        self.read_aggregates_at_peaks(used, charged)
+    }
+
+    /// Reads the aggregates when a plane stands at a new peak, as often as a fifth of the time allows. A peak
+    /// that came too soon after the last is read at the next sample that still stands there.
+    fn read_aggregates_at_peaks(
+        &mut self,
+        used: Option<u64>,
+        charged: Option<u64>,
+    ) -> Result<(), TracerError> {
+        let now = now_ns();
+        let wait = (REST_FACTOR * self.peaks.cost_ns).min(LONGEST_WAIT_NS);
+        let due = now.saturating_sub(self.peaks.last_read_ns) >= wait;
+        let planes =
+            [("system-peak", used, &mut self.peaks.system), ("cgroup-peak", charged, &mut self.peaks.cgroup)];
+        let mut reasons = Vec::new();
+        for (why, level, peak) in planes {
+            let Some(level) = level else { continue };
+            if peak.reached(level) && due {
+                peak.read_at = level;
+                reasons.push(why);
+            }
+        }
+        if !reasons.is_empty() {
+            self.collector.read(&self.object, &mut self.stacks, &reasons, now)?;
+            self.peaks.cost_ns = now_ns() - now;
+            self.peaks.last_read_ns = now;
+        }
+        Ok(())
+    }
+
+    /// Reads the aggregates as the state at `why`.
+    pub fn read_aggregates(&mut self, why: &str) -> Result<(), TracerError> {
+        Ok(self.collector.read(&self.object, &mut self.stacks, &[why], now_ns())?)
+    }
+}
+
+/// What a reading of the system plane leaves unattributed.
+fn residual_of(sample: &Sample, vmap_stack: Option<bool>) -> Option<i64> {
+    let columns = sample.values.iter().map(|(name, value)| (name.clone(), vec![Some(*value)])).collect();
+    let series = Series { begin_ns: vec![0], end_ns: vec![0], columns, absent: Vec::new() };
+    ledger::balance(Plane::System, vmap_stack, &series, 0)?.residual
+}
+
+fn difference(sample: &Sample, a: &str, b: &str) -> Option<u64> {
+    Some(sample.values.get(a)?.saturating_sub(*sample.values.get(b)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_peak_is_read_once_and_again_when_it_has_grown() {
+        let mut peak = Peak::default();
+        assert!(peak.reached(100 << 20));
+        assert!(peak.reached(100 << 20), "not read yet");
+        peak.read_at = 100 << 20;
+        assert!(!peak.reached(100 << 20));
+        assert!(!peak.reached((100 << 20) + 4096), "hardly more");
+        assert!(peak.reached(110 << 20));
+        assert!(!peak.reached(105 << 20), "past it");
+    }
+}

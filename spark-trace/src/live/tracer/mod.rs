@@ -1,0 +1,314 @@
+//! The state of a trace under way: what events and samples do to the journal.
+
+mod events;
+mod levels;
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    io::Write,
+};
+
+use thiserror::Error;
+
+use levels::Peaks;
+
+use super::{
+    aggregates::Collector,
+    cgroup::{self, Layout},
+    now_ns,
+    object::{Object, ObjectError},
+    source::{
+        cgroup::Cgroup as CgroupReader,
+        process::{self, Processes},
+        system::System,
+    },
+    symbols::Stacks,
+};
+use crate::{
+    decode,
+    recording::{
+        CgroupName, Phase, Process, Target, TargetCgroup,
+        journal::{Entry, Journal, Sample},
+    },
+};
+
+#[derive(Debug, Error)]
+pub enum TracerError {
+    #[error("cannot write the journal: {0}; is the disk full?")]
+    Journal(#[from] std::io::Error),
+    #[error(transparent)]
+    Object(#[from] ObjectError),
+}
+
+/// A cgroup that is, or may turn out to be, part of the target.
+struct Selected {
+    info: TargetCgroup,
+    reader: CgroupReader,
+    /// Readings from before it was known to be the target's.
+    waiting: Vec<Sample>,
+    gone: bool,
+}
+
+/// An event of a process that may turn out to be the target's. A stack is resolved at once: its process may
+/// have become another program by the time the target is known.
+enum Waiting {
+    Process(decode::Process),
+    Mapping(decode::Mapping, Option<u32>),
+}
+
+/// Which cgroups are the target's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Resolution {
+    /// A container is being waited for: every new cgroup may be it.
+    Open,
+    Done,
+}
+
+/// Something the session must act on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Notice {
+    /// A cgroup appeared that may be the awaited container's.
+    Candidate { id: u64, path: String },
+    /// The last process of a root of the target ended.
+    Emptied(u64),
+}
+
+pub struct Tracer<W: Write> {
+    pub object: Object,
+    pub journal: Journal<W>,
+    pub target: Target,
+    pub stacks: Stacks,
+    pub collector: Collector,
+    layout: Layout,
+    system: System,
+    /// What the last reading of the system plane left unattributed.
+    residual: Option<i64>,
+    processes: Processes,
+    min_region: u64,
+    cgroups: BTreeMap<u64, Selected>,
+    known: HashMap<u32, Process>,
+    alive: BTreeSet<u32>,
+    resolution: Resolution,
+    /// Events from before the target was known.
+    waiting: Vec<Waiting>,
+    peaks: Peaks,
+    follows_pids: bool,
+    executed: bool,
+    pub decode_errors: u64,
+}
+
+impl<W: Write> Tracer<W> {
+    pub fn new(
+        object: Object,
+        journal: Journal<W>,
+        target: Target,
+        parts: (Stacks, Collector, Layout, System),
+        min_region: u64,
+    ) -> Self {
+        let (stacks, collector, layout, system) = parts;
+        Self {
+            object,
+            journal,
+            target,
+            stacks,
+            collector,
+            layout,
+            system,
+            residual: None,
+            processes: Processes::default(),
+            min_region,
+            cgroups: BTreeMap::new(),
+            known: HashMap::new(),
+            alive: BTreeSet::new(),
+            resolution: Resolution::Done,
+            waiting: Vec::new(),
+            peaks: Peaks::default(),
+            follows_pids: false,
+            executed: false,
+            decode_errors: 0,
+        }
+    }
+
+    /// Selects a cgroup with its descendants as a root of the target.
+    pub fn add_root(&mut self, path: &str, created: bool) -> Result<(), TracerError> {
+        let now = now_ns();
+        for (id, path) in self.layout.subtree(path) {
+            self.object.select_cgroup(id)?;
+            let root = self.cgroups.is_empty() || !self.has_ancestor(&path);
+            self.open_cgroup(id, path, root, created.then_some(now));
+        }
+        let members: Vec<u32> =
+            self.cgroups.values().flat_map(|c| cgroup::processes(&self.layout.dir(&c.info.path))).collect();
+        for pid in members {
+            self.add_process(pid)?;
+        }
+        self.publish_target()
+    }
+
+    /// Follows a process and what it forks, wherever it goes.
+    pub fn add_pid(&mut self, pid: u32) -> Result<(), TracerError> {
+        self.object.select_pid(pid)?;
+        self.follows_pids = true;
+        self.add_process(pid)
+    }
+
+    /// Selects every cgroup created from now on until [`Self::resolve`] says which is meant.
+    pub fn wait_for_container(&mut self) -> Result<(), TracerError> {
+        self.resolution = Resolution::Open;
+        Ok(self.object.select_new_cgroups(true)?)
+    }
+
+    /// Ends the wait: those candidates that `is_target` accepts, with all below them, are the target.
+    pub fn resolve(&mut self, is_target: impl Fn(&str) -> bool) -> Result<(), TracerError> {
+        self.object.select_new_cgroups(false)?;
+        self.resolution = Resolution::Done;
+        let all: Vec<u64> = self.cgroups.keys().copied().collect();
+        let paths: Vec<String> =
+            self.cgroups.values().map(|c| c.info.path.clone()).filter(|p| is_target(p)).collect();
+        for id in all {
+            let Some(selected) = self.cgroups.get_mut(&id) else { continue };
+            if paths.iter().any(|root| is_at_or_below(&selected.info.path, root)) {
+                selected.info.root =
+                    !paths.iter().any(|p| *p != selected.info.path && is_at_or_below(&selected.info.path, p));
+            } else {
+                self.object.deselect_cgroup(id)?;
+                self.cgroups.remove(&id);
+            }
+        }
+        self.publish_target()?;
+        for id in self.cgroups.keys().copied().collect::<Vec<_>>() {
+            let samples =
+                self.cgroups.get_mut(&id).map(|c| std::mem::take(&mut c.waiting)).unwrap_or_default();
+            for sample in samples {
+                self.journal.add(Entry::Sample(sample))?;
+            }
+        }
+        for event in std::mem::take(&mut self.waiting) {
+            match event {
+                Waiting::Process(event) if self.is_ours(event.cgroup, event.pid, event.parent) => {
+                    self.process_event(event)?;
+                }
+                Waiting::Mapping(event, stack) if self.follows(event.pid) => {
+                    self.mapping_event(event, stack)?
+                }
+                Waiting::Process(_) | Waiting::Mapping(..) => {}
+            }
+        }
+        Ok(())
+    }
+
+    pub const fn is_waiting(&self) -> bool {
+        matches!(self.resolution, Resolution::Open)
+    }
+
+    /// Whether every root of the target is without processes or gone.
+    pub fn is_empty(&self) -> bool {
+        self.cgroups.values().all(|c| c.gone || cgroup::processes(&self.layout.dir(&c.info.path)).is_empty())
+    }
+
+    pub fn has_cgroups(&self) -> bool {
+        !self.cgroups.is_empty()
+    }
+
+    /// Puts all aggregates read so far into the journal. `named`: with the names of user frames, which means
+    /// reading symbol tables, so only when the target no longer runs.
+    pub fn journal_aggregates(&mut self, named: bool) -> Result<(), TracerError> {
+        let mut aggregates = self.collector.snapshot(&mut self.stacks, named);
+        // What was selected while the target was not yet known and turned out to be somebody else's.
+        for row in &mut aggregates.page_allocs {
+            if self.target.kind != "system" && !self.target.cgroups.iter().any(|c| c.id == row.cgroup) {
+                row.cgroup = 0;
+            }
+        }
+        for (pid, totals) in Collector::mapping_totals(&self.object)? {
+            let mut last = self.journal.recording().provenance.processes.iter().rev();
+            if let Some(mut process) = last.find(|p| p.pid == pid).cloned() {
+                process.small_mmap_calls = totals.mmap_calls;
+                process.small_mmap_bytes = totals.mmap_bytes;
+                process.small_munmap_calls = totals.munmap_calls;
+                process.small_munmap_bytes = totals.munmap_bytes;
+                self.journal.add(Entry::Process(process))?;
+            }
+        }
+        self.journal.add(Entry::Aggregates(Box::new(aggregates)))?;
+        Ok(self.journal.flush()?)
+    }
+
+    /// PSS of what still lives.
+    pub fn sample_pss(&mut self) -> Result<(), TracerError> {
+        for pid in self.alive.clone() {
+            if let Some(sample) = process::pss(pid) {
+                self.journal.add(Entry::Sample(sample))?;
+            }
+        }
+        Ok(())
+    }
+
+    pub fn phase(&mut self, name: &str, at_ns: u64) -> Result<(), TracerError> {
+        Ok(self.journal.add(Entry::Phase(Phase { name: name.to_owned(), at_ns }))?)
+    }
+
+    /// Writes what is known of the target.
+    pub fn publish_target(&mut self) -> Result<(), TracerError> {
+        if self.resolution == Resolution::Done {
+            self.target.cgroups = self.cgroups.values().map(|c| c.info.clone()).collect();
+        }
+        Ok(self.journal.add(Entry::Target(self.target.clone()))?)
+    }
+
+    /// Names of all cgroups of the machine, so that ids in provenance can be read.
+    pub fn name_cgroups(&mut self) -> Result<(), TracerError> {
+        for (id, path) in self.layout.subtree("/") {
+            let target = self.cgroups.contains_key(&id);
+            self.journal.add(Entry::Cgroup(CgroupName { id, path, target }))?;
+        }
+        Ok(())
+    }
+
+    fn add_process(&mut self, pid: u32) -> Result<(), TracerError> {
+        if self.known.contains_key(&pid) {
+            return Ok(());
+        }
+        let comm = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+        let cgroup =
+            self.layout.of_process(pid).ok().and_then(|p| cgroup::id_of(&self.layout.dir(&p))).unwrap_or(0);
+        let process = Process {
+            pid,
+            comm: comm.trim_end().to_owned(),
+            argv: process::argv(pid),
+            cgroup,
+            ..Process::default()
+        };
+        self.stacks.look_at(pid);
+        self.alive.insert(pid);
+        self.known.insert(pid, process.clone());
+        Ok(self.journal.add(Entry::Process(process))?)
+    }
+
+    fn open_cgroup(&mut self, id: u64, path: String, root: bool, created_ns: Option<u64>) {
+        let reader = CgroupReader::open(id, &self.layout.dir(&path), self.layout.is_v2());
+        let info = TargetCgroup { id, path, root, created_ns, ..TargetCgroup::default() };
+        self.cgroups.insert(id, Selected { info, reader, waiting: Vec::new(), gone: false });
+    }
+
+    fn has_ancestor(&self, path: &str) -> bool {
+        self.cgroups.values().any(|c| c.info.path != path && is_at_or_below(path, &c.info.path))
+    }
+}
+
+fn is_at_or_below(path: &str, root: &str) -> bool {
+    path.strip_prefix(root.trim_end_matches('/')).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ancestry_is_by_whole_components() {
+        assert!(is_at_or_below("/a/b", "/a"));
+        assert!(is_at_or_below("/a", "/a"));
+        assert!(!is_at_or_below("/ab", "/a"));
+        assert!(is_at_or_below("/a", "/"));
+    }
+}
