@@ -32,13 +32,13 @@ pub struct Args {
     #[arg(long, default_value_t = 15)]
     pairs: u32,
 
-    /// Only this storm
+    /// Only this storm (may be given again)
     #[arg(long, value_name = "NAME", value_parser = clap::builder::PossibleValuesParser::new(STORMS.iter().map(|s| s.name)))]
-    storm: Option<String>,
+    storm: Vec<String>,
 
-    /// Only this tracer
+    /// Only this tracer (may be given again)
     #[arg(long, value_name = "NAME", value_parser = clap::builder::PossibleValuesParser::new(Tracer::NAMES))]
-    tracer: Option<String>,
+    tracer: Vec<String>,
 
     /// Folder to write bench.md and bench.json to
     #[arg(long, value_name = "DIR")]
@@ -81,8 +81,8 @@ pub fn run(args: &Args) -> Result<()> {
 fn measure(args: &Args, built: &build::Built, scratch: &std::path::Path) -> Result<Vec<report::Row>> {
     let tracers = Tracer::all(&built.spark_trace, scratch)?;
     let mut rows = Vec::new();
-    for storm in STORMS.iter().filter(|s| args.storm.as_deref().is_none_or(|n| n == s.name)) {
-        for tracer in tracers.iter().filter(|t| args.tracer.as_deref().is_none_or(|n| n == t.name())) {
+    for storm in STORMS.iter().filter(|s| chosen(&args.storm, s.name)) {
+        for tracer in tracers.iter().filter(|t| chosen(&args.tracer, t.name())) {
             eprintln!("{} under {}: {} pairs", storm.name, tracer.name(), args.pairs);
             match pairs::measure(storm, tracer, &built.workload, scratch, args.pairs) {
                 Ok(pairs) => rows.push(report::Row::new(storm, tracer.name(), &pairs)),
@@ -92,4 +92,9 @@ fn measure(args: &Args, built: &build::Built, scratch: &std::path::Path) -> Resu
         }
     }
     Ok(rows)
+}
+
+/// Whether `name` is among those asked for; all are where none was.
+fn chosen(asked: &[String], name: &str) -> bool {
+    asked.is_empty() || asked.iter().any(|a| a == name)
 }
