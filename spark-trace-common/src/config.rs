@@ -54,7 +54,7 @@ config! {
     /// Registers at system call exit.
     regs_nr, regs_arg0, regs_arg1, regs_arg2, regs_arg3, regs_arg4,
     /// Stack pointer, and link register where the architecture has one.
-    regs_sp, regs_link,
+    regs_sp, regs_link, regs_ip,
     /// Where a task says that it is in a 32-bit system call, whose numbers mean other calls: word and bits.
     task_compat, compat_bits,
 

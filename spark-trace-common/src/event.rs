@@ -171,6 +171,24 @@ pub struct LivePage {
     pub bytes: u64,
 }
 
+/// The kernel stack that one CPU took last, and the place it was taken at.
+#[derive(Debug, Clone, Copy, Default)]
+#[repr(C)]
+pub struct StackCache {
+    pub task: u64,
+    /// Where on the kernel stack the tracepoint's arguments lay: how deep the call was.
+    pub depth: u64,
+    /// User instruction and system call that the task entered the kernel by.
+    pub user_ip: u64,
+    pub system_call: u32,
+    pub gfp: u32,
+    pub order: u32,
+    /// Times it has been used since it was taken.
+    pub uses: u32,
+    pub stack: i32,
+    pub reserved: u32,
+}
+
 /// Key of page cache activity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(C)]
@@ -261,6 +279,7 @@ wire! {
     PageKey = 16,
     PageTotals = 32,
     LivePage = 24,
+    StackCache = 48,
     FileKey = 24,
     FileTotals = 64,
     MappingTotals = 32,

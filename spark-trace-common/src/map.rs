@@ -9,6 +9,9 @@ pub const KERNEL_STACK_DEPTH: usize = 24;
 /// Frames kept of a user stack: taken only for large regions, so depth is worth its price.
 pub const USER_STACK_DEPTH: usize = 48;
 
+/// Uses of a kernel stack before it is taken anew at the same place.
+pub const STACK_USES: u32 = 63;
+
 /// Distinct kernel stacks. A busy machine shows a few thousand allocation sites; the kernel keeps one stack
 /// for each hash bucket, so the map is several times larger to keep collisions rare.
 pub const KERNEL_STACKS: u32 = 16_384;

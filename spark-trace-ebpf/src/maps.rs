@@ -14,7 +14,7 @@ use spark_trace_common::{
     config::{CONTROL_GENERATION, CONTROL_LEN},
     event::{
         ChargeKey, FileKey, FileNameEvent, FileTotals, Heap, LivePage, MappingCache, MappingTotals, PageKey,
-        PageTotals, Run,
+        PageTotals, Run, StackCache,
     },
     hook::HOOKS,
     map::{self as cap, LossKind},
@@ -48,6 +48,9 @@ pub(crate) static TARGET_PIDS: HashMap<u32, u32> = HashMap::with_max_entries(cap
 #[map]
 pub(crate) static PAGE_AGGREGATES: HashMap<PageKey, PageTotals> =
     HashMap::with_max_entries(cap::PAGE_AGGREGATES, 0);
+
+#[map]
+pub(crate) static STACK_CACHE: PerCpuArray<StackCache> = PerCpuArray::with_max_entries(1, 0);
 
 #[map]
 pub(crate) static LIVE_PAGES: HashMap<u64, LivePage> = HashMap::with_max_entries(cap::LIVE_PAGES, 0);

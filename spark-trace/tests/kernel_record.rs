@@ -32,12 +32,14 @@ fn sources_agree_with_the_workload_over_ten_runs() {
     let (input, truth) = (support::path(&dir, "input"), support::path(&dir, "truth.json"));
     support::cold_file(&input, 192);
     let (mut faults, mut worst) = (Faults::default(), Worst::default());
+    // Its own pages are not what is judged: they are in the page cache before, and charged elsewhere.
+    std::fs::read(workload()).unwrap();
     let mut undisturbed = 0;
     for run in 0.. {
         if undisturbed == RUNS {
             break;
         }
-        assert!(run < 3 * RUNS, "others on this machine take and free memory all the time");
+        assert!(run < 5 * RUNS, "others on this machine take and free memory all the time");
         let output = support::path(&dir, &format!("{run}.json"));
         support::drop_from_cache(&input);
         let recorded = record(
@@ -99,7 +101,7 @@ fn check_system(run: &str, show: &Value, recording: &Value, faults: &mut Faults,
     let (start_ns, peak_ns) = (int(&system["start_ns"]), int(&system["at_ns"]));
     let free = |at_ns| system_at(recording, "meminfo.MemFree", at_ns);
     let taken = free(start_ns) - free(peak_ns);
-    if (taken - (256 + 128 + 192) * MIB).abs() > 32 * MIB {
+    if (taken - (256 + 128 + 192) * MIB).abs() > 8 * MIB {
         println!("{run}: disturbed: MemFree fell by {taken}");
         return false;
     }

@@ -11,20 +11,20 @@ use core::ffi::c_void;
 
 use aya_ebpf::{
     EbpfContext,
-    helpers::generated::{bpf_for_each_map_elem, bpf_get_stackid},
+    helpers::generated::{bpf_for_each_map_elem, bpf_get_stackid, bpf_task_pt_regs},
     macros::{btf_tracepoint, raw_tracepoint},
     programs::{BtfTracePointContext, RawTracePointContext},
 };
 use spark_trace_common::{
     config::NO_MEMBER,
-    event::{LivePage, PAGE_CHARGED, PageKey, PageTotals},
+    event::{LivePage, PAGE_CHARGED, PageKey, PageTotals, StackCache},
     hook::index,
-    map::LossKind,
+    map::{LossKind, STACK_USES},
 };
 
 use crate::{
     config::conf,
-    maps::{KERNEL_STACKS, LIVE_PAGES, PAGE_AGGREGATES, add, hit, lost, run, stand_in},
+    maps::{KERNEL_STACKS, LIVE_PAGES, PAGE_AGGREGATES, STACK_CACHE, add, hit, lost, run, stand_in},
     read::{load, probe},
     target::{current_task, current_tgid, is_target, memory_cgroup_of},
 };
@@ -74,44 +74,122 @@ fn allocated(ctx: &BtfTracePointContext) {
     if !is_target(cgroup, current_tgid()) {
         cgroup = 0;
     }
-    let stack = kernel_stack(ctx);
+    let stack = kernel_stack(ctx, gfp, order);
     let charged = if gfp & conf!(gfp_account) != 0 { PAGE_CHARGED } else { 0 };
     let key = PageKey { cgroup, stack, class: migratetype & 0xff | charged };
 
-    if let Some(totals) = PAGE_AGGREGATES.get_ptr_mut(&key) {
-        // SAFETY: a live map value.
-        unsafe {
-            add(&raw mut (*totals).allocs, 1);
-            add(&raw mut (*totals).bytes_allocated, bytes);
-        }
-    } else {
-        let totals = PageTotals { allocs: 1, bytes_allocated: bytes, ..PageTotals::default() };
-        // Another CPU may have made the row since: then add to it.
-        if PAGE_AGGREGATES.insert(&key, &totals, u64::from(aya_ebpf::bindings::BPF_NOEXIST)).is_err() {
-            let Some(totals) = PAGE_AGGREGATES.get_ptr_mut(&key) else {
-                lost(LossKind::PageAggregates);
-                return;
-            };
-            // SAFETY: a live map value.
-            unsafe {
-                add(&raw mut (*totals).allocs, 1);
-                add(&raw mut (*totals).bytes_allocated, bytes);
-            }
-        }
-    }
-    // An entry that is still there is of a page whose free nobody has noticed yet.
-    if LIVE_PAGES.get_ptr(&(page as u64)).is_some() {
-        freed(page as u64);
+    let Some(totals) = row_of(&key) else {
+        lost(LossKind::PageAggregates);
+        return;
+    };
+    // SAFETY: a live map value.
+    unsafe {
+        add(&raw mut (*totals).allocs, 1);
+        add(&raw mut (*totals).bytes_allocated, bytes);
     }
     let live = LivePage { key, bytes };
-    if LIVE_PAGES.insert(&(page as u64), &live, 0).is_err() {
-        lost(LossKind::LivePages);
+    let address = page as u64;
+    let Some(entry) = LIVE_PAGES.get_ptr_mut(&address) else {
+        if LIVE_PAGES.insert(&address, &live, 0).is_err() {
+            lost(LossKind::LivePages);
+        }
+        return;
+    };
+    // An entry that is still there is of a page whose free nobody has noticed yet. Most often it was of the
+    // same place, and its row is at hand.
+    // SAFETY: live map values. Nobody else allocates this page, so nobody changes the entry meanwhile.
+    unsafe {
+        let before = *entry;
+        if before.key == key {
+            retire(totals, before.bytes)
+        } else {
+            retire_from(&before)
+        }
+        *entry = live;
+    }
+}
+
+/// The row of `key`, made if there is none; `None` where the map is full.
+#[inline(always)]
+fn row_of(key: &PageKey) -> Option<*mut PageTotals> {
+    if let Some(totals) = PAGE_AGGREGATES.get_ptr_mut(key) {
+        return Some(totals);
+    }
+    // Another CPU may have made it since.
+    let _ = PAGE_AGGREGATES.insert(key, &PageTotals::default(), u64::from(aya_ebpf::bindings::BPF_NOEXIST));
+    PAGE_AGGREGATES.get_ptr_mut(key)
+}
+
+/// Counts an allocation as freed. One may be freed in parts (split_page); its owner frees all of them, so the
+/// head page's free retires it whole.
+///
+/// # Safety
+/// `totals` must be a live value of `PAGE_AGGREGATES`.
+#[inline(always)]
+unsafe fn retire(totals: *mut PageTotals, bytes: u64) {
+    // SAFETY: by the caller's word.
+    unsafe {
+        add(&raw mut (*totals).frees, 1);
+        add(&raw mut (*totals).bytes_freed, bytes);
+    }
+}
+
+#[inline(always)]
+fn retire_from(live: &LivePage) {
+    if let Some(totals) = PAGE_AGGREGATES.get_ptr_mut(&live.key) {
+        // SAFETY: a live map value.
+        unsafe { retire(totals, live.bytes) };
+    }
+}
+
+/// The kernel stack of an allocation; negative where none can be had.
+///
+/// Unwinding costs a microsecond and more, and allocations come in bursts from one place. One that a task
+/// makes at the same depth of its kernel stack, entered from the same user instruction by the same system
+/// call, for the same kind of page, has the stack of the one before. It is taken anew now and then all the
+/// same, so that a coincidence cannot last.
+#[inline(always)]
+fn kernel_stack(ctx: &BtfTracePointContext, gfp: u32, order: u32) -> i32 {
+    let Some(cache) = STACK_CACHE.get_ptr_mut(0) else { return take_stack(ctx) };
+    let task = current_task();
+    // SAFETY: the current task's type is known to the verifier, and so is that of its registers.
+    let (user_ip, system_call): (u64, u32) = unsafe {
+        let regs = bpf_task_pt_regs(task.cast_mut().cast()) as *const u8;
+        (load(regs, conf!(regs_ip)), load(regs, conf!(regs_nr)))
+    };
+    let (task, depth) = (task as u64, ctx.as_ptr() as u64);
+    // SAFETY (whole block): a per-CPU slot that the map keeps alive; this program does not interrupt itself.
+    unsafe {
+        let same = (*cache).task == task
+            && (*cache).depth == depth
+            && (*cache).user_ip == user_ip
+            && (*cache).system_call == system_call
+            && (*cache).gfp == gfp
+            && (*cache).order == order;
+        if same && (*cache).uses < STACK_USES {
+            (*cache).uses += 1;
+            return (*cache).stack;
+        }
+        let stack = take_stack(ctx);
+        // A failure is not remembered: the next try may find room.
+        *cache = StackCache {
+            task: if stack < 0 { 0 } else { task },
+            depth,
+            user_ip,
+            system_call,
+            gfp,
+            order,
+            uses: 0,
+            stack,
+            reserved: 0,
+        };
+        stack
     }
 }
 
 /// Takes the kernel stack; negative where that fails, which is counted.
 #[inline(always)]
-fn kernel_stack(ctx: &BtfTracePointContext) -> i32 {
+fn take_stack(ctx: &BtfTracePointContext) -> i32 {
     // The kernel refuses a stack whose hash bucket holds another one. Leaving out an inner frame, which is
     // only ever this program's own, makes another hash of the same stack.
     for skipped_frames in 0..3u64 {
@@ -169,16 +247,7 @@ unsafe fn may_be_ours(page: *const u8) -> bool {
 fn freed(address: u64) {
     let Some(live) = LIVE_PAGES.get_ptr(&address) else { return };
     // SAFETY: a live map value. Nobody else frees this page, so nobody removes the entry meanwhile.
-    let LivePage { key, bytes } = unsafe { *live };
-    if let Some(totals) = PAGE_AGGREGATES.get_ptr_mut(&key) {
-        // An allocation may be freed in parts (split_page); its owner frees all of them, so the head
-        // page's free retires it whole.
-        // SAFETY: a live map value.
-        unsafe {
-            add(&raw mut (*totals).frees, 1);
-            add(&raw mut (*totals).bytes_freed, bytes);
-        }
-    }
+    retire_from(&unsafe { *live });
     let _ = LIVE_PAGES.remove(&address);
 }
 

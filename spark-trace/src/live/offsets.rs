@@ -124,6 +124,7 @@ fn registers(btf: &Btf, config: &mut Config) -> Result<(), MissingType> {
         config.regs_arg3 = at(NAMES[4])?;
         config.regs_arg4 = at(NAMES[5])?;
         config.regs_sp = at("sp")?;
+        config.regs_ip = at("ip")?;
         config.regs_link = NO_MEMBER;
         // arch/x86/include/asm/thread_info.h TS_COMPAT
         (config.task_compat, config.compat_bits) = (thread_info("status")?, 0x2);
@@ -136,6 +137,7 @@ fn registers(btf: &Btf, config: &mut Config) -> Result<(), MissingType> {
         config.regs_arg3 = x0 + 24;
         config.regs_arg4 = x0 + 32;
         config.regs_sp = at("sp")?;
+        config.regs_ip = at("pc")?;
         config.regs_link = x0 + 30 * 8;
         // arch/arm64/include/asm/thread_info.h TIF_32BIT
         (config.task_compat, config.compat_bits) = (thread_info("flags")?, 1 << 22);

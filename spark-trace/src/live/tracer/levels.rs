@@ -43,8 +43,8 @@ const SETTLE_PAUSE: Duration = Duration::from_millis(15);
 /// Bytes between two readings that are not worth a third.
 const IN_TRANSIT: u64 = 1 << 20;
 /// Readings more of a disturbed one, and the time given to what disturbs it.
-const REREADS: u32 = 3;
-const REREAD_PAUSE: Duration = Duration::from_millis(3);
+const REREADS: u32 = 5;
+const REREAD_PAUSE: Duration = Duration::from_millis(8);
 
 /// A reading of the aggregates is followed by so many times its own length without one, ...
 const REST_FACTOR: u64 = 4;
