@@ -52,7 +52,7 @@ config! {
     sb_dev,
     dentry_alias, dentry_parent, dentry_name,
     /// Registers at system call exit.
-    regs_nr, regs_arg0, regs_arg1, regs_arg2, regs_arg3, regs_arg4,
+    regs_nr, regs_arg0, regs_arg1, regs_arg2, regs_arg3,
     /// Stack pointer, and link register where the architecture has one.
     regs_sp, regs_link, regs_ip,
     /// Where a task says that it is in a 32-bit system call, whose numbers mean other calls: word and bits.

@@ -103,7 +103,7 @@ fn members(btf: &Btf, config: &mut Config) -> Result<(), MissingType> {
 /// `struct pt_regs` as the ABI lays it out; at system call exit the arguments are still in it.
 fn registers(btf: &Btf, config: &mut Config) -> Result<(), MissingType> {
     #[cfg(target_arch = "x86_64")]
-    const NAMES: [&str; 6] = ["orig_ax", "di", "si", "dx", "r10", "r8"];
+    const NAMES: [&str; 5] = ["orig_ax", "di", "si", "dx", "r10"];
     // On arm64 the result replaces x0, whose former value is kept apart.
     #[cfg(target_arch = "aarch64")]
     const NAMES: [&str; 2] = ["syscallno", "orig_x0"];
@@ -122,7 +122,6 @@ fn registers(btf: &Btf, config: &mut Config) -> Result<(), MissingType> {
         config.regs_arg1 = at(NAMES[2])?;
         config.regs_arg2 = at(NAMES[3])?;
         config.regs_arg3 = at(NAMES[4])?;
-        config.regs_arg4 = at(NAMES[5])?;
         config.regs_sp = at("sp")?;
         config.regs_ip = at("ip")?;
         config.regs_link = NO_MEMBER;
@@ -135,7 +134,6 @@ fn registers(btf: &Btf, config: &mut Config) -> Result<(), MissingType> {
         config.regs_arg1 = x0 + 8;
         config.regs_arg2 = x0 + 16;
         config.regs_arg3 = x0 + 24;
-        config.regs_arg4 = x0 + 32;
         config.regs_sp = at("sp")?;
         config.regs_ip = at("pc")?;
         config.regs_link = x0 + 30 * 8;

@@ -206,10 +206,6 @@ impl<W: Write> Tracer<W> {
         self.cgroups.values().all(|c| c.gone || cgroup::processes(&self.layout.dir(&c.info.path)).is_empty())
     }
 
-    pub fn has_cgroups(&self) -> bool {
-        !self.cgroups.is_empty()
-    }
-
     /// Puts all aggregates read so far into the journal. `named`: with the names of user frames, which means
     /// reading symbol tables, so only when the target no longer runs.
     pub fn journal_aggregates(&mut self, named: bool) -> Result<(), TracerError> {
