@@ -51,8 +51,12 @@ config! {
     inode_ino, inode_sb, inode_dentry,
     sb_dev,
     dentry_alias, dentry_parent, dentry_name,
+    /// From a task to a file it has open.
+    task_files, files_table, table_fds, table_size, file_inode, file_dentry, sb_magic,
+    /// From a memory cgroup to the counters of a node and its zones.
+    memcg_nodes, memcg_node_data, node_zones, node_zone_count, node_stat, zone_size, zone_stat,
     /// Registers at system call exit.
-    regs_nr, regs_arg0, regs_arg1, regs_arg2, regs_arg3,
+    regs_nr, regs_arg0, regs_arg1, regs_arg2, regs_arg3, regs_arg4,
     /// Stack pointer, and link register where the architecture has one.
     regs_sp, regs_link, regs_ip,
     /// Where a task says that it is in a 32-bit system call, whose numbers mean other calls: word and bits.
@@ -70,9 +74,15 @@ config! {
     migrate_movable,
     gfp_account,
     page_size,
-    sys_mmap, sys_munmap, sys_mremap, sys_brk, sys_madvise,
+    sys_mmap, sys_munmap, sys_mremap, sys_brk, sys_madvise, sys_read, sys_pread, sys_sysinfo,
+    /// Counters of zones and nodes.
+    nr_free_pages, nr_file_pages, nr_file_dirty, nr_writeback, nr_shmem, nr_anon, nr_slab_reclaimable,
+    /// Memory nodes.
+    nodes,
 
     // Settings.
+    /// The tracer's own process, whose readings are of no interest.
+    own_tgid,
     /// Every task is a target.
     whole_system,
     /// Movable user pages too (profile `deep`).

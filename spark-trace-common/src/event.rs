@@ -3,7 +3,10 @@
 //! All are `repr(C)`, 8-byte aligned and without implicit padding, so that every byte of a record is
 //! initialised and both sides agree on it; the asserts below hold them to that.
 
-use crate::map::USER_STACK_DEPTH;
+use crate::{
+    cuda::{ARGS, OUTS},
+    map::USER_STACK_DEPTH,
+};
 
 /// First field of every event: which record follows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -13,6 +16,9 @@ pub enum EventKind {
     Process = 2,
     Cgroup = 3,
     FileName = 4,
+    Call = 5,
+    Library = 6,
+    Figures = 7,
 }
 
 pub const COMM_LEN: usize = 16;
@@ -123,6 +129,123 @@ pub enum CgroupOp {
     Mkdir = 1,
     Rmdir = 2,
     Populated = 3,
+}
+
+/// The machine's memory at one moment, as the kernel's own counters have it.
+#[derive(Debug, Clone, Copy, Default)]
+#[repr(C)]
+pub struct MemoryState {
+    /// Pages: free, page cache (with shmem and block device buffers), dirty, under writeback, shmem, anonymous.
+    pub free: i64,
+    pub file: i64,
+    pub dirty: i64,
+    pub writeback: i64,
+    pub shmem: i64,
+    pub anon: i64,
+    pub slab_reclaimable: i64,
+    /// Pages charged to the task's memory cgroup.
+    pub cgroup_usage: i64,
+    pub cgroup: u64,
+    /// 1 where the above were readable.
+    pub has: u64,
+}
+
+/// A call of a watched library function has returned. `stack` travels only where the row wants it.
+#[derive(Debug, Clone, Copy)]
+#[repr(C)]
+pub struct CallEvent {
+    pub kind: u32,
+    /// Index in [`crate::cuda::FUNCTIONS`].
+    pub function: u32,
+    pub begin_ns: u64,
+    pub end_ns: u64,
+    pub tgid: u32,
+    pub tid: u32,
+    pub result: i32,
+    /// Frames in `stack`.
+    pub frames: u32,
+    pub cgroup: u64,
+    pub args: [u64; ARGS],
+    pub outs: [u64; OUTS],
+    /// Bit i is set where `outs[i]` was readable.
+    pub outs_read: u64,
+    pub state: MemoryState,
+}
+
+/// [`CallEvent`] with the user stack, innermost frame (the caller) first.
+#[derive(Debug, Clone, Copy)]
+#[repr(C)]
+pub struct CallStackEvent {
+    pub call: CallEvent,
+    pub stack: [u64; USER_STACK_DEPTH],
+}
+
+/// A call under way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(C)]
+pub struct CallKey {
+    pub tid: u32,
+    pub function: u32,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+#[repr(C)]
+pub struct PendingCall {
+    pub begin_ns: u64,
+    pub cgroup: u64,
+    pub args: [u64; ARGS],
+}
+
+/// Longest file name that a library event and a figures event carry.
+pub const NAME_LEN: usize = 48;
+
+/// A process mapped a library that is watched.
+#[derive(Debug, Clone, Copy)]
+#[repr(C)]
+pub struct LibraryEvent {
+    pub kind: u32,
+    pub tgid: u32,
+    pub at_ns: u64,
+    pub inode: u64,
+    pub address: u64,
+    pub name: [u8; NAME_LEN],
+}
+
+/// Bytes kept of what a program read.
+pub const FIGURES_LEN: usize = 1024;
+
+/// A process read a file that tells how much memory there is, or asked by sysinfo(2).
+#[derive(Debug, Clone, Copy)]
+#[repr(C)]
+pub struct FiguresEvent {
+    pub kind: u32,
+    /// A [`FiguresOp`].
+    pub op: u32,
+    pub at_ns: u64,
+    pub tgid: u32,
+    pub tid: u32,
+    pub cgroup: u64,
+    /// What the system call returned.
+    pub result: i64,
+    pub inode: u64,
+    pub caller: u64,
+    pub frames: u32,
+    /// Bytes in `content`.
+    pub length: u32,
+    /// File name, and that of the directory it lies in.
+    pub name: [u8; NAME_LEN],
+    pub parent: [u8; NAME_LEN],
+    pub state: MemoryState,
+    pub stack: [u64; USER_STACK_DEPTH],
+    pub content: [u8; FIGURES_LEN],
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub enum FiguresOp {
+    ReadProc = 1,
+    ReadCgroup = 2,
+    Sysinfo = 3,
 }
 
 /// Name of a file whose first page entered the page cache; only `length` bytes of `names` travel.
@@ -265,7 +388,7 @@ macro_rules! wire {
         $(const _: () = {
             assert!(size_of::<$record>() == $size, "size of a wire record changed");
             assert!(size_of::<$record>() % 8 == 0, "a wire record must fill whole words");
-            assert!(align_of::<$record>() == 8, "a wire record must be 8-byte aligned");
+            assert!(align_of::<$record>() <= 8, "a wire record must be at most 8-byte aligned");
         };)+
     };
 }
@@ -276,6 +399,13 @@ wire! {
     ProcessEvent = 64,
     CgroupEvent = 64 + CGROUP_PATH_LEN,
     FileNameEvent = 24 + FILE_NAME_LEN,
+    MemoryState = 80,
+    CallEvent = 48 + 8 * ARGS + 8 * OUTS + 8 + 80,
+    CallStackEvent = 48 + 8 * ARGS + 8 * OUTS + 8 + 80 + 8 * USER_STACK_DEPTH,
+    CallKey = 8,
+    PendingCall = 16 + 8 * ARGS,
+    LibraryEvent = 32 + NAME_LEN,
+    FiguresEvent = 64 + 2 * NAME_LEN + 80 + 8 * USER_STACK_DEPTH + FIGURES_LEN,
     PageKey = 16,
     PageTotals = 32,
     LivePage = 24,

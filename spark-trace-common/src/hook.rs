@@ -80,6 +80,11 @@ const fn tp_btf(program: &'static str, target: &'static str) -> Candidate {
     Candidate { mechanism: Mechanism::TpBtf, program, target }
 }
 
+/// Attached to functions of files, as these are found: see [`crate::cuda`].
+const fn uprobe(program: &'static str) -> Candidate {
+    Candidate { mechanism: Mechanism::Uprobe, program, target: "" }
+}
+
 pub const HOOKS: &[Hook] = &[
     Hook {
         name: "process-fork",
@@ -200,11 +205,20 @@ pub const HOOKS: &[Hook] = &[
     },
     Hook {
         name: "mapping",
-        purpose: "mmap, munmap, mremap, brk and madvise of the target, large ones with their user stack",
+        purpose: "the target's mmap, munmap, mremap, brk and madvise, large ones with their user stack; what it reads of the kernel's memory figures; CUDA libraries it maps",
         candidates: &[tp_btf("mapping", "sys_exit")],
         profile: Profile::Default,
         required: false,
-        without: "which code made the target's large mappings",
+        without: "which code made the target's large mappings, what it read of meminfo and cgroup files, and CUDA libraries that are only in a container",
+        stands_in_for: None,
+    },
+    Hook {
+        name: "library-call",
+        purpose: "calls of the CUDA driver and of NVML: what they allocate, and what they say of memory",
+        candidates: &[uprobe("call_enter")],
+        profile: Profile::Light,
+        required: false,
+        without: "device, pinned and managed memory by caller, and what the framework was told of free memory",
         stands_in_for: None,
     },
     Hook {

@@ -5,6 +5,7 @@
 #![no_std]
 
 pub mod config;
+pub mod cuda;
 pub mod event;
 pub mod hook;
 pub mod map;

@@ -38,6 +38,10 @@ pub const MAPPING_TOTALS: u32 = 16_384;
 /// Processes whose heap is watched.
 pub const HEAPS: u32 = 16_384;
 
+/// Calls into watched libraries under way: one for each thread that is inside one. The least recently used goes
+/// first, so that what threads leave behind that died inside a call makes room by itself.
+pub const PENDING_CALLS: u32 = 8_192;
+
 /// Rows of charges: (cgroup, counter), profile `deep` only.
 pub const CHARGES: u32 = 16_384;
 
@@ -60,10 +64,12 @@ pub enum LossKind {
     TargetPids = 6,
     MappingTotals = 7,
     Charges = 8,
+    /// A library call returned whose entry was not seen or no longer known.
+    Calls = 9,
 }
 
 impl LossKind {
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Events,
         Self::PageAggregates,
         Self::LivePages,
@@ -73,6 +79,7 @@ impl LossKind {
         Self::TargetPids,
         Self::MappingTotals,
         Self::Charges,
+        Self::Calls,
     ];
 
     pub const fn name(self) -> &'static str {
@@ -86,6 +93,7 @@ impl LossKind {
             Self::TargetPids => "target_pids",
             Self::MappingTotals => "mapping_totals",
             Self::Charges => "charges",
+            Self::Calls => "calls",
         }
     }
 }

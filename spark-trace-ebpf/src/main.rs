@@ -12,6 +12,7 @@ mod config;
 mod hooks;
 mod maps;
 mod read;
+mod state;
 mod target;
 
 /// BPF programs cannot unwind and the verifier rejects what could panic, so this is never reached.

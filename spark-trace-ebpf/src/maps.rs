@@ -8,13 +8,13 @@ use core::{arch::asm, cell::UnsafeCell};
 use aya_ebpf::{
     bindings::{bpf_map_def, bpf_map_type::BPF_MAP_TYPE_STACK_TRACE},
     macros::map,
-    maps::{Array, HashMap, PerCpuArray, RingBuf},
+    maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
 };
 use spark_trace_common::{
     config::{CONTROL_GENERATION, CONTROL_LEN},
     event::{
-        ChargeKey, FileKey, FileNameEvent, FileTotals, Heap, LivePage, MappingCache, MappingTotals, PageKey,
-        PageTotals, Run, StackCache,
+        CallKey, ChargeKey, FileKey, FileNameEvent, FileTotals, Heap, LivePage, MappingCache, MappingTotals, PageKey,
+        PageTotals, PendingCall, Run, StackCache,
     },
     hook::HOOKS,
     map::{self as cap, LossKind},
@@ -70,6 +70,10 @@ pub(crate) static HEAPS: HashMap<u32, Heap> = HashMap::with_max_entries(cap::HEA
 
 #[map]
 pub(crate) static CHARGES: HashMap<ChargeKey, u64> = HashMap::with_max_entries(cap::CHARGES, 0);
+
+#[map]
+pub(crate) static PENDING_CALLS: LruHashMap<CallKey, PendingCall> =
+    LruHashMap::with_max_entries(cap::PENDING_CALLS, 0);
 
 /// Room to build a file name in: too large for the 512-byte BPF stack.
 #[map]

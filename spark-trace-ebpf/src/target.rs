@@ -6,8 +6,11 @@ use spark_trace_common::map::LossKind;
 use crate::{
     config::conf,
     maps::{TARGET_CGROUPS, TARGET_PIDS, lost, selection_changed},
-    read::load,
+    read::{load, probe},
 };
+
+/// For bpf_get_stack: the user stack, not the kernel's (include/uapi/linux/bpf.h BPF_F_USER_STACK).
+pub(crate) const USER_STACK: u64 = 1 << 8;
 
 /// The current task, as a pointer whose type the verifier knows.
 #[inline(always)]
@@ -49,6 +52,12 @@ pub(crate) unsafe fn cgroup_id(cgroup: *const u8) -> u64 {
         let node: *const u8 = load(cgroup, conf!(cgroup_kn));
         load(node, conf!(kernfs_id))
     }
+}
+
+/// The same, for a pointer whose type the verifier does not know.
+#[inline(always)]
+pub(crate) fn cgroup_id_of(cgroup: *const u8) -> u64 {
+    probe::<*const u8>(cgroup, conf!(cgroup_kn)).and_then(|node| probe(node, conf!(kernfs_id))).unwrap_or(0)
 }
 
 #[inline(always)]

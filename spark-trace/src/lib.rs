@@ -11,9 +11,11 @@
 
 pub mod analysis;
 pub mod cli;
+pub mod cuda;
 pub mod decode;
 #[cfg(feature = "live")]
 pub mod demo;
+pub mod figures;
 pub mod health;
 pub mod ledger;
 #[cfg(feature = "live")]

@@ -64,12 +64,13 @@ fn possible(candidate: &Candidate, facts: &impl Facts) -> bool {
         Mechanism::TpBtf => facts.has_btf_tracepoint(candidate.target),
         // Whether the kernel can run it shows when it is run.
         Mechanism::OnDemand => true,
+        // Every kernel we know has them; what there is to attach to shows when a library is found.
+        Mechanism::Uprobe => true,
         // No row of HOOKS has these yet.
         Mechanism::RawTp
         | Mechanism::Tracepoint
         | Mechanism::Fentry
-        | Mechanism::Kprobe
-        | Mechanism::Uprobe => false,
+        | Mechanism::Kprobe => false,
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! One program at system call exit sees the arguments and the result together, so nothing has to be
 //! remembered between entry and exit. Large regions become events with their user stack; small ones are
-//! counted by process.
+//! counted by process. The same program looks at reads of the kernel's memory figures, see `figures.rs`.
 
 use core::ffi::c_void;
 
@@ -20,15 +20,17 @@ use spark_trace_common::{
     map::{LossKind, USER_STACK_DEPTH},
 };
 
+use super::figures::{mapped_executable, read_returned, sysinfo_returned};
 use crate::{
     config::conf,
     maps::{EVENTS, HEAPS, MAPPING_CACHE, MAPPING_TOTALS, add, generation, hit, lost},
     read::load,
-    target::{current_task, is_target, memory_cgroup_of},
+    target::{USER_STACK, current_task, is_target, memory_cgroup_of},
 };
 
-/// Take the user stack, not the kernel's (include/uapi/linux/bpf.h BPF_F_USER_STACK).
-const USER_STACK: u64 = 1 << 8;
+/// include/uapi/asm-generic/mman-common.h
+const PROT_EXEC: u64 = 0x4;
+const MAP_ANONYMOUS: u64 = 0x20;
 
 /// `void sys_exit(struct pt_regs *regs, long ret)`
 #[btf_tracepoint(function = "sys_exit")]
@@ -46,6 +48,9 @@ pub fn mapping(ctx: BtfTracePointContext) -> i32 {
         MappingOp::Mremap
     } else if nr == conf!(sys_madvise) {
         MappingOp::Madvise
+    } else if nr == conf!(sys_read) || nr == conf!(sys_pread) || nr == conf!(sys_sysinfo) {
+        figures(&ctx, regs, nr);
+        return 0;
     } else {
         return 0;
     };
@@ -71,6 +76,10 @@ pub fn mapping(ctx: BtfTracePointContext) -> i32 {
             load(regs, conf!(regs_arg3)),
         )
     };
+    if op == MappingOp::Mmap && arg2 & PROT_EXEC != 0 && arg3 & MAP_ANONYMOUS == 0 {
+        // SAFETY: as above.
+        mapped_executable(unsafe { load(regs, conf!(regs_arg4)) }, ret as u64, tgid);
+    }
     let min_region = u64::from(conf!(min_region_4k)) << 12;
     let (mut address, mut length, mut detail) = (arg0, arg1 as i64, 0);
     match op {
@@ -145,6 +154,28 @@ pub fn mapping(ctx: BtfTracePointContext) -> i32 {
     }
     slot.submit(0);
     0
+}
+
+/// A system call that may have told the task how much memory there is.
+#[inline(always)]
+fn figures(ctx: &BtfTracePointContext, regs: *const u8, nr: u32) {
+    let ret: i64 = ctx.arg(1);
+    // SAFETY: the current task's type is known to the verifier, and so is that of the registers.
+    let (compat, arg0, arg1): (u32, u64, u64) = unsafe {
+        (load(current_task(), conf!(task_compat)), load(regs, conf!(regs_arg0)), load(regs, conf!(regs_arg1)))
+    };
+    if compat & conf!(compat_bits) != 0 {
+        return;
+    }
+    if nr == conf!(sys_sysinfo) {
+        if ret == 0 {
+            // SAFETY: as above.
+            sysinfo_returned(ctx, arg0, ret, unsafe { caller(regs) });
+        }
+    } else if ret > 0 {
+        // SAFETY: as above.
+        read_returned(ctx, arg0 as u32, arg1, ret, unsafe { caller(regs) });
+    }
 }
 
 /// This CPU's cache, filled for the current task; `None` where that is not of the target.

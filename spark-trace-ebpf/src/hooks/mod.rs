@@ -1,7 +1,9 @@
 //! The programs, one file for each family. Their rows are in [`spark_trace_common::hook::HOOKS`].
 
+mod call;
 mod cgroup;
 mod charge;
+mod figures;
 mod filemap;
 mod mapping;
 mod page;

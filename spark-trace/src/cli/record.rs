@@ -85,6 +85,10 @@ pub struct Args {
     #[arg(long, value_name = "NAME", value_parser = PossibleValuesParser::new(HOOKS.iter().map(|h| h.name)), hide_possible_values = true)]
     without_hook: Vec<String>,
 
+    /// A CUDA driver or NVML library to watch besides those that are found
+    #[arg(long, value_name = "PATH")]
+    cuda_library: Vec<PathBuf>,
+
     /// No progress line
     #[arg(short, long)]
     quiet: bool,
@@ -146,6 +150,7 @@ pub fn run(args: Args) -> anyhow::Result<Exit> {
         min_region: args.min_region,
         ring_bytes,
         live_pages: args.live_pages.max(1),
+        libraries: args.cuda_library,
         duration: args.duration,
         journal: partial_name(&output),
     };

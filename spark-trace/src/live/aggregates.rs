@@ -14,6 +14,7 @@ use super::{
     symbols::Stacks,
 };
 use crate::{
+    cuda::Holdings,
     decode::device_name,
     recording::{Charge, FilePages, FirstTouch, Instant, PageAllocs, journal::Aggregates},
 };
@@ -35,6 +36,8 @@ pub struct Collector {
     kernel_stacks: HashMap<u32, u32>,
     names: ItemNames,
     file_names: HashMap<(u32, u64), String>,
+    /// What the target holds through the CUDA driver.
+    pub cuda: Holdings,
 }
 
 /// Names of charge counters by number, from the kernel's own enums.
@@ -67,6 +70,7 @@ impl Collector {
             kernel_stacks: HashMap::new(),
             names: ItemNames { node, memcg },
             file_names: HashMap::new(),
+            cuda: Holdings::default(),
         }
     }
 
@@ -87,6 +91,7 @@ impl Collector {
         at_ns: u64,
     ) -> Result<(), ObjectError> {
         let slots: Vec<usize> = reasons.iter().filter_map(|why| self.slot(why, at_ns)).collect();
+        self.cuda.mark(&slots);
         object.sweep_pages()?;
         self.read_pages(object, stacks, &slots)?;
         self.read_files(object, &slots)?;
@@ -231,6 +236,8 @@ impl Collector {
             page_allocs: self.pages.clone(),
             files: self.files.clone(),
             charges: self.charges.clone(),
+            cuda_allocs: self.cuda.rows(len),
+            cuda_totals: self.cuda.totals(),
             stacks,
             symbols,
         }

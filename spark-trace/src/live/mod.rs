@@ -6,6 +6,7 @@ pub mod cgroup;
 pub mod doctor;
 pub mod host;
 pub mod kallsyms;
+pub mod library;
 pub mod object;
 pub mod offsets;
 pub mod session;

@@ -1,11 +1,17 @@
 //! The eBPF object: loading it for the running kernel and attaching what the plan says.
 
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::{
+    os::fd::{AsFd, AsRawFd, OwnedFd},
+    path::Path,
+};
 
 use aya::{
     Ebpf, EbpfLoader, Pod,
     maps::{Array, HashMap, MapData, PerCpuArray, RingBuf},
-    programs::{BtfTracePoint, ProgramError, RawTracePoint, RawTracePointRunOptions, TestRun},
+    programs::{
+        BtfTracePoint, ProgramError, RawTracePoint, RawTracePointRunOptions, TestRun, UProbe,
+        uprobe::{UProbeAttachPoint, UProbeScope},
+    },
 };
 use spark_trace_common::{
     config::{CONFIG_SYMBOL, CONTROL_GENERATION, CONTROL_SELECT_NEW, Config},
@@ -23,6 +29,10 @@ use crate::{
 };
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("SPARK_TRACE_EBPF_OBJECT"));
+
+/// The pair of programs at library functions.
+const CALL_ENTER: &str = "call_enter";
+const CALL_RETURN: &str = "call_return";
 
 #[derive(Debug, Error)]
 pub enum ObjectError {
@@ -137,6 +147,11 @@ impl Object {
                     attached.program = Some(candidate.program);
                     attached.mechanism = Some(candidate.mechanism);
                     attached.verdict = Verdict::Ok;
+                    // Loaded, with nothing to attach to as yet.
+                    if candidate.mechanism == Mechanism::Uprobe {
+                        attached.verdict = Verdict::NotApplicable;
+                        attached.reason = Some("no CUDA driver or NVML library was found".to_owned());
+                    }
                     return attached;
                 }
                 Err(reason) => {
@@ -149,20 +164,52 @@ impl Object {
     }
 
     fn attach_program(&mut self, candidate: &Candidate, kernel_types: &aya::Btf) -> Result<(), String> {
-        let program = self.ebpf.program_mut(candidate.program).ok_or("no such program in the object")?;
+        let no_program = "no such program in the object";
         match candidate.mechanism {
+            Mechanism::Uprobe => {
+                for name in [CALL_ENTER, CALL_RETURN] {
+                    self.uprobe(name)?.load().map_err(|e| describe(&e))?;
+                }
+            }
             Mechanism::OnDemand => {
+                let program = self.ebpf.program_mut(candidate.program).ok_or(no_program)?;
                 let program: &mut RawTracePoint =
                     program.try_into().map_err(|e: ProgramError| e.to_string())?;
                 program.load().map_err(|e| describe(&e))?;
                 program.test_run(RawTracePointRunOptions::default()).map_err(|e| describe(&e))?;
             }
             _ => {
+                let program = self.ebpf.program_mut(candidate.program).ok_or(no_program)?;
                 let program: &mut BtfTracePoint =
                     program.try_into().map_err(|e: ProgramError| e.to_string())?;
                 program.load(candidate.target, kernel_types).map_err(|e| describe(&e))?;
                 program.attach().map_err(|e| describe(&e))?;
             }
+        }
+        Ok(())
+    }
+
+    fn uprobe(&mut self, name: &'static str) -> Result<&mut UProbe, String> {
+        let program = self.ebpf.program_mut(name).ok_or("no such program in the object")?;
+        program.try_into().map_err(|e: ProgramError| e.to_string())
+    }
+
+    /// Whether library functions can be attached to.
+    pub fn watches_libraries(&self) -> bool {
+        self.hooks.iter().any(|h| h.mechanism == Some(Mechanism::Uprobe))
+    }
+
+    /// Attaches to the function at `offset` of the file at `path`, for all processes.
+    pub fn attach_function(&mut self, path: &Path, offset: u64, cookie: u64) -> Result<(), String> {
+        // The return first: an entry without its return would leave a call under way for ever.
+        for name in [CALL_RETURN, CALL_ENTER] {
+            let point = UProbeAttachPoint { location: offset.into(), cookie: Some(cookie) };
+            let program = self.uprobe(name)?;
+            program.attach(point, path, UProbeScope::AllProcesses).map_err(|e| describe(&e))?;
+        }
+        if let Some(hook) = self.hooks.iter_mut().find(|h| h.mechanism == Some(Mechanism::Uprobe)) {
+            hook.verdict = Verdict::Ok;
+            hook.reason = None;
         }
         Ok(())
     }

@@ -84,10 +84,25 @@ fn members(btf: &Btf, config: &mut Config) -> Result<(), MissingType> {
         inode_sb: "inode"."i_sb";
         inode_dentry: "inode"."i_dentry"."first";
         sb_dev: "super_block"."s_dev";
+        sb_magic: "super_block"."s_magic";
+        task_files: "task_struct"."files";
+        files_table: "files_struct"."fdt";
+        table_fds: "fdtable"."fd";
+        table_size: "fdtable"."max_fds";
+        file_inode: "file"."f_inode";
+        file_dentry: "file"."f_path"."dentry" | "file"."__f_path"."dentry";
+        memcg_nodes: "mem_cgroup"."nodeinfo";
+        memcg_node_data: "mem_cgroup_per_node"."lruvec"."pgdat";
+        node_zones: "pglist_data"."node_zones";
+        node_stat: "pglist_data"."vm_stat";
+        zone_stat: "zone"."vm_stat";
         dentry_alias: "dentry"."d_alias" | "dentry"."d_u"."d_alias";
         dentry_parent: "dentry"."d_parent";
         dentry_name: "dentry"."__d_name"."name" | "dentry"."d_name"."name";
     }
+    config.zone_size = btf
+        .element_size("pglist_data", &["node_zones"])
+        .ok_or_else(|| MissingType { what: "struct pglist_data.node_zones".to_owned() })?;
     // Four counters, each a percpu_counter from 6.2 on, one array of atomics before.
     (config.mm_rss, config.mm_rss_stride) =
         match (btf.offset("mm_struct", &["rss_stat"]), btf.element_size("mm_struct", &["rss_stat"])) {
@@ -103,7 +118,7 @@ fn members(btf: &Btf, config: &mut Config) -> Result<(), MissingType> {
 /// `struct pt_regs` as the ABI lays it out; at system call exit the arguments are still in it.
 fn registers(btf: &Btf, config: &mut Config) -> Result<(), MissingType> {
     #[cfg(target_arch = "x86_64")]
-    const NAMES: [&str; 5] = ["orig_ax", "di", "si", "dx", "r10"];
+    const NAMES: [&str; 6] = ["orig_ax", "di", "si", "dx", "r10", "r8"];
     // On arm64 the result replaces x0, whose former value is kept apart.
     #[cfg(target_arch = "aarch64")]
     const NAMES: [&str; 2] = ["syscallno", "orig_x0"];
@@ -122,6 +137,7 @@ fn registers(btf: &Btf, config: &mut Config) -> Result<(), MissingType> {
         config.regs_arg1 = at(NAMES[2])?;
         config.regs_arg2 = at(NAMES[3])?;
         config.regs_arg3 = at(NAMES[4])?;
+        config.regs_arg4 = at(NAMES[5])?;
         config.regs_sp = at("sp")?;
         config.regs_ip = at("ip")?;
         config.regs_link = NO_MEMBER;
@@ -134,6 +150,7 @@ fn registers(btf: &Btf, config: &mut Config) -> Result<(), MissingType> {
         config.regs_arg1 = x0 + 8;
         config.regs_arg2 = x0 + 16;
         config.regs_arg3 = x0 + 24;
+        config.regs_arg4 = x0 + 32;
         config.regs_sp = at("sp")?;
         config.regs_ip = at("pc")?;
         config.regs_link = x0 + 30 * 8;
@@ -167,7 +184,28 @@ fn values(btf: &Btf, config: &mut Config) -> Result<(), MissingType> {
     config.sys_mremap = libc::SYS_mremap as u32;
     config.sys_brk = libc::SYS_brk as u32;
     config.sys_madvise = libc::SYS_madvise as u32;
+    config.sys_read = libc::SYS_read as u32;
+    config.sys_pread = libc::SYS_pread64 as u32;
+    config.sys_sysinfo = libc::SYS_sysinfo as u32;
+    config.nr_free_pages = value("NR_FREE_PAGES")?;
+    config.nr_file_pages = value("NR_FILE_PAGES")?;
+    config.nr_file_dirty = value("NR_FILE_DIRTY")?;
+    config.nr_writeback = value("NR_WRITEBACK")?;
+    config.nr_shmem = value("NR_SHMEM")?;
+    config.nr_anon = value("NR_ANON_MAPPED")?;
+    config.nr_slab_reclaimable = value("NR_SLAB_RECLAIMABLE_B")?;
+    config.node_zone_count = value("__MAX_NR_ZONES")?;
+    config.nodes = nodes();
+    config.own_tgid = std::process::id();
     Ok(())
+}
+
+/// Memory nodes this machine can have: the last of a list such as `0` or `0-3`.
+fn nodes() -> u32 {
+    let possible = std::fs::read_to_string("/sys/devices/system/node/possible").unwrap_or_default();
+    let last = possible.trim().rsplit(['-', ',']).next().and_then(|n| n.parse().ok());
+    // A kernel without NUMA has one node and no such file.
+    last.map_or(1, |last: u32| last.saturating_add(1))
 }
 
 #[cfg(test)]

@@ -183,10 +183,7 @@ impl Stacks {
         // The link leads to the mapped file itself, whatever its path means in the process's mount namespace.
         let link = PathBuf::from(format!("/proc/{pid}/map_files/{:x}-{:x}", range.0, range.1));
         let file = if index < OPEN_FILES { File::open(link).ok() } else { None };
-        let build_id = file
-            .as_ref()
-            .and_then(|f| blazesym::helper::read_elf_build_id(&fd_path(f)).ok()?)
-            .map(|id| id.iter().map(|b| format!("{b:02x}")).collect());
+        let build_id = file.as_ref().and_then(|f| build_id(&fd_path(f)));
         self.files.push(MappedFile { path: path.display().to_string(), file, build_id });
         self.by_inode.insert(inode, index);
         index
@@ -211,6 +208,12 @@ impl Stacks {
     pub fn snapshot(&self) -> (Vec<Stack>, Vec<Symbol>) {
         (self.stacks.clone(), self.symbols.clone())
     }
+}
+
+/// Build id of an ELF file, in hexadecimal.
+pub(super) fn build_id(path: &std::path::Path) -> Option<String> {
+    let id = blazesym::helper::read_elf_build_id(path).ok()??;
+    Some(id.iter().map(|b| format!("{b:02x}")).collect())
 }
 
 /// A frame between the traced event and our program.

@@ -11,6 +11,7 @@ pub(super) fn check(recording: &Recording) -> Result<(), String> {
 
 fn samples(samples: &Samples) -> Result<(), String> {
     series("samples.system", &samples.system)?;
+    series("samples.cuda", &samples.cuda)?;
     for cgroup in &samples.cgroups {
         series(&format!("samples of cgroup {}", cgroup.path), &cgroup.series)?;
     }
@@ -39,6 +40,9 @@ fn provenance(provenance: &Provenance) -> Result<(), String> {
     }
     for charge in &provenance.charges {
         same_length("charges", "net", charge.net.len(), instants)?;
+    }
+    for allocs in &provenance.cuda_allocs {
+        same_length("cuda_allocs", "live", allocs.live.len(), instants)?;
     }
     let symbols = provenance.symbols.len();
     for stack in &provenance.stacks {

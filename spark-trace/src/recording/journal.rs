@@ -12,7 +12,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use super::schema::*;
+use super::{cuda::*, schema::*};
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "entry", rename_all = "kebab-case")]
@@ -34,6 +34,11 @@ pub enum Entry {
     Cgroup(CgroupName),
     /// Replaces all aggregates: they are cumulative.
     Aggregates(Box<Aggregates>),
+    CudaFailure(CudaFailure),
+    CudaEvent(CudaEvent),
+    Query(Box<Query>),
+    /// Replaces what is known of a file.
+    Library(LibraryFile),
     Health(Health),
     Cost(Cost),
     /// Last line of a journal that was brought to its end.
@@ -62,6 +67,7 @@ pub enum SeriesId {
     System,
     Cgroup(u64),
     Process(u32),
+    Cuda,
 }
 
 /// One reading.
@@ -83,6 +89,8 @@ pub struct Aggregates {
     pub page_allocs: Vec<PageAllocs>,
     pub files: Vec<FilePages>,
     pub charges: Vec<Charge>,
+    pub cuda_allocs: Vec<CudaAllocs>,
+    pub cuda_totals: Vec<CudaTotal>,
     pub stacks: Vec<Stack>,
     pub symbols: Vec<Symbol>,
 }
@@ -162,10 +170,29 @@ impl Builder {
                 provenance.page_allocs.clone_from(&new.page_allocs);
                 provenance.files.clone_from(&new.files);
                 provenance.charges.clone_from(&new.charges);
+                provenance.cuda_allocs.clone_from(&new.cuda_allocs);
+                provenance.cuda_totals.clone_from(&new.cuda_totals);
                 provenance.stacks.clone_from(&new.stacks);
                 provenance.symbols.clone_from(&new.symbols);
             }
-            Entry::Health(health) => self.recording.health = health.clone(),
+            Entry::CudaFailure(failure) => provenance.cuda_failures.push(failure.clone()),
+            Entry::CudaEvent(event) => provenance.cuda_events.push(event.clone()),
+            Entry::Query(query) => provenance.queries.push(Query::clone(query)),
+            Entry::Library(file) => {
+                let libraries = &mut self.recording.health.libraries;
+                let same = |known: &&mut LibraryFile| {
+                    (&known.device, known.inode, &known.path) == (&file.device, file.inode, &file.path)
+                };
+                match libraries.iter_mut().find(same) {
+                    Some(known) => *known = file.clone(),
+                    None => libraries.push(file.clone()),
+                }
+            }
+            Entry::Health(health) => {
+                // Libraries come one by one.
+                let libraries = std::mem::take(&mut self.recording.health.libraries);
+                self.recording.health = Health { libraries, ..health.clone() };
+            }
             Entry::Cost(cost) => self.recording.cost = cost.clone(),
             Entry::End { at_ns } => {
                 self.last_ns = self.last_ns.max(*at_ns);
@@ -192,6 +219,7 @@ impl Builder {
         let samples = &mut self.recording.samples;
         let series = match sample.series {
             SeriesId::System => &mut samples.system,
+            SeriesId::Cuda => &mut samples.cuda,
             SeriesId::Cgroup(id) => {
                 let index = *self.cgroups.entry(id).or_insert_with(|| {
                     let known = self.recording.target.cgroups.iter().find(|c| c.id == id);

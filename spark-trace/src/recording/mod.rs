@@ -1,6 +1,7 @@
 //! Recordings: what they hold, and how they are read and written.
 
 mod check;
+pub mod cuda;
 pub mod journal;
 pub mod read;
 pub mod schema;
@@ -10,6 +11,7 @@ pub mod write;
 #[cfg(test)]
 pub(crate) mod testing;
 
+pub use cuda::*;
 pub use read::{ReadError, read};
 pub use schema::*;
 pub use write::{WriteError, WriteOptions, write};

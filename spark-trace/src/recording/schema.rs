@@ -10,6 +10,8 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::cuda::{CudaAllocs, CudaEvent, CudaFailure, CudaTotal, LibraryFile, Query};
+
 /// Value of [`Recording::schema`].
 pub const SCHEMA: &str = "spark-trace/recording";
 /// Version this build writes; it reads this and older ones.
@@ -126,6 +128,8 @@ pub struct Health {
     pub lost_total: u64,
     pub losses: Vec<Loss>,
     pub hooks: Vec<Hook>,
+    /// Libraries whose functions are watched, as they were found.
+    pub libraries: Vec<LibraryFile>,
     pub warnings: Vec<String>,
     /// False for a recording recovered from a partial one.
     pub complete: bool,
@@ -172,6 +176,8 @@ pub struct Samples {
     pub system: Series,
     pub cgroups: Vec<CgroupSeries>,
     pub processes: Vec<ProcessSeries>,
+    /// Columns `live.KIND`: bytes the target holds through the CUDA driver; empty where it never used it.
+    pub cuda: Series,
 }
 
 /// Readings in columns: element i of every vector belongs to reading i.
@@ -221,6 +227,12 @@ pub struct Provenance {
     pub processes: Vec<Process>,
     pub cgroups: Vec<CgroupName>,
     pub charges: Vec<Charge>,
+    pub cuda_allocs: Vec<CudaAllocs>,
+    pub cuda_totals: Vec<CudaTotal>,
+    pub cuda_failures: Vec<CudaFailure>,
+    pub cuda_events: Vec<CudaEvent>,
+    /// Every time the target was told how much memory there is, in the order of the answers.
+    pub queries: Vec<Query>,
     pub stacks: Vec<Stack>,
     pub symbols: Vec<Symbol>,
 }

@@ -56,6 +56,8 @@ pub struct Options {
     pub min_region: u64,
     pub ring_bytes: u32,
     pub live_pages: u32,
+    /// CUDA drivers and NVML libraries to watch besides those that are found.
+    pub libraries: Vec<PathBuf>,
     /// Stops an attached trace after this time.
     pub duration: Option<Duration>,
     /// Where the journal is kept while tracing.
@@ -203,6 +205,7 @@ impl Session {
     /// Traces until the target ends, the time is over or the user stops it.
     pub async fn run(mut self, progress: &mut dyn FnMut(&Progress<'_>)) -> Result<Outcome, SessionError> {
         self.tracer.name_cgroups()?;
+        self.tracer.find_libraries(&self.options.libraries)?;
         self.tracer.settle()?;
         self.tracer.target.started_ns = now_ns();
         self.tracer.phase("start", self.tracer.target.started_ns)?;
@@ -385,6 +388,9 @@ impl Session {
         if self.tracer.decode_errors > 0 {
             losses.push(Loss { what: "undecoded_events".to_owned(), count: self.tracer.decode_errors });
         }
+        if self.tracer.queries_lost() > 0 {
+            losses.push(Loss { what: "queries".to_owned(), count: self.tracer.queries_lost() });
+        }
         let skipped: u64 = hooks.iter().filter_map(|h| h.lost).sum();
         if skipped > 0 {
             losses.push(Loss { what: "skipped_runs".to_owned(), count: skipped });
@@ -394,6 +400,7 @@ impl Session {
             lost_total: losses.iter().map(|l| l.count).sum(),
             losses,
             hooks,
+            libraries: Vec::new(),
             warnings: self.warnings.clone(),
             complete: true,
         };

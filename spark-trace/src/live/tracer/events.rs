@@ -38,6 +38,15 @@ impl<W: Write> Tracer<W> {
                     self.process_event(event)?;
                 }
             }
+            Event::Call(call) => self.call_event(*call)?,
+            Event::Figures(figures) => self.figures_event(*figures)?,
+            Event::Library(event) => {
+                if self.object.watches_libraries()
+                    && let Some(file) = self.libraries.mapped(&mut self.object, &event)
+                {
+                    self.journal.add(Entry::Library(file))?;
+                }
+            }
             Event::Mapping(event) => {
                 if self.resolution == Resolution::Open {
                     let stack = self.user_stack(&event);
@@ -118,6 +127,7 @@ impl<W: Write> Tracer<W> {
                 process.rss_peak = event.rss_peak_pages.map(|p| p * page_size());
                 self.alive.remove(&event.pid);
                 self.stacks.forget(event.pid);
+                self.collector.cuda.process_ended(event.pid);
             }
         }
         let process = process.clone();

@@ -92,9 +92,16 @@ impl<W: Write> Tracer<W> {
 
     /// Reads all levels once.
     pub fn sample(&mut self) -> Result<(), TracerError> {
-        let system = self.read_system();
+        let mut system = self.read_system();
+        // Pinned pages are in their owners' counters too: the ledger moves them.
+        for (backing, bytes) in self.collector.cuda.now().pinned {
+            system.values.insert(format!("cuda.pinned_{backing}"), bytes);
+        }
         let used = difference(&system, "meminfo.MemTotal", "meminfo.MemFree");
         self.journal.add(Entry::Sample(system))?;
+        if let Some(sample) = self.cuda_sample() {
+            self.journal.add(Entry::Sample(sample))?;
+        }
 
         let mut charged = None;
         let mut samples = Vec::new();

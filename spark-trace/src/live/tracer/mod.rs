@@ -1,5 +1,6 @@
 //! The state of a trace under way: what events and samples do to the journal.
 
+mod calls;
 mod events;
 mod levels;
 
@@ -15,6 +16,7 @@ use levels::Peaks;
 use super::{
     aggregates::Collector,
     cgroup::{self, Layout},
+    library::Libraries,
     now_ns,
     object::{Object, ObjectError},
     source::{
@@ -27,7 +29,7 @@ use super::{
 use crate::{
     decode,
     recording::{
-        CgroupName, Phase, Process, Target, TargetCgroup,
+        CgroupName, Phase, Process, Query, Target, TargetCgroup,
         journal::{Entry, Journal, Sample},
     },
 };
@@ -54,6 +56,8 @@ struct Selected {
 enum Waiting {
     Process(decode::Process),
     Mapping(decode::Mapping, Option<u32>),
+    Call(decode::Call, Option<u32>, Option<String>),
+    Query(Box<Query>),
 }
 
 /// Which cgroups are the target's.
@@ -79,6 +83,9 @@ pub struct Tracer<W: Write> {
     pub target: Target,
     pub stacks: Stacks,
     pub collector: Collector,
+    pub libraries: Libraries,
+    /// Queries in the journal.
+    queries: u64,
     layout: Layout,
     system: System,
     /// What the last reading of the system plane left unattributed.
@@ -112,6 +119,8 @@ impl<W: Write> Tracer<W> {
             target,
             stacks,
             collector,
+            libraries: Libraries::default(),
+            queries: 0,
             layout,
             system,
             residual: None,
@@ -191,7 +200,13 @@ impl<W: Write> Tracer<W> {
                 Waiting::Mapping(event, stack) if self.follows(event.pid) => {
                     self.mapping_event(event, stack)?
                 }
-                Waiting::Process(_) | Waiting::Mapping(..) => {}
+                Waiting::Call(call, stack, backing) if self.is_of_target(call.cgroup, call.pid) => {
+                    self.take_call(&call, stack, backing.as_deref())?;
+                }
+                Waiting::Query(query) if self.is_of_target(query.cgroup, query.pid) => {
+                    self.take_query(*query)?;
+                }
+                Waiting::Process(_) | Waiting::Mapping(..) | Waiting::Call(..) | Waiting::Query(_) => {}
             }
         }
         Ok(())

@@ -1,5 +1,9 @@
 //! Bytes of the event ring buffer to events. Pure.
 
+mod calls;
+
+pub use calls::{Call, Figures, MappedLibrary, State};
+
 use spark_trace_common::event::{
     CgroupEvent, CgroupOp, EventKind, FileNameEvent, MappingEvent, MappingOp, ProcessEvent, ProcessOp,
 };
@@ -22,6 +26,9 @@ pub enum Event {
     Process(Process),
     Cgroup(Cgroup),
     FileName(FileName),
+    Call(Box<Call>),
+    Library(MappedLibrary),
+    Figures(Box<Figures>),
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -80,6 +87,9 @@ pub fn decode(bytes: &[u8]) -> Result<Event, DecodeError> {
         k if k == EventKind::Process as u32 => process(bytes),
         k if k == EventKind::Cgroup as u32 => cgroup(bytes),
         k if k == EventKind::FileName as u32 => file_name(bytes),
+        k if k == EventKind::Call as u32 => calls::call(bytes),
+        k if k == EventKind::Library as u32 => calls::library(bytes),
+        k if k == EventKind::Figures as u32 => calls::figures(bytes),
         other => Err(DecodeError::Kind(other)),
     }
 }

@@ -1,0 +1,188 @@
+use spark_trace_common::cuda::{ARGS, FUNCTIONS, OUTS};
+
+use super::*;
+
+/// A call as the kernel side sends it, with six arguments and what lay behind pointers.
+fn call(pid: u32, symbol: &str, args: &[u64], outs: &[u64], result: i32) -> Call {
+    let function = FUNCTIONS.iter().find(|f| f.symbol == symbol).unwrap();
+    let mut all = [0; ARGS];
+    all[..args.len()].copy_from_slice(args);
+    let mut read = [None; OUTS];
+    for (slot, out) in read.iter_mut().zip(outs) {
+        *slot = Some(*out);
+    }
+    Call {
+        function,
+        begin_ns: 1,
+        end_ns: 2,
+        pid,
+        tid: pid,
+        cgroup: 1,
+        result,
+        args: all,
+        outs: read,
+        state: None,
+        stack: Vec::new(),
+    }
+}
+
+fn apply(holdings: &mut Holdings, symbol: &str, args: &[u64], outs: &[u64]) -> Effect {
+    holdings.apply(&call(7, symbol, args, outs, 0), None, None)
+}
+
+fn live(holdings: &Holdings, kind: &str) -> u64 {
+    holdings.now().by_kind.get(kind).copied().unwrap_or(0)
+}
+
+#[test]
+fn what_is_allocated_is_held_until_it_is_freed() {
+    let mut holdings = Holdings::default();
+    apply(&mut holdings, "cuMemAlloc_v2", &[0x10, 100], &[0x1000]);
+    apply(&mut holdings, "cuMemAllocManaged", &[0x10, 50, 1], &[0x2000]);
+    apply(&mut holdings, "cuMemAllocAsync_ptsz", &[0x10, 7, 0], &[0x3000]);
+    assert_eq!((live(&holdings, "device"), live(&holdings, "managed")), (100, 50));
+    assert_eq!(live(&holdings, "device-all"), 107);
+    for pointer in [0x1000, 0x2000, 0x3000] {
+        apply(&mut holdings, "cuMemFree_v2", &[pointer], &[]);
+    }
+    assert_eq!((live(&holdings, "device-all"), live(&holdings, "managed")), (0, 0));
+    let all = holdings.totals().into_iter().find(|t| t.pid.is_none() && t.kind == "device-all").unwrap();
+    assert_eq!((all.peak, all.allocs, all.frees, all.implicit_frees), (107, 2, 2, 0));
+}
+
+#[test]
+fn a_pitched_allocation_is_pitch_times_height() {
+    let mut holdings = Holdings::default();
+    apply(&mut holdings, "cuMemAllocPitch_v2", &[0x10, 0x18, 100, 3, 4], &[0x1000, 512]);
+    assert_eq!(live(&holdings, "device"), 1536);
+}
+
+#[test]
+fn a_failure_is_an_event_and_holds_nothing() {
+    let mut holdings = Holdings::default();
+    let refused = call(7, "cuMemAlloc_v2", &[0x10, 1 << 50], &[0], 2);
+    let Effect::Failure(failure) = holdings.apply(&refused, Some(3), None) else { panic!("no failure") };
+    assert_eq!((failure.size, failure.result, failure.stack), (Some(1 << 50), 2, Some(3)));
+    assert_eq!(failure.result_name.as_deref(), Some("CUDA_ERROR_OUT_OF_MEMORY"));
+    assert_eq!(live(&holdings, "device"), 0);
+    assert_eq!(holdings.rows(0)[0].failures, 1);
+}
+
+#[test]
+fn freeing_nothing_or_the_unknown_takes_nothing_away() {
+    let mut holdings = Holdings::default();
+    apply(&mut holdings, "cuMemAlloc_v2", &[0x10, 100], &[0x1000]);
+    apply(&mut holdings, "cuMemFree_v2", &[0], &[]);
+    assert_eq!(holdings.unknown_frees, 0);
+    apply(&mut holdings, "cuMemFree_v2", &[0x9999], &[]);
+    assert_eq!(holdings.unknown_frees, 1);
+    // The same address in another process is another's.
+    holdings.apply(&call(8, "cuMemFree_v2", &[0x1000], &[], 0), None, None);
+    assert_eq!((holdings.unknown_frees, live(&holdings, "device")), (2, 100));
+    // Host memory is freed by another function.
+    apply(&mut holdings, "cuMemFreeHost", &[0x1000], &[]);
+    assert_eq!(live(&holdings, "device"), 100);
+}
+
+#[test]
+fn physical_memory_lives_while_it_is_mapped() {
+    let mut holdings = Holdings::default();
+    let device = 1;
+    apply(&mut holdings, "cuMemCreate", &[0x10, 4096, 0x20, 0], &[77, device]);
+    apply(&mut holdings, "cuMemMap", &[0xa000, 4096, 0, 77], &[]);
+    apply(&mut holdings, "cuMemRelease", &[77], &[]);
+    assert_eq!(live(&holdings, "physical"), 4096, "released, but mapped");
+    // The handle comes again.
+    apply(&mut holdings, "cuMemCreate", &[0x10, 8192, 0x20, 0], &[77, device]);
+    assert_eq!(live(&holdings, "physical"), 12288);
+    apply(&mut holdings, "cuMemUnmap", &[0xa000, 4096], &[]);
+    assert_eq!(live(&holdings, "physical"), 8192);
+    apply(&mut holdings, "cuMemRelease", &[77], &[]);
+    assert_eq!(live(&holdings, "physical"), 0);
+}
+
+#[test]
+fn one_unmap_takes_neighbours_away() {
+    let mut holdings = Holdings::default();
+    for (handle, at) in [(1, 0x1000), (2, 0x2000), (3, 0x9000)] {
+        apply(&mut holdings, "cuMemCreate", &[0x10, 0x1000, 0x20, 0], &[handle, 1]);
+        apply(&mut holdings, "cuMemMap", &[at, 0x1000, 0, handle], &[]);
+        apply(&mut holdings, "cuMemRelease", &[handle], &[]);
+    }
+    apply(&mut holdings, "cuMemUnmap", &[0x1000, 0x2000], &[]);
+    assert_eq!(live(&holdings, "physical"), 0x1000);
+}
+
+#[test]
+fn physical_memory_of_the_host_is_of_another_kind() {
+    let mut holdings = Holdings::default();
+    let host = 2;
+    apply(&mut holdings, "cuMemCreate", &[0x10, 4096, 0x20, 0], &[77, host]);
+    assert_eq!((live(&holdings, "physical-host"), live(&holdings, "device-all")), (4096, 0));
+}
+
+#[test]
+fn the_end_of_the_last_context_frees_all() {
+    let mut holdings = Holdings::default();
+    apply(&mut holdings, "cuDevicePrimaryCtxRetain", &[0x10, 0], &[0xc0]);
+    apply(&mut holdings, "cuDevicePrimaryCtxRetain", &[0x10, 0], &[0xc0]);
+    apply(&mut holdings, "cuMemAlloc_v2", &[0x10, 100], &[0x1000]);
+    apply(&mut holdings, "cuDevicePrimaryCtxRelease_v2", &[0], &[]);
+    assert_eq!(live(&holdings, "device"), 100, "retained once more");
+    apply(&mut holdings, "cuDevicePrimaryCtxRelease_v2", &[0], &[]);
+    assert_eq!(live(&holdings, "device"), 0);
+    let row = &holdings.rows(0)[0];
+    assert_eq!((row.frees, row.implicit_frees, row.bytes_freed), (0, 1, 100));
+}
+
+#[test]
+fn the_end_of_one_of_two_contexts_is_ambiguous() {
+    let mut holdings = Holdings::default();
+    apply(&mut holdings, "cuCtxCreate_v2", &[0x10, 0, 0], &[0xc0]);
+    apply(&mut holdings, "cuCtxCreate_v2", &[0x10, 0, 0], &[0xc1]);
+    apply(&mut holdings, "cuMemAlloc_v2", &[0x10, 100], &[0x1000]);
+    apply(&mut holdings, "cuCtxDestroy_v2", &[0xc0], &[]);
+    assert_eq!((live(&holdings, "device"), holdings.ambiguous_contexts), (100, 1));
+    apply(&mut holdings, "cuCtxDestroy_v2", &[0xc1], &[]);
+    assert_eq!(live(&holdings, "device"), 0);
+}
+
+#[test]
+fn the_end_of_a_process_frees_what_is_its_own() {
+    let mut holdings = Holdings::default();
+    apply(&mut holdings, "cuMemAlloc_v2", &[0x10, 100], &[0x1000]);
+    holdings.apply(&call(8, "cuMemAlloc_v2", &[0x10, 5], &[0x1000], 0), None, None);
+    holdings.process_ended(7);
+    assert_eq!(live(&holdings, "device"), 5);
+    assert_eq!(holdings.device_live(8), 5);
+}
+
+#[test]
+fn instants_keep_what_was_held_then() {
+    let mut holdings = Holdings::default();
+    apply(&mut holdings, "cuMemHostAlloc", &[0x10, 64, 0], &[0x1000]);
+    holdings.mark(&[0]);
+    apply(&mut holdings, "cuMemFreeHost", &[0x1000], &[]);
+    holdings.mark(&[1]);
+    assert_eq!(holdings.rows(3)[0].live, [Some(64), Some(0), None]);
+}
+
+#[test]
+fn pinned_memory_is_kept_by_what_it_lies_in() {
+    let mut holdings = Holdings::default();
+    let pinned = call(7, "cuMemAllocHost_v2", &[0x10, 64], &[0x1000], 0);
+    holdings.apply(&pinned, None, Some("shmem"));
+    let registered = call(7, "cuMemHostRegister_v2", &[0x5000, 32, 0], &[], 0);
+    holdings.apply(&registered, None, Some("anon"));
+    let now = holdings.now();
+    assert_eq!((now.pinned["shmem"], now.pinned["anon"]), (64, 32));
+}
+
+#[test]
+fn contexts_and_modules_are_events() {
+    let mut holdings = Holdings::default();
+    let Effect::Event(event) = apply(&mut holdings, "cuModuleLoadData", &[0x10, 0x20], &[0x30]) else {
+        panic!("no event")
+    };
+    assert_eq!((event.event.as_str(), event.object), ("module-load", Some(0x30)));
+}

@@ -1,0 +1,10 @@
+//! What the target holds through the CUDA driver: calls in, live bytes by kind, function and caller out. Pure.
+//!
+//! A call is known by what it returned: pointers and handles are followed from the call that made them to the one
+//! that frees them, to the end of their context or to that of their process.
+
+mod live;
+mod results;
+
+pub use live::{Effect, Holdings, Moment};
+pub use results::result_name;

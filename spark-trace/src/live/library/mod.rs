@@ -1,0 +1,228 @@
+//! The CUDA driver and NVML, wherever they are: on the host, bind-mounted into a container, a copy of their own in
+//! an image, several at once. A library is its inode: attached to once, it is seen in every process.
+//!
+//! What is on the host or mapped already is attached to before the target starts. What turns up later (in an image)
+//! is told by the program at system call exit when a process maps it, and attached to then. The process runs on
+//! meanwhile; how long that took is in the recording.
+
+mod elf;
+
+use std::{
+    collections::HashMap,
+    fs::{self, File},
+    os::{fd::AsRawFd, unix::fs::MetadataExt},
+    path::{Path, PathBuf},
+};
+
+use procfs::process::{MMPermissions, MMapPath, Process};
+use spark_trace_common::cuda::{FUNCTIONS, Library, cookie};
+
+use super::{now_ns, object::Object};
+use crate::{decode::MappedLibrary, health::Verdict, recording::LibraryFile};
+
+/// Directories where the driver's libraries are on the systems we know: distributions, containers prepared by
+/// NVIDIA's toolkit, compatibility packages, WSL.
+const DIRECTORIES: &[&str] = &[
+    "/usr/lib/x86_64-linux-gnu",
+    "/usr/lib/aarch64-linux-gnu",
+    "/usr/lib/x86_64-linux-gnu/nvidia/current",
+    "/usr/lib64",
+    "/usr/lib64/nvidia",
+    "/usr/lib",
+    "/usr/local/nvidia/lib64",
+    "/usr/local/nvidia/lib",
+    "/usr/local/cuda/compat",
+    "/usr/local/cuda/compat/lib.real",
+    "/usr/lib/wsl/lib",
+    "/run/opengl-driver/lib",
+];
+
+/// What the simulated driver's file is called.
+const SIMULATED: &str = "libspark_trace_simulated";
+
+#[derive(Debug, Default)]
+pub struct Libraries {
+    /// Device and inode of the files that have been looked at.
+    seen: HashMap<(u64, u64), ()>,
+}
+
+impl Libraries {
+    /// Attaches to what is there already: on the host, and mapped by running processes.
+    pub fn present(&mut self, object: &mut Object, extra: &[PathBuf]) -> Vec<LibraryFile> {
+        let mut files = Vec::new();
+        for path in extra.iter().cloned().chain(on_host()) {
+            match File::open(&path) {
+                Ok(file) => files.extend(self.open(object, &file, &path)),
+                Err(e) => files.push(LibraryFile {
+                    path: path.display().to_string(),
+                    verdict: Verdict::Broken.as_str().to_owned(),
+                    reason: Some(format!("cannot open it: {e}")),
+                    ..LibraryFile::default()
+                }),
+            }
+        }
+        for mapped in mapped_by_processes() {
+            // A process may have ended since.
+            if let Ok(file) = File::open(&mapped.link) {
+                files.extend(self.open(object, &file, &mapped.path));
+            }
+        }
+        files
+    }
+
+    /// Attaches to what a process has just mapped; `None` where that is known, or no such library.
+    pub fn mapped(&mut self, object: &mut Object, event: &MappedLibrary) -> Option<LibraryFile> {
+        library_of(&event.name)?;
+        let told = |file: LibraryFile| LibraryFile {
+            mapped_by: Some(event.pid),
+            mapped_ns: Some(event.at_ns),
+            ..file
+        };
+        let mapping = executable_mappings(event.pid).into_iter().find(|m| m.address == event.address);
+        let opened = mapping.and_then(|m| Some((File::open(&m.link).ok()?, m.path)));
+        let Some((file, path)) = opened else {
+            return Some(told(LibraryFile {
+                library: library_of(&event.name)?.as_str().to_owned(),
+                path: event.name.clone(),
+                inode: event.inode,
+                verdict: Verdict::Broken.as_str().to_owned(),
+                reason: Some("its process had ended, or unmapped it, before it could be opened".to_owned()),
+                ..LibraryFile::default()
+            }));
+        };
+        self.open(object, &file, &path).map(told)
+    }
+
+    fn open(&mut self, object: &mut Object, file: &File, path: &Path) -> Option<LibraryFile> {
+        let library = library_of(&path.file_name()?.to_string_lossy())?;
+        let meta = file.metadata().ok()?;
+        if self.seen.insert((meta.dev(), meta.ino()), ()).is_some() {
+            return None;
+        }
+        let link = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
+        let mut found = LibraryFile {
+            library: library.as_str().to_owned(),
+            path: path.display().to_string(),
+            device: format!("{}:{}", libc::major(meta.dev()), libc::minor(meta.dev())),
+            inode: meta.ino(),
+            build_id: super::symbols::build_id(&link),
+            simulated: path.to_string_lossy().contains(SIMULATED),
+            ..LibraryFile::default()
+        };
+        let verdict = match elf::exported(file, FUNCTIONS.iter().map(|f| f.symbol)) {
+            Ok(offsets) => attach(object, &link, library, &offsets, &mut found),
+            Err(e) => Err((Verdict::NotApplicable, e.to_string())),
+        };
+        let (verdict, reason) = match verdict {
+            Ok(()) => (Verdict::Ok, None),
+            Err((verdict, reason)) => (verdict, Some(reason)),
+        };
+        found.verdict = verdict.as_str().to_owned();
+        found.reason = reason;
+        found.attached_ns = (found.attached > 0).then(now_ns);
+        Some(found)
+    }
+}
+
+/// Attaches to every function of the table that the file has.
+fn attach(
+    object: &mut Object,
+    link: &Path,
+    library: Library,
+    offsets: &HashMap<String, u64>,
+    found: &mut LibraryFile,
+) -> Result<(), (Verdict, String)> {
+    let mut done: HashMap<u64, &str> = HashMap::new();
+    let rows = FUNCTIONS.iter().enumerate().filter(|(_, function)| function.library == library);
+    for (index, function) in rows {
+        let Some(&offset) = offsets.get(function.symbol) else {
+            found.missing.push(function.symbol.to_owned());
+            continue;
+        };
+        // Two names of one function would count its calls twice.
+        if done.insert(offset, function.symbol).is_some() {
+            continue;
+        }
+        object
+            .attach_function(link, offset, cookie(index))
+            .map_err(|e| (Verdict::Broken, format!("{}: {e}", function.symbol)))?;
+        found.attached += 1;
+    }
+    if found.attached == 0 {
+        return Err((Verdict::NotApplicable, "it has none of the watched functions".to_owned()));
+    }
+    Ok(())
+}
+
+/// The library that a file of this name is.
+fn library_of(name: &str) -> Option<Library> {
+    Library::ALL
+        .into_iter()
+        .find(|library| library.file_names().iter().any(|beginning| name.starts_with(beginning)))
+}
+
+fn on_host() -> Vec<PathBuf> {
+    let path = std::env::var_os("LD_LIBRARY_PATH").unwrap_or_default();
+    let directories = std::env::split_paths(&path).chain(DIRECTORIES.iter().map(PathBuf::from));
+    let mut found = Vec::new();
+    for directory in directories.filter(|d| d.is_absolute()) {
+        let Ok(entries) = fs::read_dir(&directory) else { continue };
+        for entry in entries.flatten() {
+            if library_of(&entry.file_name().to_string_lossy()).is_some()
+                // Where links lead, so that the path names the version.
+                && let Ok(path) = entry.path().canonicalize()
+                && !found.contains(&path)
+            {
+                found.push(path);
+            }
+        }
+    }
+    found
+}
+
+/// An executable mapping of a file.
+struct Mapping {
+    address: u64,
+    path: PathBuf,
+    /// Leads to the file itself, whatever its path means in the process's mount namespace.
+    link: PathBuf,
+}
+
+fn executable_mappings(pid: u32) -> Vec<Mapping> {
+    let process = i32::try_from(pid).ok().and_then(|pid| Process::new(pid).ok());
+    let Some(maps) = process.and_then(|process| process.maps().ok()) else { return Vec::new() };
+    maps.into_iter()
+        .filter(|map| map.perms.contains(MMPermissions::EXECUTE))
+        .filter_map(|map| {
+            let MMapPath::Path(path) = map.pathname else { return None };
+            let (start, end) = map.address;
+            let link = PathBuf::from(format!("/proc/{pid}/map_files/{start:x}-{end:x}"));
+            Some(Mapping { address: start, path, link })
+        })
+        .collect()
+}
+
+/// Watched libraries that any process of the machine has mapped.
+fn mapped_by_processes() -> Vec<Mapping> {
+    let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
+    let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let is_watched = |mapping: &Mapping| {
+        mapping.path.file_name().is_some_and(|name| library_of(&name.to_string_lossy()).is_some())
+    };
+    pids.flat_map(executable_mappings).filter(is_watched).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn libraries_are_told_by_name() {
+        assert_eq!(library_of("libcuda.so.580.95.05"), Some(Library::Cuda));
+        assert_eq!(library_of("libcuda.so"), Some(Library::Cuda));
+        assert_eq!(library_of("libspark_trace_simulated_cuda.so"), Some(Library::Cuda));
+        assert_eq!(library_of("libnvidia-ml.so.1"), Some(Library::Nvml));
+        assert_eq!(library_of("libcudart.so.13"), None);
+        assert_eq!(library_of("libcudadebugger.so.1"), None);
+    }
+}

@@ -1,0 +1,198 @@
+//! What library calls and readings of memory figures do to a trace.
+
+use std::{io::Write, path::PathBuf};
+
+use procfs::process::{MMapPath, Process};
+use spark_trace_common::cuda::{Kind, Op};
+
+use super::{Resolution, Tracer, TracerError, Waiting};
+use crate::{
+    cuda::Effect,
+    decode::{Call, Figures, State},
+    figures,
+    live::{now_ns, page_size, source::Reading},
+    recording::{
+        LaterState, MemoryState, Query,
+        journal::{Entry, Sample, SeriesId},
+    },
+};
+
+/// Queries kept one by one; more are counted as lost.
+const MAX_QUERIES: u64 = 20_000;
+
+impl<W: Write> Tracer<W> {
+    /// Attaches to the libraries that are there before the target starts.
+    pub fn find_libraries(&mut self, extra: &[PathBuf]) -> Result<(), TracerError> {
+        if !self.object.watches_libraries() {
+            return Ok(());
+        }
+        for file in self.libraries.present(&mut self.object, extra) {
+            self.journal.add(Entry::Library(file))?;
+        }
+        Ok(())
+    }
+
+    /// What is held through the CUDA driver now; `None` where it was never used.
+    pub(super) fn cuda_sample(&self) -> Option<Sample> {
+        if self.collector.cuda.is_empty() {
+            return None;
+        }
+        let mut reading = Reading::begin();
+        for (kind, bytes) in self.collector.cuda.now().by_kind {
+            reading.put(format!("live.{kind}"), bytes);
+        }
+        Some(reading.end(SeriesId::Cuda))
+    }
+
+    pub(super) fn call_event(&mut self, call: Call) -> Result<(), TracerError> {
+        let stack = (!call.stack.is_empty()).then(|| self.stacks.user(call.pid, &call.stack, 0));
+        if call.function.op == Op::Query {
+            let mut query = Query {
+                at_ns: call.end_ns,
+                began_ns: Some(call.begin_ns),
+                pid: call.pid,
+                tid: call.tid,
+                cgroup: call.cgroup,
+                asked: call.function.symbol.to_owned(),
+                result: call.result,
+                stack,
+                ..Query::default()
+            };
+            let figures = call.function.figures.iter().zip(call.outs);
+            if call.succeeded() {
+                query.values =
+                    figures.filter_map(|(name, bytes)| Some(((*name).to_owned(), bytes?))).collect();
+            }
+            return self.query_event(query, call.state);
+        }
+        let backing = backing(&call);
+        if self.resolution == Resolution::Open {
+            self.waiting.push(Waiting::Call(call, stack, backing.map(ToOwned::to_owned)));
+            return Ok(());
+        }
+        self.take_call(&call, stack, backing)
+    }
+
+    pub(super) fn take_call(
+        &mut self,
+        call: &Call,
+        stack: Option<u32>,
+        backing: Option<&str>,
+    ) -> Result<(), TracerError> {
+        match self.collector.cuda.apply(call, stack, backing) {
+            Effect::None => Ok(()),
+            Effect::Failure(failure) => Ok(self.journal.add(Entry::CudaFailure(failure))?),
+            Effect::Event(event) => Ok(self.journal.add(Entry::CudaEvent(event))?),
+        }
+    }
+
+    pub(super) fn figures_event(&mut self, event: Figures) -> Result<(), TracerError> {
+        let told = figures::told(event.op, &event.name, &event.parent, &event.content, page_size());
+        let Some(told) = told else { return Ok(()) };
+        let stack =
+            (!event.stack.is_empty()).then(|| self.stacks.user(event.pid, &event.stack, event.caller));
+        let query = Query {
+            at_ns: event.at_ns,
+            pid: event.pid,
+            tid: event.tid,
+            cgroup: event.cgroup,
+            asked: told.asked,
+            directory: told.directory,
+            values: told.values,
+            text: told.text,
+            stack,
+            ..Query::default()
+        };
+        self.query_event(query, event.state)
+    }
+
+    fn query_event(&mut self, mut query: Query, state: Option<State>) -> Result<(), TracerError> {
+        query.state = state.map(|state| self.state_of(&state, query.at_ns));
+        if self.resolution == Resolution::Open {
+            self.waiting.push(Waiting::Query(Box::new(query)));
+            return Ok(());
+        }
+        self.take_query(query)
+    }
+
+    pub(super) fn take_query(&mut self, query: Query) -> Result<(), TracerError> {
+        self.queries += 1;
+        if self.queries > MAX_QUERIES {
+            return Ok(());
+        }
+        Ok(self.journal.add(Entry::Query(Box::new(query)))?)
+    }
+
+    /// Queries that were not kept.
+    pub fn queries_lost(&self) -> u64 {
+        self.queries.saturating_sub(MAX_QUERIES)
+    }
+
+    pub(super) fn is_of_target(&self, cgroup: u64, pid: u32) -> bool {
+        self.follows(pid) || self.cgroups.contains_key(&cgroup)
+    }
+
+    fn state_of(&self, state: &State, at_ns: u64) -> MemoryState {
+        let bytes = |pages: u64| pages * page_size();
+        let [mem_free, mem_available] = meminfo(["MemFree:", "MemAvailable:"]);
+        let cuda_live =
+            self.collector.cuda.now().by_kind.into_iter().map(|(kind, live)| (kind.to_owned(), live)).collect();
+        MemoryState {
+            free: bytes(state.free),
+            file: bytes(state.file),
+            dirty: bytes(state.dirty),
+            writeback: bytes(state.writeback),
+            shmem: bytes(state.shmem),
+            anon: bytes(state.anon),
+            slab_reclaimable: bytes(state.slab_reclaimable),
+            cgroup_usage: bytes(state.cgroup_usage),
+            cgroup: state.cgroup,
+            later: Some(LaterState {
+                age_ns: now_ns().saturating_sub(at_ns),
+                mem_free,
+                mem_available,
+                driver_bytes: None,
+                cuda_live,
+            }),
+        }
+    }
+}
+
+/// Figures of /proc/meminfo now, bytes. MemAvailable is in no counter: the kernel works it out for each reader.
+fn meminfo<const N: usize>(names: [&str; N]) -> [Option<u64>; N] {
+    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    names.map(|name| {
+        let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+        line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kib| kib * 1024)
+    })
+}
+
+/// What host memory handed to the driver lies in, as its mapping says. Two ways of cudaMallocHost are told apart
+/// so: pages of the NVIDIA module, which are charged to nobody, and pinned shared memory, which is.
+fn backing(call: &Call) -> Option<&'static str> {
+    let is_host = matches!(call.function.op, Op::Alloc(Kind::Pinned | Kind::Registered));
+    if !is_host || !call.succeeded() {
+        return None;
+    }
+    let address = call.value(call.function.object)?;
+    let process = Process::new(i32::try_from(call.pid).ok()?).ok()?;
+    let maps = process.maps().ok()?;
+    let map = maps.into_iter().find(|map| (map.address.0..map.address.1).contains(&address))?;
+    Some(match map.pathname {
+        MMapPath::Path(path) => by_name(&path.to_string_lossy()),
+        MMapPath::Vsys(_) => "shmem",
+        _ => "anon",
+    })
+}
+
+fn by_name(path: &str) -> &'static str {
+    // Shared anonymous memory is a file of the kernel's own, named after the device that used to give it.
+    const SHMEM: &[&str] = &["/dev/zero", "/memfd:", "/dev/shm/", "/SYSV"];
+    if path.starts_with("/dev/nvidia") {
+        "driver"
+    } else if SHMEM.iter().any(|beginning| path.starts_with(beginning)) {
+        "shmem"
+    } else {
+        "file"
+    }
+}
