@@ -1,5 +1,11 @@
 //! The command line.
 
+#[cfg_attr(
+    not(all(feature = "cuda", not(target_feature = "crt-static"))),
+    allow(dead_code, reason = "without CUDA, options are taken and refused")
+)]
+pub mod cuda;
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -15,14 +21,21 @@ pub struct Cli {
     pub command: Command,
 }
 
-// Later workloads (matmul, cuda-alloc, llm) become subcommands here, each with a module of its own beside
-// `alloc`.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Take memory of each asked kind in turn, hold all of it, give it back in reverse, and say what was
     /// taken
     #[command(after_help = ALLOC_EXAMPLES)]
     Alloc(Box<AllocArgs>),
+    /// Take memory through the CUDA driver, hold it, give it back, and say what was taken
+    #[command(after_help = cuda::ALLOC_EXAMPLES)]
+    CudaAlloc(Box<cuda::CudaAllocArgs>),
+    /// Multiply matrices on the GPU, and check the result on the CPU
+    #[command(after_help = cuda::MATMUL_EXAMPLES)]
+    Matmul(Box<cuda::MatmulArgs>),
+    /// What inference with a language model does to memory: weights from a file, KV cache, requests
+    #[command(after_help = cuda::LLM_EXAMPLES)]
+    Llm(Box<cuda::LlmArgs>),
     /// Do one memory operation over and over, and say what each round cost
     Storm(StormArgs),
     /// Prepare files for `alloc`: make one, drop one from the page cache, ask how much of one is in it
@@ -38,7 +51,12 @@ Examples:
   spark-trace-workload alloc --anon 256M --shmem 128M --hold 5s
   spark-trace-workload file --create /data/weights --size 1G
   spark-trace-workload alloc --file-mmap 1G --mmap-file /data/weights --cold --jsonl
-  spark-trace-workload storm fault --size 1G --rounds 5";
+  spark-trace-workload storm fault --size 1G --rounds 5
+  spark-trace-workload cuda-alloc --device 256M --pinned 64M --query
+  spark-trace-workload llm --model-dir /tmp/m --weights-size 64M --kv-limit 256M --driver simulated
+
+The CUDA workloads (cuda-alloc, matmul, llm, storm cuda-alloc, storm cuda-managed) need the dynamically linked \
+program: cargo build -p spark-trace-workload -p spark-trace-simulated-cuda.";
 
 const ALLOC_EXAMPLES: &str =
     "The phases are start, one for each asked kind in the order shown here, hold, and release. \
@@ -282,6 +300,8 @@ pub enum Storm {
         #[arg(long, value_name = "N", value_parser = count(), default_value_t = 200)]
         rounds: u32,
     },
+    #[command(flatten)]
+    Cuda(cuda::CudaStorm),
 }
 
 #[derive(Debug, Args)]

@@ -2,7 +2,10 @@
 
 mod alloc;
 mod cli;
+mod cuda;
 mod files;
+#[cfg(all(feature = "cuda", not(target_feature = "crt-static")))]
+mod llm;
 mod output;
 mod size;
 mod storm;
@@ -29,6 +32,9 @@ fn main() -> ExitCode {
             }
             alloc::run(&args)
         }
+        Command::CudaAlloc(args) => cuda::alloc(&args),
+        Command::Matmul(args) => cuda::matmul(&args),
+        Command::Llm(args) => cuda::llm(&args),
         Command::Storm(args) => storm::run(&args.storm).map(|()| ExitCode::SUCCESS),
         Command::File(args) => file(&args).map(|()| ExitCode::SUCCESS),
     };

@@ -17,7 +17,7 @@ pub const SCHEMA_VERSION: u32 = 1;
 #[derive(Debug, Serialize)]
 pub struct SourceRecord {
     /// The category spark-trace should put it in: anon, shmem, file-clean, file-dirty, hugetlb, page-tables,
-    /// kernel-other, sock.
+    /// kernel-other, sock, nvidia-sysmem, nvidia-managed, gpu-framebuffer.
     pub source: &'static str,
     /// Which of our ways to allocate made it.
     pub kind: &'static str,
@@ -69,6 +69,9 @@ pub struct PhaseLine<'a> {
     pub begin_ns: u64,
     pub ready_ns: u64,
     pub after: Option<SelfStatus>,
+    /// Which driver plays, and what it says is free; of CUDA workloads.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cuda: Option<Value>,
 }
 
 #[derive(Debug, Serialize)]
@@ -92,6 +95,9 @@ pub struct Report {
     pub self_reason: Option<String>,
     /// The signal that cut the holding short.
     pub stopped_by_signal: Option<i32>,
+    /// The driver, and what it said; of CUDA workloads.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cuda: Option<Value>,
 }
 
 /// One line to stdout, at once. (`println!` would panic when the reader has gone.)

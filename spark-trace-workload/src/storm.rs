@@ -18,7 +18,7 @@ use crate::sys::{self, Machine, clock_ns, monotonic_ns};
 
 /// One timed round, or batch of rounds.
 #[derive(Debug, Serialize)]
-struct Round {
+pub struct Round {
     /// CLOCK_MONOTONIC.
     begin_ns: u64,
     wall_ns: u64,
@@ -44,6 +44,9 @@ struct StormReport {
     /// What one operation is.
     operation: &'static str,
     operations: u64,
+    /// The driver; of CUDA storms.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cuda: Option<Value>,
     wall: Summary,
     cpu: Summary,
     rounds: Vec<Round>,
@@ -53,6 +56,7 @@ pub fn run(storm: &Storm) -> Result<()> {
     let machine = Machine::read()?;
     // A storm that is stopped reports the rounds it has done.
     sys::install_stop_handler()?;
+    let mut cuda = None;
     let (name, operation, options, rounds) = match storm {
         Storm::Fault { size, rounds } => {
             let len = machine.pages_up(*size)?;
@@ -78,6 +82,11 @@ pub fn run(storm: &Storm) -> Result<()> {
             let list = until_stopped(0..*rounds).map(|_| time(fork_round)).collect::<Result<Vec<_>>>()?;
             ("fork", "fork, exit and wait", json!({ "rounds": rounds }), list)
         }
+        Storm::Cuda(storm) => {
+            let (name, operation, options, list, driver) = crate::cuda::storm(storm, machine)?;
+            cuda = Some(driver);
+            (name, operation, options, list)
+        }
     };
     print_line(&StormReport {
         schema: "spark-trace/workload-storm",
@@ -88,18 +97,19 @@ pub fn run(storm: &Storm) -> Result<()> {
         options,
         operation,
         operations: rounds.iter().map(|round| round.operations).sum(),
+        cuda,
         wall: summary(rounds.iter().map(|round| round.wall_ns)),
         cpu: summary(rounds.iter().map(|round| round.cpu_ns)),
         rounds,
     })
 }
 
-fn until_stopped<T>(rounds: impl Iterator<Item = T>) -> impl Iterator<Item = T> {
+pub fn until_stopped<T>(rounds: impl Iterator<Item = T>) -> impl Iterator<Item = T> {
     rounds.take_while(|_| sys::stop_signal().is_none())
 }
 
 /// Times `round`, which returns how many operations it did.
-fn time(round: impl FnOnce() -> Result<u64>) -> Result<Round> {
+pub fn time(round: impl FnOnce() -> Result<u64>) -> Result<Round> {
     let (wall, cpu) = (monotonic_ns(), clock_ns(libc::CLOCK_THREAD_CPUTIME_ID));
     let operations = round()?;
     let cpu_ns = clock_ns(libc::CLOCK_THREAD_CPUTIME_ID).saturating_sub(cpu);
@@ -117,7 +127,7 @@ fn summary(values: impl Iterator<Item = u64>) -> Summary {
 }
 
 /// `rounds` in up to `batches` parts which differ by one at most.
-fn batch_sizes(rounds: u32, batches: u32) -> impl Iterator<Item = u32> {
+pub fn batch_sizes(rounds: u32, batches: u32) -> impl Iterator<Item = u32> {
     let batches = batches.clamp(1, rounds.max(1));
     (0..batches).map(move |index| rounds / batches + u32::from(index < rounds % batches))
 }

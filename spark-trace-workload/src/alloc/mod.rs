@@ -15,7 +15,8 @@ use serde_json::Value;
 use crate::output::SourceRecord;
 use crate::sys::Machine;
 
-pub use run::run;
+#[cfg_attr(not(all(feature = "cuda", not(target_feature = "crt-static"))), allow(unused_imports))]
+pub use run::{run, wait_for};
 
 /// What a step needs besides its options.
 pub struct Env {

@@ -114,7 +114,15 @@ impl Run<'_> {
             return Ok(());
         }
         let PhaseRecord { phase, cycle, begin_ns, ready_ns, after, .. } = *record;
-        print_line(&PhaseLine { phase, cycle, pid: std::process::id(), begin_ns, ready_ns, after })
+        print_line(&PhaseLine {
+            phase,
+            cycle,
+            pid: std::process::id(),
+            begin_ns,
+            ready_ns,
+            after,
+            cuda: None,
+        })
     }
 
     fn take(&mut self, step: &Step) -> Result<(&'static str, usize, Box<dyn Holding>)> {
@@ -153,6 +161,7 @@ impl Run<'_> {
             self_exact: self.exact,
             self_reason: self.at_hold.as_ref().err().map(|error| format!("{error:#}")),
             stopped_by_signal: sys::stop_signal(),
+            cuda: None,
         }
     }
 }
@@ -180,7 +189,7 @@ fn prepare_files(args: &AllocArgs) -> Result<()> {
     Ok(())
 }
 
-fn wait_for(path: &Path) -> Result<()> {
+pub fn wait_for(path: &Path) -> Result<()> {
     while sys::stop_signal().is_none() {
         if path.try_exists().with_context(|| format!("cannot look for {}", path.display()))? {
             break;

@@ -1,0 +1,108 @@
+//! Initialisation, versions, the one device.
+
+use std::ffi::{c_char, c_int, c_uint, c_void};
+
+use crate::abi::{CUdevice, Error, Out, exported};
+use crate::meminfo::MemInfo;
+use crate::state::{check_device, check_initialized, lock, lock_any};
+
+/// CUDA 13.0, as 1000 x major + 10 x minor.
+const VERSION: c_int = 13_000;
+/// What nobody can take for the name of a GPU.
+const NAME: &[u8] = b"simulated (no GPU)";
+
+/// Attributes by their numbers in cuda.h; those not named here are 0. The device says that it shares the host's
+/// memory, and has the compute capability of a GB10.
+fn attribute(number: u32) -> c_int {
+    match number {
+        // MAX_THREADS_PER_BLOCK, MAX_BLOCK_DIM_X, MAX_BLOCK_DIM_Y.
+        1..=3 => 1024,
+        // MAX_BLOCK_DIM_Z.
+        4 => 64,
+        // MAX_GRID_DIM_X; Y and Z.
+        5 => c_int::MAX,
+        6 | 7 => 65_535,
+        // WARP_SIZE.
+        10 => 32,
+        // MULTIPROCESSOR_COUNT.
+        16 => 1,
+        // INTEGRATED; CAN_MAP_HOST_MEMORY; UNIFIED_ADDRESSING; MANAGED_MEMORY.
+        18 | 19 | 41 | 83 => 1,
+        // COMPUTE_CAPABILITY_MAJOR; MINOR.
+        75 => 12,
+        76 => 1,
+        // CONCURRENT_MANAGED_ACCESS; VIRTUAL_MEMORY_MANAGEMENT_SUPPORTED; MEMORY_POOLS_SUPPORTED.
+        89 | 102 | 115 => 1,
+        _ => 0,
+    }
+}
+
+exported! {
+    fn cuInit(flags: c_uint) {
+        if flags != 0 {
+            return Err(Error::INVALID_VALUE);
+        }
+        lock_any().initialized = true;
+        Ok(())
+    }
+
+    fn cuDriverGetVersion(version: Out<c_int>) {
+        version.put(VERSION)
+    }
+
+    fn cuDeviceGetCount(count: Out<c_int>) {
+        check_initialized()?;
+        count.put(1)
+    }
+
+    fn cuDeviceGet(device: Out<CUdevice>, ordinal: c_int) {
+        check_device(ordinal)?;
+        device.put(0)
+    }
+
+    fn cuDeviceGetName(name: *mut c_char, len: c_int, device: CUdevice) {
+        check_device(device)?;
+        let room = usize::try_from(len).ok().filter(|room| *room > 0 && !name.is_null());
+        let room = room.ok_or(Error::INVALID_VALUE)?;
+        let shown = NAME.len().min(room - 1);
+        // SAFETY: the caller vouches for `len` bytes, and shown + 1 are not more.
+        unsafe {
+            name.cast::<u8>().copy_from_nonoverlapping(NAME.as_ptr(), shown);
+            name.add(shown).write(0);
+        }
+        Ok(())
+    }
+
+    fn cuDeviceGetUuid(uuid: Out<[u8; 16]>, device: CUdevice) {
+        check_device(device)?;
+        uuid.put(*b"simulated-no-GPU")
+    }
+
+    fn cuDeviceGetUuid_v2(uuid: Out<[u8; 16]>, device: CUdevice) {
+        check_device(device)?;
+        uuid.put(*b"simulated-no-GPU")
+    }
+
+    fn cuDeviceGetAttribute(value: Out<c_int>, number: c_uint, device: CUdevice) {
+        check_device(device)?;
+        value.put(attribute(number))
+    }
+
+    fn cuDeviceTotalMem_v2(bytes: Out<usize>, device: CUdevice) {
+        check_device(device)?;
+        bytes.put(usize::try_from(MemInfo::read()?.total).map_err(|_| Error::NOT_SUPPORTED)?)
+    }
+
+    fn cuMemGetInfo_v2(free: Out<usize>, total: Out<usize>) {
+        lock()?.current()?;
+        let info = MemInfo::read()?;
+        free.put(usize::try_from(info.free).map_err(|_| Error::NOT_SUPPORTED)?)?;
+        total.put(usize::try_from(info.total).map_err(|_| Error::NOT_SUPPORTED)?)
+    }
+
+    /// Where the table of private functions is that NVIDIA's own libraries ask for: there is none.
+    fn cuGetExportTable(table: Out<*const c_void>, _id: *const c_void) {
+        table.put(std::ptr::null())?;
+        Err(Error::NOT_FOUND)
+    }
+}

@@ -1,0 +1,40 @@
+//! /proc/meminfo, which is all that this driver knows about memory.
+
+use std::fs;
+
+use crate::abi::Error;
+
+/// In bytes.
+#[derive(Debug, Clone, Copy)]
+pub struct MemInfo {
+    pub total: u64,
+    pub free: u64,
+}
+
+impl MemInfo {
+    /// Read anew on each call: so does the driver of a GPU that shares the system's memory.
+    pub fn read() -> Result<Self, Error> {
+        let text = fs::read_to_string("/proc/meminfo").map_err(|_| Error::NOT_SUPPORTED)?;
+        Self::parse(&text).ok_or(Error::NOT_SUPPORTED)
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        let bytes = |name: &str| -> Option<u64> {
+            let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
+            line.split_whitespace().next()?.parse::<u64>().ok()?.checked_mul(1024)
+        };
+        Some(Self { total: bytes("MemTotal")?, free: bytes("MemFree")? })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines() {
+        let info = MemInfo::parse("MemTotal:  100 kB\nMemFree:    7 kB\nMemAvailable:   50 kB\n").unwrap();
+        assert_eq!((info.total, info.free), (100 << 10, 7 << 10));
+        assert!(MemInfo::parse("MemTotal: 1 kB\n").is_none());
+    }
+}

@@ -1,0 +1,152 @@
+//! All that the driver remembers, behind one lock.
+
+use std::cell::Cell;
+use std::collections::BTreeMap;
+use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use crate::abi::{CUdevice, Done, Error, Handle};
+use crate::blocks::Blocks;
+use crate::kernel::Kernel;
+use crate::mapping::Mapping;
+use crate::vmm::Physical;
+
+/// What a handle stands for.
+#[derive(Debug)]
+pub enum Object {
+    Context,
+    Stream,
+    Event(Option<Instant>),
+    /// Names of its entry points.
+    Module(Vec<String>),
+    Function(Kernel),
+    Pool(Pool),
+}
+
+#[derive(Debug, Default)]
+pub struct Pool {
+    /// Freed by the program, and kept until the next synchronisation.
+    pub cached: Vec<Mapping>,
+    /// What a synchronisation leaves in `cached`.
+    pub release_threshold: u64,
+}
+
+#[derive(Default)]
+pub struct State {
+    pub initialized: bool,
+    /// The primary context, and how often it is retained.
+    pub primary: Option<(usize, u32)>,
+    pub default_pool: Option<usize>,
+    pub objects: BTreeMap<usize, Object>,
+    pub blocks: Blocks,
+    /// Reserved addresses.
+    pub reserved: Vec<Mapping>,
+    pub physical: BTreeMap<u64, Physical>,
+    last: usize,
+}
+
+static STATE: LazyLock<Mutex<State>> = LazyLock::new(Mutex::default);
+
+thread_local! {
+    /// The calling thread's current context, or 0.
+    static CURRENT: Cell<usize> = const { Cell::new(0) };
+}
+
+pub fn lock_any() -> MutexGuard<'static, State> {
+    STATE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The state, for all functions but cuInit.
+pub fn lock() -> Result<MutexGuard<'static, State>, Error> {
+    let state = lock_any();
+    if state.initialized { Ok(state) } else { Err(Error::NOT_INITIALIZED) }
+}
+
+pub fn check_initialized() -> Done {
+    lock().map(drop)
+}
+
+/// There is one device.
+pub fn check_device(device: CUdevice) -> Done {
+    check_initialized()?;
+    if device == 0 { Ok(()) } else { Err(Error::INVALID_DEVICE) }
+}
+
+pub fn set_current(context: usize) {
+    CURRENT.set(context);
+}
+
+impl State {
+    /// A new handle. Numbers are not used again, so that a stale one is always told.
+    pub fn add(&mut self, object: Object) -> usize {
+        // Looks like a pointer, and is none: the first page is never mapped.
+        self.last += 16;
+        self.objects.insert(self.last, object);
+        self.last
+    }
+
+    pub fn object(&mut self, handle: Handle) -> Result<&mut Object, Error> {
+        self.objects.get_mut(&handle.addr()).ok_or(Error::INVALID_HANDLE)
+    }
+
+    pub fn pool(&mut self, number: usize) -> Result<&mut Pool, Error> {
+        match self.objects.get_mut(&number) {
+            Some(Object::Pool(pool)) => Ok(pool),
+            _ => Err(Error::INVALID_HANDLE),
+        }
+    }
+
+    /// The calling thread's context, or 0 for none or one that has ended.
+    pub fn current_or_none(&self) -> usize {
+        let current = CURRENT.get();
+        if matches!(self.objects.get(&current), Some(Object::Context)) { current } else { 0 }
+    }
+
+    pub fn current(&self) -> Result<usize, Error> {
+        match self.current_or_none() {
+            0 => Err(Error::INVALID_CONTEXT),
+            context => Ok(context),
+        }
+    }
+
+    /// The null stream and the two constants for default streams, or one that was created.
+    pub fn check_stream(&self, stream: Handle) -> Done {
+        self.current()?;
+        match stream.addr() {
+            0..=2 => Ok(()),
+            number if matches!(self.objects.get(&number), Some(Object::Stream)) => Ok(()),
+            _ => Err(Error::INVALID_HANDLE),
+        }
+    }
+
+    /// What work is waited for gives back: nothing is ever pending, but pools let go of what they keep.
+    pub fn synchronize(&mut self) {
+        for object in self.objects.values_mut() {
+            if let Object::Pool(pool) = object {
+                let keep = pool.release_threshold;
+                pool.trim(keep);
+            }
+        }
+    }
+
+    /// Ends a context with all that was allocated in it.
+    pub fn end_context(&mut self, context: usize) {
+        self.objects.remove(&context);
+        self.blocks.end_context(context);
+        self.synchronize();
+    }
+}
+
+impl Pool {
+    /// Unmaps what is cached, the oldest first, until no more than `keep` bytes are left.
+    pub fn trim(&mut self, keep: u64) {
+        let mut cached: u64 = self.cached.iter().map(|mapping| mapping.len as u64).sum();
+        self.cached.retain(|mapping| {
+            let drop = cached > keep;
+            if drop {
+                cached -= mapping.len as u64;
+            }
+            !drop
+        });
+    }
+}

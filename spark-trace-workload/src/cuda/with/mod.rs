@@ -1,0 +1,15 @@
+//! With CUDA.
+
+mod alloc;
+pub mod course;
+pub mod driver;
+pub mod gemm;
+mod matmul;
+mod memory;
+mod storm;
+
+pub use alloc::run as alloc;
+pub use matmul::run as matmul;
+pub use storm::run as storm;
+
+pub use crate::llm::run as llm;
