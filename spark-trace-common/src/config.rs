@@ -52,7 +52,7 @@ config! {
     sb_dev,
     dentry_alias, dentry_parent, dentry_name,
     /// From a task to a file it has open.
-    task_files, files_table, table_fds, table_size, file_inode, file_dentry, sb_magic,
+    task_files, files_table, table_fds, table_size, file_inode, file_dentry, file_pos, sb_magic,
     /// From a memory cgroup to the counters of a node and its zones.
     memcg_nodes, memcg_node_data, node_zones, node_zone_count, node_stat, zone_size, zone_stat,
     /// Registers at system call exit.

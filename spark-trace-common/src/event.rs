@@ -207,7 +207,6 @@ pub struct LibraryEvent {
     pub tgid: u32,
     pub at_ns: u64,
     pub inode: u64,
-    pub address: u64,
     pub name: [u8; NAME_LEN],
 }
 
@@ -227,7 +226,8 @@ pub struct FiguresEvent {
     pub cgroup: u64,
     /// What the system call returned.
     pub result: i64,
-    pub inode: u64,
+    /// Where in the file the read began.
+    pub position: u64,
     pub caller: u64,
     pub frames: u32,
     /// Bytes in `content`.
@@ -404,7 +404,7 @@ wire! {
     CallStackEvent = 48 + 8 * ARGS + 8 * OUTS + 8 + 80 + 8 * USER_STACK_DEPTH,
     CallKey = 8,
     PendingCall = 16 + 8 * ARGS,
-    LibraryEvent = 32 + NAME_LEN,
+    LibraryEvent = 24 + NAME_LEN,
     FiguresEvent = 64 + 2 * NAME_LEN + 80 + 8 * USER_STACK_DEPTH + FIGURES_LEN,
     PageKey = 16,
     PageTotals = 32,

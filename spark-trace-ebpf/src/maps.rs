@@ -13,8 +13,8 @@ use aya_ebpf::{
 use spark_trace_common::{
     config::{CONTROL_GENERATION, CONTROL_LEN},
     event::{
-        CallKey, ChargeKey, FileKey, FileNameEvent, FileTotals, Heap, LivePage, MappingCache, MappingTotals, PageKey,
-        PageTotals, PendingCall, Run, StackCache,
+        CallKey, ChargeKey, FileKey, FileNameEvent, FileTotals, Heap, LivePage, MappingCache, MappingTotals,
+        PageKey, PageTotals, PendingCall, Run, StackCache,
     },
     hook::HOOKS,
     map::{self as cap, LossKind},

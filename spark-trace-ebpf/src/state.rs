@@ -61,8 +61,7 @@ fn add_node(state: &mut MemoryState, node: *const u8) {
     let mut z = 0;
     while z < ZONES && z < conf!(node_zone_count) {
         let zone = conf!(node_zones) + z * conf!(zone_size);
-        state.free +=
-            probe::<i64>(node, zone + conf!(zone_stat) + 8 * conf!(nr_free_pages)).unwrap_or(0);
+        state.free += probe::<i64>(node, zone + conf!(zone_stat) + 8 * conf!(nr_free_pages)).unwrap_or(0);
         z += 1;
     }
 }

@@ -21,7 +21,9 @@ pub struct Told {
 pub fn told(op: FiguresOp, name: &str, parent: &str, content: &[u8], page_size: u64) -> Option<Told> {
     let directory = Some(parent.to_owned()).filter(|p| !p.is_empty() && p != "/");
     let told = match op {
-        FiguresOp::Sysinfo => Told { asked: "sysinfo".to_owned(), values: sysinfo(content)?, ..Told::default() },
+        FiguresOp::Sysinfo => {
+            Told { asked: "sysinfo".to_owned(), values: sysinfo(content)?, ..Told::default() }
+        }
         FiguresOp::ReadProc => {
             let values = match name {
                 "meminfo" | "status" | "smaps_rollup" => kib_lines(content),

@@ -67,10 +67,7 @@ fn possible(candidate: &Candidate, facts: &impl Facts) -> bool {
         // Every kernel we know has them; what there is to attach to shows when a library is found.
         Mechanism::Uprobe => true,
         // No row of HOOKS has these yet.
-        Mechanism::RawTp
-        | Mechanism::Tracepoint
-        | Mechanism::Fentry
-        | Mechanism::Kprobe => false,
+        Mechanism::RawTp | Mechanism::Tracepoint | Mechanism::Fentry | Mechanism::Kprobe => false,
     }
 }
 

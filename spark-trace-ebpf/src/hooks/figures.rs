@@ -43,11 +43,20 @@ const fn head(name: &[u8; 8]) -> u64 {
     u64::from_ne_bytes(*name)
 }
 
-/// A read(2) or pread64(2) has returned `result` bytes to `buffer`.
+/// What a system call left in the caller's memory, and where its stub returns to.
+#[derive(Clone, Copy)]
+pub(super) struct Answer {
+    pub(super) buffer: u64,
+    pub(super) length: u64,
+    pub(super) caller: u64,
+}
+
+/// A read(2), or a pread64(2) at `position`, has returned.
 #[inline(always)]
-pub(super) fn read_returned(ctx: &BtfTracePointContext, fd: u32, buffer: u64, result: i64, caller: u64) {
+pub(super) fn read_returned(ctx: &BtfTracePointContext, fd: u32, position: Option<u64>, answer: Answer) {
     let Some(file) = open_file(fd) else { return };
-    let sb = probe::<*const u8>(file, conf!(file_inode)).and_then(|inode| probe::<*const u8>(inode, conf!(inode_sb)));
+    let sb = probe::<*const u8>(file, conf!(file_inode))
+        .and_then(|inode| probe::<*const u8>(inode, conf!(inode_sb)));
     let op = match sb.and_then(|sb| probe::<u64>(sb, conf!(sb_magic))) {
         Some(PROC_SUPER_MAGIC) => FiguresOp::ReadProc,
         Some(CGROUP_SUPER_MAGIC | CGROUP2_SUPER_MAGIC) => FiguresOp::ReadCgroup,
@@ -62,7 +71,10 @@ pub(super) fn read_returned(ctx: &BtfTracePointContext, fd: u32, buffer: u64, re
         head & (u64::MAX >> 8) == CGROUP_FILES
     };
     if wanted {
-        report(ctx, op, Some(dentry_of(file)), buffer, result, result as u64, caller);
+        // read(2) has moved the file's position on already.
+        let position = position
+            .unwrap_or_else(|| probe::<u64>(file, conf!(file_pos)).unwrap_or(0).wrapping_sub(answer.length));
+        report(ctx, op, Some(dentry_of(file)), position, answer);
     }
 }
 
@@ -79,8 +91,8 @@ fn is_proc_file(head: u64) -> bool {
 
 /// sysinfo(2) has filled `buffer`.
 #[inline(always)]
-pub(super) fn sysinfo_returned(ctx: &BtfTracePointContext, buffer: u64, result: i64, caller: u64) {
-    report(ctx, FiguresOp::Sysinfo, None, buffer, result, SYSINFO_LEN, caller);
+pub(super) fn sysinfo_returned(ctx: &BtfTracePointContext, buffer: u64, caller: u64) {
+    report(ctx, FiguresOp::Sysinfo, None, 0, Answer { buffer, length: SYSINFO_LEN, caller });
 }
 
 #[inline(always)]
@@ -88,11 +100,10 @@ fn report(
     ctx: &BtfTracePointContext,
     op: FiguresOp,
     dentry: Option<*const u8>,
-    buffer: u64,
-    result: i64,
-    length: u64,
-    caller: u64,
+    position: u64,
+    answer: Answer,
 ) {
+    let Answer { buffer, length, caller } = answer;
     let ids = bpf_get_current_pid_tgid();
     let tgid = (ids >> 32) as u32;
     // SAFETY: the current task's type is known to the verifier.
@@ -113,8 +124,8 @@ fn report(
         (*event).tgid = tgid;
         (*event).tid = ids as u32;
         (*event).cgroup = cgroup;
-        (*event).result = result;
-        (*event).inode = 0;
+        (*event).result = length as i64;
+        (*event).position = position;
         (*event).caller = caller;
         (*event).name[0] = 0;
         (*event).parent[0] = 0;
@@ -138,7 +149,7 @@ fn report(
 
 /// The task has mapped `fd` executable: tells if it is a watched library.
 #[inline(always)]
-pub(super) fn mapped_executable(fd: u32, address: u64, tgid: u32) {
+pub(super) fn mapped_executable(fd: u32, tgid: u32) {
     let Some(file) = open_file(fd) else { return };
     let dentry = dentry_of(file);
     let Some(name) = probe::<*const u8>(dentry, conf!(dentry_name)) else { return };
@@ -162,7 +173,6 @@ pub(super) fn mapped_executable(fd: u32, address: u64, tgid: u32) {
         (*event).tgid = tgid;
         (*event).at_ns = bpf_ktime_get_ns();
         (*event).inode = inode.unwrap_or(0);
-        (*event).address = address;
         (*event).name[0] = 0;
         name_of(dentry, (&raw mut (*event).name).cast());
     }

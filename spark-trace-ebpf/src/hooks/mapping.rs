@@ -20,7 +20,7 @@ use spark_trace_common::{
     map::{LossKind, USER_STACK_DEPTH},
 };
 
-use super::figures::{mapped_executable, read_returned, sysinfo_returned};
+use super::figures::{Answer, mapped_executable, read_returned, sysinfo_returned};
 use crate::{
     config::conf,
     maps::{EVENTS, HEAPS, MAPPING_CACHE, MAPPING_TOTALS, add, generation, hit, lost},
@@ -78,7 +78,7 @@ pub fn mapping(ctx: BtfTracePointContext) -> i32 {
     };
     if op == MappingOp::Mmap && arg2 & PROT_EXEC != 0 && arg3 & MAP_ANONYMOUS == 0 {
         // SAFETY: as above.
-        mapped_executable(unsafe { load(regs, conf!(regs_arg4)) }, ret as u64, tgid);
+        mapped_executable(unsafe { load(regs, conf!(regs_arg4)) }, tgid);
     }
     let min_region = u64::from(conf!(min_region_4k)) << 12;
     let (mut address, mut length, mut detail) = (arg0, arg1 as i64, 0);
@@ -170,11 +170,13 @@ fn figures(ctx: &BtfTracePointContext, regs: *const u8, nr: u32) {
     if nr == conf!(sys_sysinfo) {
         if ret == 0 {
             // SAFETY: as above.
-            sysinfo_returned(ctx, arg0, ret, unsafe { caller(regs) });
+            sysinfo_returned(ctx, arg0, unsafe { caller(regs) });
         }
     } else if ret > 0 {
         // SAFETY: as above.
-        read_returned(ctx, arg0 as u32, arg1, ret, unsafe { caller(regs) });
+        let (position, caller) = unsafe { (load::<u64>(regs, conf!(regs_arg3)), caller(regs)) };
+        let position = (nr == conf!(sys_pread)).then_some(position);
+        read_returned(ctx, arg0 as u32, position, Answer { buffer: arg1, length: ret as u64, caller });
     }
 }
 

@@ -412,10 +412,11 @@ impl Holdings {
         let kinds = [Some(kind.as_str()), kind.is_device().then_some(DEVICE_ALL)];
         for kind in kinds.into_iter().flatten() {
             for pid in [Some(pid), None] {
-                let total = self
-                    .totals
-                    .entry((pid, kind))
-                    .or_insert_with(|| CudaTotal { pid, kind: kind.to_owned(), ..CudaTotal::default() });
+                let total = self.totals.entry((pid, kind)).or_insert_with(|| CudaTotal {
+                    pid,
+                    kind: kind.to_owned(),
+                    ..CudaTotal::default()
+                });
                 change(total);
             }
         }

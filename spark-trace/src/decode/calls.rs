@@ -64,8 +64,6 @@ pub struct MappedLibrary {
     pub at_ns: u64,
     pub pid: u32,
     pub inode: u64,
-    /// Where its code was mapped.
-    pub address: u64,
     pub name: String,
 }
 
@@ -77,7 +75,8 @@ pub struct Figures {
     pub pid: u32,
     pub tid: u32,
     pub cgroup: u64,
-    pub result: i64,
+    /// Where in the file the read began.
+    pub position: u64,
     /// The file's name and its directory's; empty for system calls.
     pub name: String,
     pub parent: String,
@@ -123,7 +122,6 @@ pub(super) fn library(bytes: &[u8]) -> Result<Event, DecodeError> {
         at_ns: raw.at_ns,
         pid: raw.tgid,
         inode: raw.inode,
-        address: raw.address,
         name: text(&raw.name),
     }))
 }
@@ -137,7 +135,7 @@ pub(super) fn figures(bytes: &[u8]) -> Result<Event, DecodeError> {
         pid: raw.tgid,
         tid: raw.tid,
         cgroup: raw.cgroup,
-        result: raw.result,
+        position: raw.position,
         name: text(&raw.name),
         parent: text(&raw.parent),
         content: raw.content.iter().copied().take(raw.length as usize).collect(),

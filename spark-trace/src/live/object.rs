@@ -10,7 +10,7 @@ use aya::{
     maps::{Array, HashMap, MapData, PerCpuArray, RingBuf},
     programs::{
         BtfTracePoint, ProgramError, RawTracePoint, RawTracePointRunOptions, TestRun, UProbe,
-        uprobe::{UProbeAttachPoint, UProbeScope},
+        uprobe::{UProbeAttachPoint, UProbeLink, UProbeScope},
     },
 };
 use spark_trace_common::{
@@ -73,6 +73,7 @@ pub struct Attached {
 pub struct Object {
     ebpf: Ebpf,
     hooks: Vec<Attached>,
+    functions: Vec<UProbeLink>,
 }
 
 /// Wraps a wire record as plain data for aya's maps.
@@ -102,7 +103,7 @@ impl Object {
             .map_err(
                 |e| if is_root() { ObjectError::Load(Box::new(e)) } else { ObjectError::NotPermitted },
             )?;
-        Ok(Self { ebpf, hooks: Vec::new() })
+        Ok(Self { ebpf, hooks: Vec::new(), functions: Vec::new() })
     }
 
     /// Attaches every chosen hook that this kernel can carry.
@@ -205,13 +206,25 @@ impl Object {
         for name in [CALL_RETURN, CALL_ENTER] {
             let point = UProbeAttachPoint { location: offset.into(), cookie: Some(cookie) };
             let program = self.uprobe(name)?;
-            program.attach(point, path, UProbeScope::AllProcesses).map_err(|e| describe(&e))?;
+            let link = program.attach(point, path, UProbeScope::AllProcesses).map_err(|e| describe(&e))?;
+            let link = program.take_link(link).map_err(|e| describe(&e))?;
+            self.functions.push(link);
         }
         if let Some(hook) = self.hooks.iter_mut().find(|h| h.mechanism == Some(Mechanism::Uprobe)) {
             hook.verdict = Verdict::Ok;
             hook.reason = None;
         }
         Ok(())
+    }
+
+    /// Detaches from all library functions. The kernel waits for a grace period at each, a tenth of a second, so
+    /// they wait at the same time.
+    pub fn detach_functions(&mut self) {
+        std::thread::scope(|scope| {
+            for link in self.functions.drain(..) {
+                scope.spawn(move || drop(link));
+            }
+        });
     }
 
     /// Retires kernel pages that are no longer in use, so that the totals are right now.
@@ -361,6 +374,12 @@ impl Object {
             .filter_map(|(_, p)| p.fd().ok().map(|fd| fd.as_fd().as_raw_fd()))
             .map(memlock);
         maps.chain(programs).try_fold(0u64, |sum, bytes| Some(sum + bytes?))
+    }
+}
+
+impl Drop for Object {
+    fn drop(&mut self) {
+        self.detach_functions();
     }
 }
 

@@ -90,6 +90,7 @@ fn members(btf: &Btf, config: &mut Config) -> Result<(), MissingType> {
         table_fds: "fdtable"."fd";
         table_size: "fdtable"."max_fds";
         file_inode: "file"."f_inode";
+        file_pos: "file"."f_pos";
         file_dentry: "file"."f_path"."dentry" | "file"."__f_path"."dentry";
         memcg_nodes: "mem_cgroup"."nodeinfo";
         memcg_node_data: "mem_cgroup_per_node"."lruvec"."pgdat";

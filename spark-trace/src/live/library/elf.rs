@@ -48,7 +48,9 @@ pub(super) fn exported<'a>(
             continue;
         }
         let Ok(name) = symbols.symbol_name(endian, symbol) else { continue };
-        let Some(name) = std::str::from_utf8(name).ok().filter(|name| wanted.contains(name)) else { continue };
+        let Some(name) = std::str::from_utf8(name).ok().filter(|name| wanted.contains(name)) else {
+            continue;
+        };
         let address = symbol.st_value(endian);
         let segment = segments.iter().find(|segment| {
             let start = segment.p_vaddr(endian);

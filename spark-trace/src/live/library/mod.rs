@@ -73,12 +73,16 @@ impl Libraries {
     /// Attaches to what a process has just mapped; `None` where that is known, or no such library.
     pub fn mapped(&mut self, object: &mut Object, event: &MappedLibrary) -> Option<LibraryFile> {
         library_of(&event.name)?;
+        if self.seen.keys().any(|(_, inode)| *inode == event.inode) {
+            return None;
+        }
         let told = |file: LibraryFile| LibraryFile {
             mapped_by: Some(event.pid),
             mapped_ns: Some(event.at_ns),
             ..file
         };
-        let mapping = executable_mappings(event.pid).into_iter().find(|m| m.address == event.address);
+        let is_it = |mapping: &Mapping| mapping.path.file_name().is_some_and(|name| *name == *event.name);
+        let mapping = executable_mappings(event.pid).into_iter().find(is_it);
         let opened = mapping.and_then(|m| Some((File::open(&m.link).ok()?, m.path)));
         let Some((file, path)) = opened else {
             return Some(told(LibraryFile {
@@ -182,7 +186,6 @@ fn on_host() -> Vec<PathBuf> {
 
 /// An executable mapping of a file.
 struct Mapping {
-    address: u64,
     path: PathBuf,
     /// Leads to the file itself, whatever its path means in the process's mount namespace.
     link: PathBuf,
@@ -197,7 +200,7 @@ fn executable_mappings(pid: u32) -> Vec<Mapping> {
             let MMapPath::Path(path) = map.pathname else { return None };
             let (start, end) = map.address;
             let link = PathBuf::from(format!("/proc/{pid}/map_files/{start:x}-{end:x}"));
-            Some(Mapping { address: start, path, link })
+            Some(Mapping { path, link })
         })
         .collect()
 }

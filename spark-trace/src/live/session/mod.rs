@@ -354,6 +354,7 @@ impl Session {
                 .push("no container was seen to start: this recording has no cgroup plane".to_owned());
             self.tracer.resolve(|_| false)?;
         }
+        self.tracer.finish_calls()?;
         self.tracer.sample()?;
         self.tracer.sample_pss()?;
         self.tracer.phase("end", now_ns())?;
@@ -377,6 +378,7 @@ impl Session {
         self.tracer.target.ended_ns = now_ns();
         self.tracer.publish_target()?;
         self.add_health_and_cost()?;
+        self.tracer.object.detach_functions();
         let recording = self.tracer.journal.finish(now_ns()).map_err(io_error("write the journal"))?;
         Ok(Outcome { recording, exit_code })
     }

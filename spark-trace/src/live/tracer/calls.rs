@@ -20,6 +20,13 @@ use crate::{
 /// Queries kept one by one; more are counted as lost.
 const MAX_QUERIES: u64 = 20_000;
 
+/// What a thread has read of a file so far.
+pub(super) struct PartialReading {
+    figures: Figures,
+    state: Option<MemoryState>,
+    stack: Option<u32>,
+}
+
 impl<W: Write> Tracer<W> {
     /// Attaches to the libraries that are there before the target starts.
     pub fn find_libraries(&mut self, extra: &[PathBuf]) -> Result<(), TracerError> {
@@ -63,7 +70,8 @@ impl<W: Write> Tracer<W> {
                 query.values =
                     figures.filter_map(|(name, bytes)| Some(((*name).to_owned(), bytes?))).collect();
             }
-            return self.query_event(query, call.state);
+            query.state = call.state.map(|state| self.state_of(&state, query.at_ns));
+            return self.query_event(query);
         }
         let backing = backing(&call);
         if self.resolution == Resolution::Open {
@@ -86,12 +94,44 @@ impl<W: Write> Tracer<W> {
         }
     }
 
+    /// A file may be read in parts: what is told is worked out when all of it is there.
     pub(super) fn figures_event(&mut self, event: Figures) -> Result<(), TracerError> {
-        let told = figures::told(event.op, &event.name, &event.parent, &event.content, page_size());
-        let Some(told) = told else { return Ok(()) };
+        let key = (event.tid, event.name.clone(), event.parent.clone());
+        if event.position > 0 {
+            // Further parts of a reading whose beginning was not seen tell nothing.
+            if let Some(reading) = self.readings.get_mut(&key)
+                && reading.figures.content.len() as u64 == event.position
+            {
+                reading.figures.content.extend(event.content);
+            }
+            return Ok(());
+        }
+        let state = event.state.map(|state| self.state_of(&state, event.at_ns));
         let stack =
             (!event.stack.is_empty()).then(|| self.stacks.user(event.pid, &event.stack, event.caller));
-        let query = Query {
+        let begun = PartialReading { figures: event, state, stack };
+        match self.readings.insert(key, begun) {
+            Some(before) => self.reading_done(before),
+            None => Ok(()),
+        }
+    }
+
+    /// Takes the readings as complete that began before `before_ns`.
+    pub(super) fn finish_readings(&mut self, before_ns: u64) -> Result<(), TracerError> {
+        let mut done: Vec<_> = self
+            .readings
+            .extract_if(|_, reading| reading.figures.at_ns < before_ns)
+            .map(|(_, r)| r)
+            .collect();
+        done.sort_by_key(|reading| reading.figures.at_ns);
+        done.into_iter().try_for_each(|reading| self.reading_done(reading))
+    }
+
+    fn reading_done(&mut self, reading: PartialReading) -> Result<(), TracerError> {
+        let PartialReading { figures: event, state, stack } = reading;
+        let told = figures::told(event.op, &event.name, &event.parent, &event.content, page_size());
+        let Some(told) = told else { return Ok(()) };
+        self.query_event(Query {
             at_ns: event.at_ns,
             pid: event.pid,
             tid: event.tid,
@@ -100,14 +140,13 @@ impl<W: Write> Tracer<W> {
             directory: told.directory,
             values: told.values,
             text: told.text,
+            state,
             stack,
             ..Query::default()
-        };
-        self.query_event(query, event.state)
+        })
     }
 
-    fn query_event(&mut self, mut query: Query, state: Option<State>) -> Result<(), TracerError> {
-        query.state = state.map(|state| self.state_of(&state, query.at_ns));
+    fn query_event(&mut self, query: Query) -> Result<(), TracerError> {
         if self.resolution == Resolution::Open {
             self.waiting.push(Waiting::Query(Box::new(query)));
             return Ok(());
@@ -123,6 +162,11 @@ impl<W: Write> Tracer<W> {
         Ok(self.journal.add(Entry::Query(Box::new(query)))?)
     }
 
+    /// Nothing more will come.
+    pub fn finish_calls(&mut self) -> Result<(), TracerError> {
+        self.finish_readings(u64::MAX)
+    }
+
     /// Queries that were not kept.
     pub fn queries_lost(&self) -> u64 {
         self.queries.saturating_sub(MAX_QUERIES)
@@ -135,8 +179,14 @@ impl<W: Write> Tracer<W> {
     fn state_of(&self, state: &State, at_ns: u64) -> MemoryState {
         let bytes = |pages: u64| pages * page_size();
         let [mem_free, mem_available] = meminfo(["MemFree:", "MemAvailable:"]);
-        let cuda_live =
-            self.collector.cuda.now().by_kind.into_iter().map(|(kind, live)| (kind.to_owned(), live)).collect();
+        let cuda_live = self
+            .collector
+            .cuda
+            .now()
+            .by_kind
+            .into_iter()
+            .map(|(kind, live)| (kind.to_owned(), live))
+            .collect();
         MemoryState {
             free: bytes(state.free),
             file: bytes(state.file),

@@ -46,6 +46,9 @@ const IN_TRANSIT: u64 = 1 << 20;
 const REREADS: u32 = 5;
 const REREAD_PAUSE: Duration = Duration::from_millis(8);
 
+/// A file read in parts is complete after this long.
+const LONGEST_READING_NS: u64 = 50_000_000;
+
 /// A reading of the aggregates is followed by so many times its own length without one, ...
 const REST_FACTOR: u64 = 4;
 /// ... but however dear it is, a peak waits no longer for it.
@@ -92,6 +95,7 @@ impl<W: Write> Tracer<W> {
 
     /// Reads all levels once.
     pub fn sample(&mut self) -> Result<(), TracerError> {
+        self.finish_readings(now_ns().saturating_sub(LONGEST_READING_NS))?;
         let mut system = self.read_system();
         // Pinned pages are in their owners' counters too: the ledger moves them.
         for (backing, bytes) in self.collector.cuda.now().pinned {

@@ -11,6 +11,7 @@ use std::{
 
 use thiserror::Error;
 
+use calls::PartialReading;
 use levels::Peaks;
 
 use super::{
@@ -86,6 +87,8 @@ pub struct Tracer<W: Write> {
     pub libraries: Libraries,
     /// Queries in the journal.
     queries: u64,
+    /// Files being read, by thread, name and directory.
+    readings: HashMap<(u32, String, String), PartialReading>,
     layout: Layout,
     system: System,
     /// What the last reading of the system plane left unattributed.
@@ -121,6 +124,7 @@ impl<W: Write> Tracer<W> {
             collector,
             libraries: Libraries::default(),
             queries: 0,
+            readings: HashMap::new(),
             layout,
             system,
             residual: None,
