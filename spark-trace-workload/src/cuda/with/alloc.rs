@@ -16,8 +16,8 @@ use crate::sys;
 
 pub fn run(args: &CudaAllocArgs) -> Result<ExitCode> {
     let driver = Driver::load(&args.driver)?;
-    let mut course = Course::new(&args.output)?;
-    course.start(&driver.info, args.hold_start)?;
+    let mut course = Course::new(&args.output, &driver.info)?;
+    course.start(args.hold_start)?;
     let context = course.phase("context", Duration::ZERO, |course| {
         let context = driver.context()?;
         course.context_begins();

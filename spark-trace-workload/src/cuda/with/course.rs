@@ -34,7 +34,7 @@ fn mem_free() -> Option<u64> {
 pub struct Course<'a> {
     args: &'a OutputArgs,
     pub machine: Machine,
-    driver: Option<DriverInfo>,
+    driver: DriverInfo,
     /// A context is current, so the driver can be asked.
     has_context: bool,
     baseline: Option<SelfStatus>,
@@ -46,12 +46,12 @@ pub struct Course<'a> {
 }
 
 impl<'a> Course<'a> {
-    pub fn new(args: &'a OutputArgs) -> Result<Self> {
+    pub fn new(args: &'a OutputArgs, driver: &DriverInfo) -> Result<Self> {
         sys::install_stop_handler()?;
         Ok(Self {
             args,
             machine: Machine::read()?,
-            driver: None,
+            driver: driver.clone(),
             has_context: false,
             baseline: SelfStatus::read().ok(),
             sources: Vec::new(),
@@ -63,8 +63,7 @@ impl<'a> Course<'a> {
     }
 
     /// The driver is initialised, and nothing is allocated yet.
-    pub fn start(&mut self, info: &DriverInfo, hold: Duration) -> Result<()> {
-        self.driver = Some(info.clone());
+    pub fn start(&mut self, hold: Duration) -> Result<()> {
         let wait = self.args.wait_go.as_deref();
         // A harness that makes us wait wants to know first that we are there.
         let begin_ns = sys::monotonic_ns();
@@ -132,8 +131,8 @@ impl<'a> Course<'a> {
             return Ok(());
         }
         let mut cuda = json!({
-            "driver": self.driver.as_ref().map(|info| info.driver),
-            "device": self.driver.as_ref().map(|info| &info.device),
+            "driver": self.driver.driver,
+            "device": self.driver.device,
         });
         if let Some(query) = query {
             cuda["mem_get_info"] = json!(query);

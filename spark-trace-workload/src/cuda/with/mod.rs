@@ -5,7 +5,7 @@ pub mod course;
 pub mod driver;
 pub mod gemm;
 mod matmul;
-mod memory;
+pub mod memory;
 mod storm;
 
 pub use alloc::run as alloc;
