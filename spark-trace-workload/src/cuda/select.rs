@@ -27,7 +27,7 @@ impl Choice {
 }
 
 #[cfg(all(feature = "cuda", not(target_feature = "crt-static")))]
-pub use again::{finish, prepare};
+pub use again::{finish, prepare, wanted};
 
 #[cfg(all(feature = "cuda", not(target_feature = "crt-static")))]
 mod again {
@@ -80,6 +80,11 @@ mod again {
         let error = start_again(&directory, &library);
         let _ = fs::remove_dir_all(&directory);
         Err(error)
+    }
+
+    /// The library that was chosen by path; to be asked before `finish`.
+    pub fn wanted() -> Option<PathBuf> {
+        fs::read_link(own_directory()?.join("libcuda.so")).ok()
     }
 
     fn start_again(directory: &Path, library: &Path) -> anyhow::Error {

@@ -30,7 +30,7 @@ const NOW: Duration = Duration::ZERO;
 pub fn run(args: &LlmArgs) -> Result<ExitCode> {
     let shape = Shape::of(args.weights_size)?;
     let driver = Driver::load(&args.driver)?;
-    let mut course = Course::new(&args.output, &driver.info)?;
+    let mut course = Course::new(&args.output, &driver)?;
     lines::print(&format!("driver {}, device {}", driver.info.driver, driver.info.device))?;
     let path = args.model_dir.join("model.safetensors");
     let (placed, written) = course.phase("prepare", NOW, |_| {

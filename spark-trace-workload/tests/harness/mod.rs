@@ -62,23 +62,32 @@ pub struct Held {
 impl Held {
     /// Starts it, notes what it has before it begins, and returns when it holds everything.
     pub fn start(line: &str) -> Self {
+        Self::start_until(&format!("alloc {line} --hold 60s"), "hold")
+    }
+
+    /// The same for a whole line, which must be one that stays in the phase.
+    pub fn start_until(line: &str, phase: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let go = dir.path().join("go");
-        let line = format!("alloc {line} --jsonl --hold 60s --wait-go {}", go.display());
+        let line = format!("{line} --jsonl --wait-go {}", go.display());
         let mut child = command(&line).stdout(Stdio::piped()).spawn().unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let mut held = Self { before: Status::default(), child, lines, _dir: dir };
         held.wait_for("start");
         held.before = Status::of(held.pid());
         File::create(go).unwrap();
-        held.wait_for("hold");
+        held.wait_for(phase);
         held
     }
 
     fn wait_for(&mut self, phase: &str) {
         loop {
-            let line: Value =
-                serde_json::from_str(&self.lines.next().expect("it ended early").unwrap()).unwrap();
+            let line = self.lines.next().expect("it ended early").unwrap();
+            // `llm` logs besides.
+            if !line.starts_with('{') {
+                continue;
+            }
+            let line: Value = serde_json::from_str(&line).unwrap();
             assert_eq!(line["pid"], self.child.id());
             if line["phase"] == phase {
                 return;

@@ -16,7 +16,7 @@ use crate::sys;
 
 pub fn run(args: &CudaAllocArgs) -> Result<ExitCode> {
     let driver = Driver::load(&args.driver)?;
-    let mut course = Course::new(&args.output, &driver.info)?;
+    let mut course = Course::new(&args.output, &driver)?;
     course.start(args.hold_start)?;
     let context = course.phase("context", Duration::ZERO, |course| {
         let context = driver.context()?;

@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::driver::{DriverInfo, mem_get_info};
+use super::driver::{Driver, mem_get_info};
 use crate::alloc::wait_for;
 use crate::cli::cuda::OutputArgs;
 use crate::output::{
@@ -34,7 +34,7 @@ fn mem_free() -> Option<u64> {
 pub struct Course<'a> {
     args: &'a OutputArgs,
     pub machine: Machine,
-    driver: DriverInfo,
+    driver: &'a Driver,
     /// A context is current, so the driver can be asked.
     has_context: bool,
     baseline: Option<SelfStatus>,
@@ -46,12 +46,12 @@ pub struct Course<'a> {
 }
 
 impl<'a> Course<'a> {
-    pub fn new(args: &'a OutputArgs, driver: &DriverInfo) -> Result<Self> {
+    pub fn new(args: &'a OutputArgs, driver: &'a Driver) -> Result<Self> {
         sys::install_stop_handler()?;
         Ok(Self {
             args,
             machine: Machine::read()?,
-            driver: driver.clone(),
+            driver,
             has_context: false,
             baseline: SelfStatus::read().ok(),
             sources: Vec::new(),
@@ -131,8 +131,8 @@ impl<'a> Course<'a> {
             return Ok(());
         }
         let mut cuda = json!({
-            "driver": self.driver.driver,
-            "device": self.driver.device,
+            "driver": self.driver.info.driver,
+            "device": self.driver.info.device,
         });
         if let Some(query) = query {
             cuda["mem_get_info"] = json!(query);
@@ -151,7 +151,11 @@ impl<'a> Course<'a> {
 
     /// Prints the report, with `more` of this workload.
     pub fn report(self, more: Value) -> Result<std::process::ExitCode> {
-        let mut cuda = json!({ "info": self.driver, "mem_get_info": self.queries });
+        let mut cuda = json!({
+            "info": self.driver.info,
+            "calls": self.driver.calls(),
+            "mem_get_info": self.queries,
+        });
         if let (Some(cuda), Value::Object(more)) = (cuda.as_object_mut(), more) {
             cuda.extend(more);
         }

@@ -7,6 +7,7 @@ use std::fmt;
 use anyhow::{Context as _, Result, bail};
 use cudarc::driver::sys::{self, CUcontext, CUdevice, CUdevice_attribute, CUdeviceptr, CUresult};
 use serde::Serialize;
+use serde_json::{Value, json};
 
 use crate::cli::cuda::DriverArgs;
 use crate::cuda::select::{self, Choice};
@@ -81,6 +82,26 @@ pub struct DriverInfo {
     pub total_bytes: usize,
 }
 
+/// Functions whose calls the report tells: those that take memory, give it back or ask for it.
+const COUNTED: &[&CStr] = &[
+    c"cuMemAlloc_v2",
+    c"cuMemFree_v2",
+    c"cuMemAllocHost_v2",
+    c"cuMemHostAlloc",
+    c"cuMemFreeHost",
+    c"cuMemHostRegister_v2",
+    c"cuMemHostUnregister",
+    c"cuMemAllocManaged",
+    c"cuMemAllocAsync",
+    c"cuMemFreeAsync",
+    c"cuMemCreate",
+    c"cuMemRelease",
+    c"cuMemMap",
+    c"cuMemUnmap",
+    c"cuMemGetInfo_v2",
+    c"cuLaunchKernel",
+];
+
 /// An initialised driver and a device of it, without a context yet.
 pub struct Driver {
     pub device: CUdevice,
@@ -107,7 +128,14 @@ impl Driver {
         }
         // SAFETY: as above; the library stays open.
         let library = unsafe { sys::culib() };
+        let wanted = select::wanted();
         select::finish();
+        // One that cannot be loaded is passed over, and the system's found instead.
+        if let Some(wanted) = wanted.map(|path| path.display().to_string())
+            && library_path().as_ref() != Some(&wanted)
+        {
+            bail!("{wanted} cannot be loaded: is it a driver for this architecture?");
+        }
         // SAFETY: the symbol is only looked for.
         let simulated = unsafe { library.get::<*const ()>(b"spark_trace_simulated_cuda_calls\0") }.is_ok();
         Self::initialize(c_int::from(args.ordinal), simulated)
@@ -151,6 +179,23 @@ impl Driver {
 
     pub fn is_simulated(&self) -> bool {
         self.info.driver == "simulated"
+    }
+
+    /// How often functions of the simulated driver were called in this process: what probes on them should count.
+    /// Null for a real driver, which does not say.
+    pub fn calls(&self) -> Value {
+        type Calls = unsafe extern "C" fn(*const c_char, *mut i64) -> CUresult;
+        // SAFETY: the library stays open; the type is that of the function in the simulated driver, and nobody else has
+        // one of this name.
+        let symbol = unsafe { sys::culib().get::<Calls>(b"spark_trace_simulated_cuda_calls\0") };
+        let Ok(calls) = symbol else { return Value::Null };
+        let count = |name: &CStr| {
+            let mut count = -1;
+            // SAFETY: a string that ends, and a pointer that is good for the count.
+            unsafe { calls(name.as_ptr(), &mut count) };
+            (name.to_string_lossy().into_owned(), json!(count))
+        };
+        Value::Object(COUNTED.iter().map(|name| count(name)).collect())
     }
 
     /// Makes the device's primary context current, as the CUDA runtime does.

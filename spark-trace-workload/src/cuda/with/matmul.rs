@@ -25,7 +25,7 @@ fn numbers(count: usize, seed: u64) -> Vec<f32> {
 
 pub fn run(args: &MatmulArgs) -> Result<ExitCode> {
     let driver = Driver::load(&args.driver)?;
-    let mut course = Course::new(&args.output, &driver.info)?;
+    let mut course = Course::new(&args.output, &driver)?;
     course.start(Duration::ZERO)?;
     let (context, gemm) = course.phase("context", Duration::ZERO, |course| {
         let context = driver.context()?;
