@@ -10,17 +10,24 @@ use crate::{process, workspace};
 ///
 /// The workload is linked statically, so it runs in an image that holds nothing else.
 #[derive(clap::Args)]
-#[command(after_help = "Examples:\n  cargo xtask build\n  cargo xtask build --release")]
+#[command(after_help = "Examples:\n  cargo xtask build\n  cargo xtask build --release --cuda")]
 pub struct Args {
     /// Optimise; the build for measuring
     #[arg(long)]
     release: bool,
+    /// Also build the workload that can load a CUDA driver, and the simulated driver beside it
+    #[arg(long)]
+    cuda: bool,
 }
 
 pub fn run(args: &Args) -> Result<()> {
     let built = all(args.release)?;
     println!("{}", built.spark_trace.display());
     println!("{}", built.workload.display());
+    if args.cuda {
+        let cuda = cuda(args.release)?;
+        println!("{}\n{}", cuda.workload.display(), cuda.simulated_driver.display());
+    }
     Ok(())
 }
 
@@ -59,6 +66,36 @@ pub fn workload(release: bool) -> Result<PathBuf> {
     }
     process::run(&mut command, "building the static workload")?;
     built(workspace::profile_dir(Some(&triple), release)?.join("spark-trace-workload"))
+}
+
+/// Paths of what CUDA workloads need.
+pub struct Cuda {
+    pub workload: PathBuf,
+    pub simulated_driver: PathBuf,
+}
+
+/// Builds the workload that can load a driver, and the simulated driver.
+pub fn cuda(release: bool) -> Result<Cuda> {
+    // A directory of its own: other flags than those of the other builds, which would be built anew each time.
+    let directory = workspace::target_dir()?.join("cuda");
+    let mut command = process::cargo();
+    command
+        .args(["build", "--package", "spark-trace-workload", "--package", "spark-trace-simulated-cuda"])
+        .arg("--target-dir")
+        .arg(&directory)
+        // User stacks are followed by frame pointers.
+        .env("RUSTFLAGS", "-C force-frame-pointers=yes")
+        .env_remove("CARGO_ENCODED_RUSTFLAGS")
+        .current_dir(workspace::root());
+    if release {
+        command.arg("--release");
+    }
+    process::run(&mut command, "building the CUDA workload and the simulated driver")?;
+    let directory = directory.join(if release { "release" } else { "debug" });
+    Ok(Cuda {
+        workload: built(directory.join("spark-trace-workload"))?,
+        simulated_driver: built(directory.join("libspark_trace_simulated_cuda.so"))?,
+    })
 }
 
 fn built(path: PathBuf) -> Result<PathBuf> {
