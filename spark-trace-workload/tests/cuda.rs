@@ -76,6 +76,9 @@ fn nobody_takes_it_for_a_gpu() {
     let info = &report["cuda"]["info"];
     assert_eq!((&info["driver"], &info["device"]), (&"simulated".into(), &"simulated (no GPU)".into()));
     assert_eq!(info["library"], library().to_str().unwrap());
+    // It is found beside the program, too.
+    let beside = harness::report("matmul --n 16 --driver simulated");
+    assert_eq!(beside["cuda"]["info"]["driver"], "simulated");
     let storm = harness::report(&simulated("storm cuda-alloc --rounds 1"));
     assert_eq!(storm["cuda"]["driver"], "simulated");
 }
@@ -108,6 +111,25 @@ fn what_is_freed_is_gone() {
     }
     let report = report(&simulated("cuda-alloc --device 4M --hold 0 --free none"));
     assert_eq!(phases(&report), ["start", "context", "device", "hold"]);
+}
+
+#[test]
+fn children_hold_the_same() {
+    let held = Held::start_until(&simulated("cuda-alloc --device 8M --children 2 --hold 60s"), "hold");
+    let children = fs::read_to_string(format!("/proc/{0}/task/{0}/children", held.pid())).unwrap();
+    let pids: Vec<u32> = children.split_whitespace().map(|pid| pid.parse().unwrap()).collect();
+    assert_eq!(pids.len(), 2);
+    for pid in &pids {
+        assert_grew(held.before.rss_anon, Status::of(*pid).rss_anon, 8 * MIB);
+    }
+    let report = held.stop();
+    let said = report["cuda"]["children"].as_array().unwrap();
+    assert_eq!(said.len(), 2);
+    for child in said {
+        assert!(pids.contains(&u32::try_from(child["pid"].as_u64().unwrap()).unwrap()));
+        assert_eq!(child["sources"][0]["bytes"], 8 * MIB);
+    }
+    assert!(pids.iter().all(|pid| !Path::new(&format!("/proc/{pid}")).exists()), "none stays behind");
 }
 
 #[test]

@@ -119,6 +119,10 @@ pub struct CudaAllocArgs {
     #[arg(long, help_heading = MEMORY)]
     pub oom: bool,
 
+    /// Further processes that take the same as this one, and hold it as long
+    #[arg(long, value_name = "N", default_value_t = 0, help_heading = MEMORY)]
+    pub children: u32,
+
     /// Wait this long before a context is made and anything taken
     #[arg(long, value_name = "DUR", value_parser = parse_duration, default_value = "0ms")]
     #[arg(help_heading = COURSE)]

@@ -7,6 +7,7 @@ use anyhow::{Context as _, Result, bail};
 use cudarc::driver::sys::CUresult;
 use serde_json::{Value, json};
 
+use super::children::{self, Running};
 use super::course::Course;
 use super::driver::{Buffer, Driver};
 use super::memory::{Env, Piece, STEPS, Step};
@@ -32,11 +33,19 @@ pub fn run(args: &CudaAllocArgs) -> Result<ExitCode> {
         }
         pieces.extend(course.phase(step.phase, args.hold_each, |course| take(course, step, &env))?);
     }
+    let mut children = Vec::new();
+    if args.children > 0 {
+        children = course.phase("children", args.hold_each, |_| {
+            (0..args.children).map(|_| children::start()).collect::<Result<Vec<_>>>()
+        })?;
+    }
     let mut refused = Value::Null;
     if args.oom {
         refused = course.phase("oom", args.hold_each, |_| ask_for_too_much(&driver))?;
     }
     course.hold(args.hold)?;
+    // The last to come go first, and at the end of what is held in all.
+    let children = children.into_iter().rev().map(Running::stop).collect::<Result<Vec<_>>>()?;
 
     match args.free {
         Free::All => {
@@ -53,7 +62,7 @@ pub fn run(args: &CudaAllocArgs) -> Result<ExitCode> {
         }
         Free::None => std::mem::forget(pieces),
     }
-    course.report(json!({ "out_of_memory": refused }))
+    course.report(json!({ "out_of_memory": refused, "children": children }))
 }
 
 fn take(course: &mut Course<'_>, step: &Step, env: &Env<'_>) -> Result<Vec<Piece>> {

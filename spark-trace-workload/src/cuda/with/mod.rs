@@ -1,6 +1,7 @@
 //! With CUDA.
 
 mod alloc;
+mod children;
 pub mod course;
 pub mod driver;
 pub mod gemm;
