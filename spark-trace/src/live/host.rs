@@ -31,6 +31,8 @@ pub fn facts(layout: &Layout) -> Host {
         transparent_hugepage: line("/sys/kernel/mm/transparent_hugepage/enabled")
             .and_then(|l| Some(l.split_once('[')?.1.split_once(']')?.0.to_owned())),
         provenance: if is_emulated() { "emulated" } else { "measured" }.to_owned(),
+        gpus: Vec::new(),
+        nvidia: None,
     }
 }
 

@@ -162,6 +162,7 @@ impl Session {
                 version: env!("CARGO_PKG_VERSION").to_owned(),
                 profile: options.hooks.profile.as_str().to_owned(),
                 interval_ns: options.interval.as_nanos() as u64,
+                gpu_interval_ns: None,
                 min_region: options.min_region,
             },
             host: host::facts(&layout),
@@ -394,12 +395,18 @@ impl Session {
             lost_total: losses.iter().map(|l| l.count).sum(),
             losses,
             hooks,
+            sources: Vec::new(),
             warnings: self.warnings.clone(),
             complete: true,
         };
         let (agent_cpu_ns, agent_rss_peak) = own_usage();
-        let cost =
-            Cost { agent_cpu_ns, agent_rss_peak, bpf_run_time_ns, bpf_memory: self.tracer.object.memory() };
+        let cost = Cost {
+            agent_cpu_ns,
+            agent_rss_peak,
+            bpf_run_time_ns,
+            bpf_memory: self.tracer.object.memory(),
+            nvml: None,
+        };
         self.tracer.journal.add(Entry::Health(health)).map_err(io_error("write the journal"))?;
         self.tracer.journal.add(Entry::Cost(cost)).map_err(io_error("write the journal"))
     }

@@ -4,7 +4,7 @@ use std::{io::Write, time::Duration};
 
 use super::{Resolution, Tracer, TracerError};
 use crate::{
-    ledger::{self, Plane},
+    ledger::{self, Facts, Plane},
     live::{now_ns, source::process},
     recording::{
         Series,
@@ -167,7 +167,7 @@ impl<W: Write> Tracer<W> {
 fn residual_of(sample: &Sample, vmap_stack: Option<bool>) -> Option<i64> {
     let columns = sample.values.iter().map(|(name, value)| (name.clone(), vec![Some(*value)])).collect();
     let series = Series { begin_ns: vec![0], end_ns: vec![0], columns, absent: Vec::new() };
-    ledger::balance(Plane::System, vmap_stack, &series, 0)?.residual
+    ledger::balance(Plane::System, Facts { vmap_stack, target: None }, &series, 0)?.residual
 }
 
 fn difference(sample: &Sample, a: &str, b: &str) -> Option<u64> {
