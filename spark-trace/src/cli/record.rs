@@ -85,6 +85,14 @@ pub struct Args {
     #[arg(long, value_name = "NAME", value_parser = PossibleValuesParser::new(HOOKS.iter().map(|h| h.name)), hide_possible_values = true)]
     without_hook: Vec<String>,
 
+    /// Time between two readings of the GPUs
+    #[arg(long, value_name = "TIME", default_value = "100ms", value_parser = units::duration)]
+    gpu_interval: Duration,
+
+    /// NVIDIA's management library (libnvidia-ml.so.1), where it is in no usual place
+    #[arg(long, value_name = "PATH", value_parser = units::file)]
+    nvml: Option<PathBuf>,
+
     /// No progress line
     #[arg(short, long)]
     quiet: bool,
@@ -147,6 +155,8 @@ pub fn run(args: Args) -> anyhow::Result<Exit> {
         ring_bytes,
         live_pages: args.live_pages.max(1),
         duration: args.duration,
+        nvml: args.nvml.clone(),
+        gpu_interval: args.gpu_interval.max(Duration::from_millis(1)),
         journal: partial_name(&output),
     };
     record(options, &output, write, args.quiet)

@@ -45,7 +45,6 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::super::{Balance, Facts, Plane, balance};
-    use super::*;
     use crate::recording::testing::series;
 
     const OURS: [u32; 2] = [7, 8];

@@ -1,5 +1,6 @@
 //! One recording from start to end: load, attach, start or find the target, follow it, finish.
 
+mod gpus;
 mod start;
 
 use std::{
@@ -30,7 +31,7 @@ use super::{
     object::{Object, ObjectError, Sizes},
     offsets::{self, MissingType, Settings},
     realtime_offset_ns,
-    source::{process, system::System},
+    source::{nvml::Nvml, process, system::System},
     statistics::Statistics,
     symbols::Stacks,
     target::{
@@ -44,7 +45,7 @@ use start::Awaited;
 
 use crate::plan::Choice;
 use crate::recording::{
-    Clock, Cost, Health, Loss, Recording, SCHEMA_VERSION, Target, Tool,
+    Clock, Cost, Health, Loss, Readings, Recording, SCHEMA_VERSION, Target, Tool,
     journal::{Begin, JOURNAL_SCHEMA, Journal},
 };
 
@@ -58,6 +59,10 @@ pub struct Options {
     pub live_pages: u32,
     /// Stops an attached trace after this time.
     pub duration: Option<Duration>,
+    /// NVML's library; absent to look for it.
+    pub nvml: Option<PathBuf>,
+    /// Time between two readings of the GPUs.
+    pub gpu_interval: Duration,
     /// Where the journal is kept while tracing.
     pub journal: PathBuf,
 }
@@ -117,6 +122,7 @@ pub struct Session {
     options: Options,
     warnings: Vec<String>,
     statistics: Statistics,
+    nvml: Nvml,
     interrupts: Signal,
     terminations: Signal,
     invoker: Option<Invoker>,
@@ -128,6 +134,8 @@ impl Session {
         // Before anything that would have to be cleaned up.
         let interrupts = signals(SignalKind::interrupt())?;
         let terminations = signals(SignalKind::terminate())?;
+        // Starting it may take as long as everything below.
+        let mut nvml = Nvml::start(options.nvml.clone(), options.gpu_interval);
         let btf = Btf::from_kernel()?;
         let layout = Layout::detect()?;
         let mut warnings: Vec<String> = cgroup::remove_stale_leaves(&layout)
@@ -149,6 +157,8 @@ impl Session {
         object.attach(&options.hooks, &btf)?;
         object.require()?;
 
+        let mut host = host::facts(&layout);
+        gpus::describe(nvml.machine(), &mut host, &mut warnings);
         let target = Target {
             kind: options.spec.kind().to_owned(),
             argv: options.spec.argv().to_vec(),
@@ -162,10 +172,10 @@ impl Session {
                 version: env!("CARGO_PKG_VERSION").to_owned(),
                 profile: options.hooks.profile.as_str().to_owned(),
                 interval_ns: options.interval.as_nanos() as u64,
-                gpu_interval_ns: None,
+                gpu_interval_ns: nvml.machine().is_ok().then_some(options.gpu_interval.as_nanos() as u64),
                 min_region: options.min_region,
             },
-            host: host::facts(&layout),
+            host,
             clock: Clock { name: "CLOCK_MONOTONIC".to_owned(), realtime_offset_ns: realtime_offset_ns() },
             target: target.clone(),
         };
@@ -195,6 +205,7 @@ impl Session {
             options,
             warnings,
             statistics,
+            nvml,
             interrupts,
             terminations,
             invoker,
@@ -205,6 +216,7 @@ impl Session {
     pub async fn run(mut self, progress: &mut dyn FnMut(&Progress<'_>)) -> Result<Outcome, SessionError> {
         self.tracer.name_cgroups()?;
         self.tracer.settle()?;
+        self.first_gpu_reading()?;
         self.tracer.target.started_ns = now_ns();
         self.tracer.phase("start", self.tracer.target.started_ns)?;
         if let Err(error) = self.start() {
@@ -254,6 +266,7 @@ impl Session {
                     self.drain()?;
                     self.look_for_container()?;
                     self.tracer.phase("exit", now_ns())?;
+                    self.nvml.request_now();
                     self.tracer.sample()?;
                 }
                 _ = ticks.tick() => {
@@ -310,6 +323,8 @@ impl Session {
     }
 
     fn drain(&mut self) -> Result<(), SessionError> {
+        let samples = self.nvml.take();
+        self.tracer.add_samples(samples)?;
         loop {
             // Copied out: handling an event may take long, and the buffer's room is wanted back.
             let Some(record) = self.events.get_mut().next().map(|item| item.to_vec()) else { return Ok(()) };
@@ -345,6 +360,8 @@ impl Session {
     }
 
     fn finish(mut self, exit_code: Option<i32>) -> Result<Outcome, SessionError> {
+        // The last reading is taken while the rest is.
+        self.nvml.request_stop();
         self.drain()?;
         if let Some(awaited) = &self.awaited {
             awaited.clean_up();
@@ -354,6 +371,7 @@ impl Session {
         }
         self.tracer.sample()?;
         self.tracer.sample_pss()?;
+        let nvml = self.last_gpu_reading()?;
         self.tracer.phase("end", now_ns())?;
         self.tracer.read_aggregates("end")?;
         self.tracer.journal_aggregates(true)?;
@@ -374,12 +392,12 @@ impl Session {
         self.tracer.target.exit_code = exit_code;
         self.tracer.target.ended_ns = now_ns();
         self.tracer.publish_target()?;
-        self.add_health_and_cost()?;
+        self.add_health_and_cost(nvml)?;
         let recording = self.tracer.journal.finish(now_ns()).map_err(io_error("write the journal"))?;
         Ok(Outcome { recording, exit_code })
     }
 
-    fn add_health_and_cost(&mut self) -> Result<(), SessionError> {
+    fn add_health_and_cost(&mut self, nvml: Option<Readings>) -> Result<(), SessionError> {
         use crate::recording::journal::Entry;
         let hooks = self.tracer.object.hook_rows(self.statistics.share());
         let mut losses = self.tracer.object.losses()?;
@@ -395,7 +413,7 @@ impl Session {
             lost_total: losses.iter().map(|l| l.count).sum(),
             losses,
             hooks,
-            sources: Vec::new(),
+            sources: vec![self.nvml.machine().verdict.clone()],
             warnings: self.warnings.clone(),
             complete: true,
         };
@@ -405,7 +423,7 @@ impl Session {
             agent_rss_peak,
             bpf_run_time_ns,
             bpf_memory: self.tracer.object.memory(),
-            nvml: None,
+            nvml,
         };
         self.tracer.journal.add(Entry::Health(health)).map_err(io_error("write the journal"))?;
         self.tracer.journal.add(Entry::Cost(cost)).map_err(io_error("write the journal"))

@@ -129,6 +129,15 @@ impl<W: Write> Tracer<W> {
         self.read_aggregates_at_peaks(used, charged)
     }
 
+    /// Takes readings that were made elsewhere: those of the GPUs. What else is known of a device at that time has
+    /// its place in the same reading, as columns of its own (`cuda.live`).
+    pub fn add_samples(&mut self, samples: Vec<Sample>) -> Result<(), TracerError> {
+        for sample in samples {
+            self.journal.add(Entry::Sample(sample))?;
+        }
+        Ok(())
+    }
+
     /// Reads the aggregates when a plane stands at a new peak, as often as a fifth of the time allows. A peak
     /// that came too soon after the last is read at the next sample that still stands there.
     fn read_aggregates_at_peaks(
