@@ -35,7 +35,7 @@ const SIMULATED: &str = "simulated";
 /// Starts the library at `path`, or the first that is found.
 pub(super) fn start(path: Option<&Path>) -> (Machine, Option<Nvml>) {
     match load(path) {
-        Err(machine) => (machine, None),
+        Err((verdict, reason)) => (Machine::without(verdict, reason), None),
         Ok(nvml) => {
             let machine = machine(&nvml, path);
             let usable = machine.is_ok().then_some(nvml);
@@ -44,7 +44,10 @@ pub(super) fn start(path: Option<&Path>) -> (Machine, Option<Nvml>) {
     }
 }
 
-fn load(path: Option<&Path>) -> Result<Nvml, Machine> {
+/// Why there is no library.
+type Refusal = (Verdict, String);
+
+fn load(path: Option<&Path>) -> Result<Nvml, Refusal> {
     let open = |path: &OsStr| Nvml::builder().lib_path(path).init();
     if let Some(path) = path {
         return open(path.as_os_str()).map_err(|e| refused(&path.display().to_string(), &e, true));
@@ -61,17 +64,17 @@ fn load(path: Option<&Path>) -> Result<Nvml, Machine> {
     let Some(path) = usual else {
         let places = DIRECTORIES.join(", ");
         let reason = format!("no {LIBRARY} in the loader's path or in {places}");
-        return Err(Machine::without(Verdict::NotApplicable, reason));
+        return Err((Verdict::NotApplicable, reason));
     };
     open(path.as_os_str()).map_err(|e| refused(&path.display().to_string(), &e, false))
 }
 
 /// A library that is there and does not start. Without a driver it has nothing to tell of: packages bring the library
 /// to machines without a GPU too.
-fn refused(library: &str, error: &NvmlError, asked_for: bool) -> Machine {
+fn refused(library: &str, error: &NvmlError, asked_for: bool) -> Refusal {
     let idle = matches!(error, NvmlError::DriverNotLoaded | NvmlError::LibraryNotFound) && !asked_for;
     let verdict = if idle { Verdict::NotApplicable } else { Verdict::Broken };
-    Machine::without(verdict, format!("{library}: {}", reason(error, "nvmlInit_v2")))
+    (verdict, format!("{library}: {}", reason(error, "nvmlInit_v2")))
 }
 
 fn machine(nvml: &Nvml, path: Option<&Path>) -> Machine {
