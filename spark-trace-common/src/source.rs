@@ -81,6 +81,8 @@ pub struct Source {
     pub cgroup_v2: &'static [Term],
     /// Level on the cgroup plane under cgroup v1 (`memory.stat` `total_*`, `memory.kmem.*`).
     pub cgroup_v1: &'static [Term],
+    /// Level on a device's plane (NVML's readings of one GPU). Rows that have one are on no other plane.
+    pub device: &'static [Term],
     pub charged: Charged,
     pub reclaimable: Reclaimable,
     /// Seen as used by cudaMemGetInfo on unified memory (it is MemTotal - MemFree there) and on a discrete GPU.
@@ -99,10 +101,14 @@ pub struct CudaUsed {
 /// System memory: used as far as a unified-memory GPU is concerned, invisible to a discrete one.
 const SYSTEM_MEMORY: CudaUsed = CudaUsed { unified: true, discrete: false };
 
+/// Memory of the device: on unified memory it is system memory, used there too.
+const DEVICE_MEMORY: CudaUsed = CudaUsed { unified: true, discrete: true };
+
 /// Slug of the residual: what the counters of a plane leave unexplained.
 pub const UNATTRIBUTED: &str = "unattributed";
 
-/// The taxonomy. Every byte of MemTotal - MemFree lies in exactly one row of the system plane.
+/// The taxonomy. Every byte of MemTotal - MemFree lies in exactly one row of the system plane, and every byte of
+/// a GPU's own memory that is not free in exactly one row of that device's plane.
 pub const SOURCES: &[Source] = &[
     Source {
         slug: "anon",
@@ -110,6 +116,7 @@ pub const SOURCES: &[Source] = &[
         system: &[plus("meminfo.AnonPages")],
         cgroup_v2: &[plus("stat.anon")],
         cgroup_v1: &[plus("stat.total_rss")],
+        device: &[],
         charged: Charged::Yes,
         reclaimable: Reclaimable::BySwap,
         cuda_used: SYSTEM_MEMORY,
@@ -121,6 +128,7 @@ pub const SOURCES: &[Source] = &[
         system: &[],
         cgroup_v2: &[],
         cgroup_v1: &[],
+        device: &[],
         charged: Charged::Yes,
         reclaimable: Reclaimable::No,
         cuda_used: SYSTEM_MEMORY,
@@ -132,6 +140,7 @@ pub const SOURCES: &[Source] = &[
         system: &[plus("meminfo.Shmem")],
         cgroup_v2: &[plus("stat.shmem")],
         cgroup_v1: &[plus("stat.total_shmem")],
+        device: &[],
         charged: Charged::Yes,
         reclaimable: Reclaimable::BySwap,
         cuda_used: SYSTEM_MEMORY,
@@ -161,6 +170,7 @@ pub const SOURCES: &[Source] = &[
             minus("stat.total_writeback"),
             minus("stat.total_swapcached"),
         ],
+        device: &[],
         charged: Charged::Yes,
         reclaimable: Reclaimable::Yes,
         cuda_used: SYSTEM_MEMORY,
@@ -172,6 +182,7 @@ pub const SOURCES: &[Source] = &[
         system: &[plus("meminfo.Dirty"), plus("meminfo.Writeback")],
         cgroup_v2: &[plus("stat.file_dirty"), plus("stat.file_writeback")],
         cgroup_v1: &[plus("stat.total_dirty"), plus("stat.total_writeback")],
+        device: &[],
         charged: Charged::Yes,
         reclaimable: Reclaimable::AfterWriteback,
         cuda_used: SYSTEM_MEMORY,
@@ -183,6 +194,7 @@ pub const SOURCES: &[Source] = &[
         system: &[plus("derived.swap_cache_unmapped")],
         cgroup_v2: &[plus("derived.swap_cache_unmapped")],
         cgroup_v1: &[plus("derived.swap_cache_unmapped")],
+        device: &[],
         charged: Charged::Yes,
         reclaimable: Reclaimable::Yes,
         cuda_used: SYSTEM_MEMORY,
@@ -194,6 +206,7 @@ pub const SOURCES: &[Source] = &[
         system: &[plus("meminfo.SReclaimable")],
         cgroup_v2: &[plus("stat.slab_reclaimable")],
         cgroup_v1: &[],
+        device: &[],
         charged: Charged::Depends,
         reclaimable: Reclaimable::Partly,
         cuda_used: SYSTEM_MEMORY,
@@ -205,6 +218,7 @@ pub const SOURCES: &[Source] = &[
         system: &[plus("meminfo.SUnreclaim")],
         cgroup_v2: &[plus("stat.slab_unreclaimable")],
         cgroup_v1: &[],
+        device: &[],
         charged: Charged::Depends,
         reclaimable: Reclaimable::No,
         cuda_used: SYSTEM_MEMORY,
@@ -216,6 +230,7 @@ pub const SOURCES: &[Source] = &[
         system: &[plus("meminfo.KernelStack"), plus("meminfo.ShadowCallStack")],
         cgroup_v2: &[plus("stat.kernel_stack")],
         cgroup_v1: &[],
+        device: &[],
         charged: Charged::Yes,
         reclaimable: Reclaimable::No,
         cuda_used: SYSTEM_MEMORY,
@@ -227,6 +242,7 @@ pub const SOURCES: &[Source] = &[
         system: &[plus("meminfo.PageTables"), plus("meminfo.SecPageTables")],
         cgroup_v2: &[plus("stat.pagetables"), plus("stat.sec_pagetables")],
         cgroup_v1: &[],
+        device: &[],
         charged: Charged::Yes,
         reclaimable: Reclaimable::No,
         cuda_used: SYSTEM_MEMORY,
@@ -238,6 +254,7 @@ pub const SOURCES: &[Source] = &[
         system: &[plus("meminfo.Percpu")],
         cgroup_v2: &[plus("stat.percpu")],
         cgroup_v1: &[],
+        device: &[],
         charged: Charged::Depends,
         reclaimable: Reclaimable::No,
         cuda_used: SYSTEM_MEMORY,
@@ -249,6 +266,7 @@ pub const SOURCES: &[Source] = &[
         system: &[plus("derived.vmalloc_without_stacks")],
         cgroup_v2: &[plus("stat.vmalloc")],
         cgroup_v1: &[],
+        device: &[],
         charged: Charged::Depends,
         reclaimable: Reclaimable::No,
         cuda_used: SYSTEM_MEMORY,
@@ -260,6 +278,7 @@ pub const SOURCES: &[Source] = &[
         system: &[],
         cgroup_v2: &[plus("stat.sock")],
         cgroup_v1: &[],
+        device: &[],
         charged: Charged::Yes,
         reclaimable: Reclaimable::No,
         cuda_used: SYSTEM_MEMORY,
@@ -271,6 +290,7 @@ pub const SOURCES: &[Source] = &[
         system: &[plus("meminfo.Hugetlb")],
         cgroup_v2: &[plus("stat.hugetlb")],
         cgroup_v1: &[],
+        device: &[],
         charged: Charged::Depends,
         reclaimable: Reclaimable::No,
         cuda_used: SYSTEM_MEMORY,
@@ -282,6 +302,7 @@ pub const SOURCES: &[Source] = &[
         system: &[plus("meminfo.Zswap")],
         cgroup_v2: &[plus("stat.zswap")],
         cgroup_v1: &[],
+        device: &[],
         charged: Charged::Yes,
         reclaimable: Reclaimable::AfterWriteback,
         cuda_used: SYSTEM_MEMORY,
@@ -302,6 +323,7 @@ pub const SOURCES: &[Source] = &[
             minus("stat.vmalloc"),
         ],
         cgroup_v1: &[plus("memory.kmem.usage_in_bytes")],
+        device: &[],
         charged: Charged::Depends,
         reclaimable: Reclaimable::Partly,
         cuda_used: SYSTEM_MEMORY,
@@ -313,6 +335,7 @@ pub const SOURCES: &[Source] = &[
         system: &[],
         cgroup_v2: &[],
         cgroup_v1: &[],
+        device: &[],
         charged: Charged::No,
         reclaimable: Reclaimable::No,
         cuda_used: SYSTEM_MEMORY,
@@ -324,6 +347,7 @@ pub const SOURCES: &[Source] = &[
         system: &[],
         cgroup_v2: &[],
         cgroup_v1: &[],
+        device: &[],
         charged: Charged::Depends,
         reclaimable: Reclaimable::No,
         cuda_used: SYSTEM_MEMORY,
@@ -335,6 +359,7 @@ pub const SOURCES: &[Source] = &[
         system: &[],
         cgroup_v2: &[],
         cgroup_v1: &[],
+        device: &[],
         charged: Charged::No,
         reclaimable: Reclaimable::Yes,
         cuda_used: SYSTEM_MEMORY,
@@ -346,10 +371,60 @@ pub const SOURCES: &[Source] = &[
         system: &[plus("zoneinfo.pcp_count")],
         cgroup_v2: &[],
         cgroup_v1: &[],
+        device: &[],
         charged: Charged::No,
         reclaimable: Reclaimable::Yes,
         cuda_used: SYSTEM_MEMORY,
         origin: "mm/vmstat.c zoneinfo_show_print: per_cpu_pages.count; mm/page_alloc.c drain_pages",
+    },
+    Source {
+        slug: "gpu-allocated",
+        title: "device memory that the target allocated through CUDA and has not freed",
+        system: &[],
+        cgroup_v2: &[],
+        cgroup_v1: &[],
+        device: &[plus("cuda.live")],
+        charged: Charged::No,
+        reclaimable: Reclaimable::No,
+        cuda_used: DEVICE_MEMORY,
+        origin: "calls of libcuda (cuMemAlloc_v2 and its kin), bytes returned less bytes freed",
+    },
+    Source {
+        slug: "gpu-context",
+        title: "what the target's processes hold on the device beyond that (contexts, modules, the driver's share); \
+                all they hold where CUDA calls are not followed",
+        system: &[],
+        cgroup_v2: &[],
+        cgroup_v1: &[],
+        device: &[plus("derived.gpu_target"), minus("cuda.live")],
+        charged: Charged::No,
+        reclaimable: Reclaimable::No,
+        cuda_used: DEVICE_MEMORY,
+        origin: "NVML nvmlDeviceGetComputeRunningProcesses_v3, usedGpuMemory of the target's processes",
+    },
+    Source {
+        slug: "gpu-other-processes",
+        title: "what processes that are not the target's hold on the device",
+        system: &[],
+        cgroup_v2: &[],
+        cgroup_v1: &[],
+        device: &[plus("derived.gpu_others")],
+        charged: Charged::No,
+        reclaimable: Reclaimable::No,
+        cuda_used: DEVICE_MEMORY,
+        origin: "NVML nvmlDeviceGetComputeRunningProcesses_v3, usedGpuMemory of the other processes",
+    },
+    Source {
+        slug: "gpu-reserved",
+        title: "device memory that driver and firmware set aside",
+        system: &[],
+        cgroup_v2: &[],
+        cgroup_v1: &[],
+        device: &[plus("memory.reserved")],
+        charged: Charged::No,
+        reclaimable: Reclaimable::No,
+        cuda_used: CudaUsed { unified: false, discrete: false },
+        origin: "NVML nvmlDeviceGetMemoryInfo_v2, reserved: no part of used there",
     },
     Source {
         slug: UNATTRIBUTED,
@@ -357,6 +432,7 @@ pub const SOURCES: &[Source] = &[
         system: &[],
         cgroup_v2: &[],
         cgroup_v1: &[],
+        device: &[],
         charged: Charged::Depends,
         reclaimable: Reclaimable::No,
         cuda_used: SYSTEM_MEMORY,
@@ -377,4 +453,7 @@ pub mod expected {
     pub const SYSTEM: &[Term] = &[plus("meminfo.MemTotal"), minus("meminfo.MemFree")];
     pub const CGROUP_V2: &[Term] = &[plus("memory.current")];
     pub const CGROUP_V1: &[Term] = &[plus("memory.usage_in_bytes")];
+    /// A device's plane: what is not free. NVML's own `used` has the reserved part in it or not, by the version of
+    /// the call; this has it in any case.
+    pub const DEVICE: &[Term] = &[plus("memory.total"), minus("memory.free")];
 }

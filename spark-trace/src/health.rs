@@ -1,8 +1,12 @@
-//! What became of each hook.
+//! What became of each hook, and of each library that is asked for levels.
 
 use std::fmt;
 
-/// Verdict on one hook.
+/// How the reason of a value begins that NVML does not give for a device, now or ever. A GPU that shares the
+/// system's memory answers so when asked for the size of its own.
+pub const NVML_NOT_SUPPORTED: &str = "NVML: not supported";
+
+/// Verdict on one hook or source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
     /// Attached.

@@ -2,11 +2,16 @@
 //!
 //! A balance belongs to one plane. Planes overlap (a charged page is in both), so no sum crosses them.
 
-use spark_trace_common::source::{SOURCES, Source, Term, expected};
+use std::collections::BTreeSet;
+
+use spark_trace_common::source::{SOURCES, Source, Term, UNATTRIBUTED, expected};
 
 use crate::recording::Series;
 
 mod derived;
+mod device;
+
+pub use device::processes as device_processes;
 
 /// A set of counters that partition one amount of memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,6 +22,23 @@ pub enum Plane {
     CgroupV1,
     /// What is charged to a cgroup of the second hierarchy version.
     CgroupV2,
+    /// The memory of one GPU's own that is not free.
+    Device,
+}
+
+/// What a balance needs to know beside the counters.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Facts<'a> {
+    /// Kernel stacks lie in vmalloc space, as the recording's host says.
+    pub vmap_stack: Option<bool>,
+    /// The target's processes; absent where every process is the target's.
+    pub target: Option<&'a BTreeSet<u32>>,
+}
+
+impl Facts<'_> {
+    fn is_target(&self, pid: u32) -> bool {
+        self.target.is_none_or(|pids| pids.contains(&pid))
+    }
 }
 
 impl Plane {
@@ -36,7 +58,19 @@ impl Plane {
             Self::System => expected::SYSTEM,
             Self::CgroupV1 => expected::CGROUP_V1,
             Self::CgroupV2 => expected::CGROUP_V2,
+            Self::Device => expected::DEVICE,
         }
+    }
+
+    /// Whether `source` has a row on this plane. Memory of a device is no memory of the system: neither's rows
+    /// are on the other's planes.
+    pub fn has(self, source: &Source) -> bool {
+        source.slug == UNATTRIBUTED || (self == Self::Device) != source.device.is_empty()
+    }
+
+    /// Sources with a row on this plane, in the order of [`SOURCES`]; `unattributed` is the last.
+    pub fn sources(self) -> impl Iterator<Item = &'static Source> {
+        SOURCES.iter().filter(move |source| self.has(source))
     }
 
     /// The counters that `source` is made of on this plane.
@@ -45,6 +79,7 @@ impl Plane {
             Self::System => source.system,
             Self::CgroupV1 => source.cgroup_v1,
             Self::CgroupV2 => source.cgroup_v2,
+            Self::Device => source.device,
         }
     }
 }
@@ -106,14 +141,12 @@ pub fn time_of(series: &Series, index: usize) -> Option<u64> {
 }
 
 /// The balance of reading `index` of `series`.
-///
-/// `vmap_stack`: kernel stacks lie in vmalloc space, as the recording's host says.
-pub fn balance(plane: Plane, vmap_stack: Option<bool>, series: &Series, index: usize) -> Option<Balance> {
+pub fn balance(plane: Plane, facts: Facts<'_>, series: &Series, index: usize) -> Option<Balance> {
     let at_ns = time_of(series, index)?;
-    let reading = Reading { plane, vmap_stack, series, index };
-    let rows = SOURCES
-        .iter()
-        .filter(|source| source.slug != spark_trace_common::source::UNATTRIBUTED)
+    let reading = Reading { plane, facts, series, index };
+    let rows = plane
+        .sources()
+        .filter(|source| source.slug != UNATTRIBUTED)
         .map(|source| Row { source, bytes: reading.level(plane.terms(source)) })
         .collect();
     Some(Balance::new(at_ns, rows, reading.level(plane.expected())))
@@ -121,7 +154,7 @@ pub fn balance(plane: Plane, vmap_stack: Option<bool>, series: &Series, index: u
 
 /// The plane's own counter at reading `index`, without its rows.
 pub fn expected_at(plane: Plane, series: &Series, index: usize) -> Option<u64> {
-    Reading { plane, vmap_stack: None, series, index }.level(plane.expected())
+    Reading { plane, facts: Facts::default(), series, index }.level(plane.expected())
 }
 
 /// What a column says at one reading.
@@ -137,7 +170,7 @@ enum Cell {
 /// One reading of a series, as terms see it.
 struct Reading<'a> {
     plane: Plane,
-    vmap_stack: Option<bool>,
+    facts: Facts<'a>,
     series: &'a Series,
     index: usize,
 }

@@ -63,12 +63,13 @@ fn sources() -> String {
 fn row(out: &mut String, source: &Source) {
     let _ = writeln!(
         out,
-        "| `{}` | {} | {} | {} | {} | {} | {} | {} | {} |",
+        "| `{}` | {} | {} | {} | {} | {} | {} | {} | {} | {} |",
         source.slug,
         cell(source.title),
         formula(source.system),
         formula(source.cgroup_v2),
         formula(source.cgroup_v1),
+        formula(source.device),
         source.charged.as_str(),
         source.reclaimable.as_str(),
         yes_no(source.cuda_used.unified),
@@ -84,14 +85,18 @@ const INTRODUCTION: &str = "\
 Every output of spark-trace uses these names, in this order. A level is a sum of counters; below zero
 it counts as zero, because counters are read one after the other. `-` means that no counter gives the
 level on that plane: hooks may, and what nothing gives is in `unattributed`.
-Levels of one plane add up; levels of different planes overlap and do not.
+Levels of one plane add up; levels of different planes overlap and do not. Each GPU has a plane of its own; a
+source that has a level on it is on no other plane.
 
 Columns of counters: `meminfo.` is /proc/meminfo, `zoneinfo.` /proc/zoneinfo, `stat.` the cgroup's
 memory.stat, `memory.` a file of the cgroup, `derived.` computed by spark-trace from several of them.
+Of devices, `memory.` and `process.<pid>.used` are what NVML says (`derived.gpu_target` and `derived.gpu_others` are
+sums of the latter), `cuda.live` comes from the target's CUDA calls. The device plane's counter is
+`memory.total` - `memory.free`.
 *cudaMemGetInfo* says whether it counts these bytes as used, on unified memory and on a discrete GPU.
 
-| source | what it is | system | cgroup v2 | cgroup v1 | charged to a cgroup | reclaimable | cudaMemGetInfo, unified | cudaMemGetInfo, discrete |
-|---|---|---|---|---|---|---|---|---|
+| source | what it is | system | cgroup v2 | cgroup v1 | device | charged to a cgroup | reclaimable | cudaMemGetInfo, unified | cudaMemGetInfo, discrete |
+|---|---|---|---|---|---|---|---|---|---|
 ";
 
 const ORIGINS: &str = "
@@ -145,7 +150,7 @@ mod tests {
         }
         let columns = |line: &str| line.replace("\\|", "").matches('|').count();
         let counts: Vec<usize> = text.lines().filter(|l| l.starts_with('|')).map(columns).collect();
-        assert!(counts.iter().all(|&n| n == 10 || n == 3), "{counts:?}");
+        assert!(counts.iter().all(|&n| n == 11 || n == 3), "{counts:?}");
     }
 
     #[test]

@@ -22,6 +22,7 @@ use spark_trace_common::{
 };
 
 use crate::{
+    config::conf,
     maps::{EVENTS, PENDING_CALLS, hit, lost},
     state::memory_state,
     target::{USER_STACK, current_task, is_target, memory_cgroup_of},
@@ -32,7 +33,8 @@ pub fn call_enter(ctx: ProbeContext) -> u32 {
     let ids = bpf_get_current_pid_tgid();
     // SAFETY: the current task's type is known to the verifier.
     let cgroup = unsafe { memory_cgroup_of(current_task()) };
-    if !is_target(cgroup, (ids >> 32) as u32) {
+    let tgid = (ids >> 32) as u32;
+    if tgid == conf!(own_tgid) || !is_target(cgroup, tgid) {
         return 0;
     }
     hit(const { index("library-call") });
@@ -56,8 +58,9 @@ pub fn call_return(ctx: RetProbeContext) -> u32 {
     let cookie = cookie(&ctx);
     let key = CallKey { tid: ids as u32, function: cookie_function(cookie) };
     let Some(pending) = PENDING_CALLS.get_ptr(&key) else {
+        let tgid = (ids >> 32) as u32;
         // SAFETY: the current task's type is known to the verifier.
-        if is_target(unsafe { memory_cgroup_of(current_task()) }, (ids >> 32) as u32) {
+        if tgid != conf!(own_tgid) && is_target(unsafe { memory_cgroup_of(current_task()) }, tgid) {
             lost(LossKind::Calls);
         }
         return 0;

@@ -1,8 +1,9 @@
 //! `show`: who holds the memory of one run.
 
 use serde::Serialize;
-use spark_trace_common::source::{SOURCES, Source, UNATTRIBUTED};
+use spark_trace_common::source::{Source, UNATTRIBUTED};
 
+use crate::analysis::devices::{self, DeviceReport};
 use crate::analysis::files::{self, FileRow};
 use crate::analysis::instant::At;
 use crate::analysis::mappings::{self, MappingRow};
@@ -49,15 +50,17 @@ pub struct Planes {
     pub system: Option<PlaneReport>,
     /// All root cgroups of the target.
     pub cgroup: Option<PlaneReport>,
+    /// One of each GPU.
+    pub devices: Vec<PlaneReport>,
 }
 
 impl Planes {
     pub fn iter(&self) -> impl Iterator<Item = &PlaneReport> {
-        self.system.iter().chain(&self.cgroup)
+        self.system.iter().chain(&self.cgroup).chain(&self.devices)
     }
 
     pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut PlaneReport> {
-        self.system.iter_mut().chain(&mut self.cgroup)
+        self.system.iter_mut().chain(&mut self.cgroup).chain(&mut self.devices)
     }
 }
 
@@ -77,8 +80,10 @@ pub struct PlaneReport {
     pub growth: Reconciliation,
     /// The same for the levels at the instant.
     pub level: Reconciliation,
-    /// Root cgroups with their peaks; empty on the system plane.
+    /// Root cgroups with their peaks; empty on other planes.
     pub roots: Vec<RootPeak>,
+    /// What else is known of the GPU that a device plane is about.
+    pub device: Option<DeviceReport>,
 }
 
 /// The plane's own counter against the sum of its rows.
@@ -131,7 +136,16 @@ pub fn report(recording: &Recording, at: At) -> Report {
     let peak_ns = |view: &Option<View<'_>>| view.as_ref().map(|view| view.peak().at_ns);
     let peaks = Peaks { system_ns: peak_ns(&system), cgroup_ns: peak_ns(&cgroup) };
     let plane = |view: Option<View<'_>>| view.map(|view| plane_report(recording, &view, at, peaks));
-    let planes = Planes { system: plane(system), cgroup: plane(cgroup) };
+    let devices = recording.samples.devices.iter().filter_map(|device| {
+        let view = View::device(recording, device)?;
+        let mut report = plane_report(recording, &view, at, peaks);
+        let PlaneReport { start_ns, peak_ns, end_ns, at_ns, .. } = report;
+        let times = devices::Times { start_ns, peak_ns, end_ns, at_ns };
+        report.device = Some(devices::report(recording, device, &view, times));
+        Some(report)
+    });
+    let devices = devices.collect();
+    let planes = Planes { system: plane(system), cgroup: plane(cgroup), devices };
     // The target's own plane, where it has one: the lists say what the target did.
     let chosen = planes.cgroup.as_ref().or(planes.system.as_ref());
     let details_at_ns = chosen.map_or(recording.target.ended_ns, |plane| plane.at_ns);
@@ -191,7 +205,7 @@ fn plane_report(recording: &Recording, view: &View<'_>, at: At, peaks: Peaks) ->
     PlaneReport {
         plane: view.scope,
         cgroup_version: match view.plane {
-            Plane::System => None,
+            Plane::System | Plane::Device => None,
             Plane::CgroupV1 => Some("v1"),
             Plane::CgroupV2 => Some("v2"),
         },
@@ -199,10 +213,11 @@ fn plane_report(recording: &Recording, view: &View<'_>, at: At, peaks: Peaks) ->
         start_ns: balances.start.at_ns,
         peak_ns: balances.peak.at_ns,
         end_ns: balances.end.at_ns,
-        sources: SOURCES.iter().map(row).collect(),
+        sources: view.plane.sources().map(row).collect(),
         growth: balances.growth(),
         level: level(&balances.chosen),
         roots: roots(view),
+        device: None,
     }
 }
 

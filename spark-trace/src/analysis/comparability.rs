@@ -34,6 +34,11 @@ const FACTS: &[Fact] = &[
     ("cgroup version", |r| r.host.cgroup_version.clone()),
     ("provenance", |r| r.host.provenance.clone()),
     ("profile", |r| r.tool.profile.clone()),
+    ("GPUs", gpus),
+    ("NVIDIA driver", |r| {
+        let version = r.host.nvidia.as_ref().and_then(|nvidia| nvidia.driver_version.clone());
+        version.unwrap_or_else(|| "none".to_owned())
+    }),
 ];
 
 const NOTES: &[Fact] = &[
@@ -41,6 +46,13 @@ const NOTES: &[Fact] = &[
     ("version of spark-trace", |r| r.tool.version.clone()),
     ("interval", |r| format!("{} ms", r.tool.interval_ns / 1_000_000)),
 ];
+
+/// Names of the GPUs; a trace that found no NVML has none to name.
+fn gpus(recording: &Recording) -> String {
+    let names = recording.host.gpus.iter().map(|gpu| gpu.name.as_deref().unwrap_or("unnamed"));
+    let names: Vec<_> = names.collect();
+    if names.is_empty() { "none".to_owned() } else { names.join(", ") }
+}
 
 /// Compares what surrounds two recordings.
 pub fn comparable(a: &Recording, b: &Recording) -> Comparable {

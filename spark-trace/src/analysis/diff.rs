@@ -1,13 +1,13 @@
 //! `diff`: who holds more in one run than in another.
 
 use serde::Serialize;
-use spark_trace_common::source::{SOURCES, UNATTRIBUTED};
+use spark_trace_common::source::UNATTRIBUTED;
 
 use crate::analysis::attribution::{bytes, difference};
 use crate::analysis::comparability::{Comparable, comparable};
 use crate::analysis::instant::At;
 use crate::analysis::view::{Scope, View};
-use crate::ledger::Balance;
+use crate::ledger::{Balance, Plane};
 use crate::recording::Recording;
 
 pub mod detail;
@@ -74,7 +74,7 @@ pub fn report(a: &Recording, b: &Recording, plane: Option<Scope>, at: At) -> Res
     let (view_a, view_b) = views(a, b, plane)?;
     let (balance_a, balance_b) = (view_a.choose(at, a), view_b.choose(at, b));
     let scope = view_a.scope;
-    let rows = Rows::new(&balance_a, &balance_b);
+    let rows = Rows::new(view_a.plane, &balance_a, &balance_b);
     Ok(Report {
         schema: SCHEMA,
         schema_version: SCHEMA_VERSION,
@@ -88,7 +88,7 @@ pub fn report(a: &Recording, b: &Recording, plane: Option<Scope>, at: At) -> Res
         comparable: comparable(a, b),
         files: detail::files(scope, (a, balance_a.at_ns), (b, balance_b.at_ns)),
         stacks: detail::stacks(scope, (a, balance_a.at_ns), (b, balance_b.at_ns)),
-        regions: detail::regions((a, balance_a.at_ns), (b, balance_b.at_ns)),
+        regions: detail::regions(scope, (a, balance_a.at_ns), (b, balance_b.at_ns)),
     })
 }
 
@@ -134,9 +134,9 @@ struct Rows {
 }
 
 impl Rows {
-    fn new(a: &Balance, b: &Balance) -> Self {
+    fn new(plane: Plane, a: &Balance, b: &Balance) -> Self {
         let level = |balance: &Balance, slug| bytes(balance.bytes(slug));
-        let known = SOURCES.iter().filter(|source| source.slug != UNATTRIBUTED);
+        let known = plane.sources().filter(|source| source.slug != UNATTRIBUTED);
         let mut sources: Vec<_> = known
             .map(|source| SourceDelta::new(source.slug, level(a, source.slug), level(b, source.slug)))
             .collect();

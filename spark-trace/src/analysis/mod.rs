@@ -7,6 +7,7 @@ pub mod arrange;
 pub mod attribution;
 pub mod classify;
 pub mod comparability;
+pub mod devices;
 pub mod diff;
 pub mod files;
 pub mod instant;

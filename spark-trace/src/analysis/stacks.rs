@@ -91,6 +91,8 @@ fn is_in(scope: Scope, names: &Names<'_>, allocs: &PageAllocs) -> bool {
     match scope {
         Scope::System => true,
         Scope::Cgroup => allocs.charged && names.is_target(allocs.cgroup),
+        // Pages are the system's memory.
+        Scope::Device => false,
     }
 }
 

@@ -1,64 +1,89 @@
 //! One plane over a whole run: its balance at the start, at the peak, at the end and in between.
 
+use std::collections::BTreeSet;
+
 use serde::Serialize;
 
 use crate::analysis::instant::At;
-use crate::ledger::{self, Balance, Plane};
-use crate::recording::{Recording, Series, TargetCgroup};
+use crate::ledger::{self, Balance, Facts, Plane};
+use crate::recording::{DeviceSeries, Recording, Series, TargetCgroup};
 
-/// Which memory a report is about: all of the machine's, or what is charged to the target's cgroups.
+/// Which memory a report is about: all of the machine's, what is charged to the target's cgroups, or the GPUs' own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Scope {
     System,
     Cgroup,
+    Device,
 }
 
 impl Scope {
-    pub const ALL: [Self; 2] = [Self::System, Self::Cgroup];
+    pub const ALL: [Self; 3] = [Self::System, Self::Cgroup, Self::Device];
 
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::System => "system",
             Self::Cgroup => "cgroup",
+            Self::Device => "device",
         }
     }
 }
 
-/// Readings that add up to a plane: the system's, or those of every root cgroup of the target.
+/// Readings that add up to a plane: the system's, those of every root cgroup of the target, or those of GPUs.
 pub struct View<'a> {
     pub scope: Scope,
     pub plane: Plane,
     pub roots: Vec<Root<'a>>,
     vmap_stack: Option<bool>,
+    /// The target's processes; absent where the whole machine is the target.
+    target: Option<BTreeSet<u32>>,
+    /// The plane has a counter of its own. GPUs that share the system's memory have none.
+    counted: bool,
     started_ns: u64,
     ended_ns: u64,
 }
 
 pub struct Root<'a> {
     pub series: &'a Series,
-    /// Absent for the system, which nobody creates or removes.
+    /// Absent for the system and for GPUs, which nobody creates or removes.
     pub cgroup: Option<&'a TargetCgroup>,
 }
 
 impl<'a> View<'a> {
-    /// Absent where the recording has no reading of that plane.
+    /// Absent where the recording has no reading of that plane. GPUs are taken together.
     pub fn new(recording: &'a Recording, scope: Scope) -> Option<Self> {
+        let of = |series| Root { series, cgroup: None };
         let roots = match scope {
-            Scope::System => vec![Root { series: &recording.samples.system, cgroup: None }],
+            Scope::System => vec![of(&recording.samples.system)],
             Scope::Cgroup => cgroup_roots(recording),
+            Scope::Device => recording.samples.devices.iter().map(|device| of(&device.series)).collect(),
         };
+        Self::of(recording, scope, roots)
+    }
+
+    /// One GPU alone.
+    pub fn device(recording: &'a Recording, device: &'a DeviceSeries) -> Option<Self> {
+        Self::of(recording, Scope::Device, vec![Root { series: &device.series, cgroup: None }])
+    }
+
+    fn of(recording: &'a Recording, scope: Scope, roots: Vec<Root<'a>>) -> Option<Self> {
         let roots: Vec<_> = roots.into_iter().filter(|root| !root.series.begin_ns.is_empty()).collect();
         let plane = match scope {
             Scope::System => Plane::System,
             Scope::Cgroup => Plane::of_cgroup(roots.first()?.series)?,
+            Scope::Device => Plane::Device,
         };
         let target = &recording.target;
-        roots.iter().any(|root| plane.is_in(root.series)).then_some(Self {
+        let counted = roots.iter().any(|root| plane.is_in(root.series));
+        // Of a GPU without memory of its own the processes are known still.
+        (counted || scope == Scope::Device && !roots.is_empty()).then_some(Self {
             scope,
             plane,
             roots,
             vmap_stack: recording.host.vmap_stack,
+            target: (target.kind != "system")
+                .then(|| recording.provenance.processes.iter().map(|process| process.pid).collect()),
+            counted,
             started_ns: target.started_ns,
             // A recording that was cut off has no end.
             ended_ns: if target.ended_ns == 0 { u64::MAX } else { target.ended_ns },
@@ -89,13 +114,14 @@ impl<'a> View<'a> {
     }
 
     /// The reading between the target's start and end at which the plane's counter was highest, the
-    /// first of several; where the target has no such reading, of all.
+    /// first of several; where the target has no such reading, of all. Where the plane has no counter, the sum of its
+    /// rows stands for it.
     pub fn peak(&self) -> Balance {
         let during = |&at_ns: &u64| (self.started_ns..=self.ended_ns).contains(&at_ns);
         let times: Vec<u64> = self.roots.iter().flat_map(Root::times).collect();
         let highest = |times: &mut dyn Iterator<Item = u64>| {
             // max_by_key takes the last of equals.
-            times.max_by_key(|&at_ns| (self.expected(at_ns), std::cmp::Reverse(at_ns)))
+            times.max_by_key(|&at_ns| (self.height(at_ns), std::cmp::Reverse(at_ns)))
         };
         let peak = highest(&mut times.iter().copied().filter(during));
         let peak = peak.or_else(|| highest(&mut times.iter().copied()));
@@ -117,7 +143,17 @@ impl<'a> View<'a> {
     }
 
     fn balance(&self, root: &Root<'_>, index: usize) -> Option<Balance> {
-        ledger::balance(self.plane, self.vmap_stack, root.series, index)
+        let facts = Facts { vmap_stack: self.vmap_stack, target: self.target.as_ref() };
+        ledger::balance(self.plane, facts, root.series, index)
+    }
+
+    fn height(&self, at_ns: u64) -> Option<u64> {
+        if self.counted { self.expected(at_ns) } else { Some(self.at(at_ns).attributed) }
+    }
+
+    /// Whether a process is the target's.
+    pub fn is_target(&self, pid: u32) -> bool {
+        self.target.as_ref().is_none_or(|pids| pids.contains(&pid))
     }
 
     /// The plane's counter at `at_ns`; nothing where one of the roots was not read.
@@ -155,7 +191,7 @@ impl Root<'_> {
 
     /// Nearest in either direction: the planes are read one after the other, so the reading that
     /// belongs to another plane's is as likely just after it as just before.
-    fn nearest(&self, at_ns: u64) -> Option<usize> {
+    pub fn nearest(&self, at_ns: u64) -> Option<usize> {
         let after = self.series.begin_ns.partition_point(|&begin_ns| begin_ns <= at_ns);
         let distance = |&index: &usize| ledger::time_of(self.series, index).map(|time| time.abs_diff(at_ns));
         [after.saturating_sub(1), after].into_iter().filter(|i| distance(i).is_some()).min_by_key(distance)

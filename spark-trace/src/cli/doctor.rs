@@ -1,6 +1,8 @@
+use std::path::PathBuf;
+
 use clap::ValueEnum;
 
-use super::{error::Exit, output};
+use super::{error::Exit, output, units};
 use crate::{
     live::doctor::{
         self, CheckRow, Report,
@@ -23,6 +25,10 @@ pub struct Args {
     /// Form of the output
     #[arg(long, value_enum, default_value = "table")]
     format: Format,
+
+    /// NVIDIA's management library (libnvidia-ml.so.1), where it is in no usual place
+    #[arg(long, value_name = "PATH", value_parser = units::file)]
+    nvml: Option<PathBuf>,
 }
 
 const EXAMPLES: &str = "\
@@ -46,7 +52,7 @@ enum Format {
 }
 
 pub fn run(args: Args) -> anyhow::Result<Exit> {
-    let report = doctor::run();
+    let report = doctor::run(args.nvml);
     let bytes = match args.format {
         Format::Table => terminal::render(&document(&report), output::style()).into_bytes(),
         Format::Json => json::render(&report)?,

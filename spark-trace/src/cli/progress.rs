@@ -6,7 +6,7 @@ use std::{
 };
 
 use crate::{
-    ledger::{self, Plane},
+    ledger::{self, Facts, Plane},
     live::session::Progress,
     recording::Recording,
     render::units,
@@ -70,7 +70,8 @@ fn levels(recording: &Recording) -> Option<(&'static str, u64, Vec<Level>)> {
         None => ("used", Plane::System, &recording.samples.system),
     };
     let last = series.begin_ns.len().checked_sub(1)?;
-    let balance = ledger::balance(plane, recording.host.vmap_stack, series, last)?;
+    let facts = Facts { vmap_stack: recording.host.vmap_stack, target: None };
+    let balance = ledger::balance(plane, facts, series, last)?;
     let mut rows: Vec<_> = balance.rows.iter().filter_map(|r| Some((r.source.slug, r.bytes?))).collect();
     rows.sort_by_key(|(_, bytes)| std::cmp::Reverse(*bytes));
     rows.truncate(3);

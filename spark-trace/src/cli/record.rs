@@ -88,6 +88,13 @@ pub struct Args {
     /// A CUDA driver or NVML library to watch besides those that are found
     #[arg(long, value_name = "PATH")]
     cuda_library: Vec<PathBuf>,
+    /// Time between two readings of the GPUs
+    #[arg(long, value_name = "TIME", default_value = "100ms", value_parser = units::duration)]
+    gpu_interval: Duration,
+
+    /// NVIDIA's management library (libnvidia-ml.so.1), where it is in no usual place
+    #[arg(long, value_name = "PATH", value_parser = units::file)]
+    nvml: Option<PathBuf>,
 
     /// No progress line
     #[arg(short, long)]
@@ -152,6 +159,8 @@ pub fn run(args: Args) -> anyhow::Result<Exit> {
         live_pages: args.live_pages.max(1),
         libraries: args.cuda_library,
         duration: args.duration,
+        nvml: args.nvml.clone(),
+        gpu_interval: args.gpu_interval.max(Duration::from_millis(1)),
         journal: partial_name(&output),
     };
     record(options, &output, write, args.quiet)

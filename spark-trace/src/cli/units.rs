@@ -1,5 +1,6 @@
-//! Sizes and times as users write them.
+//! Sizes, times and files as users write them.
 
+use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// `4096`, `64K`, `1M`, `2GiB`: powers of 1024.
@@ -31,6 +32,11 @@ pub fn duration(text: &str) -> Result<Duration, String> {
     let number: f64 = number.parse().map_err(|_| format!("`{text}` is no time; write for example 100ms"))?;
     Duration::try_from_secs_f64(number * scale)
         .map_err(|_| format!("`{text}` is no time that can be waited for"))
+}
+
+/// A file that is there, as a path that means the same from everywhere.
+pub fn file(text: &str) -> Result<PathBuf, String> {
+    std::fs::canonicalize(text).map_err(|e| e.to_string())
 }
 
 fn split(text: &str) -> (&str, &str) {

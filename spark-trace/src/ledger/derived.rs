@@ -1,19 +1,21 @@
 //! Columns that no kernel file has, computed from those of the same reading.
 
-use super::{Cell, Plane, Reading, unsigned};
+use super::{Cell, Plane, Reading, device, unsigned};
 
 type Derive = fn(&Reading<'_>) -> Cell;
 
 const DERIVED: &[(&str, Derive)] = &[
     ("derived.swap_cache_unmapped", swap_cache_unmapped),
     ("derived.vmalloc_without_stacks", vmalloc_without_stacks),
+    ("derived.gpu_target", device::target),
+    ("derived.gpu_others", device::others),
 ];
 
 pub(super) fn by_name(column: &str) -> Option<Derive> {
     DERIVED.iter().find(|(name, _)| *name == column).map(|&(_, derive)| derive)
 }
 
-/// Where a plane says what swap cache, the LRU lists and their other pages hold.
+/// Where a plane of system memory says what swap cache, the LRU lists and their other pages hold.
 struct SwapCache {
     size: &'static str,
     lists: &'static [&'static str],
@@ -23,8 +25,9 @@ struct SwapCache {
     others_contain_it: bool,
 }
 
-const fn swap_cache(plane: Plane) -> SwapCache {
-    match plane {
+const fn swap_cache(plane: Plane) -> Option<SwapCache> {
+    Some(match plane {
+        Plane::Device => return None,
         Plane::System => SwapCache {
             size: "meminfo.SwapCached",
             lists: &["meminfo.Active", "meminfo.Inactive", "meminfo.Unevictable"],
@@ -55,7 +58,7 @@ const fn swap_cache(plane: Plane) -> SwapCache {
             others: &["stat.total_rss", "stat.total_cache"],
             others_contain_it: true,
         },
-    }
+    })
 }
 
 /// Swap cache pages that no process maps: the mapped ones are anonymous pages too, and counted there.
@@ -63,7 +66,7 @@ const fn swap_cache(plane: Plane) -> SwapCache {
 /// No counter says it. Every page of the LRU lists is anonymous, file cache or swap cache, so what the first
 /// two leave of the lists is swap cache alone.
 fn swap_cache_unmapped(reading: &Reading<'_>) -> Cell {
-    let plane = swap_cache(reading.plane);
+    let Some(plane) = swap_cache(reading.plane) else { return Cell::NoColumn };
     let size = match reading.recorded(plane.size) {
         Cell::Known(0) => return Cell::Known(0),
         Cell::Known(size) => size,
@@ -95,7 +98,7 @@ fn vmalloc_without_stacks(reading: &Reading<'_>) -> Cell {
         Cell::Known(used) => used,
         cell => return cell,
     };
-    if reading.vmap_stack == Some(false) {
+    if reading.facts.vmap_stack == Some(false) {
         return Cell::Known(used);
     }
     match reading.recorded("meminfo.KernelStack") {

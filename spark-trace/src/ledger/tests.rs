@@ -4,7 +4,7 @@ use super::*;
 use crate::recording::testing::{MIB, series};
 
 fn system(columns: &[(&str, u64)]) -> Balance {
-    balance(Plane::System, None, &series(&[(0, columns)]), 0).unwrap()
+    balance(Plane::System, Facts::default(), &series(&[(0, columns)]), 0).unwrap()
 }
 
 #[test]
@@ -38,7 +38,7 @@ fn a_counter_the_kernel_does_not_have_is_not_zero() {
 #[test]
 fn a_row_of_which_only_the_subtracted_counters_exist_is_unknown() {
     let series = series(&[(0, &[("memory.current", 9), ("stat.slab_reclaimable", 1)])]);
-    let balance = balance(Plane::CgroupV2, None, &series, 0).unwrap();
+    let balance = balance(Plane::CgroupV2, Facts::default(), &series, 0).unwrap();
     assert_eq!(balance.bytes("kernel-other"), None);
 }
 
@@ -48,7 +48,7 @@ fn a_counter_that_was_not_read_makes_its_row_unknown() {
         (0, &[("memory.current", 9), ("stat.anon", 1), ("stat.kernel", 2)]),
         (1, &[("memory.current", 9), ("stat.kernel", 2)]),
     ]);
-    let balance = balance(Plane::CgroupV2, None, &series, 1).unwrap();
+    let balance = balance(Plane::CgroupV2, Facts::default(), &series, 1).unwrap();
     assert_eq!(balance.bytes("anon"), None);
     assert_eq!((balance.attributed, balance.residual), (2, Some(7)));
 }
@@ -56,7 +56,7 @@ fn a_counter_that_was_not_read_makes_its_row_unknown() {
 #[test]
 fn without_the_planes_counter_there_is_no_residual() {
     let series = series(&[(0, &[("memory.current", 9)]), (1, &[("stat.anon", 1)])]);
-    let balance = balance(Plane::CgroupV2, None, &series, 1).unwrap();
+    let balance = balance(Plane::CgroupV2, Facts::default(), &series, 1).unwrap();
     assert_eq!((balance.expected, balance.attributed, balance.residual), (None, 1, None));
 }
 
@@ -77,7 +77,7 @@ fn a_level_is_never_below_zero_but_the_residual_may_be() {
 fn kernel_stacks_are_taken_out_of_vmalloc_where_they_lie_in_it() {
     let series = series(&[(0, &[("meminfo.VmallocUsed", 50), ("meminfo.KernelStack", 8)])]);
     for (vmap_stack, vmalloc) in [(Some(true), 42), (None, 42), (Some(false), 50)] {
-        let balance = balance(Plane::System, vmap_stack, &series, 0).unwrap();
+        let balance = balance(Plane::System, Facts { vmap_stack, ..Facts::default() }, &series, 0).unwrap();
         assert_eq!(balance.bytes("vmalloc"), Some(vmalloc), "{vmap_stack:?}");
     }
 }
@@ -112,7 +112,7 @@ fn the_file_counter_of_a_cgroup_contains_its_swap_cache() {
         ("stat.active_anon", 34),
         ("stat.active_file", 20),
     ];
-    let balance = balance(Plane::CgroupV2, None, &series(&[(0, columns)]), 0).unwrap();
+    let balance = balance(Plane::CgroupV2, Facts::default(), &series(&[(0, columns)]), 0).unwrap();
     assert_eq!(balance.bytes("swap-cache"), Some(4));
     assert_eq!(balance.bytes("file-clean"), Some(20));
 }
@@ -130,13 +130,13 @@ fn balances_of_separate_cgroups_add_up() {
         (0, &[("memory.current", 9 * MIB), ("stat.anon", 5 * MIB)]),
         (1, &[("memory.current", MIB)]),
     ]);
-    let first = balance(Plane::CgroupV2, None, &series, 0).unwrap();
+    let first = balance(Plane::CgroupV2, Facts::default(), &series, 0).unwrap();
     let both = first.plus(&first);
     assert_eq!(
         (both.bytes("anon"), both.expected, both.residual),
         (Some(10 * MIB), Some(18 * MIB), Some(8 << 20))
     );
-    let unknown = first.plus(&balance(Plane::CgroupV2, None, &series, 1).unwrap());
+    let unknown = first.plus(&balance(Plane::CgroupV2, Facts::default(), &series, 1).unwrap());
     assert_eq!(unknown.bytes("anon"), None);
     assert_eq!(first.emptied(0).bytes("anon"), Some(0));
 }
@@ -163,7 +163,7 @@ proptest! {
             }
         }
         for plane in [Plane::System, Plane::CgroupV1, Plane::CgroupV2] {
-            let balance = balance(plane, None, &series, 0).unwrap();
+            let balance = balance(plane, Facts::default(), &series, 0).unwrap();
             let rows: i128 = balance.rows.iter().filter_map(|row| row.bytes).map(i128::from).sum();
             prop_assert_eq!(rows, i128::from(balance.attributed));
             match balance.expected {
@@ -180,7 +180,7 @@ proptest! {
             series.columns.insert(name.to_owned(), vec![Some(value)]);
         }
         for plane in [Plane::System, Plane::CgroupV1, Plane::CgroupV2] {
-            balance(plane, None, &series, 0).unwrap();
+            balance(plane, Facts::default(), &series, 0).unwrap();
         }
     }
 }

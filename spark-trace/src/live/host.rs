@@ -5,9 +5,9 @@ use std::fs;
 use procfs::ConfigSetting;
 
 use super::{cgroup::Layout, page_size};
-use crate::recording::Host;
+use crate::recording::{Host, Nvidia};
 
-/// Reads the facts. What a machine does not tell is absent.
+/// Reads the facts. What a machine does not tell is absent. GPUs are for NVML to name.
 pub fn facts(layout: &Layout) -> Host {
     let meminfo = fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let kib = |key: &str| {
@@ -31,7 +31,35 @@ pub fn facts(layout: &Layout) -> Host {
         transparent_hugepage: line("/sys/kernel/mm/transparent_hugepage/enabled")
             .and_then(|l| Some(l.split_once('[')?.1.split_once(']')?.0.to_owned())),
         provenance: if is_emulated() { "emulated" } else { "measured" }.to_owned(),
+        gpus: Vec::new(),
+        nvidia: nvidia_module().map(|module| Nvidia {
+            driver_version: Some(module.version),
+            kernel_module: Some(module.kind.to_owned()),
+            ..Nvidia::default()
+        }),
     }
+}
+
+/// NVIDIA's kernel module.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NvidiaModule {
+    /// `open` or `proprietary`.
+    pub kind: &'static str,
+    pub version: String,
+}
+
+/// NVIDIA's kernel module, where one is loaded.
+pub fn nvidia_module() -> Option<NvidiaModule> {
+    parse_nvidia_version(&fs::read_to_string("/proc/driver/nvidia/version").ok()?)
+}
+
+/// The open modules say so in the line that has the version; the others do not.
+fn parse_nvidia_version(text: &str) -> Option<NvidiaModule> {
+    let line = text.lines().find(|line| line.starts_with("NVRM version:"))?;
+    let is_version = |word: &&str| word.contains('.') && word.chars().all(|c| c.is_ascii_digit() || c == '.');
+    let version = line.split_whitespace().find(is_version)?.to_owned();
+    let kind = if line.contains("Open Kernel Module") { "open" } else { "proprietary" };
+    Some(NvidiaModule { kind, version })
 }
 
 fn line(path: &str) -> Option<String> {
@@ -66,6 +94,17 @@ fn is_emulated() -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_kernel_module_says_which_it_is() {
+        let open = "NVRM version: NVIDIA UNIX Open Kernel Module for aarch64  580.95.05  Release Build  (x@y)\nGCC version:  gcc 13.3.0\n";
+        let closed =
+            "NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.183.01  Sun May 12 19:39:15 UTC 2024\n";
+        let of = |text| parse_nvidia_version(text).map(|module| (module.kind, module.version));
+        assert_eq!(of(open), Some(("open", "580.95.05".to_owned())));
+        assert_eq!(of(closed), Some(("proprietary", "535.183.01".to_owned())));
+        assert_eq!(of("GCC version: gcc 13.3.0"), None);
+    }
 
     #[test]
     fn this_machine_has_facts() {

@@ -18,6 +18,9 @@ fn samples(samples: &Samples) -> Result<(), String> {
     for process in &samples.processes {
         series(&format!("samples of process {}", process.pid), &process.series)?;
     }
+    for device in &samples.devices {
+        series(&format!("samples of device {}", device.index), &device.series)?;
+    }
     Ok(())
 }
 
@@ -68,6 +71,7 @@ mod tests {
     #[test]
     fn a_whole_recording_passes() {
         assert_eq!(check(&testing::container()), Ok(()));
+        assert_eq!(check(&testing::gpus()), Ok(()));
     }
 
     #[test]
@@ -75,6 +79,13 @@ mod tests {
         let mut recording = testing::container();
         recording.samples.system.columns.get_mut("meminfo.AnonPages").unwrap().pop();
         assert!(check(&recording).unwrap_err().contains("`meminfo.AnonPages`"));
+    }
+
+    #[test]
+    fn a_short_column_of_a_device_is_named() {
+        let mut recording = testing::gpus();
+        recording.samples.devices[0].series.end_ns.pop();
+        assert!(check(&recording).unwrap_err().starts_with("samples of device 0: `end_ns`"));
     }
 
     #[test]

@@ -68,6 +68,8 @@ pub enum SeriesId {
     Cgroup(u64),
     Process(u32),
     Cuda,
+    /// NVML's index of a GPU.
+    Device(u32),
 }
 
 /// One reading.
@@ -113,6 +115,7 @@ pub struct Builder {
     recording: Recording,
     cgroups: HashMap<u64, usize>,
     processes: HashMap<u32, usize>,
+    devices: HashMap<u32, usize>,
     last_ns: u64,
 }
 
@@ -131,7 +134,13 @@ impl Builder {
             samples: Samples::default(),
             provenance: Provenance::default(),
         };
-        Self { recording, cgroups: HashMap::new(), processes: HashMap::new(), last_ns: 0 }
+        Self {
+            recording,
+            cgroups: HashMap::new(),
+            processes: HashMap::new(),
+            devices: HashMap::new(),
+            last_ns: 0,
+        }
     }
 
     pub fn apply(&mut self, entry: &Entry) {
@@ -235,6 +244,15 @@ impl Builder {
                     samples.processes.len() - 1
                 });
                 &mut samples.processes[index].series
+            }
+            SeriesId::Device(device) => {
+                let index = *self.devices.entry(device).or_insert_with(|| {
+                    let known = self.recording.host.gpus.iter().find(|gpu| gpu.index == device);
+                    let uuid = known.and_then(|gpu| gpu.uuid.clone());
+                    samples.devices.push(DeviceSeries { index: device, uuid, series: Series::default() });
+                    samples.devices.len() - 1
+                });
+                &mut samples.devices[index].series
             }
         };
         push(series, sample);
@@ -372,6 +390,26 @@ mod tests {
         assert_eq!(system.absent.len(), 1, "a reason is told once");
         assert!(recording.health.complete);
         assert_eq!(recording.target.ended_ns, 40);
+    }
+
+    #[test]
+    fn a_device_is_named_as_the_host_names_it() {
+        let mut begin = begin();
+        begin.host.gpus = vec![Gpu { index: 1, uuid: Some("GPU-1".to_owned()), ..Gpu::default() }];
+        let mut builder = Builder::new(begin);
+        for (index, at) in [(1, 10), (0, 11), (1, 20)] {
+            builder.apply(&Entry::Sample(Sample {
+                series: SeriesId::Device(index),
+                begin_ns: at,
+                end_ns: at + 1,
+                values: BTreeMap::from([("memory.free".to_owned(), at)]),
+                absent: Vec::new(),
+            }));
+        }
+        let devices = builder.finish().samples.devices;
+        let named: Vec<_> = devices.iter().map(|d| (d.index, d.uuid.as_deref())).collect();
+        assert_eq!(named, [(1, Some("GPU-1")), (0, None)]);
+        assert_eq!(devices[0].series.columns["memory.free"], [Some(10), Some(20)]);
     }
 
     #[test]

@@ -39,6 +39,8 @@ pub struct Tool {
     /// `light`, `default` or `deep`.
     pub profile: String,
     pub interval_ns: u64,
+    /// Between two readings of the GPUs; absent where there was nobody to ask.
+    pub gpu_interval_ns: Option<u64>,
     /// Mappings at least this long have an event of their own.
     pub min_region: u64,
 }
@@ -64,6 +66,46 @@ pub struct Host {
     pub transparent_hugepage: Option<String>,
     /// `measured`, `emulated` (a virtual CPU under TCG) or `simulated`.
     pub provenance: String,
+    /// GPUs that NVML lists; empty where there is no NVML, see `health.sources`.
+    #[serde(default)]
+    pub gpus: Vec<Gpu>,
+    /// NVIDIA's driver; absent where neither its kernel module nor NVML was found.
+    pub nvidia: Option<Nvidia>,
+}
+
+/// One GPU, as NVML described it when the trace began.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Gpu {
+    /// NVML's index; it recurs in `samples.devices`.
+    pub index: u32,
+    pub uuid: Option<String>,
+    pub name: Option<String>,
+    pub pci_bus_id: Option<String>,
+    /// Bytes of its own memory; absent where it has none (unified memory).
+    pub memory_total: Option<u64>,
+    /// It is divided into instances (MIG mode).
+    pub mig: Option<bool>,
+    /// For example `9.0`.
+    pub compute_capability: Option<String>,
+    /// Why a field above is absent, by its name.
+    #[serde(default)]
+    pub unknown: BTreeMap<String, String>,
+}
+
+/// NVIDIA's driver on this machine.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Nvidia {
+    /// As NVML says it, else as the kernel module does.
+    pub driver_version: Option<String>,
+    /// Newest CUDA version that the driver serves, for example `13.0`.
+    pub cuda_driver_version: Option<String>,
+    /// `open` or `proprietary`; absent where no module is loaded.
+    pub kernel_module: Option<String>,
+    pub nvml_version: Option<String>,
+    /// The library that was loaded.
+    pub nvml_library: Option<String>,
+    /// A program plays the part of driver and GPU: nothing about devices in this recording is measured.
+    pub simulated: bool,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -130,6 +172,9 @@ pub struct Health {
     pub hooks: Vec<Hook>,
     /// Libraries whose functions are watched, as they were found.
     pub libraries: Vec<LibraryFile>,
+    /// What became of the libraries that are asked for levels.
+    #[serde(default)]
+    pub sources: Vec<SourceVerdict>,
     pub warnings: Vec<String>,
     /// False for a recording recovered from a partial one.
     pub complete: bool,
@@ -159,6 +204,16 @@ pub struct Hook {
     pub run_time_ns: Option<u64>,
 }
 
+/// What became of a library that is asked for levels.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct SourceVerdict {
+    /// `nvml`.
+    pub name: String,
+    /// `ok`, `not-applicable` (there is none on this machine) or `broken` (there is one and it did not answer).
+    pub verdict: String,
+    pub reason: Option<String>,
+}
+
 /// What the tracing itself cost.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Cost {
@@ -168,6 +223,22 @@ pub struct Cost {
     pub bpf_run_time_ns: Option<u64>,
     /// Kernel memory of the tracer's maps and programs.
     pub bpf_memory: Option<u64>,
+    /// Readings of the GPUs; absent where there were none.
+    pub nvml: Option<Readings>,
+}
+
+/// What it took to read a source that is read in a thread of its own. Elapsed time, mostly waiting; the CPU time in
+/// it is part of `agent_cpu_ns`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Readings {
+    /// Readings of all devices.
+    pub readings: u64,
+    /// In calls of the library, over all readings.
+    pub calls_ns: u64,
+    /// The longest reading.
+    pub longest_ns: u64,
+    /// Loading and starting the library.
+    pub start_ns: u64,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -178,6 +249,8 @@ pub struct Samples {
     pub processes: Vec<ProcessSeries>,
     /// Columns `live.KIND`: bytes the target holds through the CUDA driver; empty where it never used it.
     pub cuda: Series,
+    #[serde(default)]
+    pub devices: Vec<DeviceSeries>,
 }
 
 /// Readings in columns: element i of every vector belongs to reading i.
@@ -212,6 +285,19 @@ pub struct CgroupSeries {
 pub struct ProcessSeries {
     pub pid: u32,
     /// Columns `rss_anon`, `rss_file`, `rss_shmem`, `swap`; `pss*` where smaps_rollup was read.
+    #[serde(flatten)]
+    pub series: Series,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct DeviceSeries {
+    /// As in `host.gpus`.
+    pub index: u32,
+    pub uuid: Option<String>,
+    /// Columns `memory.total`, `memory.free`, `memory.used`, `memory.reserved` and `process.<pid>.used` in bytes,
+    /// `processes.listed`, `utilization.gpu` and `utilization.memory` in percent, `temperature.gpu` in degrees Celsius,
+    /// `power.draw` in milliwatts, `clock.sm` and `clock.memory` in MHz, `throttle.reasons` (bits), `performance.state`;
+    /// `cuda.live`, bytes that the target allocated and has not freed, where CUDA calls are followed.
     #[serde(flatten)]
     pub series: Series,
 }

@@ -23,6 +23,7 @@ pub(crate) fn empty() -> Recording {
             version: "0.1.0".into(),
             profile: "default".into(),
             interval_ns: 100_000_000,
+            gpu_interval_ns: None,
             min_region: MIB,
         },
         host: Host {
@@ -321,6 +322,60 @@ pub(crate) fn container() -> Recording {
         &["allocate_slab.constprop.0", "___slab_alloc", "kmem_cache_alloc_noprof"],
     );
     page_allocs(&mut recording, 0, 64, &["nvidia:nv_alloc_system_pages", "nvidia:nv_alloc_pages"]);
+    recording
+}
+
+/// [`container`] on a machine with two simulated GPUs: one with memory of its own, one that shares the system's.
+/// The target allocates on both; on the first somebody else was before.
+pub(crate) fn gpus() -> Recording {
+    let mut recording = container();
+    recording.tool.gpu_interval_ns = Some(100_000_000);
+    recording.host.nvidia =
+        Some(Nvidia { driver_version: Some("580.0-simulated".into()), simulated: true, ..Nvidia::default() });
+    recording.health.sources =
+        vec![SourceVerdict { name: "nvml".into(), verdict: "ok".into(), reason: None }];
+    recording.cost.nvml =
+        Some(Readings { readings: 3, calls_ns: 9_000_000, longest_ns: 4_000_000, start_ns: 50_000_000 });
+    for (index, memory_total) in [(0, Some(143_771 * MIB)), (1, None)] {
+        let uuid = Some(format!("GPU-simulated-{index}"));
+        let name = Some(format!("Simulated GPU {index}"));
+        let gpu = Gpu { index, uuid: uuid.clone(), name, memory_total, ..Gpu::default() };
+        recording.host.gpus.push(gpu);
+        let mut device = DeviceSeries { index, uuid, series: Series::default() };
+        // Seconds, MiB of the target, MiB of somebody else.
+        let others = if memory_total.is_some() { 500 } else { 0 };
+        for (seconds, target) in [(0, None), (5, Some(if others > 0 { 30_000 } else { 700 })), (10, None)] {
+            let held = target.unwrap_or(0);
+            let listed = u64::from(target.is_some()) + u64::from(others > 0);
+            let busy = target.is_some();
+            let mut columns = vec![
+                ("processes.listed".to_owned(), listed),
+                ("utilization.gpu".to_owned(), if busy { 97 } else { 0 }),
+                ("power.draw".to_owned(), if busy { 640_000 } else { 75_000 }),
+                ("throttle.reasons".to_owned(), if busy { 0x8004 } else { 1 }),
+            ];
+            columns.extend(target.map(|mib| ("process.4242.used".to_owned(), mib * MIB)));
+            if let Some(total) = memory_total {
+                let used = held + others + 16;
+                columns.push(("process.99.used".to_owned(), others * MIB));
+                columns.push(("memory.total".to_owned(), total));
+                columns.push(("memory.reserved".to_owned(), 605 * MIB));
+                columns.push(("memory.used".to_owned(), used * MIB));
+                columns.push(("memory.free".to_owned(), total - (used + 605) * MIB));
+            }
+            push(&mut device.series, START + seconds * SECOND, columns);
+        }
+        if memory_total.is_none() {
+            device.series.absent = ["memory.total", "memory.free", "memory.used", "memory.reserved"]
+                .map(|column| Absent {
+                    column: column.into(),
+                    since_ns: START,
+                    reason: format!("{} (nvmlDeviceGetMemoryInfo_v2)", crate::health::NVML_NOT_SUPPORTED),
+                })
+                .into();
+        }
+        recording.samples.devices.push(device);
+    }
     recording
 }
 

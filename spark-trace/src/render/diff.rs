@@ -27,6 +27,8 @@ pub fn document(report: &Report) -> Document {
     let counted = match report.plane {
         Scope::System => "Page cache by file (since each trace began)",
         Scope::Cgroup => "Page cache by file, charged to the target (since each trace began)",
+        // It has none.
+        Scope::Device => "",
     };
     document.section(counted, Table::of(FILES, &report.files));
     document.section(

@@ -11,6 +11,7 @@ pub mod terminal;
 pub mod units;
 
 mod csv;
+mod devices;
 mod diff;
 mod show;
 

@@ -3,6 +3,7 @@
 use spark_trace_common::source::UNATTRIBUTED;
 
 use super::csv::{self, Field};
+use super::devices;
 use super::document::{Cell, Column, Document, Fit, Table};
 use super::units::{delta, duration, known, percent, seconds, size, unsigned};
 use crate::analysis::attribution::{PlaneReport, Reconciliation, Report, SourceRow};
@@ -67,6 +68,7 @@ fn plane(document: &mut Document, report: &Report, plane: &PlaneReport) {
         Scope::Cgroup => {
             format!("Cgroup {}: what the target is charged", plane.cgroup_version.unwrap_or_default())
         }
+        Scope::Device => devices::title(plane.device.as_ref()),
     };
     document.heading(format!("{what}; peak after {}", since_start(plane.peak_ns)));
     document.table(sources(report, plane));
@@ -83,6 +85,9 @@ fn plane(document: &mut Document, report: &Report, plane: &PlaneReport) {
         [("", Fit::Name), ("COUNTER", Fit::Number), ("SOURCES", Fit::Number), ("UNATTRIBUTED", Fit::Number)];
     let columns = titles.into_iter().chain([("OF COUNTER", Fit::Number)]).map(column);
     document.table(Table { columns: columns.collect(), rows: rows.into() });
+    if let Some(device) = &plane.device {
+        devices::details(document, device);
+    }
     for root in &plane.roots {
         let (sampled, kernel) = (known(root.sampled_peak, unsigned), known(root.kernel_peak, unsigned));
         document.line(format!("{}: highest reading {sampled}, kernel's own peak {kernel}", root.path));
@@ -141,6 +146,9 @@ fn level_columns(report: &Report, plane: &PlaneReport) -> Vec<Level> {
         (_, Scope::Cgroup) if report.planes.system.is_some() => {
             columns.insert(2, ("SYSTEM PEAK".to_owned(), |row| row.bytes_at_system_peak));
         }
+        (_, Scope::Device) if report.planes.cgroup.is_some() => {
+            columns.insert(2, ("CGROUP PEAK".to_owned(), |row| row.bytes_at_cgroup_peak));
+        }
         _ => {}
     }
     columns
@@ -153,6 +161,8 @@ fn explain_unattributed(document: &mut Document, plane: &PlaneReport) {
     let (whole, uncounted) = match plane.plane {
         Scope::System => (UNATTRIBUTED, [UNATTRIBUTED, KERNEL_OTHER]),
         Scope::Cgroup => (KERNEL_OTHER, [UNATTRIBUTED, UNATTRIBUTED]),
+        // Hooks see pages of the system.
+        Scope::Device => return,
     };
     let seen = plane.sources.iter().filter(|row| row.bytes.is_none() || uncounted.contains(&row.source));
     let seen: Vec<_> = seen
@@ -174,6 +184,10 @@ fn foot(document: &mut Document, report: &Report) {
         .collect();
     let columns = [("HOOK", Fit::Name), ("VERDICT", Fit::Name), ("REASON", Fit::Text)].map(column);
     document.section("Hooks that do not run", Table { columns: columns.into(), rows });
+    for source in report.health.sources.iter().filter(|source| source.verdict != "ok") {
+        let reason = source.reason.as_deref().unwrap_or("no reason given");
+        document.line(format!("{}: {}: {reason}", source.name, source.verdict));
+    }
     for loss in report.health.losses.iter().filter(|loss| loss.count > 0) {
         document.warning(format!("lost in {}: {}", loss.what, loss.count));
     }
@@ -186,6 +200,15 @@ fn foot(document: &mut Document, report: &Report) {
         known(cost.bpf_run_time_ns, duration),
         known(cost.bpf_memory, unsigned)
     ));
+    if let Some(nvml) = &cost.nvml {
+        document.line(format!(
+            "NVML {} readings in {}, the longest {}, after {} to start it",
+            nvml.readings,
+            duration(nvml.calls_ns),
+            duration(nvml.longest_ns),
+            duration(nvml.start_ns)
+        ));
+    }
 }
 
 const FILES: &[Cell<FileRow>] = &[
@@ -231,16 +254,20 @@ const MAPPINGS: &[Cell<MappingRow>] = &[
     ("STACK", Fit::Text, |row| row.frames.join(" <- ")),
 ];
 
-/// A row with the plane it is on.
-pub type PlaneRow = (Scope, SourceRow);
+/// A row with the name of the plane it is on.
+pub type PlaneRow = (String, SourceRow);
 
 pub fn csv_rows(report: &Report) -> Vec<PlaneRow> {
+    let name = |plane: &PlaneReport| match &plane.device {
+        Some(device) => format!("{}:{}", plane.plane.as_str(), device.index),
+        None => plane.plane.as_str().to_owned(),
+    };
     let planes = report.planes.iter();
-    planes.flat_map(|plane| plane.sources.iter().map(|row| (plane.plane, row.clone()))).collect()
+    planes.flat_map(|plane| plane.sources.iter().map(move |row| (name(plane), row.clone()))).collect()
 }
 
 pub const CSV: &[csv::Column<PlaneRow>] = &[
-    ("plane", |(plane, _)| Field::Text(plane.as_str().to_owned())),
+    ("plane", |(plane, _)| Field::Text(plane.clone())),
     ("source", |(_, row)| Field::Text(row.source.to_owned())),
     ("bytes_at_start", |(_, row)| Field::Bytes(row.bytes_at_start)),
     ("bytes_at_peak", |(_, row)| Field::Bytes(row.bytes_at_peak)),

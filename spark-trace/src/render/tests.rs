@@ -3,6 +3,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::analysis::arrange::Arrange;
 use crate::analysis::instant::At;
+use crate::ledger::Plane;
 use crate::recording::{Recording, testing};
 
 /// Names that try to be commands, markup, formulas or other rows.
@@ -10,9 +11,13 @@ const HOSTILE: &str = "=\x1b[2J\x1b]0;pwned\x07\n| <img src=x onerror=alert(1)> 
 
 /// Every text that something outside chooses, chosen badly.
 fn hostile() -> Recording {
-    let mut recording = testing::container();
+    let mut recording = testing::gpus();
     let name = || HOSTILE.to_owned();
     recording.target.argv = vec![name()];
+    recording.host.gpus[0].name = Some(name());
+    recording.samples.devices[1].series.absent[0].reason = name();
+    recording.health.sources =
+        vec![crate::recording::SourceVerdict { name: name(), verdict: name(), reason: Some(name()) }];
     recording.target.kind = name();
     recording.target.cgroups[0].path = name();
     recording.target.container.as_mut().unwrap().name = Some(name());
@@ -81,7 +86,7 @@ fn hostile_names_are_inert_in_every_format() {
 #[test]
 fn tables_fit_into_80_columns() {
     use unicode_width::UnicodeWidthStr;
-    for (format, text) in rendered(&testing::native(), &testing::container()) {
+    for (format, text) in rendered(&testing::native(), &testing::gpus()) {
         if format == "table" {
             let wide: Vec<_> = text.lines().filter(|line| line.width() > 80).collect();
             assert!(wide.is_empty(), "{wide:#?}");
@@ -139,11 +144,63 @@ fn csv_has_a_row_per_plane_and_source() {
     let format = FORMATS.iter().find(|format| format.name == "csv").unwrap();
     let text = String::from_utf8((format.show)(&report, Style::default()).unwrap()).unwrap();
     let lines: Vec<_> = text.lines().collect();
-    assert_eq!(lines.len(), 1 + 2 * spark_trace_common::source::SOURCES.len());
+    assert_eq!(lines.len(), 1 + 2 * Plane::System.sources().count());
     assert!(lines[0].starts_with("plane,source,bytes_at_start,bytes_at_peak,bytes_at_end,"));
     assert!(lines.iter().any(|line| line.starts_with("cgroup,anon,0,849346560,20971520,")));
     // Unknown is empty, not zero.
     assert!(lines.iter().any(|line| line.starts_with("system,nvidia-sysmem,,,,,,,,67108864,no,")));
+}
+
+#[test]
+fn gpus_are_told_like_the_other_planes() {
+    let report = attribution::report(&testing::gpus(), At::Peak);
+    let text = |name: &str| {
+        let format = FORMATS.iter().find(|format| format.name == name).unwrap();
+        String::from_utf8((format.show)(&report, Style::default()).unwrap()).unwrap()
+    };
+    let table = text("table").split_whitespace().collect::<Vec<_>>().join(" ");
+    for wanted in [
+        "GPU 0 Simulated GPU 0 (simulated): its memory that is not free; peak after 5.0 s",
+        "gpu-context 0 29.30 GiB",
+        "4242 python3 0 29.30 GiB 0",
+        "99 not the target's 500.0 MiB",
+        "GPU 1 Simulated GPU 1 (simulated): what processes hold on it; peak after 5.0 s",
+        "this device has no memory of its own: its allocations are system memory, on the system plane",
+        "utilization 0/0/97 %; power 75/75/640 W",
+        "clocks were held down by: gpu-idle, sw-power-cap, unknown (0x8000)",
+        "NVML 3 readings in 9.0 ms",
+    ] {
+        assert!(table.contains(wanted), "{wanted:?} is not in {}", text("table"));
+    }
+    let json: serde_json::Value = serde_json::from_str(&text("json")).unwrap();
+    let devices = json["planes"]["devices"].as_array().unwrap();
+    assert_eq!(devices[0]["device"]["readings"][1]["max"], 640_000);
+    assert_eq!(devices[0]["sources"][1]["bytes"], 30_000_u64 << 20);
+    assert!(devices[1]["expected"].is_null() && devices[1]["device"]["note"].is_string());
+    assert!(text("csv").lines().any(|line| line.starts_with("device:1,gpu-context,0,734003200,0,")));
+}
+
+#[test]
+fn the_gpus_of_two_runs_can_be_compared() {
+    use crate::analysis::view::Scope;
+    let (mut a, mut b) = (testing::gpus(), testing::gpus());
+    // Of one device alone: what one of several does not know, their sum does not.
+    a.samples.devices.truncate(1);
+    b.samples.devices.truncate(1);
+    for value in
+        b.samples.devices[0].series.columns.get_mut("process.4242.used").unwrap().iter_mut().flatten()
+    {
+        *value += 1 << 30;
+    }
+    for value in b.samples.devices[0].series.columns.get_mut("memory.free").unwrap().iter_mut().flatten() {
+        *value -= 1 << 30;
+    }
+    let report = comparison::report(&a, &b, Some(Scope::Device), At::Peak).unwrap();
+    let context = report.sources.iter().find(|row| row.source == "gpu-context").unwrap();
+    assert_eq!((context.delta_bytes, report.total_delta_bytes), (Some(1 << 30), Some(1 << 30)));
+    assert!(report.files.is_empty() && report.stacks.is_empty() && report.regions.is_empty());
+    let none = comparison::report(&testing::native(), &b, Some(Scope::Device), At::Peak);
+    assert!(none.unwrap_err().to_string().contains("no readings of the device plane"));
 }
 
 proptest! {
@@ -152,7 +209,7 @@ proptest! {
     fn damaged_recordings_do_not_panic(
         damages in prop::collection::vec((any::<prop::sample::Index>(), "[0-9]|99999999|null|-|,|[a-z]"), 1..6),
     ) {
-        let mut text = serde_json::to_string(&testing::container()).unwrap();
+        let mut text = serde_json::to_string(&testing::gpus()).unwrap();
         for (place, damage) in damages {
             // Numbers and names are where damage leaves JSON whole most often.
             let digits: Vec<_> = text.match_indices(|c: char| c.is_ascii_digit()).map(|(at, _)| at).collect();

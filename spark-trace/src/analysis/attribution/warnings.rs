@@ -1,6 +1,6 @@
 //! What to know before trusting a report on one recording.
 
-use super::Planes;
+use super::{PlaneReport, Planes};
 use crate::analysis::instant::At;
 use crate::analysis::view::{Root, Scope, View};
 use crate::analysis::warning::Warning;
@@ -71,8 +71,13 @@ fn never_read(recording: &Recording) -> impl Iterator<Item = Warning> {
 
 fn far_readings(recording: &Recording, at: At, planes: &Planes) -> Vec<Warning> {
     let Some(asked_ns) = at.time(recording) else { return vec![] };
-    let far = recording.tool.interval_ns.saturating_mul(FAR_INTERVALS);
-    let planes = planes.iter().filter(|plane| plane.at_ns.abs_diff(asked_ns) > far);
+    let tool = &recording.tool;
+    let interval_ns = |plane: &PlaneReport| match plane.plane {
+        Scope::Device => tool.gpu_interval_ns.unwrap_or(tool.interval_ns),
+        Scope::System | Scope::Cgroup => tool.interval_ns,
+    };
+    let far = |plane: &PlaneReport| interval_ns(plane).saturating_mul(FAR_INTERVALS);
+    let planes = planes.iter().filter(|plane| plane.at_ns.abs_diff(asked_ns) > far(plane));
     planes
         .map(|plane| Warning::FarReading { plane: plane.plane.as_str(), asked_ns, found_ns: plane.at_ns })
         .collect()

@@ -69,7 +69,12 @@ pub struct RegionDelta {
 /// On the cgroup plane only pages charged to the target count, but every holder is listed: a file that
 /// costs one run nothing because another cgroup touched it first is the difference to look for.
 pub fn files(scope: Scope, a: Look<'_>, b: Look<'_>) -> Vec<FileDelta> {
-    let counts = |row: &FileRow| scope == Scope::System || row.charged_to_target;
+    let counts = |row: &FileRow| match scope {
+        Scope::System => true,
+        Scope::Cgroup => row.charged_to_target,
+        // The page cache is the system's memory.
+        Scope::Device => false,
+    };
     let holders = |(recording, at_ns): Look<'_>| {
         let mut by_path: BTreeMap<String, Vec<FileRow>> = BTreeMap::new();
         for row in files::rows(recording, at_ns).into_iter().filter(|row| row.bytes != 0) {
@@ -123,7 +128,10 @@ fn matched_frames(row: &StackRow) -> Vec<String> {
 
 /// What processes hold of anonymous and shared memory: by mapping where mappings were read, else by
 /// command. Only the target's processes, on either plane: no others are sampled.
-pub fn regions(a: Look<'_>, b: Look<'_>) -> Vec<RegionDelta> {
+pub fn regions(scope: Scope, a: Look<'_>, b: Look<'_>) -> Vec<RegionDelta> {
+    if scope == Scope::Device {
+        return vec![];
+    }
     // Mappings are read once or twice a run; a comparison needs them on both sides.
     let by_mapping = [a, b].iter().all(|(recording, _)| !recording.provenance.regions.is_empty());
     let held = if by_mapping { by_region } else { by_command };

@@ -14,9 +14,16 @@ mod kernel;
 mod nvidia;
 mod rights;
 
+use std::{path::PathBuf, time::Duration};
+
 use serde::Serialize;
 
-use super::{btf::Btf, cgroup::Layout, host, source::system::System};
+use super::{
+    btf::Btf,
+    cgroup::Layout,
+    host,
+    source::{nvml, system::System},
+};
 use crate::recording::Host;
 use hooks::{HookRow, Trial};
 use table::CHECKS;
@@ -111,14 +118,17 @@ pub struct Machine {
     btf: Result<Btf, String>,
     layout: Result<Layout, String>,
     trial: Trial,
+    nvml: nvml::Machine,
 }
 
-/// Tries everything. Takes about a second where container engines do not answer at once.
-pub fn run() -> Report {
+/// Tries everything. Takes about a second where container engines do not answer at once. `library`: NVML's, where
+/// it is not to be looked for.
+pub fn run(library: Option<PathBuf>) -> Report {
+    let mut nvml = nvml::Nvml::start(library, Duration::MAX);
     let btf = Btf::from_kernel().map_err(|e| e.to_string());
     let layout = Layout::detect().map_err(|e| e.to_string());
     let trial = Trial::run(btf.as_ref(), layout.as_ref());
-    let machine = Machine { btf, layout, trial };
+    let machine = Machine { btf, layout, trial, nvml: nvml.machine().clone() };
     let checks: Vec<_> = CHECKS
         .iter()
         .map(|check| {
@@ -140,7 +150,11 @@ pub fn run() -> Report {
         schema: SCHEMA,
         schema_version: SCHEMA_VERSION,
         tool_version: env!("CARGO_PKG_VERSION"),
-        host: machine.layout.as_ref().ok().map(host::facts),
+        host: machine.layout.as_ref().ok().map(|layout| {
+            let mut host = host::facts(layout);
+            machine.nvml.describe(&mut host);
+            host
+        }),
         can_record: obstacle.is_none(),
         obstacle,
         hooks: machine.trial.hooks,
@@ -159,7 +173,7 @@ mod tests {
 
     #[test]
     fn every_check_says_what_it_is_about_and_comes_to_a_finding_for_anybody() {
-        let report = run();
+        let report = run(None);
         assert_eq!(report.checks.len(), CHECKS.len());
         for check in &report.checks {
             let texts = [check.name, check.probe, check.found.as_str(), check.without, check.remedy];

@@ -1,8 +1,9 @@
-//! NVIDIA's driver: only whether it is there. Its memory is for the hooks that follow it.
+//! NVIDIA's driver and what its management library says of the GPUs.
 
 use std::{fs, path::PathBuf};
 
-use super::Finding;
+use super::{Finding, Machine};
+use crate::{health::Verdict, live::host, recording::Gpu, render::units};
 
 const LIBRARY: &str = "libcuda.so.1";
 
@@ -20,10 +21,50 @@ const DIRECTORIES: &[&str] = &[
 
 pub fn driver() -> Finding {
     match fs::read_to_string("/proc/driver/nvidia/version") {
-        Ok(text) => Finding::ok(text.lines().next().unwrap_or_default().trim().to_owned()),
+        Ok(text) => Finding::ok(host::nvidia_module().map_or_else(
+            || text.lines().next().unwrap_or_default().trim().to_owned(),
+            |module| format!("{} ({} kernel module)", module.version, module.kind),
+        )),
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Finding::not_applicable("not loaded"),
         Err(e) => Finding::warning(format!("/proc/driver/nvidia/version: {e}")),
     }
+}
+
+pub fn nvml(machine: &Machine) -> Finding {
+    let found = &machine.nvml;
+    let reason = || found.verdict.reason.clone().unwrap_or_else(|| "no reason given".to_owned());
+    let Some(nvidia) = &found.nvidia else {
+        let broken = found.verdict.verdict == Verdict::Broken.as_str();
+        return if broken { Finding::warning(reason()) } else { Finding::not_applicable(reason()) };
+    };
+    let or_unknown = |text: &Option<String>| text.clone().unwrap_or_else(|| "unknown".to_owned());
+    let told = format!(
+        "{} of driver {}, CUDA up to {}, in {}",
+        or_unknown(&nvidia.nvml_version),
+        or_unknown(&nvidia.driver_version),
+        or_unknown(&nvidia.cuda_driver_version),
+        or_unknown(&nvidia.nvml_library)
+    );
+    if nvidia.simulated { Finding::warning(format!("simulated: {told}")) } else { Finding::ok(told) }
+}
+
+pub fn gpus(machine: &Machine) -> Finding {
+    let found = &machine.nvml;
+    if found.gpus.is_empty() {
+        return Finding::not_applicable("none listed by NVML");
+    }
+    Finding::ok(found.gpus.iter().map(gpu).collect::<Vec<_>>().join("; "))
+}
+
+fn gpu(gpu: &Gpu) -> String {
+    let name = gpu.name.as_deref().unwrap_or("of unknown name");
+    let memory = match (gpu.memory_total, gpu.unknown.get("memory_total")) {
+        (Some(total), _) => format!("{} of its own", units::unsigned(total)),
+        (None, Some(reason)) => format!("no figure of its memory: {reason}"),
+        (None, None) => "no figure of its memory".to_owned(),
+    };
+    let mig = if gpu.mig == Some(true) { ", divided (MIG)" } else { "" };
+    format!("{} {name}, {memory}{mig}", gpu.index)
 }
 
 /// It is not opened: that would run its code.

@@ -222,6 +222,20 @@ pub const CHECKS: &[Check] = &[
         run: |_| nvidia::driver(),
     },
     Check {
+        name: "nvml",
+        probe: "libnvidia-ml.so.1 in the loader's path or the usual directories, started",
+        without: "no levels of GPUs: the recording has no device plane",
+        remedy: "install the driver's management library of the same version, or name it with --nvml",
+        run: nvidia::nvml,
+    },
+    Check {
+        name: "gpus",
+        probe: "NVML's list",
+        without: "there is no device plane",
+        remedy: "see `nvidia-smi -L` and the kernel's log",
+        run: nvidia::gpus,
+    },
+    Check {
         name: "libcuda",
         probe: "libcuda.so.1 in /etc/ld.so.cache or the usual directories; not opened",
         without: "CUDA programs do not run here",

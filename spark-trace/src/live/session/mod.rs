@@ -1,5 +1,6 @@
 //! One recording from start to end: load, attach, start or find the target, follow it, finish.
 
+mod gpus;
 mod start;
 
 use std::{
@@ -30,7 +31,7 @@ use super::{
     object::{Object, ObjectError, Sizes},
     offsets::{self, MissingType, Settings},
     realtime_offset_ns,
-    source::{process, system::System},
+    source::{nvml::Nvml, process, system::System},
     statistics::Statistics,
     symbols::Stacks,
     target::{
@@ -44,7 +45,7 @@ use start::Awaited;
 
 use crate::plan::Choice;
 use crate::recording::{
-    Clock, Cost, Health, Loss, Recording, SCHEMA_VERSION, Target, Tool,
+    Clock, Cost, Health, Loss, Readings, Recording, SCHEMA_VERSION, Target, Tool,
     journal::{Begin, JOURNAL_SCHEMA, Journal},
 };
 
@@ -60,6 +61,10 @@ pub struct Options {
     pub libraries: Vec<PathBuf>,
     /// Stops an attached trace after this time.
     pub duration: Option<Duration>,
+    /// NVML's library; absent to look for it.
+    pub nvml: Option<PathBuf>,
+    /// Time between two readings of the GPUs.
+    pub gpu_interval: Duration,
     /// Where the journal is kept while tracing.
     pub journal: PathBuf,
 }
@@ -119,6 +124,7 @@ pub struct Session {
     options: Options,
     warnings: Vec<String>,
     statistics: Statistics,
+    nvml: Nvml,
     interrupts: Signal,
     terminations: Signal,
     invoker: Option<Invoker>,
@@ -130,6 +136,8 @@ impl Session {
         // Before anything that would have to be cleaned up.
         let interrupts = signals(SignalKind::interrupt())?;
         let terminations = signals(SignalKind::terminate())?;
+        // Starting it may take as long as everything below.
+        let mut nvml = Nvml::start(options.nvml.clone(), options.gpu_interval);
         let btf = Btf::from_kernel()?;
         let layout = Layout::detect()?;
         let mut warnings: Vec<String> = cgroup::remove_stale_leaves(&layout)
@@ -151,6 +159,8 @@ impl Session {
         object.attach(&options.hooks, &btf)?;
         object.require()?;
 
+        let mut host = host::facts(&layout);
+        gpus::describe(nvml.machine(), &mut host, &mut warnings);
         let target = Target {
             kind: options.spec.kind().to_owned(),
             argv: options.spec.argv().to_vec(),
@@ -164,9 +174,10 @@ impl Session {
                 version: env!("CARGO_PKG_VERSION").to_owned(),
                 profile: options.hooks.profile.as_str().to_owned(),
                 interval_ns: options.interval.as_nanos() as u64,
+                gpu_interval_ns: nvml.machine().is_ok().then_some(options.gpu_interval.as_nanos() as u64),
                 min_region: options.min_region,
             },
-            host: host::facts(&layout),
+            host,
             clock: Clock { name: "CLOCK_MONOTONIC".to_owned(), realtime_offset_ns: realtime_offset_ns() },
             target: target.clone(),
         };
@@ -182,7 +193,8 @@ impl Session {
         let kallsyms = Kallsyms::from_kernel().unwrap_or_default();
         let system = System::open().map_err(io_error("open the kernel's counters"))?;
         let parts = (Stacks::new(kallsyms), Collector::new(&btf), layout, system);
-        let tracer = Tracer::new(object, journal, target, parts, options.min_region);
+        let mut tracer = Tracer::new(object, journal, target, parts, options.min_region);
+        tracer.gpus = nvml.machine().gpus.len();
         // SAFETY: the ring buffer owns its descriptor and keeps the same one for as long as it lives.
         let events = unsafe { AsyncFd::register(events) }
             .map_err(|e| io_error("watch the event buffer")(e.into_parts().1))?;
@@ -196,6 +208,7 @@ impl Session {
             options,
             warnings,
             statistics,
+            nvml,
             interrupts,
             terminations,
             invoker,
@@ -207,6 +220,7 @@ impl Session {
         self.tracer.name_cgroups()?;
         self.tracer.find_libraries(&self.options.libraries)?;
         self.tracer.settle()?;
+        self.first_gpu_reading()?;
         self.tracer.target.started_ns = now_ns();
         self.tracer.phase("start", self.tracer.target.started_ns)?;
         if let Err(error) = self.start() {
@@ -256,6 +270,7 @@ impl Session {
                     self.drain()?;
                     self.look_for_container()?;
                     self.tracer.phase("exit", now_ns())?;
+                    self.nvml.request_now();
                     self.tracer.sample()?;
                 }
                 _ = ticks.tick() => {
@@ -312,6 +327,8 @@ impl Session {
     }
 
     fn drain(&mut self) -> Result<(), SessionError> {
+        let samples = self.nvml.take();
+        self.tracer.add_samples(samples)?;
         loop {
             // Copied out: handling an event may take long, and the buffer's room is wanted back.
             let Some(record) = self.events.get_mut().next().map(|item| item.to_vec()) else { return Ok(()) };
@@ -347,6 +364,8 @@ impl Session {
     }
 
     fn finish(mut self, exit_code: Option<i32>) -> Result<Outcome, SessionError> {
+        // The last reading is taken while the rest is.
+        self.nvml.request_stop();
         self.drain()?;
         if let Some(awaited) = &self.awaited {
             awaited.clean_up();
@@ -357,6 +376,7 @@ impl Session {
         self.tracer.finish_calls()?;
         self.tracer.sample()?;
         self.tracer.sample_pss()?;
+        let nvml = self.last_gpu_reading()?;
         self.tracer.phase("end", now_ns())?;
         self.tracer.read_aggregates("end")?;
         self.tracer.journal_aggregates(true)?;
@@ -377,13 +397,13 @@ impl Session {
         self.tracer.target.exit_code = exit_code;
         self.tracer.target.ended_ns = now_ns();
         self.tracer.publish_target()?;
-        self.add_health_and_cost()?;
+        self.add_health_and_cost(nvml)?;
         self.tracer.object.detach_functions();
         let recording = self.tracer.journal.finish(now_ns()).map_err(io_error("write the journal"))?;
         Ok(Outcome { recording, exit_code })
     }
 
-    fn add_health_and_cost(&mut self) -> Result<(), SessionError> {
+    fn add_health_and_cost(&mut self, nvml: Option<Readings>) -> Result<(), SessionError> {
         use crate::recording::journal::Entry;
         let hooks = self.tracer.object.hook_rows(self.statistics.share());
         let mut losses = self.tracer.object.losses()?;
@@ -403,12 +423,18 @@ impl Session {
             losses,
             hooks,
             libraries: Vec::new(),
+            sources: vec![self.nvml.machine().verdict.clone()],
             warnings: self.warnings.clone(),
             complete: true,
         };
         let (agent_cpu_ns, agent_rss_peak) = own_usage();
-        let cost =
-            Cost { agent_cpu_ns, agent_rss_peak, bpf_run_time_ns, bpf_memory: self.tracer.object.memory() };
+        let cost = Cost {
+            agent_cpu_ns,
+            agent_rss_peak,
+            bpf_run_time_ns,
+            bpf_memory: self.tracer.object.memory(),
+            nvml,
+        };
         self.tracer.journal.add(Entry::Health(health)).map_err(io_error("write the journal"))?;
         self.tracer.journal.add(Entry::Cost(cost)).map_err(io_error("write the journal"))
     }

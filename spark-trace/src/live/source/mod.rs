@@ -1,6 +1,7 @@
 //! Readers of levels: each turns kernel files into the values of one [`Sample`].
 
 pub mod cgroup;
+pub mod nvml;
 pub mod process;
 pub mod system;
 

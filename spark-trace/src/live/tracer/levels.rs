@@ -4,13 +4,16 @@ use std::{io::Write, time::Duration};
 
 use super::{Resolution, Tracer, TracerError};
 use crate::{
-    ledger::{self, Plane},
+    ledger::{self, Facts, Plane},
     live::{now_ns, source::process},
     recording::{
         Series,
         journal::{Entry, Sample, SeriesId},
     },
 };
+
+/// Column of a GPU's readings: bytes the target holds on it.
+const CUDA_LIVE: &str = "cuda.live";
 
 /// When the aggregates were last read for a peak, and at which level.
 #[derive(Debug, Default)]
@@ -140,6 +143,29 @@ impl<W: Write> Tracer<W> {
         self.read_aggregates_at_peaks(used, charged)
     }
 
+    /// Takes readings that were made elsewhere: those of the GPUs. What else is known of a device at that time has
+    /// its place in the same reading, as columns of its own (`cuda.live`).
+    pub fn add_samples(&mut self, samples: Vec<Sample>) -> Result<(), TracerError> {
+        for mut sample in samples {
+            self.add_cuda_live(&mut sample);
+            self.journal.add(Entry::Sample(sample))?;
+        }
+        Ok(())
+    }
+
+    /// Adds what the target holds on a GPU to a reading of it: live device memory. Calls name no device, so with several GPUs it stays unknown.
+    fn add_cuda_live(&self, sample: &mut Sample) {
+        let SeriesId::Device(_) = sample.series else { return };
+        let cuda = &self.collector.cuda;
+        if self.gpus > 1 && !cuda.is_empty() {
+            sample.absent.push((CUDA_LIVE.to_owned(), "several GPUs: calls do not say which".to_owned()));
+            return;
+        }
+        sample
+            .values
+            .insert(CUDA_LIVE.to_owned(), cuda.now().by_kind.get("device-all").copied().unwrap_or(0));
+    }
+
     /// Reads the aggregates when a plane stands at a new peak, as often as a fifth of the time allows. A peak
     /// that came too soon after the last is read at the next sample that still stands there.
     fn read_aggregates_at_peaks(
@@ -178,7 +204,7 @@ impl<W: Write> Tracer<W> {
 fn residual_of(sample: &Sample, vmap_stack: Option<bool>) -> Option<i64> {
     let columns = sample.values.iter().map(|(name, value)| (name.clone(), vec![Some(*value)])).collect();
     let series = Series { begin_ns: vec![0], end_ns: vec![0], columns, absent: Vec::new() };
-    ledger::balance(Plane::System, vmap_stack, &series, 0)?.residual
+    ledger::balance(Plane::System, Facts { vmap_stack, target: None }, &series, 0)?.residual
 }
 
 fn difference(sample: &Sample, a: &str, b: &str) -> Option<u64> {

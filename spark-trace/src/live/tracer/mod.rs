@@ -85,6 +85,8 @@ pub struct Tracer<W: Write> {
     pub stacks: Stacks,
     pub collector: Collector,
     pub libraries: Libraries,
+    /// GPUs that are read.
+    pub gpus: usize,
     /// Queries in the journal.
     queries: u64,
     /// Files being read, by thread, name and directory.
@@ -123,6 +125,7 @@ impl<W: Write> Tracer<W> {
             stacks,
             collector,
             libraries: Libraries::default(),
+            gpus: 0,
             queries: 0,
             readings: HashMap::new(),
             layout,

@@ -1,0 +1,48 @@
+//! The GPUs in a session: who they are, their first reading and their last.
+
+use super::{Session, SessionError};
+use crate::{
+    health::Verdict,
+    live::source::nvml::Machine,
+    recording::{Host, Readings},
+};
+
+/// Puts what NVML found into the facts about the machine. That there is no NVML is no fault; that it does not answer
+/// is.
+pub(super) fn describe(found: &Machine, host: &mut Host, warnings: &mut Vec<String>) {
+    found.describe(host);
+    if found.verdict.verdict == Verdict::Broken.as_str() {
+        let reason = found.verdict.reason.as_deref().unwrap_or("no reason given");
+        warnings.push(format!("the GPUs are not read: {reason}"));
+    }
+}
+
+impl Session {
+    /// What the GPUs hold before the target starts. It may take long; the system is then read again, so that both
+    /// planes start at about the same time.
+    pub(super) fn first_gpu_reading(&mut self) -> Result<(), SessionError> {
+        if !self.nvml.machine().is_ok() {
+            return Ok(());
+        }
+        let (samples, came) = self.nvml.read_now();
+        if !came {
+            self.warnings
+                .push("the GPUs were not read before the target started: NVML takes too long".to_owned());
+        }
+        self.tracer.add_samples(samples)?;
+        Ok(self.tracer.sample()?)
+    }
+
+    /// Ends the reading of the GPUs.
+    pub(super) fn last_gpu_reading(&mut self) -> Result<Option<Readings>, SessionError> {
+        if !self.nvml.machine().is_ok() {
+            return Ok(None);
+        }
+        let (samples, cost) = self.nvml.finish();
+        if cost.is_none() {
+            self.warnings.push("the GPUs were not read at the end: NVML takes too long".to_owned());
+        }
+        self.tracer.add_samples(samples)?;
+        Ok(cost)
+    }
+}

@@ -1,0 +1,164 @@
+//! Finding and starting the library, and what it says of the machine.
+
+use std::{
+    collections::BTreeMap,
+    ffi::OsStr,
+    fs,
+    path::{Path, PathBuf},
+};
+
+use nvml_wrapper::{Device, Nvml, error::NvmlError};
+
+use super::{Machine, NAME, device::reason};
+use crate::{
+    health::Verdict,
+    live::host,
+    recording::{Gpu, Nvidia, SourceVerdict},
+};
+
+const LIBRARY: &str = "libnvidia-ml.so.1";
+
+/// Where distributions, containers and the driver's own installer put it, beside the loader's path.
+const DIRECTORIES: &[&str] = &[
+    "/usr/lib/x86_64-linux-gnu",
+    "/usr/lib/aarch64-linux-gnu",
+    "/usr/lib64",
+    "/usr/lib",
+    "/usr/local/nvidia/lib64",
+    "/usr/local/nvidia/lib",
+    "/usr/lib/wsl/lib",
+];
+
+/// What a library says that plays the part of a driver which is not there.
+const SIMULATED: &str = "simulated";
+
+/// Starts the library at `path`, or the first that is found.
+pub(super) fn start(path: Option<&Path>) -> (Machine, Option<Nvml>) {
+    match load(path) {
+        Err((verdict, reason)) => (Machine::without(verdict, reason), None),
+        Ok(nvml) => {
+            let machine = machine(&nvml, path);
+            let usable = machine.is_ok().then_some(nvml);
+            (machine, usable)
+        }
+    }
+}
+
+/// Why there is no library.
+type Refusal = (Verdict, String);
+
+fn load(path: Option<&Path>) -> Result<Nvml, Refusal> {
+    let open = |path: &OsStr| Nvml::builder().lib_path(path).init();
+    if let Some(path) = path {
+        return open(path.as_os_str()).map_err(|e| refused(&path.display().to_string(), &e, true));
+    }
+    let by_loader = match open(LIBRARY.as_ref()) {
+        Ok(nvml) => return Ok(nvml),
+        Err(error) => error,
+    };
+    // Anything but a library that could not be opened is the answer of the one that was.
+    if !matches!(by_loader, NvmlError::LibloadingError(_)) {
+        return Err(refused(LIBRARY, &by_loader, false));
+    }
+    let usual = DIRECTORIES.iter().map(|dir| PathBuf::from(dir).join(LIBRARY)).find(|path| path.exists());
+    let Some(path) = usual else {
+        let places = DIRECTORIES.join(", ");
+        let reason = format!("no {LIBRARY} in the loader's path or in {places}");
+        return Err((Verdict::NotApplicable, reason));
+    };
+    open(path.as_os_str()).map_err(|e| refused(&path.display().to_string(), &e, false))
+}
+
+/// A library that is there and does not start. Without a driver it has nothing to tell of: packages bring the library
+/// to machines without a GPU too.
+fn refused(library: &str, error: &NvmlError, asked_for: bool) -> Refusal {
+    let idle = matches!(error, NvmlError::DriverNotLoaded | NvmlError::LibraryNotFound) && !asked_for;
+    let verdict = if idle { Verdict::NotApplicable } else { Verdict::Broken };
+    (verdict, format!("{library}: {}", reason(error, "nvmlInit_v2")))
+}
+
+fn machine(nvml: &Nvml, path: Option<&Path>) -> Machine {
+    let driver = nvml.sys_driver_version().ok();
+    let simulated = driver.as_deref().is_some_and(|version| version.contains(SIMULATED));
+    let module = if simulated { None } else { host::nvidia_module() };
+    let nvidia = Nvidia {
+        cuda_driver_version: nvml
+            .sys_cuda_driver_version()
+            .ok()
+            .map(|version| format!("{}.{}", version / 1000, version % 1000 / 10)),
+        kernel_module: module.map(|module| module.kind.to_owned()),
+        nvml_version: nvml.sys_nvml_version().ok(),
+        nvml_library: path.map(|path| path.display().to_string()).or_else(loaded),
+        simulated,
+        driver_version: driver,
+    };
+    let verdict = |verdict: Verdict, reason: Option<String>| SourceVerdict {
+        name: NAME.to_owned(),
+        verdict: verdict.as_str().to_owned(),
+        reason,
+    };
+    let (verdict, gpus) = match nvml.device_count() {
+        Ok(0) => (verdict(Verdict::NotApplicable, Some("NVML lists no GPU".to_owned())), Vec::new()),
+        Ok(count) => (verdict(Verdict::Ok, None), (0..count).map(|index| gpu(nvml, index)).collect()),
+        Err(e) => (verdict(Verdict::Broken, Some(reason(&e, "nvmlDeviceGetCount_v2"))), Vec::new()),
+    };
+    Machine { verdict, gpus, nvidia: Some(nvidia) }
+}
+
+/// The library that the loader found, from this process's own mappings.
+fn loaded() -> Option<String> {
+    let maps = fs::read_to_string("/proc/self/maps").ok()?;
+    let mut paths = maps.lines().filter_map(|line| line.find('/').and_then(|at| line.get(at..)));
+    paths.find(|path| path.contains("/libnvidia-ml.so")).map(ToOwned::to_owned)
+}
+
+fn gpu(nvml: &Nvml, index: u32) -> Gpu {
+    let mut gpu = Gpu { index, ..Gpu::default() };
+    let mut unknown = BTreeMap::new();
+    let mut note = |field: &str, function: &str, error: NvmlError| {
+        unknown.insert(field.to_owned(), reason(&error, function));
+    };
+    match nvml.device_by_index(index) {
+        Err(e) => note("uuid", "nvmlDeviceGetHandleByIndex_v2", e),
+        Ok(device) => {
+            for (field, function, read) in FACTS {
+                if let Err(e) = read(&device, &mut gpu) {
+                    note(field, function, e);
+                }
+            }
+        }
+    }
+    gpu.unknown = unknown;
+    gpu
+}
+
+type Fact = (&'static str, &'static str, fn(&Device<'_>, &mut Gpu) -> Result<(), NvmlError>);
+
+/// Fields of a GPU, the function that gives each, and how.
+const FACTS: &[Fact] = &[
+    ("uuid", "nvmlDeviceGetUUID", |device, gpu| {
+        gpu.uuid = Some(device.uuid()?);
+        Ok(())
+    }),
+    ("name", "nvmlDeviceGetName", |device, gpu| {
+        gpu.name = Some(device.name()?);
+        Ok(())
+    }),
+    ("pci_bus_id", "nvmlDeviceGetPciInfo_v3", |device, gpu| {
+        gpu.pci_bus_id = Some(device.pci_info()?.bus_id);
+        Ok(())
+    }),
+    ("memory_total", "nvmlDeviceGetMemoryInfo_v2", |device, gpu| {
+        gpu.memory_total = Some(device.memory_info()?.total);
+        Ok(())
+    }),
+    ("mig", "nvmlDeviceGetMigMode", |device, gpu| {
+        gpu.mig = Some(device.mig_mode()?.current != 0);
+        Ok(())
+    }),
+    ("compute_capability", "nvmlDeviceGetCudaComputeCapability", |device, gpu| {
+        let capability = device.cuda_compute_capability()?;
+        gpu.compute_capability = Some(format!("{}.{}", capability.major, capability.minor));
+        Ok(())
+    }),
+];
