@@ -20,7 +20,8 @@ Examples:
   cargo xtask test --no-root            # leaves kernel and container tests out, and says so
   cargo xtask test -- ledger            # only tests with `ledger` in their name
 
-Tests find the static workload in $SPARK_TRACE_WORKLOAD; container tests also the image that
+Tests find the static workload in $SPARK_TRACE_WORKLOAD and, beside the simulated CUDA driver, the one
+that can load it in $SPARK_TRACE_CUDA_WORKLOAD; container tests also the image that
 holds it as /workload in $SPARK_TRACE_IMAGE, and the daemon in $DOCKER_HOST.")]
 pub struct Args {
     /// Only run what needs no root
@@ -63,6 +64,7 @@ pub fn run(args: &Args) -> Result<()> {
     }
     let one_by_one = ["--include-ignored", "--test-threads=1"];
     if of(Kind::Kernel).next().is_some() {
+        session.environment.push(("SPARK_TRACE_CUDA_WORKLOAD", build::cuda(false)?.workload));
         session.step("kernel", &selected(of(Kind::Kernel)), &one_by_one)?;
     }
     if of(Kind::Container).next().is_some() {

@@ -108,7 +108,10 @@ impl<W: Write> Tracer<W> {
             cgroup: event.cgroup,
             ..Process::default()
         });
-        process.comm = event.comm;
+        // The one that ends a process may be any of its threads.
+        if event.op != ProcessOp::Exit {
+            process.comm = event.comm;
+        }
         process.cgroup = event.cgroup;
         match event.op {
             ProcessOp::Fork => {
