@@ -51,6 +51,8 @@ config! {
     inode_ino, inode_sb, inode_dentry,
     sb_dev,
     dentry_alias, dentry_parent, dentry_name,
+    /// From a task to the first page of a file that it holds open.
+    task_files, files_table, table_files, file_mapping, mapping_pages,
     /// Registers at system call exit.
     regs_nr, regs_arg0, regs_arg1, regs_arg2, regs_arg3,
     /// Stack pointer, and link register where the architecture has one.
@@ -70,9 +72,13 @@ config! {
     migrate_movable,
     gfp_account,
     page_size,
+    /// Bytes of a `struct page`.
+    page_struct_size,
     sys_mmap, sys_munmap, sys_mremap, sys_brk, sys_madvise,
 
     // Settings.
+    /// Page frames that can be followed: one after the other from that of [`PLACE_BASE`].
+    page_frames,
     /// Every task is a target.
     whole_system,
     /// Movable user pages too (profile `deep`).
@@ -86,3 +92,11 @@ pub const CONTROL_SELECT_NEW: u32 = 0;
 /// Goes up whenever the selection changes: what a CPU remembers of it is then out of date.
 pub const CONTROL_GENERATION: u32 = 1;
 pub const CONTROL_LEN: u32 = 2;
+
+/// Index in the `PLACE` map: address of the `struct page` of the first page frame that is followed.
+pub const PLACE_BASE: u32 = 0;
+/// Where `page_of_file` leaves the page that it found, or 0.
+pub const PLACE_FOUND: u32 = 1;
+/// Numbers of page rows that have been given out.
+pub const PLACE_ROWS: u32 = 2;
+pub const PLACE_LEN: u32 = 3;

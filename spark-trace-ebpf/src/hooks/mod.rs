@@ -6,3 +6,4 @@ mod filemap;
 mod mapping;
 mod page;
 mod process;
+mod sweep;
