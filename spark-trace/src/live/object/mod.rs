@@ -307,23 +307,4 @@ impl ProgramStats {
 }
 
 #[cfg(test)]
-mod tests {
-    use spark_trace_common::hook::Profile;
-
-    use super::*;
-    use crate::live::{btf::Btf, cgroup::Layout, offsets};
-
-    #[test]
-    #[ignore = "kernel: needs root"]
-    fn every_hook_attaches_or_says_why() {
-        let btf = Btf::from_kernel().unwrap();
-        let layout = Layout::detect().unwrap();
-        let settings = offsets::Settings { whole_system: false, all_pages: false, min_region: 1 << 20 };
-        let config = offsets::resolve(&btf, &layout, settings).unwrap();
-        let mut object = Object::load(&config, 1 << 16).unwrap();
-        object.attach(&Profile::Deep.into(), &btf).unwrap();
-        for hook in object.hooks() {
-            println!("{hook:?}");
-        }
-    }
-}
+mod tests;
