@@ -187,7 +187,7 @@ pub struct PageCache {
     pub task: u64,
     /// The task's `css_set`: another one means that it changed cgroups.
     pub css_set: u64,
-    /// Where on the kernel stack the tracepoint's arguments lay: how deep the call was.
+    /// How far down the kernel stack the tracepoint's arguments lay: how deep the call was.
     pub depth: u64,
     /// User instruction and system call that the task entered the kernel by.
     pub user_ip: u64,
@@ -196,9 +196,11 @@ pub struct PageCache {
     pub order: u32,
     /// Value of [`crate::config::CONTROL_GENERATION`] it was found out under.
     pub generation: u32,
-    /// Times it has been used since the stack was taken.
-    pub uses: u32,
     pub row: u32,
+    /// Times it may be used yet, and how many those were when the stack was taken.
+    pub left: u32,
+    pub uses: u32,
+    pub reserved: u32,
 }
 
 /// Key of page cache activity.
@@ -291,7 +293,7 @@ wire! {
     PageKey = 16,
     PageRow = 32,
     LiveFrames = 2 * LIVE_FRAMES as usize,
-    PageCache = 56,
+    PageCache = 64,
     FileKey = 24,
     FileTotals = 64,
     MappingTotals = 32,

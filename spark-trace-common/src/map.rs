@@ -9,9 +9,17 @@ pub const KERNEL_STACK_DEPTH: usize = 24;
 /// Frames kept of a user stack: taken only for large regions, so depth is worth its price.
 pub const USER_STACK_DEPTH: usize = 48;
 
-/// Pages that are counted in the same row before the kernel stack is taken anew at the same place. What it
-/// costs then is spread over so many that it hardly shows.
+/// Pages that are counted in one row before the kernel stack is taken anew at the same place. Where it then is
+/// the same, the next ones are twice as many, up to the second figure: in a burst of millions of pages stacks
+/// hardly cost anything, and what is wrongly taken for the same place is soon told apart.
 pub const STACK_USES: u32 = 63;
+pub const STACK_USES_MOST: u32 = 1023;
+
+/// Places that a CPU remembers the rows of. Bursts come interleaved: a system call allocates in several places,
+/// and the next one in others. Many kernels also begin the stack of each system call at one of 64 random
+/// distances (RANDOMIZE_KSTACK_OFFSET), which makes as many places of one.
+pub const PAGE_PLACES: u32 = 512;
+const _: () = assert!(PAGE_PLACES.is_power_of_two());
 
 /// Distinct kernel stacks. A busy machine shows a few thousand allocation sites; the kernel keeps one stack
 /// for each hash bucket, so the map is several times larger to keep collisions rare.

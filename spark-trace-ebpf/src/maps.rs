@@ -58,7 +58,7 @@ pub(crate) static PAGE_KEYS: HashMap<PageKey, u32> = HashMap::with_max_entries(c
 pub(crate) static PAGE_ROWS: Array<PageRow> = Array::with_max_entries(cap::PAGE_ROWS, 0);
 
 #[map]
-pub(crate) static PAGE_CACHE: PerCpuArray<PageCache> = PerCpuArray::with_max_entries(1, 0);
+pub(crate) static PAGE_CACHE: PerCpuArray<PageCache> = PerCpuArray::with_max_entries(cap::PAGE_PLACES, 0);
 
 /// The row of each page frame; user space makes it as large as the machine needs.
 #[map]

@@ -23,7 +23,7 @@ use spark_trace_common::{
     config::PLACE_ROWS,
     event::{PAGE_CHARGED, PAGE_ORDER_SHIFT, PageCache, PageKey, PageRow},
     hook::index,
-    map::{self as cap, LossKind, STACK_USES},
+    map::{self as cap, LossKind, PAGE_PLACES, STACK_USES, STACK_USES_MOST},
 };
 
 use crate::{
@@ -121,15 +121,21 @@ pub(super) fn retire(row: u32) {
 /// same, so that a coincidence cannot last.
 #[inline(always)]
 fn row_by_place(ctx: &BtfTracePointContext) -> u32 {
-    let Some(cache) = PAGE_CACHE.get_ptr_mut(0) else { return 0 };
     let task = current_task();
     // SAFETY: the current task's type is known to the verifier, and so is that of its registers.
-    let (css_set, user_ip, system_call): (u64, u64, u32) = unsafe {
+    let (regs, css_set, user_ip, system_call): (u64, u64, u64, u32) = unsafe {
         let regs = bpf_task_pt_regs(task.cast_mut().cast()) as *const u8;
-        (load(task, conf!(task_cgroups)), load(regs, conf!(regs_ip)), load(regs, conf!(regs_nr)))
+        let css_set = load(task, conf!(task_cgroups));
+        (regs as u64, css_set, load(regs, conf!(regs_ip)), load(regs, conf!(regs_nr)))
     };
-    let (task, depth) = (task as u64, ctx.as_ptr() as u64);
+    // The registers lie at the top of the task's stack. The difference of two pointers is a number, of which the
+    // verifier lets a hash be made.
+    let (task, depth) = (task as u64, regs.wrapping_sub(ctx.as_ptr() as u64));
     let (order, gfp, generation): (u32, u32, u32) = (ctx.arg(1), ctx.arg(2), generation());
+    // Fibonacci hashing: the highest bits of the product are the best mixed.
+    let hash = (depth ^ user_ip ^ u64::from(gfp)).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+    let slot = hash as u32 >> (32 - PAGE_PLACES.trailing_zeros());
+    let Some(cache) = PAGE_CACHE.get_ptr_mut(slot) else { return 0 };
     // SAFETY (whole block): a per-CPU slot that the map keeps alive; this program does not interrupt itself.
     unsafe {
         let same = (*cache).task == task
@@ -140,15 +146,31 @@ fn row_by_place(ctx: &BtfTracePointContext) -> u32 {
             && (*cache).order == order
             && (*cache).css_set == css_set
             && (*cache).generation == generation;
-        if same && (*cache).uses < STACK_USES {
-            (*cache).uses += 1;
+        if same && (*cache).left > 0 {
+            (*cache).left -= 1;
             return (*cache).row;
         }
         let (row, whole) = row_anew(ctx);
-        // A failure is not remembered: the next try may find room.
-        let task = if whole { task } else { 0 };
-        *cache =
-            PageCache { task, css_set, depth, user_ip, system_call, gfp, order, generation, uses: 0, row };
+        let uses = if same && (*cache).row == row {
+            (2 * (*cache).uses + 1).min(STACK_USES_MOST)
+        } else {
+            STACK_USES
+        };
+        *cache = PageCache {
+            // A failure is not remembered: the next try may find room.
+            task: if whole { task } else { 0 },
+            css_set,
+            depth,
+            user_ip,
+            system_call,
+            gfp,
+            order,
+            generation,
+            row,
+            left: uses,
+            uses,
+            reserved: 0,
+        };
         row
     }
 }
