@@ -57,14 +57,28 @@ extern "C" fn sweep_element(index: u32, walk: *const Walk) -> i64 {
     // SAFETY: `page_sweep` hands it over.
     let (first, base) = unsafe { ((*walk).first, (*walk).base) };
     let Some(element) = LIVE.get_ptr_mut(first + index) else { return 1 };
-    for word in 0..LIVE_FRAMES / LANES {
-        let frame = (first + index) * LIVE_FRAMES + word * LANES;
-        // SAFETY: a live map value, and a word within it.
-        unsafe { sweep_word(element.cast::<u64>().add(word as usize), base, frame) };
+    let words = element.cast::<u64>();
+    // Most of a machine is not followed: this is what a walk costs there.
+    // SAFETY: a live map value, and words within it.
+    let any = (0..WORDS).fold(0, |any, word| any | unsafe { *words.add(word as usize) });
+    if any != 0 {
+        sweep_words(words, base, (first + index) * LIVE_FRAMES);
     }
     0
 }
-const _: () = assert!(size_of::<LiveFrames>() == (LIVE_FRAMES / LANES * 8) as usize);
+
+/// Words to an element.
+const WORDS: u32 = LIVE_FRAMES / LANES;
+
+/// A function of its own, so that the walk over what is empty saves and restores no registers.
+#[inline(never)]
+fn sweep_words(words: *mut u64, base: u64, frame: u32) {
+    for word in 0..WORDS {
+        // SAFETY: a live value of `LIVE`, and a word within it.
+        unsafe { sweep_word(words.add(word as usize), base, frame + word * LANES) };
+    }
+}
+const _: () = assert!(size_of::<LiveFrames>() == (WORDS * 8) as usize);
 
 /// # Safety
 /// `word` must point into a live value of `LIVE`, to that of `frame` and the next three.
