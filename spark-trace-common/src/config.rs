@@ -52,7 +52,7 @@ config! {
     sb_dev,
     dentry_alias, dentry_parent, dentry_name,
     /// From a task to a file it has open.
-    task_files, files_table, table_fds, table_size, file_inode, file_dentry, file_pos, sb_magic,
+    task_files, files_table, table_fds, table_size, file_mapping, mapping_pages, file_inode, file_dentry, file_pos, sb_magic,
     /// From a memory cgroup to the counters of a node and its zones.
     memcg_nodes, memcg_node_data, node_zones, node_zone_count, node_stat, zone_size, zone_stat,
     /// Registers at system call exit.
@@ -80,7 +80,12 @@ config! {
     /// Memory nodes.
     nodes,
 
+    /// Bytes of a `struct page`.
+    page_struct_size,
+
     // Settings.
+    /// Page frames that can be followed: one after the other from that of [`PLACE_BASE`].
+    page_frames,
     /// The tracer's own process, whose readings are of no interest.
     own_tgid,
     /// Every task is a target.
@@ -96,3 +101,11 @@ pub const CONTROL_SELECT_NEW: u32 = 0;
 /// Goes up whenever the selection changes: what a CPU remembers of it is then out of date.
 pub const CONTROL_GENERATION: u32 = 1;
 pub const CONTROL_LEN: u32 = 2;
+
+/// Index in the `PLACE` map: address of the `struct page` of the first page frame that is followed.
+pub const PLACE_BASE: u32 = 0;
+/// Where `page_of_file` leaves the page that it found, or 0.
+pub const PLACE_FOUND: u32 = 1;
+/// Numbers of page rows that have been given out.
+pub const PLACE_ROWS: u32 = 2;
+pub const PLACE_LEN: u32 = 3;

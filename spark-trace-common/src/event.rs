@@ -5,7 +5,7 @@
 
 use crate::{
     cuda::{ARGS, OUTS},
-    map::USER_STACK_DEPTH,
+    map::{LIVE_FRAMES, USER_STACK_DEPTH},
 };
 
 /// First field of every event: which record follows.
@@ -270,45 +270,59 @@ pub struct PageKey {
     pub cgroup: u64,
     /// Kernel stack id, negative where none could be taken.
     pub stack: i32,
-    /// Migrate type in the low byte, [`PAGE_CHARGED`] where the allocation asked to be charged.
+    /// Migrate type in the low byte, [`PAGE_CHARGED`] where the allocation asked to be charged, its order from
+    /// [`PAGE_ORDER_SHIFT`] on.
     pub class: u32,
 }
 
 /// Bit of [`PageKey::class`].
 pub const PAGE_CHARGED: u32 = 1 << 8;
+pub const PAGE_ORDER_SHIFT: u32 = 16;
 
-#[derive(Debug, Clone, Copy, Default)]
-#[repr(C)]
-pub struct PageTotals {
-    pub allocs: u64,
-    pub frees: u64,
-    pub bytes_allocated: u64,
-    pub bytes_freed: u64,
+impl PageKey {
+    /// Two to this power are the pages of each allocation.
+    pub const fn order(&self) -> u32 {
+        self.class >> PAGE_ORDER_SHIFT
+    }
 }
 
-/// A page allocation that is alive: whose it is and how large.
+/// Allocations of one key. Those of a row are all of one size, so that counting them is enough.
 #[derive(Debug, Clone, Copy)]
 #[repr(C)]
-pub struct LivePage {
+pub struct PageRow {
     pub key: PageKey,
-    pub bytes: u64,
+    pub allocs: u64,
+    pub frees: u64,
 }
 
-/// The kernel stack that one CPU took last, and the place it was taken at.
+/// Page frames in a row, each with the number of the row that the allocation it begins was counted in; 0
+/// where it is not followed.
+#[derive(Debug, Clone, Copy)]
+#[repr(C, align(8))]
+pub struct LiveFrames {
+    pub rows: [u16; LIVE_FRAMES as usize],
+}
+
+/// Where one CPU counted a page last, and what tells that another one belongs there too.
 #[derive(Debug, Clone, Copy, Default)]
 #[repr(C)]
-pub struct StackCache {
+pub struct PageCache {
     pub task: u64,
-    /// Where on the kernel stack the tracepoint's arguments lay: how deep the call was.
+    /// The task's `css_set`: another one means that it changed cgroups.
+    pub css_set: u64,
+    /// How far down the kernel stack the tracepoint's arguments lay: how deep the call was.
     pub depth: u64,
     /// User instruction and system call that the task entered the kernel by.
     pub user_ip: u64,
     pub system_call: u32,
     pub gfp: u32,
     pub order: u32,
-    /// Times it has been used since it was taken.
+    /// Value of [`crate::config::CONTROL_GENERATION`] it was found out under.
+    pub generation: u32,
+    pub row: u32,
+    /// Times it may be used yet, and how many those were when the stack was taken.
+    pub left: u32,
     pub uses: u32,
-    pub stack: i32,
     pub reserved: u32,
 }
 
@@ -407,9 +421,9 @@ wire! {
     LibraryEvent = 24 + NAME_LEN,
     FiguresEvent = 64 + 2 * NAME_LEN + 80 + 8 * USER_STACK_DEPTH + FIGURES_LEN,
     PageKey = 16,
-    PageTotals = 32,
-    LivePage = 24,
-    StackCache = 48,
+    PageRow = 32,
+    LiveFrames = 2 * LIVE_FRAMES as usize,
+    PageCache = 64,
     FileKey = 24,
     FileTotals = 64,
     MappingTotals = 32,

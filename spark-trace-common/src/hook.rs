@@ -74,7 +74,14 @@ pub struct Hook {
     /// The hook it stands in for. The kernel skips a program that would interrupt itself (a page freed in
     /// an interrupt while a page is being freed); a second program on the same event takes those.
     pub stands_in_for: Option<&'static str>,
+    /// It follows single page frames, so it must be known where the kernel keeps their `struct page`s.
+    pub follows_frames: bool,
+    /// Below profile `deep` it is attached only when this has happened: a name from [`TRIGGERS`].
+    pub waits_for: Option<&'static str>,
 }
+
+/// What a hook may wait for, and what is told of it until then.
+pub const TRIGGERS: &[(&str, &str)] = &[("cuda", "attached when the target maps a CUDA driver")];
 
 const fn tp_btf(program: &'static str, target: &'static str) -> Candidate {
     Candidate { mechanism: Mechanism::TpBtf, program, target }
@@ -94,6 +101,8 @@ pub const HOOKS: &[Hook] = &[
         required: true,
         without: "processes that the target forks outside its cgroup",
         stands_in_for: None,
+        follows_frames: false,
+        waits_for: None,
     },
     Hook {
         name: "process-exec",
@@ -103,6 +112,8 @@ pub const HOOKS: &[Hook] = &[
         required: true,
         without: "the programs' names and the phase mark of the first exec",
         stands_in_for: None,
+        follows_frames: false,
+        waits_for: None,
     },
     Hook {
         name: "process-exit",
@@ -112,6 +123,8 @@ pub const HOOKS: &[Hook] = &[
         required: true,
         without: "exit status and peak RSS of short-lived processes",
         stands_in_for: None,
+        follows_frames: false,
+        waits_for: None,
     },
     Hook {
         name: "cgroup-mkdir",
@@ -121,6 +134,8 @@ pub const HOOKS: &[Hook] = &[
         required: true,
         without: "containers from their first instruction, and cgroups made inside the target",
         stands_in_for: None,
+        follows_frames: false,
+        waits_for: None,
     },
     Hook {
         name: "cgroup-rmdir",
@@ -130,6 +145,8 @@ pub const HOOKS: &[Hook] = &[
         required: false,
         without: "the charge left behind by a removed cgroup",
         stands_in_for: None,
+        follows_frames: false,
+        waits_for: None,
     },
     Hook {
         name: "cgroup-populated",
@@ -139,6 +156,8 @@ pub const HOOKS: &[Hook] = &[
         required: false,
         without: "a reading at the moment a container ends; the last interval's stands",
         stands_in_for: None,
+        follows_frames: false,
+        waits_for: None,
     },
     Hook {
         name: "file-add",
@@ -148,6 +167,8 @@ pub const HOOKS: &[Hook] = &[
         required: false,
         without: "which files make up the page cache",
         stands_in_for: None,
+        follows_frames: false,
+        waits_for: None,
     },
     Hook {
         name: "file-remove",
@@ -157,6 +178,8 @@ pub const HOOKS: &[Hook] = &[
         required: false,
         without: "which files left the page cache: added bytes would count as still there",
         stands_in_for: None,
+        follows_frames: false,
+        waits_for: None,
     },
     Hook {
         name: "page-alloc",
@@ -166,6 +189,8 @@ pub const HOOKS: &[Hook] = &[
         required: false,
         without: "who allocated kernel and driver pages",
         stands_in_for: None,
+        follows_frames: true,
+        waits_for: None,
     },
     Hook {
         name: "page-sweep",
@@ -175,15 +200,19 @@ pub const HOOKS: &[Hook] = &[
         required: false,
         without: "which kernel pages are still alive: allocated bytes would count as live",
         stands_in_for: None,
+        follows_frames: true,
+        waits_for: None,
     },
     Hook {
         name: "page-free",
         purpose: "pages freed, as it happens",
         candidates: &[tp_btf("page_free", "mm_page_free")],
-        profile: Profile::Deep,
+        profile: Profile::Default,
         required: false,
         without: "frees between two sweeps are counted at the next",
         stands_in_for: None,
+        follows_frames: true,
+        waits_for: Some("cuda"),
     },
     Hook {
         name: "page-alloc-nested",
@@ -193,6 +222,8 @@ pub const HOOKS: &[Hook] = &[
         required: false,
         without: "a few allocations in ten million, which then count as lost",
         stands_in_for: Some("page-alloc"),
+        follows_frames: true,
+        waits_for: None,
     },
     Hook {
         name: "page-free-nested",
@@ -202,6 +233,8 @@ pub const HOOKS: &[Hook] = &[
         required: false,
         without: "a few frees in ten million, which then count as lost",
         stands_in_for: Some("page-free"),
+        follows_frames: true,
+        waits_for: None,
     },
     Hook {
         name: "mapping",
@@ -211,6 +244,8 @@ pub const HOOKS: &[Hook] = &[
         required: false,
         without: "which code made the target's large mappings, what it read of meminfo and cgroup files, and CUDA libraries that are only in a container",
         stands_in_for: None,
+        follows_frames: false,
+        waits_for: None,
     },
     Hook {
         name: "library-call",
@@ -220,6 +255,8 @@ pub const HOOKS: &[Hook] = &[
         required: false,
         without: "device, pinned and managed memory by caller, and what the framework was told of free memory",
         stands_in_for: None,
+        follows_frames: false,
+        waits_for: None,
     },
     Hook {
         name: "charge",
@@ -229,6 +266,8 @@ pub const HOOKS: &[Hook] = &[
         required: false,
         without: "the split of charged kernel memory on cgroup v1",
         stands_in_for: None,
+        follows_frames: false,
+        waits_for: None,
     },
     Hook {
         name: "charge-node",
@@ -238,6 +277,8 @@ pub const HOOKS: &[Hook] = &[
         required: false,
         without: "the split of charged kernel memory on cgroup v1",
         stands_in_for: None,
+        follows_frames: false,
+        waits_for: None,
     },
 ];
 

@@ -9,19 +9,38 @@ pub const KERNEL_STACK_DEPTH: usize = 24;
 /// Frames kept of a user stack: taken only for large regions, so depth is worth its price.
 pub const USER_STACK_DEPTH: usize = 48;
 
-/// Uses of a kernel stack before it is taken anew at the same place.
+/// Pages that are counted in one row before the kernel stack is taken anew at the same place. Where it then is
+/// the same, the next ones are twice as many, up to the second figure: in a burst of millions of pages stacks
+/// hardly cost anything, and what is wrongly taken for the same place is soon told apart.
 pub const STACK_USES: u32 = 63;
+pub const STACK_USES_MOST: u32 = 1023;
+
+/// Places that a CPU remembers the rows of. Bursts come interleaved: a system call allocates in several places,
+/// and the next one in others. Many kernels also begin the stack of each system call at one of 64 random
+/// distances (RANDOMIZE_KSTACK_OFFSET), which makes as many places of one.
+pub const PAGE_PLACES: u32 = 512;
+const _: () = assert!(PAGE_PLACES.is_power_of_two());
 
 /// Distinct kernel stacks. A busy machine shows a few thousand allocation sites; the kernel keeps one stack
 /// for each hash bucket, so the map is several times larger to keep collisions rare.
 pub const KERNEL_STACKS: u32 = 16_384;
 
-/// Rows of page allocations: (cgroup, stack, kind).
-pub const PAGE_AGGREGATES: u32 = 16_384;
+/// Rows of page allocations: (cgroup, stack, kind, order). Row 0 means "not followed". Numbers of rows lie in
+/// 16 bits.
+pub const PAGE_ROWS: u32 = 16_384;
+const _: () = assert!(PAGE_ROWS <= 1 << 16);
 
-/// Kernel page allocations alive at once that the trace has seen being made. 131072 entries follow
-/// 512 MiB of order-0 pages.
-pub const LIVE_PAGES: u32 = 131_072;
+/// Page frames to an element of `LIVE`, the map with two bytes for each page frame of the machine: an array
+/// has elements of whole words, and one of a cache line makes a walk over it short.
+pub const LIVE_FRAMES: u32 = 32;
+
+/// Most elements of `LIVE`: 128 MiB, which follow 256 GiB of 4 KiB pages. It has as many as the machine has
+/// page frames, and is at work where there are fewer than that.
+pub const LIVE: u32 = (128 << 20) / (2 * LIVE_FRAMES);
+
+/// Elements of `LIVE` that one run of the sweep looks at. The kernel does not let go of the CPU meanwhile, and
+/// an element whose frames are all followed takes some microseconds.
+pub const SWEEP_ELEMENTS: u32 = 1024;
 
 /// Files with page cache activity, by (device, inode, owner).
 pub const FILES: u32 = 65_536;
@@ -56,6 +75,7 @@ pub enum LossKind {
     /// Event ring buffer full.
     Events = 0,
     PageAggregates = 1,
+    /// Page outside of the frames that are followed (its allocation is counted, its free is not seen).
     LivePages = 2,
     /// No kernel stack could be taken or stored (the allocation is still counted, without its stack).
     KernelStacks = 3,

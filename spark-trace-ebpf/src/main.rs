@@ -5,10 +5,11 @@
 //! record it counts as a loss.
 #![no_std]
 #![no_main]
-// For the one atomic instruction in maps.rs; the toolchain of the kernel side allows unstable features.
+// For the atomic instructions in maps.rs; the toolchain of the kernel side allows unstable features.
 #![feature(asm_experimental_arch)]
 
 mod config;
+mod frame;
 mod hooks;
 mod maps;
 mod read;

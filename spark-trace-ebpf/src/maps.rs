@@ -11,10 +11,10 @@ use aya_ebpf::{
     maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
 };
 use spark_trace_common::{
-    config::{CONTROL_GENERATION, CONTROL_LEN},
+    config::{CONTROL_GENERATION, CONTROL_LEN, PLACE_LEN},
     event::{
-        CallKey, ChargeKey, FileKey, FileNameEvent, FileTotals, Heap, LivePage, MappingCache, MappingTotals,
-        PageKey, PageTotals, PendingCall, Run, StackCache,
+        CallKey, ChargeKey, FileKey, FileNameEvent, FileTotals, Heap, LiveFrames, MappingCache,
+        MappingTotals, PageCache, PageKey, PageRow, PendingCall, Run,
     },
     hook::HOOKS,
     map::{self as cap, LossKind},
@@ -45,15 +45,24 @@ pub(crate) static TARGET_CGROUPS: HashMap<u64, u32> = HashMap::with_max_entries(
 #[map]
 pub(crate) static TARGET_PIDS: HashMap<u32, u32> = HashMap::with_max_entries(cap::TARGET_PIDS, 0);
 
+/// Where page frames are, and how many page rows there are.
 #[map]
-pub(crate) static PAGE_AGGREGATES: HashMap<PageKey, PageTotals> =
-    HashMap::with_max_entries(cap::PAGE_AGGREGATES, 0);
+pub(crate) static PLACE: Array<u64> = Array::with_max_entries(PLACE_LEN, 0);
+
+/// Number of the row of a key.
+#[map]
+pub(crate) static PAGE_KEYS: HashMap<PageKey, u32> = HashMap::with_max_entries(cap::PAGE_ROWS, 0);
+
+/// Page allocations by row; row 0 stays empty.
+#[map]
+pub(crate) static PAGE_ROWS: Array<PageRow> = Array::with_max_entries(cap::PAGE_ROWS, 0);
 
 #[map]
-pub(crate) static STACK_CACHE: PerCpuArray<StackCache> = PerCpuArray::with_max_entries(1, 0);
+pub(crate) static PAGE_CACHE: PerCpuArray<PageCache> = PerCpuArray::with_max_entries(cap::PAGE_PLACES, 0);
 
+/// The row of each page frame; user space makes it as large as the machine needs.
 #[map]
-pub(crate) static LIVE_PAGES: HashMap<u64, LivePage> = HashMap::with_max_entries(cap::LIVE_PAGES, 0);
+pub(crate) static LIVE: Array<LiveFrames> = Array::with_max_entries(1, 0);
 
 #[map]
 pub(crate) static FILES: HashMap<FileKey, FileTotals> = HashMap::with_max_entries(cap::FILES, 0);
@@ -117,30 +126,29 @@ pub(crate) fn hit(index: u32) {
     }
 }
 
-/// Counts a run of the hook at `index` for `page`, and leaves word of it for the hook that stands in.
+/// Counts a run of the hook at `index` for `page`, and leaves word of it for the hook that stands in. Returns
+/// the page's address as a number: the verifier allows no arithmetic on a pointer to a kernel structure, and
+/// what is read from a map is none.
 #[inline(always)]
-pub(crate) fn run(index: u32, page: u64) {
-    if let Some(run) = RUNS.get_ptr_mut(index) {
-        // SAFETY: as in `hit`. Volatile, since an interrupt on this CPU may read it.
-        unsafe {
-            (*run).hits += 1;
-            (&raw mut (*run).last).write_volatile(page);
-        }
+pub(crate) fn run(index: u32, page: u64) -> u64 {
+    let Some(run) = RUNS.get_ptr_mut(index) else { return 0 };
+    // SAFETY: as in `hit`. Volatile, since an interrupt on this CPU may read it.
+    unsafe {
+        (*run).hits += 1;
+        (&raw mut (*run).last).write_volatile(page);
+        (&raw const (*run).last).read_volatile()
     }
 }
 
-/// Whether the hook at `index` must do the work for `page` because the one at `original`, which the kernel
-/// calls just before on this CPU, was skipped. An interrupt between the two can make it say yes once too
-/// often, so that work must bear being done twice.
+/// The address of `page` if the hook at `index` must do the work for it because the one at `original`, which
+/// the kernel calls just before on this CPU, was skipped. An interrupt between the two can make it say yes
+/// once too often, so that work must bear being done twice.
 #[inline(always)]
-pub(crate) fn stand_in(index: u32, original: u32, page: u64) -> bool {
-    let Some(run) = RUNS.get_ptr(original) else { return false };
+pub(crate) fn stand_in(index: u32, original: u32, page: u64) -> Option<u64> {
+    let done = RUNS.get_ptr(original)?;
     // SAFETY: as above.
-    let skipped = unsafe { (&raw const (*run).last).read_volatile() } != page;
-    if skipped {
-        hit(index);
-    }
-    skipped
+    let skipped = unsafe { (&raw const (*done).last).read_volatile() } != page;
+    skipped.then(|| run(index, page))
 }
 
 /// Generation of the selection.
@@ -178,6 +186,40 @@ pub(crate) fn lost(kind: LossKind) {
 pub(crate) unsafe fn add(counter: *mut u64, value: u64) {
     // SAFETY: aligned and live by the caller's word.
     unsafe { asm!("lock *(u64 *)({0} + 0) += {1}", in(reg) counter, in(reg) value, options(nostack)) };
+}
+
+/// Adds one to a counter that other CPUs add to as well, and returns what it was before.
+///
+/// # Safety
+/// `counter` must point into a live map value.
+#[inline(always)]
+pub(crate) unsafe fn next(counter: *mut u64) -> u64 {
+    let mut value = 1;
+    // SAFETY: aligned and live by the caller's word.
+    unsafe {
+        asm!("{1} = atomic_fetch_add((u64 *)({0} + 0), {1})", in(reg) counter, inout(reg) value, options(nostack))
+    };
+    value
+}
+
+/// Replaces a word that still is `old`; says whether it was.
+///
+/// # Safety
+/// `word` must point into a live map value.
+#[inline(always)]
+pub(crate) unsafe fn replace(word: *mut u64, old: u64, new: u64) -> bool {
+    let was: u64;
+    // SAFETY: aligned and live by the caller's word.
+    unsafe {
+        asm!(
+            "r0 = cmpxchg_64({0} + 0, r0, {1})",
+            in(reg) word,
+            in(reg) new,
+            inout("r0") old => was,
+            options(nostack)
+        )
+    };
+    was == old
 }
 
 /// Sends an event, or counts its loss.

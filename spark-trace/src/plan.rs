@@ -1,6 +1,6 @@
 //! Which hook by which mechanism: facts about the kernel in, a plan out. Pure.
 
-use spark_trace_common::hook::{Candidate, HOOKS, Hook, Mechanism, Profile};
+use spark_trace_common::hook::{Candidate, HOOKS, Hook, Mechanism, Profile, TRIGGERS};
 
 use crate::health::Verdict;
 
@@ -18,6 +18,8 @@ pub struct Step {
     pub candidates: Vec<&'static Candidate>,
     /// Verdict where there is nothing to attach, with its reason.
     pub verdict: Option<(Verdict, String)>,
+    /// The trigger that it is attached by, and what is told until then; none where it is attached at once.
+    pub waits: Option<(&'static str, &'static str)>,
 }
 
 /// What the user chose.
@@ -43,12 +45,12 @@ fn step(hook: &'static Hook, choice: &Choice, facts: &impl Facts) -> Step {
     let profile = choice.profile;
     if choice.without.iter().any(|name| name == hook.name) {
         let reason = "left out by --without-hook".to_owned();
-        return Step { hook, candidates: Vec::new(), verdict: Some((Verdict::Off, reason)) };
+        return Step { hook, candidates: Vec::new(), verdict: Some((Verdict::Off, reason)), waits: None };
     }
     if hook.profile > profile {
         let reason =
             format!("profile {} leaves it out; --profile {} has it", profile.as_str(), hook.profile.as_str());
-        return Step { hook, candidates: Vec::new(), verdict: Some((Verdict::Off, reason)) };
+        return Step { hook, candidates: Vec::new(), verdict: Some((Verdict::Off, reason)), waits: None };
     }
     let candidates: Vec<_> = hook.candidates.iter().filter(|c| possible(c, facts)).collect();
     let verdict = candidates.is_empty().then(|| {
@@ -56,7 +58,9 @@ fn step(hook: &'static Hook, choice: &Choice, facts: &impl Facts) -> Step {
             hook.candidates.iter().map(|c| format!("{} {}", c.mechanism.as_str(), c.target)).collect();
         (Verdict::Unsupported, format!("this kernel has none of: {}", tried.join(", ")))
     });
-    Step { hook, candidates, verdict }
+    let trigger = hook.waits_for.filter(|_| profile < Profile::Deep);
+    let waits = TRIGGERS.iter().copied().find(|(name, _)| trigger == Some(*name));
+    Step { hook, candidates, verdict, waits }
 }
 
 fn possible(candidate: &Candidate, facts: &impl Facts) -> bool {
@@ -95,6 +99,18 @@ mod tests {
         assert_eq!(verdict_of(&plan(&Profile::Light.into(), &kernel), "process-exec"), None);
         assert_eq!(verdict_of(&plan(&Profile::Default.into(), &kernel), "charge"), Some(Verdict::Off));
         assert_eq!(verdict_of(&plan(&Profile::Deep.into(), &kernel), "charge"), None);
+    }
+
+    #[test]
+    fn a_hook_waits_for_its_trigger_below_deep() {
+        let waits = |profile: Profile| {
+            let steps = plan(&profile.into(), &Kernel(&[]));
+            steps.iter().find(|s| s.hook.name == "page-free").unwrap().waits
+        };
+        assert_eq!(waits(Profile::Default).map(|(trigger, _)| trigger), Some("cuda"));
+        assert_eq!(waits(Profile::Deep), None);
+        let known = |name| TRIGGERS.iter().any(|(trigger, _)| *trigger == name);
+        assert!(HOOKS.iter().filter_map(|hook| hook.waits_for).all(known));
     }
 
     #[test]

@@ -51,15 +51,3 @@ fn the_default_ring_loses_nothing() {
     let target = array(&show["processes"]).iter().filter(|row| row["target"] == true).count();
     assert_eq!(i64::try_from(target).unwrap(), ROUNDS + 1);
 }
-
-#[test]
-#[ignore = "needs root: cargo xtask test"]
-fn a_page_map_made_tiny_loses_and_says_so() {
-    let dir = support::disk_dir();
-    let line = format!("--live-pages 16 -- {} alloc --small-mappings 2000 --hold 200ms", workload());
-    let recorded = record(&support::path(&dir, "pages.json"), &line).exited(0);
-    let recording = recorded.recording();
-    let losses = array(&recording["health"]["losses"]);
-    assert!(int(&recording["health"]["lost_total"]) > 0, "2000 page tables in 16 places: {losses:?}");
-    assert!(recorded.stderr.contains("WARNING"), "{}", recorded.stderr);
-}

@@ -8,3 +8,4 @@ mod filemap;
 mod mapping;
 mod page;
 mod process;
+mod sweep;

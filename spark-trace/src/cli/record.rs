@@ -77,10 +77,6 @@ pub struct Args {
     #[arg(long, value_name = "SIZE", default_value_t = u64::from(map::RING_BYTES), value_parser = units::size, hide_default_value = true)]
     ring_size: u64,
 
-    /// Kernel page allocations followed at once
-    #[arg(long, value_name = "N", default_value_t = map::LIVE_PAGES, hide_default_value = true)]
-    live_pages: u32,
-
     /// Leave a hook out, by its name in `spark-trace doctor`
     #[arg(long, value_name = "NAME", value_parser = PossibleValuesParser::new(HOOKS.iter().map(|h| h.name)), hide_possible_values = true)]
     without_hook: Vec<String>,
@@ -156,7 +152,6 @@ pub fn run(args: Args) -> anyhow::Result<Exit> {
         interval: args.interval.max(Duration::from_millis(1)),
         min_region: args.min_region,
         ring_bytes,
-        live_pages: args.live_pages.max(1),
         libraries: args.cuda_library,
         duration: args.duration,
         nvml: args.nvml.clone(),

@@ -4,11 +4,12 @@ use std::collections::HashMap;
 
 use aya::maps::{HashMap as BpfHashMap, MapData, PerCpuArray, StackTraceMap};
 use spark_trace_common::event::{
-    ChargeKey, FileKey, FileTotals, MappingCache, MappingTotals, PAGE_CHARGED, PageKey, PageTotals,
+    ChargeKey, FileKey, FileTotals, MappingCache, MappingTotals, PAGE_CHARGED, PAGE_ORDER_SHIFT, PageKey,
 };
 
 use super::{
     btf::Btf,
+    driver::{self, DriverBytes, KernelStacks},
     object::{Object, ObjectError, Wire},
     page_size,
     symbols::Stacks,
@@ -32,8 +33,8 @@ pub struct Collector {
     page_rows: HashMap<PageKey, usize>,
     file_rows: HashMap<(u64, u64, u32), usize>,
     charge_rows: HashMap<(u64, u32, u32), usize>,
-    /// Kernel-side stack id to the recording's.
-    kernel_stacks: HashMap<u32, u32>,
+    kernel_stacks: KernelStacks,
+    driver: driver::Rows,
     names: ItemNames,
     file_names: HashMap<(u32, u64), String>,
     /// What the target holds through the CUDA driver.
@@ -67,7 +68,8 @@ impl Collector {
             page_rows: HashMap::new(),
             file_rows: HashMap::new(),
             charge_rows: HashMap::new(),
-            kernel_stacks: HashMap::new(),
+            kernel_stacks: KernelStacks::default(),
+            driver: driver::Rows::default(),
             names: ItemNames { node, memcg },
             file_names: HashMap::new(),
             cuda: Holdings::default(),
@@ -117,23 +119,21 @@ impl Collector {
         stacks: &mut Stacks,
         slots: &[usize],
     ) -> Result<(), ObjectError> {
-        let map: BpfHashMap<&MapData, Wire<PageKey>, Wire<PageTotals>> = object.map("PAGE_AGGREGATES")?;
+        let map = object.page_row_map()?;
         let traces: StackTraceMap<&MapData> = object.map("KERNEL_STACKS")?;
         for row in &mut self.pages {
             set(&mut row.live, slots, None);
+            (row.allocs, row.frees, row.bytes_allocated, row.bytes_freed) = (0, 0, 0, 0);
         }
-        // An entry that changes while the map is walked may be skipped by the kernel; rows are never
-        // removed from this map, so the next reading has it.
-        for (Wire(key), Wire(totals)) in map.iter().flatten() {
-            let stack = u32::try_from(key.stack).ok().map(|id| {
-                *self.kernel_stacks.entry(id).or_insert_with(|| {
-                    let frames: Vec<u64> = traces
-                        .get(&id, 0)
-                        .map(|t| t.frames().iter().map(|f| f.ip).collect())
-                        .unwrap_or_default();
-                    stacks.kernel(&frames)
-                })
-            });
+        for number in object.page_rows()? {
+            // One that has just been given its number may have nothing in it yet.
+            let Some(Wire(counted)) = map.get(&number, 0).ok().filter(|Wire(row)| row.allocs > 0) else {
+                continue;
+            };
+            let bytes = driver::allocation_bytes(&counted.key);
+            // Rows of one stack and different orders are one in the recording.
+            let key = PageKey { class: counted.key.class & ((1 << PAGE_ORDER_SHIFT) - 1), ..counted.key };
+            let stack = self.kernel_stacks.of(&key, &traces, stacks);
             let index = *self.page_rows.entry(key).or_insert_with(|| {
                 self.pages.push(PageAllocs {
                     cgroup: key.cgroup,
@@ -145,13 +145,19 @@ impl Collector {
                 self.pages.len() - 1
             });
             let row = &mut self.pages[index];
-            row.allocs = totals.allocs;
-            row.frees = totals.frees;
-            row.bytes_allocated = totals.bytes_allocated;
-            row.bytes_freed = totals.bytes_freed;
-            set(&mut row.live, slots, Some(totals.bytes_allocated.saturating_sub(totals.bytes_freed)));
+            row.allocs += counted.allocs;
+            row.frees += counted.frees;
+            row.bytes_allocated += counted.allocs * bytes;
+            row.bytes_freed += counted.frees * bytes;
+            set(&mut row.live, slots, Some(row.bytes_allocated.saturating_sub(row.bytes_freed)));
         }
         Ok(())
+    }
+
+    /// What the NVIDIA driver holds now, as far as the page programs have seen it being taken and given back:
+    /// without them it is 0. Cheap enough for every sample.
+    pub fn driver_bytes(&mut self, object: &Object, stacks: &mut Stacks) -> Result<DriverBytes, ObjectError> {
+        self.driver.read(object, &mut self.kernel_stacks, stacks)
     }
 
     fn read_files(&mut self, object: &Object, slots: &[usize]) -> Result<(), ObjectError> {
@@ -255,7 +261,7 @@ fn set<T: Copy>(values: &mut Vec<Option<T>>, slots: &[usize], value: Option<T>) 
 }
 
 /// Name of a migrate type (include/linux/mmzone.h enum migratetype).
-const fn mobility(class: u32) -> &'static str {
+pub(super) const fn mobility(class: u32) -> &'static str {
     match class & 0xff {
         0 => "unmovable",
         1 => "movable",

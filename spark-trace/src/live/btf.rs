@@ -140,6 +140,11 @@ impl Btf {
         Some(bits / 8)
     }
 
+    /// Size in bytes of struct or union `name`.
+    pub fn size(&self, name: &str) -> Option<u32> {
+        Some(self.types.get(*self.composites.get(name)? as usize)?.size)
+    }
+
     /// Size in bytes of one element of the array member `path` of struct `name`.
     pub fn element_size(&self, name: &str, path: &[&str]) -> Option<u32> {
         let mut type_id = *self.composites.get(name)?;

@@ -4,6 +4,8 @@ pub mod aggregates;
 pub mod btf;
 pub mod cgroup;
 pub mod doctor;
+pub mod driver;
+pub mod frames;
 pub mod host;
 pub mod kallsyms;
 pub mod library;

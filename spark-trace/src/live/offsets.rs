@@ -104,6 +104,11 @@ fn members(btf: &Btf, config: &mut Config) -> Result<(), MissingType> {
     config.zone_size = btf
         .element_size("pglist_data", &["node_zones"])
         .ok_or_else(|| MissingType { what: "struct pglist_data.node_zones".to_owned() })?;
+    // Only for finding the array of pages, which some kernels do not have either.
+    let optional = |name: &str, path: &[&str]| btf.offset(name, path).unwrap_or(NO_MEMBER);
+    config.file_mapping = optional("file", &["f_mapping"]);
+    config.mapping_pages = optional("address_space", &["i_pages", "xa_head"]);
+    config.page_struct_size = btf.size("page").unwrap_or(0);
     // Four counters, each a percpu_counter from 6.2 on, one array of atomics before.
     (config.mm_rss, config.mm_rss_stride) =
         match (btf.offset("mm_struct", &["rss_stat"]), btf.element_size("mm_struct", &["rss_stat"])) {

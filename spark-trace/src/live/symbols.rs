@@ -204,6 +204,13 @@ impl Stacks {
         }
     }
 
+    /// Frames of a stack, innermost first.
+    pub fn frames(&self, id: u32) -> Vec<&Symbol> {
+        // A stack's id is its index.
+        let frames = self.stacks.get(id as usize).map(|stack| stack.frames.as_slice()).unwrap_or_default();
+        frames.iter().filter_map(|frame| self.symbols.get(*frame as usize)).collect()
+    }
+
     /// All stacks and symbols so far.
     pub fn snapshot(&self) -> (Vec<Stack>, Vec<Symbol>) {
         (self.stacks.clone(), self.symbols.clone())

@@ -13,7 +13,7 @@ use crate::{
     live::{
         btf::Btf,
         cgroup::Layout,
-        object::{Attached, Object, Sizes},
+        object::{Attached, Object},
         offsets::{self, Settings},
         statistics::Statistics,
     },
@@ -100,8 +100,7 @@ fn obstacle(hooks: &[HookRow]) -> Option<String> {
 
 /// Everything as large as a recording has it: room in the kernel is part of what is tried.
 fn load(config: &spark_trace_common::config::Config, btf: &Btf) -> Result<Object, String> {
-    let sizes = Sizes { ring_bytes: map::RING_BYTES, live_pages: map::LIVE_PAGES };
-    let mut object = Object::load(config, sizes).map_err(|e| e.to_string())?;
+    let mut object = Object::load(config, map::RING_BYTES).map_err(|e| e.to_string())?;
     object.attach(&Profile::Deep.into(), btf).map_err(|e| e.to_string())?;
     Ok(object)
 }

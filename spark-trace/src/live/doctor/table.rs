@@ -25,7 +25,7 @@ pub const CHECKS: &[Check] = &[
     Check {
         name: "capabilities",
         probe: "CapEff in /proc/self/status",
-        without: "CAP_BPF, CAP_PERFMON: any recording; CAP_SYS_ADMIN: run times of programs and names in \
+        without: "CAP_BPF, CAP_PERFMON: any recording; CAP_SYS_ADMIN: kernel pages by stack, run times of programs, names in \
                   containers; CAP_SYS_PTRACE: PSS and user stacks of other users' processes; CAP_SYSLOG: names \
                   of kernel functions",
         remedy: "run as root; in a container add them with --cap-add",

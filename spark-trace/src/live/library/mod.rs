@@ -8,7 +8,7 @@
 mod elf;
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     fs::{self, File},
     os::{fd::AsRawFd, unix::fs::MetadataExt},
     path::{Path, PathBuf},
@@ -43,7 +43,9 @@ const SIMULATED: &str = "libspark_trace_simulated";
 #[derive(Debug, Default)]
 pub struct Libraries {
     /// Device and inode of the files that have been looked at.
-    seen: HashMap<(u64, u64), ()>,
+    seen: HashSet<(u64, u64)>,
+    /// A CUDA driver is mapped, or has been: there is memory to follow that is the driver's.
+    pub driver_in_use: bool,
 }
 
 impl Libraries {
@@ -62,6 +64,8 @@ impl Libraries {
             }
         }
         for mapped in mapped_by_processes() {
+            let name = mapped.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            self.driver_in_use |= is_cuda_driver(&name);
             // A process may have ended since.
             if let Ok(file) = File::open(&mapped.link) {
                 files.extend(self.open(object, &file, &mapped.path));
@@ -73,7 +77,8 @@ impl Libraries {
     /// Attaches to what a process has just mapped; `None` where that is known, or no such library.
     pub fn mapped(&mut self, object: &mut Object, event: &MappedLibrary) -> Option<LibraryFile> {
         library_of(&event.name)?;
-        if self.seen.keys().any(|(_, inode)| *inode == event.inode) {
+        self.driver_in_use |= is_cuda_driver(&event.name);
+        if self.seen.iter().any(|(_, inode)| *inode == event.inode) {
             return None;
         }
         let told = |file: LibraryFile| LibraryFile {
@@ -100,7 +105,7 @@ impl Libraries {
     fn open(&mut self, object: &mut Object, file: &File, path: &Path) -> Option<LibraryFile> {
         let library = library_of(&path.file_name()?.to_string_lossy())?;
         let meta = file.metadata().ok()?;
-        if self.seen.insert((meta.dev(), meta.ino()), ()).is_some() {
+        if !self.seen.insert((meta.dev(), meta.ino())) {
             return None;
         }
         let link = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
@@ -203,6 +208,11 @@ fn executable_mappings(pid: u32) -> Vec<Mapping> {
             Some(Mapping { path, link })
         })
         .collect()
+}
+
+/// Whether a file of this name is a CUDA driver.
+pub fn is_cuda_driver(name: &str) -> bool {
+    library_of(name) == Some(Library::Cuda)
 }
 
 /// Watched libraries that any process of the machine has mapped.

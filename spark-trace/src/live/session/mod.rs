@@ -28,7 +28,7 @@ use super::{
     host,
     kallsyms::Kallsyms,
     now_ns,
-    object::{Object, ObjectError, Sizes},
+    object::{Object, ObjectError},
     offsets::{self, MissingType, Settings},
     realtime_offset_ns,
     source::{nvml::Nvml, process, system::System},
@@ -56,7 +56,6 @@ pub struct Options {
     pub interval: Duration,
     pub min_region: u64,
     pub ring_bytes: u32,
-    pub live_pages: u32,
     /// CUDA drivers and NVML libraries to watch besides those that are found.
     pub libraries: Vec<PathBuf>,
     /// Stops an attached trace after this time.
@@ -148,8 +147,7 @@ impl Session {
         let all_pages = options.hooks.profile >= Profile::Deep;
         let settings = Settings { whole_system, all_pages, min_region: options.min_region };
         let config = offsets::resolve(&btf, &layout, settings)?;
-        let sizes = Sizes { ring_bytes: options.ring_bytes, live_pages: options.live_pages };
-        let mut object = Object::load(&config, sizes)?;
+        let mut object = Object::load(&config, options.ring_bytes)?;
         let events = object.take_events()?;
         let statistics = Statistics::begin();
         if !statistics.available() {

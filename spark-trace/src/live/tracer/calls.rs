@@ -10,7 +10,7 @@ use crate::{
     cuda::Effect,
     decode::{Call, Figures, State},
     figures,
-    live::{now_ns, page_size, source::Reading},
+    live::{driver::DriverBytes, now_ns, page_size, source::Reading},
     recording::{
         LaterState, MemoryState, Query,
         journal::{Entry, Sample, SeriesId},
@@ -36,7 +36,24 @@ impl<W: Write> Tracer<W> {
         for file in self.libraries.present(&mut self.object, extra) {
             self.journal.add(Entry::Library(file))?;
         }
+        self.follow_driver()
+    }
+
+    /// Once a CUDA driver is in use, frees are followed as they happen: the driver's pages are too many to look at
+    /// each of them again.
+    pub(super) fn follow_driver(&mut self) -> Result<(), TracerError> {
+        if self.libraries.driver_in_use {
+            self.object.attach_waiting("cuda")?;
+        }
         Ok(())
+    }
+
+    /// System memory that the NVIDIA module holds; `None` where there is no such module or pages are not followed.
+    pub(super) fn driver_bytes(&mut self) -> Result<Option<DriverBytes>, TracerError> {
+        if !self.driver_module || !self.object.follows_pages() {
+            return Ok(None);
+        }
+        Ok(Some(self.collector.driver_bytes(&self.object, &mut self.stacks)?))
     }
 
     /// What is held through the CUDA driver now; `None` where it was never used.
@@ -70,7 +87,7 @@ impl<W: Write> Tracer<W> {
                 query.values =
                     figures.filter_map(|(name, bytes)| Some(((*name).to_owned(), bytes?))).collect();
             }
-            query.state = call.state.map(|state| self.state_of(&state, query.at_ns));
+            query.state = self.state_of(call.state, query.at_ns)?;
             return self.query_event(query);
         }
         let backing = backing(&call);
@@ -106,7 +123,7 @@ impl<W: Write> Tracer<W> {
             }
             return Ok(());
         }
-        let state = event.state.map(|state| self.state_of(&state, event.at_ns));
+        let state = self.state_of(event.state, event.at_ns)?;
         let stack =
             (!event.stack.is_empty()).then(|| self.stacks.user(event.pid, &event.stack, event.caller));
         let begun = PartialReading { figures: event, state, stack };
@@ -176,7 +193,10 @@ impl<W: Write> Tracer<W> {
         self.follows(pid) || self.cgroups.contains_key(&cgroup)
     }
 
-    fn state_of(&self, state: &State, at_ns: u64) -> MemoryState {
+    fn state_of(&mut self, state: Option<State>, at_ns: u64) -> Result<Option<MemoryState>, TracerError> {
+        let Some(state) = state else { return Ok(None) };
+        let driver = self.driver_bytes()?;
+        let driver_bytes = driver.map(|driver| driver.by_source().map(|(_, held)| held.total()).sum());
         let bytes = |pages: u64| pages * page_size();
         let [mem_free, mem_available] = meminfo(["MemFree:", "MemAvailable:"]);
         let cuda_live = self
@@ -187,7 +207,7 @@ impl<W: Write> Tracer<W> {
             .into_iter()
             .map(|(kind, live)| (kind.to_owned(), live))
             .collect();
-        MemoryState {
+        Ok(Some(MemoryState {
             free: bytes(state.free),
             file: bytes(state.file),
             dirty: bytes(state.dirty),
@@ -201,10 +221,10 @@ impl<W: Write> Tracer<W> {
                 age_ns: now_ns().saturating_sub(at_ns),
                 mem_free,
                 mem_available,
-                driver_bytes: None,
+                driver_bytes,
                 cuda_live,
             }),
-        }
+        }))
     }
 }
 

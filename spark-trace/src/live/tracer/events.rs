@@ -46,6 +46,7 @@ impl<W: Write> Tracer<W> {
                 {
                     self.journal.add(Entry::Library(file))?;
                 }
+                self.follow_driver()?;
             }
             Event::Mapping(event) => {
                 if self.resolution == Resolution::Open {

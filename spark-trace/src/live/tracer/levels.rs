@@ -5,7 +5,7 @@ use std::{io::Write, time::Duration};
 use super::{Resolution, Tracer, TracerError};
 use crate::{
     ledger::{self, Facts, Plane},
-    live::{now_ns, source::process},
+    live::{driver::DriverBytes, now_ns, source::process},
     recording::{
         Series,
         journal::{Entry, Sample, SeriesId},
@@ -38,6 +38,11 @@ impl Peak {
         let margin = (self.highest >> 9).max(256 << 10);
         level + margin >= self.highest && level > self.read_at + margin
     }
+}
+
+/// Column of what the driver holds of a source.
+fn driver_column(source: &str) -> String {
+    format!("driver.{}", source.replace('-', "_"))
 }
 
 /// How long a machine is given to stand still, and how still that is.
@@ -104,16 +109,27 @@ impl<W: Write> Tracer<W> {
         for (backing, bytes) in self.collector.cuda.now().pinned {
             system.values.insert(format!("cuda.pinned_{backing}"), bytes);
         }
+        let driver = self.driver_bytes()?;
+        for (source, held) in driver.iter().flat_map(DriverBytes::by_source) {
+            system.values.insert(driver_column(source), held.total());
+        }
         let used = difference(&system, "meminfo.MemTotal", "meminfo.MemFree");
         self.journal.add(Entry::Sample(system))?;
         if let Some(sample) = self.cuda_sample() {
             self.journal.add(Entry::Sample(sample))?;
         }
 
+        let roots = self.cgroups.values().filter(|c| c.info.root).count();
         let mut charged = None;
         let mut samples = Vec::new();
         for selected in self.cgroups.values_mut().filter(|c| !c.gone) {
-            let Some(sample) = selected.reader.read() else { continue };
+            let Some(mut sample) = selected.reader.read() else { continue };
+            // Which of several cgroups a page is charged to is not kept apart.
+            if selected.info.root && roots == 1 {
+                for (source, held) in driver.iter().flat_map(DriverBytes::by_source) {
+                    sample.values.insert(driver_column(source), held.target.charged);
+                }
+            }
             if selected.info.root {
                 let usage =
                     ["memory.current", "memory.usage_in_bytes"].iter().find_map(|c| sample.values.get(*c));

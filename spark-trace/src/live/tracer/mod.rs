@@ -85,6 +85,8 @@ pub struct Tracer<W: Write> {
     pub stacks: Stacks,
     pub collector: Collector,
     pub libraries: Libraries,
+    /// The NVIDIA module is loaded: it may hold system memory.
+    driver_module: bool,
     /// GPUs that are read.
     pub gpus: usize,
     /// Queries in the journal.
@@ -125,6 +127,7 @@ impl<W: Write> Tracer<W> {
             stacks,
             collector,
             libraries: Libraries::default(),
+            driver_module: std::path::Path::new("/sys/module/nvidia").exists(),
             gpus: 0,
             queries: 0,
             readings: HashMap::new(),

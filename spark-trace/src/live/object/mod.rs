@@ -1,38 +1,32 @@
-//! The eBPF object: loading it for the running kernel and attaching what the plan says.
+//! The eBPF object: loading it for the running kernel, talking to its maps, asking its programs what they did.
 
-use std::{
-    os::fd::{AsFd, AsRawFd, OwnedFd},
-    path::Path,
-};
+mod attach;
+mod functions;
+mod pages;
+
+use std::cell::Cell;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use aya::{
     Ebpf, EbpfLoader, Pod,
     maps::{Array, HashMap, MapData, PerCpuArray, RingBuf},
-    programs::{
-        BtfTracePoint, ProgramError, RawTracePoint, RawTracePointRunOptions, TestRun, UProbe,
-        uprobe::{UProbeAttachPoint, UProbeLink, UProbeScope},
-    },
+    programs::{ProgramError, uprobe::UProbeLink},
 };
 use spark_trace_common::{
     config::{CONFIG_SYMBOL, CONTROL_GENERATION, CONTROL_SELECT_NEW, Config},
     event::Run,
-    hook::{Candidate, HOOKS, Mechanism},
-    map::LossKind,
+    hook::{HOOKS, Mechanism},
+    map::{LIVE_FRAMES, LossKind},
 };
 use thiserror::Error;
 
-use super::btf::Btf;
+use super::frames::Span;
 use crate::{
     health::Verdict,
-    plan::{self, Choice, Facts, Step},
     recording::{Hook, Loss},
 };
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("SPARK_TRACE_EBPF_OBJECT"));
-
-/// The pair of programs at library functions.
-const CALL_ENTER: &str = "call_enter";
-const CALL_RETURN: &str = "call_return";
 
 #[derive(Debug, Error)]
 pub enum ObjectError {
@@ -48,14 +42,10 @@ pub enum ObjectError {
     Map { name: &'static str, cause: Box<aya::maps::MapError> },
     #[error("cannot look at the pages in use")]
     Sweep(#[source] Box<ProgramError>),
+    #[error("hook {name} was to be attached and did not: {reason}")]
+    Late { name: &'static str, reason: String },
     #[error("hook {name} is required and did not attach: {reason}")]
     Required { name: &'static str, reason: String },
-}
-
-impl Facts for Btf {
-    fn has_btf_tracepoint(&self, name: &str) -> bool {
-        self.has_tracepoint(name)
-    }
 }
 
 /// What became of one row of HOOKS.
@@ -73,6 +63,15 @@ pub struct Attached {
 pub struct Object {
     ebpf: Ebpf,
     hooks: Vec<Attached>,
+    /// Hooks that are loaded and not attached yet, and what each waits for.
+    waiting: Vec<(&'static str, &'static str)>,
+    /// The page frames that can be followed.
+    span: Option<Span>,
+    /// Bytes of a `struct page`.
+    page_struct_size: u32,
+    /// Frees are seen as they happen, and all from before that have been found: a sweep would find no more.
+    swept_for_good: Cell<bool>,
+    /// Library functions that are attached to.
     functions: Vec<UProbeLink>,
 }
 
@@ -84,36 +83,29 @@ pub struct Wire<T: Copy + 'static>(pub T);
 // SAFETY: used for the records of spark-trace-common, whose asserts say that they have no padding.
 unsafe impl<T: Copy + 'static> Pod for Wire<T> {}
 
-/// Capacities a user may change.
-#[derive(Debug, Clone, Copy)]
-pub struct Sizes {
-    /// Bytes of the event ring buffer: a power of two, at least a page.
-    pub ring_bytes: u32,
-    pub live_pages: u32,
-}
-
 impl Object {
-    /// Loads the object and its maps; attaches nothing yet.
-    pub fn load(config: &Config, sizes: Sizes) -> Result<Self, ObjectError> {
+    /// Loads the object and its maps; attaches nothing yet. `ring_bytes` is the size of the event ring buffer:
+    /// a power of two, at least a page.
+    pub fn load(config: &Config, ring_bytes: u32) -> Result<Self, ObjectError> {
+        let span = Span::of_machine();
+        let config = Config { page_frames: span.map_or(0, |span| span.frames), ..*config };
         let ebpf = EbpfLoader::new()
             .override_global(CONFIG_SYMBOL, config.as_bytes(), true)
-            .map_max_entries("EVENTS", sizes.ring_bytes)
-            .map_max_entries("LIVE_PAGES", sizes.live_pages)
+            .map_max_entries("EVENTS", ring_bytes)
+            .map_max_entries("LIVE", config.page_frames.div_ceil(LIVE_FRAMES).max(1))
             .load(OBJECT)
             .map_err(
                 |e| if is_root() { ObjectError::Load(Box::new(e)) } else { ObjectError::NotPermitted },
             )?;
-        Ok(Self { ebpf, hooks: Vec::new(), functions: Vec::new() })
-    }
-
-    /// Attaches every chosen hook that this kernel can carry.
-    pub fn attach(&mut self, choice: &Choice, btf: &Btf) -> Result<(), ObjectError> {
-        let kernel_types = aya::Btf::from_sys_fs()?;
-        for step in plan::plan(choice, btf) {
-            let attached = self.attach_step(&step, &kernel_types);
-            self.hooks.push(attached);
-        }
-        Ok(())
+        Ok(Self {
+            ebpf,
+            hooks: Vec::new(),
+            waiting: Vec::new(),
+            span,
+            page_struct_size: config.page_struct_size,
+            swept_for_good: Cell::new(false),
+            functions: Vec::new(),
+        })
     }
 
     /// Fails if a hook that a recording cannot do without did not attach.
@@ -126,117 +118,6 @@ impl Object {
             }
             None => Ok(()),
         }
-    }
-
-    fn attach_step(&mut self, step: &Step, kernel_types: &aya::Btf) -> Attached {
-        let mut attached = Attached {
-            name: step.hook.name,
-            program: None,
-            mechanism: None,
-            verdict: Verdict::Broken,
-            reason: None,
-        };
-        if let Some((verdict, reason)) = &step.verdict {
-            attached.verdict = *verdict;
-            attached.reason = Some(reason.clone());
-            return attached;
-        }
-        let mut failures = Vec::new();
-        for candidate in &step.candidates {
-            match self.attach_program(candidate, kernel_types) {
-                Ok(()) => {
-                    attached.program = Some(candidate.program);
-                    attached.mechanism = Some(candidate.mechanism);
-                    attached.verdict = Verdict::Ok;
-                    // Loaded, with nothing to attach to as yet.
-                    if candidate.mechanism == Mechanism::Uprobe {
-                        attached.verdict = Verdict::NotApplicable;
-                        attached.reason = Some("no CUDA driver or NVML library was found".to_owned());
-                    }
-                    return attached;
-                }
-                Err(reason) => {
-                    failures.push(format!("{} {}: {reason}", candidate.mechanism.as_str(), candidate.target))
-                }
-            }
-        }
-        attached.reason = Some(failures.join("; "));
-        attached
-    }
-
-    fn attach_program(&mut self, candidate: &Candidate, kernel_types: &aya::Btf) -> Result<(), String> {
-        let no_program = "no such program in the object";
-        match candidate.mechanism {
-            Mechanism::Uprobe => {
-                for name in [CALL_ENTER, CALL_RETURN] {
-                    self.uprobe(name)?.load().map_err(|e| describe(&e))?;
-                }
-            }
-            Mechanism::OnDemand => {
-                let program = self.ebpf.program_mut(candidate.program).ok_or(no_program)?;
-                let program: &mut RawTracePoint =
-                    program.try_into().map_err(|e: ProgramError| e.to_string())?;
-                program.load().map_err(|e| describe(&e))?;
-                program.test_run(RawTracePointRunOptions::default()).map_err(|e| describe(&e))?;
-            }
-            _ => {
-                let program = self.ebpf.program_mut(candidate.program).ok_or(no_program)?;
-                let program: &mut BtfTracePoint =
-                    program.try_into().map_err(|e: ProgramError| e.to_string())?;
-                program.load(candidate.target, kernel_types).map_err(|e| describe(&e))?;
-                program.attach().map_err(|e| describe(&e))?;
-            }
-        }
-        Ok(())
-    }
-
-    fn uprobe(&mut self, name: &'static str) -> Result<&mut UProbe, String> {
-        let program = self.ebpf.program_mut(name).ok_or("no such program in the object")?;
-        program.try_into().map_err(|e: ProgramError| e.to_string())
-    }
-
-    /// Whether library functions can be attached to.
-    pub fn watches_libraries(&self) -> bool {
-        self.hooks.iter().any(|h| h.mechanism == Some(Mechanism::Uprobe))
-    }
-
-    /// Attaches to the function at `offset` of the file at `path`, for all processes.
-    pub fn attach_function(&mut self, path: &Path, offset: u64, cookie: u64) -> Result<(), String> {
-        // The return first: an entry without its return would leave a call under way for ever.
-        for name in [CALL_RETURN, CALL_ENTER] {
-            let point = UProbeAttachPoint { location: offset.into(), cookie: Some(cookie) };
-            let program = self.uprobe(name)?;
-            let link = program.attach(point, path, UProbeScope::AllProcesses).map_err(|e| describe(&e))?;
-            let link = program.take_link(link).map_err(|e| describe(&e))?;
-            self.functions.push(link);
-        }
-        if let Some(hook) = self.hooks.iter_mut().find(|h| h.mechanism == Some(Mechanism::Uprobe)) {
-            hook.verdict = Verdict::Ok;
-            hook.reason = None;
-        }
-        Ok(())
-    }
-
-    /// Detaches from all library functions. The kernel waits for a grace period at each, a tenth of a second, so
-    /// they wait at the same time.
-    pub fn detach_functions(&mut self) {
-        std::thread::scope(|scope| {
-            for link in self.functions.drain(..) {
-                scope.spawn(move || drop(link));
-            }
-        });
-    }
-
-    /// Retires kernel pages that are no longer in use, so that the totals are right now.
-    pub fn sweep_pages(&self) -> Result<(), ObjectError> {
-        const PROGRAM: &str = "page_sweep";
-        if !self.hooks.iter().any(|h| h.program == Some(PROGRAM)) {
-            return Ok(());
-        }
-        let program = self.ebpf.program(PROGRAM).ok_or(ObjectError::NoMap(PROGRAM))?;
-        let program: &RawTracePoint = program.try_into().map_err(|e| ObjectError::Sweep(Box::new(e)))?;
-        program.test_run(RawTracePointRunOptions::default()).map_err(|e| ObjectError::Sweep(Box::new(e)))?;
-        Ok(())
     }
 
     pub fn hooks(&self) -> &[Attached] {
@@ -255,14 +136,14 @@ impl Object {
                 // It is skipped while it looks whether it is needed, which loses nothing.
                 let stands_in = index.is_some_and(|i| HOOKS[i].stands_in_for.is_some());
                 let hits = index.and_then(|i| hits_of.get(i).copied()).filter(|_| ran);
-                let info = attached.program.and_then(|name| self.program_stats(name));
+                let info = attached.program.filter(|_| ran).and_then(|name| self.program_stats(name));
                 let run_time_ns =
                     info.zip(share).map(|(info, share)| (info.run_time_ns as f64 / share).round() as u64);
                 // What a stand-in took was not lost.
                 let taken = stand_in_of(attached.name).and_then(|i| hits_of.get(i).copied()).unwrap_or(0);
                 Hook {
                     name: attached.name.to_owned(),
-                    mechanism: attached.mechanism.map(|m| m.as_str().to_owned()),
+                    mechanism: attached.mechanism.filter(|_| ran).map(|m| m.as_str().to_owned()),
                     verdict: attached.verdict.as_str().to_owned(),
                     reason: attached.reason.clone(),
                     hits,
@@ -282,6 +163,11 @@ impl Object {
                 Ok(runs.iter().map(|Wire(run)| run.hits).sum())
             })
             .collect()
+    }
+
+    /// Whether page allocations are followed: without that nothing is known of a driver's pages.
+    pub fn follows_pages(&self) -> bool {
+        self.is_attached("page-alloc")
     }
 
     fn program_stats(&self, name: &str) -> Option<ProgramStats> {
@@ -412,19 +298,6 @@ fn map_error(name: &'static str, e: aya::maps::MapError) -> ObjectError {
     ObjectError::Map { name, cause: Box::new(e) }
 }
 
-/// A load error with the end of the verifier's log, which is where it says why.
-fn describe(error: &ProgramError) -> String {
-    match error {
-        ProgramError::LoadError { io_error, verifier_log } => {
-            let log = verifier_log.to_string();
-            let lines: Vec<_> = log.lines().filter(|l| !l.is_empty()).collect();
-            let tail = lines[lines.len().saturating_sub(4)..].join(" | ");
-            format!("load: {io_error}{}{tail}", if tail.is_empty() { "" } else { ": " })
-        }
-        other => other.to_string(),
-    }
-}
-
 /// The part of `struct bpf_prog_info` that says what a program did (include/uapi/linux/bpf.h).
 #[derive(Debug, Clone, Copy)]
 struct ProgramStats {
@@ -444,23 +317,4 @@ impl ProgramStats {
 }
 
 #[cfg(test)]
-mod tests {
-    use spark_trace_common::hook::Profile;
-
-    use super::*;
-    use crate::live::{cgroup::Layout, offsets};
-
-    #[test]
-    #[ignore = "kernel: needs root"]
-    fn every_hook_attaches_or_says_why() {
-        let btf = Btf::from_kernel().unwrap();
-        let layout = Layout::detect().unwrap();
-        let settings = offsets::Settings { whole_system: false, all_pages: false, min_region: 1 << 20 };
-        let config = offsets::resolve(&btf, &layout, settings).unwrap();
-        let mut object = Object::load(&config, Sizes { ring_bytes: 1 << 16, live_pages: 1024 }).unwrap();
-        object.attach(&Profile::Deep.into(), &btf).unwrap();
-        for hook in object.hooks() {
-            println!("{hook:?}");
-        }
-    }
-}
+mod tests;

@@ -1,0 +1,146 @@
+//! What user space has done with page frames when it wants to; attached to nothing.
+
+use core::ffi::c_void;
+
+use aya_ebpf::{helpers::generated::bpf_loop, macros::raw_tracepoint, programs::RawTracePointContext};
+use spark_trace_common::{
+    config::{NO_MEMBER, PLACE_FOUND},
+    event::LiveFrames,
+    hook::index,
+    map::{LIVE_FRAMES, SWEEP_ELEMENTS},
+};
+
+use super::page::retire;
+use crate::{
+    config::conf,
+    frame,
+    maps::{LIVE, PLACE, hit, replace},
+    read::probe,
+};
+
+/// Finds the page of a file of one page, whose descriptor in the calling process is the first argument.
+#[raw_tracepoint]
+pub fn page_of_file(ctx: RawTracePointContext) -> i32 {
+    let fd: u64 = ctx.arg(0);
+    if let Some(found) = PLACE.get_ptr_mut(PLACE_FOUND) {
+        // SAFETY: a live map value that nobody else uses now.
+        unsafe { *found = frame::first_page_of(fd as u32).unwrap_or(0) };
+    }
+    0
+}
+
+/// A part of the walk over `LIVE`.
+struct Walk {
+    first: u32,
+    base: u64,
+}
+
+/// Retires pages that are no longer what they were allocated for, in some elements of `LIVE` from that of the
+/// first argument on.
+#[raw_tracepoint]
+pub fn page_sweep(ctx: RawTracePointContext) -> i32 {
+    hit(const { index("page-sweep") });
+    let first: u64 = ctx.arg(0);
+    let mut walk = Walk { first: first as u32, base: frame::base() };
+    // SAFETY: a callback of the form that the helper wants, with what it expects.
+    unsafe {
+        bpf_loop(SWEEP_ELEMENTS, sweep_element as *mut c_void, (&raw mut walk).cast(), 0);
+    }
+    0
+}
+
+/// Frames to a word of an element.
+const LANES: u32 = 4;
+
+/// `long callback(u32 index, void *ctx)`
+extern "C" fn sweep_element(index: u32, walk: *const Walk) -> i64 {
+    // SAFETY: `page_sweep` hands it over.
+    let (first, base) = unsafe { ((*walk).first, (*walk).base) };
+    let Some(element) = LIVE.get_ptr_mut(first + index) else { return 1 };
+    let words = element.cast::<u64>();
+    // Most of a machine is not followed: this is what a walk costs there.
+    // SAFETY: a live map value, and words within it.
+    let any = (0..WORDS).fold(0, |any, word| any | unsafe { *words.add(word as usize) });
+    if any != 0 {
+        sweep_words(words, base, (first + index) * LIVE_FRAMES);
+    }
+    0
+}
+
+/// Words to an element.
+const WORDS: u32 = LIVE_FRAMES / LANES;
+
+/// A function of its own, so that the walk over what is empty saves and restores no registers.
+#[inline(never)]
+fn sweep_words(words: *mut u64, base: u64, frame: u32) {
+    for word in 0..WORDS {
+        // SAFETY: a live value of `LIVE`, and a word within it.
+        unsafe { sweep_word(words.add(word as usize), base, frame + word * LANES) };
+    }
+}
+const _: () = assert!(size_of::<LiveFrames>() == (WORDS * 8) as usize);
+
+/// # Safety
+/// `word` must point into a live value of `LIVE`, to that of `frame` and the next three.
+#[inline(always)]
+unsafe fn sweep_word(word: *mut u64, base: u64, frame: u32) {
+    // SAFETY: by the caller's word.
+    let mut rows = unsafe { word.read_volatile() };
+    if rows == 0 {
+        return;
+    }
+    for lane in 0..LANES {
+        let row = rows >> (16 * lane) & 0xffff;
+        let page = base + u64::from(frame + lane) * u64::from(conf!(page_struct_size));
+        if row == 0 || in_use(page) {
+            continue;
+        }
+        let rest = rows & !(0xffff << (16 * lane));
+        // A page that was allocated meanwhile is somebody's again.
+        // SAFETY: by the caller's word.
+        if !unsafe { replace(word, rows, rest) } {
+            return;
+        }
+        rows = rest;
+        retire(row as u32);
+    }
+}
+
+/// Whether a page is still in a kernel allocation. Freed pages have no references, and user pages are up to
+/// date: both tell that the page is no longer what it was. (A new kernel allocation of the same page has
+/// replaced its entry already.)
+#[inline(always)]
+fn in_use(page: u64) -> bool {
+    // One read of it all costs less than four of its members.
+    let Some(page) = probe::<[u64; 8]>(page as *const u8, 0) else { return false };
+    // SAFETY: the verifier checks that what the kernel's types say lies within.
+    let (flags, head, references, kind): (u64, u64, i32, u32) = unsafe {
+        (
+            member(&page, conf!(page_flags)),
+            member(&page, conf!(page_head)),
+            member(&page, conf!(page_refcount)),
+            member(&page, conf!(page_type)),
+        )
+    };
+    // Part of somebody else's larger page, or a page with contents that a process reads.
+    if head & 1 != 0 || flags & (1 << (conf!(flag_uptodate) & 63)) != 0 {
+        return false;
+    }
+    if references > 0 {
+        return true;
+    }
+    // From 6.14 on some allocations (slab) hold pages without a reference; their type tells.
+    let kind = kind >> 24;
+    conf!(page_type_buddy) != NO_MEMBER
+        && kind != conf!(page_type_buddy)
+        && kind >= conf!(page_type_first)
+        && kind < conf!(page_type_last)
+}
+
+/// # Safety
+/// `offset` must lie within. The verifier rejects the program otherwise.
+#[inline(always)]
+unsafe fn member<T: Copy>(page: &[u64; 8], offset: u32) -> T {
+    // SAFETY: by the caller's word.
+    unsafe { page.as_ptr().cast::<u8>().add(offset as usize).cast::<T>().read_volatile() }
+}

@@ -1,0 +1,164 @@
+//! Attaching what the plan says: at once, or when what a hook waits for has happened.
+
+use aya::programs::{BtfTracePoint, ProgramError, RawTracePoint, RawTracePointRunOptions, TestRun};
+use spark_trace_common::hook::{Candidate, Hook, Mechanism};
+
+use super::{Attached, Object, ObjectError};
+use crate::{
+    health::Verdict,
+    live::btf::Btf,
+    plan::{self, Choice, Facts, Step},
+};
+
+/// The hook that sees pages freed as it happens.
+const PAGE_FREE: &str = "page-free";
+
+impl Facts for Btf {
+    fn has_btf_tracepoint(&self, name: &str) -> bool {
+        self.has_tracepoint(name)
+    }
+}
+
+/// How far a program is to be brought.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Extent {
+    /// So that attaching it later is quick and sure.
+    Load,
+    Attach,
+}
+
+impl Object {
+    /// Attaches every chosen hook that this kernel can carry.
+    pub fn attach(&mut self, choice: &Choice, btf: &Btf) -> Result<(), ObjectError> {
+        let kernel_types = aya::Btf::from_sys_fs()?;
+        let frames = self.find_frames();
+        for step in plan::plan(choice, btf) {
+            let attached = match &frames {
+                Err(reason) if step.hook.follows_frames && step.verdict.is_none() => {
+                    Attached::without(step.hook, Verdict::Unsupported, reason.clone())
+                }
+                _ => self.attach_step(&step, &kernel_types),
+            };
+            self.hooks.push(attached);
+        }
+        // Nothing has been freed unseen where the hook was there from the start.
+        self.swept_for_good.set(self.is_attached(PAGE_FREE));
+        Ok(())
+    }
+
+    /// Attaches the hooks that wait for `trigger`, one of [`spark_trace_common::hook::TRIGGERS`]. That it has
+    /// happened may be said again and again; it counts once.
+    pub fn attach_waiting(&mut self, trigger: &str) -> Result<(), ObjectError> {
+        let (now, later) =
+            std::mem::take(&mut self.waiting).into_iter().partition(|(_, waits_for)| *waits_for == trigger);
+        self.waiting = later;
+        let now: Vec<(&'static str, &'static str)> = now;
+        for (name, _) in now {
+            let Some(index) = self.hooks.iter().position(|h| h.name == name) else { continue };
+            let attached = match self.hooks[index].program {
+                Some(program) => self.attach_loaded(program),
+                None => Err("it is not loaded".to_owned()),
+            };
+            let hook = &mut self.hooks[index];
+            match attached {
+                Ok(()) => (hook.verdict, hook.reason) = (Verdict::Ok, None),
+                Err(reason) => {
+                    (hook.verdict, hook.reason) = (Verdict::Broken, Some(reason.clone()));
+                    return Err(ObjectError::Late { name, reason });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the hook called `name` is at work.
+    pub(super) fn is_attached(&self, name: &str) -> bool {
+        self.hooks.iter().any(|h| h.name == name && h.verdict == Verdict::Ok)
+    }
+
+    pub(super) fn sees_frees(&self) -> bool {
+        self.is_attached(PAGE_FREE)
+    }
+
+    fn attach_step(&mut self, step: &Step, kernel_types: &aya::Btf) -> Attached {
+        if let Some((verdict, reason)) = &step.verdict {
+            return Attached::without(step.hook, *verdict, reason.clone());
+        }
+        let extent = if step.waits.is_some() { Extent::Load } else { Extent::Attach };
+        let mut failures = Vec::new();
+        for candidate in &step.candidates {
+            if let Err(reason) = self.bring(candidate, extent, kernel_types) {
+                failures.push(format!("{} {}: {reason}", candidate.mechanism.as_str(), candidate.target));
+                continue;
+            }
+            let (verdict, reason) = match &step.waits {
+                Some((trigger, reason)) => {
+                    self.waiting.push((step.hook.name, *trigger));
+                    (Verdict::Off, Some((*reason).to_owned()))
+                }
+                None if candidate.mechanism == Mechanism::Uprobe => {
+                    (Verdict::NotApplicable, Some("no CUDA driver or NVML library was found".to_owned()))
+                }
+                None => (Verdict::Ok, None),
+            };
+            let (program, mechanism) = (Some(candidate.program), Some(candidate.mechanism));
+            return Attached { name: step.hook.name, program, mechanism, verdict, reason };
+        }
+        Attached::without(step.hook, Verdict::Broken, failures.join("; "))
+    }
+
+    fn bring(
+        &mut self,
+        candidate: &Candidate,
+        extent: Extent,
+        kernel_types: &aya::Btf,
+    ) -> Result<(), String> {
+        if candidate.mechanism == Mechanism::Uprobe {
+            return self.load_functions();
+        }
+        let program = self.ebpf.program_mut(candidate.program).ok_or("no such program in the object")?;
+        match candidate.mechanism {
+            Mechanism::OnDemand => {
+                let program: &mut RawTracePoint =
+                    program.try_into().map_err(|e: ProgramError| e.to_string())?;
+                program.load().map_err(|e| describe(&e))?;
+                program.test_run(RawTracePointRunOptions::default()).map_err(|e| describe(&e))?;
+            }
+            _ => {
+                let program: &mut BtfTracePoint =
+                    program.try_into().map_err(|e: ProgramError| e.to_string())?;
+                program.load(candidate.target, kernel_types).map_err(|e| describe(&e))?;
+                if extent == Extent::Attach {
+                    program.attach().map_err(|e| describe(&e))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn attach_loaded(&mut self, program: &str) -> Result<(), String> {
+        let program = self.ebpf.program_mut(program).ok_or("no such program in the object")?;
+        let program: &mut BtfTracePoint = program.try_into().map_err(|e: ProgramError| e.to_string())?;
+        program.attach().map(drop).map_err(|e| describe(&e))
+    }
+}
+
+impl Attached {
+    /// A hook that does no work.
+    fn without(hook: &Hook, verdict: Verdict, reason: String) -> Self {
+        Self { name: hook.name, program: None, mechanism: None, verdict, reason: Some(reason) }
+    }
+}
+
+/// A load error with the end of the verifier's log, which is where it says why.
+pub(super) fn describe(error: &ProgramError) -> String {
+    match error {
+        ProgramError::LoadError { io_error, verifier_log } => {
+            let log = verifier_log.to_string();
+            let lines: Vec<_> = log.lines().filter(|l| !l.is_empty()).collect();
+            let tail = lines[lines.len().saturating_sub(4)..].join(" | ");
+            format!("load: {io_error}{}{tail}", if tail.is_empty() { "" } else { ": " })
+        }
+        other => other.to_string(),
+    }
+}
