@@ -69,7 +69,7 @@ fn every_kind_has_the_sizes_that_were_asked_for() {
     assert_eq!(counts(&recording, "device-all"), [108 * MIB, 0, 25, 25, 0, 1]);
 
     // Refused: what was asked, and what the driver said.
-    let [failure] = &array(&recording["provenance"]["cuda_failures"])[..] else { panic!("not one failure") };
+    let [failure] = array(&recording["provenance"]["cuda_failures"]) else { panic!("not one failure") };
     assert_eq!(failure["size"], report["cuda"]["out_of_memory"]["asked"]);
     assert_eq!(failure["result_name"], report["cuda"]["out_of_memory"]["result"]);
     assert!(!failure["stack"].is_null());
