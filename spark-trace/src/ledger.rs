@@ -2,7 +2,9 @@
 //!
 //! A balance belongs to one plane. Planes overlap (a charged page is in both), so no sum crosses them.
 
-use spark_trace_common::source::{SOURCES, Source, Term, expected};
+use std::collections::BTreeSet;
+
+use spark_trace_common::source::{SOURCES, Source, Term, counts_from_start, expected};
 
 use crate::recording::Series;
 
@@ -109,8 +111,20 @@ pub fn time_of(series: &Series, index: usize) -> Option<u64> {
 ///
 /// `vmap_stack`: kernel stacks lie in vmalloc space, as the recording's host says.
 pub fn balance(plane: Plane, vmap_stack: Option<bool>, series: &Series, index: usize) -> Option<Balance> {
+    balance_following(plane, vmap_stack, &BTreeSet::new(), series, index)
+}
+
+/// The same where the columns in `followed` were counted from the start of the trace, whether or not there was
+/// anything to count: a series without one of them has zero there.
+pub fn balance_following(
+    plane: Plane,
+    vmap_stack: Option<bool>,
+    followed: &BTreeSet<&str>,
+    series: &Series,
+    index: usize,
+) -> Option<Balance> {
     let at_ns = time_of(series, index)?;
-    let reading = Reading { plane, vmap_stack, series, index };
+    let reading = Reading { plane, vmap_stack, followed, series, index };
     let rows = SOURCES
         .iter()
         .filter(|source| source.slug != spark_trace_common::source::UNATTRIBUTED)
@@ -121,7 +135,8 @@ pub fn balance(plane: Plane, vmap_stack: Option<bool>, series: &Series, index: u
 
 /// The plane's own counter at reading `index`, without its rows.
 pub fn expected_at(plane: Plane, series: &Series, index: usize) -> Option<u64> {
-    Reading { plane, vmap_stack: None, series, index }.level(plane.expected())
+    let followed = &BTreeSet::new();
+    Reading { plane, vmap_stack: None, followed, series, index }.level(plane.expected())
 }
 
 /// What a column says at one reading.
@@ -138,6 +153,7 @@ enum Cell {
 struct Reading<'a> {
     plane: Plane,
     vmap_stack: Option<bool>,
+    followed: &'a BTreeSet<&'a str>,
     series: &'a Series,
     index: usize,
 }
@@ -170,10 +186,19 @@ impl Reading<'_> {
 
     fn recorded(&self, column: &str) -> Cell {
         match self.series.columns.get(column) {
+            None if self.followed.contains(column) => Cell::Known(0),
             None => Cell::NoColumn,
-            Some(values) => values.get(self.index).copied().flatten().map_or(Cell::Unknown, Cell::Known),
+            Some(values) => match values.get(self.index).copied().flatten() {
+                Some(value) => Cell::Known(value),
+                None if counts_from_start(column) && is_before_first(values, self.index) => Cell::Known(0),
+                None => Cell::Unknown,
+            },
         }
     }
+}
+
+fn is_before_first(values: &[Option<u64>], index: usize) -> bool {
+    values.iter().take(index).all(Option::is_none) && values.iter().any(Option::is_some)
 }
 
 fn unsigned(bytes: i128) -> u64 {

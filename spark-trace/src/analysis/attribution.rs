@@ -8,7 +8,7 @@ use crate::analysis::instant::At;
 use crate::analysis::mappings::{self, MappingRow};
 use crate::analysis::processes::{self, ProcessRow};
 use crate::analysis::regions::{self, RegionRow};
-use crate::analysis::stacks::{self, StackRow};
+use crate::analysis::stacks::{self, Observed, StackRow};
 use crate::analysis::view::{Scope, View};
 use crate::analysis::warning::Warning;
 use crate::ledger::{Balance, Plane};
@@ -111,6 +111,9 @@ pub struct SourceRow {
     /// What hooks saw allocated for this source since the start and held at that instant, by kernel
     /// stack; part of the level above, or of `unattributed` where no counter gives one.
     pub observed: Option<u64>,
+    /// Of those, what was allocated to be charged to a cgroup, and what was not.
+    pub observed_charged: Option<u64>,
+    pub observed_uncharged: Option<u64>,
     pub charged: &'static str,
     pub reclaimable: &'static str,
 }
@@ -184,9 +187,14 @@ fn plane_report(recording: &Recording, view: &View<'_>, at: At, peaks: Peaks) ->
     };
     let seen = stacks::rows(recording, view.scope, balances.chosen.at_ns);
     let observed = stacks::by_source(&seen);
-    let row = |source: &'static Source| SourceRow {
-        observed: observed.get(source.slug).copied(),
-        ..balances.row(source)
+    let row = |source: &'static Source| {
+        let seen = observed.get(source.slug).copied();
+        SourceRow {
+            observed: seen.map(Observed::bytes),
+            observed_charged: seen.map(|seen| seen.charged),
+            observed_uncharged: seen.map(|seen| seen.uncharged),
+            ..balances.row(source)
+        }
     };
     PlaneReport {
         plane: view.scope,
@@ -225,6 +233,8 @@ impl Balances {
             bytes: chosen,
             growth,
             observed: None,
+            observed_charged: None,
+            observed_uncharged: None,
             charged: source.charged.as_str(),
             reclaimable: source.reclaimable.as_str(),
         }

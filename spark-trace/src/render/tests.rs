@@ -129,7 +129,7 @@ fn reports_have_their_schema_and_shape() {
     }
     assert_eq!((&diff["schema"], &diff["plane"]), (&"spark-trace/diff".into(), &"cgroup".into()));
     assert_eq!(diff["comparable"]["ok"], true);
-    assert_eq!(diff["sources"][3]["delta_bytes"], 980 << 20);
+    assert_eq!(diff["sources"][4]["delta_bytes"], 980 << 20);
 }
 
 #[test]
@@ -143,7 +143,7 @@ fn csv_has_a_row_per_plane_and_source() {
     assert!(lines[0].starts_with("plane,source,bytes_at_start,bytes_at_peak,bytes_at_end,"));
     assert!(lines.iter().any(|line| line.starts_with("cgroup,anon,0,849346560,20971520,")));
     // Unknown is empty, not zero.
-    assert!(lines.iter().any(|line| line.starts_with("system,nvidia-sysmem,,,,,,,,67108864,no,")));
+    assert!(lines.iter().any(|line| line.starts_with("system,nvidia-sysmem,,,,,,,,67108864,0,67108864,no,")));
 }
 
 proptest! {
