@@ -3,10 +3,12 @@
 use serde::Serialize;
 use spark_trace_common::source::{SOURCES, Source, UNATTRIBUTED};
 
+use crate::analysis::cuda::{self, CudaReport};
 use crate::analysis::files::{self, FileRow};
 use crate::analysis::instant::At;
 use crate::analysis::mappings::{self, MappingRow};
 use crate::analysis::processes::{self, ProcessRow};
+use crate::analysis::queries::{self, Queries};
 use crate::analysis::regions::{self, RegionRow};
 use crate::analysis::stacks::{self, Observed, StackRow};
 use crate::analysis::view::{Scope, View};
@@ -34,6 +36,10 @@ pub struct Report {
     pub processes: Vec<ProcessRow>,
     pub regions: Vec<RegionRow>,
     pub mappings: Vec<MappingRow>,
+    /// Absent where no CUDA library was seen.
+    pub cuda: Option<CudaReport>,
+    /// What the target was told of memory; absent where it never asked.
+    pub queries: Option<Queries>,
     pub warnings: Vec<Warning>,
     pub phases: Vec<Phase>,
     pub health: Health,
@@ -150,6 +156,8 @@ pub fn report(recording: &Recording, at: At) -> Report {
         processes: processes::rows(recording, details_at_ns),
         regions: regions::rows(recording, details_at_ns),
         mappings: mappings::rows(recording, details_at_ns),
+        cuda: cuda::report(recording, details_at_ns),
+        queries: queries::report(recording),
         phases: recording.phases.clone(),
         health: recording.health.clone(),
         cost: recording.cost.clone(),

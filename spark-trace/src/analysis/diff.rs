@@ -10,8 +10,10 @@ use crate::analysis::view::{Scope, View};
 use crate::ledger::Balance;
 use crate::recording::Recording;
 
+pub mod cuda;
 pub mod detail;
 
+use cuda::CudaDelta;
 use detail::{FileDelta, RegionDelta, StackDelta};
 
 pub const SCHEMA: &str = "spark-trace/diff";
@@ -37,6 +39,8 @@ pub struct Report {
     pub files: Vec<FileDelta>,
     pub stacks: Vec<StackDelta>,
     pub regions: Vec<RegionDelta>,
+    /// Absent where neither run used the CUDA driver or asked for memory.
+    pub cuda: Option<CudaDelta>,
 }
 
 /// One of the two runs.
@@ -89,6 +93,7 @@ pub fn report(a: &Recording, b: &Recording, plane: Option<Scope>, at: At) -> Res
         files: detail::files(scope, (a, balance_a.at_ns), (b, balance_b.at_ns)),
         stacks: detail::stacks(scope, (a, balance_a.at_ns), (b, balance_b.at_ns)),
         regions: detail::regions((a, balance_a.at_ns), (b, balance_b.at_ns)),
+        cuda: cuda::compare((a, balance_a.at_ns), (b, balance_b.at_ns)),
     })
 }
 

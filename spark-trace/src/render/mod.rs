@@ -11,7 +11,9 @@ pub mod terminal;
 pub mod units;
 
 mod csv;
+mod cuda;
 mod diff;
+mod queries;
 mod show;
 
 use crate::analysis::{attribution, diff as comparison};

@@ -3,7 +3,9 @@
 use spark_trace_common::source::UNATTRIBUTED;
 
 use super::csv::{self, Field};
+use super::cuda;
 use super::document::{Cell, Column, Document, Fit, Table};
+use super::queries;
 use super::units::{delta, duration, known, percent, seconds, size, unsigned};
 use crate::analysis::attribution::{PlaneReport, Reconciliation, Report, SourceRow};
 use crate::analysis::files::FileRow;
@@ -25,6 +27,13 @@ pub fn document(report: &Report) -> Document {
     head(&mut document, report);
     for plane in report.planes.iter() {
         self::plane(&mut document, report, plane);
+    }
+    let started_ns = report.target.started_ns;
+    if let Some(cuda) = &report.cuda {
+        cuda::show(&mut document, cuda, started_ns);
+    }
+    if let Some(queries) = &report.queries {
+        queries::show(&mut document, queries, started_ns);
     }
     let at = seconds(report.details_at_ns.saturating_sub(report.target.started_ns));
     let held = |what: &str| format!("{what}, held after {at} (since the trace began)");
