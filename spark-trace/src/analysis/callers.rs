@@ -13,6 +13,7 @@ const TELLING: usize = 3;
 
 /// How the file names begin of libraries that only pass a call on.
 const RUNTIME: &[&str] = &["libcudart"];
+const SYSTEM: &[&str] = &["libc.so", "libpthread", "ld-linux"];
 const DRIVER: &[&str] = &["libcuda.so", "libspark_trace_simulated_cuda", "libnvidia-ml"];
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -54,7 +55,9 @@ fn caller(frames: &[&Symbol]) -> Caller {
         true => THROUGH_RUNTIME,
         false => THROUGH_OTHER,
     });
-    let telling = outside.filter(|frame| !is_in(frame, RUNTIME) && !is_in(frame, DRIVER)).take(TELLING);
+    let passing =
+        |frame: &&&Symbol| [RUNTIME, DRIVER, SYSTEM].iter().any(|libraries| is_in(frame, libraries));
+    let telling = outside.skip_while(passing).take(TELLING);
     let label: Vec<_> = telling.map(|frame| short(frame)).collect();
     Caller {
         through,
@@ -111,6 +114,7 @@ mod tests {
         );
         assert_eq!(torch.frames.len(), 5);
         assert_eq!(of(&["/pip/libcudart-d0da41ae.so.11.0:f", "/app:main"]).through, Some(THROUGH_RUNTIME));
+        assert_eq!(of(&["/usr/lib/libc.so.6:read", "/usr/bin/app:main"]).label, "main [app]");
         assert_eq!(of(&["/opt/app:main"]).through, Some(THROUGH_OTHER));
     }
 

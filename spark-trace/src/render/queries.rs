@@ -1,11 +1,16 @@
 //! What the target was told of memory: a line for each thing asked, then the answers in their order.
 
+use std::collections::BTreeMap;
+
 use super::cuda::error;
 use super::document::{Cell, Document, Fit, Table};
 use super::units::{UNKNOWN, duration, known, seconds, unsigned};
+use crate::analysis::callers::{Caller, THROUGH_RUNTIME};
 use crate::analysis::queries::{Answer, Folded, Queries, Range, Summary, figures};
 use crate::recording::{LaterState, MemoryState};
 
+/// Room for an answer in 80 columns.
+const TOLD_WIDTH: usize = 32;
 /// What stands before a query that another one made.
 const INSIDE: &str = "  ";
 
@@ -20,8 +25,12 @@ pub fn show(document: &mut Document, queries: &Queries, started_ns: u64) {
         lines_of(&mut lines, row, &format!("{number}"), "", &after);
     }
     document.table(Table::of(ANSWERS, &lines));
+    callers(document, &lines);
     let states: Vec<_> = lines.iter().flat_map(states).collect();
-    document.section("The machine's memory at those answers, of the same number", Table::of(STATES, &states));
+    document.section(
+        "The machine's memory at those answers (→ at the last of several)",
+        Table::of(STATES, &states),
+    );
 }
 
 fn summary(summary: &Summary, after: &impl Fn(u64) -> String) -> String {
@@ -52,8 +61,10 @@ fn told_by(asked: &str, answer: &Answer) -> String {
     told(asked, answer.text.as_deref(), &values.collect())
 }
 
+type Values = BTreeMap<String, Range>;
+
 /// The figures that matter, or how many others there are.
-fn told(asked: &str, text: Option<&str>, values: &std::collections::BTreeMap<String, Range>) -> String {
+fn told(asked: &str, text: Option<&str>, values: &Values) -> String {
     if let Some(text) = text {
         return text.to_owned();
     }
@@ -108,22 +119,43 @@ const ANSWERS: &[Cell<Line>] = &[
     ("NO", Fit::Name, |line| line.number.clone()),
     ("AFTER", Fit::Number, |line| line.after.clone()),
     ("TIMES", Fit::Number, |line| line.row.count.to_string()),
-    ("PROCESS", Fit::Text, |line| format!("{} ({})", line.row.comm, line.row.pid)),
+    ("PROCESS", Fit::Text, |line| format!("{} {}", line.row.pid, line.row.comm)),
     ("ASKED", Fit::Text, |line| {
         format!("{}{}", line.inside, asked(&line.row.asked, line.row.directory.as_deref()))
     }),
-    ("TOLD", Fit::Text, |line| match line.row.result {
-        0 => told(&line.row.asked, line.row.text.as_deref(), &line.row.values),
+    // Numbers are not cut; what else was told is in the lines above.
+    ("TOLD", Fit::Name, |line| match line.row.result {
+        0 => {
+            let told = told(&line.row.asked, line.row.text.as_deref(), &line.row.values);
+            let first = told.split(", ").next().unwrap_or_default();
+            if told.len() <= TOLD_WIDTH { told } else { first.to_owned() }
+        }
         result => error(line.row.result_name, result),
     }),
-    ("CALLER", Fit::Text, |line| line.row.caller.label.clone()),
 ];
+
+/// Each caller once, with the numbers of what it asked: they are too long for a column.
+fn callers(document: &mut Document, lines: &[Line]) {
+    let mut callers: Vec<(&Caller, Vec<&str>)> = Vec::new();
+    let asked = lines.iter().filter(|line| line.inside.is_empty() && !line.row.caller.label.is_empty());
+    for line in asked {
+        match callers.iter_mut().find(|(caller, _)| **caller == line.row.caller) {
+            Some((_, numbers)) => numbers.push(&line.number),
+            None => callers.push((&line.row.caller, vec![&line.number])),
+        }
+    }
+    for (caller, numbers) in callers {
+        let through = caller.through.filter(|&through| through == THROUGH_RUNTIME);
+        let through = through.map_or_else(String::new, |through| format!(" through the {through}"));
+        document.line(format!("{} asked{through} by {}", numbers.join(", "), caller.label));
+    }
+}
 
 /// The state at an answer, and where several are one line also at the last of them.
 fn states(line: &Line) -> Vec<(String, MemoryState)> {
     let first = line.row.first_state.clone().map(|state| (line.number.clone(), state));
     let last = line.row.last_state.clone().filter(|_| line.row.count > 1);
-    let last = last.map(|state| (format!("{} last", line.number), state));
+    let last = last.map(|state| (format!("→{}", line.number), state));
     // A query that another one made stands beside nearly the same.
     if line.inside.is_empty() { first.into_iter().chain(last).collect() } else { vec![] }
 }
@@ -138,7 +170,7 @@ const STATES: &[Cell<(String, MemoryState)>] = &[
     ("AVAILABLE", Fit::Number, |(_, state)| {
         known(later(state).and_then(|later| later.mem_available), unsigned)
     }),
-    ("READ LATER", Fit::Number, |(_, state)| known(later(state).map(|later| later.age_ns), duration)),
+    ("AGE", Fit::Number, |(_, state)| known(later(state).map(|later| later.age_ns), duration)),
 ];
 
 const fn later(state: &MemoryState) -> Option<&LaterState> {
