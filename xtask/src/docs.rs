@@ -87,7 +87,8 @@ level on that plane: hooks may, and what nothing gives is in `unattributed`.
 Levels of one plane add up; levels of different planes overlap and do not.
 
 Columns of counters: `meminfo.` is /proc/meminfo, `zoneinfo.` /proc/zoneinfo, `stat.` the cgroup's
-memory.stat, `memory.` a file of the cgroup, `derived.` computed by spark-trace from several of them.
+memory.stat, `memory.` a file of the cgroup, `derived.` computed by spark-trace from several of them;
+`cuda.` and `driver.` are sums of events from the start of the trace, 0 before the first one.
 *cudaMemGetInfo* says whether it counts these bytes as used, on unified memory and on a discrete GPU.
 
 | source | what it is | system | cgroup v2 | cgroup v1 | charged to a cgroup | reclaimable | cudaMemGetInfo, unified | cudaMemGetInfo, discrete |
