@@ -23,6 +23,14 @@ pub const fn minus(column: &'static str) -> Term {
     Term { column, negative: true }
 }
 
+/// `column` counts events from the start of the trace instead of being read from a counter: before its first value
+/// nothing had happened, so it is zero there and not unknown.
+pub fn counts_from_start(column: &str) -> bool {
+    FROM_START.iter().any(|prefix| column.starts_with(prefix))
+}
+
+const FROM_START: [&str; 2] = ["cuda.", "driver."];
+
 /// Whether a source's pages are charged to a memory cgroup.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Charged {
@@ -113,7 +121,7 @@ pub const SOURCES: &[Source] = &[
     Source {
         slug: "anon",
         title: "anonymous pages mapped by processes (heap, stacks, private mappings)",
-        system: &[plus("meminfo.AnonPages")],
+        system: &[plus("meminfo.AnonPages"), minus("cuda.pinned_anon")],
         cgroup_v2: &[plus("stat.anon")],
         cgroup_v1: &[plus("stat.total_rss")],
         device: &[],
@@ -124,8 +132,8 @@ pub const SOURCES: &[Source] = &[
     },
     Source {
         slug: "anon-pinned",
-        title: "anonymous pages pinned for a device (part of anon until pin hooks attach)",
-        system: &[],
+        title: "anonymous pages that the CUDA driver pinned for the target (on the cgroup plane part of anon)",
+        system: &[plus("cuda.pinned_anon")],
         cgroup_v2: &[],
         cgroup_v1: &[],
         device: &[],
@@ -137,7 +145,7 @@ pub const SOURCES: &[Source] = &[
     Source {
         slug: "shmem",
         title: "shared memory and tmpfs pages (memfd, /dev/shm, SysV, shared anonymous)",
-        system: &[plus("meminfo.Shmem")],
+        system: &[plus("meminfo.Shmem"), minus("cuda.pinned_shmem")],
         cgroup_v2: &[plus("stat.shmem")],
         cgroup_v1: &[plus("stat.total_shmem")],
         device: &[],
@@ -145,6 +153,18 @@ pub const SOURCES: &[Source] = &[
         reclaimable: Reclaimable::BySwap,
         cuda_used: SYSTEM_MEMORY,
         origin: "fs/proc/meminfo.c meminfo_proc_show: NR_SHMEM",
+    },
+    Source {
+        slug: "shmem-pinned",
+        title: "shared memory that the CUDA driver pinned for the target (on the cgroup plane part of shmem)",
+        system: &[plus("cuda.pinned_shmem")],
+        cgroup_v2: &[],
+        cgroup_v1: &[],
+        device: &[],
+        charged: Charged::Yes,
+        reclaimable: Reclaimable::No,
+        cuda_used: SYSTEM_MEMORY,
+        origin: "mm/gup.c pin_user_pages; kernel-open/nvidia/os-mlock.c os_lock_user_pages",
     },
     Source {
         slug: "file-clean",
@@ -321,6 +341,7 @@ pub const SOURCES: &[Source] = &[
             minus("stat.sec_pagetables"),
             minus("stat.percpu"),
             minus("stat.vmalloc"),
+            minus("driver.nvidia_managed"),
         ],
         cgroup_v1: &[plus("memory.kmem.usage_in_bytes")],
         device: &[],
@@ -332,7 +353,7 @@ pub const SOURCES: &[Source] = &[
     Source {
         slug: "nvidia-sysmem",
         title: "NVIDIA driver system memory (RM sysmem: cudaMalloc on unified memory, cudaMallocHost)",
-        system: &[],
+        system: &[plus("driver.nvidia_sysmem")],
         cgroup_v2: &[],
         cgroup_v1: &[],
         device: &[],
@@ -344,8 +365,8 @@ pub const SOURCES: &[Source] = &[
     Source {
         slug: "nvidia-managed",
         title: "NVIDIA managed memory resident in system memory (UVM chunks and tables)",
-        system: &[],
-        cgroup_v2: &[],
+        system: &[plus("driver.nvidia_managed")],
+        cgroup_v2: &[plus("driver.nvidia_managed")],
         cgroup_v1: &[],
         device: &[],
         charged: Charged::Depends,
@@ -356,7 +377,7 @@ pub const SOURCES: &[Source] = &[
     Source {
         slug: "nvidia-pool",
         title: "pages the NVIDIA driver keeps after freeing (driver 590 and later)",
-        system: &[],
+        system: &[plus("driver.nvidia_pool")],
         cgroup_v2: &[],
         cgroup_v1: &[],
         device: &[],

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 
-use spark_trace_common::source::{SOURCES, Source, Term, UNATTRIBUTED, expected};
+use spark_trace_common::source::{SOURCES, Source, Term, UNATTRIBUTED, counts_from_start, expected};
 
 use crate::recording::Series;
 
@@ -33,6 +33,9 @@ pub struct Facts<'a> {
     pub vmap_stack: Option<bool>,
     /// The target's processes; absent where every process is the target's.
     pub target: Option<&'a BTreeSet<u32>>,
+    /// Columns that were counted from the start of the trace, whether or not there was anything to count: a series
+    /// without one of them has zero there.
+    pub followed: Option<&'a BTreeSet<&'static str>>,
 }
 
 impl Facts<'_> {
@@ -203,10 +206,19 @@ impl Reading<'_> {
 
     fn recorded(&self, column: &str) -> Cell {
         match self.series.columns.get(column) {
+            None if self.facts.followed.is_some_and(|followed| followed.contains(column)) => Cell::Known(0),
             None => Cell::NoColumn,
-            Some(values) => values.get(self.index).copied().flatten().map_or(Cell::Unknown, Cell::Known),
+            Some(values) => match values.get(self.index).copied().flatten() {
+                Some(value) => Cell::Known(value),
+                None if counts_from_start(column) && is_before_first(values, self.index) => Cell::Known(0),
+                None => Cell::Unknown,
+            },
         }
     }
+}
+
+fn is_before_first(values: &[Option<u64>], index: usize) -> bool {
+    values.iter().take(index).all(Option::is_none) && values.iter().any(Option::is_some)
 }
 
 fn unsigned(bytes: i128) -> u64 {

@@ -37,6 +37,10 @@ fn stdout(args: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
+fn cuda() -> String {
+    data("synthetic-cuda.json")
+}
+
 /// The one line on standard error of a command that exits with `code`.
 fn error(args: &[&str], code: i32) -> String {
     let output = spark_trace(args).assert().code(code).get_output().clone();
@@ -61,6 +65,8 @@ fn tables_read_as_committed() {
     golden("show.txt", &stdout(&["show", &container()]));
     golden("diff.txt", &stdout(&["diff", &native(), &container()]));
     golden("diff.md", &stdout(&["diff", &native(), &container(), "--format", "markdown"]));
+    golden("show-cuda.txt", &stdout(&["show", &cuda()]));
+    golden("diff-cuda.txt", &stdout(&["diff", &native(), &cuda(), "--plane", "system"]));
     golden("show.csv", &stdout(&["show", &native(), "--format", "csv"]));
 }
 
@@ -196,7 +202,7 @@ fn a_compressed_recording_is_read_whatever_its_name() {
 fn recordings_follow_the_printed_schema() {
     let schema: Value = serde_json::from_str(&stdout(&["schema"])).unwrap();
     let validator = jsonschema::validator_for(&schema).unwrap();
-    for file in [native(), container()] {
+    for file in [native(), container(), cuda()] {
         let mut recording: Value = serde_json::from_slice(&fs::read(Path::new(&file)).unwrap()).unwrap();
         let errors: Vec<_> = validator.iter_errors(&recording).map(|error| error.to_string()).collect();
         assert!(errors.is_empty(), "{errors:#?}");

@@ -50,6 +50,17 @@ impl Arrange for attribution::Report {
         self.processes.truncate(top);
         self.regions.truncate(top);
         self.mappings.truncate(top);
+        if let Some(cuda) = &mut self.cuda {
+            cuda.processes.truncate(top);
+            cuda.stacks.truncate(top);
+            cuda.failures.truncate(top);
+            cuda.events.truncate(top);
+        }
+        if let Some(queries) = &mut self.queries {
+            queries.summaries.truncate(top);
+            queries.rows.truncate(top);
+            queries.folded.truncate(top);
+        }
     }
 }
 
@@ -62,6 +73,9 @@ impl Arrange for diff::Report {
         self.files.truncate(top);
         self.stacks.truncate(top);
         self.regions.truncate(top);
+        if let Some(cuda) = &mut self.cuda {
+            cuda.queries.truncate(top);
+        }
     }
 }
 

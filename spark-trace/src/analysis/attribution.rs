@@ -3,13 +3,15 @@
 use serde::Serialize;
 use spark_trace_common::source::{Source, UNATTRIBUTED};
 
+use crate::analysis::cuda::{self, CudaReport};
 use crate::analysis::devices::{self, DeviceReport};
 use crate::analysis::files::{self, FileRow};
 use crate::analysis::instant::At;
 use crate::analysis::mappings::{self, MappingRow};
 use crate::analysis::processes::{self, ProcessRow};
+use crate::analysis::queries::{self, Queries};
 use crate::analysis::regions::{self, RegionRow};
-use crate::analysis::stacks::{self, StackRow};
+use crate::analysis::stacks::{self, Observed, StackRow};
 use crate::analysis::view::{Scope, View};
 use crate::analysis::warning::Warning;
 use crate::ledger::{Balance, Plane};
@@ -35,6 +37,10 @@ pub struct Report {
     pub processes: Vec<ProcessRow>,
     pub regions: Vec<RegionRow>,
     pub mappings: Vec<MappingRow>,
+    /// Absent where no CUDA library was seen.
+    pub cuda: Option<CudaReport>,
+    /// What the target was told of memory; absent where it never asked.
+    pub queries: Option<Queries>,
     pub warnings: Vec<Warning>,
     pub phases: Vec<Phase>,
     pub health: Health,
@@ -116,6 +122,9 @@ pub struct SourceRow {
     /// What hooks saw allocated for this source since the start and held at that instant, by kernel
     /// stack; part of the level above, or of `unattributed` where no counter gives one.
     pub observed: Option<u64>,
+    /// Of those, what was allocated to be charged to a cgroup, and what was not.
+    pub observed_charged: Option<u64>,
+    pub observed_uncharged: Option<u64>,
     pub charged: &'static str,
     pub reclaimable: &'static str,
 }
@@ -161,6 +170,8 @@ pub fn report(recording: &Recording, at: At) -> Report {
         processes: processes::rows(recording, details_at_ns),
         regions: regions::rows(recording, details_at_ns),
         mappings: mappings::rows(recording, details_at_ns),
+        cuda: cuda::report(recording, details_at_ns),
+        queries: queries::report(recording),
         phases: recording.phases.clone(),
         health: recording.health.clone(),
         cost: recording.cost.clone(),
@@ -198,9 +209,14 @@ fn plane_report(recording: &Recording, view: &View<'_>, at: At, peaks: Peaks) ->
     };
     let seen = stacks::rows(recording, view.scope, balances.chosen.at_ns);
     let observed = stacks::by_source(&seen);
-    let row = |source: &'static Source| SourceRow {
-        observed: observed.get(source.slug).copied(),
-        ..balances.row(source)
+    let row = |source: &'static Source| {
+        let seen = observed.get(source.slug).copied();
+        SourceRow {
+            observed: seen.map(Observed::bytes),
+            observed_charged: seen.map(|seen| seen.charged),
+            observed_uncharged: seen.map(|seen| seen.uncharged),
+            ..balances.row(source)
+        }
     };
     PlaneReport {
         plane: view.scope,
@@ -240,6 +256,8 @@ impl Balances {
             bytes: chosen,
             growth,
             observed: None,
+            observed_charged: None,
+            observed_uncharged: None,
             charged: source.charged.as_str(),
             reclaimable: source.reclaimable.as_str(),
         }

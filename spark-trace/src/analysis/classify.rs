@@ -9,6 +9,8 @@ use spark_trace_common::source::UNATTRIBUTED;
 use crate::analysis::names;
 use crate::recording::Symbol;
 
+mod objects;
+
 /// What a rule looks at.
 enum Frame {
     Name(&'static [&'static str]),
@@ -143,16 +145,20 @@ const TRACING: &[&str] = &[
 pub struct Verdict {
     /// Slug of the source; `unattributed` where no frame tells.
     pub source: &'static str,
-    /// What the rule calls it, or the innermost frames where no rule knows one.
+    /// What it is part of: an object of the NVIDIA driver, else what the rule calls it, else the innermost frames.
     pub label: String,
 }
 
 /// Classifies an allocation by its frames, innermost first, and its migrate type.
 pub fn classify(frames: &[&Symbol], mobility: &str) -> Verdict {
     let known = (0..frames.len()).find_map(|index| rule_for(frames, index));
+    let object = objects::label(frames).map(ToOwned::to_owned);
     known.map_or_else(
         || Verdict { source: UNATTRIBUTED, label: innermost(frames) },
-        |rule| Verdict { source: rule.source.slug(mobility), label: rule.label.to_owned() },
+        |rule| Verdict {
+            source: rule.source.slug(mobility),
+            label: object.unwrap_or_else(|| rule.label.to_owned()),
+        },
     )
 }
 

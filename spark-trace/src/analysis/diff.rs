@@ -1,17 +1,19 @@
 //! `diff`: who holds more in one run than in another.
 
 use serde::Serialize;
-use spark_trace_common::source::UNATTRIBUTED;
+use spark_trace_common::source::{SOURCES, Source, UNATTRIBUTED, counts_from_start};
 
 use crate::analysis::attribution::{bytes, difference};
 use crate::analysis::comparability::{Comparable, comparable};
 use crate::analysis::instant::At;
 use crate::analysis::view::{Scope, View};
-use crate::ledger::{Balance, Plane};
+use crate::ledger::{Balance, Plane, Row};
 use crate::recording::Recording;
 
+pub mod cuda;
 pub mod detail;
 
+use cuda::CudaDelta;
 use detail::{FileDelta, RegionDelta, StackDelta};
 
 pub const SCHEMA: &str = "spark-trace/diff";
@@ -37,6 +39,8 @@ pub struct Report {
     pub files: Vec<FileDelta>,
     pub stacks: Vec<StackDelta>,
     pub regions: Vec<RegionDelta>,
+    /// Absent where neither run used the CUDA driver or asked for memory.
+    pub cuda: Option<CudaDelta>,
 }
 
 /// One of the two runs.
@@ -74,7 +78,7 @@ pub fn report(a: &Recording, b: &Recording, plane: Option<Scope>, at: At) -> Res
     let (view_a, view_b) = views(a, b, plane)?;
     let (balance_a, balance_b) = (view_a.choose(at, a), view_b.choose(at, b));
     let scope = view_a.scope;
-    let rows = Rows::new(view_a.plane, &balance_a, &balance_b);
+    let rows = Rows::new((view_a.plane, &balance_a), (view_b.plane, &balance_b));
     Ok(Report {
         schema: SCHEMA,
         schema_version: SCHEMA_VERSION,
@@ -89,6 +93,7 @@ pub fn report(a: &Recording, b: &Recording, plane: Option<Scope>, at: At) -> Res
         files: detail::files(scope, (a, balance_a.at_ns), (b, balance_b.at_ns)),
         stacks: detail::stacks(scope, (a, balance_a.at_ns), (b, balance_b.at_ns)),
         regions: detail::regions(scope, (a, balance_a.at_ns), (b, balance_b.at_ns)),
+        cuda: cuda::compare((a, balance_a.at_ns), (b, balance_b.at_ns)),
     })
 }
 
@@ -134,9 +139,11 @@ struct Rows {
 }
 
 impl Rows {
-    fn new(plane: Plane, a: &Balance, b: &Balance) -> Self {
+    fn new((plane_a, a): (Plane, &Balance), (plane_b, b): (Plane, &Balance)) -> Self {
+        // A run that did not tell the part from its whole has it in the whole: so has the other one here.
+        let (a, b) = (&joined(plane_a, a, b), &joined(plane_b, b, a));
         let level = |balance: &Balance, slug| bytes(balance.bytes(slug));
-        let known = plane.sources().filter(|source| source.slug != UNATTRIBUTED);
+        let known = plane_a.sources().filter(|source| source.slug != UNATTRIBUTED);
         let mut sources: Vec<_> = known
             .map(|source| SourceDelta::new(source.slug, level(a, source.slug), level(b, source.slug)))
             .collect();
@@ -156,6 +163,34 @@ impl Rows {
         }
         Self { sources, total, residual }
     }
+}
+
+/// `balance` with the sources that `other` does not know put back into those that they were taken out of.
+fn joined(plane: Plane, balance: &Balance, other: &Balance) -> Balance {
+    let mut rows = balance.rows.clone();
+    for part in 0..rows.len() {
+        let Row { source, bytes } = rows[part];
+        let Some((bytes, whole)) =
+            bytes.filter(|_| other.bytes(source.slug).is_none()).zip(whole_of(plane, source))
+        else {
+            continue;
+        };
+        let Some(whole) = rows.iter_mut().find(|row| row.source.slug == whole.slug) else { continue };
+        if let Some(level) = &mut whole.bytes {
+            *level = level.saturating_add(bytes);
+            rows[part].bytes = None;
+        }
+    }
+    Balance::new(balance.at_ns, rows, balance.expected)
+}
+
+/// The source that has the bytes of `part` where nobody follows those.
+fn whole_of(plane: Plane, part: &Source) -> Option<&'static Source> {
+    let counted = plane.terms(part).iter().find(|term| !term.negative && counts_from_start(term.column))?;
+    let takes_it_out = |source: &&Source| {
+        plane.terms(source).iter().any(|term| term.negative && term.column == counted.column)
+    };
+    SOURCES.iter().find(takes_it_out)
 }
 
 impl SourceDelta {

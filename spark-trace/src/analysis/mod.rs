@@ -5,8 +5,10 @@
 
 pub mod arrange;
 pub mod attribution;
+pub mod callers;
 pub mod classify;
 pub mod comparability;
+pub mod cuda;
 pub mod devices;
 pub mod diff;
 pub mod files;
@@ -15,6 +17,7 @@ pub mod mappings;
 pub mod names;
 pub mod paths;
 pub mod processes;
+pub mod queries;
 pub mod regions;
 pub mod stacks;
 pub mod view;

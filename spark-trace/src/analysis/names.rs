@@ -11,6 +11,7 @@ pub struct Names<'a> {
     paths: BTreeMap<u64, &'a str>,
     target: BTreeSet<u64>,
     stacks: BTreeMap<u32, &'a Stack>,
+    comms: BTreeMap<u32, &'a str>,
     symbols: &'a [Symbol],
 }
 
@@ -24,6 +25,7 @@ impl<'a> Names<'a> {
             paths: named.chain(own).collect(),
             target: of_target.chain(target.cgroups.iter().map(|cgroup| cgroup.id)).collect(),
             stacks: provenance.stacks.iter().map(|stack| (stack.id, stack)).collect(),
+            comms: provenance.processes.iter().map(|process| (process.pid, process.comm.as_str())).collect(),
             symbols: &provenance.symbols,
         }
     }
@@ -39,6 +41,11 @@ impl<'a> Names<'a> {
 
     pub fn is_target(&self, id: u64) -> bool {
         self.target.contains(&id)
+    }
+
+    /// Command name of a process; of a pid that came again the last one.
+    pub fn comm(&self, pid: u32) -> String {
+        self.comms.get(&pid).map_or_else(|| "?".to_owned(), |comm| (*comm).to_owned())
     }
 
     /// Frames of a stack, innermost first; none where the kernel could not take it.

@@ -77,11 +77,25 @@ pub fn rows(recording: &Recording, scope: Scope, at_ns: u64) -> Vec<StackRow> {
     rows
 }
 
+/// What stacks hold of one source, by whether the allocation asked to be charged to a cgroup.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Observed {
+    pub charged: u64,
+    pub uncharged: u64,
+}
+
+impl Observed {
+    pub const fn bytes(self) -> u64 {
+        self.charged.saturating_add(self.uncharged)
+    }
+}
+
 /// Bytes that `rows` hold of each source.
-pub fn by_source(rows: &[StackRow]) -> BTreeMap<&'static str, u64> {
-    let mut sums = BTreeMap::new();
+pub fn by_source(rows: &[StackRow]) -> BTreeMap<&'static str, Observed> {
+    let mut sums: BTreeMap<&'static str, Observed> = BTreeMap::new();
     for row in rows {
-        let sum: &mut u64 = sums.entry(row.source).or_default();
+        let Observed { charged, uncharged } = sums.entry(row.source).or_default();
+        let sum = if row.charged { charged } else { uncharged };
         *sum = sum.saturating_add(row.bytes);
     }
     sums
@@ -128,7 +142,8 @@ mod tests {
         let summary: Vec<_> = rows.iter().map(|row| (row.source, row.bytes / MIB, row.charged)).collect();
         assert_eq!(summary, [("nvidia-sysmem", 64, false), ("slab-unreclaimable", 8, true)]);
         assert_eq!(rows[0].cgroups, ["(not the target's)"]);
-        assert_eq!(by_source(&rows)["nvidia-sysmem"], 64 * MIB);
+        assert_eq!(by_source(&rows)["nvidia-sysmem"], Observed { charged: 0, uncharged: 64 * MIB });
+        assert_eq!(by_source(&rows)["slab-unreclaimable"].bytes(), 8 * MIB);
     }
 
     #[test]

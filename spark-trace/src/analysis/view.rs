@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use serde::Serialize;
+use spark_trace_common::source::{SOURCES, counts_from_start};
 
 use crate::analysis::instant::At;
 use crate::ledger::{self, Balance, Facts, Plane};
@@ -39,6 +40,8 @@ pub struct View<'a> {
     target: Option<BTreeSet<u32>>,
     /// The plane has a counter of its own. GPUs that share the system's memory have none.
     counted: bool,
+    /// Columns that the trace counted from its start.
+    followed: BTreeSet<&'static str>,
     started_ns: u64,
     ended_ns: u64,
 }
@@ -79,6 +82,7 @@ impl<'a> View<'a> {
         (counted || scope == Scope::Device && !roots.is_empty()).then_some(Self {
             scope,
             plane,
+            followed: followed(recording, plane, &roots),
             roots,
             vmap_stack: recording.host.vmap_stack,
             target: (target.kind != "system")
@@ -143,7 +147,11 @@ impl<'a> View<'a> {
     }
 
     fn balance(&self, root: &Root<'_>, index: usize) -> Option<Balance> {
-        let facts = Facts { vmap_stack: self.vmap_stack, target: self.target.as_ref() };
+        let facts = Facts {
+            vmap_stack: self.vmap_stack,
+            target: self.target.as_ref(),
+            followed: Some(&self.followed),
+        };
         ledger::balance(self.plane, facts, root.series, index)
     }
 
@@ -195,6 +203,34 @@ impl Root<'_> {
         let after = self.series.begin_ns.partition_point(|&begin_ns| begin_ns <= at_ns);
         let distance = |&index: &usize| ledger::time_of(self.series, index).map(|time| time.abs_diff(at_ns));
         [after.saturating_sub(1), after].into_iter().filter(|i| distance(i).is_some()).min_by_key(distance)
+    }
+}
+
+/// Columns counted by events that are zero where a series lacks them: another root has them, or the hooks that would
+/// have counted ran and saw nothing. Without this a run that pinned nothing could not be compared with one that did.
+fn followed(recording: &Recording, plane: Plane, roots: &[Root<'_>]) -> BTreeSet<&'static str> {
+    let calls_seen = plane == Plane::System && calls_are_seen(recording);
+    let columns = SOURCES.iter().flat_map(|source| plane.terms(source)).map(|term| term.column);
+    columns
+        .filter(|column| counts_from_start(column))
+        .filter(|column| {
+            calls_seen && column.starts_with("cuda.")
+                || roots.iter().any(|root| root.series.columns.contains_key(*column))
+        })
+        .collect()
+}
+
+/// Whether calls of the CUDA driver were seen, or would have been: the hook on its functions found no library, and
+/// the one that watches what the target maps saw none come.
+fn calls_are_seen(recording: &Recording) -> bool {
+    let verdict = |name: &str| {
+        let hook = recording.health.hooks.iter().find(|hook| hook.name == name);
+        hook.map_or("", |hook| hook.verdict.as_str())
+    };
+    match verdict("library-call") {
+        "ok" => true,
+        "not-applicable" => verdict("mapping") == "ok" && recording.health.libraries.is_empty(),
+        _ => false,
     }
 }
 
@@ -284,6 +320,35 @@ mod tests {
         let view = View::new(&recording, Scope::Cgroup).unwrap();
         assert_eq!(mib(&view.at(START + 5 * SECOND)), 0);
         assert_eq!(mib(&view.end()), 7);
+    }
+
+    #[test]
+    fn a_run_that_could_have_pinned_and_did_not_has_zero() {
+        let mut recording = testing::container();
+        let pinned = |recording: &Recording| {
+            let peak = View::new(recording, Scope::System).unwrap().peak();
+            (peak.bytes("anon-pinned"), peak.bytes("anon"))
+        };
+        let anon = Some((500 + 810) * MIB);
+        assert_eq!(pinned(&recording), (None, anon), "nobody watched");
+        let hook = |name: &str, verdict: &str| crate::recording::Hook {
+            name: name.into(),
+            verdict: verdict.into(),
+            ..Default::default()
+        };
+        recording.health.hooks.push(hook("library-call", "not-applicable"));
+        assert_eq!(pinned(&recording), (None, anon), "a library could have come unseen");
+        recording.health.hooks.push(hook("mapping", "ok"));
+        assert_eq!(pinned(&recording), (Some(0), anon));
+    }
+
+    #[test]
+    fn a_root_without_managed_pages_does_not_make_them_unknown() {
+        let mut recording = with_cgroups(&[(None, None, &[(2, 5)]), (None, None, &[(2, 7)])]);
+        let series = &mut recording.samples.cgroups[1].series;
+        series.columns.insert("driver.nvidia_managed".into(), vec![Some(2 * MIB)]);
+        let view = View::new(&recording, Scope::Cgroup).unwrap();
+        assert_eq!(view.peak().bytes("nvidia-managed"), Some(2 * MIB));
     }
 
     #[test]

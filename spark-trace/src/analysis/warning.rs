@@ -16,6 +16,12 @@ pub enum Warning {
     NeverRead { cgroup: String },
     /// The nearest reading is far from the instant asked for.
     FarReading { plane: &'static str, asked_ns: u64, found_ns: u64 },
+    /// A library's functions were attached to after it was mapped.
+    LateLibrary { path: String, late_ns: u64 },
+    /// A program played the part of NVIDIA's library.
+    SimulatedLibrary { path: String },
+    /// A library's functions could not be attached to.
+    UnwatchedLibrary { path: String, reason: String },
     /// What the recorder itself warned about.
     Recorded(String),
 }
@@ -46,6 +52,17 @@ impl fmt::Display for Warning {
                 "{plane}: the reading nearest to the instant asked for is {:.1} s away",
                 asked_ns.abs_diff(*found_ns) as f64 / 1e9
             ),
+            Self::LateLibrary { path, late_ns } => write!(
+                f,
+                "{path} was watched {:.1} ms after it was mapped: calls in between may be missing",
+                *late_ns as f64 / 1e6
+            ),
+            Self::SimulatedLibrary { path } => {
+                write!(f, "{path} is SIMULATED: not NVIDIA's library, and its device memory is not a GPU's")
+            }
+            Self::UnwatchedLibrary { path, reason } => {
+                write!(f, "{path} was not watched, what went through it is missing: {reason}")
+            }
             Self::Recorded(text) => f.write_str(text),
         }
     }

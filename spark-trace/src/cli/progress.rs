@@ -70,7 +70,7 @@ fn levels(recording: &Recording) -> Option<(&'static str, u64, Vec<Level>)> {
         None => ("used", Plane::System, &recording.samples.system),
     };
     let last = series.begin_ns.len().checked_sub(1)?;
-    let facts = Facts { vmap_stack: recording.host.vmap_stack, target: None };
+    let facts = Facts { vmap_stack: recording.host.vmap_stack, ..Facts::default() };
     let balance = ledger::balance(plane, facts, series, last)?;
     let mut rows: Vec<_> = balance.rows.iter().filter_map(|r| Some((r.source.slug, r.bytes?))).collect();
     rows.sort_by_key(|(_, bytes)| std::cmp::Reverse(*bytes));

@@ -118,6 +118,70 @@ fn the_file_counter_of_a_cgroup_contains_its_swap_cache() {
 }
 
 #[test]
+fn pinned_pages_move_out_of_their_owners_class() {
+    let columns: &[_] = &[
+        ("meminfo.MemTotal", 100),
+        ("meminfo.MemFree", 20),
+        ("meminfo.AnonPages", 40),
+        ("meminfo.Shmem", 10),
+        ("meminfo.Cached", 15),
+    ];
+    let pinned: &[_] = &[("cuda.pinned_anon", 30), ("cuda.pinned_shmem", 4), ("cuda.pinned_driver", 8)];
+    let before = system(columns);
+    let after = system(&[columns, pinned].concat());
+    assert_eq!((after.bytes("anon"), after.bytes("anon-pinned")), (Some(10), Some(30)));
+    assert_eq!((after.bytes("shmem"), after.bytes("shmem-pinned")), (Some(6), Some(4)));
+    assert_eq!(after.bytes("file-clean"), Some(5), "shared memory is not a file's, pinned or not");
+    assert_eq!(after.attributed, before.attributed, "pages of the driver are in nvidia-sysmem, not here");
+    assert_eq!((before.bytes("anon"), before.bytes("anon-pinned")), (Some(40), None));
+}
+
+#[test]
+fn before_its_first_value_a_column_of_the_trace_is_zero_and_not_unknown() {
+    let anon: (&str, u64) = ("meminfo.AnonPages", 40);
+    let series = series(&[(0, &[anon]), (1, &[anon, ("cuda.pinned_anon", 30)]), (2, &[anon])]);
+    let at = |index| {
+        let balance = balance(Plane::System, Facts::default(), &series, index).unwrap();
+        (balance.bytes("anon"), balance.bytes("anon-pinned"))
+    };
+    assert_eq!(at(0), (Some(40), Some(0)));
+    assert_eq!(at(1), (Some(10), Some(30)));
+    assert_eq!(at(2), (None, None), "once it is there, a reading without it does not know");
+}
+
+#[test]
+fn what_was_followed_and_never_happened_is_zero() {
+    let series = series(&[(0, &[("meminfo.AnonPages", 40)])]);
+    let followed = BTreeSet::from(["cuda.pinned_anon"]);
+    let balance =
+        balance(Plane::System, Facts { followed: Some(&followed), ..Facts::default() }, &series, 0).unwrap();
+    assert_eq!((balance.bytes("anon"), balance.bytes("anon-pinned")), (Some(40), Some(0)));
+    assert_eq!(balance.bytes("shmem-pinned"), None);
+}
+
+#[test]
+fn pages_of_the_driver_are_levels_where_they_are_followed() {
+    let balance = system(&[
+        ("meminfo.MemTotal", 100),
+        ("meminfo.MemFree", 20),
+        ("driver.nvidia_sysmem", 50),
+        ("driver.nvidia_managed", 7),
+        ("driver.nvidia_pool", 3),
+    ]);
+    assert_eq!((balance.attributed, balance.residual), (60, Some(20)));
+}
+
+#[test]
+fn managed_pages_of_a_cgroup_are_taken_out_of_its_other_kernel_memory() {
+    let columns: &[_] = &[("memory.current", 30), ("stat.kernel", 20), ("stat.slab_unreclaimable", 2)];
+    let of = |columns: &[_]| balance(Plane::CgroupV2, Facts::default(), &series(&[(0, columns)]), 0).unwrap();
+    let (before, after) = (of(columns), of(&[columns, &[("driver.nvidia_managed", 15)]].concat()));
+    assert_eq!((before.bytes("kernel-other"), before.bytes("nvidia-managed")), (Some(18), None));
+    assert_eq!((after.bytes("kernel-other"), after.bytes("nvidia-managed")), (Some(3), Some(15)));
+    assert_eq!(before.residual, after.residual);
+}
+
+#[test]
 fn the_plane_of_a_cgroup_is_told_by_its_columns() {
     assert_eq!(Plane::of_cgroup(&series(&[(0, &[("memory.current", 1)])])), Some(Plane::CgroupV2));
     assert_eq!(Plane::of_cgroup(&series(&[(0, &[("memory.usage_in_bytes", 1)])])), Some(Plane::CgroupV1));

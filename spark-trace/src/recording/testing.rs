@@ -1,9 +1,14 @@
 //! Synthetic recordings for tests. Two stories told by [`native`] and [`container`]: the same
-//! program, once as a command and once in a container whose image it is the first to touch.
+//! program, once as a command and once in a container whose image it is the first to touch. [`cuda()`]
+//! is a third: it takes device, pinned and managed memory on a machine whose GPU shares the memory.
 //!
 //! tests/data/ holds them as files; `SPARK_TRACE_BLESS=1 cargo test` rewrites those.
 
 use super::schema::*;
+
+mod cuda;
+
+pub(crate) use cuda::cuda;
 
 pub(crate) const MIB: u64 = 1 << 20;
 pub(crate) const SECOND: u64 = 1_000_000_000;
@@ -388,9 +393,11 @@ mod tests {
     #[test]
     fn committed_recordings_are_current() {
         let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data");
-        for (name, recording) in
-            [("synthetic-native.json", native()), ("synthetic-container.json", container())]
-        {
+        for (name, recording) in [
+            ("synthetic-native.json", native()),
+            ("synthetic-container.json", container()),
+            ("synthetic-cuda.json", cuda()),
+        ] {
             let text = serde_json::to_string_pretty(&recording).unwrap() + "\n";
             let path = data.join(name);
             if std::env::var_os("SPARK_TRACE_BLESS").is_some() {

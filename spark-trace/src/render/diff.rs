@@ -3,6 +3,7 @@
 use spark_trace_common::source::UNATTRIBUTED;
 
 use super::csv::{self, Field};
+use super::cuda;
 use super::document::{Cell, Document, Fit, Table};
 use super::units::{delta, known, percent, size};
 use crate::analysis::diff::detail::{FileDelta, OnlyIn, RegionDelta, StackDelta};
@@ -36,6 +37,9 @@ pub fn document(report: &Report) -> Document {
         Table::of(STACKS, &report.stacks),
     );
     document.section("Anonymous and shared memory by mapping", Table::of(REGIONS, &report.regions));
+    if let Some(cuda) = &report.cuda {
+        cuda::diff(&mut document, cuda);
+    }
     document
 }
 

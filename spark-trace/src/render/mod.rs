@@ -11,8 +11,10 @@ pub mod terminal;
 pub mod units;
 
 mod csv;
+mod cuda;
 mod devices;
 mod diff;
+mod queries;
 mod show;
 
 use crate::analysis::{attribution, diff as comparison};

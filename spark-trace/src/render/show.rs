@@ -3,8 +3,10 @@
 use spark_trace_common::source::UNATTRIBUTED;
 
 use super::csv::{self, Field};
+use super::cuda;
 use super::devices;
 use super::document::{Cell, Column, Document, Fit, Table};
+use super::queries;
 use super::units::{delta, duration, known, percent, seconds, size, unsigned};
 use crate::analysis::attribution::{PlaneReport, Reconciliation, Report, SourceRow};
 use crate::analysis::files::FileRow;
@@ -18,11 +20,21 @@ use crate::analysis::view::Scope;
 /// The row that has what is charged to a cgroup and of no kind of its own.
 const KERNEL_OTHER: &str = "kernel-other";
 
+/// What the names of the NVIDIA driver's sources begin with.
+const DRIVER: &str = "nvidia-";
+
 pub fn document(report: &Report) -> Document {
     let mut document = Document::default();
     head(&mut document, report);
     for plane in report.planes.iter() {
         self::plane(&mut document, report, plane);
+    }
+    let started_ns = report.target.started_ns;
+    if let Some(cuda) = &report.cuda {
+        cuda::show(&mut document, cuda, started_ns);
+    }
+    if let Some(queries) = &report.queries {
+        queries::show(&mut document, queries, started_ns);
     }
     let at = seconds(report.details_at_ns.saturating_sub(report.target.started_ns));
     let held = |what: &str| format!("{what}, held after {at} (since the trace began)");
@@ -169,11 +181,35 @@ fn explain_unattributed(document: &mut Document, plane: &PlaneReport) {
         .filter_map(|row| {
             let bytes = row.observed.filter(|&bytes| bytes > 0)?;
             let name = if row.source == UNATTRIBUTED { "stacks of no known source" } else { row.source };
-            Some(format!("{name} {}", unsigned(bytes)))
+            Some(format!("{name} {}{}", unsigned(bytes), charged(row)))
         })
         .collect();
     if !seen.is_empty() {
         document.line(format!("of {whole}, hooks saw allocated since the start: {}", seen.join(", ")));
+    }
+    // The driver's pages are charged or not as each allocation asks, and levels do not tell.
+    let drivers = plane.sources.iter().filter(|row| row.source.starts_with(DRIVER) && row.bytes.is_some());
+    let drivers = drivers.filter_map(|row| Some((row, row.observed.filter(|&bytes| bytes > 0)?)));
+    for (row, bytes) in drivers {
+        document.line(format!(
+            "of {}, hooks saw {} allocated since the start{}",
+            row.source,
+            unsigned(bytes),
+            charged(row)
+        ));
+    }
+}
+
+/// How a driver's pages are split between charged and not; of other sources the level's plane tells.
+fn charged(row: &SourceRow) -> String {
+    let (Some(charged), Some(uncharged)) = (row.observed_charged, row.observed_uncharged) else {
+        return String::new();
+    };
+    match (row.source.starts_with(DRIVER), charged, uncharged) {
+        (false, ..) => String::new(),
+        (true, 0, _) => " (uncharged)".to_owned(),
+        (true, _, 0) => " (charged)".to_owned(),
+        (true, ..) => format!(" ({} charged, {} uncharged)", unsigned(charged), unsigned(uncharged)),
     }
 }
 
@@ -226,6 +262,7 @@ const STACKS: &[Cell<StackRow>] = &[
     ("BYTES", Fit::Number, |row| unsigned(row.bytes)),
     ("SOURCE", Fit::Name, |row| row.source.to_owned()),
     ("CHARGED", Fit::Name, |row| if row.charged { "yes" } else { "no" }.to_owned()),
+    ("FOR", Fit::Text, |row| row.label.clone()),
     ("STACK", Fit::Text, |row| row.path().collect::<Vec<_>>().join(" <- ")),
 ];
 
@@ -254,6 +291,10 @@ const MAPPINGS: &[Cell<MappingRow>] = &[
     ("STACK", Fit::Text, |row| row.frames.join(" <- ")),
 ];
 
+fn count(bytes: Option<u64>) -> Field {
+    Field::Bytes(bytes.map(|bytes| i64::try_from(bytes).unwrap_or(i64::MAX)))
+}
+
 /// A row with the name of the plane it is on.
 pub type PlaneRow = (String, SourceRow);
 
@@ -276,7 +317,9 @@ pub const CSV: &[csv::Column<PlaneRow>] = &[
     ("bytes_at_cgroup_peak", |(_, row)| Field::Bytes(row.bytes_at_cgroup_peak)),
     ("bytes", |(_, row)| Field::Bytes(row.bytes)),
     ("growth", |(_, row)| Field::Bytes(row.growth)),
-    ("observed", |(_, row)| Field::Bytes(row.observed.map(|bytes| i64::try_from(bytes).unwrap_or(i64::MAX)))),
+    ("observed", |(_, row)| count(row.observed)),
+    ("observed_charged", |(_, row)| count(row.observed_charged)),
+    ("observed_uncharged", |(_, row)| count(row.observed_uncharged)),
     ("charged", |(_, row)| Field::Text(row.charged.to_owned())),
     ("reclaimable", |(_, row)| Field::Text(row.reclaimable.to_owned())),
 ];

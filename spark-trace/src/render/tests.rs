@@ -11,7 +11,11 @@ const HOSTILE: &str = "=\x1b[2J\x1b]0;pwned\x07\n| <img src=x onerror=alert(1)> 
 
 /// Every text that something outside chooses, chosen badly.
 fn hostile() -> Recording {
-    let mut recording = testing::gpus();
+    let mut recording = testing::cuda();
+    recording.target.container = testing::container().target.container;
+    let gpus = testing::gpus();
+    (recording.host.gpus, recording.host.nvidia) = (gpus.host.gpus, gpus.host.nvidia);
+    recording.samples.devices = gpus.samples.devices;
     let name = || HOSTILE.to_owned();
     recording.target.argv = vec![name()];
     recording.host.gpus[0].name = Some(name());
@@ -41,6 +45,25 @@ fn hostile() -> Recording {
     }
     for cgroup in &mut recording.provenance.cgroups {
         cgroup.path = name();
+    }
+    for library in &mut recording.health.libraries {
+        (library.library, library.path, library.missing) = (name(), name(), vec![name()]);
+        (library.verdict, library.reason) = ("broken".into(), Some(name()));
+    }
+    for allocs in &mut recording.provenance.cuda_allocs {
+        (allocs.kind, allocs.function) = (name(), name());
+    }
+    for total in &mut recording.provenance.cuda_totals {
+        total.kind = name();
+    }
+    for failure in &mut recording.provenance.cuda_failures {
+        (failure.function, failure.result_name) = (name(), Some(name()));
+    }
+    for event in &mut recording.provenance.cuda_events {
+        (event.event, event.function) = (name(), name());
+    }
+    for query in &mut recording.provenance.queries {
+        (query.asked, query.directory, query.text) = (name(), Some(name()), Some(name()));
     }
     recording
 }
@@ -86,7 +109,12 @@ fn hostile_names_are_inert_in_every_format() {
 #[test]
 fn tables_fit_into_80_columns() {
     use unicode_width::UnicodeWidthStr;
-    for (format, text) in rendered(&testing::native(), &testing::gpus()) {
+    let pairs = [
+        (testing::native(), testing::gpus()),
+        (testing::native(), testing::container()),
+        (testing::container(), testing::cuda()),
+    ];
+    for (format, text) in pairs.iter().flat_map(|(a, b)| rendered(a, b)) {
         if format == "table" {
             let wide: Vec<_> = text.lines().filter(|line| line.width() > 80).collect();
             assert!(wide.is_empty(), "{wide:#?}");
@@ -134,7 +162,52 @@ fn reports_have_their_schema_and_shape() {
     }
     assert_eq!((&diff["schema"], &diff["plane"]), (&"spark-trace/diff".into(), &"cgroup".into()));
     assert_eq!(diff["comparable"]["ok"], true);
-    assert_eq!(diff["sources"][3]["delta_bytes"], 980 << 20);
+    assert_eq!(diff["sources"][4]["delta_bytes"], 980 << 20);
+}
+
+#[test]
+fn what_the_driver_did_is_in_every_report() {
+    let of = |name: &str, (show, diff): (&attribution::Report, &comparison::Report)| {
+        let format = FORMATS.iter().find(|format| format.name == name).unwrap();
+        let text = |bytes: Rendered| String::from_utf8(bytes.unwrap()).unwrap();
+        (text((format.show)(show, Style::default())), text((format.diff)(diff, Style::default())))
+    };
+    let recording = testing::cuda();
+    let show = attribution::report(&recording, At::Peak);
+    let diff = comparison::report(&testing::container(), &recording, None, At::Peak).unwrap();
+    for name in ["table", "markdown"] {
+        let (show, diff) = of(name, (&show, &diff));
+        let (show, diff) = (show.replace('\\', ""), diff.replace('\\', ""));
+        for text in
+            ["SIMULATED", "shmem-pinned", "OUT_OF_MEMORY", "module-load", "12.0 ms", "run-3/memory.max"]
+        {
+            assert!(show.contains(text), "{name}: {text}\n{show}");
+        }
+        assert!(show.contains("free 10.93 GiB to 10.94 GiB"), "{show}");
+        assert!(diff.contains("What each run was told of memory"), "{diff}");
+    }
+    let (show, diff) = of("json", (&show, &diff));
+    let json = |text: &str| serde_json::from_str::<serde_json::Value>(text).unwrap();
+    let (show, diff) = (json(&show), json(&diff));
+    assert_eq!(show["cuda"]["totals"][0]["live"], 512 << 20);
+    assert_eq!(show["cuda"]["stacks"][0]["through"], "runtime");
+    assert_eq!(show["cuda"]["libraries"][1]["late_ns"], 12_000_000);
+    assert_eq!(show["cuda"]["host"][0]["charged"], "no");
+    assert_eq!(show["queries"]["rows"][0]["nested"][0]["asked"], "/proc/meminfo");
+    assert_eq!(show["queries"]["rows"].as_array().unwrap().len(), 8, "none is folded");
+    assert_eq!(show["queries"]["summaries"][0]["count"], 3);
+    assert_eq!(diff["cuda"]["kinds"][0]["b_bytes"], 512 << 20);
+    assert_eq!(diff["cuda"]["queries"][0]["b"]["last"], 11190_u64 << 20);
+    let nothing = attribution::report(&testing::native(), At::Peak);
+    assert!(nothing.cuda.is_none() && nothing.queries.is_none());
+    assert!(
+        !of(
+            "table",
+            (&nothing, &comparison::report(&testing::native(), &testing::native(), None, At::Peak).unwrap())
+        )
+        .0
+        .contains("CUDA")
+    );
 }
 
 #[test]
@@ -148,7 +221,7 @@ fn csv_has_a_row_per_plane_and_source() {
     assert!(lines[0].starts_with("plane,source,bytes_at_start,bytes_at_peak,bytes_at_end,"));
     assert!(lines.iter().any(|line| line.starts_with("cgroup,anon,0,849346560,20971520,")));
     // Unknown is empty, not zero.
-    assert!(lines.iter().any(|line| line.starts_with("system,nvidia-sysmem,,,,,,,,67108864,no,")));
+    assert!(lines.iter().any(|line| line.starts_with("system,nvidia-sysmem,,,,,,,,67108864,0,67108864,no,")));
 }
 
 #[test]
@@ -208,8 +281,10 @@ proptest! {
     #[test]
     fn damaged_recordings_do_not_panic(
         damages in prop::collection::vec((any::<prop::sample::Index>(), "[0-9]|99999999|null|-|,|[a-z]"), 1..6),
+        uses_cuda in any::<bool>(),
     ) {
-        let mut text = serde_json::to_string(&testing::gpus()).unwrap();
+        let whole = if uses_cuda { testing::cuda() } else { testing::container() };
+        let mut text = serde_json::to_string(&whole).unwrap();
         for (place, damage) in damages {
             // Numbers and names are where damage leaves JSON whole most often.
             let digits: Vec<_> = text.match_indices(|c: char| c.is_ascii_digit()).map(|(at, _)| at).collect();

@@ -56,6 +56,7 @@ fn what_hooks_saw_explains_a_row_without_a_counter() {
     let nvidia = |plane: &Option<PlaneReport>| row(plane.as_ref().unwrap(), "nvidia-sysmem").clone();
     let system = nvidia(&report.planes.system);
     assert_eq!((system.bytes, system.observed), (None, Some(64 * MIB)));
+    assert_eq!((system.observed_charged, system.observed_uncharged), (Some(0), Some(64 * MIB)));
     assert_eq!(nvidia(&report.planes.cgroup).observed, None, "uncharged pages are in no cgroup");
 }
 

@@ -4,7 +4,7 @@ use super::{PlaneReport, Planes};
 use crate::analysis::instant::At;
 use crate::analysis::view::{Root, Scope, View};
 use crate::analysis::warning::Warning;
-use crate::recording::Recording;
+use crate::recording::{LibraryFile, Recording};
 
 /// Sampling that missed more of the kernel's peak than this is worth a warning.
 const NEAR_PEAK_PERCENT: u64 = 99;
@@ -25,8 +25,23 @@ pub(super) fn all(recording: &Recording, at: At, planes: &Planes) -> Vec<Warning
     warnings.extend(missed_peaks(recording));
     warnings.extend(never_read(recording));
     warnings.extend(far_readings(recording, at, planes));
+    warnings.extend(health.libraries.iter().flat_map(library));
     warnings.extend(health.warnings.iter().cloned().map(Warning::Recorded));
     warnings
+}
+
+fn library(file: &LibraryFile) -> Vec<Warning> {
+    let path = || file.path.clone();
+    let late_ns =
+        file.attached_ns.zip(file.mapped_ns).map(|(attached, mapped)| attached.saturating_sub(mapped));
+    let late =
+        late_ns.filter(|&late_ns| late_ns > 0).map(|late_ns| Warning::LateLibrary { path: path(), late_ns });
+    let simulated = file.simulated.then(|| Warning::SimulatedLibrary { path: path() });
+    let unwatched = (file.verdict == "broken").then(|| Warning::UnwatchedLibrary {
+        path: path(),
+        reason: file.reason.clone().unwrap_or_else(|| "no reason recorded".to_owned()),
+    });
+    simulated.into_iter().chain(unwatched).chain(late).collect()
 }
 
 /// The peak that the kernel kept of a root cgroup, the last that was read.

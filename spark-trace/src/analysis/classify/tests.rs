@@ -92,6 +92,27 @@ fn frames_of_the_tracing_itself_tell_nothing() {
 }
 
 #[test]
+fn the_drivers_objects_have_names_and_the_source_stays() {
+    let label = |frames: &[&str]| {
+        let verdict = of(frames, "unmovable");
+        (verdict.source, verdict.label)
+    };
+    let known = |source, label: &str| (source, label.to_owned());
+    assert_eq!(
+        label(&["nvidia:nv_alloc_system_pages", "nvidia:memdescAlloc", "nvidia:kchannelAllocMem_GM107"]),
+        known("nvidia-sysmem", "channels")
+    );
+    assert_eq!(
+        label(&["allocate_slab", "__kmalloc_noprof", "nvidia:os_alloc_mem", "nvidia:rm_init_adapter"]),
+        known("slab-unreclaimable", "driver kmalloc")
+    );
+    assert_eq!(
+        label(&["nvidia:nv_alloc_system_pages", "nvidia:nv_alloc_pages"]),
+        known("nvidia-sysmem", "NVIDIA driver")
+    );
+}
+
+#[test]
 fn without_a_stack_there_is_no_source() {
     assert_eq!(of(&[], "unmovable"), Verdict { source: UNATTRIBUTED, label: "(no stack)".into() });
     let nameless = Symbol { address: 0x10, ..Symbol::default() };

@@ -15,6 +15,29 @@ fn row<'a>(report: &'a Report, source: &str) -> &'a SourceDelta {
 }
 
 #[test]
+fn what_one_run_does_not_tell_apart_is_not_told_apart_in_the_other() {
+    let (mut without, with) = (testing::native(), testing::cuda());
+    let report = |without: &Recording, scope| report(without, &with, Some(scope), At::Peak).unwrap();
+    let unwatched = report(&without, Scope::System);
+    assert_eq!(row(&unwatched, "anon").delta_bytes, Some(0), "800 MiB each, 100 of B's pinned");
+    assert_eq!(row(&unwatched, "anon-pinned").b_bytes, None);
+    let on_cgroup = report(&without, Scope::Cgroup);
+    assert_eq!(
+        row(&on_cgroup, "kernel-other").delta_bytes,
+        Some(40 * M),
+        "managed pages, which A may have too"
+    );
+    without.health.hooks = with.health.hooks.clone();
+    let watched = report(&without, Scope::System);
+    assert_eq!(row(&watched, "anon").delta_bytes, Some(-100 * M));
+    assert_eq!(row(&watched, "anon-pinned").delta_bytes, Some(100 * M));
+    for report in [unwatched, on_cgroup, watched] {
+        let sum: i64 = report.sources.iter().filter_map(|row| row.delta_bytes).sum();
+        assert_eq!(Some(sum), report.total_delta_bytes);
+    }
+}
+
+#[test]
 fn the_container_pays_for_the_libraries() {
     let report = compare(None);
     assert_eq!(report.plane, Scope::Cgroup);

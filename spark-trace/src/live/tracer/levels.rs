@@ -172,6 +172,9 @@ impl<W: Write> Tracer<W> {
     /// Adds what the target holds on a GPU to a reading of it: live device memory. Calls name no device, so with several GPUs it stays unknown.
     fn add_cuda_live(&self, sample: &mut Sample) {
         let SeriesId::Device(_) = sample.series else { return };
+        if !self.object.watches_libraries() {
+            return;
+        }
         let cuda = &self.collector.cuda;
         if self.gpus > 1 && !cuda.is_empty() {
             sample.absent.push((CUDA_LIVE.to_owned(), "several GPUs: calls do not say which".to_owned()));
@@ -220,7 +223,7 @@ impl<W: Write> Tracer<W> {
 fn residual_of(sample: &Sample, vmap_stack: Option<bool>) -> Option<i64> {
     let columns = sample.values.iter().map(|(name, value)| (name.clone(), vec![Some(*value)])).collect();
     let series = Series { begin_ns: vec![0], end_ns: vec![0], columns, absent: Vec::new() };
-    ledger::balance(Plane::System, Facts { vmap_stack, target: None }, &series, 0)?.residual
+    ledger::balance(Plane::System, Facts { vmap_stack, ..Facts::default() }, &series, 0)?.residual
 }
 
 fn difference(sample: &Sample, a: &str, b: &str) -> Option<u64> {
