@@ -6,6 +6,7 @@ type Derive = fn(&Reading<'_>) -> Cell;
 
 const DERIVED: &[(&str, Derive)] = &[
     ("derived.swap_cache_unmapped", swap_cache_unmapped),
+    ("derived.pinned_unmapped", pinned_unmapped),
     ("derived.vmalloc_without_stacks", vmalloc_without_stacks),
     ("derived.gpu_target", device::target),
     ("derived.gpu_others", device::others),
@@ -67,16 +68,49 @@ const fn swap_cache(plane: Plane) -> Option<SwapCache> {
 /// two leave of the lists is swap cache alone.
 fn swap_cache_unmapped(reading: &Reading<'_>) -> Cell {
     let Some(plane) = swap_cache(reading.plane) else { return Cell::NoColumn };
-    let size = match reading.recorded(plane.size) {
-        Cell::Known(0) => return Cell::Known(0),
-        Cell::Known(size) => size,
+    match reading.recorded(plane.size) {
+        Cell::Known(0) => Cell::Known(0),
+        Cell::Known(size) => match beyond_mapped_and_cache(reading, &plane, size) {
+            Some(beyond) => Cell::Known(unsigned(beyond.clamp(0, size.into()))),
+            None => Cell::Unknown,
+        },
+        cell => cell,
+    }
+}
+
+/// What the LRU lists hold beyond mapped anonymous pages and the page cache of files.
+fn beyond_mapped_and_cache(reading: &Reading<'_>, plane: &SwapCache, swap_cache: u64) -> Option<i128> {
+    let others = sum(reading, plane.others)?;
+    let others = if plane.others_contain_it { others - i128::from(swap_cache) } else { others };
+    Some(sum(reading, plane.lists)? - others)
+}
+
+/// Anonymous pages that no process maps any more and that a pin keeps: their process has given the addresses back
+/// before the driver let go of the pages. They have left the counter of mapped anonymous pages; the LRU lists still
+/// have them, beyond what is mapped, in the page cache or in the swap cache.
+fn pinned_unmapped(reading: &Reading<'_>) -> Cell {
+    let pinned = match reading.recorded("cuda.pinned_anon") {
+        Cell::Known(pinned) => pinned,
         cell => return cell,
     };
-    let (Some(lists), Some(others)) = (sum(reading, plane.lists), sum(reading, plane.others)) else {
-        return Cell::Unknown;
+    let Some(plane) = swap_cache(reading.plane) else { return Cell::NoColumn };
+    let swap_cache = match reading.recorded(plane.size) {
+        Cell::Known(size) => size,
+        Cell::NoColumn => 0,
+        Cell::Unknown => return Cell::Unknown,
     };
-    let others = if plane.others_contain_it { others - i128::from(size) } else { others };
-    Cell::Known(unsigned((lists - others).clamp(0, size.into())))
+    if pinned == 0 {
+        return Cell::Known(0);
+    }
+    match beyond_mapped_and_cache(reading, &plane, swap_cache) {
+        // Unmapped pages of the swap cache come first.
+        Some(beyond) => {
+            let of_swap_cache = beyond.clamp(0, swap_cache.into());
+            Cell::Known(unsigned((beyond - of_swap_cache).clamp(0, pinned.into())))
+        }
+        // Then they cannot be told from nothing.
+        None => Cell::NoColumn,
+    }
 }
 
 /// Absent where one of `columns` was not read, or none of them exists.

@@ -248,3 +248,32 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn pinned_pages_that_nobody_maps_any_more_stay_in_the_balance() {
+    // 512 of 865 anonymous pages are pinned; their process unmaps them: the counter falls, the lists keep them.
+    let lists =
+        |inactive| [("meminfo.Inactive", inactive), ("meminfo.Active", 0), ("meminfo.Unevictable", 0)];
+    for (mapped, anon) in [(865, 353), (353, 353), (600, 353)] {
+        let mut columns = vec![
+            ("meminfo.MemTotal", 10_000),
+            ("meminfo.MemFree", 10_000 - 865 - 100),
+            ("meminfo.AnonPages", mapped),
+            ("meminfo.Cached", 100),
+            ("meminfo.Buffers", 0),
+            ("meminfo.Shmem", 0),
+            ("meminfo.Dirty", 0),
+            ("meminfo.Writeback", 0),
+            ("meminfo.SwapCached", 0),
+            ("cuda.pinned_anon", 512),
+        ];
+        columns.extend(lists(865 + 100));
+        let balance = balance(Plane::System, Facts::default(), &series(&[(0, &columns)]), 0).unwrap();
+        assert_eq!(
+            (balance.bytes("anon"), balance.bytes("anon-pinned")),
+            (Some(anon), Some(512)),
+            "{mapped}"
+        );
+        assert_eq!(balance.residual, Some(0));
+    }
+}

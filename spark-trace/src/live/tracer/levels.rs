@@ -106,9 +106,10 @@ impl<W: Write> Tracer<W> {
         self.finish_readings(now_ns().saturating_sub(LONGEST_READING_NS))?;
         let mut system = self.read_system();
         // Pinned pages are in their owners' counters too: the ledger moves them.
-        for (backing, bytes) in self.collector.cuda.now().pinned {
-            system.values.insert(format!("cuda.pinned_{backing}"), bytes);
-        }
+        let pinned = self.collector.cuda.now().pinned;
+        let pinned: Vec<_> =
+            pinned.iter().map(|(backing, bytes)| (format!("cuda.pinned_{backing}"), *bytes)).collect();
+        system.values.extend(pinned.iter().cloned());
         let driver = self.driver_bytes()?;
         for (source, held) in driver.iter().flat_map(DriverBytes::by_source) {
             system.values.insert(driver_column(source), held.total());
@@ -126,6 +127,7 @@ impl<W: Write> Tracer<W> {
             let Some(mut sample) = selected.reader.read() else { continue };
             // Which of several cgroups a page is charged to is not kept apart.
             if selected.info.root && roots == 1 {
+                sample.values.extend(pinned.iter().cloned());
                 for (source, held) in driver.iter().flat_map(DriverBytes::by_source) {
                     sample.values.insert(driver_column(source), held.target.charged);
                 }
