@@ -7,6 +7,7 @@ pub mod doctor;
 pub mod host;
 pub mod kallsyms;
 pub mod library;
+mod multi;
 pub mod object;
 pub mod offsets;
 pub mod session;

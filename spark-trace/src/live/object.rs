@@ -1,7 +1,7 @@
 //! The eBPF object: loading it for the running kernel and attaching what the plan says.
 
 use std::{
-    os::fd::{AsFd, AsRawFd, OwnedFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
     path::Path,
 };
 
@@ -21,7 +21,10 @@ use spark_trace_common::{
 };
 use thiserror::Error;
 
-use super::btf::Btf;
+use super::{
+    btf::Btf,
+    multi::{Multi, end_of_log},
+};
 use crate::{
     health::Verdict,
     plan::{self, Choice, Facts, Step},
@@ -33,6 +36,8 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("SPARK_TRACE_EBPF_OBJECT
 /// The pair of programs at library functions.
 const CALL_ENTER: &str = "call_enter";
 const CALL_RETURN: &str = "call_return";
+/// The event ring buffer, and its map's name.
+const EVENTS: &str = "EVENTS";
 
 #[derive(Debug, Error)]
 pub enum ObjectError {
@@ -72,8 +77,15 @@ pub struct Attached {
 /// kernel when this process dies: nothing is pinned.
 pub struct Object {
     ebpf: Ebpf,
+    /// The ring buffer, also after it was taken out.
+    events: OwnedFd,
     hooks: Vec<Attached>,
+    /// Programs at library functions, all functions of a library through one link; absent where the kernel cannot.
+    multi: Option<Multi>,
+    /// The same, each function through a link of its own.
     functions: Vec<UProbeLink>,
+    /// Why not all library functions go through `multi`.
+    not_multi: Vec<String>,
 }
 
 /// Wraps a wire record as plain data for aya's maps.
@@ -97,13 +109,16 @@ impl Object {
     pub fn load(config: &Config, sizes: Sizes) -> Result<Self, ObjectError> {
         let ebpf = EbpfLoader::new()
             .override_global(CONFIG_SYMBOL, config.as_bytes(), true)
-            .map_max_entries("EVENTS", sizes.ring_bytes)
+            .map_max_entries(EVENTS, sizes.ring_bytes)
             .map_max_entries("LIVE_PAGES", sizes.live_pages)
             .load(OBJECT)
             .map_err(
                 |e| if is_root() { ObjectError::Load(Box::new(e)) } else { ObjectError::NotPermitted },
             )?;
-        Ok(Self { ebpf, hooks: Vec::new(), functions: Vec::new() })
+        let events = ebpf.map(EVENTS).and_then(map_fd).ok_or(ObjectError::NoMap(EVENTS))?;
+        let events = events.try_clone_to_owned().map_err(|e| map_error(EVENTS, e.into()))?;
+        let (hooks, functions, not_multi) = (Vec::new(), Vec::new(), Vec::new());
+        Ok(Self { ebpf, events, hooks, multi: None, functions, not_multi })
     }
 
     /// Attaches every chosen hook that this kernel can carry.
@@ -141,37 +156,41 @@ impl Object {
             attached.reason = Some(reason.clone());
             return attached;
         }
-        let mut failures = Vec::new();
+        let mut failures = step.left_out.clone();
         for candidate in &step.candidates {
             match self.attach_program(candidate, kernel_types) {
                 Ok(()) => {
                     attached.program = Some(candidate.program);
                     attached.mechanism = Some(candidate.mechanism);
                     attached.verdict = Verdict::Ok;
-                    // Loaded, with nothing to attach to as yet.
-                    if candidate.mechanism == Mechanism::Uprobe {
+                    if candidate.mechanism.is_of_files() {
+                        // Loaded, with nothing to attach to as yet.
                         attached.verdict = Verdict::NotApplicable;
-                        attached.reason = Some("no CUDA driver or NVML library was found".to_owned());
+                        self.not_multi.clone_from(&failures);
+                        failures.insert(0, "no CUDA driver or NVML library was found".to_owned());
                     }
+                    attached.reason = reason(&failures);
                     return attached;
                 }
-                Err(reason) => {
-                    failures.push(format!("{} {}: {reason}", candidate.mechanism.as_str(), candidate.target))
-                }
+                Err(reason) => failures.push(format!("{}: {reason}", plan::name_of(candidate))),
             }
         }
-        attached.reason = Some(failures.join("; "));
+        attached.reason = reason(&failures);
         attached
     }
 
     fn attach_program(&mut self, candidate: &Candidate, kernel_types: &aya::Btf) -> Result<(), String> {
         let no_program = "no such program in the object";
         match candidate.mechanism {
-            Mechanism::Uprobe => {
-                for name in [CALL_ENTER, CALL_RETURN] {
-                    self.uprobe(name)?.load().map_err(|e| describe(&e))?;
-                }
+            Mechanism::UprobeMulti => {
+                let map = |name: &str| match name {
+                    EVENTS => Some(self.events.as_fd()),
+                    name => self.ebpf.map(name).and_then(map_fd),
+                };
+                let multi = Multi::load(OBJECT, CALL_ENTER, CALL_RETURN, map).map_err(|e| e.to_string())?;
+                self.multi = Some(multi);
             }
+            Mechanism::Uprobe => self.load_uprobes()?,
             Mechanism::OnDemand => {
                 let program = self.ebpf.program_mut(candidate.program).ok_or(no_program)?;
                 let program: &mut RawTracePoint =
@@ -195,36 +214,80 @@ impl Object {
         program.try_into().map_err(|e: ProgramError| e.to_string())
     }
 
-    /// Whether library functions can be attached to.
-    pub fn watches_libraries(&self) -> bool {
-        self.hooks.iter().any(|h| h.mechanism == Some(Mechanism::Uprobe))
+    /// Loads the programs for links of their own, unless they are.
+    fn load_uprobes(&mut self) -> Result<(), String> {
+        for name in [CALL_ENTER, CALL_RETURN] {
+            let program = self.uprobe(name)?;
+            if program.fd().is_err() {
+                program.load().map_err(|e| describe(&e))?;
+            }
+        }
+        Ok(())
     }
 
-    /// Attaches to the function at `offset` of the file at `path`, for all processes.
-    pub fn attach_function(&mut self, path: &Path, offset: u64, cookie: u64) -> Result<(), String> {
+    /// Whether library functions can be attached to.
+    pub fn watches_libraries(&self) -> bool {
+        self.hooks.iter().any(is_of_files)
+    }
+
+    /// Attaches to functions of the file at `path`, each with its offset in the file and its cookie, for all
+    /// processes. Gives those that it could not attach to, with the reason.
+    pub fn attach_functions(&mut self, path: &Path, functions: &[(u64, u64)]) -> Vec<(u64, String)> {
+        let mut failed = Vec::new();
+        match self.multi.as_mut().map(|multi| multi.attach(path, functions)) {
+            Some(Ok(())) => (),
+            // What one library does not allow, another may.
+            Some(Err(e)) => {
+                let reason = format!("{}: {e}", Mechanism::UprobeMulti.as_str());
+                failed = self.attach_one_by_one(path, functions);
+                for (_, why) in &mut failed {
+                    *why = format!("{reason}; {}: {why}", Mechanism::Uprobe.as_str());
+                }
+                if !self.not_multi.contains(&reason) {
+                    self.not_multi.push(reason);
+                }
+            }
+            None => failed = self.attach_one_by_one(path, functions),
+        }
+        let multi = self.multi.as_ref().is_some_and(Multi::is_attached);
+        if (multi || !self.functions.is_empty())
+            && let Some(hook) = self.hooks.iter_mut().find(|hook| is_of_files(hook))
+        {
+            hook.mechanism = Some(if multi { Mechanism::UprobeMulti } else { Mechanism::Uprobe });
+            hook.verdict = Verdict::Ok;
+            hook.reason = reason(&self.not_multi);
+        }
+        failed
+    }
+
+    fn attach_one_by_one(&mut self, path: &Path, functions: &[(u64, u64)]) -> Vec<(u64, String)> {
+        let attach = |&(offset, cookie): &(u64, u64)| {
+            self.attach_function(path, offset, cookie).err().map(|reason| (offset, reason))
+        };
+        functions.iter().filter_map(attach).collect()
+    }
+
+    fn attach_function(&mut self, path: &Path, offset: u64, cookie: u64) -> Result<(), String> {
+        self.load_uprobes()?;
+        let mut links = Vec::new();
         // The return first: an entry without its return would leave a call under way for ever.
         for name in [CALL_RETURN, CALL_ENTER] {
             let point = UProbeAttachPoint { location: offset.into(), cookie: Some(cookie) };
             let program = self.uprobe(name)?;
             let link = program.attach(point, path, UProbeScope::AllProcesses).map_err(|e| describe(&e))?;
-            let link = program.take_link(link).map_err(|e| describe(&e))?;
-            self.functions.push(link);
+            links.push(program.take_link(link).map_err(|e| describe(&e))?);
         }
-        if let Some(hook) = self.hooks.iter_mut().find(|h| h.mechanism == Some(Mechanism::Uprobe)) {
-            hook.verdict = Verdict::Ok;
-            hook.reason = None;
-        }
+        self.functions.extend(links);
         Ok(())
     }
 
-    /// Detaches from all library functions. The kernel waits for a grace period at each, a tenth of a second, so
-    /// they wait at the same time.
+    /// Detaches from all library functions. Where each has a link of its own, the kernel waits for a grace period at
+    /// each, a tenth of a second, one after the other.
     pub fn detach_functions(&mut self) {
-        std::thread::scope(|scope| {
-            for link in self.functions.drain(..) {
-                scope.spawn(move || drop(link));
-            }
-        });
+        if let Some(multi) = &mut self.multi {
+            multi.detach();
+        }
+        self.functions.clear();
     }
 
     /// Retires kernel pages that are no longer in use, so that the totals are right now.
@@ -255,7 +318,11 @@ impl Object {
                 // It is skipped while it looks whether it is needed, which loses nothing.
                 let stands_in = index.is_some_and(|i| HOOKS[i].stands_in_for.is_some());
                 let hits = index.and_then(|i| hits_of.get(i).copied()).filter(|_| ran);
-                let info = attached.program.and_then(|name| self.program_stats(name));
+                let info = if is_of_files(attached) {
+                    self.call_stats()
+                } else {
+                    attached.program.and_then(|name| self.program_stats(name))
+                };
                 let run_time_ns =
                     info.zip(share).map(|(info, share)| (info.run_time_ns as f64 / share).round() as u64);
                 // What a stand-in took was not lost.
@@ -285,8 +352,17 @@ impl Object {
     }
 
     fn program_stats(&self, name: &str) -> Option<ProgramStats> {
-        let fd = self.ebpf.program(name)?.fd().ok()?.as_fd().try_clone_to_owned().ok()?;
-        ProgramStats::read(&fd)
+        ProgramStats::read(self.ebpf.program(name)?.fd().ok()?.as_fd())
+    }
+
+    /// Of all programs at library functions, however attached.
+    fn call_stats(&self) -> Option<ProgramStats> {
+        let single = [CALL_ENTER, CALL_RETURN].map(|name| self.program_stats(name));
+        let multi = self.multi.iter().flat_map(Multi::programs).map(ProgramStats::read);
+        single.into_iter().chain(multi).flatten().reduce(|a, b| ProgramStats {
+            run_time_ns: a.run_time_ns + b.run_time_ns,
+            recursion_misses: a.recursion_misses + b.recursion_misses,
+        })
     }
 
     /// What each buffer and map could not take.
@@ -320,8 +396,8 @@ impl Object {
 
     /// Takes the event ring buffer out.
     pub fn take_events(&mut self) -> Result<RingBuf<MapData>, ObjectError> {
-        let map = self.ebpf.take_map("EVENTS").ok_or(ObjectError::NoMap("EVENTS"))?;
-        RingBuf::try_from(map).map_err(|e| map_error("EVENTS", e))
+        let map = self.ebpf.take_map(EVENTS).ok_or(ObjectError::NoMap(EVENTS))?;
+        RingBuf::try_from(map).map_err(|e| map_error(EVENTS, e))
     }
 
     pub fn select_cgroup(&mut self, id: u64) -> Result<(), ObjectError> {
@@ -367,13 +443,11 @@ impl Object {
 
     /// Kernel memory of all maps and programs, from their /proc fdinfo.
     pub fn memory(&self) -> Option<u64> {
-        let maps = self.ebpf.maps().filter_map(|(_, map)| map_fd(map)).map(memlock);
-        let programs = self
-            .ebpf
-            .programs()
-            .filter_map(|(_, p)| p.fd().ok().map(|fd| fd.as_fd().as_raw_fd()))
-            .map(memlock);
-        maps.chain(programs).try_fold(0u64, |sum, bytes| Some(sum + bytes?))
+        let maps = self.ebpf.maps().filter(|(name, _)| *name != EVENTS).filter_map(|(_, map)| map_fd(map));
+        let programs = self.ebpf.programs().filter_map(|(_, program)| program.fd().ok().map(|fd| fd.as_fd()));
+        let multi = self.multi.iter().flat_map(Multi::programs);
+        let all = maps.chain([self.events.as_fd()]).chain(programs).chain(multi);
+        all.map(memlock).try_fold(0u64, |sum, bytes| Some(sum + bytes?))
     }
 }
 
@@ -388,19 +462,34 @@ fn stand_in_of(name: &str) -> Option<usize> {
     HOOKS.iter().position(|h| h.stands_in_for == Some(name))
 }
 
-fn map_fd(map: &aya::maps::Map) -> Option<i32> {
+fn map_fd(map: &aya::maps::Map) -> Option<BorrowedFd<'_>> {
     use aya::maps::Map;
     match map {
-        Map::Array(d) | Map::HashMap(d) | Map::PerCpuArray(d) | Map::StackTraceMap(d) | Map::RingBuf(d) => {
-            Some(d.fd().as_fd().as_raw_fd())
-        }
+        Map::Array(d)
+        | Map::HashMap(d)
+        | Map::LruHashMap(d)
+        | Map::PerCpuArray(d)
+        | Map::StackTraceMap(d)
+        | Map::RingBuf(d) => Some(d.fd().as_fd()),
         _ => None,
     }
 }
 
-fn memlock(fd: i32) -> Option<u64> {
-    let text = std::fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).ok()?;
+fn memlock(fd: BorrowedFd) -> Option<u64> {
+    let text = fdinfo(fd)?;
     text.lines().find_map(|l| l.strip_prefix("memlock:"))?.trim().parse().ok()
+}
+
+fn fdinfo(fd: BorrowedFd) -> Option<String> {
+    std::fs::read_to_string(format!("/proc/self/fdinfo/{}", fd.as_raw_fd())).ok()
+}
+
+fn is_of_files(hook: &Attached) -> bool {
+    hook.mechanism.is_some_and(Mechanism::is_of_files)
+}
+
+fn reason(failures: &[String]) -> Option<String> {
+    (!failures.is_empty()).then(|| failures.join("; "))
 }
 
 fn is_root() -> bool {
@@ -416,10 +505,7 @@ fn map_error(name: &'static str, e: aya::maps::MapError) -> ObjectError {
 fn describe(error: &ProgramError) -> String {
     match error {
         ProgramError::LoadError { io_error, verifier_log } => {
-            let log = verifier_log.to_string();
-            let lines: Vec<_> = log.lines().filter(|l| !l.is_empty()).collect();
-            let tail = lines[lines.len().saturating_sub(4)..].join(" | ");
-            format!("load: {io_error}{}{tail}", if tail.is_empty() { "" } else { ": " })
+            format!("load: {io_error}{}", end_of_log(&verifier_log.to_string()))
         }
         other => other.to_string(),
     }
@@ -433,9 +519,9 @@ struct ProgramStats {
 }
 
 impl ProgramStats {
-    fn read(program: &OwnedFd) -> Option<Self> {
+    fn read(program: BorrowedFd) -> Option<Self> {
         // fdinfo has the same figures as bpf_prog_info, in text that does not change with its layout.
-        let text = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", program.as_raw_fd())).ok()?;
+        let text = fdinfo(program)?;
         let field = |name: &str| {
             text.lines().find_map(|l| l.strip_prefix(name)?.strip_prefix(':'))?.trim().parse().ok()
         };
