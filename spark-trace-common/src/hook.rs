@@ -11,12 +11,31 @@ pub enum Mechanism {
     Tracepoint,
     Fentry,
     Kprobe,
+    /// Functions of a file, a perf event for each.
     Uprobe,
+    /// Functions of a file, all through one link.
+    UprobeMulti,
     /// Attached to nothing: user space runs it when it wants to know.
     OnDemand,
 }
 
 impl Mechanism {
+    pub const ALL: [Self; 8] = [
+        Self::TpBtf,
+        Self::RawTp,
+        Self::Tracepoint,
+        Self::Fentry,
+        Self::Kprobe,
+        Self::Uprobe,
+        Self::UprobeMulti,
+        Self::OnDemand,
+    ];
+
+    /// Attached to functions of files as these are found, and to nothing before.
+    pub const fn is_of_files(self) -> bool {
+        matches!(self, Self::Uprobe | Self::UprobeMulti)
+    }
+
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::TpBtf => "tp_btf",
@@ -25,6 +44,7 @@ impl Mechanism {
             Self::Fentry => "fentry",
             Self::Kprobe => "kprobe",
             Self::Uprobe => "uprobe",
+            Self::UprobeMulti => "uprobe.multi",
             Self::OnDemand => "on-demand",
         }
     }
@@ -88,8 +108,8 @@ const fn tp_btf(program: &'static str, target: &'static str) -> Candidate {
 }
 
 /// Attached to functions of files, as these are found: see [`crate::cuda`].
-const fn uprobe(program: &'static str) -> Candidate {
-    Candidate { mechanism: Mechanism::Uprobe, program, target: "" }
+const fn of_files(mechanism: Mechanism, program: &'static str) -> Candidate {
+    Candidate { mechanism, program, target: "" }
 }
 
 pub const HOOKS: &[Hook] = &[
@@ -250,7 +270,10 @@ pub const HOOKS: &[Hook] = &[
     Hook {
         name: "library-call",
         purpose: "calls of the CUDA driver and of NVML: what they allocate, and what they say of memory",
-        candidates: &[uprobe("call_enter")],
+        candidates: &[
+            of_files(Mechanism::UprobeMulti, "call_enter"),
+            of_files(Mechanism::Uprobe, "call_enter"),
+        ],
         profile: Profile::Light,
         required: false,
         without: "device, pinned and managed memory by caller, and what the framework was told of free memory",

@@ -16,6 +16,8 @@ pub struct Step {
     pub hook: &'static Hook,
     /// Candidates this kernel should be able to carry, best first; empty where there are none.
     pub candidates: Vec<&'static Candidate>,
+    /// Candidates the user left out, as part of a reason.
+    pub left_out: Vec<String>,
     /// Verdict where there is nothing to attach, with its reason.
     pub verdict: Option<(Verdict, String)>,
     /// The trigger that it is attached by, and what is told until then; none where it is attached at once.
@@ -28,11 +30,13 @@ pub struct Choice {
     pub profile: Profile,
     /// Names of hooks to leave out.
     pub without: Vec<String>,
+    /// Mechanisms to leave out, so that the next candidate is tried on a kernel that has them.
+    pub without_mechanisms: Vec<Mechanism>,
 }
 
 impl From<Profile> for Choice {
     fn from(profile: Profile) -> Self {
-        Self { profile, without: Vec::new() }
+        Self { profile, without: Vec::new(), without_mechanisms: Vec::new() }
     }
 }
 
@@ -43,24 +47,43 @@ pub fn plan(choice: &Choice, facts: &impl Facts) -> Vec<Step> {
 
 fn step(hook: &'static Hook, choice: &Choice, facts: &impl Facts) -> Step {
     let profile = choice.profile;
+    let nothing = |verdict, reason| Step {
+        hook,
+        candidates: Vec::new(),
+        left_out: Vec::new(),
+        verdict: Some((verdict, reason)),
+        waits: None,
+    };
     if choice.without.iter().any(|name| name == hook.name) {
-        let reason = "left out by --without-hook".to_owned();
-        return Step { hook, candidates: Vec::new(), verdict: Some((Verdict::Off, reason)), waits: None };
+        return nothing(Verdict::Off, "left out by --without-hook".to_owned());
     }
     if hook.profile > profile {
-        let reason =
-            format!("profile {} leaves it out; --profile {} has it", profile.as_str(), hook.profile.as_str());
-        return Step { hook, candidates: Vec::new(), verdict: Some((Verdict::Off, reason)), waits: None };
+        return nothing(
+            Verdict::Off,
+            format!("profile {} leaves it out; --profile {} has it", profile.as_str(), hook.profile.as_str()),
+        );
     }
-    let candidates: Vec<_> = hook.candidates.iter().filter(|c| possible(c, facts)).collect();
-    let verdict = candidates.is_empty().then(|| {
-        let tried: Vec<_> =
-            hook.candidates.iter().map(|c| format!("{} {}", c.mechanism.as_str(), c.target)).collect();
-        (Verdict::Unsupported, format!("this kernel has none of: {}", tried.join(", ")))
-    });
+    let is_left_out = |candidate: &&Candidate| choice.without_mechanisms.contains(&candidate.mechanism);
+    let (left_out, wanted): (Vec<&Candidate>, Vec<&Candidate>) =
+        hook.candidates.iter().partition(is_left_out);
+    let left_out: Vec<_> =
+        left_out.iter().map(|c| format!("{}: left out by --without-mechanism", name_of(c))).collect();
+    if wanted.is_empty() {
+        return nothing(Verdict::Off, left_out.join("; "));
+    }
+    let tried: Vec<_> = wanted.iter().map(|c| name_of(c)).collect();
+    let candidates: Vec<_> = wanted.into_iter().filter(|c| possible(c, facts)).collect();
+    if candidates.is_empty() {
+        return nothing(Verdict::Unsupported, format!("this kernel has none of: {}", tried.join(", ")));
+    }
     let trigger = hook.waits_for.filter(|_| profile < Profile::Deep);
     let waits = TRIGGERS.iter().copied().find(|(name, _)| trigger == Some(*name));
-    Step { hook, candidates, verdict, waits }
+    Step { hook, candidates, left_out, verdict: None, waits }
+}
+
+/// What a candidate is called in reasons.
+pub fn name_of(candidate: &Candidate) -> String {
+    format!("{} {}", candidate.mechanism.as_str(), candidate.target).trim_end().to_owned()
 }
 
 fn possible(candidate: &Candidate, facts: &impl Facts) -> bool {
@@ -68,8 +91,8 @@ fn possible(candidate: &Candidate, facts: &impl Facts) -> bool {
         Mechanism::TpBtf => facts.has_btf_tracepoint(candidate.target),
         // Whether the kernel can run it shows when it is run.
         Mechanism::OnDemand => true,
-        // Every kernel we know has them; what there is to attach to shows when a library is found.
-        Mechanism::Uprobe => true,
+        // Every kernel we know has the one; whether it has the other shows when it is asked to attach.
+        Mechanism::Uprobe | Mechanism::UprobeMulti => true,
         // No row of HOOKS has these yet.
         Mechanism::RawTp | Mechanism::Tracepoint | Mechanism::Fentry | Mechanism::Kprobe => false,
     }
@@ -119,6 +142,24 @@ mod tests {
         let steps = plan(&choice, &Kernel(&[]));
         assert_eq!(verdict_of(&steps, "file-remove"), Some(Verdict::Off));
         assert_eq!(verdict_of(&steps, "file-add"), None);
+    }
+
+    #[test]
+    fn without_a_mechanism_the_next_candidate_is_left_and_the_reason_kept() {
+        let without = |mechanisms: &[Mechanism]| {
+            let choice = Choice { without_mechanisms: mechanisms.to_vec(), ..Profile::Default.into() };
+            let mut steps = plan(&choice, &Kernel(&[]));
+            steps.swap_remove(steps.iter().position(|s| s.hook.name == "library-call").unwrap())
+        };
+        let mechanisms = |step: &Step| step.candidates.iter().map(|c| c.mechanism).collect::<Vec<_>>();
+        let (multi, single) = (Mechanism::UprobeMulti, Mechanism::Uprobe);
+        assert_eq!(mechanisms(&without(&[])), [multi, single]);
+        let step = without(&[multi]);
+        assert_eq!(mechanisms(&step), [single]);
+        assert_eq!(step.left_out, ["uprobe.multi: left out by --without-mechanism"]);
+        let (verdict, reason) = without(&[multi, single]).verdict.unwrap();
+        assert_eq!(verdict, Verdict::Off);
+        assert!(reason.contains("uprobe.multi") && reason.contains("uprobe:"), "{reason}");
     }
 
     #[test]

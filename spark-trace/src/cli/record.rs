@@ -7,7 +7,7 @@ use std::{
 use anyhow::Context;
 use clap::{ValueEnum, builder::PossibleValuesParser};
 use spark_trace_common::{
-    hook::{HOOKS, Profile},
+    hook::{HOOKS, Mechanism, Profile},
     map,
 };
 
@@ -81,6 +81,10 @@ pub struct Args {
     #[arg(long, value_name = "NAME", value_parser = PossibleValuesParser::new(HOOKS.iter().map(|h| h.name)), hide_possible_values = true)]
     without_hook: Vec<String>,
 
+    /// Do not attach in this way, so that the next way is taken: to compare the two
+    #[arg(long, value_name = "NAME", hide = true, value_parser = PossibleValuesParser::new(Mechanism::ALL.map(Mechanism::as_str)))]
+    without_mechanism: Vec<String>,
+
     /// A CUDA driver or NVML library to watch besides those that are found
     #[arg(long, value_name = "PATH")]
     cuda_library: Vec<PathBuf>,
@@ -148,7 +152,7 @@ pub fn run(args: Args) -> anyhow::Result<Exit> {
         .context(Exit::Usage)?;
     let options = Options {
         spec,
-        hooks: Choice { profile: args.profile.into(), without: args.without_hook.clone() },
+        hooks: args.hooks(),
         interval: args.interval.max(Duration::from_millis(1)),
         min_region: args.min_region,
         ring_bytes,
@@ -214,6 +218,15 @@ fn summary(recording: &Recording, output: &Path) {
 }
 
 impl Args {
+    fn hooks(&self) -> Choice {
+        let left_out = |mechanism: &Mechanism| self.without_mechanism.iter().any(|n| n == mechanism.as_str());
+        Choice {
+            profile: self.profile.into(),
+            without: self.without_hook.clone(),
+            without_mechanisms: Mechanism::ALL.into_iter().filter(left_out).collect(),
+        }
+    }
+
     fn spec(&self) -> Spec {
         let argv = self.command.clone();
         if self.system {

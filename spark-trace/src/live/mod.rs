@@ -9,6 +9,7 @@ pub mod frames;
 pub mod host;
 pub mod kallsyms;
 pub mod library;
+mod multi;
 pub mod object;
 pub mod offsets;
 pub mod session;

@@ -191,10 +191,12 @@ pub struct Loss {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Hook {
     pub name: String,
-    /// `tp_btf`, `raw_tp`, `tracepoint`, `fentry`, `kprobe`, `uprobe`, `on-demand`; absent where none attached.
+    /// `tp_btf`, `raw_tp`, `tracepoint`, `fentry`, `kprobe`, `uprobe.multi`, `uprobe`, `on-demand`; absent where none
+    /// attached.
     pub mechanism: Option<String>,
     /// `ok`, `unsupported`, `not-applicable`, `broken` or `off` (the profile leaves it out).
     pub verdict: String,
+    /// Why it is not `ok`, or why a better mechanism did not carry it.
     pub reason: Option<String>,
     /// Events the program took (those it lets pass at once are not counted); absent where it is not attached.
     pub hits: Option<u64>,

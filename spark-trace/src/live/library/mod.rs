@@ -141,7 +141,8 @@ fn attach(
     offsets: &HashMap<String, u64>,
     found: &mut LibraryFile,
 ) -> Result<(), (Verdict, String)> {
-    let mut done: HashMap<u64, &str> = HashMap::new();
+    let mut symbols: HashMap<u64, &str> = HashMap::new();
+    let mut functions = Vec::new();
     let rows = FUNCTIONS.iter().enumerate().filter(|(_, function)| function.library == library);
     for (index, function) in rows {
         let Some(&offset) = offsets.get(function.symbol) else {
@@ -149,18 +150,19 @@ fn attach(
             continue;
         };
         // Two names of one function would count its calls twice.
-        if done.insert(offset, function.symbol).is_some() {
-            continue;
+        if symbols.insert(offset, function.symbol).is_none() {
+            functions.push((offset, cookie(index)));
         }
-        object
-            .attach_function(link, offset, cookie(index))
-            .map_err(|e| (Verdict::Broken, format!("{}: {e}", function.symbol)))?;
-        found.attached += 1;
     }
-    if found.attached == 0 {
+    if functions.is_empty() {
         return Err((Verdict::NotApplicable, "it has none of the watched functions".to_owned()));
     }
-    Ok(())
+    let failed = object.attach_functions(link, &functions);
+    found.attached = functions.len().saturating_sub(failed.len()) as u32;
+    let Some((offset, reason)) = failed.first() else { return Ok(()) };
+    let symbol = symbols.get(offset).copied().unwrap_or_default();
+    let more = if failed.len() > 1 { format!("; and {} more", failed.len() - 1) } else { String::new() };
+    Err((Verdict::Broken, format!("{symbol}: {reason}{more}")))
 }
 
 /// The library that a file of this name is.

@@ -6,7 +6,7 @@ use spark_trace_common::hook::{Candidate, Hook, Mechanism};
 use super::{Attached, Object, ObjectError};
 use crate::{
     health::Verdict,
-    live::btf::Btf,
+    live::{btf::Btf, multi::end_of_log},
     plan::{self, Choice, Facts, Step},
 };
 
@@ -85,10 +85,10 @@ impl Object {
             return Attached::without(step.hook, *verdict, reason.clone());
         }
         let extent = if step.waits.is_some() { Extent::Load } else { Extent::Attach };
-        let mut failures = Vec::new();
+        let mut failures = step.left_out.clone();
         for candidate in &step.candidates {
             if let Err(reason) = self.bring(candidate, extent, kernel_types) {
-                failures.push(format!("{} {}: {reason}", candidate.mechanism.as_str(), candidate.target));
+                failures.push(format!("{}: {reason}", plan::name_of(candidate)));
                 continue;
             }
             let (verdict, reason) = match &step.waits {
@@ -96,10 +96,13 @@ impl Object {
                     self.waiting.push((step.hook.name, *trigger));
                     (Verdict::Off, Some((*reason).to_owned()))
                 }
-                None if candidate.mechanism == Mechanism::Uprobe => {
-                    (Verdict::NotApplicable, Some("no CUDA driver or NVML library was found".to_owned()))
+                // Loaded, with nothing to attach to as yet.
+                None if candidate.mechanism.is_of_files() => {
+                    self.not_multi.clone_from(&failures);
+                    failures.insert(0, "no CUDA driver or NVML library was found".to_owned());
+                    (Verdict::NotApplicable, super::reason(&failures))
                 }
-                None => (Verdict::Ok, None),
+                None => (Verdict::Ok, super::reason(&failures)),
             };
             let (program, mechanism) = (Some(candidate.program), Some(candidate.mechanism));
             return Attached { name: step.hook.name, program, mechanism, verdict, reason };
@@ -113,8 +116,10 @@ impl Object {
         extent: Extent,
         kernel_types: &aya::Btf,
     ) -> Result<(), String> {
-        if candidate.mechanism == Mechanism::Uprobe {
-            return self.load_functions();
+        match candidate.mechanism {
+            Mechanism::UprobeMulti => return self.load_multi(),
+            Mechanism::Uprobe => return self.load_uprobes(),
+            _ => {}
         }
         let program = self.ebpf.program_mut(candidate.program).ok_or("no such program in the object")?;
         match candidate.mechanism {
@@ -154,10 +159,7 @@ impl Attached {
 pub(super) fn describe(error: &ProgramError) -> String {
     match error {
         ProgramError::LoadError { io_error, verifier_log } => {
-            let log = verifier_log.to_string();
-            let lines: Vec<_> = log.lines().filter(|l| !l.is_empty()).collect();
-            let tail = lines[lines.len().saturating_sub(4)..].join(" | ");
-            format!("load: {io_error}{}{tail}", if tail.is_empty() { "" } else { ": " })
+            format!("load: {io_error}{}", end_of_log(&verifier_log.to_string()))
         }
         other => other.to_string(),
     }

@@ -5,7 +5,7 @@ mod functions;
 mod pages;
 
 use std::cell::Cell;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use aya::{
     Ebpf, EbpfLoader, Pod,
@@ -20,13 +20,16 @@ use spark_trace_common::{
 };
 use thiserror::Error;
 
-use super::frames::Span;
+use super::{frames::Span, multi::Multi};
 use crate::{
     health::Verdict,
     recording::{Hook, Loss},
 };
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("SPARK_TRACE_EBPF_OBJECT"));
+
+/// The event ring buffer, and its map's name.
+const EVENTS: &str = "EVENTS";
 
 #[derive(Debug, Error)]
 pub enum ObjectError {
@@ -62,6 +65,8 @@ pub struct Attached {
 /// kernel when this process dies: nothing is pinned.
 pub struct Object {
     ebpf: Ebpf,
+    /// The ring buffer, also after it was taken out.
+    events: OwnedFd,
     hooks: Vec<Attached>,
     /// Hooks that are loaded and not attached yet, and what each waits for.
     waiting: Vec<(&'static str, &'static str)>,
@@ -71,8 +76,12 @@ pub struct Object {
     page_struct_size: u32,
     /// Frees are seen as they happen, and all from before that have been found: a sweep would find no more.
     swept_for_good: Cell<bool>,
-    /// Library functions that are attached to.
+    /// Programs at library functions, all functions of a library through one link; absent where the kernel cannot.
+    multi: Option<Multi>,
+    /// The same, each function through a link of its own.
     functions: Vec<UProbeLink>,
+    /// Why not all library functions go through `multi`.
+    not_multi: Vec<String>,
 }
 
 /// Wraps a wire record as plain data for aya's maps.
@@ -91,12 +100,14 @@ impl Object {
         let config = Config { page_frames: span.map_or(0, |span| span.frames), ..*config };
         let ebpf = EbpfLoader::new()
             .override_global(CONFIG_SYMBOL, config.as_bytes(), true)
-            .map_max_entries("EVENTS", ring_bytes)
+            .map_max_entries(EVENTS, ring_bytes)
             .map_max_entries("LIVE", config.page_frames.div_ceil(LIVE_FRAMES).max(1))
             .load(OBJECT)
             .map_err(
                 |e| if is_root() { ObjectError::Load(Box::new(e)) } else { ObjectError::NotPermitted },
             )?;
+        let events = ebpf.map(EVENTS).and_then(map_fd).ok_or(ObjectError::NoMap(EVENTS))?;
+        let events = events.try_clone_to_owned().map_err(|e| map_error(EVENTS, e.into()))?;
         Ok(Self {
             ebpf,
             hooks: Vec::new(),
@@ -104,7 +115,10 @@ impl Object {
             span,
             page_struct_size: config.page_struct_size,
             swept_for_good: Cell::new(false),
+            events,
+            multi: None,
             functions: Vec::new(),
+            not_multi: Vec::new(),
         })
     }
 
@@ -136,7 +150,12 @@ impl Object {
                 // It is skipped while it looks whether it is needed, which loses nothing.
                 let stands_in = index.is_some_and(|i| HOOKS[i].stands_in_for.is_some());
                 let hits = index.and_then(|i| hits_of.get(i).copied()).filter(|_| ran);
-                let info = attached.program.filter(|_| ran).and_then(|name| self.program_stats(name));
+                let info = if is_of_files(attached) {
+                    self.call_stats()
+                } else {
+                    attached.program.and_then(|name| self.program_stats(name))
+                };
+                let info = info.filter(|_| ran);
                 let run_time_ns =
                     info.zip(share).map(|(info, share)| (info.run_time_ns as f64 / share).round() as u64);
                 // What a stand-in took was not lost.
@@ -171,8 +190,7 @@ impl Object {
     }
 
     fn program_stats(&self, name: &str) -> Option<ProgramStats> {
-        let fd = self.ebpf.program(name)?.fd().ok()?.as_fd().try_clone_to_owned().ok()?;
-        ProgramStats::read(&fd)
+        ProgramStats::read(self.ebpf.program(name)?.fd().ok()?.as_fd())
     }
 
     /// What each buffer and map could not take.
@@ -206,8 +224,8 @@ impl Object {
 
     /// Takes the event ring buffer out.
     pub fn take_events(&mut self) -> Result<RingBuf<MapData>, ObjectError> {
-        let map = self.ebpf.take_map("EVENTS").ok_or(ObjectError::NoMap("EVENTS"))?;
-        RingBuf::try_from(map).map_err(|e| map_error("EVENTS", e))
+        let map = self.ebpf.take_map(EVENTS).ok_or(ObjectError::NoMap(EVENTS))?;
+        RingBuf::try_from(map).map_err(|e| map_error(EVENTS, e))
     }
 
     pub fn select_cgroup(&mut self, id: u64) -> Result<(), ObjectError> {
@@ -253,13 +271,11 @@ impl Object {
 
     /// Kernel memory of all maps and programs, from their /proc fdinfo.
     pub fn memory(&self) -> Option<u64> {
-        let maps = self.ebpf.maps().filter_map(|(_, map)| map_fd(map)).map(memlock);
-        let programs = self
-            .ebpf
-            .programs()
-            .filter_map(|(_, p)| p.fd().ok().map(|fd| fd.as_fd().as_raw_fd()))
-            .map(memlock);
-        maps.chain(programs).try_fold(0u64, |sum, bytes| Some(sum + bytes?))
+        let maps = self.ebpf.maps().filter(|(name, _)| *name != EVENTS).filter_map(|(_, map)| map_fd(map));
+        let programs = self.ebpf.programs().filter_map(|(_, program)| program.fd().ok().map(|fd| fd.as_fd()));
+        let multi = self.multi.iter().flat_map(Multi::programs);
+        let all = maps.chain([self.events.as_fd()]).chain(programs).chain(multi);
+        all.map(memlock).try_fold(0u64, |sum, bytes| Some(sum + bytes?))
     }
 }
 
@@ -274,19 +290,34 @@ fn stand_in_of(name: &str) -> Option<usize> {
     HOOKS.iter().position(|h| h.stands_in_for == Some(name))
 }
 
-fn map_fd(map: &aya::maps::Map) -> Option<i32> {
+fn map_fd(map: &aya::maps::Map) -> Option<BorrowedFd<'_>> {
     use aya::maps::Map;
     match map {
-        Map::Array(d) | Map::HashMap(d) | Map::PerCpuArray(d) | Map::StackTraceMap(d) | Map::RingBuf(d) => {
-            Some(d.fd().as_fd().as_raw_fd())
-        }
+        Map::Array(d)
+        | Map::HashMap(d)
+        | Map::LruHashMap(d)
+        | Map::PerCpuArray(d)
+        | Map::StackTraceMap(d)
+        | Map::RingBuf(d) => Some(d.fd().as_fd()),
         _ => None,
     }
 }
 
-fn memlock(fd: i32) -> Option<u64> {
-    let text = std::fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).ok()?;
+fn memlock(fd: BorrowedFd) -> Option<u64> {
+    let text = fdinfo(fd)?;
     text.lines().find_map(|l| l.strip_prefix("memlock:"))?.trim().parse().ok()
+}
+
+fn fdinfo(fd: BorrowedFd) -> Option<String> {
+    std::fs::read_to_string(format!("/proc/self/fdinfo/{}", fd.as_raw_fd())).ok()
+}
+
+fn is_of_files(hook: &Attached) -> bool {
+    hook.mechanism.is_some_and(Mechanism::is_of_files)
+}
+
+fn reason(failures: &[String]) -> Option<String> {
+    (!failures.is_empty()).then(|| failures.join("; "))
 }
 
 fn is_root() -> bool {
@@ -306,9 +337,9 @@ struct ProgramStats {
 }
 
 impl ProgramStats {
-    fn read(program: &OwnedFd) -> Option<Self> {
+    fn read(program: BorrowedFd) -> Option<Self> {
         // fdinfo has the same figures as bpf_prog_info, in text that does not change with its layout.
-        let text = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", program.as_raw_fd())).ok()?;
+        let text = fdinfo(program)?;
         let field = |name: &str| {
             text.lines().find_map(|l| l.strip_prefix(name)?.strip_prefix(':'))?.trim().parse().ok()
         };
