@@ -18,7 +18,7 @@ use spark_trace::{
     live::{
         btf::Btf,
         cgroup::Layout,
-        object::{Attached, Object, Sizes},
+        object::{Attached, Object},
         offsets::{self, Settings},
     },
     plan::Choice,
@@ -134,7 +134,7 @@ fn loaded(choice: &Choice) -> (Object, RingBuf<MapData>) {
     let btf = Btf::from_kernel().unwrap();
     let settings = Settings { whole_system: false, all_pages: false, min_region: 1 << 20 };
     let config = offsets::resolve(&btf, &Layout::detect().unwrap(), settings).unwrap();
-    let mut object = Object::load(&config, Sizes { ring_bytes: 1 << 16, live_pages: 1024 }).unwrap();
+    let mut object = Object::load(&config, 1 << 16).unwrap();
     let events = object.take_events().unwrap();
     object.attach(choice, &btf).unwrap();
     (object, events)

@@ -41,8 +41,6 @@ impl Object {
             };
             self.hooks.push(attached);
         }
-        // Nothing has been freed unseen where the hook was there from the start.
-        self.swept_for_good.set(self.is_attached(PAGE_FREE));
         Ok(())
     }
 

@@ -74,8 +74,8 @@ pub struct Object {
     span: Option<Span>,
     /// Bytes of a `struct page`.
     page_struct_size: u32,
-    /// Frees are seen as they happen, and all from before that have been found: a sweep would find no more.
-    swept_for_good: Cell<bool>,
+    /// Frees that the hook on them had missed at the last sweep since it is attached.
+    swept_with: Cell<Option<u64>>,
     /// Programs at library functions, all functions of a library through one link; absent where the kernel cannot.
     multi: Option<Multi>,
     /// The same, each function through a link of its own.
@@ -114,7 +114,7 @@ impl Object {
             waiting: Vec::new(),
             span,
             page_struct_size: config.page_struct_size,
-            swept_for_good: Cell::new(false),
+            swept_with: Cell::new(None),
             events,
             multi: None,
             functions: Vec::new(),
@@ -166,7 +166,9 @@ impl Object {
                     verdict: attached.verdict.as_str().to_owned(),
                     reason: attached.reason.clone(),
                     hits,
-                    lost: info.filter(|_| !stands_in).map(|i| i.recursion_misses.saturating_sub(taken)),
+                    lost: info
+                        .filter(|_| !stands_in && !self.sweeps_for(attached.name))
+                        .map(|i| i.recursion_misses.saturating_sub(taken)),
                     run_time_ns,
                 }
             })
@@ -182,6 +184,11 @@ impl Object {
                 Ok(runs.iter().map(|Wire(run)| run.hits).sum())
             })
             .collect()
+    }
+
+    /// Whether sweeps find what the hook called `name` was skipped for.
+    fn sweeps_for(&self, name: &str) -> bool {
+        name == "page-free" && !self.is_attached("page-free-nested")
     }
 
     /// Whether page allocations are followed: without that nothing is known of a driver's pages.

@@ -14,6 +14,9 @@ use super::{Object, ObjectError, Wire, attach::describe, map_error};
 use crate::live::frames::OnePage;
 
 const SWEEP: &str = "page_sweep";
+const PAGE_FREE: &str = "page_free";
+/// The hook that leaves no free unseen.
+const STAND_IN: &str = "page-free-nested";
 const FIND: &str = "page_of_file";
 /// Tries to find a page that the kernel does not move meanwhile.
 const TRIES: u32 = 4;
@@ -63,13 +66,17 @@ impl Object {
         place.get(&index, 0).map_err(|e| map_error("PLACE", e))
     }
 
-    /// Retires kernel pages that are no longer in use, so that the rows are right now.
+    /// Retires kernel pages that are no longer in use, so that the rows are right now. Where frees are seen as they
+    /// happen only those are left that the kernel skipped the hook for; a sweep is made for them if there are any.
     pub fn sweep_pages(&self) -> Result<(), ObjectError> {
-        if self.swept_for_good.get() || !self.hooks.iter().any(|h| h.program == Some(SWEEP)) {
+        if !self.hooks.iter().any(|h| h.program == Some(SWEEP)) || self.is_attached(STAND_IN) {
             return Ok(());
         }
         // Asked before: what is freed from here on is seen by the hook or by this sweep.
-        let sees_frees = self.sees_frees();
+        let missed = self.missed_frees();
+        if missed.is_some() && missed == self.swept_with.get() {
+            return Ok(());
+        }
         let program = self.ebpf.program(SWEEP).ok_or(ObjectError::NoMap(SWEEP))?;
         let program: &RawTracePoint = program.try_into().map_err(|e| ObjectError::Sweep(Box::new(e)))?;
         let elements = self.span.map_or(0, |span| span.frames.div_ceil(LIVE_FRAMES));
@@ -78,8 +85,19 @@ impl Object {
             options.args[0] = u64::from(first);
             program.test_run(options).map_err(|e| ObjectError::Sweep(Box::new(e)))?;
         }
-        self.swept_for_good.set(sees_frees);
+        self.swept_with.set(missed);
         Ok(())
+    }
+
+    /// The same as a matter of routine, to keep rows and frames from running full: nothing where frees are seen.
+    pub fn sweep_now_and_then(&self) -> Result<(), ObjectError> {
+        if self.sees_frees() && self.swept_with.get().is_some() { Ok(()) } else { self.sweep_pages() }
+    }
+
+    /// Frees that the hook on them was skipped for; `None` where it is not attached.
+    fn missed_frees(&self) -> Option<u64> {
+        let stats = self.sees_frees().then(|| self.program_stats(PAGE_FREE)).flatten()?;
+        Some(stats.recursion_misses)
     }
 
     /// Numbers of the page rows that there may be.

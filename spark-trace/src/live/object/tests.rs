@@ -124,7 +124,7 @@ fn pages_are_followed_by_sweeping() {
 #[test]
 #[ignore = "kernel: needs root"]
 fn pages_are_followed_by_every_free() {
-    pages_of_pipes(Profile::Deep, |object| assert!(object.swept_for_good.get()));
+    pages_of_pipes(Profile::Deep, |object| assert!(object.sees_frees()));
 }
 
 #[test]
@@ -137,7 +137,7 @@ fn a_hook_on_frees_that_comes_late_finds_what_was_allocated_before() {
             object.attach_waiting("cuda").unwrap();
         }
         assert!(object.is_attached("page-free"));
-        assert!(!object.swept_for_good.get(), "what was freed before is to be found yet");
+        assert!(object.swept_with.get().is_none(), "what was freed before is to be found yet");
     });
 }
 

@@ -275,7 +275,7 @@ impl Session {
                     tick += 1;
                     self.statistics.tick(tick);
                     if tick.is_multiple_of(SWEEP_EVERY) {
-                        self.tracer.object.sweep_pages()?;
+                        self.tracer.object.sweep_now_and_then()?;
                     }
                     self.drain()?;
                     self.look_for_container()?;
