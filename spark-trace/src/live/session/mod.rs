@@ -416,6 +416,13 @@ impl Session {
             losses.push(Loss { what: "skipped_runs".to_owned(), count: skipped });
         }
         let bpf_run_time_ns = hooks.iter().filter_map(|h| h.run_time_ns).reduce(|a, b| a + b);
+        let ambiguous = self.tracer.collector.cuda.ambiguous_contexts;
+        if ambiguous > 0 {
+            self.warnings.push(format!(
+                "{ambiguous} CUDA contexts ended while others of their process lived: what was allocated in them \
+                 counts as live until its process ends"
+            ));
+        }
         let health = Health {
             lost_total: losses.iter().map(|l| l.count).sum(),
             losses,

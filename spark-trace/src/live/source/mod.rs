@@ -2,6 +2,7 @@
 
 pub mod cgroup;
 pub mod nvml;
+pub mod pool;
 pub mod process;
 pub mod system;
 

@@ -1,11 +1,15 @@
 //! Reading levels, and the aggregates at peaks.
 
-use std::{io::Write, time::Duration};
+use std::{io::Write, path::Path, time::Duration};
 
 use super::{Resolution, Tracer, TracerError};
 use crate::{
     ledger::{self, Facts, Plane},
-    live::{driver::DriverBytes, now_ns, source::process},
+    live::{
+        driver::DriverBytes,
+        now_ns,
+        source::{pool, process},
+    },
     recording::{
         Series,
         journal::{Entry, Sample, SeriesId},
@@ -80,9 +84,9 @@ impl<W: Write> Tracer<W> {
     /// source and not free for some milliseconds, tens of megabytes of them. So a reading that leaves clearly
     /// more unattributed than the last one is taken again, and the one that leaves least stands: what has
     /// really come is still there.
-    fn read_system(&mut self) -> Sample {
+    fn read_system(&mut self) -> Result<Sample, TracerError> {
         let vmap_stack = self.journal.recording().host.vmap_stack;
-        let mut best = self.system.read();
+        let mut best = self.system_reading()?;
         let mut residual = residual_of(&best, vmap_stack);
         for _ in 0..REREADS {
             let risen =
@@ -91,29 +95,49 @@ impl<W: Write> Tracer<W> {
                 break;
             }
             std::thread::sleep(REREAD_PAUSE);
-            let again = self.system.read();
+            let again = self.system_reading()?;
             let left = residual_of(&again, vmap_stack);
             if left < residual {
                 (best, residual) = (again, left);
             }
         }
         self.residual = residual;
-        best
+        Ok(best)
+    }
+
+    /// The kernel's counters, and beside them what only events tell.
+    fn system_reading(&mut self) -> Result<Sample, TracerError> {
+        let mut system = self.system.read();
+        // Pinned pages are in their owners' counters too: the ledger moves them.
+        system.values.extend(self.pinned_columns());
+        let Some(driver) = self.driver_bytes()? else { return Ok(system) };
+        for (source, held) in driver.by_source() {
+            system.values.insert(driver_column(source), held.total());
+        }
+        // The driver keeps pages that it no longer needs: they were seen allocated and not freed.
+        if let Some(pool) = pool::bytes(Path::new(pool::SHRINKERS)) {
+            let before = *self.pool_at_start.get_or_insert(pool);
+            if let Some(held) = system.values.get_mut(&driver_column("nvidia-sysmem")) {
+                *held = held.saturating_sub(pool.saturating_sub(before));
+            }
+            system.values.insert(driver_column("nvidia-pool"), pool);
+        }
+        Ok(system)
+    }
+
+    fn pinned_columns(&self) -> impl Iterator<Item = (String, u64)> {
+        self.collector
+            .cuda
+            .now()
+            .pinned
+            .into_iter()
+            .map(|(backing, bytes)| (format!("cuda.pinned_{backing}"), bytes))
     }
 
     /// Reads all levels once.
     pub fn sample(&mut self) -> Result<(), TracerError> {
         self.finish_readings(now_ns().saturating_sub(LONGEST_READING_NS))?;
-        let mut system = self.read_system();
-        // Pinned pages are in their owners' counters too: the ledger moves them.
-        let pinned = self.collector.cuda.now().pinned;
-        let pinned: Vec<_> =
-            pinned.iter().map(|(backing, bytes)| (format!("cuda.pinned_{backing}"), *bytes)).collect();
-        system.values.extend(pinned.iter().cloned());
-        let driver = self.driver_bytes()?;
-        for (source, held) in driver.iter().flat_map(DriverBytes::by_source) {
-            system.values.insert(driver_column(source), held.total());
-        }
+        let system = self.read_system()?;
         let used = difference(&system, "meminfo.MemTotal", "meminfo.MemFree");
         self.journal.add(Entry::Sample(system))?;
         if let Some(sample) = self.cuda_sample() {
@@ -121,6 +145,8 @@ impl<W: Write> Tracer<W> {
         }
 
         let roots = self.cgroups.values().filter(|c| c.info.root).count();
+        let pinned: Vec<_> = self.pinned_columns().collect();
+        let driver = self.driver_bytes()?;
         let mut charged = None;
         let mut samples = Vec::new();
         for selected in self.cgroups.values_mut().filter(|c| !c.gone) {

@@ -87,6 +87,8 @@ pub struct Tracer<W: Write> {
     pub libraries: Libraries,
     /// The NVIDIA module is loaded: it may hold system memory.
     driver_module: bool,
+    /// Bytes in the driver's pools of pages at the first reading.
+    pool_at_start: Option<u64>,
     /// GPUs that are read.
     pub gpus: usize,
     /// Queries in the journal.
@@ -128,6 +130,7 @@ impl<W: Write> Tracer<W> {
             collector,
             libraries: Libraries::default(),
             driver_module: std::path::Path::new("/sys/module/nvidia").exists(),
+            pool_at_start: None,
             gpus: 0,
             queries: 0,
             readings: HashMap::new(),
