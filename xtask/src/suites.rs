@@ -16,6 +16,8 @@ pub enum Kind {
     Kernel,
     /// `container_*`: root and a Docker daemon.
     Container,
+    /// `gpu_*`: root and a GPU; run by `xtask gpu run`.
+    Gpu,
 }
 
 impl Kind {
@@ -24,6 +26,8 @@ impl Kind {
             Self::Kernel
         } else if name.starts_with("container_") {
             Self::Container
+        } else if name.starts_with("gpu_") {
+            Self::Gpu
         } else {
             Self::Plain
         }
@@ -85,6 +89,7 @@ mod tests {
             {"name": "cli", "kind": ["test"]},
             {"name": "kernel_hooks", "kind": ["test"], "required-features": ["live"]},
             {"name": "container_oom", "kind": ["test"]},
+            {"name": "gpu_cuda", "kind": ["test"]},
         ]}]});
         let found = from_metadata(&metadata);
         let seen: Vec<_> = found.iter().map(|s| (s.name.as_str(), s.kind, s.needs_feature)).collect();
@@ -92,6 +97,7 @@ mod tests {
             ("cli", Kind::Plain, false),
             ("kernel_hooks", Kind::Kernel, true),
             ("container_oom", Kind::Container, false),
+            ("gpu_cuda", Kind::Gpu, false),
         ];
         assert_eq!(seen, expected);
     }

@@ -13,6 +13,7 @@ use crate::{build, process, setup, signals, suites, workspace};
 ///
 /// Integration tests called kernel_* load programs into the running kernel; those called container_*
 /// run containers in a private Docker daemon. Both need root and run one at a time, ignored ones too.
+/// Those called gpu_* are left out: `cargo xtask gpu` takes them to a machine with a GPU.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -58,9 +59,11 @@ pub fn run(args: &Args) -> Result<()> {
     let offline = [&feature[..], &programs, &selected(offline)].concat();
     session.step("without the live feature", &offline, &[])?;
 
+    let names = |kind| of(kind).map(|suite| &suite.name[..]).collect::<Vec<_>>();
+    let need_gpu = ("need a GPU: cargo xtask gpu", names(Kind::Gpu));
     if args.no_root {
-        let left_out = suites.iter().filter(|suite| suite.kind != Kind::Plain).map(|suite| &suite.name[..]);
-        return session.summary(start, &left_out.collect::<Vec<_>>());
+        let need_root = ("need root", [names(Kind::Kernel), names(Kind::Container)].concat());
+        return session.summary(start, &[need_root, need_gpu]);
     }
     let one_by_one = ["--include-ignored", "--test-threads=1"];
     if of(Kind::Kernel).next().is_some() {
@@ -74,7 +77,7 @@ pub fn run(args: &Args) -> Result<()> {
         session.environment.push(("SPARK_TRACE_IMAGE", TEST_IMAGE.into()));
         session.step("container", &selected(of(Kind::Container)), &one_by_one)?;
     }
-    session.summary(start, &[])
+    session.summary(start, &[need_gpu])
 }
 
 /// Arguments that make cargo run these and no other integration tests.
@@ -108,9 +111,10 @@ impl Session {
         Ok(())
     }
 
-    fn summary(&self, start: Instant, left_out: &[&str]) -> Result<()> {
-        if !left_out.is_empty() {
-            println!("left out, because they need root: {}", left_out.join(", "));
+    /// `left_out`: why, and what.
+    fn summary(&self, start: Instant, left_out: &[(&str, Vec<&str>)]) -> Result<()> {
+        for (why, names) in left_out.iter().filter(|(_, names)| !names.is_empty()) {
+            println!("left out ({why}): {}", names.join(", "));
         }
         let steps = self.passed + self.failed.len();
         let seconds = start.elapsed().as_secs();
@@ -130,7 +134,7 @@ mod tests {
     #[test]
     fn summary_fails_where_a_step_failed() {
         let session = |failed| Session { environment: Vec::new(), test_args: Vec::new(), passed: 1, failed };
-        assert!(session(vec![]).summary(Instant::now(), &["kernel_x"]).is_ok());
+        assert!(session(vec![]).summary(Instant::now(), &[("need root", vec!["kernel_x"])]).is_ok());
         let error = session(vec!["kernel"]).summary(Instant::now(), &[]).unwrap_err().to_string();
         assert!(error.starts_with("1 of 2 test steps failed") && error.ends_with(": kernel"), "{error}");
     }

@@ -30,9 +30,12 @@ pub fn workload() -> String {
 }
 
 /// A directory on a disk: in a tmpfs, files would be shmem.
+///
+/// Below $SPARK_TRACE_TEST_DIR where tests run on another machine than the one that built them.
 pub fn disk_dir() -> TempDir {
-    let parent = env!("CARGO_TARGET_TMPDIR");
-    fs::create_dir_all(parent).unwrap();
+    let parent =
+        std::env::var_os("SPARK_TRACE_TEST_DIR").unwrap_or_else(|| env!("CARGO_TARGET_TMPDIR").into());
+    fs::create_dir_all(&parent).unwrap();
     tempfile::tempdir_in(parent).unwrap()
 }
 

@@ -5,6 +5,7 @@ use std::{path::Path, thread, time::Duration};
 use anyhow::{Result, ensure};
 
 use super::{
+    cuda::Cuda,
     storm::{Round, Storm},
     tracer::{Tracer, Window, now_ns},
 };
@@ -31,10 +32,11 @@ pub fn measure(
     storm: &'static Storm,
     tracer: &Tracer,
     workload: &Path,
+    cuda: Option<&Cuda>,
     scratch: &Path,
     count: u32,
 ) -> Result<Vec<Pair>> {
-    let running = storm.start(workload, scratch)?;
+    let running = storm.start(workload, cuda, scratch)?;
     thread::sleep(Duration::from_millis(1000));
     let mut untraced_from = now_ns();
     let mut windows: Vec<((u64, u64), Window)> = Vec::new();

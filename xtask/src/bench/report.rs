@@ -6,16 +6,33 @@ use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
 use super::{
+    cuda::Cuda,
     pairs::{Pair, median},
-    storm::{Clock, Storm},
+    runs::{METRICS, Runs},
+    storm::Storm,
 };
 
-/// One storm under one tracer.
+/// What is timed.
+#[derive(Debug, Clone, Copy)]
+pub struct Subject {
+    pub name: &'static str,
+    pub what: &'static str,
+    pub clock: &'static str,
+    /// Highest ratio that is acceptable in the default profile.
+    pub bound: Option<f64>,
+}
+
+/// The CUDA driver that a row stands on.
+struct Driver {
+    name: String,
+    device: String,
+}
+
+/// One storm, or one figure of whole runs, under one tracer.
 pub struct Row {
-    storm: &'static str,
-    what: &'static str,
+    subject: Subject,
     tracer: &'static str,
-    clock: &'static str,
+    driver: Option<Driver>,
     bound: Option<f64>,
     ratios: Vec<f64>,
     untraced_ns: f64,
@@ -23,16 +40,44 @@ pub struct Row {
 }
 
 impl Row {
-    pub fn new(storm: &'static Storm, tracer: &'static str, pairs: &[Pair]) -> Self {
+    pub fn new(storm: &'static Storm, tracer: &'static str, cuda: Option<&Cuda>, pairs: &[Pair]) -> Self {
+        let Storm { name, what, bound, .. } = *storm;
+        let subject = Subject { name, what, clock: storm.clock.name(), bound };
         Self {
-            storm: storm.name,
-            what: storm.what,
-            tracer,
-            clock: if storm.clock == Clock::Cpu { "thread CPU" } else { "wall" },
-            bound: storm.bound.filter(|_| tracer == "default"),
             ratios: pairs.iter().map(Pair::ratio).collect(),
             untraced_ns: median(pairs.iter().map(|p| p.untraced).collect()),
             rounds: pairs.iter().map(|p| p.rounds.0).sum(),
+            ..Self::empty(subject, tracer, cuda)
+        }
+    }
+
+    /// The figures of whole runs, each beside the noise of the method.
+    pub fn of_runs(tracer: &'static str, cuda: &Cuda, runs: &Runs) -> Vec<Self> {
+        let rows = METRICS.iter().enumerate().flat_map(|(index, metric)| {
+            [("nothing", runs.noise(index)), (tracer, runs.ratios(index))].map(|(tracer, ratios)| Self {
+                rounds: ratios.len(),
+                ratios,
+                untraced_ns: median(runs.alone(index)),
+                ..Self::empty(metric.subject, tracer, Some(cuda))
+            })
+        });
+        // A single pair has nothing to be its noise.
+        rows.filter(|row| !row.ratios.is_empty()).collect()
+    }
+
+    fn empty(subject: Subject, tracer: &'static str, cuda: Option<&Cuda>) -> Self {
+        let driver = cuda.map(|cuda| Driver { name: cuda.name.clone(), device: cuda.device.clone() });
+        let bound = subject.bound.filter(|_| tracer == "default");
+        Self { subject, tracer, driver, bound, ratios: Vec::new(), untraced_ns: f64::NAN, rounds: 0 }
+    }
+
+    /// What the figure is of, and that it is simulated where it is.
+    fn title(&self) -> String {
+        let Subject { name, what, .. } = self.subject;
+        match &self.driver {
+            Some(driver) if driver.name == "simulated" => format!("{name} ({what}; simulated CUDA driver)"),
+            Some(driver) => format!("{name} ({what}; {})", driver.device),
+            None => format!("{name} ({what})"),
         }
     }
 
@@ -58,7 +103,9 @@ impl Row {
 
     fn json(&self) -> Value {
         json!({
-            "storm": self.storm, "what": self.what, "tracer": self.tracer, "clock": self.clock,
+            "storm": self.subject.name, "what": self.subject.what, "tracer": self.tracer,
+            "clock": self.subject.clock,
+            "cuda": self.driver.as_ref().map(|d| json!({ "driver": d.name, "device": d.device })),
             "pairs": self.ratios.len(), "traced_rounds": self.rounds, "bound": self.bound,
             "ratio": { "median": self.median(), "q1": self.quantile(0.25), "q3": self.quantile(0.75),
                        "min": self.quantile(0.0), "max": self.quantile(1.0), "all": self.ratios },
@@ -85,7 +132,7 @@ impl Report {
         let _ = writeln!(
             text,
             "Measured on Linux {}, {}, {} CPUs ({}). Ratio of traced to untraced time per operation: median of \
-             {} interleaved pairs, with quartiles and extremes. `nothing` is the noise of the method.\n",
+             interleaved pairs ({} of storms), with quartiles and extremes. `nothing` is the noise of the method.\n",
             word("kernel"),
             word("arch"),
             self.machine["cpus"],
@@ -97,9 +144,8 @@ impl Report {
         for row in &self.rows {
             let _ = writeln!(
                 text,
-                "| {} ({}) | {} | {:.3} | {:.3} - {:.3} | {:.3} - {:.3} | {:.0} | {} |",
-                row.storm,
-                row.what,
+                "| {} | {} | {:.3} | {:.3} - {:.3} | {:.3} - {:.3} | {:.0} | {} |",
+                row.title(),
                 row.tracer,
                 row.median(),
                 row.quantile(0.25),

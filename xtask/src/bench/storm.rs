@@ -9,6 +9,8 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
+use super::cuda::Cuda;
+
 /// Which clock judges: time of the thread, or of the wall where waiting is part of the matter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Clock {
@@ -24,6 +26,8 @@ pub struct Storm {
     args: &'static [&'static str],
     /// Bytes of the file it reads, if it reads one.
     file: Option<&'static str>,
+    /// Run by the workload that can load a CUDA driver.
+    pub cuda: bool,
     pub clock: Clock,
     /// Long enough for several rounds.
     pub window: Duration,
@@ -38,6 +42,7 @@ pub const STORMS: &[Storm] = &[
         // Smaller rounds of the same: a window must hold several.
         args: &["fault", "--size", "1G", "--rounds", "1000000"],
         file: None,
+        cuda: false,
         clock: Clock::Cpu,
         window: Duration::from_millis(3000),
         bound: Some(1.05),
@@ -47,6 +52,7 @@ pub const STORMS: &[Storm] = &[
         what: "read a file of 1 GiB cold",
         args: &["read", "--rounds", "1000000"],
         file: Some("1G"),
+        cuda: false,
         clock: Clock::Wall,
         window: Duration::from_millis(4000),
         bound: Some(1.05),
@@ -56,6 +62,7 @@ pub const STORMS: &[Storm] = &[
         what: "mmap and munmap of 64 KiB",
         args: &["mmap", "--size", "64K", "--rounds", "2000000000", "--batches", "1000000"],
         file: None,
+        cuda: false,
         clock: Clock::Cpu,
         window: Duration::from_millis(1500),
         bound: Some(1.15),
@@ -65,6 +72,7 @@ pub const STORMS: &[Storm] = &[
         what: "mmap of 64 KiB, touch, munmap",
         args: &["mmap", "--size", "64K", "--rounds", "2000000000", "--batches", "1000000", "--touch"],
         file: None,
+        cuda: false,
         clock: Clock::Cpu,
         window: Duration::from_millis(1500),
         bound: None,
@@ -74,11 +82,43 @@ pub const STORMS: &[Storm] = &[
         what: "fork, exit, wait",
         args: &["fork", "--rounds", "1000000000"],
         file: None,
+        cuda: false,
         clock: Clock::Wall,
         window: Duration::from_millis(1500),
         bound: None,
     },
+    Storm {
+        name: "cuda-alloc",
+        what: "cuMemAlloc and cuMemFree of 1 MiB",
+        // Batches of 500: some 25 ms each.
+        args: &["cuda-alloc", "--size", "1M", "--rounds", "2000000000", "--batches", "4000000"],
+        file: None,
+        cuda: true,
+        clock: Clock::Wall,
+        window: Duration::from_millis(800),
+        bound: Some(1.15),
+    },
+    Storm {
+        name: "cuda-managed",
+        what: "512 MiB of managed memory, touched on the CPU",
+        // Half a GiB takes some 0.2 s: a window must hold several.
+        args: &["cuda-managed", "--size", "512M", "--rounds", "1000000"],
+        file: None,
+        cuda: true,
+        clock: Clock::Wall,
+        window: Duration::from_millis(1200),
+        bound: Some(1.05),
+    },
 ];
+
+impl Clock {
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Cpu => "thread CPU",
+            Self::Wall => "wall",
+        }
+    }
+}
 
 /// One timed round.
 #[derive(Debug, Clone, Copy)]
@@ -98,9 +138,13 @@ pub struct Running {
 }
 
 impl Storm {
-    pub fn start(&'static self, workload: &Path, scratch: &Path) -> Result<Running> {
-        let mut command = Command::new(workload);
-        command.arg("storm").args(self.args).stdin(Stdio::null()).stdout(Stdio::piped());
+    pub fn start(&'static self, workload: &Path, cuda: Option<&Cuda>, scratch: &Path) -> Result<Running> {
+        let mut command = Command::new(cuda.map_or(workload, |cuda| &cuda.workload));
+        command.arg("storm").args(self.args);
+        if let Some(cuda) = cuda {
+            command.args(["--driver", &cuda.driver]);
+        }
+        command.stdin(Stdio::null()).stdout(Stdio::piped());
         let file = self.file.map(|size| (scratch.join("storm-file"), size));
         if let Some((path, size)) = &file {
             let made = Command::new(workload)
@@ -131,9 +175,12 @@ impl Running {
         if let Some(mut out) = self.child.stdout.take() {
             std::io::Read::read_to_string(&mut out, &mut text).context("cannot read the storm's report")?;
         }
-        self.child.wait().context("cannot wait for the storm")?;
-        let report: Value =
-            text.lines().last().and_then(|l| serde_json::from_str(l).ok()).context("no report")?;
+        let status = self.child.wait().context("cannot wait for the storm")?;
+        let report: Value = text
+            .lines()
+            .last()
+            .and_then(|l| serde_json::from_str(l).ok())
+            .with_context(|| format!("the storm ended with {status} and no report"))?;
         let rounds = report["rounds"].as_array().context("the report has no rounds")?;
         rounds.iter().map(|r| self.round(r).context("a round lacks a field")).collect()
     }
