@@ -57,8 +57,12 @@ fn caller(frames: &[&Symbol]) -> Caller {
     });
     let passing =
         |frame: &&&Symbol| [RUNTIME, DRIVER, SYSTEM].iter().any(|libraries| is_in(frame, libraries));
-    let telling = outside.skip_while(passing).take(TELLING);
-    let label: Vec<_> = telling.map(|frame| short(frame)).collect();
+    let mut telling: Vec<_> = outside.skip_while(passing).take(TELLING).collect();
+    // Where code keeps no frame pointers the walk ends in addresses that are nothing.
+    while telling.len() > 1 && telling.last().is_some_and(|frame| frame.module.is_none()) {
+        telling.pop();
+    }
+    let label: Vec<_> = telling.into_iter().map(|frame| short(frame)).collect();
     Caller {
         through,
         label: label.join(" <- "),

@@ -132,8 +132,10 @@ pub struct Query {
 /// The machine's memory as a process was told of it, bytes.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct MemoryState {
-    /// Read in the kernel as the call returned. `free` is what the page allocator has free (nr_free_pages), which
-    /// is MemFree but for kernels that count memory there that is not plugged in yet. `file` is all page cache: with shmem, swap cache and buffers.
+    /// MemFree: `free`, and what this kernel counts as free beyond what its page allocator has (memory that is not
+    /// plugged in yet), as the tracer found it `later.age_ns` after.
+    pub mem_free: Option<u64>,
+    /// Read in the kernel as the call returned. `free` is what the page allocator has free (nr_free_pages). `file` is all page cache: with shmem, swap cache and buffers.
     pub free: u64,
     pub file: u64,
     pub dirty: u64,

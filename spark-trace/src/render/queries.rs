@@ -162,7 +162,7 @@ fn states(line: &Line) -> Vec<(String, MemoryState)> {
 
 const STATES: &[Cell<(String, MemoryState)>] = &[
     ("NO", Fit::Name, |(number, _)| number.clone()),
-    ("FREE", Fit::Number, |(_, state)| unsigned(state.free)),
+    ("FREE", Fit::Number, |(_, state)| unsigned(state.mem_free.unwrap_or(state.free))),
     ("PAGE CACHE", Fit::Number, |(_, state)| unsigned(state.file)),
     ("DIRTY", Fit::Number, |(_, state)| unsigned(state.dirty)),
     ("SHMEM", Fit::Number, |(_, state)| unsigned(state.shmem)),

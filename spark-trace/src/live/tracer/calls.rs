@@ -17,6 +17,10 @@ use crate::{
     },
 };
 
+/// MemFree is the page allocator's free pages on every kernel but those that count memory to come: less than this
+/// between two readings is only time that went by.
+const BEYOND_FREE: u64 = 256 << 20;
+
 /// Queries kept one by one; more are counted as lost.
 const MAX_QUERIES: u64 = 20_000;
 
@@ -199,6 +203,8 @@ impl<W: Write> Tracer<W> {
         let driver_bytes = driver.map(|driver| driver.by_source().map(|(_, held)| held.total()).sum());
         let bytes = |pages: u64| pages * page_size();
         let [mem_free, mem_available] = meminfo(["MemFree:", "MemAvailable:"]);
+        let beyond = mem_free.zip(allocator_free()).map(|(all, allocator)| all.saturating_sub(allocator));
+        let beyond = beyond.filter(|bytes| *bytes > BEYOND_FREE).unwrap_or(0);
         let cuda_live = self
             .collector
             .cuda
@@ -208,6 +214,7 @@ impl<W: Write> Tracer<W> {
             .map(|(kind, live)| (kind.to_owned(), live))
             .collect();
         Ok(Some(MemoryState {
+            mem_free: mem_free.map(|_| bytes(state.free) + beyond),
             free: bytes(state.free),
             file: bytes(state.file),
             dirty: bytes(state.dirty),
@@ -235,6 +242,13 @@ fn meminfo<const N: usize>(names: [&str; N]) -> [Option<u64>; N] {
         let line = text.lines().find_map(|line| line.strip_prefix(name))?;
         line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kib| kib * 1024)
     })
+}
+
+/// What the page allocator has free now, bytes.
+fn allocator_free() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/vmstat").ok()?;
+    let pages = text.lines().find_map(|line| line.strip_prefix("nr_free_pages "))?;
+    Some(pages.trim().parse::<u64>().ok()? * page_size())
 }
 
 /// What host memory handed to the driver lies in, as its mapping says. Two ways of cudaMallocHost are told apart
