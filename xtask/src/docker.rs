@@ -3,8 +3,9 @@
 //! The private daemon shares nothing with an installed one: own directories, socket, containerd
 //! namespace and configuration; no network set up. It ends with us, whatever ends us.
 
+use std::ffi::OsString;
 use std::fs::{self, File};
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
@@ -18,6 +19,14 @@ use crate::{process, signals};
 
 /// Image for container tests: holds the static workload as /workload, and an empty /tmp.
 pub const TEST_IMAGE: &str = "spark-trace-workload:test";
+
+/// Image for containers on a GPU machine: an empty tree for the host's /usr, /opt and /etc to be mounted into.
+pub const GPU_IMAGE: &str = "spark-trace-gpu:test";
+
+/// What is in it: the places of a usual tree, and the links of one whose programs all lie in /usr.
+const EMPTY_TREE: &[&str] =
+    &["dev", "etc", "gpu", "home", "opt", "proc", "root", "run", "sys", "tmp", "usr", "var/tmp"];
+const LINKS: &[&str] = &["bin", "sbin", "lib", "lib64"];
 
 /// Parent of the private daemon's directory: on disk, because images in tmpfs would be memory that
 /// tests then see; short, because a socket's path may have 107 bytes.
@@ -60,24 +69,79 @@ fn dockerd() -> Option<PathBuf> {
     find_in_path("dockerd").or_else(|| usual.into_iter().find(|path| path.is_file()))
 }
 
+/// Docker's programs where they are not installed, but brought along with the libraries they need.
+#[derive(Clone)]
+pub struct Tools {
+    bin: PathBuf,
+    lib: PathBuf,
+    /// Holds a `docker` that finds its libraries, for others to call.
+    wrappers: PathBuf,
+}
+
+impl Tools {
+    /// From an archive, unpacked in `scratch`, or a folder, with `bin` and `lib`.
+    pub fn unpack(archive: &Path, scratch: &Path) -> Result<Self> {
+        let mut dir = archive.to_owned();
+        if !archive.is_dir() {
+            dir = scratch.join("docker");
+            fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
+            let mut tar = Command::new("tar");
+            tar.arg("-C").arg(&dir).arg("-xf").arg(archive);
+            process::output(&mut tar, "unpacking Docker")?;
+        }
+        let dir = dir.canonicalize().with_context(|| format!("no {}", dir.display()))?;
+        let tools = Self { bin: dir.join("bin"), lib: dir.join("lib"), wrappers: scratch.join("wrappers") };
+        if !tools.bin.join("dockerd").is_file() {
+            bail!("{} has no bin/dockerd", archive.display());
+        }
+        tools.wrap().with_context(|| format!("cannot write to {}", tools.wrappers.display()))?;
+        Ok(tools)
+    }
+
+    fn wrap(&self) -> std::io::Result<()> {
+        let script = self.wrappers.join("docker");
+        fs::create_dir_all(&self.wrappers)?;
+        let (lib, docker) = (self.lib.display(), self.bin.join("docker"));
+        let text = format!("#!/bin/sh\nexec env LD_LIBRARY_PATH='{lib}' '{}' \"$@\"\n", docker.display());
+        fs::write(&script, text)?;
+        fs::set_permissions(&script, fs::Permissions::from_mode(0o755))
+    }
+
+    /// $PATH with `first` before it.
+    fn path(first: &Path) -> OsString {
+        let mut path = first.as_os_str().to_owned();
+        path.push(":");
+        path.push(std::env::var_os("PATH").unwrap_or_default());
+        path
+    }
+}
+
 /// A running private daemon; stopped and cleaned up when dropped.
 pub struct PrivateDocker {
     dir: PathBuf,
     daemon: Child,
+    tools: Option<Tools>,
     cgroups: NewDockerCgroups,
 }
 
 impl PrivateDocker {
     /// Starts a daemon and waits until it answers.
     pub fn start() -> Result<Self> {
-        let dockerd = dockerd().context("dockerd is not installed: run `cargo xtask setup`")?;
+        Self::start_with_tools(None)
+    }
+
+    /// The same with programs that were brought along.
+    pub fn start_with_tools(tools: Option<Tools>) -> Result<Self> {
+        let brought = tools.as_ref().map(|tools| tools.bin.join("dockerd"));
+        let dockerd =
+            brought.or_else(dockerd).context("dockerd is not installed: run `cargo xtask setup`")?;
         if !process::is_root() {
             bail!("a private dockerd needs root: run this as root, or start Docker yourself");
         }
         remove_stale();
         let mut failures = String::new();
         for driver in STORAGE_DRIVERS {
-            match Self::start_with(&dockerd, driver) {
+            match Self::start_with(&dockerd, driver, tools.as_ref()) {
                 Ok(docker) => return Ok(docker),
                 Err(error) => failures.push_str(&format!("\n{error:#}")),
             }
@@ -86,13 +150,17 @@ impl PrivateDocker {
         bail!("cannot start a private dockerd:{failures}");
     }
 
-    fn start_with(dockerd: &Path, storage_driver: &str) -> Result<Self> {
+    fn start_with(dockerd: &Path, storage_driver: &str, tools: Option<&Tools>) -> Result<Self> {
         let dir = Path::new(PARENT).join(format!("{NAME}{}", std::process::id()));
         fs::DirBuilder::new()
             .mode(0o711)
             .create(&dir)
             .with_context(|| format!("cannot create {}", dir.display()))?;
         let started = daemon_command(dockerd, &dir, storage_driver).and_then(|mut command| {
+            if let Some(tools) = tools {
+                // The programs that it starts lie beside it and need the same libraries.
+                command.env("PATH", Tools::path(&tools.bin)).env("LD_LIBRARY_PATH", &tools.lib);
+            }
             let cgroups = NewDockerCgroups::since_now();
             let daemon = command.spawn().with_context(|| format!("cannot run {}", dockerd.display()))?;
             Ok((daemon, cgroups))
@@ -106,7 +174,7 @@ impl PrivateDocker {
             }
         };
         // From here on, dropping it cleans up.
-        let mut docker = Self { dir, daemon, cgroups };
+        let mut docker = Self { dir, daemon, tools: tools.cloned(), cgroups };
         docker.wait_until_it_answers().with_context(|| format!("dockerd with {storage_driver}"))?;
         eprintln!("private dockerd (pid {}) answers at {}", docker.daemon.id(), docker.host());
         Ok(docker)
@@ -142,9 +210,16 @@ impl PrivateDocker {
 
     /// The docker command line, talking to this daemon.
     fn docker(&self) -> Command {
-        let mut command = Command::new("docker");
+        let brought = self.tools.as_ref().map(|tools| tools.wrappers.join("docker"));
+        let mut command = Command::new(brought.unwrap_or_else(|| "docker".into()));
         command.env("DOCKER_HOST", self.host()).env_remove("DOCKER_CONTEXT").env_remove("DOCKER_TLS_VERIFY");
         command
+    }
+
+    /// What others need in their environment to call this `docker` and reach this daemon.
+    pub fn environment(&self) -> Vec<(&'static str, OsString)> {
+        let path = self.tools.as_ref().map(|tools| ("PATH", Tools::path(&tools.wrappers)));
+        [("DOCKER_HOST", self.host().into())].into_iter().chain(path).collect()
     }
 
     /// Makes an image of a static program: `/workload` and an empty `/tmp`, no entry point.
@@ -153,9 +228,27 @@ impl PrivateDocker {
         fs::create_dir_all(root.join("tmp")).with_context(|| format!("cannot create {}", root.display()))?;
         fs::copy(program, root.join("workload"))
             .with_context(|| format!("cannot copy {} to {}", program.display(), root.display()))?;
+        self.import_tree(&root, image)
+    }
+
+    /// Makes an image of an empty tree, for the host's folders to be mounted into.
+    pub fn import_empty(&self, image: &str) -> Result<()> {
+        let root = self.dir.join("empty");
+        for dir in EMPTY_TREE {
+            let dir = root.join(dir);
+            fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
+        }
+        for link in LINKS {
+            std::os::unix::fs::symlink(Path::new("usr").join(link), root.join(link))
+                .with_context(|| format!("cannot make a link in {}", root.display()))?;
+        }
+        self.import_tree(&root, image)
+    }
+
+    fn import_tree(&self, root: &Path, image: &str) -> Result<()> {
         let archive = self.dir.join("rootfs.tar");
         let mut tar = Command::new("tar");
-        tar.arg("-C").arg(&root).arg("-cf").arg(&archive).args(["workload", "tmp"]);
+        tar.arg("-C").arg(root).arg("-cf").arg(&archive).arg(".");
         process::output(&mut tar, "packing the image")?;
         let purpose = format!("importing the image {image}");
         process::output(self.docker().arg("import").arg(&archive).arg(image), &purpose)?;

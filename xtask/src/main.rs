@@ -9,6 +9,7 @@ mod cgroups;
 mod demo;
 mod docker;
 mod docs;
+mod gpu;
 mod process;
 mod setup;
 mod signals;
@@ -36,6 +37,7 @@ enum Task {
     Demo(demo::Args),
     Docs(docs::Args),
     Bench(bench::Args),
+    Gpu(gpu::Args),
 }
 
 fn main() -> ExitCode {
@@ -57,6 +59,7 @@ fn run(task: Task) -> anyhow::Result<()> {
         Task::Demo(args) => demo::run(&args),
         Task::Docs(args) => docs::run(&args),
         Task::Bench(args) => bench::run(&args),
+        Task::Gpu(args) => gpu::run(&args),
     }
 }
 

@@ -49,7 +49,7 @@ pub fn succeeds(command: &mut Command) -> bool {
 }
 
 /// For people to read, with what we add to the environment; not meant to be parsed.
-fn command_line(command: &Command) -> String {
+pub fn command_line(command: &Command) -> String {
     // What is unset or emptied is noise here.
     let set = command.get_envs().filter_map(|(name, value)| Some((name, value.filter(|v| !v.is_empty())?)));
     let assignments = set.map(|(name, value)| format!("{}={}", name.display(), quoted(value)));

@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use crate::process;
 
+#[derive(Debug, Clone)]
 pub struct Cuda {
     /// Linked dynamically: a static program cannot load a driver.
     pub workload: PathBuf,

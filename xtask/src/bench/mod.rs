@@ -5,10 +5,10 @@
 //! what drifts on a machine drifts through both. The figure of a pair is the ratio of medians of its rounds;
 //! the result is the median of the pairs. Of `llm`, whole runs are compared.
 
-mod cuda;
+pub mod cuda;
 mod pairs;
 mod report;
-mod runs;
+pub mod runs;
 mod storm;
 mod tracer;
 

@@ -31,6 +31,11 @@ const ARGS: &[&str] = &[
 /// Quick to simulate: products of matrices on the CPU.
 const SIMULATED_ARGS: &[&str] = &["--weights-size", "64M", "--kv-limit", "256M", "--output-length", "8"];
 
+/// How large a run is.
+pub fn arguments(cuda: &Cuda) -> &'static [&'static str] {
+    if cuda.name == "simulated" { SIMULATED_ARGS } else { ARGS }
+}
+
 /// What of a run is compared: nanoseconds, by the workload's own report.
 pub struct Metric {
     pub subject: Subject,
@@ -127,8 +132,7 @@ fn command(cuda: &Cuda, scratch: &Path, tracer: Option<(&Path, &str)>) -> Comman
             command
         }
     };
-    let args = if cuda.name == "simulated" { SIMULATED_ARGS } else { ARGS };
-    command.arg("llm").arg("--model-dir").arg(scratch.join("model")).args(args);
+    command.arg("llm").arg("--model-dir").arg(scratch.join("model")).args(arguments(cuda));
     command.args(["--driver", &cuda.driver]);
     command
 }

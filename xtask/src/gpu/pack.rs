@@ -1,0 +1,134 @@
+//! `cargo xtask gpu pack`: builds everything into one folder.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result};
+use serde_json::Value;
+
+use super::folder::{
+    CUDA_WORKLOAD, FILES, Folder, SIMULATED_DRIVER, SPARK_TRACE, STATIC_WORKLOAD, TESTS, XTASK,
+};
+use crate::suites::Kind;
+use crate::{build, process, setup, suites, workspace};
+
+/// Builds everything that needs a GPU into one folder, to be copied to such a machine
+///
+/// The machine needs the same architecture, a C library at least as new as this one's, and root. It needs no Rust,
+/// no network and no checkout.
+#[derive(clap::Args)]
+#[command(after_help = "Examples:\n  cargo xtask gpu pack gpu-folder")]
+pub struct Args {
+    /// Folder to put it in; made if missing
+    #[arg(value_name = "DIR")]
+    dir: PathBuf,
+}
+
+/// What is stripped of a program.
+#[derive(Clone, Copy)]
+enum Strip {
+    All,
+    /// Names of functions stay: stacks and uprobes need them.
+    DebugInfo,
+}
+
+pub fn run(args: &Args) -> Result<()> {
+    setup::ensure(setup::Scope::Building)?;
+    let folder = Folder(args.dir.clone());
+    fs::create_dir_all(&folder.0).with_context(|| format!("cannot create {}", folder.0.display()))?;
+    // Of an earlier pack, maybe renamed since.
+    for test in folder.tests()? {
+        fs::remove_file(&test).with_context(|| format!("cannot remove {}", test.display()))?;
+    }
+    let built = build::all(true)?;
+    let cuda = build::cuda(true)?;
+    put(&built.spark_trace, &folder.path(SPARK_TRACE), Strip::All)?;
+    put(&built.workload, &folder.path(STATIC_WORKLOAD), Strip::DebugInfo)?;
+    put(&cuda.workload, &folder.path(CUDA_WORKLOAD), Strip::DebugInfo)?;
+    put(&cuda.simulated_driver, &folder.path(SIMULATED_DRIVER), Strip::DebugInfo)?;
+    put(&xtask()?, &folder.path(XTASK), Strip::All)?;
+    let tests = tests()?;
+    if tests.is_empty() {
+        eprintln!("there are no tests called {TESTS}*: packed without");
+    }
+    for (name, program) in &tests {
+        put(program, &folder.path(name), Strip::All)?;
+    }
+    copy_files(&workspace::root().join("spark-trace/tests/gpu"), &folder.path(FILES))?;
+    println!(
+        "packed into {}; copy it to the machine with a GPU and run there as root: ./{XTASK} gpu run --output OUT",
+        folder.0.display()
+    );
+    Ok(())
+}
+
+fn put(from: &Path, to: &Path, strip: Strip) -> Result<()> {
+    // Not written over in place: it may be running.
+    let _ = fs::remove_file(to);
+    let mut command = Command::new("strip");
+    if matches!(strip, Strip::DebugInfo) {
+        command.arg("--strip-debug");
+    }
+    command.arg("-o").arg(to).arg(from);
+    process::output(&mut command, "stripping a program (binutils)").map(drop)
+}
+
+fn xtask() -> Result<PathBuf> {
+    let mut command = process::cargo();
+    command.args(["build", "--release", "--package", "xtask"]).current_dir(workspace::root());
+    process::run(&mut command, "building xtask")?;
+    Ok(workspace::profile_dir(None, true)?.join("xtask"))
+}
+
+/// The GPU tests: names and programs.
+fn tests() -> Result<Vec<(String, PathBuf)>> {
+    let suites = suites::find()?;
+    let gpu: Vec<_> = suites.iter().filter(|suite| suite.kind == Kind::Gpu).collect();
+    if gpu.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut command = process::cargo();
+    command.args(["test", "--no-run", "--release", "--package", "spark-trace", "--message-format=json"]);
+    command.args(gpu.iter().flat_map(|suite| ["--test", &suite.name])).current_dir(workspace::root());
+    eprintln!("building the GPU tests");
+    Ok(programs(&process::output(&mut command, "building the GPU tests")?))
+}
+
+/// Test programs in cargo's messages, one message a line.
+fn programs(messages: &str) -> Vec<(String, PathBuf)> {
+    let messages = messages.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    messages
+        .filter_map(|message| {
+            let name = message["target"]["name"].as_str().filter(|name| name.starts_with(TESTS))?;
+            Some((name.to_owned(), message["executable"].as_str()?.into()))
+        })
+        .collect()
+}
+
+/// Copies the files of a folder; nothing where there is none.
+fn copy_files(from: &Path, to: &Path) -> Result<()> {
+    fs::create_dir_all(to).with_context(|| format!("cannot create {}", to.display()))?;
+    for entry in fs::read_dir(from).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_file()) {
+            fs::copy(entry.path(), to.join(entry.file_name()))
+                .with_context(|| format!("cannot copy {}", entry.path().display()))?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn programs_are_in_cargos_messages() {
+        let messages = r#"{"reason":"compiler-artifact","target":{"name":"spark-trace"},"executable":"/t/spark-trace"}
+{"reason":"compiler-artifact","target":{"name":"gpu_cuda"},"executable":"/t/gpu_cuda-1"}
+{"reason":"compiler-artifact","target":{"name":"gpu_lib"},"executable":null}
+not JSON
+{"reason":"build-finished","success":true}"#;
+        assert_eq!(programs(messages), [("gpu_cuda".to_owned(), PathBuf::from("/t/gpu_cuda-1"))]);
+    }
+}
