@@ -341,6 +341,18 @@ pub const FUNCTIONS: &[Function] = &[
     query("nvmlDeviceGetComputeRunningProcesses_v3", Library::Nvml, [NO_OUT; OUTS], &[]),
 ];
 
+impl Function {
+    /// The tracer has something to look at when it happens: the state of memory at an answer, the mapping that host
+    /// memory lies in. What is only counted can wait for the next tick, and the caller is spared the waking.
+    pub const fn is_urgent(&self) -> bool {
+        match self.op {
+            Op::Alloc(kind) => matches!(kind, Kind::Pinned | Kind::Registered),
+            Op::Free(_) | Op::Map | Op::Unmap => false,
+            _ => true,
+        }
+    }
+}
+
 /// What a probe's cookie tells the kernel side: which row, what to read, whether to take the stack.
 pub const fn cookie(function: usize) -> u64 {
     let row = &FUNCTIONS[function];
@@ -353,12 +365,14 @@ pub const fn cookie(function: usize) -> u64 {
         i += 1;
     }
     cookie |= (row.wants_stack() as u64) << COOKIE_STACK;
+    cookie |= (row.is_urgent() as u64) << COOKIE_URGENT;
     cookie | (matches!(row.op, Op::Query) as u64) << COOKIE_STATE
 }
 
-/// Bits of a cookie: take the user stack; take the state of memory.
+/// Bits of a cookie: take the user stack; take the state of memory; wake the tracer.
 pub const COOKIE_STACK: u32 = 60;
 pub const COOKIE_STATE: u32 = 61;
+pub const COOKIE_URGENT: u32 = 62;
 
 /// Row of a cookie.
 pub const fn cookie_function(cookie: u64) -> u32 {

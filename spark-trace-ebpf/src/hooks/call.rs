@@ -7,6 +7,7 @@ use core::ffi::c_void;
 
 use aya_ebpf::{
     EbpfContext,
+    bindings::{BPF_RB_AVAIL_DATA, BPF_RB_NO_WAKEUP, BPF_RB_RING_SIZE},
     helpers::{
         bpf_get_current_pid_tgid, bpf_ktime_get_ns, bpf_probe_read_user,
         generated::{bpf_get_attach_cookie, bpf_get_stack},
@@ -15,7 +16,7 @@ use aya_ebpf::{
     programs::{ProbeContext, RetProbeContext},
 };
 use spark_trace_common::{
-    cuda::{COOKIE_STACK, COOKIE_STATE, OUTS, cookie_function, cookie_out},
+    cuda::{COOKIE_STACK, COOKIE_STATE, COOKIE_URGENT, OUTS, cookie_function, cookie_out},
     event::{CallEvent, CallKey, CallStackEvent, EventKind, MemoryState, PendingCall},
     hook::index,
     map::{LossKind, USER_STACK_DEPTH},
@@ -75,7 +76,7 @@ pub fn call_return(ctx: RetProbeContext) -> u32 {
         };
         // SAFETY: the slot is ours until it is submitted.
         unsafe { fill(slot.as_mut_ptr(), &ctx, ids, cookie, &pending) };
-        slot.submit(0);
+        slot.submit(waking(cookie));
         return 0;
     }
     let Some(mut slot) = EVENTS.reserve::<CallStackEvent>(0) else {
@@ -90,8 +91,18 @@ pub fn call_return(ctx: RetProbeContext) -> u32 {
         let bytes = bpf_get_stack(ctx.as_ptr(), stack, (8 * USER_STACK_DEPTH) as u32, USER_STACK);
         (*event).call.frames = if bytes > 0 { bytes as u32 / 8 } else { 0 };
     }
-    slot.submit(0);
+    slot.submit(waking(cookie));
     0
+}
+
+/// How to submit: what is not urgent waits for the tracer to look by itself, unless the buffer is getting full.
+#[inline(always)]
+fn waking(cookie: u64) -> u64 {
+    if cookie >> COOKIE_URGENT & 1 != 0 {
+        return 0;
+    }
+    let waiting = EVENTS.query(u64::from(BPF_RB_AVAIL_DATA));
+    if waiting > EVENTS.query(u64::from(BPF_RB_RING_SIZE)) / 4 { 0 } else { u64::from(BPF_RB_NO_WAKEUP) }
 }
 
 #[inline(always)]

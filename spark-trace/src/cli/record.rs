@@ -89,7 +89,7 @@ pub struct Args {
     #[arg(long, value_name = "PATH")]
     cuda_library: Vec<PathBuf>,
     /// Time between two readings of the GPUs
-    #[arg(long, value_name = "TIME", default_value = "100ms", value_parser = units::duration)]
+    #[arg(long, value_name = "TIME", default_value = "200ms", value_parser = units::duration)]
     gpu_interval: Duration,
 
     /// NVIDIA's management library (libnvidia-ml.so.1), where it is in no usual place
