@@ -21,6 +21,11 @@ pub struct Cuda {
 }
 
 impl Cuda {
+    /// Whether there is no GPU behind it.
+    pub fn is_simulated(&self) -> bool {
+        self.name == "simulated"
+    }
+
     /// Loads the driver and takes a little memory; fails with what the workload said.
     pub fn probe(workload: &Path, driver: &str) -> Result<Self> {
         let mut command = Command::new(workload);

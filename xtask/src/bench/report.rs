@@ -67,7 +67,9 @@ impl Row {
 
     fn empty(subject: Subject, tracer: &'static str, cuda: Option<&Cuda>) -> Self {
         let driver = cuda.map(|cuda| Driver { name: cuda.name.clone(), device: cuda.device.clone() });
-        let bound = subject.bound.filter(|_| tracer == "default");
+        // What a simulated driver costs is no yardstick.
+        let measured = cuda.is_none_or(|cuda| !cuda.is_simulated());
+        let bound = subject.bound.filter(|_| tracer == "default" && measured);
         Self { subject, tracer, driver, bound, ratios: Vec::new(), untraced_ns: f64::NAN, rounds: 0 }
     }
 

@@ -33,7 +33,7 @@ const SIMULATED_ARGS: &[&str] = &["--weights-size", "64M", "--kv-limit", "256M",
 
 /// How large a run is.
 pub fn arguments(cuda: &Cuda) -> &'static [&'static str] {
-    if cuda.name == "simulated" { SIMULATED_ARGS } else { ARGS }
+    if cuda.is_simulated() { SIMULATED_ARGS } else { ARGS }
 }
 
 /// What of a run is compared: nanoseconds, by the workload's own report.

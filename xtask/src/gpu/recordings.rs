@@ -10,8 +10,8 @@ use anyhow::{Context, Result};
 use super::folder::{CUDA_WORKLOAD, SPARK_TRACE};
 use super::run::Machine;
 use crate::bench::runs;
-use crate::docker::GPU_IMAGE;
-use crate::process;
+use crate::docker::{GPU_IMAGE, PrivateDocker};
+use crate::{process, signals};
 
 /// Where the packed folder is in the container.
 const INSIDE: &str = "/gpu";
@@ -19,8 +19,8 @@ const INSIDE: &str = "/gpu";
 /// Of the host, and mounted into the container: programs, libraries, the driver among them.
 const MOUNTED: &[&str] = &["/usr", "/opt", "/etc"];
 
-/// What the driver opens; passed on where they are.
-const DEVICES: &[&str] = &["/dev/nvidia0", "/dev/nvidiactl", "/dev/nvidia-uvm", "/dev/nvidia-uvm-tools"];
+/// What the driver opens besides the GPUs.
+const DEVICES: &[&str] = &["nvidiactl", "nvidia-uvm", "nvidia-uvm-tools"];
 
 /// Makes them, and their reports. What fails is left out, and said at the end.
 pub fn make(machine: &Machine) -> Result<()> {
@@ -37,6 +37,23 @@ pub fn make(machine: &Machine) -> Result<()> {
     made.and(written)
 }
 
+/// Those that there are, and every GPU's own.
+fn devices() -> Vec<PathBuf> {
+    let names = fs::read_dir("/dev").into_iter().flatten().flatten().map(|entry| entry.file_name());
+    let mut devices: Vec<_> = names
+        .filter(|name| name.to_str().is_some_and(is_device))
+        .map(|name| Path::new("/dev").join(name))
+        .collect();
+    devices.sort();
+    devices
+}
+
+fn is_device(name: &str) -> bool {
+    let number = name.strip_prefix("nvidia").unwrap_or_default();
+    let is_gpu = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
+    is_gpu || DEVICES.contains(&name)
+}
+
 struct Session<'a> {
     machine: &'a Machine<'a>,
     commands: String,
@@ -45,42 +62,54 @@ struct Session<'a> {
 
 impl Session<'_> {
     fn all(&mut self) -> Result<()> {
-        let Machine { folder, docker, .. } = *self.machine;
-        let model = self.machine.scratch.join("model");
-        let workload = folder.path(CUDA_WORKLOAD);
         // Makes the file of weights: both recordings then only read it.
-        self.run(Command::new(&workload).args(self.arguments(&model)), "making the weights")?;
-
-        let mut native = self.record("native")?;
-        native.arg(&workload).args(self.arguments(&model));
-        self.run(&mut native, "recording the native run")?;
-        self.show("native")?;
-
-        let Some(docker) = docker else {
+        let mut alone = Command::new(self.machine.folder.path(CUDA_WORKLOAD));
+        self.run(alone.args(self.arguments()), "making the weights")?;
+        let native = self.native();
+        let Some(docker) = self.machine.docker else {
             println!("no container: no Docker");
-            return Ok(());
+            return native;
         };
-        let mut container = self.record("docker")?;
-        container.envs(docker.environment()).args(["docker", "run", "--rm", "--network", "none"]);
-        container.args(["--cap-drop", "SYS_RESOURCE"]);
-        for device in DEVICES.iter().filter(|device| Path::new(device).exists()) {
-            container.args(["--device", device]);
+        // One failing says nothing about the other.
+        let container = self.container(docker);
+        signals::check()?;
+        native.and(container)?;
+        self.report("llm-diff.txt", "diff", &["native", "docker"])
+    }
+
+    fn native(&mut self) -> Result<()> {
+        let mut command = self.record("native");
+        command.arg(self.machine.folder.path(CUDA_WORKLOAD)).args(self.arguments());
+        self.run(&mut command, "recording the native run")?;
+        self.report("llm-native.txt", "show", &["native"])
+    }
+
+    fn container(&mut self, docker: &PrivateDocker) -> Result<()> {
+        let mut command = self.record("docker");
+        command.envs(docker.environment()).args(["docker", "run", "--rm", "--network", "none"]);
+        command.args(["--cap-drop", "SYS_RESOURCE"]);
+        for device in devices() {
+            command.arg("--device").arg(device);
         }
-        let own = |path: &&&str| Path::new(path).is_dir();
-        for path in MOUNTED.iter().filter(own) {
-            container.arg("-v").arg(format!("{path}:{path}:ro"));
+        for path in MOUNTED.iter().filter(|path| Path::new(path).is_dir()) {
+            command.arg("-v").arg(format!("{path}:{path}:ro"));
         }
-        container.arg("-v").arg(format!("{}:{INSIDE}:ro", folder.0.display()));
-        container.arg("-v").arg(format!("{0}:{0}:ro", model.display()));
-        container.arg(GPU_IMAGE).arg(format!("{INSIDE}/{CUDA_WORKLOAD}")).args(self.arguments(&model));
-        self.run(&mut container, "recording the container")?;
-        self.show("docker")?;
-        self.report("llm-diff.txt", "diff", &[self.recording("native"), self.recording("docker")])
+        command.arg("-v").arg(format!("{}:{INSIDE}:ro", self.machine.folder.0.display()));
+        command.arg("-v").arg(format!("{0}:{0}:ro", self.model().display()));
+        command.arg(GPU_IMAGE).arg(format!("{INSIDE}/{CUDA_WORKLOAD}")).args(self.arguments());
+        self.run(&mut command, "recording the container")?;
+        self.report("llm-docker.txt", "show", &["docker"])
+    }
+
+    /// Where the weights are, on the host and in the container.
+    fn model(&self) -> PathBuf {
+        self.machine.scratch.join("model")
     }
 
     /// The same for both: the weights are read from the disk, whoever had them in the page cache.
-    fn arguments(&self, model: &Path) -> Vec<String> {
-        let mut words = vec!["llm".to_owned(), "--model-dir".to_owned(), model.display().to_string()];
+    fn arguments(&self) -> Vec<String> {
+        let mut words = ["llm", "--model-dir"].map(str::to_owned).to_vec();
+        words.push(self.model().display().to_string());
         words.extend(runs::arguments(self.machine.cuda).iter().map(|&word| word.to_owned()));
         words.extend(["--cold", "--driver", &self.machine.cuda.driver].map(str::to_owned));
         words
@@ -90,22 +119,19 @@ impl Session<'_> {
         self.machine.output.join(format!("llm-{which}.json.zst"))
     }
 
-    fn record(&self, which: &str) -> Result<Command> {
+    fn record(&self, which: &str) -> Command {
         let mut command = Command::new(self.machine.folder.path(SPARK_TRACE));
         command.args(["record", "--quiet", "--force", "--as-root", "--output"]);
         command.arg(self.recording(which)).arg("--");
-        Ok(command)
-    }
-
-    fn show(&mut self, which: &str) -> Result<()> {
-        self.report(&format!("llm-{which}.txt"), "show", &[self.recording(which)])
+        command
     }
 
     /// Writes what `subcommand` says to `file`, and keeps it as Markdown.
-    fn report(&mut self, file: &str, subcommand: &str, recordings: &[PathBuf]) -> Result<()> {
+    fn report(&mut self, file: &str, subcommand: &str, which: &[&str]) -> Result<()> {
+        let recordings: Vec<_> = which.iter().map(|which| self.recording(which)).collect();
         let command = |format| {
             let mut command = Command::new(self.machine.folder.path(SPARK_TRACE));
-            command.arg(subcommand).args(recordings).args(["--format", format]);
+            command.arg(subcommand).args(&recordings).args(["--format", format]);
             command
         };
         let (mut table, mut markdown) = (command("table"), command("markdown"));
@@ -134,5 +160,20 @@ impl Session<'_> {
             .with_context(|| format!("cannot write {}", path.display()))?;
         println!("wrote {}", path.display());
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_device;
+
+    #[test]
+    fn devices_of_the_driver() {
+        for name in ["nvidia0", "nvidia12", "nvidiactl", "nvidia-uvm", "nvidia-uvm-tools"] {
+            assert!(is_device(name), "{name}");
+        }
+        for name in ["nvidia", "nvidia-caps", "nvidia-modeset", "null", "0"] {
+            assert!(!is_device(name), "{name}");
+        }
     }
 }

@@ -76,7 +76,7 @@ pub struct Machine<'a> {
 
 impl Machine<'_> {
     pub fn is_simulated(&self) -> bool {
-        self.cuda.name == "simulated"
+        self.cuda.is_simulated()
     }
 }
 
