@@ -8,6 +8,7 @@ use crate::{
         self, CheckRow, Report,
         hooks::{HookRow, UNTRIED},
     },
+    recording::LibraryFile,
     render::{
         document::{Cell, Document, Fit, Table},
         json, markdown, terminal,
@@ -78,6 +79,9 @@ fn document(report: &Report) -> Document {
         report.checks.len()
     ));
     document.section("Hooks, attached for a moment", Table::of(HOOKS, &report.hooks));
+    if !report.libraries.is_empty() {
+        document.section("CUDA libraries, attached to for a moment", Table::of(LIBRARIES, &report.libraries));
+    }
     document.section("Checks", Table::of(CHECKS, &report.checks));
     let faults: Vec<_> = hook_faults(report).into_iter().chain(check_faults(report)).collect();
     if !faults.is_empty() {
@@ -96,6 +100,18 @@ const HOOKS: &[Cell<HookRow>] = &[
         [row.mechanism, row.target].into_iter().flatten().collect::<Vec<_>>().join(" ")
     }),
     ("RAN", Fit::Number, |row| row.hits.map_or_else(|| UNKNOWN.to_owned(), |hits| hits.to_string())),
+];
+
+const LIBRARIES: &[Cell<LibraryFile>] = &[
+    ("LIBRARY", Fit::Name, |row| row.library.clone()),
+    ("VERDICT", Fit::Name, |row| row.verdict.clone()),
+    ("FUNCTIONS", Fit::Number, |row| row.attached.to_string()),
+    ("MISSING", Fit::Number, |row| row.missing.len().to_string()),
+    ("PATH", Fit::Text, |row| {
+        let simulated = if row.simulated { "SIMULATED " } else { "" };
+        let reason = row.reason.as_ref().map_or_else(String::new, |reason| format!(": {reason}"));
+        format!("{simulated}{}{reason}", row.path)
+    }),
 ];
 
 const CHECKS: &[Cell<CheckRow>] = &[

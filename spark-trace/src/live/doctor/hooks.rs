@@ -13,10 +13,12 @@ use crate::{
     live::{
         btf::Btf,
         cgroup::Layout,
+        library::Libraries,
         object::{Attached, Object},
         offsets::{self, Settings},
         statistics::Statistics,
     },
+    recording::LibraryFile,
 };
 
 /// Verdict on a hook that could not even be tried.
@@ -55,6 +57,8 @@ pub struct Trial {
     /// Kernel memory of the programs and their maps.
     pub memory: Option<u64>,
     pub exercise: Exercise,
+    /// CUDA drivers and NVML libraries that were found and attached to.
+    pub libraries: Vec<LibraryFile>,
 }
 
 impl Trial {
@@ -66,11 +70,12 @@ impl Trial {
         };
         // On before attaching, as in a recording.
         let statistics = Statistics::begin();
-        let loaded = match (&config, btf) {
+        let mut loaded = match (&config, btf) {
             (Ok(config), Ok(btf)) => load(config, btf),
             (Err(e), _) => Err(e.clone()),
             (_, Err(e)) => Err(e.clone()),
         };
+        let libraries = loaded.as_mut().map(present).unwrap_or_default();
         let exercise = exercise::run(layout.ok());
         let hooks = match &loaded {
             Ok(object) => rows(object, exercise.leaf.is_ok()),
@@ -87,6 +92,7 @@ impl Trial {
             statistics: loaded.is_ok().then_some(statistics.available()),
             memory: loaded.ok().and_then(|object| object.memory()),
             exercise,
+            libraries,
         }
     }
 }
@@ -96,6 +102,10 @@ fn obstacle(hooks: &[HookRow]) -> Option<String> {
     let broken = hooks.iter().find(|hook| hook.required && hook.verdict != Verdict::Ok.as_str())?;
     let reason = broken.reason.as_deref().unwrap_or("no reason given");
     Some(format!("hook {} is {}: {reason}", broken.name, broken.verdict))
+}
+
+fn present(object: &mut Object) -> Vec<LibraryFile> {
+    if object.watches_libraries() { Libraries::default().present(object, &[]) } else { Vec::new() }
 }
 
 /// Everything as large as a recording has it: room in the kernel is part of what is tried.

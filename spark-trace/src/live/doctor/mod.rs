@@ -24,7 +24,7 @@ use super::{
     host,
     source::{nvml, system::System},
 };
-use crate::recording::Host;
+use crate::recording::{Host, LibraryFile};
 use hooks::{HookRow, Trial};
 use table::CHECKS;
 
@@ -44,6 +44,8 @@ pub struct Report {
     /// Why not: the first thing in the way.
     pub obstacle: Option<String>,
     pub hooks: Vec<HookRow>,
+    /// CUDA drivers and NVML libraries on this machine or mapped by its processes, attached to for a moment.
+    pub libraries: Vec<LibraryFile>,
     pub checks: Vec<CheckRow>,
 }
 
@@ -158,6 +160,7 @@ pub fn run(library: Option<PathBuf>) -> Report {
         can_record: obstacle.is_none(),
         obstacle,
         hooks: machine.trial.hooks,
+        libraries: machine.trial.libraries,
         checks,
     }
 }
