@@ -31,8 +31,9 @@ fn json(dir: &Path, place: &str) -> Value {
 fn check(result: &Value, dir: &Path) {
     let mut names: Vec<_> = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).collect();
     names.sort();
-    let mut recordings =
-        ["native", "container"].map(|side| PathBuf::from(result[side].as_str().unwrap())).to_vec();
+    let mut recordings = ["native", "container", "inference"]
+        .map(|side| PathBuf::from(result[side].as_str().unwrap()))
+        .to_vec();
     recordings.sort();
     assert_eq!(names, recordings, "only the recordings stay");
 
@@ -80,7 +81,15 @@ fn a_sandbox_stands_in_and_is_called_so() {
     let output = demo(&["--place", "sandbox", "--dir", path, "--force"]);
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    for part in ["1/4 native run", "2/4 sandbox run", "4/4 ", "more in the sandbox", "sandbox.json"] {
+    for part in [
+        "1/6 native run",
+        "2/6 sandbox run",
+        "3/6 inference",
+        "more in the sandbox",
+        "6/6 what the inference was told",
+        "cuMemGetInfo said",
+        "sandbox.json",
+    ] {
         assert!(text.contains(part), "no {part:?} in {text}");
     }
 }

@@ -8,7 +8,7 @@ use anyhow::{Result, bail};
 use crate::docker::{self, PrivateDocker};
 use crate::{build, process, setup};
 
-/// Builds everything and records the reference workload natively and in a container
+/// Builds everything and records the reference workload natively and in a container, and an inference
 ///
 /// Runs `spark-trace demo`. Where no Docker daemon answers, a private one is started for the time it takes.
 #[derive(clap::Args)]
@@ -28,8 +28,10 @@ pub fn run(args: &Args) -> Result<()> {
     }
     setup::ensure(setup::Scope::Containers)?;
     let built = build::all(true)?;
+    let cuda = build::cuda(true)?;
     let mut command = Command::new(&built.spark_trace);
-    command.arg("demo").arg("--workload").arg(&built.workload).args(&args.args);
+    command.arg("demo").arg("--workload").arg(&built.workload);
+    command.arg("--cuda-workload").arg(&cuda.workload).args(&args.args);
 
     // Kept until the demo has ended.
     let private = if docker::daemon_answers() { None } else { Some(PrivateDocker::start()?) };

@@ -37,6 +37,11 @@ pub struct Args {
     #[arg(long, value_name = "PATH")]
     workload: Option<PathBuf>,
 
+    /// The workload that can load a CUDA driver, for a run of inference [default: $SPARK_TRACE_CUDA_WORKLOAD].
+    /// Without a GPU it uses the simulated driver beside it
+    #[arg(long, value_name = "PATH")]
+    cuda_workload: Option<PathBuf>,
+
     /// Where the second run takes place [default: the first that works]
     #[arg(long, value_enum, value_name = "PLACE")]
     place: Option<PlaceArg>,
@@ -89,11 +94,15 @@ struct Result {
     /// The second recording, be it of a container or of a sandbox.
     container: PathBuf,
     container_kind: &'static str,
+    /// The recording of inference, where one was made, and which driver it used: `system` or `simulated`.
+    inference: Option<PathBuf>,
+    inference_driver: Option<&'static str>,
     diff: diff::Report,
 }
 
-/// Recordings, then show, then diff.
+/// Recordings, then show, then diff; with inference its recording and what it shows.
 const STEPS: u32 = 4;
+const STEPS_OF_INFERENCE: u32 = 2;
 
 pub fn run(args: Args) -> anyhow::Result<Exit> {
     let spark_trace =
@@ -103,7 +112,10 @@ pub fn run(args: Args) -> anyhow::Result<Exit> {
         return Err(DemoError::NotRoot(spark_trace.display().to_string())).context(Exit::TraceFailed);
     }
     let workload = demo::find_workload(args.workload, &spark_trace).context(Exit::TraceFailed)?;
+    let inference = demo::inference::find(args.cuda_workload).context(Exit::TraceFailed)?;
+    let simulated = inference.as_ref().map(|inference| inference.simulated.is_some());
     let options = Options {
+        inference,
         dir: directory(args.dir).context(Exit::TraceFailed)?,
         workload,
         spark_trace,
@@ -112,9 +124,14 @@ pub fn run(args: Args) -> anyhow::Result<Exit> {
         keep: args.keep,
         owner: Invoker::from_environment().map(|invoker| (invoker.uid, invoker.gid)),
     };
-    let mut teller = Teller { quiet: args.format == FormatArg::Json, step: 0 };
-    if !Path::new("/proc/driver/nvidia/version").exists() {
-        teller.say("No NVIDIA driver is loaded: no CUDA memory is part of the demo.");
+    let steps = STEPS + simulated.map_or(0, |_| STEPS_OF_INFERENCE);
+    let mut teller = Teller { quiet: args.format == FormatArg::Json, step: 0, steps };
+    match simulated {
+        None => teller.say("No workload for CUDA is known (--cuda-workload): no inference is part of the demo."),
+        Some(true) => teller.say(&wrapped(
+            "No GPU here: inference uses a simulated CUDA driver on host memory. What it shows is simulated, not measured.",
+        )),
+        Some(false) => {}
     }
     let outcome = demo::run(&options, &mut |event| teller.tell(&event))
         // Goes only where nothing is in it.
@@ -129,6 +146,8 @@ pub fn run(args: Args) -> anyhow::Result<Exit> {
             native: outcome.native,
             container: outcome.container,
             container_kind: outcome.place.as_str(),
+            inference: outcome.inference,
+            inference_driver: simulated.map(|simulated| if simulated { "simulated" } else { "system" }),
             diff: comparison,
         })?);
     }
@@ -144,19 +163,46 @@ pub fn run(args: Args) -> anyhow::Result<Exit> {
     let mut shown = comparison.clone();
     shown.keep(3);
     output::print(&(table().diff)(&shown, output::style())?)?;
-    conclude(&teller, &comparison, &outcome);
-    Ok(Exit::Fine)
-}
-
-/// What the numbers mean, and where they come from.
-fn conclude(teller: &Teller, comparison: &diff::Report, outcome: &Outcome) {
-    for paragraph in story::tell(comparison, outcome.place) {
+    for paragraph in story::tell(&comparison, outcome.place) {
         teller.say("");
         teller.say(&wrapped(&paragraph));
     }
+    if let Some(path) = &outcome.inference {
+        teller.step("what the inference was told of memory, and what it took");
+        teller.say(&format!("$ {own} show {} --top 5   # only CUDA's part here", path.display()));
+        let recording = recording::read(path)?;
+        output::print(&(table().show)(&cuda_part(&recording), output::style())?)?;
+        for paragraph in demo::inference::tell(&recording) {
+            teller.say("");
+            teller.say(&wrapped(&paragraph));
+        }
+    }
+    conclude(&teller, &outcome);
+    Ok(Exit::Fine)
+}
+
+/// Where the numbers come from.
+fn conclude(teller: &Teller, outcome: &Outcome) {
+    let recordings = [Some(&outcome.native), Some(&outcome.container), outcome.inference.as_ref()];
+    let heads = std::iter::once("Recordings:").chain(std::iter::repeat("           "));
     teller.say("");
-    teller.say(&format!("Recordings: {}", outcome.native.display()));
-    teller.say(&format!("            {}", outcome.container.display()));
+    for (head, path) in heads.zip(recordings.into_iter().flatten()) {
+        teller.say(&format!("{head} {}", path.display()));
+    }
+}
+
+/// What went through the CUDA driver, and what was told of memory.
+fn cuda_part(recording: &recording::Recording) -> attribution::Report {
+    let mut report = attribution::report(recording, At::Peak);
+    (report.planes.system, report.planes.cgroup) = (None, None);
+    report.planes.devices.clear();
+    report.keep(5);
+    report.files.clear();
+    report.processes.clear();
+    report.stacks.clear();
+    report.mappings.clear();
+    report.regions.clear();
+    report
 }
 
 /// The cgroup plane with its largest files and processes.
@@ -202,6 +248,7 @@ impl From<PlaceArg> for Place {
 struct Teller {
     quiet: bool,
     step: u32,
+    steps: u32,
 }
 
 impl Teller {
@@ -218,7 +265,7 @@ impl Teller {
 
     fn step(&mut self, what: &str) {
         self.step += 1;
-        self.say(&format!("\n{}/{STEPS} {what}", self.step));
+        self.say(&format!("\n{}/{} {what}", self.step, self.steps));
     }
 
     /// Names in it come from outside: each line is made inert.

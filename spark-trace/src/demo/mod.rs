@@ -3,6 +3,7 @@
 //! Everything is done by command lines that the user can repeat; [`story`] says in words what came out.
 
 mod archive;
+pub mod inference;
 mod runner;
 mod steps;
 pub mod story;
@@ -17,6 +18,7 @@ use thiserror::Error;
 
 use crate::live::doctor::engine::{Answer, ENGINES, Engine};
 
+pub use inference::Inference;
 pub use workload::find as find_workload;
 
 /// What the two runs are asked for.
@@ -103,6 +105,8 @@ pub struct Options {
     /// An existing directory of ours, absolute.
     pub dir: PathBuf,
     pub workload: PathBuf,
+    /// The third run; absent where no workload for it is known.
+    pub inference: Option<Inference>,
     /// This program.
     pub spark_trace: PathBuf,
     /// The first of docker, podman and sandbox that works, where none is asked for.
@@ -133,9 +137,10 @@ pub struct Outcome {
     pub native: PathBuf,
     pub container: PathBuf,
     pub place: Place,
+    pub inference: Option<PathBuf>,
 }
 
-/// Makes both recordings.
+/// Makes the recordings.
 pub fn run(options: &Options, tell: &mut dyn FnMut(Event<'_>)) -> Result<Outcome, DemoError> {
     workload::check_static(&options.workload)?;
     let place = choose(options.place, tell)?;

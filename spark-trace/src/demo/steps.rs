@@ -30,7 +30,8 @@ pub async fn run(
     if let Some((uid, gid)) = options.owner {
         chown(&options.dir, Some(uid), Some(gid)).map_err(DemoError::io(&options.dir))?;
     }
-    Ok(Outcome { native: demo.native, container: demo.second, place })
+    let inference = options.inference.as_ref().map(|_| demo.inference);
+    Ok(Outcome { native: demo.native, container: demo.second, place, inference })
 }
 
 struct Demo<'a> {
@@ -38,6 +39,7 @@ struct Demo<'a> {
     place: Place,
     native: PathBuf,
     second: PathBuf,
+    inference: PathBuf,
     /// Files of the runs; the sandbox's root directory.
     root: PathBuf,
     image: String,
@@ -52,12 +54,14 @@ impl<'a> Demo<'a> {
             place,
             native: dir.join("native.json"),
             second: dir.join(format!("{}.json", place.noun())),
+            inference: dir.join("inference.json"),
             root: dir.join("root"),
             image: format!("spark-trace-demo:{}", std::process::id()),
             imported: false,
         };
-        let what = [(&demo.native, "a recording"), (&demo.second, "a recording"), (&demo.root, "root/")];
-        if let Some((_, what)) = what.into_iter().find(|(path, _)| path.symlink_metadata().is_ok())
+        let recordings = [&demo.native, &demo.second, &demo.inference].map(|path| (path, "a recording"));
+        let what = recordings.into_iter().chain([(&demo.root, "root/")]);
+        if let Some((_, what)) = { what }.find(|(path, _)| path.symlink_metadata().is_ok())
             && !options.force
         {
             return Err(DemoError::Exists { dir: dir.clone(), what });
@@ -81,7 +85,7 @@ impl<'a> Demo<'a> {
         runner.run(&words(&[&workload, "file", "--create", &text(&file), "--size", &size]), tell).await?;
         runner.run(&words(&[&workload, "file", "--drop", &text(&file)]), tell).await?;
         let native = alloc(std::slice::from_ref(&workload), NATIVE_ANON, &text(&file));
-        runner.run(&self.recording(&self.native, native), tell).await?;
+        runner.run(&self.recording(&self.native, &[], native), tell).await?;
 
         let noun = self.place.noun();
         tell(Event::Step(&format!(
@@ -90,7 +94,14 @@ impl<'a> Demo<'a> {
         )));
         let front = self.front(&data, runner, tell).await?;
         let second = alloc(&front, CONTAINER_ANON, &format!("{DATA}/{FILE_NAME}"));
-        runner.run(&self.recording(&self.second, second), tell).await
+        runner.run(&self.recording(&self.second, &[], second), tell).await?;
+
+        let Some(inference) = &self.options.inference else { return Ok(()) };
+        let driver =
+            if inference.simulated.is_some() { "the simulated CUDA driver" } else { "the CUDA driver" };
+        tell(Event::Step(&format!("inference: weights, KV cache and matrix products through {driver}")));
+        let command = inference.command(&self.root.join("model"));
+        runner.run(&self.recording(&self.inference, &inference.options(), command), tell).await
     }
 
     /// Prepares the container or the sandbox; the words that run the workload in it.
@@ -138,11 +149,12 @@ impl<'a> Demo<'a> {
     }
 
     /// `spark-trace record` of a command; both runs as root, as the engine's client and the sandbox need it.
-    fn recording(&self, output: &Path, command: Vec<String>) -> Vec<String> {
+    fn recording(&self, output: &Path, options: &[String], command: Vec<String>) -> Vec<String> {
         let mut argv = words(&[&text(&self.options.spark_trace), "record", "--as-root"]);
         if self.options.force {
             argv.push("--force".to_owned());
         }
+        argv.extend_from_slice(options);
         argv.extend(words(&["-o", &text(output), "--"]));
         argv.extend(command);
         argv
@@ -193,6 +205,7 @@ mod tests {
         Options {
             dir: dir.to_owned(),
             workload: "/w".into(),
+            inference: None,
             spark_trace: "/s".into(),
             place: None,
             force,

@@ -1,0 +1,132 @@
+//! The demo's third run: inference through the CUDA driver, to show what a framework is told and what it takes.
+//! Where there is no GPU the simulated driver plays its part, and everything says so.
+
+use std::path::{Path, PathBuf};
+
+use super::DemoError;
+use crate::{
+    recording::{Query, Recording},
+    render::units::unsigned,
+};
+
+const VARIABLE: &str = "SPARK_TRACE_CUDA_WORKLOAD";
+const SIMULATED: &str = "libspark_trace_simulated_cuda.so";
+/// Where a GPU is, its device file is.
+const GPU: &str = "/dev/nvidia0";
+
+/// Small enough for the simulated driver, whose matrix products the CPU makes.
+const ARGUMENTS: &[&str] = &[
+    "--weights-size",
+    "64M",
+    "--kv-limit",
+    "128M",
+    "--batch",
+    "1",
+    "--prompt",
+    "128",
+    "--output-length",
+    "4",
+    "--warmup",
+    "0",
+    "--iterations",
+    "2",
+    "--hold",
+    "1s",
+];
+
+#[derive(Debug)]
+pub struct Inference {
+    workload: PathBuf,
+    /// The simulated driver; absent where a GPU's own is used.
+    pub simulated: Option<PathBuf>,
+}
+
+/// The workload that was named, else the one of the environment; none where neither is.
+pub fn find(named: Option<PathBuf>) -> Result<Option<Inference>, DemoError> {
+    let variable = || std::env::var_os(VARIABLE).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let Some(workload) = named.or_else(variable) else { return Ok(None) };
+    let workload = workload.canonicalize().map_err(DemoError::io(&workload))?;
+    let simulated = if Path::new(GPU).exists() {
+        None
+    } else {
+        let library = workload.with_file_name(SIMULATED);
+        Some(library.canonicalize().map_err(DemoError::io(&library))?)
+    };
+    Ok(Some(Inference { workload, simulated }))
+}
+
+impl Inference {
+    /// What `record` is told beside the command: the simulated driver is watched from the first call on.
+    pub fn options(&self) -> Vec<String> {
+        let library = self.simulated.iter().map(|library| library.to_string_lossy().into_owned());
+        library.flat_map(|library| ["--cuda-library".to_owned(), library]).collect()
+    }
+
+    pub fn command(&self, model: &Path) -> Vec<String> {
+        let driver = if self.simulated.is_some() { "simulated" } else { "system" };
+        let words = [&self.workload.to_string_lossy(), "llm", "--model-dir", &model.to_string_lossy()];
+        let words = words.into_iter().chain(ARGUMENTS.iter().copied()).chain(["--driver", driver]);
+        words.map(ToOwned::to_owned).collect()
+    }
+}
+
+/// What the run shows, in words: the answer that sizes a KV cache, and what was free besides.
+pub fn tell(recording: &Recording) -> Vec<String> {
+    let answers = recording.provenance.queries.iter().filter(|query| query.asked == "cuMemGetInfo_v2");
+    let Some((query, free)) = answers.filter_map(|query| Some((query, *query.values.get("free")?))).last()
+    else {
+        return vec!["The run never asked the driver how much memory is free.".to_owned()];
+    };
+    let mut told = vec![format!(
+        "cuMemGetInfo said {} free. A framework that takes 0.9 of what is free would size its KV cache by that one number.",
+        unsigned(free)
+    )];
+    told.extend(beside(query));
+    if recording.health.libraries.iter().any(|library| library.simulated && library.attached > 0) {
+        told.push(
+            "The driver was the simulated one: no GPU took part, its device memory is the process's own memory, and it \
+             answers with MemFree as a GPU that shares the system's memory does."
+                .to_owned(),
+        );
+    }
+    told
+}
+
+fn beside(query: &Query) -> Option<String> {
+    let state = query.state.as_ref()?;
+    let available = state.later.as_ref()?.mem_available?;
+    Some(format!(
+        "At that moment MemFree was {}, and {} were available: the page cache held {}, which the kernel would give back. \
+         On unified memory the difference is what a framework does not get.",
+        unsigned(state.mem_free.unwrap_or(state.free)),
+        unsigned(available),
+        unsigned(state.file.saturating_sub(state.shmem)),
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::recording::testing;
+
+    #[test]
+    fn the_answer_and_what_was_available_are_told() {
+        let told = tell(&testing::cuda());
+        assert!(told[0].starts_with("cuMemGetInfo said "), "{told:?}");
+        assert!(told[1].contains("MemFree was") && told[1].contains("available"), "{told:?}");
+    }
+
+    #[test]
+    fn a_run_that_never_asked_says_so() {
+        assert_eq!(tell(&testing::native()).len(), 1);
+    }
+
+    #[test]
+    fn the_simulated_driver_is_watched_and_named() {
+        let inference = Inference { workload: "/w".into(), simulated: Some("/lib.so".into()) };
+        assert_eq!(inference.options(), ["--cuda-library", "/lib.so"]);
+        let command = inference.command(Path::new("/m"));
+        assert_eq!(command[..4], ["/w", "llm", "--model-dir", "/m"]);
+        assert_eq!(command[command.len() - 2..], ["--driver", "simulated"]);
+    }
+}
