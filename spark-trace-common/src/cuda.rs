@@ -55,6 +55,11 @@ impl Kind {
         }
     }
 
+    /// Goes with its context: the others are the process's.
+    pub const fn is_of_context(self) -> bool {
+        matches!(self, Self::Device | Self::Async | Self::Managed | Self::Pinned | Self::Registered)
+    }
+
     /// Takes memory of the device: what a discrete GPU's framebuffer holds.
     pub const fn is_device(self) -> bool {
         matches!(self, Self::Device | Self::Async | Self::Physical)

@@ -64,8 +64,9 @@ pub const PENDING_CALLS: u32 = 8_192;
 /// Rows of charges: (cgroup, counter), profile `deep` only.
 pub const CHARGES: u32 = 16_384;
 
-/// Default size of the event ring buffer. Events are rare and small (a process, a large mapping, a new
-/// file); 4 MiB hold some 10000 of them, many times what arrives between two polls.
+/// Default size of the event ring buffer. Most events are rare (a process, a large mapping, a new file) and take half
+/// a kilobyte, one on memory figures that were read two: 4 MiB hold 2000 to 8000. Calls of the CUDA driver come tens of
+/// thousands of times a second at most; the reader is woken when a quarter is full.
 pub const RING_BYTES: u32 = 4 << 20;
 
 /// What a loss counter counts; the index in the `LOSSES` map.

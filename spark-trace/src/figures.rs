@@ -11,7 +11,7 @@ pub struct Told {
     pub asked: String,
     /// For the file of a cgroup or process: the directory it lies in.
     pub directory: Option<String>,
-    /// Bytes (for vmstat and the like: the file's own units).
+    /// Bytes; of vmstat, memory.events and the counters of memory.stat the file's own units.
     pub values: BTreeMap<String, u64>,
     /// Where the answer is a word: `max`.
     pub text: Option<String>,
@@ -41,7 +41,7 @@ pub fn told(op: FiguresOp, name: &str, parent: &str, content: &[u8], page_size: 
             let text = String::from_utf8_lossy(content);
             let text = text.trim();
             let (values, text) = match text.parse::<u64>() {
-                Ok(bytes) => (BTreeMap::from([("bytes".to_owned(), bytes)]), None),
+                Ok(number) => (BTreeMap::from([(unit_of(name).to_owned(), number)]), None),
                 Err(_) if !text.contains(char::is_whitespace) => (BTreeMap::new(), Some(text.to_owned())),
                 // memory.stat and its like: a name and a number on each line.
                 Err(_) => (plain_lines(content), None),
@@ -50,6 +50,13 @@ pub fn told(op: FiguresOp, name: &str, parent: &str, content: &[u8], page_size: 
         }
     };
     Some(told)
+}
+
+/// What the one number of a cgroup's file is: bytes, or a count or a switch.
+fn unit_of(name: &str) -> &'static str {
+    const SIZES: &[&str] = &["max", "high", "low", "min", "current", "peak"];
+    let sized = SIZES.iter().any(|size| name.rsplit('.').next() == Some(size)) || name.ends_with("_in_bytes");
+    if sized { "bytes" } else { "value" }
 }
 
 /// Whole lines: the last may have been cut, by the reader's buffer or ours.
@@ -83,7 +90,11 @@ fn statm(content: &[u8], page_size: u64) -> BTreeMap<String, u64> {
     let names = ["size", "resident", "shared", "text", "lib", "data"];
     let text = String::from_utf8_lossy(content);
     let pages = text.split_whitespace().map_while(|word| word.parse::<u64>().ok());
-    names.iter().zip(pages).map(|(name, pages)| ((*name).to_owned(), pages * page_size)).collect()
+    names
+        .iter()
+        .zip(pages)
+        .map(|(name, pages)| ((*name).to_owned(), pages.saturating_mul(page_size)))
+        .collect()
 }
 
 /// `struct sysinfo` of a 64-bit kernel (include/uapi/linux/sysinfo.h).
@@ -125,6 +136,8 @@ mod tests {
     fn cgroup_files_have_a_number_a_word_or_lines() {
         let of = |name: &str, text: &[u8]| told(FiguresOp::ReadCgroup, name, "leaf", text, 4096).unwrap();
         assert_eq!(of("memory.current", b"4096\n").values["bytes"], 4096);
+        assert_eq!(of("memory.limit_in_bytes", b"7\n").values["bytes"], 7);
+        assert_eq!(of("memory.swappiness", b"60\n").values["value"], 60);
         assert_eq!(of("memory.max", b"max\n").text.as_deref(), Some("max"));
         assert_eq!(of("memory.stat", b"anon 12\nfile 3\n").values["anon"], 12);
     }

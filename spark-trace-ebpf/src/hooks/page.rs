@@ -7,8 +7,8 @@
 //! once for a burst, and a page within it costs a comparison, an addition and a store.
 //!
 //! A program on every free would cost as much again for each page of every process. So frees are not
-//! watched (profile `deep` does): `page_sweep` looks at the pages that were allocated, when somebody wants to
-//! know which are still in use, and retires the others.
+//! watched (profile `deep` does, and the default one while a CUDA driver is in use): `page_sweep` looks at the
+//! pages that were allocated, when somebody wants to know which are still in use, and retires the others.
 
 use core::ffi::c_void;
 
@@ -254,7 +254,8 @@ pub fn page_free_nested(ctx: BtfTracePointContext) -> i32 {
 #[inline(always)]
 fn freed(page: u64) {
     let Some(live) = live_row(page) else { return };
-    // SAFETY: a live map value. Nobody else frees this page, so nobody changes it meanwhile.
+    // SAFETY: a live map value. Nobody else frees this page; a sweep that meets it within these few instructions would
+    // retire it as well.
     let row = unsafe { *live };
     if row != 0 {
         // SAFETY: as above.

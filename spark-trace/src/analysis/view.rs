@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use serde::Serialize;
+use spark_trace_common::cuda::Library;
 use spark_trace_common::source::{SOURCES, counts_from_start};
 
 use crate::analysis::instant::At;
@@ -227,11 +228,12 @@ fn calls_are_seen(recording: &Recording) -> bool {
         let hook = recording.health.hooks.iter().find(|hook| hook.name == name);
         hook.map_or("", |hook| hook.verdict.as_str())
     };
-    match verdict("library-call") {
-        "ok" => true,
-        "not-applicable" => verdict("mapping") == "ok" && recording.health.libraries.is_empty(),
-        _ => false,
+    let drivers = recording.health.libraries.iter().filter(|file| file.library == Library::Cuda.as_str());
+    let mut drivers = drivers.map(|file| file.verdict == "ok").peekable();
+    if drivers.peek().is_some() {
+        return drivers.any(|ok| ok);
     }
+    matches!(verdict("library-call"), "ok" | "not-applicable") && verdict("mapping") == "ok"
 }
 
 fn cgroup_roots(recording: &Recording) -> Vec<Root<'_>> {

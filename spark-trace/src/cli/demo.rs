@@ -196,6 +196,9 @@ fn cuda_part(recording: &recording::Recording) -> attribution::Report {
     let mut report = attribution::report(recording, At::Peak);
     (report.planes.system, report.planes.cgroup) = (None, None);
     report.planes.devices.clear();
+    if let Some(queries) = &mut report.queries {
+        queries.folded.retain(|row| row.asked.starts_with("cu"));
+    }
     report.keep(5);
     report.files.clear();
     report.processes.clear();

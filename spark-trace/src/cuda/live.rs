@@ -1,6 +1,6 @@
 //! The fold: one call after the other.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use spark_trace_common::cuda::{Kind, Op};
 
@@ -33,8 +33,13 @@ pub struct Holdings {
     next_orphan: u64,
     /// Frees of what was allocated before the trace began, or not seen.
     pub unknown_frees: u64,
-    /// Contexts that ended while others of their process lived: what they held counts until the process ends.
+    /// Contexts that ended while others of their process lived, or may have: what they held counts until the process
+    /// ends.
     pub ambiguous_contexts: u64,
+    /// Allocations that succeeded and whose address could not be read.
+    pub unreadable: u64,
+    /// Processes seen from their start: all their contexts are known.
+    began: HashSet<u32>,
 }
 
 type RowKey = (u32, Kind, &'static str, Option<u32>, Option<String>);
@@ -52,6 +57,8 @@ struct Object {
     row: usize,
     kind: Kind,
     bytes: u64,
+    /// When its allocation returned.
+    since_ns: u64,
     /// Mappings of physical memory.
     mapped: u32,
 }
@@ -123,10 +130,16 @@ impl Holdings {
         Effect::None
     }
 
+    /// A process, or a new program in it, begins.
+    pub fn process_began(&mut self, pid: u32) {
+        self.began.insert(pid);
+    }
+
     /// The end of a process frees all it held.
     pub fn process_ended(&mut self, pid: u32) {
-        self.release_all(pid);
+        self.release(pid, |_| true);
         self.contexts.remove(&pid);
+        self.began.remove(&pid);
     }
 
     /// Whether anything was ever allocated, or refused.
@@ -202,21 +215,25 @@ impl Holdings {
                 stack,
             });
         }
-        let Some(object) = call.value(call.function.object) else { return Effect::None };
+        let Some(object) = call.value(call.function.object) else {
+            self.unreadable += 1;
+            return Effect::None;
+        };
         let bytes = size.unwrap_or(0);
         let key = (call.pid, space_of(kind), object);
         // An address that comes again was freed by a call that was not seen.
         if let Some(before) = self.objects.remove(&key) {
             self.retire(call.pid, before, true);
         }
-        self.objects.insert(key, Object { row, kind, bytes, mapped: 0 });
-        self.held[row] += bytes;
-        self.rows[row].allocs += 1;
-        self.rows[row].bytes_allocated += bytes;
+        self.objects.insert(key, Object { row, kind, bytes, since_ns: call.end_ns, mapped: 0 });
+        self.held[row] = self.held[row].saturating_add(bytes);
+        let totals = &mut self.rows[row];
+        totals.allocs += 1;
+        totals.bytes_allocated = totals.bytes_allocated.saturating_add(bytes);
         let at_ns = call.end_ns;
         self.each_total(call.pid, kind, |total| {
             total.allocs += 1;
-            total.live += bytes;
+            total.live = total.live.saturating_add(bytes);
             if total.live > total.peak {
                 (total.peak, total.peak_ns) = (total.live, at_ns);
             }
@@ -231,9 +248,10 @@ impl Holdings {
             return;
         }
         let spaces = [Space::Address, Space::Handle, Space::Range];
-        let found = spaces.into_iter().find(|space| {
-            self.objects.get(&(call.pid, *space, value)).is_some_and(|object| kinds.contains(&object.kind))
-        });
+        // One that came after this call began is its successor at the address: it took the predecessor's place.
+        let is_it = |object: &Object| kinds.contains(&object.kind) && object.since_ns <= call.begin_ns;
+        let found =
+            spaces.into_iter().find(|space| self.objects.get(&(call.pid, *space, value)).is_some_and(is_it));
         let Some(object) = found.and_then(|space| self.objects.remove(&(call.pid, space, value))) else {
             self.unknown_frees += 1;
             return;
@@ -340,22 +358,27 @@ impl Holdings {
         if !ended {
             return;
         }
-        if contexts.created.is_empty() && contexts.primary.is_empty() {
-            self.release_all(call.pid);
+        if contexts.created.is_empty() && contexts.primary.is_empty() && self.began.contains(&call.pid) {
+            self.release(call.pid, |kind| kind.is_of_context());
         } else {
             self.ambiguous_contexts += 1;
         }
     }
 
-    fn release_all(&mut self, pid: u32) {
+    /// Frees what a process holds of some kinds.
+    fn release(&mut self, pid: u32, is_freed: impl Fn(Kind) -> bool) {
         let mut gone = Vec::new();
         self.objects.retain(|(owner, ..), object| {
-            let keep = *owner != pid;
+            let keep = *owner != pid || !is_freed(object.kind);
             if !keep {
                 gone.push(*object);
             }
             keep
         });
+        if !is_freed(Kind::Physical) {
+            gone.into_iter().for_each(|object| self.retire(pid, object, true));
+            return;
+        }
         let orphans: Vec<u64> = self
             .mappings
             .iter()
@@ -375,7 +398,7 @@ impl Holdings {
     fn retire(&mut self, pid: u32, object: Object, implicit: bool) {
         let Object { row, kind, bytes, .. } = object;
         self.held[row] = self.held[row].saturating_sub(bytes);
-        self.rows[row].bytes_freed += bytes;
+        self.rows[row].bytes_freed = self.rows[row].bytes_freed.saturating_add(bytes);
         let count = |frees: &mut u64, implicit_frees: &mut u64| {
             if implicit { *implicit_frees += 1 } else { *frees += 1 }
         };

@@ -72,9 +72,9 @@ impl Inference {
 
 /// What the run shows, in words: the answer that sizes a KV cache, and what was free besides.
 pub fn tell(recording: &Recording) -> Vec<String> {
-    let answers = recording.provenance.queries.iter().filter(|query| query.asked == "cuMemGetInfo_v2");
-    let Some((query, free)) = answers.filter_map(|query| Some((query, *query.values.get("free")?))).last()
-    else {
+    let answers = recording.provenance.queries.iter().rev().filter(|query| query.asked == "cuMemGetInfo_v2");
+    let last = { answers }.find_map(|query| Some((query, *query.values.get("free")?)));
+    let Some((query, free)) = last else {
         return vec!["The run never asked the driver how much memory is free.".to_owned()];
     };
     let mut told = vec![format!(

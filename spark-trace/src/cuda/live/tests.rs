@@ -14,7 +14,7 @@ fn call(pid: u32, symbol: &str, args: &[u64], outs: &[u64], result: i32) -> Call
     Call {
         function,
         begin_ns: 1,
-        end_ns: 2,
+        end_ns: 1,
         pid,
         tid: pid,
         cgroup: 1,
@@ -124,6 +124,7 @@ fn physical_memory_of_the_host_is_of_another_kind() {
 #[test]
 fn the_end_of_the_last_context_frees_all() {
     let mut holdings = Holdings::default();
+    holdings.process_began(7);
     apply(&mut holdings, "cuDevicePrimaryCtxRetain", &[0x10, 0], &[0xc0]);
     apply(&mut holdings, "cuDevicePrimaryCtxRetain", &[0x10, 0], &[0xc0]);
     apply(&mut holdings, "cuMemAlloc_v2", &[0x10, 100], &[0x1000]);
@@ -138,6 +139,7 @@ fn the_end_of_the_last_context_frees_all() {
 #[test]
 fn the_end_of_one_of_two_contexts_is_ambiguous() {
     let mut holdings = Holdings::default();
+    holdings.process_began(7);
     apply(&mut holdings, "cuCtxCreate_v2", &[0x10, 0, 0], &[0xc0]);
     apply(&mut holdings, "cuCtxCreate_v2", &[0x10, 0, 0], &[0xc1]);
     apply(&mut holdings, "cuMemAlloc_v2", &[0x10, 100], &[0x1000]);
@@ -185,4 +187,40 @@ fn contexts_and_modules_are_events() {
         panic!("no event")
     };
     assert_eq!((event.event.as_str(), event.object), ("module-load", Some(0x30)));
+}
+
+#[test]
+fn a_free_that_returns_late_leaves_the_successor_at_its_address() {
+    let mut holdings = Holdings::default();
+    apply(&mut holdings, "cuMemAlloc_v2", &[0x10, 100], &[0x1000]);
+    // Another thread gets the address while the free is still on its way back.
+    let mut successor = call(7, "cuMemAlloc_v2", &[0x10, 60], &[0x1000], 0);
+    (successor.begin_ns, successor.end_ns) = (5, 6);
+    holdings.apply(&successor, None, None);
+    let mut free = call(7, "cuMemFree_v2", &[0x1000], &[], 0);
+    (free.begin_ns, free.end_ns) = (4, 7);
+    holdings.apply(&free, None, None);
+    assert_eq!(live(&holdings, "device"), 60);
+}
+
+#[test]
+fn contexts_of_a_process_that_was_there_before_are_ambiguous() {
+    let mut holdings = Holdings::default();
+    apply(&mut holdings, "cuMemAlloc_v2", &[0x10, 100], &[0x1000]);
+    apply(&mut holdings, "cuCtxCreate_v2", &[0x10, 0, 0], &[0xc0]);
+    apply(&mut holdings, "cuCtxDestroy_v2", &[0xc0], &[]);
+    assert_eq!((live(&holdings, "device"), holdings.ambiguous_contexts), (100, 1));
+}
+
+#[test]
+fn physical_memory_outlives_the_context() {
+    let mut holdings = Holdings::default();
+    holdings.process_began(7);
+    apply(&mut holdings, "cuDevicePrimaryCtxRetain", &[0x10, 0], &[0xc0]);
+    apply(&mut holdings, "cuMemCreate", &[0x10, 4096, 0x20, 0], &[77, 1]);
+    apply(&mut holdings, "cuMemAlloc_v2", &[0x10, 100], &[0x1000]);
+    apply(&mut holdings, "cuDevicePrimaryCtxReset_v2", &[0], &[]);
+    assert_eq!((live(&holdings, "device"), live(&holdings, "physical")), (0, 4096));
+    holdings.process_ended(7);
+    assert_eq!(live(&holdings, "physical"), 0);
 }

@@ -3,21 +3,14 @@
 use std::{fs, path::PathBuf};
 
 use super::{Finding, Machine};
-use crate::{health::Verdict, live::host, recording::Gpu, render::units};
+use crate::{
+    health::Verdict,
+    live::{host, library::DIRECTORIES},
+    recording::Gpu,
+    render::units,
+};
 
 const LIBRARY: &str = "libcuda.so.1";
-
-/// Where distributions, containers and the driver's own installer put it.
-const DIRECTORIES: &[&str] = &[
-    "/usr/lib64",
-    "/usr/lib/x86_64-linux-gnu",
-    "/usr/lib/aarch64-linux-gnu",
-    "/usr/lib",
-    "/usr/local/nvidia/lib64",
-    "/usr/local/nvidia/lib",
-    "/usr/local/cuda/compat",
-    "/usr/lib/wsl/lib",
-];
 
 pub fn driver() -> Finding {
     match fs::read_to_string("/proc/driver/nvidia/version") {

@@ -4,7 +4,7 @@ use std::{collections::HashMap, fs::File};
 
 use object::{
     Endianness,
-    elf::{FileHeader64, PT_LOAD, STT_FUNC, STT_GNU_IFUNC},
+    elf::{FileHeader64, PT_LOAD, STT_FUNC},
     read::{
         ReadCache,
         elf::{FileHeader, ProgramHeader, Sym},
@@ -44,7 +44,7 @@ pub(super) fn exported<'a>(
     let mut offsets = HashMap::new();
     for symbol in symbols.iter() {
         let kind = symbol.st_type();
-        if symbol.is_undefined(endian) || kind != STT_FUNC && kind != STT_GNU_IFUNC {
+        if symbol.is_undefined(endian) || kind != STT_FUNC {
             continue;
         }
         let Ok(name) = symbols.symbol_name(endian, symbol) else { continue };
@@ -54,10 +54,12 @@ pub(super) fn exported<'a>(
         let address = symbol.st_value(endian);
         let segment = segments.iter().find(|segment| {
             let start = segment.p_vaddr(endian);
-            segment.p_type(endian) == PT_LOAD && (start..start + segment.p_filesz(endian)).contains(&address)
+            segment.p_type(endian) == PT_LOAD
+                && (start..start.saturating_add(segment.p_filesz(endian))).contains(&address)
         });
         if let Some(segment) = segment {
-            offsets.insert(name.to_owned(), address - segment.p_vaddr(endian) + segment.p_offset(endian));
+            let offset = (address - segment.p_vaddr(endian)).saturating_add(segment.p_offset(endian));
+            offsets.insert(name.to_owned(), offset);
         }
     }
     Ok(offsets)

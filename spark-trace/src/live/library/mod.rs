@@ -22,7 +22,7 @@ use crate::{decode::MappedLibrary, health::Verdict, recording::LibraryFile};
 
 /// Directories where the driver's libraries are on the systems we know: distributions, containers prepared by
 /// NVIDIA's toolkit, compatibility packages, WSL.
-const DIRECTORIES: &[&str] = &[
+pub const DIRECTORIES: &[&str] = &[
     "/usr/lib/x86_64-linux-gnu",
     "/usr/lib/aarch64-linux-gnu",
     "/usr/lib/x86_64-linux-gnu/nvidia/current",
@@ -40,10 +40,20 @@ const DIRECTORIES: &[&str] = &[
 /// What the simulated driver's file is called.
 const SIMULATED: &str = "libspark_trace_simulated";
 
+/// What tells files of one inode number apart.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum FileKind {
+    BuildId(String),
+    Device(u64),
+}
+
 #[derive(Debug, Default)]
 pub struct Libraries {
-    /// Device and inode of the files that have been looked at.
-    seen: HashSet<(u64, u64)>,
+    /// Files that have been looked at. One file shows under several devices where overlays lie over it, so the build
+    /// id stands in for the device where there is one.
+    seen: HashSet<(u64, FileKind)>,
+    /// A CUDA driver was attached to.
+    pub driver_watched: bool,
     /// A CUDA driver is mapped, or has been: there is memory to follow that is the driver's.
     pub driver_in_use: bool,
 }
@@ -53,14 +63,22 @@ impl Libraries {
     pub fn present(&mut self, object: &mut Object, extra: &[PathBuf]) -> Vec<LibraryFile> {
         let mut files = Vec::new();
         for path in extra.iter().cloned().chain(on_host()) {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            let useless = |reason: String| LibraryFile {
+                library: library_of(&name).map_or("unknown", Library::as_str).to_owned(),
+                path: path.display().to_string(),
+                verdict: Verdict::Broken.as_str().to_owned(),
+                reason: Some(reason),
+                ..LibraryFile::default()
+            };
             match File::open(&path) {
+                Ok(_) if library_of(&name).is_none() => {
+                    let known: Vec<_> =
+                        Library::ALL.iter().flat_map(|library| library.file_names()).copied().collect();
+                    files.push(useless(format!("its name begins with none of {}", known.join(", "))));
+                }
                 Ok(file) => files.extend(self.open(object, &file, &path)),
-                Err(e) => files.push(LibraryFile {
-                    path: path.display().to_string(),
-                    verdict: Verdict::Broken.as_str().to_owned(),
-                    reason: Some(format!("cannot open it: {e}")),
-                    ..LibraryFile::default()
-                }),
+                Err(e) => files.push(useless(format!("cannot open it: {e}"))),
             }
         }
         for mapped in mapped_by_processes() {
@@ -78,9 +96,6 @@ impl Libraries {
     pub fn mapped(&mut self, object: &mut Object, event: &MappedLibrary) -> Option<LibraryFile> {
         library_of(&event.name)?;
         self.driver_in_use |= is_cuda_driver(&event.name);
-        if self.seen.iter().any(|(_, inode)| *inode == event.inode) {
-            return None;
-        }
         let told = |file: LibraryFile| LibraryFile {
             mapped_by: Some(event.pid),
             mapped_ns: Some(event.at_ns),
@@ -105,16 +120,18 @@ impl Libraries {
     fn open(&mut self, object: &mut Object, file: &File, path: &Path) -> Option<LibraryFile> {
         let library = library_of(&path.file_name()?.to_string_lossy())?;
         let meta = file.metadata().ok()?;
-        if !self.seen.insert((meta.dev(), meta.ino())) {
+        let link = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
+        let build_id = super::symbols::build_id(&link);
+        let kind = build_id.clone().map_or(FileKind::Device(meta.dev()), FileKind::BuildId);
+        if !self.seen.insert((meta.ino(), kind)) {
             return None;
         }
-        let link = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
         let mut found = LibraryFile {
             library: library.as_str().to_owned(),
             path: path.display().to_string(),
             device: format!("{}:{}", libc::major(meta.dev()), libc::minor(meta.dev())),
             inode: meta.ino(),
-            build_id: super::symbols::build_id(&link),
+            build_id,
             simulated: path.to_string_lossy().contains(SIMULATED),
             ..LibraryFile::default()
         };
@@ -129,6 +146,7 @@ impl Libraries {
         found.verdict = verdict.as_str().to_owned();
         found.reason = reason;
         found.attached_ns = (found.attached > 0).then(now_ns);
+        self.driver_watched |= library == Library::Cuda && found.attached > 0;
         Some(found)
     }
 }

@@ -45,12 +45,11 @@ impl Object {
     }
 
     /// Attaches the hooks that wait for `trigger`, one of [`spark_trace_common::hook::TRIGGERS`]. That it has
-    /// happened may be said again and again; it counts once.
-    pub fn attach_waiting(&mut self, trigger: &str) -> Result<(), ObjectError> {
-        let (now, later) =
+    /// happened may be said again and again; it counts once. One that cannot be attached is broken, as at the start.
+    pub fn attach_waiting(&mut self, trigger: &str) {
+        let (now, later): (Vec<_>, Vec<_>) =
             std::mem::take(&mut self.waiting).into_iter().partition(|(_, waits_for)| *waits_for == trigger);
         self.waiting = later;
-        let now: Vec<(&'static str, &'static str)> = now;
         for (name, _) in now {
             let Some(index) = self.hooks.iter().position(|h| h.name == name) else { continue };
             let attached = match self.hooks[index].program {
@@ -58,15 +57,11 @@ impl Object {
                 None => Err("it is not loaded".to_owned()),
             };
             let hook = &mut self.hooks[index];
-            match attached {
-                Ok(()) => (hook.verdict, hook.reason) = (Verdict::Ok, None),
-                Err(reason) => {
-                    (hook.verdict, hook.reason) = (Verdict::Broken, Some(reason.clone()));
-                    return Err(ObjectError::Late { name, reason });
-                }
-            }
+            (hook.verdict, hook.reason) = match attached {
+                Ok(()) => (Verdict::Ok, None),
+                Err(reason) => (Verdict::Broken, Some(reason)),
+            };
         }
-        Ok(())
     }
 
     /// Whether the hook called `name` is at work.

@@ -45,8 +45,6 @@ pub enum ObjectError {
     Map { name: &'static str, cause: Box<aya::maps::MapError> },
     #[error("cannot look at the pages in use")]
     Sweep(#[source] Box<ProgramError>),
-    #[error("hook {name} was to be attached and did not: {reason}")]
-    Late { name: &'static str, reason: String },
     #[error("hook {name} is required and did not attach: {reason}")]
     Required { name: &'static str, reason: String },
 }
@@ -189,6 +187,11 @@ impl Object {
     /// Whether sweeps find what the hook called `name` was skipped for.
     fn sweeps_for(&self, name: &str) -> bool {
         name == "page-free" && !self.is_attached("page-free-nested")
+    }
+
+    /// Whether it is seen which files the target maps.
+    pub fn sees_mappings(&self) -> bool {
+        self.is_attached("mapping")
     }
 
     /// Whether page allocations are followed: without that nothing is known of a driver's pages.

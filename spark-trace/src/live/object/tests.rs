@@ -131,10 +131,10 @@ fn pages_are_followed_by_every_free() {
 #[ignore = "kernel: needs root"]
 fn a_hook_on_frees_that_comes_late_finds_what_was_allocated_before() {
     pages_of_pipes(Profile::Default, |object| {
-        object.attach_waiting("nothing that happens").unwrap();
+        object.attach_waiting("nothing that happens");
         assert!(!object.is_attached("page-free"));
         for _ in 0..2 {
-            object.attach_waiting("cuda").unwrap();
+            object.attach_waiting("cuda");
         }
         assert!(object.is_attached("page-free"));
         assert!(object.swept_with.get().is_none(), "what was freed before is to be found yet");

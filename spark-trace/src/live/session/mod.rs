@@ -106,8 +106,7 @@ pub struct Outcome {
     pub exit_code: Option<i32>,
 }
 
-/// Ticks between two sweeps of the kernel pages in use: they keep the map of live pages from filling up with
-/// pages that have been freed.
+/// Ticks between two sweeps of the kernel pages in use: with fewer pages to retire each is quicker.
 const SWEEP_EVERY: u64 = 10;
 
 /// The journal's writer.
@@ -410,6 +409,10 @@ impl Session {
         }
         if self.tracer.queries_lost() > 0 {
             losses.push(Loss { what: "queries".to_owned(), count: self.tracer.queries_lost() });
+        }
+        if self.tracer.collector.cuda.unreadable > 0 {
+            losses
+                .push(Loss { what: "cuda_objects".to_owned(), count: self.tracer.collector.cuda.unreadable });
         }
         let skipped: u64 = hooks.iter().filter_map(|h| h.lost).sum();
         if skipped > 0 {

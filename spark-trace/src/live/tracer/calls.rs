@@ -40,16 +40,23 @@ impl<W: Write> Tracer<W> {
         for file in self.libraries.present(&mut self.object, extra) {
             self.journal.add(Entry::Library(file))?;
         }
-        self.follow_driver()
+        self.follow_driver();
+        Ok(())
     }
 
     /// Once a CUDA driver is in use, frees are followed as they happen: the driver's pages are too many to look at
     /// each of them again.
-    pub(super) fn follow_driver(&mut self) -> Result<(), TracerError> {
+    pub(super) fn follow_driver(&mut self) {
         if self.libraries.driver_in_use {
-            self.object.attach_waiting("cuda")?;
+            self.object.attach_waiting("cuda");
         }
-        Ok(())
+    }
+
+    /// Whether all calls of the CUDA driver are seen, or would be: a driver is attached to, or none is in use.
+    pub(super) fn sees_calls(&self) -> bool {
+        let in_use = self.libraries.driver_in_use;
+        self.libraries.driver_watched
+            || !in_use && self.object.watches_libraries() && self.object.sees_mappings()
     }
 
     /// System memory that the NVIDIA module holds; `None` where there is no such module or pages are not followed.
@@ -108,6 +115,10 @@ impl<W: Write> Tracer<W> {
         stack: Option<u32>,
         backing: Option<&str>,
     ) -> Result<(), TracerError> {
+        // What was selected while the target was not yet known may still come.
+        if !self.is_of_target(call.cgroup, call.pid) {
+            return Ok(());
+        }
         match self.collector.cuda.apply(call, stack, backing) {
             Effect::None => Ok(()),
             Effect::Failure(failure) => Ok(self.journal.add(Entry::CudaFailure(failure))?),
@@ -176,6 +187,9 @@ impl<W: Write> Tracer<W> {
     }
 
     pub(super) fn take_query(&mut self, query: Query) -> Result<(), TracerError> {
+        if !self.is_of_target(query.cgroup, query.pid) {
+            return Ok(());
+        }
         self.queries += 1;
         if self.queries > MAX_QUERIES {
             return Ok(());
@@ -198,7 +212,8 @@ impl<W: Write> Tracer<W> {
     }
 
     fn state_of(&mut self, state: Option<State>, at_ns: u64) -> Result<Option<MemoryState>, TracerError> {
-        let Some(state) = state else { return Ok(None) };
+        // Of no use beyond what is kept, and not free.
+        let Some(state) = state.filter(|_| self.queries < MAX_QUERIES) else { return Ok(None) };
         let driver = self.driver_bytes()?;
         let driver_bytes = driver.map(|driver| driver.by_source().map(|(_, held)| held.total()).sum());
         let bytes = |pages: u64| pages * page_size();

@@ -46,7 +46,7 @@ impl<W: Write> Tracer<W> {
                 {
                     self.journal.add(Entry::Library(file))?;
                 }
-                self.follow_driver()?;
+                self.follow_driver();
             }
             Event::Mapping(event) => {
                 if self.resolution == Resolution::Open {
@@ -117,10 +117,14 @@ impl<W: Write> Tracer<W> {
         match event.op {
             ProcessOp::Fork => {
                 process.started_ns = Some(event.at_ns);
+                self.collector.cuda.process_began(event.pid);
                 self.alive.insert(event.pid);
             }
             ProcessOp::Exec => {
                 process.exec_ns = Some(event.at_ns);
+                // The program before has taken its memory with it.
+                self.collector.cuda.process_ended(event.pid);
+                self.collector.cuda.process_began(event.pid);
                 process.argv = process::argv(event.pid);
                 self.alive.insert(event.pid);
                 self.stacks.look_at(event.pid);

@@ -200,7 +200,7 @@ impl<W: Write> Tracer<W> {
     /// Adds what the target holds on a GPU to a reading of it: live device memory. Calls name no device, so with several GPUs it stays unknown.
     fn add_cuda_live(&self, sample: &mut Sample) {
         let SeriesId::Device(_) = sample.series else { return };
-        if !self.object.watches_libraries() {
+        if !self.sees_calls() {
             return;
         }
         let cuda = &self.collector.cuda;

@@ -12,22 +12,11 @@ use nvml_wrapper::{Device, Nvml, error::NvmlError};
 use super::{Machine, NAME, device::reason};
 use crate::{
     health::Verdict,
-    live::host,
+    live::{host, library::DIRECTORIES},
     recording::{Gpu, Nvidia, SourceVerdict},
 };
 
 const LIBRARY: &str = "libnvidia-ml.so.1";
-
-/// Where distributions, containers and the driver's own installer put it, beside the loader's path.
-const DIRECTORIES: &[&str] = &[
-    "/usr/lib/x86_64-linux-gnu",
-    "/usr/lib/aarch64-linux-gnu",
-    "/usr/lib64",
-    "/usr/lib",
-    "/usr/local/nvidia/lib64",
-    "/usr/local/nvidia/lib",
-    "/usr/lib/wsl/lib",
-];
 
 /// What a library says that plays the part of a driver which is not there.
 const SIMULATED: &str = "simulated";
