@@ -352,8 +352,8 @@ pub const SOURCES: &[Source] = &[
     },
     Source {
         slug: "nvidia-sysmem",
-        title: "NVIDIA driver system memory (RM sysmem: cudaMalloc on unified memory, cudaMallocHost)",
-        system: &[plus("driver.nvidia_sysmem")],
+        title: "NVIDIA driver system memory (RM sysmem: cudaMalloc on unified memory, cudaMallocHost); what was held before the trace is an estimate",
+        system: &[plus("driver.nvidia_sysmem"), plus("driver.nvidia_before")],
         cgroup_v2: &[],
         cgroup_v1: &[],
         device: &[],

@@ -104,6 +104,21 @@ fn a_gpu_without_memory_of_its_own_has_processes_and_no_figure() {
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]
+fn what_the_driver_held_before_is_system_memory_where_the_gpu_has_none_of_its_own() {
+    let dir = support::disk_dir();
+    let script = "sleep 0.3; echo process 0 4194305 104857600 >> $STATE; sleep 0.3";
+    let recorded = recorded(&dir, "unified 0\nprocess 0 4194305 314572800\n", script);
+    let system = &recorded.recording()["samples"]["system"];
+    let before: Vec<_> =
+        array(&system["columns"]["driver.nvidia_before"]).iter().filter_map(Value::as_i64).collect();
+    assert_eq!((before.first(), before.last()), (Some(&(300 * MIB)), Some(&(100 * MIB))), "{before:?}");
+    let show = recorded.show();
+    let row = source_row(&show["planes"]["system"], "nvidia-sysmem");
+    assert_eq!((int(&row["bytes_at_start"]), int(&row["bytes_at_end"])), (300 * MIB, 100 * MIB));
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
 fn a_slow_library_does_not_hold_up_the_rest() {
     let dir = support::disk_dir();
     let recorded = recorded(&dir, "delay 0 300\n", "sleep 1");

@@ -110,6 +110,7 @@ impl<W: Write> Tracer<W> {
         let mut system = self.system.read();
         // Pinned pages are in their owners' counters too: the ledger moves them.
         system.values.extend(self.pinned_columns());
+        system.values.extend(self.held_before.bytes().map(|bytes| (driver_column("nvidia-before"), bytes)));
         let Some(driver) = self.driver_bytes()? else { return Ok(system) };
         for (source, held) in driver.by_source() {
             system.values.insert(driver_column(source), held.total());
@@ -191,13 +192,15 @@ impl<W: Write> Tracer<W> {
     /// its place in the same reading, as columns of its own (`cuda.live`).
     pub fn add_samples(&mut self, samples: Vec<Sample>) -> Result<(), TracerError> {
         for mut sample in samples {
+            self.held_before.read(&sample);
             self.add_cuda_live(&mut sample);
             self.journal.add(Entry::Sample(sample))?;
         }
         Ok(())
     }
 
-    /// Adds what the target holds on a GPU to a reading of it: live device memory. Calls name no device, so with several GPUs it stays unknown.
+    /// Adds what the target holds on a GPU to a reading of it: live device memory. Calls name no device, so with
+    /// several GPUs it stays unknown.
     fn add_cuda_live(&self, sample: &mut Sample) {
         let SeriesId::Device(_) = sample.series else { return };
         if !self.sees_calls() {

@@ -1,5 +1,6 @@
 //! The state of a trace under way: what events and samples do to the journal.
 
+mod before;
 mod calls;
 mod events;
 mod levels;
@@ -11,6 +12,7 @@ use std::{
 
 use thiserror::Error;
 
+use before::HeldBefore;
 use calls::PartialReading;
 use levels::Peaks;
 
@@ -87,6 +89,8 @@ pub struct Tracer<W: Write> {
     pub libraries: Libraries,
     /// The NVIDIA module is loaded: it may hold system memory.
     driver_module: bool,
+    /// What the driver held before the trace began, where that is system memory.
+    held_before: HeldBefore,
     /// Bytes in the driver's pools of pages at the first reading.
     pool_at_start: Option<u64>,
     /// GPUs that are read.
@@ -130,6 +134,7 @@ impl<W: Write> Tracer<W> {
             collector,
             libraries: Libraries::default(),
             driver_module: std::path::Path::new("/sys/module/nvidia").exists(),
+            held_before: HeldBefore::default(),
             pool_at_start: None,
             gpus: 0,
             queries: 0,
