@@ -60,11 +60,19 @@ impl Kind {
         matches!(self, Self::Device | Self::Async | Self::Managed | Self::Pinned | Self::Registered)
     }
 
+    /// Memory of the host that the driver pins.
+    pub const fn is_host(self) -> bool {
+        matches!(self, Self::Pinned | Self::Registered)
+    }
+
     /// Takes memory of the device: what a discrete GPU's framebuffer holds.
     pub const fn is_device(self) -> bool {
         matches!(self, Self::Device | Self::Async | Self::Physical)
     }
 }
+
+/// What all kinds of device memory are called together.
+pub const DEVICE_ALL: &str = "device-all";
 
 /// What a call does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -351,7 +359,7 @@ impl Function {
     /// memory lies in. What is only counted can wait for the next tick, and the caller is spared the waking.
     pub const fn is_urgent(&self) -> bool {
         match self.op {
-            Op::Alloc(kind) => matches!(kind, Kind::Pinned | Kind::Registered),
+            Op::Alloc(kind) => kind.is_host(),
             Op::Free(_) | Op::Map | Op::Unmap => false,
             _ => true,
         }

@@ -224,8 +224,6 @@ pub struct FiguresEvent {
     pub tgid: u32,
     pub tid: u32,
     pub cgroup: u64,
-    /// What the system call returned.
-    pub result: i64,
     /// Where in the file the read began.
     pub position: u64,
     pub caller: u64,
@@ -419,7 +417,7 @@ wire! {
     CallKey = 8,
     PendingCall = 16 + 8 * ARGS,
     LibraryEvent = 24 + NAME_LEN,
-    FiguresEvent = 64 + 2 * NAME_LEN + 80 + 8 * USER_STACK_DEPTH + FIGURES_LEN,
+    FiguresEvent = 56 + 2 * NAME_LEN + 80 + 8 * USER_STACK_DEPTH + FIGURES_LEN,
     PageKey = 16,
     PageRow = 32,
     LiveFrames = 2 * LIVE_FRAMES as usize,

@@ -124,7 +124,6 @@ fn report(
         (*event).tgid = tgid;
         (*event).tid = ids as u32;
         (*event).cgroup = cgroup;
-        (*event).result = length as i64;
         (*event).position = position;
         (*event).caller = caller;
         (*event).name[0] = 0;

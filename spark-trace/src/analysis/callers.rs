@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 
 use serde::Serialize;
+use spark_trace_common::cuda::Library;
 
 use crate::analysis::names::{self, Names};
 use crate::recording::Symbol;
@@ -14,7 +15,6 @@ const TELLING: usize = 3;
 /// How the file names begin of libraries that only pass a call on.
 const RUNTIME: &[&str] = &["libcudart"];
 const SYSTEM: &[&str] = &["libc.so", "libpthread", "ld-linux"];
-const DRIVER: &[&str] = &["libcuda.so", "libspark_trace_simulated_cuda", "libnvidia-ml"];
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Caller {
@@ -50,13 +50,14 @@ impl<'a> Callers<'a> {
 
 fn caller(frames: &[&Symbol]) -> Caller {
     // A function of the driver that calls another one of its own says nothing of who asked.
-    let outside = frames.iter().skip_while(|frame| is_in(frame, DRIVER));
+    let outside = frames.iter().skip_while(|frame| is_of_driver(frame));
     let through = outside.clone().next().map(|innermost| match is_in(innermost, RUNTIME) {
         true => THROUGH_RUNTIME,
         false => THROUGH_OTHER,
     });
-    let passing =
-        |frame: &&&Symbol| [RUNTIME, DRIVER, SYSTEM].iter().any(|libraries| is_in(frame, libraries));
+    let passing = |frame: &&&Symbol| {
+        is_of_driver(frame) || [RUNTIME, SYSTEM].iter().any(|libraries| is_in(frame, libraries))
+    };
     let mut telling: Vec<_> = outside.skip_while(passing).take(TELLING).collect();
     // Where code keeps no frame pointers the walk ends in addresses that are nothing.
     while telling.len() > 1 && telling.last().is_some_and(|frame| frame.module.is_none()) {
@@ -68,6 +69,11 @@ fn caller(frames: &[&Symbol]) -> Caller {
         label: label.join(" <- "),
         frames: frames.iter().map(|symbol| names::frame(symbol)).collect(),
     }
+}
+
+/// In a library whose functions are watched.
+fn is_of_driver(frame: &Symbol) -> bool {
+    Library::ALL.into_iter().any(|library| is_in(frame, library.file_names()))
 }
 
 fn is_in(frame: &Symbol, libraries: &[&str]) -> bool {

@@ -17,9 +17,7 @@ use crate::recording::{CudaAllocs, CudaTotal, LibraryFile, Recording};
 mod calls;
 
 pub use calls::{EventRow, FailureRow};
-
-/// All kinds of device memory together, as recordings call it.
-pub const DEVICE_ALL: &str = "device-all";
+pub use spark_trace_common::cuda::DEVICE_ALL;
 
 /// Present where a library was watched or anything was taken through it.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
@@ -116,8 +114,10 @@ const BACKINGS: &[Backing] = &[
     ("file", "yes", "file-clean"),
 ];
 
-/// Kinds with a backing.
-const HOST: [Kind; 2] = [Kind::Pinned, Kind::Registered];
+/// Whether rows of a kind have a backing.
+fn is_host(kind: &str) -> bool {
+    Kind::ALL.into_iter().any(|host| host.is_host() && host.as_str() == kind)
+}
 
 pub fn report(recording: &Recording, at_ns: u64) -> Option<CudaReport> {
     let provenance = &recording.provenance;
@@ -243,8 +243,7 @@ fn is_part_of(kind: &str, whole: &str) -> bool {
 
 fn host(allocs: &[CudaAllocs], instant: Option<usize>) -> Vec<HostRow> {
     let mut groups: BTreeMap<(usize, Option<&str>), HostRow> = BTreeMap::new();
-    let pinned =
-        allocs.iter().filter(|row| HOST.iter().any(|kind| kind.as_str() == row.kind) && row.allocs > 0);
+    let pinned = allocs.iter().filter(|row| is_host(&row.kind) && row.allocs > 0);
     for allocs in pinned {
         let backing = allocs.backing.as_deref();
         let known = BACKINGS.iter().find(|(name, ..)| Some(*name) == backing);

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use spark_trace_common::cuda::{Kind, Op};
+use spark_trace_common::cuda::{DEVICE_ALL, Kind, Op};
 
 use super::result_name;
 use crate::{
@@ -12,9 +12,6 @@ use crate::{
 
 /// `CUmemLocationType` of cuMemCreate's properties: anything but the device (1) is host memory.
 const LOCATION_DEVICE: u32 = 1;
-
-/// All kinds of device memory together.
-const DEVICE_ALL: &str = "device-all";
 
 /// What the target's processes hold.
 #[derive(Debug, Default)]
@@ -182,11 +179,6 @@ impl Holdings {
             }
         }
         moment
-    }
-
-    /// Live device memory of one process.
-    pub fn device_live(&self, pid: u32) -> u64 {
-        self.totals.get(&(Some(pid), DEVICE_ALL)).map_or(0, |total| total.live)
     }
 
     fn kind_of(&self, call: &Call, kind: Kind) -> Kind {

@@ -370,7 +370,7 @@ impl Session {
                 .push("no container was seen to start: this recording has no cgroup plane".to_owned());
             self.tracer.resolve(|_| false)?;
         }
-        self.tracer.finish_calls()?;
+        self.tracer.finish_readings(u64::MAX)?;
         self.tracer.sample()?;
         self.tracer.sample_pss()?;
         let nvml = self.last_gpu_reading()?;

@@ -2,8 +2,11 @@
 
 use std::{io::Write, path::PathBuf};
 
-use procfs::process::{MMapPath, Process};
-use spark_trace_common::cuda::{Kind, Op};
+use procfs::{
+    Current, Meminfo,
+    process::{MMapPath, Process},
+};
+use spark_trace_common::cuda::Op;
 
 use super::{Resolution, Tracer, TracerError, Waiting};
 use crate::{
@@ -149,7 +152,7 @@ impl<W: Write> Tracer<W> {
     }
 
     /// Takes the readings as complete that began before `before_ns`.
-    pub(super) fn finish_readings(&mut self, before_ns: u64) -> Result<(), TracerError> {
+    pub fn finish_readings(&mut self, before_ns: u64) -> Result<(), TracerError> {
         let mut done: Vec<_> = self
             .readings
             .extract_if(|_, reading| reading.figures.at_ns < before_ns)
@@ -197,11 +200,6 @@ impl<W: Write> Tracer<W> {
         Ok(self.journal.add(Entry::Query(Box::new(query)))?)
     }
 
-    /// Nothing more will come.
-    pub fn finish_calls(&mut self) -> Result<(), TracerError> {
-        self.finish_readings(u64::MAX)
-    }
-
     /// Queries that were not kept.
     pub fn queries_lost(&self) -> u64 {
         self.queries.saturating_sub(MAX_QUERIES)
@@ -217,7 +215,10 @@ impl<W: Write> Tracer<W> {
         let driver = self.driver_bytes()?;
         let driver_bytes = driver.map(|driver| driver.by_source().map(|(_, held)| held.total()).sum());
         let bytes = |pages: u64| pages * page_size();
-        let [mem_free, mem_available] = meminfo(["MemFree:", "MemAvailable:"]);
+        // MemAvailable is in no counter: the kernel works it out for each reader.
+        let meminfo = Meminfo::current().ok();
+        let mem_free = meminfo.as_ref().map(|meminfo| meminfo.mem_free);
+        let mem_available = meminfo.and_then(|meminfo| meminfo.mem_available);
         let beyond = mem_free.zip(allocator_free()).map(|(all, allocator)| all.saturating_sub(allocator));
         let beyond = beyond.filter(|bytes| *bytes > BEYOND_FREE).unwrap_or(0);
         let cuda_live = self
@@ -250,15 +251,6 @@ impl<W: Write> Tracer<W> {
     }
 }
 
-/// Figures of /proc/meminfo now, bytes. MemAvailable is in no counter: the kernel works it out for each reader.
-fn meminfo<const N: usize>(names: [&str; N]) -> [Option<u64>; N] {
-    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    names.map(|name| {
-        let line = text.lines().find_map(|line| line.strip_prefix(name))?;
-        line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kib| kib * 1024)
-    })
-}
-
 /// What the page allocator has free now, bytes.
 fn allocator_free() -> Option<u64> {
     let text = std::fs::read_to_string("/proc/vmstat").ok()?;
@@ -269,7 +261,7 @@ fn allocator_free() -> Option<u64> {
 /// What host memory handed to the driver lies in, as its mapping says. Two ways of cudaMallocHost are told apart
 /// so: pages of the NVIDIA module, which are charged to nobody, and pinned shared memory, which is.
 fn backing(call: &Call) -> Option<&'static str> {
-    let is_host = matches!(call.function.op, Op::Alloc(Kind::Pinned | Kind::Registered));
+    let is_host = matches!(call.function.op, Op::Alloc(kind) if kind.is_host());
     if !is_host || !call.succeeded() {
         return None;
     }

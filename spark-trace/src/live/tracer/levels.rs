@@ -2,6 +2,8 @@
 
 use std::{io::Write, path::Path, time::Duration};
 
+use spark_trace_common::cuda::DEVICE_ALL;
+
 use super::{Resolution, Tracer, TracerError};
 use crate::{
     ledger::{self, Facts, Plane},
@@ -84,10 +86,10 @@ impl<W: Write> Tracer<W> {
     /// source and not free for some milliseconds, tens of megabytes of them. So a reading that leaves clearly
     /// more unattributed than the last one is taken again, and the one that leaves least stands: what has
     /// really come is still there.
-    fn read_system(&mut self) -> Result<Sample, TracerError> {
+    fn read_system(&mut self) -> Result<(Sample, Option<DriverBytes>), TracerError> {
         let vmap_stack = self.journal.recording().host.vmap_stack;
         let mut best = self.system_reading()?;
-        let mut residual = residual_of(&best, vmap_stack);
+        let mut residual = residual_of(&best.0, vmap_stack);
         for _ in 0..REREADS {
             let risen =
                 residual.zip(self.residual).is_some_and(|(now, before)| now > before + IN_TRANSIT as i64);
@@ -96,7 +98,7 @@ impl<W: Write> Tracer<W> {
             }
             std::thread::sleep(REREAD_PAUSE);
             let again = self.system_reading()?;
-            let left = residual_of(&again, vmap_stack);
+            let left = residual_of(&again.0, vmap_stack);
             if left < residual {
                 (best, residual) = (again, left);
             }
@@ -106,12 +108,12 @@ impl<W: Write> Tracer<W> {
     }
 
     /// The kernel's counters, and beside them what only events tell.
-    fn system_reading(&mut self) -> Result<Sample, TracerError> {
+    fn system_reading(&mut self) -> Result<(Sample, Option<DriverBytes>), TracerError> {
         let mut system = self.system.read();
         // Pinned pages are in their owners' counters too: the ledger moves them.
         system.values.extend(self.pinned_columns());
         system.values.extend(self.held_before.bytes().map(|bytes| (driver_column("nvidia-before"), bytes)));
-        let Some(driver) = self.driver_bytes()? else { return Ok(system) };
+        let Some(driver) = self.driver_bytes()? else { return Ok((system, None)) };
         for (source, held) in driver.by_source() {
             system.values.insert(driver_column(source), held.total());
         }
@@ -123,7 +125,7 @@ impl<W: Write> Tracer<W> {
             }
             system.values.insert(driver_column("nvidia-pool"), pool);
         }
-        Ok(system)
+        Ok((system, Some(driver)))
     }
 
     fn pinned_columns(&self) -> impl Iterator<Item = (String, u64)> {
@@ -138,7 +140,7 @@ impl<W: Write> Tracer<W> {
     /// Reads all levels once.
     pub fn sample(&mut self) -> Result<(), TracerError> {
         self.finish_readings(now_ns().saturating_sub(LONGEST_READING_NS))?;
-        let system = self.read_system()?;
+        let (system, driver) = self.read_system()?;
         let used = difference(&system, "meminfo.MemTotal", "meminfo.MemFree");
         self.journal.add(Entry::Sample(system))?;
         if let Some(sample) = self.cuda_sample() {
@@ -147,7 +149,6 @@ impl<W: Write> Tracer<W> {
 
         let roots = self.cgroups.values().filter(|c| c.info.root).count();
         let pinned: Vec<_> = self.pinned_columns().collect();
-        let driver = self.driver_bytes()?;
         let mut charged = None;
         let mut samples = Vec::new();
         for selected in self.cgroups.values_mut().filter(|c| !c.gone) {
@@ -211,9 +212,7 @@ impl<W: Write> Tracer<W> {
             sample.absent.push((CUDA_LIVE.to_owned(), "several GPUs: calls do not say which".to_owned()));
             return;
         }
-        sample
-            .values
-            .insert(CUDA_LIVE.to_owned(), cuda.now().by_kind.get("device-all").copied().unwrap_or(0));
+        sample.values.insert(CUDA_LIVE.to_owned(), cuda.now().by_kind.get(DEVICE_ALL).copied().unwrap_or(0));
     }
 
     /// Reads the aggregates when a plane stands at a new peak, as often as a fifth of the time allows. A peak

@@ -218,13 +218,13 @@ impl<W: Write> Tracer<W> {
                 Waiting::Mapping(event, stack) if self.follows(event.pid) => {
                     self.mapping_event(event, stack)?
                 }
-                Waiting::Call(call, stack, backing) if self.is_of_target(call.cgroup, call.pid) => {
+                Waiting::Call(call, stack, backing) => {
                     self.take_call(&call, stack, backing.as_deref())?;
                 }
-                Waiting::Query(query) if self.is_of_target(query.cgroup, query.pid) => {
+                Waiting::Query(query) => {
                     self.take_query(*query)?;
                 }
-                Waiting::Process(_) | Waiting::Mapping(..) | Waiting::Call(..) | Waiting::Query(_) => {}
+                Waiting::Process(_) | Waiting::Mapping(..) => {}
             }
         }
         Ok(())
