@@ -84,6 +84,27 @@ const BUFFERS: &str = "Buffers in the kernel";
 const COURSE: &str = "Course";
 const OUTPUT: &str = "Output";
 
+/// How long each part of a run lasts.
+#[derive(Debug, Args)]
+pub struct HoldArgs {
+    /// Wait this long before anything is taken (with CUDA: before a context is made)
+    #[arg(long, value_name = "DUR", value_parser = parse_duration, default_value = "0ms")]
+    #[arg(help_heading = COURSE)]
+    pub hold_start: Duration,
+    /// Wait this long after each kind
+    #[arg(long, value_name = "DUR", value_parser = parse_duration, default_value = "0ms")]
+    #[arg(help_heading = COURSE)]
+    pub hold_each: Duration,
+    /// Hold everything at once this long
+    #[arg(long, value_name = "DUR", value_parser = parse_duration, default_value = "1s")]
+    #[arg(help_heading = COURSE)]
+    pub hold: Duration,
+    /// Wait this long after everything was given back
+    #[arg(long, value_name = "DUR", value_parser = parse_duration, default_value = "0ms")]
+    #[arg(help_heading = COURSE)]
+    pub hold_release: Duration,
+}
+
 #[derive(Debug, Args)]
 pub struct AllocArgs {
     /// Private anonymous memory in base pages, every page touched
@@ -178,22 +199,8 @@ pub struct AllocArgs {
     #[arg(long, value_name = "N", value_parser = count(), help_heading = BUFFERS)]
     pub sockets: Option<u32>,
 
-    /// Wait this long before anything is taken
-    #[arg(long, value_name = "DUR", value_parser = parse_duration, default_value = "0ms")]
-    #[arg(help_heading = COURSE)]
-    pub hold_start: Duration,
-    /// Wait this long after each kind
-    #[arg(long, value_name = "DUR", value_parser = parse_duration, default_value = "0ms")]
-    #[arg(help_heading = COURSE)]
-    pub hold_each: Duration,
-    /// Hold everything at once this long
-    #[arg(long, value_name = "DUR", value_parser = parse_duration, default_value = "1s")]
-    #[arg(help_heading = COURSE)]
-    pub hold: Duration,
-    /// Wait this long after everything was given back
-    #[arg(long, value_name = "DUR", value_parser = parse_duration, default_value = "0ms")]
-    #[arg(help_heading = COURSE)]
-    pub hold_release: Duration,
+    #[command(flatten)]
+    pub holds: HoldArgs,
     /// Exit while still holding
     #[arg(long, help_heading = COURSE)]
     pub no_release: bool,

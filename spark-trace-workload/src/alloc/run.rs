@@ -57,7 +57,7 @@ impl Run<'_> {
         if args.create_files || args.cold {
             self.phase("prepare", Duration::ZERO, |_| prepare_files(args))?;
         }
-        self.phase("start", args.hold_start, |run| {
+        self.phase("start", args.holds.hold_start, |run| {
             if let (0, Some(path)) = (run.env.cycle, &args.wait_go) { wait_for(path) } else { Ok(()) }
         })?;
         let mut holdings = Holdings::new();
@@ -65,10 +65,10 @@ impl Run<'_> {
             if sys::stop_signal().is_some() {
                 break;
             }
-            let holding = self.phase(step.phase, args.hold_each, |run| run.take(step))?;
+            let holding = self.phase(step.phase, args.holds.hold_each, |run| run.take(step))?;
             holdings.push(holding);
         }
-        self.phase("hold", args.hold, |_| Ok(()))?;
+        self.phase("hold", args.holds.hold, |_| Ok(()))?;
         self.measure(&holdings);
         if args.abort {
             write_report(&self.report(), args.output.as_deref())?;
@@ -79,7 +79,7 @@ impl Run<'_> {
             std::mem::forget(holdings);
             return Ok(());
         }
-        self.phase("release", args.hold_release, |_| release(holdings))
+        self.phase("release", args.holds.hold_release, |_| release(holdings))
     }
 
     /// Works, says that it is ready, holds.

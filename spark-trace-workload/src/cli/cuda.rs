@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
 
-use super::count;
+use super::{HoldArgs, count};
 use crate::cuda::select::Choice;
 use crate::size::{parse_duration, parse_size};
 
@@ -123,22 +123,8 @@ pub struct CudaAllocArgs {
     #[arg(long, value_name = "N", default_value_t = 0, help_heading = MEMORY)]
     pub children: u32,
 
-    /// Wait this long before a context is made and anything taken
-    #[arg(long, value_name = "DUR", value_parser = parse_duration, default_value = "0ms")]
-    #[arg(help_heading = COURSE)]
-    pub hold_start: Duration,
-    /// Wait this long after each kind
-    #[arg(long, value_name = "DUR", value_parser = parse_duration, default_value = "0ms")]
-    #[arg(help_heading = COURSE)]
-    pub hold_each: Duration,
-    /// Hold everything at once this long
-    #[arg(long, value_name = "DUR", value_parser = parse_duration, default_value = "1s")]
-    #[arg(help_heading = COURSE)]
-    pub hold: Duration,
-    /// Wait this long after everything was given back
-    #[arg(long, value_name = "DUR", value_parser = parse_duration, default_value = "0ms")]
-    #[arg(help_heading = COURSE)]
-    pub hold_release: Duration,
+    #[command(flatten)]
+    pub holds: HoldArgs,
     /// How memory is given back
     #[arg(long, value_enum, default_value_t = Free::All, help_heading = COURSE)]
     pub free: Free,

@@ -18,7 +18,7 @@ use crate::sys;
 pub fn run(args: &CudaAllocArgs) -> Result<ExitCode> {
     let driver = Driver::load(&args.driver)?;
     let mut course = Course::new(&args.output, &driver)?;
-    course.start(args.hold_start)?;
+    course.start(args.holds.hold_start)?;
     let context = course.phase("context", Duration::ZERO, |course| {
         let context = driver.context()?;
         course.context_begins();
@@ -31,25 +31,25 @@ pub fn run(args: &CudaAllocArgs) -> Result<ExitCode> {
         if sys::stop_signal().is_some() {
             break;
         }
-        pieces.extend(course.phase(step.phase, args.hold_each, |course| take(course, step, &env))?);
+        pieces.extend(course.phase(step.phase, args.holds.hold_each, |course| take(course, step, &env))?);
     }
     let mut children = Vec::new();
     if args.children > 0 {
-        children = course.phase("children", args.hold_each, |_| {
+        children = course.phase("children", args.holds.hold_each, |_| {
             (0..args.children).map(|_| children::start()).collect::<Result<Vec<_>>>()
         })?;
     }
     let mut refused = Value::Null;
     if args.oom {
-        refused = course.phase("oom", args.hold_each, |_| ask_for_too_much(&driver))?;
+        refused = course.phase("oom", args.holds.hold_each, |_| ask_for_too_much(&driver))?;
     }
-    course.hold(args.hold)?;
+    course.hold(args.holds.hold)?;
     // The last to come go first, and at the end of what is held in all.
     let children = children.into_iter().rev().map(Running::stop).collect::<Result<Vec<_>>>()?;
 
     match args.free {
         Free::All => {
-            course.phase("release", args.hold_release, |_| {
+            course.phase("release", args.holds.hold_release, |_| {
                 pieces.into_iter().rev().try_for_each(|piece| (piece.free)())
             })?;
             context.end()?;
@@ -58,7 +58,7 @@ pub fn run(args: &CudaAllocArgs) -> Result<ExitCode> {
             // What the pieces would free goes with the context; what they own of the host stays until the exit.
             std::mem::forget(pieces);
             course.context_ends();
-            course.phase("release", args.hold_release, |_| context.end())?;
+            course.phase("release", args.holds.hold_release, |_| context.end())?;
         }
         Free::None => std::mem::forget(pieces),
     }
