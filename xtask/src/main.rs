@@ -16,6 +16,7 @@ mod setup;
 mod signals;
 mod suites;
 mod test;
+mod vm;
 mod workspace;
 
 use std::process::ExitCode;
@@ -39,6 +40,7 @@ enum Task {
     Docs(docs::Args),
     Bench(bench::Args),
     Gpu(gpu::Args),
+    Vm(vm::Args),
 }
 
 fn main() -> ExitCode {
@@ -61,6 +63,7 @@ fn run(task: Task) -> anyhow::Result<()> {
         Task::Docs(args) => docs::run(&args),
         Task::Bench(args) => bench::run(&args),
         Task::Gpu(args) => gpu::run(&args),
+        Task::Vm(args) => vm::run(&args),
     }
 }
 
