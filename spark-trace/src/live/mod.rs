@@ -5,6 +5,7 @@ pub mod btf;
 pub mod cgroup;
 pub mod doctor;
 pub mod driver;
+pub mod facts;
 pub mod frames;
 pub mod host;
 pub mod kallsyms;

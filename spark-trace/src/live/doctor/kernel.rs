@@ -83,7 +83,7 @@ pub fn tracefs(_: &Machine) -> Finding {
     let roots = ["/sys/kernel/tracing", "/sys/kernel/debug/tracing"];
     let found = roots.iter().find(|root| Path::new(root).join("events").is_dir());
     let needs = HOOKS.iter().flat_map(|hook| hook.candidates).any(|candidate| {
-        matches!(candidate.mechanism, Mechanism::Tracepoint | Mechanism::Kprobe | Mechanism::Uprobe)
+        matches!(candidate.mechanism, Mechanism::Kprobe | Mechanism::Uprobe)
     });
     match (found, needs) {
         (Some(root), _) => Finding::ok(*root),
