@@ -1,8 +1,9 @@
 use std::path::PathBuf;
 
 use clap::ValueEnum;
+use spark_trace_common::hook::Mechanism;
 
-use super::{error::Exit, output, units};
+use super::{error::Exit, output, record::mechanism, units};
 use crate::{
     live::doctor::{
         self, CheckRow, Report,
@@ -26,6 +27,10 @@ pub struct Args {
     /// Form of the output
     #[arg(long, value_enum, default_value = "table")]
     format: Format,
+
+    /// Attach no hook by this mechanism; the next best one that this kernel has takes its place
+    #[arg(long, value_name = "NAME", value_parser = mechanism())]
+    without_mechanism: Vec<Mechanism>,
 
     /// NVIDIA's management library (libnvidia-ml.so.1), where it is in no usual place
     #[arg(long, value_name = "PATH", value_parser = units::file)]
@@ -53,7 +58,7 @@ enum Format {
 }
 
 pub fn run(args: Args) -> anyhow::Result<Exit> {
-    let report = doctor::run(args.nvml);
+    let report = doctor::run(args.nvml, &args.without_mechanism);
     let bytes = match args.format {
         Format::Table => terminal::render(&document(&report), output::style()).into_bytes(),
         Format::Json => json::render(&report)?,

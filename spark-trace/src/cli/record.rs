@@ -5,7 +5,10 @@ use std::{
 };
 
 use anyhow::Context;
-use clap::{ValueEnum, builder::PossibleValuesParser};
+use clap::{
+    ValueEnum,
+    builder::{PossibleValuesParser, TypedValueParser},
+};
 use spark_trace_common::{
     hook::{HOOKS, Mechanism, Profile},
     map,
@@ -81,9 +84,9 @@ pub struct Args {
     #[arg(long, value_name = "NAME", value_parser = PossibleValuesParser::new(HOOKS.iter().map(|h| h.name)), hide_possible_values = true)]
     without_hook: Vec<String>,
 
-    /// Do not attach in this way, so that the next way is taken: to compare the two
-    #[arg(long, value_name = "NAME", hide = true, value_parser = PossibleValuesParser::new(Mechanism::ALL.map(Mechanism::as_str)))]
-    without_mechanism: Vec<String>,
+    /// Attach no hook by this mechanism; the next best one that this kernel has takes its place
+    #[arg(long, value_name = "NAME", value_parser = mechanism())]
+    without_mechanism: Vec<Mechanism>,
 
     /// A CUDA driver or NVML library to watch besides those that are found
     #[arg(long, value_name = "PATH")]
@@ -217,13 +220,20 @@ fn summary(recording: &Recording, output: &Path) {
     eprintln!("spark-trace: wrote {}; see it with `spark-trace show {}`", output.display(), output.display());
 }
 
+/// Reads the name of a mechanism.
+pub(super) fn mechanism() -> impl TypedValueParser<Value = Mechanism> {
+    PossibleValuesParser::new(Mechanism::ALL.map(Mechanism::as_str)).try_map(|name| {
+        let found = Mechanism::ALL.into_iter().find(|mechanism| mechanism.as_str() == name);
+        found.ok_or("no such mechanism")
+    })
+}
+
 impl Args {
     fn hooks(&self) -> Choice {
-        let left_out = |mechanism: &Mechanism| self.without_mechanism.iter().any(|n| n == mechanism.as_str());
         Choice {
             profile: self.profile.into(),
             without: self.without_hook.clone(),
-            without_mechanisms: Mechanism::ALL.into_iter().filter(left_out).collect(),
+            without_mechanisms: self.without_mechanism.clone(),
         }
     }
 

@@ -3,6 +3,7 @@
 pub mod aggregates;
 pub mod btf;
 pub mod cgroup;
+pub mod charges;
 pub mod doctor;
 pub mod driver;
 pub mod facts;

@@ -91,6 +91,10 @@ pub struct Aggregates {
     pub page_allocs: Vec<PageAllocs>,
     pub files: Vec<FilePages>,
     pub charges: Vec<Charge>,
+    #[serde(default)]
+    pub charge_stacks: Vec<ChargeStack>,
+    #[serde(default)]
+    pub charge_levels: Vec<ChargeLevel>,
     pub cuda_allocs: Vec<CudaAllocs>,
     pub cuda_totals: Vec<CudaTotal>,
     pub stacks: Vec<Stack>,

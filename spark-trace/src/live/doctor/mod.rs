@@ -17,6 +17,7 @@ mod rights;
 use std::{path::PathBuf, time::Duration};
 
 use serde::Serialize;
+use spark_trace_common::hook::Mechanism;
 
 use super::{
     btf::Btf,
@@ -125,11 +126,11 @@ pub struct Machine {
 
 /// Tries everything. Takes about a second where container engines do not answer at once. `library`: NVML's, where
 /// it is not to be looked for.
-pub fn run(library: Option<PathBuf>) -> Report {
+pub fn run(library: Option<PathBuf>, without: &[Mechanism]) -> Report {
     let mut nvml = nvml::Nvml::start(library, Duration::MAX);
     let btf = Btf::from_kernel().map_err(|e| e.to_string());
     let layout = Layout::detect().map_err(|e| e.to_string());
-    let trial = Trial::run(btf.as_ref(), layout.as_ref());
+    let trial = Trial::run(btf.as_ref(), layout.as_ref(), without);
     let machine = Machine { btf, layout, trial, nvml: nvml.machine().clone() };
     let checks: Vec<_> = CHECKS
         .iter()
