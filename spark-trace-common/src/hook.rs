@@ -119,12 +119,7 @@ const fn tp_btf(program: &'static str, target: &'static str) -> Candidate {
 }
 
 /// At a kernel function with so many arguments.
-const fn function(
-    mechanism: Mechanism,
-    program: &'static str,
-    target: &'static str,
-    args: u32,
-) -> Candidate {
+const fn function(mechanism: Mechanism, program: &'static str, target: &'static str, args: u32) -> Candidate {
     Candidate { args: Some(args), ..candidate(mechanism, program, target) }
 }
 
@@ -134,7 +129,8 @@ const fn of_files(mechanism: Mechanism, program: &'static str) -> Candidate {
 }
 
 /// What kprobes lose against trampolines.
-const KPROBE_LOSES: &str = "it costs several times as much, and kernels before 6.7 do not count the runs they skip";
+const KPROBE_LOSES: &str =
+    "it costs several times as much, and kernels before 6.7 do not count the runs they skip";
 
 pub const HOOKS: &[Hook] = &[
     Hook {

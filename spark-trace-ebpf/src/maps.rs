@@ -83,8 +83,7 @@ pub(crate) static CHARGES: HashMap<ChargeKey, u64> = HashMap::with_max_entries(c
 
 /// What selected cgroups were charged, each with its descendants.
 #[map]
-pub(crate) static CHARGE_LEVELS: HashMap<u64, ChargeLevel> =
-    HashMap::with_max_entries(cap::CHARGE_LEVELS, 0);
+pub(crate) static CHARGE_LEVELS: HashMap<u64, ChargeLevel> = HashMap::with_max_entries(cap::CHARGE_LEVELS, 0);
 
 #[map]
 pub(crate) static CHARGE_STACKS: HashMap<ChargeStackKey, ChargeStack> =

@@ -216,9 +216,8 @@ fn place_of(hook: u32, counter: u64) -> Option<ChargePlace> {
     let generation = generation();
     // SAFETY: a per-CPU slot that the map keeps alive; the kernel does not let a program interrupt itself.
     unsafe {
-        let known = (*cached).counter == counter
-            && (*cached).serial == serial
-            && (*cached).generation == generation;
+        let known =
+            (*cached).counter == counter && (*cached).serial == serial && (*cached).generation == generation;
         if !known {
             let (cgroup, above) = look_up(counter);
             *cached = ChargePlace { counter, serial, cgroup, above, generation, reserved: 0 };

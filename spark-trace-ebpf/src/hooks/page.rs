@@ -13,10 +13,7 @@
 use core::ffi::c_void;
 
 use aya_ebpf::{
-    EbpfContext,
-    bindings::BPF_NOEXIST,
-    helpers::generated::bpf_task_pt_regs,
-    macros::btf_tracepoint,
+    EbpfContext, bindings::BPF_NOEXIST, helpers::generated::bpf_task_pt_regs, macros::btf_tracepoint,
     programs::BtfTracePointContext,
 };
 use spark_trace_common::{

@@ -4,7 +4,8 @@ use std::collections::HashMap;
 
 use aya::maps::{HashMap as BpfHashMap, MapData, PerCpuArray, StackTraceMap};
 use spark_trace_common::event::{
-    ChargeKey, ChargeStackKey, FileKey, FileTotals, MappingCache, MappingTotals, PAGE_CHARGED, PAGE_ORDER_SHIFT, PageKey,
+    ChargeKey, ChargeStackKey, FileKey, FileTotals, MappingCache, MappingTotals, PAGE_CHARGED,
+    PAGE_ORDER_SHIFT, PageKey,
 };
 
 use super::{
@@ -211,7 +212,8 @@ impl Collector {
             });
             let row = &mut self.charges[index];
             // The tracepoints hand over pages, whatever unit the counter has.
-            let unit = if own_units[usize::from(key.per_node != 0)] { unit_of(&row.item) } else { page_size() };
+            let unit =
+                if own_units[usize::from(key.per_node != 0)] { unit_of(&row.item) } else { page_size() };
             set(&mut row.net, slots, Some(count as i64 * unit as i64));
         }
         Ok(())

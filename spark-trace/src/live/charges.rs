@@ -46,12 +46,7 @@ impl Charges {
     /// Follows a cgroup from now on; one that was `created` under the programs' eyes starts from nothing.
     pub fn follow(&mut self, id: u64, created: bool) {
         let seed = created.then_some(0);
-        self.levels.entry(id).or_insert(Level {
-            seed,
-            first_seed: seed,
-            due: !created,
-            ..Level::default()
-        });
+        self.levels.entry(id).or_insert(Level { seed, first_seed: seed, due: !created, ..Level::default() });
     }
 
     /// Whether the kernel has skipped runs since this was last asked.
@@ -115,12 +110,16 @@ impl Charges {
 impl Level {
     fn put(&self, beside: &Beside, sample: &mut Sample) {
         let Some(seed) = self.seed else {
-            return sample.absent.push((AFTER.to_owned(), "where it stood at first is not known yet".to_owned()));
+            return sample
+                .absent
+                .push((AFTER.to_owned(), "where it stood at first is not known yet".to_owned()));
         };
         for (column, counted) in [(BEFORE, beside.before), (AFTER, beside.after)] {
             match u64::try_from(seed + net_bytes(counted)) {
                 Ok(bytes) => _ = sample.values.insert(column.to_owned(), bytes),
-                Err(_) => sample.absent.push((column.to_owned(), "more was uncharged than charged".to_owned())),
+                Err(_) => {
+                    sample.absent.push((column.to_owned(), "more was uncharged than charged".to_owned()))
+                }
             }
         }
     }

@@ -42,9 +42,10 @@ impl Facts for KernelFacts<'_> {
     /// Some kernels refuse to load such a program, others (arm64 before 6.4) load it and refuse to attach it.
     fn trampolines(&self) -> Result<(), String> {
         let attached = self.trampolines.get_or_init(|| {
-            let function = self.btf.function(HARMLESS).ok_or_else(|| {
-                format!("cannot be tried: this kernel's types have no {HARMLESS}")
-            })?;
+            let function = self
+                .btf
+                .function(HARMLESS)
+                .ok_or_else(|| format!("cannot be tried: this kernel's types have no {HARMLESS}"))?;
             multi::try_trampoline(function.id).map_err(|e| format!("this kernel refuses trampolines: {e}"))
         });
         attached.clone()

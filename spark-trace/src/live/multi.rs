@@ -26,8 +26,7 @@ use std::{
 use aya_obj::generated::{
     BPF_F_UPROBE_MULTI_RETURN,
     bpf_attach_type::{BPF_TRACE_FENTRY, BPF_TRACE_UPROBE_MULTI},
-    bpf_attr,
-    bpf_attr__bindgen_ty_4 as ProgLoad, bpf_attr__bindgen_ty_11 as RawTracepoint,
+    bpf_attr, bpf_attr__bindgen_ty_4 as ProgLoad, bpf_attr__bindgen_ty_11 as RawTracepoint,
     bpf_attr__bindgen_ty_14 as LinkCreate,
     bpf_attr__bindgen_ty_14__bindgen_ty_3__bindgen_ty_7 as UprobeMulti, bpf_cmd, bpf_insn,
     bpf_prog_type::{BPF_PROG_TYPE_KPROBE, BPF_PROG_TYPE_TRACING},

@@ -183,6 +183,8 @@ impl Builder {
                 provenance.page_allocs.clone_from(&new.page_allocs);
                 provenance.files.clone_from(&new.files);
                 provenance.charges.clone_from(&new.charges);
+                provenance.charge_stacks.clone_from(&new.charge_stacks);
+                provenance.charge_levels.clone_from(&new.charge_levels);
                 provenance.cuda_allocs.clone_from(&new.cuda_allocs);
                 provenance.cuda_totals.clone_from(&new.cuda_totals);
                 provenance.stacks.clone_from(&new.stacks);

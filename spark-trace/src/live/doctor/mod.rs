@@ -177,7 +177,7 @@ mod tests {
 
     #[test]
     fn every_check_says_what_it_is_about_and_comes_to_a_finding_for_anybody() {
-        let report = run(None);
+        let report = run(None, &[]);
         assert_eq!(report.checks.len(), CHECKS.len());
         for check in &report.checks {
             let texts = [check.name, check.probe, check.found.as_str(), check.without, check.remedy];

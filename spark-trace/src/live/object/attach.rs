@@ -1,7 +1,8 @@
 //! Attaching what the plan says: at once, or when what a hook waits for has happened.
 
 use aya::programs::{
-    BtfTracePoint, FEntry, FExit, KProbe, Program, ProgramError, RawTracePoint, RawTracePointRunOptions, TestRun,
+    BtfTracePoint, FEntry, FExit, KProbe, Program, ProgramError, RawTracePoint, RawTracePointRunOptions,
+    TestRun,
 };
 use spark_trace_common::hook::{Candidate, Hook, Mechanism};
 

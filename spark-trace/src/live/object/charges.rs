@@ -36,7 +36,10 @@ impl Object {
     /// Runs of the programs on page counters that the kernel has skipped.
     pub fn skipped_charges(&self) -> u64 {
         let hooks = self.hooks.iter().filter(|hook| HOOK_NAMES.contains(&hook.name));
-        hooks.flat_map(|hook| hook.programs()).filter_map(|name| Some(self.program_stats(name)?.recursion_misses)).sum()
+        hooks
+            .flat_map(|hook| hook.programs())
+            .filter_map(|name| Some(self.program_stats(name)?.recursion_misses))
+            .sum()
     }
 
     /// Whether the programs on the counters of memory.stat hand over the unit of each counter, as the functions do that

@@ -88,7 +88,10 @@ impl Cgroup {
     }
 
     /// The same, with what hooks had counted just before and just after the usage was read, if it could be.
-    pub fn read_beside(&mut self, counted: Counted<'_>) -> Result<Option<(Sample, Option<Beside>)>, ObjectError> {
+    pub fn read_beside(
+        &mut self,
+        counted: Counted<'_>,
+    ) -> Result<Option<(Sample, Option<Beside>)>, ObjectError> {
         let (mut reading, mut any, mut beside) = (Reading::begin(), false, None);
         for index in 0..self.files.len() {
             let name = self.files[index].0;
