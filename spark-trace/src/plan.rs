@@ -40,7 +40,52 @@ pub struct Choice {
     /// Names of hooks to leave out.
     pub without: Vec<String>,
     /// Mechanisms to leave out, so that the next candidate is tried on a kernel that has them.
-    pub without_mechanisms: Vec<Mechanism>,
+    pub without_mechanisms: Vec<LeftOut>,
+}
+
+/// A mechanism that is not to be used: for one hook, or for all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LeftOut {
+    pub hook: Option<&'static str>,
+    pub mechanism: Mechanism,
+}
+
+impl From<Mechanism> for LeftOut {
+    fn from(mechanism: Mechanism) -> Self {
+        Self { hook: None, mechanism }
+    }
+}
+
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum NoLeftOut {
+    #[error("no hook {0}; see `spark-trace doctor`")]
+    Hook(String),
+    #[error("no mechanism {0}; there are {known}", known = Mechanism::ALL.map(Mechanism::as_str).join(", "))]
+    Mechanism(String),
+}
+
+/// `MECHANISM` or `HOOK:MECHANISM`.
+impl std::str::FromStr for LeftOut {
+    type Err = NoLeftOut;
+
+    fn from_str(text: &str) -> Result<Self, NoLeftOut> {
+        let (hook, name) = text.split_once(':').map_or((None, text), |(hook, name)| (Some(hook), name));
+        let hook = match hook {
+            Some(name) => {
+                let found = HOOKS.iter().find(|hook| hook.name == name);
+                Some(found.ok_or_else(|| NoLeftOut::Hook(name.to_owned()))?.name)
+            }
+            None => None,
+        };
+        let mechanism = Mechanism::ALL.into_iter().find(|mechanism| mechanism.as_str() == name);
+        Ok(Self { hook, mechanism: mechanism.ok_or_else(|| NoLeftOut::Mechanism(name.to_owned()))? })
+    }
+}
+
+impl LeftOut {
+    fn covers(self, hook: &Hook, candidate: &Candidate) -> bool {
+        self.mechanism == candidate.mechanism && self.hook.is_none_or(|name| name == hook.name)
+    }
 }
 
 impl From<Profile> for Choice {
@@ -74,7 +119,7 @@ fn step(hook: &'static Hook, choice: &Choice, facts: &impl Facts) -> Step {
     }
     let (mut candidates, mut passed_over, mut by_choice) = (Vec::new(), Vec::new(), false);
     for candidate in hook.candidates {
-        let left_out = choice.without_mechanisms.contains(&candidate.mechanism);
+        let left_out = choice.without_mechanisms.iter().any(|out| out.covers(hook, candidate));
         by_choice |= left_out;
         let verdict = if left_out {
             Err("left out by --without-mechanism".to_owned())
@@ -223,7 +268,10 @@ mod tests {
     #[test]
     fn without_a_mechanism_the_next_candidate_is_left_and_the_reason_kept() {
         let without = |mechanisms: &[Mechanism]| {
-            let choice = Choice { without_mechanisms: mechanisms.to_vec(), ..Profile::Default.into() };
+            let choice = {
+                let without_mechanisms = mechanisms.iter().map(|mechanism| (*mechanism).into()).collect();
+                Choice { without_mechanisms, ..Profile::Default.into() }
+            };
             step_of("library-call", &choice, &Kernel(&[]))
         };
         let (multi, single) = (Mechanism::UprobeMulti, Mechanism::Uprobe);
@@ -234,6 +282,20 @@ mod tests {
         let (verdict, reason) = without(&[multi, single]).verdict.unwrap();
         assert_eq!(verdict, Verdict::Off);
         assert!(reason.contains("uprobe.multi") && reason.contains("uprobe:"), "{reason}");
+    }
+
+    #[test]
+    fn a_mechanism_can_be_left_out_for_one_hook() {
+        let choice = Choice {
+            without_mechanisms: vec!["uncharge:fentry".parse().unwrap()],
+            ..Profile::Default.into()
+        };
+        let of = |name| mechanisms(&step_of(name, &choice, &Kernel(&[])));
+        assert_eq!(of("uncharge"), [Mechanism::Kprobe]);
+        assert_eq!(of("charge-force"), [Mechanism::Fentry, Mechanism::Kprobe]);
+        assert_eq!("kprobe".parse(), Ok(LeftOut::from(Mechanism::Kprobe)));
+        assert_eq!("charge:ftrace".parse::<LeftOut>(), Err(NoLeftOut::Mechanism("ftrace".to_owned())));
+        assert!("x:kprobe".parse::<LeftOut>().unwrap_err().to_string().contains("no hook x"));
     }
 
     #[test]

@@ -72,9 +72,9 @@ pub struct ChargeRow {
 pub struct Charges {
     /// The most first.
     pub stacks: Vec<ChargeRow>,
-    /// Of the target's root cgroups, in the whole run.
-    pub bytes_charged: u64,
-    pub bytes_uncharged: u64,
+    /// Of the target's root cgroups, in the whole run; absent where the whole machine is the target.
+    pub bytes_charged: Option<u64>,
+    pub bytes_uncharged: Option<u64>,
     pub agreement: Agreement,
 }
 
@@ -105,8 +105,8 @@ pub fn report(recording: &Recording, at_ns: u64) -> Option<Charges> {
         roots.filter_map(|root| levels.iter().find(|level| level.cgroup == root.id)).collect();
     Some(Charges {
         stacks: rows(recording, at_ns),
-        bytes_charged: of_roots.iter().map(|level| level.bytes_charged).sum(),
-        bytes_uncharged: of_roots.iter().map(|level| level.bytes_uncharged).sum(),
+        bytes_charged: of_roots.iter().map(|level| level.bytes_charged).reduce(u64::saturating_add),
+        bytes_uncharged: of_roots.iter().map(|level| level.bytes_uncharged).reduce(u64::saturating_add),
         agreement: agreement(recording),
     })
 }
@@ -138,7 +138,8 @@ pub fn rows(recording: &Recording, at_ns: u64) -> Vec<ChargeRow> {
             row.cgroups.push(cgroup);
         }
     }
-    let mut rows: Vec<_> = groups.into_values().collect();
+    // Some came after the instant.
+    let mut rows: Vec<_> = groups.into_values().filter(|row| row.bytes_charged > 0).collect();
     rows.sort_by_key(|row| std::cmp::Reverse(row.bytes_charged));
     rows
 }

@@ -1,14 +1,14 @@
 use std::path::PathBuf;
 
 use clap::ValueEnum;
-use spark_trace_common::hook::Mechanism;
 
-use super::{error::Exit, output, record::mechanism, units};
+use super::{error::Exit, output, units};
 use crate::{
     live::doctor::{
         self, CheckRow, Report,
         hooks::{HookRow, UNTRIED},
     },
+    plan::LeftOut,
     recording::LibraryFile,
     render::{
         document::{Cell, Document, Fit, Table},
@@ -28,9 +28,10 @@ pub struct Args {
     #[arg(long, value_enum, default_value = "table")]
     format: Format,
 
-    /// Attach no hook by this mechanism; the next best one that this kernel has takes its place
-    #[arg(long, value_name = "NAME", value_parser = mechanism())]
-    without_mechanism: Vec<Mechanism>,
+    /// Attach no hook, or this one, by a mechanism (tp_btf, fentry, fexit, kprobe, ...): the next best one that the
+    /// kernel has takes its place
+    #[arg(long, value_name = "[HOOK:]NAME")]
+    without_mechanism: Vec<LeftOut>,
 
     /// NVIDIA's management library (libnvidia-ml.so.1), where it is in no usual place
     #[arg(long, value_name = "PATH", value_parser = units::file)]

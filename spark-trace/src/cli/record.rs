@@ -5,12 +5,9 @@ use std::{
 };
 
 use anyhow::Context;
-use clap::{
-    ValueEnum,
-    builder::{PossibleValuesParser, TypedValueParser},
-};
+use clap::{ValueEnum, builder::PossibleValuesParser};
 use spark_trace_common::{
-    hook::{HOOKS, Mechanism, Profile},
+    hook::{HOOKS, Profile},
     map,
 };
 
@@ -20,7 +17,7 @@ use crate::{
         session::{Options, Session},
         target::{Placement, Spec, command::Invoker},
     },
-    plan::Choice,
+    plan::{Choice, LeftOut},
     recording::{self, Recording, WriteOptions, write::refuse_existing},
 };
 
@@ -84,9 +81,10 @@ pub struct Args {
     #[arg(long, value_name = "NAME", value_parser = PossibleValuesParser::new(HOOKS.iter().map(|h| h.name)), hide_possible_values = true)]
     without_hook: Vec<String>,
 
-    /// Attach no hook by this mechanism; the next best one that this kernel has takes its place
-    #[arg(long, value_name = "NAME", value_parser = mechanism())]
-    without_mechanism: Vec<Mechanism>,
+    /// Attach no hook, or this one, by a mechanism (tp_btf, fentry, fexit, kprobe, ...): the next best one that the
+    /// kernel has takes its place
+    #[arg(long, value_name = "[HOOK:]NAME")]
+    without_mechanism: Vec<LeftOut>,
 
     /// A CUDA driver or NVML library to watch besides those that are found
     #[arg(long, value_name = "PATH")]
@@ -218,14 +216,6 @@ fn summary(recording: &Recording, output: &Path) {
         );
     }
     eprintln!("spark-trace: wrote {}; see it with `spark-trace show {}`", output.display(), output.display());
-}
-
-/// Reads the name of a mechanism.
-pub(super) fn mechanism() -> impl TypedValueParser<Value = Mechanism> {
-    PossibleValuesParser::new(Mechanism::ALL.map(Mechanism::as_str)).try_map(|name| {
-        let found = Mechanism::ALL.into_iter().find(|mechanism| mechanism.as_str() == name);
-        found.ok_or("no such mechanism")
-    })
 }
 
 impl Args {

@@ -17,12 +17,11 @@ pub fn show(document: &mut Document, charges: &Charges, at: &str) {
         let bytes = charges.stacks[MOST..].iter().map(|row| row.bytes_charged).sum();
         document.line(format!("and {} by {left_out} other stacks", unsigned(bytes)));
     }
-    document.line(format!(
-        "charged {}, uncharged {} in the whole run",
-        unsigned(charges.bytes_charged),
-        unsigned(charges.bytes_uncharged)
-    ));
-    document.line(agreement(&charges.agreement));
+    if let (Some(charged), Some(uncharged)) = (charges.bytes_charged, charges.bytes_uncharged) {
+        let (charged, uncharged) = (unsigned(charged), unsigned(uncharged));
+        document.line(format!("charged {charged}, uncharged {uncharged} in the whole run"));
+        document.line(agreement(&charges.agreement));
+    }
 }
 
 fn agreement(agreement: &Agreement) -> String {

@@ -4,7 +4,7 @@
 use serde::Serialize;
 use spark_trace_common::{
     config::Config,
-    hook::{HOOKS, Hook, Mechanism, Profile},
+    hook::{HOOKS, Hook, Profile},
     map,
 };
 
@@ -19,7 +19,7 @@ use crate::{
         offsets::{self, Settings},
         statistics::Statistics,
     },
-    plan::Choice,
+    plan::{Choice, LeftOut},
     recording::LibraryFile,
 };
 
@@ -65,7 +65,7 @@ pub struct Trial {
 
 impl Trial {
     /// `without`: mechanisms to leave out.
-    pub fn run(btf: Result<&Btf, &String>, layout: Result<&Layout, &String>, without: &[Mechanism]) -> Self {
+    pub fn run(btf: Result<&Btf, &String>, layout: Result<&Layout, &String>, without: &[LeftOut]) -> Self {
         let settings = Settings { whole_system: false, all_pages: true, min_region: 1 << 20 };
         let config = match (btf, layout) {
             (Ok(btf), Ok(layout)) => offsets::resolve(btf, layout, settings).map_err(|e| e.to_string()),
@@ -112,7 +112,7 @@ fn present(object: &mut Object) -> Vec<LibraryFile> {
 }
 
 /// Everything as large as a recording has it: room in the kernel is part of what is tried.
-fn load(config: &Config, btf: &Btf, without: &[Mechanism]) -> Result<Object, String> {
+fn load(config: &Config, btf: &Btf, without: &[LeftOut]) -> Result<Object, String> {
     let mut object = Object::load(config, map::RING_BYTES).map_err(|e| e.to_string())?;
     let choice = Choice { without_mechanisms: without.to_vec(), ..Profile::Deep.into() };
     object.attach(&choice, btf).map_err(|e| e.to_string())?;

@@ -17,7 +17,6 @@ mod rights;
 use std::{path::PathBuf, time::Duration};
 
 use serde::Serialize;
-use spark_trace_common::hook::Mechanism;
 
 use super::{
     btf::Btf,
@@ -25,6 +24,7 @@ use super::{
     host,
     source::{nvml, system::System},
 };
+use crate::plan::LeftOut;
 use crate::recording::{Host, LibraryFile};
 use hooks::{HookRow, Trial};
 use table::CHECKS;
@@ -126,7 +126,7 @@ pub struct Machine {
 
 /// Tries everything. Takes about a second where container engines do not answer at once. `library`: NVML's, where
 /// it is not to be looked for.
-pub fn run(library: Option<PathBuf>, without: &[Mechanism]) -> Report {
+pub fn run(library: Option<PathBuf>, without: &[LeftOut]) -> Report {
     let mut nvml = nvml::Nvml::start(library, Duration::MAX);
     let btf = Btf::from_kernel().map_err(|e| e.to_string());
     let layout = Layout::detect().map_err(|e| e.to_string());
