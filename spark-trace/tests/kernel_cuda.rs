@@ -7,24 +7,19 @@
 mod support;
 
 use serde_json::Value;
-use support::{MIB, Recorded, Running, array, int, json, record, text};
+use support::{MIB, Recorded, Running, array, cuda_workload, int, json, record, text};
 use tempfile::TempDir;
 
-/// The workload that can load a driver; the simulated one lies beside it.
-fn workload() -> String {
-    std::env::var("SPARK_TRACE_CUDA_WORKLOAD")
-        .expect("SPARK_TRACE_CUDA_WORKLOAD is not set: run `cargo xtask test`")
-}
-
+/// The simulated driver lies beside the workload.
 fn driver() -> String {
-    let workload = std::path::PathBuf::from(workload());
+    let workload = std::path::PathBuf::from(cuda_workload());
     workload.with_file_name("libspark_trace_simulated_cuda.so").to_str().unwrap().to_owned()
 }
 
 /// Records `cuda-alloc LINE` with the driver watched from the start; gives the workload's report too.
 fn recorded(dir: &TempDir, line: &str) -> (Recorded, Value) {
     let (output, report) = (support::path(dir, "cuda.json"), support::path(dir, "report.json"));
-    let (workload, driver) = (workload(), driver());
+    let (workload, driver) = (cuda_workload(), driver());
     let recorded = record(
         &output,
         &format!(
@@ -146,13 +141,13 @@ fn what_is_never_freed_is_freed_by_the_end_of_context_or_process() {
 fn a_library_that_a_process_brings_is_attached_to_when_it_is_mapped() {
     let dir = support::disk_dir();
     let (output, go) = (support::path(&dir, "late.json"), support::path(&dir, "go"));
-    let workload = workload();
+    let workload = cuda_workload();
     let line =
         format!("-- {workload} cuda-alloc --driver simulated --device 16M --hold 200ms --wait-go {go}");
     let words: Vec<_> = line.split_whitespace().collect();
     let running = Running::start(&output, &words);
-    // The program has loaded its driver and waits; the tracer has seen that by then.
-    std::thread::sleep(std::time::Duration::from_millis(1500));
+    // The program has loaded its driver and waits, and the tracer has seen it.
+    running.has_attached_to(&driver());
     std::fs::write(&go, "").unwrap();
     let recording = running.finish().exited(0).recording();
     let libraries = array(&recording["health"]["libraries"]);
@@ -180,7 +175,8 @@ fn each_process_has_its_own() {
 fn what_a_program_reads_of_the_kernels_figures_is_kept() {
     let dir = support::disk_dir();
     let output = support::path(&dir, "read.json");
-    let script = "cat /proc/meminfo > $0; cat /proc/self/statm >> $0";
+    // Not cat: busybox's lets the kernel copy (sendfile), and then no program reads anything.
+    let script = "dd if=/proc/meminfo bs=64k 2>&- > $0; dd if=/proc/self/statm bs=64k 2>&- >> $0";
     let copy = support::path(&dir, "copy");
     let words = ["--", "/bin/sh", "-c", script, &copy];
     let recording = Running::start(&output, &words).finish().exited(0).recording();

@@ -7,7 +7,6 @@ mod support;
 
 use std::{
     path::{Path, PathBuf},
-    process::Command,
     time::{Duration, Instant},
 };
 
@@ -24,29 +23,20 @@ use spark_trace::{
     plan::Choice,
 };
 use spark_trace_common::hook::{Mechanism, Profile};
-use support::{Recorded, array, int};
+use support::{Recorded, array, int, text};
 use tempfile::NamedTempFile;
 
 /// Blanks separate the words.
 const LOAD: &str = "--device 64MiB --device 1MiBx20 --pinned 16MiB --hold 200ms --query";
-
-/// The workload that goes through the CUDA driver is linked dynamically, unlike the one of the other tests.
-fn workload() -> PathBuf {
-    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap();
-    let mut build = Command::new(env!("CARGO"));
-    build.args(["build", "--quiet", "--package", "spark-trace-workload", "--target-dir"]).arg(target);
-    assert!(build.current_dir(env!("CARGO_MANIFEST_DIR")).status().unwrap().success());
-    target.join("debug/spark-trace-workload")
-}
 
 /// The simulated driver, which cargo builds beside this program.
 fn driver() -> PathBuf {
     std::env::current_exe().unwrap().with_file_name("libspark_trace_simulated_cuda.so")
 }
 
-fn words(workload: &Path, driver: &Path) -> Vec<String> {
-    let (workload, driver) = (workload.display().to_string(), driver.display().to_string());
-    [&workload, "cuda-alloc", "--driver", &driver]
+fn words(workload: &str, driver: &Path) -> Vec<String> {
+    let driver = driver.display().to_string();
+    [workload, "cuda-alloc", "--driver", &driver]
         .into_iter()
         .chain(LOAD.split_whitespace())
         .map(ToOwned::to_owned)
@@ -90,23 +80,23 @@ fn allocated(recording: &Value) -> Vec<Value> {
 #[ignore = "needs root: cargo xtask test"]
 fn one_link_for_a_library_tells_the_same_as_one_for_each_function() {
     let dir = support::disk_dir();
-    let command = words(&workload(), &driver());
+    let command = words(&support::cuda_workload(), &driver());
     let before = support::bpf::ids();
-    let start = Instant::now();
-    assert!(Command::new(&command[0]).args(&command[1..]).output().unwrap().status.success());
-    let untraced = start.elapsed();
-
     let (multi, took) = recorded(&dir, "multi.json", &[], &command);
     let left = support::bpf::left_behind(&before, &command[0]);
     assert_eq!(left, support::bpf::Ids::default(), "left attached");
-    println!("untraced {untraced:?}, traced {took:?}");
-    assert!(took < untraced + Duration::from_secs(3), "untraced {untraced:?}, traced {took:?}");
-    let (single, took) = recorded(&dir, "single.json", &["--without-mechanism", "uprobe.multi"], &command);
-    println!("traced with a link for each function {took:?}");
+    let (single, longer) = recorded(&dir, "single.json", &["--without-mechanism", "uprobe.multi"], &command);
+    println!("through one link {took:?}, with a link for each function {longer:?}");
     let left = support::bpf::left_behind(&before, &command[0]);
     assert_eq!(left, support::bpf::Ids::default(), "left attached");
 
     let (multi, single) = (multi.recording(), single.recording());
+    let first = hook(&multi);
+    if first["mechanism"] == "uprobe" {
+        skipped(text(&first["reason"]));
+        return;
+    }
+    assert!(took < longer, "through one link {took:?}, with a link for each function {longer:?}");
     for (recording, mechanism, reason) in [
         (&multi, "uprobe.multi", Value::Null),
         (&single, "uprobe", "uprobe.multi: left out by --without-mechanism".into()),
@@ -127,6 +117,19 @@ fn one_link_for_a_library_tells_the_same_as_one_for_each_function() {
     assert_eq!(rows, allocated(&single));
     let queries = |recording: &Value| array(&recording["provenance"]["queries"]).len();
     assert!(queries(&multi) > 0 && queries(&multi) == queries(&single));
+}
+
+/// Kernels before 6.6 have no link for several functions.
+fn skipped(reason: &str) {
+    println!("SKIPPED: uprobe.multi: unsupported: {reason}");
+}
+
+fn without_one_link(hook: &Attached) -> bool {
+    let without = hook.mechanism == Some(Mechanism::Uprobe);
+    if without {
+        skipped(hook.reason.as_deref().unwrap_or_default());
+    }
+    without
 }
 
 /// As a session does it: the ring buffer is taken out, and held, before anything is attached.
@@ -150,7 +153,7 @@ fn library_hook(object: &Object) -> Attached {
 
 /// A file that nobody runs: the kernel looks at code when it is mapped, and any place will do.
 fn unmapped_file() -> NamedTempFile {
-    let file = NamedTempFile::new_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let file = NamedTempFile::new_in(support::disk_parent()).unwrap();
     file.as_file().set_len(1 << 16).unwrap();
     file
 }
@@ -180,6 +183,9 @@ const SINGLE: &[&str] = &["perf"];
 fn functions_of_several_libraries_attach_and_detach_at_once() {
     let (mut object, _events) = loaded(&Profile::Light.into());
     let hook = library_hook(&object);
+    if without_one_link(&hook) {
+        return;
+    }
     assert_eq!((hook.mechanism, hook.verdict), (Some(Mechanism::UprobeMulti), Verdict::NotApplicable));
     let memory = object.memory().unwrap();
 
@@ -207,6 +213,9 @@ fn functions_of_several_libraries_attach_and_detach_at_once() {
 #[ignore = "needs root: cargo xtask test"]
 fn a_library_that_fails_leaves_the_others_alone() {
     let (mut object, _events) = loaded(&Profile::Light.into());
+    if without_one_link(&library_hook(&object)) {
+        return;
+    }
     let (good, other) = (unmapped_file(), unmapped_file());
     assert_eq!(object.attach_functions(good.path(), &functions(2)), []);
     // A place behind the file's end: the kernel refuses a link with it, and of single ones this.

@@ -17,6 +17,7 @@ mod setup;
 mod signals;
 mod suites;
 mod test;
+mod vm;
 mod workspace;
 
 use std::process::ExitCode;
@@ -41,6 +42,7 @@ enum Task {
     Bench(bench::Args),
     Gpu(gpu::Args),
     Dist(dist::Args),
+    Vm(vm::Args),
 }
 
 fn main() -> ExitCode {
@@ -64,6 +66,7 @@ fn run(task: Task) -> anyhow::Result<()> {
         Task::Bench(args) => bench::run(&args),
         Task::Gpu(args) => gpu::run(&args),
         Task::Dist(args) => dist::run(&args),
+        Task::Vm(args) => vm::run(&args),
     }
 }
 

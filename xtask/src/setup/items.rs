@@ -6,7 +6,7 @@ use ebpf_build::versions::{
 };
 use ebpf_build::{Compiler, Linker, Toolchain, find_in_path, private_root};
 
-use super::{Remedy, Scope, cross};
+use super::{Remedy, Scope, cross, machines};
 use crate::arch::Arch;
 use crate::{docker, workspace};
 
@@ -101,6 +101,15 @@ pub const ITEMS: &[Item] = &[
         by_hand: "install GCC for the other architecture with a C library that has libc.a; on Debian and Ubuntu: \
                   gcc-aarch64-linux-gnu and libc6-dev-arm64-cross (on arm64: gcc-x86-64-linux-gnu and \
                   libc6-dev-amd64-cross)",
+    },
+    Item {
+        name: "virtual machines",
+        scope: Scope::Machines,
+        purpose: "tests on kernels and architectures that this machine does not have: `cargo xtask vm`",
+        find: machines::find,
+        remedies: machines::remedies,
+        by_hand: "kernels come from Debian's archive, so this needs a machine with apt: QEMU for x86-64 and arm64, mke2fs, \
+                  xz, binutils and the keys of Debian's archive (debian-archive-keyring)",
     },
 ];
 

@@ -6,6 +6,7 @@
 mod apt;
 mod cross;
 mod items;
+mod machines;
 
 use std::fmt;
 use std::process::Command;
@@ -14,6 +15,7 @@ use anyhow::{Result, bail};
 
 use crate::process;
 use items::{ITEMS, Item};
+pub use machines::KEYRING;
 
 /// Finds or installs what building, testing and the demo need
 ///
@@ -24,7 +26,8 @@ Examples:
   cargo xtask setup               # find or install
   cargo xtask setup --check       # only report; exit code 1 where something required is missing
   cargo xtask setup --comparisons # also what `cargo xtask bench` compares with
-  cargo xtask setup --cross       # also what building for another architecture takes")]
+  cargo xtask setup --cross       # also what building for another architecture takes
+  cargo xtask setup --machines    # also what virtual machines take: `cargo xtask vm`")]
 pub struct Args {
     /// Only report; exit code 1 where something required is missing
     #[arg(long)]
@@ -35,6 +38,9 @@ pub struct Args {
     /// Also install what building for another architecture takes
     #[arg(long)]
     cross: bool,
+    /// Also install what virtual machines take
+    #[arg(long)]
+    machines: bool,
 }
 
 /// How much to install.
@@ -48,6 +54,8 @@ pub enum Scope {
     Comparisons,
     /// What building for another architecture takes.
     Cross,
+    /// Also what virtual machines take.
+    Machines,
 }
 
 impl Scope {
@@ -57,6 +65,7 @@ impl Scope {
             Self::Building => &[],
             Self::Containers | Self::Cross => &[Self::Building],
             Self::Comparisons => &[Self::Building, Self::Containers],
+            Self::Machines => &[Self::Building, Self::Cross],
         }
     }
 
@@ -76,7 +85,11 @@ enum Remedy {
 }
 
 pub fn run(args: &Args) -> Result<()> {
-    let asked = [(args.comparisons, Scope::Comparisons), (args.cross, Scope::Cross)];
+    let asked = [
+        (args.comparisons, Scope::Comparisons),
+        (args.cross, Scope::Cross),
+        (args.machines, Scope::Machines),
+    ];
     let asked = asked.iter().filter(|(asked, _)| *asked).map(|(_, scope)| *scope);
     let scopes: Vec<_> = [Scope::Containers].into_iter().chain(asked).collect();
     if args.check { check(&scopes) } else { ensure_all(&scopes) }
@@ -210,18 +223,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_scope_includes_what_building_takes_and_no_other_scope_cross_building() {
+    fn every_scope_includes_what_building_takes_and_only_machines_another_architecture() {
         let names = |scopes: &[Scope]| {
             let wanted = ITEMS.iter().filter(|item| is_wanted(item, scopes));
             wanted.map(|item| (item.name, item.scope)).collect::<Vec<_>>()
         };
         let building = names(&[Scope::Building]);
         assert!(!building.is_empty() && building.iter().all(|(_, scope)| *scope == Scope::Building));
-        for scope in [Scope::Containers, Scope::Comparisons, Scope::Cross] {
+        for scope in [Scope::Containers, Scope::Comparisons, Scope::Cross, Scope::Machines] {
             let wanted = names(&[scope]);
             assert!(building.iter().all(|item| wanted.contains(item)), "{scope:?}");
-            assert_eq!(wanted.iter().any(|(_, of)| *of == Scope::Cross), scope == Scope::Cross, "{scope:?}");
+            let cross = matches!(scope, Scope::Cross | Scope::Machines);
+            assert_eq!(wanted.iter().any(|(_, of)| *of == Scope::Cross), cross, "{scope:?}");
         }
-        assert_eq!(names(&[Scope::Comparisons, Scope::Cross]).len(), ITEMS.len());
+        assert_eq!(names(&[Scope::Comparisons, Scope::Machines]).len(), ITEMS.len());
     }
 }
