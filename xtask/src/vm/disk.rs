@@ -42,13 +42,19 @@ impl Base {
         if !done.is_file() {
             let _ = fs::remove_dir_all(&tree);
             make_dirs(&tree, DIRECTORIES)?;
+            let mut installed = String::new();
             for (suite, packages) in PACKAGES {
                 let suite = Suite::open(cache, suite, arch)?;
                 for package in *packages {
                     suite.unpack(package, &tree)?;
+                    installed.push_str(&suite.installed(package)?);
                 }
             }
             merge_usr(&tree)?;
+            // So that the guest's dpkg knows what is there.
+            make_dirs(&tree, &["var/lib/dpkg/info", "var/lib/dpkg/updates", "var/lib/dpkg/triggers"])?;
+            let status = tree.join("var/lib/dpkg/status");
+            fs::write(&status, installed).with_context(|| format!("cannot write {}", status.display()))?;
             fs::remove_dir_all(tree.join("usr/share")).context("cannot remove documentation")?;
             fs::write(&done, "").with_context(|| format!("cannot write {}", done.display()))?;
         }

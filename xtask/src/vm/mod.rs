@@ -65,6 +65,9 @@ pub struct Args {
     /// Keep reports in this folder: a folder per kernel, and a table
     #[arg(long, value_name = "DIR")]
     output: Option<PathBuf>,
+    /// Bring the Debian packages in this folder along, as `cargo xtask dist` makes them, and test them
+    #[arg(long, value_name = "DIR")]
+    packages: Option<PathBuf>,
     /// Memory of a machine
     #[arg(long, value_name = "MIB", default_value_t = MEMORY_MIB)]
     memory: u32,
@@ -100,6 +103,7 @@ pub fn run(args: &Args) -> Result<()> {
             None => Mode::Tests,
         },
         output: args.output.clone(),
+        packages: args.packages.clone(),
         memory_mib: args.memory,
     };
     plan.run()
@@ -136,6 +140,7 @@ pub struct Plan {
     filter: String,
     mode: Mode,
     output: Option<PathBuf>,
+    packages: Option<PathBuf>,
     memory_mib: u32,
 }
 
@@ -155,6 +160,7 @@ impl Plan {
             filter: String::new(),
             mode: Mode::Tests,
             output: None,
+            packages: None,
             memory_mib: MEMORY_MIB,
         }
     }
@@ -212,6 +218,9 @@ impl Plan {
     /// Puts programs, tests and what to do with them on a disk.
     fn fill(&self, guest: &Path, programs: &Programs) -> Result<()> {
         programs.copy_to(guest)?;
+        if let Some(from) = &self.packages {
+            bring_packages(from, programs.arch, &guest.join("packages"))?;
+        }
         let mode = match &self.mode {
             Mode::Tests => "tests",
             Mode::Shell => "shell",
@@ -224,7 +233,8 @@ impl Plan {
         let environment = format!(
             "MODE={mode}\nFILTER='{}'\nLIMIT={}\nIMAGE={TEST_IMAGE}\n\
              export SPARK_TRACE_BIN=/guest/spark-trace SPARK_TRACE_WORKLOAD=/guest/workload-static\n\
-             export SPARK_TRACE_CUDA_WORKLOAD=/guest/spark-trace-workload SPARK_TRACE_TEST_DIR=/var/tmp/tests\n",
+             export SPARK_TRACE_CUDA_WORKLOAD=/guest/spark-trace-workload SPARK_TRACE_TEST_DIR=/var/tmp/tests\n\
+             export SPARK_TRACE_PACKAGES=/guest/packages\n",
             self.filter.replace('\'', ""),
             TEST_LIMIT.as_secs(),
         );
@@ -287,6 +297,20 @@ impl Plan {
         }
         Ok(Some(Ran { kernel, package: unpacked.package, console, doctor, log, took: start.elapsed() }))
     }
+}
+
+fn bring_packages(from: &Path, arch: Arch, to: &Path) -> Result<()> {
+    let end = format!("_{}.deb", arch.names().debian);
+    let entries = fs::read_dir(from).with_context(|| format!("cannot list {}", from.display()))?;
+    let entries = entries.flatten().map(|entry| entry.path());
+    let packages: Vec<_> = entries.filter(|path| path.to_string_lossy().ends_with(&end)).collect();
+    ensure!(!packages.is_empty(), "{} has no *{end}: `cargo xtask dist` makes them", from.display());
+    fs::create_dir_all(to).with_context(|| format!("cannot create {}", to.display()))?;
+    for package in packages {
+        let to = to.join(package.file_name().unwrap_or_default());
+        fs::copy(&package, &to).with_context(|| format!("cannot copy {}", package.display()))?;
+    }
+    Ok(())
 }
 
 /// What libtest says around each single test.

@@ -12,6 +12,8 @@ pub struct MaySkip {
 }
 
 pub const MAY_SKIP: &[MaySkip] = &[
+    // Only where packages were made before.
+    MaySkip { suite: "kernel_package", test: "", kernels: &[], reason: "packages" },
     // Linux 6.6 brought them.
     MaySkip { suite: "kernel_multi", test: "", kernels: &["6.1-"], reason: "uprobe.multi" },
 ];
