@@ -82,14 +82,10 @@ pub const PACKAGES: &[Package] = &[
         crates: &["spark-trace-workload", "spark-trace-simulated-cuda"],
         fill: |tree, parts| {
             tree.program("bin/spark-trace-workload", read(&parts.built.workload)?);
-            for (path, mode) in [(&parts.cuda.workload, 0o755), (&parts.cuda.simulated_driver, 0o644)] {
-                let name = path.file_name().unwrap_or_default().to_string_lossy();
-                let path_in_tree = format!("{LIBEXEC}/{name}");
-                match mode {
-                    0o755 => tree.program(&path_in_tree, read(path)?),
-                    _ => tree.data(&path_in_tree, read(path)?),
-                }
-            }
+            // Beside each other: there the workload looks for the simulated driver.
+            let cuda = &parts.cuda;
+            tree.program(&format!("{LIBEXEC}/spark-trace-workload"), read(&cuda.workload)?);
+            tree.data(&format!("{LIBEXEC}/libspark_trace_simulated_cuda.so"), read(&cuda.simulated_driver)?);
             Ok(())
         },
         overrides: &[

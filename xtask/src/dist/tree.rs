@@ -58,7 +58,8 @@ impl Tree {
             header.set_mode(file.map_or(PROGRAM, |file| file.mode));
             header.set_size(content.len() as u64);
             header.set_mtime(time);
-            (header.set_uid(0), header.set_gid(0));
+            header.set_uid(0);
+            header.set_gid(0);
             header.set_username("root").and_then(|()| header.set_groupname("root")).context("tar header")?;
             set_path(&mut header, &path)?;
             header.set_cksum();
