@@ -1,11 +1,11 @@
 //! The command line.
 
+pub mod course;
 #[cfg_attr(
     not(all(feature = "cuda", not(target_feature = "crt-static"))),
     allow(dead_code, reason = "without CUDA, options are taken and refused")
 )]
 pub mod cuda;
-pub mod course;
 pub mod driver;
 
 use std::path::{Path, PathBuf};
