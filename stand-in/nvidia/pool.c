@@ -3,9 +3,11 @@
  * Drivers from 590 on keep freed pages: a pool for each node and page size, on its dirty list until a worker has
  * cleared them, on its clean list until somebody asks, and given back to the kernel by a shrinker.
  */
+#include <linux/debugfs.h>
 #include <linux/list.h>
 #include <linux/mutex.h>
 #include <linux/nodemask.h>
+#include <linux/seq_file.h>
 #include <linux/shrinker.h>
 #include <linux/slab.h>
 #include <linux/version.h>
@@ -193,6 +195,57 @@ static unsigned long nv_mem_pool_shrinker_scan(struct shrinker *shrinker, struct
 	return freed ?: SHRINK_STOP;
 }
 
+/*
+ * Where a kernel is built with CONFIG_SHRINKER_DEBUG it shows each shrinker's count below /sys/kernel/debug/shrinker.
+ * Debian's kernels are not, so the pools' files are made here, with the same names and text.
+ */
+#ifndef CONFIG_SHRINKER_DEBUG
+static struct dentry *shrinkers;
+
+static int count_show(struct seq_file *out, void *unused)
+{
+	nv_page_pool_t *pool = out->private;
+	unsigned long owned;
+	int node;
+
+	mutex_lock(&pool->lock);
+	owned = pool->pages_owned;
+	mutex_unlock(&pool->lock);
+	if (!owned)
+		return 0;
+	seq_puts(out, "1"); /* inode number of the root cgroup */
+	for_each_node(node)
+		seq_printf(out, " %lu", node == pool->node_id ? owned : 0);
+	seq_putc(out, '\n');
+	return 0;
+}
+DEFINE_SHOW_ATTRIBUTE(count);
+
+static void show_pool(nv_page_pool_t *pool)
+{
+	static unsigned int number;
+	char name[64];
+
+	if (!shrinkers)
+		shrinkers = debugfs_create_dir("shrinker", NULL);
+	snprintf(name, sizeof(name), "nv-sysmem-alloc-node-%d-order-%u-%u", pool->node_id, pool->order, number++);
+	debugfs_create_file("count", 0440, debugfs_create_dir(name, shrinkers), pool, &count_fops);
+}
+
+static void hide_pools(void)
+{
+	debugfs_remove_recursive(shrinkers);
+}
+#else
+static void show_pool(nv_page_pool_t *pool)
+{
+}
+
+static void hide_pools(void)
+{
+}
+#endif
+
 static int register_pool(nv_page_pool_t *pool)
 {
 	int error = 0;
@@ -218,6 +271,7 @@ static int register_pool(nv_page_pool_t *pool)
 	shrinker_register(shrinker);
 #endif
 	pool->shrinker = shrinker;
+	show_pool(pool);
 	return error;
 }
 
@@ -277,6 +331,7 @@ void nv_destroy_page_pools(void)
 	unsigned int order;
 	int node;
 
+	hide_pools();
 	for_each_node(node)
 		for (order = 0; order < ORDERS; order++)
 			if (sysmem_page_pools[node][order])
