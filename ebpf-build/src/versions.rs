@@ -37,3 +37,9 @@ pub const DEBIAN_DOCKER_CLI: &str = "docker-cli";
 
 /// Only `cargo xtask bench` compares against it.
 pub const DEBIAN_BPFTRACE: &str = "bpftrace";
+
+/// C compiler and C library for arm64 on another architecture; both come for static programs, too.
+pub const DEBIAN_CROSS_ARM64: &[&str] = &["gcc-aarch64-linux-gnu", "libc6-dev-arm64-cross"];
+
+/// The same for x86-64.
+pub const DEBIAN_CROSS_AMD64: &[&str] = &["gcc-x86-64-linux-gnu", "libc6-dev-amd64-cross"];

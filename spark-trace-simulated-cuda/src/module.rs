@@ -18,16 +18,15 @@ fn load(module: &Out<Handle>, image: *const c_void) -> Done {
     if image.is_null() {
         return Err(Error::INVALID_VALUE);
     }
-    let image = image.cast::<c_char>();
     // SAFETY: any image has a byte to tell its format by.
-    let first = unsafe { image.read() };
+    let first = unsafe { image.cast::<u8>().read() };
     // Compiled images begin with other bytes and do not end with a NUL.
     let is_text = |byte: &u8| byte.is_ascii_graphic() || byte.is_ascii_whitespace();
-    if !is_text(&first.cast_unsigned()) {
+    if !is_text(&first) {
         return Err(Error::INVALID_IMAGE);
     }
     // SAFETY: the caller vouches for PTX being a string that ends.
-    let ptx = unsafe { CStr::from_ptr(image) }.to_str().map_err(|_| Error::INVALID_IMAGE)?;
+    let ptx = unsafe { CStr::from_ptr(image.cast::<c_char>()) }.to_str().map_err(|_| Error::INVALID_IMAGE)?;
     if !ptx.contains(".version") || !ptx.contains(".target") {
         return Err(Error::INVALID_IMAGE);
     }

@@ -7,24 +7,19 @@
 mod support;
 
 use serde_json::Value;
-use support::{MIB, Recorded, Running, array, int, json, record, text};
+use support::{MIB, Recorded, Running, array, cuda_workload, int, json, record, text};
 use tempfile::TempDir;
 
-/// The workload that can load a driver; the simulated one lies beside it.
-fn workload() -> String {
-    std::env::var("SPARK_TRACE_CUDA_WORKLOAD")
-        .expect("SPARK_TRACE_CUDA_WORKLOAD is not set: run `cargo xtask test`")
-}
-
+/// The simulated driver lies beside the workload.
 fn driver() -> String {
-    let workload = std::path::PathBuf::from(workload());
+    let workload = std::path::PathBuf::from(cuda_workload());
     workload.with_file_name("libspark_trace_simulated_cuda.so").to_str().unwrap().to_owned()
 }
 
 /// Records `cuda-alloc LINE` with the driver watched from the start; gives the workload's report too.
 fn recorded(dir: &TempDir, line: &str) -> (Recorded, Value) {
     let (output, report) = (support::path(dir, "cuda.json"), support::path(dir, "report.json"));
-    let (workload, driver) = (workload(), driver());
+    let (workload, driver) = (cuda_workload(), driver());
     let recorded = record(
         &output,
         &format!(
@@ -146,7 +141,7 @@ fn what_is_never_freed_is_freed_by_the_end_of_context_or_process() {
 fn a_library_that_a_process_brings_is_attached_to_when_it_is_mapped() {
     let dir = support::disk_dir();
     let (output, go) = (support::path(&dir, "late.json"), support::path(&dir, "go"));
-    let workload = workload();
+    let workload = cuda_workload();
     let line =
         format!("-- {workload} cuda-alloc --driver simulated --device 16M --hold 200ms --wait-go {go}");
     let words: Vec<_> = line.split_whitespace().collect();

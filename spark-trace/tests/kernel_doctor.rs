@@ -12,6 +12,8 @@ use std::{
 
 use serde_json::Value;
 
+mod support;
+
 const NOBODY: u32 = 65534;
 
 fn report(output: &Output) -> Value {
@@ -25,8 +27,7 @@ fn row<'a>(rows: &'a Value, name: &str) -> &'a Value {
 #[test]
 #[ignore = "needs root: cargo xtask test"]
 fn as_root_the_hooks_attach_and_run_and_nothing_stays() {
-    let mut command = Command::new(assert_cmd::cargo::cargo_bin!("spark-trace"));
-    let output = command.args(["doctor", "--format", "json"]).output().unwrap();
+    let output = support::spark_trace().args(["doctor", "--format", "json"]).output().unwrap();
     let report = report(&output);
     assert_eq!(output.status.code(), Some(0), "{}", report["obstacle"]);
     for hook in report["hooks"].as_array().unwrap().iter().filter(|hook| hook["required"] == true) {
@@ -49,7 +50,7 @@ fn without_root_it_says_what_could_not_be_tried() {
     let directory = tempfile::tempdir().unwrap();
     fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
     let program = directory.path().join("spark-trace");
-    fs::copy(assert_cmd::cargo::cargo_bin!("spark-trace"), &program).unwrap();
+    fs::copy(support::spark_trace().get_program(), &program).unwrap();
     let run = |args: &[&str]| {
         let mut command = Command::new(&program);
         command.args(args).current_dir("/").uid(NOBODY).gid(NOBODY).output().unwrap()

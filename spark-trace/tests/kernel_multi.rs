@@ -30,23 +30,14 @@ use tempfile::NamedTempFile;
 /// Blanks separate the words.
 const LOAD: &str = "--device 64MiB --device 1MiBx20 --pinned 16MiB --hold 200ms --query";
 
-/// The workload that goes through the CUDA driver is linked dynamically, unlike the one of the other tests.
-fn workload() -> PathBuf {
-    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap();
-    let mut build = Command::new(env!("CARGO"));
-    build.args(["build", "--quiet", "--package", "spark-trace-workload", "--target-dir"]).arg(target);
-    assert!(build.current_dir(env!("CARGO_MANIFEST_DIR")).status().unwrap().success());
-    target.join("debug/spark-trace-workload")
-}
-
 /// The simulated driver, which cargo builds beside this program.
 fn driver() -> PathBuf {
     std::env::current_exe().unwrap().with_file_name("libspark_trace_simulated_cuda.so")
 }
 
-fn words(workload: &Path, driver: &Path) -> Vec<String> {
-    let (workload, driver) = (workload.display().to_string(), driver.display().to_string());
-    [&workload, "cuda-alloc", "--driver", &driver]
+fn words(workload: &str, driver: &Path) -> Vec<String> {
+    let driver = driver.display().to_string();
+    [workload, "cuda-alloc", "--driver", &driver]
         .into_iter()
         .chain(LOAD.split_whitespace())
         .map(ToOwned::to_owned)
@@ -90,7 +81,7 @@ fn allocated(recording: &Value) -> Vec<Value> {
 #[ignore = "needs root: cargo xtask test"]
 fn one_link_for_a_library_tells_the_same_as_one_for_each_function() {
     let dir = support::disk_dir();
-    let command = words(&workload(), &driver());
+    let command = words(&support::cuda_workload(), &driver());
     let before = support::bpf::ids();
     let start = Instant::now();
     assert!(Command::new(&command[0]).args(&command[1..]).output().unwrap().status.success());
@@ -150,7 +141,7 @@ fn library_hook(object: &Object) -> Attached {
 
 /// A file that nobody runs: the kernel looks at code when it is mapped, and any place will do.
 fn unmapped_file() -> NamedTempFile {
-    let file = NamedTempFile::new_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let file = NamedTempFile::new_in(support::disk_parent()).unwrap();
     file.as_file().set_len(1 << 16).unwrap();
     file
 }

@@ -3,6 +3,7 @@
 //! What a user of spark-trace needs is in spark-trace itself; what someone who builds, tests or
 //! shows it from a checkout needs is here.
 
+mod arch;
 mod bench;
 mod build;
 mod cgroups;
@@ -15,6 +16,7 @@ mod setup;
 mod signals;
 mod suites;
 mod test;
+mod vm;
 mod workspace;
 
 use std::process::ExitCode;
@@ -38,6 +40,7 @@ enum Task {
     Docs(docs::Args),
     Bench(bench::Args),
     Gpu(gpu::Args),
+    Vm(vm::Args),
 }
 
 fn main() -> ExitCode {
@@ -60,6 +63,7 @@ fn run(task: Task) -> anyhow::Result<()> {
         Task::Docs(args) => docs::run(&args),
         Task::Bench(args) => bench::run(&args),
         Task::Gpu(args) => gpu::run(&args),
+        Task::Vm(args) => vm::run(&args),
     }
 }
 

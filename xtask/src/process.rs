@@ -12,6 +12,11 @@ pub fn cargo() -> Command {
     Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
 }
 
+/// The compiler that this cargo uses.
+pub fn rustc() -> Command {
+    Command::new(std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()))
+}
+
 /// Shows the command line, runs it with our own input and output, and fails if it fails.
 pub fn run(command: &mut Command, purpose: &str) -> Result<()> {
     let line = command_line(command);
@@ -27,10 +32,20 @@ pub fn run(command: &mut Command, purpose: &str) -> Result<()> {
     Ok(())
 }
 
+/// Shows the command line and runs it; returns what it prints, while its stderr is shown.
+pub fn run_for_output(command: &mut Command, purpose: &str) -> Result<String> {
+    eprintln!("$ {}", command_line(command));
+    collect(command.stderr(Stdio::inherit()), purpose)
+}
+
 /// Runs the command without showing it and returns what it prints; its stderr goes into the error.
 pub fn output(command: &mut Command, purpose: &str) -> Result<String> {
+    collect(command.stderr(Stdio::piped()), purpose)
+}
+
+fn collect(command: &mut Command, purpose: &str) -> Result<String> {
     let line = command_line(command);
-    let command = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let command = command.stdin(Stdio::null()).stdout(Stdio::piped());
     let (child, forwarding) =
         signals::spawn(command).with_context(|| format!("{purpose}: cannot run {line}"))?;
     let output = child.wait_with_output().with_context(|| format!("{purpose}: cannot wait for {line}"))?;

@@ -74,7 +74,8 @@ fn from_metadata(metadata: &Value) -> Vec<Suite> {
     suites
 }
 
-fn elements(value: &Value) -> &[Value] {
+/// Those of an array; none of anything else.
+pub fn elements(value: &Value) -> &[Value] {
     value.as_array().map(Vec::as_slice).unwrap_or_default()
 }
 

@@ -21,16 +21,3 @@ pub fn target_dir() -> Result<PathBuf> {
     let dir = metadata["target_directory"].as_str().context("cargo metadata names no target_directory")?;
     Ok(PathBuf::from(dir))
 }
-
-/// `target/debug` or `target/release`, below a target triple where one was given to cargo.
-pub fn profile_dir(triple: Option<&str>, release: bool) -> Result<PathBuf> {
-    let mut dir = target_dir()?;
-    dir.extend(triple);
-    dir.push(if release { "release" } else { "debug" });
-    Ok(dir)
-}
-
-/// Target triple of this machine with glibc.
-pub fn host_triple() -> String {
-    format!("{}-unknown-linux-gnu", std::env::consts::ARCH)
-}

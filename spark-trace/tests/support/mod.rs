@@ -29,14 +29,24 @@ pub fn workload() -> String {
     std::env::var("SPARK_TRACE_WORKLOAD").expect("SPARK_TRACE_WORKLOAD is not set: run `cargo xtask test`")
 }
 
+/// The workload that can load a CUDA driver: linked dynamically, unlike the other.
+pub fn cuda_workload() -> String {
+    std::env::var("SPARK_TRACE_CUDA_WORKLOAD")
+        .expect("SPARK_TRACE_CUDA_WORKLOAD is not set: run `cargo xtask test`")
+}
+
 /// A directory on a disk: in a tmpfs, files would be shmem.
-///
-/// Below $SPARK_TRACE_TEST_DIR where tests run on another machine than the one that built them.
 pub fn disk_dir() -> TempDir {
+    tempfile::tempdir_in(disk_parent()).unwrap()
+}
+
+/// Where [`disk_dir`] makes directories: $SPARK_TRACE_TEST_DIR where tests run on another machine than the one
+/// that built them.
+pub fn disk_parent() -> PathBuf {
     let parent =
         std::env::var_os("SPARK_TRACE_TEST_DIR").unwrap_or_else(|| env!("CARGO_TARGET_TMPDIR").into());
     fs::create_dir_all(&parent).unwrap();
-    tempfile::tempdir_in(parent).unwrap()
+    parent.into()
 }
 
 /// Path of `name` in `dir`, as text for a command line.

@@ -5,13 +5,13 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result};
-use serde_json::Value;
 
 use super::folder::{
     CUDA_WORKLOAD, FILES, Folder, SIMULATED_DRIVER, SPARK_TRACE, STATIC_WORKLOAD, TESTS, XTASK,
 };
+use crate::build::{Build, Profile};
 use crate::suites::Kind;
-use crate::{build, process, setup, suites, workspace};
+use crate::{process, setup, workspace};
 
 /// Builds everything that needs a GPU into one folder, to be copied to such a machine
 ///
@@ -24,6 +24,9 @@ pub struct Args {
     #[arg(value_name = "DIR")]
     dir: PathBuf,
 }
+
+/// The machine has the architecture of this one.
+const HERE: Build = Build { arch: None, profile: Profile::Release };
 
 /// What is stripped of a program.
 #[derive(Clone, Copy)]
@@ -41,14 +44,14 @@ pub fn run(args: &Args) -> Result<()> {
     for test in folder.tests()? {
         fs::remove_file(&test).with_context(|| format!("cannot remove {}", test.display()))?;
     }
-    let built = build::all(true)?;
-    let cuda = build::cuda(true)?;
+    let built = HERE.all()?;
+    let cuda = HERE.cuda()?;
     put(&built.spark_trace, &folder.path(SPARK_TRACE), Strip::All)?;
     put(&built.workload, &folder.path(STATIC_WORKLOAD), Strip::DebugInfo)?;
     put(&cuda.workload, &folder.path(CUDA_WORKLOAD), Strip::DebugInfo)?;
     put(&cuda.simulated_driver, &folder.path(SIMULATED_DRIVER), Strip::DebugInfo)?;
     put(&xtask()?, &folder.path(XTASK), Strip::All)?;
-    let tests = tests()?;
+    let tests = HERE.tests(Kind::Gpu)?.programs;
     if tests.is_empty() {
         eprintln!("there are no tests called {TESTS}*: packed without");
     }
@@ -78,32 +81,7 @@ fn xtask() -> Result<PathBuf> {
     let mut command = process::cargo();
     command.args(["build", "--release", "--package", "xtask"]).current_dir(workspace::root());
     process::run(&mut command, "building xtask")?;
-    Ok(workspace::profile_dir(None, true)?.join("xtask"))
-}
-
-/// The GPU tests: names and programs.
-fn tests() -> Result<Vec<(String, PathBuf)>> {
-    let suites = suites::find()?;
-    let gpu: Vec<_> = suites.iter().filter(|suite| suite.kind == Kind::Gpu).collect();
-    if gpu.is_empty() {
-        return Ok(Vec::new());
-    }
-    let mut command = process::cargo();
-    command.args(["test", "--no-run", "--release", "--package", "spark-trace", "--message-format=json"]);
-    command.args(gpu.iter().flat_map(|suite| ["--test", &suite.name])).current_dir(workspace::root());
-    eprintln!("building the GPU tests");
-    Ok(programs(&process::output(&mut command, "building the GPU tests")?))
-}
-
-/// Test programs in cargo's messages, one message a line.
-fn programs(messages: &str) -> Vec<(String, PathBuf)> {
-    let messages = messages.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    messages
-        .filter_map(|message| {
-            let name = message["target"]["name"].as_str().filter(|name| name.starts_with(TESTS))?;
-            Some((name.to_owned(), message["executable"].as_str()?.into()))
-        })
-        .collect()
+    Ok(workspace::target_dir()?.join("release/xtask"))
 }
 
 /// Copies the files of a folder; nothing where there is none.
@@ -116,19 +94,4 @@ fn copy_files(from: &Path, to: &Path) -> Result<()> {
         }
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn programs_are_in_cargos_messages() {
-        let messages = r#"{"reason":"compiler-artifact","target":{"name":"spark-trace"},"executable":"/t/spark-trace"}
-{"reason":"compiler-artifact","target":{"name":"gpu_cuda"},"executable":"/t/gpu_cuda-1"}
-{"reason":"compiler-artifact","target":{"name":"gpu_lib"},"executable":null}
-not JSON
-{"reason":"build-finished","success":true}"#;
-        assert_eq!(programs(messages), [("gpu_cuda".to_owned(), PathBuf::from("/t/gpu_cuda-1"))]);
-    }
 }

@@ -6,7 +6,8 @@ use ebpf_build::versions::{
 };
 use ebpf_build::{Compiler, Linker, Toolchain, find_in_path, private_root};
 
-use super::{Remedy, Scope};
+use super::{Remedy, Scope, cross, machines};
+use crate::arch::Arch;
 use crate::{docker, workspace};
 
 /// One thing that is needed.
@@ -82,6 +83,34 @@ pub const ITEMS: &[Item] = &[
         remedies: || vec![Remedy::apt(&[DEBIAN_BPFTRACE], &[])],
         by_hand: "install bpftrace from your distribution",
     },
+    Item {
+        name: "Rust for the other architecture",
+        scope: Scope::Cross,
+        purpose: "builds for arm64 on x86-64, and the other way round: `cargo xtask setup --cross`",
+        find: cross::find_rust,
+        remedies: cross::rust_remedies,
+        by_hand: "run `rustup target add aarch64-unknown-linux-gnu` (on arm64: x86_64-unknown-linux-gnu); for Debian's \
+                  own Rust install libstd-rust-web-dev of that architecture, after `dpkg --add-architecture`",
+    },
+    Item {
+        name: "C for the other architecture",
+        scope: Scope::Cross,
+        purpose: "links for arm64 on x86-64, and the other way round: `cargo xtask setup --cross`",
+        find: cross::find_c,
+        remedies: || vec![Remedy::apt(Arch::other().names().cross_packages, &[])],
+        by_hand: "install GCC for the other architecture with a C library that has libc.a; on Debian and Ubuntu: \
+                  gcc-aarch64-linux-gnu and libc6-dev-arm64-cross (on arm64: gcc-x86-64-linux-gnu and \
+                  libc6-dev-amd64-cross)",
+    },
+    Item {
+        name: "virtual machines",
+        scope: Scope::Machines,
+        purpose: "tests on kernels and architectures that this machine does not have: `cargo xtask vm`",
+        find: machines::find,
+        remedies: machines::remedies,
+        by_hand: "kernels come from Debian's archive, so this needs a machine with apt: QEMU for x86-64 and arm64, mke2fs, \
+                  xz, binutils and the keys of Debian's archive (debian-archive-keyring)",
+    },
 ];
 
 fn rust_remedies() -> Vec<Remedy> {
@@ -125,12 +154,19 @@ fn linker_remedies() -> Vec<Remedy> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::arch::ARCHES;
 
     #[test]
     fn instructions_name_the_pinned_versions() {
         let by_hand = |name: &str| ITEMS.iter().find(|item| item.name == name).unwrap().by_hand;
         assert!(by_hand("Rust for eBPF").contains(&format!("toolchain install {RUST_WITH_LLVM} ")));
         assert!(by_hand("bpf-linker").contains(&format!("--version {BPF_LINKER} ")));
+        for names in ARCHES {
+            assert!(by_hand("Rust for the other architecture").contains(names.triple));
+            for package in names.cross_packages {
+                assert!(by_hand("C for the other architecture").contains(package), "{package}");
+            }
+        }
     }
 
     #[test]

@@ -4,7 +4,9 @@
 //! `ebpf_build::versions`. Running it again changes nothing.
 
 mod apt;
+mod cross;
 mod items;
+mod machines;
 
 use std::fmt;
 use std::process::Command;
@@ -13,6 +15,7 @@ use anyhow::{Result, bail};
 
 use crate::process;
 use items::{ITEMS, Item};
+pub use machines::KEYRING;
 
 /// Finds or installs what building, testing and the demo need
 ///
@@ -22,7 +25,9 @@ use items::{ITEMS, Item};
 Examples:
   cargo xtask setup               # find or install
   cargo xtask setup --check       # only report; exit code 1 where something required is missing
-  cargo xtask setup --comparisons # also what `cargo xtask bench` compares with")]
+  cargo xtask setup --comparisons # also what `cargo xtask bench` compares with
+  cargo xtask setup --cross       # also what building for another architecture takes
+  cargo xtask setup --machines    # also what virtual machines take: `cargo xtask vm`")]
 pub struct Args {
     /// Only report; exit code 1 where something required is missing
     #[arg(long)]
@@ -30,10 +35,16 @@ pub struct Args {
     /// Also install the tools that only benchmarks compare with
     #[arg(long)]
     comparisons: bool,
+    /// Also install what building for another architecture takes
+    #[arg(long)]
+    cross: bool,
+    /// Also install what virtual machines take
+    #[arg(long)]
+    machines: bool,
 }
 
-/// How much to install; each includes the ones before.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+/// How much to install.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scope {
     /// What building takes, and tests that need no root.
     Building,
@@ -41,6 +52,26 @@ pub enum Scope {
     Containers,
     /// Also what benchmarks compare with.
     Comparisons,
+    /// What building for another architecture takes.
+    Cross,
+    /// Also what virtual machines take.
+    Machines,
+}
+
+impl Scope {
+    /// What it includes besides itself.
+    fn includes(self) -> &'static [Self] {
+        match self {
+            Self::Building => &[],
+            Self::Containers | Self::Cross => &[Self::Building],
+            Self::Comparisons => &[Self::Building, Self::Containers],
+            Self::Machines => &[Self::Building, Self::Cross],
+        }
+    }
+
+    fn takes(self, item: &Item) -> bool {
+        self == item.scope || self.includes().contains(&item.scope)
+    }
 }
 
 /// One way to get something that is missing.
@@ -54,22 +85,37 @@ enum Remedy {
 }
 
 pub fn run(args: &Args) -> Result<()> {
-    let scope = if args.comparisons { Scope::Comparisons } else { Scope::Containers };
-    if args.check { check(scope) } else { ensure(scope) }
+    let asked = [
+        (args.comparisons, Scope::Comparisons),
+        (args.cross, Scope::Cross),
+        (args.machines, Scope::Machines),
+    ];
+    let asked = asked.iter().filter(|(asked, _)| *asked).map(|(_, scope)| *scope);
+    let scopes: Vec<_> = [Scope::Containers].into_iter().chain(asked).collect();
+    if args.check { check(&scopes) } else { ensure_all(&scopes) }
 }
 
 /// Installs what is missing; fails where something required stays missing.
 pub fn ensure(scope: Scope) -> Result<()> {
-    finish(ITEMS.iter().filter(|item| !ensure_item(item, scope)).collect())
+    ensure_all(&[scope])
 }
 
-fn check(scope: Scope) -> Result<()> {
+/// The same for several scopes.
+pub fn ensure_all(scopes: &[Scope]) -> Result<()> {
+    finish(ITEMS.iter().filter(|item| !ensure_item(item, is_wanted(item, scopes))).collect())
+}
+
+fn is_wanted(item: &Item, scopes: &[Scope]) -> bool {
+    scopes.iter().any(|scope| scope.takes(item))
+}
+
+fn check(scopes: &[Scope]) -> Result<()> {
     let missing = ITEMS.iter().filter(|item| match (item.find)() {
         Ok(detail) => {
             say("found", item, &detail);
             false
         }
-        Err(_) if item.scope > scope => {
+        Err(_) if !is_wanted(item, scopes) => {
             say("optional", item, &format!("not installed; {}", item.purpose));
             false
         }
@@ -90,13 +136,13 @@ fn finish(missing: Vec<&Item>) -> Result<()> {
 }
 
 /// Whether the item is there in the end, or is not wanted.
-fn ensure_item(item: &Item, scope: Scope) -> bool {
+fn ensure_item(item: &Item, wanted: bool) -> bool {
     let mut why = match (item.find)() {
         Ok(detail) => {
             say("found", item, &detail);
             return true;
         }
-        Err(_) if item.scope > scope => {
+        Err(_) if !wanted => {
             say("optional", item, &format!("not installed; {}", item.purpose));
             return true;
         }
@@ -169,5 +215,27 @@ impl fmt::Display for Remedy {
             Self::Command(argv) => f.write_str(&argv.join(" ")),
             Self::Apt { packages, .. } => write!(f, "apt-get install {}", packages.join(" ")),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_scope_includes_what_building_takes_and_only_machines_another_architecture() {
+        let names = |scopes: &[Scope]| {
+            let wanted = ITEMS.iter().filter(|item| is_wanted(item, scopes));
+            wanted.map(|item| (item.name, item.scope)).collect::<Vec<_>>()
+        };
+        let building = names(&[Scope::Building]);
+        assert!(!building.is_empty() && building.iter().all(|(_, scope)| *scope == Scope::Building));
+        for scope in [Scope::Containers, Scope::Comparisons, Scope::Cross, Scope::Machines] {
+            let wanted = names(&[scope]);
+            assert!(building.iter().all(|item| wanted.contains(item)), "{scope:?}");
+            let cross = matches!(scope, Scope::Cross | Scope::Machines);
+            assert_eq!(wanted.iter().any(|(_, of)| *of == Scope::Cross), cross, "{scope:?}");
+        }
+        assert_eq!(names(&[Scope::Comparisons, Scope::Machines]).len(), ITEMS.len());
     }
 }

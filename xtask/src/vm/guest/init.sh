@@ -1,0 +1,72 @@
+#!/bin/busybox sh
+# A test machine's only service: runs the tests, one by one, and reports on the console in lines that begin with @@.
+/bin/busybox --install -s /bin
+export PATH=/guest/docker:/bin:/usr/bin:/usr/sbin HOME=/root TMPDIR=/var/tmp
+hostname guest
+mount -t proc proc /proc
+mount -t sysfs sys /sys
+mount -t devtmpfs dev /dev
+mkdir -p /dev/pts /dev/shm /tmp /var/run
+mount -t devpts devpts /dev/pts
+mount -t tmpfs shm /dev/shm
+mount -t cgroup2 cgroup /sys/fs/cgroup
+mount -t bpf bpf /sys/fs/bpf
+mount -t tracefs tracefs /sys/kernel/tracing
+mount -t debugfs debugfs /sys/kernel/debug 2>/dev/null
+mount -t securityfs security /sys/kernel/security 2>/dev/null
+ip link set lo up
+for controller in $(cat /sys/fs/cgroup/cgroup.controllers); do
+    echo "+$controller" >/sys/fs/cgroup/cgroup.subtree_control
+done
+
+say() {
+    echo "@@ $*"
+}
+
+run_tests() {
+    mkdir -p /results "$SPARK_TRACE_TEST_DIR"
+    say release "$(uname -r)" "$(uname -m)" "$(awk '/^KernelPageSize/ { print $2 * 1024; exit }' /proc/self/smaps)"
+    "$SPARK_TRACE_BIN" doctor --format json >/results/doctor.json 2>/results/doctor.err
+    say doctor $?
+    cat /results/doctor.err
+    for program in /guest/tests/*; do
+        suite=${program##*/}
+        case $suite in *.so) continue ;; esac
+        "$program" --list --format terse --include-ignored 2>/dev/null | sed -n 's/: test$//p' >/tmp/tests
+        while read -r test <&3; do
+            case $suite::$test in
+            *"$FILTER"*) ;;
+            *) continue ;;
+            esac
+            say start "$suite" "$test"
+            start=$(cut -d' ' -f1 /proc/uptime)
+            timeout -s KILL "$LIMIT" "$program" --exact "$test" --include-ignored --show-output \
+                --test-threads=1 </dev/null >/tmp/output 2>&1
+            status=$?
+            cat /tmp/output
+            say end "$suite" "$test" "$status" "$start" "$(cut -d' ' -f1 /proc/uptime)"
+        done 3</tmp/tests
+    done
+    dmesg >/results/dmesg.txt
+    for controller in /sys/class/nvme/*; do
+        read -r serial <"$controller/serial"
+        [ "$serial" = results ] && tar -c -C /results . >"/dev/${controller##*/}n1"
+    done
+    sync
+    say done
+}
+
+. /guest/environment
+case $MODE in
+shell)
+    echo "A test machine: programs are in /guest, results in /results. 'exit' ends it."
+    setsid cttyhack sh
+    ;;
+command)
+    sh /guest/command
+    ;;
+*)
+    run_tests
+    ;;
+esac
+poweroff -f

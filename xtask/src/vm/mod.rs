@@ -1,0 +1,359 @@
+//! `cargo xtask vm`: the kernel tests on kernels and architectures that this machine does not have.
+//!
+//! Debian's kernels are downloaded as packages and started in QEMU, without hardware virtualisation, so that
+//! every machine can do it. The guest runs each test as root on cgroup v2 and says on its console how it ended.
+//! Everything is emulated: what runs there shows that it works, not how fast.
+
+mod disk;
+mod kernel;
+mod kernels;
+mod outcome;
+mod packages;
+mod qemu;
+mod report;
+mod skips;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::arch::Arch;
+use crate::build::{Build, Profile};
+use crate::suites::Kind;
+use crate::{process, setup, signals, workspace};
+use disk::Base;
+use kernels::{KERNELS, Kernel};
+use outcome::Console;
+use qemu::{Machine, Qemu};
+
+/// Runs the kernel tests in virtual machines with other kernels
+///
+/// Downloads Debian's kernels, starts them in QEMU and runs the tests called kernel_* there as root, one by one.
+/// A test may be skipped only where the kernel lacks what it needs; what may is a table in xtask/src/vm/skips.rs.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  cargo xtask vm                                  # one kernel per architecture, as in `cargo xtask test`
+  cargo xtask vm --all --output results/kernels   # every kernel; keeps what each has said
+  cargo xtask vm --arch arm64 --filter kernel_record
+  cargo xtask vm --kernel 6.1-amd64 --shell       # look around; `exit` ends it
+  cargo xtask vm --all --command 'cat /proc/version; /guest/spark-trace doctor'
+  cargo xtask vm --list")]
+pub struct Args {
+    /// Run on this kernel (may be given again); see --list
+    #[arg(long, value_name = "NAME")]
+    kernel: Vec<String>,
+    /// Run on every kernel
+    #[arg(long, conflicts_with = "kernel")]
+    all: bool,
+    /// Only kernels of this architecture
+    #[arg(long, value_enum, value_name = "ARCH")]
+    arch: Option<Arch>,
+    /// Only tests with this in their name, as SUITE::TEST
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    filter: String,
+    /// Start a shell instead of the tests
+    #[arg(long)]
+    shell: bool,
+    /// Run this line in a shell instead of the tests
+    #[arg(long, value_name = "LINE", conflicts_with = "shell")]
+    command: Option<String>,
+    /// Keep reports in this folder: a folder per kernel, and a table
+    #[arg(long, value_name = "DIR")]
+    output: Option<PathBuf>,
+    /// Memory of a machine
+    #[arg(long, value_name = "MIB", default_value_t = MEMORY_MIB)]
+    memory: u32,
+    /// List the kernels
+    #[arg(long)]
+    list: bool,
+}
+
+/// Memory of a machine, unless told otherwise.
+const MEMORY_MIB: u32 = 3072;
+/// No test takes longer in a machine.
+const TEST_LIMIT: Duration = Duration::from_mins(5);
+/// For what tests leave in /results.
+const RESULTS_SIZE: u64 = 256 << 20;
+
+pub fn run(args: &Args) -> Result<()> {
+    let kernels = chosen(args)?;
+    if args.list {
+        for kernel in kernels {
+            let always = if kernel.always { "  part of `cargo xtask test`" } else { "" };
+            println!("{:<16} Debian {}{always}", kernel.name, kernel.suite);
+        }
+        return Ok(());
+    }
+    ensure!(!args.shell || kernels.len() == 1, "--shell starts one machine: choose it with --kernel");
+    setup::ensure(setup::Scope::Machines)?;
+    let plan = Plan {
+        kernels,
+        filter: args.filter.clone(),
+        mode: match &args.command {
+            _ if args.shell => Mode::Shell,
+            Some(line) => Mode::Command(line.clone()),
+            None => Mode::Tests,
+        },
+        output: args.output.clone(),
+        memory_mib: args.memory,
+    };
+    plan.run()
+}
+
+fn chosen(args: &Args) -> Result<Vec<&'static Kernel>> {
+    for name in &args.kernel {
+        ensure!(
+            KERNELS.iter().any(|kernel| kernel.name == name),
+            "there is no kernel {name}; `cargo xtask vm --list --all` shows them"
+        );
+    }
+    let wanted = |kernel: &&Kernel| {
+        let named = args.kernel.iter().any(|name| name == kernel.name);
+        let kind = named || args.all || (args.kernel.is_empty() && kernel.always);
+        kind && args.arch.is_none_or(|arch| arch == kernel.arch)
+    };
+    let kernels: Vec<_> = KERNELS.iter().filter(wanted).collect();
+    ensure!(!kernels.is_empty(), "no kernel is left: `cargo xtask vm --list --all` shows them");
+    Ok(kernels)
+}
+
+/// What a machine is started for.
+enum Mode {
+    Tests,
+    Shell,
+    /// A line for a shell.
+    Command(String),
+}
+
+/// What to run where.
+pub struct Plan {
+    kernels: Vec<&'static Kernel>,
+    filter: String,
+    mode: Mode,
+    output: Option<PathBuf>,
+    memory_mib: u32,
+}
+
+impl Plan {
+    /// One kernel per architecture.
+    pub fn one_per_architecture() -> Self {
+        Self::of(|kernel| kernel.always)
+    }
+
+    pub fn all() -> Self {
+        Self::of(|_| true)
+    }
+
+    fn of(wanted: impl Fn(&Kernel) -> bool) -> Self {
+        Self {
+            kernels: KERNELS.iter().filter(|kernel| wanted(kernel)).collect(),
+            filter: String::new(),
+            mode: Mode::Tests,
+            output: None,
+            memory_mib: MEMORY_MIB,
+        }
+    }
+
+    /// Only tests with this in their name.
+    pub fn filtered(self, filter: Option<String>) -> Self {
+        Self { filter: filter.unwrap_or_default(), ..self }
+    }
+
+    pub fn run(&self) -> Result<()> {
+        let start = Instant::now();
+        let cache = workspace::target_dir()?.join("vm");
+        let work = cache.join(format!("run-{}", std::process::id()));
+        fs::create_dir_all(&work).with_context(|| format!("cannot create {}", work.display()))?;
+        let result = self.run_in(&cache, &work);
+        let _ = fs::remove_dir_all(&work);
+        let ran = result?;
+        if !matches!(self.mode, Mode::Tests) {
+            return Ok(());
+        }
+        let table = report::table(&ran, start.elapsed());
+        println!("\n{table}");
+        if let Some(output) = &self.output {
+            report::write(output, &ran, &table)?;
+        }
+        let bad: Vec<_> =
+            ran.iter().filter(|ran| !ran.console.is_good()).map(|ran| ran.kernel.name).collect();
+        if !bad.is_empty() {
+            bail!("failed on {} of {} kernels: {}", bad.len(), ran.len(), bad.join(", "));
+        }
+        Ok(())
+    }
+
+    fn run_in(&self, cache: &Path, work: &Path) -> Result<Vec<Ran>> {
+        let mut ran = Vec::new();
+        for names in crate::arch::ARCHES {
+            let kernels: Vec<_> = self.kernels.iter().filter(|kernel| kernel.arch == names.arch).collect();
+            if kernels.is_empty() {
+                continue;
+            }
+            let qemu = Qemu::find(cache, names.arch)?;
+            let base = Base::make(cache, names.arch)?;
+            let image = work.join(format!("{}.img", names.debian));
+            let programs = Programs::build(names.arch)?;
+            base.disk(&image, |guest| self.fill(guest, &programs))?;
+            for kernel in kernels {
+                signals::check()?;
+                ran.extend(self.boot(kernel, &qemu, &base, &image, cache, work)?);
+            }
+            fs::remove_file(&image).with_context(|| format!("cannot remove {}", image.display()))?;
+        }
+        Ok(ran)
+    }
+
+    /// Puts programs, tests and what to do with them on a disk.
+    fn fill(&self, guest: &Path, programs: &Programs) -> Result<()> {
+        programs.copy_to(guest)?;
+        let mode = match &self.mode {
+            Mode::Tests => "tests",
+            Mode::Shell => "shell",
+            Mode::Command(line) => {
+                let path = guest.join("command");
+                fs::write(&path, line).with_context(|| format!("cannot write {}", path.display()))?;
+                "command"
+            }
+        };
+        let environment = format!(
+            "MODE={mode}\nFILTER='{}'\nLIMIT={}\n\
+             export SPARK_TRACE_BIN=/guest/spark-trace SPARK_TRACE_WORKLOAD=/guest/workload-static\n\
+             export SPARK_TRACE_CUDA_WORKLOAD=/guest/spark-trace-workload SPARK_TRACE_TEST_DIR=/var/tmp/tests\n",
+            self.filter.replace('\'', ""),
+            TEST_LIMIT.as_secs(),
+        );
+        let path = guest.join("environment");
+        fs::write(&path, environment).with_context(|| format!("cannot write {}", path.display()))
+    }
+
+    fn boot(
+        &self,
+        kernel: &'static Kernel,
+        qemu: &Qemu,
+        base: &Base,
+        image: &Path,
+        cache: &Path,
+        work: &Path,
+    ) -> Result<Option<Ran>> {
+        let unpacked = kernel::unpack(kernel, cache)?;
+        let initramfs = work.join("initramfs");
+        base.initramfs(&unpacked, &[], &initramfs)?;
+        let results = work.join("results.img");
+        qemu::empty_disk(&results, RESULTS_SIZE)?;
+        let machine = Machine {
+            image: &unpacked.image,
+            initramfs: &initramfs,
+            disk: image,
+            results: (!matches!(self.mode, Mode::Shell)).then_some(&results),
+            memory_mib: self.memory_mib,
+        };
+        println!("== {}: {}", kernel.name, unpacked.package);
+        match self.mode {
+            Mode::Shell => return qemu.shell(&machine).map(|()| None),
+            Mode::Command(_) => return qemu.run(&machine, |line| println!("{line}")).map(|()| None),
+            Mode::Tests => {}
+        }
+        let start = Instant::now();
+        let mut console = Console::default();
+        let mut log = String::new();
+        let ended = qemu.run(&machine, |line| {
+            log.push_str(line);
+            log.push('\n');
+            let before = console.tests.len();
+            if console.line(line) && !line.is_empty() && !is_noise(line) {
+                println!("   {line}");
+            }
+            for test in &console.tests[before..] {
+                println!("{}", report::line(kernel.name, test));
+            }
+        });
+        signals::check()?;
+        console.ended(ended.err().map(|error| format!("{error:#}")));
+        let dir = work.join(kernel.name);
+        let doctor = report::take(&results, &dir).unwrap_or_else(|error| {
+            console.broken.push(format!("{error:#}"));
+            serde_json::Value::Null
+        });
+        console.check_skips(&doctor);
+        for broken in &console.broken {
+            println!("{}: {broken}", kernel.name);
+        }
+        Ok(Some(Ran { kernel, package: unpacked.package, console, doctor, log, took: start.elapsed() }))
+    }
+}
+
+/// What libtest says around each single test.
+fn is_noise(line: &str) -> bool {
+    let begins = ["running 1 test", "test result: ok", "successes:", "    "];
+    begins.iter().any(|begin| line.starts_with(begin)) || (line.starts_with("test ") && line.ends_with("ok"))
+}
+
+/// A machine that has run.
+pub struct Ran {
+    kernel: &'static Kernel,
+    package: String,
+    console: Console,
+    /// What `spark-trace doctor` said there.
+    doctor: serde_json::Value,
+    /// All that the console has said.
+    log: String,
+    took: Duration,
+}
+
+/// Copies a program without what only debuggers read: a tenth of it is left.
+fn strip_debug(from: &Path, to: &Path, arch: Arch) -> Result<()> {
+    let strip = if arch.is_host() { "strip".to_owned() } else { format!("{}-strip", arch.names().gnu) };
+    let mut command = Command::new(strip);
+    command.arg("--strip-debug").arg("-o").arg(to).arg(from);
+    process::output(&mut command, "stripping a program (binutils)").map(drop)
+}
+
+/// What runs in a machine.
+struct Programs {
+    arch: Arch,
+    spark_trace: PathBuf,
+    workload: PathBuf,
+    cuda: crate::build::Cuda,
+    tests: crate::build::Tests,
+}
+
+impl Programs {
+    fn build(arch: Arch) -> Result<Self> {
+        // Optimised: a debug build takes ten seconds to read the kernel's types in an emulated machine.
+        let build = Build { arch: (!arch.is_host()).then_some(arch), profile: Profile::Small };
+        let built = build.all()?;
+        // Tests wait for others. For this machine, plain `cargo test` has built them anyway.
+        let profile = if arch.is_host() { Profile::Debug } else { Profile::Small };
+        Ok(Self {
+            arch,
+            spark_trace: built.spark_trace,
+            workload: built.workload,
+            cuda: build.cuda()?,
+            tests: Build { profile, ..build }.tests(Kind::Kernel)?,
+        })
+    }
+
+    fn copy_to(&self, guest: &Path) -> Result<()> {
+        let copy = |from: &Path, to: PathBuf| strip_debug(from, &to, self.arch);
+        copy(&self.spark_trace, guest.join("spark-trace"))?;
+        copy(&self.workload, guest.join("workload-static"))?;
+        copy(&self.cuda.workload, guest.join("spark-trace-workload"))?;
+        let driver = self.cuda.simulated_driver.file_name().context("the simulated driver has no name")?;
+        copy(&self.cuda.simulated_driver, guest.join(driver))?;
+        let tests = guest.join("tests");
+        fs::create_dir_all(&tests).with_context(|| format!("cannot create {}", tests.display()))?;
+        for (name, program) in &self.tests.programs {
+            copy(program, tests.join(name))?;
+        }
+        // Where tests look for them: beside themselves.
+        for library in &self.tests.libraries {
+            copy(library, tests.join(library.file_name().context("a library has no name")?))?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,167 @@
+//! QEMU: which one, how it is called, and what the machine's console says.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+
+use super::packages::Suite;
+use crate::{arch::Arch, process, signals};
+
+/// Older ones lose x86-64 guests to double faults once BPF programs attach.
+const MINIMUM: u32 = 9;
+/// Where Debian has a newer one than the machine, and its packages.
+const BACKPORTS: &str = "bookworm-backports";
+const PACKAGES: &[&str] = &["qemu-system-x86", "qemu-system-arm", "qemu-system-common", "qemu-system-data"];
+
+/// A machine that says nothing for so long hangs.
+const SILENCE: Duration = Duration::from_mins(6);
+
+/// QEMU for one architecture.
+pub struct Qemu {
+    program: PathBuf,
+    /// Where its firmware is, if not where it looks.
+    firmware: Vec<PathBuf>,
+    arch: Arch,
+}
+
+/// One machine.
+pub struct Machine<'a> {
+    pub image: &'a Path,
+    pub initramfs: &'a Path,
+    pub disk: &'a Path,
+    /// Taken as it is by the guest; absent for a shell.
+    pub results: Option<&'a Path>,
+    pub memory_mib: u32,
+}
+
+impl Qemu {
+    /// The machine's own if it is new enough, else one unpacked into the cache.
+    pub fn find(cache: &Path, arch: Arch) -> Result<Self> {
+        let name = match arch {
+            Arch::Amd64 => "qemu-system-x86_64",
+            Arch::Arm64 => "qemu-system-aarch64",
+        };
+        let own = ebpf_build::find_in_path(name);
+        if let Some(program) =
+            own.clone().filter(|program| major(program).is_some_and(|major| major >= MINIMUM))
+        {
+            return Ok(Self { program, firmware: Vec::new(), arch });
+        }
+        // The libraries that it needs came with the machine's own.
+        let tree = cache.join("qemu");
+        let program = tree.join("usr/bin").join(name);
+        if !program.is_file() {
+            let suite = Suite::open(cache, BACKPORTS, Arch::Amd64)?;
+            for package in PACKAGES {
+                suite.unpack(package, &tree)?;
+            }
+        }
+        let found = major(&program).with_context(|| format!("{} does not run", program.display()))?;
+        ensure!(found >= MINIMUM, "{} is QEMU {found}; {MINIMUM} or later is needed", program.display());
+        let firmware =
+            vec![tree.join("usr/share/qemu"), "/usr/share/seabios".into(), "/usr/lib/ipxe/qemu".into()];
+        Ok(Self { program, firmware, arch })
+    }
+
+    fn command(&self, machine: &Machine) -> Command {
+        let mut command = Command::new(&self.program);
+        let (kind, console): (&[&str], _) = match self.arch {
+            Arch::Amd64 => (&["-cpu", "max"], "ttyS0"),
+            // The real pointer authentication is slow to emulate.
+            Arch::Arm64 => (&["-M", "virt", "-cpu", "max,pauth-impdef=on"], "ttyAMA0"),
+        };
+        command.args(kind).args(["-accel", "tcg,thread=multi", "-smp", "2"]);
+        command.arg("-m").arg(machine.memory_mib.to_string());
+        command.args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]);
+        for dir in &self.firmware {
+            command.arg("-L").arg(dir);
+        }
+        command.arg("-kernel").arg(machine.image).arg("-initrd").arg(machine.initramfs);
+        command.arg("-append").arg(format!("console={console} quiet panic=-1"));
+        let disk = |file: &Path, name: &str, options: &str| {
+            let drive = format!("file={},if=none,id={name},format=raw,cache=unsafe{options}", file.display());
+            ["-drive".to_owned(), drive, "-device".to_owned(), format!("nvme,drive={name},serial={name}")]
+        };
+        command.args(disk(machine.disk, "disk", ",snapshot=on"));
+        if let Some(results) = machine.results {
+            command.args(disk(results, "results", ""));
+        }
+        command
+    }
+
+    /// Runs a machine to its end and passes on each line of its console.
+    pub fn run(&self, machine: &Machine, mut line: impl FnMut(&str)) -> Result<()> {
+        let mut command = self.command(machine);
+        command.args(["-serial", "stdio"]).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let (mut child, forwarding) =
+            signals::spawn(&mut command).with_context(|| format!("cannot run {}", self.program.display()))?;
+        let stdout = child.stdout.take().context("no console")?;
+        let stderr = child.stderr.take().context("no messages")?;
+        let messages = std::thread::spawn(move || {
+            let mut text = String::new();
+            // Of a program that is killed, what has come is good enough.
+            let _ = BufReader::new(stderr).read_to_string(&mut text);
+            text
+        });
+        let (sender, lines) = channel();
+        std::thread::spawn(move || {
+            let mut reader = BufReader::new(stdout);
+            let mut bytes = Vec::new();
+            while reader.read_until(b'\n', &mut bytes).is_ok_and(|read| read > 0) {
+                let text = String::from_utf8_lossy(&bytes).trim_end().to_owned();
+                if sender.send(text).is_err() {
+                    break;
+                }
+                bytes.clear();
+            }
+        });
+        let silent = loop {
+            match lines.recv_timeout(SILENCE) {
+                Ok(text) => line(&text),
+                Err(RecvTimeoutError::Disconnected) => break false,
+                Err(RecvTimeoutError::Timeout) => {
+                    // It may have ended meanwhile.
+                    let _ = child.kill();
+                    break true;
+                }
+            }
+        };
+        let status = child.wait().context("cannot wait for QEMU")?;
+        drop(forwarding);
+        signals::check()?;
+        let messages = messages.join().unwrap_or_default();
+        if silent {
+            bail!("the machine said nothing for {} s and was stopped", SILENCE.as_secs());
+        }
+        ensure!(status.success(), "QEMU failed ({status}): {}", messages.trim());
+        Ok(())
+    }
+
+    /// Runs a machine with its console on ours.
+    pub fn shell(&self, machine: &Machine) -> Result<()> {
+        let mut command = self.command(machine);
+        command.args(["-serial", "mon:stdio"]);
+        process::run(&mut command, "a machine with a shell")
+    }
+}
+
+/// Major version of a QEMU.
+fn major(program: &Path) -> Option<u32> {
+    let version =
+        process::output(Command::new(program).arg("--version"), "asking QEMU for its version").ok()?;
+    let number = version.split_whitespace().skip_while(|word| *word != "version").nth(1)?;
+    number.split('.').next()?.parse().ok()
+}
+
+/// An empty disk for results.
+pub fn empty_disk(path: &Path, bytes: u64) -> Result<()> {
+    let _ = fs::remove_file(path);
+    fs::File::create(path)
+        .and_then(|file| file.set_len(bytes))
+        .with_context(|| format!("cannot create {}", path.display()))
+}
