@@ -43,6 +43,7 @@ struct entry {
 };
 
 nv_page_pool_t *sysmem_page_pools[MAX_NUMNODES][ORDERS];
+static struct workqueue_struct *scrubbers;
 
 static nv_page_pool_t *pool_of(int node, unsigned int order)
 {
@@ -152,7 +153,7 @@ noinline bool nv_mem_pool_free_pages(nv_alloc_t *at)
 	list_splice(&freed, &pool->dirty_list);
 	pool->pages_owned += added;
 	mutex_unlock(&pool->lock);
-	queue_work(system_unbound_wq, &pool->scrubber);
+	queue_work(scrubbers, &pool->scrubber);
 	return true;
 }
 
@@ -314,6 +315,9 @@ int nv_init_page_pools(void)
 	unsigned int order;
 	int node;
 
+	scrubbers = alloc_workqueue("nv_mem_pool_scrubber", WQ_UNBOUND, 0);
+	if (!scrubbers)
+		return -ENOMEM;
 	for_each_online_node(node) {
 		for (order = 0; order < ORDERS; order++) {
 			if (!(POOLED_SIZES & ((PAGE_SIZE << order) >> 12)))
@@ -336,4 +340,6 @@ void nv_destroy_page_pools(void)
 		for (order = 0; order < ORDERS; order++)
 			if (sysmem_page_pools[node][order])
 				destroy(sysmem_page_pools[node][order]);
+	if (scrubbers)
+		destroy_workqueue(scrubbers);
 }
