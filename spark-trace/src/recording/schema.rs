@@ -99,13 +99,23 @@ pub struct Nvidia {
     pub driver_version: Option<String>,
     /// Newest CUDA version that the driver serves, for example `13.0`.
     pub cuda_driver_version: Option<String>,
-    /// `open` or `proprietary`; absent where no module is loaded.
+    /// `open` or `proprietary`, `stand-in` for the test modules that take its place; absent where no module is loaded.
     pub kernel_module: Option<String>,
     pub nvml_version: Option<String>,
     /// The library that was loaded.
     pub nvml_library: Option<String>,
-    /// A program plays the part of driver and GPU: nothing about devices in this recording is measured.
+    /// Something plays the part of driver and GPU: nothing about devices in this recording is measured.
     pub simulated: bool,
+}
+
+/// What `driver_version` and `kernel_module` say of the modules that stand in for NVIDIA's in tests.
+pub const STAND_IN: &str = "stand-in";
+
+impl Nvidia {
+    /// The kernel modules are not NVIDIA's.
+    pub fn is_stand_in(&self) -> bool {
+        self.kernel_module.as_deref() == Some(STAND_IN)
+    }
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]

@@ -7,6 +7,7 @@
 mod disk;
 mod kernel;
 mod kernels;
+mod module;
 mod outcome;
 mod packages;
 mod qemu;
@@ -234,7 +235,7 @@ impl Plan {
             "MODE={mode}\nFILTER='{}'\nLIMIT={}\nIMAGE={TEST_IMAGE}\n\
              export SPARK_TRACE_BIN=/guest/spark-trace SPARK_TRACE_WORKLOAD=/guest/workload-static\n\
              export SPARK_TRACE_CUDA_WORKLOAD=/guest/spark-trace-workload SPARK_TRACE_TEST_DIR=/var/tmp/tests\n\
-             export SPARK_TRACE_PACKAGES=/guest/packages\n",
+             export SPARK_TRACE_PACKAGES=/guest/packages SPARK_TRACE_STAND_IN=/run/modules\n",
             self.filter.replace('\'', ""),
             TEST_LIMIT.as_secs(),
         );
@@ -253,7 +254,8 @@ impl Plan {
     ) -> Result<Option<Ran>> {
         let unpacked = kernel::unpack(kernel, cache)?;
         let initramfs = work.join("initramfs");
-        base.initramfs(&unpacked, &[], &initramfs)?;
+        let stand_in = module::build(kernel, &unpacked, cache)?;
+        base.initramfs(&unpacked, &stand_in, &initramfs)?;
         let results = work.join("results.img");
         qemu::empty_disk(&results, RESULTS_SIZE)?;
         let machine = Machine {
