@@ -183,6 +183,7 @@ impl Plan {
         let mode = if self.shell { "shell" } else { "tests" };
         let environment = format!(
             "MODE={mode}\nFILTER='{}'\nLIMIT={}\n\
+             export SPARK_TRACE_MACHINE=1\n\
              export SPARK_TRACE_BIN=/guest/spark-trace SPARK_TRACE_WORKLOAD=/guest/workload-static\n\
              export SPARK_TRACE_CUDA_WORKLOAD=/guest/spark-trace-workload SPARK_TRACE_TEST_DIR=/var/tmp/tests\n",
             self.filter.replace('\'', ""),
