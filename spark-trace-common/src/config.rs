@@ -32,7 +32,7 @@ macro_rules! config {
 config! {
     // Offsets, named struct_member.
     task_cgroups, task_tgid, task_pid, task_comm, task_mm, task_signal, task_exit_code, task_real_parent,
-    signal_live, signal_group_exit_code,
+    signal_live, signal_group_exit_code, signal_maxrss,
     mm_hiwater_rss,
     /// Offset of the first RSS counter's value and distance to the next (file, anon, swap, shmem).
     mm_rss, mm_rss_stride,

@@ -7,9 +7,9 @@ use anyhow::{Result, bail};
 
 use crate::docker::{PrivateDocker, TEST_IMAGE};
 use crate::suites::{Kind, Suite};
-use crate::{build, process, setup, signals, suites, workspace};
+use crate::{build, process, setup, signals, suites, vm, workspace};
 
-/// Runs all tests: what needs no root, then kernel tests, then container tests
+/// Runs all tests: what needs no root, then kernel tests, then container tests, then kernel tests on other kernels
 ///
 /// Integration tests called kernel_* load programs into the running kernel; those called container_*
 /// run containers in a private Docker daemon. Both need root and run one at a time, ignored ones too.
@@ -19,6 +19,7 @@ use crate::{build, process, setup, signals, suites, workspace};
 Examples:
   cargo xtask test                      # as root
   cargo xtask test --no-root            # leaves kernel and container tests out, and says so
+  cargo xtask test --machines none      # without virtual machines
   cargo xtask test -- ledger            # only tests with `ledger` in their name
 
 Tests find the static workload in $SPARK_TRACE_WORKLOAD and, beside the simulated CUDA driver, the one
@@ -28,9 +29,24 @@ pub struct Args {
     /// Only run what needs no root
     #[arg(long)]
     no_root: bool,
+    /// Virtual machines with other kernels that run the kernel tests, too [default: one; none where tests are
+    /// chosen by name]
+    #[arg(long, value_enum, value_name = "WHICH")]
+    machines: Option<Machines>,
     /// Passed on to the test programs
     #[arg(last = true)]
     args: Vec<String>,
+}
+
+/// See `cargo xtask vm`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Machines {
+    /// None
+    None,
+    /// One per architecture
+    One,
+    /// Every kernel
+    All,
 }
 
 pub fn run(args: &Args) -> Result<()> {
@@ -41,7 +57,7 @@ pub fn run(args: &Args) -> Result<()> {
         );
     }
     let start = Instant::now();
-    setup::ensure(if args.no_root { setup::Scope::Building } else { setup::Scope::Containers })?;
+    setup::ensure_all(&scopes(args))?;
     let mut session = Session {
         environment: vec![("SPARK_TRACE_WORKLOAD", build::workload(true)?)],
         test_args: args.args.clone(),
@@ -62,7 +78,8 @@ pub fn run(args: &Args) -> Result<()> {
     let names = |kind| of(kind).map(|suite| &suite.name[..]).collect::<Vec<_>>();
     let need_gpu = ("need a GPU: cargo xtask gpu", names(Kind::Gpu));
     if args.no_root {
-        let need_root = ("need root", [names(Kind::Kernel), names(Kind::Container)].concat());
+        let machines = vec!["virtual machines"];
+        let need_root = ("need root", [names(Kind::Kernel), names(Kind::Container), machines].concat());
         return session.summary(start, &[need_root, need_gpu]);
     }
     let one_by_one = ["--include-ignored", "--test-threads=1"];
@@ -77,7 +94,36 @@ pub fn run(args: &Args) -> Result<()> {
         session.environment.push(("SPARK_TRACE_IMAGE", TEST_IMAGE.into()));
         session.step("container", &selected(of(Kind::Container)), &one_by_one)?;
     }
+    let plan = match args.machines() {
+        Machines::None => None,
+        Machines::One => Some(vm::Plan::one_per_architecture()),
+        Machines::All => Some(vm::Plan::all()),
+    };
+    if let Some(plan) = plan {
+        session.ended("machines", plan.filtered(args.name()).run())?;
+    }
     session.summary(start, &[need_gpu])
+}
+
+impl Args {
+    fn machines(&self) -> Machines {
+        let default = if self.name().is_some() { Machines::None } else { Machines::One };
+        self.machines.unwrap_or(default)
+    }
+
+    /// What tests are chosen by; the harness's own options mean nothing in a machine.
+    fn name(&self) -> Option<String> {
+        self.args.iter().find(|word| !word.starts_with('-')).cloned()
+    }
+}
+
+/// What the wanted tests take.
+fn scopes(args: &Args) -> Vec<setup::Scope> {
+    match (args.no_root, args.machines()) {
+        (true, _) => vec![setup::Scope::Building],
+        (false, Machines::None) => vec![setup::Scope::Containers],
+        (false, _) => vec![setup::Scope::Containers, setup::Scope::Machines],
+    }
 }
 
 /// Arguments that make cargo run these and no other integration tests.
@@ -100,7 +146,12 @@ impl Session {
         command.args(["test", "--no-fail-fast"]).args(cargo_args).current_dir(workspace::root());
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command.arg("--").args(harness_args).args(&self.test_args);
-        match process::run(&mut command, &format!("{name} tests")) {
+        self.ended(name, process::run(&mut command, &format!("{name} tests")))
+    }
+
+    /// Counts a step. Fails only where we were told to stop.
+    fn ended(&mut self, name: &'static str, result: Result<()>) -> Result<()> {
+        match result {
             Ok(()) => self.passed += 1,
             Err(error) => {
                 signals::check()?;

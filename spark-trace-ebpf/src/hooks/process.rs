@@ -107,9 +107,13 @@ unsafe fn report(op: ProcessOp, task: *const u8, tgid: u32, parent: u32, cgroup:
             let signal: *const u8 = load(task, conf!(task_signal));
             let group: u32 = load(signal, conf!(signal_group_exit_code));
             event.status = if group != 0 { group } else { load(task, conf!(task_exit_code)) };
-            // Kernels before 6.16 take the address space away before this tracepoint.
+            // Kernels before 6.16 take the address space away before this tracepoint (kernel/exit.c, do_exit). What
+            // they leave is the figure of getrusage: the most of all programs that the process has run.
             let mm: *const u8 = load(task, conf!(task_mm));
-            if !mm.is_null() {
+            if mm.is_null() {
+                event.has_rss = 1;
+                event.rss_peak_pages = load(signal, conf!(signal_maxrss));
+            } else {
                 let mut now = 0i64;
                 // File, anonymous, (swap), shmem: the resident ones.
                 for counter in [0, 1, 3] {

@@ -57,6 +57,7 @@ fn members(btf: &Btf, config: &mut Config) -> Result<(), MissingType> {
         task_real_parent: "task_struct"."real_parent";
         signal_live: "signal_struct"."live"."counter";
         signal_group_exit_code: "signal_struct"."group_exit_code";
+        signal_maxrss: "signal_struct"."maxrss";
         mm_hiwater_rss: "mm_struct"."hiwater_rss";
         css_set_subsys: "css_set"."subsys";
         css_cgroup: "cgroup_subsys_state"."cgroup";

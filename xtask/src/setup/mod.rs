@@ -6,7 +6,7 @@
 mod apt;
 mod cross;
 mod items;
-pub mod machines;
+mod machines;
 
 use std::fmt;
 use std::process::Command;
@@ -15,6 +15,7 @@ use anyhow::{Result, bail};
 
 use crate::process;
 use items::{ITEMS, Item};
+pub use machines::KEYRING;
 
 /// Finds or installs what building, testing and the demo need
 ///

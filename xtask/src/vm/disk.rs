@@ -191,12 +191,7 @@ mod tests {
         fs::write(tree.join("bin/busybox"), "shell").unwrap();
         let modules = ["b.ko", "a.ko"].map(|name| dir.path().join(name));
         modules.iter().for_each(|path| fs::write(path, "module").unwrap());
-        let kernel = Unpacked {
-            release: String::new(),
-            package: String::new(),
-            image: PathBuf::new(),
-            modules: modules.to_vec(),
-        };
+        let kernel = Unpacked { package: String::new(), image: PathBuf::new(), modules: modules.to_vec() };
         let archive = dir.path().join("initramfs");
         Base { tree }.initramfs(&kernel, &modules[1..], &archive).unwrap();
         let mut file = File::open(&archive).unwrap();

@@ -17,8 +17,6 @@ const MODULES: &[&str] = &["nvme", "ext4", "overlay", "zram"];
 
 /// A kernel on this machine's disk.
 pub struct Unpacked {
-    /// As `uname -r` tells it.
-    pub release: String,
     pub package: String,
     pub image: PathBuf,
     /// Unpacked modules in the order they load in.
@@ -48,7 +46,7 @@ pub fn unpack(kernel: &Kernel, cache: &Path) -> Result<Unpacked> {
     let image = dir.join("boot").join(format!("vmlinuz-{release}"));
     ensure!(image.is_file(), "{package} has no boot/vmlinuz-{release}");
     let modules = modules(&dir, &release)?;
-    Ok(Unpacked { release, package, image, modules })
+    Ok(Unpacked { package, image, modules })
 }
 
 fn modules(dir: &Path, release: &str) -> Result<Vec<PathBuf>> {

@@ -40,6 +40,7 @@ Examples:
   cargo xtask vm --all --output results/kernels   # every kernel; keeps what each has said
   cargo xtask vm --arch arm64 --filter kernel_record
   cargo xtask vm --kernel 6.1-amd64 --shell       # look around; `exit` ends it
+  cargo xtask vm --all --command 'cat /proc/version; /guest/spark-trace doctor'
   cargo xtask vm --list")]
 pub struct Args {
     /// Run on this kernel (may be given again); see --list
@@ -57,17 +58,22 @@ pub struct Args {
     /// Start a shell instead of the tests
     #[arg(long)]
     shell: bool,
+    /// Run this line in a shell instead of the tests
+    #[arg(long, value_name = "LINE", conflicts_with = "shell")]
+    command: Option<String>,
     /// Keep reports in this folder: a folder per kernel, and a table
     #[arg(long, value_name = "DIR")]
     output: Option<PathBuf>,
     /// Memory of a machine
-    #[arg(long, value_name = "MIB", default_value_t = 3072)]
+    #[arg(long, value_name = "MIB", default_value_t = MEMORY_MIB)]
     memory: u32,
     /// List the kernels
     #[arg(long)]
     list: bool,
 }
 
+/// Memory of a machine, unless told otherwise.
+const MEMORY_MIB: u32 = 3072;
 /// No test takes longer in a machine.
 const TEST_LIMIT: Duration = Duration::from_mins(5);
 /// For what tests leave in /results.
@@ -87,7 +93,11 @@ pub fn run(args: &Args) -> Result<()> {
     let plan = Plan {
         kernels,
         filter: args.filter.clone(),
-        shell: args.shell,
+        mode: match &args.command {
+            _ if args.shell => Mode::Shell,
+            Some(line) => Mode::Command(line.clone()),
+            None => Mode::Tests,
+        },
         output: args.output.clone(),
         memory_mib: args.memory,
     };
@@ -111,25 +121,46 @@ fn chosen(args: &Args) -> Result<Vec<&'static Kernel>> {
     Ok(kernels)
 }
 
+/// What a machine is started for.
+enum Mode {
+    Tests,
+    Shell,
+    /// A line for a shell.
+    Command(String),
+}
+
 /// What to run where.
 pub struct Plan {
     kernels: Vec<&'static Kernel>,
     filter: String,
-    shell: bool,
+    mode: Mode,
     output: Option<PathBuf>,
     memory_mib: u32,
 }
 
 impl Plan {
-    /// One kernel per architecture, for `cargo xtask test`.
-    pub fn always(filter: &str) -> Self {
+    /// One kernel per architecture.
+    pub fn one_per_architecture() -> Self {
+        Self::of(|kernel| kernel.always)
+    }
+
+    pub fn all() -> Self {
+        Self::of(|_| true)
+    }
+
+    fn of(wanted: impl Fn(&Kernel) -> bool) -> Self {
         Self {
-            kernels: KERNELS.iter().filter(|kernel| kernel.always).collect(),
-            filter: filter.to_owned(),
-            shell: false,
+            kernels: KERNELS.iter().filter(|kernel| wanted(kernel)).collect(),
+            filter: String::new(),
+            mode: Mode::Tests,
             output: None,
-            memory_mib: 3072,
+            memory_mib: MEMORY_MIB,
         }
+    }
+
+    /// Only tests with this in their name.
+    pub fn filtered(self, filter: Option<String>) -> Self {
+        Self { filter: filter.unwrap_or_default(), ..self }
     }
 
     pub fn run(&self) -> Result<()> {
@@ -140,7 +171,7 @@ impl Plan {
         let result = self.run_in(&cache, &work);
         let _ = fs::remove_dir_all(&work);
         let ran = result?;
-        if self.shell {
+        if !matches!(self.mode, Mode::Tests) {
             return Ok(());
         }
         let table = report::table(&ran, start.elapsed());
@@ -180,7 +211,15 @@ impl Plan {
     /// Puts programs, tests and what to do with them on a disk.
     fn fill(&self, guest: &Path, programs: &Programs) -> Result<()> {
         programs.copy_to(guest)?;
-        let mode = if self.shell { "shell" } else { "tests" };
+        let mode = match &self.mode {
+            Mode::Tests => "tests",
+            Mode::Shell => "shell",
+            Mode::Command(line) => {
+                let path = guest.join("command");
+                fs::write(&path, line).with_context(|| format!("cannot write {}", path.display()))?;
+                "command"
+            }
+        };
         let environment = format!(
             "MODE={mode}\nFILTER='{}'\nLIMIT={}\n\
              export SPARK_TRACE_MACHINE=1\n\
@@ -211,12 +250,14 @@ impl Plan {
             image: &unpacked.image,
             initramfs: &initramfs,
             disk: image,
-            results: (!self.shell).then_some(&results),
+            results: (!matches!(self.mode, Mode::Shell)).then_some(&results),
             memory_mib: self.memory_mib,
         };
         println!("== {}: {}", kernel.name, unpacked.package);
-        if self.shell {
-            return qemu.shell(&machine).map(|()| None);
+        match self.mode {
+            Mode::Shell => return qemu.shell(&machine).map(|()| None),
+            Mode::Command(_) => return qemu.run(&machine, |line| println!("{line}")).map(|()| None),
+            Mode::Tests => {}
         }
         let start = Instant::now();
         let mut console = Console::default();
@@ -284,18 +325,17 @@ struct Programs {
 
 impl Programs {
     fn build(arch: Arch) -> Result<Self> {
-        // For this machine, what plain `cargo test` has built anyway.
-        let build = match arch.is_host() {
-            true => Build { arch: None, profile: Profile::Debug },
-            false => Build { arch: Some(arch), profile: Profile::Small },
-        };
+        // Optimised: a debug build takes ten seconds to read the kernel's types in an emulated machine.
+        let build = Build { arch: (!arch.is_host()).then_some(arch), profile: Profile::Small };
         let built = build.all()?;
+        // Tests wait for others. For this machine, plain `cargo test` has built them anyway.
+        let profile = if arch.is_host() { Profile::Debug } else { Profile::Small };
         Ok(Self {
             arch,
             spark_trace: built.spark_trace,
             workload: built.workload,
             cuda: build.cuda()?,
-            tests: build.tests(Kind::Kernel)?,
+            tests: Build { profile, ..build }.tests(Kind::Kernel)?,
         })
     }
 

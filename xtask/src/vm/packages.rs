@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result};
 
-use crate::{arch::Arch, process, setup::machines::KEYRING};
+use crate::{arch::Arch, process, setup::KEYRING};
 
 /// Where Debian's packages are for everyone; a Debian machine's own source is preferred.
 const ARCHIVE: &str = "http://deb.debian.org/debian";

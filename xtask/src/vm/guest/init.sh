@@ -62,6 +62,9 @@ shell)
     echo "A test machine: programs are in /guest, results in /results. 'exit' ends it."
     setsid cttyhack sh
     ;;
+command)
+    sh /guest/command
+    ;;
 *)
     run_tests
     ;;
