@@ -115,7 +115,9 @@ fn a_process_killed_for_memory_is_told_as_that() {
         text.lines().find_map(|line| line.strip_prefix("oom_kill ")).unwrap().parse().unwrap()
     };
     let before = killed();
-    let script = "{} --anon 256M; code=$?; until [ -e DIR/read ]; do sleep 0.1; done; exit $code";
+    // The shell is not to be chosen, and takes nothing while there is nothing to take: it waits for a line on a pipe.
+    let script = "mkfifo DIR/pipe; exec 3<>DIR/pipe; echo -1000 >/proc/self/oom_score_adj; \
+                  (echo 0 >/proc/self/oom_score_adj; exec {} --anon 256M); code=$?; read line <&3; exit $code";
     let limited = Limited::start(script, LIMIT);
     let (path, pid) = (limited.path(), limited.pid);
     wait_for("the workload to be killed", || (!Path::new(&format!("/proc/{pid}")).exists()).then_some(()));
@@ -124,7 +126,7 @@ fn a_process_killed_for_memory_is_told_as_that() {
     let machine_killed = killed() - before;
     let events = names().v2.then(|| limited.files.keys("memory.events"));
     let peak = limited.files.number(names().peak);
-    File::create(limited.dir.path().join("read")).unwrap();
+    fs::write(limited.dir.path().join("pipe"), "go on\n").unwrap();
     let recorded = limited.running.finish().exited(128 + libc::SIGKILL);
     let (recording, show) = (recorded.recording(), recorded.show());
 
