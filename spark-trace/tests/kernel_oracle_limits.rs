@@ -124,7 +124,7 @@ fn a_process_killed_for_memory_is_told_as_that() {
     // At least one more reading.
     std::thread::sleep(oracle::SETTLE);
     let machine_killed = killed() - before;
-    let events = names().v2.then(|| limited.files.keys("memory.events"));
+    let events = limited.files.keys(if names().v2 { "memory.events" } else { "memory.oom_control" });
     let peak = limited.files.number(names().peak);
     fs::write(limited.dir.path().join("pipe"), "go on\n").unwrap();
     let recorded = limited.running.finish().exited(128 + libc::SIGKILL);
@@ -140,10 +140,13 @@ fn a_process_killed_for_memory_is_told_as_that() {
         format!("resident at most {resident:?}, the limit is {LIMIT}")
     });
     let series = oracle::series(&recording, &path);
-    if let Some(events) = events {
-        faults.expect(events["oom_kill"] == 1, || format!("{events:?}"));
-        check_events(series, &events, &mut faults);
-    }
+    faults.expect(events["oom_kill"] == 1, || format!("{events:?}"));
+    check_events(series, &events, &mut faults);
+    let warned = array(&show["warnings"]).iter().any(|line| {
+        let line = line.as_str().unwrap();
+        line.contains(&path) && line.contains("killed 1 of its processes")
+    });
+    faults.expect(warned, || format!("no warning of it: {}", show["warnings"]));
     let system = &recording["samples"]["system"]["columns"]["vmstat.oom_kill"];
     let values: Vec<i64> = array(system).iter().filter_map(Value::as_i64).collect();
     let recorded_killed = values.last().unwrap() - values.first().unwrap();

@@ -34,6 +34,8 @@ const V1: &[(&str, Form)] = &[
     ("memory.memsw.usage_in_bytes", Form::Number),
     ("memory.limit_in_bytes", Form::Number),
     ("memory.failcnt", Form::Number),
+    // `oom_kill`, under the name that v2 has for it; of this cgroup alone.
+    ("memory.oom_control", Form::Keys("events")),
 ];
 
 /// cgroup v1 says "no limit" with the largest multiple of the page size.
