@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use crate::environment::clean_environment;
+use crate::environment::{clean_environment, remap_paths};
 use crate::toolchain::{Missing, Toolchain};
 use crate::versions::{BPF_TARGET, EBPF_PACKAGE};
 
@@ -63,7 +63,7 @@ pub fn build(spec: &Spec) -> Result<PathBuf, BuildError> {
         .env("RUSTC", &tools.compiler.rustc)
         // -Z flags on a released compiler, too.
         .env("RUSTC_BOOTSTRAP", "1")
-        .env("CARGO_ENCODED_RUSTFLAGS", flags(&spec.target_arch).join(FLAG_SEPARATOR))
+        .env("CARGO_ENCODED_RUSTFLAGS", flags(spec).join(FLAG_SEPARATOR))
         .env("CARGO_TARGET_BPFEL_UNKNOWN_NONE_LINKER", &tools.linker.path)
         .env("LD_LIBRARY_PATH", llvm)
         // A build script's stdout is cargo's to read.
@@ -79,16 +79,19 @@ pub fn build(spec: &Spec) -> Result<PathBuf, BuildError> {
     if object.is_file() { Ok(object) } else { Err(BuildError::NoObject(object)) }
 }
 
-fn flags(target_arch: &str) -> [String; 5] {
-    [
+fn flags(spec: &Spec) -> Vec<String> {
+    let mut flags = vec![
         "--cfg".to_owned(),
-        format!("bpf_target_arch=\"{target_arch}\""),
+        format!("bpf_target_arch=\"{}\"", spec.target_arch),
         // Debug info is where bpf-linker takes BTF from.
         "-Cdebuginfo=2".to_owned(),
         "-Clink-arg=--btf".to_owned(),
         // bpf-linker's warnings are about LLVM internals; its errors still stop the build.
         "-Alinker-messages".to_owned(),
-    ]
+    ];
+    // BTF names the sources.
+    flags.extend(remap_paths(&spec.workspace));
+    flags
 }
 
 /// Directory for [`Spec::target_dir`], shared by all profiles and feature sets of the outer build,
@@ -122,6 +125,22 @@ mod tests {
             jobs: None,
         };
         assert!(matches!(build(&spec), Err(BuildError::Architecture(arch)) if arch == "s390x"));
+    }
+
+    #[test]
+    fn paths_of_this_machine_are_not_part_of_the_object() {
+        let spec = Spec {
+            workspace: PathBuf::from("/home/me/checkout"),
+            target_arch: "aarch64".to_owned(),
+            target_dir: PathBuf::from("/"),
+            jobs: None,
+        };
+        let flags = flags(&spec);
+        assert!(flags.contains(&"bpf_target_arch=\"aarch64\"".to_owned()), "{flags:?}");
+        assert!(
+            flags.contains(&"--remap-path-prefix=/home/me/checkout=/spark-trace".to_owned()),
+            "{flags:?}"
+        );
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The environment child tools run in.
 
 use std::ffi::OsStr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Variables an outer cargo, rustup proxy or build script sets, by prefix. They describe the outer
@@ -52,6 +52,14 @@ pub(crate) fn all_in_path(name: &OsStr) -> impl Iterator<Item = PathBuf> {
 pub(crate) fn home_or(variable: &str, below: &str) -> Option<PathBuf> {
     let set = std::env::var_os(variable).filter(|v| !v.is_empty()).map(PathBuf::from);
     set.or_else(|| std::env::home_dir().map(|home| home.join(below)))
+}
+
+/// Flags that keep paths of this machine out of what rustc writes, so that others build the same from the same sources.
+pub fn remap_paths(workspace: &Path) -> Vec<String> {
+    let homes = [home_or("CARGO_HOME", ".cargo"), home_or("RUSTUP_HOME", ".rustup")];
+    let homes = homes.into_iter().zip(["/cargo", "/rustup"]).filter_map(|(home, to)| Some((home?, to)));
+    let all = homes.chain([(workspace.to_owned(), "/spark-trace")]);
+    all.map(|(from, to)| format!("--remap-path-prefix={}={to}", from.display())).collect()
 }
 
 #[cfg(test)]

@@ -12,6 +12,6 @@ pub mod versions;
 
 pub use compile::{BuildError, Spec, build, object_dir, rerun_if_changed};
 pub use compiler::{Compiler, NoCompiler, Rejected};
-pub use environment::{clean_environment, find_in_path};
+pub use environment::{clean_environment, find_in_path, remap_paths};
 pub use linker::{Linker, NoLinker, private_root};
 pub use toolchain::{Missing, ProbeError, Toolchain};

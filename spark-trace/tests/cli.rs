@@ -162,6 +162,19 @@ fn every_command_explains_itself_with_examples() {
 }
 
 #[test]
+fn all_manual_pages_are_written_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().join("man1");
+    assert_eq!(stdout(&["man", "--output", folder.to_str().unwrap()]), "");
+    for (file, words) in [("spark-trace.1", &["man"][..]), ("spark-trace-show.1", &["man", "show"])] {
+        assert_eq!(fs::read_to_string(folder.join(file)).unwrap(), stdout(words), "{file}");
+    }
+    assert!(!folder.join("spark-trace-help.1").exists());
+    spark_trace(&["man", "show", "--output", "x"]).assert().code(USAGE);
+    assert!(error(&["man", "--output", "/dev/null/man"], BAD_INPUT).contains("/dev/null/man"));
+}
+
+#[test]
 fn completions_exist_for_every_shell() {
     for shell in ["bash", "elvish", "fish", "powershell", "zsh"] {
         assert!(stdout(&["completions", shell]).contains("spark-trace"), "{shell}");

@@ -3,6 +3,8 @@
 #![cfg(feature = "live")]
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
 
+mod support;
+
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -10,16 +12,10 @@ use std::{
 };
 
 use serde_json::Value;
-
-const MIB: i64 = 1 << 20;
-
-/// On a disk: a file in a tmpfs would be shared memory.
-fn directory() -> tempfile::TempDir {
-    tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap()
-}
+use support::{MIB, disk_dir as directory, spark_trace};
 
 fn demo(args: &[&str]) -> std::process::Output {
-    Command::new(assert_cmd::cargo::cargo_bin!("spark-trace")).arg("demo").args(args).output().unwrap()
+    spark_trace().arg("demo").args(args).output().unwrap()
 }
 
 fn json(dir: &Path, place: &str) -> Value {
@@ -98,7 +94,7 @@ fn a_sandbox_stands_in_and_is_called_so() {
 #[ignore = "needs root: cargo xtask test"]
 fn an_engine_that_does_not_answer_is_not_replaced_where_it_was_asked_for() {
     let dir = directory();
-    let mut command = Command::new(assert_cmd::cargo::cargo_bin!("spark-trace"));
+    let mut command = spark_trace();
     command.args(["demo", "--place", "docker", "--dir", dir.path().to_str().unwrap()]);
     let output = command.env("DOCKER_HOST", "unix:///does/not/exist").output().unwrap();
     assert_eq!(output.status.code(), Some(1));

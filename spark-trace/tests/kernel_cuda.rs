@@ -146,8 +146,8 @@ fn a_library_that_a_process_brings_is_attached_to_when_it_is_mapped() {
         format!("-- {workload} cuda-alloc --driver simulated --device 16M --hold 200ms --wait-go {go}");
     let words: Vec<_> = line.split_whitespace().collect();
     let running = Running::start(&output, &words);
-    // The program has loaded its driver and waits; the tracer has seen that by then.
-    std::thread::sleep(std::time::Duration::from_millis(1500));
+    // The program has loaded its driver and waits, and the tracer has seen it.
+    running.has_attached_to(&driver());
     std::fs::write(&go, "").unwrap();
     let recording = running.finish().exited(0).recording();
     let libraries = array(&recording["health"]["libraries"]);
@@ -175,7 +175,8 @@ fn each_process_has_its_own() {
 fn what_a_program_reads_of_the_kernels_figures_is_kept() {
     let dir = support::disk_dir();
     let output = support::path(&dir, "read.json");
-    let script = "cat /proc/meminfo > $0; cat /proc/self/statm >> $0";
+    // Not cat: busybox's lets the kernel copy (sendfile), and then no program reads anything.
+    let script = "dd if=/proc/meminfo bs=64k 2>&- > $0; dd if=/proc/self/statm bs=64k 2>&- >> $0";
     let copy = support::path(&dir, "copy");
     let words = ["--", "/bin/sh", "-c", script, &copy];
     let recording = Running::start(&output, &words).finish().exited(0).recording();

@@ -45,6 +45,22 @@ fn as_root_the_hooks_attach_and_run_and_nothing_stays() {
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]
+fn a_recording_attaches_what_doctor_says() {
+    let output = support::spark_trace().args(["doctor", "--format", "json"]).output().unwrap();
+    let dir = support::disk_dir();
+    let words = ["--profile", "deep", "--", "true"];
+    let recorded = support::record_words(&support::path(&dir, "deep.json"), &words).exited(0);
+    let facts = |hooks: &Value| -> Vec<[Value; 3]> {
+        let facts = |hook: &Value| ["name", "verdict", "mechanism"].map(|field| hook[field].clone());
+        // Attached to libraries as they are found: `true` brings none.
+        let hooks = hooks.as_array().unwrap().iter().filter(|hook| hook["name"] != "library-call");
+        hooks.map(facts).collect()
+    };
+    assert_eq!(facts(&report(&output)["hooks"]), facts(&recorded.recording()["health"]["hooks"]));
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
 fn without_root_it_says_what_could_not_be_tried() {
     // Built below directories that may be closed to others.
     let directory = tempfile::tempdir().unwrap();

@@ -7,7 +7,6 @@ mod support;
 
 use std::{
     path::{Path, PathBuf},
-    process::Command,
     time::{Duration, Instant},
 };
 
@@ -24,7 +23,7 @@ use spark_trace::{
     plan::Choice,
 };
 use spark_trace_common::hook::{Mechanism, Profile};
-use support::{Recorded, array, int};
+use support::{Recorded, array, int, text};
 use tempfile::NamedTempFile;
 
 /// Blanks separate the words.
@@ -83,21 +82,21 @@ fn one_link_for_a_library_tells_the_same_as_one_for_each_function() {
     let dir = support::disk_dir();
     let command = words(&support::cuda_workload(), &driver());
     let before = support::bpf::ids();
-    let start = Instant::now();
-    assert!(Command::new(&command[0]).args(&command[1..]).output().unwrap().status.success());
-    let untraced = start.elapsed();
-
     let (multi, took) = recorded(&dir, "multi.json", &[], &command);
     let left = support::bpf::left_behind(&before, &command[0]);
     assert_eq!(left, support::bpf::Ids::default(), "left attached");
-    println!("untraced {untraced:?}, traced {took:?}");
-    assert!(took < untraced + Duration::from_secs(3), "untraced {untraced:?}, traced {took:?}");
-    let (single, took) = recorded(&dir, "single.json", &["--without-mechanism", "uprobe.multi"], &command);
-    println!("traced with a link for each function {took:?}");
+    let (single, longer) = recorded(&dir, "single.json", &["--without-mechanism", "uprobe.multi"], &command);
+    println!("through one link {took:?}, with a link for each function {longer:?}");
     let left = support::bpf::left_behind(&before, &command[0]);
     assert_eq!(left, support::bpf::Ids::default(), "left attached");
 
     let (multi, single) = (multi.recording(), single.recording());
+    let first = hook(&multi);
+    if first["mechanism"] == "uprobe" {
+        skipped(text(&first["reason"]));
+        return;
+    }
+    assert!(took < longer, "through one link {took:?}, with a link for each function {longer:?}");
     for (recording, mechanism, reason) in [
         (&multi, "uprobe.multi", Value::Null),
         (&single, "uprobe", "uprobe.multi: left out by --without-mechanism".into()),
@@ -120,6 +119,19 @@ fn one_link_for_a_library_tells_the_same_as_one_for_each_function() {
     assert!(queries(&multi) > 0 && queries(&multi) == queries(&single));
 }
 
+/// Kernels before 6.6 have no link for several functions.
+fn skipped(reason: &str) {
+    println!("SKIPPED: uprobe.multi: unsupported: {reason}");
+}
+
+fn without_one_link(hook: &Attached) -> bool {
+    let without = hook.mechanism == Some(Mechanism::Uprobe);
+    if without {
+        skipped(hook.reason.as_deref().unwrap_or_default());
+    }
+    without
+}
+
 /// As a session does it: the ring buffer is taken out, and held, before anything is attached.
 fn loaded(choice: &Choice) -> (Object, RingBuf<MapData>) {
     let btf = Btf::from_kernel().unwrap();
@@ -132,7 +144,7 @@ fn loaded(choice: &Choice) -> (Object, RingBuf<MapData>) {
 }
 
 fn without_multi() -> Choice {
-    Choice { without_mechanisms: vec![Mechanism::UprobeMulti], ..Profile::Light.into() }
+    Choice { without_mechanisms: vec![Mechanism::UprobeMulti.into()], ..Profile::Light.into() }
 }
 
 fn library_hook(object: &Object) -> Attached {
@@ -171,6 +183,9 @@ const SINGLE: &[&str] = &["perf"];
 fn functions_of_several_libraries_attach_and_detach_at_once() {
     let (mut object, _events) = loaded(&Profile::Light.into());
     let hook = library_hook(&object);
+    if without_one_link(&hook) {
+        return;
+    }
     assert_eq!((hook.mechanism, hook.verdict), (Some(Mechanism::UprobeMulti), Verdict::NotApplicable));
     let memory = object.memory().unwrap();
 
@@ -198,6 +213,9 @@ fn functions_of_several_libraries_attach_and_detach_at_once() {
 #[ignore = "needs root: cargo xtask test"]
 fn a_library_that_fails_leaves_the_others_alone() {
     let (mut object, _events) = loaded(&Profile::Light.into());
+    if without_one_link(&library_hook(&object)) {
+        return;
+    }
     let (good, other) = (unmapped_file(), unmapped_file());
     assert_eq!(object.attach_functions(good.path(), &functions(2)), []);
     // A place behind the file's end: the kernel refuses a link with it, and of single ones this.

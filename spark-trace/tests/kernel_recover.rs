@@ -15,9 +15,10 @@ use support::process::partial;
 use support::{Faults, Running, array, cgroup, int, json, spark_trace, workload};
 
 const KILLS: u32 = 20;
-/// From start-up, where programs are being loaded, to well into the hold.
+/// From start-up, where programs are being loaded, to well into the hold: three times what this machine takes until
+/// there is a journal.
 const EARLIEST: Duration = Duration::from_millis(50);
-const LATEST: Duration = Duration::from_millis(1500);
+const LATEST: u32 = 3;
 const BAD_INPUT: i32 = 2;
 
 /// Numbers between 0 and 1, the same in every run of the test (Knuth's MMIX generator).
@@ -45,11 +46,12 @@ fn killed_at_twenty_moments_it_leaves_nothing_attached_and_a_journal_to_recover(
     let (mut random, mut faults) = (Random(0x5eed), Faults::default());
     let mut killed = Vec::new();
     let mut seen = Vec::new();
+    let latest = LATEST * until_journal(&support::path(&dir, "unkilled.json"));
     for kill in 0..KILLS {
         let output = support::path(&dir, &format!("{kill}.json"));
         // Names the orphan: the command goes on, it is not ours to end.
         let mark = support::path(&dir, &format!("{kill}.truth"));
-        let moment = EARLIEST + (LATEST - EARLIEST).mul_f64(random.next());
+        let moment = EARLIEST + latest.saturating_sub(EARLIEST).mul_f64(random.next());
         let before = bpf::ids();
         let pid = record_and_kill(&output, &mark, moment);
         killed.push(pid);
@@ -70,6 +72,18 @@ fn killed_at_twenty_moments_it_leaves_nothing_attached_and_a_journal_to_recover(
         faults.expect(leaves.is_empty(), || format!("{leaves:?} is left after the next record"));
     }
     faults.finish();
+}
+
+/// How long it takes from the start until there is something to recover.
+fn until_journal(output: &str) -> Duration {
+    let start = Instant::now();
+    let running = Running::start(output, &["--", "sleep", "60"]);
+    let journal = partial(Path::new(output));
+    support::wait_for("a journal", || fs::read_to_string(&journal).ok()?.contains('\n').then_some(()));
+    let took = start.elapsed();
+    running.signal(libc::SIGINT);
+    running.finish();
+    took
 }
 
 /// Starts a record and kills it after so long. Returns its pid.

@@ -102,6 +102,8 @@ pub enum Profile {
     Release,
     /// To be carried to another machine: names of functions, but no debug information.
     Small,
+    /// For packages: spark-trace without symbols, workloads with the names that stacks are shown by.
+    Dist,
 }
 
 impl Profile {
@@ -115,9 +117,16 @@ impl Profile {
             Self::Debug => ("dev", "debug"),
             Self::Release => ("release", "release"),
             Self::Small => ("small", "small"),
+            Self::Dist => ("dist", "dist"),
         }
     }
 }
+
+/// User stacks are followed by frame pointers.
+const FRAME_POINTERS: &str = "-Cforce-frame-pointers=yes";
+
+/// Overrides the profile's `strip`.
+const KEEP_NAMES: &str = "-Cstrip=debuginfo";
 
 /// What to build for, and how.
 #[derive(Debug, Clone, Copy)]
@@ -145,6 +154,7 @@ impl Build {
     pub fn spark_trace(&self) -> Result<PathBuf> {
         let mut command = self.cargo("build");
         command.args(["--package", "spark-trace"]);
+        self.flags(&mut command, &[]);
         process::run(&mut command, &self.purpose("spark-trace"))?;
         built(self.directory(&workspace::target_dir()?).join("spark-trace"))
     }
@@ -155,10 +165,8 @@ impl Build {
         // cannot be linked statically.
         let named = Build { arch: Some(self.arch.map_or_else(Arch::host, Ok)?), ..*self };
         let mut command = named.cargo("build");
-        command
-            .args(["--package", "spark-trace-workload"])
-            .env("RUSTFLAGS", "-C target-feature=+crt-static -C force-frame-pointers=yes")
-            .env_remove("CARGO_ENCODED_RUSTFLAGS");
+        command.args(["--package", "spark-trace-workload"]);
+        self.flags(&mut command, &["-Ctarget-feature=+crt-static", FRAME_POINTERS, KEEP_NAMES]);
         process::run(&mut command, &named.purpose("the static workload"))?;
         built(named.directory(&workspace::target_dir()?).join("spark-trace-workload"))
     }
@@ -171,10 +179,8 @@ impl Build {
         command
             .args(["--package", "spark-trace-workload", "--package", "spark-trace-simulated-cuda"])
             .arg("--target-dir")
-            .arg(&directory)
-            // User stacks are followed by frame pointers.
-            .env("RUSTFLAGS", "-C force-frame-pointers=yes")
-            .env_remove("CARGO_ENCODED_RUSTFLAGS");
+            .arg(&directory);
+        self.flags(&mut command, &[FRAME_POINTERS, KEEP_NAMES]);
         process::run(&mut command, &self.purpose("the CUDA workload and the simulated driver"))?;
         let directory = self.directory(&directory);
         Ok(Cuda {
@@ -204,6 +210,19 @@ impl Build {
             command.args(["--target", arch.names().triple]).envs(arch.cross_environment());
         }
         command
+    }
+
+    /// Flags for rustc, in place of the user's; nothing where there are none.
+    fn flags(&self, command: &mut Command, flags: &[&str]) {
+        let mut flags: Vec<_> = flags.iter().map(|&flag| flag.to_owned()).collect();
+        match self.profile {
+            Profile::Dist => flags.extend(ebpf_build::remap_paths(&workspace::root())),
+            // Debug information is not to be stripped of the others.
+            _ => flags.retain(|flag| flag != KEEP_NAMES),
+        }
+        if !flags.is_empty() {
+            command.env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"));
+        }
     }
 
     fn purpose(&self, what: &str) -> String {

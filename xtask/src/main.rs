@@ -8,6 +8,7 @@ mod bench;
 mod build;
 mod cgroups;
 mod demo;
+mod dist;
 mod docker;
 mod docs;
 mod gpu;
@@ -40,6 +41,7 @@ enum Task {
     Docs(docs::Args),
     Bench(bench::Args),
     Gpu(gpu::Args),
+    Dist(dist::Args),
     Vm(vm::Args),
 }
 
@@ -63,6 +65,7 @@ fn run(task: Task) -> anyhow::Result<()> {
         Task::Docs(args) => docs::run(&args),
         Task::Bench(args) => bench::run(&args),
         Task::Gpu(args) => gpu::run(&args),
+        Task::Dist(args) => dist::run(&args),
         Task::Vm(args) => vm::run(&args),
     }
 }

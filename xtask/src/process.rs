@@ -73,12 +73,9 @@ pub fn command_line(command: &Command) -> String {
 }
 
 fn quoted(word: &OsStr) -> String {
-    let word = word.to_string_lossy();
-    if word.is_empty() || word.contains([' ', '\'', '"', '$']) {
-        format!("{word:?}")
-    } else {
-        word.into_owned()
-    }
+    // Flags in CARGO_ENCODED_RUSTFLAGS are separated by it.
+    let word = word.to_string_lossy().replace('\x1f', " ");
+    if word.is_empty() || word.contains([' ', '\'', '"', '$']) { format!("{word:?}") } else { word }
 }
 
 /// Whether we are root: the kernel side, cgroups and dockerd all need it.

@@ -176,12 +176,23 @@ impl Running {
 
     /// Waits until it follows process `pid`: its journal says so.
     pub fn follows(&self, pid: u32) {
+        self.has_entry(&format!("process {pid}"), |entry| entry["entry"] == "process" && entry["pid"] == pid);
+    }
+
+    /// Waits until it has attached to the library at `path`.
+    pub fn has_attached_to(&self, path: &str) {
+        self.has_entry(&format!("the library {path}"), |entry| {
+            entry["entry"] == "library" && entry["path"] == path && entry["attached_ns"].is_u64()
+        });
+    }
+
+    /// Waits for an entry of the journal.
+    fn has_entry(&self, what: &str, wanted: impl Fn(&Value) -> bool) {
         let journal = partial(&self.output);
-        wait_for(&format!("the journal to name process {pid}"), || {
+        wait_for(&format!("the journal to name {what}"), || {
             let text = std::fs::read_to_string(&journal).ok()?;
-            let entries = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-            let mut processes = entries.filter(|entry| entry["entry"] == "process");
-            processes.any(|entry| entry["pid"] == pid).then_some(())
+            let mut entries = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+            entries.any(|entry| wanted(&entry)).then_some(())
         });
     }
 

@@ -21,6 +21,11 @@ const INIT: &str = include_str!("guest/init.sh");
 const PACKAGES: &[(&str, &[&str])] =
     &[("bookworm", &["busybox-static"]), ("trixie", &["libc6", "libgcc-s1"])];
 
+const DIRECTORIES: &[&str] = &[
+    "dev", "etc", "guest", "proc", "results", "root", "run", "sys", "tmp", "usr/bin", "usr/lib", "usr/sbin",
+    "var/lib", "var/tmp",
+];
+
 /// Room on the disk besides what is put there.
 const ROOM: u64 = 3 << 30;
 
@@ -36,23 +41,14 @@ impl Base {
         let done = tree.join("guest/complete");
         if !done.is_file() {
             let _ = fs::remove_dir_all(&tree);
-            make_dirs(
-                &tree,
-                &[
-                    "bin", "dev", "etc", "guest", "proc", "results", "root", "run", "sbin", "sys", "usr/bin",
-                    "usr/lib", "var/tmp",
-                ],
-            )?;
-            // Debian's packages of today expect /lib to be a part of /usr.
-            link("usr/lib", &tree.join("lib"))?;
-            link("usr/lib64", &tree.join("lib64"))?;
-            make_dirs(&tree, &["usr/lib64"])?;
+            make_dirs(&tree, DIRECTORIES)?;
             for (suite, packages) in PACKAGES {
                 let suite = Suite::open(cache, suite, arch)?;
                 for package in *packages {
                     suite.unpack(package, &tree)?;
                 }
             }
+            merge_usr(&tree)?;
             fs::remove_dir_all(tree.join("usr/share")).context("cannot remove documentation")?;
             fs::write(&done, "").with_context(|| format!("cannot write {}", done.display()))?;
         }
@@ -156,8 +152,20 @@ fn make_dirs(tree: &Path, names: &[&str]) -> Result<()> {
     Ok(())
 }
 
-fn link(target: &str, at: &Path) -> Result<()> {
-    symlink(target, at).with_context(|| format!("cannot create {}", at.display()))
+/// Puts everything below /usr, as Debian's newer packages expect it: older ones have some of it elsewhere.
+fn merge_usr(tree: &Path) -> Result<()> {
+    for name in ["bin", "lib", "lib64", "sbin"] {
+        let (from, to) = (tree.join(name), tree.join("usr").join(name));
+        make_dirs(tree, &[&format!("usr/{name}")])?;
+        if from.is_dir() {
+            let mut copy = Command::new("cp");
+            process::output(copy.arg("--archive").arg(from.join(".")).arg(&to), "moving files below /usr")?;
+            fs::remove_dir_all(&from).with_context(|| format!("cannot remove {}", from.display()))?;
+        }
+        symlink(Path::new("usr").join(name), &from)
+            .with_context(|| format!("cannot create {}", from.display()))?;
+    }
+    symlink("dash", tree.join("bin/sh")).context("cannot make dash the shell")
 }
 
 fn read(path: &Path) -> Result<Vec<u8>> {

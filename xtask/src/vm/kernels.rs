@@ -14,7 +14,7 @@ pub struct Kernel {
     pub series: &'static str,
     /// The package's name ends with it.
     pub flavour: &'static str,
-    /// One per architecture is part of `cargo xtask test`.
+    /// One per architecture is part of `cargo xtask test`, and runs the container tests, too.
     pub always: bool,
 }
 

@@ -22,6 +22,7 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::arch::Arch;
 use crate::build::{Build, Profile};
+use crate::docker::TEST_IMAGE;
 use crate::suites::Kind;
 use crate::{process, setup, signals, workspace};
 use disk::Base;
@@ -221,7 +222,7 @@ impl Plan {
             }
         };
         let environment = format!(
-            "MODE={mode}\nFILTER='{}'\nLIMIT={}\n\
+            "MODE={mode}\nFILTER='{}'\nLIMIT={}\nIMAGE={TEST_IMAGE}\n\
              export SPARK_TRACE_MACHINE=1\n\
              export SPARK_TRACE_BIN=/guest/spark-trace SPARK_TRACE_WORKLOAD=/guest/workload-static\n\
              export SPARK_TRACE_CUDA_WORKLOAD=/guest/spark-trace-workload SPARK_TRACE_TEST_DIR=/var/tmp/tests\n",
@@ -252,6 +253,7 @@ impl Plan {
             disk: image,
             results: (!matches!(self.mode, Mode::Shell)).then_some(&results),
             memory_mib: self.memory_mib,
+            environment: if kernel.always { "CONTAINERS=yes" } else { "" },
         };
         println!("== {}: {}", kernel.name, unpacked.package);
         match self.mode {
@@ -260,7 +262,7 @@ impl Plan {
             Mode::Tests => {}
         }
         let start = Instant::now();
-        let mut console = Console::default();
+        let mut console = Console::new(kernel.name);
         let mut log = String::new();
         let ended = qemu.run(&machine, |line| {
             log.push_str(line);
@@ -320,7 +322,8 @@ struct Programs {
     spark_trace: PathBuf,
     workload: PathBuf,
     cuda: crate::build::Cuda,
-    tests: crate::build::Tests,
+    kernel_tests: crate::build::Tests,
+    container_tests: crate::build::Tests,
 }
 
 impl Programs {
@@ -335,7 +338,8 @@ impl Programs {
             spark_trace: built.spark_trace,
             workload: built.workload,
             cuda: build.cuda()?,
-            tests: Build { profile, ..build }.tests(Kind::Kernel)?,
+            kernel_tests: Build { profile, ..build }.tests(Kind::Kernel)?,
+            container_tests: Build { profile, ..build }.tests(Kind::Container)?,
         })
     }
 
@@ -346,14 +350,20 @@ impl Programs {
         copy(&self.cuda.workload, guest.join("spark-trace-workload"))?;
         let driver = self.cuda.simulated_driver.file_name().context("the simulated driver has no name")?;
         copy(&self.cuda.simulated_driver, guest.join(driver))?;
+        let image = guest.join("image");
         let tests = guest.join("tests");
-        fs::create_dir_all(&tests).with_context(|| format!("cannot create {}", tests.display()))?;
-        for (name, program) in &self.tests.programs {
-            copy(program, tests.join(name))?;
+        for dir in [&image.join("tmp"), &tests] {
+            fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
         }
-        // Where tests look for them: beside themselves.
-        for library in &self.tests.libraries {
-            copy(library, tests.join(library.file_name().context("a library has no name")?))?;
+        copy(&self.workload, image.join("workload"))?;
+        for built in [&self.kernel_tests, &self.container_tests] {
+            for (name, program) in &built.programs {
+                copy(program, tests.join(name))?;
+            }
+            // Where tests look for them: beside themselves.
+            for library in &built.libraries {
+                copy(library, tests.join(library.file_name().context("a library has no name")?))?;
+            }
         }
         Ok(())
     }

@@ -39,6 +39,8 @@ pub struct Test {
 /// What a machine has said so far.
 #[derive(Debug, Default)]
 pub struct Console {
+    /// Name in the table of kernels.
+    kernel: &'static str,
     /// `uname -r`, `uname -m` and the page size.
     pub release: String,
     pub machine: String,
@@ -54,6 +56,10 @@ pub struct Console {
 }
 
 impl Console {
+    pub fn new(kernel: &'static str) -> Self {
+        Self { kernel, ..Self::default() }
+    }
+
     /// Takes one line; whether a person wants to see it.
     pub fn line(&mut self, line: &str) -> bool {
         let Some(report) = line.strip_prefix("@@ ") else {
@@ -91,7 +97,7 @@ impl Console {
         let seconds = |text: &str| text.parse::<f64>().unwrap_or(0.0);
         let (outcome, reason) = match (status, self.skipped.take()) {
             ("0", None) => (Outcome::Passed, None),
-            ("0", Some(reason)) => match skips::allows(suite, test, &reason) {
+            ("0", Some(reason)) => match skips::allows(self.kernel, suite, test, &reason) {
                 true => (Outcome::Skipped, Some(reason)),
                 false => (Outcome::Failed, Some(format!("may not be skipped: {reason}"))),
             },
@@ -162,7 +168,7 @@ mod tests {
     use super::*;
 
     fn console(lines: &[&str]) -> Console {
-        let mut console = Console::default();
+        let mut console = Console::new("6.1-amd64");
         for line in lines {
             console.line(line);
         }

@@ -37,6 +37,8 @@ pub struct Machine<'a> {
     /// Taken as it is by the guest; absent for a shell.
     pub results: Option<&'a Path>,
     pub memory_mib: u32,
+    /// NAME=VALUE: what the guest's first program has in its environment.
+    pub environment: &'a str,
 }
 
 impl Qemu {
@@ -82,7 +84,7 @@ impl Qemu {
             command.arg("-L").arg(dir);
         }
         command.arg("-kernel").arg(machine.image).arg("-initrd").arg(machine.initramfs);
-        command.arg("-append").arg(format!("console={console} quiet panic=-1"));
+        command.arg("-append").arg(format!("console={console} quiet panic=-1 {}", machine.environment));
         let disk = |file: &Path, name: &str, options: &str| {
             let drive = format!("file={},if=none,id={name},format=raw,cache=unsafe{options}", file.display());
             ["-drive".to_owned(), drive, "-device".to_owned(), format!("nvme,drive={name},serial={name}")]

@@ -1,7 +1,7 @@
 #!/bin/busybox sh
 # A test machine's only service: runs the tests, one by one, and reports on the console in lines that begin with @@.
 /bin/busybox --install -s /bin
-export PATH=/guest/docker:/bin:/usr/bin:/usr/sbin HOME=/root TMPDIR=/var/tmp
+export PATH=/bin:/usr/bin:/sbin:/usr/sbin HOME=/root TMPDIR=/var/tmp
 hostname guest
 mount -t proc proc /proc
 mount -t sysfs sys /sys
@@ -23,6 +23,21 @@ say() {
     echo "@@ $*"
 }
 
+# A daemon without a network, and the image that container tests run: only /workload and an empty /tmp.
+start_docker() {
+    [ -n "$DOCKER_HOST" ] && return
+    export DOCKER_HOST=unix:///run/docker.sock SPARK_TRACE_IMAGE=$IMAGE
+    dockerd --data-root /var/lib/docker --exec-root /run/docker --pidfile /run/docker.pid --host "$DOCKER_HOST" \
+        --iptables=false --ip6tables=false --ip-forward=false --bridge=none --storage-driver=overlay2 \
+        >/results/dockerd.txt 2>&1 &
+    for try in $(seq 120); do
+        docker version >/dev/null 2>&1 && break
+        sleep 0.5
+    done
+    tar -c -C /guest/image . | docker import - "$SPARK_TRACE_IMAGE" >/dev/null ||
+        say broken "dockerd does not work: $(tail -n 3 /results/dockerd.txt)"
+}
+
 run_tests() {
     mkdir -p /results "$SPARK_TRACE_TEST_DIR"
     say release "$(uname -r)" "$(uname -m)" "$(awk '/^KernelPageSize/ { print $2 * 1024; exit }' /proc/self/smaps)"
@@ -31,13 +46,17 @@ run_tests() {
     cat /results/doctor.err
     for program in /guest/tests/*; do
         suite=${program##*/}
-        case $suite in *.so) continue ;; esac
+        case $suite in
+        *.so) continue ;;
+        container_*) [ -n "$CONTAINERS" ] || continue ;;
+        esac
         "$program" --list --format terse --include-ignored 2>/dev/null | sed -n 's/: test$//p' >/tmp/tests
         while read -r test <&3; do
             case $suite::$test in
             *"$FILTER"*) ;;
             *) continue ;;
             esac
+            case $suite in container_*) start_docker ;; esac
             say start "$suite" "$test"
             start=$(cut -d' ' -f1 /proc/uptime)
             timeout -s KILL "$LIMIT" "$program" --exact "$test" --include-ignored --show-output \
@@ -63,6 +82,7 @@ shell)
     setsid cttyhack sh
     ;;
 command)
+    mkdir -p /results
     sh /guest/command
     ;;
 *)

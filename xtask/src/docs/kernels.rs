@@ -1,0 +1,202 @@
+//! docs/kernels.md, from what `cargo xtask vm --all --output results/DATE-kernels` has kept.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+use spark_trace_common::hook::HOOKS;
+
+use super::sources::cell;
+use crate::workspace;
+
+/// Results of runs on several kernels end so.
+const SUFFIX: &str = "-kernels";
+
+/// What one machine has said.
+struct Machine {
+    name: String,
+    tests: Value,
+    doctor: Value,
+}
+
+pub fn text() -> Result<String> {
+    let dir = newest(&workspace::root().join("results"))?;
+    let machines = read(&dir)?;
+    let from = dir.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    Ok(document(&from, &machines))
+}
+
+fn newest(results: &Path) -> Result<PathBuf> {
+    let mut dirs = entries(results)?;
+    dirs.retain(|dir| dir.is_dir() && dir.to_string_lossy().ends_with(SUFFIX));
+    dirs.pop().with_context(|| format!("{} has no *{SUFFIX}", results.display()))
+}
+
+fn read(dir: &Path) -> Result<Vec<Machine>> {
+    let mut machines = Vec::new();
+    for dir in entries(dir)?.into_iter().filter(|dir| dir.is_dir()) {
+        let json = |name: &str| -> Result<Value> {
+            let path = dir.join(name);
+            let text = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+            serde_json::from_slice(&text).with_context(|| format!("{} is no JSON", path.display()))
+        };
+        let name = dir.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        machines.push(Machine { name, tests: json("tests.json")?, doctor: json("doctor.json")? });
+    }
+    ensure!(!machines.is_empty(), "{} has no machines", dir.display());
+    Ok(machines)
+}
+
+fn entries(dir: &Path) -> Result<Vec<PathBuf>> {
+    let entries = fs::read_dir(dir).with_context(|| format!("cannot list {}", dir.display()))?;
+    let mut paths: Vec<_> = entries.flatten().map(|entry| entry.path()).collect();
+    paths.sort();
+    Ok(paths)
+}
+
+fn document(from: &str, machines: &[Machine]) -> String {
+    let mut out = INTRODUCTION.replace("FROM", from);
+    out.push_str("| kernel | release | pages | passed | failed | skipped |\n|---|---|---|---:|---:|---:|\n");
+    for Machine { name, tests, .. } in machines {
+        let count = |outcome: &str| list(&tests["tests"]).iter().filter(|t| t["outcome"] == outcome).count();
+        let (passed, failed, skipped) = (count("passed"), count("failed"), count("skipped"));
+        // Writing to a String cannot fail.
+        let _ = writeln!(
+            out,
+            "| {name} | {} {} | {} | {passed} | {failed} | {skipped} |",
+            text_of(&tests["release"]),
+            text_of(&tests["machine"]),
+            text_of(&tests["page_size"]),
+        );
+    }
+    out.push_str(HOOKS_TABLE);
+    let names: Vec<_> = machines.iter().map(|machine| machine.name.as_str()).collect();
+    let _ = writeln!(out, "| hook | {} |\n|---|{}", names.join(" | "), "---|".repeat(names.len()));
+    for hook in HOOKS {
+        let carried: Vec<_> = machines.iter().map(|machine| carried(&machine.doctor, hook.name)).collect();
+        let _ = writeln!(out, "| `{}` | {} |", hook.name, carried.join(" | "));
+    }
+    reasons(&mut out, machines);
+    skips(&mut out, machines);
+    out
+}
+
+/// By what mechanism a machine carries a hook, or its verdict.
+fn carried(doctor: &Value, hook: &str) -> String {
+    match row(doctor, hook) {
+        None => "not asked".to_owned(),
+        Some(row) if row["verdict"] == "ok" => text_of(&row["mechanism"]),
+        Some(row) => text_of(&row["verdict"]),
+    }
+}
+
+fn row<'a>(doctor: &'a Value, hook: &str) -> Option<&'a Value> {
+    list(&doctor["hooks"]).iter().find(|row| row["name"] == hook)
+}
+
+/// Why a better mechanism, or none at all, was possible.
+fn reasons(out: &mut String, machines: &[Machine]) {
+    out.push_str("\n## Why not better\n\n");
+    for hook in HOOKS {
+        // Kernels that say the same are listed together.
+        let mut said: Vec<(String, Vec<&str>)> = Vec::new();
+        for machine in machines {
+            let reason = row(&machine.doctor, hook.name).and_then(|row| row["reason"].as_str());
+            let Some(reason) = reason else { continue };
+            match said.iter_mut().find(|(known, _)| known == reason) {
+                Some((_, names)) => names.push(&machine.name),
+                None => said.push((reason.to_owned(), vec![&machine.name])),
+            }
+        }
+        for (reason, names) in said {
+            let _ = writeln!(out, "- `{}` on {}: {}", hook.name, names.join(", "), cell(&reason));
+        }
+    }
+}
+
+fn skips(out: &mut String, machines: &[Machine]) {
+    out.push_str("\n## Skipped tests\n\n");
+    let mut any = false;
+    for Machine { name, tests, .. } in machines {
+        for test in list(&tests["tests"]).iter().filter(|test| test["outcome"] == "skipped") {
+            any = true;
+            let (suite, test, reason) =
+                (text_of(&test["suite"]), text_of(&test["test"]), text_of(&test["reason"]));
+            let _ = writeln!(out, "- {name}: `{suite}::{test}`: {}", cell(&reason));
+        }
+    }
+    if !any {
+        out.push_str("None.\n");
+    }
+}
+
+fn list(value: &Value) -> &[Value] {
+    value.as_array().map(Vec::as_slice).unwrap_or_default()
+}
+
+fn text_of(value: &Value) -> String {
+    value.as_str().unwrap_or("-").to_owned()
+}
+
+const INTRODUCTION: &str = "\
+# Kernels
+
+<!-- Generated by `cargo xtask docs` from results/FROM: run `cargo xtask vm --all --output results/DATE-kernels`. -->
+
+Debian's kernels in virtual machines, on cgroup v2 and as root, emulated by QEMU (TCG): what is shown here works, how
+fast it is on such a machine is not. The whole output is in results/FROM. Nothing here was measured on a GB10.
+
+";
+
+const HOOKS_TABLE: &str = "
+## What carries each hook
+
+As `spark-trace doctor` says on each of them, with every hook of profile `deep`. A verdict stands where nothing carries
+it.
+
+";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn machine(name: &str, hook: Value) -> Machine {
+        let tests = json!({"release": "6.1", "machine": "aarch64", "page_size": "4096", "tests": [
+            {"suite": "s", "test": "t", "outcome": "skipped", "reason": "x: unsupported: y"},
+            {"suite": "s", "test": "u", "outcome": "passed"},
+        ]});
+        Machine { name: name.to_owned(), tests, doctor: json!({"hooks": [hook]}) }
+    }
+
+    #[test]
+    fn every_hook_has_a_row_with_mechanism_or_verdict_and_reasons_are_merged() {
+        let hook = HOOKS[0].name;
+        let lacking = json!({"name": hook, "verdict": "unsupported", "reason": "no|thing"});
+        let machines = [
+            machine("a", json!({"name": hook, "verdict": "ok", "mechanism": "tp_btf", "reason": null})),
+            machine("b", lacking.clone()),
+            machine("c", lacking),
+        ];
+        let text = document("2026-kernels", &machines);
+        assert!(text.contains(&format!("| `{hook}` | tp_btf | unsupported | unsupported |")), "{text}");
+        assert!(text.contains(&format!("- `{hook}` on b, c: no\\|thing")), "{text}");
+        assert!(text.contains("| a | 6.1 aarch64 | 4096 | 1 | 0 | 1 |"), "{text}");
+        assert!(text.contains("- a: `s::t`: x: unsupported: y"), "{text}");
+        for hook in HOOKS {
+            assert!(text.contains(&format!("| `{}` |", hook.name)), "{}", hook.name);
+        }
+    }
+
+    #[test]
+    fn the_newest_results_are_taken() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(newest(dir.path()).is_err());
+        for name in ["2026-01-02-kernels", "2026-01-01-kernels", "2027-01-01-vm"] {
+            fs::create_dir(dir.path().join(name)).unwrap();
+        }
+        assert!(newest(dir.path()).unwrap().ends_with("2026-01-02-kernels"));
+    }
+}

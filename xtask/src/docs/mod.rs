@@ -1,0 +1,76 @@
+//! `cargo xtask docs`: documents that are generated from tables and from kept measurements.
+
+mod kernels;
+mod sources;
+
+use anyhow::{Context, Result, bail};
+
+use crate::workspace;
+
+/// Generates docs/sources.md from the table of memory sources, and docs/kernels.md from the kept runs of `cargo xtask vm`
+#[derive(clap::Args)]
+#[command(
+    after_help = "Examples:\n  cargo xtask docs\n  cargo xtask docs --check   # in CI: are they up to date?"
+)]
+pub struct Args {
+    /// Only compare with the files that are there; fail where they differ
+    #[arg(long)]
+    check: bool,
+}
+
+/// One generated file.
+struct Document {
+    /// From the workspace's directory.
+    file: &'static str,
+    from: &'static str,
+    text: fn() -> Result<String>,
+}
+
+const DOCUMENTS: &[Document] = &[
+    Document { file: "docs/sources.md", from: "the table SOURCES", text: || Ok(sources::text()) },
+    Document { file: "docs/kernels.md", from: "the newest results/*-kernels", text: kernels::text },
+];
+
+pub fn run(args: &Args) -> Result<()> {
+    DOCUMENTS.iter().try_for_each(|document| document.run(args.check))
+}
+
+impl Document {
+    fn run(&self, check: bool) -> Result<()> {
+        let path = workspace::root().join(self.file);
+        let wanted = (self.text)().with_context(|| format!("cannot generate {}", self.file))?;
+        if !check {
+            std::fs::write(&path, wanted).with_context(|| format!("cannot write {}", path.display()))?;
+            println!("wrote {}", path.display());
+            return Ok(());
+        }
+        let present = std::fs::read_to_string(&path)
+            .with_context(|| format!("cannot read {}: run `cargo xtask docs`", path.display()))?;
+        if let Some(line) = first_difference(&present, &wanted) {
+            bail!("{} differs from {} at line {line}: run `cargo xtask docs`", self.file, self.from);
+        }
+        println!("{} is up to date", self.file);
+        Ok(())
+    }
+}
+
+fn first_difference(present: &str, wanted: &str) -> Option<usize> {
+    if present == wanted {
+        return None;
+    }
+    let (present, wanted): (Vec<&str>, Vec<&str>) = (present.lines().collect(), wanted.lines().collect());
+    let same = present.iter().zip(&wanted).take_while(|(a, b)| a == b).count();
+    Some(same + 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn differences_are_found_by_line() {
+        assert_eq!(first_difference("a\nb\n", "a\nb\n"), None);
+        assert_eq!(first_difference("a\nb\n", "a\nc\n"), Some(2));
+        assert_eq!(first_difference("a\n", "a\nb\n"), Some(2));
+    }
+}
