@@ -254,10 +254,18 @@ impl Recorded {
         self.show_with(&["--at", &at_ns.to_string()])
     }
 
-    /// Nothing was lost, and it is whole.
+    /// It is whole, and nothing was lost but a few runs of programs that would have interrupted themselves: the
+    /// kernel leaves those out, and the recording says how many.
     pub fn whole(&self, faults: &mut Faults) {
+        const FEW: i64 = 20;
         let health = &self.recording()["health"];
-        faults.expect(health["lost_total"] == 0, || format!("lost: {}", health["losses"]));
+        for loss in array(&health["losses"]) {
+            let skipped = loss["what"] == "skipped_runs" && int(&loss["count"]) <= FEW;
+            faults.expect(skipped || loss["count"] == 0, || format!("lost: {loss}"));
+            for hook in array(&health["hooks"]).iter().filter(|hook| hook["lost"].as_i64() > Some(0)) {
+                println!("{} runs of {} were left out", hook["lost"], hook["name"]);
+            }
+        }
         faults.expect(health["complete"] == true, || "the recording is not complete".to_owned());
     }
 }
