@@ -170,7 +170,7 @@ fn what_went_to_swap_is_resident_no_more() {
         return oracle::skip("swap", "swap is made in test machines only");
     }
     const HELD: i64 = (96 + 32) * MIB;
-    let _swap = Swap::on(512);
+    let _swap = Swap::on(256);
     let dir = support::disk_dir();
     let line = "alloc --anon 96M --shmem 32M --hold 9s";
     let mut running = oracle::start(&support::path(&dir, "r.json"), "", line);

@@ -11,6 +11,9 @@ use std::fs;
 use support::oracle::{self, Files, levels, names};
 use support::{Faults, MIB, array, int, json, record_words, workload};
 
+/// Hooks that tell of processes.
+const PROCESS_HOOKS: [&str; 3] = ["process-fork", "process-exec", "process-exit"];
+
 #[test]
 #[ignore = "needs root: cargo xtask test"]
 fn short_and_long_processes_at_once_are_each_counted_once() {
@@ -29,26 +32,32 @@ fn short_and_long_processes_at_once_are_each_counted_once() {
     let show = recorded.show();
 
     let mut faults = Faults::default();
-    recorded.whole(&mut faults);
+    // Exact, but for what the recording itself says that it has missed.
+    let left_out = recorded.whole(&mut faults);
+    let missed: i64 = PROCESS_HOOKS.iter().filter_map(|hook| left_out.get(*hook)).sum();
+    let missed = usize::try_from(missed).unwrap();
     let target: Vec<_> = array(&show["processes"]).iter().filter(|row| row["target"] == true).collect();
     let pids: BTreeSet<_> = target.iter().map(|row| int(&row["pid"])).collect();
     // The shell, its three commands, and what they fork.
     let expected = 4 + CHILDREN + 2 * ROUNDS;
-    faults.expect(target.len() == expected && pids.len() == expected, || {
-        format!("{} rows with {} process numbers, {expected} processes", target.len(), pids.len())
+    faults.expect(target.len() == pids.len(), || format!("{} rows of {} pids", target.len(), pids.len()));
+    faults.expect((expected - missed.min(expected)..=expected).contains(&target.len()), || {
+        format!("{} rows, {expected} processes, {missed} events missed", target.len())
     });
     faults.expect(i64::try_from(target.len()).unwrap() <= forked, || {
         format!("{} processes, the kernel has made {forked} on the whole machine", target.len())
     });
     let ill: Vec<_> =
         target.iter().filter(|row| row["exit"] != "exit 0" || row["ended_ns"].is_null()).collect();
-    faults.expect(ill.is_empty(), || format!("ended otherwise: {ill:?}"));
+    faults.expect(ill.len() <= missed, || format!("ended otherwise, {missed} events missed: {ill:?}"));
     let truth = json(&truth);
     let children = array(&truth["sources"]).iter().map(|row| int(&row["detail"]["pid"]));
     let missing: Vec<_> = children.filter(|pid| !pids.contains(pid)).collect();
-    faults.expect(missing.is_empty(), || format!("not there: {missing:?}"));
+    faults.expect(missing.len() <= missed, || format!("not there: {missing:?}"));
     let of_alloc = target.iter().filter(|row| row["parent"] == truth["pid"]).count();
-    faults.expect(of_alloc == CHILDREN, || format!("{of_alloc} children of {}", truth["pid"]));
+    faults.expect((CHILDREN - missed.min(CHILDREN)..=CHILDREN).contains(&of_alloc), || {
+        format!("{of_alloc} children of {}", truth["pid"])
+    });
     faults.finish();
 }
 

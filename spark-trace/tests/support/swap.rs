@@ -1,44 +1,45 @@
-//! Swap in compressed memory, for machines that are there for tests only.
+//! Swap in a file, for machines that are there for tests only.
 
 use std::ffi::CString;
-use std::io;
+use std::fs::File;
+use std::io::{self, Write};
 use std::process::Command;
 
-const DEVICE: &str = "/dev/zram0";
-const CONTROL: &str = "/sys/block/zram0";
+use tempfile::TempDir;
 
 /// In use until dropped.
 #[derive(Debug)]
-pub struct Swap;
+pub struct Swap {
+    path: CString,
+    _dir: TempDir,
+}
 
 impl Swap {
-    /// Panics where it cannot be: a test machine loads what it takes.
-    pub fn on(mib: i64) -> Self {
-        control("reset", "1");
-        control("disksize", &format!("{mib}M"));
-        let made = Command::new("mkswap").arg(DEVICE).output().expect("mkswap");
+    /// Panics where it cannot be.
+    pub fn on(mib: usize) -> Self {
+        let dir = super::disk_dir();
+        let path = super::path(&dir, "swap");
+        // Written, so that it has no holes.
+        let mut file = File::create(&path).unwrap();
+        for _ in 0..mib {
+            file.write_all(&[0; 1 << 20]).unwrap();
+        }
+        file.sync_all().unwrap();
+        let made = Command::new("mkswap").arg(&path).output().expect("mkswap");
         assert!(made.status.success(), "mkswap: {}", String::from_utf8_lossy(&made.stderr));
-        let device = CString::new(DEVICE).unwrap();
+        let path = CString::new(path).unwrap();
         // SAFETY: a string that ends with a zero, and no flags.
-        let result = unsafe { libc::swapon(device.as_ptr(), 0) };
-        assert_eq!(result, 0, "swapon {DEVICE}: {}", io::Error::last_os_error());
-        Self
+        let result = unsafe { libc::swapon(path.as_ptr(), 0) };
+        assert_eq!(result, 0, "swapon {}: {}", path.to_string_lossy(), io::Error::last_os_error());
+        Self { path, _dir: dir }
     }
 }
 
 impl Drop for Swap {
     fn drop(&mut self) {
-        let device = CString::new(DEVICE).unwrap();
         // SAFETY: a string that ends with a zero.
-        if unsafe { libc::swapoff(device.as_ptr()) } != 0 {
-            eprintln!("swapoff {DEVICE}: {}", io::Error::last_os_error());
-            return;
+        if unsafe { libc::swapoff(self.path.as_ptr()) } != 0 {
+            eprintln!("swapoff {}: {}", self.path.to_string_lossy(), io::Error::last_os_error());
         }
-        control("reset", "1");
     }
-}
-
-fn control(name: &str, text: &str) {
-    let path = format!("{CONTROL}/{name}");
-    std::fs::write(&path, text).unwrap_or_else(|e| panic!("{text} to {path}: {e} (is zram loaded?)"));
 }
