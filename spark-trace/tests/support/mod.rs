@@ -13,10 +13,13 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 pub mod bpf;
+pub mod cache;
 pub mod cgroup;
 pub mod docker;
 pub mod ledger;
+pub mod oracle;
 pub mod process;
+pub mod swap;
 
 pub use ledger::{Faults, MIB, array, int, source, text, worst};
 pub use process::{Recorded, Running, record, record_words, spark_trace};

@@ -69,7 +69,13 @@ impl Recorded {
 
     /// What `show` says of it.
     pub fn show(&self) -> Value {
-        report(&["show".as_ref(), self.output.as_os_str()])
+        self.show_with(&[])
+    }
+
+    /// The same with options.
+    pub fn show_with(&self, options: &[&str]) -> Value {
+        let options = options.iter().map(OsStr::new);
+        report(&[OsStr::new("show"), self.output.as_os_str()].into_iter().chain(options).collect::<Vec<_>>())
     }
 
     /// The table that a user sees.

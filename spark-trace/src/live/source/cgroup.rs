@@ -39,6 +39,8 @@ const V1: &[(&str, Form)] = &[
     ("memory.memsw.usage_in_bytes", Form::Number),
     ("memory.limit_in_bytes", Form::Number),
     ("memory.failcnt", Form::Number),
+    // `oom_kill`, under the name that v2 has for it; of this cgroup alone.
+    ("memory.oom_control", Form::Keys("events")),
 ];
 
 /// The files that say what a cgroup is charged.
