@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 use object::{Object, ObjectSection};
 
 use super::kernels::Kernel;
@@ -43,15 +43,17 @@ pub fn unpack(kernel: &Kernel, cache: &Path) -> Result<Unpacked> {
         }
         fs::write(&done, "").with_context(|| format!("cannot write {}", done.display()))?;
     }
-    let image = dir.join("boot").join(format!("vmlinuz-{release}"));
-    ensure!(image.is_file(), "{package} has no boot/vmlinuz-{release}");
-    let modules = modules(&dir, &release)?;
+    let tree = ["lib/modules", "usr/lib/modules"].map(|at| dir.join(at).join(&release));
+    let tree = tree.iter().find(|tree| tree.is_dir()).with_context(|| format!("{package} has no modules"))?;
+    // The one place, or that of 7.1 and later.
+    let images = [dir.join("boot").join(format!("vmlinuz-{release}")), tree.join("vmlinuz")];
+    let image = images.into_iter().find(|image| image.is_file());
+    let image = image.with_context(|| format!("{package} has no vmlinuz"))?;
+    let modules = modules(tree)?;
     Ok(Unpacked { package, image, modules })
 }
 
-fn modules(dir: &Path, release: &str) -> Result<Vec<PathBuf>> {
-    let tree = ["lib/modules", "usr/lib/modules"].map(|at| dir.join(at).join(release));
-    let tree = tree.iter().find(|tree| tree.is_dir()).with_context(|| format!("{release} has no modules"))?;
+fn modules(tree: &Path) -> Result<Vec<PathBuf>> {
     let list = |name| {
         let path = tree.join(name);
         fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))

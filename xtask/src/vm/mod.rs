@@ -217,7 +217,13 @@ impl Plan {
             base.disk(&image, |guest| self.fill(guest, &programs))?;
             for kernel in kernels {
                 signals::check()?;
-                ran.extend(self.boot(kernel, &qemu, &base, &image, cache, work)?);
+                let booted = self.boot(kernel, &qemu, &base, &image, cache, work);
+                signals::check()?;
+                // One that cannot be had or started does not keep the next from running.
+                ran.extend(booted.unwrap_or_else(|error| {
+                    println!("{}: {error:#}", kernel.name);
+                    Some(Ran::broken(kernel, format!("{error:#}")))
+                }));
             }
             fs::remove_file(&image).with_context(|| format!("cannot remove {}", image.display()))?;
         }
@@ -348,6 +354,15 @@ fn strip_debug(from: &Path, to: &Path, arch: Arch) -> Result<()> {
     let mut command = Command::new(strip);
     command.arg("--strip-debug").arg("-o").arg(to).arg(from);
     process::output(&mut command, "stripping a program (binutils)").map(drop)
+}
+
+impl Ran {
+    fn broken(kernel: &'static Kernel, why: String) -> Self {
+        let mut console = Console::new(kernel.name);
+        console.ended(Some(why));
+        let (package, log) = (String::new(), String::new());
+        Self { kernel, package, console, doctor: serde_json::Value::Null, log, took: Duration::ZERO }
+    }
 }
 
 /// What runs in a machine.
