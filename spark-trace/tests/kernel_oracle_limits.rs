@@ -94,7 +94,10 @@ fn at_its_limit_pages_of_a_file_go_and_the_job_lives() {
     let highest = oracle::highest(series, names().usage).unwrap();
     let kept = int(&oracle::cgroup_row(&recording, &path)["peak_at_removal"]);
     faults.expect(highest <= kept && kept == peak, || format!("{highest}, {kept}; the kernel: {peak}"));
-    faults.expect(near(peak, &(LIMIT..=LIMIT), stock()), || format!("peak {peak} at a limit of {LIMIT}"));
+    // What is asked for in one piece may be large, and is refused as a whole.
+    faults.expect((LIMIT - LIMIT / 8..=LIMIT + stock()).contains(&peak), || {
+        format!("peak {peak} at a limit of {LIMIT}")
+    });
 
     let row = file_row(&show["files"], |row| row["path"] == input.as_str());
     let (held, added) = (int(&row["bytes"]), int(&row["bytes_added"]));
@@ -155,7 +158,10 @@ fn a_process_killed_for_memory_is_told_as_that() {
     });
     let kept = int(&oracle::cgroup_row(&recording, &path)["peak_at_removal"]);
     faults.expect(kept == peak, || format!("peak {kept}, the kernel's own {peak}"));
-    faults.expect(near(peak, &(LIMIT..=LIMIT), stock()), || format!("peak {peak} at a limit of {LIMIT}"));
+    // What is asked for in one piece may be large, and is refused as a whole.
+    faults.expect((LIMIT - LIMIT / 8..=LIMIT + stock()).contains(&peak), || {
+        format!("peak {peak} at a limit of {LIMIT}")
+    });
     let root = &show["planes"]["cgroup"]["roots"][0];
     faults.expect(root["kernel_peak"] == peak, || format!("{root}"));
     let (exit, end) = (phase_ns(&recording, "exit"), phase_ns(&recording, "end"));

@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use serde_json::Value;
 
-use super::{LIMIT, json, wait_for};
+use super::{json, limit, wait_for};
 
 /// The binary under test, without what the caller's environment says about sudo.
 ///
@@ -156,7 +156,7 @@ impl Running {
     /// Waits for a line of the command's standard output that `wanted` accepts.
     pub fn line(&mut self, wanted: impl Fn(&str) -> bool) -> String {
         let start = Instant::now();
-        while let Some(left) = LIMIT.checked_sub(start.elapsed()) {
+        while let Some(left) = limit().checked_sub(start.elapsed()) {
             let Ok(line) = self.lines.recv_timeout(left) else { break };
             self.stdout.push_str(&line);
             self.stdout.push('\n');

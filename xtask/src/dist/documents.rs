@@ -39,14 +39,14 @@ pub fn of_the_command_line(spark_trace: &Path) -> Result<Vec<(String, Vec<u8>)>>
     Ok(files)
 }
 
-/// Changelogs and licence of one package.
-pub fn of_a_package(package: &str, release: &Release) -> Result<Vec<(String, Vec<u8>)>> {
+/// Changelogs and licence of one package; `linked` says what else is in its programs.
+pub fn of_a_package(package: &str, linked: &str, release: &Release) -> Result<Vec<(String, Vec<u8>)>> {
     let root = workspace::root();
     let folder = format!("share/doc/{package}");
     Ok(vec![
         (format!("{folder}/changelog.gz"), gzip(&read(&root.join("CHANGELOG.md"))?)?),
         (format!("{folder}/changelog.Debian.gz"), gzip(debian_changelog(package, release)?.as_bytes())?),
-        (format!("{folder}/copyright"), copyright(&root)?.into_bytes()),
+        (format!("{folder}/copyright"), copyright(&root, linked)?.into_bytes()),
     ])
 }
 
@@ -62,7 +62,7 @@ fn debian_changelog(package: &str, release: &Release) -> Result<String> {
 }
 
 /// In the machine-readable form of Debian.
-fn copyright(root: &Path) -> Result<String> {
+fn copyright(root: &Path, linked: &str) -> Result<String> {
     let mit = String::from_utf8(read(&root.join("LICENSE-MIT"))?).context("LICENSE-MIT is no UTF-8")?;
     let holder =
         mit.lines().find(|line| line.starts_with("Copyright")).context("LICENSE-MIT names nobody")?;
@@ -73,7 +73,8 @@ fn copyright(root: &Path) -> Result<String> {
         "Format: https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/\n\
          Upstream-Name: spark-trace\n\n\
          Files: *\n{holder}\nLicense: MIT or Apache-2.0\n\
-         Comment: Programs contain crates by others; their licences are in third-party.txt.gz beside this file.\n\n\
+         Comment: Programs contain crates by others; their licences are in third-party.txt.gz beside this file.\n\
+         {linked}\n\
          Files: spark-trace-ebpf/*\n{holder}\nLicense: MIT or GPL-2\n\
          Comment: The object that runs in the kernel; the spark-trace program carries it as data.\n\n\
          License: MIT or Apache-2.0\n {either}\n\n\
@@ -105,8 +106,9 @@ mod tests {
 
     #[test]
     fn copyright_names_holder_and_terms() {
-        let text = copyright(&workspace::root()).unwrap();
+        let text = copyright(&workspace::root(), " And more.\n").unwrap();
         assert!(text.contains("Copyright: 2026 the spark-trace authors\n"), "{text}");
+        assert!(text.contains("beside this file.\n And more.\n\nFiles: spark-trace-ebpf"), "{text}");
         assert!(text.contains("License: MIT\n Permission is hereby granted"), "{text}");
         // Every line stands in a field.
         assert!(

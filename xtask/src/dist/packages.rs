@@ -19,6 +19,8 @@ pub struct Package {
     description: &'static [&'static str],
     /// Fields of deb-control(5) that name other packages.
     relations: &'static [(&'static str, &'static str)],
+    /// Lines of a comment about its licence: each after a blank.
+    linked: &'static str,
     /// Cargo packages whose code it holds.
     crates: &'static [&'static str],
     /// Adds programs, and what belongs to them.
@@ -51,6 +53,7 @@ pub const PACKAGES: &[Package] = &[
              through the CUDA driver and NVIDIA's kernel modules. Recording needs root and a kernel with BTF.",
         ],
         relations: &[("Suggests", "spark-trace-workload")],
+        linked: "",
         crates: &["spark-trace", "spark-trace-ebpf"],
         fill: |tree, parts| {
             tree.program("bin/spark-trace", read(&parts.built.spark_trace)?);
@@ -79,6 +82,8 @@ pub const PACKAGES: &[Package] = &[
              CUDA driver for machines without a GPU.",
         ],
         relations: &[("Enhances", "spark-trace")],
+        linked: " /usr/bin/spark-trace-workload also contains the GNU C Library (LGPL-2.1-or-later) of the system it was\n \
+                 built on; to use another one, link it again from the sources.\n",
         crates: &["spark-trace-workload", "spark-trace-simulated-cuda"],
         fill: |tree, parts| {
             tree.program("bin/spark-trace-workload", read(&parts.built.workload)?);
@@ -108,7 +113,7 @@ impl Package {
     pub fn tree(&self, parts: &Parts, release: &Release) -> Result<Tree> {
         let mut tree = Tree::default();
         (self.fill)(&mut tree, parts)?;
-        for (path, content) in documents::of_a_package(self.name, release)? {
+        for (path, content) in documents::of_a_package(self.name, self.linked, release)? {
             tree.data(&path, content);
         }
         let notices = third_party::notices(self.crates, parts.arch)?;
