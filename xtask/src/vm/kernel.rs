@@ -14,6 +14,8 @@ use crate::process;
 /// Loaded before the disk is mounted, with what they depend on; those built into a kernel are left out.
 /// The disk, its file system, what Docker stores images in, and swap.
 const MODULES: &[&str] = &["nvme", "ext4", "overlay", "zram"];
+/// The same for modules that not every kernel has: ext4 asks for these sums by their name, not as a dependency.
+const SUMS: &[&str] = &["crc32c_generic"];
 
 /// A kernel on this machine's disk.
 pub struct Unpacked {
@@ -60,6 +62,9 @@ fn modules(tree: &Path) -> Result<Vec<PathBuf>> {
     };
     let index = Index { tree, loadable: list("modules.order")?, builtin: list("modules.builtin")? };
     let mut order = Vec::new();
+    for name in SUMS.iter().filter(|name| index.has(name)) {
+        index.add(name, &mut order)?;
+    }
     for name in MODULES {
         index.add(name, &mut order)?;
     }
@@ -74,6 +79,10 @@ struct Index<'a> {
 }
 
 impl Index<'_> {
+    fn has(&self, name: &str) -> bool {
+        self.loadable.lines().any(|path| stem(path) == name)
+    }
+
     /// Adds a module after all that it depends on.
     fn add(&self, name: &str, order: &mut Vec<(String, PathBuf)>) -> Result<()> {
         let is = |path: &&str| stem(path) == name.replace('-', "_");

@@ -269,7 +269,10 @@ impl Plan {
     ) -> Result<Option<Ran>> {
         let unpacked = kernel::unpack(kernel, cache)?;
         let initramfs = work.join("initramfs");
-        let stand_in = module::build(kernel, &unpacked, cache)?;
+        let stand_in = match kernel.headers {
+            true => module::build(kernel, &unpacked, cache)?,
+            false => Vec::new(),
+        };
         base.initramfs(&unpacked, &stand_in, &initramfs)?;
         let results = work.join("results.img");
         qemu::empty_disk(&results, RESULTS_SIZE)?;
