@@ -17,6 +17,8 @@ pub trait Facts {
     fn trampolines(&self) -> Result<(), String>;
     /// Whether there are kprobes, or why not.
     fn kprobes(&self) -> Result<(), String>;
+    /// A kernel module is loaded.
+    fn has_module(&self, name: &str) -> bool;
 }
 
 /// What to do about one hook.
@@ -116,6 +118,9 @@ fn step(hook: &'static Hook, choice: &Choice, facts: &impl Facts) -> Step {
             Verdict::Off,
             format!("profile {} leaves it out; --profile {} has it", profile.as_str(), hook.profile.as_str()),
         );
+    }
+    if let Some(module) = hook.module.filter(|module| !facts.has_module(module)) {
+        return nothing(Verdict::NotApplicable, format!("module {module} is not loaded"));
     }
     let (mut candidates, mut passed_over, mut by_choice) = (Vec::new(), Vec::new(), false);
     for candidate in hook.candidates {
@@ -220,6 +225,10 @@ mod tests {
         fn kprobes(&self) -> Result<(), String> {
             self.facility("kprobes")
         }
+
+        fn has_module(&self, name: &str) -> bool {
+            self.has(name)
+        }
     }
 
     fn step_of(name: &str, choice: &Choice, kernel: &Kernel) -> Step {
@@ -309,6 +318,14 @@ mod tests {
         let (verdict, reason) = step.verdict.unwrap();
         assert_eq!(verdict, Verdict::Unsupported);
         assert!(reason.contains("no trampolines; kprobe page_counter_try_charge: no kprobes"), "{reason}");
+    }
+
+    #[test]
+    fn what_is_about_a_module_is_not_applicable_without_it() {
+        let step = |kernel| step_of("nvidia-alloc", &Profile::Default.into(), &Kernel(kernel));
+        assert_eq!(mechanisms(&step(&[])), [Mechanism::Kprobe]);
+        let (verdict, reason) = step(&["nvidia"]).verdict.unwrap();
+        assert_eq!((verdict, reason.as_str()), (Verdict::NotApplicable, "module nvidia is not loaded"));
     }
 
     #[test]

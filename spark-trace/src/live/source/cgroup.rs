@@ -83,7 +83,7 @@ impl Cgroup {
     /// Reads all files. `None` once the cgroup has been removed.
     pub fn read(&mut self) -> Option<Sample> {
         let mut reading = Reading::begin();
-        let any = (0..self.files.len()).fold(false, |any, index| self.read_file(index, &mut reading) || any);
+        let any = (0..self.files.len()).filter(|index| self.read_file(*index, &mut reading)).count() > 0;
         any.then(|| reading.end(SeriesId::Cgroup(self.id)))
     }
 
@@ -105,20 +105,6 @@ impl Cgroup {
             beside = reading.values.get(name).map(|usage| Beside { before, usage: *usage, after });
         }
         Ok(any.then(|| (reading.end(SeriesId::Cgroup(self.id)), beside)))
-    }
-
-    /// Reads the usage alone, in the same way.
-    pub fn usage_beside(&mut self, counted: Counted<'_>) -> Result<Option<Beside>, ObjectError> {
-        let before = counted()?;
-        let mut reading = Reading::begin();
-        for index in 0..self.files.len() {
-            if USAGE.contains(&self.files[index].0) {
-                self.read_file(index, &mut reading);
-            }
-        }
-        let after = counted()?;
-        let usage = USAGE.iter().find_map(|name| reading.values.get(*name));
-        Ok(usage.map(|usage| Beside { before, usage: *usage, after }))
     }
 
     /// Reads one file; whether there was something to read.
