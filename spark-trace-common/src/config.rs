@@ -50,6 +50,8 @@ config! {
     node_argument, node_memcg,
     page_flags, page_refcount, page_type, page_head,
     folio_flags, folio_mapping, folio_memcg_data,
+    /// Where a folio points to an object of the cgroup and not to the cgroup itself.
+    objcg_memcg,
     /// Where a large folio keeps its order (low byte).
     folio_order,
     mapping_host,

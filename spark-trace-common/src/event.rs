@@ -5,7 +5,7 @@
 
 use crate::{
     cuda::{ARGS, OUTS},
-    map::{LIVE_FRAMES, USER_STACK_DEPTH},
+    map::{CGROUP_DEPTH, LIVE_FRAMES, USER_STACK_DEPTH},
 };
 
 /// First field of every event: which record follows.
@@ -430,11 +430,12 @@ pub struct ChargePlace {
     pub serial: u64,
     /// The nearest selected cgroup at or above it; 0 where there is none, or it does not count memory.
     pub cgroup: u64,
-    /// Counter of the next selected cgroup above that; 0 where there is none.
-    pub above: u64,
     /// Value of [`crate::config::CONTROL_GENERATION`] it was found out under.
     pub generation: u32,
-    pub reserved: u32,
+    /// Cgroups from its own up to the root.
+    pub depth: u32,
+    /// The selected ones among these, each in its place; 0 for the others.
+    pub levels: [u64; CGROUP_DEPTH],
 }
 
 /// A charge under way, where entry and return are seen apart.
@@ -445,6 +446,59 @@ pub struct PendingCharge {
     pub pages: u64,
     pub stack: i32,
     pub reserved: u32,
+}
+
+/// What the NVIDIA driver was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub enum DriverKind {
+    /// System memory (`nv_alloc_pages`).
+    Sysmem = 1,
+    /// User pages to pin (`os_lock_user_pages`).
+    Pinned = 2,
+    /// Managed memory in system memory (`uvm_cpu_chunk_alloc`).
+    Managed = 3,
+}
+
+/// Key of what the driver was asked for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+#[repr(C)]
+pub struct DriverKey {
+    /// Memory cgroup and process of the task that asked, if it is of the target, else 0.
+    pub cgroup: u64,
+    pub tgid: u32,
+    /// Kernel stack id, negative where none could be taken.
+    pub stack: i32,
+    /// A [`DriverKind`].
+    pub kind: u32,
+    pub reserved: u32,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+#[repr(C)]
+pub struct DriverRow {
+    pub allocs: u64,
+    pub frees: u64,
+    pub bytes_allocated: u64,
+    pub bytes_freed: u64,
+}
+
+/// An allocation by what the driver knows it by, which differs between kinds only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(C)]
+pub struct DriverObject {
+    pub address: u64,
+    pub kind: u64,
+}
+
+/// An allocation that lives, or is under way.
+#[derive(Debug, Clone, Copy, Default)]
+#[repr(C)]
+pub struct DriverAlloc {
+    pub key: DriverKey,
+    pub bytes: u64,
+    /// Under way: where the driver will write what it knows it by.
+    pub out: u64,
 }
 
 macro_rules! wire {
@@ -483,6 +537,10 @@ wire! {
     ChargeLevel = 16,
     ChargeStackKey = 16,
     ChargeStack = 16,
-    ChargePlace = 40,
+    ChargePlace = 32 + 8 * CGROUP_DEPTH,
     PendingCharge = 24,
+    DriverKey = 24,
+    DriverRow = 32,
+    DriverObject = 16,
+    DriverAlloc = 40,
 }

@@ -105,6 +105,8 @@ pub struct Hook {
     pub follows_frames: bool,
     /// Below profile `deep` it is attached only when this has happened: a name from [`TRIGGERS`].
     pub waits_for: Option<&'static str>,
+    /// The kernel module that it is about; without that loaded it is not applicable.
+    pub module: Option<&'static str>,
 }
 
 /// What a hook may wait for, and what is told of it until then.
@@ -128,6 +130,11 @@ const fn of_files(mechanism: Mechanism, program: &'static str) -> Candidate {
     candidate(mechanism, program, "")
 }
 
+/// At entry and return of a function of a module, whose types are not the kernel's.
+const fn in_and_out(enter: &'static str, on_return: &'static str, target: &'static str) -> Candidate {
+    Candidate { on_return: Some(on_return), ..candidate(Mechanism::Kprobe, enter, target) }
+}
+
 /// What kprobes lose against trampolines.
 const KPROBE_LOSES: &str =
     "it costs several times as much, and kernels before 6.7 do not count the runs they skip";
@@ -143,6 +150,7 @@ pub const HOOKS: &[Hook] = &[
         stands_in_for: None,
         follows_frames: false,
         waits_for: None,
+        module: None,
     },
     Hook {
         name: "process-exec",
@@ -154,6 +162,7 @@ pub const HOOKS: &[Hook] = &[
         stands_in_for: None,
         follows_frames: false,
         waits_for: None,
+        module: None,
     },
     Hook {
         name: "process-exit",
@@ -165,6 +174,7 @@ pub const HOOKS: &[Hook] = &[
         stands_in_for: None,
         follows_frames: false,
         waits_for: None,
+        module: None,
     },
     Hook {
         name: "cgroup-mkdir",
@@ -176,6 +186,7 @@ pub const HOOKS: &[Hook] = &[
         stands_in_for: None,
         follows_frames: false,
         waits_for: None,
+        module: None,
     },
     Hook {
         name: "cgroup-rmdir",
@@ -187,6 +198,7 @@ pub const HOOKS: &[Hook] = &[
         stands_in_for: None,
         follows_frames: false,
         waits_for: None,
+        module: None,
     },
     Hook {
         name: "cgroup-populated",
@@ -198,6 +210,7 @@ pub const HOOKS: &[Hook] = &[
         stands_in_for: None,
         follows_frames: false,
         waits_for: None,
+        module: None,
     },
     Hook {
         name: "file-add",
@@ -209,6 +222,7 @@ pub const HOOKS: &[Hook] = &[
         stands_in_for: None,
         follows_frames: false,
         waits_for: None,
+        module: None,
     },
     Hook {
         name: "file-remove",
@@ -220,6 +234,7 @@ pub const HOOKS: &[Hook] = &[
         stands_in_for: None,
         follows_frames: false,
         waits_for: None,
+        module: None,
     },
     Hook {
         name: "page-alloc",
@@ -231,6 +246,7 @@ pub const HOOKS: &[Hook] = &[
         stands_in_for: None,
         follows_frames: true,
         waits_for: None,
+        module: None,
     },
     Hook {
         name: "page-sweep",
@@ -242,6 +258,7 @@ pub const HOOKS: &[Hook] = &[
         stands_in_for: None,
         follows_frames: true,
         waits_for: None,
+        module: None,
     },
     Hook {
         name: "page-free",
@@ -253,6 +270,7 @@ pub const HOOKS: &[Hook] = &[
         stands_in_for: None,
         follows_frames: true,
         waits_for: Some("cuda"),
+        module: None,
     },
     Hook {
         name: "page-alloc-nested",
@@ -264,6 +282,7 @@ pub const HOOKS: &[Hook] = &[
         stands_in_for: Some("page-alloc"),
         follows_frames: true,
         waits_for: None,
+        module: None,
     },
     Hook {
         name: "page-free-nested",
@@ -275,6 +294,7 @@ pub const HOOKS: &[Hook] = &[
         stands_in_for: Some("page-free"),
         follows_frames: true,
         waits_for: None,
+        module: None,
     },
     Hook {
         name: "mapping",
@@ -286,6 +306,7 @@ pub const HOOKS: &[Hook] = &[
         stands_in_for: None,
         follows_frames: false,
         waits_for: None,
+        module: None,
     },
     Hook {
         name: "library-call",
@@ -300,6 +321,7 @@ pub const HOOKS: &[Hook] = &[
         stands_in_for: None,
         follows_frames: false,
         waits_for: None,
+        module: None,
     },
     Hook {
         name: "charge-try",
@@ -318,6 +340,7 @@ pub const HOOKS: &[Hook] = &[
         stands_in_for: None,
         follows_frames: false,
         waits_for: None,
+        module: None,
     },
     Hook {
         name: "charge-force",
@@ -335,6 +358,7 @@ pub const HOOKS: &[Hook] = &[
         stands_in_for: None,
         follows_frames: false,
         waits_for: None,
+        module: None,
     },
     Hook {
         name: "uncharge",
@@ -352,6 +376,7 @@ pub const HOOKS: &[Hook] = &[
         stands_in_for: None,
         follows_frames: false,
         waits_for: None,
+        module: None,
     },
     Hook {
         name: "charge",
@@ -370,6 +395,7 @@ pub const HOOKS: &[Hook] = &[
         stands_in_for: None,
         follows_frames: false,
         waits_for: None,
+        module: None,
     },
     Hook {
         name: "charge-node",
@@ -388,6 +414,79 @@ pub const HOOKS: &[Hook] = &[
         stands_in_for: None,
         follows_frames: false,
         waits_for: None,
+        module: None,
+    },
+    Hook {
+        name: "nvidia-alloc",
+        purpose: "system memory that the NVIDIA driver was asked for, by process and kernel stack",
+        candidates: &[in_and_out("nvidia_alloc_enter", "nvidia_alloc_return", "nv_alloc_pages")],
+        profile: Profile::Default,
+        required: false,
+        without: "what each process asked the NVIDIA driver for, and has not given back",
+        stands_in_for: None,
+        follows_frames: false,
+        waits_for: None,
+        module: Some("nvidia"),
+    },
+    Hook {
+        name: "nvidia-free",
+        purpose: "system memory given back to the NVIDIA driver",
+        candidates: &[candidate(Mechanism::Kprobe, "nvidia_free", "nv_free_pages")],
+        profile: Profile::Default,
+        required: false,
+        without: "which of the driver's allocations are gone: all would count as live",
+        stands_in_for: None,
+        follows_frames: false,
+        waits_for: None,
+        module: Some("nvidia"),
+    },
+    Hook {
+        name: "nvidia-pin",
+        purpose: "user pages that the NVIDIA driver pinned",
+        candidates: &[in_and_out("nvidia_pin_enter", "nvidia_pin_return", "os_lock_user_pages")],
+        profile: Profile::Default,
+        required: false,
+        without: "what was pinned by the driver, in the kernel's own words",
+        stands_in_for: None,
+        follows_frames: false,
+        waits_for: None,
+        module: Some("nvidia"),
+    },
+    Hook {
+        name: "nvidia-unpin",
+        purpose: "user pages that the NVIDIA driver let go of",
+        candidates: &[candidate(Mechanism::Kprobe, "nvidia_unpin", "os_unlock_user_pages")],
+        profile: Profile::Default,
+        required: false,
+        without: "which pinned pages were let go of: all would count as pinned",
+        stands_in_for: None,
+        follows_frames: false,
+        waits_for: None,
+        module: Some("nvidia"),
+    },
+    Hook {
+        name: "managed-alloc",
+        purpose: "chunks of managed memory in system memory, by process and kernel stack",
+        candidates: &[in_and_out("managed_alloc_enter", "managed_alloc_return", "uvm_cpu_chunk_alloc")],
+        profile: Profile::Default,
+        required: false,
+        without: "whose managed memory lies in system memory",
+        stands_in_for: None,
+        follows_frames: false,
+        waits_for: None,
+        module: Some("nvidia_uvm"),
+    },
+    Hook {
+        name: "managed-free",
+        purpose: "chunks of managed memory given back",
+        candidates: &[candidate(Mechanism::Kprobe, "managed_free", "uvm_cpu_chunk_free")],
+        profile: Profile::Default,
+        required: false,
+        without: "which chunks of managed memory are gone: all would count as live",
+        stands_in_for: None,
+        follows_frames: false,
+        waits_for: None,
+        module: Some("nvidia_uvm"),
     },
 ];
 

@@ -76,10 +76,17 @@ pub const CHARGE_PLACES: u32 = 16;
 const _: () = assert!(CHARGE_PLACES.is_power_of_two());
 
 /// Ancestors of a cgroup that are looked at. The kernel allows more; systemd and container engines nest some ten.
-pub const CGROUP_DEPTH: u32 = 24;
+pub const CGROUP_DEPTH: usize = 16;
 
 /// Charges under way, where entry and return are seen apart: one for each task and interrupt that is inside one.
 pub const PENDING_CHARGES: u32 = 2_048;
+
+/// Rows of the NVIDIA driver's allocations: (kind, cgroup, process, stack).
+pub const DRIVER_ROWS: u32 = 2_048;
+
+/// Allocations of the NVIDIA driver that live. One of hundreds of megabytes is one entry, but a chunk of managed memory
+/// may be a page. Only where one of its modules is loaded: user space makes it a single entry elsewhere.
+pub const DRIVER_ALLOCS: u32 = 65_536;
 
 /// Default size of the event ring buffer. Most events are rare (a process, a large mapping, a new file) and take half
 /// a kilobyte, one on memory figures that were read two: 4 MiB hold 2000 to 8000. Calls of the CUDA driver come tens of
@@ -108,10 +115,12 @@ pub enum LossKind {
     ChargeLevels = 10,
     /// No room for a row of charges by stack (the level has the charge).
     ChargeStacks = 11,
+    /// An allocation of the NVIDIA driver that there was no room for, or that was not to be found at its return.
+    DriverAllocs = 12,
 }
 
 impl LossKind {
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Events,
         Self::PageAggregates,
         Self::LivePages,
@@ -124,6 +133,7 @@ impl LossKind {
         Self::Calls,
         Self::ChargeLevels,
         Self::ChargeStacks,
+        Self::DriverAllocs,
     ];
 
     pub const fn name(self) -> &'static str {
@@ -140,6 +150,7 @@ impl LossKind {
             Self::Calls => "calls",
             Self::ChargeLevels => "charge_levels",
             Self::ChargeStacks => "charge_stacks",
+            Self::DriverAllocs => "driver_allocs",
         }
     }
 }

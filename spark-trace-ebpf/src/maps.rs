@@ -13,9 +13,9 @@ use aya_ebpf::{
 use spark_trace_common::{
     config::{CONTROL_GENERATION, CONTROL_LEN, PLACE_LEN},
     event::{
-        CallKey, ChargeKey, ChargeLevel, ChargePlace, ChargeStack, ChargeStackKey, FileKey, FileNameEvent,
-        FileTotals, Heap, LiveFrames, MappingCache, MappingTotals, PageCache, PageKey, PageRow, PendingCall,
-        PendingCharge, Run,
+        CallKey, ChargeKey, ChargeLevel, ChargePlace, ChargeStack, ChargeStackKey, DriverAlloc, DriverKey,
+        DriverObject, DriverRow, FileKey, FileNameEvent, FileTotals, Heap, LiveFrames, MappingCache,
+        MappingTotals, PageCache, PageKey, PageRow, PendingCall, PendingCharge, Run,
     },
     hook::HOOKS,
     map::{self as cap, LossKind},
@@ -96,6 +96,19 @@ pub(crate) static CHARGE_CACHE: PerCpuArray<ChargePlace> =
 
 #[map]
 pub(crate) static PENDING_CHARGES: LruHashMap<u64, PendingCharge> =
+    LruHashMap::with_max_entries(cap::PENDING_CHARGES, 0);
+
+#[map]
+pub(crate) static DRIVER_ROWS: HashMap<DriverKey, DriverRow> = HashMap::with_max_entries(cap::DRIVER_ROWS, 0);
+
+/// The driver's allocations that live; user space makes it small where there is no driver.
+#[map]
+pub(crate) static DRIVER_ALLOCS: HashMap<DriverObject, DriverAlloc> =
+    HashMap::with_max_entries(cap::DRIVER_ALLOCS, 0);
+
+/// Those under way, by stack pointer.
+#[map]
+pub(crate) static PENDING_ALLOCS: LruHashMap<u64, DriverAlloc> =
     LruHashMap::with_max_entries(cap::PENDING_CHARGES, 0);
 
 #[map]

@@ -1,8 +1,8 @@
-//! Kernel stacks.
+//! Kernel stacks, and what names a call of a kernel function from its entry to its return.
 
 use core::ffi::c_void;
 
-use aya_ebpf::helpers::generated::bpf_get_stackid;
+use aya_ebpf::{bindings::pt_regs, helpers::generated::bpf_get_stackid, programs::ProbeContext};
 use spark_trace_common::map::LossKind;
 
 use crate::maps::{KERNEL_STACKS, lost};
@@ -21,4 +21,24 @@ pub(crate) fn take_stack(ctx: *mut c_void) -> i32 {
     }
     lost(LossKind::KernelStacks);
     -1
+}
+
+/// What the stack pointer will be at the return of the function that is entered. It names a call under way among all
+/// of the machine: tasks and interrupts have stacks of their own.
+#[inline(always)]
+pub(crate) fn at_entry(ctx: &ProbeContext) -> u64 {
+    // The return address lies on the stack; elsewhere it is in a register.
+    let pushed = if cfg!(bpf_target_arch = "x86_64") { 8 } else { 0 };
+    stack_pointer(ctx.regs) + pushed
+}
+
+#[inline(always)]
+pub(crate) fn stack_pointer(regs: *const pt_regs) -> u64 {
+    // SAFETY: the program's own context.
+    unsafe {
+        #[cfg(bpf_target_arch = "x86_64")]
+        return (*regs).rsp;
+        #[cfg(not(bpf_target_arch = "x86_64"))]
+        return (*regs).sp;
+    }
 }

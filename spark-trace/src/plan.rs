@@ -17,6 +17,8 @@ pub trait Facts {
     fn trampolines(&self) -> Result<(), String>;
     /// Whether there are kprobes, or why not.
     fn kprobes(&self) -> Result<(), String>;
+    /// A kernel module is loaded.
+    fn has_module(&self, name: &str) -> bool;
 }
 
 /// What to do about one hook.
@@ -117,6 +119,9 @@ fn step(hook: &'static Hook, choice: &Choice, facts: &impl Facts) -> Step {
             format!("profile {} leaves it out; --profile {} has it", profile.as_str(), hook.profile.as_str()),
         );
     }
+    if let Some(module) = hook.module.filter(|module| !facts.has_module(module)) {
+        return nothing(Verdict::NotApplicable, format!("module {module} is not loaded"));
+    }
     let (mut candidates, mut passed_over, mut by_choice) = (Vec::new(), Vec::new(), false);
     for candidate in hook.candidates {
         let left_out = choice.without_mechanisms.iter().any(|out| out.covers(hook, candidate));
@@ -161,7 +166,8 @@ fn possible(candidate: &Candidate, facts: &impl Facts) -> Result<(), String> {
         Mechanism::Kprobe => {
             facts.kprobes()?;
             as_expected(candidate, facts)?;
-            let known = facts.has_symbol(target);
+            // The list of symbols is read only where types do not tell: it takes long.
+            let known = facts.args_of(target).is_some() || facts.has_symbol(target);
             if known { Ok(()) } else { Err("this kernel has no such function".to_owned()) }
         }
         // Whether the kernel can run it shows when it is run.
@@ -219,6 +225,10 @@ mod tests {
 
         fn kprobes(&self) -> Result<(), String> {
             self.facility("kprobes")
+        }
+
+        fn has_module(&self, name: &str) -> bool {
+            self.has(name)
         }
     }
 
@@ -309,6 +319,14 @@ mod tests {
         let (verdict, reason) = step.verdict.unwrap();
         assert_eq!(verdict, Verdict::Unsupported);
         assert!(reason.contains("no trampolines; kprobe page_counter_try_charge: no kprobes"), "{reason}");
+    }
+
+    #[test]
+    fn what_is_about_a_module_is_not_applicable_without_it() {
+        let step = |kernel| step_of("nvidia-alloc", &Profile::Default.into(), &Kernel(kernel));
+        assert_eq!(mechanisms(&step(&[])), [Mechanism::Kprobe]);
+        let (verdict, reason) = step(&["nvidia"]).verdict.unwrap();
+        assert_eq!((verdict, reason.as_str()), (Verdict::NotApplicable, "module nvidia is not loaded"));
     }
 
     #[test]

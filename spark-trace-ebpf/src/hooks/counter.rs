@@ -23,7 +23,7 @@ use crate::{
     config::conf,
     maps::{CHARGE_CACHE, CHARGE_LEVELS, CHARGE_STACKS, PENDING_CHARGES, add, generation, hit, lost, number},
     read::{load, probe},
-    stack::take_stack,
+    stack::{at_entry, stack_pointer, take_stack},
     target::{cgroup_id_of, current_task, is_target_cgroup},
 };
 
@@ -48,7 +48,7 @@ pub fn counter_try_charge(ctx: FExitContext) -> i32 {
         && let Some(place) = place_of(TRY_CHARGE, number(TRY_CHARGE, ctx.arg(0)))
     {
         let stack = take_stack(ctx.as_ptr());
-        charge(&place, TRY_CHARGE, pages, stack);
+        charge(place, TRY_CHARGE, pages, stack);
     }
     0
 }
@@ -58,7 +58,7 @@ pub fn counter_try_charge(ctx: FExitContext) -> i32 {
 pub fn counter_charge(ctx: FEntryContext) -> i32 {
     if let Some(place) = place_of(CHARGE, number(CHARGE, ctx.arg(0))) {
         let stack = take_stack(ctx.as_ptr());
-        charge(&place, CHARGE, ctx.arg(1), stack);
+        charge(place, CHARGE, ctx.arg(1), stack);
     }
     0
 }
@@ -67,7 +67,7 @@ pub fn counter_charge(ctx: FEntryContext) -> i32 {
 #[fentry(function = "page_counter_uncharge")]
 pub fn counter_uncharge(ctx: FEntryContext) -> i32 {
     if let Some(place) = place_of(UNCHARGE, number(UNCHARGE, ctx.arg(0))) {
-        uncharge(&place, ctx.arg(1));
+        uncharge(place, ctx.arg(1));
     }
     0
 }
@@ -77,7 +77,7 @@ pub fn counter_charge_probe(ctx: ProbeContext) -> u32 {
     let (counter, pages) = arguments(&ctx);
     if let Some(place) = place_of(CHARGE, counter) {
         let stack = take_stack(ctx.as_ptr());
-        charge(&place, CHARGE, pages, stack);
+        charge(place, CHARGE, pages, stack);
     }
     0
 }
@@ -86,7 +86,7 @@ pub fn counter_charge_probe(ctx: ProbeContext) -> u32 {
 pub fn counter_uncharge_probe(ctx: ProbeContext) -> u32 {
     let (counter, pages) = arguments(&ctx);
     if let Some(place) = place_of(UNCHARGE, counter) {
-        uncharge(&place, pages);
+        uncharge(place, pages);
     }
     0
 }
@@ -115,7 +115,7 @@ pub fn counter_try_charge_return(ctx: RetProbeContext) -> u32 {
     if is_true(ctx.ret())
         && let Some(place) = place_of(TRY_CHARGE, pending.counter)
     {
-        charge(&place, TRY_CHARGE, pending.pages, pending.stack);
+        charge(place, TRY_CHARGE, pending.pages, pending.stack);
     }
     0
 }
@@ -130,32 +130,14 @@ fn arguments(ctx: &ProbeContext) -> (u64, u64) {
     (ctx.arg(0).unwrap_or(0), ctx.arg(1).unwrap_or(0))
 }
 
-/// What the stack pointer will be at the return of the function that is entered. It names a call under way among all
-/// of the machine: tasks and interrupts have stacks of their own.
-#[inline(always)]
-fn at_entry(ctx: &ProbeContext) -> u64 {
-    // The return address lies on the stack; elsewhere it is in a register.
-    let pushed = if cfg!(bpf_target_arch = "x86_64") { 8 } else { 0 };
-    stack_pointer(ctx.regs) + pushed
-}
-
-#[inline(always)]
-fn stack_pointer(regs: *const aya_ebpf::bindings::pt_regs) -> u64 {
-    // SAFETY: the program's own context.
-    unsafe {
-        #[cfg(bpf_target_arch = "x86_64")]
-        return (*regs).rsp;
-        #[cfg(not(bpf_target_arch = "x86_64"))]
-        return (*regs).sp;
-    }
-}
-
 /// Counts a charge in the level of its cgroup and of those above, and by its stack.
 #[inline(always)]
-fn charge(place: &ChargePlace, hook: u32, pages: u64, stack: i32) {
+fn charge(place: *const ChargePlace, hook: u32, pages: u64, stack: i32) {
     hit(hook);
-    for_each_level(place, hook, |level| unsafe { add(&raw mut (*level).charged, pages) });
-    let key = ChargeStackKey { cgroup: place.cgroup, stack, reserved: 0 };
+    // SAFETY: a live map value, for which see `place_of`.
+    let cgroup = unsafe { (*place).cgroup };
+    for_each_level(place, |level| unsafe { add(&raw mut (*level).charged, pages) });
+    let key = ChargeStackKey { cgroup, stack, reserved: 0 };
     let row = CHARGE_STACKS.get_ptr_mut(&key).or_else(|| {
         // Where another CPU has made it since, that one is found.
         let _ = CHARGE_STACKS.insert(&key, &ChargeStack::default(), u64::from(BPF_NOEXIST));
@@ -172,27 +154,31 @@ fn charge(place: &ChargePlace, hook: u32, pages: u64, stack: i32) {
 }
 
 #[inline(always)]
-fn uncharge(place: &ChargePlace, pages: u64) {
+fn uncharge(place: *const ChargePlace, pages: u64) {
     hit(UNCHARGE);
-    for_each_level(place, UNCHARGE, |level| unsafe { add(&raw mut (*level).uncharged, pages) });
+    for_each_level(place, |level| unsafe { add(&raw mut (*level).uncharged, pages) });
 }
 
-/// Calls `count` with the level of each selected cgroup from `place` on upward.
+/// Calls `count` with the level of each selected cgroup of `place`. Of the whole machine there are none.
 #[inline(always)]
-fn for_each_level(place: &ChargePlace, hook: u32, count: impl Fn(*mut ChargeLevel)) {
-    let mut place = *place;
-    for _ in 0..CGROUP_DEPTH {
-        match level_of(place.cgroup) {
-            Some(level) => count(level),
-            None => lost(LossKind::ChargeLevels),
-        }
-        if place.above == 0 {
+fn for_each_level(place: *const ChargePlace, count: impl Fn(*mut ChargeLevel)) {
+    if conf!(whole_system) != 0 {
+        return;
+    }
+    for at in 0..CGROUP_DEPTH {
+        // SAFETY: a live map value; `at` is within the array.
+        let (depth, cgroup) =
+            unsafe { ((*place).depth, *(&raw const (*place).levels).cast::<u64>().add(at)) };
+        if at as u32 >= depth {
             return;
         }
-        let Some(next) = place_of(hook, place.above) else { return };
-        place = next;
+        if cgroup != 0 {
+            match level_of(cgroup) {
+                Some(level) => count(level),
+                None => lost(LossKind::ChargeLevels),
+            }
+        }
     }
-    lost(LossKind::ChargeLevels);
 }
 
 #[inline(always)]
@@ -204,60 +190,66 @@ fn level_of(cgroup: u64) -> Option<*mut ChargeLevel> {
     })
 }
 
-/// Whose memory `counter` counts; nothing where it is not the target's, or not memory.
+/// Whose memory `counter` counts; nothing where it is not the target's, or not memory. It stays as it is for as long
+/// as the program runs: the kernel does not let a program interrupt itself.
 #[inline(always)]
-fn place_of(hook: u32, counter: u64) -> Option<ChargePlace> {
+fn place_of(hook: u32, counter: u64) -> Option<*const ChargePlace> {
     // Of a counter of something else this is some word of its surroundings, which tells it apart as well.
     let serial: u64 = probe(memcg_of(counter), conf!(memcg_css) + conf!(css_serial))?;
     // Fibonacci hashing: the highest bits of the product are the best mixed.
     let hash = counter.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
     let slot = hash as u32 >> (32 - CHARGE_PLACES.trailing_zeros());
-    let cached = CHARGE_CACHE.get_ptr_mut(part_of(hook) * CHARGE_PLACES + slot)?;
+    let place = CHARGE_CACHE.get_ptr_mut(part_of(hook) * CHARGE_PLACES + slot)?;
     let generation = generation();
-    // SAFETY: a per-CPU slot that the map keeps alive; the kernel does not let a program interrupt itself.
+    // SAFETY: a per-CPU slot that the map keeps alive.
     unsafe {
         let known =
-            (*cached).counter == counter && (*cached).serial == serial && (*cached).generation == generation;
+            (*place).counter == counter && (*place).serial == serial && (*place).generation == generation;
         if !known {
-            let (cgroup, above) = look_up(counter);
-            *cached = ChargePlace { counter, serial, cgroup, above, generation, reserved: 0 };
+            (*place).counter = counter;
+            (*place).serial = serial;
+            (*place).generation = generation;
+            look_up(place, counter);
         }
-        ((*cached).cgroup != 0).then(|| *cached)
+        ((*place).cgroup != 0).then_some(place.cast_const())
     }
 }
 
-/// The nearest selected cgroup at or above the one that `counter` counts the memory of, and the counter of the next
-/// one above that.
-#[inline(never)]
-fn look_up(counter: u64) -> (u64, u64) {
+/// Finds the selected cgroups from that of `counter` upward.
+///
+/// # Safety
+/// `place` must point to a live map value.
+#[inline(always)]
+unsafe fn look_up(place: *mut ChargePlace, counter: u64) {
     // What all memory cgroups point to. Taken from a task, since its symbol is not everywhere to be had.
-    // SAFETY: each pointer is loaded from a structure the verifier knows the type of.
-    let controller: u64 = unsafe {
+    // SAFETY: each pointer is loaded from a structure the verifier knows the type of; the place by the caller's word.
+    unsafe {
+        (*place).cgroup = 0;
+        (*place).depth = 0;
         let css_set: *const u8 = load(current_task(), conf!(task_cgroups));
         let css: *const u8 = load(css_set, conf!(css_set_subsys) + 8 * conf!(memory_subsys));
-        load(css, conf!(css_ss))
-    };
-    let css = conf!(memcg_css);
-    if controller == 0 || probe(memcg_of(counter), css + conf!(css_ss)) != Some(controller) {
-        return (0, 0);
-    }
-    let (mut at, mut found) = (counter, 0);
-    for _ in 0..CGROUP_DEPTH {
-        let id = probe(memcg_of(at), css + conf!(css_cgroup)).map_or(0, cgroup_id_of);
-        if conf!(whole_system) != 0 || is_target_cgroup(id) {
-            if found != 0 {
-                return (found, at);
-            }
-            found = id;
+        let controller: u64 = load(css, conf!(css_ss));
+        let css = conf!(memcg_css);
+        if controller == 0 || probe(memcg_of(counter), css + conf!(css_ss)) != Some(controller) {
+            return;
         }
-        // The parent of a counter of memory is one of memory.
-        at = probe(at as *const u8, conf!(counter_parent)).unwrap_or(0);
-        if at == 0 {
-            return (found, 0);
+        let mut counter = counter;
+        for at in 0..CGROUP_DEPTH {
+            let id = probe(memcg_of(counter), css + conf!(css_cgroup)).map_or(0, cgroup_id_of);
+            let id = if conf!(whole_system) != 0 || is_target_cgroup(id) { id } else { 0 };
+            if (*place).cgroup == 0 {
+                (*place).cgroup = id;
+            }
+            (&raw mut (*place).levels).cast::<u64>().add(at).write(id);
+            (*place).depth = at as u32 + 1;
+            // The parent of a counter of memory is one of memory.
+            counter = probe(counter as *const u8, conf!(counter_parent)).unwrap_or(0);
+            if counter == 0 {
+                return;
+            }
         }
     }
     lost(LossKind::ChargeLevels);
-    (found, 0)
 }
 
 /// The memory cgroup whose memory `counter` counts, if it does.

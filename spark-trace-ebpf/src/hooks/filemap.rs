@@ -9,6 +9,7 @@ use aya_ebpf::{
     programs::BtfTracePointContext,
 };
 use spark_trace_common::{
+    config::NO_MEMBER,
     event::{EventKind, FILE_NAME_LEN, FileKey, FileNameEvent, FileTotals},
     hook::index,
     map::LossKind,
@@ -75,7 +76,12 @@ unsafe fn count(folio: *const u8, added: bool) {
         (load(host, conf!(inode_ino)), load(sb, conf!(sb_dev)), order)
     };
     // The low bits of memcg_data are flags (enum page_memcg_data_flags).
-    let memcg = (memcg_data & !7) as *const u8;
+    let mut memcg = (memcg_data & !7) as *const u8;
+    // From 7.0 on it points to an object that outlives the cgroup, and that to the cgroup (include/linux/memcontrol.h,
+    // folio_memcg).
+    if conf!(objcg_memcg) != NO_MEMBER && !memcg.is_null() {
+        memcg = probe::<*const u8>(memcg, conf!(objcg_memcg)).unwrap_or(core::ptr::null());
+    }
     let css = memcg.wrapping_add(conf!(memcg_css) as usize);
     let owner_serial = if memcg.is_null() { 0 } else { probe::<u64>(css, conf!(css_serial)).unwrap_or(0) };
     let key = FileKey { inode, owner_serial, device, reserved: 0 };

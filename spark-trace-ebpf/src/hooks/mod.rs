@@ -7,6 +7,7 @@ mod counter;
 mod figures;
 mod filemap;
 mod mapping;
+mod nvidia;
 mod page;
 mod process;
 mod sweep;

@@ -3,6 +3,7 @@
 use serde::Serialize;
 use spark_trace_common::source::{Source, UNATTRIBUTED};
 
+use crate::analysis::asked::{self, AskedRow};
 use crate::analysis::charges::{self, Charges};
 use crate::analysis::cuda::{self, CudaReport};
 use crate::analysis::devices::{self, DeviceReport};
@@ -37,6 +38,8 @@ pub struct Report {
     pub files: Vec<FileRow>,
     /// Absent where no hook on page counters ran.
     pub charges: Option<Charges>,
+    /// What the NVIDIA driver was asked for; empty where hooks on its functions did not run.
+    pub asked: Vec<AskedRow>,
     pub processes: Vec<ProcessRow>,
     pub regions: Vec<RegionRow>,
     pub mappings: Vec<MappingRow>,
@@ -171,6 +174,7 @@ pub fn report(recording: &Recording, at: At) -> Report {
         stacks: stacks::rows(recording, Scope::System, details_at_ns),
         files: files::rows(recording, details_at_ns),
         charges: charges::report(recording, details_at_ns),
+        asked: asked::rows(recording, details_at_ns),
         processes: processes::rows(recording, details_at_ns),
         regions: regions::rows(recording, details_at_ns),
         mappings: mappings::rows(recording, details_at_ns),

@@ -83,7 +83,7 @@ pub struct Charges {
 pub struct Agreement {
     /// Readings with both.
     pub readings: u64,
-    /// Those of them that nothing was charged or uncharged beside.
+    /// Those of them that nothing was counted around: from the reading before to the one after.
     pub settled: u64,
     /// Settled readings in which the two differ.
     pub differing: u64,
@@ -174,10 +174,14 @@ fn agreement(recording: &Recording) -> Agreement {
         agreement.corrected += level.corrected;
     }
     for samples in &recording.samples.cgroups {
-        for [before, usage, after] in readings(&samples.series) {
+        let readings: Vec<_> = readings(&samples.series).collect();
+        for (index, &[before, usage, after]) in readings.iter().enumerate() {
             agreement.readings += 1;
-            // Between two equal readings the same amount may have come and gone; there is no telling.
-            if before != after {
+            // A task may be stopped between the kernel's count and the hook's: then the next reading has both.
+            let stood =
+                index.checked_sub(1).and_then(|i| readings.get(i)).is_none_or(|[.., last]| *last == before);
+            let stands = readings.get(index + 1).is_none_or(|[next, ..]| *next == after);
+            if before != after || !stood || !stands {
                 continue;
             }
             agreement.settled += 1;

@@ -4,6 +4,7 @@
 //! another?". The other modules are what both are made of.
 
 pub mod arrange;
+pub mod asked;
 pub mod attribution;
 pub mod callers;
 pub mod charges;

@@ -9,6 +9,7 @@ use spark_trace_common::event::{
 };
 
 use super::{
+    asked::Asked,
     btf::Btf,
     driver::{self, DriverBytes, KernelStacks},
     object::{Object, ObjectError, Wire},
@@ -32,6 +33,7 @@ pub struct Collector {
     files: Vec<FilePages>,
     charges: Vec<Charge>,
     charge_stacks: Vec<ChargeStack>,
+    asked: Asked,
     page_rows: HashMap<PageKey, usize>,
     file_rows: HashMap<(u64, u64, u32), usize>,
     charge_rows: HashMap<(u64, u32, u32), usize>,
@@ -69,6 +71,7 @@ impl Collector {
             files: Vec::new(),
             charges: Vec::new(),
             charge_stacks: Vec::new(),
+            asked: Asked::default(),
             page_rows: HashMap::new(),
             file_rows: HashMap::new(),
             charge_rows: HashMap::new(),
@@ -103,7 +106,8 @@ impl Collector {
         self.read_pages(object, stacks, &slots)?;
         self.read_files(object, &slots)?;
         self.read_charges(object, &slots)?;
-        self.read_charge_stacks(object, stacks, &slots)
+        self.read_charge_stacks(object, stacks, &slots)?;
+        self.asked.read(object, &mut self.kernel_stacks, stacks, &slots)
     }
 
     /// Index of the instant called `why`, now at `at_ns`; none once there are too many.
@@ -287,6 +291,7 @@ impl Collector {
             charges: self.charges.clone(),
             charge_stacks: self.charge_stacks.clone(),
             charge_levels: Vec::new(),
+            driver_allocs: self.asked.snapshot(len),
             cuda_allocs: self.cuda.rows(len),
             cuda_totals: self.cuda.totals(),
             stacks,
@@ -307,7 +312,7 @@ fn unit_of(item: &str) -> u64 {
 }
 
 /// Sets the elements at `slots`, making room for them.
-fn set<T: Copy>(values: &mut Vec<Option<T>>, slots: &[usize], value: Option<T>) {
+pub(super) fn set<T: Copy>(values: &mut Vec<Option<T>>, slots: &[usize], value: Option<T>) {
     for slot in slots {
         if values.len() <= *slot {
             values.resize(slot + 1, None);

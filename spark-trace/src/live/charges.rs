@@ -1,8 +1,10 @@
 //! Cgroup levels by hooks, beside what the kernel's file says.
 //!
-//! Hooks see changes only. A cgroup that existed before gets a seed: the file's value less what was counted by then,
-//! taken from a reading that nothing was counted beside. The same is done again where the kernel has skipped a run of
-//! a program: what it would have counted is lost for good.
+//! Hooks see changes only. A cgroup that existed before gets a seed: the file's value less what was counted by then. The
+//! same is done again where the kernel has skipped a run of a program: what it would have counted is lost for good.
+//!
+//! A task may be stopped between the kernel's count and the hook's, so that nothing is counted beside a reading and the
+//! two differ all the same. So a seed stands once nothing was counted from one reading to the next.
 
 use std::collections::BTreeMap;
 
@@ -19,9 +21,6 @@ use crate::recording::{ChargeLevel, journal::Sample};
 const BEFORE: &str = "hooks.before";
 const AFTER: &str = "hooks.after";
 
-/// Readings made to find one that nothing is counted beside.
-const SEED_TRIES: u32 = 20;
-
 #[derive(Debug, Default)]
 pub struct Charges {
     levels: BTreeMap<u64, Level>,
@@ -35,8 +34,10 @@ struct Level {
     seed: Option<i64>,
     /// As it was first found.
     first_seed: Option<i64>,
-    /// It is to be set by the file.
+    /// It is to be set by the file, at the next reading that nothing was counted since.
     due: bool,
+    /// What was counted by the end of the last reading.
+    last: Option<event::ChargeLevel>,
     reseeds: u64,
     skipped_runs: u64,
     corrected: i64,
@@ -70,19 +71,9 @@ impl Charges {
         let mut counted = || object.charged(id);
         let Some((mut sample, beside)) = cgroup.read_beside(&mut counted)? else { return Ok(None) };
         let Some(beside) = beside else { return Ok(Some(sample)) };
-        level.put(&beside, &mut sample);
         level.due |= anew;
-        let mut beside = Some(beside);
-        // Where all tries are disturbed, the next reading goes on.
-        for _ in 0..SEED_TRIES {
-            if !level.due {
-                break;
-            }
-            match beside.and_then(|beside| beside.seed()) {
-                Some(seed) => level.set(seed, self.skipped),
-                None => beside = cgroup.usage_beside(&mut counted)?,
-            }
-        }
+        level.settle(&beside, self.skipped);
+        level.put(&beside, &mut sample);
         Ok(Some(sample))
     }
 
@@ -124,16 +115,23 @@ impl Level {
         }
     }
 
-    fn set(&mut self, seed: i64, skipped: u64) {
-        match self.seed {
-            None => self.first_seed = Some(seed),
-            Some(old) => {
+    /// Takes the seed from a reading, if it is wanted and to be had.
+    fn settle(&mut self, beside: &Beside, skipped: u64) {
+        let since = self.last.replace(beside.after);
+        let Some(seed) = beside.seed().filter(|_| self.due) else { return };
+        if since == Some(beside.before) {
+            if self.first_seed.is_none() {
+                self.first_seed = Some(seed);
+            } else {
                 self.reseeds += 1;
                 self.skipped_runs = skipped;
-                self.corrected += seed - old;
+                self.corrected += seed - self.seed.unwrap_or(seed);
             }
+            (self.seed, self.due) = (Some(seed), false);
+        } else if self.first_seed.is_none() {
+            // Until there is a better one.
+            self.seed = Some(seed);
         }
-        (self.seed, self.due) = (Some(seed), false);
     }
 }
 
@@ -175,23 +173,33 @@ mod tests {
     #[test]
     fn a_level_is_told_only_once_it_is_seeded() {
         let reading = beside((64, 0), 100, (64, 0));
-        let (mut level, mut first) = (Level::default(), sample());
+        let (mut level, mut first) = (Level { due: true, ..Level::default() }, sample());
         level.put(&reading, &mut first);
         assert!(first.values.is_empty() && first.absent.len() == 1);
-        level.set(reading.seed().unwrap(), 0);
+        // One reading alone may have been in the middle of a charge.
+        level.settle(&beside((64, 0), 164, (64, 0)), 0);
+        assert!(level.due && level.first_seed.is_none());
+        level.settle(&reading, 0);
         let mut second = sample();
         level.put(&reading, &mut second);
         assert_eq!(second.values[AFTER], 100 * page_size());
-        assert_eq!((level.reseeds, level.corrected), (0, 0));
+        assert_eq!((level.due, level.reseeds, level.corrected), (false, 0, 0));
     }
 
     #[test]
     fn setting_it_anew_says_by_how_much() {
         let page = page_size() as i64;
-        let mut level = Level { seed: Some(0), first_seed: Some(0), ..Level::default() };
-        level.set(3 * page, 7);
-        level.set(2 * page, 9);
-        assert_eq!((level.reseeds, level.skipped_runs, level.corrected), (2, 9, 2 * page));
-        assert_eq!(level.first_seed, Some(0));
+        let mut level = Level { seed: Some(0), first_seed: Some(0), due: true, ..Level::default() };
+        let reading = beside((64, 0), 67, (64, 0));
+        level.settle(&reading, 7);
+        assert_eq!(
+            (level.due, level.seed),
+            (true, Some(0)),
+            "the old one stands until there is a better one"
+        );
+        level.settle(&reading, 7);
+        assert_eq!((level.reseeds, level.skipped_runs, level.corrected), (1, 7, 3 * page));
+        level.settle(&beside((64, 0), 99, (64, 0)), 9);
+        assert_eq!((level.seed, level.first_seed), (Some(3 * page), Some(0)), "nobody wanted it");
     }
 }

@@ -57,6 +57,10 @@ impl Facts for KernelFacts<'_> {
         }
         Err(format!("this kernel has no kprobes (no {KPROBE_EVENTS})"))
     }
+
+    fn has_module(&self, name: &str) -> bool {
+        Path::new("/sys/module").join(name).exists()
+    }
 }
 
 #[cfg(test)]

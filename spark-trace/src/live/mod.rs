@@ -1,6 +1,7 @@
 //! Everything that needs a kernel to talk to: facts, attaching, draining, sampling, targets.
 
 pub mod aggregates;
+mod asked;
 pub mod btf;
 pub mod cgroup;
 pub mod charges;

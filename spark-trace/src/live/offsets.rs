@@ -117,6 +117,11 @@ fn members(btf: &Btf, config: &mut Config) -> Result<(), MissingType> {
         _ => optional("mem_cgroup_per_node", &["lruvec"]),
     };
     config.file_mapping = optional("file", &["f_mapping"]);
+    // The member tells the kernels whose folios point to such an object.
+    config.objcg_memcg = match btf.offset("obj_cgroup", &["is_root"]) {
+        Some(_) => optional("obj_cgroup", &["memcg"]),
+        None => NO_MEMBER,
+    };
     config.mapping_pages = optional("address_space", &["i_pages", "xa_head"]);
     config.page_struct_size = btf.size("page").unwrap_or(0);
     // Four counters, each a percpu_counter from 6.2 on, one array of atomics before.

@@ -44,6 +44,9 @@ fn provenance(provenance: &Provenance) -> Result<(), String> {
     for charge in &provenance.charges {
         same_length("charges", "net", charge.net.len(), instants)?;
     }
+    for row in &provenance.driver_allocs {
+        same_length("driver_allocs", "live", row.live.len(), instants)?;
+    }
     for row in &provenance.charge_stacks {
         same_length("charge_stacks", "charged", row.charged.len(), instants)?;
     }

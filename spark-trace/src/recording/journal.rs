@@ -95,6 +95,8 @@ pub struct Aggregates {
     pub charge_stacks: Vec<ChargeStack>,
     #[serde(default)]
     pub charge_levels: Vec<ChargeLevel>,
+    #[serde(default)]
+    pub driver_allocs: Vec<DriverAllocs>,
     pub cuda_allocs: Vec<CudaAllocs>,
     pub cuda_totals: Vec<CudaTotal>,
     pub stacks: Vec<Stack>,
@@ -185,6 +187,7 @@ impl Builder {
                 provenance.charges.clone_from(&new.charges);
                 provenance.charge_stacks.clone_from(&new.charge_stacks);
                 provenance.charge_levels.clone_from(&new.charge_levels);
+                provenance.driver_allocs.clone_from(&new.driver_allocs);
                 provenance.cuda_allocs.clone_from(&new.cuda_allocs);
                 provenance.cuda_totals.clone_from(&new.cuda_totals);
                 provenance.stacks.clone_from(&new.stacks);

@@ -331,6 +331,9 @@ pub struct Provenance {
     pub charge_stacks: Vec<ChargeStack>,
     #[serde(default)]
     pub charge_levels: Vec<ChargeLevel>,
+    /// Empty where the NVIDIA modules are not loaded, or hooks on them do not attach.
+    #[serde(default)]
+    pub driver_allocs: Vec<DriverAllocs>,
     pub cuda_allocs: Vec<CudaAllocs>,
     pub cuda_totals: Vec<CudaTotal>,
     pub cuda_failures: Vec<CudaFailure>,
@@ -493,6 +496,24 @@ pub struct ChargeLevel {
     pub skipped_runs: u64,
     /// Bytes that setting it anew has changed it by, all together.
     pub corrected: i64,
+}
+
+/// What the NVIDIA kernel modules were asked for, by process and kernel stack, where hooks on their functions attach.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct DriverAllocs {
+    /// `sysmem` (nv_alloc_pages), `pinned` (os_lock_user_pages) or `managed` (uvm_cpu_chunk_alloc).
+    pub kind: String,
+    /// Memory cgroup and process that asked; 0 for all that are not the target's.
+    pub cgroup: u64,
+    pub pid: u32,
+    /// Id in `stacks`; absent where the kernel could not take one.
+    pub stack: Option<u32>,
+    pub allocs: u64,
+    pub frees: u64,
+    pub bytes_allocated: u64,
+    pub bytes_freed: u64,
+    /// Bytes asked for since the trace began and not given back, at each instant; absent where not read then.
+    pub live: Vec<Option<u64>>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]

@@ -1,7 +1,8 @@
-//! What `show` and `diff` have to tell of charges to cgroups.
+//! What `show` and `diff` have to tell of charges to cgroups, and of what the NVIDIA driver was asked for.
 
 use super::document::{Cell, Document, Fit, Table};
 use super::units::{delta, unsigned};
+use crate::analysis::asked::AskedRow;
 use crate::analysis::charges::{Agreement, ChargeRow, Charges};
 use crate::analysis::diff::detail::ChargeDelta;
 
@@ -56,6 +57,18 @@ const STACKS: &[Cell<ChargeRow>] = &[
     ("FOR", Fit::Name, |row| row.class.to_owned()),
     ("STACK", Fit::Text, |row| row.frames.join(" <- ")),
 ];
+
+pub const ASKED: &[Cell<AskedRow>] =
+    &[
+        ("LIVE", Fit::Number, |row| unsigned(row.live)),
+        ("ASKED", Fit::Number, |row| unsigned(row.bytes_allocated)),
+        ("TIMES", Fit::Number, |row| row.allocs.to_string()),
+        ("KIND", Fit::Name, |row| row.kind.clone()),
+        ("PROCESS", Fit::Name, |row| {
+            if row.pid == 0 { row.comm.clone() } else { format!("{} {}", row.pid, row.comm) }
+        }),
+        ("STACK", Fit::Text, |row| row.frames.join(" <- ")),
+    ];
 
 pub const DELTAS: &[Cell<ChargeDelta>] = &[
     ("DELTA", Fit::Number, |row| delta(row.delta_bytes)),

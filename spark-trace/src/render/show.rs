@@ -41,6 +41,7 @@ pub fn document(report: &Report) -> Document {
     let held = |what: &str| format!("{what}, held after {at} (since the trace began)");
     document.section(held("Page cache by file"), Table::of(FILES, &report.files));
     document.section(held("Kernel and driver pages by stack"), Table::of(STACKS, &report.stacks));
+    document.section(held("Asked of the NVIDIA driver"), Table::of(charges::ASKED, &report.asked));
     if let Some(charges) = &report.charges {
         charges::show(&mut document, charges, &at);
     }

@@ -2,7 +2,7 @@
 
 use aya::maps::{HashMap, MapData};
 use spark_trace_common::{
-    event::{ChargeLevel, ChargeStack, ChargeStackKey},
+    event::{ChargeLevel, ChargeStack, ChargeStackKey, DriverKey, DriverKind, DriverRow},
     hook::HOOKS,
 };
 
@@ -30,6 +30,22 @@ impl Object {
     /// Charges by stack.
     pub fn charge_stacks(&self) -> Result<Vec<(ChargeStackKey, ChargeStack)>, ObjectError> {
         let map: HashMap<&MapData, Wire<ChargeStackKey>, Wire<ChargeStack>> = self.map("CHARGE_STACKS")?;
+        Ok(map.iter().flatten().map(|(Wire(key), Wire(row))| (key, row)).collect())
+    }
+
+    /// Bytes of system memory that the NVIDIA driver was asked for and that were not given back; `None` where that is
+    /// not seen.
+    pub fn asked_and_live(&self) -> Result<Option<u64>, ObjectError> {
+        if !["nvidia-alloc", "nvidia-free"].iter().all(|name| self.is_attached(name)) {
+            return Ok(None);
+        }
+        let rows = self.driver_rows()?.into_iter().filter(|(key, _)| key.kind == DriverKind::Sysmem as u32);
+        Ok(Some(rows.map(|(_, row)| row.bytes_allocated.saturating_sub(row.bytes_freed)).sum()))
+    }
+
+    /// What the NVIDIA driver was asked for.
+    pub fn driver_rows(&self) -> Result<Vec<(DriverKey, DriverRow)>, ObjectError> {
+        let map: HashMap<&MapData, Wire<DriverKey>, Wire<DriverRow>> = self.map("DRIVER_ROWS")?;
         Ok(map.iter().flatten().map(|(Wire(key), Wire(row))| (key, row)).collect())
     }
 

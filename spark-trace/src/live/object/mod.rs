@@ -17,7 +17,7 @@ use spark_trace_common::{
     config::{CONFIG_SYMBOL, CONTROL_GENERATION, CONTROL_SELECT_NEW, Config},
     event::Run,
     hook::{HOOKS, Mechanism},
-    map::{LIVE_FRAMES, LossKind},
+    map::{DRIVER_ALLOCS, LIVE_FRAMES, LossKind},
 };
 use thiserror::Error;
 
@@ -111,6 +111,7 @@ impl Object {
         let ebpf = EbpfLoader::new()
             .override_global(CONFIG_SYMBOL, config.as_bytes(), true)
             .map_max_entries(EVENTS, ring_bytes)
+            .map_max_entries("DRIVER_ALLOCS", if driver_is_loaded() { DRIVER_ALLOCS } else { 1 })
             .map_max_entries("LIVE", config.page_frames.div_ceil(LIVE_FRAMES).max(1))
             .load(OBJECT)
             .map_err(
@@ -340,6 +341,12 @@ fn is_of_files(hook: &Attached) -> bool {
 
 fn reason(failures: &[String]) -> Option<String> {
     (!failures.is_empty()).then(|| failures.join("; "))
+}
+
+/// Whether a module of the NVIDIA driver is loaded.
+fn driver_is_loaded() -> bool {
+    let modules = HOOKS.iter().filter_map(|hook| hook.module);
+    modules.map(|name| std::path::Path::new("/sys/module").join(name)).any(|path| path.exists())
 }
 
 fn is_root() -> bool {

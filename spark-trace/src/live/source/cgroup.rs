@@ -112,20 +112,6 @@ impl Cgroup {
         Ok(any.then(|| (reading.end(SeriesId::Cgroup(self.id)), beside)))
     }
 
-    /// Reads the usage alone, in the same way.
-    pub fn usage_beside(&mut self, counted: Counted<'_>) -> Result<Option<Beside>, ObjectError> {
-        let before = counted()?;
-        let mut reading = Reading::begin();
-        for index in 0..self.files.len() {
-            if USAGE.contains(&self.files[index].0) {
-                self.read_file(index, &mut reading);
-            }
-        }
-        let after = counted()?;
-        let usage = USAGE.iter().find_map(|name| reading.values.get(*name));
-        Ok(usage.map(|usage| Beside { before, usage: *usage, after }))
-    }
-
     /// Reads one file; whether there was something to read.
     fn read_file(&mut self, index: usize, reading: &mut Reading) -> bool {
         let (name, form, file) = &mut self.files[index];

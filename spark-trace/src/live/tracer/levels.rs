@@ -113,6 +113,8 @@ impl<W: Write> Tracer<W> {
         // Pinned pages are in their owners' counters too: the ledger moves them.
         system.values.extend(self.pinned_columns());
         system.values.extend(self.held_before.bytes().map(|bytes| (driver_column("nvidia-before"), bytes)));
+        let asked = self.object.asked_and_live()?;
+        system.values.extend(asked.map(|bytes| (driver_column("nvidia-asked"), bytes)));
         let Some(driver) = self.driver_bytes()? else { return Ok((system, None)) };
         for (source, held) in driver.by_source() {
             system.values.insert(driver_column(source), held.total());

@@ -1,0 +1,157 @@
+//! What the NVIDIA kernel modules are asked for, from entry to return, and until it is given back.
+//!
+//! Page allocations say which pages the driver holds. These say what was asked of it, by whom, and what of that lives:
+//! the difference is what it keeps for later. Names and arguments are those of the published source, from 570 to 595.
+
+use aya_ebpf::{
+    EbpfContext,
+    bindings::BPF_NOEXIST,
+    helpers::bpf_get_current_pid_tgid,
+    macros::{kprobe, kretprobe},
+    programs::{ProbeContext, RetProbeContext},
+};
+use spark_trace_common::{
+    event::{DriverAlloc, DriverKey, DriverKind, DriverObject, DriverRow},
+    hook::index,
+    map::LossKind,
+};
+
+use crate::{
+    config::conf,
+    maps::{DRIVER_ALLOCS, DRIVER_ROWS, PENDING_ALLOCS, add, hit, lost},
+    read::probe,
+    stack::{at_entry, stack_pointer, take_stack},
+    target::{current_task, is_target, memory_cgroup_of},
+};
+
+/// `NV_STATUS nv_alloc_pages(nv_state_t *nv, NvU32 page_count, NvU64 page_size, NvBool contiguous, NvU32 cache_type,
+/// NvBool zeroed, NvBool unencrypted, NvS32 node_id, NvU64 *pte_array, void **priv_data)`
+#[kprobe]
+pub fn nvidia_alloc_enter(ctx: ProbeContext) -> u32 {
+    let pages: u32 = ctx.arg(1).unwrap_or(0);
+    // The tenth argument lies on the stack: behind the return address and three others, or behind one.
+    let at = if cfg!(bpf_target_arch = "x86_64") { 32 } else { 8 };
+    let out = probe(stack_pointer(ctx.regs) as *const u8, at).unwrap_or(0);
+    enter(&ctx, const { index("nvidia-alloc") }, DriverKind::Sysmem, bytes_of(pages.into()), out)
+}
+
+#[kretprobe]
+pub fn nvidia_alloc_return(ctx: RetProbeContext) -> u32 {
+    leave(&ctx)
+}
+
+/// `NV_STATUS nv_free_pages(nv_state_t *nv, NvU32 page_count, NvBool contiguous, NvU32 cache_type, void *priv_data)`
+#[kprobe]
+pub fn nvidia_free(ctx: ProbeContext) -> u32 {
+    free(const { index("nvidia-free") }, DriverKind::Sysmem, ctx.arg(4))
+}
+
+/// `NV_STATUS os_lock_user_pages(void *address, NvU64 page_count, void **page_array, NvU32 flags)`
+#[kprobe]
+pub fn nvidia_pin_enter(ctx: ProbeContext) -> u32 {
+    let bytes = bytes_of(ctx.arg(1).unwrap_or(0));
+    enter(&ctx, const { index("nvidia-pin") }, DriverKind::Pinned, bytes, ctx.arg(2).unwrap_or(0))
+}
+
+#[kretprobe]
+pub fn nvidia_pin_return(ctx: RetProbeContext) -> u32 {
+    leave(&ctx)
+}
+
+/// `NV_STATUS os_unlock_user_pages(NvU64 page_count, void *page_array, NvU32 flags)`
+#[kprobe]
+pub fn nvidia_unpin(ctx: ProbeContext) -> u32 {
+    free(const { index("nvidia-unpin") }, DriverKind::Pinned, ctx.arg(1))
+}
+
+/// `NV_STATUS uvm_cpu_chunk_alloc(uvm_chunk_size_t alloc_size, uvm_cpu_chunk_alloc_flags_t flags, int nid,
+/// uvm_cpu_chunk_t **new_chunk)`
+#[kprobe]
+pub fn managed_alloc_enter(ctx: ProbeContext) -> u32 {
+    // An enumerator whose value is the size.
+    let bytes: u32 = ctx.arg(0).unwrap_or(0);
+    enter(&ctx, const { index("managed-alloc") }, DriverKind::Managed, bytes.into(), ctx.arg(3).unwrap_or(0))
+}
+
+#[kretprobe]
+pub fn managed_alloc_return(ctx: RetProbeContext) -> u32 {
+    leave(&ctx)
+}
+
+/// `void uvm_cpu_chunk_free(uvm_cpu_chunk_t *chunk)`
+#[kprobe]
+pub fn managed_free(ctx: ProbeContext) -> u32 {
+    free(const { index("managed-free") }, DriverKind::Managed, ctx.arg(0))
+}
+
+fn bytes_of(pages: u64) -> u64 {
+    pages * u64::from(conf!(page_size))
+}
+
+#[inline(always)]
+fn enter(ctx: &ProbeContext, hook: u32, kind: DriverKind, bytes: u64, out: u64) -> u32 {
+    hit(hook);
+    let tgid = (bpf_get_current_pid_tgid() >> 32) as u32;
+    // SAFETY: the current task's type is known to the verifier.
+    let cgroup = unsafe { memory_cgroup_of(current_task()) };
+    let (cgroup, tgid) = if is_target(cgroup, tgid) { (cgroup, tgid) } else { (0, 0) };
+    let key = DriverKey { cgroup, tgid, stack: take_stack(ctx.as_ptr()), kind: kind as u32, reserved: 0 };
+    if PENDING_ALLOCS.insert(&at_entry(ctx), &DriverAlloc { key, bytes, out }, 0).is_err() {
+        lost(LossKind::DriverAllocs);
+    }
+    0
+}
+
+#[inline(always)]
+fn leave(ctx: &RetProbeContext) -> u32 {
+    let at = stack_pointer(ctx.regs);
+    let Some(pending) = PENDING_ALLOCS.get_ptr(&at) else {
+        lost(LossKind::DriverAllocs);
+        return 0;
+    };
+    // SAFETY: a live map value.
+    let alloc = unsafe { *pending };
+    let _ = PENDING_ALLOCS.remove(&at);
+    // NV_OK is 0.
+    if ctx.ret::<u64>() as u32 != 0 {
+        return 0;
+    }
+    let address = probe(alloc.out as *const u8, 0).unwrap_or(0);
+    let object = DriverObject { address, kind: alloc.key.kind.into() };
+    let (key, bytes) = (alloc.key, alloc.bytes);
+    let row = DRIVER_ROWS.get_ptr_mut(&key).or_else(|| {
+        // Where another CPU has made it since, that one is found.
+        let _ = DRIVER_ROWS.insert(&key, &DriverRow::default(), u64::from(BPF_NOEXIST));
+        DRIVER_ROWS.get_ptr_mut(&key)
+    });
+    match row {
+        // Without the object it would never be seen freed.
+        Some(row) if address != 0 && DRIVER_ALLOCS.insert(&object, &alloc, 0).is_ok() => unsafe {
+            // SAFETY: a live map value.
+            add(&raw mut (*row).allocs, 1);
+            add(&raw mut (*row).bytes_allocated, bytes);
+        },
+        _ => lost(LossKind::DriverAllocs),
+    }
+    0
+}
+
+/// What was allocated before the trace is not known and has no row.
+#[inline(always)]
+fn free(hook: u32, kind: DriverKind, address: Option<u64>) -> u32 {
+    let object = DriverObject { address: address.unwrap_or(0), kind: kind as u64 };
+    let Some(alloc) = DRIVER_ALLOCS.get_ptr(&object) else { return 0 };
+    hit(hook);
+    // SAFETY: a live map value.
+    let alloc = unsafe { *alloc };
+    if DRIVER_ALLOCS.remove(&object).is_ok()
+        && let Some(row) = DRIVER_ROWS.get_ptr_mut(&alloc.key)
+    {
+        // SAFETY: a live map value.
+        unsafe {
+            add(&raw mut (*row).frees, 1);
+            add(&raw mut (*row).bytes_freed, alloc.bytes);
+        }
+    }
+    0
+}
