@@ -163,8 +163,20 @@ fn class_of(frames: &[&Symbol]) -> &'static str {
         Some("slab-unreclaimable" | "slab-reclaimable") => "slab",
         Some("file-clean" | "file-dirty") => "page-cache",
         Some(class) => class,
+        None if is_page_fault(frames) => "anon",
         None => "other",
     }
+}
+
+/// A page charged to the task right in the fault handler: compilers fold do_anonymous_page and the copying of pages
+/// into it on some kernels (6.1), while pages of files and shmem are charged in functions of their own.
+fn is_page_fault(frames: &[&Symbol]) -> bool {
+    let named = |symbol: &&&Symbol, name: &str| symbol.name.as_deref().is_some_and(|n| base_name(n) == name);
+    let charged = frames.iter().position(|symbol| named(&symbol, "__mem_cgroup_charge"));
+    let handler = charged.and_then(|at| frames.get(at + 1));
+    handler.is_some_and(|symbol| {
+        ["__handle_mm_fault", "handle_pte_fault", "do_fault"].iter().any(|name| named(&symbol, name))
+    })
 }
 
 fn agreement(recording: &Recording) -> Agreement {
@@ -253,6 +265,8 @@ mod tests {
                 &["__memcg_kmem_charge_page", "alloc_pages", "nvidia_uvm:uvm_cpu_chunk_alloc"],
                 "nvidia-managed",
             ),
+            (&["try_charge_memcg", "charge_memcg", "__mem_cgroup_charge", "__handle_mm_fault"], "anon"),
+            (&["__mem_cgroup_charge", "something_new", "__handle_mm_fault"], "other"),
             (&["something_new"], "other"),
             (&[], "other"),
         ];
