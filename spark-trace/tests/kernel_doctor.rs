@@ -1,7 +1,7 @@
 //! `doctor` on this kernel, with and without root.
 
 #![cfg(feature = "live")]
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on should stop")]
 
 use std::{
     fs,
