@@ -37,12 +37,17 @@ config! {
     /// Offset of the first RSS counter's value and distance to the next (file, anon, swap, shmem).
     mm_rss, mm_rss_stride,
     css_set_subsys,
-    css_cgroup, css_serial,
+    css_cgroup, css_serial, css_ss,
     css_parent,
     cgroup_self, cgroup_kn, cgroup_root, cgroup_subsys,
     cgroup_root_hierarchy,
     kernfs_id,
     memcg_css, memcg_usage, memcg_watermark,
+    /// The counter of a cgroup's memory, and from a counter to that of the cgroup above.
+    memcg_memory, counter_parent,
+    /// From the per-node argument of `__mod_memcg_lruvec_state` back to its `struct mem_cgroup_per_node`, and on to the
+    /// cgroup.
+    node_argument, node_memcg,
     page_flags, page_refcount, page_type, page_head,
     folio_flags, folio_mapping, folio_memcg_data,
     /// Where a large folio keeps its order (low byte).

@@ -32,7 +32,7 @@ pub const FILE_NAME_LEN: usize = 1024;
 #[repr(C)]
 pub struct Run {
     pub hits: u64,
-    /// Page it was last called for, where another hook stands in for it.
+    /// Page it was last called for, where another hook stands in for it; or what it makes numbers of pointers by.
     pub last: u64,
 }
 
@@ -395,6 +395,58 @@ pub struct ChargeKey {
     pub per_node: u32,
 }
 
+/// What a cgroup was charged since it is followed, with its descendants, in pages: as its page counter has it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct ChargeLevel {
+    pub charged: u64,
+    pub uncharged: u64,
+}
+
+/// Key of charged pages by stack.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(C)]
+pub struct ChargeStackKey {
+    /// The nearest selected cgroup at or above the one that was charged.
+    pub cgroup: u64,
+    /// Kernel stack id, negative where none could be taken.
+    pub stack: i32,
+    pub reserved: u32,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+#[repr(C)]
+pub struct ChargeStack {
+    pub pages: u64,
+    pub charges: u64,
+}
+
+/// What one CPU found out about a page counter.
+#[derive(Debug, Clone, Copy, Default)]
+#[repr(C)]
+pub struct ChargePlace {
+    pub counter: u64,
+    /// Serial number of its cgroup, which is never used again: the counter's address may be.
+    pub serial: u64,
+    /// The nearest selected cgroup at or above it; 0 where there is none, or it does not count memory.
+    pub cgroup: u64,
+    /// Counter of the next selected cgroup above that; 0 where there is none.
+    pub above: u64,
+    /// Value of [`crate::config::CONTROL_GENERATION`] it was found out under.
+    pub generation: u32,
+    pub reserved: u32,
+}
+
+/// A charge under way, where entry and return are seen apart.
+#[derive(Debug, Clone, Copy, Default)]
+#[repr(C)]
+pub struct PendingCharge {
+    pub counter: u64,
+    pub pages: u64,
+    pub stack: i32,
+    pub reserved: u32,
+}
+
 macro_rules! wire {
     ($($record:ty = $size:expr),+ $(,)?) => {
         $(const _: () = {
@@ -428,4 +480,9 @@ wire! {
     MappingCache = 56,
     Heap = 16,
     ChargeKey = 16,
+    ChargeLevel = 16,
+    ChargeStackKey = 16,
+    ChargeStack = 16,
+    ChargePlace = 40,
+    PendingCharge = 24,
 }

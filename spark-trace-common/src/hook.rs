@@ -7,9 +7,12 @@
 pub enum Mechanism {
     /// BTF-typed tracepoint: arguments with their types, the cheapest.
     TpBtf,
-    RawTp,
-    Tracepoint,
+    /// Entry of a kernel function, by a trampoline: nearly as cheap, and arguments have their types.
     Fentry,
+    /// Its return, with the arguments and the result.
+    Fexit,
+    /// Entry of a kernel function by a breakpoint or ftrace: arguments are registers. With
+    /// [`Candidate::on_return`] a second program runs at the return, where the arguments are gone.
     Kprobe,
     /// Functions of a file, a perf event for each.
     Uprobe,
@@ -20,11 +23,10 @@ pub enum Mechanism {
 }
 
 impl Mechanism {
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 7] = [
         Self::TpBtf,
-        Self::RawTp,
-        Self::Tracepoint,
         Self::Fentry,
+        Self::Fexit,
         Self::Kprobe,
         Self::Uprobe,
         Self::UprobeMulti,
@@ -39,9 +41,8 @@ impl Mechanism {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::TpBtf => "tp_btf",
-            Self::RawTp => "raw_tp",
-            Self::Tracepoint => "tracepoint",
             Self::Fentry => "fentry",
+            Self::Fexit => "fexit",
             Self::Kprobe => "kprobe",
             Self::Uprobe => "uprobe",
             Self::UprobeMulti => "uprobe.multi",
@@ -58,6 +59,12 @@ pub struct Candidate {
     pub program: &'static str,
     /// Tracepoint or kernel function.
     pub target: &'static str,
+    /// Function in the eBPF object that runs when the target returns (kprobes only).
+    pub on_return: Option<&'static str>,
+    /// Arguments that the programs expect of a kernel function; a kernel where it has others is not attached to.
+    pub args: Option<u32>,
+    /// What is lost against the candidates before it.
+    pub loses: Option<&'static str>,
 }
 
 /// The least profile that wants a hook.
@@ -103,14 +110,27 @@ pub struct Hook {
 /// What a hook may wait for, and what is told of it until then.
 pub const TRIGGERS: &[(&str, &str)] = &[("cuda", "attached when the target maps a CUDA driver")];
 
+const fn candidate(mechanism: Mechanism, program: &'static str, target: &'static str) -> Candidate {
+    Candidate { mechanism, program, target, on_return: None, args: None, loses: None }
+}
+
 const fn tp_btf(program: &'static str, target: &'static str) -> Candidate {
-    Candidate { mechanism: Mechanism::TpBtf, program, target }
+    candidate(Mechanism::TpBtf, program, target)
+}
+
+/// At a kernel function with so many arguments.
+const fn function(mechanism: Mechanism, program: &'static str, target: &'static str, args: u32) -> Candidate {
+    Candidate { args: Some(args), ..candidate(mechanism, program, target) }
 }
 
 /// Attached to functions of files, as these are found: see [`crate::cuda`].
 const fn of_files(mechanism: Mechanism, program: &'static str) -> Candidate {
-    Candidate { mechanism, program, target: "" }
+    candidate(mechanism, program, "")
 }
+
+/// What kprobes lose against trampolines.
+const KPROBE_LOSES: &str =
+    "it costs several times as much, and kernels before 6.7 do not count the runs they skip";
 
 pub const HOOKS: &[Hook] = &[
     Hook {
@@ -215,7 +235,7 @@ pub const HOOKS: &[Hook] = &[
     Hook {
         name: "page-sweep",
         purpose: "which kernel and driver pages are still in use, looked up when asked",
-        candidates: &[Candidate { mechanism: Mechanism::OnDemand, program: "page_sweep", target: "" }],
+        candidates: &[candidate(Mechanism::OnDemand, "page_sweep", "")],
         profile: Profile::Default,
         required: false,
         without: "which kernel pages are still alive: allocated bytes would count as live",
@@ -282,9 +302,68 @@ pub const HOOKS: &[Hook] = &[
         waits_for: None,
     },
     Hook {
+        name: "charge-try",
+        purpose: "pages charged to the target's cgroups, by kernel stack",
+        candidates: &[
+            function(Mechanism::Fexit, "counter_try_charge", "page_counter_try_charge", 3),
+            Candidate {
+                on_return: Some("counter_try_charge_return"),
+                loses: Some(KPROBE_LOSES),
+                ..function(Mechanism::Kprobe, "counter_try_charge_enter", "page_counter_try_charge", 3)
+            },
+        ],
+        profile: Profile::Default,
+        required: false,
+        without: "which kernel path charged the target's cgroups, and a second count beside memory.current",
+        stands_in_for: None,
+        follows_frames: false,
+        waits_for: None,
+    },
+    Hook {
+        name: "charge-force",
+        purpose: "pages charged to the target's cgroups beyond their limit or in one piece",
+        candidates: &[
+            function(Mechanism::Fentry, "counter_charge", "page_counter_charge", 2),
+            Candidate {
+                loses: Some(KPROBE_LOSES),
+                ..function(Mechanism::Kprobe, "counter_charge_probe", "page_counter_charge", 2)
+            },
+        ],
+        profile: Profile::Default,
+        required: false,
+        without: "charges that cannot fail, and a second count beside memory.current",
+        stands_in_for: None,
+        follows_frames: false,
+        waits_for: None,
+    },
+    Hook {
+        name: "uncharge",
+        purpose: "pages uncharged from the target's cgroups",
+        candidates: &[
+            function(Mechanism::Fentry, "counter_uncharge", "page_counter_uncharge", 2),
+            Candidate {
+                loses: Some(KPROBE_LOSES),
+                ..function(Mechanism::Kprobe, "counter_uncharge_probe", "page_counter_uncharge", 2)
+            },
+        ],
+        profile: Profile::Default,
+        required: false,
+        without: "what left the target's cgroups, and a second count beside memory.current",
+        stands_in_for: None,
+        follows_frames: false,
+        waits_for: None,
+    },
+    Hook {
         name: "charge",
         purpose: "cgroup charges by counter",
-        candidates: &[tp_btf("charge_state", "mod_memcg_state")],
+        candidates: &[
+            tp_btf("charge_state", "mod_memcg_state"),
+            function(Mechanism::Fentry, "charge_state_function", "__mod_memcg_state", 3),
+            Candidate {
+                loses: Some(KPROBE_LOSES),
+                ..function(Mechanism::Kprobe, "charge_state_probe", "__mod_memcg_state", 3)
+            },
+        ],
         profile: Profile::Deep,
         required: false,
         without: "the split of charged kernel memory on cgroup v1",
@@ -295,7 +374,14 @@ pub const HOOKS: &[Hook] = &[
     Hook {
         name: "charge-node",
         purpose: "cgroup charges by counter, those kept by node",
-        candidates: &[tp_btf("charge_node_state", "mod_memcg_lruvec_state")],
+        candidates: &[
+            tp_btf("charge_node_state", "mod_memcg_lruvec_state"),
+            function(Mechanism::Fentry, "charge_node_state_function", "__mod_memcg_lruvec_state", 3),
+            Candidate {
+                loses: Some(KPROBE_LOSES),
+                ..function(Mechanism::Kprobe, "charge_node_state_probe", "__mod_memcg_lruvec_state", 3)
+            },
+        ],
         profile: Profile::Deep,
         required: false,
         without: "the split of charged kernel memory on cgroup v1",

@@ -64,6 +64,23 @@ pub const PENDING_CALLS: u32 = 8_192;
 /// Rows of charges: (cgroup, counter), profile `deep` only.
 pub const CHARGES: u32 = 16_384;
 
+/// Cgroups whose page counter is followed: as many as can be selected.
+pub const CHARGE_LEVELS: u32 = TARGET_CGROUPS;
+
+/// Rows of charged pages: (cgroup, stack). A cgroup shows some hundred paths that charge it.
+pub const CHARGE_STACKS: u32 = 8_192;
+
+/// Page counters that a CPU remembers for each of the programs on them. Each task charges one cgroup, and its
+/// swap, hugetlb and other counters pass by the same functions.
+pub const CHARGE_PLACES: u32 = 16;
+const _: () = assert!(CHARGE_PLACES.is_power_of_two());
+
+/// Ancestors of a cgroup that are looked at. The kernel allows more; systemd and container engines nest some ten.
+pub const CGROUP_DEPTH: u32 = 24;
+
+/// Charges under way, where entry and return are seen apart: one for each task and interrupt that is inside one.
+pub const PENDING_CHARGES: u32 = 2_048;
+
 /// Default size of the event ring buffer. Most events are rare (a process, a large mapping, a new file) and take half
 /// a kilobyte, one on memory figures that were read two: 4 MiB hold 2000 to 8000. Calls of the CUDA driver come tens of
 /// thousands of times a second at most; the reader is woken when a quarter is full.
@@ -87,10 +104,14 @@ pub enum LossKind {
     Charges = 8,
     /// A library call returned whose entry was not seen or no longer known.
     Calls = 9,
+    /// No room for a cgroup's level, or it lies too deep to find out whose it is.
+    ChargeLevels = 10,
+    /// No room for a row of charges by stack (the level has the charge).
+    ChargeStacks = 11,
 }
 
 impl LossKind {
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 12] = [
         Self::Events,
         Self::PageAggregates,
         Self::LivePages,
@@ -101,6 +122,8 @@ impl LossKind {
         Self::MappingTotals,
         Self::Charges,
         Self::Calls,
+        Self::ChargeLevels,
+        Self::ChargeStacks,
     ];
 
     pub const fn name(self) -> &'static str {
@@ -115,6 +138,8 @@ impl LossKind {
             Self::MappingTotals => "mapping_totals",
             Self::Charges => "charges",
             Self::Calls => "calls",
+            Self::ChargeLevels => "charge_levels",
+            Self::ChargeStacks => "charge_stacks",
         }
     }
 }

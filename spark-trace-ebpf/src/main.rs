@@ -13,6 +13,7 @@ mod frame;
 mod hooks;
 mod maps;
 mod read;
+mod stack;
 mod state;
 mod target;
 

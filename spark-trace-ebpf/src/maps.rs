@@ -13,8 +13,9 @@ use aya_ebpf::{
 use spark_trace_common::{
     config::{CONTROL_GENERATION, CONTROL_LEN, PLACE_LEN},
     event::{
-        CallKey, ChargeKey, FileKey, FileNameEvent, FileTotals, Heap, LiveFrames, MappingCache,
-        MappingTotals, PageCache, PageKey, PageRow, PendingCall, Run,
+        CallKey, ChargeKey, ChargeLevel, ChargePlace, ChargeStack, ChargeStackKey, FileKey, FileNameEvent,
+        FileTotals, Heap, LiveFrames, MappingCache, MappingTotals, PageCache, PageKey, PageRow, PendingCall,
+        PendingCharge, Run,
     },
     hook::HOOKS,
     map::{self as cap, LossKind},
@@ -80,6 +81,23 @@ pub(crate) static HEAPS: HashMap<u32, Heap> = HashMap::with_max_entries(cap::HEA
 #[map]
 pub(crate) static CHARGES: HashMap<ChargeKey, u64> = HashMap::with_max_entries(cap::CHARGES, 0);
 
+/// What selected cgroups were charged, each with its descendants.
+#[map]
+pub(crate) static CHARGE_LEVELS: HashMap<u64, ChargeLevel> = HashMap::with_max_entries(cap::CHARGE_LEVELS, 0);
+
+#[map]
+pub(crate) static CHARGE_STACKS: HashMap<ChargeStackKey, ChargeStack> =
+    HashMap::with_max_entries(cap::CHARGE_STACKS, 0);
+
+/// [`cap::CHARGE_PLACES`] for each of the programs on page counters.
+#[map]
+pub(crate) static CHARGE_CACHE: PerCpuArray<ChargePlace> =
+    PerCpuArray::with_max_entries(3 * cap::CHARGE_PLACES, 0);
+
+#[map]
+pub(crate) static PENDING_CHARGES: LruHashMap<u64, PendingCharge> =
+    LruHashMap::with_max_entries(cap::PENDING_CHARGES, 0);
+
 #[map]
 pub(crate) static PENDING_CALLS: LruHashMap<CallKey, PendingCall> =
     LruHashMap::with_max_entries(cap::PENDING_CALLS, 0);
@@ -136,6 +154,17 @@ pub(crate) fn run(index: u32, page: u64) -> u64 {
     unsafe {
         (*run).hits += 1;
         (&raw mut (*run).last).write_volatile(page);
+        (&raw const (*run).last).read_volatile()
+    }
+}
+
+/// A pointer to a kernel structure as a number, by way of the slot of the hook at `index`: see [`run`].
+#[inline(always)]
+pub(crate) fn number(index: u32, pointer: u64) -> u64 {
+    let Some(run) = RUNS.get_ptr_mut(index) else { return 0 };
+    // SAFETY: as in `run`.
+    unsafe {
+        (&raw mut (*run).last).write_volatile(pointer);
         (&raw const (*run).last).read_volatile()
     }
 }

@@ -1,17 +1,20 @@
 //! The command line.
 
+pub mod course;
 #[cfg_attr(
     not(all(feature = "cuda", not(target_feature = "crt-static"))),
     allow(dead_code, reason = "without CUDA, options are taken and refused")
 )]
 pub mod cuda;
+pub mod driver;
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use clap::{ArgGroup, Args, Parser, Subcommand};
 
-use crate::size::{parse_duration, parse_size};
+pub use course::{CourseArgs, HoldArgs};
+
+use crate::size::parse_size;
 
 /// Takes memory of known kinds and amounts: the ground truth for spark-trace.
 #[derive(Debug, Parser)]
@@ -30,6 +33,9 @@ pub enum Command {
     /// Take memory through the CUDA driver, hold it, give it back, and say what was taken
     #[command(after_help = cuda::ALLOC_EXAMPLES)]
     CudaAlloc(Box<cuda::CudaAllocArgs>),
+    /// Take memory as a program's calls make NVIDIA's kernel modules take it, from their stand-in
+    #[command(after_help = driver::EXAMPLES)]
+    DriverAlloc(Box<driver::DriverAllocArgs>),
     /// Multiply matrices on the GPU, and check the result on the CPU
     #[command(after_help = cuda::MATMUL_EXAMPLES)]
     Matmul(Box<cuda::MatmulArgs>),
@@ -81,29 +87,6 @@ const FILES: &str = "File pages";
 const SPECIAL: &str = "Huge pages and page tables";
 const TASKS: &str = "Other tasks";
 const BUFFERS: &str = "Buffers in the kernel";
-const COURSE: &str = "Course";
-const OUTPUT: &str = "Output";
-
-/// How long each part of a run lasts.
-#[derive(Debug, Args)]
-pub struct HoldArgs {
-    /// Wait this long before anything is taken (with CUDA: before a context is made)
-    #[arg(long, value_name = "DUR", value_parser = parse_duration, default_value = "0ms")]
-    #[arg(help_heading = COURSE)]
-    pub hold_start: Duration,
-    /// Wait this long after each kind
-    #[arg(long, value_name = "DUR", value_parser = parse_duration, default_value = "0ms")]
-    #[arg(help_heading = COURSE)]
-    pub hold_each: Duration,
-    /// Hold everything at once this long
-    #[arg(long, value_name = "DUR", value_parser = parse_duration, default_value = "1s")]
-    #[arg(help_heading = COURSE)]
-    pub hold: Duration,
-    /// Wait this long after everything was given back
-    #[arg(long, value_name = "DUR", value_parser = parse_duration, default_value = "0ms")]
-    #[arg(help_heading = COURSE)]
-    pub hold_release: Duration,
-}
 
 #[derive(Debug, Args)]
 pub struct AllocArgs {
@@ -200,29 +183,7 @@ pub struct AllocArgs {
     pub sockets: Option<u32>,
 
     #[command(flatten)]
-    pub holds: HoldArgs,
-    /// Exit while still holding
-    #[arg(long, help_heading = COURSE)]
-    pub no_release: bool,
-    /// Do the whole cycle this often
-    #[arg(long, value_name = "N", value_parser = count(), default_value_t = 1, help_heading = COURSE)]
-    pub repeat: u32,
-    /// Take nothing before this file exists
-    #[arg(long, value_name = "FILE", help_heading = COURSE)]
-    pub wait_go: Option<PathBuf>,
-    /// Exit with this status at the end
-    #[arg(long, value_name = "N", conflicts_with = "abort", help_heading = COURSE)]
-    pub exit_code: Option<u8>,
-    /// Abort with SIGABRT at the end of the hold, after the report
-    #[arg(long, help_heading = COURSE)]
-    pub abort: bool,
-
-    /// Print a line on stdout as each phase is ready
-    #[arg(long, help_heading = OUTPUT)]
-    pub jsonl: bool,
-    /// Write the report there instead of to stdout
-    #[arg(long, value_name = "FILE", help_heading = OUTPUT)]
-    pub output: Option<PathBuf>,
+    pub course: CourseArgs,
 }
 
 fn count() -> impl clap::builder::TypedValueParser<Value = u32> {
@@ -257,10 +218,8 @@ impl AllocArgs {
                 "--create-files and --cold need --file-read, --file-mmap or --file-private".to_owned()
             );
         }
-        if self.repeat > 1 && (self.no_release || self.abort) {
-            return Err("--repeat needs each cycle released: not with --no-release or --abort".to_owned());
-        }
-        if self.repeat > 1 && self.keep_files {
+        self.course.check()?;
+        if self.course.repeat > 1 && self.keep_files {
             return Err("--repeat needs the file of --file-write removed: not with --keep-files".to_owned());
         }
         Ok(())

@@ -3,6 +3,7 @@
 mod alloc;
 mod cli;
 mod cuda;
+mod driver;
 mod files;
 #[cfg(all(feature = "cuda", not(target_feature = "crt-static")))]
 mod llm;
@@ -26,11 +27,12 @@ use sys::Machine;
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Alloc(args) => {
-            if let Err(message) = args.check() {
-                // Leaves with status 2, as for any command line that clap refuses.
-                Cli::command().error(ErrorKind::ArgumentConflict, message).exit();
-            }
+            refuse_unless(args.check());
             alloc::run(&args)
+        }
+        Command::DriverAlloc(args) => {
+            refuse_unless(args.course.check());
+            driver::run(&args)
         }
         Command::CudaAlloc(args) => cuda::alloc(&args),
         Command::Matmul(args) => cuda::matmul(&args),
@@ -43,6 +45,13 @@ fn main() -> ExitCode {
         let _ = writeln!(std::io::stderr(), "spark-trace-workload: {error:#}");
         ExitCode::FAILURE
     })
+}
+
+/// Leaves with status 2 where options contradict each other, as for any command line that clap refuses.
+fn refuse_unless(checked: Result<(), String>) {
+    if let Err(message) = checked {
+        Cli::command().error(ErrorKind::ArgumentConflict, message).exit();
+    }
 }
 
 /// Clap sees to it that there is exactly one of the three.

@@ -4,10 +4,19 @@ use spark_trace_common::hook::{Candidate, HOOKS, Hook, Mechanism, Profile, TRIGG
 
 use crate::health::Verdict;
 
-/// What the planner needs to know of a kernel.
+/// What the planner needs to know of a kernel. What costs something to find out is asked only where a candidate
+/// depends on it.
 pub trait Facts {
     /// BTF-typed programs can attach to this tracepoint.
     fn has_btf_tracepoint(&self, name: &str) -> bool;
+    /// Number of arguments of a kernel function; `None` where the kernel's types do not have it.
+    fn args_of(&self, function: &str) -> Option<u32>;
+    /// The kernel knows a function's address by its name.
+    fn has_symbol(&self, function: &str) -> bool;
+    /// Whether programs can be attached to functions by a trampoline (fentry, fexit), or why not.
+    fn trampolines(&self) -> Result<(), String>;
+    /// Whether there are kprobes, or why not.
+    fn kprobes(&self) -> Result<(), String>;
 }
 
 /// What to do about one hook.
@@ -16,8 +25,8 @@ pub struct Step {
     pub hook: &'static Hook,
     /// Candidates this kernel should be able to carry, best first; empty where there are none.
     pub candidates: Vec<&'static Candidate>,
-    /// Candidates the user left out, as part of a reason.
-    pub left_out: Vec<String>,
+    /// Candidates that are not tried, each with why: left out by the user, or not to be had here.
+    pub passed_over: Vec<String>,
     /// Verdict where there is nothing to attach, with its reason.
     pub verdict: Option<(Verdict, String)>,
     /// The trigger that it is attached by, and what is told until then; none where it is attached at once.
@@ -31,7 +40,52 @@ pub struct Choice {
     /// Names of hooks to leave out.
     pub without: Vec<String>,
     /// Mechanisms to leave out, so that the next candidate is tried on a kernel that has them.
-    pub without_mechanisms: Vec<Mechanism>,
+    pub without_mechanisms: Vec<LeftOut>,
+}
+
+/// A mechanism that is not to be used: for one hook, or for all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LeftOut {
+    pub hook: Option<&'static str>,
+    pub mechanism: Mechanism,
+}
+
+impl From<Mechanism> for LeftOut {
+    fn from(mechanism: Mechanism) -> Self {
+        Self { hook: None, mechanism }
+    }
+}
+
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum NoLeftOut {
+    #[error("no hook {0}; see `spark-trace doctor`")]
+    Hook(String),
+    #[error("no mechanism {0}; there are {known}", known = Mechanism::ALL.map(Mechanism::as_str).join(", "))]
+    Mechanism(String),
+}
+
+/// `MECHANISM` or `HOOK:MECHANISM`.
+impl std::str::FromStr for LeftOut {
+    type Err = NoLeftOut;
+
+    fn from_str(text: &str) -> Result<Self, NoLeftOut> {
+        let (hook, name) = text.split_once(':').map_or((None, text), |(hook, name)| (Some(hook), name));
+        let hook = match hook {
+            Some(name) => {
+                let found = HOOKS.iter().find(|hook| hook.name == name);
+                Some(found.ok_or_else(|| NoLeftOut::Hook(name.to_owned()))?.name)
+            }
+            None => None,
+        };
+        let mechanism = Mechanism::ALL.into_iter().find(|mechanism| mechanism.as_str() == name);
+        Ok(Self { hook, mechanism: mechanism.ok_or_else(|| NoLeftOut::Mechanism(name.to_owned()))? })
+    }
+}
+
+impl LeftOut {
+    fn covers(self, hook: &Hook, candidate: &Candidate) -> bool {
+        self.mechanism == candidate.mechanism && self.hook.is_none_or(|name| name == hook.name)
+    }
 }
 
 impl From<Profile> for Choice {
@@ -50,7 +104,7 @@ fn step(hook: &'static Hook, choice: &Choice, facts: &impl Facts) -> Step {
     let nothing = |verdict, reason| Step {
         hook,
         candidates: Vec::new(),
-        left_out: Vec::new(),
+        passed_over: Vec::new(),
         verdict: Some((verdict, reason)),
         waits: None,
     };
@@ -63,22 +117,28 @@ fn step(hook: &'static Hook, choice: &Choice, facts: &impl Facts) -> Step {
             format!("profile {} leaves it out; --profile {} has it", profile.as_str(), hook.profile.as_str()),
         );
     }
-    let is_left_out = |candidate: &&Candidate| choice.without_mechanisms.contains(&candidate.mechanism);
-    let (left_out, wanted): (Vec<&Candidate>, Vec<&Candidate>) =
-        hook.candidates.iter().partition(is_left_out);
-    let left_out: Vec<_> =
-        left_out.iter().map(|c| format!("{}: left out by --without-mechanism", name_of(c))).collect();
-    if wanted.is_empty() {
-        return nothing(Verdict::Off, left_out.join("; "));
+    let (mut candidates, mut passed_over, mut by_choice) = (Vec::new(), Vec::new(), false);
+    for candidate in hook.candidates {
+        let left_out = choice.without_mechanisms.iter().any(|out| out.covers(hook, candidate));
+        by_choice |= left_out;
+        let verdict = if left_out {
+            Err("left out by --without-mechanism".to_owned())
+        } else {
+            possible(candidate, facts)
+        };
+        match verdict {
+            Ok(()) => candidates.push(candidate),
+            Err(reason) => passed_over.push(format!("{}: {reason}", name_of(candidate))),
+        }
     }
-    let tried: Vec<_> = wanted.iter().map(|c| name_of(c)).collect();
-    let candidates: Vec<_> = wanted.into_iter().filter(|c| possible(c, facts)).collect();
     if candidates.is_empty() {
-        return nothing(Verdict::Unsupported, format!("this kernel has none of: {}", tried.join(", ")));
+        // What the user left out might have carried it.
+        let verdict = if by_choice { Verdict::Off } else { Verdict::Unsupported };
+        return nothing(verdict, passed_over.join("; "));
     }
     let trigger = hook.waits_for.filter(|_| profile < Profile::Deep);
     let waits = TRIGGERS.iter().copied().find(|(name, _)| trigger == Some(*name));
-    Step { hook, candidates, left_out, verdict: None, waits }
+    Step { hook, candidates, passed_over, verdict: None, waits }
 }
 
 /// What a candidate is called in reasons.
@@ -86,15 +146,38 @@ pub fn name_of(candidate: &Candidate) -> String {
     format!("{} {}", candidate.mechanism.as_str(), candidate.target).trim_end().to_owned()
 }
 
-fn possible(candidate: &Candidate, facts: &impl Facts) -> bool {
+fn possible(candidate: &Candidate, facts: &impl Facts) -> Result<(), String> {
+    let target = candidate.target;
     match candidate.mechanism {
-        Mechanism::TpBtf => facts.has_btf_tracepoint(candidate.target),
+        Mechanism::TpBtf if facts.has_btf_tracepoint(target) => Ok(()),
+        Mechanism::TpBtf => Err("this kernel has no such tracepoint".to_owned()),
+        Mechanism::Fentry | Mechanism::Fexit => {
+            if facts.args_of(target).is_none() {
+                return Err("this kernel's types have no such function".to_owned());
+            }
+            as_expected(candidate, facts)?;
+            facts.trampolines()
+        }
+        Mechanism::Kprobe => {
+            facts.kprobes()?;
+            as_expected(candidate, facts)?;
+            let known = facts.has_symbol(target);
+            if known { Ok(()) } else { Err("this kernel has no such function".to_owned()) }
+        }
         // Whether the kernel can run it shows when it is run.
-        Mechanism::OnDemand => true,
+        Mechanism::OnDemand => Ok(()),
         // Every kernel we know has the one; whether it has the other shows when it is asked to attach.
-        Mechanism::Uprobe | Mechanism::UprobeMulti => true,
-        // No row of HOOKS has these yet.
-        Mechanism::RawTp | Mechanism::Tracepoint | Mechanism::Fentry | Mechanism::Kprobe => false,
+        Mechanism::Uprobe | Mechanism::UprobeMulti => Ok(()),
+    }
+}
+
+/// Refuses a function whose arguments are known to be others than the programs expect.
+fn as_expected(candidate: &Candidate, facts: &impl Facts) -> Result<(), String> {
+    match (candidate.args, facts.args_of(candidate.target)) {
+        (Some(expected), Some(found)) if expected != found => {
+            Err(format!("it has {found} arguments in this kernel, not {expected}"))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -102,12 +185,50 @@ fn possible(candidate: &Candidate, facts: &impl Facts) -> bool {
 mod tests {
     use super::*;
 
+    /// A kernel that has everything but what is named.
     struct Kernel(&'static [&'static str]);
+
+    impl Kernel {
+        fn has(&self, name: &str) -> bool {
+            !self.0.contains(&name)
+        }
+
+        fn facility(&self, name: &str) -> Result<(), String> {
+            if self.has(name) { Ok(()) } else { Err(format!("no {name}")) }
+        }
+    }
 
     impl Facts for Kernel {
         fn has_btf_tracepoint(&self, name: &str) -> bool {
-            !self.0.contains(&name)
+            self.has(name)
         }
+
+        fn args_of(&self, function: &str) -> Option<u32> {
+            let candidates = || HOOKS.iter().flat_map(|hook| hook.candidates);
+            let expected = candidates().find(|c| c.target == function && c.args.is_some())?.args?;
+            self.has(function).then_some(if self.has("the usual arguments") { expected } else { 9 })
+        }
+
+        fn has_symbol(&self, function: &str) -> bool {
+            self.has(function)
+        }
+
+        fn trampolines(&self) -> Result<(), String> {
+            self.facility("trampolines")
+        }
+
+        fn kprobes(&self) -> Result<(), String> {
+            self.facility("kprobes")
+        }
+    }
+
+    fn step_of(name: &str, choice: &Choice, kernel: &Kernel) -> Step {
+        let mut steps = plan(choice, kernel);
+        steps.swap_remove(steps.iter().position(|s| s.hook.name == name).unwrap())
+    }
+
+    fn mechanisms(step: &Step) -> Vec<Mechanism> {
+        step.candidates.iter().map(|c| c.mechanism).collect()
     }
 
     fn verdict_of(steps: &[Step], name: &str) -> Option<Verdict> {
@@ -147,27 +268,75 @@ mod tests {
     #[test]
     fn without_a_mechanism_the_next_candidate_is_left_and_the_reason_kept() {
         let without = |mechanisms: &[Mechanism]| {
-            let choice = Choice { without_mechanisms: mechanisms.to_vec(), ..Profile::Default.into() };
-            let mut steps = plan(&choice, &Kernel(&[]));
-            steps.swap_remove(steps.iter().position(|s| s.hook.name == "library-call").unwrap())
+            let choice = {
+                let without_mechanisms = mechanisms.iter().map(|mechanism| (*mechanism).into()).collect();
+                Choice { without_mechanisms, ..Profile::Default.into() }
+            };
+            step_of("library-call", &choice, &Kernel(&[]))
         };
-        let mechanisms = |step: &Step| step.candidates.iter().map(|c| c.mechanism).collect::<Vec<_>>();
         let (multi, single) = (Mechanism::UprobeMulti, Mechanism::Uprobe);
         assert_eq!(mechanisms(&without(&[])), [multi, single]);
         let step = without(&[multi]);
         assert_eq!(mechanisms(&step), [single]);
-        assert_eq!(step.left_out, ["uprobe.multi: left out by --without-mechanism"]);
+        assert_eq!(step.passed_over, ["uprobe.multi: left out by --without-mechanism"]);
         let (verdict, reason) = without(&[multi, single]).verdict.unwrap();
         assert_eq!(verdict, Verdict::Off);
         assert!(reason.contains("uprobe.multi") && reason.contains("uprobe:"), "{reason}");
     }
 
     #[test]
+    fn a_mechanism_can_be_left_out_for_one_hook() {
+        let choice = Choice {
+            without_mechanisms: vec!["uncharge:fentry".parse().unwrap()],
+            ..Profile::Default.into()
+        };
+        let of = |name| mechanisms(&step_of(name, &choice, &Kernel(&[])));
+        assert_eq!(of("uncharge"), [Mechanism::Kprobe]);
+        assert_eq!(of("charge-force"), [Mechanism::Fentry, Mechanism::Kprobe]);
+        assert_eq!("kprobe".parse(), Ok(LeftOut::from(Mechanism::Kprobe)));
+        assert_eq!("charge:ftrace".parse::<LeftOut>(), Err(NoLeftOut::Mechanism("ftrace".to_owned())));
+        assert!("x:kprobe".parse::<LeftOut>().unwrap_err().to_string().contains("no hook x"));
+    }
+
+    #[test]
+    fn each_kernel_gets_the_best_that_it_has() {
+        let step = |kernel| step_of("charge-try", &Profile::Default.into(), &Kernel(kernel));
+        assert_eq!(mechanisms(&step(&[])), [Mechanism::Fexit, Mechanism::Kprobe]);
+        let without_trampolines = step(&["trampolines"]);
+        assert_eq!(mechanisms(&without_trampolines), [Mechanism::Kprobe]);
+        assert_eq!(without_trampolines.passed_over, ["fexit page_counter_try_charge: no trampolines"]);
+        let step = step(&["trampolines", "kprobes"]);
+        let (verdict, reason) = step.verdict.unwrap();
+        assert_eq!(verdict, Verdict::Unsupported);
+        assert!(reason.contains("no trampolines; kprobe page_counter_try_charge: no kprobes"), "{reason}");
+    }
+
+    #[test]
+    fn a_function_with_other_arguments_is_left_alone() {
+        let kernel = Kernel(&["the usual arguments"]);
+        let (verdict, reason) = step_of("uncharge", &Profile::Default.into(), &kernel).verdict.unwrap();
+        assert_eq!(verdict, Verdict::Unsupported);
+        assert!(reason.contains("9 arguments in this kernel, not 2"), "{reason}");
+    }
+
+    #[test]
     fn what_a_kernel_lacks_is_unsupported_with_the_reason() {
-        let steps = plan(&Profile::Deep.into(), &Kernel(&["mod_memcg_state"]));
-        let step = steps.iter().find(|s| s.hook.name == "charge").unwrap();
-        let (verdict, reason) = step.verdict.as_ref().unwrap();
-        assert_eq!(*verdict, Verdict::Unsupported);
-        assert!(reason.contains("tp_btf mod_memcg_state"), "{reason}");
+        let deep = || Profile::Deep.into();
+        let kernel = Kernel(&["mod_memcg_state"]);
+        assert_eq!(mechanisms(&step_of("charge", &deep(), &kernel)), [Mechanism::Fentry, Mechanism::Kprobe]);
+        let kernel = Kernel(&["mod_memcg_state", "__mod_memcg_state"]);
+        let (verdict, reason) = step_of("charge", &deep(), &kernel).verdict.unwrap();
+        assert_eq!(verdict, Verdict::Unsupported);
+        assert!(reason.contains("tp_btf mod_memcg_state") && reason.contains("kprobe __mod"), "{reason}");
+    }
+
+    #[test]
+    fn what_a_later_candidate_lacks_is_said_where_it_lacks_something() {
+        for hook in HOOKS {
+            for candidate in hook.candidates.iter().filter(|c| c.on_return.is_some()) {
+                assert_eq!(candidate.mechanism, Mechanism::Kprobe, "{}", hook.name);
+            }
+            assert!(hook.candidates.first().is_none_or(|best| best.loses.is_none()), "{}", hook.name);
+        }
     }
 }

@@ -144,7 +144,7 @@ fn loaded(choice: &Choice) -> (Object, RingBuf<MapData>) {
 }
 
 fn without_multi() -> Choice {
-    Choice { without_mechanisms: vec![Mechanism::UprobeMulti], ..Profile::Light.into() }
+    Choice { without_mechanisms: vec![Mechanism::UprobeMulti.into()], ..Profile::Light.into() }
 }
 
 fn library_hook(object: &Object) -> Attached {

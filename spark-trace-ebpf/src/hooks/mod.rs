@@ -3,6 +3,7 @@
 mod call;
 mod cgroup;
 mod charge;
+mod counter;
 mod figures;
 mod filemap;
 mod mapping;

@@ -13,10 +13,7 @@
 use core::ffi::c_void;
 
 use aya_ebpf::{
-    EbpfContext,
-    bindings::BPF_NOEXIST,
-    helpers::generated::{bpf_get_stackid, bpf_task_pt_regs},
-    macros::btf_tracepoint,
+    EbpfContext, bindings::BPF_NOEXIST, helpers::generated::bpf_task_pt_regs, macros::btf_tracepoint,
     programs::BtfTracePointContext,
 };
 use spark_trace_common::{
@@ -29,10 +26,9 @@ use spark_trace_common::{
 use crate::{
     config::conf,
     frame::live_row,
-    maps::{
-        KERNEL_STACKS, PAGE_CACHE, PAGE_KEYS, PAGE_ROWS, PLACE, add, generation, lost, next, run, stand_in,
-    },
+    maps::{PAGE_CACHE, PAGE_KEYS, PAGE_ROWS, PLACE, add, generation, lost, next, run, stand_in},
     read::load,
+    stack::take_stack,
     target::{current_task, current_tgid, is_target, memory_cgroup_of},
 };
 
@@ -184,7 +180,7 @@ fn row_anew(ctx: &BtfTracePointContext) -> (u32, bool) {
     if !is_target(cgroup, current_tgid()) {
         cgroup = 0;
     }
-    let stack = take_stack(ctx);
+    let stack = take_stack(ctx.as_ptr());
     let charged = if gfp & conf!(gfp_account) != 0 { PAGE_CHARGED } else { 0 };
     let class = migratetype & 0xff | charged | (order & 31) << PAGE_ORDER_SHIFT;
     let row = row_of(&PageKey { cgroup, stack, class });
@@ -215,22 +211,6 @@ fn row_of(key: &PageKey) -> u32 {
     // Another CPU has made one since; ours stays empty.
     // SAFETY: as above.
     PAGE_KEYS.get_ptr(key).map_or(0, |row| unsafe { *row })
-}
-
-/// Takes the kernel stack; negative where that fails, which is counted.
-#[inline(always)]
-fn take_stack(ctx: &BtfTracePointContext) -> i32 {
-    // The kernel refuses a stack whose hash bucket holds another one. Leaving out an inner frame, which is
-    // only ever this program's own, makes another hash of the same stack.
-    for skipped_frames in 0..3u64 {
-        // SAFETY: the context and the map are live; the helper checks the rest.
-        let stack = unsafe { bpf_get_stackid(ctx.as_ptr(), KERNEL_STACKS.as_ptr(), skipped_frames) } as i32;
-        if stack >= 0 {
-            return stack;
-        }
-    }
-    lost(LossKind::KernelStacks);
-    -1
 }
 
 /// `void mm_page_free(struct page *page, unsigned int order)`

@@ -10,7 +10,7 @@ use spark_trace_common::{
 use crate::{
     config::conf,
     maps::{HEAPS, TARGET_PIDS, hit, send},
-    read::load,
+    read::{load, probe},
     target::{is_target, is_target_pid, memory_cgroup_of, select_pid},
 };
 
@@ -115,11 +115,12 @@ unsafe fn report(op: ProcessOp, task: *const u8, tgid: u32, parent: u32, cgroup:
                 event.rss_peak_pages = load(signal, conf!(signal_maxrss));
             } else {
                 let mut now = 0i64;
-                // File, anonymous, (swap), shmem: the resident ones.
+                // File, anonymous, (swap), shmem: the resident ones. Through the helper: Linux 6.1 has them in an array
+                // of a type that its verifier does not follow.
                 for counter in [0, 1, 3] {
                     if conf!(mm_rss) != NO_MEMBER {
-                        let count: i64 = load(mm, conf!(mm_rss) + counter * conf!(mm_rss_stride));
-                        now += count.max(0);
+                        let count = probe::<i64>(mm, conf!(mm_rss) + counter * conf!(mm_rss_stride));
+                        now += count.unwrap_or(0).max(0);
                     }
                 }
                 let highest: u64 = load(mm, conf!(mm_hiwater_rss));

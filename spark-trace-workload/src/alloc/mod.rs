@@ -16,7 +16,7 @@ use crate::output::SourceRecord;
 use crate::sys::Machine;
 
 #[cfg_attr(not(all(feature = "cuda", not(target_feature = "crt-static"))), allow(unused_imports))]
-pub use run::{run, wait_for};
+pub use run::{Step, run, run_steps, wait_for};
 
 /// What a step needs besides its options.
 pub struct Env {

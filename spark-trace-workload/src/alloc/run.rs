@@ -7,9 +7,9 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use serde_json::json;
 
-use super::plan::{Step, plan};
-use super::{Env, Holding};
-use crate::cli::AllocArgs;
+use super::plan::plan;
+use super::{Env, Held, Holding};
+use crate::cli::{AllocArgs, CourseArgs};
 use crate::files;
 use crate::output::{
     PhaseLine, PhaseRecord, Report, SCHEMA, SCHEMA_VERSION, SourceRecord, print_line, write_report,
@@ -19,8 +19,11 @@ use crate::sys::{self, Machine, SelfExact, SelfStatus};
 /// Who holds what, in the order it was taken, and where its records begin in `Run::sources`.
 type Holdings = Vec<(&'static str, usize, Box<dyn Holding>)>;
 
+/// One way to take memory: its phase's name, and what takes it.
+pub type Step<'a> = (&'static str, Box<dyn Fn(&Env) -> Result<Held> + 'a>);
+
 struct Run<'a> {
-    args: &'a AllocArgs,
+    args: &'a CourseArgs,
     env: Env,
     sources: Vec<SourceRecord>,
     phases: Vec<PhaseRecord>,
@@ -31,6 +34,21 @@ struct Run<'a> {
 }
 
 pub fn run(args: &AllocArgs) -> Result<ExitCode> {
+    let prepare = || prepare_files(args);
+    let prepare: Option<&dyn Fn() -> Result<()>> =
+        if args.create_files || args.cold { Some(&prepare) } else { None };
+    let steps: Vec<Step> = plan(args)
+        .map(|step| -> Step { (step.phase, Box::new(|env: &Env| (step.take)(args, env))) })
+        .collect();
+    run_steps(&args.course, prepare, &steps)
+}
+
+/// Takes the steps in order, holds what they have taken, and gives it back in reverse.
+pub fn run_steps(
+    args: &CourseArgs,
+    prepare: Option<&dyn Fn() -> Result<()>>,
+    steps: &[Step],
+) -> Result<ExitCode> {
     let env = Env { machine: Machine::read()?, cycle: 0 };
     sys::install_stop_handler()?;
     let baseline = SelfStatus::read().ok();
@@ -38,7 +56,7 @@ pub fn run(args: &AllocArgs) -> Result<ExitCode> {
     let mut run = Run { args, env, sources: Vec::new(), phases: Vec::new(), baseline, at_hold, exact: None };
     for cycle in 0..args.repeat {
         run.env.cycle = cycle;
-        run.cycle()?;
+        run.cycle(prepare, steps)?;
         if sys::stop_signal().is_some() {
             break;
         }
@@ -52,20 +70,20 @@ pub fn run(args: &AllocArgs) -> Result<ExitCode> {
 }
 
 impl Run<'_> {
-    fn cycle(&mut self) -> Result<()> {
+    fn cycle(&mut self, prepare: Option<&dyn Fn() -> Result<()>>, steps: &[Step]) -> Result<()> {
         let args = self.args;
-        if args.create_files || args.cold {
-            self.phase("prepare", Duration::ZERO, |_| prepare_files(args))?;
+        if let Some(prepare) = prepare {
+            self.phase("prepare", Duration::ZERO, |_| prepare())?;
         }
         self.phase("start", args.holds.hold_start, |run| {
             if let (0, Some(path)) = (run.env.cycle, &args.wait_go) { wait_for(path) } else { Ok(()) }
         })?;
         let mut holdings = Holdings::new();
-        for step in plan(args) {
+        for step in steps {
             if sys::stop_signal().is_some() {
                 break;
             }
-            let holding = self.phase(step.phase, args.holds.hold_each, |run| run.take(step))?;
+            let holding = self.phase(step.0, args.holds.hold_each, |run| run.take(step))?;
             holdings.push(holding);
         }
         self.phase("hold", args.holds.hold, |_| Ok(()))?;
@@ -125,14 +143,14 @@ impl Run<'_> {
         })
     }
 
-    fn take(&mut self, step: &Step) -> Result<(&'static str, usize, Box<dyn Holding>)> {
-        let held = (step.take)(self.args, &self.env)?;
+    fn take(&mut self, (phase, take): &Step) -> Result<(&'static str, usize, Box<dyn Holding>)> {
+        let held = take(&self.env)?;
         let first = self.sources.len();
         self.sources.extend(held.sources.into_iter().map(|mut source| {
             source.cycle = self.env.cycle;
             source
         }));
-        Ok((step.phase, first, held.holding))
+        Ok((*phase, first, held.holding))
     }
 
     /// What is true at the end of the hold, of ourselves and of what may change by itself.

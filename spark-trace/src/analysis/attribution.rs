@@ -3,6 +3,7 @@
 use serde::Serialize;
 use spark_trace_common::source::{Source, UNATTRIBUTED};
 
+use crate::analysis::charges::{self, Charges};
 use crate::analysis::cuda::{self, CudaReport};
 use crate::analysis::devices::{self, DeviceReport};
 use crate::analysis::files::{self, FileRow};
@@ -34,6 +35,8 @@ pub struct Report {
     pub details_at_ns: u64,
     pub stacks: Vec<StackRow>,
     pub files: Vec<FileRow>,
+    /// Absent where no hook on page counters ran.
+    pub charges: Option<Charges>,
     pub processes: Vec<ProcessRow>,
     pub regions: Vec<RegionRow>,
     pub mappings: Vec<MappingRow>,
@@ -167,6 +170,7 @@ pub fn report(recording: &Recording, at: At) -> Report {
         details_at_ns,
         stacks: stacks::rows(recording, Scope::System, details_at_ns),
         files: files::rows(recording, details_at_ns),
+        charges: charges::report(recording, details_at_ns),
         processes: processes::rows(recording, details_at_ns),
         regions: regions::rows(recording, details_at_ns),
         mappings: mappings::rows(recording, details_at_ns),

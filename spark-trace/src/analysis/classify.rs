@@ -162,6 +162,11 @@ pub fn classify(frames: &[&Symbol], mobility: &str) -> Verdict {
     )
 }
 
+/// The source that the frame at `index` tells, if it tells one.
+pub fn source_at(frames: &[&Symbol], index: usize) -> Option<&'static str> {
+    rule_for(frames, index).map(|rule| rule.source.slug(""))
+}
+
 impl Class {
     fn slug(&self, mobility: &str) -> &'static str {
         match self {

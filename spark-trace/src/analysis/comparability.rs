@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use crate::analysis::view::{Scope, View};
-use crate::recording::Recording;
+use crate::recording::{Nvidia, Recording};
 
 /// Start states may differ by this part of all memory...
 const START_PERCENT: u64 = 2;
@@ -67,12 +67,23 @@ pub fn comparable(a: &Recording, b: &Recording) -> Comparable {
         }
     }
     reasons.extend(start_state(a, b));
-    Comparable { ok: reasons.is_empty(), reasons, notes: differing(NOTES, a, b) }
+    let mut notes = differing(NOTES, a, b);
+    notes.extend(stand_ins(a, b));
+    Comparable { ok: reasons.is_empty(), reasons, notes }
 }
 
 fn differing(facts: &[Fact], a: &Recording, b: &Recording) -> Vec<String> {
     let differences = facts.iter().map(|(name, fact)| (name, fact(a), fact(b))).filter(|(_, a, b)| a != b);
     differences.map(|(name, a, b)| format!("{name} differs: {a} in A, {b} in B")).collect()
+}
+
+/// Runs whose kernel modules are not NVIDIA's: no difference between two of them, but to be known.
+fn stand_ins(a: &Recording, b: &Recording) -> impl Iterator<Item = String> {
+    let stood_in = |recording: &Recording| recording.host.nvidia.as_ref().is_some_and(Nvidia::is_stand_in);
+    let runs = [("A", stood_in(a)), ("B", stood_in(b))].into_iter().filter(|(_, stood_in)| *stood_in);
+    runs.map(|(name, _)| {
+        format!("{name} ran on a STAND-IN for NVIDIA's kernel modules: its nvidia-* rows are no driver's")
+    })
 }
 
 /// A hook that worked in one run only leaves the other without its part of the provenance.
@@ -120,6 +131,7 @@ fn start_state(a: &Recording, b: &Recording) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::recording::STAND_IN;
     use crate::recording::testing::{self, MIB};
 
     #[test]
@@ -157,6 +169,20 @@ mod tests {
                 result.reasons
             );
         }
+    }
+
+    #[test]
+    fn a_stand_in_is_named() {
+        let mut b = testing::native();
+        let nvidia = Nvidia { kernel_module: Some(STAND_IN.into()), simulated: true, ..Nvidia::default() };
+        b.host.nvidia = Some(nvidia);
+        let result = comparable(&testing::native(), &b);
+        assert!(
+            result.notes.iter().any(|note| note.starts_with("B ran on a STAND-IN")),
+            "{:?}",
+            result.notes
+        );
+        assert!(!result.notes.iter().any(|note| note.starts_with("A ran")));
     }
 
     #[test]

@@ -14,7 +14,7 @@ pub mod cuda;
 pub mod detail;
 
 use cuda::CudaDelta;
-use detail::{FileDelta, RegionDelta, StackDelta};
+use detail::{ChargeDelta, FileDelta, RegionDelta, StackDelta};
 
 pub const SCHEMA: &str = "spark-trace/diff";
 pub const SCHEMA_VERSION: u32 = 1;
@@ -38,6 +38,8 @@ pub struct Report {
     pub comparable: Comparable,
     pub files: Vec<FileDelta>,
     pub stacks: Vec<StackDelta>,
+    /// What kernel paths charged the target's cgroups; empty where hooks on page counters did not run in both.
+    pub charges: Vec<ChargeDelta>,
     pub regions: Vec<RegionDelta>,
     /// Absent where neither run used the CUDA driver or asked for memory.
     pub cuda: Option<CudaDelta>,
@@ -92,6 +94,7 @@ pub fn report(a: &Recording, b: &Recording, plane: Option<Scope>, at: At) -> Res
         comparable: comparable(a, b),
         files: detail::files(scope, (a, balance_a.at_ns), (b, balance_b.at_ns)),
         stacks: detail::stacks(scope, (a, balance_a.at_ns), (b, balance_b.at_ns)),
+        charges: detail::charges(scope, (a, balance_a.at_ns), (b, balance_b.at_ns)),
         regions: detail::regions(scope, (a, balance_a.at_ns), (b, balance_b.at_ns)),
         cuda: cuda::compare((a, balance_a.at_ns), (b, balance_b.at_ns)),
     })

@@ -6,6 +6,7 @@
 pub mod arrange;
 pub mod attribution;
 pub mod callers;
+pub mod charges;
 pub mod classify;
 pub mod comparability;
 pub mod cuda;

@@ -12,6 +12,8 @@ pub enum Warning {
     Incomplete,
     /// No reading came near the peak that the kernel remembers.
     PeakMissed { cgroup: String, sampled: u64, kernel: u64, interval_ns: u64 },
+    /// The kernel killed processes in a cgroup of the target because memory had run out for it.
+    Killed { cgroup: String, count: u64 },
     /// A root cgroup of the target was never read.
     NeverRead { cgroup: String },
     /// The nearest reading is far from the instant asked for.
@@ -43,6 +45,11 @@ impl fmt::Display for Warning {
                  below {} ms",
                 *sampled as f64 / *kernel as f64 * 100.0,
                 interval_ns / 1_000_000
+            ),
+            Self::Killed { cgroup, count } => write!(
+                f,
+                "{cgroup}: the kernel killed {count} of its processes because memory had run out (events.oom_kill): the \
+                 run is not what it would have been; raise the limit, or see who held what at the peak"
             ),
             Self::NeverRead { cgroup } => {
                 write!(f, "{cgroup}: gone before it was read; record with a shorter --interval")

@@ -8,6 +8,7 @@ use crate::{
         self, CheckRow, Report,
         hooks::{HookRow, UNTRIED},
     },
+    plan::LeftOut,
     recording::LibraryFile,
     render::{
         document::{Cell, Document, Fit, Table},
@@ -26,6 +27,11 @@ pub struct Args {
     /// Form of the output
     #[arg(long, value_enum, default_value = "table")]
     format: Format,
+
+    /// Attach no hook, or this one, by a mechanism (tp_btf, fentry, fexit, kprobe, ...): the next best one that the
+    /// kernel has takes its place
+    #[arg(long, value_name = "[HOOK:]NAME")]
+    without_mechanism: Vec<LeftOut>,
 
     /// NVIDIA's management library (libnvidia-ml.so.1), where it is in no usual place
     #[arg(long, value_name = "PATH", value_parser = units::file)]
@@ -53,7 +59,7 @@ enum Format {
 }
 
 pub fn run(args: Args) -> anyhow::Result<Exit> {
-    let report = doctor::run(args.nvml);
+    let report = doctor::run(args.nvml, &args.without_mechanism);
     let bytes = match args.format {
         Format::Table => terminal::render(&document(&report), output::style()).into_bytes(),
         Format::Json => json::render(&report)?,

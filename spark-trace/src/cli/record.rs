@@ -7,7 +7,7 @@ use std::{
 use anyhow::Context;
 use clap::{ValueEnum, builder::PossibleValuesParser};
 use spark_trace_common::{
-    hook::{HOOKS, Mechanism, Profile},
+    hook::{HOOKS, Profile},
     map,
 };
 
@@ -17,7 +17,7 @@ use crate::{
         session::{Options, Session},
         target::{Placement, Spec, command::Invoker},
     },
-    plan::Choice,
+    plan::{Choice, LeftOut},
     recording::{self, Recording, WriteOptions, write::refuse_existing},
 };
 
@@ -81,9 +81,10 @@ pub struct Args {
     #[arg(long, value_name = "NAME", value_parser = PossibleValuesParser::new(HOOKS.iter().map(|h| h.name)), hide_possible_values = true)]
     without_hook: Vec<String>,
 
-    /// Do not attach in this way, so that the next way is taken: to compare the two
-    #[arg(long, value_name = "NAME", hide = true, value_parser = PossibleValuesParser::new(Mechanism::ALL.map(Mechanism::as_str)))]
-    without_mechanism: Vec<String>,
+    /// Attach no hook, or this one, by a mechanism (tp_btf, fentry, fexit, kprobe, ...): the next best one that the
+    /// kernel has takes its place
+    #[arg(long, value_name = "[HOOK:]NAME")]
+    without_mechanism: Vec<LeftOut>,
 
     /// A CUDA driver or NVML library to watch besides those that are found
     #[arg(long, value_name = "PATH")]
@@ -219,11 +220,10 @@ fn summary(recording: &Recording, output: &Path) {
 
 impl Args {
     fn hooks(&self) -> Choice {
-        let left_out = |mechanism: &Mechanism| self.without_mechanism.iter().any(|n| n == mechanism.as_str());
         Choice {
             profile: self.profile.into(),
             without: self.without_hook.clone(),
-            without_mechanisms: Mechanism::ALL.into_iter().filter(left_out).collect(),
+            without_mechanisms: self.without_mechanism.clone(),
         }
     }
 

@@ -4,7 +4,8 @@ use std::collections::HashMap;
 
 use aya::maps::{HashMap as BpfHashMap, MapData, PerCpuArray, StackTraceMap};
 use spark_trace_common::event::{
-    ChargeKey, FileKey, FileTotals, MappingCache, MappingTotals, PAGE_CHARGED, PAGE_ORDER_SHIFT, PageKey,
+    ChargeKey, ChargeStackKey, FileKey, FileTotals, MappingCache, MappingTotals, PAGE_CHARGED,
+    PAGE_ORDER_SHIFT, PageKey,
 };
 
 use super::{
@@ -17,7 +18,7 @@ use super::{
 use crate::{
     cuda::Holdings,
     decode::device_name,
-    recording::{Charge, FilePages, FirstTouch, Instant, PageAllocs, journal::Aggregates},
+    recording::{Charge, ChargeStack, FilePages, FirstTouch, Instant, PageAllocs, journal::Aggregates},
 };
 
 /// Instants kept at most; each costs an element in every row.
@@ -30,9 +31,11 @@ pub struct Collector {
     pages: Vec<PageAllocs>,
     files: Vec<FilePages>,
     charges: Vec<Charge>,
+    charge_stacks: Vec<ChargeStack>,
     page_rows: HashMap<PageKey, usize>,
     file_rows: HashMap<(u64, u64, u32), usize>,
     charge_rows: HashMap<(u64, u32, u32), usize>,
+    charge_stack_rows: HashMap<ChargeStackKey, usize>,
     kernel_stacks: KernelStacks,
     driver: driver::Rows,
     names: ItemNames,
@@ -65,9 +68,11 @@ impl Collector {
             pages: Vec::new(),
             files: Vec::new(),
             charges: Vec::new(),
+            charge_stacks: Vec::new(),
             page_rows: HashMap::new(),
             file_rows: HashMap::new(),
             charge_rows: HashMap::new(),
+            charge_stack_rows: HashMap::new(),
             kernel_stacks: KernelStacks::default(),
             driver: driver::Rows::default(),
             names: ItemNames { node, memcg },
@@ -97,7 +102,8 @@ impl Collector {
         object.sweep_pages()?;
         self.read_pages(object, stacks, &slots)?;
         self.read_files(object, &slots)?;
-        self.read_charges(object, &slots)
+        self.read_charges(object, &slots)?;
+        self.read_charge_stacks(object, stacks, &slots)
     }
 
     /// Index of the instant called `why`, now at `at_ns`; none once there are too many.
@@ -133,7 +139,7 @@ impl Collector {
             let bytes = driver::allocation_bytes(&counted.key);
             // Rows of one stack and different orders are one in the recording.
             let key = PageKey { class: counted.key.class & ((1 << PAGE_ORDER_SHIFT) - 1), ..counted.key };
-            let stack = self.kernel_stacks.of(&key, &traces, stacks);
+            let stack = self.kernel_stacks.of(key.stack, &traces, stacks);
             let index = *self.page_rows.entry(key).or_insert_with(|| {
                 self.pages.push(PageAllocs {
                     cgroup: key.cgroup,
@@ -196,15 +202,51 @@ impl Collector {
         for row in &mut self.charges {
             set(&mut row.net, slots, None);
         }
-        for (Wire(key), pages) in map.iter().flatten() {
+        let own_units = [false, true].map(|per_node| object.charges_in_own_units(per_node));
+        for (Wire(key), count) in map.iter().flatten() {
             let index = *self.charge_rows.entry((key.cgroup, key.item, key.per_node)).or_insert_with(|| {
                 let table = if key.per_node != 0 { &self.names.node } else { &self.names.memcg };
                 let item = table.get(&key.item).cloned().unwrap_or_else(|| format!("item {}", key.item));
                 self.charges.push(Charge { cgroup: key.cgroup, item, net: Vec::new() });
                 self.charges.len() - 1
             });
+            let row = &mut self.charges[index];
             // The tracepoints hand over pages, whatever unit the counter has.
-            set(&mut self.charges[index].net, slots, Some(pages as i64 * page_size() as i64));
+            let unit =
+                if own_units[usize::from(key.per_node != 0)] { unit_of(&row.item) } else { page_size() };
+            set(&mut row.net, slots, Some(count as i64 * unit as i64));
+        }
+        Ok(())
+    }
+
+    fn read_charge_stacks(
+        &mut self,
+        object: &Object,
+        stacks: &mut Stacks,
+        slots: &[usize],
+    ) -> Result<(), ObjectError> {
+        let traces: StackTraceMap<&MapData> = object.map("KERNEL_STACKS")?;
+        for row in &mut self.charge_stacks {
+            set(&mut row.charged, slots, None);
+        }
+        for (key, counted) in object.charge_stacks()? {
+            let index = match self.charge_stack_rows.get(&key) {
+                Some(index) => *index,
+                None => {
+                    let stack = self.kernel_stacks.of(key.stack, &traces, stacks);
+                    self.charge_stacks.push(ChargeStack {
+                        cgroup: key.cgroup,
+                        stack,
+                        ..ChargeStack::default()
+                    });
+                    self.charge_stack_rows.insert(key, self.charge_stacks.len() - 1);
+                    self.charge_stacks.len() - 1
+                }
+            };
+            let row = &mut self.charge_stacks[index];
+            row.charges = counted.charges;
+            row.bytes_charged = counted.pages * page_size();
+            set(&mut row.charged, slots, Some(row.bytes_charged));
         }
         Ok(())
     }
@@ -233,6 +275,7 @@ impl Collector {
         self.pages.iter_mut().for_each(|r| r.live.resize(len, None));
         self.files.iter_mut().for_each(|r| r.live.resize(len, None));
         self.charges.iter_mut().for_each(|r| r.net.resize(len, None));
+        self.charge_stacks.iter_mut().for_each(|r| r.charged.resize(len, None));
         if named {
             stacks.name_frames();
         }
@@ -242,11 +285,24 @@ impl Collector {
             page_allocs: self.pages.clone(),
             files: self.files.clone(),
             charges: self.charges.clone(),
+            charge_stacks: self.charge_stacks.clone(),
+            charge_levels: Vec::new(),
             cuda_allocs: self.cuda.rows(len),
             cuda_totals: self.cuda.totals(),
             stacks,
             symbols,
         }
+    }
+}
+
+/// Unit of a counter of memory.stat as the kernel keeps it: memcg_page_state_unit() in mm/memcontrol.c.
+fn unit_of(item: &str) -> u64 {
+    if item.ends_with("_B") {
+        1
+    } else if item.ends_with("_KB") {
+        1024
+    } else {
+        page_size()
     }
 }
 

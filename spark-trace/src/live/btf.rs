@@ -33,7 +33,22 @@ enum Kind {
     Array {
         element: u32,
     },
+    Pointer(u32),
+    /// A function, by its prototype.
+    Function(u32),
+    /// Types of the arguments.
+    Prototype(Vec<u32>),
     Other,
+}
+
+/// A kernel function that programs can be attached to by its type.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Function<'a> {
+    /// Number of its type, which the kernel wants to be told.
+    pub id: u32,
+    pub args: u32,
+    /// Structure that the first argument points to; empty where it is something else.
+    pub first_points_to: &'a str,
 }
 
 #[derive(Debug)]
@@ -65,6 +80,7 @@ const TYPEDEF: u32 = 8;
 const VOLATILE: u32 = 9;
 const CONST: u32 = 10;
 const RESTRICT: u32 = 11;
+const FUNC: u32 = 12;
 const FUNC_PROTO: u32 = 13;
 const VAR: u32 = 14;
 const DATASEC: u32 = 15;
@@ -180,6 +196,20 @@ impl Btf {
         self.typedefs.contains_key(&format!("btf_trace_{name}"))
     }
 
+    /// The function called `name`, if the kernel's types have it.
+    pub fn function(&self, name: &str) -> Option<Function<'_>> {
+        let is_it = |t: &Type| matches!(t.kind, Kind::Function(_)) && t.name == name;
+        let id = self.types.iter().position(is_it)?;
+        let Kind::Function(prototype) = self.types[id].kind else { return None };
+        let Kind::Prototype(args) = &self.types.get(prototype as usize)?.kind else { return None };
+        let pointee = args.first().and_then(|first| match self.resolve(*first)?.kind {
+            Kind::Pointer(to) => self.resolve(to),
+            _ => None,
+        });
+        let first_points_to = pointee.map_or("", |pointee| pointee.name.as_str());
+        Some(Function { id: u32::try_from(id).ok()?, args: u32::try_from(args.len()).ok()?, first_points_to })
+    }
+
     fn resolve(&self, mut id: u32) -> Option<&Type> {
         // A chain of aliases is short; the bound is against malformed loops.
         for _ in 0..32 {
@@ -251,15 +281,20 @@ fn read_type(
         TYPEDEF | VOLATILE | CONST | RESTRICT | TYPE_TAG => Kind::Alias(size_or_type),
         PTR => {
             size = 8;
-            Kind::Other
+            Kind::Pointer(size_or_type)
         }
+        FUNC => Kind::Function(size_or_type),
         INT | VAR | DECL_TAG => {
             at.skip(4)?;
             Kind::Other
         }
         FUNC_PROTO => {
-            at.skip(8 * count as usize)?;
-            Kind::Other
+            let mut args = Vec::with_capacity(count as usize);
+            for _ in 0..count {
+                at.skip(4)?;
+                args.push(at.u32()?);
+            }
+            Kind::Prototype(args)
         }
         DATASEC => {
             at.skip(12 * count as usize)?;
@@ -318,6 +353,10 @@ mod tests {
         assert!(btf.has_tracepoint("mm_page_alloc"));
         assert!(!btf.has_tracepoint("no_such_tracepoint"));
         assert!(btf.offset("task_struct", &["no_such_member"]).is_none());
+        let function = btf.function("bpf_fentry_test2").unwrap();
+        assert_eq!((function.args, function.first_points_to), (2, ""));
+        assert_eq!(btf.function("wake_up_process").unwrap().first_points_to, "task_struct");
+        assert!(btf.function("no_such_function").is_none());
     }
 
     #[test]

@@ -113,7 +113,7 @@ impl Rows {
                 let Some(row) = read(number) else { continue };
                 if row.allocs == 0 {
                     self.empty.push(number);
-                } else if let Some(stack) = kernel_stacks.of(&row.key, &traces, stacks) {
+                } else if let Some(stack) = kernel_stacks.of(row.key.stack, &traces, stacks) {
                     let verdict = classify(&stacks.frames(stack), mobility(row.key.class));
                     let source = SOURCES.iter().position(|slug| *slug == verdict.source);
                     self.driver.extend(source.map(|source| (number, source)));
@@ -135,14 +135,14 @@ impl Rows {
 pub(super) struct KernelStacks(HashMap<u32, u32>);
 
 impl KernelStacks {
-    /// The recording's id of a key's stack, if it has one.
+    /// The recording's id of a stack, if one could be taken.
     pub(super) fn of(
         &mut self,
-        key: &PageKey,
+        stack: i32,
         traces: &StackTraceMap<&MapData>,
         stacks: &mut Stacks,
     ) -> Option<u32> {
-        let id = u32::try_from(key.stack).ok()?;
+        let id = u32::try_from(stack).ok()?;
         Some(*self.0.entry(id).or_insert_with(|| {
             let frames: Vec<u64> = traces
                 .get(&id, 0)

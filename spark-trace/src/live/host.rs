@@ -5,7 +5,7 @@ use std::fs;
 use procfs::ConfigSetting;
 
 use super::{cgroup::Layout, page_size};
-use crate::recording::{Host, Nvidia};
+use crate::recording::{Host, Nvidia, STAND_IN};
 
 /// Reads the facts. What a machine does not tell is absent. GPUs are for NVML to name.
 pub fn facts(layout: &Layout) -> Host {
@@ -33,6 +33,7 @@ pub fn facts(layout: &Layout) -> Host {
         provenance: if is_emulated() { "emulated" } else { "measured" }.to_owned(),
         gpus: Vec::new(),
         nvidia: nvidia_module().map(|module| Nvidia {
+            simulated: module.is_stand_in(),
             driver_version: Some(module.version),
             kernel_module: Some(module.kind.to_owned()),
             ..Nvidia::default()
@@ -43,9 +44,16 @@ pub fn facts(layout: &Layout) -> Host {
 /// NVIDIA's kernel module.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NvidiaModule {
-    /// `open` or `proprietary`.
+    /// `open`, `proprietary`, or `stand-in` (stand-in/ in the source tree).
     pub kind: &'static str,
     pub version: String,
+}
+
+impl NvidiaModule {
+    /// It is not NVIDIA's.
+    pub fn is_stand_in(&self) -> bool {
+        self.kind == STAND_IN
+    }
 }
 
 /// NVIDIA's kernel module, where one is loaded.
@@ -53,9 +61,15 @@ pub fn nvidia_module() -> Option<NvidiaModule> {
     parse_nvidia_version(&fs::read_to_string("/proc/driver/nvidia/version").ok()?)
 }
 
+/// How the line begins in the modules that stand in for NVIDIA's.
+const STAND_IN_LINE: &str = "NVRM version: STAND-IN ";
+
 /// The open modules say so in the line that has the version; the others do not.
 fn parse_nvidia_version(text: &str) -> Option<NvidiaModule> {
     let line = text.lines().find(|line| line.starts_with("NVRM version:"))?;
+    if line.starts_with(STAND_IN_LINE) {
+        return Some(NvidiaModule { kind: STAND_IN, version: STAND_IN.to_owned() });
+    }
     let is_version = |word: &&str| word.contains('.') && word.chars().all(|c| c.is_ascii_digit() || c == '.');
     let version = line.split_whitespace().find(is_version)?.to_owned();
     let kind = if line.contains("Open Kernel Module") { "open" } else { "proprietary" };
@@ -104,6 +118,18 @@ mod tests {
         assert_eq!(of(open), Some(("open", "580.95.05".to_owned())));
         assert_eq!(of(closed), Some(("proprietary", "535.183.01".to_owned())));
         assert_eq!(of("GCC version: gcc 13.3.0"), None);
+    }
+
+    #[test]
+    fn a_stand_in_is_never_taken_for_a_driver() {
+        // The line as stand-in/nvidia/device.c has it; a version number in it must not count.
+        let source = include_str!("../../../stand-in/nvidia/device.c");
+        let line = source.split('"').find(|part| part.starts_with("NVRM version:")).unwrap();
+        for line in [line.to_owned(), format!("{line} 590.48.01")] {
+            let module = parse_nvidia_version(&line).unwrap();
+            assert!(module.is_stand_in(), "{line}");
+            assert_eq!(module.version, "stand-in");
+        }
     }
 
     #[test]

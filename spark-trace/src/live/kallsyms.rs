@@ -33,6 +33,15 @@ impl Kallsyms {
         let after = self.symbols.partition_point(|(start, _)| *start <= address);
         self.symbols.get(after.checked_sub(1)?).map(|(_, name)| name)
     }
+
+    pub fn is_empty(&self) -> bool {
+        self.symbols.is_empty()
+    }
+
+    /// Whether a function of that name is known.
+    pub fn has(&self, name: &str) -> bool {
+        self.symbols.iter().any(|(_, symbol)| &*symbol.name == name)
+    }
 }
 
 /// `ffffffff81000000 t name [module]`, code only.
@@ -61,6 +70,7 @@ mod tests {
         let module = table.find(0xffff_ffff_c000_0100).unwrap();
         assert_eq!(module.module.as_deref(), Some("nvidia"));
         assert!(table.find(5).is_none());
+        assert!(table.has("nv_alloc_pages") && !table.has("data") && !table.is_empty());
     }
 
     #[test]

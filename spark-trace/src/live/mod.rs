@@ -3,8 +3,10 @@
 pub mod aggregates;
 pub mod btf;
 pub mod cgroup;
+pub mod charges;
 pub mod doctor;
 pub mod driver;
+pub mod facts;
 pub mod frames;
 pub mod host;
 pub mod kallsyms;

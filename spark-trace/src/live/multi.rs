@@ -24,10 +24,12 @@ use std::{
 };
 
 use aya_obj::generated::{
-    BPF_F_UPROBE_MULTI_RETURN, bpf_attach_type::BPF_TRACE_UPROBE_MULTI, bpf_attr,
-    bpf_attr__bindgen_ty_4 as ProgLoad, bpf_attr__bindgen_ty_14 as LinkCreate,
+    BPF_F_UPROBE_MULTI_RETURN,
+    bpf_attach_type::{BPF_TRACE_FENTRY, BPF_TRACE_UPROBE_MULTI},
+    bpf_attr, bpf_attr__bindgen_ty_4 as ProgLoad, bpf_attr__bindgen_ty_11 as RawTracepoint,
+    bpf_attr__bindgen_ty_14 as LinkCreate,
     bpf_attr__bindgen_ty_14__bindgen_ty_3__bindgen_ty_7 as UprobeMulti, bpf_cmd, bpf_insn,
-    bpf_prog_type::BPF_PROG_TYPE_KPROBE,
+    bpf_prog_type::{BPF_PROG_TYPE_KPROBE, BPF_PROG_TYPE_TRACING},
 };
 use thiserror::Error;
 
@@ -39,6 +41,7 @@ const LOAD_ATTEMPTS: usize = 5;
 /// How much of `union bpf_attr` is passed: up to the end of the last field that is set. The kernel takes the rest as 0,
 /// and refuses anything else there, be it the padding behind a structure.
 const PROG_LOAD_BYTES: usize = offset_of!(ProgLoad, expected_attach_type) + size_of::<u32>();
+const TRACING_LOAD_BYTES: usize = offset_of!(ProgLoad, attach_btf_id) + size_of::<u32>();
 const LINK_CREATE_BYTES: usize =
     offset_of!(LinkCreate, __bindgen_anon_3) + offset_of!(UprobeMulti, pid) + size_of::<u32>();
 
@@ -219,6 +222,29 @@ fn link(program: &OwnedFd, path: &CStr, offsets: &[u64], cookies: &[u64], flags:
     };
     // SAFETY: path, offsets and cookies outlive the call, which copies them; both lists have `cnt` elements.
     unsafe { new_fd(bpf_cmd::BPF_LINK_CREATE, &attr, LINK_CREATE_BYTES) }
+}
+
+/// Loads a program that does nothing for the entry of the kernel function that has the type `function`, attaches it,
+/// and takes it away again.
+pub(super) fn try_trampoline(function: u32) -> Result<(), MultiError> {
+    // r0 = 0; exit (include/uapi/linux/bpf.h: BPF_ALU64 | BPF_MOV | BPF_K, BPF_JMP | BPF_EXIT)
+    let code: [u64; 2] = [0xb7, 0x95];
+    let mut attr = no_attr();
+    attr.__bindgen_anon_3.prog_type = BPF_PROG_TYPE_TRACING as u32;
+    attr.__bindgen_anon_3.expected_attach_type = BPF_TRACE_FENTRY as u32;
+    attr.__bindgen_anon_3.attach_btf_id = function;
+    attr.__bindgen_anon_3.insns = address(&code);
+    attr.__bindgen_anon_3.insn_cnt = code.len() as u32;
+    attr.__bindgen_anon_3.license = c"GPL".as_ptr() as u64;
+    // SAFETY: code and licence outlive the call.
+    let program = unsafe { new_fd(bpf_cmd::BPF_PROG_LOAD, &attr, TRACING_LOAD_BYTES) }
+        .map_err(|error| MultiError::Load { error, log: String::new() })?;
+    let mut attr = no_attr();
+    attr.raw_tracepoint.prog_fd = program.as_raw_fd() as u32;
+    // SAFETY: no pointers: the program names its function.
+    unsafe { new_fd(bpf_cmd::BPF_RAW_TRACEPOINT_OPEN, &attr, size_of::<RawTracepoint>()) }
+        .map(drop)
+        .map_err(MultiError::Attach)
 }
 
 fn no_attr() -> bpf_attr {

@@ -62,6 +62,7 @@ fn members(btf: &Btf, config: &mut Config) -> Result<(), MissingType> {
         css_set_subsys: "css_set"."subsys";
         css_cgroup: "cgroup_subsys_state"."cgroup";
         css_serial: "cgroup_subsys_state"."serial_nr";
+        css_ss: "cgroup_subsys_state"."ss";
         css_parent: "cgroup_subsys_state"."parent";
         cgroup_self: "cgroup"."self";
         cgroup_kn: "cgroup"."kn";
@@ -72,6 +73,9 @@ fn members(btf: &Btf, config: &mut Config) -> Result<(), MissingType> {
         memcg_css: "mem_cgroup"."css";
         memcg_usage: "mem_cgroup"."memory"."usage";
         memcg_watermark: "mem_cgroup"."memory"."watermark";
+        memcg_memory: "mem_cgroup"."memory";
+        counter_parent: "page_counter"."parent";
+        node_memcg: "mem_cgroup_per_node"."memcg";
         page_flags: "page"."flags";
         page_refcount: "page"."_refcount";
         page_type: "page"."page_type";
@@ -107,6 +111,11 @@ fn members(btf: &Btf, config: &mut Config) -> Result<(), MissingType> {
         .ok_or_else(|| MissingType { what: "struct pglist_data.node_zones".to_owned() })?;
     // Only for finding the array of pages, which some kernels do not have either.
     let optional = |name: &str, path: &[&str]| btf.offset(name, path).unwrap_or(NO_MEMBER);
+    // What its first argument is differs; the trampoline and the register have it alike.
+    config.node_argument = match btf.function("__mod_memcg_lruvec_state") {
+        Some(function) if function.first_points_to == "mem_cgroup_per_node" => 0,
+        _ => optional("mem_cgroup_per_node", &["lruvec"]),
+    };
     config.file_mapping = optional("file", &["f_mapping"]);
     config.mapping_pages = optional("address_space", &["i_pages", "xa_head"]);
     config.page_struct_size = btf.size("page").unwrap_or(0);

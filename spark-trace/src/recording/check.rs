@@ -44,6 +44,9 @@ fn provenance(provenance: &Provenance) -> Result<(), String> {
     for charge in &provenance.charges {
         same_length("charges", "net", charge.net.len(), instants)?;
     }
+    for row in &provenance.charge_stacks {
+        same_length("charge_stacks", "charged", row.charged.len(), instants)?;
+    }
     for allocs in &provenance.cuda_allocs {
         same_length("cuda_allocs", "live", allocs.live.len(), instants)?;
     }

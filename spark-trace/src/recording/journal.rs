@@ -91,6 +91,10 @@ pub struct Aggregates {
     pub page_allocs: Vec<PageAllocs>,
     pub files: Vec<FilePages>,
     pub charges: Vec<Charge>,
+    #[serde(default)]
+    pub charge_stacks: Vec<ChargeStack>,
+    #[serde(default)]
+    pub charge_levels: Vec<ChargeLevel>,
     pub cuda_allocs: Vec<CudaAllocs>,
     pub cuda_totals: Vec<CudaTotal>,
     pub stacks: Vec<Stack>,
@@ -179,6 +183,8 @@ impl Builder {
                 provenance.page_allocs.clone_from(&new.page_allocs);
                 provenance.files.clone_from(&new.files);
                 provenance.charges.clone_from(&new.charges);
+                provenance.charge_stacks.clone_from(&new.charge_stacks);
+                provenance.charge_levels.clone_from(&new.charge_levels);
                 provenance.cuda_allocs.clone_from(&new.cuda_allocs);
                 provenance.cuda_totals.clone_from(&new.cuda_totals);
                 provenance.stacks.clone_from(&new.stacks);

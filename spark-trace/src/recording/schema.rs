@@ -99,13 +99,23 @@ pub struct Nvidia {
     pub driver_version: Option<String>,
     /// Newest CUDA version that the driver serves, for example `13.0`.
     pub cuda_driver_version: Option<String>,
-    /// `open` or `proprietary`; absent where no module is loaded.
+    /// `open` or `proprietary`, `stand-in` for the test modules that take its place; absent where no module is loaded.
     pub kernel_module: Option<String>,
     pub nvml_version: Option<String>,
     /// The library that was loaded.
     pub nvml_library: Option<String>,
-    /// A program plays the part of driver and GPU: nothing about devices in this recording is measured.
+    /// Something plays the part of driver and GPU: nothing about devices in this recording is measured.
     pub simulated: bool,
+}
+
+/// What `driver_version` and `kernel_module` say of the modules that stand in for NVIDIA's in tests.
+pub const STAND_IN: &str = "stand-in";
+
+impl Nvidia {
+    /// The kernel modules are not NVIDIA's.
+    pub fn is_stand_in(&self) -> bool {
+        self.kernel_module.as_deref() == Some(STAND_IN)
+    }
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -191,8 +201,7 @@ pub struct Loss {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Hook {
     pub name: String,
-    /// `tp_btf`, `raw_tp`, `tracepoint`, `fentry`, `kprobe`, `uprobe.multi`, `uprobe`, `on-demand`; absent where none
-    /// attached.
+    /// `tp_btf`, `fentry`, `fexit`, `kprobe`, `uprobe.multi`, `uprobe`, `on-demand`; absent where none attached.
     pub mechanism: Option<String>,
     /// `ok`, `unsupported`, `not-applicable`, `broken` or `off` (the profile leaves it out).
     pub verdict: String,
@@ -279,6 +288,8 @@ pub struct CgroupSeries {
     pub path: String,
     /// Columns by file: `memory.current`, `memory.peak`, `stat.anon`, ... (v2);
     /// `memory.usage_in_bytes`, `memory.max_usage_in_bytes`, `memory.kmem.usage_in_bytes`, `stat.total_rss`, ... (v1).
+    /// `hooks.before` and `hooks.after`: what hooks on page counters make the usage to be, just before and just after
+    /// the kernel's file was read.
     #[serde(flatten)]
     pub series: Series,
 }
@@ -315,6 +326,11 @@ pub struct Provenance {
     pub processes: Vec<Process>,
     pub cgroups: Vec<CgroupName>,
     pub charges: Vec<Charge>,
+    /// Empty where the hooks on page counters do not attach.
+    #[serde(default)]
+    pub charge_stacks: Vec<ChargeStack>,
+    #[serde(default)]
+    pub charge_levels: Vec<ChargeLevel>,
     pub cuda_allocs: Vec<CudaAllocs>,
     pub cuda_totals: Vec<CudaTotal>,
     pub cuda_failures: Vec<CudaFailure>,
@@ -446,6 +462,37 @@ pub struct Charge {
     pub item: String,
     /// Bytes at each instant.
     pub net: Vec<Option<i64>>,
+}
+
+/// Pages charged to a target cgroup's memory by one kernel stack. A task is charged some 64 pages at once and draws on
+/// them: a row has what was charged when the stack was seen, not what was taken from it.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ChargeStack {
+    pub cgroup: u64,
+    /// Id in `stacks`; absent where the kernel could not take one.
+    pub stack: Option<u32>,
+    /// Times it charged.
+    pub charges: u64,
+    pub bytes_charged: u64,
+    /// Bytes charged since the trace began, at each instant; absent where not read then.
+    pub charged: Vec<Option<u64>>,
+}
+
+/// The memory of a target cgroup, with its descendants, as hooks on its page counter count it.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ChargeLevel {
+    pub cgroup: u64,
+    /// What it held when it was first followed, less what had been counted by then: 0 where it was created while tracing;
+    /// absent where no reading was found that nothing was charged or uncharged beside.
+    pub seed: Option<i64>,
+    pub bytes_charged: u64,
+    pub bytes_uncharged: u64,
+    /// The kernel skipped runs of the programs, and the level was set anew from the file.
+    pub reseeds: u64,
+    /// Runs skipped by the time of the last of them, of any cgroup.
+    pub skipped_runs: u64,
+    /// Bytes that setting it anew has changed it by, all together.
+    pub corrected: i64,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]

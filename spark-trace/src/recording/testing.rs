@@ -6,6 +6,7 @@
 
 use super::schema::*;
 
+mod charges;
 mod cuda;
 
 pub(crate) use cuda::cuda;
@@ -302,6 +303,7 @@ pub(crate) fn native() -> Recording {
     file(&mut recording, 900, "/srv/model/config.json", 10, 10);
     page_allocs(&mut recording, 10, 6, &["allocate_slab", "___slab_alloc", "kmem_cache_alloc_noprof"]);
     page_allocs(&mut recording, 0, 64, &["nvidia:nv_alloc_system_pages", "nvidia:nv_alloc_pages"]);
+    charges::add(&mut recording, 10, 802, 10);
     recording
 }
 
@@ -327,6 +329,7 @@ pub(crate) fn container() -> Recording {
         &["allocate_slab.constprop.0", "___slab_alloc", "kmem_cache_alloc_noprof"],
     );
     page_allocs(&mut recording, 0, 64, &["nvidia:nv_alloc_system_pages", "nvidia:nv_alloc_pages"]);
+    charges::add(&mut recording, 20, 812, 990);
     recording
 }
 

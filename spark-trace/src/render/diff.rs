@@ -2,6 +2,7 @@
 
 use spark_trace_common::source::UNATTRIBUTED;
 
+use super::charges;
 use super::csv::{self, Field};
 use super::cuda;
 use super::document::{Cell, Document, Fit, Table};
@@ -36,6 +37,8 @@ pub fn document(report: &Report) -> Document {
         "Kernel and driver pages by stack (since each trace began)",
         Table::of(STACKS, &report.stacks),
     );
+    document
+        .section("Charged by stack (since each trace began)", Table::of(charges::DELTAS, &report.charges));
     document.section("Anonymous and shared memory by mapping", Table::of(REGIONS, &report.regions));
     if let Some(cuda) = &report.cuda {
         cuda::diff(&mut document, cuda);

@@ -10,6 +10,7 @@ pub mod markdown;
 pub mod terminal;
 pub mod units;
 
+mod charges;
 mod csv;
 mod cuda;
 mod devices;

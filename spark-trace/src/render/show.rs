@@ -2,6 +2,7 @@
 
 use spark_trace_common::source::UNATTRIBUTED;
 
+use super::charges;
 use super::csv::{self, Field};
 use super::cuda;
 use super::devices;
@@ -40,6 +41,9 @@ pub fn document(report: &Report) -> Document {
     let held = |what: &str| format!("{what}, held after {at} (since the trace began)");
     document.section(held("Page cache by file"), Table::of(FILES, &report.files));
     document.section(held("Kernel and driver pages by stack"), Table::of(STACKS, &report.stacks));
+    if let Some(charges) = &report.charges {
+        charges::show(&mut document, charges, &at);
+    }
     document.section("Processes", Table::of(PROCESSES, &report.processes));
     document.section(format!("Mappings by name, after {at}"), Table::of(REGIONS, &report.regions));
     document

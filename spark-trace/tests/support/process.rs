@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use serde_json::Value;
 
-use super::{LIMIT, json, wait_for};
+use super::{json, limit, wait_for};
 
 /// The binary under test, without what the caller's environment says about sudo.
 ///
@@ -69,7 +69,13 @@ impl Recorded {
 
     /// What `show` says of it.
     pub fn show(&self) -> Value {
-        report(&["show".as_ref(), self.output.as_os_str()])
+        self.show_with(&[])
+    }
+
+    /// The same with options.
+    pub fn show_with(&self, options: &[&str]) -> Value {
+        let options = options.iter().map(OsStr::new);
+        report(&[OsStr::new("show"), self.output.as_os_str()].into_iter().chain(options).collect::<Vec<_>>())
     }
 
     /// The table that a user sees.
@@ -150,7 +156,7 @@ impl Running {
     /// Waits for a line of the command's standard output that `wanted` accepts.
     pub fn line(&mut self, wanted: impl Fn(&str) -> bool) -> String {
         let start = Instant::now();
-        while let Some(left) = LIMIT.checked_sub(start.elapsed()) {
+        while let Some(left) = limit().checked_sub(start.elapsed()) {
             let Ok(line) = self.lines.recv_timeout(left) else { break };
             self.stdout.push_str(&line);
             self.stdout.push('\n');

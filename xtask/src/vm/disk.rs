@@ -1,6 +1,7 @@
 //! What a virtual machine sees: an initramfs that finds the disk, and the disk with programs and tests on it.
 
 use std::fs::{self, File};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::Write;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
@@ -16,10 +17,25 @@ use crate::{arch::Arch, process};
 const FIRST: &str = include_str!("guest/first.sh");
 const INIT: &str = include_str!("guest/init.sh");
 
-/// A shell and tools, and the C library that programs built here need. That of the newest Debian runs what older
-/// systems have linked.
-const PACKAGES: &[(&str, &[&str])] =
-    &[("bookworm", &["busybox-static"]), ("trixie", &["libc6", "libgcc-s1"])];
+/// By suite: a shell and tools, with what the demo's sandbox and the package manager take; Docker, with the libraries
+/// that its programs are linked to; the C library. That of the newest Debian runs what older systems have linked.
+const PACKAGES: &[(&str, &[&str])] = &[
+    ("bookworm", &["busybox-static", "dash"]),
+    ("bookworm", &["util-linux", "dpkg", "tar", "libacl1", "libbz2-1.0", "libmd0", "zlib1g"]),
+    (
+        "bookworm",
+        &["docker.io", "containerd", "runc", "tini", "libdevmapper1.02.1", "libseccomp2", "libudev1"],
+    ),
+    (
+        "bookworm",
+        &["libsystemd0", "libcap2", "libcap-ng0", "libgcrypt20", "libgpg-error0", "liblz4-1", "liblzma5"],
+    ),
+    (
+        "bookworm",
+        &["libzstd1", "libselinux1", "libpcre2-8-0", "libblkid1", "libmount1", "libsmartcols1", "libtinfo6"],
+    ),
+    ("trixie", &["libc6", "libgcc-s1"]),
+];
 
 const DIRECTORIES: &[&str] = &[
     "dev", "etc", "guest", "proc", "results", "root", "run", "sys", "tmp", "usr/bin", "usr/lib", "usr/sbin",
@@ -37,18 +53,27 @@ pub struct Base {
 impl Base {
     /// What every machine of an architecture has, without our programs.
     pub fn make(cache: &Path, arch: Arch) -> Result<Self> {
-        let tree = cache.join("base").join(arch.names().debian);
+        // Another list of packages makes another base.
+        let mut hasher = DefaultHasher::new();
+        (PACKAGES, DIRECTORIES).hash(&mut hasher);
+        let tree = cache.join("base").join(format!("{}-{:x}", arch.names().debian, hasher.finish()));
         let done = tree.join("guest/complete");
         if !done.is_file() {
             let _ = fs::remove_dir_all(&tree);
             make_dirs(&tree, DIRECTORIES)?;
+            let mut installed = String::new();
             for (suite, packages) in PACKAGES {
                 let suite = Suite::open(cache, suite, arch)?;
                 for package in *packages {
                     suite.unpack(package, &tree)?;
+                    installed.push_str(&suite.installed(package)?);
                 }
             }
             merge_usr(&tree)?;
+            // So that the guest's dpkg knows what is there.
+            make_dirs(&tree, &["var/lib/dpkg/info", "var/lib/dpkg/updates", "var/lib/dpkg/triggers"])?;
+            let status = tree.join("var/lib/dpkg/status");
+            fs::write(&status, installed).with_context(|| format!("cannot write {}", status.display()))?;
             fs::remove_dir_all(tree.join("usr/share")).context("cannot remove documentation")?;
             fs::write(&done, "").with_context(|| format!("cannot write {}", done.display()))?;
         }
@@ -165,7 +190,9 @@ fn merge_usr(tree: &Path) -> Result<()> {
         symlink(Path::new("usr").join(name), &from)
             .with_context(|| format!("cannot create {}", from.display()))?;
     }
-    symlink("dash", tree.join("bin/sh")).context("cannot make dash the shell")
+    let shell = tree.join("bin/sh");
+    let _ = fs::remove_file(&shell);
+    symlink("dash", &shell).with_context(|| format!("cannot create {}", shell.display()))
 }
 
 fn read(path: &Path) -> Result<Vec<u8>> {

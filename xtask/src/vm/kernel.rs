@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 use object::{Object, ObjectSection};
 
 use super::kernels::Kernel;
@@ -14,6 +14,8 @@ use crate::process;
 /// Loaded before the disk is mounted, with what they depend on; those built into a kernel are left out.
 /// The disk, its file system, what Docker stores images in, and swap.
 const MODULES: &[&str] = &["nvme", "ext4", "overlay", "zram"];
+/// The same for modules that not every kernel has: ext4 asks for these sums by their name, not as a dependency.
+const SUMS: &[&str] = &["crc32c_generic"];
 
 /// A kernel on this machine's disk.
 pub struct Unpacked {
@@ -43,21 +45,26 @@ pub fn unpack(kernel: &Kernel, cache: &Path) -> Result<Unpacked> {
         }
         fs::write(&done, "").with_context(|| format!("cannot write {}", done.display()))?;
     }
-    let image = dir.join("boot").join(format!("vmlinuz-{release}"));
-    ensure!(image.is_file(), "{package} has no boot/vmlinuz-{release}");
-    let modules = modules(&dir, &release)?;
+    let tree = ["lib/modules", "usr/lib/modules"].map(|at| dir.join(at).join(&release));
+    let tree = tree.iter().find(|tree| tree.is_dir()).with_context(|| format!("{package} has no modules"))?;
+    // The one place, or that of 7.1 and later.
+    let images = [dir.join("boot").join(format!("vmlinuz-{release}")), tree.join("vmlinuz")];
+    let image = images.into_iter().find(|image| image.is_file());
+    let image = image.with_context(|| format!("{package} has no vmlinuz"))?;
+    let modules = modules(tree)?;
     Ok(Unpacked { package, image, modules })
 }
 
-fn modules(dir: &Path, release: &str) -> Result<Vec<PathBuf>> {
-    let tree = ["lib/modules", "usr/lib/modules"].map(|at| dir.join(at).join(release));
-    let tree = tree.iter().find(|tree| tree.is_dir()).with_context(|| format!("{release} has no modules"))?;
+fn modules(tree: &Path) -> Result<Vec<PathBuf>> {
     let list = |name| {
         let path = tree.join(name);
         fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))
     };
     let index = Index { tree, loadable: list("modules.order")?, builtin: list("modules.builtin")? };
     let mut order = Vec::new();
+    for name in SUMS.iter().filter(|name| index.has(name)) {
+        index.add(name, &mut order)?;
+    }
     for name in MODULES {
         index.add(name, &mut order)?;
     }
@@ -72,6 +79,10 @@ struct Index<'a> {
 }
 
 impl Index<'_> {
+    fn has(&self, name: &str) -> bool {
+        self.loadable.lines().any(|path| stem(path) == name)
+    }
+
     /// Adds a module after all that it depends on.
     fn add(&self, name: &str, order: &mut Vec<(String, PathBuf)>) -> Result<()> {
         let is = |path: &&str| stem(path) == name.replace('-', "_");

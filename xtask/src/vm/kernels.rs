@@ -14,6 +14,8 @@ pub struct Kernel {
     pub series: &'static str,
     /// The package's name ends with it.
     pub flavour: &'static str,
+    /// Debian has headers for it, so that the stand-in for NVIDIA's modules can be built.
+    pub headers: bool,
     /// One per architecture is part of `cargo xtask test`, and runs the container tests, too.
     pub always: bool,
 }
@@ -29,7 +31,7 @@ const fn cloud(
         Arch::Amd64 => "cloud-amd64",
         Arch::Arm64 => "cloud-arm64",
     };
-    Kernel { name, arch, suite, series, flavour, always }
+    Kernel { name, arch, suite, series, flavour, headers: true, always }
 }
 
 pub const KERNELS: &[Kernel] = &[
@@ -46,10 +48,11 @@ pub const KERNELS: &[Kernel] = &[
         suite: "trixie",
         series: "6.12.",
         flavour: "arm64-16k",
+        headers: true,
         always: false,
     },
-    // The series that a DGX Spark's Ubuntu 24.04 has.
-    cloud("6.17-arm64", Arch::Arm64, "trixie-backports", "6.17.", false),
+    // The series that a DGX Spark's Ubuntu 24.04 has; Debian keeps its image, and no headers.
+    Kernel { headers: false, ..cloud("6.17-arm64", Arch::Arm64, "trixie-backports", "6.17.", false) },
 ];
 
 #[cfg(test)]

@@ -108,6 +108,23 @@ impl Suite {
 
     /// Downloads a package, or finds it downloaded, and unpacks it into `to`.
     pub fn unpack(&self, package: &str, to: &Path) -> Result<()> {
+        let path = self.download(package)?;
+        fs::create_dir_all(to).with_context(|| format!("cannot create {}", to.display()))?;
+        let mut command = Command::new("dpkg-deb");
+        process::output(command.arg("-x").arg(&path).arg(to), &format!("unpacking {package}")).map(drop)
+    }
+
+    /// What dpkg notes of an installed package.
+    pub fn installed(&self, package: &str) -> Result<String> {
+        let path = self.download(package)?;
+        let fields = ["Package", "Version", "Architecture", "Maintainer", "Multi-Arch", "Description"];
+        let mut command = Command::new("dpkg-deb");
+        command.arg("--field").arg(&path).args(fields);
+        let fields = process::output(&mut command, &format!("reading the fields of {package}"))?;
+        Ok(format!("Status: install ok installed\n{fields}\n"))
+    }
+
+    fn download(&self, package: &str) -> Result<PathBuf> {
         let purpose = format!("downloading {package} from Debian's {}", self.name);
         let uri = process::output(self.apt("apt-get").args(["download", "--print-uris", package]), &purpose)?;
         // 'URI' FILE SIZE SHA256:...
@@ -123,9 +140,7 @@ impl Suite {
                 &purpose,
             )?;
         }
-        fs::create_dir_all(to).with_context(|| format!("cannot create {}", to.display()))?;
-        let mut command = Command::new("dpkg-deb");
-        process::output(command.arg("-x").arg(&path).arg(to), &format!("unpacking {package}")).map(drop)
+        Ok(path)
     }
 }
 

@@ -84,7 +84,10 @@ impl Qemu {
             command.arg("-L").arg(dir);
         }
         command.arg("-kernel").arg(machine.image).arg("-initrd").arg(machine.initramfs);
-        command.arg("-append").arg(format!("console={console} quiet panic=-1 {}", machine.environment));
+        // With AppArmor, Docker wants a compiler for profiles.
+        command
+            .arg("-append")
+            .arg(format!("console={console} quiet panic=-1 apparmor=0 {}", machine.environment));
         let disk = |file: &Path, name: &str, options: &str| {
             let drive = format!("file={},if=none,id={name},format=raw,cache=unsafe{options}", file.display());
             ["-drive".to_owned(), drive, "-device".to_owned(), format!("nvme,drive={name},serial={name}")]

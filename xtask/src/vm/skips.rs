@@ -12,6 +12,10 @@ pub struct MaySkip {
 }
 
 pub const MAY_SKIP: &[MaySkip] = &[
+    // Only where packages were made before.
+    MaySkip { suite: "kernel_package", test: "", kernels: &[], reason: "packages" },
+    // There are no headers to build it with.
+    MaySkip { suite: "kernel_stand_in", test: "", kernels: &["6.17-"], reason: "stand-in" },
     // Linux 6.6 brought them.
     MaySkip { suite: "kernel_multi", test: "", kernels: &["6.1-"], reason: "uprobe.multi" },
 ];

@@ -112,6 +112,24 @@ fn a_peak_between_readings_is_warned_about() {
 }
 
 #[test]
+fn kills_for_want_of_memory_are_warned_about() {
+    let mut recording = testing::container();
+    let readings = recording.samples.cgroups[0].series.begin_ns.len();
+    let mut kills = vec![Some(2); readings];
+    kills[readings - 1] = Some(3);
+    recording.samples.cgroups[0].series.columns.insert("events.oom_kill".into(), kills);
+    let killed = |recording: &_| match &report(recording, At::Peak).warnings[..] {
+        [Warning::Killed { count, .. }] => *count,
+        others => panic!("{others:?}"),
+    };
+    assert_eq!(killed(&recording), 3, "all of a cgroup that is no older than the trace");
+    recording.target.cgroups[0].created_ns = None;
+    assert_eq!(killed(&recording), 1, "what was killed before is not of the trace");
+    recording.target.cgroups[0].root = false;
+    assert!(report(&recording, At::Peak).warnings.is_empty(), "counted by its ancestor");
+}
+
+#[test]
 fn what_weakens_a_recording_is_warned_about() {
     let mut recording = testing::container();
     recording.health.lost_total = 3;

@@ -4,6 +4,7 @@ use super::{PlaneReport, Planes};
 use crate::analysis::instant::At;
 use crate::analysis::view::{Root, Scope, View};
 use crate::analysis::warning::Warning;
+use crate::ledger::Plane;
 use crate::recording::{LibraryFile, Recording};
 
 /// Sampling that missed more of the kernel's peak than this is worth a warning.
@@ -12,6 +13,8 @@ const NEAR_PEAK_PERCENT: u64 = 99;
 const FAR_INTERVALS: u64 = 3;
 /// Columns that hold the kernel's own peak, one of each hierarchy version.
 const PEAK_COLUMNS: [&str; 2] = ["memory.peak", "memory.max_usage_in_bytes"];
+/// What the kernel killed for want of memory, as both hierarchy versions are recorded.
+const KILLED_COLUMN: &str = "events.oom_kill";
 
 pub(super) fn all(recording: &Recording, at: At, planes: &Planes) -> Vec<Warning> {
     let health = &recording.health;
@@ -23,6 +26,7 @@ pub(super) fn all(recording: &Recording, at: At, planes: &Planes) -> Vec<Warning
         warnings.push(Warning::Incomplete);
     }
     warnings.extend(missed_peaks(recording));
+    warnings.extend(killed(recording));
     warnings.extend(never_read(recording));
     warnings.extend(far_readings(recording, at, planes));
     warnings.extend(health.libraries.iter().flat_map(library));
@@ -71,6 +75,21 @@ fn missed_peaks(recording: &Recording) -> Vec<Warning> {
         (!near).then_some(Warning::PeakMissed { cgroup, sampled, kernel, interval_ns })
     });
     missed.collect()
+}
+
+/// Processes killed while tracing, of each cgroup that counts them for itself: v2 counts a kill in all ancestors, too.
+fn killed(recording: &Recording) -> Vec<Warning> {
+    let cgroups = recording.target.cgroups.iter();
+    let killed = cgroups.filter_map(|cgroup| {
+        let samples = recording.samples.cgroups.iter().find(|samples| samples.id == cgroup.id)?;
+        let counts_below = Plane::of_cgroup(&samples.series) == Some(Plane::CgroupV2);
+        let mut counts = samples.series.columns.get(KILLED_COLUMN)?.iter().copied().flatten();
+        let before = if cgroup.created_ns.is_some() { 0 } else { counts.clone().next()? };
+        let count = counts.next_back()?.saturating_sub(before);
+        (count > 0 && (cgroup.root || !counts_below))
+            .then(|| Warning::Killed { cgroup: cgroup.path.clone(), count })
+    });
+    killed.collect()
 }
 
 fn never_read(recording: &Recording) -> impl Iterator<Item = Warning> {

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
+use crate::analysis::charges;
 use crate::analysis::files::{self, FileRow};
 use crate::analysis::names::Names;
 use crate::analysis::processes;
@@ -48,6 +49,16 @@ pub struct StackDelta {
     pub b_bytes: i64,
     pub delta_bytes: i64,
     pub only_in: Option<OnlyIn>,
+}
+
+/// Pages charged through one kernel path.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct ChargeDelta {
+    pub class: &'static str,
+    pub frames: Vec<String>,
+    pub a_bytes: u64,
+    pub b_bytes: u64,
+    pub delta_bytes: i64,
 }
 
 /// Anonymous or shared memory of one named mapping in processes of one command name.
@@ -99,7 +110,7 @@ pub fn stacks(scope: Scope, a: Look<'_>, b: Look<'_>) -> Vec<StackDelta> {
     let groups = |(recording, at_ns): Look<'_>| {
         let mut by_frames: BTreeMap<(&'static str, Vec<String>), Vec<StackRow>> = BTreeMap::new();
         for row in stacks::rows(recording, scope, at_ns) {
-            by_frames.entry((row.source, matched_frames(&row))).or_default().push(row);
+            by_frames.entry((row.source, base_names(&row.frames))).or_default().push(row);
         }
         by_frames
     };
@@ -117,13 +128,34 @@ pub fn stacks(scope: Scope, a: Look<'_>, b: Look<'_>) -> Vec<StackDelta> {
     largest_first(joined.filter(|row| row.delta_bytes != 0).collect(), |row| row.delta_bytes)
 }
 
+/// Paths that charged the target's cgroups differently; nothing where one of the runs was not watched.
+pub fn charges(scope: Scope, a: Look<'_>, b: Look<'_>) -> Vec<ChargeDelta> {
+    let groups = |(recording, at_ns): Look<'_>| {
+        let mut by_frames: BTreeMap<(&'static str, Vec<String>), u64> = BTreeMap::new();
+        for row in charges::rows(recording, at_ns) {
+            let sum = by_frames.entry((row.class, base_names(&row.frames))).or_default();
+            *sum = sum.saturating_add(row.bytes_charged);
+        }
+        by_frames
+    };
+    let (a, b) = (groups(a), groups(b));
+    if scope != Scope::Cgroup || a.is_empty() || b.is_empty() {
+        return vec![];
+    }
+    let joined = join(a, b).into_iter().map(|((class, frames), a_bytes, b_bytes)| {
+        let delta_bytes = (b_bytes as i64).saturating_sub(a_bytes as i64);
+        ChargeDelta { class, frames, a_bytes, b_bytes, delta_bytes }
+    });
+    largest_first(joined.filter(|row| row.delta_bytes != 0).collect(), |row| row.delta_bytes)
+}
+
 /// Builds of one kernel differ in how the compiler named clones of a function.
-fn matched_frames(row: &StackRow) -> Vec<String> {
+fn base_names(frames: &[String]) -> Vec<String> {
     let base = |frame: &String| match frame.split_once(" [") {
         Some((name, module)) => format!("{} [{module}", crate::analysis::classify::base_name(name)),
         None => crate::analysis::classify::base_name(frame).to_owned(),
     };
-    row.frames.iter().map(base).collect()
+    frames.iter().map(base).collect()
 }
 
 /// What processes hold of anonymous and shared memory: by mapping where mappings were read, else by

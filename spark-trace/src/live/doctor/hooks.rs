@@ -3,6 +3,7 @@
 
 use serde::Serialize;
 use spark_trace_common::{
+    config::Config,
     hook::{HOOKS, Hook, Profile},
     map,
 };
@@ -18,6 +19,7 @@ use crate::{
         offsets::{self, Settings},
         statistics::Statistics,
     },
+    plan::{Choice, LeftOut},
     recording::LibraryFile,
 };
 
@@ -62,7 +64,8 @@ pub struct Trial {
 }
 
 impl Trial {
-    pub fn run(btf: Result<&Btf, &String>, layout: Result<&Layout, &String>) -> Self {
+    /// `without`: mechanisms to leave out.
+    pub fn run(btf: Result<&Btf, &String>, layout: Result<&Layout, &String>, without: &[LeftOut]) -> Self {
         let settings = Settings { whole_system: false, all_pages: true, min_region: 1 << 20 };
         let config = match (btf, layout) {
             (Ok(btf), Ok(layout)) => offsets::resolve(btf, layout, settings).map_err(|e| e.to_string()),
@@ -71,7 +74,7 @@ impl Trial {
         // On before attaching, as in a recording.
         let statistics = Statistics::begin();
         let mut loaded = match (&config, btf) {
-            (Ok(config), Ok(btf)) => load(config, btf),
+            (Ok(config), Ok(btf)) => load(config, btf, without),
             (Err(e), _) => Err(e.clone()),
             (_, Err(e)) => Err(e.clone()),
         };
@@ -109,9 +112,10 @@ fn present(object: &mut Object) -> Vec<LibraryFile> {
 }
 
 /// Everything as large as a recording has it: room in the kernel is part of what is tried.
-fn load(config: &spark_trace_common::config::Config, btf: &Btf) -> Result<Object, String> {
+fn load(config: &Config, btf: &Btf, without: &[LeftOut]) -> Result<Object, String> {
     let mut object = Object::load(config, map::RING_BYTES).map_err(|e| e.to_string())?;
-    object.attach(&Profile::Deep.into(), btf).map_err(|e| e.to_string())?;
+    let choice = Choice { without_mechanisms: without.to_vec(), ..Profile::Deep.into() };
+    object.attach(&choice, btf).map_err(|e| e.to_string())?;
     Ok(object)
 }
 
@@ -203,7 +207,7 @@ mod tests {
     #[test]
     fn a_kernel_without_types_leaves_every_hook_untried_and_says_why() {
         let reason = "no BTF".to_owned();
-        let trial = Trial::run(Err(&reason), Err(&reason));
+        let trial = Trial::run(Err(&reason), Err(&reason), &[]);
         assert_eq!(trial.obstacle.as_deref(), Some("no BTF"));
         assert!(trial.hooks.len() == HOOKS.len() && trial.hooks.iter().all(|hook| hook.verdict == UNTRIED));
         assert!(trial.members.is_err() && trial.exercise.leaf.is_err());

@@ -82,9 +82,10 @@ pub fn run_times(machine: &Machine) -> Finding {
 pub fn tracefs(_: &Machine) -> Finding {
     let roots = ["/sys/kernel/tracing", "/sys/kernel/debug/tracing"];
     let found = roots.iter().find(|root| Path::new(root).join("events").is_dir());
-    let needs = HOOKS.iter().flat_map(|hook| hook.candidates).any(|candidate| {
-        matches!(candidate.mechanism, Mechanism::Tracepoint | Mechanism::Kprobe | Mechanism::Uprobe)
-    });
+    let needs = HOOKS
+        .iter()
+        .flat_map(|hook| hook.candidates)
+        .any(|candidate| matches!(candidate.mechanism, Mechanism::Kprobe | Mechanism::Uprobe));
     match (found, needs) {
         (Some(root), _) => Finding::ok(*root),
         (None, true) => Finding::warning("not mounted or not readable"),

@@ -24,6 +24,7 @@ use super::{
     host,
     source::{nvml, system::System},
 };
+use crate::plan::LeftOut;
 use crate::recording::{Host, LibraryFile};
 use hooks::{HookRow, Trial};
 use table::CHECKS;
@@ -125,11 +126,11 @@ pub struct Machine {
 
 /// Tries everything. Takes about a second where container engines do not answer at once. `library`: NVML's, where
 /// it is not to be looked for.
-pub fn run(library: Option<PathBuf>) -> Report {
+pub fn run(library: Option<PathBuf>, without: &[LeftOut]) -> Report {
     let mut nvml = nvml::Nvml::start(library, Duration::MAX);
     let btf = Btf::from_kernel().map_err(|e| e.to_string());
     let layout = Layout::detect().map_err(|e| e.to_string());
-    let trial = Trial::run(btf.as_ref(), layout.as_ref());
+    let trial = Trial::run(btf.as_ref(), layout.as_ref(), without);
     let machine = Machine { btf, layout, trial, nvml: nvml.machine().clone() };
     let checks: Vec<_> = CHECKS
         .iter()
@@ -176,7 +177,7 @@ mod tests {
 
     #[test]
     fn every_check_says_what_it_is_about_and_comes_to_a_finding_for_anybody() {
-        let report = run(None);
+        let report = run(None, &[]);
         assert_eq!(report.checks.len(), CHECKS.len());
         for check in &report.checks {
             let texts = [check.name, check.probe, check.found.as_str(), check.without, check.remedy];

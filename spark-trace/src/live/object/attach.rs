@@ -1,23 +1,20 @@
 //! Attaching what the plan says: at once, or when what a hook waits for has happened.
 
-use aya::programs::{BtfTracePoint, ProgramError, RawTracePoint, RawTracePointRunOptions, TestRun};
+use aya::programs::{
+    BtfTracePoint, FEntry, FExit, KProbe, Program, ProgramError, RawTracePoint, RawTracePointRunOptions,
+    TestRun,
+};
 use spark_trace_common::hook::{Candidate, Hook, Mechanism};
 
 use super::{Attached, Object, ObjectError};
 use crate::{
     health::Verdict,
-    live::{btf::Btf, multi::end_of_log},
-    plan::{self, Choice, Facts, Step},
+    live::{btf::Btf, facts::KernelFacts, multi::end_of_log},
+    plan::{self, Choice, Step},
 };
 
 /// The hook that sees pages freed as it happens.
 const PAGE_FREE: &str = "page-free";
-
-impl Facts for Btf {
-    fn has_btf_tracepoint(&self, name: &str) -> bool {
-        self.has_tracepoint(name)
-    }
-}
 
 /// How far a program is to be brought.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,7 +29,7 @@ impl Object {
     pub fn attach(&mut self, choice: &Choice, btf: &Btf) -> Result<(), ObjectError> {
         let kernel_types = aya::Btf::from_sys_fs()?;
         let frames = self.find_frames();
-        for step in plan::plan(choice, btf) {
+        for step in plan::plan(choice, &KernelFacts::new(btf)) {
             let attached = match &frames {
                 Err(reason) if step.hook.follows_frames && step.verdict.is_none() => {
                     Attached::without(step.hook, Verdict::Unsupported, reason.clone())
@@ -78,7 +75,7 @@ impl Object {
             return Attached::without(step.hook, *verdict, reason.clone());
         }
         let extent = if step.waits.is_some() { Extent::Load } else { Extent::Attach };
-        let mut failures = step.left_out.clone();
+        let mut failures = step.passed_over.clone();
         for candidate in &step.candidates {
             if let Err(reason) = self.bring(candidate, extent, kernel_types) {
                 failures.push(format!("{}: {reason}", plan::name_of(candidate)));
@@ -95,7 +92,11 @@ impl Object {
                     failures.insert(0, "no CUDA driver or NVML library was found".to_owned());
                     (Verdict::NotApplicable, super::reason(&failures))
                 }
-                None => (Verdict::Ok, super::reason(&failures)),
+                None => {
+                    let loses = candidate.loses.map(|loses| format!("{}: {loses}", plan::name_of(candidate)));
+                    failures.extend(loses);
+                    (Verdict::Ok, super::reason(&failures))
+                }
             };
             let (program, mechanism) = (Some(candidate.program), Some(candidate.mechanism));
             return Attached { name: step.hook.name, program, mechanism, verdict, reason };
@@ -114,19 +115,44 @@ impl Object {
             Mechanism::Uprobe => return self.load_uprobes(),
             _ => {}
         }
-        let program = self.ebpf.program_mut(candidate.program).ok_or("no such program in the object")?;
+        let attach = extent == Extent::Attach;
+        // The return first: an entry without its return would leave a charge under way for ever.
+        if let Some(on_return) = candidate.on_return {
+            kprobe(self.program(on_return)?, candidate.target, attach)?;
+        }
+        let program = self.program(candidate.program)?;
         match candidate.mechanism {
             Mechanism::OnDemand => {
-                let program: &mut RawTracePoint =
-                    program.try_into().map_err(|e: ProgramError| e.to_string())?;
+                let program: &mut RawTracePoint = of_type(program)?;
                 program.load().map_err(|e| describe(&e))?;
                 program.test_run(RawTracePointRunOptions::default()).map_err(|e| describe(&e))?;
             }
-            _ => {
-                let program: &mut BtfTracePoint =
-                    program.try_into().map_err(|e: ProgramError| e.to_string())?;
+            Mechanism::Fentry => {
+                let program: &mut FEntry = of_type(program)?;
                 program.load(candidate.target, kernel_types).map_err(|e| describe(&e))?;
-                if extent == Extent::Attach {
+                if attach {
+                    program.attach().map_err(|e| describe(&e))?;
+                }
+            }
+            Mechanism::Fexit => {
+                let program: &mut FExit = of_type(program)?;
+                program.load(candidate.target, kernel_types).map_err(|e| describe(&e))?;
+                if attach {
+                    program.attach().map_err(|e| describe(&e))?;
+                }
+            }
+            Mechanism::Kprobe => {
+                let attached = kprobe(program, candidate.target, attach);
+                if let (Err(_), Some(on_return)) = (&attached, candidate.on_return) {
+                    let program: &mut KProbe = of_type(self.program(on_return)?)?;
+                    program.unload().map_err(|e| describe(&e))?;
+                }
+                attached?;
+            }
+            Mechanism::TpBtf | Mechanism::Uprobe | Mechanism::UprobeMulti => {
+                let program: &mut BtfTracePoint = of_type(program)?;
+                program.load(candidate.target, kernel_types).map_err(|e| describe(&e))?;
+                if attach {
                     program.attach().map_err(|e| describe(&e))?;
                 }
             }
@@ -134,11 +160,31 @@ impl Object {
         Ok(())
     }
 
+    fn program(&mut self, name: &str) -> Result<&mut Program, String> {
+        self.ebpf.program_mut(name).ok_or_else(|| format!("no program {name} in the object"))
+    }
+
     fn attach_loaded(&mut self, program: &str) -> Result<(), String> {
         let program = self.ebpf.program_mut(program).ok_or("no such program in the object")?;
         let program: &mut BtfTracePoint = program.try_into().map_err(|e: ProgramError| e.to_string())?;
         program.attach().map(drop).map_err(|e| describe(&e))
     }
+}
+
+fn of_type<'a, P>(program: &'a mut Program) -> Result<&'a mut P, String>
+where
+    &'a mut P: TryFrom<&'a mut Program, Error = ProgramError>,
+{
+    program.try_into().map_err(|e: ProgramError| e.to_string())
+}
+
+fn kprobe(program: &mut Program, function: &str, attach: bool) -> Result<(), String> {
+    let program: &mut KProbe = of_type(program)?;
+    program.load().map_err(|e| describe(&e))?;
+    if attach {
+        program.attach(function, 0).map_err(|e| describe(&e))?;
+    }
+    Ok(())
 }
 
 impl Attached {

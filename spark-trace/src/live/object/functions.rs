@@ -112,9 +112,6 @@ impl Object {
     pub(super) fn call_stats(&self) -> Option<ProgramStats> {
         let single = [CALL_ENTER, CALL_RETURN].map(|name| self.program_stats(name));
         let multi = self.multi.iter().flat_map(Multi::programs).map(ProgramStats::read);
-        single.into_iter().chain(multi).flatten().reduce(|a, b| ProgramStats {
-            run_time_ns: a.run_time_ns + b.run_time_ns,
-            recursion_misses: a.recursion_misses + b.recursion_misses,
-        })
+        single.into_iter().chain(multi).flatten().reduce(ProgramStats::plus)
     }
 }

@@ -1,6 +1,7 @@
 //! The eBPF object: loading it for the running kernel, talking to its maps, asking its programs what they did.
 
 mod attach;
+mod charges;
 mod functions;
 mod pages;
 
@@ -57,6 +58,17 @@ pub struct Attached {
     pub mechanism: Option<Mechanism>,
     pub verdict: Verdict,
     pub reason: Option<String>,
+}
+
+impl Attached {
+    /// Names of the programs that carry it.
+    fn programs(&self) -> impl Iterator<Item = &'static str> {
+        let candidates = HOOKS.iter().filter(|h| h.name == self.name).flat_map(|h| h.candidates);
+        let (program, mechanism) = (self.program, self.mechanism);
+        let mut carrying =
+            candidates.filter(move |c| Some(c.program) == program && Some(c.mechanism) == mechanism);
+        program.into_iter().chain(carrying.next().and_then(|c| c.on_return))
+    }
 }
 
 /// The loaded object with its attached programs. Dropping it detaches everything, and so does the
@@ -151,7 +163,7 @@ impl Object {
                 let info = if is_of_files(attached) {
                     self.call_stats()
                 } else {
-                    attached.program.and_then(|name| self.program_stats(name))
+                    attached.programs().filter_map(|name| self.program_stats(name)).reduce(ProgramStats::plus)
                 };
                 let info = info.filter(|_| ran);
                 let run_time_ns =
@@ -347,6 +359,13 @@ struct ProgramStats {
 }
 
 impl ProgramStats {
+    const fn plus(self, other: Self) -> Self {
+        Self {
+            run_time_ns: self.run_time_ns + other.run_time_ns,
+            recursion_misses: self.recursion_misses + other.recursion_misses,
+        }
+    }
+
     fn read(program: BorrowedFd) -> Option<Self> {
         // fdinfo has the same figures as bpf_prog_info, in text that does not change with its layout.
         let text = fdinfo(program)?;

@@ -4,13 +4,20 @@ use super::{Session, SessionError};
 use crate::{
     health::Verdict,
     live::source::nvml::Machine,
-    recording::{Host, Readings},
+    recording::{Host, Nvidia, Readings},
 };
+
+/// Said of every trace under modules that are not NVIDIA's.
+const STAND_IN: &str = "the NVIDIA kernel modules of this machine are a STAND-IN for tests: sources called nvidia-* are its \
+                        pages, taken as NVIDIA's driver takes them; no driver and no GPU took part";
 
 /// Puts what NVML found into the facts about the machine. That there is no NVML is no fault; that it does not answer
 /// is.
 pub(super) fn describe(found: &Machine, host: &mut Host, warnings: &mut Vec<String>) {
     found.describe(host);
+    if host.nvidia.as_ref().is_some_and(Nvidia::is_stand_in) {
+        warnings.push(STAND_IN.to_owned());
+    }
     if found.verdict.verdict == Verdict::Broken.as_str() {
         let reason = found.verdict.reason.as_deref().unwrap_or("no reason given");
         warnings.push(format!("the GPUs are not read: {reason}"));

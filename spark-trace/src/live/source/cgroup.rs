@@ -2,8 +2,13 @@
 
 use std::path::Path;
 
+use spark_trace_common::event::ChargeLevel;
+
 use super::{KernelFile, Reading};
-use crate::recording::journal::{Sample, SeriesId};
+use crate::{
+    live::{charges::net_bytes, object::ObjectError},
+    recording::journal::{Sample, SeriesId},
+};
 
 /// How a file's text becomes columns.
 #[derive(Debug, Clone, Copy)]
@@ -34,7 +39,12 @@ const V1: &[(&str, Form)] = &[
     ("memory.memsw.usage_in_bytes", Form::Number),
     ("memory.limit_in_bytes", Form::Number),
     ("memory.failcnt", Form::Number),
+    // `oom_kill`, under the name that v2 has for it; of this cgroup alone.
+    ("memory.oom_control", Form::Keys("events")),
 ];
+
+/// The files that say what a cgroup is charged.
+const USAGE: [&str; 2] = ["memory.current", "memory.usage_in_bytes"];
 
 /// cgroup v1 says "no limit" with the largest multiple of the page size.
 const V1_NO_LIMIT: u64 = 1 << 62;
@@ -45,6 +55,24 @@ pub struct Cgroup {
     pub id: u64,
     files: Vec<(&'static str, Form, Result<KernelFile, String>)>,
 }
+
+/// A cgroup's usage as the kernel's file has it, and what hooks had counted before and after it was read.
+#[derive(Debug, Clone, Copy)]
+pub struct Beside {
+    pub before: ChargeLevel,
+    pub usage: u64,
+    pub after: ChargeLevel,
+}
+
+impl Beside {
+    /// What to add to the hooks' count to have the file's; `None` where something was counted meanwhile.
+    pub fn seed(&self) -> Option<i64> {
+        (self.before == self.after).then(|| self.usage as i64 - net_bytes(self.after))
+    }
+}
+
+/// Asks what hooks have counted for a cgroup.
+pub type Counted<'a> = &'a mut dyn FnMut() -> Result<ChargeLevel, ObjectError>;
 
 impl Cgroup {
     /// Opens the files of the cgroup at `dir`. A file that cannot be opened is absent with the reason.
@@ -57,26 +85,66 @@ impl Cgroup {
     /// Reads all files. `None` once the cgroup has been removed.
     pub fn read(&mut self) -> Option<Sample> {
         let mut reading = Reading::begin();
-        let mut any = false;
-        for (name, form, file) in &mut self.files {
-            let file = match file {
-                Ok(file) => file,
-                Err(reason) => {
-                    reading.absent(*name, reason);
-                    continue;
-                }
-            };
-            match file.read() {
-                Ok(text) => {
-                    any = true;
-                    put(name, *form, text, &mut reading);
-                }
-                // What the kernel answers for files of a removed cgroup.
-                Err(e) if e.raw_os_error() == Some(libc::ENODEV) => {}
-                Err(e) => reading.absent(*name, e),
+        let any = (0..self.files.len()).fold(false, |any, index| self.read_file(index, &mut reading) || any);
+        any.then(|| reading.end(SeriesId::Cgroup(self.id)))
+    }
+
+    /// The same, with what hooks had counted just before and just after the usage was read, if it could be.
+    pub fn read_beside(
+        &mut self,
+        counted: Counted<'_>,
+    ) -> Result<Option<(Sample, Option<Beside>)>, ObjectError> {
+        let (mut reading, mut any, mut beside) = (Reading::begin(), false, None);
+        for index in 0..self.files.len() {
+            let name = self.files[index].0;
+            if !USAGE.contains(&name) {
+                any |= self.read_file(index, &mut reading);
+                continue;
+            }
+            let before = counted()?;
+            any |= self.read_file(index, &mut reading);
+            let after = counted()?;
+            beside = reading.values.get(name).map(|usage| Beside { before, usage: *usage, after });
+        }
+        Ok(any.then(|| (reading.end(SeriesId::Cgroup(self.id)), beside)))
+    }
+
+    /// Reads the usage alone, in the same way.
+    pub fn usage_beside(&mut self, counted: Counted<'_>) -> Result<Option<Beside>, ObjectError> {
+        let before = counted()?;
+        let mut reading = Reading::begin();
+        for index in 0..self.files.len() {
+            if USAGE.contains(&self.files[index].0) {
+                self.read_file(index, &mut reading);
             }
         }
-        any.then(|| reading.end(SeriesId::Cgroup(self.id)))
+        let after = counted()?;
+        let usage = USAGE.iter().find_map(|name| reading.values.get(*name));
+        Ok(usage.map(|usage| Beside { before, usage: *usage, after }))
+    }
+
+    /// Reads one file; whether there was something to read.
+    fn read_file(&mut self, index: usize, reading: &mut Reading) -> bool {
+        let (name, form, file) = &mut self.files[index];
+        let file = match file {
+            Ok(file) => file,
+            Err(reason) => {
+                reading.absent(*name, reason);
+                return false;
+            }
+        };
+        match file.read() {
+            Ok(text) => {
+                put(name, *form, text, reading);
+                true
+            }
+            // What the kernel answers for files of a removed cgroup.
+            Err(e) if e.raw_os_error() == Some(libc::ENODEV) => false,
+            Err(e) => {
+                reading.absent(*name, e);
+                false
+            }
+        }
     }
 }
 

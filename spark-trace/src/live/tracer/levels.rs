@@ -151,8 +151,11 @@ impl<W: Write> Tracer<W> {
         let pinned: Vec<_> = self.pinned_columns().collect();
         let mut charged = None;
         let mut samples = Vec::new();
+        let anew = self.charges.skipped_anew(&self.object);
         for selected in self.cgroups.values_mut().filter(|c| !c.gone) {
-            let Some(mut sample) = selected.reader.read() else { continue };
+            let Some(mut sample) = self.charges.read(&self.object, &mut selected.reader, anew)? else {
+                continue;
+            };
             // Which of several cgroups a page is charged to is not kept apart.
             if selected.info.root && roots == 1 {
                 sample.values.extend(pinned.iter().cloned());

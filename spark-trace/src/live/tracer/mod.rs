@@ -19,6 +19,7 @@ use levels::Peaks;
 use super::{
     aggregates::Collector,
     cgroup::{self, Layout},
+    charges::Charges,
     library::Libraries,
     now_ns,
     object::{Object, ObjectError},
@@ -106,6 +107,8 @@ pub struct Tracer<W: Write> {
     processes: Processes,
     min_region: u64,
     cgroups: BTreeMap<u64, Selected>,
+    /// What hooks on page counters make of the cgroups' levels.
+    charges: Charges,
     known: HashMap<u32, Process>,
     alive: BTreeSet<u32>,
     resolution: Resolution,
@@ -145,6 +148,7 @@ impl<W: Write> Tracer<W> {
             processes: Processes::default(),
             min_region,
             cgroups: BTreeMap::new(),
+            charges: Charges::default(),
             known: HashMap::new(),
             alive: BTreeSet::new(),
             resolution: Resolution::Done,
@@ -249,6 +253,12 @@ impl<W: Write> Tracer<W> {
                 row.cgroup = 0;
             }
         }
+        aggregates.charge_levels = self.charges.rows(&self.object)?;
+        if self.target.kind != "system" {
+            let ours = |id: u64| self.target.cgroups.iter().any(|c| c.id == id);
+            aggregates.charge_stacks.retain(|row| ours(row.cgroup));
+            aggregates.charge_levels.retain(|row| ours(row.cgroup));
+        }
         for (pid, totals) in Collector::mapping_totals(&self.object)? {
             let mut last = self.journal.recording().provenance.processes.iter().rev();
             if let Some(mut process) = last.find(|p| p.pid == pid).cloned() {
@@ -317,6 +327,7 @@ impl<W: Write> Tracer<W> {
     fn open_cgroup(&mut self, id: u64, path: String, root: bool, created_ns: Option<u64>) {
         let reader = CgroupReader::open(id, &self.layout.dir(&path), self.layout.is_v2());
         let info = TargetCgroup { id, path, root, created_ns, ..TargetCgroup::default() };
+        self.charges.follow(id, created_ns.is_some());
         self.cgroups.insert(id, Selected { info, reader, waiting: Vec::new(), gone: false });
     }
 

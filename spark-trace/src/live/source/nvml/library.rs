@@ -69,7 +69,8 @@ fn refused(library: &str, error: &NvmlError, asked_for: bool) -> Refusal {
 fn machine(nvml: &Nvml, path: Option<&Path>) -> Machine {
     let driver = nvml.sys_driver_version().ok();
     let simulated = driver.as_deref().is_some_and(|version| version.contains(SIMULATED));
-    let module = if simulated { None } else { host::nvidia_module() };
+    // Beside a library that plays a part the driver of this machine has none; what stands in for it does.
+    let module = host::nvidia_module().filter(|module| !simulated || module.is_stand_in());
     let nvidia = Nvidia {
         cuda_driver_version: nvml
             .sys_cuda_driver_version()

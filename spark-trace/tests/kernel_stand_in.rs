@@ -1,0 +1,280 @@
+//! Pages that NVIDIA's kernel modules take, on the modules that stand in for them (stand-in/): the kernel's own pages
+//! and cgroups, functions of the real names, no GPU. Truth is the workload's report and the kernel's files.
+
+#![cfg(feature = "live")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on should stop")]
+
+mod support;
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+
+use serde_json::Value;
+use support::ledger::source_row;
+use support::{Faults, MIB, Recorded, array, cgroup, int, json, record, source, spark_trace, text, workload};
+use tempfile::TempDir;
+
+const VERSION: &str = "/sys/module/nvidia/version";
+const POOLS: &str = "/sys/module/nvidia/parameters/pools";
+
+/// The modules, loaded for one test.
+struct StandIn {
+    /// The test has loaded them, and unloads them.
+    ours: bool,
+}
+
+impl StandIn {
+    /// Loads them from $SPARK_TRACE_STAND_IN, where a test machine has them; else they must be loaded as wanted.
+    fn load(pools: bool) -> Option<Self> {
+        let Some(dir) = std::env::var_os("SPARK_TRACE_STAND_IN").map(PathBuf::from) else {
+            return Self::loaded(pools).then_some(Self { ours: false });
+        };
+        unload();
+        must("insmod", &[dir.join("nvidia.ko").to_str().unwrap(), &format!("pools={}", u8::from(pools))]);
+        must("insmod", &[dir.join("nvidia-uvm.ko").to_str().unwrap()]);
+        assert!(Self::loaded(pools), "insmod succeeded, and {VERSION} does not read stand-in");
+        Some(Self { ours: true })
+    }
+
+    fn loaded(pools: bool) -> bool {
+        let read = |path: &str| fs::read_to_string(path).unwrap_or_default().trim().to_owned();
+        read(VERSION) == "stand-in" && read(POOLS) == if pools { "Y" } else { "N" }
+    }
+}
+
+impl Drop for StandIn {
+    fn drop(&mut self) {
+        if self.ours {
+            unload();
+        }
+    }
+}
+
+fn unload() {
+    for module in ["nvidia_uvm", "nvidia"] {
+        if PathBuf::from(format!("/sys/module/{module}")).exists() {
+            must("rmmod", &[module]);
+        }
+    }
+}
+
+fn must(program: &str, args: &[&str]) {
+    let output = Command::new(program).args(args).output().unwrap();
+    assert!(output.status.success(), "{program} {args:?}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// The modules as the test wants them, or the end of the test with the reason.
+macro_rules! stand_in {
+    (pools: $pools:expr) => {
+        match StandIn::load($pools) {
+            Some(module) => module,
+            None => {
+                println!(
+                    "SKIPPED: stand-in: {VERSION} does not read stand-in with pools={}, and $SPARK_TRACE_STAND_IN \
+                     names no folder with nvidia.ko",
+                    u8::from($pools)
+                );
+                return;
+            }
+        }
+    };
+}
+
+/// Records `driver-alloc LINE`; gives the workload's report too.
+fn recorded(dir: &TempDir, name: &str, line: &str) -> (Recorded, Value) {
+    let truth = support::path(dir, &format!("{name}.truth.json"));
+    let line = format!("-- {} driver-alloc {line} --output {truth}", workload());
+    let recorded = record(&support::path(dir, &format!("{name}.json")), &line).exited(0);
+    (recorded, json(truth))
+}
+
+/// Bytes of the kernel stacks of one source.
+fn stacks<'a>(report: &'a Value, slug: &'a str) -> impl Iterator<Item = &'a Value> {
+    array(&report["stacks"]).iter().filter(move |row| row["source"] == slug)
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn system_memory_is_attributed_to_cgroup_and_stack_and_charged_to_nobody() {
+    let _modules = stand_in!(pools: false);
+    let dir = support::disk_dir();
+    // What is locked after it makes the cgroup's peak fall into the time when the driver's pages are held.
+    let line = "--bytes 512M --page-size 4K --calls 8 --lock 32M --hold 1s";
+    let (recorded, truth) = recorded(&dir, "a", line);
+    let (show, recording) = (recorded.show(), recorded.recording());
+    let mut faults = Faults::default();
+
+    let taken = 512 * MIB;
+    assert_eq!(int(&truth["sources"][0]["bytes"]), taken);
+    faults.near("nvidia-sysmem", source(&show, "system", "nvidia-sysmem"), taken);
+    // 32 MiB locked, and what a process needs.
+    let charged = int(&show["planes"]["cgroup"]["expected"]);
+    faults.expect(charged < 64 * MIB, || format!("{charged} bytes are charged to the target"));
+    let system = &show["planes"]["system"];
+    let unexplained = int(&system["residual"]);
+    faults.expect(unexplained.abs() <= taken / 100, || format!("{unexplained} of its growth unattributed"));
+
+    let rows: Vec<_> = stacks(&show, "nvidia-sysmem").collect();
+    let bytes = rows.iter().map(|row| int(&row["bytes"])).sum();
+    faults.near("held by stacks of the driver", bytes, taken);
+    let target = text(&recording["target"]["cgroups"][0]["path"]);
+    let [row] = rows[..] else { panic!("{} stacks: {rows:#?}", rows.len()) };
+    faults.expect(row["charged"] == false, || format!("charged: {row}"));
+    faults.expect(row["cgroups"] == serde_json::json!([target]), || format!("cgroups: {row}, not {target}"));
+    faults.expect(text(&row["label"]).starts_with("RM system memory"), || format!("label: {row}"));
+    let frames: Vec<_> = array(&row["frames"]).iter().map(text).collect();
+    for function in
+        ["nv_alloc_system_pages [nvidia]", "nv_alloc_pages [nvidia]", "sysmemConstruct_IMPL [nvidia]"]
+    {
+        faults.expect(frames.contains(&function), || format!("no {function} in {frames:?}"));
+    }
+    let process = array(&show["processes"]).iter().find(|row| row["pid"] == truth["pid"]);
+    faults.expect(process.is_some_and(|row| row["target"] == true), || "its process is not listed".into());
+    // Nothing of it may be taken for a driver's.
+    let nvidia = &recording["host"]["nvidia"];
+    faults
+        .expect(nvidia["driver_version"] == "stand-in" && nvidia["simulated"] == true, || nvidia.to_string());
+    for said in [&recorded.stderr, &recorded.table()] {
+        faults.expect(said.contains("STAND-IN"), || format!("does not say that it is a stand-in: {said}"));
+    }
+    faults.finish();
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn contiguous_and_large_pages_count_once() {
+    let _modules = stand_in!(pools: false);
+    let dir = support::disk_dir();
+    let mut faults = Faults::default();
+    for (name, line) in [
+        ("contiguous", "--bytes 64M --calls 64 --contiguous --hold 500ms"),
+        ("large", "--bytes 128M --page-size 64K --calls 2 --hold 500ms"),
+    ] {
+        let (recorded, truth) = recorded(&dir, name, line);
+        let taken = int(&truth["sources"][0]["bytes"]);
+        faults.near(name, source(&recorded.show(), "system", "nvidia-sysmem"), taken);
+    }
+    faults.finish();
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn what_the_driver_takes_more_is_the_difference_of_two_runs() {
+    let _modules = stand_in!(pools: false);
+    let dir = support::disk_dir();
+    let (a, _) = recorded(&dir, "a", "--bytes 64M --calls 8 --hold 500ms");
+    let (b, _) = recorded(&dir, "b", "--bytes 320M --calls 8 --hold 500ms");
+    let output = spark_trace()
+        .args(["diff", "--plane", "system", "--format", "json"])
+        .args([&a.output, &b.output])
+        .output()
+        .unwrap();
+    let diff: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let mut faults = Faults::default();
+    let more = 256 * MIB;
+    faults.near("nvidia-sysmem", int(&source_row(&diff, "nvidia-sysmem")["delta_bytes"]), more);
+    let by_stack = stacks(&diff, "nvidia-sysmem").map(|row| int(&row["delta_bytes"])).sum();
+    faults.near("stacks", by_stack, more);
+    let notes = diff["comparable"]["notes"].to_string();
+    faults.expect(notes.contains("STAND-IN"), || format!("notes: {notes}"));
+    faults.finish();
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn freed_pages_that_stay_in_the_pool_are_the_pools() {
+    let _modules = stand_in!(pools: true);
+    let dir = support::disk_dir();
+    let free = support::meminfo("MemFree");
+    // The size that every page size has a pool for.
+    let line = "--bytes 256M --page-size 64K --calls 8 --hold 1s --hold-release 1500ms";
+    let (recorded, truth) = recorded(&dir, "a", line);
+    let show = recorded.show();
+    let taken = int(&truth["sources"][0]["bytes"]);
+    let mut faults = Faults::default();
+    let system = &show["planes"]["system"];
+    let row = |slug| source_row(system, slug);
+    faults.near("held while in use", int(&row("nvidia-sysmem")["bytes_at_peak"]), taken);
+    faults.near("in the pool after that", int(&row("nvidia-pool")["bytes_at_end"]), taken);
+    faults.near("still in use", int(&row("nvidia-sysmem")["bytes_at_end"]), 0);
+    // The kernel agrees: nobody holds them, and they are not free.
+    let missing = free - support::meminfo("MemFree");
+    faults.expect(missing > taken / 2, || format!("MemFree is only {missing} lower"));
+    // And a shrinker gives them back.
+    fs::write("/proc/sys/vm/drop_caches", "2").unwrap();
+    let after = record(&support::path(&dir, "b.json"), &format!("-- {} alloc --hold 200ms", workload()));
+    let after = after.exited(0).show();
+    let left = int(&source_row(&after["planes"]["system"], "nvidia-pool")["bytes_at_end"]);
+    faults.expect(left < taken / 10, || format!("{left} bytes are left in the pool after reclaim"));
+    faults.finish();
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn managed_memory_is_charged_to_the_target() {
+    let _modules = stand_in!(pools: false);
+    let dir = support::disk_dir();
+    let line = "--bytes 128M --page-size 64K --calls 4 --uvm --hold 1s";
+    let (recorded, truth) = recorded(&dir, "a", line);
+    let show = recorded.show();
+    let taken = int(&truth["sources"][0]["bytes"]);
+    let mut faults = Faults::default();
+    for plane in ["system", "cgroup"] {
+        // Cgroup v1 has one figure for all kernel memory, and this in it.
+        if plane == "system" || cgroup::memory_root().1 {
+            faults.near(plane, source(&show, plane, "nvidia-managed"), taken);
+        }
+    }
+    let rows: Vec<_> = stacks(&show, "nvidia-managed").collect();
+    faults.near("stacks", rows.iter().map(|row| int(&row["bytes"])).sum(), taken);
+    faults.expect(rows.iter().all(|row| row["charged"] == true), || format!("charged: {rows:?}"));
+    let expected = int(&show["planes"]["cgroup"]["expected"]);
+    faults.expect(expected > taken, || format!("only {expected} bytes are charged to the target"));
+    faults.finish();
+}
+
+/// Runs, each alone and traced in turn.
+const PAIRS: usize = 5;
+/// What tracing may make of a driver's call, on hardware.
+const BOUND: f64 = 1.05;
+/// And where the CPU is emulated: instructions cost there what they do not elsewhere, so this only catches what is
+/// far off.
+const BOUND_EMULATED: f64 = 3.0;
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn tracing_costs_the_drivers_calls_little() {
+    let _modules = stand_in!(pools: false);
+    let dir = support::disk_dir();
+    // 2 GiB where the machine has them to spare. Not zeroed: zeroing would hide the cost of tracing.
+    let mib = (support::meminfo("MemFree") / MIB / 2).min(2048);
+    let line = format!("driver-alloc --bytes {mib}M --page-size 4K --calls 8 --not-zeroed --hold 0s");
+    let of_calls = |truth: &Value| int(&truth["sources"][0]["detail"]["wall_ns"]) as f64;
+    let mut pairs = Vec::new();
+    let mut emulated = false;
+    for pair in 0..PAIRS {
+        let alone = Command::new(workload()).args(line.split_whitespace()).output().unwrap();
+        assert!(alone.status.success(), "{}", String::from_utf8_lossy(&alone.stderr));
+        let alone: Value = serde_json::from_slice(&alone.stdout).unwrap();
+        let (output, truth) = (support::path(&dir, &format!("{pair}.json")), support::path(&dir, "truth"));
+        let recorded = record(&output, &format!("-- {} {line} --output {truth}", workload())).exited(0);
+        emulated = recorded.recording()["host"]["provenance"] == "emulated";
+        pairs.push((of_calls(&json(&truth)), of_calls(&alone)));
+    }
+    let mut ratios: Vec<f64> = pairs.iter().map(|(traced, alone)| traced / alone).collect();
+    ratios.sort_by(f64::total_cmp);
+    let median = ratios[PAIRS / 2];
+    println!(
+        "{mib} MiB in 4 KiB pages in 8 calls, traced to alone: median {median:.3} of {PAIRS} pairs ({:.3} to {:.3}){}; \
+         (traced, alone) in ns: {pairs:?}",
+        ratios[0],
+        ratios[PAIRS - 1],
+        if emulated { ", CPU emulated" } else { "" }
+    );
+    let bound = if emulated { BOUND_EMULATED } else { BOUND };
+    assert!(
+        median <= bound,
+        "tracing makes the driver's calls {median:.3} times as long, the bound is {bound}"
+    );
+}
