@@ -85,7 +85,10 @@ impl Cgroup {
     /// Reads all files. `None` once the cgroup has been removed.
     pub fn read(&mut self) -> Option<Sample> {
         let mut reading = Reading::begin();
-        let any = (0..self.files.len()).fold(false, |any, index| self.read_file(index, &mut reading) || any);
+        let mut any = false;
+        for index in 0..self.files.len() {
+            any |= self.read_file(index, &mut reading);
+        }
         any.then(|| reading.end(SeriesId::Cgroup(self.id)))
     }
 
