@@ -1,7 +1,7 @@
 //! `demo` from beginning to end, in a container and in the sandbox that stands in for one.
 
 #![cfg(feature = "live")]
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on should stop")]
 
 mod support;
 

@@ -1,7 +1,7 @@
 //! The Debian packages, installed and used. Only in a test machine: nothing is installed where people work.
 
 #![cfg(feature = "live")]
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on should stop")]
 
 mod support;
 
