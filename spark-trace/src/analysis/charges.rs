@@ -294,7 +294,11 @@ mod tests {
         };
         let series = |recording: &mut Recording, before: u64, after: u64| {
             let series = &mut recording.samples.cgroups[0].series;
-            let usage = series.columns["memory.current"].clone();
+            // Nothing was counted between the readings either.
+            let usage = series.columns.get_mut("memory.current").unwrap();
+            let first = usage[0];
+            usage.fill(first);
+            let usage = usage.clone();
             let column = |change: u64| usage.iter().map(|bytes| bytes.map(|bytes| bytes + change)).collect();
             series.columns.insert("hooks.before".into(), column(before));
             series.columns.insert("hooks.after".into(), column(after));
