@@ -280,7 +280,9 @@ mod tests {
         };
         let series = |recording: &mut Recording, before: u64, after: u64| {
             let series = &mut recording.samples.cgroups[0].series;
-            let usage = series.columns["memory.current"].clone();
+            // It stands still.
+            let usage = vec![Some(MIB); series.begin_ns.len()];
+            series.columns.insert("memory.current".into(), usage.clone());
             let column = |change: u64| usage.iter().map(|bytes| bytes.map(|bytes| bytes + change)).collect();
             series.columns.insert("hooks.before".into(), column(before));
             series.columns.insert("hooks.after".into(), column(after));
