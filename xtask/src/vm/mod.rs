@@ -193,7 +193,7 @@ impl Plan {
         }
         println!("\n{table}");
         if let Some(output) = &self.output {
-            report::write(output, &ran, &table)?;
+            report::keep_table(output, &table)?;
         }
         let bad: Vec<_> =
             ran.iter().filter(|ran| !ran.console.is_good()).map(|ran| ran.kernel.name).collect();
@@ -220,10 +220,14 @@ impl Plan {
                 let booted = self.boot(kernel, &qemu, &base, &image, cache, work);
                 signals::check()?;
                 // One that cannot be had or started does not keep the next from running.
-                ran.extend(booted.unwrap_or_else(|error| {
+                let one = booted.unwrap_or_else(|error| {
                     println!("{}: {error:#}", kernel.name);
                     Some(Ran::broken(kernel, format!("{error:#}")))
-                }));
+                });
+                if let (Some(output), Some(one)) = (&self.output, &one) {
+                    report::keep(output, one)?;
+                }
+                ran.extend(one);
             }
             fs::remove_file(&image).with_context(|| format!("cannot remove {}", image.display()))?;
         }

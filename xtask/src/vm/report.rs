@@ -61,27 +61,29 @@ pub fn take(disk: &Path, dir: &Path) -> Result<Value> {
     serde_json::from_slice(&text).context("doctor.json is no JSON")
 }
 
-/// Keeps everything below `output`: a folder for each kernel, and the table.
-pub fn write(output: &Path, ran: &[Ran], table: &str) -> Result<()> {
-    for Ran { kernel, package, console, doctor, log, took } in ran {
-        let dir = output.join(kernel.name);
-        fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
-        let mut report = console.to_json();
-        report["kernel"] = json!(kernel.name);
-        report["package"] = json!(package);
-        report["emulated"] = json!("QEMU, TCG");
-        report["seconds"] = json!(took.as_secs());
-        for (name, text) in [
-            ("tests.json", serde_json::to_string_pretty(&report)?),
-            ("doctor.json", serde_json::to_string_pretty(doctor)?),
-            ("console.txt", log.clone()),
-        ] {
-            let path = dir.join(name);
-            fs::write(&path, text + "\n").with_context(|| format!("cannot write {}", path.display()))?;
-        }
-    }
-    let path = output.join("table.md");
-    fs::write(&path, table).with_context(|| format!("cannot write {}", path.display()))?;
+/// Keeps what one machine has said in a folder below `output`.
+pub fn keep(output: &Path, ran: &Ran) -> Result<()> {
+    let Ran { kernel, package, console, doctor, log, took } = ran;
+    let dir = output.join(kernel.name);
+    fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
+    let mut report = console.to_json();
+    report["kernel"] = json!(kernel.name);
+    report["package"] = json!(package);
+    report["emulated"] = json!("QEMU, TCG");
+    report["seconds"] = json!(took.as_secs());
+    write(&dir.join("tests.json"), &serde_json::to_string_pretty(&report)?)?;
+    write(&dir.join("doctor.json"), &serde_json::to_string_pretty(doctor)?)?;
+    write(&dir.join("console.txt"), log)
+}
+
+/// Keeps the table beside the machines' folders.
+pub fn keep_table(output: &Path, table: &str) -> Result<()> {
+    write(&output.join("table.md"), table)?;
     println!("kept in {}", output.display());
     Ok(())
+}
+
+fn write(path: &Path, text: &str) -> Result<()> {
+    fs::write(path, format!("{}\n", text.trim_end()))
+        .with_context(|| format!("cannot write {}", path.display()))
 }
