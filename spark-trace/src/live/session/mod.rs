@@ -371,6 +371,8 @@ impl Session {
             self.tracer.resolve(|_| false)?;
         }
         self.tracer.finish_readings(u64::MAX)?;
+        // What was freed since the last sweep must not count as the driver's at the end.
+        self.tracer.object.sweep_pages()?;
         self.tracer.sample()?;
         self.tracer.sample_pss()?;
         let nvml = self.last_gpu_reading()?;
