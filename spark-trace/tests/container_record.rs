@@ -84,7 +84,7 @@ fn check_container(run: &str, recording: &Value, cgroup: &str, faults: &mut Faul
     let last = limits.into_iter().flatten().flatten().rfind(|value| !value.is_null());
     faults.expect(last == Some(LIMIT.into()), || format!("{run}: limit {last:?}"));
     let lost = &recording["health"];
-    faults.expect(lost["lost_total"] == 0, || format!("{run}: lost {}", lost["losses"]));
+    faults.expect(support::losses(lost).0 == 0, || format!("{run}: lost {}", lost["losses"]));
 }
 
 fn check_first_process(

@@ -27,7 +27,7 @@ fn is_of(recorded: &Recorded, id: &str, mib: i64) {
     assert!(text(&target["cgroups"][0]["path"]).contains(id), "{target}");
     let mut faults = Faults::default();
     faults.near("anon", source(&show, "cgroup", "anon"), mib * MIB);
-    faults.expect(show["health"]["lost_total"] == 0, || format!("lost {}", show["health"]["losses"]));
+    faults.expect(support::losses(&show["health"]).0 == 0, || format!("lost {}", show["health"]["losses"]));
     faults.finish();
 }
 

@@ -64,7 +64,7 @@ fn a_running_process_is_followed_with_what_it_forks() {
     let truth = waiting.truth();
 
     assert_eq!(show["target"]["kind"], "pid");
-    assert_eq!(show["health"]["lost_total"], 0, "{}", show["health"]["losses"]);
+    assert_eq!(support::losses(&show["health"]).0, 0, "{}", show["health"]["losses"]);
     let mut faults = Faults::default();
     let mut check = |pid: i64, rss_anon: i64| {
         let rows: Vec<_> = array(&show["processes"]).iter().filter(|row| row["pid"] == pid).collect();

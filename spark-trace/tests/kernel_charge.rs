@@ -84,7 +84,9 @@ fn level<'a>(recording: &'a Value, path: &str) -> &'a Value {
 }
 
 fn lost_nothing(recording: &Value, faults: &mut Faults) {
-    faults.expect(recording["health"]["lost_total"] == 0, || format!("{}", recording["health"]["losses"]));
+    faults.expect(support::losses(&recording["health"]).0 == 0, || {
+        format!("{}", recording["health"]["losses"])
+    });
 }
 
 /// Bytes charged for `class`, by the report.

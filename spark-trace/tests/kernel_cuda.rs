@@ -53,7 +53,7 @@ fn every_kind_has_the_sizes_that_were_asked_for() {
                 --async 4Mx3 --vmm 12M --oom --hold 200ms";
     let (recorded, report) = recorded(&dir, line);
     let recording = recorded.recording();
-    assert_eq!(int(&recording["health"]["lost_total"]), 0, "{}", recording["health"]["losses"]);
+    assert_eq!(support::losses(&recording["health"]).0, 0, "{}", recording["health"]["losses"]);
 
     assert_eq!(counts(&recording, "device"), [84 * MIB, 0, 21, 21, 0, 1]);
     assert_eq!(counts(&recording, "pinned"), [24 * MIB, 0, 2, 2, 0, 0]);

@@ -43,11 +43,13 @@ fn the_default_ring_loses_nothing() {
     let line = format!("-- {} storm fork --rounds {ROUNDS}", workload());
     let recorded = record(&support::path(&dir, "default.json"), &line).exited(0);
     let show = recorded.show();
-    assert_eq!(show["health"]["lost_total"], 0, "{}", show["health"]["losses"]);
+    let (lost, skipped) = support::losses(&show["health"]);
+    assert_eq!(lost, 0, "{}", show["health"]["losses"]);
     // Of other things it may warn: the storm's peak lies between two readings.
     for text in [&recorded.stderr, &recorded.table()] {
-        assert!(!text.contains("lost") && !text.contains("losses"), "{text}");
+        assert_eq!(text.contains("lost") || text.contains("losses"), skipped > 0, "{text}");
     }
     let target = array(&show["processes"]).iter().filter(|row| row["target"] == true).count();
-    assert_eq!(i64::try_from(target).unwrap(), ROUNDS + 1);
+    let all = ROUNDS + 1;
+    assert!((all - skipped..=all).contains(&i64::try_from(target).unwrap()), "{target} processes of {all}");
 }

@@ -11,7 +11,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use support::{MIB, int, json, source};
+use support::{MIB, json, source};
 
 /// Output of a command that must succeed.
 fn must(command: &mut Command) -> String {
@@ -45,7 +45,7 @@ fn installed_it_records_and_removed_it_is_gone() {
     let show = must(Command::new("spark-trace").args(["show", "--format", "json", &recording]));
     let anon = source(&serde_json::from_str(&show).unwrap(), "cgroup", "anon");
     assert!((anon - 64 * MIB).abs() <= MIB, "{anon} bytes of anonymous memory");
-    assert_eq!(int(&json(&recording)["health"]["lost_total"]), 0);
+    assert_eq!(support::losses(&json(&recording)["health"]).0, 0);
     must(Command::new("spark-trace").args(["doctor", "--format", "json"]));
     for file in ["share/man/man1/spark-trace.1.gz", "share/bash-completion/completions/spark-trace"] {
         assert!(PathBuf::from("/usr").join(file).is_file(), "no {file}");

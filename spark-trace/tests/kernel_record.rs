@@ -54,7 +54,7 @@ fn sources_agree_with_the_workload_over_ten_runs() {
         check_sources(&format!("run {run}"), &show, &truth, &mut faults, &mut worst);
         check_file(&format!("run {run}"), &show, &truth, &input, &mut faults);
         closed += u32::from(system_closes(&format!("run {run}"), &show, &recording, &mut worst));
-        faults.expect(recording["health"]["lost_total"] == 0, || {
+        faults.expect(support::losses(&recording["health"]).0 == 0, || {
             format!("run {run}: lost {}", recording["health"]["losses"])
         });
     }

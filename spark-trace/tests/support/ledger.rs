@@ -119,3 +119,12 @@ pub fn nearest(series: &Value, column: &str, at_ns: i64) -> i64 {
     let (index, _) = begins.enumerate().min_by_key(|(_, begin)| begin.abs_diff(at_ns)).expect("no readings");
     int(&series["columns"][column][index])
 }
+
+/// What our buffers and maps could not take, and the runs of programs that the kernel skipped while another ran on the
+/// same CPU. The latter are few, depend on the kernel, and are told; of the former there must be none.
+pub fn losses(health: &Value) -> (i64, i64) {
+    let rows = array(&health["losses"]).iter().map(|loss| (&loss["what"], int(&loss["count"])));
+    let (skipped, lost): (Vec<_>, Vec<_>) = rows.partition(|(what, _)| *what == "skipped_runs");
+    let sum = |rows: Vec<(&Value, i64)>| rows.iter().map(|(_, count)| count).sum();
+    (sum(lost), sum(skipped))
+}

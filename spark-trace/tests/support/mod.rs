@@ -21,7 +21,7 @@ pub mod oracle;
 pub mod process;
 pub mod swap;
 
-pub use ledger::{Faults, MIB, array, int, source, text, worst};
+pub use ledger::{Faults, MIB, array, int, losses, source, text, worst};
 pub use process::{Recorded, Running, record, record_words, spark_trace};
 
 /// Nothing here takes longer, on a busy machine either.

@@ -32,7 +32,7 @@ pub struct Test {
     pub name: String,
     pub outcome: Outcome,
     pub seconds: f64,
-    /// Why it was skipped, or why that is not accepted.
+    /// Why it was skipped, or why that is not accepted, or what became of a first try.
     pub reason: Option<String>,
 }
 
@@ -105,6 +105,12 @@ impl Console {
             (status, _) => (Outcome::Failed, Some(format!("exit code {status}"))),
         };
         let seconds = (seconds(end) - seconds(start)).max(0.0);
+        // A second try takes the place of the first.
+        let before = self.tests.pop_if(|last| last.suite == suite && last.name == test);
+        let reason = match (before.and_then(|first| first.reason), outcome) {
+            (Some(first), Outcome::Passed) => Some(format!("at the second try, {first} at the first")),
+            _ => reason,
+        };
         self.tests.push(Test { suite: suite.to_owned(), name: test.to_owned(), outcome, seconds, reason });
     }
 
@@ -192,6 +198,17 @@ mod tests {
         assert!((console.tests[0].seconds - 1.5).abs() < 1e-9);
         assert!(console.tests[2].reason.as_ref().unwrap().contains("ended while it ran"));
         assert!(!console.is_good());
+    }
+
+    #[test]
+    fn what_passes_at_the_second_try_says_so() {
+        let lines = ["@@ start a b", "@@ end a b 101 1 2", "@@ start a b", "@@ end a b 0 2 3", "@@ done"];
+        let passed = console(&lines);
+        assert_eq!((passed.tests.len(), passed.tests[0].outcome), (1, Outcome::Passed));
+        assert_eq!(passed.tests[0].reason.as_deref(), Some("at the second try, exit code 101 at the first"));
+        assert!(passed.is_good());
+        let failed = console(&[lines[0], lines[1], lines[0], lines[1], lines[4]]);
+        assert_eq!((failed.tests.len(), failed.tests[0].outcome), (1, Outcome::Failed));
     }
 
     #[test]

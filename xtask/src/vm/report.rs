@@ -44,7 +44,9 @@ pub fn table(ran: &[Ran], took: Duration) -> String {
         for broken in &console.broken {
             let _ = writeln!(text, "- {}: {broken}", kernel.name);
         }
-        for test in console.tests.iter().filter(|test| test.outcome != Outcome::Passed) {
+        for test in
+            console.tests.iter().filter(|test| test.outcome != Outcome::Passed || test.reason.is_some())
+        {
             let _ = writeln!(text, "- {}", line(kernel.name, test));
         }
     }
