@@ -176,7 +176,8 @@ fn what_a_program_reads_of_the_kernels_figures_is_kept() {
     let dir = support::disk_dir();
     let output = support::path(&dir, "read.json");
     // Not cat: busybox's lets the kernel copy (sendfile), and then no program reads anything.
-    let script = "dd if=/proc/meminfo bs=64k 2>/dev/null > $0; dd if=/proc/self/statm bs=64k 2>/dev/null >> $0";
+    let script =
+        "dd if=/proc/meminfo bs=64k 2>/dev/null > $0; dd if=/proc/self/statm bs=64k 2>/dev/null >> $0";
     let copy = support::path(&dir, "copy");
     let words = ["--", "/bin/sh", "-c", script, &copy];
     let recording = Running::start(&output, &words).finish().exited(0).recording();
