@@ -141,14 +141,17 @@ fn what_was_recorded_until_the_kill_is_in_the_recovered_recording() {
     running.phase("hold");
     // Until a reading after the workload had everything is in the journal.
     let journal = partial(Path::new(&output));
-    let anon = |line: &str| -> Option<i64> {
+    let complete = |line: &str| -> Option<bool> {
         let entry: serde_json::Value = serde_json::from_str(line).ok()?;
         let values = &entry["values"];
-        [&values["stat.total_rss"], &values["stat.anon"]].into_iter().find_map(serde_json::Value::as_i64)
+        let one_of = |names: [&str; 2]| names.iter().find_map(|name| values[*name].as_i64());
+        let (anon, shmem) =
+            (one_of(["stat.total_rss", "stat.anon"])?, one_of(["stat.total_shmem", "stat.shmem"])?);
+        Some(anon >= 64 * support::MIB && shmem >= 16 * support::MIB)
     };
     support::wait_for("a reading of all of it", || {
         let text = fs::read_to_string(&journal).ok()?;
-        text.lines().filter_map(anon).any(|bytes| bytes >= 64 * support::MIB).then_some(())
+        text.lines().filter_map(complete).any(|complete| complete).then_some(())
     });
     running.signal(libc::SIGKILL);
     support::kill_all_with(&truth);
