@@ -15,6 +15,7 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("dpkg-deb", "dpkg"),
     ("qemu-system-aarch64", "qemu-system-arm"),
     ("qemu-system-x86_64", "qemu-system-x86"),
+    ("make", "make"),
     ("mke2fs", "e2fsprogs"),
     ("strip", "binutils"),
     ("tar", "tar"),
