@@ -119,16 +119,16 @@ fn chosen(args: &Args) -> Result<Vec<&'static Kernel>> {
     for name in &args.kernel {
         ensure!(
             KERNELS.iter().any(|kernel| kernel.name == name),
-            "there is no kernel {name}; `cargo xtask vm --list --all` shows them"
+            "there is no kernel {name}; `cargo xtask vm --list` shows them"
         );
     }
     let wanted = |kernel: &&Kernel| {
         let named = args.kernel.iter().any(|name| name == kernel.name);
-        let kind = named || args.all || (args.kernel.is_empty() && kernel.always);
+        let kind = named || args.all || (args.kernel.is_empty() && (args.list || kernel.always));
         kind && args.arch.is_none_or(|arch| arch == kernel.arch)
     };
     let kernels: Vec<_> = KERNELS.iter().filter(wanted).collect();
-    ensure!(!kernels.is_empty(), "no kernel is left: `cargo xtask vm --list --all` shows them");
+    ensure!(!kernels.is_empty(), "no kernel is left: `cargo xtask vm --list` shows them");
     Ok(kernels)
 }
 
