@@ -6,7 +6,7 @@
 use core::{arch::asm, cell::UnsafeCell};
 
 use aya_ebpf::{
-    bindings::{bpf_map_def, bpf_map_type::BPF_MAP_TYPE_STACK_TRACE},
+    bindings::{BPF_NOEXIST, bpf_map_def, bpf_map_type::BPF_MAP_TYPE_STACK_TRACE},
     macros::map,
     maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
 };
@@ -215,6 +215,16 @@ pub(crate) fn lost(kind: LossKind) {
         // SAFETY: a per-CPU slot that the map keeps alive; programs do not move between CPUs.
         unsafe { *count += 1 };
     }
+}
+
+/// The row of `key`, which begins as `first`; nothing where the map is full.
+#[inline(always)]
+pub(crate) fn row_of<K, V>(map: &HashMap<K, V>, key: &K, first: &V) -> Option<*mut V> {
+    map.get_ptr_mut(key).or_else(|| {
+        // Where another CPU has made it since, that one is found.
+        let _ = map.insert(key, first, u64::from(BPF_NOEXIST));
+        map.get_ptr_mut(key)
+    })
 }
 
 /// Adds to a counter that other CPUs add to as well.

@@ -207,7 +207,8 @@ fn functions_of_several_libraries_attach_and_detach_at_once() {
     let detached = start.elapsed();
     println!("3 x 50 functions: attached in {attached:?}, detached in {detached:?}");
     assert_eq!(links(MULTI), 0);
-    assert!(attached + detached < Duration::from_secs(2), "{attached:?}, {detached:?}");
+    // One link for each of the 150 took ten times as long.
+    assert!(attached + detached < support::limit() / 20, "{attached:?}, {detached:?}");
 }
 
 #[test]

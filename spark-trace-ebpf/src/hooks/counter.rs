@@ -9,7 +9,6 @@
 
 use aya_ebpf::{
     EbpfContext,
-    bindings::BPF_NOEXIST,
     macros::{fentry, fexit, kprobe, kretprobe},
     programs::{FEntryContext, FExitContext, ProbeContext, RetProbeContext},
 };
@@ -21,7 +20,10 @@ use spark_trace_common::{
 
 use crate::{
     config::conf,
-    maps::{CHARGE_CACHE, CHARGE_LEVELS, CHARGE_STACKS, PENDING_CHARGES, add, generation, hit, lost, number},
+    maps::{
+        CHARGE_CACHE, CHARGE_LEVELS, CHARGE_STACKS, PENDING_CHARGES, add, generation, hit, lost, number,
+        row_of,
+    },
     read::{load, probe},
     stack::{at_entry, stack_pointer, take_stack},
     target::{cgroup_id_of, current_task, is_target_cgroup},
@@ -138,12 +140,7 @@ fn charge(place: *const ChargePlace, hook: u32, pages: u64, stack: i32) {
     let cgroup = unsafe { (*place).cgroup };
     for_each_level(place, |level| unsafe { add(&raw mut (*level).charged, pages) });
     let key = ChargeStackKey { cgroup, stack, reserved: 0 };
-    let row = CHARGE_STACKS.get_ptr_mut(&key).or_else(|| {
-        // Where another CPU has made it since, that one is found.
-        let _ = CHARGE_STACKS.insert(&key, &ChargeStack::default(), u64::from(BPF_NOEXIST));
-        CHARGE_STACKS.get_ptr_mut(&key)
-    });
-    match row {
+    match row_of(&CHARGE_STACKS, &key, &ChargeStack::default()) {
         // SAFETY: a live map value.
         Some(row) => unsafe {
             add(&raw mut (*row).pages, pages);
@@ -173,21 +170,12 @@ fn for_each_level(place: *const ChargePlace, count: impl Fn(*mut ChargeLevel)) {
             return;
         }
         if cgroup != 0 {
-            match level_of(cgroup) {
+            match row_of(&CHARGE_LEVELS, &cgroup, &ChargeLevel::default()) {
                 Some(level) => count(level),
                 None => lost(LossKind::ChargeLevels),
             }
         }
     }
-}
-
-#[inline(always)]
-fn level_of(cgroup: u64) -> Option<*mut ChargeLevel> {
-    CHARGE_LEVELS.get_ptr_mut(&cgroup).or_else(|| {
-        // As above.
-        let _ = CHARGE_LEVELS.insert(&cgroup, &ChargeLevel::default(), u64::from(BPF_NOEXIST));
-        CHARGE_LEVELS.get_ptr_mut(&cgroup)
-    })
 }
 
 /// Whose memory `counter` counts; nothing where it is not the target's, or not memory. It stays as it is for as long

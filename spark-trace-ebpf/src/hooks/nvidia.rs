@@ -5,7 +5,6 @@
 
 use aya_ebpf::{
     EbpfContext,
-    bindings::BPF_NOEXIST,
     helpers::bpf_get_current_pid_tgid,
     macros::{kprobe, kretprobe},
     programs::{ProbeContext, RetProbeContext},
@@ -18,7 +17,7 @@ use spark_trace_common::{
 
 use crate::{
     config::conf,
-    maps::{DRIVER_ALLOCS, DRIVER_ROWS, PENDING_ALLOCS, add, hit, lost},
+    maps::{DRIVER_ALLOCS, DRIVER_ROWS, PENDING_ALLOCS, add, hit, lost, row_of},
     read::probe,
     stack::{at_entry, stack_pointer, take_stack},
     target::{current_task, is_target, memory_cgroup_of},
@@ -119,12 +118,7 @@ fn leave(ctx: &RetProbeContext) -> u32 {
     let address = probe(alloc.out as *const u8, 0).unwrap_or(0);
     let object = DriverObject { address, kind: alloc.key.kind.into() };
     let (key, bytes) = (alloc.key, alloc.bytes);
-    let row = DRIVER_ROWS.get_ptr_mut(&key).or_else(|| {
-        // Where another CPU has made it since, that one is found.
-        let _ = DRIVER_ROWS.insert(&key, &DriverRow::default(), u64::from(BPF_NOEXIST));
-        DRIVER_ROWS.get_ptr_mut(&key)
-    });
-    match row {
+    match row_of(&DRIVER_ROWS, &key, &DriverRow::default()) {
         // Without the object it would never be seen freed.
         Some(row) if address != 0 && DRIVER_ALLOCS.insert(&object, &alloc, 0).is_ok() => unsafe {
             // SAFETY: a live map value.

@@ -24,6 +24,9 @@ mod warnings;
 pub const SCHEMA: &str = "spark-trace/show";
 pub const SCHEMA_VERSION: u32 = 1;
 
+/// What the driver takes on behalf of a process and nobody is charged for.
+const UNCHARGED_DRIVER: &str = "nvidia-sysmem";
+
 /// Who held the memory of one recorded run. Sizes are bytes, times nanoseconds of the recording's clock.
 #[derive(Debug, Clone, Serialize)]
 pub struct Report {
@@ -69,6 +72,24 @@ pub struct Planes {
 impl Planes {
     pub fn iter(&self) -> impl Iterator<Item = &PlaneReport> {
         self.system.iter().chain(&self.cgroup).chain(&self.devices)
+    }
+
+    /// The plane whose instant the lists are about: the target's own, where it has one, for the lists say what the
+    /// target did. But what the NVIDIA driver takes for it is charged to no cgroup: where it held more of that at
+    /// the system's peak than the cgroup had lost by then or had yet to come, that is the target's peak.
+    fn details_at(&self) -> Option<&PlaneReport> {
+        let (Some(system), Some(cgroup)) = (&self.system, &self.cgroup) else {
+            return self.cgroup.as_ref().or(self.system.as_ref());
+        };
+        let driver = |bytes: fn(&SourceRow) -> Option<i64>| {
+            let row = system.sources.iter().find(|row| row.source == UNCHARGED_DRIVER);
+            row.and_then(bytes).unwrap_or(0)
+        };
+        let charged =
+            |bytes: fn(&SourceRow) -> Option<i64>| cgroup.sources.iter().filter_map(bytes).sum::<i64>();
+        let at_system_peak = driver(|row| row.bytes_at_system_peak) + charged(|row| row.bytes_at_system_peak);
+        let at_cgroup_peak = driver(|row| row.bytes_at_cgroup_peak) + charged(|row| row.bytes_at_cgroup_peak);
+        Some(if at_system_peak > at_cgroup_peak { system } else { cgroup })
     }
 
     pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut PlaneReport> {
@@ -161,9 +182,7 @@ pub fn report(recording: &Recording, at: At) -> Report {
     });
     let devices = devices.collect();
     let planes = Planes { system: plane(system), cgroup: plane(cgroup), devices };
-    // The target's own plane, where it has one: the lists say what the target did.
-    let chosen = planes.cgroup.as_ref().or(planes.system.as_ref());
-    let details_at_ns = chosen.map_or(recording.target.ended_ns, |plane| plane.at_ns);
+    let details_at_ns = planes.details_at().map_or(recording.target.ended_ns, |plane| plane.at_ns);
     Report {
         schema: SCHEMA,
         schema_version: SCHEMA_VERSION,

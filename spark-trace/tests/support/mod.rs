@@ -19,6 +19,7 @@ pub mod docker;
 pub mod ledger;
 pub mod oracle;
 pub mod process;
+pub mod stand_in;
 pub mod swap;
 
 pub use ledger::{Faults, MIB, array, int, losses, source, text, worst};

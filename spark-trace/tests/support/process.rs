@@ -85,7 +85,13 @@ impl Recorded {
 
     /// What `diff` says of it and another one.
     pub fn diff(&self, other: &Self) -> Value {
-        report(&["diff".as_ref(), self.output.as_os_str(), other.output.as_os_str()])
+        self.diff_with(other, &[])
+    }
+
+    /// The same with options.
+    pub fn diff_with(&self, other: &Self, options: &[&str]) -> Value {
+        let files = ["diff".as_ref(), self.output.as_os_str(), other.output.as_os_str()];
+        report(&files.into_iter().chain(options.iter().map(OsStr::new)).collect::<Vec<_>>())
     }
 
     /// The journal that must not be left behind.

@@ -69,6 +69,10 @@ pub struct Args {
     /// Bring the Debian packages in this folder along, as `cargo xtask dist` makes them, and test them
     #[arg(long, value_name = "DIR")]
     packages: Option<PathBuf>,
+    /// Let the machine's clock count instructions, one nanosecond each: costs as tests print them are then numbers of
+    /// instructions, the same on a busy machine
+    #[arg(long)]
+    count_instructions: bool,
     /// Memory of a machine
     #[arg(long, value_name = "MIB", default_value_t = MEMORY_MIB)]
     memory: u32,
@@ -111,6 +115,7 @@ pub fn run(args: &Args) -> Result<()> {
         output: args.output.clone(),
         packages: args.packages.clone(),
         memory_mib: args.memory,
+        instructions: args.count_instructions,
     };
     plan.run()
 }
@@ -148,6 +153,7 @@ pub struct Plan {
     output: Option<PathBuf>,
     packages: Option<PathBuf>,
     memory_mib: u32,
+    instructions: bool,
 }
 
 impl Plan {
@@ -168,6 +174,7 @@ impl Plan {
             output: None,
             packages: None,
             memory_mib: MEMORY_MIB,
+            instructions: false,
         }
     }
 
@@ -286,6 +293,7 @@ impl Plan {
             disk: image,
             results: (!matches!(self.mode, Mode::Shell)).then_some(&results),
             memory_mib: self.memory_mib,
+            instructions: self.instructions,
             environment: if kernel.always { "CONTAINERS=yes" } else { "" },
         };
         println!("== {}: {}", kernel.name, unpacked.package);

@@ -86,10 +86,10 @@ impl<W: Write> Tracer<W> {
     /// source and not free for some milliseconds, tens of megabytes of them. So a reading that leaves clearly
     /// more unattributed than the last one is taken again, and the one that leaves least stands: what has
     /// really come is still there.
-    fn read_system(&mut self) -> Result<(Sample, Option<DriverBytes>), TracerError> {
+    fn read_system(&mut self) -> Result<Sample, TracerError> {
         let vmap_stack = self.journal.recording().host.vmap_stack;
         let mut best = self.system_reading()?;
-        let mut residual = residual_of(&best.0, vmap_stack);
+        let mut residual = residual_of(&best, vmap_stack);
         for _ in 0..REREADS {
             let risen =
                 residual.zip(self.residual).is_some_and(|(now, before)| now > before + IN_TRANSIT as i64);
@@ -98,7 +98,7 @@ impl<W: Write> Tracer<W> {
             }
             std::thread::sleep(REREAD_PAUSE);
             let again = self.system_reading()?;
-            let left = residual_of(&again.0, vmap_stack);
+            let left = residual_of(&again, vmap_stack);
             if left < residual {
                 (best, residual) = (again, left);
             }
@@ -108,14 +108,14 @@ impl<W: Write> Tracer<W> {
     }
 
     /// The kernel's counters, and beside them what only events tell.
-    fn system_reading(&mut self) -> Result<(Sample, Option<DriverBytes>), TracerError> {
+    fn system_reading(&mut self) -> Result<Sample, TracerError> {
         let mut system = self.system.read();
         // Pinned pages are in their owners' counters too: the ledger moves them.
         system.values.extend(self.pinned_columns());
         system.values.extend(self.held_before.bytes().map(|bytes| (driver_column("nvidia-before"), bytes)));
         let asked = self.object.asked_and_live()?;
         system.values.extend(asked.map(|bytes| (driver_column("nvidia-asked"), bytes)));
-        let Some(driver) = self.driver_bytes()? else { return Ok((system, None)) };
+        let Some(driver) = self.driver_bytes()? else { return Ok(system) };
         for (source, held) in driver.by_source() {
             system.values.insert(driver_column(source), held.total());
         }
@@ -127,7 +127,7 @@ impl<W: Write> Tracer<W> {
             }
             system.values.insert(driver_column("nvidia-pool"), pool);
         }
-        Ok((system, Some(driver)))
+        Ok(system)
     }
 
     fn pinned_columns(&self) -> impl Iterator<Item = (String, u64)> {
@@ -142,7 +142,7 @@ impl<W: Write> Tracer<W> {
     /// Reads all levels once.
     pub fn sample(&mut self) -> Result<(), TracerError> {
         self.finish_readings(now_ns().saturating_sub(LONGEST_READING_NS))?;
-        let (system, driver) = self.read_system()?;
+        let system = self.read_system()?;
         let used = difference(&system, "meminfo.MemTotal", "meminfo.MemFree");
         self.journal.add(Entry::Sample(system))?;
         if let Some(sample) = self.cuda_sample() {
@@ -154,10 +154,22 @@ impl<W: Write> Tracer<W> {
         let mut charged = None;
         let mut samples = Vec::new();
         let anew = self.charges.skipped_anew(&self.object);
-        for selected in self.cgroups.values_mut().filter(|c| !c.gone) {
-            let Some(mut sample) = self.charges.read(&self.object, &mut selected.reader, anew)? else {
+        for (&id, selected) in self.cgroups.iter_mut().filter(|(_, c)| !c.gone) {
+            let Some(sample) = self.charges.read(&self.object, &mut selected.reader, anew)? else {
                 continue;
             };
+            if selected.info.root {
+                let usage =
+                    ["memory.current", "memory.usage_in_bytes"].iter().find_map(|c| sample.values.get(*c));
+                charged = usage.map(|u| charged.unwrap_or(0) + u).or(charged);
+            }
+            samples.push((id, sample));
+        }
+        // After the kernel's counters, as on the system plane: a peak that these show while the driver still
+        // allocates would else be told without the driver's part of it.
+        let driver = self.driver_bytes()?;
+        for (id, mut sample) in samples {
+            let Some(selected) = self.cgroups.get_mut(&id) else { continue };
             // Which of several cgroups a page is charged to is not kept apart.
             if selected.info.root && roots == 1 {
                 sample.values.extend(pinned.iter().cloned());
@@ -165,19 +177,11 @@ impl<W: Write> Tracer<W> {
                     sample.values.insert(driver_column(source), held.target.charged);
                 }
             }
-            if selected.info.root {
-                let usage =
-                    ["memory.current", "memory.usage_in_bytes"].iter().find_map(|c| sample.values.get(*c));
-                charged = usage.map(|u| charged.unwrap_or(0) + u).or(charged);
-            }
             if self.resolution == Resolution::Open {
                 selected.waiting.push(sample);
             } else {
-                samples.push(sample);
+                self.journal.add(Entry::Sample(sample))?;
             }
-        }
-        for sample in samples {
-            self.journal.add(Entry::Sample(sample))?;
         }
         let alive: Vec<u32> = self.alive.iter().copied().collect();
         for sample in self.processes.read(&alive) {
