@@ -10,7 +10,7 @@ use serde_json::Value;
 use support::docker::{image, workload_with};
 use support::ledger::source_row;
 use support::stand_in::{during, stand_in};
-use support::{Faults, MIB, Recorded, Running, array, int, record, source, text, workload};
+use support::{Faults, MIB, Recorded, Running, array, int, record, text, workload};
 
 const BYTES: i64 = 512 * MIB;
 /// What the workload takes, natively and in the container.
@@ -44,7 +44,8 @@ fn what_the_driver_takes_for_a_container_is_found_there_and_charged_to_nobody() 
     for (name, recorded) in [("native", &native), ("container", &container)] {
         let truth = truth(recorded);
         let show = recorded.show_with(&["--at", &during(&truth, "hold")]);
-        faults.near(name, source(&show, "system", "nvidia-sysmem"), BYTES);
+        let then = int(&source_row(&show["planes"]["system"], "nvidia-sysmem")["bytes"]);
+        faults.near(name, then, BYTES);
         let charged = int(&show["planes"]["cgroup"]["expected"]);
         faults.expect(charged < 64 * MIB, || format!("{name}: {charged} bytes are charged"));
         let rows = array(&show["stacks"]).iter().filter(|row| row["source"] == "nvidia-sysmem");

@@ -145,8 +145,9 @@ fn freed_pages_that_stay_in_the_pool_are_the_pools() {
     // MemFree is the same before and after: the instants are named, not the peak.
     for (phase, in_use, pooled) in [("hold", taken, 0), ("release", 0, taken)] {
         let show = recorded.show_with(&["--at", &during(&truth, phase)]);
-        faults.near(&format!("{phase}: in use"), source(&show, "system", "nvidia-sysmem"), in_use);
-        faults.near(&format!("{phase}: in the pool"), source(&show, "system", "nvidia-pool"), pooled);
+        let then = |slug| int(&source_row(&show["planes"]["system"], slug)["bytes"]);
+        faults.near(&format!("{phase}: in use"), then("nvidia-sysmem"), in_use);
+        faults.near(&format!("{phase}: in the pool"), then("nvidia-pool"), pooled);
     }
     // The kernel agrees: nobody holds them, and they are not free.
     let missing = free - support::meminfo("MemFree");
