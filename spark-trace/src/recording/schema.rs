@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::context::{LogLine, ProcessContext, TmpfsUse};
 use super::cuda::{CudaAllocs, CudaEvent, CudaFailure, CudaTotal, LibraryFile, Query};
 
 /// Value of [`Recording::schema`].
@@ -340,6 +341,15 @@ pub struct Provenance {
     pub cuda_events: Vec<CudaEvent>,
     /// Every time the target was told how much memory there is, in the order of the answers.
     pub queries: Vec<Query>,
+    /// Surroundings of the target's processes that differ from their parent's, in the order they were met.
+    #[serde(default)]
+    pub contexts: Vec<ProcessContext>,
+    /// What the file systems that live in memory held, when the trace began and when it ended.
+    #[serde(default)]
+    pub tmpfs: Vec<TmpfsUse>,
+    /// Lines that the traced command wrote about its memory; empty where its output was not read.
+    #[serde(default)]
+    pub log_lines: Vec<LogLine>,
     pub stacks: Vec<Stack>,
     pub symbols: Vec<Symbol>,
 }

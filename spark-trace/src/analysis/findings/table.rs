@@ -1,0 +1,2 @@
+//! The hypotheses.
+pub const HYPOTHESES: &[()] = &[];
