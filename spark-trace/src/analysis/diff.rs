@@ -135,14 +135,15 @@ fn side(recording: &Recording, balance: &Balance) -> Side {
     }
 }
 
-struct Rows {
-    sources: Vec<SourceDelta>,
-    total: Option<i64>,
-    residual: Option<i64>,
+/// Two balances of one plane, compared.
+pub(super) struct Rows {
+    pub sources: Vec<SourceDelta>,
+    pub total: Option<i64>,
+    pub residual: Option<i64>,
 }
 
 impl Rows {
-    fn new((plane_a, a): (Plane, &Balance), (plane_b, b): (Plane, &Balance)) -> Self {
+    pub fn new((plane_a, a): (Plane, &Balance), (plane_b, b): (Plane, &Balance)) -> Self {
         // A run that did not tell the part from its whole has it in the whole: so has the other one here.
         let (a, b) = (&joined(plane_a, a, b), &joined(plane_b, b, a));
         let level = |balance: &Balance, slug| bytes(balance.bytes(slug));

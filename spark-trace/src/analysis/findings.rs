@@ -8,11 +8,15 @@ use serde::Serialize;
 use crate::analysis::instant::At;
 use crate::recording::Recording;
 
+mod accounting;
+mod cache;
 mod case;
+mod memory;
+mod surroundings;
 mod table;
 
 pub use case::Case;
-pub use table::HYPOTHESES;
+pub use table::{DOUBLE_COUNTING, HYPOTHESES, Hypothesis};
 
 /// What the numbers say of a claim.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]

@@ -137,7 +137,9 @@ impl<'a> View<'a> {
         match at {
             At::Peak => self.peak(),
             At::End => self.end(),
-            At::SinceStart(_) | At::Time(_) => self.at(at.time(recording).unwrap_or(self.started_ns)),
+            At::Kv | At::SinceStart(_) | At::Time(_) => {
+                at.time(recording).map_or_else(|| self.peak(), |at_ns| self.at(at_ns))
+            }
         }
     }
 

@@ -8,7 +8,6 @@ pub mod escape;
 pub mod json;
 pub mod markdown;
 pub mod terminal;
-pub mod units;
 
 mod charges;
 mod csv;
@@ -19,6 +18,7 @@ mod queries;
 mod show;
 
 use crate::analysis::{attribution, diff as comparison};
+pub use crate::units;
 
 /// What the place of output can show.
 #[derive(Debug, Clone, Copy)]

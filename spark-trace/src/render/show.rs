@@ -93,6 +93,7 @@ fn plane(document: &mut Document, report: &Report, plane: &PlaneReport) {
     let at = match report.at {
         At::Peak => format!("the peak ({})", since_start(plane.at_ns)),
         At::End => format!("the end ({})", since_start(plane.at_ns)),
+        At::Kv => format!("the reading that sized the KV cache ({})", since_start(plane.at_ns)),
         At::SinceStart(_) | At::Time(_) => since_start(plane.at_ns),
     };
     let reconciled =
@@ -154,7 +155,7 @@ fn level_columns(report: &Report, plane: &PlaneReport) -> Vec<Level> {
         ("END".to_owned(), |row| row.bytes_at_end),
     ];
     match (report.at, plane.plane) {
-        (At::SinceStart(_) | At::Time(_), _) => {
+        (At::Kv | At::SinceStart(_) | At::Time(_), _) => {
             columns.insert(1, (format!("AT {}", report.at), |row| row.bytes))
         }
         (_, Scope::System) if report.planes.cgroup.is_some() => {
