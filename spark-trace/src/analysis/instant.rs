@@ -39,7 +39,9 @@ impl At {
 }
 
 #[derive(Debug, Error)]
-#[error("neither `peak`, `end`, `kv`, seconds since the start (`12.5s`) nor nanoseconds of the recording's clock")]
+#[error(
+    "neither `peak`, `end`, `kv`, seconds since the start (`12.5s`) nor nanoseconds of the recording's clock"
+)]
 pub struct NoInstant;
 
 impl FromStr for At {

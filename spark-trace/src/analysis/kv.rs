@@ -2,8 +2,14 @@
 
 use serde::Serialize;
 
+use crate::analysis::log;
 use crate::analysis::queries::QueryRow;
 use crate::recording::Recording;
+use crate::units;
+
+mod advice;
+mod budget;
+mod reading;
 
 pub const SCHEMA: &str = "spark-trace/kv";
 pub const SCHEMA_VERSION: u32 = 1;
@@ -31,6 +37,7 @@ pub struct Budget {
     pub reading: Reading,
     /// Everything in use at that instant, by source: rows of the system plane with anything in them.
     pub used: Vec<Used>,
+    /// What the rows add up to, with what is in no source: MemTotal - MemFree.
     pub used_total: Option<u64>,
     /// What of the used bytes the kernel would have given up: clean page cache and reclaimable slab, and the driver's
     /// pool.
@@ -94,6 +101,21 @@ pub struct Figures {
     pub logged_outside: Option<u64>,
 }
 
+impl Figures {
+    /// The cache's size: as it was allocated, else as the arithmetic has it.
+    pub fn size(&self) -> Option<u64> {
+        self.logged_kv.or(self.kv).or(self.kv_taken)
+    }
+
+    /// The arithmetic with other bytes in use by others, or another fraction.
+    pub fn with_outside(&self, outside: u64, total: u64, fraction: f64) -> Option<u64> {
+        let peak = self.allocated_peak?.saturating_add(outside);
+        let left = total.saturating_add(self.temporary_kv).saturating_sub(peak);
+        // Below 2^53 there is an f64 for every byte.
+        Some((left as f64 * fraction) as u64)
+    }
+}
+
 #[derive(Debug, Clone, Serialize)]
 pub struct WhatIf {
     pub what: String,
@@ -142,18 +164,77 @@ pub enum KvError {
 
 /// What may be set beside the recordings.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Options {
+pub struct Options<'a> {
     /// Of the free memory, where the log does not say it.
     pub fraction: Option<f64>,
+    /// The framework's logs, where the recordings do not have their lines.
+    pub a_log: Option<&'a str>,
+    pub b_log: Option<&'a str>,
 }
 
 /// The budget of one run, or of two compared.
-pub fn report(a: Option<&Recording>, b: &Recording, options: Options) -> Result<Report, KvError> {
-    let _ = (a, b, options);
-    Err(KvError::NoQuery { which: "B" })
+pub fn report(a: Option<&Recording>, b: &Recording, options: Options<'_>) -> Result<Report, KvError> {
+    let a_lines = options.a_log.map(log::parse_text);
+    let b_lines = options.b_log.map(log::parse_text);
+    let a = match a {
+        Some(a) => Some(budget::of(a, a_lines, options.fraction).ok_or(KvError::NoQuery { which: "A" })?),
+        None => None,
+    };
+    let b = budget::of(b, b_lines, options.fraction).ok_or(KvError::NoQuery { which: "B" })?;
+    let kv = |budget: &Budget| budget.figures.size().and_then(|kv| i64::try_from(kv).ok());
+    let kv_delta_bytes = a.as_ref().and_then(kv).zip(kv(&b)).map(|(a, b)| b - a);
+    let b_with_state_of_a = a
+        .as_ref()
+        .and_then(|a| b.figures.with_outside(a.figures.outside?, b.reading.total?, b.figures.fraction));
+    Ok(Report {
+        schema: SCHEMA,
+        schema_version: SCHEMA_VERSION,
+        headline: headline(a.as_ref(), &b, kv_delta_bytes),
+        advice: advice::of(&b),
+        a,
+        b,
+        kv_delta_bytes,
+        b_with_state_of_a,
+    })
 }
 
 /// The instant of the reading that sized the KV cache, where there is one.
 pub fn instant(recording: &Recording) -> Option<u64> {
-    report(None, recording, Options::default()).ok().map(|report| report.b.reading.at_ns)
+    reading::of(recording, None).map(|reading| reading.at_ns)
+}
+
+fn headline(a: Option<&Budget>, b: &Budget, delta: Option<i64>) -> String {
+    let told = |name: &str, budget: &Budget| {
+        let reading = &budget.reading;
+        let asked = match name {
+            "" => format!("{} told the framework", reading.query.asked),
+            name => format!("In {name}, {} told the framework", reading.query.asked),
+        };
+        let of = reading.total.map_or_else(String::new, |total| format!(" of {}", units::unsigned(total)));
+        let kv = match budget.figures.size() {
+            Some(kv) => format!(", and it made a KV cache of {}", units::unsigned(kv)),
+            None => String::new(),
+        };
+        format!("{asked} that {}{of} is free{kv}", units::unsigned(reading.free))
+    };
+    let reclaimable = |name: &str, budget: &Budget| {
+        format!("{} of what was in use{name} could have been reclaimed", units::unsigned(budget.reclaimable))
+    };
+    match (a, delta) {
+        (None, _) => format!("{}; {}.", told("", b), reclaimable("", b)),
+        (Some(a), Some(delta)) if delta != 0 => {
+            let word = if delta < 0 { "smaller" } else { "larger" };
+            format!(
+                "The KV cache of B is {} {word} than that of A. {}; {}. {}; {}.",
+                units::size(delta.abs()),
+                told("A", a),
+                reclaimable("", a),
+                told("B", b),
+                reclaimable("", b)
+            )
+        }
+        (Some(a), _) => {
+            format!("{}; {}. {}; {}.", told("A", a), reclaimable("", a), told("B", b), reclaimable("", b))
+        }
+    }
 }

@@ -112,6 +112,16 @@ pub fn is_known(line: &str) -> bool {
     FIELDS.iter().any(|field| line.contains(field.line)) || reported(line).is_some()
 }
 
+/// Whether a line is the one with the budget of the KV cache.
+pub fn is_budget(line: &str) -> bool {
+    line.contains(PEAK)
+}
+
+/// What a whole log says.
+pub fn parse_text(text: &str) -> LogFigures {
+    parse(text.lines())
+}
+
 /// What the lines say. Of a figure that is told more than once the last counts: the framework profiles again after it
 /// has set up its cache.
 pub fn parse<'a>(lines: impl Iterator<Item = &'a str>) -> LogFigures {

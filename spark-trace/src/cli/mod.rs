@@ -11,6 +11,7 @@ mod demo;
 mod diff;
 #[cfg(feature = "live")]
 mod doctor;
+mod kv;
 mod man;
 #[cfg(feature = "live")]
 mod progress;
@@ -56,6 +57,7 @@ enum Command {
     Demo(demo::Args),
     Show(show::Args),
     Diff(diff::Args),
+    Kv(kv::Args),
     Recover(recover::Args),
     Schema(schema::Args),
     Completions(completions::Args),
@@ -73,6 +75,7 @@ impl Command {
             Self::Demo(args) => demo::run(args),
             Self::Show(args) => show::run(args),
             Self::Diff(args) => diff::run(args),
+            Self::Kv(args) => kv::run(args),
             Self::Recover(args) => recover::run(args),
             Self::Schema(args) => schema::run(args),
             Self::Completions(args) => completions::run(args),

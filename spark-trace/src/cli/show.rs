@@ -29,6 +29,6 @@ Examples:
 
 pub fn run(args: Args) -> anyhow::Result<Exit> {
     let recording = recording::read(&args.file)?;
-    let report = attribution::report(&recording, args.view.at);
+    let report = attribution::report(&recording, args.view.at.unwrap_or_default());
     output::print(&args.view.render(report, |format| format.show)?)
 }

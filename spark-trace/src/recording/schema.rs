@@ -357,7 +357,7 @@ pub struct Provenance {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Instant {
     pub at_ns: u64,
-    /// `system-peak`, `cgroup-peak` or `end`.
+    /// `system-peak`, `cgroup-peak`, `query` (the target was told how much memory is free) or `end`.
     pub why: String,
 }
 

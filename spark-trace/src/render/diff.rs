@@ -6,6 +6,7 @@ use super::charges;
 use super::csv::{self, Field};
 use super::cuda;
 use super::document::{Cell, Document, Fit, Table};
+use super::findings;
 use super::units::{delta, known, percent, size};
 use crate::analysis::diff::detail::{FileDelta, OnlyIn, RegionDelta, StackDelta};
 use crate::analysis::diff::{Report, Side, SourceDelta};
@@ -43,6 +44,7 @@ pub fn document(report: &Report) -> Document {
     if let Some(cuda) = &report.cuda {
         cuda::diff(&mut document, cuda);
     }
+    findings::show(&mut document, &report.findings);
     document
 }
 

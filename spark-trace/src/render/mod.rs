@@ -14,10 +14,12 @@ mod csv;
 mod cuda;
 mod devices;
 mod diff;
+mod findings;
+mod kv;
 mod queries;
 mod show;
 
-use crate::analysis::{attribution, diff as comparison};
+use crate::analysis::{attribution, diff as comparison, kv as budget};
 pub use crate::units;
 
 /// What the place of output can show.
@@ -49,6 +51,7 @@ pub struct Format {
     pub whole: bool,
     pub show: fn(&attribution::Report, Style) -> Rendered,
     pub diff: fn(&comparison::Report, Style) -> Rendered,
+    pub kv: fn(&budget::Report, Style) -> Rendered,
 }
 
 /// Every format; the first is the default.
@@ -59,6 +62,7 @@ pub const FORMATS: &[Format] = &[
         whole: false,
         show: |report, style| Ok(terminal::render(&show::document(report), style).into_bytes()),
         diff: |report, style| Ok(terminal::render(&diff::document(report), style).into_bytes()),
+        kv: |report, style| Ok(terminal::render(&kv::document(report), style).into_bytes()),
     },
     Format {
         name: "json",
@@ -66,6 +70,7 @@ pub const FORMATS: &[Format] = &[
         whole: true,
         show: |report, _| json::render(report),
         diff: |report, _| json::render(report),
+        kv: |report, _| json::render(report),
     },
     Format {
         name: "csv",
@@ -73,6 +78,7 @@ pub const FORMATS: &[Format] = &[
         whole: true,
         show: |report, _| Ok(csv::render(show::CSV, &show::csv_rows(report)).into_bytes()),
         diff: |report, _| Ok(csv::render(diff::CSV, &report.sources).into_bytes()),
+        kv: |report, _| Ok(kv::csv(report).into_bytes()),
     },
     Format {
         name: "markdown",
@@ -80,6 +86,7 @@ pub const FORMATS: &[Format] = &[
         whole: false,
         show: |report, _| Ok(markdown::render(&show::document(report)).into_bytes()),
         diff: |report, _| Ok(markdown::render(&diff::document(report)).into_bytes()),
+        kv: |report, _| Ok(markdown::render(&kv::document(report)).into_bytes()),
     },
 ];
 

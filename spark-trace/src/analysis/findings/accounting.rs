@@ -101,7 +101,11 @@ fn c2(case: &Case<'_>, evidence: &mut Vec<Evidence>) -> Tested {
             "provenance.page_allocs",
         ));
         if charged > case.material {
-            return Tested::Holds(format!("{} of the driver's pages are charged in {}", units::size(charged), run.name()));
+            return Tested::Holds(format!(
+                "{} of the driver's pages are charged in {}",
+                units::size(charged),
+                run.name()
+            ));
         }
     }
     Tested::Fails
@@ -113,11 +117,7 @@ fn c3(case: &Case<'_>, evidence: &mut Vec<Evidence>) -> Tested {
         return Tested::Unknown("the difference of what is in use is not known".to_owned());
     };
     let Some(b) = case.b() else { return Tested::Unknown("there are no readings".to_owned()) };
-    evidence.push(b.evidence(
-        "C3: of the difference in use, in no source",
-        Some(residual),
-        "samples.system",
-    ));
+    evidence.push(b.evidence("C3: of the difference in use, in no source", Some(residual), "samples.system"));
     let slack = case.material.max(delta.abs() / 100 * (100 - ATTRIBUTED_PERCENT));
     if residual.abs() <= slack {
         return Tested::Fails;
@@ -143,9 +143,15 @@ fn c4(case: &Case<'_>, evidence: &mut Vec<Evidence>) -> Tested {
         differing.push(gap.abs() > SAME_ANSWER_BYTES.max(case.material));
     }
     match differing[..] {
-        [false, true] => Tested::Holds("cuMemGetInfo answers MemFree in A and something else in B".to_owned()),
-        [true, false] => Tested::Holds("cuMemGetInfo answers MemFree in B and something else in A".to_owned()),
-        [true, ..] => Tested::Unknown("cuMemGetInfo answers something else than MemFree in all runs".to_owned()),
+        [false, true] => {
+            Tested::Holds("cuMemGetInfo answers MemFree in A and something else in B".to_owned())
+        }
+        [true, false] => {
+            Tested::Holds("cuMemGetInfo answers MemFree in B and something else in A".to_owned())
+        }
+        [true, ..] => {
+            Tested::Unknown("cuMemGetInfo answers something else than MemFree in all runs".to_owned())
+        }
         _ => Tested::Fails,
     }
 }

@@ -47,7 +47,8 @@ pub fn page_cache(case: &Case<'_>) -> Judgement {
         let rows = run.files().into_iter().filter(|row| row.bytes.abs() >= case.material / 4).take(FILES);
         evidence.extend(rows.map(|row| run.evidence(cached(&row), Some(row.bytes), FILES_PLACE)));
     }
-    for (row, a) in left_by_a(case).into_iter().filter(|(row, _)| row.bytes >= case.material / 4).take(FILES) {
+    for (row, a) in left_by_a(case).into_iter().filter(|(row, _)| row.bytes >= case.material / 4).take(FILES)
+    {
         evidence.push(a.evidence(
             format!("{}: A left it cached when it ended, before B began", row.inner_path),
             Some(row.bytes),
@@ -58,9 +59,10 @@ pub fn page_cache(case: &Case<'_>) -> Judgement {
 }
 
 fn cached(row: &FileRow) -> String {
-    let by = row.first_touch.as_ref().map_or_else(String::new, |touch| {
-        format!(", first touched by {} ({})", touch.comm, touch.pid)
-    });
+    let by = row
+        .first_touch
+        .as_ref()
+        .map_or_else(String::new, |touch| format!(", first touched by {} ({})", touch.comm, touch.pid));
     format!("{}: cached since the trace began{by}, charged to {}", row.inner_path, row.charged_to)
 }
 
@@ -100,7 +102,9 @@ pub fn duplicates(case: &Case<'_>) -> Judgement {
     if let Some(b) = case.b() {
         let left = left_by_a(case).into_iter().map(|(row, _)| (row, "A, left cached"));
         let both = left.chain(b.files().into_iter().map(|row| (row, "B")));
-        found.extend(copies(both).into_iter().filter(|copies| copies.copies.iter().any(|(_, run)| *run != "B")));
+        found.extend(
+            copies(both).into_iter().filter(|copies| copies.copies.iter().any(|(_, run)| *run != "B")),
+        );
     }
     found.sort_by_key(|copies| std::cmp::Reverse(copies.surplus));
     found.dedup_by(|a, b| a.name == b.name && a.surplus == b.surplus);
@@ -147,7 +151,10 @@ fn copies<'a>(rows: impl Iterator<Item = (FileRow, &'a str)>) -> Vec<Copies<'a>>
         let mut one_each: Vec<(FileRow, &str)> = Vec::new();
         for (row, run) in copies {
             // One file may be charged to several cgroups, and be in both runs.
-            match one_each.iter_mut().find(|(known, _)| (&known.device, known.inode) == (&row.device, row.inode)) {
+            match one_each
+                .iter_mut()
+                .find(|(known, _)| (&known.device, known.inode) == (&row.device, row.inode))
+            {
                 Some((known, known_run)) if *known_run == run => known.bytes += row.bytes,
                 Some(_) => {}
                 None => one_each.push((row, run)),

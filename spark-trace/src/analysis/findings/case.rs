@@ -232,12 +232,12 @@ impl<'a> Case<'a> {
         let mut findings: Vec<Finding> = HYPOTHESES
             .iter()
             .map(|hypothesis| {
-                let unseen = hypothesis
-                    .hooks
-                    .iter()
-                    .find_map(|hook| self.runs().find_map(|run| run.unseen(hook)));
+                let unseen =
+                    hypothesis.hooks.iter().find_map(|hook| self.runs().find_map(|run| run.unseen(hook)));
                 let judgement = match (&self.b, hypothesis.of_two && self.a.is_none(), unseen) {
-                    (None, ..) => Judgement::untestable("the recording has no readings of the machine's memory"),
+                    (None, ..) => {
+                        Judgement::untestable("the recording has no readings of the machine's memory")
+                    }
                     (_, true, _) => Judgement::untestable("it takes two runs to compare"),
                     (.., Some(unseen)) => {
                         // What was seen may still be told; it decides nothing.
@@ -281,12 +281,16 @@ impl<'a> Case<'a> {
         let Some(delta) = self.delta else { return "The system's memory was not read.".to_owned() };
         let amount = units::size(delta.abs());
         let mut text = match (self.a.is_some(), delta.abs() < self.material) {
-            (true, true) => format!("Both runs have the same memory in use, within {}.", units::size(self.material)),
+            (true, true) => {
+                format!("Both runs have the same memory in use, within {}.", units::size(self.material))
+            }
             (true, false) => {
                 let word = if delta > 0 { "more" } else { "less" };
                 format!("With B the machine has {amount} {word} in use than with A")
             }
-            (false, true) => format!("The memory in use has changed by less than {}.", units::size(self.material)),
+            (false, true) => {
+                format!("The memory in use has changed by less than {}.", units::size(self.material))
+            }
             (false, false) => {
                 let word = if delta > 0 { "grown" } else { "fallen" };
                 format!("The memory in use has {word} by {amount}")

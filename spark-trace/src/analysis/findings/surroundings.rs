@@ -30,7 +30,11 @@ pub fn leftovers(case: &Case<'_>) -> Judgement {
         for tmpfs in before {
             let files = tmpfs.files.iter().filter(|file| bytes(file.bytes) >= case.material / 4).take(MOST);
             evidence.extend(files.map(|file| {
-                run.evidence(format!("{}: there before the run began", file.path), Some(bytes(file.bytes)), TMPFS_PLACE)
+                run.evidence(
+                    format!("{}: there before the run began", file.path),
+                    Some(bytes(file.bytes)),
+                    TMPFS_PLACE,
+                )
             }));
         }
     }
@@ -40,7 +44,9 @@ pub fn leftovers(case: &Case<'_>) -> Judgement {
             // Of one run: it found something, which is in its level and not in its growth.
             let found = case.b().and_then(|b| b.counter_at_start("meminfo.Shmem")).unwrap_or(0);
             let (verdict, because) = match found >= case.material {
-                true => (Verdict::Inconclusive, "was there before the run; whose it is one recording cannot tell"),
+                true => {
+                    (Verdict::Inconclusive, "was there before the run; whose it is one recording cannot tell")
+                }
                 false => (Verdict::Refuted, "was there before the run, which is too little to matter"),
             };
             Judgement::new(verdict, format!("{} {because}", units::size(found)), evidence)
@@ -117,7 +123,8 @@ fn context(recording: &Recording) -> Option<&ProcessContext> {
 fn contexts(a: &ProcessContext, b: &ProcessContext) -> Vec<String> {
     let mut differences = Vec::new();
     let names: BTreeSet<_> = a.environment.keys().chain(b.environment.keys()).collect();
-    let told = |value: Option<&String>| value.map_or_else(|| "not set".to_owned(), |value| format!("`{value}`"));
+    let told =
+        |value: Option<&String>| value.map_or_else(|| "not set".to_owned(), |value| format!("`{value}`"));
     for name in names {
         let (a, b) = (a.environment.get(name), b.environment.get(name));
         if a != b {
@@ -161,7 +168,12 @@ pub fn memory_limit(case: &Case<'_>) -> Judgement {
             limited |= below;
             let told = if below { "a limit" } else { "no limit" };
             evidence.push(run.evidence(
-                format!("{} in {}: {told}, read by {}", read.asked, text(read.directory.as_deref()), read.processes.join(", ")),
+                format!(
+                    "{} in {}: {told}, read by {}",
+                    read.asked,
+                    text(read.directory.as_deref()),
+                    read.processes.join(", ")
+                ),
                 value.filter(|_| below).map(bytes),
                 "provenance.queries",
             ));
@@ -169,14 +181,19 @@ pub fn memory_limit(case: &Case<'_>) -> Judgement {
     }
     // Reads of files are seen by the hook that all queries go through.
     if let Some(unseen) = case.runs().find_map(|run| run.unseen("mapping")) {
-        return Judgement { verdict: Verdict::Untestable, ..Judgement::new(Verdict::Untestable, unseen, evidence) };
+        return Judgement {
+            verdict: Verdict::Untestable,
+            ..Judgement::new(Verdict::Untestable, unseen, evidence)
+        };
     }
     match (limited, evidence.is_empty()) {
         (true, _) => Judgement::new(Verdict::Supported, "a process of the target was told a limit", evidence),
         (false, true) => Judgement::new(Verdict::Refuted, "no process of the target read a limit", evidence),
-        (false, false) => {
-            Judgement::new(Verdict::Refuted, "limits were read, and there are none below the machine's memory", evidence)
-        }
+        (false, false) => Judgement::new(
+            Verdict::Refuted,
+            "limits were read, and there are none below the machine's memory",
+            evidence,
+        ),
     }
 }
 
@@ -226,14 +243,26 @@ pub fn pin_leak(case: &Case<'_>) -> Judgement {
         let Some((acquired, released)) = run.grown(ACQUIRED).zip(run.grown(RELEASED)) else { continue };
         let kept = (acquired - released).saturating_mul(page);
         most = most.max(Some(kept));
-        evidence.push(run.evidence("pinned during the run and not released by its end", Some(kept), ACQUIRED));
+        evidence.push(run.evidence(
+            "pinned during the run and not released by its end",
+            Some(kept),
+            ACQUIRED,
+        ));
     }
-    let Some(most) = most else { return Judgement::untestable("the kernel does not count pins (nr_foll_pin_*)") };
+    let Some(most) = most else {
+        return Judgement::untestable("the kernel does not count pins (nr_foll_pin_*)");
+    };
     // Pins of a target that goes on, or of others, are no leak.
-    let goes_on = case.runs().any(|run| matches!(run.recording.target.kind.as_str(), "pid" | "cgroup" | "system"));
+    let goes_on =
+        case.runs().any(|run| matches!(run.recording.target.kind.as_str(), "pid" | "cgroup" | "system"));
     let (verdict, because) = match (most >= case.material, goes_on) {
-        (false, _) => (Verdict::Refuted, format!("what was pinned was released, to within {}", units::size(most.max(0)))),
-        (true, false) => (Verdict::Supported, format!("{} stayed pinned after the target's end", units::size(most))),
+        (false, _) => (
+            Verdict::Refuted,
+            format!("what was pinned was released, to within {}", units::size(most.max(0))),
+        ),
+        (true, false) => {
+            (Verdict::Supported, format!("{} stayed pinned after the target's end", units::size(most)))
+        }
         (true, true) => {
             (Verdict::Inconclusive, format!("{} are pinned, and the target may go on", units::size(most)))
         }

@@ -1,0 +1,57 @@
+//! Hypotheses with their verdicts, and what each rests on.
+
+use super::document::{Cell, Document, Fit, Table};
+use super::units::{UNKNOWN, delta, known, size};
+use crate::analysis::findings::{Evidence, Finding, Findings, Side, Unit, Verdict};
+
+/// Evidence that is told of one finding.
+const EVIDENCE: usize = 8;
+
+pub fn show(document: &mut Document, findings: &Findings) {
+    document.heading("Findings, on the system plane");
+    document.line(&findings.headline);
+    document.table(Table::of(FINDINGS, &findings.findings));
+    for finding in findings.findings.iter().filter(|finding| finding.verdict == Verdict::Supported) {
+        document.heading(format!("{}: {}", finding.title, finding.because));
+        document.line(finding.claim);
+        document.table(Table::of(ROWS, finding.evidence.iter().take(EVIDENCE)));
+        if let Some(left) = finding.evidence.len().checked_sub(EVIDENCE).filter(|left| *left > 0) {
+            document.line(format!("{left} more in --format json"));
+        }
+        document.line(format!("To make sure: {}", finding.next));
+    }
+}
+
+const FINDINGS: &[Cell<Finding>] = &[
+    ("HYPOTHESIS", Fit::Name, |row| row.title.to_owned()),
+    ("VERDICT", Fit::Name, |row| row.verdict.as_str().to_owned()),
+    ("SHARE", Fit::Number, |row| {
+        known(row.share.filter(|_| row.verdict == Verdict::Supported), |share| {
+            format!("{:.1} %", share * 100.0)
+        })
+    }),
+    ("BECAUSE", Fit::Text, |row| row.because.clone()),
+];
+
+const ROWS: &[Cell<Evidence>] = &[
+    ("RUN", Fit::Name, |row| {
+        match row.side {
+            Side::A => "A",
+            Side::B => "B",
+            Side::Both => "B-A",
+        }
+        .to_owned()
+    }),
+    ("VALUE", Fit::Number, amount),
+    ("EVIDENCE", Fit::Text, |row| row.what.clone()),
+];
+
+/// The number with its unit.
+pub fn amount(row: &Evidence) -> String {
+    match row.unit {
+        Unit::Bytes => known(row.value, size),
+        Unit::DeltaBytes => known(row.value, delta),
+        Unit::Count => known(row.value, |value| value.to_string()),
+        Unit::None => UNKNOWN.to_owned(),
+    }
+}
