@@ -118,3 +118,6 @@ pub struct Findings {
 pub fn judge(a: Option<&Recording>, b: &Recording, at: At) -> Findings {
     Case::new(a, b, at).judge()
 }
+
+#[cfg(test)]
+mod tests;

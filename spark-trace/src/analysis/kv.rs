@@ -102,9 +102,9 @@ pub struct Figures {
 }
 
 impl Figures {
-    /// The cache's size: as it was allocated, else as the arithmetic has it.
+    /// The cache's size: as it was logged, else as it was seen taken, else as the arithmetic has it.
     pub fn size(&self) -> Option<u64> {
-        self.logged_kv.or(self.kv).or(self.kv_taken)
+        self.logged_kv.or(self.kv_taken.filter(|taken| *taken > 0)).or(self.kv)
     }
 
     /// The arithmetic with other bytes in use by others, or another fraction.
@@ -217,24 +217,22 @@ fn headline(a: Option<&Budget>, b: &Budget, delta: Option<i64>) -> String {
         };
         format!("{asked} that {}{of} is free{kv}", units::unsigned(reading.free))
     };
-    let reclaimable = |name: &str, budget: &Budget| {
-        format!("{} of what was in use{name} could have been reclaimed", units::unsigned(budget.reclaimable))
+    let told = |name: &str, budget: &Budget| {
+        let mut text = told(name, budget);
+        if budget.reclaimable > 0 {
+            let bytes = units::unsigned(budget.reclaimable);
+            text.push_str(&format!("; {bytes} of what was in use could have been reclaimed"));
+        }
+        text.push('.');
+        text
+    };
+    let size = |delta: i64| {
+        let word = if delta < 0 { "smaller" } else { "larger" };
+        format!("The KV cache of B is {} {word} than that of A.", units::size(delta.abs()))
     };
     match (a, delta) {
-        (None, _) => format!("{}; {}.", told("", b), reclaimable("", b)),
-        (Some(a), Some(delta)) if delta != 0 => {
-            let word = if delta < 0 { "smaller" } else { "larger" };
-            format!(
-                "The KV cache of B is {} {word} than that of A. {}; {}. {}; {}.",
-                units::size(delta.abs()),
-                told("A", a),
-                reclaimable("", a),
-                told("B", b),
-                reclaimable("", b)
-            )
-        }
-        (Some(a), _) => {
-            format!("{}; {}. {}; {}.", told("A", a), reclaimable("", a), told("B", b), reclaimable("", b))
-        }
+        (None, _) => told("", b),
+        (Some(a), Some(delta)) if delta != 0 => format!("{} {} {}", size(delta), told("A", a), told("B", b)),
+        (Some(a), _) => format!("{} {}", told("A", a), told("B", b)),
     }
 }

@@ -210,14 +210,18 @@ impl Root<'_> {
 }
 
 /// Columns counted by events that are zero where a series lacks them: another root has them, or the hooks that would
-/// have counted ran and saw nothing. Without this a run that pinned nothing could not be compared with one that did.
+/// have counted ran and saw nothing, or there was no NVIDIA module to hold pages. Without this a run that pinned
+/// nothing could not be compared with one that did.
 fn followed(recording: &Recording, plane: Plane, roots: &[Root<'_>]) -> BTreeSet<&'static str> {
     let calls_seen = plane == Plane::System && calls_are_seen(recording);
+    let module = recording.host.nvidia.as_ref().and_then(|nvidia| nvidia.kernel_module.as_ref());
+    let no_driver = plane == Plane::System && module.is_none();
     let columns = SOURCES.iter().flat_map(|source| plane.terms(source)).map(|term| term.column);
     columns
         .filter(|column| counts_from_start(column))
         .filter(|column| {
             calls_seen && column.starts_with("cuda.")
+                || no_driver && column.starts_with("driver.")
                 || roots.iter().any(|root| root.series.columns.contains_key(*column))
         })
         .collect()

@@ -10,7 +10,9 @@ const EVIDENCE: usize = 8;
 pub fn show(document: &mut Document, findings: &Findings) {
     document.heading("Findings, on the system plane");
     document.line(&findings.headline);
-    document.table(Table::of(FINDINGS, &findings.findings));
+    for finding in &findings.findings {
+        document.line(line(finding));
+    }
     for finding in findings.findings.iter().filter(|finding| finding.verdict == Verdict::Supported) {
         document.heading(format!("{}: {}", finding.title, finding.because));
         document.line(finding.claim);
@@ -22,16 +24,12 @@ pub fn show(document: &mut Document, findings: &Findings) {
     }
 }
 
-const FINDINGS: &[Cell<Finding>] = &[
-    ("HYPOTHESIS", Fit::Name, |row| row.title.to_owned()),
-    ("VERDICT", Fit::Name, |row| row.verdict.as_str().to_owned()),
-    ("SHARE", Fit::Number, |row| {
-        known(row.share.filter(|_| row.verdict == Verdict::Supported), |share| {
-            format!("{:.1} %", share * 100.0)
-        })
-    }),
-    ("BECAUSE", Fit::Text, |row| row.because.clone()),
-];
+/// Verdict, share and reason: they would not stand side by side in 80 columns.
+fn line(finding: &Finding) -> String {
+    let share = finding.share.filter(|_| finding.verdict == Verdict::Supported);
+    let share = share.map_or_else(String::new, |share| format!(", {:.1} %", share * 100.0));
+    format!("{:<12} {}{share}: {}", finding.verdict.as_str(), finding.title, finding.because)
+}
 
 const ROWS: &[Cell<Evidence>] = &[
     ("RUN", Fit::Name, |row| {

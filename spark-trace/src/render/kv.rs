@@ -3,7 +3,7 @@
 use super::csv::{self, Field};
 use super::document::{Cell, Document, Fit, Table};
 use super::units::{UNKNOWN, delta, known, percent, seconds, size, unsigned};
-use crate::analysis::kv::{Advice, Agreement, Budget, CachedFile, Report, Used, WhatIf};
+use crate::analysis::kv::{Agreement, Budget, CachedFile, Report, Used, WhatIf};
 
 pub fn document(report: &Report) -> Document {
     let mut document = Document::default();
@@ -22,10 +22,15 @@ pub fn document(report: &Report) -> Document {
         }
         None => budget(&mut document, "", &report.b),
     }
-    document.section("What to do about it", Table::of(ADVICE, &report.advice));
-    for (number, command) in (1..).zip(report.advice.iter().map(|advice| &advice.command)) {
-        if let Some(command) = command {
-            document.line(format!("{number}: {command}"));
+    if !report.advice.is_empty() {
+        document.heading("What to do about it");
+    }
+    for (number, advice) in (1..).zip(&report.advice) {
+        let gains =
+            advice.gains_bytes.map_or_else(String::new, |bytes| format!(" (up to {} more)", unsigned(bytes)));
+        document.line(format!("{number}. {}{gains}. Risk: {}.", advice.what, advice.risk));
+        if let Some(command) = &advice.command {
+            document.line(format!("   {command}"));
         }
     }
     document
@@ -128,12 +133,6 @@ const WHAT_IF: &[Cell<WhatIf>] = &[
     ("IF", Fit::Text, |row| row.what.clone()),
     ("KV CACHE", Fit::Number, |row| unsigned(row.kv)),
     ("CHANGE", Fit::Number, |row| delta(row.delta)),
-];
-
-const ADVICE: &[Cell<Advice>] = &[
-    ("GAINS", Fit::Number, |row| known(row.gains_bytes, unsigned)),
-    ("WHAT", Fit::Text, |row| row.what.clone()),
-    ("RISK", Fit::Text, |row| row.risk.to_owned()),
 ];
 
 /// A source in use at the reading of one run, for CSV.

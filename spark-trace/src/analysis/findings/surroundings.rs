@@ -76,9 +76,14 @@ pub fn environment(case: &Case<'_>) -> Judgement {
     });
     let evidence: Vec<_> = evidence.collect();
     match (differences.len(), both.is_some() || seen_libraries) {
-        (0, true) => Judgement::new(
+        (0, true) if both.is_some() => Judgement::new(
             Verdict::Refuted,
             "libraries, environment, capabilities and limits that were recorded are the same",
+            evidence,
+        ),
+        (0, true) => Judgement::new(
+            Verdict::Inconclusive,
+            "the libraries are the same; environments were not recorded in both",
             evidence,
         ),
         (0, false) => Judgement::untestable("neither libraries nor environments were recorded in both"),
