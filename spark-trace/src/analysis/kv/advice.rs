@@ -94,7 +94,7 @@ fn one_workspace(budget: &Budget) -> Vec<Advice> {
 
 fn clear_shared(budget: &Budget) -> Vec<Advice> {
     let shared = held(budget, &["shmem"]);
-    if !shares_memory(budget) && shared < WORTH_BYTES || shared < WORTH_BYTES {
+    if !shares_memory(budget) || shared < WORTH_BYTES {
         return vec![];
     }
     vec![Advice {

@@ -82,9 +82,7 @@ pub fn live_at(recording: &Recording, query: &QueryRow) -> Option<u64> {
     let told = query.state.as_ref().and_then(|state| state.later.as_ref());
     let kinds = ["device", "async", "physical"];
     match told {
-        Some(later) => {
-            Some(kinds.iter().filter_map(|kind| later.cuda_live.get(*kind)).fold(0, |sum, live| sum + live))
-        }
+        Some(later) => Some(kinds.iter().filter_map(|kind| later.cuda_live.get(*kind)).sum()),
         None => highest(recording, 0, query.at_ns),
     }
 }
