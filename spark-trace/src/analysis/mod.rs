@@ -17,6 +17,7 @@ pub mod files;
 pub mod findings;
 pub mod instant;
 pub mod kv;
+pub mod log;
 pub mod mappings;
 pub mod names;
 pub mod paths;
