@@ -341,7 +341,7 @@ pub struct Provenance {
     pub cuda_events: Vec<CudaEvent>,
     /// Every time the target was told how much memory there is, in the order of the answers.
     pub queries: Vec<Query>,
-    /// Surroundings of the target's processes that differ from their parent's, in the order they were met.
+    /// What surrounds the target's processes, each set once, in the order they were met.
     #[serde(default)]
     pub contexts: Vec<ProcessContext>,
     /// What the file systems that live in memory held, when the trace began and when it ended.
@@ -452,6 +452,9 @@ pub struct Process {
     pub exit_status: Option<u32>,
     /// High-water mark of resident memory.
     pub rss_peak: Option<u64>,
+    /// Index in `contexts`; absent where the process was gone before it could be read, and where there is no room for more.
+    #[serde(default)]
+    pub context: Option<u32>,
     /// Mappings shorter than `tool.min_region`, counted instead of listed.
     pub small_mmap_calls: u64,
     pub small_mmap_bytes: u64,

@@ -30,6 +30,7 @@ use super::{
     now_ns,
     object::{Object, ObjectError},
     offsets::{self, MissingType, Settings},
+    output::{self, Output},
     realtime_offset_ns,
     source::{nvml::Nvml, process, system::System},
     statistics::Statistics,
@@ -64,6 +65,8 @@ pub struct Options {
     pub nvml: Option<PathBuf>,
     /// Time between two readings of the GPUs.
     pub gpu_interval: Duration,
+    /// Reads what the command writes; absent to leave it where it goes.
+    pub output: Option<output::Options>,
     /// Where the journal is kept while tracing.
     pub journal: PathBuf,
 }
@@ -104,6 +107,8 @@ pub struct Outcome {
     pub recording: Recording,
     /// Exit code of the traced command.
     pub exit_code: Option<i32>,
+    /// The command's output, where it was read: some of it may not have been passed on yet.
+    pub output: Option<Output>,
 }
 
 /// Ticks between two sweeps of the kernel pages in use: with fewer pages to retire each is quicker.
@@ -118,6 +123,7 @@ pub struct Session {
     events: AsyncFd<RingBuf<MapData>>,
     leaf: Option<Leaf>,
     child: Option<Child>,
+    output: Option<Output>,
     awaited: Option<Awaited>,
     options: Options,
     warnings: Vec<String>,
@@ -201,6 +207,7 @@ impl Session {
             events,
             leaf: None,
             child: None,
+            output: None,
             awaited: None,
             options,
             warnings,
@@ -216,6 +223,7 @@ impl Session {
     pub async fn run(mut self, progress: &mut dyn FnMut(&Progress<'_>)) -> Result<Outcome, SessionError> {
         self.tracer.name_cgroups()?;
         self.tracer.find_libraries(&self.options.libraries)?;
+        self.tracer.read_tmpfs()?;
         self.tracer.settle()?;
         self.first_gpu_reading()?;
         self.tracer.target.started_ns = now_ns();
@@ -225,6 +233,7 @@ impl Session {
             return Err(error);
         }
         let exit_code = self.follow(progress).await?;
+        self.end_output().await?;
         self.finish(exit_code)
     }
 
@@ -326,6 +335,9 @@ impl Session {
     fn drain(&mut self) -> Result<(), SessionError> {
         let samples = self.nvml.take();
         self.tracer.add_samples(samples)?;
+        if let Some(output) = &self.output {
+            self.tracer.add_log_lines(output.take())?;
+        }
         loop {
             // Copied out: handling an event may take long, and the buffer's room is wanted back.
             let Some(record) = self.events.get_mut().next().map(|item| item.to_vec()) else { return Ok(()) };
@@ -341,6 +353,20 @@ impl Session {
                 None => {}
             }
         }
+    }
+
+    /// Takes what the command has written to its end.
+    async fn end_output(&mut self) -> Result<(), SessionError> {
+        let Some(output) = &mut self.output else { return Ok(()) };
+        if !output.stop().await {
+            self.warnings.push(
+                "whoever reads the output is slow: the command's last lines may not be in the recording"
+                    .to_owned(),
+            );
+        }
+        self.tracer.add_log_lines(output.take())?;
+        self.warnings.extend(output.warnings());
+        Ok(())
     }
 
     /// Passes a signal on to the command, unless the terminal has sent it there already.
@@ -375,6 +401,7 @@ impl Session {
         self.tracer.object.sweep_pages()?;
         self.tracer.sample()?;
         self.tracer.sample_pss()?;
+        self.tracer.read_tmpfs()?;
         let nvml = self.last_gpu_reading()?;
         self.tracer.phase("end", now_ns())?;
         self.tracer.read_aggregates("end")?;
@@ -399,27 +426,23 @@ impl Session {
         self.add_health_and_cost(nvml)?;
         self.tracer.object.detach_functions();
         let recording = self.tracer.journal.finish(now_ns()).map_err(io_error("write the journal"))?;
-        Ok(Outcome { recording, exit_code })
+        Ok(Outcome { recording, exit_code, output: self.output })
     }
 
     fn add_health_and_cost(&mut self, nvml: Option<Readings>) -> Result<(), SessionError> {
         use crate::recording::journal::Entry;
         let hooks = self.tracer.object.hook_rows(self.statistics.share());
         let mut losses = self.tracer.object.losses()?;
-        if self.tracer.decode_errors > 0 {
-            losses.push(Loss { what: "undecoded_events".to_owned(), count: self.tracer.decode_errors });
-        }
-        if self.tracer.queries_lost() > 0 {
-            losses.push(Loss { what: "queries".to_owned(), count: self.tracer.queries_lost() });
-        }
-        if self.tracer.collector.cuda.unreadable > 0 {
-            losses
-                .push(Loss { what: "cuda_objects".to_owned(), count: self.tracer.collector.cuda.unreadable });
-        }
-        let skipped: u64 = hooks.iter().filter_map(|h| h.lost).sum();
-        if skipped > 0 {
-            losses.push(Loss { what: "skipped_runs".to_owned(), count: skipped });
-        }
+        let own = [
+            ("undecoded_events", self.tracer.decode_errors),
+            ("queries", self.tracer.queries_lost()),
+            ("cuda_objects", self.tracer.collector.cuda.unreadable),
+            ("contexts", self.tracer.contexts_lost),
+            ("log_lines", self.output.as_ref().map_or(0, Output::lost)),
+            ("skipped_runs", hooks.iter().filter_map(|h| h.lost).sum()),
+        ];
+        let own = own.into_iter().filter(|(_, count)| *count > 0);
+        losses.extend(own.map(|(what, count)| Loss { what: what.to_owned(), count }));
         let bpf_run_time_ns = hooks.iter().filter_map(|h| h.run_time_ns).reduce(|a, b| a + b);
         let ambiguous = self.tracer.collector.cuda.ambiguous_contexts;
         if ambiguous > 0 {
