@@ -61,6 +61,9 @@ pub fn run(args: Args) -> anyhow::Result<Exit> {
         b_log: logs.last().map(String::as_str),
     };
     let files = || {
+        if args.b.is_none() {
+            return args.a.display().to_string();
+        }
         let names = [Some(&args.a), args.b.as_ref()].into_iter().flatten().zip(["A", "B"]);
         let names: Vec<_> = names.map(|(path, name)| format!("{name} = {}", path.display())).collect();
         names.join(", ")

@@ -11,6 +11,8 @@ pub struct Document {
 pub enum Block {
     Heading(String),
     Line(String),
+    /// To be typed as it stands: never wrapped.
+    Command(String),
     /// What the reader must not overlook.
     Warning(String),
     Table(Table),
@@ -48,6 +50,10 @@ impl Document {
 
     pub fn line(&mut self, text: impl Into<String>) {
         self.blocks.push(Block::Line(text.into()));
+    }
+
+    pub fn command(&mut self, text: impl Into<String>) {
+        self.blocks.push(Block::Command(text.into()));
     }
 
     pub fn warning(&mut self, text: impl Into<String>) {

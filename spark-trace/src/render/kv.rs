@@ -30,7 +30,7 @@ pub fn document(report: &Report) -> Document {
             advice.gains_bytes.map_or_else(String::new, |bytes| format!(" (up to {} more)", unsigned(bytes)));
         document.line(format!("{number}. {}{gains}. Risk: {}.", advice.what, advice.risk));
         if let Some(command) = &advice.command {
-            document.line(format!("   {command}"));
+            document.command(command);
         }
     }
     document
@@ -100,7 +100,7 @@ fn figure_rows(budget: &Budget) -> Vec<Figure> {
         row("peak (own, at most, and others)", figures.logged_peak, figures.peak),
         row("cache of the dummy run", temporary, None),
         row("KV cache ((total - peak + dummy) x fraction)", figures.logged_kv, figures.kv),
-        row("KV cache, as device memory grew after", figures.logged_kv, figures.kv_taken),
+        row("KV cache, as it was allocated", figures.logged_allocated, figures.kv_taken),
     ]
 }
 

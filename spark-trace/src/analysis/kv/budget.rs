@@ -102,7 +102,8 @@ fn figures(recording: &Recording, reading: &Reading, log: &LogFigures, fraction:
         kv: None,
         kv_taken,
         logged_peak: log.peak,
-        logged_kv: log.allocated_kv.or(log.estimated_kv).or(log.available_kv),
+        logged_kv: log.available_kv.or(log.estimated_kv),
+        logged_allocated: log.allocated_kv,
         logged_outside: log.outside,
     };
     figures.kv = outside
@@ -137,7 +138,7 @@ fn agreement(figures: &Figures) -> Vec<Agreement> {
         ("peak", figures.logged_peak, figures.peak),
         ("outside the framework's allocator", figures.logged_outside, figures.outside),
         ("KV cache, computed", figures.logged_kv, figures.kv),
-        ("KV cache, allocated", figures.logged_kv, figures.kv_taken),
+        ("KV cache, allocated", figures.logged_allocated, figures.kv_taken),
     ];
     let known = pairs.into_iter().filter_map(|(figure, logged, traced)| Some((figure, logged?, traced?)));
     known
