@@ -17,6 +17,7 @@ mod progress;
 #[cfg(feature = "live")]
 mod record;
 mod recover;
+mod report;
 mod schema;
 mod show;
 #[cfg(feature = "live")]
@@ -56,6 +57,7 @@ enum Command {
     Demo(demo::Args),
     Show(show::Args),
     Diff(diff::Args),
+    Report(report::Args),
     Recover(recover::Args),
     Schema(schema::Args),
     Completions(completions::Args),
@@ -73,6 +75,7 @@ impl Command {
             Self::Demo(args) => demo::run(args),
             Self::Show(args) => show::run(args),
             Self::Diff(args) => diff::run(args),
+            Self::Report(args) => report::run(args),
             Self::Recover(args) => recover::run(args),
             Self::Schema(args) => schema::run(args),
             Self::Completions(args) => completions::run(args),
