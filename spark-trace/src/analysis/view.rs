@@ -143,6 +143,14 @@ impl<'a> View<'a> {
         }
     }
 
+    /// When the plane was read, in order.
+    pub fn times(&self) -> Vec<u64> {
+        let mut times: Vec<u64> = self.roots.iter().flat_map(Root::times).collect();
+        times.sort_unstable();
+        times.dedup();
+        times
+    }
+
     /// The highest that one root's own counter was read.
     pub fn highest_of(&self, root: &Root<'_>) -> Option<u64> {
         let readings = 0..root.series.begin_ns.len();
@@ -158,7 +166,8 @@ impl<'a> View<'a> {
         ledger::balance(self.plane, facts, root.series, index)
     }
 
-    fn height(&self, at_ns: u64) -> Option<u64> {
+    /// The plane's counter at `at_ns`; where it has none, the sum of its rows.
+    pub fn height(&self, at_ns: u64) -> Option<u64> {
         if self.counted { self.expected(at_ns) } else { Some(self.at(at_ns).attributed) }
     }
 

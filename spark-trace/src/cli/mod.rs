@@ -18,6 +18,7 @@ mod progress;
 #[cfg(feature = "live")]
 mod record;
 mod recover;
+mod report;
 mod schema;
 mod show;
 #[cfg(feature = "live")]
@@ -58,6 +59,7 @@ enum Command {
     Show(show::Args),
     Diff(diff::Args),
     Kv(kv::Args),
+    Report(report::Args),
     Recover(recover::Args),
     Schema(schema::Args),
     Completions(completions::Args),
@@ -76,6 +78,7 @@ impl Command {
             Self::Show(args) => show::run(args),
             Self::Diff(args) => diff::run(args),
             Self::Kv(args) => kv::run(args),
+            Self::Report(args) => report::run(args),
             Self::Recover(args) => recover::run(args),
             Self::Schema(args) => schema::run(args),
             Self::Completions(args) => completions::run(args),

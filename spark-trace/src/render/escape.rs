@@ -37,6 +37,22 @@ pub fn markdown(text: &str) -> String {
     inert
 }
 
+/// Text that HTML, or SVG in it, takes as text: between tags and in quoted attributes.
+pub fn html(text: &str) -> String {
+    let mut inert = String::with_capacity(text.len());
+    for c in line(text).chars() {
+        match c {
+            '&' => inert.push_str("&amp;"),
+            '<' => inert.push_str("&lt;"),
+            '>' => inert.push_str("&gt;"),
+            '"' => inert.push_str("&quot;"),
+            '\'' => inert.push_str("&#39;"),
+            _ => inert.push(c),
+        }
+    }
+    inert
+}
+
 /// A cell of a CSV file that a spreadsheet takes as text.
 pub fn csv(text: &str) -> String {
     let text = line(text);
@@ -85,9 +101,10 @@ mod tests {
     proptest! {
         #[test]
         fn nothing_active_is_left(text in "\\PC*|[\\x00-\\x1f=+@|,\"]*|.*") {
-            for inert in [line(&text), markdown(&text), csv(&text)] {
+            for inert in [line(&text), markdown(&text), csv(&text), html(&text)] {
                 prop_assert!(!inert.chars().any(is_active));
             }
+            prop_assert!(!html(&text).contains(['<', '>', '"', '\'']));
             let cell = csv(&text);
             let value = cell.strip_prefix('"').unwrap_or(&cell);
             prop_assert!(!value.starts_with(FORMULA));

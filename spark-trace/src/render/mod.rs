@@ -5,8 +5,11 @@
 
 pub mod document;
 pub mod escape;
+pub mod html;
 pub mod json;
 pub mod markdown;
+pub mod plot;
+pub mod report;
 pub mod terminal;
 
 mod charges;

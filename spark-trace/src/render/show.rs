@@ -128,7 +128,7 @@ fn reconciled(what: String, sums: &Reconciliation, format: fn(i64) -> String) ->
 }
 
 /// Rows with anything in them; `unattributed` in any case.
-fn sources(report: &Report, plane: &PlaneReport) -> Table {
+pub(super) fn sources(report: &Report, plane: &PlaneReport) -> Table {
     let columns = level_columns(report, plane);
     let rows = plane.sources.iter().filter(|row| {
         let levels = columns.iter().map(|(_, level)| level(row));
@@ -253,7 +253,7 @@ fn foot(document: &mut Document, report: &Report) {
     }
 }
 
-const FILES: &[Cell<FileRow>] = &[
+pub(super) const FILES: &[Cell<FileRow>] = &[
     ("BYTES", Fit::Number, |row| size(row.bytes)),
     ("FILE", Fit::Path, |row| row.path.clone().unwrap_or_else(|| row.inner_path.clone())),
     ("CHARGED TO", Fit::Path, |row| row.charged_to.clone()),
@@ -264,7 +264,7 @@ const FILES: &[Cell<FileRow>] = &[
     }),
 ];
 
-const STACKS: &[Cell<StackRow>] = &[
+pub(super) const STACKS: &[Cell<StackRow>] = &[
     ("BYTES", Fit::Number, |row| unsigned(row.bytes)),
     ("SOURCE", Fit::Name, |row| row.source.to_owned()),
     ("CHARGED", Fit::Name, |row| if row.charged { "yes" } else { "no" }.to_owned()),
@@ -272,7 +272,7 @@ const STACKS: &[Cell<StackRow>] = &[
     ("STACK", Fit::Text, |row| row.path().collect::<Vec<_>>().join(" <- ")),
 ];
 
-const PROCESSES: &[Cell<ProcessRow>] = &[
+pub(super) const PROCESSES: &[Cell<ProcessRow>] = &[
     ("PID", Fit::Number, |row| row.pid.to_string()),
     ("COMM", Fit::Name, |row| row.comm.clone()),
     ("RSS PEAK", Fit::Number, |row| known(row.rss_peak, unsigned)),
@@ -282,7 +282,7 @@ const PROCESSES: &[Cell<ProcessRow>] = &[
     ("EXIT", Fit::Name, |row| row.exit.clone().unwrap_or_default()),
 ];
 
-const REGIONS: &[Cell<RegionRow>] = &[
+pub(super) const REGIONS: &[Cell<RegionRow>] = &[
     ("RSS", Fit::Number, |row| unsigned(row.rss)),
     ("PSS", Fit::Number, |row| unsigned(row.pss)),
     ("ANON", Fit::Number, |row| unsigned(row.anonymous)),
@@ -290,7 +290,7 @@ const REGIONS: &[Cell<RegionRow>] = &[
     ("MAPPING", Fit::Path, |row| row.name.clone()),
 ];
 
-const MAPPINGS: &[Cell<MappingRow>] = &[
+pub(super) const MAPPINGS: &[Cell<MappingRow>] = &[
     ("MAPPED", Fit::Number, |row| unsigned(row.bytes)),
     ("CALLS", Fit::Number, |row| row.calls.to_string()),
     ("KIND", Fit::Name, |row| row.kind.clone()),
