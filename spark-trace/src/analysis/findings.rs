@@ -121,3 +121,5 @@ pub fn judge(a: Option<&Recording>, b: &Recording, at: At) -> Findings {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod manual;
