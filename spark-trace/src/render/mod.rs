@@ -17,6 +17,7 @@ mod devices;
 mod diff;
 mod queries;
 mod show;
+mod surroundings;
 
 use crate::analysis::{attribution, diff as comparison};
 
