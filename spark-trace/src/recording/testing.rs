@@ -7,6 +7,7 @@
 use super::schema::*;
 
 mod charges;
+mod context;
 mod cuda;
 
 pub(crate) use cuda::cuda;

@@ -21,6 +21,7 @@ mod findings;
 mod kv;
 mod queries;
 mod show;
+mod surroundings;
 
 use crate::analysis::{attribution, diff as comparison, kv as budget};
 pub use crate::units;

@@ -8,6 +8,7 @@ use super::cuda;
 use super::devices;
 use super::document::{Cell, Column, Document, Fit, Table};
 use super::queries;
+use super::surroundings;
 use super::units::{delta, duration, known, percent, seconds, size, unsigned};
 use crate::analysis::attribution::{PlaneReport, Reconciliation, Report, SourceRow};
 use crate::analysis::files::FileRow;
@@ -49,6 +50,8 @@ pub fn document(report: &Report) -> Document {
     document.section(format!("Mappings by name, after {at}"), Table::of(REGIONS, &report.regions));
     document
         .section(format!("Large mappings by user stack, after {at}"), Table::of(MAPPINGS, &report.mappings));
+    surroundings::tmpfs(&mut document, &report.tmpfs);
+    surroundings::contexts(&mut document, &report.contexts);
     foot(&mut document, report);
     document
 }

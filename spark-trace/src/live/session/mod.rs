@@ -1,6 +1,7 @@
 //! One recording from start to end: load, attach, start or find the target, follow it, finish.
 
 mod gpus;
+mod health;
 mod start;
 
 use std::{
@@ -46,7 +47,7 @@ use start::Awaited;
 
 use crate::plan::Choice;
 use crate::recording::{
-    Clock, Cost, Health, Loss, Readings, Recording, SCHEMA_VERSION, Target, Tool,
+    Clock, Recording, SCHEMA_VERSION, Target, Tool,
     journal::{Begin, JOURNAL_SCHEMA, Journal},
 };
 
@@ -132,6 +133,8 @@ pub struct Session {
     interrupts: Signal,
     terminations: Signal,
     invoker: Option<Invoker>,
+    /// Times that the user has asked for the end.
+    interrupted: u32,
 }
 
 impl Session {
@@ -216,6 +219,7 @@ impl Session {
             interrupts,
             terminations,
             invoker,
+            interrupted: 0,
         })
     }
 
@@ -254,12 +258,11 @@ impl Session {
         let mut ticks = interval_at(started + self.options.interval, self.options.interval);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
         let mut tick = 0u64;
-        let mut interrupted = 0;
         let mut exit_code = None;
         // Aggregates go to the journal at growing distances: it is only read if we are killed.
         let mut next_dump = Duration::from_secs(1);
         loop {
-            if self.is_over(exit_code.is_some(), started, interrupted) {
+            if self.is_over(exit_code.is_some(), started) {
                 return Ok(exit_code);
             }
             tokio::select! {
@@ -297,11 +300,11 @@ impl Session {
                     progress(&Progress { elapsed: started.elapsed(), recording: self.tracer.journal.recording(), lost });
                 }
                 _ = self.interrupts.recv() => {
-                    interrupted += 1;
-                    self.pass_on(if interrupted > 1 { libc::SIGKILL } else { libc::SIGINT });
+                    self.interrupted += 1;
+                    self.pass_on(if self.interrupted > 1 { libc::SIGKILL } else { libc::SIGINT });
                 }
                 _ = self.terminations.recv() => {
-                    interrupted += 1;
+                    self.interrupted += 1;
                     self.pass_on(libc::SIGTERM);
                 }
             }
@@ -313,7 +316,8 @@ impl Session {
     }
 
     /// Whether there is nothing more to follow.
-    fn is_over(&self, exited: bool, started: Instant, interrupted: u32) -> bool {
+    fn is_over(&self, exited: bool, started: Instant) -> bool {
+        let interrupted = self.interrupted;
         if self.options.duration.is_some_and(|d| started.elapsed() >= d) && self.child.is_none() {
             return true;
         }
@@ -426,50 +430,9 @@ impl Session {
         self.add_health_and_cost(nvml)?;
         self.tracer.object.detach_functions();
         let recording = self.tracer.journal.finish(now_ns()).map_err(io_error("write the journal"))?;
-        Ok(Outcome { recording, exit_code, output: self.output })
-    }
-
-    fn add_health_and_cost(&mut self, nvml: Option<Readings>) -> Result<(), SessionError> {
-        use crate::recording::journal::Entry;
-        let hooks = self.tracer.object.hook_rows(self.statistics.share());
-        let mut losses = self.tracer.object.losses()?;
-        let own = [
-            ("undecoded_events", self.tracer.decode_errors),
-            ("queries", self.tracer.queries_lost()),
-            ("cuda_objects", self.tracer.collector.cuda.unreadable),
-            ("contexts", self.tracer.contexts_lost),
-            ("log_lines", self.output.as_ref().map_or(0, Output::lost)),
-            ("skipped_runs", hooks.iter().filter_map(|h| h.lost).sum()),
-        ];
-        let own = own.into_iter().filter(|(_, count)| *count > 0);
-        losses.extend(own.map(|(what, count)| Loss { what: what.to_owned(), count }));
-        let bpf_run_time_ns = hooks.iter().filter_map(|h| h.run_time_ns).reduce(|a, b| a + b);
-        let ambiguous = self.tracer.collector.cuda.ambiguous_contexts;
-        if ambiguous > 0 {
-            self.warnings.push(format!(
-                "{ambiguous} CUDA contexts ended while others of their process lived: what was allocated in them \
-                 counts as live until its process ends"
-            ));
-        }
-        let health = Health {
-            lost_total: losses.iter().map(|l| l.count).sum(),
-            losses,
-            hooks,
-            libraries: Vec::new(),
-            sources: vec![self.nvml.machine().verdict.clone()],
-            warnings: self.warnings.clone(),
-            complete: true,
-        };
-        let (agent_cpu_ns, agent_rss_peak) = own_usage();
-        let cost = Cost {
-            agent_cpu_ns,
-            agent_rss_peak,
-            bpf_run_time_ns,
-            bpf_memory: self.tracer.object.memory(),
-            nvml,
-        };
-        self.tracer.journal.add(Entry::Health(health)).map_err(io_error("write the journal"))?;
-        self.tracer.journal.add(Entry::Cost(cost)).map_err(io_error("write the journal"))
+        // Who has asked for the end need not ask again.
+        let output = self.output.filter(|_| self.interrupted == 0);
+        Ok(Outcome { recording, exit_code, output })
     }
 }
 
@@ -483,16 +446,4 @@ async fn wait(child: &mut Option<Child>) -> io::Result<std::process::ExitStatus>
         Some(child) => child.wait().await,
         None => std::future::pending().await,
     }
-}
-
-/// CPU time and peak resident memory of this process.
-fn own_usage() -> (u64, u64) {
-    // SAFETY: all zero is a valid rusage, and the pointer is to it.
-    let usage = unsafe {
-        let mut usage: libc::rusage = std::mem::zeroed();
-        libc::getrusage(libc::RUSAGE_SELF, &raw mut usage);
-        usage
-    };
-    let ns = |t: libc::timeval| t.tv_sec as u64 * 1_000_000_000 + t.tv_usec as u64 * 1000;
-    (ns(usage.ru_utime) + ns(usage.ru_stime), usage.ru_maxrss as u64 * 1024)
 }

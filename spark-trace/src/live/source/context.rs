@@ -72,7 +72,7 @@ const MOST_KEPT: usize = 64 << 10;
 const LONGEST_NAME: usize = 128;
 
 /// `None` where the process is gone, or as good as gone.
-pub fn read(pid: u32, comm: &str) -> Option<ProcessContext> {
+pub fn read(pid: u32) -> Option<ProcessContext> {
     let at_ns = now_ns();
     let mut variables = Vec::new();
     let environ = File::open(format!("/proc/{pid}/environ")).ok()?;
@@ -87,7 +87,8 @@ pub fn read(pid: u32, comm: &str) -> Option<ProcessContext> {
     Some(ProcessContext {
         at_ns,
         pid,
-        comm: comm.to_owned(),
+        // It may have become another program since whatever was the reason to look.
+        comm: field(&status, "Name").unwrap_or_default().to_owned(),
         environment,
         left_out,
         capabilities: field(&status, "CapEff").and_then(|text| u64::from_str_radix(text, 16).ok()),
@@ -223,15 +224,15 @@ Max processes             what                 ever
 
     #[test]
     fn own_context_and_none_of_the_dead() {
-        let own = read(std::process::id(), "test").unwrap();
+        let own = read(std::process::id()).unwrap();
         assert!(own.capabilities.is_some() && own.seccomp.is_some() && own.limits.len() == LIMITS.len());
         let mut child = std::process::Command::new("true").spawn().unwrap();
         let pid = child.id();
         while !crate::live::source::process::has_ended(pid) {
             std::thread::yield_now();
         }
-        assert_eq!(read(pid, "true"), None, "a zombie has no surroundings");
+        assert_eq!(read(pid), None, "a zombie has no surroundings");
         child.wait().unwrap();
-        assert_eq!(read(pid, "true"), None);
+        assert_eq!(read(pid), None);
     }
 }

@@ -316,7 +316,7 @@ impl<W: Write> Tracer<W> {
         let cgroup =
             self.layout.of_process(pid).ok().and_then(|p| cgroup::id_of(&self.layout.dir(&p))).unwrap_or(0);
         let comm = comm.trim_end().to_owned();
-        let context = surroundings::of(pid, &comm);
+        let context = surroundings::of(pid);
         let process = Process {
             pid,
             argv: process::argv(pid),

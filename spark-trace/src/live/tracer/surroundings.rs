@@ -15,13 +15,13 @@ use crate::{
 const MOST_CONTEXTS: usize = 256;
 
 /// What surrounds a process, if it is still there.
-pub(super) fn of(pid: u32, comm: &str) -> Option<Box<ProcessContext>> {
-    context::read(pid, comm).map(Box::new)
+pub(super) fn of(pid: u32) -> Option<Box<ProcessContext>> {
+    context::read(pid).map(Box::new)
 }
 
 /// The same after an event, where that changes it.
 pub(super) fn after(event: &decode::Process) -> Option<Box<ProcessContext>> {
-    (event.op == ProcessOp::Exec).then(|| of(event.pid, &event.comm)).flatten()
+    (event.op == ProcessOp::Exec).then(|| of(event.pid)).flatten()
 }
 
 impl<W: Write> Tracer<W> {
