@@ -55,8 +55,10 @@ enum Format {
 pub fn run(args: Args) -> anyhow::Result<Exit> {
     let format = args.format.unwrap_or_else(|| default_format(args.output.as_deref()));
     if format == Format::Html && args.output.is_none() && io::stdout().is_terminal() {
-        return Err(anyhow::anyhow!("a page is not for a terminal; name a file with -o, or use --format markdown"))
-            .context(Exit::Usage);
+        return Err(anyhow::anyhow!(
+            "a page is not for a terminal; name a file with -o, or use --format markdown"
+        ))
+        .context(Exit::Usage);
     }
     let options = WriteOptions { force: args.force, owner: None };
     if let Some(output) = &args.output {
@@ -83,7 +85,8 @@ fn default_format(output: Option<&Path>) -> Format {
 
 fn overview(args: &Args) -> anyhow::Result<Overview> {
     let name = |path: &Path| {
-        path.file_name().map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into_owned())
+        path.file_name()
+            .map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into_owned())
     };
     let name_a = name(&args.a);
     let Some(path_b) = &args.b else {

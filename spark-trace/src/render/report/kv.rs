@@ -8,11 +8,20 @@ use crate::render::units::{UNKNOWN, delta, known, percent, seconds, size, unsign
 const FILES_SHOWN: usize = 10;
 
 pub fn section(document: &mut Document, report: &Report) {
+    summary(document, report);
+    details(document, report);
+}
+
+/// The answer and its arithmetic.
+pub fn summary(document: &mut Document, report: &Report) {
     document.line(report.headline.clone());
     if let Some(bytes) = report.b_with_state_of_a {
         document.line(format!("B's KV cache with A's memory at the reading: {}", unsigned(bytes)));
     }
-    document.table(figures(report));
+    document.section("The arithmetic", figures(report));
+}
+
+pub fn details(document: &mut Document, report: &Report) {
     for (letter, budget) in budgets(report) {
         self::budget(document, letter, budget);
     }
