@@ -1,5 +1,6 @@
 //! Timelines for a terminal: at most 20 lines each, with letters that differ so that colours are not needed.
 
+use spark_trace_common::source::UNATTRIBUTED;
 use unicode_width::UnicodeWidthStr;
 
 use super::Style;
@@ -14,7 +15,8 @@ const BANDS: usize = 8;
 /// Room for a size and what divides it from the picture.
 const LEFT: usize = 11;
 /// One for each band, from the lowest up; no two that are alike stand side by side.
-const LETTERS: [char; BANDS + 1] = ['█', '░', '▓', '#', '▒', '+', '%', 'o', '·'];
+const LETTERS: [char; BANDS + 1] = ['█', '░', '▓', '#', '▒', '+', '%', 'o', '='];
+const REST: char = '·';
 
 /// Colours of the 256 that terminals have for those of the charts.
 const COLOURS: &[(&str, u8)] = &[
@@ -143,7 +145,7 @@ impl Plot<'_> {
         let mut line = String::new();
         for run in cells.chunk_by(|a, b| a == b) {
             let Some(&band) = run.first() else { continue };
-            let text: String = run.iter().map(|_| band.map_or(' ', letter)).collect();
+            let text: String = run.iter().map(|_| band.map_or(' ', |band| self.letter(band))).collect();
             line += &band.map_or_else(|| text.clone(), |band| self.coloured(band, &text));
         }
         if self.style.colour { line } else { line.trim_end().to_owned() }
@@ -175,10 +177,16 @@ impl Plot<'_> {
         ]
     }
 
+    /// What no source explains looks the same in every picture.
+    fn letter(&self, band: usize) -> char {
+        let is_rest = self.bands.get(band).is_some_and(|band| band.source == UNATTRIBUTED);
+        if is_rest { REST } else { LETTERS.get(band).copied().unwrap_or(REST) }
+    }
+
     fn legend(&self, marks: &[Mark]) -> Vec<String> {
         let bands = self.bands.iter().enumerate().rev().map(|(index, band)| {
             let text = format!("{} {}", band.source, size(band.highest()));
-            (2 + text.width(), format!("{} {text}", self.coloured(index, &letter(index).to_string())))
+            (2 + text.width(), format!("{} {text}", self.coloured(index, &self.letter(index).to_string())))
         });
         let signs = SIGNS.iter().filter(|(kind, ..)| marks.iter().any(|mark| mark.kind == *kind));
         let signs = signs.map(|(_, sign, what)| (2 + what.width(), format!("{sign} {what}")));
@@ -195,10 +203,6 @@ impl Plot<'_> {
         }
         lines.into_iter().map(|(_, line)| line).collect()
     }
-}
-
-fn letter(band: usize) -> char {
-    LETTERS.get(band).copied().unwrap_or('?')
 }
 
 #[cfg(test)]
@@ -245,8 +249,9 @@ mod tests {
     #[test]
     fn every_letter_is_another() {
         let mut letters = LETTERS.to_vec();
+        letters.push(REST);
         letters.sort_unstable();
         letters.dedup();
-        assert_eq!(letters.len(), LETTERS.len());
+        assert_eq!(letters.len(), LETTERS.len() + 1);
     }
 }
