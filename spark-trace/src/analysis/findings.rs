@@ -120,6 +120,6 @@ pub fn judge(a: Option<&Recording>, b: &Recording, at: At) -> Findings {
 }
 
 #[cfg(test)]
-mod tests;
-#[cfg(test)]
 mod manual;
+#[cfg(test)]
+mod tests;

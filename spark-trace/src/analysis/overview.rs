@@ -101,9 +101,7 @@ pub fn overview(a: Option<Named<'_>>, b: Named<'_>, at: At) -> Overview {
         comparable: recording_a.map(|a| comparable(a, b.1)),
         diffs,
         flames: flame::flames(None, &run_b.report),
-        flame_diffs: run_a
-            .as_ref()
-            .map_or_else(Vec::new, |a| flame::flames(Some(&a.report), &run_b.report)),
+        flame_diffs: run_a.as_ref().map_or_else(Vec::new, |a| flame::flames(Some(&a.report), &run_b.report)),
         a: run_a,
         b: run_b,
     }
@@ -114,9 +112,8 @@ fn run((file, recording): Named<'_>, at: At) -> Run {
     let timelines = timeline::all(recording, COLUMNS);
     let ends = |timeline: &Timeline| Some((*timeline.at_ns.first()?, *timeline.at_ns.last()?));
     let axis = timelines.iter().filter_map(ends).reduce(|(a, b), (c, d)| (a.min(c), b.max(d)));
-    let marks = axis.map_or_else(Vec::new, |axis| {
-        timeline::marks(recording, report.queries.as_ref(), axis, COLUMNS)
-    });
+    let marks =
+        axis.map_or_else(Vec::new, |axis| timeline::marks(recording, report.queries.as_ref(), axis, COLUMNS));
     Run { file: file.to_owned(), provenance: Provenance::of(recording), report, timelines, marks }
 }
 

@@ -209,7 +209,8 @@ pub fn marks(
 
 fn named(names: &BTreeMap<String, u64>) -> String {
     let first = names.iter().take(NAMED);
-    let first = first.map(|(name, &count)| if count > 1 { format!("{name} ({count})") } else { name.clone() });
+    let first =
+        first.map(|(name, &count)| if count > 1 { format!("{name} ({count})") } else { name.clone() });
     let others = names.len().saturating_sub(NAMED);
     let others = (others > 0).then(|| format!("and {others} others"));
     first.chain(others).collect::<Vec<_>>().join(", ")
@@ -264,8 +265,9 @@ mod tests {
         assert_eq!(shown.len(), 3);
         assert!(shown.iter().any(|band| band.source == UNATTRIBUTED));
         for index in 0..timeline.at_ns.len() {
-            let sum =
-                |bands: &[Band]| bands.iter().filter_map(|band| band.bytes[index]).map(i128::from).sum::<i128>();
+            let sum = |bands: &[Band]| {
+                bands.iter().filter_map(|band| band.bytes[index]).map(i128::from).sum::<i128>()
+            };
             assert_eq!(sum(&shown) + i128::from(others.bytes[index].unwrap()), sum(&timeline.bands));
         }
         assert!(timeline.folded(99).1.is_none());
@@ -285,7 +287,7 @@ mod tests {
         assert_eq!(count(&many, MarkKind::Query), count(&few, MarkKind::Query));
         assert_eq!(few.iter().filter(|mark| mark.kind == MarkKind::Query).count(), 1);
         let one = few.iter().find(|mark| mark.kind == MarkKind::Query).unwrap();
-        assert!(one.what.contains("cuMemGetInfo_v2") && one.what.ends_with("others"), "{}", one.what);
+        assert!(one.what.contains("cuMemGetInfo_v2 by python3 (3)"), "{}", one.what);
         assert_eq!(count(&many, MarkKind::Phase), 2);
     }
 }

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use clap::ValueEnum;
 
+use crate::analysis::diff;
 use crate::analysis::instant::At;
 use crate::analysis::overview::{self, Overview};
 use crate::cli::error::Exit;
@@ -29,10 +30,11 @@ pub struct Args {
     /// Form of the output [default: html where a file is written, unless its name ends in .md; else markdown]
     #[arg(long, value_enum)]
     format: Option<Format>,
-    /// Instant to look at: peak (each plane's own), end, seconds since the start such as 12.5s, or
-    /// nanoseconds of the recording's clock
-    #[arg(long, value_name = "INSTANT", default_value = "peak")]
-    at: At,
+    /// Instant to look at: peak (each plane's own), end, kv (the reading that sized the KV cache), seconds since the
+    /// start such as 12.5s, or nanoseconds of the recording's clock [default: peak; of two recordings kv where both
+    /// have one]
+    #[arg(long, value_name = "INSTANT")]
+    at: Option<At>,
     /// Replace an existing file
     #[arg(long)]
     force: bool,
@@ -55,8 +57,10 @@ enum Format {
 pub fn run(args: Args) -> anyhow::Result<Exit> {
     let format = args.format.unwrap_or_else(|| default_format(args.output.as_deref()));
     if format == Format::Html && args.output.is_none() && io::stdout().is_terminal() {
-        return Err(anyhow::anyhow!("a page is not for a terminal; name a file with -o, or use --format markdown"))
-            .context(Exit::Usage);
+        return Err(anyhow::anyhow!(
+            "a page is not for a terminal; name a file with -o, or use --format markdown"
+        ))
+        .context(Exit::Usage);
     }
     let options = WriteOptions { force: args.force, owner: None };
     if let Some(output) = &args.output {
@@ -83,15 +87,17 @@ fn default_format(output: Option<&Path>) -> Format {
 
 fn overview(args: &Args) -> anyhow::Result<Overview> {
     let name = |path: &Path| {
-        path.file_name().map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into_owned())
+        path.file_name()
+            .map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into_owned())
     };
     let name_a = name(&args.a);
     let Some(path_b) = &args.b else {
         let recording = recording::read(&args.a)?;
-        return Ok(overview::overview(None, (&name_a, &recording), args.at));
+        return Ok(overview::overview(None, (&name_a, &recording), args.at.unwrap_or_default()));
     };
     let (a, b) = read_both(&args.a, path_b)?;
-    Ok(overview::overview(Some((&name_a, &a)), (&name(path_b), &b), args.at))
+    let at = args.at.unwrap_or_else(|| diff::instant(&a, &b));
+    Ok(overview::overview(Some((&name_a, &a)), (&name(path_b), &b), at))
 }
 
 /// Reading is most of the work where recordings are large.

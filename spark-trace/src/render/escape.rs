@@ -3,8 +3,9 @@
 
 use std::fmt::Write;
 
-/// Characters that begin a formula in a spreadsheet; control characters do too, but none is left.
-const FORMULA: &[char] = &['=', '+', '-', '@'];
+/// Characters that begin a formula in a spreadsheet, and what East Asian editions take for them; control characters do
+/// too, but none is left.
+const FORMULA: &[char] = &['=', '+', '-', '@', '＝', '＋', '－', '＠'];
 
 /// Characters that mean something to Markdown or to the HTML in it.
 const MARKUP: &[char] =
@@ -56,7 +57,8 @@ pub fn html(text: &str) -> String {
 /// A cell of a CSV file that a spreadsheet takes as text.
 pub fn csv(text: &str) -> String {
     let text = line(text);
-    let text = if text.starts_with(FORMULA) { format!("'{text}") } else { text };
+    // Some drop blanks before they look.
+    let text = if text.trim_start().starts_with(FORMULA) { format!("'{text}") } else { text };
     if text.contains([',', '"']) { format!("\"{}\"", text.replace('"', "\"\"")) } else { text }
 }
 
@@ -95,6 +97,7 @@ mod tests {
     fn formulas_are_text() {
         assert_eq!(csv("=cmd|' /C calc'!A0"), "'=cmd|' /C calc'!A0");
         assert_eq!(csv("-2+3,\"x\""), "\"'-2+3,\"\"x\"\"\"");
+        assert_eq!((csv(" =cmd()"), csv("＝cmd()")), ("' =cmd()".to_owned(), "'＝cmd()".to_owned()));
         assert_eq!(csv("plain"), "plain");
     }
 
@@ -107,7 +110,7 @@ mod tests {
             prop_assert!(!html(&text).contains(['<', '>', '"', '\'']));
             let cell = csv(&text);
             let value = cell.strip_prefix('"').unwrap_or(&cell);
-            prop_assert!(!value.starts_with(FORMULA));
+            prop_assert!(!value.trim_start().starts_with(FORMULA));
         }
     }
 }

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::case::{Case, Judgement, Run};
 use super::{Evidence, Side, Unit, Verdict};
-use crate::analysis::queries;
-use crate::recording::{ProcessContext, Recording};
+use crate::analysis::{context, queries};
+use crate::recording::Recording;
 use crate::units;
 
 const TMPFS_PLACE: &str = "provenance.tmpfs";
@@ -61,11 +61,8 @@ fn bytes(value: u64) -> i64 {
 pub fn environment(case: &Case<'_>) -> Judgement {
     let (Some(a), Some(b)) = (&case.a, case.b()) else { return Judgement::untestable("it takes two runs") };
     let mut differences = libraries(a, b);
-    let (of_a, of_b) = (context(a.recording), context(b.recording));
-    let both = of_a.zip(of_b);
-    if let Some((a, b)) = both {
-        differences.extend(contexts(a, b));
-    }
+    let both = context::principal(a.recording).zip(context::principal(b.recording));
+    differences.extend(context::differences(a.recording, b.recording));
     let seen_libraries = [a, b].iter().all(|run| !run.recording.health.libraries.is_empty());
     let evidence = differences.iter().map(|text| Evidence {
         what: text.clone(),
@@ -114,47 +111,6 @@ fn libraries(a: &Run<'_>, b: &Run<'_>) -> Vec<String> {
     let names: BTreeSet<_> = a.keys().chain(b.keys()).collect();
     let differing = names.into_iter().filter(|name| a.get(*name) != b.get(*name));
     differing.map(|name| format!("{name}: {} in A, {} in B", list(a.get(name)), list(b.get(name)))).collect()
-}
-
-/// Of the process that held most: launchers and shells come before it.
-fn context(recording: &Recording) -> Option<&ProcessContext> {
-    let peak = |pid: u32| {
-        let process = recording.provenance.processes.iter().find(|process| process.pid == pid);
-        process.and_then(|process| process.rss_peak).unwrap_or(0)
-    };
-    recording.provenance.contexts.iter().max_by_key(|context| peak(context.pid))
-}
-
-fn contexts(a: &ProcessContext, b: &ProcessContext) -> Vec<String> {
-    let mut differences = Vec::new();
-    let names: BTreeSet<_> = a.environment.keys().chain(b.environment.keys()).collect();
-    let told =
-        |value: Option<&String>| value.map_or_else(|| "not set".to_owned(), |value| format!("`{value}`"));
-    for name in names {
-        let (a, b) = (a.environment.get(name), b.environment.get(name));
-        if a != b {
-            differences.push(format!("{name}: {} in A, {} in B", told(a), told(b)));
-        }
-    }
-    if let (Some(a), Some(b)) = (a.capabilities, b.capabilities)
-        && a != b
-    {
-        differences.push(format!("capabilities: {a:#x} in A, {b:#x} in B"));
-    }
-    if a.seccomp.is_some() && b.seccomp.is_some() && a.seccomp != b.seccomp {
-        differences.push(format!(
-            "seccomp: {} in A, {} in B",
-            a.seccomp.unwrap_or_default(),
-            b.seccomp.unwrap_or_default()
-        ));
-    }
-    let limit = |value: Option<u64>| value.map_or_else(|| "unlimited".to_owned(), |value| value.to_string());
-    for (name, of_a) in &a.limits {
-        if let Some(of_b) = b.limits.get(name).filter(|of_b| *of_b != of_a) {
-            differences.push(format!("{name}: {} in A, {} in B", limit(*of_a), limit(*of_b)));
-        }
-    }
-    differences
 }
 
 /// Files of a cgroup that hold a limit.

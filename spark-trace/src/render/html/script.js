@@ -103,7 +103,7 @@
     const readout = make("p", "");
     readout.className = "readout";
     figure.querySelector(".zoomable").after(readout);
-    const pointer = document.createElementNS("http://www.w3.org/2000/svg", "line");
+    const pointer = document.createElementNS(chart.namespaceURI, "line");
     pointer.setAttribute("class", "pointer");
     pointer.setAttribute("y1", "20");
     pointer.setAttribute("y2", "280");

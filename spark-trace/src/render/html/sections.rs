@@ -12,7 +12,7 @@ use crate::analysis::timeline::{Mark, Timeline};
 use crate::analysis::view::Scope;
 use crate::render::document::{Cell, Column, Document, Fit, Table};
 use crate::render::report::findings as verdicts;
-use crate::render::units::{UNKNOWN, known, seconds, size, unsigned};
+use crate::render::units::{known, seconds, size, unsigned};
 use crate::render::{cuda, diff, queries, show};
 
 /// Rows of a list; a line says what is left out.
@@ -91,8 +91,8 @@ fn run(page: &mut Page, letter: &str, run: &Run) {
         for warning in told::provenance_warnings(run) {
             tables::warning(page, &warning);
         }
-        for warning in &run.report.warnings {
-            tables::warning(page, &warning.to_string());
+        for warning in told::warnings(run) {
+            tables::warning(page, &warning);
         }
     });
 }
@@ -139,13 +139,15 @@ fn timelines(page: &mut Page, overview: &Overview) -> Result<(), HtmlError> {
             planes.push(plane);
         }
     }
+    // One time axis, so that planes and runs can be read one below the other.
+    let times = Scale::of(overview.runs().flat_map(|(_, run)| &run.timelines));
     for plane in planes {
         let of = |run: &'_ Run| -> Option<usize> {
             run.timelines.iter().position(|timeline| (timeline.plane, timeline.device) == plane)
         };
-        // One scale, so that heights and lengths of both runs mean the same.
+        // Heights of both runs mean the same.
         let both = overview.runs().filter_map(|(_, run)| run.timelines.get(of(run)?));
-        let scale = Scale::of(both);
+        let scale = times.with_heights(both);
         for (letter, run) in overview.runs() {
             if let Some(timeline) = of(run).and_then(|index| run.timelines.get(index)) {
                 self::timeline(page, letter, run, timeline, scale);
@@ -172,7 +174,9 @@ fn timeline(page: &mut Page, letter: &str, run: &Run, timeline: &Timeline, scale
         timeline::draw(page, &chart);
         let shown = timeline.at_ns.len();
         let caption = match timeline.readings > shown {
-            true => format!("{shown} of {} readings are drawn: the highest of each column.", timeline.readings),
+            true => {
+                format!("{shown} of {} readings are drawn: the highest of each column.", timeline.readings)
+            }
             false => format!("All {shown} readings are drawn."),
         };
         page.element("figcaption", &[], &caption);
@@ -216,9 +220,14 @@ fn readings(timeline: &Timeline) -> Table {
     let first = [("AFTER", Fit::Number), ("COUNTER", Fit::Number)].map(column);
     let sources = timeline.bands.iter().map(|band| column((band.source, Fit::Number)));
     let step = timeline.at_ns.len().div_ceil(READINGS).max(1);
-    let peak = timeline.expected.iter().enumerate().max_by_key(|(index, bytes)| (**bytes, std::cmp::Reverse(*index)));
+    let peak = timeline
+        .expected
+        .iter()
+        .enumerate()
+        .max_by_key(|(index, bytes)| (**bytes, std::cmp::Reverse(*index)));
     let peak = peak.map(|(index, _)| index);
-    let rows = timeline.at_ns.iter().enumerate().filter(|(index, _)| index % step == 0 || Some(*index) == peak);
+    let rows =
+        timeline.at_ns.iter().enumerate().filter(|(index, _)| index % step == 0 || Some(*index) == peak);
     let rows = rows.map(|(index, &at_ns)| {
         let counter = timeline.expected.get(index).copied().flatten();
         let first = [format!("{:.2} s", timeline.seconds(at_ns)), known(counter, unsigned)];
@@ -231,9 +240,8 @@ fn readings(timeline: &Timeline) -> Table {
 fn marks(run: &Run) -> Table {
     let titles = [("AFTER", Fit::Number), ("KIND", Fit::Name), ("TIMES", Fit::Number), ("WHAT", Fit::Text)];
     let started_ns = run.report.target.started_ns;
-    let after = |mark: &Mark| {
-        format!("{:.3} s", crate::analysis::timeline::seconds_between(started_ns, mark.at_ns))
-    };
+    let after =
+        |mark: &Mark| format!("{:.3} s", crate::analysis::timeline::seconds_between(started_ns, mark.at_ns));
     let rows = run.marks.iter().take(LISTED).map(|mark| {
         let kind = timeline::SIGNS.iter().find(|(kind, ..)| *kind == mark.kind);
         let kind = kind.map_or_else(String::new, |(_, sign, what)| format!("{sign} {what}"));
@@ -252,8 +260,7 @@ fn findings(page: &mut Page, overview: &Overview) -> Result<(), HtmlError> {
         return Ok(());
     }
     page.element("p", &[], &verdicts::to_explain(findings));
-    let attributes =
-        [("class", "scroll"), ("tabindex", "0"), ("role", "region"), ("aria-label", "Findings")];
+    let attributes = [("class", "scroll"), ("tabindex", "0"), ("role", "region"), ("aria-label", "Findings")];
     page.within("div", &attributes, |page| {
         page.within("table", &[("class", "findings")], |page| {
             page.element("caption", &[], "Hypotheses, the largest share first");
@@ -299,13 +306,16 @@ fn finding(page: &mut Page, finding: &Finding) {
 
 fn kv(page: &mut Page, overview: &Overview) -> Result<(), HtmlError> {
     let Some(kv) = &overview.kv else { return Ok(()) };
+    let mut document = Document::default();
+    told::kv::summary(&mut document, kv);
+    tables::document(page, &document);
     for (letter, budget) in told::kv::budgets(kv) {
         let title = told::prefixed(letter, "in use when the KV cache got its size");
         page.element("h3", &[], &title);
         page.within("figure", &[], |page| bars::used(page, &title, &budget.used));
     }
     let mut document = Document::default();
-    told::kv::section(&mut document, kv);
+    told::kv::details(&mut document, kv);
     tables::document(page, &document);
     Ok(())
 }
@@ -379,7 +389,11 @@ fn cuda_calls(page: &mut Page, overview: &Overview) -> Result<(), HtmlError> {
         cuda::show(&mut document, &shown, run.report.target.started_ns);
         if !others.is_empty() {
             let bytes = others.iter().filter_map(|row| row.live).fold(0, u64::saturating_add);
-            document.line(format!("{} more stacks are left out; they hold {}", others.len(), unsigned(bytes)));
+            document.line(format!(
+                "{} more stacks are left out; they hold {}",
+                others.len(),
+                unsigned(bytes)
+            ));
         }
         if failures > 0 {
             document.line(format!("{failures} more failures are left out"));
@@ -473,6 +487,5 @@ fn reconciliation(page: &mut Page, overview: &Overview) -> Result<(), HtmlError>
         let title = told::prefixed(letter, "hooks and their verdicts");
         tables::behind(page, &title, &told::hooks(&run.report.health));
     }
-    let _ = UNKNOWN;
     Ok(())
 }

@@ -6,9 +6,15 @@ use crate::render::document::{Block, Document, Fit, Table};
 /// Words of titles that are no words.
 const ABBREVIATIONS: &[&str] = &["A", "B", "PID", "RSS", "PSS", "KV", "GPU"];
 
+/// A cell of more characters than this is folded...
+const LONG: usize = 140;
+/// ...to this many.
+const SHOWN: usize = 100;
+
 /// A document's blocks below a heading of level two.
 pub fn document(page: &mut Page, document: &Document) {
     let mut caption = "";
+    let mut follows = false;
     for block in &document.blocks {
         match block {
             Block::Heading(text) => {
@@ -18,8 +24,10 @@ pub fn document(page: &mut Page, document: &Document) {
             Block::Line(text) => page.element("p", &[], text),
             Block::Command(text) => page.element("pre", &[("tabindex", "0")], text),
             Block::Warning(text) => warning(page, text),
-            Block::Table(table) => self::table(page, caption, table),
+            // Right below its heading a table needs no visible caption.
+            Block::Table(table) => self::table(page, caption, !follows, table),
         }
+        follows = matches!(block, Block::Heading(_));
     }
 }
 
@@ -32,11 +40,12 @@ pub fn warning(page: &mut Page, text: &str) {
 }
 
 /// A table that scrolls by itself where it is too wide.
-pub fn table(page: &mut Page, caption: &str, table: &Table) {
+pub fn table(page: &mut Page, caption: &str, captioned: bool, table: &Table) {
     let attributes = [("class", "scroll"), ("tabindex", "0"), ("role", "region"), ("aria-label", caption)];
     page.within("div", &attributes, |page| {
         page.within("table", &[], |page| {
-            page.element("caption", &[], caption);
+            let visibility = if captioned { "" } else { "unseen" };
+            page.element("caption", &[("class", visibility)], caption);
             page.within("thead", &[], |page| {
                 page.within("tr", &[], |page| {
                     for column in &table.columns {
@@ -58,10 +67,22 @@ fn row(page: &mut Page, table: &Table, row: &[String]) {
     for (index, (cell, column)) in row.iter().zip(&table.columns).enumerate() {
         let class = ("class", class(column.fit));
         if index == 0 && column.fit != Fit::Number {
-            page.element("th", &[("scope", "row"), class], cell);
+            page.within("th", &[("scope", "row"), class], |page| self::cell(page, cell));
         } else {
-            page.element("td", &[class], cell);
+            page.within("td", &[class], |page| self::cell(page, cell));
         }
+    }
+}
+
+/// Stacks are long: their beginning says most, and the rest is there for who wants it.
+fn cell(page: &mut Page, cell: &str) {
+    match cell.char_indices().nth(LONG) {
+        None => page.text(cell),
+        Some(_) => page.within("details", &[], |page| {
+            let shown = cell.char_indices().nth(SHOWN).map_or(cell, |(end, _)| &cell[..end]);
+            page.element("summary", &[], &format!("{shown}…"));
+            page.text(cell);
+        }),
     }
 }
 
@@ -69,7 +90,7 @@ fn row(page: &mut Page, table: &Table, row: &[String]) {
 pub fn behind(page: &mut Page, caption: &str, table: &Table) {
     page.within("details", &[], |page| {
         page.element("summary", &[], &format!("Table: {caption}"));
-        self::table(page, caption, table);
+        self::table(page, caption, false, table);
     });
 }
 
@@ -102,7 +123,12 @@ mod tests {
 
     #[test]
     fn titles_are_words() {
-        for (title, read) in [("HELD BY (FIRST TOUCH)", "Held by (first touch)"), ("A FIRST", "A first"), ("RSS PEAK", "RSS peak"), ("", "")] {
+        for (title, read) in [
+            ("HELD BY (FIRST TOUCH)", "Held by (first touch)"),
+            ("A FIRST", "A first"),
+            ("RSS PEAK", "RSS peak"),
+            ("", ""),
+        ] {
             assert_eq!(sentence_case(title), read);
         }
     }

@@ -2,21 +2,45 @@
 
 use crate::analysis::kv::{Advice, Agreement, Budget, CachedFile, Figures, Report, Used, WhatIf};
 use crate::render::document::{Cell, Column, Document, Fit, Table};
-use crate::render::units::{UNKNOWN, delta, known, percent, seconds, size, unsigned};
+use crate::render::units::{delta, known, percent, seconds, size, unsigned};
 
 /// Files that a budget names.
 const FILES_SHOWN: usize = 10;
 
 pub fn section(document: &mut Document, report: &Report) {
+    summary(document, report);
+    details(document, report);
+}
+
+/// The answer and its arithmetic.
+pub fn summary(document: &mut Document, report: &Report) {
     document.line(report.headline.clone());
     if let Some(bytes) = report.b_with_state_of_a {
         document.line(format!("B's KV cache with A's memory at the reading: {}", unsigned(bytes)));
     }
-    document.table(figures(report));
+    document.section("The arithmetic", figures(report));
+}
+
+pub fn details(document: &mut Document, report: &Report) {
     for (letter, budget) in budgets(report) {
         self::budget(document, letter, budget);
     }
-    document.section("What to do about the KV cache", Table::of(ADVICE, &report.advice));
+    advice(document, &report.advice);
+}
+
+/// Lines, not a table: what there is to say is long, and commands must be whole.
+fn advice(document: &mut Document, advice: &[Advice]) {
+    if !advice.is_empty() {
+        document.heading("What to do about the KV cache");
+    }
+    for (number, advice) in (1..).zip(advice) {
+        let gains =
+            advice.gains_bytes.map_or_else(String::new, |bytes| format!(" (up to {} more)", unsigned(bytes)));
+        document.line(format!("{number}. {}{gains}. Risk: {}.", advice.what, advice.risk));
+        if let Some(command) = &advice.command {
+            document.command(command);
+        }
+    }
 }
 
 /// A, where there is one, then B; one budget alone has no letter.
@@ -77,6 +101,7 @@ const FIGURES: &[Figure] = &[
     ("outside, as logged", |figures| figures.logged_outside),
     ("peak, as logged", |figures| figures.logged_peak),
     ("KV cache, as logged", |figures| figures.logged_kv),
+    ("allocated for it, as logged", |figures| figures.logged_allocated),
 ];
 
 /// The framework's arithmetic, a column for each run.
@@ -141,11 +166,4 @@ const FILES: &[Cell<CachedFile>] = &[
         row.first_touch.clone().unwrap_or_else(|| "before the trace".to_owned())
     }),
     ("CHARGED TO", Fit::Path, |row| row.charged_to.clone()),
-];
-
-const ADVICE: &[Cell<Advice>] = &[
-    ("DO", Fit::Text, |row| row.what.clone()),
-    ("COMMAND", Fit::Text, |row| row.command.clone().unwrap_or_else(|| UNKNOWN.to_owned())),
-    ("GAINS", Fit::Number, |row| known(row.gains_bytes, unsigned)),
-    ("RISK", Fit::Text, |row| row.risk.to_owned()),
 ];

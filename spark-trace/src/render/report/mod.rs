@@ -6,6 +6,7 @@ use crate::analysis::attribution::{PlaneReport, Reconciliation};
 use crate::analysis::diff::{self, SourceDelta};
 use crate::analysis::overview::{Overview, Run};
 use crate::analysis::view::Scope;
+use crate::analysis::warning::Warning;
 use crate::recording::{Health, Hook};
 use spark_trace_common::source::UNATTRIBUTED;
 
@@ -68,9 +69,9 @@ fn plain_headline(overview: &Overview) -> String {
     let (what, mut rows) = match (overview.diffs.first(), overview.b.report.planes.iter().next()) {
         (Some(diff), _) => (
             format!(
-                "On the {} plane B holds {} less A, each at its {}.",
+                "On the {} plane B holds {}, each at its {}.",
                 diff.plane.as_str(),
-                known(diff.total_delta_bytes, delta),
+                diff.total_delta_bytes.map_or_else(|| "another amount than A".to_owned(), than_a),
                 overview.at
             ),
             diff.sources
@@ -102,6 +103,15 @@ fn plain_headline(overview: &Overview) -> String {
     }
 }
 
+fn than_a(bytes: i64) -> String {
+    let amount = size(bytes.saturating_abs());
+    match bytes {
+        0 => "as much as A".to_owned(),
+        bytes if bytes > 0 => format!("{amount} more than A"),
+        _ => format!("{amount} less than A"),
+    }
+}
+
 /// Which runs they are, where their numbers come from and whether they may be compared.
 pub fn runs(document: &mut Document, overview: &Overview) {
     for (letter, run) in overview.runs() {
@@ -109,8 +119,8 @@ pub fn runs(document: &mut Document, overview: &Overview) {
         for warning in provenance_warnings(run) {
             document.warning(prefixed(letter, &warning));
         }
-        for warning in &run.report.warnings {
-            document.warning(prefixed(letter, &warning.to_string()));
+        for warning in warnings(run) {
+            document.warning(prefixed(letter, &warning));
         }
     }
     let Some(comparable) = &overview.comparable else { return };
@@ -159,6 +169,12 @@ pub fn provenance_warnings(run: &Run) -> impl Iterator<Item = String> {
         other => format!("NOT MEASURED: the recording calls its host {other:?}"),
     });
     host.into_iter().chain(run.provenance.remarks.iter().cloned())
+}
+
+/// What else must be known of a run. That a library is simulated is said already.
+pub fn warnings(run: &Run) -> impl Iterator<Item = String> {
+    let warnings = run.report.warnings.iter();
+    warnings.filter(|warning| !matches!(warning, Warning::SimulatedLibrary { .. })).map(ToString::to_string)
 }
 
 pub fn waterfall_title(diff: &diff::Report) -> String {
@@ -275,3 +291,6 @@ const HOOKS: &[Cell<Hook>] = &[
     ("SKIPPED", Fit::Number, |hook| known(hook.lost, |lost| lost.to_string())),
     ("REASON", Fit::Text, |hook| hook.reason.clone().unwrap_or_default()),
 ];
+
+#[cfg(test)]
+pub(crate) mod tests;

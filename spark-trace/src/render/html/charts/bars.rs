@@ -31,7 +31,12 @@ pub fn plane(page: &mut Page, title: &str, plane: &PlaneReport) {
         bytes: row.bytes.unwrap_or(0),
         before: row.bytes_at_start,
     });
-    draw(page, title, "A bar for each source; the short line is its level at the start.", &bars.collect::<Vec<_>>());
+    draw(
+        page,
+        title,
+        "A bar for each source; the short line is its level at the start.",
+        &bars.collect::<Vec<_>>(),
+    );
 }
 
 /// What was in use when the KV cache got its size.

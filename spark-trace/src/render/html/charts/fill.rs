@@ -57,17 +57,26 @@ pub fn of(source: &str) -> String {
     format!("url(#fill-{})", if known { source } else { REST })
 }
 
+/// Name of a source's colour.
+pub fn colour(source: &str) -> &'static str {
+    FILLS.iter().find(|(name, ..)| *name == source).map_or("white", |(_, colour, _)| colour)
+}
+
 /// All fills, once per page.
 pub fn define(page: &mut Page) {
-    page.within("svg", &[("class", "definitions"), ("aria-hidden", "true"), ("focusable", "false")], |page| {
-        page.within("defs", &[], |page| {
-            for (source, colour, pattern) in FILLS {
-                self::pattern(page, &format!("fill-{source}"), colour, *pattern);
-            }
-            pattern(page, "fill-more", "red", Plain);
-            pattern(page, "fill-less", "blue", Stripes);
-        });
-    });
+    page.within(
+        "svg",
+        &[("class", "definitions"), ("aria-hidden", "true"), ("focusable", "false")],
+        |page| {
+            page.within("defs", &[], |page| {
+                for (source, colour, pattern) in FILLS {
+                    self::pattern(page, &format!("fill-{source}"), colour, *pattern);
+                }
+                pattern(page, "fill-more", "red", Plain);
+                pattern(page, "fill-less", "blue", Stripes);
+            });
+        },
+    );
 }
 
 fn pattern(page: &mut Page, id: &str, colour: &str, pattern: Pattern) {

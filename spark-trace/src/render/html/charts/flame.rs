@@ -48,9 +48,13 @@ pub fn draw(page: &mut Page, title: &str, flame: &Flame, compared: bool) -> Resu
         unsigned(flame.rows.iter().map(|row| row.b_bytes).fold(0, u64::saturating_add))
     );
     let class = if compared { "flame compared" } else { "flame" };
-    page.within("div", &[("class", "zoomable wide"), ("tabindex", "0"), ("role", "group"), ("aria-label", title)], |page| {
-        picture(page, class, frames.height, (title, &description), |page| page.drawn(&frames));
-    });
+    page.within(
+        "div",
+        &[("class", "zoomable wide"), ("tabindex", "0"), ("role", "group"), ("aria-label", title)],
+        |page| {
+            picture(page, class, frames.height, (title, &description), |page| page.drawn(&frames));
+        },
+    );
     Ok(())
 }
 
@@ -143,14 +147,15 @@ mod tests {
 
     #[test]
     fn frames_are_all_that_is_left() {
-        let drawn = frames(&flame(&[(&["anon", "main", "f fg:x=\"1\""], 0, 4096), (&["anon", "g"], 0, 4096)]), false);
+        let drawn =
+            frames(&flame(&[(&["anon", "main", "f fg:x=\"1\""], 0, 4096), (&["anon", "g"], 0, 4096)]), false);
         let drawn = drawn.unwrap();
         for gone in ["<script", "<style", "onload", "fg:w", "Search", "id=", "xmlns"] {
             assert!(!drawn.svg.contains(gone), "{gone} in {}", drawn.svg);
         }
         assert!(drawn.svg.contains("main (4,096 bytes, 50.00%)"), "{}", drawn.svg);
         assert!(drawn.svg.contains("f fg:x=&quot;1&quot; (4,096"), "{}", drawn.svg);
-        assert_eq!(drawn.height, 4 * FRAME + 1);
+        assert_eq!(drawn.height, 4 * FRAME + 2);
         let again = frames(&flame(&[(&["anon", "main"], 0, 4096)]), false).unwrap();
         assert_eq!(again.svg, frames(&flame(&[(&["anon", "main"], 0, 4096)]), false).unwrap().svg);
     }
@@ -169,7 +174,7 @@ mod tests {
         assert!(!drawn.svg.contains("<script") && !drawn.svg.contains('\u{202e}'));
         assert!(drawn.svg.contains("a,b &lt;/title&gt;&lt;script&gt;"), "{}", drawn.svg);
         assert!(!drawn.svg.contains(&long));
-        assert_eq!(drawn.height, 4 * FRAME + 1);
+        assert_eq!(drawn.height, 4 * FRAME + 2);
     }
 
     #[test]

@@ -80,8 +80,8 @@ impl Anchor {
     /// Texts near an edge grow away from it.
     pub fn at(part: f64) -> Self {
         match part {
-            part if part < 0.1 => Self::Start,
-            part if part > 0.9 => Self::End,
+            part if part < 0.25 => Self::Start,
+            part if part > 0.75 => Self::End,
             _ => Self::Middle,
         }
     }
@@ -89,39 +89,39 @@ impl Anchor {
 
 pub fn text(page: &mut Page, class: &'static str, x: f64, y: f64, anchor: Anchor, text: &str) {
     let y = format!("{y:.1}");
-    let attributes =
-        [("class", class), ("x", &percent(x)), ("y", &y), ("text-anchor", anchor.as_str())];
+    let attributes = [("class", class), ("x", &percent(x)), ("y", &y), ("text-anchor", anchor.as_str())];
     page.element("text", &attributes, text);
 }
 
 pub fn line(page: &mut Page, class: &'static str, (x1, x2): (f64, f64), (y1, y2): (f64, f64)) {
     let (y1, y2) = (format!("{y1:.1}"), format!("{y2:.1}"));
-    let attributes =
-        [("class", class), ("x1", &percent(x1)), ("x2", &percent(x2)), ("y1", &y1), ("y2", &y2)];
+    let attributes = [("class", class), ("x1", &percent(x1)), ("x2", &percent(x2)), ("y1", &y1), ("y2", &y2)];
     page.within("line", &attributes, |_| ());
 }
 
-/// Round steps of an axis up to `highest`, `about` this many.
-pub fn steps(highest: f64, about: u32, base: f64) -> Vec<f64> {
-    if !highest.is_finite() || highest <= 0.0 {
+/// Steps of an axis of bytes up to `highest`: a power of two, at most `most` of them.
+pub fn binary_steps(highest: f64, most: u32) -> Vec<f64> {
+    if !(1.0..f64::MAX).contains(&highest) {
         return vec![];
     }
-    let rough = highest / f64::from(about.max(1));
-    // Powers of the base, and what people count in between them.
-    let mut unit = base.powf(rough.log(base).floor());
-    if !unit.is_normal() {
+    let unit = (highest / f64::from(most)).max(1.0).log2().ceil().exp2();
+    (1..=most).map(|step| f64::from(step) * unit).take_while(|&step| step <= highest).collect()
+}
+
+/// What people count in.
+const DECIMAL: [f64; 4] = [1.0, 2.0, 5.0, 10.0];
+
+/// Round numbers from `from` to `to`, at most `most` of them and one.
+pub fn decimal_steps(from: f64, to: f64, most: u32) -> Vec<f64> {
+    let rough = (to - from) / f64::from(most);
+    let power = 10f64.powf(rough.log10().floor());
+    if !power.is_normal() || !from.is_finite() {
         return vec![];
     }
-    for factor in [2.0, 2.5, 2.0] {
-        if unit < rough {
-            unit *= factor;
-        }
-    }
-    while unit < rough {
-        unit *= 2.0;
-    }
-    let count = (highest / unit).floor().min(100.0) as u32;
-    (1..=count).map(|step| f64::from(step) * unit).collect()
+    let unit = DECIMAL.map(|factor| factor * power).into_iter().find(|&unit| unit >= rough).unwrap_or(rough);
+    let first = (from / unit).ceil();
+    // Adding zero: there is no second before the start that is "-0".
+    (0..=most).map(|step| (first + f64::from(step)) * unit + 0.0).take_while(|&step| step <= to).collect()
 }
 
 #[cfg(test)]
@@ -137,12 +137,18 @@ mod tests {
 
     #[test]
     fn axes_have_round_steps() {
-        assert_eq!(steps(10.0, 5, 10.0), [2.0, 4.0, 6.0, 8.0, 10.0]);
-        assert_eq!(steps(0.0, 5, 10.0), Vec::<f64>::new());
-        for highest in [1e-9, 0.7, 3.0, 99.0, 1e18] {
-            let steps = steps(highest, 4, 1024.0);
-            assert!((1..=8).contains(&steps.len()), "{highest}: {steps:?}");
+        const GIB: f64 = 1024.0 * 1024.0 * 1024.0;
+        assert_eq!(binary_steps(2.2 * GIB, 6), [0.5, 1.0, 1.5, 2.0].map(|step| step * GIB));
+        assert_eq!(decimal_steps(-0.05, 2.2, 6), [0.0, 0.5, 1.0, 1.5, 2.0]);
+        assert_eq!(decimal_steps(-25.0, 25.0, 6), [-20.0, -10.0, 0.0, 10.0, 20.0]);
+        for highest in [0.0, -1.0, f64::NAN, f64::INFINITY] {
+            assert!(binary_steps(highest, 6).is_empty() && decimal_steps(0.0, highest, 6).is_empty());
         }
-        assert!(steps(f64::MIN_POSITIVE, 4, 1024.0).len() < 101);
+        for highest in [1.0, 3.0, 1e18] {
+            assert!((1..=6).contains(&binary_steps(highest, 6).len()), "{highest}");
+        }
+        for (from, to) in [(-1e9, 1e9), (1e-9, 2e-9), (-1.8e10, 1.8e10)] {
+            assert!((2..=7).contains(&decimal_steps(from, to, 6).len()), "{from} to {to}");
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! The sources of one plane over a run, one on the other, and what happened meanwhile.
 
 use super::super::page::Page;
-use super::{Anchor, fill, line, percent, picture_with, steps, text};
+use super::{Anchor, binary_steps, decimal_steps, fill, line, percent, picture_with, text};
 use crate::analysis::timeline::{Band, Mark, MarkKind, Timeline, seconds_between};
 use crate::render::units::{size, unsigned};
 
@@ -26,6 +26,11 @@ pub struct Scale {
 }
 
 impl Scale {
+    /// The same times, and heights that `timelines` fit in.
+    pub fn with_heights<'a>(self, timelines: impl IntoIterator<Item = &'a Timeline>) -> Self {
+        Self { highest: timelines.into_iter().map(Timeline::highest).max().unwrap_or(1).max(1), ..self }
+    }
+
     /// That all of `timelines` fit in.
     pub fn of<'a>(timelines: impl IntoIterator<Item = &'a Timeline>) -> Self {
         let mut scale = Self { from: f64::INFINITY, to: f64::NEG_INFINITY, highest: 1 };
@@ -39,7 +44,8 @@ impl Scale {
         scale
     }
 
-    fn x(&self, seconds: f64) -> f64 {
+    /// How far along a time is: 0 to 1 for what is shown.
+    pub fn part(&self, seconds: f64) -> f64 {
         let span = self.to - self.from;
         if span > 0.0 { (seconds - self.from) / span } else { 0.5 }
     }
@@ -85,16 +91,20 @@ pub fn draw(page: &mut Page, chart: &Chart<'_>) {
         unsigned(chart.timeline.highest())
     );
     let height = (MARKS_HEIGHT + PLOT + AXIS) as u32;
-    page.within("div", &[("class", "zoomable"), ("tabindex", "0"), ("role", "group"), ("aria-label", chart.title)], |page| {
-        let spoken = spoken(chart);
-        let data = [("data-spoken", spoken.as_str())];
-        picture_with(page, "chart timeline", height, (chart.title, &description), &data, |page| {
-            areas(page, chart, &bands);
-            axes(page, chart);
-            names(page, chart, &bands);
-            marks(page, chart);
-        });
-    });
+    page.within(
+        "div",
+        &[("class", "zoomable"), ("tabindex", "0"), ("role", "group"), ("aria-label", chart.title)],
+        |page| {
+            let spoken = spoken(chart);
+            let data = [("data-spoken", spoken.as_str())];
+            picture_with(page, "chart timeline", height, (chart.title, &description), &data, |page| {
+                areas(page, chart, &bands);
+                axes(page, chart);
+                names(page, chart, &bands);
+                marks(page, chart);
+            });
+        },
+    );
     legend(page, chart, &bands);
 }
 
@@ -113,13 +123,15 @@ fn areas(page: &mut Page, chart: &Chart<'_>, bands: &[Band]) {
     page.within("svg", &attributes, |page| {
         let mut below = vec![0.0; xs.len()];
         for band in bands {
-            let above: Vec<f64> = below.iter().zip(&band.bytes).map(|(sum, bytes)| sum + height_of(*bytes)).collect();
+            let above: Vec<f64> =
+                below.iter().zip(&band.bytes).map(|(sum, bytes)| sum + height_of(*bytes)).collect();
             let path = outline(chart, &xs, &below, &above);
             page.within("path", &[("class", "band"), ("fill", &fill::of(band.source)), ("d", &path)], |_| ());
             below = above;
         }
         let counted = chart.timeline.expected.iter().zip(&xs);
-        let points = counted.filter_map(|(bytes, x)| Some(format!("{x:.1},{:.1}", chart.scale.y((*bytes)? as f64))));
+        let points =
+            counted.filter_map(|(bytes, x)| Some(format!("{x:.1},{:.1}", chart.scale.y((*bytes)? as f64))));
         let points: Vec<_> = points.collect();
         if !points.is_empty() {
             page.within("polyline", &[("class", "counter"), ("points", &points.join(" "))], |_| ());
@@ -140,44 +152,68 @@ fn outline(chart: &Chart<'_>, xs: &[f64], below: &[f64], above: &[f64]) -> Strin
 }
 
 fn x(chart: &Chart<'_>, at_ns: u64) -> f64 {
-    chart.scale.x(chart.timeline.seconds(at_ns))
+    chart.scale.part(chart.timeline.seconds(at_ns))
 }
 
 fn axes(page: &mut Page, chart: &Chart<'_>) {
-    for bytes in steps(chart.scale.highest as f64, 4, 1024.0) {
+    for bytes in binary_steps(chart.scale.highest as f64, 6) {
         let y = MARKS_HEIGHT + chart.scale.y(bytes);
         line(page, "grid", (0.0, 1.0), (y, y));
         text(page, "axis", 0.0, y - 3.0, Anchor::Start, &size(bytes as i64));
     }
     let bottom = MARKS_HEIGHT + PLOT;
     line(page, "base", (0.0, 1.0), (bottom, bottom));
-    let span = chart.scale.to - chart.scale.from;
-    for seconds in std::iter::once(0.0).chain(steps(span, 5, 10.0)) {
-        let x = chart.scale.x(chart.scale.from + seconds);
+    for seconds in decimal_steps(chart.scale.from, chart.scale.to, 6) {
+        let x = chart.scale.part(seconds);
         line(page, "base", (x, x), (bottom, bottom + 4.0));
-        let shown = format!("{:.1} s", chart.scale.from + seconds);
-        text(page, "axis", x, bottom + 16.0, Anchor::at(x), &shown);
+        text(page, "axis", x, bottom + 16.0, edge(x), &format!("{} s", (seconds * 1e6).round() / 1e6));
     }
 }
 
+/// Only what would be cut off at an edge does not stand in the middle of its place.
+fn edge(x: f64) -> Anchor {
+    match x {
+        x if x < 0.02 => Anchor::Start,
+        x if x > 0.98 => Anchor::End,
+        _ => Anchor::Middle,
+    }
+}
+
+/// Places where a band's name may stand: not at the edges, where the axis is and letters would be cut.
+const NAME_PLACES: [f64; 8] = [0.5, 0.4, 0.6, 0.3, 0.7, 0.2, 0.8, 0.88];
+
 /// Each band's name where it is highest, if there is room for letters.
 fn names(page: &mut Page, chart: &Chart<'_>, bands: &[Band]) {
-    let mut below = vec![0.0; chart.timeline.at_ns.len()];
+    let xs: Vec<f64> = chart.timeline.at_ns.iter().map(|&at_ns| x(chart, at_ns)).collect();
+    let mut below = [0.0; NAME_PLACES.len()];
     for band in bands {
-        let heights: Vec<f64> = band.bytes.iter().map(|bytes| height_of(*bytes)).collect();
-        // The middle of the picture before its edges, where letters would be cut.
-        let edge = |x: f64| if (0.15..0.85).contains(&x) { 1.0 } else { 0.6 };
-        let places = heights.iter().zip(&below).zip(&chart.timeline.at_ns);
-        let places = places.map(|((height, below), &at_ns)| (*height, *below, x(chart, at_ns)));
-        let best = places.max_by(|(a, _, x), (b, _, y)| (a * edge(*x)).total_cmp(&(b * edge(*y))));
-        if let Some((height, below, x)) = best
-            && chart.scale.y(0.0) - chart.scale.y(height) >= ROOM
+        let heights = NAME_PLACES.map(|place| between(&xs, band, place));
+        let places = NAME_PLACES.iter().zip(&heights).zip(&below);
+        // Of equals the last is taken, and the middle is the best place.
+        let best = places.rev().max_by(|((_, a), _), ((_, b), _)| a.total_cmp(b));
+        if let Some(((&x, height), below)) = best
+            && chart.scale.y(0.0) - chart.scale.y(*height) >= ROOM
         {
             let y = MARKS_HEIGHT + chart.scale.y(below + height / 2.0) + 4.0;
-            text(page, "name", x, y, Anchor::at(x), band.source);
+            text(page, "name", x, y, Anchor::Middle, band.source);
         }
-        below = below.iter().zip(&heights).map(|(sum, height)| sum + height).collect();
+        for (sum, height) in below.iter_mut().zip(heights) {
+            *sum += height;
+        }
     }
+}
+
+/// A band's height between two readings, as the picture has it; none before the first and after the last.
+fn between(xs: &[f64], band: &Band, place: f64) -> f64 {
+    let after = xs.partition_point(|&x| x < place);
+    let height = |index: usize| band.bytes.get(index).map_or(0.0, |bytes| height_of(*bytes));
+    let Some((before, (&from, &to))) =
+        after.checked_sub(1).and_then(|before| Some((before, (xs.get(before)?, xs.get(after)?))))
+    else {
+        return 0.0;
+    };
+    let part = if to > from { (place - from) / (to - from) } else { 0.0 };
+    height(before) + (height(after) - height(before)) * part
 }
 
 fn marks(page: &mut Page, chart: &Chart<'_>) {
@@ -195,7 +231,7 @@ fn marks(page: &mut Page, chart: &Chart<'_>) {
         page.within("g", &[("class", "mark")], |page| {
             page.element("title", &[], &format!("{seconds:.3} s: {}", mark.what));
             line(page, "mark", (x, x), (MARKS_HEIGHT - 6.0, bottom));
-            text(page, "sign", x, MARKS_HEIGHT - 6.0, Anchor::Middle, sign(mark.kind));
+            text(page, "sign", x, MARKS_HEIGHT - 6.0, edge(x), sign(mark.kind));
         });
     }
 }

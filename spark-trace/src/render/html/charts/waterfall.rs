@@ -85,7 +85,7 @@ fn steps(report: &Report, a: i64) -> (Vec<Step>, String) {
 
 /// A level that is no step: where the run ends up.
 fn end(page: &mut Page, y: f64, x: f64, label: &str) {
-    line(page, "level", (x, x), (y + 4.0, y + ROW));
+    line(page, "level", (x, x), (y + 20.0, y + ROW));
     text(page, "strong", x, y + 16.0, Anchor::at(x), label);
 }
 
@@ -99,9 +99,17 @@ fn step(page: &mut Page, y: f64, step: &Step, place: &impl Fn(i64) -> f64) {
     };
     let middle = (from + to) / 2.0;
     let label = format!("{} {sign} {}", step.source, delta(bytes));
-    text(page, "label", middle, y + 14.0, Anchor::at(middle), &label);
-    // Too short to be seen is drawn as a line.
-    let width = (to - from).abs().max(0.002);
-    rect(page, class, (from.min(to), width), (y + 20.0, BAR));
+    // At the sides the label ends with the bar, so that it is not cut off.
+    let (anchor, x) = match Anchor::at(middle) {
+        Anchor::Start => (Anchor::Start, from.min(to)),
+        Anchor::Middle => (Anchor::Middle, middle),
+        Anchor::End => (Anchor::End, from.max(to)),
+    };
+    text(page, "label", x, y + 14.0, anchor, &label);
+    if bytes != 0 {
+        // Too short to be seen is drawn as a line.
+        let width = (to - from).abs().max(0.002);
+        rect(page, class, (from.min(to), width), (y + 20.0, BAR));
+    }
     line(page, "link", (to, to), (y + 20.0, y + ROW + 20.0));
 }
