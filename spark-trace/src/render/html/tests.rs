@@ -28,7 +28,7 @@ fn the_answer_comes_first_and_what_it_rests_on_last() {
     let html = two();
     let at = |text: &str| html.find(text).unwrap_or_else(|| panic!("{text} is not in the page"));
     let order = [
-        "more than A",
+        "With B the machine has",
         "A: SIMULATED",
         "SIMULATED: a program played the part",
         "The runs are",
