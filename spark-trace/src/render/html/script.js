@@ -54,10 +54,10 @@
     };
     const tools = make("div", "");
     tools.className = "tools";
-    for (const [text, name, change] of [["+", "Zoom in", () => zoom * 2], ["−", "Zoom out", () => zoom / 2], ["1:1", "Show all", () => 1]]) {
+    for (const [text, name, change] of [["+", "zoom in", () => zoom * 2], ["−", "zoom out", () => zoom / 2], ["1:1", "show all", () => 1]]) {
       const button = make("button", text);
       button.type = "button";
-      button.setAttribute("aria-label", `${name}: ${box.getAttribute("aria-label")}`);
+      button.setAttribute("aria-label", `${text} ${name}: ${box.getAttribute("aria-label")}`);
       button.addEventListener("click", () => to(change(), 0.5));
       tools.append(button);
     }

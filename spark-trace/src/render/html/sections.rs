@@ -1,25 +1,21 @@
 //! What stands where in the page: one row of [`SECTIONS`] and one function each.
 
-use super::charts::timeline::{Chart, Scale};
-use super::charts::{bars, flame, timeline, waterfall};
+use super::charts::{bars, flame, waterfall};
 use super::page::Page;
 use super::tables;
 use super::{HtmlError, told};
-use crate::analysis::findings::Finding;
-use crate::analysis::flame::Flame;
+use crate::analysis::flame::{Flame, Row};
 use crate::analysis::overview::{Overview, Run};
-use crate::analysis::timeline::{Mark, Timeline};
-use crate::analysis::view::Scope;
-use crate::render::document::{Cell, Column, Document, Fit, Table};
-use crate::render::report::findings as verdicts;
-use crate::render::units::{known, seconds, size, unsigned};
-use crate::render::{cuda, diff, queries, show};
+use crate::render::document::{Block, Cell, Document, Fit, Table};
+use crate::render::units::{seconds, unsigned};
+use crate::render::{charges, cuda, diff, queries, show};
+
+mod answers;
+mod timelines;
 
 /// Rows of a list; a line says what is left out.
 const TOP: usize = 25;
-/// Rows behind a timeline.
-const READINGS: usize = 40;
-/// Marks and queries that are listed.
+/// Queries that are listed.
 const LISTED: usize = 100;
 
 pub struct Section {
@@ -32,9 +28,9 @@ pub struct Section {
 pub const SECTIONS: &[Section] = &[
     Section { id: "difference", title: "From A to B", write: difference },
     Section { id: "sources", title: "Sources", write: sources },
-    Section { id: "timeline", title: "Timeline", write: timelines },
-    Section { id: "findings", title: "Findings", write: findings },
-    Section { id: "kv", title: "KV-cache budget", write: kv },
+    Section { id: "timeline", title: "Timeline", write: timelines::timelines },
+    Section { id: "findings", title: "Findings", write: answers::findings },
+    Section { id: "kv", title: "KV-cache budget", write: answers::kv },
     Section { id: "queries", title: "Memory queries", write: memory_queries },
     Section { id: "files", title: "Page cache", write: files },
     Section { id: "cuda", title: "CUDA", write: cuda_calls },
@@ -131,195 +127,6 @@ fn sources(page: &mut Page, overview: &Overview) -> Result<(), HtmlError> {
     Ok(())
 }
 
-fn timelines(page: &mut Page, overview: &Overview) -> Result<(), HtmlError> {
-    let mut planes: Vec<(Scope, Option<u32>)> = vec![];
-    for timeline in overview.runs().flat_map(|(_, run)| &run.timelines) {
-        let plane = (timeline.plane, timeline.device);
-        if !planes.contains(&plane) {
-            planes.push(plane);
-        }
-    }
-    // One time axis, so that planes and runs can be read one below the other.
-    let times = Scale::of(overview.runs().flat_map(|(_, run)| &run.timelines));
-    for plane in planes {
-        let of = |run: &'_ Run| -> Option<usize> {
-            run.timelines.iter().position(|timeline| (timeline.plane, timeline.device) == plane)
-        };
-        // Heights of both runs mean the same.
-        let both = overview.runs().filter_map(|(_, run)| run.timelines.get(of(run)?));
-        let scale = times.with_heights(both);
-        for (letter, run) in overview.runs() {
-            if let Some(timeline) = of(run).and_then(|index| run.timelines.get(index)) {
-                self::timeline(page, letter, run, timeline, scale);
-            }
-        }
-    }
-    Ok(())
-}
-
-fn timeline(page: &mut Page, letter: &str, run: &Run, timeline: &Timeline, scale: Scale) {
-    let plane = match timeline.device {
-        Some(index) => format!("GPU {index}"),
-        None => timeline.plane.as_str().to_owned(),
-    };
-    let title = told::prefixed(letter, &format!("{plane} plane over time"));
-    let planes = run.report.planes.iter();
-    let report = planes.into_iter().find(|report| {
-        report.plane == timeline.plane && report.device.as_ref().map(|device| device.index) == timeline.device
-    });
-    let at_ns = report.map(|report| report.at_ns);
-    page.element("h3", &[], &title);
-    page.within("figure", &[("class", "timeline")], |page| {
-        let chart = Chart { title: &title, timeline, marks: &run.marks, at_ns, scale };
-        timeline::draw(page, &chart);
-        let shown = timeline.at_ns.len();
-        let caption = match timeline.readings > shown {
-            true => {
-                format!("{shown} of {} readings are drawn: the highest of each column.", timeline.readings)
-            }
-            false => format!("All {shown} readings are drawn."),
-        };
-        page.element("figcaption", &[], &caption);
-        tables::behind(page, &format!("{title}: sources"), &peaks(timeline));
-        tables::behind(page, &format!("{title}: readings"), &readings(timeline));
-        if !run.marks.is_empty() {
-            tables::behind(page, &format!("{title}: marks"), &marks(run));
-        }
-    });
-}
-
-/// The highest reading of each source, and when.
-fn peaks(timeline: &Timeline) -> Table {
-    let columns = [
-        ("SOURCE", Fit::Name),
-        ("FIRST", Fit::Number),
-        ("HIGHEST SHOWN", Fit::Number),
-        ("AFTER", Fit::Number),
-        ("LAST", Fit::Number),
-    ];
-    let rows = timeline.bands.iter().map(|band| {
-        let highest = band.bytes.iter().zip(&timeline.at_ns).filter_map(|(bytes, at)| Some(((*bytes)?, *at)));
-        let highest = highest.max_by_key(|(bytes, at_ns)| (*bytes, std::cmp::Reverse(*at_ns)));
-        vec![
-            band.source.to_owned(),
-            known(band.bytes.first().copied().flatten(), size),
-            known(highest.map(|(bytes, _)| bytes), size),
-            known(highest.map(|(_, at_ns)| at_ns), |at_ns| format!("{:.2} s", timeline.seconds(at_ns))),
-            known(band.bytes.last().copied().flatten(), size),
-        ]
-    });
-    Table { columns: columns.map(column).into(), rows: rows.collect() }
-}
-
-fn column((title, fit): (&str, Fit)) -> Column {
-    Column { title: title.to_owned(), fit }
-}
-
-/// Some of the readings, the peak among them.
-fn readings(timeline: &Timeline) -> Table {
-    let first = [("AFTER", Fit::Number), ("COUNTER", Fit::Number)].map(column);
-    let sources = timeline.bands.iter().map(|band| column((band.source, Fit::Number)));
-    let step = timeline.at_ns.len().div_ceil(READINGS).max(1);
-    let peak = timeline
-        .expected
-        .iter()
-        .enumerate()
-        .max_by_key(|(index, bytes)| (**bytes, std::cmp::Reverse(*index)));
-    let peak = peak.map(|(index, _)| index);
-    let rows =
-        timeline.at_ns.iter().enumerate().filter(|(index, _)| index % step == 0 || Some(*index) == peak);
-    let rows = rows.map(|(index, &at_ns)| {
-        let counter = timeline.expected.get(index).copied().flatten();
-        let first = [format!("{:.2} s", timeline.seconds(at_ns)), known(counter, unsigned)];
-        let sources = timeline.bands.iter().map(|band| known(band.bytes.get(index).copied().flatten(), size));
-        first.into_iter().chain(sources).collect()
-    });
-    Table { columns: first.into_iter().chain(sources).collect(), rows: rows.collect() }
-}
-
-fn marks(run: &Run) -> Table {
-    let titles = [("AFTER", Fit::Number), ("KIND", Fit::Name), ("TIMES", Fit::Number), ("WHAT", Fit::Text)];
-    let started_ns = run.report.target.started_ns;
-    let after =
-        |mark: &Mark| format!("{:.3} s", crate::analysis::timeline::seconds_between(started_ns, mark.at_ns));
-    let rows = run.marks.iter().take(LISTED).map(|mark| {
-        let kind = timeline::SIGNS.iter().find(|(kind, ..)| *kind == mark.kind);
-        let kind = kind.map_or_else(String::new, |(_, sign, what)| format!("{sign} {what}"));
-        vec![after(mark), kind, mark.count.to_string(), mark.what.clone()]
-    });
-    let mut rows: Vec<Vec<String>> = rows.collect();
-    if let Some(left_out) = run.marks.len().checked_sub(LISTED).filter(|&left_out| left_out > 0) {
-        rows.push(vec![String::new(), String::new(), String::new(), format!("and {left_out} more")]);
-    }
-    Table { columns: titles.map(column).into(), rows }
-}
-
-fn findings(page: &mut Page, overview: &Overview) -> Result<(), HtmlError> {
-    let findings = &overview.findings;
-    if findings.findings.is_empty() {
-        return Ok(());
-    }
-    page.element("p", &[], &verdicts::to_explain(findings));
-    let attributes = [("class", "scroll"), ("tabindex", "0"), ("role", "region"), ("aria-label", "Findings")];
-    page.within("div", &attributes, |page| {
-        page.within("table", &[("class", "findings")], |page| {
-            page.element("caption", &[], "Hypotheses, the largest share first");
-            page.within("thead", &[], |page| {
-                page.within("tr", &[], |page| {
-                    for title in ["Verdict", "Finding", "Explains", "Share", "Evidence", "Next experiment"] {
-                        page.element("th", &[("scope", "col")], title);
-                    }
-                });
-            });
-            page.within("tbody", &[], |page| {
-                for finding in &findings.findings {
-                    page.within("tr", &[], |page| self::finding(page, finding));
-                }
-            });
-        });
-    });
-    Ok(())
-}
-
-fn finding(page: &mut Page, finding: &Finding) {
-    let verdict = format!("{} {}", verdicts::sign(finding.verdict), finding.verdict.as_str());
-    page.element("td", &[("class", finding.verdict.as_str())], &verdict);
-    page.within("th", &[("scope", "row"), ("class", "t")], |page| {
-        page.element("span", &[], finding.title);
-        page.element("span", &[("class", "note block")], finding.claim);
-    });
-    page.element("td", &[("class", "n")], &verdicts::explains(finding));
-    page.element("td", &[("class", "n")], &verdicts::share(finding));
-    page.within("td", &[("class", "t")], |page| {
-        page.text(&finding.because);
-        if finding.evidence.is_empty() {
-            return;
-        }
-        page.within("ul", &[], |page| {
-            for evidence in &finding.evidence {
-                page.element("li", &[], &verdicts::evidence(evidence));
-            }
-        });
-    });
-    page.element("td", &[("class", "t")], finding.next);
-}
-
-fn kv(page: &mut Page, overview: &Overview) -> Result<(), HtmlError> {
-    let Some(kv) = &overview.kv else { return Ok(()) };
-    let mut document = Document::default();
-    told::kv::summary(&mut document, kv);
-    tables::document(page, &document);
-    for (letter, budget) in told::kv::budgets(kv) {
-        let title = told::prefixed(letter, "in use when the KV cache got its size");
-        page.element("h3", &[], &title);
-        page.within("figure", &[], |page| bars::used(page, &title, &budget.used));
-    }
-    let mut document = Document::default();
-    told::kv::details(&mut document, kv);
-    tables::document(page, &document);
-    Ok(())
-}
-
 fn memory_queries(page: &mut Page, overview: &Overview) -> Result<(), HtmlError> {
     for (letter, run) in overview.runs() {
         let Some(queries) = &run.report.queries else { continue };
@@ -344,9 +151,7 @@ fn for_run(page: &mut Page, letter: &str, document: &Document) {
     let mut of_run = Document::default();
     for block in &document.blocks {
         of_run.push(match block {
-            crate::render::document::Block::Heading(text) => {
-                crate::render::document::Block::Heading(told::prefixed(letter, text))
-            }
+            Block::Heading(text) => Block::Heading(told::prefixed(letter, text)),
             block => block.clone(),
         });
     }
@@ -420,16 +225,16 @@ fn stacks(page: &mut Page, overview: &Overview) -> Result<(), HtmlError> {
         let title = held("Kernel and driver pages by stack");
         document.largest(title, show::STACKS, &report.stacks, TOP, |row| bytes(row.bytes));
         let title = held("Asked of the NVIDIA driver");
-        document.largest(title, crate::render::charges::ASKED, &report.asked, TOP, |row| bytes(row.live));
-        if let Some(charges) = &report.charges {
-            crate::render::charges::show(&mut document, charges, &details_at(run));
+        document.largest(title, charges::ASKED, &report.asked, TOP, |row| bytes(row.live));
+        if let Some(charged) = &report.charges {
+            charges::show(&mut document, charged, &details_at(run));
         }
         for_run(page, letter, &document);
     }
     Ok(())
 }
 
-const FLAME_ROWS: &[Cell<crate::analysis::flame::Row>] = &[
+const FLAME_ROWS: &[Cell<Row>] = &[
     ("B", Fit::Number, |row| unsigned(row.b_bytes)),
     ("A", Fit::Number, |row| unsigned(row.a_bytes)),
     ("STACK", Fit::Text, |row| row.frames.join(" -> ")),

@@ -156,7 +156,8 @@ fn provenance_cannot_be_overlooked() {
     let mut recording = testing::container();
     recording.host.provenance = "measured".into();
     assert!(!page(None, &recording).contains("class=\"run loud\""));
-    let changes: [(&str, fn(&mut Recording)); 3] = [
+    type Change = (&'static str, fn(&mut Recording));
+    let changes: [Change; 3] = [
         ("EMULATED", |recording| recording.host.provenance = "emulated".into()),
         ("STAND-IN", |recording| {
             recording.host.nvidia = Some(crate::recording::Nvidia {
