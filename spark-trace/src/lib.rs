@@ -23,3 +23,4 @@ pub mod live;
 pub mod plan;
 pub mod recording;
 pub mod render;
+pub mod units;

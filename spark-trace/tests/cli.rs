@@ -67,6 +67,8 @@ fn tables_read_as_committed() {
     golden("diff.md", &stdout(&["diff", &native(), &container(), "--format", "markdown"]));
     golden("show-cuda.txt", &stdout(&["show", &cuda()]));
     golden("diff-cuda.txt", &stdout(&["diff", &native(), &cuda(), "--plane", "system"]));
+    golden("report.md", &stdout(&["report", &native(), &container()]));
+    golden("show-plot.txt", &stdout(&["show", &cuda(), "--plot"]));
     golden("show.csv", &stdout(&["show", &native(), "--format", "csv"]));
 }
 
@@ -118,11 +120,62 @@ fn bad_input_is_one_line_that_says_what_and_which_file() {
         (file("cut.json.zst", &[0x28, 0xb5, 0x2f, 0xfd, 0]), "truncated at byte"),
     ];
     for (path, message) in &cases {
-        for args in [vec!["show", path], vec!["diff", &native(), path]] {
+        for args in [
+            vec!["show", path],
+            vec!["show", path, "--plot"],
+            vec!["diff", &native(), path],
+            vec!["report", path],
+            vec!["report", path, &native()],
+            vec!["report", &native(), path, "--format", "html"],
+        ] {
             let text = error(&args, BAD_INPUT);
             assert!(text.contains(message) && text.contains(path.as_str()), "{text}");
         }
     }
+}
+
+#[test]
+fn a_report_is_a_page_that_is_written_whole() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("report.html");
+    let output = path.to_str().unwrap();
+    let (a, b) = (native(), cuda());
+    let written = spark_trace(&["report", &a, &b, "-o", output]).assert().code(0).get_output().clone();
+    assert!(written.stdout.is_empty());
+    assert!(String::from_utf8(written.stderr).unwrap().contains("wrote"));
+    let page = fs::read_to_string(&path).unwrap();
+    assert!(page.starts_with("<!DOCTYPE html>") && page.ends_with("</html>\n"));
+    assert_eq!(page, stdout(&["report", &a, &b, "--format", "html"]), "the same through a pipe");
+
+    // What is there stays, and nothing is read or analysed for nothing.
+    fs::write(&path, "mine").unwrap();
+    assert!(error(&["report", "none.json", "-o", output], BAD_INPUT).contains("--force"));
+    assert_eq!(fs::read_to_string(&path).unwrap(), "mine");
+    assert!(error(&["report", "none.json", "-o", output, "--force"], BAD_INPUT).contains("none.json"));
+    assert_eq!(fs::read_to_string(&path).unwrap(), "mine");
+    spark_trace(&["report", &a, "-o", output, "--force", "--at", "end"]).assert().code(0);
+    assert!(fs::read_to_string(&path).unwrap().contains("in use at the end"));
+    assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1, "no temporary file stays");
+
+    let markdown = directory.path().join("report.md");
+    spark_trace(&["report", &a, "-o", markdown.to_str().unwrap()]).assert().code(0);
+    assert!(fs::read_to_string(&markdown).unwrap().starts_with("### "), "its name says what it is");
+    let nowhere = directory.path().join("none/report.html");
+    assert!(error(&["report", &a, "-o", nowhere.to_str().unwrap()], BAD_INPUT).contains("none/report.html"));
+}
+
+#[test]
+fn a_page_is_not_for_a_terminal() {
+    // `script` gives its command a terminal.
+    let line = format!(
+        "{} report {} --format html",
+        assert_cmd::cargo::cargo_bin!("spark-trace").display(),
+        native()
+    );
+    let Ok(output) = Process::new("script").args(["-qec", &line, "/dev/null"]).output() else { return };
+    assert_eq!(output.status.code(), Some(USAGE));
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(said.contains("name a file with -o") && !said.contains("<html"), "{said}");
 }
 
 #[test]
@@ -140,7 +193,12 @@ fn wrong_usage_is_64() {
         &["show", "a", "b"],
         &["show", "a", "--format", "xml"],
         &["show", "a", "--at", "later"],
+        &["show", "a", "--plot", "--format", "json"],
         &["diff", "a", "b", "--plane", "astral"],
+        &["report"],
+        &["report", "a", "b", "c"],
+        &["report", "a", "--format", "pdf"],
+        &["report", "a", "--at", "later"],
         &["completions", "basic"],
         &["man", "fly"],
     ] {
@@ -152,7 +210,7 @@ fn wrong_usage_is_64() {
 fn every_command_explains_itself_with_examples() {
     let help = stdout(&["--help"]);
     assert!(help.contains("Exit codes:"));
-    for command in ["show", "diff", "schema", "completions", "man"] {
+    for command in ["show", "diff", "report", "schema", "completions", "man"] {
         assert!(help.contains(command));
         assert!(stdout(&[command, "--help"]).contains("Examples:"), "{command}");
         assert!(stdout(&["man", command]).contains(&format!("spark\\-trace\\-{command}")), "{command}");

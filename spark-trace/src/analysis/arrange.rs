@@ -50,6 +50,9 @@ impl Arrange for attribution::Report {
         self.processes.truncate(top);
         self.regions.truncate(top);
         self.mappings.truncate(top);
+        self.contexts.truncate(top);
+        self.tmpfs.truncate(top);
+        self.log_lines.truncate(top);
         if let Some(cuda) = &mut self.cuda {
             cuda.processes.truncate(top);
             cuda.stacks.truncate(top);

@@ -14,10 +14,11 @@ use crate::analysis::processes::{self, ProcessRow};
 use crate::analysis::queries::{self, Queries};
 use crate::analysis::regions::{self, RegionRow};
 use crate::analysis::stacks::{self, Observed, StackRow};
+use crate::analysis::tmpfs::{self, TmpfsRow};
 use crate::analysis::view::{Scope, View};
 use crate::analysis::warning::Warning;
 use crate::ledger::{Balance, Plane};
-use crate::recording::{Cost, Health, Host, Phase, Recording, Target, Tool};
+use crate::recording::{Cost, Health, Host, LogLine, Phase, ProcessContext, Recording, Target, Tool};
 
 mod warnings;
 
@@ -50,6 +51,12 @@ pub struct Report {
     pub cuda: Option<CudaReport>,
     /// What the target was told of memory; absent where it never asked.
     pub queries: Option<Queries>,
+    /// What surrounds its processes, as recorded.
+    pub contexts: Vec<ProcessContext>,
+    /// File systems in memory, the target's or not.
+    pub tmpfs: Vec<TmpfsRow>,
+    /// What the command wrote of its memory, as recorded.
+    pub log_lines: Vec<LogLine>,
     pub warnings: Vec<Warning>,
     pub phases: Vec<Phase>,
     pub health: Health,
@@ -199,6 +206,9 @@ pub fn report(recording: &Recording, at: At) -> Report {
         mappings: mappings::rows(recording, details_at_ns),
         cuda: cuda::report(recording, details_at_ns),
         queries: queries::report(recording),
+        contexts: recording.provenance.contexts.clone(),
+        tmpfs: tmpfs::rows(recording),
+        log_lines: recording.provenance.log_lines.clone(),
         phases: recording.phases.clone(),
         health: recording.health.clone(),
         cost: recording.cost.clone(),

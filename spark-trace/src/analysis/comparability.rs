@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use crate::analysis::context;
 use crate::analysis::view::{Scope, View};
 use crate::recording::{Nvidia, Recording};
 
@@ -69,6 +70,7 @@ pub fn comparable(a: &Recording, b: &Recording) -> Comparable {
     reasons.extend(start_state(a, b));
     let mut notes = differing(NOTES, a, b);
     notes.extend(stand_ins(a, b));
+    notes.extend(context::differences(a, b));
     Comparable { ok: reasons.is_empty(), reasons, notes }
 }
 

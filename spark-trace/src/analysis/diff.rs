@@ -5,7 +5,9 @@ use spark_trace_common::source::{SOURCES, Source, UNATTRIBUTED, counts_from_star
 
 use crate::analysis::attribution::{bytes, difference};
 use crate::analysis::comparability::{Comparable, comparable};
+use crate::analysis::findings::{self, Findings};
 use crate::analysis::instant::At;
+use crate::analysis::kv;
 use crate::analysis::view::{Scope, View};
 use crate::ledger::{Balance, Plane, Row};
 use crate::recording::Recording;
@@ -43,6 +45,8 @@ pub struct Report {
     pub regions: Vec<RegionDelta>,
     /// Absent where neither run used the CUDA driver or asked for memory.
     pub cuda: Option<CudaDelta>,
+    /// Why, of the system's memory: hypotheses with their verdicts.
+    pub findings: Findings,
 }
 
 /// One of the two runs.
@@ -97,7 +101,14 @@ pub fn report(a: &Recording, b: &Recording, plane: Option<Scope>, at: At) -> Res
         charges: detail::charges(scope, (a, balance_a.at_ns), (b, balance_b.at_ns)),
         regions: detail::regions(scope, (a, balance_a.at_ns), (b, balance_b.at_ns)),
         cuda: cuda::compare((a, balance_a.at_ns), (b, balance_b.at_ns)),
+        findings: findings::judge(Some(a), b, at),
     })
+}
+
+/// The instant to compare at where nobody asks for another: that of the reading which sized the KV cache, where both
+/// have one; it is what a smaller cache is about.
+pub fn instant(a: &Recording, b: &Recording) -> At {
+    if kv::instant(a).and(kv::instant(b)).is_some() { At::Kv } else { At::Peak }
 }
 
 /// Both recordings seen on the same plane.
@@ -135,14 +146,15 @@ fn side(recording: &Recording, balance: &Balance) -> Side {
     }
 }
 
-struct Rows {
-    sources: Vec<SourceDelta>,
-    total: Option<i64>,
-    residual: Option<i64>,
+/// Two balances of one plane, compared.
+pub(super) struct Rows {
+    pub sources: Vec<SourceDelta>,
+    pub total: Option<i64>,
+    pub residual: Option<i64>,
 }
 
 impl Rows {
-    fn new((plane_a, a): (Plane, &Balance), (plane_b, b): (Plane, &Balance)) -> Self {
+    pub fn new((plane_a, a): (Plane, &Balance), (plane_b, b): (Plane, &Balance)) -> Self {
         // A run that did not tell the part from its whole has it in the whole: so has the other one here.
         let (a, b) = (&joined(plane_a, a, b), &joined(plane_b, b, a));
         let level = |balance: &Balance, slug| bytes(balance.bytes(slug));

@@ -6,6 +6,7 @@ use std::str::FromStr;
 use serde::{Serialize, Serializer};
 use thiserror::Error;
 
+use crate::analysis::kv;
 use crate::recording::{Instant, Recording};
 
 const NANOSECONDS: f64 = 1e9;
@@ -17,6 +18,8 @@ pub enum At {
     #[default]
     Peak,
     End,
+    /// The reading that sized the KV cache; where nobody asked for one, the peak.
+    Kv,
     /// Nanoseconds after the target started.
     SinceStart(u64),
     /// Nanoseconds of the recording's clock.
@@ -28,6 +31,7 @@ impl At {
     pub fn time(self, recording: &Recording) -> Option<u64> {
         match self {
             Self::Peak | Self::End => None,
+            Self::Kv => kv::instant(recording),
             Self::SinceStart(ns) => Some(recording.target.started_ns.saturating_add(ns)),
             Self::Time(ns) => Some(ns),
         }
@@ -35,7 +39,9 @@ impl At {
 }
 
 #[derive(Debug, Error)]
-#[error("neither `peak`, `end`, seconds since the start (`12.5s`) nor nanoseconds of the recording's clock")]
+#[error(
+    "neither `peak`, `end`, `kv`, seconds since the start (`12.5s`) nor nanoseconds of the recording's clock"
+)]
 pub struct NoInstant;
 
 impl FromStr for At {
@@ -45,6 +51,7 @@ impl FromStr for At {
         match (text, text.strip_suffix('s')) {
             ("peak", _) => Ok(Self::Peak),
             ("end", _) => Ok(Self::End),
+            ("kv", _) => Ok(Self::Kv),
             (_, Some(seconds)) => {
                 let seconds: f64 = seconds.parse().map_err(|_| NoInstant)?;
                 if !(0.0..f64::MAX).contains(&seconds) {
@@ -63,6 +70,7 @@ impl fmt::Display for At {
         match self {
             Self::Peak => f.write_str("peak"),
             Self::End => f.write_str("end"),
+            Self::Kv => f.write_str("kv"),
             Self::SinceStart(ns) => write!(f, "{}s", *ns as f64 / NANOSECONDS),
             Self::Time(ns) => write!(f, "{ns}"),
         }
@@ -75,14 +83,17 @@ impl Serialize for At {
     }
 }
 
-/// A peak's details are read once its level has been seen, at the latest this long after.
+/// Details of a peak, or of an answer to a query, are read once that has been seen, at the latest this long after.
 const DETAILS_FOLLOW_NS: u64 = 500_000_000;
+
+/// Why details are read when the target was told how much memory is free.
+pub const QUERY: &str = "query";
 
 /// Index of the instant that tells most of `at_ns`, among those at which `read` says that something was read:
 /// the peak that was read soon after it, else the nearest.
 pub fn nearest(instants: &[Instant], at_ns: u64, read: impl Fn(usize) -> bool) -> Option<usize> {
     let follows = |instant: &Instant| {
-        instant.why.ends_with("-peak")
+        (instant.why.ends_with("-peak") || instant.why == QUERY)
             && (at_ns..=at_ns.saturating_add(DETAILS_FOLLOW_NS)).contains(&instant.at_ns)
     };
     (0..instants.len())
@@ -99,6 +110,7 @@ mod tests {
         for (text, at) in [
             ("peak", At::Peak),
             ("end", At::End),
+            ("kv", At::Kv),
             ("12.5s", At::SinceStart(12_500_000_000)),
             ("0s", At::SinceStart(0)),
             ("123456", At::Time(123_456)),

@@ -137,8 +137,18 @@ impl<'a> View<'a> {
         match at {
             At::Peak => self.peak(),
             At::End => self.end(),
-            At::SinceStart(_) | At::Time(_) => self.at(at.time(recording).unwrap_or(self.started_ns)),
+            At::Kv | At::SinceStart(_) | At::Time(_) => {
+                at.time(recording).map_or_else(|| self.peak(), |at_ns| self.at(at_ns))
+            }
         }
+    }
+
+    /// When the plane was read, in order.
+    pub fn times(&self) -> Vec<u64> {
+        let mut times: Vec<u64> = self.roots.iter().flat_map(Root::times).collect();
+        times.sort_unstable();
+        times.dedup();
+        times
     }
 
     /// The highest that one root's own counter was read.
@@ -156,7 +166,8 @@ impl<'a> View<'a> {
         ledger::balance(self.plane, facts, root.series, index)
     }
 
-    fn height(&self, at_ns: u64) -> Option<u64> {
+    /// The plane's counter at `at_ns`; where it has none, the sum of its rows.
+    pub fn height(&self, at_ns: u64) -> Option<u64> {
         if self.counted { self.expected(at_ns) } else { Some(self.at(at_ns).attributed) }
     }
 
@@ -208,14 +219,18 @@ impl Root<'_> {
 }
 
 /// Columns counted by events that are zero where a series lacks them: another root has them, or the hooks that would
-/// have counted ran and saw nothing. Without this a run that pinned nothing could not be compared with one that did.
+/// have counted ran and saw nothing, or there was no NVIDIA module to hold pages. Without this a run that pinned
+/// nothing could not be compared with one that did.
 fn followed(recording: &Recording, plane: Plane, roots: &[Root<'_>]) -> BTreeSet<&'static str> {
     let calls_seen = plane == Plane::System && calls_are_seen(recording);
+    let module = recording.host.nvidia.as_ref().and_then(|nvidia| nvidia.kernel_module.as_ref());
+    let no_driver = plane == Plane::System && module.is_none();
     let columns = SOURCES.iter().flat_map(|source| plane.terms(source)).map(|term| term.column);
     columns
         .filter(|column| counts_from_start(column))
         .filter(|column| {
             calls_seen && column.starts_with("cuda.")
+                || no_driver && column.starts_with("driver.")
                 || roots.iter().any(|root| root.series.columns.contains_key(*column))
         })
         .collect()

@@ -11,8 +11,9 @@ use crate::recording;
 
 /// Compare two recorded runs: who holds more in B than in A
 ///
-/// Sources are compared at the same instant of each run, by default at its peak. What else differs
-/// between the runs (kernel, profile, losses, state at the start) is said before the numbers.
+/// Sources are compared at the same instant of each run: by default where the KV cache was sized, if both
+/// did that, else at its peak. What else differs between the runs (kernel, profile, losses, state at the
+/// start) is said before the numbers, and what explains them after: hypotheses with their verdicts.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
@@ -35,7 +36,8 @@ Examples:
 
 pub fn run(args: Args) -> anyhow::Result<Exit> {
     let (a, b) = (recording::read(&args.a)?, recording::read(&args.b)?);
-    let report = diff::report(&a, &b, args.plane, args.view.at).with_context(|| files(&args.a, &args.b))?;
+    let at = args.view.at.unwrap_or_else(|| diff::instant(&a, &b));
+    let report = diff::report(&a, &b, args.plane, at).with_context(|| files(&args.a, &args.b))?;
     output::print(&args.view.render(report, |format| format.diff)?)
 }
 

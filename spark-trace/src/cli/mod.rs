@@ -11,12 +11,14 @@ mod demo;
 mod diff;
 #[cfg(feature = "live")]
 mod doctor;
+mod kv;
 mod man;
 #[cfg(feature = "live")]
 mod progress;
 #[cfg(feature = "live")]
 mod record;
 mod recover;
+mod report;
 mod schema;
 mod show;
 #[cfg(feature = "live")]
@@ -56,6 +58,8 @@ enum Command {
     Demo(demo::Args),
     Show(show::Args),
     Diff(diff::Args),
+    Kv(kv::Args),
+    Report(report::Args),
     Recover(recover::Args),
     Schema(schema::Args),
     Completions(completions::Args),
@@ -73,6 +77,8 @@ impl Command {
             Self::Demo(args) => demo::run(args),
             Self::Show(args) => show::run(args),
             Self::Diff(args) => diff::run(args),
+            Self::Kv(args) => kv::run(args),
+            Self::Report(args) => report::run(args),
             Self::Recover(args) => recover::run(args),
             Self::Schema(args) => schema::run(args),
             Self::Completions(args) => completions::run(args),

@@ -14,6 +14,7 @@ use spark_trace_common::{
 use super::{error::Exit, progress::Line, units};
 use crate::{
     live::{
+        output,
         session::{Options, Session},
         target::{Placement, Spec, command::Invoker},
     },
@@ -89,6 +90,7 @@ pub struct Args {
     /// A CUDA driver or NVML library to watch besides those that are found
     #[arg(long, value_name = "PATH")]
     cuda_library: Vec<PathBuf>,
+
     /// Time between two readings of the GPUs
     #[arg(long, value_name = "TIME", default_value = "200ms", value_parser = units::duration)]
     gpu_interval: Duration,
@@ -96,6 +98,15 @@ pub struct Args {
     /// NVIDIA's management library (libnvidia-ml.so.1), where it is in no usual place
     #[arg(long, value_name = "PATH", value_parser = units::file)]
     nvml: Option<PathBuf>,
+
+    /// Read COMMAND's output and keep what frameworks say of their memory in it. COMMAND then writes to pipes, not to
+    /// the terminal
+    #[arg(long, conflicts_with_all = ["container", "cgroup", "pid"])]
+    log: bool,
+
+    /// Write all that COMMAND writes to FILE as well; implies --log
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["container", "cgroup", "pid"])]
+    log_file: Option<PathBuf>,
 
     /// No progress line
     #[arg(short, long)]
@@ -115,6 +126,8 @@ const EXAMPLES: &str = "\
 Examples:
   sudo spark-trace record -- ./train.py --epochs 1
   sudo spark-trace record -o container.json -- docker run --rm --gpus all image cmd
+  sudo spark-trace record --log -- trtllm-bench --model NAME throughput --dataset data.txt
+  sudo spark-trace record --log-file run.log -- docker run --rm --gpus all image cmd
   sudo spark-trace record --container web --duration 30s
   sudo spark-trace record --system --duration 10s -o machine.json.zst
 
@@ -151,6 +164,7 @@ pub fn run(args: Args) -> anyhow::Result<Exit> {
         .filter(|n| n.is_power_of_two() && u64::from(*n) >= crate::live::page_size())
         .context("--ring-size must be a power of two from the page size up")
         .context(Exit::Usage)?;
+    let output_options = args.output_options(&output, write)?;
     let options = Options {
         spec,
         hooks: args.hooks(),
@@ -161,6 +175,7 @@ pub fn run(args: Args) -> anyhow::Result<Exit> {
         duration: args.duration,
         nvml: args.nvml.clone(),
         gpu_interval: args.gpu_interval.max(Duration::from_millis(1)),
+        output: output_options,
         journal: partial_name(&output),
     };
     record(options, &output, write, args.quiet)
@@ -186,6 +201,10 @@ pub fn record(options: Options, output: &Path, write: WriteOptions, quiet: bool)
         .context(Exit::TraceFailed)?;
     // Only now: until here it was the only copy.
     let _ = std::fs::remove_file(&journal);
+    if let Some(rest) = outcome.output {
+        // The recording is safe; a slow reader still gets everything.
+        runtime.block_on(rest.delivered()).context("cannot watch for signals").context(Exit::TraceFailed)?;
+    }
     if !quiet {
         summary(&outcome.recording, output);
     }
@@ -219,6 +238,26 @@ fn summary(recording: &Recording, output: &Path) {
 }
 
 impl Args {
+    /// How the command's output is read, if it is.
+    fn output_options(&self, output: &Path, write: WriteOptions) -> anyhow::Result<Option<output::Options>> {
+        if !self.log && self.log_file.is_none() {
+            return Ok(None);
+        }
+        if self.command.is_empty() {
+            return Err(anyhow::anyhow!("--log reads the output of a COMMAND, and there is none"))
+                .context(Exit::Usage);
+        }
+        if let Some(file) = &self.log_file {
+            if file == output {
+                return Err(anyhow::anyhow!("--log-file and --output are the same file"))
+                    .context(Exit::Usage);
+            }
+            refuse_existing(file, write)?;
+        }
+        let file = self.log_file.clone();
+        Ok(Some(output::Options { file, force: write.force, owner: write.owner }))
+    }
+
     fn hooks(&self) -> Choice {
         Choice {
             profile: self.profile.into(),

@@ -13,10 +13,11 @@ const TOP: usize = 10;
 
 #[derive(Debug, clap::Args)]
 pub struct ViewArgs {
-    /// Instant to look at: peak (each plane's own), end, seconds since the start such as 12.5s, or
+    /// Instant to look at: peak (each plane's own), end, kv (the reading that sized the KV cache), seconds since the start such as 12.5s, or
     /// nanoseconds of the recording's clock. End is the last reading; of a removed cgroup the last before that
-    #[arg(long, value_name = "INSTANT", default_value = "peak")]
-    pub at: At,
+    /// [default: peak; `diff`: kv where both recordings have one]
+    #[arg(long, value_name = "INSTANT")]
+    pub at: Option<At>,
     /// Form of the output
     #[arg(long, value_parser = formats(), default_value = "table")]
     format: &'static Format,
@@ -43,7 +44,7 @@ impl ViewArgs {
     }
 }
 
-fn formats() -> impl TypedValueParser<Value = &'static Format> {
+pub fn formats() -> impl TypedValueParser<Value = &'static Format> {
     let names = FORMATS.iter().map(|format| PossibleValue::new(format.name).help(format.about));
     // The parser lets nothing through that is not in the table; the first is the default.
     PossibleValuesParser::new(names)

@@ -15,6 +15,7 @@ pub mod library;
 mod multi;
 pub mod object;
 pub mod offsets;
+pub mod output;
 pub mod session;
 pub mod source;
 pub mod statistics;

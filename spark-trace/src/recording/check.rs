@@ -53,6 +53,12 @@ fn provenance(provenance: &Provenance) -> Result<(), String> {
     for allocs in &provenance.cuda_allocs {
         same_length("cuda_allocs", "live", allocs.live.len(), instants)?;
     }
+    let contexts = provenance.contexts.len();
+    for process in &provenance.processes {
+        if let Some(context) = process.context.filter(|&context| context as usize >= contexts) {
+            return Err(format!("process {} names context {context} of {contexts}", process.pid));
+        }
+    }
     let symbols = provenance.symbols.len();
     for stack in &provenance.stacks {
         if let Some(frame) = stack.frames.iter().find(|&&frame| frame as usize >= symbols) {
@@ -99,6 +105,13 @@ mod tests {
         let mut recording = testing::container();
         recording.provenance.files[0].live.push(None);
         assert!(check(&recording).unwrap_err().starts_with("files: `live`"));
+    }
+
+    #[test]
+    fn a_process_names_a_context_that_is_there() {
+        let mut recording = testing::container();
+        recording.provenance.processes[0].context = Some(recording.provenance.contexts.len() as u32);
+        assert!(check(&recording).unwrap_err().contains("names context"));
     }
 
     #[test]

@@ -12,7 +12,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use super::{cuda::*, schema::*};
+use super::{context::*, cuda::*, schema::*};
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "entry", rename_all = "kebab-case")]
@@ -37,6 +37,12 @@ pub enum Entry {
     CudaFailure(CudaFailure),
     CudaEvent(CudaEvent),
     Query(Box<Query>),
+    Context(Box<ProcessContext>),
+    /// What all file systems in memory held at one time.
+    Tmpfs {
+        file_systems: Vec<TmpfsUse>,
+    },
+    LogLine(LogLine),
     /// Replaces what is known of a file.
     Library(LibraryFile),
     Health(Health),
@@ -196,6 +202,9 @@ impl Builder {
             Entry::CudaFailure(failure) => provenance.cuda_failures.push(failure.clone()),
             Entry::CudaEvent(event) => provenance.cuda_events.push(event.clone()),
             Entry::Query(query) => provenance.queries.push(Query::clone(query)),
+            Entry::Context(context) => provenance.contexts.push(ProcessContext::clone(context)),
+            Entry::Tmpfs { file_systems } => provenance.tmpfs.extend(file_systems.iter().cloned()),
+            Entry::LogLine(line) => provenance.log_lines.push(line.clone()),
             Entry::Library(file) => {
                 let libraries = &mut self.recording.health.libraries;
                 let same = |known: &&mut LibraryFile| {
@@ -419,6 +428,32 @@ mod tests {
         let named: Vec<_> = devices.iter().map(|d| (d.index, d.uuid.as_deref())).collect();
         assert_eq!(named, [(1, Some("GPU-1")), (0, None)]);
         assert_eq!(devices[0].series.columns["memory.free"], [Some(10), Some(20)]);
+    }
+
+    #[test]
+    fn surroundings_and_lines_are_kept_in_their_order() {
+        let mut out = Vec::new();
+        let mut journal = Journal::begin(&mut out, begin()).unwrap();
+        let context = |pid| ProcessContext {
+            pid,
+            environment: BTreeMap::from([("LD_PRELOAD".to_owned(), "x.so".to_owned())]),
+            limits: BTreeMap::from([("Max locked memory".to_owned(), None)]),
+            ..ProcessContext::default()
+        };
+        let tmpfs = |at_ns| TmpfsUse { at_ns, mount_point: "/dev/shm".to_owned(), ..TmpfsUse::default() };
+        let line = |text: &str| LogLine { at_ns: 3, stream: "stderr".to_owned(), text: text.to_owned() };
+        journal.add(Entry::Tmpfs { file_systems: vec![tmpfs(1)] }).unwrap();
+        for pid in [7, 8] {
+            journal.add(Entry::Context(Box::new(context(pid)))).unwrap();
+        }
+        journal.add(Entry::LogLine(line("first"))).unwrap();
+        journal.add(Entry::LogLine(line("second"))).unwrap();
+        journal.add(Entry::Tmpfs { file_systems: vec![tmpfs(2)] }).unwrap();
+        journal.flush().unwrap();
+        let found = recover(out.as_slice()).unwrap().provenance;
+        assert_eq!(found.contexts, [context(7), context(8)]);
+        assert_eq!(found.tmpfs, [tmpfs(1), tmpfs(2)]);
+        assert_eq!(found.log_lines, [line("first"), line("second")]);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Recordings: what they hold, and how they are read and written.
 
 mod check;
+pub mod context;
 pub mod cuda;
 pub mod journal;
 pub mod read;
@@ -11,6 +12,7 @@ pub mod write;
 #[cfg(test)]
 pub(crate) mod testing;
 
+pub use context::*;
 pub use cuda::*;
 pub use read::{ReadError, read};
 pub use schema::*;

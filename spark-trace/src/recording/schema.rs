@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::context::{LogLine, ProcessContext, TmpfsUse};
 use super::cuda::{CudaAllocs, CudaEvent, CudaFailure, CudaTotal, LibraryFile, Query};
 
 /// Value of [`Recording::schema`].
@@ -340,6 +341,15 @@ pub struct Provenance {
     pub cuda_events: Vec<CudaEvent>,
     /// Every time the target was told how much memory there is, in the order of the answers.
     pub queries: Vec<Query>,
+    /// What surrounds the target's processes, each set once, in the order they were met.
+    #[serde(default)]
+    pub contexts: Vec<ProcessContext>,
+    /// What the file systems that live in memory held, when the trace began and when it ended.
+    #[serde(default)]
+    pub tmpfs: Vec<TmpfsUse>,
+    /// Lines that the traced command wrote about its memory; empty where its output was not read.
+    #[serde(default)]
+    pub log_lines: Vec<LogLine>,
     pub stacks: Vec<Stack>,
     pub symbols: Vec<Symbol>,
 }
@@ -347,7 +357,7 @@ pub struct Provenance {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Instant {
     pub at_ns: u64,
-    /// `system-peak`, `cgroup-peak` or `end`.
+    /// `system-peak`, `cgroup-peak`, `query` (the target was told how much memory is free) or `end`.
     pub why: String,
 }
 
@@ -442,6 +452,9 @@ pub struct Process {
     pub exit_status: Option<u32>,
     /// High-water mark of resident memory.
     pub rss_peak: Option<u64>,
+    /// Index in `contexts`; absent where the process was gone before it could be read, and where there is no room for more.
+    #[serde(default)]
+    pub context: Option<u32>,
     /// Mappings shorter than `tool.min_region`, counted instead of listed.
     pub small_mmap_calls: u64,
     pub small_mmap_bytes: u64,

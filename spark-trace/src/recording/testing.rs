@@ -7,6 +7,7 @@
 use super::schema::*;
 
 mod charges;
+mod context;
 mod cuda;
 
 pub(crate) use cuda::cuda;
@@ -281,6 +282,8 @@ fn run(id: u64, path: &str, peak: &Levels, end: &Levels) -> Recording {
     recording.provenance.instants = [(0, "start"), (5, "cgroup-peak"), (10, "end")]
         .map(|(s, why)| Instant { at_ns: START + s * SECOND, why: why.into() })
         .into();
+    // Its pages are seen in stacks, and no counter has them.
+    recording.host.nvidia = Some(Nvidia { kernel_module: Some("open".into()), ..Nvidia::default() });
     recording.health.hooks = vec![
         Hook { name: "mm_page_alloc".into(), verdict: "ok".into(), ..Default::default() },
         Hook {

@@ -43,9 +43,23 @@ pub fn refuse_existing(path: &Path, options: WriteOptions) -> Result<(), WriteEr
 ///
 /// The text goes to a new file beside it, which takes the name once it is on the disk.
 pub fn write(recording: &Recording, path: &Path, options: WriteOptions) -> Result<(), WriteError> {
+    let compressed = path.extension().is_some_and(|e| e == "zst");
+    write_with(path, options, |temporary| temporary.fill(recording, compressed))
+}
+
+/// Writes what was made of recordings, which holds the same names, in the same way.
+pub fn write_bytes(bytes: &[u8], path: &Path, options: WriteOptions) -> Result<(), WriteError> {
+    write_with(path, options, |temporary| (&temporary.file).write_all(bytes))
+}
+
+fn write_with(
+    path: &Path,
+    options: WriteOptions,
+    fill: impl FnOnce(&Temporary<'_>) -> io::Result<()>,
+) -> Result<(), WriteError> {
     refuse_existing(path, options)?;
     let temporary = Temporary::beside(path)?;
-    temporary.fill(recording, path.extension().is_some_and(|e| e == "zst")).map_err(temporary.io("write"))?;
+    fill(&temporary).map_err(temporary.io("write"))?;
     if let Some((uid, gid)) = options.owner {
         fchown(&temporary.file, Some(uid), Some(gid)).map_err(temporary.io("change owner"))?;
     }
@@ -152,6 +166,19 @@ mod tests {
         assert_eq!(entries(directory.path()), 2, "no temporary file stays");
         let size = |name| directory.path().join(name).metadata().unwrap().len();
         assert!(size("run.json.zst") < size("run.json"));
+    }
+
+    #[test]
+    fn other_files_are_written_alike() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("report.html");
+        write_bytes(b"one", &path, WriteOptions::default()).unwrap();
+        let error = write_bytes(b"two", &path, WriteOptions::default()).unwrap_err();
+        assert!(matches!(error, WriteError::Exists { .. }));
+        write_bytes(b"three", &path, FORCE).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"three");
+        assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, MODE);
+        assert_eq!(entries(directory.path()), 1);
     }
 
     #[test]

@@ -6,6 +6,7 @@ use super::charges;
 use super::csv::{self, Field};
 use super::cuda;
 use super::document::{Cell, Document, Fit, Table};
+use super::findings;
 use super::units::{delta, known, percent, size};
 use crate::analysis::diff::detail::{FileDelta, OnlyIn, RegionDelta, StackDelta};
 use crate::analysis::diff::{Report, Side, SourceDelta};
@@ -43,6 +44,7 @@ pub fn document(report: &Report) -> Document {
     if let Some(cuda) = &report.cuda {
         cuda::diff(&mut document, cuda);
     }
+    findings::show(&mut document, &report.findings);
     document
 }
 
@@ -76,21 +78,21 @@ const SOURCES: &[Cell<SourceDelta>] = &[
     ("SHARE", Fit::Number, |row| known(row.share, |share| percent(share * 100.0))),
 ];
 
-const FILES: &[Cell<FileDelta>] = &[
+pub(super) const FILES: &[Cell<FileDelta>] = &[
     ("DELTA", Fit::Number, |row| delta(row.delta_bytes)),
     ("ONLY IN", Fit::Name, |row| only_in(row.only_in)),
     ("FILE", Fit::Path, |row| row.path.clone()),
     ("HELD BY (FIRST TOUCH)", Fit::Text, holders),
 ];
 
-const STACKS: &[Cell<StackDelta>] = &[
+pub(super) const STACKS: &[Cell<StackDelta>] = &[
     ("DELTA", Fit::Number, |row| delta(row.delta_bytes)),
     ("ONLY IN", Fit::Name, |row| only_in(row.only_in)),
     ("SOURCE", Fit::Name, |row| row.source.to_owned()),
     ("STACK", Fit::Text, |row| row.frames.join(" <- ")),
 ];
 
-const REGIONS: &[Cell<RegionDelta>] = &[
+pub(super) const REGIONS: &[Cell<RegionDelta>] = &[
     ("DELTA", Fit::Number, |row| delta(row.delta_bytes)),
     ("A", Fit::Number, |row| size(row.a_bytes)),
     ("B", Fit::Number, |row| size(row.b_bytes)),

@@ -2,27 +2,31 @@
 //!
 //! Texts in it are as they came: formats make them inert.
 
+use super::units::size;
+
 #[derive(Debug, Default)]
 pub struct Document {
     pub blocks: Vec<Block>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub enum Block {
     Heading(String),
     Line(String),
+    /// To be typed as it stands: never wrapped.
+    Command(String),
     /// What the reader must not overlook.
     Warning(String),
     Table(Table),
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Table {
     pub columns: Vec<Column>,
     pub rows: Vec<Vec<String>>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Column {
     pub title: String,
     pub fit: Fit,
@@ -42,12 +46,20 @@ pub enum Fit {
 }
 
 impl Document {
+    pub fn push(&mut self, block: Block) {
+        self.blocks.push(block);
+    }
+
     pub fn heading(&mut self, text: impl Into<String>) {
         self.blocks.push(Block::Heading(text.into()));
     }
 
     pub fn line(&mut self, text: impl Into<String>) {
         self.blocks.push(Block::Line(text.into()));
+    }
+
+    pub fn command(&mut self, text: impl Into<String>) {
+        self.blocks.push(Block::Command(text.into()));
     }
 
     pub fn warning(&mut self, text: impl Into<String>) {
@@ -63,6 +75,25 @@ impl Document {
         if !table.rows.is_empty() {
             self.heading(heading);
             self.table(table);
+        }
+    }
+}
+
+impl Document {
+    /// A section of the first `most` rows, and of the others how many they are and what they hold.
+    pub fn largest<T>(
+        &mut self,
+        heading: impl Into<String>,
+        cells: &[Cell<T>],
+        rows: &[T],
+        most: usize,
+        bytes: impl Fn(&T) -> i64,
+    ) {
+        self.section(heading, Table::of(cells, rows.iter().take(most)));
+        let others = rows.get(most..).unwrap_or_default();
+        if !others.is_empty() {
+            let bytes = others.iter().map(bytes).fold(0, i64::saturating_add);
+            self.line(format!("{} more are left out; they hold {}", others.len(), size(bytes)));
         }
     }
 }

@@ -3,8 +3,9 @@
 
 use std::fmt::Write;
 
-/// Characters that begin a formula in a spreadsheet; control characters do too, but none is left.
-const FORMULA: &[char] = &['=', '+', '-', '@'];
+/// Characters that begin a formula in a spreadsheet, and what East Asian editions take for them; control characters do
+/// too, but none is left.
+const FORMULA: &[char] = &['=', '+', '-', '@', '＝', '＋', '－', '＠'];
 
 /// Characters that mean something to Markdown or to the HTML in it.
 const MARKUP: &[char] =
@@ -37,10 +38,27 @@ pub fn markdown(text: &str) -> String {
     inert
 }
 
+/// Text that HTML, or SVG in it, takes as text: between tags and in quoted attributes.
+pub fn html(text: &str) -> String {
+    let mut inert = String::with_capacity(text.len());
+    for c in line(text).chars() {
+        match c {
+            '&' => inert.push_str("&amp;"),
+            '<' => inert.push_str("&lt;"),
+            '>' => inert.push_str("&gt;"),
+            '"' => inert.push_str("&quot;"),
+            '\'' => inert.push_str("&#39;"),
+            _ => inert.push(c),
+        }
+    }
+    inert
+}
+
 /// A cell of a CSV file that a spreadsheet takes as text.
 pub fn csv(text: &str) -> String {
     let text = line(text);
-    let text = if text.starts_with(FORMULA) { format!("'{text}") } else { text };
+    // Some drop blanks before they look.
+    let text = if text.trim_start().starts_with(FORMULA) { format!("'{text}") } else { text };
     if text.contains([',', '"']) { format!("\"{}\"", text.replace('"', "\"\"")) } else { text }
 }
 
@@ -79,18 +97,20 @@ mod tests {
     fn formulas_are_text() {
         assert_eq!(csv("=cmd|' /C calc'!A0"), "'=cmd|' /C calc'!A0");
         assert_eq!(csv("-2+3,\"x\""), "\"'-2+3,\"\"x\"\"\"");
+        assert_eq!((csv(" =cmd()"), csv("＝cmd()")), ("' =cmd()".to_owned(), "'＝cmd()".to_owned()));
         assert_eq!(csv("plain"), "plain");
     }
 
     proptest! {
         #[test]
         fn nothing_active_is_left(text in "\\PC*|[\\x00-\\x1f=+@|,\"]*|.*") {
-            for inert in [line(&text), markdown(&text), csv(&text)] {
+            for inert in [line(&text), markdown(&text), csv(&text), html(&text)] {
                 prop_assert!(!inert.chars().any(is_active));
             }
+            prop_assert!(!html(&text).contains(['<', '>', '"', '\'']));
             let cell = csv(&text);
             let value = cell.strip_prefix('"').unwrap_or(&cell);
-            prop_assert!(!value.starts_with(FORMULA));
+            prop_assert!(!value.trim_start().starts_with(FORMULA));
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Documents as GitHub-flavoured Markdown.
 
 use super::document::{Block, Document, Fit, Table};
-use super::escape::markdown as inert;
+use super::escape::{line, markdown as inert};
 
 pub fn render(document: &Document) -> String {
     let blocks: Vec<_> = document.blocks.iter().map(block).collect();
@@ -13,6 +13,8 @@ fn block(block: &Block) -> String {
         Block::Heading(text) => format!("### {}\n", inert(text)),
         // Two spaces at the end: lines that follow each other stay lines.
         Block::Line(text) => format!("{}  \n", inert(text)),
+        // Indented: code, whatever is in it, as long as it is one line.
+        Block::Command(text) => format!("\n    {}\n", line(text)),
         Block::Warning(text) => format!("> **WARNING** {}\n", inert(text)),
         Block::Table(table) => self::table(table),
     }

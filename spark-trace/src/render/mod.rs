@@ -5,20 +5,26 @@
 
 pub mod document;
 pub mod escape;
+pub mod html;
 pub mod json;
 pub mod markdown;
+pub mod plot;
+pub mod report;
 pub mod terminal;
-pub mod units;
 
 mod charges;
 mod csv;
 mod cuda;
 mod devices;
 mod diff;
+mod findings;
+mod kv;
 mod queries;
 mod show;
+mod surroundings;
 
-use crate::analysis::{attribution, diff as comparison};
+use crate::analysis::{attribution, diff as comparison, kv as budget};
+pub use crate::units;
 
 /// What the place of output can show.
 #[derive(Debug, Clone, Copy)]
@@ -49,6 +55,7 @@ pub struct Format {
     pub whole: bool,
     pub show: fn(&attribution::Report, Style) -> Rendered,
     pub diff: fn(&comparison::Report, Style) -> Rendered,
+    pub kv: fn(&budget::Report, Style) -> Rendered,
 }
 
 /// Every format; the first is the default.
@@ -59,6 +66,7 @@ pub const FORMATS: &[Format] = &[
         whole: false,
         show: |report, style| Ok(terminal::render(&show::document(report), style).into_bytes()),
         diff: |report, style| Ok(terminal::render(&diff::document(report), style).into_bytes()),
+        kv: |report, style| Ok(terminal::render(&kv::document(report), style).into_bytes()),
     },
     Format {
         name: "json",
@@ -66,6 +74,7 @@ pub const FORMATS: &[Format] = &[
         whole: true,
         show: |report, _| json::render(report),
         diff: |report, _| json::render(report),
+        kv: |report, _| json::render(report),
     },
     Format {
         name: "csv",
@@ -73,6 +82,7 @@ pub const FORMATS: &[Format] = &[
         whole: true,
         show: |report, _| Ok(csv::render(show::CSV, &show::csv_rows(report)).into_bytes()),
         diff: |report, _| Ok(csv::render(diff::CSV, &report.sources).into_bytes()),
+        kv: |report, _| Ok(kv::csv(report).into_bytes()),
     },
     Format {
         name: "markdown",
@@ -80,6 +90,7 @@ pub const FORMATS: &[Format] = &[
         whole: false,
         show: |report, _| Ok(markdown::render(&show::document(report)).into_bytes()),
         diff: |report, _| Ok(markdown::render(&diff::document(report)).into_bytes()),
+        kv: |report, _| Ok(markdown::render(&kv::document(report)).into_bytes()),
     },
 ];
 

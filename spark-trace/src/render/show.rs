@@ -8,6 +8,7 @@ use super::cuda;
 use super::devices;
 use super::document::{Cell, Column, Document, Fit, Table};
 use super::queries;
+use super::surroundings;
 use super::units::{delta, duration, known, percent, seconds, size, unsigned};
 use crate::analysis::attribution::{PlaneReport, Reconciliation, Report, SourceRow};
 use crate::analysis::files::FileRow;
@@ -49,6 +50,8 @@ pub fn document(report: &Report) -> Document {
     document.section(format!("Mappings by name, after {at}"), Table::of(REGIONS, &report.regions));
     document
         .section(format!("Large mappings by user stack, after {at}"), Table::of(MAPPINGS, &report.mappings));
+    surroundings::tmpfs(&mut document, &report.tmpfs);
+    surroundings::contexts(&mut document, &report.contexts);
     foot(&mut document, report);
     document
 }
@@ -93,6 +96,7 @@ fn plane(document: &mut Document, report: &Report, plane: &PlaneReport) {
     let at = match report.at {
         At::Peak => format!("the peak ({})", since_start(plane.at_ns)),
         At::End => format!("the end ({})", since_start(plane.at_ns)),
+        At::Kv => format!("the reading that sized the KV cache ({})", since_start(plane.at_ns)),
         At::SinceStart(_) | At::Time(_) => since_start(plane.at_ns),
     };
     let reconciled =
@@ -127,7 +131,7 @@ fn reconciled(what: String, sums: &Reconciliation, format: fn(i64) -> String) ->
 }
 
 /// Rows with anything in them; `unattributed` in any case.
-fn sources(report: &Report, plane: &PlaneReport) -> Table {
+pub(super) fn sources(report: &Report, plane: &PlaneReport) -> Table {
     let columns = level_columns(report, plane);
     let rows = plane.sources.iter().filter(|row| {
         let levels = columns.iter().map(|(_, level)| level(row));
@@ -154,7 +158,7 @@ fn level_columns(report: &Report, plane: &PlaneReport) -> Vec<Level> {
         ("END".to_owned(), |row| row.bytes_at_end),
     ];
     match (report.at, plane.plane) {
-        (At::SinceStart(_) | At::Time(_), _) => {
+        (At::Kv | At::SinceStart(_) | At::Time(_), _) => {
             columns.insert(1, (format!("AT {}", report.at), |row| row.bytes))
         }
         (_, Scope::System) if report.planes.cgroup.is_some() => {
@@ -252,7 +256,7 @@ fn foot(document: &mut Document, report: &Report) {
     }
 }
 
-const FILES: &[Cell<FileRow>] = &[
+pub(super) const FILES: &[Cell<FileRow>] = &[
     ("BYTES", Fit::Number, |row| size(row.bytes)),
     ("FILE", Fit::Path, |row| row.path.clone().unwrap_or_else(|| row.inner_path.clone())),
     ("CHARGED TO", Fit::Path, |row| row.charged_to.clone()),
@@ -263,7 +267,7 @@ const FILES: &[Cell<FileRow>] = &[
     }),
 ];
 
-const STACKS: &[Cell<StackRow>] = &[
+pub(super) const STACKS: &[Cell<StackRow>] = &[
     ("BYTES", Fit::Number, |row| unsigned(row.bytes)),
     ("SOURCE", Fit::Name, |row| row.source.to_owned()),
     ("CHARGED", Fit::Name, |row| if row.charged { "yes" } else { "no" }.to_owned()),
@@ -271,7 +275,7 @@ const STACKS: &[Cell<StackRow>] = &[
     ("STACK", Fit::Text, |row| row.path().collect::<Vec<_>>().join(" <- ")),
 ];
 
-const PROCESSES: &[Cell<ProcessRow>] = &[
+pub(super) const PROCESSES: &[Cell<ProcessRow>] = &[
     ("PID", Fit::Number, |row| row.pid.to_string()),
     ("COMM", Fit::Name, |row| row.comm.clone()),
     ("RSS PEAK", Fit::Number, |row| known(row.rss_peak, unsigned)),
@@ -281,7 +285,7 @@ const PROCESSES: &[Cell<ProcessRow>] = &[
     ("EXIT", Fit::Name, |row| row.exit.clone().unwrap_or_default()),
 ];
 
-const REGIONS: &[Cell<RegionRow>] = &[
+pub(super) const REGIONS: &[Cell<RegionRow>] = &[
     ("RSS", Fit::Number, |row| unsigned(row.rss)),
     ("PSS", Fit::Number, |row| unsigned(row.pss)),
     ("ANON", Fit::Number, |row| unsigned(row.anonymous)),
@@ -289,7 +293,7 @@ const REGIONS: &[Cell<RegionRow>] = &[
     ("MAPPING", Fit::Path, |row| row.name.clone()),
 ];
 
-const MAPPINGS: &[Cell<MappingRow>] = &[
+pub(super) const MAPPINGS: &[Cell<MappingRow>] = &[
     ("MAPPED", Fit::Number, |row| unsigned(row.bytes)),
     ("CALLS", Fit::Number, |row| row.calls.to_string()),
     ("KIND", Fit::Name, |row| row.kind.clone()),

@@ -33,6 +33,11 @@ pub fn render(document: &Document, style: Style) -> String {
                 text.push('\n');
             }
             Block::Line(line) => wrap(&mut text, "", &inert(line), style),
+            Block::Command(command) => {
+                text.push_str("    ");
+                text.push_str(&inert(command));
+                text.push('\n');
+            }
             Block::Warning(warning) => {
                 wrap(&mut text, &coloured("WARNING ", BOLD_YELLOW, style), &inert(warning), style);
             }

@@ -10,7 +10,7 @@ use crate::recording::{Recording, testing};
 const HOSTILE: &str = "=\x1b[2J\x1b]0;pwned\x07\n| <img src=x onerror=alert(1)> | `rm`\r\u{202e}";
 
 /// Every text that something outside chooses, chosen badly.
-fn hostile() -> Recording {
+pub(super) fn hostile() -> Recording {
     let mut recording = testing::cuda();
     recording.target.container = testing::container().target.container;
     let gpus = testing::gpus();

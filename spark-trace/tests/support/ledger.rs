@@ -36,6 +36,11 @@ impl Faults {
         deviation
     }
 
+    /// All of them.
+    pub fn into_list(self) -> Vec<String> {
+        self.0
+    }
+
     /// Panics with all of them.
     pub fn finish(self) {
         assert!(self.0.is_empty(), "{} faults:\n{}", self.0.len(), self.0.join("\n"));

@@ -193,7 +193,7 @@ impl Running {
     }
 
     /// Waits for an entry of the journal.
-    fn has_entry(&self, what: &str, wanted: impl Fn(&Value) -> bool) {
+    pub fn has_entry(&self, what: &str, wanted: impl Fn(&Value) -> bool) {
         let journal = partial(&self.output);
         wait_for(&format!("the journal to name {what}"), || {
             let text = std::fs::read_to_string(&journal).ok()?;

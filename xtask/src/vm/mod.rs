@@ -60,7 +60,7 @@ pub struct Args {
     /// Start a shell instead of the tests
     #[arg(long)]
     shell: bool,
-    /// Run this line in a shell instead of the tests
+    /// Run this line in a shell instead of the tests; --output keeps what it leaves in /results
     #[arg(long, value_name = "LINE", conflicts_with = "shell")]
     command: Option<String>,
     /// Keep reports in this folder: a folder per kernel, and a table
@@ -299,7 +299,13 @@ impl Plan {
         println!("== {}: {}", kernel.name, unpacked.package);
         match self.mode {
             Mode::Shell => return qemu.shell(&machine).map(|()| None),
-            Mode::Command(_) => return qemu.run(&machine, |line| println!("{line}")).map(|()| None),
+            Mode::Command(_) => {
+                qemu.run(&machine, |line| println!("{line}"))?;
+                if let Some(output) = &self.output {
+                    report::unpack(&results, &output.join(kernel.name))?;
+                }
+                return Ok(None);
+            }
             Mode::Tests => {}
         }
         let start = Instant::now();

@@ -55,12 +55,17 @@ pub fn table(ran: &[Ran], took: Duration) -> String {
 
 /// Takes what the guest has left on the disk for results: into `dir`. Returns doctor's report.
 pub fn take(disk: &Path, dir: &Path) -> Result<Value> {
-    fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
-    let mut untar = Command::new("tar");
-    process::output(untar.arg("-xf").arg(disk).arg("-C").arg(dir), "reading the machine's results")?;
+    unpack(disk, dir)?;
     let path = dir.join("doctor.json");
     let text = fs::read(&path).context("the machine left no doctor.json")?;
     serde_json::from_slice(&text).context("doctor.json is no JSON")
+}
+
+/// All that a machine has left in /results.
+pub fn unpack(disk: &Path, dir: &Path) -> Result<()> {
+    fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
+    let mut untar = Command::new("tar");
+    process::output(untar.arg("-xf").arg(disk).arg("-C").arg(dir), "reading the machine's results").map(drop)
 }
 
 /// Keeps what one machine has said in a folder below `output`.

@@ -1,6 +1,7 @@
 //! One recording from start to end: load, attach, start or find the target, follow it, finish.
 
 mod gpus;
+mod health;
 mod start;
 
 use std::{
@@ -30,6 +31,7 @@ use super::{
     now_ns,
     object::{Object, ObjectError},
     offsets::{self, MissingType, Settings},
+    output::{self, Output},
     realtime_offset_ns,
     source::{nvml::Nvml, process, system::System},
     statistics::Statistics,
@@ -45,7 +47,7 @@ use start::Awaited;
 
 use crate::plan::Choice;
 use crate::recording::{
-    Clock, Cost, Health, Loss, Readings, Recording, SCHEMA_VERSION, Target, Tool,
+    Clock, Recording, SCHEMA_VERSION, Target, Tool,
     journal::{Begin, JOURNAL_SCHEMA, Journal},
 };
 
@@ -64,6 +66,8 @@ pub struct Options {
     pub nvml: Option<PathBuf>,
     /// Time between two readings of the GPUs.
     pub gpu_interval: Duration,
+    /// Reads what the command writes; absent to leave it where it goes.
+    pub output: Option<output::Options>,
     /// Where the journal is kept while tracing.
     pub journal: PathBuf,
 }
@@ -104,6 +108,8 @@ pub struct Outcome {
     pub recording: Recording,
     /// Exit code of the traced command.
     pub exit_code: Option<i32>,
+    /// The command's output, where it was read: some of it may not have been passed on yet.
+    pub output: Option<Output>,
 }
 
 /// Ticks between two sweeps of the kernel pages in use: with fewer pages to retire each is quicker.
@@ -118,6 +124,7 @@ pub struct Session {
     events: AsyncFd<RingBuf<MapData>>,
     leaf: Option<Leaf>,
     child: Option<Child>,
+    output: Option<Output>,
     awaited: Option<Awaited>,
     options: Options,
     warnings: Vec<String>,
@@ -126,6 +133,8 @@ pub struct Session {
     interrupts: Signal,
     terminations: Signal,
     invoker: Option<Invoker>,
+    /// Times that the user has asked for the end.
+    interrupted: u32,
 }
 
 impl Session {
@@ -201,6 +210,7 @@ impl Session {
             events,
             leaf: None,
             child: None,
+            output: None,
             awaited: None,
             options,
             warnings,
@@ -209,6 +219,7 @@ impl Session {
             interrupts,
             terminations,
             invoker,
+            interrupted: 0,
         })
     }
 
@@ -216,6 +227,7 @@ impl Session {
     pub async fn run(mut self, progress: &mut dyn FnMut(&Progress<'_>)) -> Result<Outcome, SessionError> {
         self.tracer.name_cgroups()?;
         self.tracer.find_libraries(&self.options.libraries)?;
+        self.tracer.read_tmpfs()?;
         self.tracer.settle()?;
         self.first_gpu_reading()?;
         self.tracer.target.started_ns = now_ns();
@@ -225,6 +237,7 @@ impl Session {
             return Err(error);
         }
         let exit_code = self.follow(progress).await?;
+        self.end_output().await?;
         self.finish(exit_code)
     }
 
@@ -245,12 +258,11 @@ impl Session {
         let mut ticks = interval_at(started + self.options.interval, self.options.interval);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
         let mut tick = 0u64;
-        let mut interrupted = 0;
         let mut exit_code = None;
         // Aggregates go to the journal at growing distances: it is only read if we are killed.
         let mut next_dump = Duration::from_secs(1);
         loop {
-            if self.is_over(exit_code.is_some(), started, interrupted) {
+            if self.is_over(exit_code.is_some(), started) {
                 return Ok(exit_code);
             }
             tokio::select! {
@@ -288,11 +300,11 @@ impl Session {
                     progress(&Progress { elapsed: started.elapsed(), recording: self.tracer.journal.recording(), lost });
                 }
                 _ = self.interrupts.recv() => {
-                    interrupted += 1;
-                    self.pass_on(if interrupted > 1 { libc::SIGKILL } else { libc::SIGINT });
+                    self.interrupted += 1;
+                    self.pass_on(if self.interrupted > 1 { libc::SIGKILL } else { libc::SIGINT });
                 }
                 _ = self.terminations.recv() => {
-                    interrupted += 1;
+                    self.interrupted += 1;
                     self.pass_on(libc::SIGTERM);
                 }
             }
@@ -304,7 +316,8 @@ impl Session {
     }
 
     /// Whether there is nothing more to follow.
-    fn is_over(&self, exited: bool, started: Instant, interrupted: u32) -> bool {
+    fn is_over(&self, exited: bool, started: Instant) -> bool {
+        let interrupted = self.interrupted;
         if self.options.duration.is_some_and(|d| started.elapsed() >= d) && self.child.is_none() {
             return true;
         }
@@ -326,6 +339,9 @@ impl Session {
     fn drain(&mut self) -> Result<(), SessionError> {
         let samples = self.nvml.take();
         self.tracer.add_samples(samples)?;
+        if let Some(output) = &self.output {
+            self.tracer.add_log_lines(output.take())?;
+        }
         loop {
             // Copied out: handling an event may take long, and the buffer's room is wanted back.
             let Some(record) = self.events.get_mut().next().map(|item| item.to_vec()) else { return Ok(()) };
@@ -341,6 +357,20 @@ impl Session {
                 None => {}
             }
         }
+    }
+
+    /// Takes what the command has written to its end.
+    async fn end_output(&mut self) -> Result<(), SessionError> {
+        let Some(output) = &mut self.output else { return Ok(()) };
+        if !output.stop().await {
+            self.warnings.push(
+                "whoever reads the output is slow: the command's last lines may not be in the recording"
+                    .to_owned(),
+            );
+        }
+        self.tracer.add_log_lines(output.take())?;
+        self.warnings.extend(output.warnings());
+        Ok(())
     }
 
     /// Passes a signal on to the command, unless the terminal has sent it there already.
@@ -375,6 +405,7 @@ impl Session {
         self.tracer.object.sweep_pages()?;
         self.tracer.sample()?;
         self.tracer.sample_pss()?;
+        self.tracer.read_tmpfs()?;
         let nvml = self.last_gpu_reading()?;
         self.tracer.phase("end", now_ns())?;
         self.tracer.read_aggregates("end")?;
@@ -399,54 +430,9 @@ impl Session {
         self.add_health_and_cost(nvml)?;
         self.tracer.object.detach_functions();
         let recording = self.tracer.journal.finish(now_ns()).map_err(io_error("write the journal"))?;
-        Ok(Outcome { recording, exit_code })
-    }
-
-    fn add_health_and_cost(&mut self, nvml: Option<Readings>) -> Result<(), SessionError> {
-        use crate::recording::journal::Entry;
-        let hooks = self.tracer.object.hook_rows(self.statistics.share());
-        let mut losses = self.tracer.object.losses()?;
-        if self.tracer.decode_errors > 0 {
-            losses.push(Loss { what: "undecoded_events".to_owned(), count: self.tracer.decode_errors });
-        }
-        if self.tracer.queries_lost() > 0 {
-            losses.push(Loss { what: "queries".to_owned(), count: self.tracer.queries_lost() });
-        }
-        if self.tracer.collector.cuda.unreadable > 0 {
-            losses
-                .push(Loss { what: "cuda_objects".to_owned(), count: self.tracer.collector.cuda.unreadable });
-        }
-        let skipped: u64 = hooks.iter().filter_map(|h| h.lost).sum();
-        if skipped > 0 {
-            losses.push(Loss { what: "skipped_runs".to_owned(), count: skipped });
-        }
-        let bpf_run_time_ns = hooks.iter().filter_map(|h| h.run_time_ns).reduce(|a, b| a + b);
-        let ambiguous = self.tracer.collector.cuda.ambiguous_contexts;
-        if ambiguous > 0 {
-            self.warnings.push(format!(
-                "{ambiguous} CUDA contexts ended while others of their process lived: what was allocated in them \
-                 counts as live until its process ends"
-            ));
-        }
-        let health = Health {
-            lost_total: losses.iter().map(|l| l.count).sum(),
-            losses,
-            hooks,
-            libraries: Vec::new(),
-            sources: vec![self.nvml.machine().verdict.clone()],
-            warnings: self.warnings.clone(),
-            complete: true,
-        };
-        let (agent_cpu_ns, agent_rss_peak) = own_usage();
-        let cost = Cost {
-            agent_cpu_ns,
-            agent_rss_peak,
-            bpf_run_time_ns,
-            bpf_memory: self.tracer.object.memory(),
-            nvml,
-        };
-        self.tracer.journal.add(Entry::Health(health)).map_err(io_error("write the journal"))?;
-        self.tracer.journal.add(Entry::Cost(cost)).map_err(io_error("write the journal"))
+        // Who has asked for the end need not ask again.
+        let output = self.output.filter(|_| self.interrupted == 0);
+        Ok(Outcome { recording, exit_code, output })
     }
 }
 
@@ -460,16 +446,4 @@ async fn wait(child: &mut Option<Child>) -> io::Result<std::process::ExitStatus>
         Some(child) => child.wait().await,
         None => std::future::pending().await,
     }
-}
-
-/// CPU time and peak resident memory of this process.
-fn own_usage() -> (u64, u64) {
-    // SAFETY: all zero is a valid rusage, and the pointer is to it.
-    let usage = unsafe {
-        let mut usage: libc::rusage = std::mem::zeroed();
-        libc::getrusage(libc::RUSAGE_SELF, &raw mut usage);
-        usage
-    };
-    let ns = |t: libc::timeval| t.tv_sec as u64 * 1_000_000_000 + t.tv_usec as u64 * 1000;
-    (ns(usage.ru_utime) + ns(usage.ru_stime), usage.ru_maxrss as u64 * 1024)
 }

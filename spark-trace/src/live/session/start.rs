@@ -5,11 +5,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use tokio::process::Child;
+
 use super::{Session, SessionError, io_error};
 use crate::{
     live::{
         cgroup::{Layout, Leaf},
         now_ns,
+        output::Output,
         source::process,
         target::{Placement, Spec, command, container, engine},
     },
@@ -81,18 +84,46 @@ impl Session {
     }
 
     fn spawn(&mut self, argv: &[String], procs: Option<File>) -> Result<(), SessionError> {
-        let program = argv.first().cloned().unwrap_or_default();
         // Followed from its fork on: our own pid is selected until it has forked.
         let own = std::process::id();
         self.tracer.object.select_pid(own)?;
-        let child = command::start(argv, procs, self.invoker.as_ref());
+        let child = self.start_command(argv, procs);
         self.tracer.object.deselect_pid(own)?;
-        let child = child.map_err(|cause| SessionError::Start { program, cause })?;
+        let child = child?;
         if let Some(pid) = child.id() {
             self.tracer.add_pid(pid)?;
         }
         self.child = Some(child);
         Ok(())
+    }
+
+    /// Starts a command, whose output is read where that is wanted.
+    fn start_command(&mut self, argv: &[String], procs: Option<File>) -> Result<Child, SessionError> {
+        let program = argv.first().cloned().unwrap_or_default();
+        let (output, ends) = match &self.options.output {
+            Some(options) => {
+                let (output, ends) = Output::new(options).map_err(io_error("read the command's output"))?;
+                (Some(output), Some(ends))
+            }
+            None => (None, None),
+        };
+        match command::start(argv, procs, self.invoker.as_ref(), ends) {
+            Ok(mut child) => {
+                self.output = output;
+                if let Some(Err(cause)) = self.output.as_mut().map(Output::begin) {
+                    // It would wait for somebody to read for ever.
+                    let _ = child.start_kill();
+                    return Err(io_error("read the command's output")(cause));
+                }
+                Ok(child)
+            }
+            Err(cause) => {
+                if let Some(output) = output {
+                    output.abandon();
+                }
+                Err(SessionError::Start { program, cause })
+            }
+        }
     }
 
     fn start_container(
@@ -135,11 +166,8 @@ impl Session {
             engine::Action::Compose => self.await_container(invocation.engine, client, None, false)?,
         }
         self.tracer.sample()?;
-        let program = argv.first().cloned().unwrap_or_default();
         // The client is not the target: it runs where it is and is not followed.
-        let child = command::start(&argv, None, self.invoker.as_ref())
-            .map_err(|cause| SessionError::Start { program, cause })?;
-        self.child = Some(child);
+        self.child = Some(self.start_command(&argv, None)?);
         Ok(())
     }
 

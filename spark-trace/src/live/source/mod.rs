@@ -1,10 +1,12 @@
 //! Readers of levels: each turns kernel files into the values of one [`Sample`].
 
 pub mod cgroup;
+pub mod context;
 pub mod nvml;
 pub mod pool;
 pub mod process;
 pub mod system;
+pub mod tmpfs;
 
 use std::{collections::BTreeMap, fs::File, io, os::unix::fs::FileExt, path::Path};
 

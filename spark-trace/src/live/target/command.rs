@@ -4,6 +4,8 @@ use std::{ffi::CString, fs::File, io, os::fd::AsRawFd};
 
 use tokio::process::{Child, Command};
 
+use crate::live::output::Ends;
+
 /// The user behind sudo.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Invoker {
@@ -29,11 +31,20 @@ impl Invoker {
     }
 }
 
-/// Starts `argv`. `procs` is the `cgroup.procs` of the cgroup to start it in; `invoker` whom to start it as.
-pub fn start(argv: &[String], procs: Option<File>, invoker: Option<&Invoker>) -> io::Result<Child> {
+/// Starts `argv`. `procs` is the `cgroup.procs` of the cgroup to start it in; `invoker` whom to start it as; `ends` where
+/// it writes, if not where this process does.
+pub fn start(
+    argv: &[String],
+    procs: Option<File>,
+    invoker: Option<&Invoker>,
+    ends: Option<Ends>,
+) -> io::Result<Child> {
     let (program, args) = argv.split_first().ok_or(io::ErrorKind::InvalidInput)?;
     let mut command = Command::new(program);
     command.args(args);
+    if let Some(Ends { stdout, stderr }) = ends {
+        command.stdout(stdout).stderr(stderr);
+    }
     let user = invoker
         .map(|i| CString::new(i.name.as_str()).map(|name| (name, i.uid, i.gid)))
         .transpose()

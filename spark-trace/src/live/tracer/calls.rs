@@ -34,6 +34,9 @@ pub(super) struct PartialReading {
     stack: Option<u32>,
 }
 
+/// Answers that a framework sizes its caches by: what holds the memory is wanted at that time.
+const SIZING: &[&str] = &["cuMemGetInfo_v2", "sysinfo"];
+
 impl<W: Write> Tracer<W> {
     /// Attaches to the libraries that are there before the target starts.
     pub fn find_libraries(&mut self, extra: &[PathBuf]) -> Result<(), TracerError> {
@@ -197,7 +200,9 @@ impl<W: Write> Tracer<W> {
         if self.queries > MAX_QUERIES {
             return Ok(());
         }
-        Ok(self.journal.add(Entry::Query(Box::new(query)))?)
+        let sizes = SIZING.contains(&query.asked.as_str());
+        self.journal.add(Entry::Query(Box::new(query)))?;
+        if sizes { self.read_aggregates_at_answer() } else { Ok(()) }
     }
 
     /// Queries that were not kept.

@@ -4,11 +4,11 @@ use std::io::Write;
 
 use spark_trace_common::event::{CgroupOp, MappingOp, ProcessOp};
 
-use super::{Notice, Resolution, Tracer, TracerError, Waiting};
+use super::{Notice, Resolution, Tracer, TracerError, Waiting, surroundings};
 use crate::{
     decode::{self, Event},
     live::{page_size, source::process},
-    recording::{CgroupName, Mapping, Process, journal::Entry},
+    recording::{CgroupName, Mapping, Process, ProcessContext, journal::Entry},
 };
 
 impl<W: Write> Tracer<W> {
@@ -33,9 +33,11 @@ impl<W: Write> Tracer<W> {
                     if event.op == ProcessOp::Exec {
                         self.stacks.look_at(event.pid);
                     }
-                    self.waiting.push(Waiting::Process(event));
+                    let context = surroundings::after(&event);
+                    self.waiting.push(Waiting::Process(event, context));
                 } else if self.is_ours(event.cgroup, event.pid, event.parent) {
-                    self.process_event(event)?;
+                    let context = surroundings::after(&event);
+                    self.process_event(event, context)?;
                 }
             }
             Event::Call(call) => self.call_event(*call)?,
@@ -102,7 +104,18 @@ impl<W: Write> Tracer<W> {
         Ok(None)
     }
 
-    pub(super) fn process_event(&mut self, event: decode::Process) -> Result<(), TracerError> {
+    /// `context`: what surrounds a process that has become another program.
+    pub(super) fn process_event(
+        &mut self,
+        event: decode::Process,
+        context: Option<Box<ProcessContext>>,
+    ) -> Result<(), TracerError> {
+        let context = match event.op {
+            // A child has its parent's.
+            ProcessOp::Fork => self.known.get(&event.parent).and_then(|parent| parent.context),
+            ProcessOp::Exec => self.take_context(context)?,
+            ProcessOp::Exit => None,
+        };
         let process = self.known.entry(event.pid).or_insert_with(|| Process {
             pid: event.pid,
             parent: Some(event.parent),
@@ -117,11 +130,13 @@ impl<W: Write> Tracer<W> {
         match event.op {
             ProcessOp::Fork => {
                 process.started_ns = Some(event.at_ns);
+                process.context = context;
                 self.collector.cuda.process_began(event.pid);
                 self.alive.insert(event.pid);
             }
             ProcessOp::Exec => {
                 process.exec_ns = Some(event.at_ns);
+                process.context = context;
                 // The program before has taken its memory with it.
                 self.collector.cuda.process_ended(event.pid);
                 self.collector.cuda.process_began(event.pid);

@@ -6,6 +6,7 @@ use spark_trace_common::cuda::DEVICE_ALL;
 
 use super::{Resolution, Tracer, TracerError};
 use crate::{
+    analysis::instant::QUERY,
     ledger::{self, Facts, Plane},
     live::{
         driver::DriverBytes,
@@ -26,6 +27,8 @@ const CUDA_LIVE: &str = "cuda.live";
 pub(super) struct Peaks {
     system: Peak,
     cgroup: Peak,
+    /// The target was told how much memory is free, and the aggregates have not been read since.
+    answered: bool,
     last_read_ns: u64,
     cost_ns: u64,
 }
@@ -244,12 +247,22 @@ impl<W: Write> Tracer<W> {
                 reasons.push(why);
             }
         }
+        if self.peaks.answered && due {
+            self.peaks.answered = false;
+            reasons.push(QUERY);
+        }
         if !reasons.is_empty() {
             self.collector.read(&self.object, &mut self.stacks, &reasons, now)?;
             self.peaks.cost_ns = now_ns() - now;
             self.peaks.last_read_ns = now;
         }
         Ok(())
+    }
+
+    /// Reads the aggregates after an answer that a framework sizes itself by, now or as soon as it may be.
+    pub(super) fn read_aggregates_at_answer(&mut self) -> Result<(), TracerError> {
+        self.peaks.answered = true;
+        self.read_aggregates_at_peaks(None, None)
     }
 
     /// Reads the aggregates as the state at `why`.

@@ -4,6 +4,7 @@ mod before;
 mod calls;
 mod events;
 mod levels;
+mod surroundings;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -33,7 +34,7 @@ use super::{
 use crate::{
     decode,
     recording::{
-        CgroupName, Phase, Process, Query, Target, TargetCgroup,
+        CgroupName, Phase, Process, ProcessContext, Query, Target, TargetCgroup,
         journal::{Entry, Journal, Sample},
     },
 };
@@ -56,9 +57,9 @@ struct Selected {
 }
 
 /// An event of a process that may turn out to be the target's. A stack is resolved at once: its process may
-/// have become another program by the time the target is known.
+/// have become another program by the time the target is known; what surrounds a process is read at once for the same reason.
 enum Waiting {
-    Process(decode::Process),
+    Process(decode::Process, Option<Box<ProcessContext>>),
     Mapping(decode::Mapping, Option<u32>),
     Call(decode::Call, Option<u32>, Option<String>),
     Query(Box<Query>),
@@ -118,6 +119,8 @@ pub struct Tracer<W: Write> {
     follows_pids: bool,
     executed: bool,
     pub decode_errors: u64,
+    /// Surroundings that there was no room for.
+    pub contexts_lost: u64,
 }
 
 impl<W: Write> Tracer<W> {
@@ -157,6 +160,7 @@ impl<W: Write> Tracer<W> {
             follows_pids: false,
             executed: false,
             decode_errors: 0,
+            contexts_lost: 0,
         }
     }
 
@@ -216,8 +220,8 @@ impl<W: Write> Tracer<W> {
         }
         for event in std::mem::take(&mut self.waiting) {
             match event {
-                Waiting::Process(event) if self.is_ours(event.cgroup, event.pid, event.parent) => {
-                    self.process_event(event)?;
+                Waiting::Process(event, context) if self.is_ours(event.cgroup, event.pid, event.parent) => {
+                    self.process_event(event, context)?;
                 }
                 Waiting::Mapping(event, stack) if self.follows(event.pid) => {
                     self.mapping_event(event, stack)?
@@ -228,7 +232,7 @@ impl<W: Write> Tracer<W> {
                 Waiting::Query(query) => {
                     self.take_query(*query)?;
                 }
-                Waiting::Process(_) | Waiting::Mapping(..) => {}
+                Waiting::Process(..) | Waiting::Mapping(..) => {}
             }
         }
         Ok(())
@@ -311,10 +315,13 @@ impl<W: Write> Tracer<W> {
         let comm = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
         let cgroup =
             self.layout.of_process(pid).ok().and_then(|p| cgroup::id_of(&self.layout.dir(&p))).unwrap_or(0);
+        let comm = comm.trim_end().to_owned();
+        let context = surroundings::of(pid);
         let process = Process {
             pid,
-            comm: comm.trim_end().to_owned(),
             argv: process::argv(pid),
+            comm,
+            context: self.take_context(context)?,
             cgroup,
             ..Process::default()
         };

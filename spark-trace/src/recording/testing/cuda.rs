@@ -30,6 +30,7 @@ pub(crate) fn cuda() -> Recording {
     libraries(&mut recording.health);
     allocs(&mut recording);
     queries(&mut recording);
+    context::add(&mut recording);
     recording
 }
 

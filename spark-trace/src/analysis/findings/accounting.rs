@@ -1,0 +1,171 @@
+//! Whether the kernel counts memory twice.
+
+use super::case::{Case, Judgement, Run};
+use super::{Evidence, Verdict};
+use crate::analysis::queries;
+use crate::units;
+
+/// Counters are read one after the other: so much of what is in use may move between two of them.
+const SLACK_PERCENT: i64 = 1;
+const SLACK_BYTES: i64 = 32 << 20;
+/// C3 tells where so much of the difference is attributed.
+const ATTRIBUTED_PERCENT: i64 = 98;
+
+/// Answers of cuMemGetInfo and MemFree are read at times a little apart.
+const SAME_ANSWER_BYTES: i64 = 64 << 20;
+
+/// How one test ended.
+enum Tested {
+    Holds(String),
+    Fails,
+    Unknown(String),
+}
+
+type Test = fn(&Case<'_>, &mut Vec<Evidence>) -> Tested;
+
+/// Names as the documentation has them, and what the claim is in each.
+const TESTS: &[(&str, Test)] = &[("C1", c1), ("C2", c2), ("C3", c3), ("C4", c4)];
+
+pub fn double_counting(case: &Case<'_>) -> Judgement {
+    let mut evidence = Vec::new();
+    let (mut holds, mut unknown) = (Vec::new(), Vec::new());
+    for (name, test) in TESTS {
+        match test(case, &mut evidence) {
+            Tested::Holds(why) => holds.push(format!("{name} holds: {why}")),
+            Tested::Fails => {}
+            Tested::Unknown(why) => unknown.push((*name, why)),
+        }
+    }
+    if !holds.is_empty() {
+        return Judgement::new(Verdict::Supported, holds.join("; "), evidence);
+    }
+    // C4 needs a GPU's library to have asked; the kernel's side of the claim does not.
+    let undecided: Vec<_> = unknown.iter().filter(|(name, _)| *name != "C4").collect();
+    if let Some((name, why)) = undecided.first() {
+        return Judgement::new(Verdict::Inconclusive, format!("{name} could not be told: {why}"), evidence);
+    }
+    let mut because = "the sources add up to what is in use, and no page is in two of them".to_owned();
+    match unknown.first() {
+        Some((name, why)) => because.push_str(&format!(" ({name} was not tested: {why})")),
+        None => because.push_str("; cuMemGetInfo answers what is free, alike in all runs"),
+    }
+    Judgement::new(Verdict::Refuted, because, evidence)
+}
+
+/// The sources add up to more than is in use.
+fn c1(case: &Case<'_>, evidence: &mut Vec<Evidence>) -> Tested {
+    let mut worst: Option<(i64, &'static str)> = None;
+    for run in case.runs() {
+        let (Some(used), Some(residual)) = (run.balance.expected, run.balance.residual) else {
+            return Tested::Unknown(format!("what is in use was not read in {}", run.name()));
+        };
+        let used = i64::try_from(used).unwrap_or(i64::MAX);
+        evidence.push(run.evidence(
+            "C1: in use (MemTotal - MemFree)",
+            Some(used),
+            "samples.system: meminfo.MemTotal -meminfo.MemFree",
+        ));
+        evidence.push(run.evidence(
+            "C1: of it in no source; below zero the sources would add up to more",
+            Some(residual),
+            "samples.system",
+        ));
+        let surplus = -residual - SLACK_BYTES.max(used / 100 * SLACK_PERCENT);
+        if surplus > 0 {
+            worst = worst.max(Some((surplus, run.name())));
+        }
+    }
+    match worst {
+        Some((surplus, name)) => {
+            Tested::Holds(format!("the sources of {name} exceed what is in use by {}", units::size(surplus)))
+        }
+        None => Tested::Fails,
+    }
+}
+
+/// Pages of the driver that no cgroup should be charged for are charged.
+fn c2(case: &Case<'_>, evidence: &mut Vec<Evidence>) -> Tested {
+    for run in case.runs() {
+        let loaded = run.recording.host.nvidia.as_ref().is_some_and(|nvidia| nvidia.kernel_module.is_some());
+        if !loaded {
+            continue;
+        }
+        if let Some(unseen) = run.unseen("page-alloc") {
+            return Tested::Unknown(unseen);
+        }
+        let seen = run.observed("nvidia-sysmem");
+        let charged = i64::try_from(seen.charged).unwrap_or(i64::MAX);
+        evidence.push(run.evidence(
+            "C2: system memory of the driver that a cgroup is charged for",
+            Some(charged),
+            "provenance.page_allocs",
+        ));
+        if charged > case.material {
+            return Tested::Holds(format!(
+                "{} of the driver's pages are charged in {}",
+                units::size(charged),
+                run.name()
+            ));
+        }
+    }
+    Tested::Fails
+}
+
+/// MemFree has fallen by more than the sources have grown.
+fn c3(case: &Case<'_>, evidence: &mut Vec<Evidence>) -> Tested {
+    let (Some(delta), Some(residual)) = (case.delta, case.residual) else {
+        return Tested::Unknown("the difference of what is in use is not known".to_owned());
+    };
+    let Some(b) = case.b() else { return Tested::Unknown("there are no readings".to_owned()) };
+    evidence.push(b.evidence("C3: of the difference in use, in no source", Some(residual), "samples.system"));
+    let slack = case.material.max(delta.abs() / 100 * (100 - ATTRIBUTED_PERCENT));
+    if residual.abs() <= slack {
+        return Tested::Fails;
+    }
+    Tested::Unknown(format!("{} of the difference are in no source", units::size(residual)))
+}
+
+/// cuMemGetInfo answers something else than what is free, in one run only.
+fn c4(case: &Case<'_>, evidence: &mut Vec<Evidence>) -> Tested {
+    let mut differing = Vec::new();
+    for run in case.runs() {
+        let Some(gap) = answer_less_free(run) else {
+            return Tested::Unknown(format!(
+                "in {} nobody asked cuMemGetInfo of a GPU that shares the system's memory",
+                run.name()
+            ));
+        };
+        evidence.push(run.evidence(
+            "C4: the last answer of cuMemGetInfo less MemFree at that time",
+            Some(gap),
+            "provenance.queries",
+        ));
+        differing.push(gap.abs() > SAME_ANSWER_BYTES.max(case.material));
+    }
+    match differing[..] {
+        [false, true] => {
+            Tested::Holds("cuMemGetInfo answers MemFree in A and something else in B".to_owned())
+        }
+        [true, false] => {
+            Tested::Holds("cuMemGetInfo answers MemFree in B and something else in A".to_owned())
+        }
+        [true, ..] => {
+            Tested::Unknown("cuMemGetInfo answers something else than MemFree in all runs".to_owned())
+        }
+        _ => Tested::Fails,
+    }
+}
+
+/// Of GPUs without memory of their own: what was answered less what was free then.
+fn answer_less_free(run: &Run<'_>) -> Option<i64> {
+    let host = &run.recording.host;
+    if host.gpus.iter().any(|gpu| gpu.memory_total.is_some()) {
+        return None;
+    }
+    let queries = queries::report(run.recording)?;
+    let asked = queries.rows.iter().rev().find(|row| row.asked == "cuMemGetInfo_v2" && row.result == 0)?;
+    let told = i64::try_from(*asked.values.get("free")?).ok()?;
+    let state = asked.state.as_ref()?;
+    let free = i64::try_from(state.mem_free.unwrap_or(state.free)).ok()?;
+    Some(told - free)
+}

@@ -1,0 +1,327 @@
+//! What hypotheses are judged by: one run's growth, or two runs' difference, at one instant of each.
+
+use super::table::HYPOTHESES;
+use super::{Evidence, Finding, Findings, Side, Unit, Verdict};
+use crate::analysis::attribution::{bytes, difference};
+use crate::analysis::diff::{Rows, SourceDelta};
+use crate::analysis::files::{self, FileRow};
+use crate::analysis::instant::At;
+use crate::analysis::stacks::{self, Observed};
+use crate::analysis::view::{Scope, View};
+use crate::ledger::Balance;
+use crate::recording::Recording;
+use crate::units;
+
+/// Differences below this are what a machine does by itself, and so is this part of a larger one.
+const MATERIAL_BYTES: i64 = 16 << 20;
+const MATERIAL_PERCENT: i64 = 2;
+
+/// One of the runs, at the instant it is looked at.
+pub struct Run<'a> {
+    pub recording: &'a Recording,
+    pub side: Side,
+    pub view: View<'a>,
+    pub at_ns: u64,
+    pub balance: Balance,
+    pub start: Balance,
+}
+
+pub struct Case<'a> {
+    at: At,
+    pub a: Option<Run<'a>>,
+    /// Absent where the recording has no readings of the system plane.
+    b: Option<Run<'a>>,
+    rows: Vec<SourceDelta>,
+    pub delta: Option<i64>,
+    pub residual: Option<i64>,
+    pub material: i64,
+}
+
+impl<'a> Run<'a> {
+    fn new(recording: &'a Recording, side: Side, at: At) -> Option<Self> {
+        let view = View::new(recording, Scope::System)?;
+        let balance = view.choose(at, recording);
+        let start = view.start();
+        Some(Self { recording, side, at_ns: balance.at_ns, balance, start, view })
+    }
+
+    /// A counter of the system plane at the instant, and when the target started.
+    pub fn counter(&self, column: &str) -> Option<i64> {
+        self.column_at(column, self.at_ns)
+    }
+
+    pub fn counter_at_start(&self, column: &str) -> Option<i64> {
+        self.column_at(column, self.start.at_ns)
+    }
+
+    fn column_at(&self, column: &str, at_ns: u64) -> Option<i64> {
+        let root = self.view.roots.first()?;
+        let value = root.series.columns.get(column)?.get(root.nearest(at_ns)?).copied().flatten()?;
+        i64::try_from(value).ok()
+    }
+
+    /// How far a counter that only grows has come from the first reading to the last.
+    pub fn grown(&self, column: &str) -> Option<i64> {
+        let values = self.recording.samples.system.columns.get(column)?;
+        let mut known = values.iter().flatten();
+        let first = *known.next()?;
+        let last = known.next_back().copied().unwrap_or(first);
+        i64::try_from(last.saturating_sub(first)).ok()
+    }
+
+    /// Page cache by file at the instant.
+    pub fn files(&self) -> Vec<FileRow> {
+        files::rows(self.recording, self.at_ns)
+    }
+
+    /// What stacks hold of one source at the instant.
+    pub fn observed(&self, slug: &str) -> Observed {
+        let rows = stacks::rows(self.recording, Scope::System, self.at_ns);
+        stacks::by_source(&rows).get(slug).copied().unwrap_or_default()
+    }
+
+    /// Why a hook's part cannot be relied on, if it cannot.
+    pub fn unseen(&self, hook: &str) -> Option<String> {
+        let name = self.name();
+        let health = &self.recording.health;
+        let Some(row) = health.hooks.iter().find(|row| row.name == hook) else {
+            return Some(format!("{name} does not know the hook {hook}"));
+        };
+        let reason = row.reason.as_deref().unwrap_or("no reason recorded");
+        match row.verdict.as_str() {
+            // The part of the kernel that it watches is not there: nothing can have gone through it.
+            "not-applicable" => None,
+            "ok" if row.lost.unwrap_or(0) > 0 => {
+                Some(format!("hook {hook} missed {} events in {name}", row.lost.unwrap_or(0)))
+            }
+            "ok" if health.lost_total > 0 => {
+                Some(format!("{} events or entries were lost in {name}", health.lost_total))
+            }
+            "ok" => None,
+            verdict => Some(format!("hook {hook} is {verdict} in {name}: {reason}")),
+        }
+    }
+
+    pub const fn name(&self) -> &'static str {
+        match self.side {
+            Side::A => "A",
+            Side::B | Side::Both => "B",
+        }
+    }
+
+    pub fn evidence(&self, what: impl Into<String>, value: Option<i64>, place: &str) -> Evidence {
+        Evidence { what: what.into(), value, unit: Unit::Bytes, side: self.side, place: place.to_owned() }
+    }
+
+    pub fn count(&self, what: impl Into<String>, value: Option<i64>, place: &str) -> Evidence {
+        Evidence { unit: Unit::Count, ..self.evidence(what, value, place) }
+    }
+
+    pub fn words(&self, what: impl Into<String>, place: &str) -> Evidence {
+        Evidence { unit: Unit::None, ..self.evidence(what, None, place) }
+    }
+}
+
+/// What a hypothesis makes of a case.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Judgement {
+    pub verdict: Verdict,
+    pub because: String,
+    /// Bytes of the difference that are this hypothesis' own: no other row counts them.
+    pub explains: Option<i64>,
+    pub evidence: Vec<Evidence>,
+}
+
+impl Judgement {
+    pub fn new(verdict: Verdict, because: impl Into<String>, evidence: Vec<Evidence>) -> Self {
+        Self { verdict, because: because.into(), explains: None, evidence }
+    }
+
+    pub fn untestable(because: impl Into<String>) -> Self {
+        Self::new(Verdict::Untestable, because, vec![])
+    }
+}
+
+impl<'a> Case<'a> {
+    pub fn new(a: Option<&'a Recording>, b: &'a Recording, at: At) -> Self {
+        let a = a.and_then(|a| Run::new(a, Side::A, at));
+        let b = Run::new(b, Side::B, at);
+        let rows = b.as_ref().map(|b| {
+            // Of one run: what has come since it began.
+            let from = a.as_ref().map_or((b.view.plane, &b.start), |a| (a.view.plane, &a.balance));
+            Rows::new(from, (b.view.plane, &b.balance))
+        });
+        let (rows, delta, residual) =
+            rows.map_or((vec![], None, None), |rows| (rows.sources, rows.total, rows.residual));
+        let material = MATERIAL_BYTES.max(delta.unwrap_or(0).abs() / 100 * MATERIAL_PERCENT);
+        Self { at, a, b, rows, delta, residual, material }
+    }
+
+    pub fn runs(&self) -> impl Iterator<Item = &Run<'a>> {
+        self.a.iter().chain(&self.b)
+    }
+
+    pub fn b(&self) -> Option<&Run<'a>> {
+        self.b.as_ref()
+    }
+
+    /// How the run is called that has more where the difference is positive.
+    pub fn subject(&self) -> &'static str {
+        if self.a.is_some() { "B has" } else { "the run has come to hold" }
+    }
+
+    pub fn row(&self, slug: &str) -> Option<&SourceDelta> {
+        self.rows.iter().find(|row| row.source == slug)
+    }
+
+    /// Difference of a group of sources; absent where none of them is known in both.
+    pub fn delta_of(&self, slugs: &[&str]) -> Option<i64> {
+        let known = slugs.iter().filter_map(|slug| self.row(slug)?.delta_bytes);
+        known.reduce(i64::saturating_add)
+    }
+
+    /// Difference of what the runs found in use when they began; of one run what it found.
+    pub fn start_of(&self, slug: &str) -> Option<i64> {
+        let b = bytes(self.b.as_ref()?.start.bytes(slug));
+        match &self.a {
+            Some(a) => difference(b, bytes(a.start.bytes(slug))),
+            None => b,
+        }
+    }
+
+    /// Evidence for each source of a group that differs.
+    pub fn rows_evidence(&self, slugs: &[&str]) -> Vec<Evidence> {
+        let rows = slugs.iter().filter_map(|slug| self.row(slug));
+        rows.filter(|row| row.delta_bytes.is_some_and(|delta| delta.abs() >= MATERIAL_BYTES / 16))
+            .map(|row| Evidence {
+                what: format!(
+                    "{}: {} to {}",
+                    row.source,
+                    units::known(row.a_bytes, units::size),
+                    units::known(row.b_bytes, units::size)
+                ),
+                value: row.delta_bytes,
+                unit: Unit::DeltaBytes,
+                side: Side::Both,
+                place: place_of(row.source),
+            })
+            .collect()
+    }
+
+    /// The judgement of a claim that a group of sources makes the difference, by how much of it they hold.
+    pub fn by_bytes(&self, explains: Option<i64>, what: &str, evidence: Vec<Evidence>) -> Judgement {
+        let Some(explains) = explains else {
+            return Judgement::untestable(format!("{what} was not read in both"));
+        };
+        let delta = self.delta.unwrap_or(0);
+        let amount = units::delta(explains);
+        let (verdict, because) = if explains.abs() < self.material {
+            let than = units::size(self.material);
+            (Verdict::Refuted, format!("{what} differs by {amount}, less than {than} that would matter"))
+        } else if delta.abs() >= self.material && (explains < 0) != (delta < 0) {
+            let whole = units::delta(delta);
+            (Verdict::Refuted, format!("{what} differs by {amount}, the other way than the whole ({whole})"))
+        } else {
+            (Verdict::Supported, format!("{} {amount} of {what}", self.subject()))
+        };
+        // What is too little to matter explains nothing, so that shares are of what was found.
+        Judgement { explains: Some(explains), ..Judgement::new(verdict, because, evidence) }
+    }
+
+    pub(super) fn judge(&self) -> Findings {
+        let mut findings: Vec<Finding> = HYPOTHESES
+            .iter()
+            .map(|hypothesis| {
+                let unseen =
+                    hypothesis.hooks.iter().find_map(|hook| self.runs().find_map(|run| run.unseen(hook)));
+                let judgement = match (&self.b, hypothesis.of_two && self.a.is_none(), unseen) {
+                    (None, ..) => {
+                        Judgement::untestable("the recording has no readings of the machine's memory")
+                    }
+                    (_, true, _) => Judgement::untestable("it takes two runs to compare"),
+                    (.., Some(unseen)) => {
+                        // What was seen may still be told; it decides nothing.
+                        let judged = (hypothesis.judge)(self);
+                        Judgement { verdict: Verdict::Untestable, because: unseen, ..judged }
+                    }
+                    _ => (hypothesis.judge)(self),
+                };
+                let whole = self.delta.filter(|delta| delta.abs() >= self.material);
+                Finding {
+                    hypothesis: hypothesis.slug,
+                    title: hypothesis.title,
+                    claim: hypothesis.claim,
+                    verdict: judgement.verdict,
+                    because: judgement.because,
+                    explains_bytes: judgement.explains,
+                    share: judgement.explains.zip(whole).map(|(part, whole)| part as f64 / whole as f64),
+                    evidence: judgement.evidence,
+                    next: hypothesis.next,
+                }
+            })
+            .collect();
+        findings.sort_by_key(|finding| {
+            let own = finding.explains_bytes.filter(|_| finding.verdict == Verdict::Supported);
+            let rank = Verdict::ALL.iter().position(|verdict| *verdict == finding.verdict);
+            (rank, std::cmp::Reverse(own.map_or(0, i64::abs)))
+        });
+        Findings {
+            at: self.at,
+            a_at_ns: self.a.as_ref().map(|a| a.at_ns),
+            b_at_ns: self.b.as_ref().map_or(0, |b| b.at_ns),
+            delta_bytes: self.delta,
+            residual_bytes: self.residual,
+            material_bytes: self.material,
+            headline: self.headline(&findings),
+            findings,
+        }
+    }
+
+    fn headline(&self, findings: &[Finding]) -> String {
+        let Some(delta) = self.delta else { return "The system's memory was not read.".to_owned() };
+        let amount = units::size(delta.abs());
+        let mut text = match (self.a.is_some(), delta.abs() < self.material) {
+            (true, true) => {
+                format!("Both runs have the same memory in use, within {}.", units::size(self.material))
+            }
+            (true, false) => {
+                let word = if delta > 0 { "more" } else { "less" };
+                format!("With B the machine has {amount} {word} in use than with A")
+            }
+            (false, true) => {
+                format!("The memory in use has changed by less than {}.", units::size(self.material))
+            }
+            (false, false) => {
+                let word = if delta > 0 { "grown" } else { "fallen" };
+                format!("The memory in use has {word} by {amount}")
+            }
+        };
+        if delta.abs() >= self.material {
+            let parts = findings.iter().filter(|f| f.verdict == Verdict::Supported);
+            let parts: Vec<_> = parts
+                .filter_map(|f| {
+                    let share = f.share.filter(|share| *share > 0.0)?;
+                    Some(format!("{} {} ({:.0} %)", f.title, units::delta(f.explains_bytes?), share * 100.0))
+                })
+                .take(3)
+                .collect();
+            text.push_str(&match parts.is_empty() {
+                true => "; no hypothesis explains it.".to_owned(),
+                false => format!(": {}.", parts.join(", ")),
+            });
+        }
+        if let Some(double) = findings.iter().find(|f| f.hypothesis == super::table::DOUBLE_COUNTING) {
+            text.push_str(&format!(" That memory is counted twice is {}.", double.verdict.as_str()));
+        }
+        text
+    }
+}
+
+/// Where a source's level stands in a recording.
+pub fn place_of(slug: &str) -> String {
+    let source = spark_trace_common::source::by_slug(slug);
+    let terms = source.map_or(&[][..], |source| source.system);
+    let terms: Vec<_> =
+        terms.iter().map(|term| format!("{}{}", if term.negative { "-" } else { "" }, term.column)).collect();
+    format!("samples.system: {}", terms.join(" "))
+}

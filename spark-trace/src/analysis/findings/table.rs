@@ -1,0 +1,205 @@
+//! The hypotheses: one row each. `docs/findings.md` is generated from this table.
+
+use super::case::{Case, Judgement};
+use super::{accounting, cache, memory, surroundings};
+
+/// Slug of the claim that everybody asks about.
+pub const DOUBLE_COUNTING: &str = "double-counting";
+
+/// One explanation of a difference.
+#[derive(Debug)]
+pub struct Hypothesis {
+    pub slug: &'static str,
+    /// For headlines and tables.
+    pub title: &'static str,
+    /// The claim in a sentence.
+    pub claim: &'static str,
+    /// Hooks without which, or with losses of which, it is untestable.
+    pub hooks: &'static [&'static str],
+    /// It compares: one run alone cannot tell.
+    pub of_two: bool,
+    /// Sources whose bytes are this row's own. No source is in two rows, so that shares add up.
+    pub sources: &'static [&'static str],
+    pub judge: fn(&Case<'_>) -> Judgement,
+    /// How it is judged, for the documentation.
+    pub test: &'static str,
+    /// The experiment that would decide it, or make sure.
+    pub next: &'static str,
+}
+
+/// Sources of files' pages.
+pub const CACHE: &[&str] = &["file-clean", "file-dirty"];
+/// Pages that the NVIDIA modules hold for somebody.
+pub const DRIVER: &[&str] = &["nvidia-sysmem", "nvidia-managed"];
+pub const POOL: &[&str] = &["nvidia-pool"];
+/// Memory of processes.
+pub const HOST: &[&str] = &["anon", "anon-pinned", "shmem", "shmem-pinned", "swap-cache", "hugetlb", "zswap"];
+/// Memory of the kernel itself.
+pub const KERNEL: &[&str] = &[
+    "slab-reclaimable",
+    "slab-unreclaimable",
+    "kernel-stack",
+    "page-tables",
+    "percpu",
+    "vmalloc",
+    "sock",
+    "free-percpu-lists",
+];
+
+pub const HYPOTHESES: &[Hypothesis] = &[
+    Hypothesis {
+        slug: DOUBLE_COUNTING,
+        title: "double counting",
+        claim: "The kernel counts the same memory twice when it is used in a cgroup.",
+        hooks: &[],
+        of_two: false,
+        sources: &[],
+        judge: accounting::double_counting,
+        test: "Four tests. C1: the sources add up to more than MemTotal - MemFree. C2: pages of the NVIDIA driver that are \
+               charged to no cgroup are also in one's charge. C3: MemFree has fallen by more than all sources have grown. \
+               C4: cuMemGetInfo answers something else than MemFree in one run and not in the other. One that holds \
+               supports the claim; it is refuted where none does and C3 could be told to within 2 %.",
+        next: "Run A and B in turn (ABBA) with `sync; echo 3 > /proc/sys/vm/drop_caches` before each: a double count \
+               would stay, page cache would not",
+    },
+    Hypothesis {
+        slug: "page-cache",
+        title: "page cache",
+        claim: "Files in the page cache hold the difference; the kernel would give them up, but counts them as used.",
+        hooks: &[],
+        of_two: false,
+        sources: CACHE,
+        judge: cache::page_cache,
+        test: "Difference of Cached + Buffers - Shmem; which files, from the hooks on the page cache; what was cached \
+               before the run began; what A left cached where B began later on the same boot.",
+        next: "`sync; echo 3 > /proc/sys/vm/drop_caches` before the reading that matters, and record both again",
+    },
+    Hypothesis {
+        slug: "duplicate-files",
+        title: "files cached twice",
+        claim: "The same file is in the page cache under several inodes: an image's copy and the host's.",
+        hooks: &["file-add", "file-remove"],
+        of_two: false,
+        sources: &[],
+        judge: cache::duplicates,
+        test: "Files of one name with as many cached bytes, to within 2 %, and different inodes, within one run or between \
+               what A left cached and what B has cached. Its bytes are part of page cache.",
+        next: "Mount the directory into the container (`-v`) instead of copying it into the image, and record again",
+    },
+    Hypothesis {
+        slug: "dirty-files",
+        title: "files not written back",
+        claim: "Files that were written and not yet written back hold the difference: dropping caches does not free them.",
+        hooks: &[],
+        of_two: false,
+        sources: &[],
+        judge: cache::dirty,
+        test: "Difference of Dirty + Writeback. Its bytes are part of page cache.",
+        next: "`sync` before the reading that matters, and record both again",
+    },
+    Hypothesis {
+        slug: "leftovers",
+        title: "leftovers of earlier processes",
+        claim: "Memory that processes before the run left behind holds the difference: files in tmpfs, shared memory.",
+        hooks: &[],
+        of_two: false,
+        sources: &[],
+        judge: surroundings::leftovers,
+        test: "Difference of Shmem at the start of the runs, and which files in memory file systems held it then.",
+        next: "Remove what is in /dev/shm and /tmp of earlier runs (`ls -la /dev/shm; ipcs -m`), and record again",
+    },
+    Hypothesis {
+        slug: "driver-memory",
+        title: "memory of the NVIDIA driver",
+        claim: "The NVIDIA driver itself holds more system memory: cudaMalloc on unified memory, managed memory, tables.",
+        hooks: &["page-alloc"],
+        of_two: false,
+        sources: DRIVER,
+        judge: memory::driver,
+        test: "Difference of the pages that stacks through the nvidia modules have allocated and not freed.",
+        next: "Compare what went through the CUDA driver (`spark-trace diff`, CUDA section): equal calls and more pages are \
+               the driver's own",
+    },
+    Hypothesis {
+        slug: "driver-pool",
+        title: "pages the NVIDIA driver keeps",
+        claim: "The NVIDIA driver (590 and later) keeps freed pages in pools that nobody is charged for.",
+        hooks: &["page-alloc"],
+        of_two: false,
+        sources: POOL,
+        judge: memory::pool,
+        test: "Difference of what the driver's shrinkers count; where the kernel does not show shrinkers, pages that it \
+               holds beyond what it was asked for (kprobes).",
+        next: "`echo 2 > /proc/sys/vm/drop_caches` shrinks the pools; or load the module with \
+               NVreg_EnableSystemMemoryPools=0 and record again",
+    },
+    Hypothesis {
+        slug: "host-memory",
+        title: "memory of processes",
+        claim: "The processes' own memory holds the difference: heaps, pinned buffers, huge pages, shared memory.",
+        hooks: &[],
+        of_two: false,
+        sources: HOST,
+        judge: memory::host,
+        test: "Difference of anonymous, shared and pinned memory, less what earlier processes had left.",
+        next: "`spark-trace diff --plane cgroup` names the mappings and stacks; compare MALLOC_ARENA_MAX, thread counts and \
+               transparent huge pages",
+    },
+    Hypothesis {
+        slug: "kernel-memory",
+        title: "kernel memory",
+        claim: "The kernel's own memory holds the difference: slab, page tables, kernel stacks, vmalloc.",
+        hooks: &[],
+        of_two: false,
+        sources: KERNEL,
+        judge: memory::kernel,
+        test: "Difference of SReclaimable, SUnreclaim, PageTables, KernelStack, Percpu and VmallocUsed.",
+        next: "`spark-trace show` lists the kernel stacks that hold the pages",
+    },
+    Hypothesis {
+        slug: "environment",
+        title: "another environment",
+        claim: "The runs did not use the same CUDA library, environment, privileges or limits.",
+        hooks: &[],
+        of_two: true,
+        sources: &[],
+        judge: surroundings::environment,
+        test: "Path and build id of libcuda and libnvidia-ml as they were mapped; environment variables that GPU libraries \
+               and allocators read; capabilities; limits.",
+        next: "Give both runs the same library and environment (`--env`, `--ulimit`, `--cap-add`), and record again",
+    },
+    Hypothesis {
+        slug: "memory-limit",
+        title: "a memory limit that was read",
+        claim: "A library read a cgroup's memory limit and sized itself by it.",
+        hooks: &[],
+        of_two: false,
+        sources: &[],
+        judge: surroundings::memory_limit,
+        test: "Answered reads of memory.max, memory.high or memory.limit_in_bytes by the target's processes whose value is \
+               a limit below the machine's memory.",
+        next: "Run the container without `--memory`, or with one above the machine's memory, and record again",
+    },
+    Hypothesis {
+        slug: "reclaim",
+        title: "reclaim",
+        claim: "The kernel reclaimed memory during the run: the level depends on what ran before.",
+        hooks: &[],
+        of_two: false,
+        sources: &[],
+        judge: surroundings::reclaim,
+        test: "Growth of pgsteal and workingset_refault over the run.",
+        next: "Drop caches before each run, so that each begins with memory free, and record again",
+    },
+    Hypothesis {
+        slug: "pin-leak",
+        title: "a leak of pinned pages",
+        claim: "Pages stay pinned after the process that pinned them has ended.",
+        hooks: &[],
+        of_two: false,
+        sources: &[],
+        judge: surroundings::pin_leak,
+        test: "nr_foll_pin_acquired less nr_foll_pin_released, after the target's end against before its start.",
+        next: "Watch `grep foll_pin /proc/vmstat` over several runs; a leak grows with each",
+    },
+];

@@ -1,0 +1,281 @@
+use super::*;
+use crate::recording::testing::{self, MIB, SECOND, START};
+use crate::recording::{Hook, Loss, MemoryState, ProcessContext, Query, Recording};
+
+/// Hooks that hypotheses ask for.
+fn seen(mut recording: Recording) -> Recording {
+    for name in ["page-alloc", "file-add", "file-remove", "mapping"] {
+        recording.health.hooks.push(Hook {
+            name: name.into(),
+            verdict: "ok".into(),
+            lost: Some(0),
+            ..Hook::default()
+        });
+    }
+    recording
+}
+
+fn native() -> Recording {
+    seen(testing::native())
+}
+
+fn verdict(a: &Recording, b: &Recording, slug: &str) -> Finding {
+    let findings = judge(Some(a), b, At::Peak);
+    findings.findings.into_iter().find(|finding| finding.hypothesis == slug).unwrap()
+}
+
+/// Adds bytes to a column at the peak.
+fn add(recording: &mut Recording, columns: &[(&str, i64)]) {
+    let readings = recording.samples.system.begin_ns.len();
+    for (column, mib) in columns {
+        let values = recording.samples.system.columns.entry((*column).to_owned());
+        let values = values.or_insert_with(|| vec![Some(0); readings]);
+        values[1] = Some(values[1].unwrap_or(0).strict_add_signed(mib * MIB as i64));
+    }
+}
+
+/// Uses `mib` more memory at the peak, which `column` counts.
+fn more(recording: &mut Recording, column: &str, mib: i64) {
+    add(recording, &[(column, mib), ("meminfo.MemFree", -mib)]);
+}
+
+type Change = fn(&mut Recording);
+
+/// What is staged in B, and which hypothesis must see it; without it that must be refuted.
+const STAGED: &[(&str, Change)] = &[
+    ("page-cache", |b| {
+        more(b, "meminfo.Cached", 300);
+        add(b, &[("meminfo.Inactive", 300)]);
+    }),
+    ("dirty-files", |b| {
+        more(b, "meminfo.Cached", 300);
+        add(b, &[("meminfo.Inactive", 300), ("meminfo.Dirty", 290)]);
+    }),
+    ("duplicate-files", |b| {
+        testing::file(b, 70, "/srv/lib/libtorch.so", 200, 10);
+        testing::file(b, 71, "/var/lib/docker/overlay2/a/diff/usr/lib/libtorch.so", 200, 10);
+    }),
+    ("host-memory", |b| {
+        more(b, "meminfo.AnonPages", 300);
+        add(b, &[("meminfo.Active", 300)]);
+    }),
+    ("kernel-memory", |b| more(b, "meminfo.PageTables", 300)),
+    ("driver-memory", |b| {
+        b.host.nvidia =
+            Some(crate::recording::Nvidia { kernel_module: Some("open".into()), ..Default::default() });
+        more(b, "driver.nvidia_sysmem", 300);
+    }),
+    ("driver-pool", |b| more(b, "driver.nvidia_pool", 300)),
+    ("leftovers", |b| {
+        let shared = b.samples.system.columns.get_mut("meminfo.Shmem").unwrap();
+        shared.iter_mut().for_each(|value| *value = Some(300 * MIB));
+        let cached = b.samples.system.columns.get_mut("meminfo.Cached").unwrap();
+        cached.iter_mut().for_each(|value| *value = value.map(|value| value + 300 * MIB));
+        let inactive = b.samples.system.columns.get_mut("meminfo.Inactive").unwrap();
+        inactive.iter_mut().for_each(|value| *value = value.map(|value| value + 300 * MIB));
+        let free = b.samples.system.columns.get_mut("meminfo.MemFree").unwrap();
+        free.iter_mut().for_each(|value| *value = value.map(|value| value - 300 * MIB));
+    }),
+    ("environment", |b| {
+        b.provenance.contexts[0].environment.insert("CUDA_MODULE_LOADING".into(), "EAGER".into());
+    }),
+    ("memory-limit", |b| {
+        b.provenance.queries.push(Query {
+            at_ns: START + SECOND,
+            asked: "memory.max".into(),
+            directory: Some("/serve".into()),
+            values: [("bytes".to_owned(), 1 << 30)].into(),
+            ..Query::default()
+        });
+    }),
+    ("reclaim", |b| add_last(b, "vmstat.pgsteal_kswapd", 100_000)),
+    ("pin-leak", |b| add_last(b, "vmstat.nr_foll_pin_acquired", 100_000)),
+];
+
+/// Counters of events that have come so far by the end.
+fn add_last(recording: &mut Recording, column: &str, count: u64) {
+    let values = recording.samples.system.columns.get_mut(column).unwrap();
+    *values.last_mut().unwrap() = Some(count);
+}
+
+/// What every recording of a real machine has and the synthetic ones lack.
+fn complete(mut recording: Recording) -> Recording {
+    recording.host.nvidia = None;
+    let readings = recording.samples.system.begin_ns.len();
+    for column in [
+        "vmstat.pgsteal_kswapd",
+        "vmstat.nr_foll_pin_acquired",
+        "vmstat.nr_foll_pin_released",
+        "driver.nvidia_pool",
+    ] {
+        recording.samples.system.columns.insert(column.into(), vec![Some(0); readings]);
+    }
+    recording.provenance.contexts = vec![ProcessContext { pid: 4242, ..ProcessContext::default() }];
+    recording
+}
+
+#[test]
+fn what_is_staged_is_supported_and_what_is_not_is_refuted() {
+    let a = complete(native());
+    for (slug, change) in STAGED {
+        let absent = verdict(&a, &complete(native()), slug);
+        assert_eq!(absent.verdict, Verdict::Refuted, "{slug}: {}", absent.because);
+        let mut b = complete(native());
+        change(&mut b);
+        let staged = verdict(&a, &b, slug);
+        assert_eq!(staged.verdict, Verdict::Supported, "{slug}: {}", staged.because);
+        assert!(!staged.evidence.is_empty(), "{slug}");
+        // None of it is memory counted twice.
+        let double = verdict(&a, &b, DOUBLE_COUNTING);
+        assert_eq!(double.verdict, Verdict::Refuted, "{slug}: {}", double.because);
+    }
+}
+
+#[test]
+fn shares_are_of_the_whole_difference() {
+    let a = complete(native());
+    let mut b = complete(native());
+    more(&mut b, "meminfo.AnonPages", 100);
+    add(&mut b, &[("meminfo.Active", 100)]);
+    more(&mut b, "meminfo.PageTables", 300);
+    let findings = judge(Some(&a), &b, At::Peak);
+    assert_eq!(findings.delta_bytes, Some(400 * MIB as i64));
+    let first: Vec<_> = findings
+        .findings
+        .iter()
+        .take(2)
+        .map(|f| (f.hypothesis, f.share.map(|share| share * 100.0)))
+        .collect();
+    assert_eq!(first, [("kernel-memory", Some(75.0)), ("host-memory", Some(25.0))]);
+    assert_eq!(
+        findings.headline,
+        "With B the machine has 400.0 MiB more in use than with A: kernel memory +300.0 MiB (75 %), memory of processes \
+         +100.0 MiB (25 %). That memory is counted twice is refuted."
+    );
+}
+
+#[test]
+fn no_source_is_explained_twice_and_none_is_left_out() {
+    let mut named: Vec<_> = HYPOTHESES.iter().flat_map(|row| row.sources.iter().copied()).collect();
+    let all = crate::ledger::Plane::System.sources().map(|source| source.slug);
+    // Charged to cgroups, of no kind of its own: no row on this plane has bytes of it.
+    let missing: Vec<_> = all
+        .filter(|slug| !named.contains(slug) && !["unattributed", "kernel-other"].contains(slug))
+        .collect();
+    assert_eq!(missing, Vec::<&str>::new());
+    named.sort_unstable();
+    let count = named.len();
+    named.dedup();
+    assert_eq!(named.len(), count);
+}
+
+#[test]
+fn memory_that_is_counted_twice_is_seen_by_each_test() {
+    let a = complete(native());
+    // C1: a counter says more than is in use.
+    let mut b = complete(native());
+    add(&mut b, &[("meminfo.AnonPages", 2000), ("meminfo.Active", 2000)]);
+    let finding = verdict(&a, &b, DOUBLE_COUNTING);
+    assert!(
+        finding.verdict == Verdict::Supported && finding.because.starts_with("C1 holds"),
+        "{}",
+        finding.because
+    );
+    // C2: the driver's pages are charged.
+    let mut b = complete(native());
+    b.host.nvidia =
+        Some(crate::recording::Nvidia { kernel_module: Some("open".into()), ..Default::default() });
+    testing::page_allocs(&mut b, 10, 64, &["nvidia:nv_alloc_system_pages", "nvidia:nv_alloc_pages"]);
+    let finding = verdict(&a, &b, DOUBLE_COUNTING);
+    assert!(
+        finding.verdict == Verdict::Supported && finding.because.starts_with("C2 holds"),
+        "{}",
+        finding.because
+    );
+    // C3: MemFree falls, and nothing holds it.
+    let mut b = complete(native());
+    add(&mut b, &[("meminfo.MemFree", -500)]);
+    let finding = verdict(&a, &b, DOUBLE_COUNTING);
+    assert!(
+        finding.verdict == Verdict::Inconclusive && finding.because.starts_with("C3"),
+        "{}",
+        finding.because
+    );
+    // C4: the GPU's library answers something else in one of them.
+    let asked = |recording: &Recording, gap: u64| {
+        let mut recording = recording.clone();
+        recording.provenance.queries.push(Query {
+            at_ns: START + SECOND,
+            asked: "cuMemGetInfo_v2".into(),
+            values: [("free".to_owned(), 8192 * MIB - gap * MIB)].into(),
+            state: Some(MemoryState { mem_free: Some(8192 * MIB), ..MemoryState::default() }),
+            ..Query::default()
+        });
+        recording
+    };
+    let base = complete(native());
+    let finding = verdict(&asked(&base, 0), &asked(&base, 3000), DOUBLE_COUNTING);
+    assert!(
+        finding.verdict == Verdict::Supported && finding.because.starts_with("C4 holds"),
+        "{}",
+        finding.because
+    );
+    let finding = verdict(&asked(&base, 0), &asked(&base, 0), DOUBLE_COUNTING);
+    assert!(finding.verdict == Verdict::Refuted && finding.because.contains("alike"), "{}", finding.because);
+}
+
+#[test]
+fn what_was_not_seen_or_was_lost_decides_nothing() {
+    let a = complete(native());
+    type Harm = fn(&mut Recording);
+    let harms: &[Harm] = &[
+        |b| b.health.hooks.retain(|hook| hook.name != "page-alloc" && hook.name != "file-add"),
+        |b| b.health.hooks.iter_mut().for_each(|hook| hook.verdict = "unsupported".into()),
+        |b| b.health.hooks.iter_mut().for_each(|hook| hook.lost = Some(3)),
+        |b| {
+            b.health.losses.push(Loss { what: "events".into(), count: 2 });
+            b.health.lost_total = 2;
+        },
+    ];
+    for harm in harms {
+        let mut b = complete(native());
+        harm(&mut b);
+        for hypothesis in HYPOTHESES.iter().filter(|row| !row.hooks.is_empty()) {
+            let finding = verdict(&a, &b, hypothesis.slug);
+            assert_eq!(finding.verdict, Verdict::Untestable, "{}: {}", hypothesis.slug, finding.because);
+        }
+    }
+}
+
+#[test]
+fn what_goes_the_other_way_explains_nothing() {
+    let a = complete(native());
+    let mut b = complete(native());
+    more(&mut b, "meminfo.PageTables", 900);
+    more(&mut b, "meminfo.AnonPages", -100);
+    add(&mut b, &[("meminfo.Active", -100)]);
+    let finding = verdict(&a, &b, "host-memory");
+    assert!(
+        finding.verdict == Verdict::Refuted && finding.because.contains("the other way"),
+        "{}",
+        finding.because
+    );
+}
+
+#[test]
+fn one_run_is_judged_by_its_growth() {
+    let b = complete(native());
+    let findings = judge(None, &b, At::Peak);
+    assert_eq!(findings.a_at_ns, None);
+    let of = |slug: &str| findings.findings.iter().find(|finding| finding.hypothesis == slug).unwrap();
+    assert_eq!(of("host-memory").verdict, Verdict::Supported);
+    assert_eq!(of("host-memory").explains_bytes, Some(800 * MIB as i64));
+    assert_eq!(of("environment").verdict, Verdict::Untestable);
+    assert!(findings.headline.starts_with("The memory in use has grown by"), "{}", findings.headline);
+}
+
+#[test]
+fn without_readings_everything_is_untestable() {
+    let findings = judge(None, &testing::empty(), At::Peak);
+    assert!(findings.findings.iter().all(|finding| finding.verdict == Verdict::Untestable));
+}

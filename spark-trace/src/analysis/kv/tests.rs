@@ -1,0 +1,129 @@
+use super::*;
+use crate::recording::testing::{self, MIB, SECOND, START};
+use crate::recording::{LaterState, LogLine, MemoryState, Query, Recording};
+
+const GIB: u64 = 1 << 30;
+
+/// A run on unified memory: 16 GiB in all; `free` is what cuMemGetInfo says once the weights are loaded.
+fn run(free: u64, file: u64) -> Recording {
+    let mut recording = testing::empty();
+    let mut ask = |seconds: u64, free: u64, own: u64| {
+        recording.provenance.queries.push(Query {
+            at_ns: START + seconds * SECOND,
+            began_ns: Some(START + seconds * SECOND - 1000),
+            pid: 4242,
+            tid: 4242,
+            asked: "cuMemGetInfo_v2".into(),
+            values: [("free".to_owned(), free), ("total".to_owned(), 16 * GIB)].into(),
+            state: Some(MemoryState {
+                mem_free: Some(free),
+                later: Some(LaterState {
+                    mem_available: Some(free + file),
+                    cuda_live: [("device".to_owned(), own)].into(),
+                    ..LaterState::default()
+                }),
+                ..MemoryState::default()
+            }),
+            ..Query::default()
+        });
+    };
+    ask(1, free + 4 * GIB, 0);
+    ask(5, free, 4 * GIB);
+    for (seconds, live) in [(1, 0), (4, 4608 * MIB), (5, 4 * GIB), (7, 4 * GIB + 2 * GIB)] {
+        testing::push(
+            &mut recording.samples.cuda,
+            START + seconds * SECOND - 2,
+            [(reading::DEVICE.to_owned(), live)],
+        );
+    }
+    for seconds in [0, 5, 10] {
+        let columns = [
+            ("meminfo.MemTotal", 16 * GIB),
+            ("meminfo.MemFree", free),
+            ("meminfo.AnonPages", 16 * GIB - free - file),
+            ("meminfo.Cached", file),
+            ("meminfo.Buffers", 0),
+            ("meminfo.Shmem", 0),
+            ("meminfo.Dirty", 0),
+            ("meminfo.Writeback", 0),
+        ];
+        let columns = columns.map(|(name, value)| (name.to_owned(), value));
+        testing::push(&mut recording.samples.system, START + seconds * SECOND, columns);
+    }
+    recording
+}
+
+/// The run as it would have been told with that much free.
+fn lines(recording: &mut Recording, at_s: u64, text: &str) {
+    recording.provenance.log_lines.push(LogLine {
+        at_ns: START + at_s * SECOND,
+        stream: "stdout".into(),
+        text: text.into(),
+    });
+}
+
+#[test]
+fn the_arithmetic_is_tensorrt_llms() {
+    let recording = run(8 * GIB, GIB);
+    let report = report(None, &recording, Options::default()).unwrap();
+    let Budget { reading, figures, reclaimable, available, .. } = &report.b;
+    assert_eq!((reading.at_ns, reading.free), (START + 5 * SECOND, 8 * GIB));
+    assert_eq!((reading.found_by, reading.signal), ("allocations", Some("MemFree")));
+    // 16 - 8 - 4 of others; at most 4.5 of its own.
+    assert_eq!((figures.outside, figures.peak), (Some(4 * GIB), Some(8 * GIB + 512 * MIB)));
+    assert_eq!(figures.kv, Some((7.5 * 0.9 * GIB as f64) as u64));
+    assert_eq!(figures.kv_taken, Some(2 * GIB));
+    assert_eq!((*reclaimable, *available), (GIB, Some(9 * GIB)));
+    let given_up = &report.b.what_if[0];
+    assert_eq!(given_up.delta, (0.9 * GIB as f64) as i64);
+}
+
+#[test]
+fn the_log_says_which_answer_and_how_much() {
+    let mut recording = run(8 * GIB, GIB);
+    lines(
+        &mut recording,
+        6,
+        "[TRT-LLM] [I] Peak memory during memory usage profiling (torch + non-torch): 8.50 GiB, available KV cache memory \
+         when calculating max tokens: 6.00 GiB, fraction is set 0.8, kv size is 131072. device total memory 16.00 GiB, , \
+         tmp kv_mem 0.25 GiB",
+    );
+    lines(&mut recording, 7, "[MemUsageChange] Allocated 6.00 GiB for max tokens in paged KV cache (49152).");
+    let report = report(None, &recording, Options { fraction: Some(0.5), ..Options::default() }).unwrap();
+    let figures = &report.b.figures;
+    assert_eq!((report.b.reading.found_by, figures.fraction_from), ("log", "log"));
+    assert_eq!((figures.fraction, figures.temporary_kv), (0.8, 256 * MIB));
+    // (16 - 8.5 + 0.25) x 0.8
+    assert_eq!(figures.kv, Some((6.2 * GIB as f64) as u64));
+    let off: Vec<_> = report.b.agreement.iter().map(|row| (row.figure, row.percent.round())).collect();
+    assert_eq!(off[0], ("peak", 0.0));
+    assert_eq!(off[1].1, 3.0, "{off:?}");
+    assert!(report.headline.contains("made a KV cache of 6.00 GiB"), "{}", report.headline);
+}
+
+#[test]
+fn two_runs_are_told_apart_by_what_others_held() {
+    let (a, b) = (run(9 * GIB, GIB), run(7 * GIB, 3 * GIB));
+    let report = report(Some(&a), &b, Options::default()).unwrap();
+    let (kv_a, kv_b) = (report.a.as_ref().unwrap().figures.kv.unwrap(), report.b.figures.kv.unwrap());
+    assert_eq!(kv_a - kv_b, (1.8 * GIB as f64) as u64);
+    assert_eq!(report.b_with_state_of_a, Some(kv_a));
+    assert_eq!(report.advice[0].gains_bytes, Some((2.7 * GIB as f64) as u64));
+    assert!(report.advice[0].command.as_deref().is_some_and(|command| command.contains("drop_caches")));
+}
+
+#[test]
+fn a_gpu_with_memory_of_its_own_has_nothing_to_reclaim() {
+    let mut recording = run(8 * GIB, GIB);
+    recording.host.gpus.push(crate::recording::Gpu { memory_total: Some(16 * GIB), ..Default::default() });
+    let report = report(None, &recording, Options::default()).unwrap();
+    assert_eq!((report.b.reading.signal, report.b.reclaimable), (Some("the GPU's own memory"), 0));
+    assert!(!report.advice.iter().any(|advice| advice.what.contains("page cache")));
+}
+
+#[test]
+fn without_an_answer_there_is_no_budget() {
+    let error = report(None, &testing::native(), Options::default()).unwrap_err().to_string();
+    assert!(error.starts_with("the run: no process asked how much memory is free"), "{error}");
+    assert_eq!(instant(&testing::native()), None);
+}

@@ -1,0 +1,83 @@
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+
+use crate::analysis::kv::{self, Options};
+use crate::cli::error::Exit;
+use crate::cli::output;
+use crate::cli::view;
+use crate::recording;
+use crate::render::Format;
+
+/// Explain how large the KV cache became, and how large it could have been
+///
+/// Frameworks size the KV cache by one reading of the memory that is free. Shown are that reading, who held what was
+/// in use then and how much of it the kernel would have given up, the framework's arithmetic beside what was traced,
+/// and what to do about it. Given two recordings, the second is explained against the first.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Args {
+    /// Recording, or the one to compare with where there are two
+    a: PathBuf,
+    /// Recording to explain
+    b: Option<PathBuf>,
+    /// The framework's log; given twice, of A and of B in this order [default: lines in the recordings]
+    #[arg(long, value_name = "FILE")]
+    log: Vec<PathBuf>,
+    /// Part of the free memory that the cache may take, where the log does not say it [default: 0.9]
+    #[arg(long, value_name = "0..1", value_parser = fraction)]
+    fraction: Option<f64>,
+    /// Form of the output
+    #[arg(long, value_parser = view::formats(), default_value = "table")]
+    format: &'static Format,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  spark-trace kv container.json
+  spark-trace kv native.json container.json
+  spark-trace kv native.json container.json --log native.log --log container.log
+  spark-trace kv run.json --fraction 0.8 --format json | jq .b.figures";
+
+pub fn run(args: Args) -> anyhow::Result<Exit> {
+    let recordings = 1 + usize::from(args.b.is_some());
+    let logs = args.log.len();
+    if logs != 0 && logs != recordings {
+        return Err(anyhow::anyhow!(
+            "{logs} --log for {recordings} recordings: give one for each, A's first"
+        )
+        .context(Exit::Usage));
+    }
+    let logs = args.log.iter().map(|path| log(path)).collect::<anyhow::Result<Vec<_>>>()?;
+    let first = recording::read(&args.a)?;
+    let (a, b) = match &args.b {
+        Some(b) => (Some(first), recording::read(b)?),
+        None => (None, first),
+    };
+    let options = Options {
+        fraction: args.fraction,
+        a_log: logs.first().map(String::as_str).filter(|_| a.is_some()),
+        b_log: logs.last().map(String::as_str),
+    };
+    let files = || {
+        if args.b.is_none() {
+            return args.a.display().to_string();
+        }
+        let names = [Some(&args.a), args.b.as_ref()].into_iter().flatten().zip(["A", "B"]);
+        let names: Vec<_> = names.map(|(path, name)| format!("{name} = {}", path.display())).collect();
+        names.join(", ")
+    };
+    let report = kv::report(a.as_ref(), &b, options).with_context(files)?;
+    output::print(&(args.format.kv)(&report, output::style())?)
+}
+
+fn log(path: &Path) -> anyhow::Result<String> {
+    let bytes = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+fn fraction(text: &str) -> Result<f64, String> {
+    let value: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
+    (value > 0.0 && value <= 1.0).then_some(value).ok_or_else(|| "not above 0 and up to 1".to_owned())
+}

@@ -1,0 +1,119 @@
+use std::io::{self, IsTerminal};
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use clap::ValueEnum;
+
+use crate::analysis::diff;
+use crate::analysis::instant::At;
+use crate::analysis::overview::{self, Overview};
+use crate::cli::error::Exit;
+use crate::cli::output;
+use crate::recording::{self, ReadError, Recording, WriteOptions};
+use crate::render::{html, markdown, report};
+
+/// Tell people what a recording says, or what makes two differ
+///
+/// One page with the answer first: how A becomes B source by source, the course of every source with what was asked
+/// of memory meanwhile, verdicts on findings, the KV-cache budget, files, CUDA calls, flame graphs; at its end what
+/// the numbers rest on. The HTML page needs no network and can be read without scripts.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Args {
+    /// Recording to report on; with B the one to compare with
+    a: PathBuf,
+    /// Recording to explain
+    b: Option<PathBuf>,
+    /// File to write [default: standard output]
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// Form of the output [default: html where a file is written, unless its name ends in .md; else markdown]
+    #[arg(long, value_enum)]
+    format: Option<Format>,
+    /// Instant to look at: peak (each plane's own), end, kv (the reading that sized the KV cache), seconds since the
+    /// start such as 12.5s, or nanoseconds of the recording's clock [default: peak; of two recordings kv where both
+    /// have one]
+    #[arg(long, value_name = "INSTANT")]
+    at: Option<At>,
+    /// Replace an existing file
+    #[arg(long)]
+    force: bool,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  spark-trace report native.json container.json -o report.html
+  spark-trace report run.json -o run.html --at end
+  spark-trace report native.json container.json --format markdown    # for an issue";
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// One page with charts, for people
+    Html,
+    /// Headline, findings, differences and budget, for issues
+    Markdown,
+}
+
+pub fn run(args: Args) -> anyhow::Result<Exit> {
+    let format = args.format.unwrap_or_else(|| default_format(args.output.as_deref()));
+    if format == Format::Html && args.output.is_none() && io::stdout().is_terminal() {
+        return Err(anyhow::anyhow!(
+            "a page is not for a terminal; name a file with -o, or use --format markdown"
+        ))
+        .context(Exit::Usage);
+    }
+    let options = WriteOptions { force: args.force, owner: None };
+    if let Some(output) = &args.output {
+        recording::write::refuse_existing(output, options)?;
+    }
+    let bytes = render(&overview(&args)?, format)?;
+    match &args.output {
+        Some(output) => {
+            recording::write::write_bytes(&bytes, output, options)?;
+            eprintln!("spark-trace: wrote {}", crate::render::escape::line(&output.display().to_string()));
+            Ok(Exit::Fine)
+        }
+        None => output::print(&bytes),
+    }
+}
+
+fn default_format(output: Option<&Path>) -> Format {
+    match output.map(Path::extension) {
+        None => Format::Markdown,
+        Some(Some(extension)) if extension == "md" => Format::Markdown,
+        Some(_) => Format::Html,
+    }
+}
+
+fn overview(args: &Args) -> anyhow::Result<Overview> {
+    let name = |path: &Path| {
+        path.file_name()
+            .map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into_owned())
+    };
+    let name_a = name(&args.a);
+    let Some(path_b) = &args.b else {
+        let recording = recording::read(&args.a)?;
+        return Ok(overview::overview(None, (&name_a, &recording), args.at.unwrap_or_default()));
+    };
+    let (a, b) = read_both(&args.a, path_b)?;
+    let at = args.at.unwrap_or_else(|| diff::instant(&a, &b));
+    Ok(overview::overview(Some((&name_a, &a)), (&name(path_b), &b), at))
+}
+
+/// Reading is most of the work where recordings are large.
+fn read_both(a: &Path, b: &Path) -> Result<(Recording, Recording), ReadError> {
+    std::thread::scope(|scope| {
+        let reading = scope.spawn(|| recording::read(a));
+        let b = recording::read(b);
+        // A thread that panicked is a defect: passed on, not hidden.
+        let a = reading.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+        Ok((a, b?))
+    })
+}
+
+fn render(overview: &Overview, format: Format) -> anyhow::Result<Vec<u8>> {
+    Ok(match format {
+        Format::Html => html::render(overview)?,
+        Format::Markdown => markdown::render(&report::document(overview)).into_bytes(),
+    })
+}

@@ -1,0 +1,63 @@
+//! What a recording says of itself: hooks, losses, warnings, and what it cost.
+
+use super::{Session, SessionError, io_error};
+use crate::{
+    live::output::Output,
+    recording::{Cost, Health, Loss, Readings, journal::Entry},
+};
+
+impl Session {
+    pub(super) fn add_health_and_cost(&mut self, nvml: Option<Readings>) -> Result<(), SessionError> {
+        let hooks = self.tracer.object.hook_rows(self.statistics.share());
+        let mut losses = self.tracer.object.losses()?;
+        let own = [
+            ("undecoded_events", self.tracer.decode_errors),
+            ("queries", self.tracer.queries_lost()),
+            ("cuda_objects", self.tracer.collector.cuda.unreadable),
+            ("contexts", self.tracer.contexts_lost),
+            ("log_lines", self.output.as_ref().map_or(0, Output::lost)),
+            ("skipped_runs", hooks.iter().filter_map(|h| h.lost).sum()),
+        ];
+        let own = own.into_iter().filter(|(_, count)| *count > 0);
+        losses.extend(own.map(|(what, count)| Loss { what: what.to_owned(), count }));
+        let bpf_run_time_ns = hooks.iter().filter_map(|h| h.run_time_ns).reduce(|a, b| a + b);
+        let ambiguous = self.tracer.collector.cuda.ambiguous_contexts;
+        if ambiguous > 0 {
+            self.warnings.push(format!(
+                "{ambiguous} CUDA contexts ended while others of their process lived: what was allocated in them \
+                 counts as live until its process ends"
+            ));
+        }
+        let health = Health {
+            lost_total: losses.iter().map(|l| l.count).sum(),
+            losses,
+            hooks,
+            libraries: Vec::new(),
+            sources: vec![self.nvml.machine().verdict.clone()],
+            warnings: self.warnings.clone(),
+            complete: true,
+        };
+        let (agent_cpu_ns, agent_rss_peak) = own_usage();
+        let cost = Cost {
+            agent_cpu_ns,
+            agent_rss_peak,
+            bpf_run_time_ns,
+            bpf_memory: self.tracer.object.memory(),
+            nvml,
+        };
+        self.tracer.journal.add(Entry::Health(health)).map_err(io_error("write the journal"))?;
+        self.tracer.journal.add(Entry::Cost(cost)).map_err(io_error("write the journal"))
+    }
+}
+
+/// CPU time and peak resident memory of this process.
+fn own_usage() -> (u64, u64) {
+    // SAFETY: all zero is a valid rusage, and the pointer is to it.
+    let usage = unsafe {
+        let mut usage: libc::rusage = std::mem::zeroed();
+        libc::getrusage(libc::RUSAGE_SELF, &raw mut usage);
+        usage
+    };
+    let ns = |t: libc::timeval| t.tv_sec as u64 * 1_000_000_000 + t.tv_usec as u64 * 1000;
+    (ns(usage.ru_utime) + ns(usage.ru_stime), usage.ru_maxrss as u64 * 1024)
+}

@@ -1,0 +1,55 @@
+//! Hypotheses with their verdicts, and what each rests on.
+
+use super::document::{Cell, Document, Fit, Table};
+use super::units::{UNKNOWN, delta, known, size};
+use crate::analysis::findings::{Evidence, Finding, Findings, Side, Unit, Verdict};
+
+/// Evidence that is told of one finding.
+const EVIDENCE: usize = 8;
+
+pub fn show(document: &mut Document, findings: &Findings) {
+    document.heading("Findings, on the system plane");
+    document.line(&findings.headline);
+    for finding in &findings.findings {
+        document.line(line(finding));
+    }
+    for finding in findings.findings.iter().filter(|finding| finding.verdict == Verdict::Supported) {
+        document.heading(format!("{}: {}", finding.title, finding.because));
+        document.line(finding.claim);
+        document.table(Table::of(ROWS, finding.evidence.iter().take(EVIDENCE)));
+        if let Some(left) = finding.evidence.len().checked_sub(EVIDENCE).filter(|left| *left > 0) {
+            document.line(format!("{left} more in --format json"));
+        }
+        document.line(format!("To make sure: {}", finding.next));
+    }
+}
+
+/// Verdict, share and reason: they would not stand side by side in 80 columns.
+fn line(finding: &Finding) -> String {
+    let share = finding.share.filter(|_| finding.verdict == Verdict::Supported);
+    let share = share.map_or_else(String::new, |share| format!(", {:.1} %", share * 100.0));
+    format!("{:<12} {}{share}: {}", finding.verdict.as_str(), finding.title, finding.because)
+}
+
+const ROWS: &[Cell<Evidence>] = &[
+    ("RUN", Fit::Name, |row| {
+        match row.side {
+            Side::A => "A",
+            Side::B => "B",
+            Side::Both => "B-A",
+        }
+        .to_owned()
+    }),
+    ("VALUE", Fit::Number, amount),
+    ("EVIDENCE", Fit::Text, |row| row.what.clone()),
+];
+
+/// The number with its unit.
+pub fn amount(row: &Evidence) -> String {
+    match row.unit {
+        Unit::Bytes => known(row.value, size),
+        Unit::DeltaBytes => known(row.value, delta),
+        Unit::Count => known(row.value, |value| value.to_string()),
+        Unit::None => UNKNOWN.to_owned(),
+    }
+}

@@ -1,0 +1,185 @@
+//! Flame graphs: laid out by the library, set into our own picture without its script, style and controls.
+
+use std::io;
+
+use super::super::page::Page;
+use super::picture;
+use crate::analysis::flame::{Flame, Row};
+use crate::render::escape;
+use crate::render::units::unsigned;
+
+/// Frames narrower than this part of the whole, in percent, are not drawn.
+const LEAST: f64 = 0.15;
+/// Width that texts are cut for; narrower screens scroll.
+const WIDTH: usize = 1000;
+/// Longer names are cut: a picture has no room for them.
+const NAME: usize = 200;
+/// What the library's drawing begins and ends with around the frames.
+const BEGINS: &str = "<svg id=\"frames\"";
+const FRAME: u32 = 16;
+
+#[derive(Debug, thiserror::Error)]
+pub enum FlameError {
+    #[error("flame graph cannot be drawn")]
+    Draw(#[from] io::Error),
+    #[error("flame graph is not in the form that is known")]
+    Form,
+}
+
+/// Rectangles, texts and titles, and nothing else.
+#[derive(Debug)]
+pub struct Frames {
+    svg: String,
+    height: u32,
+}
+
+impl Frames {
+    pub fn as_str(&self) -> &str {
+        &self.svg
+    }
+}
+
+/// Draws `flame`; where `compared`, colours tell how B differs from A.
+pub fn draw(page: &mut Page, title: &str, flame: &Flame, compared: bool) -> Result<(), FlameError> {
+    let frames = frames(flame, compared)?;
+    let description = format!(
+        "{} stacks, {} in all; outermost frames at the top. Each frame has its name and bytes as its title.",
+        flame.rows.len(),
+        unsigned(flame.rows.iter().map(|row| row.b_bytes).fold(0, u64::saturating_add))
+    );
+    let class = if compared { "flame compared" } else { "flame" };
+    page.within(
+        "div",
+        &[("class", "zoomable wide"), ("tabindex", "0"), ("role", "group"), ("aria-label", title)],
+        |page| {
+            picture(page, class, frames.height, (title, &description), |page| page.drawn(&frames));
+        },
+    );
+    Ok(())
+}
+
+fn frames(flame: &Flame, compared: bool) -> Result<Frames, FlameError> {
+    let mut options = inferno::flamegraph::Options::default();
+    options.direction = inferno::flamegraph::Direction::Inverted;
+    options.count_name = "bytes".to_owned();
+    // The same recording gives the same bytes.
+    options.deterministic = true;
+    options.colors = inferno::flamegraph::Palette::Basic(inferno::flamegraph::color::BasicPalette::Orange);
+    options.image_width = Some(WIDTH);
+    options.min_width = LEAST;
+    options.no_sort = false;
+    options.text_truncate_direction = inferno::flamegraph::TextTruncateDirection::Right;
+    let lines: Vec<_> = flame.rows.iter().map(|row| line(row, compared)).collect();
+    let mut drawn = Vec::new();
+    inferno::flamegraph::from_lines(&mut options, lines.iter().map(String::as_str), &mut drawn)?;
+    clean(&String::from_utf8_lossy(&drawn))
+}
+
+/// `outermost;...;innermost A B`, as the library reads it.
+fn line(row: &Row, compared: bool) -> String {
+    let frames: Vec<_> = row.frames.iter().map(|frame| name(frame)).collect();
+    let before = if compared { format!(" {}", row.a_bytes) } else { String::new() };
+    format!("{}{before} {}", frames.join(";"), row.b_bytes)
+}
+
+/// A frame's name that cannot be taken for two frames, for a number or for a remark.
+fn name(frame: &str) -> String {
+    let inert = escape::line(frame).replace(';', ",");
+    let cut: String = inert.chars().take(NAME).collect();
+    let cut = if cut.len() < inert.len() { format!("{cut}…") } else { cut };
+    // Remarks begin with a number sign, annotations of the library end in brackets.
+    let cut = cut.trim().trim_start_matches('#');
+    if cut.is_empty() { "?".to_owned() } else { cut.to_owned() }
+}
+
+/// The frames alone, moved to the top.
+fn clean(svg: &str) -> Result<Frames, FlameError> {
+    let begins = svg.find(BEGINS).ok_or(FlameError::Form)?;
+    let inner = svg.get(begins..).and_then(|frames| frames.split_once('>')).ok_or(FlameError::Form)?.1;
+    let inner = inner.trim_end().strip_suffix("</svg></svg>").ok_or(FlameError::Form)?;
+    // Attributes for the library's own script; no text can hold a quote or an angle bracket, which are escaped.
+    let mut svg = String::with_capacity(inner.len());
+    let mut rest = inner;
+    while let Some((before, after)) = rest.split_once(" fg:") {
+        svg.push_str(before);
+        let in_tag = svg.rfind('<') > svg.rfind('>');
+        rest = match in_tag {
+            // Up to the value's second quote.
+            true => after.splitn(3, '"').nth(2).ok_or(FlameError::Form)?,
+            false => {
+                svg.push_str(" fg:");
+                after
+            }
+        };
+    }
+    svg.push_str(rest);
+    if svg.contains("<script") || svg.contains("<style") {
+        return Err(FlameError::Form);
+    }
+    let rows = tops(&svg);
+    let (Some(&least), Some(&most)) = (rows.iter().min(), rows.iter().max()) else {
+        return Err(FlameError::Form);
+    };
+    let height = most.saturating_sub(least).saturating_add(FRAME + 2);
+    let view = format!("<svg y=\"-{least}\" width=\"100%\" height=\"{}\">", height.saturating_add(least));
+    Ok(Frames { svg: format!("{view}{svg}</svg>"), height })
+}
+
+/// The y of every rectangle.
+fn tops(svg: &str) -> Vec<u32> {
+    let rects = svg.split("<rect ").skip(1);
+    rects.filter_map(|rect| rect.split_once("y=\"")?.1.split_once('"')?.0.parse().ok()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::analysis::flame::LeftOut;
+
+    fn flame(stacks: &[(&[&str], u64, u64)]) -> Flame {
+        let row = |&(frames, a_bytes, b_bytes): &(&[&str], u64, u64)| Row {
+            frames: frames.iter().map(|frame| (*frame).to_owned()).collect(),
+            a_bytes,
+            b_bytes,
+        };
+        Flame { title: "x", rows: stacks.iter().map(row).collect(), left_out: LeftOut::default() }
+    }
+
+    #[test]
+    fn frames_are_all_that_is_left() {
+        let drawn =
+            frames(&flame(&[(&["anon", "main", "f fg:x=\"1\""], 0, 4096), (&["anon", "g"], 0, 4096)]), false);
+        let drawn = drawn.unwrap();
+        for gone in ["<script", "<style", "onload", "fg:w", "Search", "id=", "xmlns"] {
+            assert!(!drawn.svg.contains(gone), "{gone} in {}", drawn.svg);
+        }
+        assert!(drawn.svg.contains("main (4,096 bytes, 50.00%)"), "{}", drawn.svg);
+        assert!(drawn.svg.contains("f fg:x=&quot;1&quot; (4,096"), "{}", drawn.svg);
+        assert_eq!(drawn.height, 4 * FRAME + 2);
+        let again = frames(&flame(&[(&["anon", "main"], 0, 4096)]), false).unwrap();
+        assert_eq!(again.svg, frames(&flame(&[(&["anon", "main"], 0, 4096)]), false).unwrap().svg);
+    }
+
+    #[test]
+    fn a_difference_is_told_in_words() {
+        let drawn = frames(&flame(&[(&["slab", "f"], 100, 300), (&["slab", "g"], 100, 100)]), true).unwrap();
+        assert!(drawn.svg.contains("f (300 bytes, 75.00%; +50.00%)"), "{}", drawn.svg);
+    }
+
+    #[test]
+    fn hostile_names_are_one_frame() {
+        let hostile = "# a;b </title><script>alert(1)</script> 7 8\n\u{202e}";
+        let long = "x".repeat(300);
+        let drawn = frames(&flame(&[(&["anon", hostile, &long], 0, 100)]), false).unwrap();
+        assert!(!drawn.svg.contains("<script") && !drawn.svg.contains('\u{202e}'));
+        assert!(drawn.svg.contains("a,b &lt;/title&gt;&lt;script&gt;"), "{}", drawn.svg);
+        assert!(!drawn.svg.contains(&long));
+        assert_eq!(drawn.height, 4 * FRAME + 2);
+    }
+
+    #[test]
+    fn nothing_to_draw_is_an_error() {
+        assert!(frames(&flame(&[]), false).is_err());
+        assert!(frames(&flame(&[(&["anon"], 5, 0)]), true).is_err());
+    }
+}

@@ -1,0 +1,76 @@
+//! What analyses make of the numbers: verdicts on findings, and the KV-cache budget.
+
+use crate::analysis::findings::Finding;
+use crate::analysis::overview::Overview;
+use crate::render::document::Document;
+use crate::render::html::charts::bars;
+use crate::render::html::page::Page;
+use crate::render::html::{HtmlError, tables, told};
+use crate::render::report::findings as verdicts;
+
+pub fn findings(page: &mut Page, overview: &Overview) -> Result<(), HtmlError> {
+    let findings = &overview.findings;
+    if findings.findings.is_empty() {
+        return Ok(());
+    }
+    page.element("p", &[], &verdicts::to_explain(findings));
+    let attributes =
+        [("class", "scroll"), ("tabindex", "0"), ("role", "region"), ("aria-label", "Table of findings")];
+    page.within("div", &attributes, |page| {
+        page.within("table", &[("class", "findings")], |page| {
+            page.element("caption", &[], "Hypotheses, the largest share first");
+            page.within("thead", &[], |page| {
+                page.within("tr", &[], |page| {
+                    for title in ["Verdict", "Finding", "Explains", "Share", "Evidence", "Next experiment"] {
+                        page.element("th", &[("scope", "col")], title);
+                    }
+                });
+            });
+            page.within("tbody", &[], |page| {
+                for finding in &findings.findings {
+                    page.within("tr", &[], |page| self::finding(page, finding));
+                }
+            });
+        });
+    });
+    Ok(())
+}
+
+fn finding(page: &mut Page, finding: &Finding) {
+    let verdict = format!("{} {}", verdicts::sign(finding.verdict), finding.verdict.as_str());
+    page.element("td", &[("class", finding.verdict.as_str())], &verdict);
+    page.within("th", &[("scope", "row"), ("class", "t")], |page| {
+        page.element("span", &[], finding.title);
+        page.element("span", &[("class", "note block")], finding.claim);
+    });
+    page.element("td", &[("class", "n")], &verdicts::explains(finding));
+    page.element("td", &[("class", "n")], &verdicts::share(finding));
+    page.within("td", &[("class", "t")], |page| {
+        page.text(&finding.because);
+        if finding.evidence.is_empty() {
+            return;
+        }
+        page.within("ul", &[], |page| {
+            for evidence in &finding.evidence {
+                page.element("li", &[], &verdicts::evidence(evidence));
+            }
+        });
+    });
+    page.element("td", &[("class", "t")], finding.next);
+}
+
+pub fn kv(page: &mut Page, overview: &Overview) -> Result<(), HtmlError> {
+    let Some(kv) = &overview.kv else { return Ok(()) };
+    let mut document = Document::default();
+    told::kv::summary(&mut document, kv);
+    tables::document(page, &document);
+    for (letter, budget) in told::kv::budgets(kv) {
+        let title = told::prefixed(letter, "in use when the KV cache got its size");
+        page.element("h3", &[], &title);
+        page.within("figure", &[], |page| bars::used(page, &title, &budget.used));
+    }
+    let mut document = Document::default();
+    told::kv::details(&mut document, kv);
+    tables::document(page, &document);
+    Ok(())
+}

@@ -1,0 +1,73 @@
+//! Verdicts on hypotheses, with what they rest on.
+
+use crate::analysis::findings::{Evidence, Finding, Findings, Side, Unit, Verdict};
+use crate::render::document::{Cell, Document, Fit, Table};
+use crate::render::units::{delta, known, percent, size};
+
+pub fn section(document: &mut Document, findings: &Findings) {
+    if findings.findings.is_empty() {
+        return;
+    }
+    document.section("Findings", Table::of(FINDINGS, &findings.findings));
+    document.line(to_explain(findings));
+    for finding in &findings.findings {
+        for evidence in &finding.evidence {
+            document.line(format!("{}: {}", finding.title, self::evidence(evidence)));
+        }
+    }
+}
+
+/// What the verdicts are about.
+pub fn to_explain(findings: &Findings) -> String {
+    let what = if findings.a_at_ns.is_some() { "B less A" } else { "growth since the start" };
+    format!(
+        "To explain: {what} {} on the system plane, of which {} in no source; less than {} explains nothing",
+        known(findings.delta_bytes, delta),
+        known(findings.residual_bytes, delta),
+        size(findings.material_bytes)
+    )
+}
+
+/// A verdict is told by sign and word: colours come on top.
+pub const fn sign(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Supported => "✔",
+        Verdict::Refuted => "✘",
+        Verdict::Inconclusive => "?",
+        Verdict::Untestable => "–",
+    }
+}
+
+pub fn explains(finding: &Finding) -> String {
+    known(finding.explains_bytes, delta)
+}
+
+pub fn share(finding: &Finding) -> String {
+    known(finding.share, |share| percent(share * 100.0))
+}
+
+/// One number with its run and its place in the recording.
+pub fn evidence(evidence: &Evidence) -> String {
+    let value = match (evidence.unit, evidence.value) {
+        (Unit::None, _) => String::new(),
+        (_, None) => ": not known".to_owned(),
+        (Unit::Bytes, Some(value)) => format!(": {}", size(value)),
+        (Unit::DeltaBytes, Some(value)) => format!(": {}", delta(value)),
+        (Unit::Count, Some(value)) => format!(": {value}"),
+    };
+    let side = match evidence.side {
+        Side::A => "A, ",
+        Side::B => "B, ",
+        Side::Both => "",
+    };
+    format!("{}{value} ({side}{})", evidence.what, evidence.place)
+}
+
+const FINDINGS: &[Cell<Finding>] = &[
+    ("VERDICT", Fit::Name, |row| format!("{} {}", sign(row.verdict), row.verdict.as_str())),
+    ("FINDING", Fit::Text, |row| row.title.to_owned()),
+    ("EXPLAINS", Fit::Number, explains),
+    ("SHARE", Fit::Number, share),
+    ("BECAUSE", Fit::Text, |row| row.because.clone()),
+    ("NEXT", Fit::Text, |row| row.next.to_owned()),
+];

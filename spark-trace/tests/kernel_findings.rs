@@ -1,0 +1,349 @@
+//! Each hypothesis staged for real, and absent: the verdict must be right both ways. Truth is what the test did.
+
+#![cfg(feature = "live")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on should stop")]
+
+mod support;
+
+use std::fs;
+use std::process::Command;
+
+use serde_json::Value;
+use support::stand_in::stand_in;
+use support::{Faults, MIB, Recorded, array, cgroup, int, record_words, text, workload};
+use tempfile::TempDir;
+
+/// What is staged: well above what a machine does by itself.
+const STAGED: i64 = 200 * MIB;
+/// The rest of the machine is in these numbers too: a pair that others disturbed is recorded again.
+const TRIES: usize = 3;
+
+/// A run of a command.
+fn run(dir: &TempDir, name: &str, command: &[&str]) -> Recorded {
+    let words = [&["--force", "--quiet", "--"], command].concat();
+    record_words(&support::path(dir, &format!("{name}.json")), &words).exited(0)
+}
+
+/// A run of the reference workload.
+fn load(dir: &TempDir, name: &str, line: &str) -> Recorded {
+    let program = workload();
+    let words: Vec<&str> = [program.as_str(), "alloc"].into_iter().chain(line.split_whitespace()).collect();
+    run(dir, name, &[&words[..], &["--hold", "600ms"]].concat())
+}
+
+fn finding<'a>(diff: &'a Value, slug: &str) -> &'a Value {
+    let rows = array(&diff["findings"]["findings"]);
+    rows.iter().find(|row| row["hypothesis"] == slug).unwrap_or_else(|| panic!("no hypothesis {slug}"))
+}
+
+/// What one hypothesis must say of a pair where it is staged in B, and of one where it is not.
+struct Control<'a> {
+    slug: &'static str,
+    /// Records the run without what is staged.
+    absent: &'a dyn Fn(&str) -> Recorded,
+    /// And with it.
+    staged: &'a dyn Fn(&str) -> Recorded,
+    /// Bytes that it must be said to explain, where it has bytes of its own.
+    explains: Option<i64>,
+    /// Stands in its evidence.
+    names: &'a str,
+}
+
+fn control(control: &Control<'_>) {
+    for attempt in 1..=TRIES {
+        let faults = judged(control);
+        if faults.is_empty() {
+            return;
+        }
+        println!("try {attempt}: {faults:?}");
+        assert!(attempt < TRIES, "{faults:#?}");
+    }
+}
+
+fn judged(control: &Control<'_>) -> Vec<String> {
+    let Control { slug, absent, staged, explains, names } = *control;
+    let (a, again, b) = (absent("a"), absent("again"), staged("b"));
+    let (nothing, something) = (a.diff(&again), a.diff(&b));
+    let (refuted, supported) = (finding(&nothing, slug), finding(&something, slug));
+    let mut faults = Faults::default();
+    faults.expect(refuted["verdict"] == "refuted", || format!("absent: {refuted:#}"));
+    faults.expect(supported["verdict"] == "supported", || format!("staged: {supported:#}"));
+    if let Some(bytes) = explains {
+        let told = supported["explains_bytes"].as_i64().unwrap_or(0);
+        faults.expect((told - bytes).abs() <= bytes / 10, || format!("explains {told}, staged were {bytes}"));
+    }
+    let named = array(&supported["evidence"]).iter().any(|row| text(&row["what"]).contains(names));
+    faults.expect(named, || format!("no {names} in {:#}", supported["evidence"]));
+    // None of this is memory counted twice.
+    for (name, diff) in [("absent", &nothing), ("staged", &something)] {
+        let double = finding(diff, "double-counting");
+        faults.expect(double["verdict"] == "refuted", || format!("{name}: double counting: {double:#}"));
+    }
+    faults.into_list()
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn a_file_balloon_is_page_cache_and_no_double_count() {
+    let dir = support::disk_dir();
+    let input = support::path(&dir, "balloon");
+    support::cold_file(&input, 200);
+    control(&Control {
+        slug: "page-cache",
+        absent: &|name| {
+            support::drop_from_cache(&input);
+            load(&dir, name, "--anon 8M")
+        },
+        staged: &|name| {
+            support::drop_from_cache(&input);
+            load(&dir, name, &format!("--anon 8M --file-read 200M --file {input}"))
+        },
+        explains: Some(STAGED),
+        names: "balloon",
+    });
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn what_an_earlier_run_left_cached_is_named() {
+    let dir = support::disk_dir();
+    let input = support::path(&dir, "stale");
+    support::cold_file(&input, 200);
+    // A reads it and it stays; B finds it there. A's own peak has it too, so the difference is at the start.
+    let a = load(&dir, "a", &format!("--file-read 200M --file {input}"));
+    let b = load(&dir, "b", "--anon 8M");
+    let diff = a.diff(&b);
+    let page_cache = finding(&diff, "page-cache");
+    let left = array(&page_cache["evidence"]).iter().find(|row| {
+        text(&row["what"]).contains("stale") && text(&row["what"]).contains("A left it cached when it ended")
+    });
+    let left = left.unwrap_or_else(|| panic!("{page_cache:#}"));
+    assert!((int(&left["value"]) - STAGED).abs() <= MIB, "{left}");
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn the_same_library_under_two_inodes_is_told() {
+    let dir = support::disk_dir();
+    let (one, other) = (support::path(&dir, "host"), support::path(&dir, "image"));
+    for place in [&one, &other] {
+        fs::create_dir(place).unwrap();
+    }
+    let copies = [format!("{one}/libtorch.so"), format!("{other}/libtorch.so")];
+    for copy in &copies {
+        support::cold_file(copy, 100);
+    }
+    let read = |name: &str, files: &[String]| {
+        copies.iter().for_each(|file| support::drop_from_cache(file));
+        run(&dir, name, &["sh", "-c", &format!("cat {} >/dev/null; sleep 0.6", files.join(" "))])
+    };
+    control(&Control {
+        slug: "duplicate-files",
+        absent: &|name| {
+            // Once and the same file: a second run finds it cold again.
+            read(name, &copies[..1])
+        },
+        staged: &|name| read(name, &copies),
+        explains: None,
+        names: "libtorch.so is cached 2 times",
+    });
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn an_engine_that_is_not_written_back_is_told() {
+    let dir = support::disk_dir();
+    let write = |name: &str, sync: &str| {
+        // SAFETY: no arguments, no memory.
+        unsafe { libc::sync() };
+        let engine = support::path(&dir, &format!("engine-{name}"));
+        let recorded = load(&dir, name, &format!("--file-write 200M --write-file {engine} {sync}"));
+        let _ = fs::remove_file(engine);
+        recorded
+    };
+    control(&Control {
+        slug: "dirty-files",
+        absent: &|name| write(name, "--fsync"),
+        staged: &|name| write(name, ""),
+        explains: None,
+        names: "file-dirty",
+    });
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn a_tmpfs_file_of_a_dead_process_is_a_leftover() {
+    let dir = support::disk_dir();
+    let left = format!("/dev/shm/left-behind-{}", std::process::id());
+    let remove = || _ = fs::remove_file(&left);
+    control(&Control {
+        slug: "leftovers",
+        absent: &|name| {
+            remove();
+            load(&dir, name, "--anon 8M")
+        },
+        staged: &|name| {
+            let of = format!("of={left}");
+            let status =
+                Command::new("dd").args(["if=/dev/zero", &of, "bs=1M", "count=200"]).output().unwrap();
+            assert!(status.status.success());
+            let recorded = load(&dir, name, "--anon 8M");
+            remove();
+            recorded
+        },
+        explains: Some(STAGED),
+        names: "left-behind",
+    });
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn more_anonymous_memory_is_the_processes_own() {
+    let dir = support::disk_dir();
+    control(&Control {
+        slug: "host-memory",
+        absent: &|name| load(&dir, name, "--anon 8M"),
+        staged: &|name| load(&dir, name, "--anon 308M"),
+        explains: Some(300 * MIB),
+        names: "anon:",
+    });
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn a_fork_storm_is_kernel_memory() {
+    let dir = support::disk_dir();
+    control(&Control {
+        slug: "kernel-memory",
+        absent: &|name| load(&dir, name, "--anon 1M"),
+        staged: &|name| load(&dir, name, "--anon 1M --children 300 --child-anon 4K --small-mappings 8000"),
+        explains: None,
+        names: "page-tables",
+    });
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn a_limit_that_is_read_is_told_with_its_value() {
+    let dir = support::disk_dir();
+    let own = cgroup::Own::create("limit-read");
+    let file = ["memory.max", "memory.limit_in_bytes"].into_iter().find(|file| own.dir.join(file).exists());
+    let path = own.dir.join(file.expect("the memory controller has a limit"));
+    fs::write(&path, (256 << 20).to_string()).unwrap();
+    let read = format!("cat {}; sleep 0.3", path.display());
+    control(&Control {
+        slug: "memory-limit",
+        absent: &|name| run(&dir, name, &["sh", "-c", "sleep 0.3"]),
+        staged: &|name| run(&dir, name, &["sh", "-c", &read]),
+        explains: None,
+        names: "a limit",
+    });
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn reclaim_under_a_limit_is_told() {
+    let dir = support::disk_dir();
+    let own = cgroup::Own::create("reclaimed");
+    let file = ["memory.max", "memory.limit_in_bytes"].into_iter().find(|file| own.dir.join(file).exists());
+    fs::write(own.dir.join(file.unwrap()), (64 << 20).to_string()).unwrap();
+    let input = support::path(&dir, "large");
+    support::cold_file(&input, 200);
+    let program = workload();
+    let procs = own.dir.join("cgroup.procs");
+    let read = |name: &str, first: &str| {
+        support::drop_from_cache(&input);
+        let load = format!("{first} exec {program} alloc --file-read 200M --file {input} --hold 300ms");
+        run(&dir, name, &["sh", "-c", &load])
+    };
+    let limited = format!("echo $$ >{};", procs.display());
+    control(&Control {
+        slug: "reclaim",
+        absent: &|name| read(name, ""),
+        staged: &|name| read(name, &limited),
+        explains: None,
+        names: "reclaimed",
+    });
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn another_cuda_library_and_environment_are_told() {
+    let dir = support::disk_dir();
+    // Beside this program, as cargo builds it.
+    let driver = std::env::current_exe().unwrap().with_file_name("libspark_trace_simulated_cuda.so");
+    let copy = support::path(&dir, "libcuda-compat.so");
+    fs::copy(&driver, &copy).unwrap();
+    let program = support::cuda_workload();
+    let cuda = |name: &str, library: &str, variable: &str| {
+        let words = [
+            "--force",
+            "--quiet",
+            "--cuda-library",
+            library,
+            "--",
+            "env",
+            variable,
+            &program,
+            "cuda-alloc",
+            "--driver",
+            library,
+            "--device",
+            "16MiB",
+            "--hold",
+            "200ms",
+        ];
+        record_words(&support::path(&dir, &format!("{name}.json")), &words).exited(0)
+    };
+    let own = driver.to_str().unwrap();
+    for (library, variable, names) in [
+        (copy.as_str(), "CUDA_MODULE_LOADING=LAZY", "libcuda-compat.so"),
+        (own, "CUDA_MODULE_LOADING=EAGER", "CUDA_MODULE_LOADING"),
+    ] {
+        control(&Control {
+            slug: "environment",
+            absent: &|name| cuda(name, own, "CUDA_MODULE_LOADING=LAZY"),
+            staged: &|name| cuda(name, library, variable),
+            explains: None,
+            names,
+        });
+    }
+}
+
+/// The driver's pages and its pool, on the modules that stand in for NVIDIA's.
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn the_drivers_memory_is_told_from_its_pool() {
+    let Some(_modules) = stand_in(true) else { return };
+    let dir = support::disk_dir();
+    let program = workload();
+    let take = |name: &str, bytes: &str| {
+        // What earlier runs have left in the pool.
+        fs::write("/proc/sys/vm/drop_caches", "2").unwrap();
+        let line = format!("driver-alloc --bytes {bytes} --page-size 64K --calls 8 --hold 800ms");
+        let words: Vec<&str> = std::iter::once(program.as_str()).chain(line.split_whitespace()).collect();
+        run(&dir, name, &words)
+    };
+    control(&Control {
+        slug: "driver-memory",
+        absent: &|name| take(name, "16M"),
+        staged: &|name| take(name, "216M"),
+        explains: Some(STAGED),
+        names: "nvidia-sysmem",
+    });
+    control(&Control {
+        slug: "driver-pool",
+        absent: &|name| take(name, "16M"),
+        staged: &|name| {
+            // Freed before B begins: nobody's, and not free.
+            let line = "driver-alloc --bytes 200M --page-size 64K --calls 8 --hold 10ms";
+            fs::write("/proc/sys/vm/drop_caches", "2").unwrap();
+            assert!(Command::new(&program).args(line.split_whitespace()).output().unwrap().status.success());
+            let line = "alloc --anon 8M --hold 600ms";
+            let words: Vec<&str> = std::iter::once(program.as_str()).chain(line.split_whitespace()).collect();
+            run(&dir, name, &words)
+        },
+        explains: None,
+        names: "nvidia-pool",
+    });
+}
