@@ -154,7 +154,7 @@ fn a_report_is_a_page_that_is_written_whole() {
     assert!(error(&["report", "none.json", "-o", output, "--force"], BAD_INPUT).contains("none.json"));
     assert_eq!(fs::read_to_string(&path).unwrap(), "mine");
     spark_trace(&["report", &a, "-o", output, "--force", "--at", "end"]).assert().code(0);
-    assert!(fs::read_to_string(&path).unwrap().contains("in use at the end"));
+    assert!(fs::read_to_string(&path).unwrap().contains("at the end,"));
     assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1, "no temporary file stays");
 
     let markdown = directory.path().join("report.md");

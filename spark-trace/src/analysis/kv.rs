@@ -103,10 +103,20 @@ pub struct Figures {
     pub logged_outside: Option<u64>,
 }
 
+/// A cache below this part of its budget was limited by something else.
+const LESS_PERCENT: u64 = 90;
+
 impl Figures {
-    /// The cache's size: as it was logged, else as it was seen taken, else as the arithmetic has it.
-    pub fn size(&self) -> Option<u64> {
-        self.logged_allocated.or(self.kv_taken.filter(|taken| *taken > 0)).or(self.logged_kv).or(self.kv)
+    /// What the framework could have for its cache: as it logged it, else as the arithmetic has it.
+    pub fn budget(&self) -> Option<u64> {
+        self.logged_kv.or(self.kv)
+    }
+
+    /// What it took, where it was told to take less.
+    pub fn taken_of_it(&self) -> Option<u64> {
+        let budget = self.budget()?;
+        let taken = self.logged_allocated.or(self.kv_taken.filter(|taken| *taken > 0))?;
+        (taken < budget / 100 * LESS_PERCENT).then_some(taken)
     }
 
     /// The arithmetic with other bytes in use by others, or another fraction.
@@ -184,7 +194,7 @@ pub fn report(a: Option<&Recording>, b: &Recording, options: Options<'_>) -> Res
         None => None,
     };
     let b = budget::of(b, b_lines, options.fraction).ok_or(KvError::NoQuery { which })?;
-    let kv = |budget: &Budget| budget.figures.size().and_then(|kv| i64::try_from(kv).ok());
+    let kv = |budget: &Budget| budget.figures.budget().and_then(|kv| i64::try_from(kv).ok());
     let kv_delta_bytes = a.as_ref().and_then(kv).zip(kv(&b)).map(|(a, b)| b - a);
     let b_with_state_of_a = a
         .as_ref()
@@ -214,11 +224,15 @@ fn headline(a: Option<&Budget>, b: &Budget, delta: Option<i64>) -> String {
             name => format!("In {name}, {} told the framework", reading.query.asked),
         };
         let of = reading.total.map_or_else(String::new, |total| format!(" of {}", units::unsigned(total)));
-        let kv = match budget.figures.size() {
-            Some(kv) => format!(", and it made a KV cache of {}", units::unsigned(kv)),
+        let kv = match budget.figures.budget() {
+            Some(kv) => format!(", which makes a KV cache of {}", units::unsigned(kv)),
             None => String::new(),
         };
-        format!("{asked} that {}{of} is free{kv}", units::unsigned(reading.free))
+        let taken = budget
+            .figures
+            .taken_of_it()
+            .map_or_else(String::new, |taken| format!(" (it took {} of that)", units::unsigned(taken)));
+        format!("{asked} that {}{of} is free{kv}{taken}", units::unsigned(reading.free))
     };
     let told = |name: &str, budget: &Budget| {
         let mut text = told(name, budget);

@@ -1,8 +1,8 @@
 //! Hypotheses with their verdicts, and what each rests on.
 
-use super::document::{Cell, Document, Fit, Table};
-use super::units::{UNKNOWN, delta, known, size};
-use crate::analysis::findings::{Evidence, Finding, Findings, Side, Unit, Verdict};
+use super::document::Document;
+use super::report::findings::evidence;
+use crate::analysis::findings::{Finding, Findings, Verdict};
 
 /// Evidence that is told of one finding.
 const EVIDENCE: usize = 8;
@@ -16,7 +16,10 @@ pub fn show(document: &mut Document, findings: &Findings) {
     for finding in findings.findings.iter().filter(|finding| finding.verdict == Verdict::Supported) {
         document.heading(format!("{}: {}", finding.title, finding.because));
         document.line(finding.claim);
-        document.table(Table::of(ROWS, finding.evidence.iter().take(EVIDENCE)));
+        for row in finding.evidence.iter().take(EVIDENCE) {
+            // A line, not a row of a table: what it says would be cut there.
+            document.line(format!("- {}", evidence(row)));
+        }
         if let Some(left) = finding.evidence.len().checked_sub(EVIDENCE).filter(|left| *left > 0) {
             document.line(format!("{left} more in --format json"));
         }
@@ -29,27 +32,4 @@ fn line(finding: &Finding) -> String {
     let share = finding.share.filter(|_| finding.verdict == Verdict::Supported);
     let share = share.map_or_else(String::new, |share| format!(", {:.1} %", share * 100.0));
     format!("{:<12} {}{share}: {}", finding.verdict.as_str(), finding.title, finding.because)
-}
-
-const ROWS: &[Cell<Evidence>] = &[
-    ("RUN", Fit::Name, |row| {
-        match row.side {
-            Side::A => "A",
-            Side::B => "B",
-            Side::Both => "B-A",
-        }
-        .to_owned()
-    }),
-    ("VALUE", Fit::Number, amount),
-    ("EVIDENCE", Fit::Text, |row| row.what.clone()),
-];
-
-/// The number with its unit.
-pub fn amount(row: &Evidence) -> String {
-    match row.unit {
-        Unit::Bytes => known(row.value, size),
-        Unit::DeltaBytes => known(row.value, delta),
-        Unit::Count => known(row.value, |value| value.to_string()),
-        Unit::None => UNKNOWN.to_owned(),
-    }
 }

@@ -165,9 +165,13 @@ impl<'a> Case<'a> {
         self.b.as_ref()
     }
 
-    /// How the run is called that has more where the difference is positive.
-    pub fn subject(&self) -> &'static str {
-        if self.a.is_some() { "B has" } else { "the run has come to hold" }
+    /// What was found of something, in words.
+    fn found(&self, bytes: i64, what: &str) -> String {
+        let (amount, word) = (units::size(bytes.abs()), if bytes < 0 { "less" } else { "more" });
+        match self.a {
+            Some(_) => format!("B has {amount} {word} of {what}"),
+            None => format!("{amount} {word} of {what} than at the start"),
+        }
     }
 
     pub fn row(&self, slug: &str) -> Option<&SourceDelta> {
@@ -214,17 +218,16 @@ impl<'a> Case<'a> {
             return Judgement::untestable(format!("{what} was not read in both"));
         };
         let delta = self.delta.unwrap_or(0);
-        let amount = units::delta(explains);
+        let found = self.found(explains, what);
         let (verdict, because) = if explains.abs() < self.material {
             let than = units::size(self.material);
-            (Verdict::Refuted, format!("{what} differs by {amount}, less than {than} that would matter"))
+            (Verdict::Refuted, format!("{found}, and {than} would matter"))
         } else if delta.abs() >= self.material && (explains < 0) != (delta < 0) {
             let whole = units::delta(delta);
-            (Verdict::Refuted, format!("{what} differs by {amount}, the other way than the whole ({whole})"))
+            (Verdict::Refuted, format!("{found}, the other way than the whole ({whole})"))
         } else {
-            (Verdict::Supported, format!("{} {amount} of {what}", self.subject()))
+            (Verdict::Supported, found)
         };
-        // What is too little to matter explains nothing, so that shares are of what was found.
         Judgement { explains: Some(explains), ..Judgement::new(verdict, because, evidence) }
     }
 

@@ -148,12 +148,14 @@ pub const HYPOTHESES: &[Hypothesis] = &[
     Hypothesis {
         slug: "kernel-memory",
         title: "kernel memory",
-        claim: "The kernel's own memory holds the difference: slab, page tables, kernel stacks, vmalloc.",
+        claim: "The kernel's own memory holds the difference: slab, page tables, kernel stacks, vmalloc, and the free pages \
+                that each CPU keeps at hand.",
         hooks: &[],
         of_two: false,
         sources: KERNEL,
         judge: memory::kernel,
-        test: "Difference of SReclaimable, SUnreclaim, PageTables, KernelStack, Percpu and VmallocUsed.",
+        test: "Difference of SReclaimable, SUnreclaim, PageTables, KernelStack, Percpu, VmallocUsed and the pages on per-CPU \
+               lists.",
         next: "`spark-trace show` lists the kernel stacks that hold the pages",
     },
     Hypothesis {

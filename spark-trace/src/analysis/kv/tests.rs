@@ -91,6 +91,7 @@ fn the_log_says_which_answer_and_how_much() {
     lines(&mut recording, 7, "[MemUsageChange] Allocated 6.00 GiB for max tokens in paged KV cache (49152).");
     let report = report(None, &recording, Options { fraction: Some(0.5), ..Options::default() }).unwrap();
     let figures = &report.b.figures;
+    assert_eq!(figures.taken_of_it(), None);
     assert_eq!((report.b.reading.found_by, figures.fraction_from), ("log", "log"));
     assert_eq!((figures.fraction, figures.temporary_kv), (0.8, 256 * MIB));
     // (16 - 8.5 + 0.25) x 0.8
@@ -98,7 +99,7 @@ fn the_log_says_which_answer_and_how_much() {
     let off: Vec<_> = report.b.agreement.iter().map(|row| (row.figure, row.percent.round())).collect();
     assert_eq!(off[0], ("peak", 0.0));
     assert_eq!(off[1].1, 3.0, "{off:?}");
-    assert!(report.headline.contains("made a KV cache of 6.00 GiB"), "{}", report.headline);
+    assert!(report.headline.contains("makes a KV cache of 6.00 GiB;"), "{}", report.headline);
 }
 
 #[test]

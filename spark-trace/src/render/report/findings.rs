@@ -1,6 +1,7 @@
 //! Verdicts on hypotheses, with what they rest on.
 
 use crate::analysis::findings::{Evidence, Finding, Findings, Side, Unit, Verdict};
+use crate::analysis::instant::At;
 use crate::render::document::{Cell, Document, Fit, Table};
 use crate::render::units::{delta, known, percent, size};
 
@@ -21,8 +22,12 @@ pub fn section(document: &mut Document, findings: &Findings) {
 pub fn to_explain(findings: &Findings) -> String {
     let what = if findings.a_at_ns.is_some() { "B less A" } else { "growth since the start" };
     format!(
-        "To explain: {what} {} on the system plane, of which {} in no source; less than {} explains nothing",
+        "To explain: {what} {} on the system plane, at the {}, of which {} in no source; less than {} explains nothing",
         known(findings.delta_bytes, delta),
+        match findings.at {
+            At::Kv => "reading that sized the KV cache".to_owned(),
+            at => at.to_string(),
+        },
         known(findings.residual_bytes, delta),
         size(findings.material_bytes)
     )

@@ -10,7 +10,7 @@ use crate::analysis::warning::Warning;
 use crate::recording::{Health, Hook};
 use spark_trace_common::source::UNATTRIBUTED;
 
-pub mod findings;
+pub(super) mod findings;
 pub mod kv;
 
 /// For issue threads: what was found, what it rests on, and nothing that needs a picture.
@@ -50,65 +50,10 @@ pub fn name(run: &Run) -> String {
     format!("{} {}", target.kind, named.unwrap_or_default()).trim_end().to_owned()
 }
 
-/// The answer in two sentences; where no analysis has one, the largest numbers.
+/// The answer, in two sentences or four.
 pub fn headline(document: &mut Document, overview: &Overview) {
-    let mut said = false;
     for headline in overview.headlines() {
         document.line(headline);
-        said = true;
-    }
-    if !said {
-        document.line(plain_headline(overview));
-    }
-}
-
-/// Sources that a headline names.
-const NAMED: usize = 3;
-
-fn plain_headline(overview: &Overview) -> String {
-    let (what, mut rows) = match (overview.diffs.first(), overview.b.report.planes.iter().next()) {
-        (Some(diff), _) => (
-            format!(
-                "On the {} plane B holds {}, each at its {}.",
-                diff.plane.as_str(),
-                diff.total_delta_bytes.map_or_else(|| "another amount than A".to_owned(), than_a),
-                overview.at
-            ),
-            diff.sources
-                .iter()
-                .map(|row| (row.source, row.delta_bytes.unwrap_or(0), false))
-                .collect::<Vec<_>>(),
-        ),
-        (None, Some(plane)) => (
-            format!(
-                "On the {} plane {} are in use at the {}, {} since the start.",
-                plane.plane.as_str(),
-                known(plane.level.expected, size),
-                overview.at,
-                known(plane.growth.expected, delta)
-            ),
-            plane.sources.iter().map(|row| (row.source, row.growth.unwrap_or(0), true)).collect(),
-        ),
-        (None, None) => return "The recording has no readings.".to_owned(),
-    };
-    rows.retain(|(_, bytes, _)| *bytes != 0);
-    rows.sort_by_key(|(_, bytes, _)| std::cmp::Reverse(bytes.unsigned_abs()));
-    let grew = rows.first().is_some_and(|(.., growth)| *growth);
-    let largest: Vec<_> =
-        rows.iter().take(NAMED).map(|(source, bytes, _)| format!("{source} {}", delta(*bytes))).collect();
-    match (largest.is_empty(), grew) {
-        (true, _) => what,
-        (false, true) => format!("{what} Most grew: {}.", largest.join(", ")),
-        (false, false) => format!("{what} The largest differences: {}.", largest.join(", ")),
-    }
-}
-
-fn than_a(bytes: i64) -> String {
-    let amount = size(bytes.saturating_abs());
-    match bytes {
-        0 => "as much as A".to_owned(),
-        bytes if bytes > 0 => format!("{amount} more than A"),
-        _ => format!("{amount} less than A"),
     }
 }
 

@@ -179,28 +179,3 @@ fn hostile_names_are_inert_in_markdown() {
     assert!(!bare('<') && !bare('`') && !bare('['), "{text}");
     assert!(!text.lines().any(|line| line.starts_with("| evil")));
 }
-
-#[test]
-fn without_verdicts_the_largest_numbers_are_the_headline() {
-    let (a, b) = (testing::native(), testing::container());
-    let said = |a, b| {
-        let mut overview = overview(a, ("b.json", b), At::Peak);
-        overview.findings.headline.clear();
-        overview.kv = None;
-        let mut document = Document::default();
-        headline(&mut document, &overview);
-        markdown::render(&document).replace('\\', "")
-    };
-    let two = said(Some(("a.json", &a)), &b);
-    assert!(
-        two.starts_with("On the system plane B holds 1012.0 MiB more than A, each at its peak."),
-        "{two}"
-    );
-    assert!(two.contains("The largest differences: file-clean +980.0 MiB"), "{two}");
-    assert!(
-        said(None, &b).contains("Most grew: file-clean +990.0 MiB, anon +810.0 MiB"),
-        "{}",
-        said(None, &b)
-    );
-    assert!(said(None, &testing::empty()).contains("no readings"));
-}
