@@ -216,7 +216,8 @@ fn a_fork_storm_is_kernel_memory() {
     control(&Control {
         slug: "kernel-memory",
         absent: &|name| load(&dir, name, "--anon 1M"),
-        staged: &|name| load(&dir, name, "--anon 1M --children 300 --child-anon 4K --small-mappings 8000"),
+        // Each child has page tables of its own for its parent's mappings: 150 times some 100 pages.
+        staged: &|name| load(&dir, name, "--anon 1M --children 150 --child-anon 4K --small-mappings 100"),
         explains: None,
         names: "page-tables",
     });
