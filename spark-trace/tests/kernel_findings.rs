@@ -272,40 +272,31 @@ fn reclaim_under_a_limit_is_told() {
 #[ignore = "needs root: cargo xtask test"]
 fn another_cuda_library_and_environment_are_told() {
     let dir = support::disk_dir();
-    // Beside this program, as cargo builds it.
+    // Beside this program, as cargo builds it; where the loader looks, it is called as NVIDIA's.
     let driver = std::env::current_exe().unwrap().with_file_name("libspark_trace_simulated_cuda.so");
-    let copy = support::path(&dir, "libcuda-compat.so");
-    fs::copy(&driver, &copy).unwrap();
+    let places = ["own", "compat"].map(|name| {
+        let place = support::path(&dir, name);
+        fs::create_dir(&place).unwrap();
+        fs::copy(&driver, format!("{place}/libcuda.so.1")).unwrap();
+        place
+    });
     let program = support::cuda_workload();
-    let cuda = |name: &str, library: &str, variable: &str| {
-        let words = [
-            "--force",
-            "--quiet",
-            "--cuda-library",
-            library,
-            "--",
-            "env",
-            variable,
-            &program,
-            "cuda-alloc",
-            "--driver",
-            library,
-            "--device",
-            "16MiB",
-            "--hold",
-            "200ms",
-        ];
-        record_words(&support::path(&dir, &format!("{name}.json")), &words).exited(0)
+    let cuda = |name: &str, place: &str, variable: &str| {
+        let (library, path) = (format!("{place}/libcuda.so.1"), format!("LD_LIBRARY_PATH={place}"));
+        let options =
+            ["--force", "--quiet", "--cuda-library", &library, "--", "env", &path, variable, &program];
+        let load = ["cuda-alloc", "--device", "16MiB", "--hold", "200ms"];
+        record_words(&support::path(&dir, &format!("{name}.json")), &[&options[..], &load].concat()).exited(0)
     };
-    let own = driver.to_str().unwrap();
-    for (library, variable, names) in [
-        (copy.as_str(), "CUDA_MODULE_LOADING=LAZY", "libcuda-compat.so"),
+    let [own, compat] = &places;
+    for (place, variable, names) in [
+        (compat, "CUDA_MODULE_LOADING=LAZY", "compat/libcuda.so.1"),
         (own, "CUDA_MODULE_LOADING=EAGER", "CUDA_MODULE_LOADING"),
     ] {
         control(&Control {
             slug: "environment",
             absent: &|name| cuda(name, own, "CUDA_MODULE_LOADING=LAZY"),
-            staged: &|name| cuda(name, library, variable),
+            staged: &|name| cuda(name, place, variable),
             explains: None,
             names,
         });
