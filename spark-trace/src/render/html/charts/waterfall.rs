@@ -30,12 +30,13 @@ pub fn draw(page: &mut Page, report: &Report) {
     let span = (most as f64 - least as f64).max(1.0);
     let place = |level: i64| MARGIN + (level as f64 - least as f64) / span * (1.0 - 2.0 * MARGIN);
     let description = format!(
-        "A is {}, B is {}, {}. The axis goes from {} to {} and does not begin at zero. {}",
+        "A is {}, B is {}, {}. The axis goes from {} to {}{}. {}",
         size(a),
         size(b),
         known(report.total_delta_bytes, delta),
         size(least),
         size(most),
+        if least == 0 { "" } else { " and does not begin at zero" },
         left_out
     );
     let rows = steps.len() as f64 + 2.0;
