@@ -47,6 +47,8 @@ struct Control<'a> {
     explains: Option<i64>,
     /// Stands in its evidence.
     names: &'a str,
+    /// The instant to look at.
+    at: &'static str,
 }
 
 fn control(control: &Control<'_>) {
@@ -61,9 +63,10 @@ fn control(control: &Control<'_>) {
 }
 
 fn judged(control: &Control<'_>) -> Vec<String> {
-    let Control { slug, absent, staged, explains, names } = *control;
+    let Control { slug, absent, staged, explains, names, at } = *control;
+    let options = ["--at", at];
     let (a, again, b) = (absent("a"), absent("again"), staged("b"));
-    let (nothing, something) = (a.diff(&again), a.diff(&b));
+    let (nothing, something) = (a.diff_with(&again, &options), a.diff_with(&b, &options));
     let (refuted, supported) = (finding(&nothing, slug), finding(&something, slug));
     let mut faults = Faults::default();
     faults.expect(refuted["verdict"] == "refuted", || format!("absent: {refuted:#}"));
@@ -100,6 +103,7 @@ fn a_file_balloon_is_page_cache_and_no_double_count() {
         },
         explains: Some(STAGED),
         names: "balloon",
+        at: "peak",
     });
 }
 
@@ -146,6 +150,7 @@ fn the_same_library_under_two_inodes_is_told() {
         staged: &|name| read(name, &copies),
         explains: None,
         names: "libtorch.so is cached 2 times",
+        at: "peak",
     });
 }
 
@@ -157,7 +162,8 @@ fn an_engine_that_is_not_written_back_is_told() {
         // SAFETY: no arguments, no memory.
         unsafe { libc::sync() };
         let engine = support::path(&dir, &format!("engine-{name}"));
-        let recorded = load(&dir, name, &format!("--file-write 200M --write-file {engine} {sync}"));
+        let line = format!("--file-write 200M --write-file {engine} {sync} --no-release");
+        let recorded = load(&dir, name, &line);
         let _ = fs::remove_file(engine);
         recorded
     };
@@ -167,6 +173,8 @@ fn an_engine_that_is_not_written_back_is_told() {
         staged: &|name| write(name, ""),
         explains: None,
         names: "file-dirty",
+        // At its peak what is to be synced has not been.
+        at: "end",
     });
 }
 
@@ -193,6 +201,7 @@ fn a_tmpfs_file_of_a_dead_process_is_a_leftover() {
         },
         explains: Some(STAGED),
         names: "left-behind",
+        at: "peak",
     });
 }
 
@@ -206,6 +215,7 @@ fn more_anonymous_memory_is_the_processes_own() {
         staged: &|name| load(&dir, name, "--anon 308M"),
         explains: Some(300 * MIB),
         names: "anon:",
+        at: "peak",
     });
 }
 
@@ -220,6 +230,7 @@ fn a_fork_storm_is_kernel_memory() {
         staged: &|name| load(&dir, name, "--anon 1M --children 150 --child-anon 4K --small-mappings 100"),
         explains: None,
         names: "page-tables",
+        at: "peak",
     });
 }
 
@@ -239,6 +250,7 @@ fn a_limit_that_is_read_is_told_with_its_value() {
         staged: &|name| run(&dir, name, &["sh", "-c", &read]),
         explains: None,
         names: "a limit",
+        at: "peak",
     });
 }
 
@@ -265,6 +277,7 @@ fn reclaim_under_a_limit_is_told() {
         staged: &|name| read(name, &limited),
         explains: None,
         names: "reclaimed",
+        at: "peak",
     });
 }
 
@@ -299,6 +312,7 @@ fn another_cuda_library_and_environment_are_told() {
             staged: &|name| cuda(name, place, variable),
             explains: None,
             names,
+            at: "peak",
         });
     }
 }
@@ -323,6 +337,7 @@ fn the_drivers_memory_is_told_from_its_pool() {
         staged: &|name| take(name, "216M"),
         explains: Some(STAGED),
         names: "nvidia-sysmem",
+        at: "peak",
     });
     control(&Control {
         slug: "driver-pool",
@@ -338,5 +353,6 @@ fn the_drivers_memory_is_told_from_its_pool() {
         },
         explains: None,
         names: "nvidia-pool",
+        at: "peak",
     });
 }
