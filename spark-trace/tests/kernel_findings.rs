@@ -258,25 +258,26 @@ fn a_limit_that_is_read_is_told_with_its_value() {
 #[ignore = "needs root: cargo xtask test"]
 fn reclaim_under_a_limit_is_told() {
     let dir = support::disk_dir();
-    let own = cgroup::Own::create("reclaimed");
-    let file = ["memory.max", "memory.limit_in_bytes"].into_iter().find(|file| own.dir.join(file).exists());
-    fs::write(own.dir.join(file.unwrap()), (64 << 20).to_string()).unwrap();
     let input = support::path(&dir, "large");
     support::cold_file(&input, 200);
+    let (root, v2) = cgroup::memory_root();
+    // The limit of the cgroup that the command is started in.
+    let (line, file) = if v2 { ("^0::", "memory.max") } else { ("^[0-9]*:memory:", "memory.limit_in_bytes") };
+    let own = format!("$(sed -n 's/{line}//p' /proc/self/cgroup)");
+    let limited = format!("echo 67108864 >{}{own}/{file};", root.display());
     let program = workload();
-    let procs = own.dir.join("cgroup.procs");
     let read = |name: &str, first: &str| {
         support::drop_from_cache(&input);
-        let load = format!("{first} exec {program} alloc --file-read 200M --file {input} --hold 300ms");
+        let load =
+            format!("{first} exec {program} alloc --file-read 200M --file {input} --repeat 2 --hold 300ms");
         run(&dir, name, &["sh", "-c", &load])
     };
-    let limited = format!("echo $$ >{};", procs.display());
     control(&Control {
         slug: "reclaim",
         absent: &|name| read(name, ""),
         staged: &|name| read(name, &limited),
         explains: None,
-        names: "reclaimed",
+        names: "in the target's cgroup",
         at: "peak",
     });
 }

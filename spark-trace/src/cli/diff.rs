@@ -35,7 +35,7 @@ Examples:
   spark-trace diff before.json after.json --format markdown > report.md";
 
 pub fn run(args: Args) -> anyhow::Result<Exit> {
-    let (a, b) = (recording::read(&args.a)?, recording::read(&args.b)?);
+    let (a, b) = recording::read_both(&args.a, &args.b)?;
     let at = args.view.at.unwrap_or_else(|| diff::instant(&a, &b));
     let report = diff::report(&a, &b, args.plane, at).with_context(|| files(&args.a, &args.b))?;
     output::print(&args.view.render(report, |format| format.diff)?)

@@ -50,10 +50,9 @@ pub fn run(args: Args) -> anyhow::Result<Exit> {
         .context(Exit::Usage));
     }
     let logs = args.log.iter().map(|path| log(path)).collect::<anyhow::Result<Vec<_>>>()?;
-    let first = recording::read(&args.a)?;
     let (a, b) = match &args.b {
-        Some(b) => (Some(first), recording::read(b)?),
-        None => (None, first),
+        Some(b) => recording::read_both(&args.a, b).map(|(a, b)| (Some(a), b))?,
+        None => (None, recording::read(&args.a)?),
     };
     let options = Options {
         fraction: args.fraction,

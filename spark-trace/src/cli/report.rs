@@ -9,7 +9,7 @@ use crate::analysis::instant::At;
 use crate::analysis::overview::{self, Overview};
 use crate::cli::error::Exit;
 use crate::cli::output;
-use crate::recording::{self, ReadError, Recording, WriteOptions};
+use crate::recording::{self, WriteOptions};
 use crate::render::{html, markdown, report};
 
 /// Tell people what a recording says, or what makes two differ
@@ -95,20 +95,9 @@ fn overview(args: &Args) -> anyhow::Result<Overview> {
         let recording = recording::read(&args.a)?;
         return Ok(overview::overview(None, (&name_a, &recording), args.at.unwrap_or_default()));
     };
-    let (a, b) = read_both(&args.a, path_b)?;
+    let (a, b) = recording::read_both(&args.a, path_b)?;
     let at = args.at.unwrap_or_else(|| diff::instant(&a, &b));
     Ok(overview::overview(Some((&name_a, &a)), (&name(path_b), &b), at))
-}
-
-/// Reading is most of the work where recordings are large.
-fn read_both(a: &Path, b: &Path) -> Result<(Recording, Recording), ReadError> {
-    std::thread::scope(|scope| {
-        let reading = scope.spawn(|| recording::read(a));
-        let b = recording::read(b);
-        // A thread that panicked is a defect: passed on, not hidden.
-        let a = reading.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
-        Ok((a, b?))
-    })
 }
 
 fn render(overview: &Overview, format: Format) -> anyhow::Result<Vec<u8>> {

@@ -14,6 +14,6 @@ pub(crate) mod testing;
 
 pub use context::*;
 pub use cuda::*;
-pub use read::{ReadError, read};
+pub use read::{ReadError, read, read_both};
 pub use schema::*;
 pub use write::{WriteError, WriteOptions, write};

@@ -58,6 +58,17 @@ pub enum ReadError {
     Inconsistent { path: PathBuf, what: String },
 }
 
+/// Reads two recordings at once: reading is most of the work where they are large.
+pub fn read_both(a: &Path, b: &Path) -> Result<(Recording, Recording), ReadError> {
+    std::thread::scope(|scope| {
+        let reading = scope.spawn(|| read(a));
+        let b = read(b);
+        // A thread that panicked is a defect: passed on, not hidden.
+        let a = reading.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+        Ok((a, b?))
+    })
+}
+
 /// Reads the recording at `path`, plain or zstd-compressed; its first bytes tell which.
 pub fn read(path: &Path) -> Result<Recording, ReadError> {
     let bytes = read_bytes(path)?;

@@ -9,7 +9,7 @@ use crate::analysis::instant::At;
 use crate::analysis::stacks::{self, Observed};
 use crate::analysis::view::{Scope, View};
 use crate::ledger::Balance;
-use crate::recording::Recording;
+use crate::recording::{Recording, Series};
 use crate::units;
 
 /// Differences below this are what a machine does by itself, and so is this part of a larger one.
@@ -62,11 +62,17 @@ impl<'a> Run<'a> {
 
     /// How far a counter that only grows has come from the first reading to the last.
     pub fn grown(&self, column: &str) -> Option<i64> {
-        let values = self.recording.samples.system.columns.get(column)?;
-        let mut known = values.iter().flatten();
-        let first = *known.next()?;
-        let last = known.next_back().copied().unwrap_or(first);
-        i64::try_from(last.saturating_sub(first)).ok()
+        grown(&self.recording.samples.system, column)
+    }
+
+    /// The same of the target's root cgroups, together. A cgroup that was created while tracing began at zero.
+    pub fn grown_in_cgroups(&self, column: &str) -> Option<i64> {
+        let roots = View::new(self.recording, Scope::Cgroup)?.roots;
+        let grown = roots.iter().filter_map(|root| match root.created_ns() {
+            Some(_) => i64::try_from(*root.series.columns.get(column)?.iter().flatten().next_back()?).ok(),
+            None => grown(root.series, column),
+        });
+        grown.reduce(i64::saturating_add)
     }
 
     /// Page cache by file at the instant.
@@ -120,6 +126,13 @@ impl<'a> Run<'a> {
     pub fn words(&self, what: impl Into<String>, place: &str) -> Evidence {
         Evidence { unit: Unit::None, ..self.evidence(what, None, place) }
     }
+}
+
+fn grown(series: &Series, column: &str) -> Option<i64> {
+    let mut known = series.columns.get(column)?.iter().flatten();
+    let first = *known.next()?;
+    let last = known.next_back().copied().unwrap_or(first);
+    i64::try_from(last.saturating_sub(first)).ok()
 }
 
 /// What a hypothesis makes of a case.

@@ -163,18 +163,27 @@ fn text(value: Option<&str>) -> &str {
 }
 
 pub fn reclaim(case: &Case<'_>) -> Judgement {
-    const COUNTERS: &[(&str, &str)] = &[
+    // The machine's counters leave out what is reclaimed because a cgroup is at its limit (mm/vmscan.c
+    // shrink_inactive_list): that is in the cgroup's own.
+    const MACHINE: &[(&str, &str)] = &[
         ("vmstat.pgsteal_kswapd", "reclaimed in the background"),
         ("vmstat.pgsteal_direct", "reclaimed by processes that waited for it"),
         ("vmstat.workingset_refault_file", "read again after being reclaimed"),
         ("vmstat.pswpout", "swapped out"),
     ];
+    const CGROUP: &[(&str, &str)] = &[
+        ("stat.pgsteal", "reclaimed from the target's cgroup"),
+        ("stat.workingset_refault_file", "read again in the target's cgroup after being reclaimed"),
+        ("stat.total_workingset_refault_file", "read again in the target's cgroup after being reclaimed"),
+    ];
     let mut evidence = Vec::new();
     let (mut most, mut known) = (0, false);
     for run in case.runs() {
         let page = bytes(run.recording.host.page_size);
-        for (column, what) in COUNTERS {
-            let Some(pages) = run.grown(column) else { continue };
+        let machine = MACHINE.iter().map(|(column, what)| (column, what, run.grown(column)));
+        let cgroup = CGROUP.iter().map(|(column, what)| (column, what, run.grown_in_cgroups(column)));
+        for (column, what, pages) in machine.chain(cgroup) {
+            let Some(pages) = pages else { continue };
             known = true;
             let amount = pages.saturating_mul(page);
             most = most.max(amount);

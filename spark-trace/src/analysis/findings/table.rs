@@ -190,7 +190,7 @@ pub const HYPOTHESES: &[Hypothesis] = &[
         of_two: false,
         sources: &[],
         judge: surroundings::reclaim,
-        test: "Growth of pgsteal and workingset_refault over the run.",
+        test: "Growth of pgsteal and workingset_refault over the run, of the machine and of the target's cgroups.",
         next: "Drop caches before each run, so that each begins with memory free, and record again",
     },
     Hypothesis {
