@@ -18,7 +18,8 @@ const FIRST: &str = include_str!("guest/first.sh");
 const INIT: &str = include_str!("guest/init.sh");
 
 /// By suite: a shell and tools, with what the demo's sandbox and the package manager take; Docker, with the libraries
-/// that its programs are linked to; the C library. That of the newest Debian runs what older systems have linked.
+/// that its programs are linked to; the C library, with the ldconfig that dpkg wants. That of the newest Debian runs what
+/// older systems have linked.
 const PACKAGES: &[(&str, &[&str])] = &[
     ("bookworm", &["busybox-static", "dash"]),
     ("bookworm", &["util-linux", "dpkg", "tar", "libacl1", "libbz2-1.0", "libmd0", "zlib1g"]),
@@ -34,7 +35,7 @@ const PACKAGES: &[(&str, &[&str])] = &[
         "bookworm",
         &["libzstd1", "libselinux1", "libpcre2-8-0", "libblkid1", "libmount1", "libsmartcols1", "libtinfo6"],
     ),
-    ("trixie", &["libc6", "libgcc-s1"]),
+    ("trixie", &["libc6", "libc-bin", "libgcc-s1"]),
 ];
 
 const DIRECTORIES: &[&str] = &[
