@@ -44,6 +44,16 @@ impl At {
 )]
 pub struct NoInstant;
 
+impl At {
+    /// Which of a run's instants it is, for sentences.
+    pub fn of_a_run(self) -> String {
+        match self {
+            Self::Kv => "reading that sized the KV cache".to_owned(),
+            at => at.to_string(),
+        }
+    }
+}
+
 impl FromStr for At {
     type Err = NoInstant;
 

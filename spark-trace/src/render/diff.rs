@@ -15,7 +15,11 @@ use crate::analysis::view::Scope;
 
 pub fn document(report: &Report) -> Document {
     let mut document = Document::default();
-    document.heading(format!("B less A on the {} plane, each at its {}", report.plane.as_str(), report.at));
+    document.heading(format!(
+        "B less A on the {} plane, each at its {}",
+        report.plane.as_str(),
+        report.at.of_a_run()
+    ));
     for (name, side) in [("A", &report.a), ("B", &report.b)] {
         document.line(self::side(name, side));
     }

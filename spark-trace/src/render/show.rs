@@ -96,7 +96,7 @@ fn plane(document: &mut Document, report: &Report, plane: &PlaneReport) {
     let at = match report.at {
         At::Peak => format!("the peak ({})", since_start(plane.at_ns)),
         At::End => format!("the end ({})", since_start(plane.at_ns)),
-        At::Kv => format!("the reading that sized the KV cache ({})", since_start(plane.at_ns)),
+        At::Kv => format!("the {} ({})", report.at.of_a_run(), since_start(plane.at_ns)),
         At::SinceStart(_) | At::Time(_) => since_start(plane.at_ns),
     };
     let reconciled =

@@ -1,7 +1,6 @@
 //! Verdicts on hypotheses, with what they rest on.
 
 use crate::analysis::findings::{Evidence, Finding, Findings, Side, Unit, Verdict};
-use crate::analysis::instant::At;
 use crate::render::document::{Cell, Document, Fit, Table};
 use crate::render::units::{delta, known, percent, size};
 
@@ -24,10 +23,7 @@ pub fn to_explain(findings: &Findings) -> String {
     format!(
         "To explain: {what} {} on the system plane, at the {}, of which {} in no source; less than {} explains nothing",
         known(findings.delta_bytes, delta),
-        match findings.at {
-            At::Kv => "reading that sized the KV cache".to_owned(),
-            at => at.to_string(),
-        },
+        findings.at.of_a_run(),
         known(findings.residual_bytes, delta),
         size(findings.material_bytes)
     )

@@ -123,7 +123,7 @@ pub fn warnings(run: &Run) -> impl Iterator<Item = String> {
 }
 
 pub fn waterfall_title(diff: &diff::Report) -> String {
-    format!("From A to B by source, {} plane, each at its {}", diff.plane.as_str(), diff.at)
+    format!("From A to B by source, {} plane, each at its {}", diff.plane.as_str(), diff.at.of_a_run())
 }
 
 /// From A's level to B's: a row for each source that differs, what no source explains, and both ends.
