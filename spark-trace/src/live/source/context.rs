@@ -73,16 +73,25 @@ const LONGEST_NAME: usize = 128;
 
 /// `None` where the process is gone, or as good as gone.
 pub fn read(pid: u32) -> Option<ProcessContext> {
+    (0..TRIES).find_map(|_| read_once(pid))
+}
+
+/// Readings of a process that becomes another program meanwhile.
+const TRIES: u32 = 3;
+
+/// Nothing where it became another program between the first file and the last: parts of two would be told as one.
+fn read_once(pid: u32) -> Option<ProcessContext> {
     let at_ns = now_ns();
-    let mut variables = Vec::new();
-    let environ = File::open(format!("/proc/{pid}/environ")).ok()?;
-    environ.take(LONGEST_ENVIRONMENT).read_to_end(&mut variables).ok()?;
+    let variables = variables(pid)?;
     let limits = limits(&fs::read_to_string(format!("/proc/{pid}/limits")).ok()?);
-    // The name in it is bytes that the process may have chosen. It is the last to be read: one that still has an
-    // address space had one when the rest was read.
+    // The name in it is bytes that the process may have chosen. One that still has an address space had one when the
+    // rest was read.
     let status = fs::read(format!("/proc/{pid}/status")).ok()?;
     let status = String::from_utf8_lossy(&status);
     field(&status, "VmSize")?;
+    if self::variables(pid)? != variables {
+        return None;
+    }
     let (environment, left_out) = environment(&variables);
     Some(ProcessContext {
         at_ns,
@@ -95,6 +104,14 @@ pub fn read(pid: u32) -> Option<ProcessContext> {
         seccomp: field(&status, "Seccomp").and_then(|text| text.parse().ok()),
         limits,
     })
+}
+
+/// The environment as it lies in the process's memory, as much of it as is looked at.
+fn variables(pid: u32) -> Option<Vec<u8>> {
+    let mut variables = Vec::new();
+    let environ = File::open(format!("/proc/{pid}/environ")).ok()?;
+    environ.take(LONGEST_ENVIRONMENT).read_to_end(&mut variables).ok()?;
+    Some(variables)
 }
 
 /// Whether a variable of this name is taken.
