@@ -6,6 +6,7 @@ pub mod cuda;
 pub mod journal;
 pub mod read;
 pub mod schema;
+mod series;
 pub mod upgrade;
 pub mod write;
 

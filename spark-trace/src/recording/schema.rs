@@ -283,7 +283,7 @@ pub struct Absent {
     pub reason: String,
 }
 
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, JsonSchema)]
 pub struct CgroupSeries {
     pub id: u64,
     pub path: String,
@@ -295,7 +295,7 @@ pub struct CgroupSeries {
     pub series: Series,
 }
 
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, JsonSchema)]
 pub struct ProcessSeries {
     pub pid: u32,
     /// Columns `rss_anon`, `rss_file`, `rss_shmem`, `swap`; `pss*` where smaps_rollup was read.
@@ -303,7 +303,7 @@ pub struct ProcessSeries {
     pub series: Series,
 }
 
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, JsonSchema)]
 pub struct DeviceSeries {
     /// As in `host.gpus`.
     pub index: u32,
