@@ -185,6 +185,20 @@ fn names_in_error_lines_are_inert() {
 }
 
 #[test]
+fn an_instant_that_nothing_sized_a_cache_at_is_an_error() {
+    let native = native();
+    for args in [
+        &["show", &native, "--at", "kv"][..],
+        &["diff", &native, &native, "--at", "kv"],
+        &["report", &native, "--format", "markdown", "--at", "kv"],
+        &["kv", &native],
+    ] {
+        assert!(error(args, BAD_INPUT).contains("asked how much memory is free"), "{args:?}");
+    }
+    assert!(error(&["kv", &native, "--log", "a", "--log", "b"], USAGE).contains("give one for each"));
+}
+
+#[test]
 fn wrong_usage_is_64() {
     for args in [
         &[][..],

@@ -6,7 +6,7 @@ use crate::analysis::diff;
 use crate::analysis::view::Scope;
 use crate::cli::error::Exit;
 use crate::cli::output;
-use crate::cli::view::{ViewArgs, planes};
+use crate::cli::view::{ViewArgs, has_instant, planes};
 use crate::recording;
 
 /// Compare two recorded runs: who holds more in B than in A
@@ -37,6 +37,8 @@ Examples:
 pub fn run(args: Args) -> anyhow::Result<Exit> {
     let (a, b) = recording::read_both(&args.a, &args.b)?;
     let at = args.view.at.unwrap_or_else(|| diff::instant(&a, &b));
+    has_instant(at, &args.a, &a)?;
+    has_instant(at, &args.b, &b)?;
     let report = diff::report(&a, &b, args.plane, at).with_context(|| files(&args.a, &args.b))?;
     output::print(&args.view.render(report, |format| format.diff)?)
 }

@@ -9,6 +9,7 @@ use crate::analysis::instant::At;
 use crate::analysis::overview::{self, Overview};
 use crate::cli::error::Exit;
 use crate::cli::output;
+use crate::cli::view::has_instant;
 use crate::recording::{self, WriteOptions};
 use crate::render::{html, markdown, report};
 
@@ -93,10 +94,13 @@ fn overview(args: &Args) -> anyhow::Result<Overview> {
     let name_a = name(&args.a);
     let Some(path_b) = &args.b else {
         let recording = recording::read(&args.a)?;
+        has_instant(args.at.unwrap_or_default(), &args.a, &recording)?;
         return Ok(overview::overview(None, (&name_a, &recording), args.at.unwrap_or_default()));
     };
     let (a, b) = recording::read_both(&args.a, path_b)?;
     let at = args.at.unwrap_or_else(|| diff::instant(&a, &b));
+    has_instant(at, &args.a, &a)?;
+    has_instant(at, path_b, &b)?;
     Ok(overview::overview(Some((&name_a, &a)), (&name(path_b), &b), at))
 }
 

@@ -1,11 +1,15 @@
 //! Arguments that the commands with a report share, and what they do with one.
 
+use std::path::Path;
+
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 
 use crate::analysis::arrange::{Arrange, Sort};
 use crate::analysis::instant::At;
+use crate::analysis::kv;
 use crate::analysis::view::Scope;
 use crate::cli::output;
+use crate::recording::Recording;
 use crate::render::{FORMATS, Format, Style};
 
 /// Lists for people are this long.
@@ -42,6 +46,17 @@ impl ViewArgs {
         }
         form(self.format)(&report, output::style())
     }
+}
+
+/// An instant that was asked for by name must be there: the peak in its place would answer another question.
+pub fn has_instant(at: At, path: &Path, recording: &Recording) -> anyhow::Result<()> {
+    let missing = at == At::Kv && kv::instant(recording).is_none();
+    anyhow::ensure!(
+        !missing,
+        "{}: nobody asked how much memory is free, so nothing sized a KV cache: choose another --at",
+        path.display()
+    );
+    Ok(())
 }
 
 pub fn formats() -> impl TypedValueParser<Value = &'static Format> {
