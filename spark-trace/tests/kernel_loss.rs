@@ -16,7 +16,10 @@ fn a_ring_made_tiny_loses_and_says_so() {
     let dir = support::disk_dir();
     // A tracer that gets no time to drain the ring, as on a machine with more to do than it can.
     let script = format!("kill -STOP $PPID; {} storm fork --rounds {ROUNDS}; kill -CONT $PPID", workload());
-    let words = ["--ring-size", "4096", "--", "sh", "-c", &script];
+    // The least that there can be: a page.
+    // SAFETY: no pointers.
+    let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) }.to_string();
+    let words = ["--ring-size", &page, "--", "sh", "-c", &script];
     let recorded: Recorded = record_words(&support::path(&dir, "tiny.json"), &words).exited(0);
     let recording = recorded.recording();
     let health = &recording["health"];
