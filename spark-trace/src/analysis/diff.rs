@@ -81,6 +81,17 @@ pub enum DiffError {
 
 /// Compares two recordings on `plane`, by default on the target's own where both have it.
 pub fn report(a: &Recording, b: &Recording, plane: Option<Scope>, at: At) -> Result<Report, DiffError> {
+    with_findings(a, b, plane, at, || findings::judge(Some(a), b, at))
+}
+
+/// The same with findings that are known: those of several planes are the same.
+pub fn with_findings(
+    a: &Recording,
+    b: &Recording,
+    plane: Option<Scope>,
+    at: At,
+    findings: impl FnOnce() -> Findings,
+) -> Result<Report, DiffError> {
     let (view_a, view_b) = views(a, b, plane)?;
     let (balance_a, balance_b) = (view_a.choose(at, a), view_b.choose(at, b));
     let scope = view_a.scope;
@@ -101,7 +112,7 @@ pub fn report(a: &Recording, b: &Recording, plane: Option<Scope>, at: At) -> Res
         charges: detail::charges(scope, (a, balance_a.at_ns), (b, balance_b.at_ns)),
         regions: detail::regions(scope, (a, balance_a.at_ns), (b, balance_b.at_ns)),
         cuda: cuda::compare((a, balance_a.at_ns), (b, balance_b.at_ns)),
-        findings: findings::judge(Some(a), b, at),
+        findings: findings(),
     })
 }
 

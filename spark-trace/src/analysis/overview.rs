@@ -90,13 +90,15 @@ pub fn overview(a: Option<Named<'_>>, b: Named<'_>, at: At) -> Overview {
         let of_a = of_a.map(|handle| handle.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
         (of_a, of_b)
     });
+    let findings = findings::judge(recording_a, b.1, at);
     let diffs = recording_a.map_or_else(Vec::new, |a| {
         let planes = [Scope::System, Scope::Cgroup].into_iter();
-        planes.filter_map(|plane| diff::report(a, b.1, Some(plane), at).ok()).collect()
+        let diff = |plane| diff::with_findings(a, b.1, Some(plane), at, || findings.clone()).ok();
+        planes.filter_map(diff).collect()
     });
     Overview {
         at,
-        findings: findings::judge(recording_a, b.1, at),
+        findings,
         kv: kv::report(recording_a, b.1, kv::Options::default()).ok(),
         comparable: recording_a.map(|a| comparable(a, b.1)),
         diffs,

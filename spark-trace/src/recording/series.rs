@@ -9,70 +9,26 @@ use serde::{Deserialize, Deserializer};
 
 use super::schema::{Absent, CgroupSeries, DeviceSeries, ProcessSeries, Series};
 
-#[derive(Deserialize)]
-struct CgroupSeriesFields {
-    id: u64,
-    path: String,
-    begin_ns: Vec<u64>,
-    end_ns: Vec<u64>,
-    columns: BTreeMap<String, Vec<Option<u64>>>,
-    absent: Vec<Absent>,
+/// `Deserialize` for a type with these fields and a `series` among them.
+macro_rules! flat {
+    ($name:ident { $($field:ident: $type:ty),* }) => {
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                #[derive(Deserialize)]
+                struct Flat {
+                    $($field: $type,)*
+                    begin_ns: Vec<u64>,
+                    end_ns: Vec<u64>,
+                    columns: BTreeMap<String, Vec<Option<u64>>>,
+                    absent: Vec<Absent>,
+                }
+                let Flat { $($field,)* begin_ns, end_ns, columns, absent } = Flat::deserialize(deserializer)?;
+                Ok(Self { $($field,)* series: Series { begin_ns, end_ns, columns, absent } })
+            }
+        }
+    };
 }
 
-impl<'de> Deserialize<'de> for CgroupSeries {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        CgroupSeriesFields::deserialize(deserializer).map(Self::from)
-    }
-}
-
-impl From<CgroupSeriesFields> for CgroupSeries {
-    fn from(fields: CgroupSeriesFields) -> Self {
-        let CgroupSeriesFields { id, path, begin_ns, end_ns, columns, absent } = fields;
-        Self { id, path, series: Series { begin_ns, end_ns, columns, absent } }
-    }
-}
-
-#[derive(Deserialize)]
-struct ProcessSeriesFields {
-    pid: u32,
-    begin_ns: Vec<u64>,
-    end_ns: Vec<u64>,
-    columns: BTreeMap<String, Vec<Option<u64>>>,
-    absent: Vec<Absent>,
-}
-
-impl<'de> Deserialize<'de> for ProcessSeries {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        ProcessSeriesFields::deserialize(deserializer).map(Self::from)
-    }
-}
-
-impl From<ProcessSeriesFields> for ProcessSeries {
-    fn from(fields: ProcessSeriesFields) -> Self {
-        let ProcessSeriesFields { pid, begin_ns, end_ns, columns, absent } = fields;
-        Self { pid, series: Series { begin_ns, end_ns, columns, absent } }
-    }
-}
-
-#[derive(Deserialize)]
-struct DeviceSeriesFields {
-    index: u32,
-    uuid: Option<String>,
-    begin_ns: Vec<u64>,
-    end_ns: Vec<u64>,
-    columns: BTreeMap<String, Vec<Option<u64>>>,
-    absent: Vec<Absent>,
-}
-
-impl<'de> Deserialize<'de> for DeviceSeries {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        DeviceSeriesFields::deserialize(deserializer).map(Self::from)
-    }
-}
-
-impl From<DeviceSeriesFields> for DeviceSeries {
-    fn from(fields: DeviceSeriesFields) -> Self {
-        let DeviceSeriesFields { index, uuid, begin_ns, end_ns, columns, absent } = fields;
-        Self { index, uuid, series: Series { begin_ns, end_ns, columns, absent } }
-    }
-}
+flat!(CgroupSeries { id: u64, path: String });
+flat!(ProcessSeries { pid: u32 });
+flat!(DeviceSeries { index: u32, uuid: Option<String> });

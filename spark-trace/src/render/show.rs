@@ -120,7 +120,7 @@ fn column((title, fit): (&str, Fit)) -> Column {
 }
 
 /// The plane's own counter against its sources.
-fn reconciled(what: String, sums: &Reconciliation, format: fn(i64) -> String) -> Vec<String> {
+pub(super) fn reconciled(what: String, sums: &Reconciliation, format: fn(i64) -> String) -> Vec<String> {
     vec![
         what,
         known(sums.expected, format),

@@ -44,8 +44,8 @@ pub fn page_cache(case: &Case<'_>) -> Judgement {
         });
     }
     for run in case.runs() {
-        let rows = run.files().into_iter().filter(|row| row.bytes.abs() >= case.material / 4).take(FILES);
-        evidence.extend(rows.map(|row| run.evidence(cached(&row), Some(row.bytes), FILES_PLACE)));
+        let rows = run.files.iter().filter(|row| row.bytes.abs() >= case.material / 4).take(FILES);
+        evidence.extend(rows.map(|row| run.evidence(cached(row), Some(row.bytes), FILES_PLACE)));
     }
     for (row, a) in left_by_a(case).into_iter().filter(|(row, _)| row.bytes >= case.material / 4).take(FILES)
     {
@@ -97,11 +97,11 @@ struct Copies<'a> {
 pub fn duplicates(case: &Case<'_>) -> Judgement {
     let mut found: Vec<Copies<'_>> = Vec::new();
     for run in case.runs() {
-        found.extend(copies(run.files().into_iter().map(|row| (row, run.name()))));
+        found.extend(copies(run.files.iter().cloned().map(|row| (row, run.name()))));
     }
     if let Some(b) = case.b() {
         let left = left_by_a(case).into_iter().map(|(row, _)| (row, "A, left cached"));
-        let both = left.chain(b.files().into_iter().map(|row| (row, "B")));
+        let both = left.chain(b.files.iter().cloned().map(|row| (row, "B")));
         found.extend(
             copies(both).into_iter().filter(|copies| copies.copies.iter().any(|(_, run)| *run != "B")),
         );

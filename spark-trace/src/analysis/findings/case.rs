@@ -1,5 +1,7 @@
 //! What hypotheses are judged by: one run's growth, or two runs' difference, at one instant of each.
 
+use std::collections::BTreeMap;
+
 use super::table::HYPOTHESES;
 use super::{Evidence, Finding, Findings, Side, Unit, Verdict};
 use crate::analysis::attribution::{bytes, difference};
@@ -24,6 +26,9 @@ pub struct Run<'a> {
     pub at_ns: u64,
     pub balance: Balance,
     pub start: Balance,
+    /// Page cache by file at the instant.
+    pub files: Vec<FileRow>,
+    observed: BTreeMap<&'static str, Observed>,
 }
 
 pub struct Case<'a> {
@@ -41,8 +46,10 @@ impl<'a> Run<'a> {
     fn new(recording: &'a Recording, side: Side, at: At) -> Option<Self> {
         let view = View::new(recording, Scope::System)?;
         let balance = view.choose(at, recording);
-        let start = view.start();
-        Some(Self { recording, side, at_ns: balance.at_ns, balance, start, view })
+        let (start, at_ns) = (view.start(), balance.at_ns);
+        let observed = stacks::by_source(&stacks::rows(recording, Scope::System, at_ns));
+        let files = files::rows(recording, at_ns);
+        Some(Self { recording, side, at_ns, balance, start, view, files, observed })
     }
 
     /// A counter of the system plane at the instant, and when the target started.
@@ -75,15 +82,9 @@ impl<'a> Run<'a> {
         grown.reduce(i64::saturating_add)
     }
 
-    /// Page cache by file at the instant.
-    pub fn files(&self) -> Vec<FileRow> {
-        files::rows(self.recording, self.at_ns)
-    }
-
     /// What stacks hold of one source at the instant.
     pub fn observed(&self, slug: &str) -> Observed {
-        let rows = stacks::rows(self.recording, Scope::System, self.at_ns);
-        stacks::by_source(&rows).get(slug).copied().unwrap_or_default()
+        self.observed.get(slug).copied().unwrap_or_default()
     }
 
     /// Why a hook's part cannot be relied on, if it cannot.
@@ -117,14 +118,6 @@ impl<'a> Run<'a> {
 
     pub fn evidence(&self, what: impl Into<String>, value: Option<i64>, place: &str) -> Evidence {
         Evidence { what: what.into(), value, unit: Unit::Bytes, side: self.side, place: place.to_owned() }
-    }
-
-    pub fn count(&self, what: impl Into<String>, value: Option<i64>, place: &str) -> Evidence {
-        Evidence { unit: Unit::Count, ..self.evidence(what, value, place) }
-    }
-
-    pub fn words(&self, what: impl Into<String>, place: &str) -> Evidence {
-        Evidence { unit: Unit::None, ..self.evidence(what, None, place) }
     }
 }
 

@@ -140,13 +140,6 @@ pub fn memory_limit(case: &Case<'_>) -> Judgement {
             ));
         }
     }
-    // Reads of files are seen by the hook that all queries go through.
-    if let Some(unseen) = case.runs().find_map(|run| run.unseen("mapping")) {
-        return Judgement {
-            verdict: Verdict::Untestable,
-            ..Judgement::new(Verdict::Untestable, unseen, evidence)
-        };
-    }
     match (limited, evidence.is_empty()) {
         (true, _) => Judgement::new(Verdict::Supported, "a process of the target was told a limit", evidence),
         (false, true) => Judgement::new(Verdict::Refuted, "no process of the target read a limit", evidence),

@@ -174,7 +174,7 @@ pub const HYPOTHESES: &[Hypothesis] = &[
         slug: "memory-limit",
         title: "a memory limit that was read",
         claim: "A library read a cgroup's memory limit and sized itself by it.",
-        hooks: &[],
+        hooks: &["mapping"],
         of_two: false,
         sources: &[],
         judge: surroundings::memory_limit,

@@ -13,8 +13,6 @@ const DEFAULT_FRACTION: f64 = 0.9;
 const FRACTIONS: &[f64] = &[0.8, 0.85, 0.95];
 /// Files that are told.
 const FILES: usize = 10;
-/// The first and smaller part of a cache is what a dummy run used, and counts as such in TensorRT-LLM only.
-const GPU_MEMORY: &str = "the GPU's own memory";
 
 /// `log` is what was read of a log beside the recording; its own lines count where there is none.
 pub fn of(recording: &Recording, log: Option<LogFigures>, fraction: Option<f64>) -> Option<Budget> {
@@ -22,7 +20,7 @@ pub fn of(recording: &Recording, log: Option<LogFigures>, fraction: Option<f64>)
     let lines = recording.provenance.log_lines.iter().map(|line| line.text.as_str());
     let log = log.unwrap_or_else(|| log::parse(lines));
     let system = View::new(recording, Scope::System).map(|view| view.at(reading.at_ns));
-    let shared = reading.signal != Some(GPU_MEMORY);
+    let shared = reading.signal != Some(reading::GPU_MEMORY);
     let figures = figures(recording, &reading, &log, fraction);
     // On a GPU with memory of its own, what the kernel could reclaim is no memory for the cache.
     let reclaimable = if shared { system.as_ref().map_or(0, given_up) } else { 0 };

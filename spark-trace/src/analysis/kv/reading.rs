@@ -18,6 +18,8 @@ const SAME_BYTES: u64 = 64 << 20;
 /// An answer that sized a cache is followed by at least this part of what was free.
 const FOLLOWED_PERCENT: u64 = 5;
 
+/// What an answer agrees with that no page cache counts against.
+pub const GPU_MEMORY: &str = "the GPU's own memory";
 /// Column of the target's device memory.
 pub const DEVICE: &str = "live.device-all";
 
@@ -101,7 +103,7 @@ fn signal(recording: &Recording, query: &QueryRow, free: u64) -> Option<&'static
         return Some("MemAvailable");
     }
     if recording.host.gpus.iter().any(|gpu| gpu.memory_total.is_some()) && query.asked != "sysinfo" {
-        return Some("the GPU's own memory");
+        return Some(GPU_MEMORY);
     }
     let state = query.state.as_ref()?;
     let later = state.later.as_ref();

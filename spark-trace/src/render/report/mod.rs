@@ -1,8 +1,9 @@
 //! What `report` has to tell, in documents that Markdown and HTML share.
 
 use super::document::{Cell, Column, Document, Fit, Table};
+use super::show::reconciled;
 use super::units::{UNKNOWN, delta, duration, known, percent, seconds, size, unsigned};
-use crate::analysis::attribution::{PlaneReport, Reconciliation};
+use crate::analysis::attribution::PlaneReport;
 use crate::analysis::diff::{self, SourceDelta};
 use crate::analysis::overview::{Overview, Run};
 use crate::analysis::view::Scope;
@@ -185,16 +186,6 @@ pub fn plane_name(plane: &PlaneReport) -> String {
         (Scope::Cgroup, _) => format!("cgroup {}", plane.cgroup_version.unwrap_or_default()),
         (scope, _) => scope.as_str().to_owned(),
     }
-}
-
-fn reconciled(what: String, sums: &Reconciliation, format: fn(i64) -> String) -> Vec<String> {
-    vec![
-        what,
-        known(sums.expected, format),
-        format(sums.attributed),
-        known(sums.residual, format),
-        known(sums.residual_percent, percent),
-    ]
 }
 
 fn losses(document: &mut Document, health: &Health) {
