@@ -18,7 +18,7 @@ const LINE: &str = "driver-alloc --bytes 512M --page-size 4K --calls 8 --hold 1s
 
 /// The report that the workload printed last.
 fn truth(recorded: &Recorded) -> Value {
-    let truth: Value = serde_json::from_str(recorded.stdout.lines().last().unwrap()).unwrap();
+    let truth = recorded.said();
     assert_eq!(int(&truth["sources"][0]["bytes"]), BYTES);
     truth
 }

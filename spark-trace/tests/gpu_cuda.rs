@@ -66,8 +66,7 @@ fn recorded(dir: &TempDir, name: &str, command: &[String]) -> (Recorded, Value) 
     let mut words = vec!["--"];
     words.extend(command.iter().map(String::as_str));
     let recorded = Running::start(&support::path(dir, name), &words).finish().exited(0);
-    let last = recorded.stdout.lines().last().expect("the command has said nothing");
-    let truth = serde_json::from_str(last).unwrap_or_else(|e| panic!("{e}: {last}"));
+    let truth = recorded.said();
     (recorded, truth)
 }
 

@@ -67,6 +67,12 @@ impl Recorded {
         json(&self.output)
     }
 
+    /// The JSON that the command has written last, as workloads end with their report.
+    pub fn said(&self) -> Value {
+        let last = self.stdout.lines().last().expect("the command has said nothing");
+        serde_json::from_str(last).unwrap_or_else(|e| panic!("{e}: {last}"))
+    }
+
     /// What `show` says of it.
     pub fn show(&self) -> Value {
         self.show_with(&[])
