@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 
 use spark_trace_common::source::{SOURCES, Source, Term, UNATTRIBUTED, counts_from_start, expected};
 
-use crate::recording::Series;
+use crate::recording::{Column, Series};
 
 mod derived;
 mod device;
@@ -208,7 +208,7 @@ impl Reading<'_> {
         match self.series.columns.get(column) {
             None if self.facts.followed.is_some_and(|followed| followed.contains(column)) => Cell::Known(0),
             None => Cell::NoColumn,
-            Some(values) => match values.get(self.index).copied().flatten() {
+            Some(values) => match values.get(self.index) {
                 Some(value) => Cell::Known(value),
                 None if counts_from_start(column) && is_before_first(values, self.index) => Cell::Known(0),
                 None => Cell::Unknown,
@@ -217,8 +217,8 @@ impl Reading<'_> {
     }
 }
 
-fn is_before_first(values: &[Option<u64>], index: usize) -> bool {
-    values.iter().take(index).all(Option::is_none) && values.iter().any(Option::is_some)
+fn is_before_first(values: &Column, index: usize) -> bool {
+    values.iter().take(index).all(|value| value.is_none()) && values.known().next().is_some()
 }
 
 fn unsigned(bytes: i128) -> u64 {

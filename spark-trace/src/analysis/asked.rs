@@ -30,9 +30,7 @@ pub struct AskedRow {
 pub fn rows(recording: &Recording, at_ns: u64) -> Vec<AskedRow> {
     let names = Names::new(recording);
     let provenance = &recording.provenance;
-    let was_read = |index: usize| {
-        provenance.driver_allocs.iter().any(|row| row.live.get(index).is_some_and(Option::is_some))
-    };
+    let was_read = |index: usize| provenance.driver_allocs.iter().any(|row| row.live.get(index).is_some());
     let instant = nearest(&provenance.instants, at_ns, was_read);
     let mut groups: BTreeMap<(&str, u32, Vec<String>), AskedRow> = BTreeMap::new();
     for allocs in &provenance.driver_allocs {
@@ -47,7 +45,7 @@ pub fn rows(recording: &Recording, at_ns: u64) -> Vec<AskedRow> {
                     ..AskedRow::default()
                 }
             });
-        let live = instant.and_then(|index| allocs.live.get(index).copied().flatten());
+        let live = instant.and_then(|index| allocs.live.get(index));
         for (sum, value) in [
             (&mut row.live, live.unwrap_or(0)),
             (&mut row.allocs, allocs.allocs),
@@ -80,7 +78,7 @@ mod tests {
                 stack: Some(stack),
                 allocs: 1,
                 bytes_allocated: mib * MIB,
-                live: vec![Some(0), Some(mib * MIB), Some(0)],
+                live: [Some(0), Some(mib * MIB), Some(0)].into(),
                 ..DriverAllocs::default()
             });
         }

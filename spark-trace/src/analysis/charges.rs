@@ -115,9 +115,7 @@ pub fn report(recording: &Recording, at_ns: u64) -> Option<Charges> {
 pub fn rows(recording: &Recording, at_ns: u64) -> Vec<ChargeRow> {
     let names = Names::new(recording);
     let provenance = &recording.provenance;
-    let was_read = |index: usize| {
-        provenance.charge_stacks.iter().any(|row| row.charged.get(index).is_some_and(Option::is_some))
-    };
+    let was_read = |index: usize| provenance.charge_stacks.iter().any(|row| row.charged.get(index).is_some());
     let instant = nearest(&provenance.instants, at_ns, was_read);
     let mut groups: BTreeMap<(&'static str, Vec<String>), ChargeRow> = BTreeMap::new();
     for charged in &provenance.charge_stacks {
@@ -130,7 +128,7 @@ pub fn rows(recording: &Recording, at_ns: u64) -> Vec<ChargeRow> {
             frames: frames.clone(),
             ..ChargeRow::default()
         });
-        let bytes = instant.and_then(|index| charged.charged.get(index).copied().flatten());
+        let bytes = instant.and_then(|index| charged.charged.get(index));
         row.bytes_charged = row.bytes_charged.saturating_add(bytes.unwrap_or(0));
         row.charges = row.charges.saturating_add(charged.charges);
         let cgroup = names.cgroup(charged.cgroup);
@@ -213,11 +211,8 @@ fn readings(series: &Series) -> impl Iterator<Item = [u64; 3]> {
     let usage = column(&["memory.current", "memory.usage_in_bytes"]);
     let columns = column(&["hooks.before"]).zip(usage).zip(column(&["hooks.after"]));
     columns.into_iter().flat_map(|((before, usage), after)| {
-        before
-            .iter()
-            .zip(usage)
-            .zip(after)
-            .filter_map(|((before, usage), after)| Some([(*before)?, (*usage)?, (*after)?]))
+        (before.iter().zip(usage.iter()).zip(after.iter()))
+            .filter_map(|((before, usage), after)| Some([before?, usage?, after?]))
     })
 }
 
@@ -296,8 +291,8 @@ mod tests {
             let series = &mut recording.samples.cgroups[0].series;
             // Nothing was counted between the readings either.
             let usage = series.columns.get_mut("memory.current").unwrap();
-            let first = usage[0];
-            usage.fill(first);
+            let first = usage.first().unwrap();
+            usage.map(|_| first);
             let usage = usage.clone();
             let column = |change: u64| usage.iter().map(|bytes| bytes.map(|bytes| bytes + change)).collect();
             series.columns.insert("hooks.before".into(), column(before));

@@ -113,7 +113,7 @@ fn start_state(a: &Recording, b: &Recording) -> Vec<String> {
     let limit = (total / 100 * START_PERCENT).max(START_BYTES);
     let at_start = |recording: &Recording, column: &str| {
         View::new(recording, Scope::System)?;
-        recording.samples.system.columns.get(column)?.first().copied().flatten()
+        recording.samples.system.columns.get(column)?.first()
     };
     let differing = START_COLUMNS.into_iter().filter_map(|column| {
         let (a, b) = (at_start(a, column)?, at_start(b, column)?);
@@ -191,7 +191,7 @@ mod tests {
     fn start_states_may_differ_a_little() {
         let with_cached = |mib: u64| {
             let mut recording = testing::container();
-            recording.samples.system.columns.get_mut("meminfo.Cached").unwrap()[0] = Some(mib * MIB);
+            recording.samples.system.columns.get_mut("meminfo.Cached").unwrap().set(0, Some(mib * MIB));
             comparable(&testing::container(), &recording).reasons
         };
         // 2 % of 16 GiB are 327 MiB; the recording starts with 2048 MiB cached.

@@ -156,9 +156,9 @@ fn library(file: &LibraryFile) -> LibraryRow {
 fn instant(recording: &Recording, at_ns: u64) -> Option<usize> {
     let provenance = &recording.provenance;
     let read = |index: usize| {
-        let cuda = provenance.cuda_allocs.iter().map(|row| row.live.get(index).is_some_and(Option::is_some));
-        let pages = provenance.page_allocs.iter().map(|row| row.live.get(index).is_some_and(Option::is_some));
-        let files = provenance.files.iter().map(|row| row.live.get(index).is_some_and(Option::is_some));
+        let cuda = provenance.cuda_allocs.iter().map(|row| row.live.get(index).is_some());
+        let pages = provenance.page_allocs.iter().map(|row| row.live.get(index).is_some());
+        let files = provenance.files.iter().map(|row| row.live.get(index).is_some());
         cuda.chain(pages).chain(files).any(|read| read)
     };
     nearest(&provenance.instants, at_ns, read)
@@ -166,7 +166,7 @@ fn instant(recording: &Recording, at_ns: u64) -> Option<usize> {
 
 /// Rows begin with their first call: before that they held nothing.
 fn live(allocs: &CudaAllocs, instant: Option<usize>) -> Option<u64> {
-    Some(allocs.live.get(instant?).copied().flatten().unwrap_or(0))
+    Some(allocs.live.get(instant?).unwrap_or(0))
 }
 
 /// Place of a kind in every list.
@@ -206,9 +206,9 @@ fn sampled(recording: &Recording, kind: &str, at_ns: u64) -> Option<u64> {
     let (series, system) = (&recording.samples.cuda, &recording.samples.system);
     let first_ns = *series.begin_ns.first()?;
     let column = series.columns.get(&format!("live.{kind}"));
-    let began = column.and_then(|values| values.iter().position(Option::is_some));
+    let began = column.and_then(|values| values.iter().position(|value| value.is_some()));
     let value = |index: usize| match began {
-        Some(began) if index >= began => column.and_then(|values| values.get(index).copied().flatten()),
+        Some(began) if index >= began => column.and_then(|values| values.get(index)),
         _ => Some(0),
     };
     let before = system.end_ns.iter().take_while(|&&end_ns| end_ns <= first_ns).count();

@@ -7,7 +7,7 @@ use serde::Serialize;
 use crate::analysis::view::View;
 use crate::health::NVML_NOT_SUPPORTED;
 use crate::ledger;
-use crate::recording::{DeviceSeries, Recording, Series};
+use crate::recording::{Column, DeviceSeries, Recording, Series};
 
 /// Said where a device has no counter because it has no memory.
 const SHARES_MEMORY: &str = "this device has no memory of its own: its allocations are system memory, on the \
@@ -109,7 +109,7 @@ fn processes(recording: &Recording, view: &View<'_>, series: &Series, times: Tim
     let at = |at_ns: u64| -> Held {
         let index = root.nearest(at_ns);
         let bytes = index.map(|index| ledger::device_processes(series, index).collect()).unwrap_or_default();
-        let listed = index.and_then(|index| *series.columns.get("processes.listed")?.get(index)?);
+        let listed = index.and_then(|index| series.columns.get("processes.listed")?.get(index));
         Held { complete: listed == u64::try_from(BTreeMap::len(&bytes)).ok(), bytes }
     };
     let [start, peak, end, chosen] = [times.start_ns, times.peak_ns, times.end_ns, times.at_ns].map(at);
@@ -152,9 +152,9 @@ fn during<'a>(recording: &Recording, series: &'a Series, column: &str) -> impl I
     let target = &recording.target;
     let ended_ns = if target.ended_ns == 0 { u64::MAX } else { target.ended_ns };
     let run = target.started_ns..=ended_ns;
-    let values = series.columns.get(column).map(Vec::as_slice).unwrap_or_default();
+    let values = series.columns.get(column).into_iter().flat_map(Column::iter);
     let readings = series.begin_ns.iter().zip(values);
-    readings.filter(move |(begin_ns, _)| run.contains(*begin_ns)).filter_map(|(_, value)| *value)
+    readings.filter(move |(begin_ns, _)| run.contains(*begin_ns)).filter_map(|(_, value)| value)
 }
 
 fn range(recording: &Recording, series: &Series, column: &'static str) -> Option<Range> {

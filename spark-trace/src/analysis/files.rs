@@ -40,8 +40,7 @@ pub struct Touch {
 pub fn rows(recording: &Recording, at_ns: u64) -> Vec<FileRow> {
     let names = Names::new(recording);
     let provenance = &recording.provenance;
-    let was_read =
-        |index: usize| provenance.files.iter().any(|file| file.live.get(index).is_some_and(Option::is_some));
+    let was_read = |index: usize| provenance.files.iter().any(|file| file.live.get(index).is_some());
     let instant = nearest(&provenance.instants, at_ns, was_read);
     let mut rows: Vec<_> = provenance.files.iter().map(|file| row(&names, file, instant)).collect();
     // Stable, so that equal files stay in the recording's order.
@@ -59,7 +58,7 @@ fn row(names: &Names<'_>, file: &FilePages, instant: Option<usize>) -> FileRow {
         inner_path,
         device: file.device.clone(),
         inode: file.inode,
-        bytes: instant.and_then(|index| file.live.get(index).copied().flatten()).unwrap_or(0),
+        bytes: instant.and_then(|index| file.live.get(index)).unwrap_or(0),
         bytes_added: file.bytes_added,
         bytes_removed: file.bytes_removed,
         charged_to: names.cgroup(file.charged_to),

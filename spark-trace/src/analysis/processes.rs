@@ -72,7 +72,7 @@ fn row(names: &Names<'_>, process: &Process, samples: Option<&ProcessSeries>, at
 
 fn splits(series: &Series) -> impl Iterator<Item = Split> + '_ {
     (0..series.begin_ns.len()).filter_map(|index| {
-        let column = |name: &str| series.columns.get(name)?.get(index).copied().flatten();
+        let column = |name: &str| series.columns.get(name)?.get(index);
         Some(Split {
             at_ns: time_of(series, index)?,
             rss_anon: column("rss_anon"),

@@ -38,9 +38,8 @@ type Key<'a> = (Vec<String>, bool, &'a str);
 pub fn rows(recording: &Recording, scope: Scope, at_ns: u64) -> Vec<StackRow> {
     let names = Names::new(recording);
     let provenance = &recording.provenance;
-    let was_read = |index: usize| {
-        provenance.page_allocs.iter().any(|allocs| allocs.live.get(index).is_some_and(Option::is_some))
-    };
+    let was_read =
+        |index: usize| provenance.page_allocs.iter().any(|allocs| allocs.live.get(index).is_some());
     let instant = nearest(&provenance.instants, at_ns, was_read);
 
     let mut groups: BTreeMap<Key<'_>, (StackRow, BTreeSet<String>)> = BTreeMap::new();
@@ -117,7 +116,7 @@ impl StackRow {
     }
 
     fn add(&mut self, allocs: &PageAllocs, instant: Option<usize>) {
-        let live = instant.and_then(|index| allocs.live.get(index).copied().flatten());
+        let live = instant.and_then(|index| allocs.live.get(index));
         for (sum, value) in [
             (&mut self.bytes, live.unwrap_or(0)),
             (&mut self.allocs, allocs.allocs),

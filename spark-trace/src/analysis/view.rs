@@ -363,7 +363,7 @@ mod tests {
     fn a_root_without_managed_pages_does_not_make_them_unknown() {
         let mut recording = with_cgroups(&[(None, None, &[(2, 5)]), (None, None, &[(2, 7)])]);
         let series = &mut recording.samples.cgroups[1].series;
-        series.columns.insert("driver.nvidia_managed".into(), vec![Some(2 * MIB)]);
+        series.columns.insert("driver.nvidia_managed".into(), [Some(2 * MIB)].into());
         let view = View::new(&recording, Scope::Cgroup).unwrap();
         assert_eq!(view.peak().bytes("nvidia-managed"), Some(2 * MIB));
     }

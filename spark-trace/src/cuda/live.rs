@@ -148,17 +148,14 @@ impl Holdings {
     pub fn mark(&mut self, slots: &[usize]) {
         for (row, held) in self.rows.iter_mut().zip(&self.held) {
             for &slot in slots {
-                if row.live.len() <= slot {
-                    row.live.resize(slot + 1, None);
-                }
-                row.live[slot] = Some(*held);
+                row.live.set(slot, Some(*held));
             }
         }
     }
 
     /// All rows, every `live` as long as there are instants.
     pub fn rows(&mut self, instants: usize) -> Vec<CudaAllocs> {
-        self.rows.iter_mut().for_each(|row| row.live.resize(instants, None));
+        self.rows.iter_mut().for_each(|row| row.live.resize(instants));
         self.rows.clone()
     }
 

@@ -36,7 +36,7 @@ fn held(reading: &Reading<'_>, by_target: bool) -> Cell {
 pub fn processes(series: &Series, index: usize) -> impl Iterator<Item = (u32, u64)> {
     series.columns.iter().filter_map(move |(column, values)| {
         let pid = column.strip_prefix("process.")?.strip_suffix(".used")?.parse().ok()?;
-        Some((pid, values.get(index).copied().flatten()?))
+        Some((pid, values.get(index)?))
     })
 }
 

@@ -223,7 +223,7 @@ proptest! {
         let mut series = series(&[(0, &[])]);
         for ((name, value), absent) in columns().into_iter().zip(values).zip(absent) {
             if !absent {
-                series.columns.insert(name.to_owned(), vec![value]);
+                series.columns.insert(name.to_owned(), [value].into());
             }
         }
         for plane in [Plane::System, Plane::CgroupV1, Plane::CgroupV2] {
@@ -241,7 +241,7 @@ proptest! {
     fn no_counter_overflows(value in any::<u64>()) {
         let mut series = series(&[(u64::MAX - 1_000_000, &[])]);
         for name in columns() {
-            series.columns.insert(name.to_owned(), vec![Some(value)]);
+            series.columns.insert(name.to_owned(), [Some(value)].into());
         }
         for plane in [Plane::System, Plane::CgroupV1, Plane::CgroupV2] {
             balance(plane, Facts::default(), &series, 0).unwrap();

@@ -19,7 +19,9 @@ use super::{
 use crate::{
     cuda::Holdings,
     decode::device_name,
-    recording::{Charge, ChargeStack, FilePages, FirstTouch, Instant, PageAllocs, journal::Aggregates},
+    recording::{
+        Charge, ChargeStack, Column, FilePages, FirstTouch, Instant, PageAllocs, journal::Aggregates,
+    },
 };
 
 /// Instants kept at most; each costs an element in every row.
@@ -211,7 +213,7 @@ impl Collector {
             let index = *self.charge_rows.entry((key.cgroup, key.item, key.per_node)).or_insert_with(|| {
                 let table = if key.per_node != 0 { &self.names.node } else { &self.names.memcg };
                 let item = table.get(&key.item).cloned().unwrap_or_else(|| format!("item {}", key.item));
-                self.charges.push(Charge { cgroup: key.cgroup, item, net: Vec::new() });
+                self.charges.push(Charge { cgroup: key.cgroup, item, net: Column::default() });
                 self.charges.len() - 1
             });
             let row = &mut self.charges[index];
@@ -276,10 +278,10 @@ impl Collector {
     /// All rows so far, every `live` vector as long as there are instants.
     pub fn snapshot(&mut self, stacks: &mut Stacks, named: bool) -> Aggregates {
         let len = self.instants.len();
-        self.pages.iter_mut().for_each(|r| r.live.resize(len, None));
-        self.files.iter_mut().for_each(|r| r.live.resize(len, None));
-        self.charges.iter_mut().for_each(|r| r.net.resize(len, None));
-        self.charge_stacks.iter_mut().for_each(|r| r.charged.resize(len, None));
+        self.pages.iter_mut().for_each(|r| r.live.resize(len));
+        self.files.iter_mut().for_each(|r| r.live.resize(len));
+        self.charges.iter_mut().for_each(|r| r.net.resize(len));
+        self.charge_stacks.iter_mut().for_each(|r| r.charged.resize(len));
         if named {
             stacks.name_frames();
         }
@@ -312,13 +314,8 @@ fn unit_of(item: &str) -> u64 {
 }
 
 /// Sets the elements at `slots`, making room for them.
-pub(super) fn set<T: Copy>(values: &mut Vec<Option<T>>, slots: &[usize], value: Option<T>) {
-    for slot in slots {
-        if values.len() <= *slot {
-            values.resize(slot + 1, None);
-        }
-        values[*slot] = value;
-    }
+pub(super) fn set<T: Copy + Default>(values: &mut Column<T>, slots: &[usize], value: Option<T>) {
+    slots.iter().for_each(|&slot| values.set(slot, value));
 }
 
 /// Name of a migrate type (include/linux/mmzone.h enum migratetype).

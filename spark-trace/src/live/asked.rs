@@ -54,7 +54,7 @@ impl Asked {
 
     /// All rows, every `live` vector of length `len`.
     pub(super) fn snapshot(&mut self, len: usize) -> Vec<DriverAllocs> {
-        self.rows.iter_mut().for_each(|row| row.live.resize(len, None));
+        self.rows.iter_mut().for_each(|row| row.live.resize(len));
         self.rows.clone()
     }
 }

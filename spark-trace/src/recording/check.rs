@@ -89,7 +89,7 @@ mod tests {
     #[test]
     fn a_short_column_is_named() {
         let mut recording = testing::container();
-        recording.samples.system.columns.get_mut("meminfo.AnonPages").unwrap().pop();
+        recording.samples.system.columns.get_mut("meminfo.AnonPages").unwrap().resize(1);
         assert!(check(&recording).unwrap_err().contains("`meminfo.AnonPages`"));
     }
 

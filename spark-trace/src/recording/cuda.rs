@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::column::Column;
+
 /// A library whose functions are watched, or should have been.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct LibraryFile {
@@ -52,7 +54,7 @@ pub struct CudaAllocs {
     pub bytes_allocated: u64,
     pub bytes_freed: u64,
     /// Bytes allocated and not freed, at each instant; absent where not read then.
-    pub live: Vec<Option<u64>>,
+    pub live: Column,
 }
 
 /// Sums of [`CudaAllocs`] with their exact peaks.

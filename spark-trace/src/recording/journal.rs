@@ -12,6 +12,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use super::column::Column;
 use super::{context::*, cuda::*, schema::*};
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -284,7 +285,7 @@ fn push(series: &mut Series, sample: &Sample) {
     series.end_ns.push(sample.end_ns);
     for name in sample.values.keys() {
         if !series.columns.contains_key(name) {
-            series.columns.insert(name.clone(), vec![None; before]);
+            series.columns.insert(name.clone(), Column::absent(before));
         }
     }
     for (name, column) in &mut series.columns {

@@ -1,6 +1,7 @@
 //! Recordings: what they hold, and how they are read and written.
 
 mod check;
+mod column;
 pub mod context;
 pub mod cuda;
 pub mod journal;
@@ -13,6 +14,7 @@ pub mod write;
 #[cfg(test)]
 pub(crate) mod testing;
 
+pub use column::Column;
 pub use context::*;
 pub use cuda::*;
 pub use read::{ReadError, read, read_both};

@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::column::Column;
 use super::context::{LogLine, ProcessContext, TmpfsUse};
 use super::cuda::{CudaAllocs, CudaEvent, CudaFailure, CudaTotal, LibraryFile, Query};
 
@@ -271,7 +272,7 @@ pub struct Series {
     /// Window of each reading: all its counters were read between these two times.
     pub begin_ns: Vec<u64>,
     pub end_ns: Vec<u64>,
-    pub columns: BTreeMap<String, Vec<Option<u64>>>,
+    pub columns: BTreeMap<String, Column>,
     /// Why a value is absent: the first reading it was absent in and the reason, once per column and reason.
     pub absent: Vec<Absent>,
 }
@@ -377,7 +378,7 @@ pub struct PageAllocs {
     pub bytes_allocated: u64,
     pub bytes_freed: u64,
     /// Bytes allocated since the trace began and not freed, at each instant; absent where not read then.
-    pub live: Vec<Option<u64>>,
+    pub live: Column,
 }
 
 /// Page cache of one file charged to one cgroup.
@@ -393,7 +394,7 @@ pub struct FilePages {
     pub bytes_added: u64,
     pub bytes_removed: u64,
     /// Added since the trace began less removed, at each instant; negative where older pages went.
-    pub live: Vec<Option<i64>>,
+    pub live: Column<i64>,
     /// Who added the first page; absent where all its pages are older than the trace.
     pub first_touch: Option<FirstTouch>,
 }
@@ -477,7 +478,7 @@ pub struct Charge {
     /// Kernel name of the counter, for example `NR_ANON_MAPPED`.
     pub item: String,
     /// Bytes at each instant.
-    pub net: Vec<Option<i64>>,
+    pub net: Column<i64>,
 }
 
 /// Pages charged to a target cgroup's memory by one kernel stack. A task is charged some 64 pages at once and draws on
@@ -491,7 +492,7 @@ pub struct ChargeStack {
     pub charges: u64,
     pub bytes_charged: u64,
     /// Bytes charged since the trace began, at each instant; absent where not read then.
-    pub charged: Vec<Option<u64>>,
+    pub charged: Column,
 }
 
 /// The memory of a target cgroup, with its descendants, as hooks on its page counter count it.
@@ -526,7 +527,7 @@ pub struct DriverAllocs {
     pub bytes_allocated: u64,
     pub bytes_freed: u64,
     /// Bytes asked for since the trace began and not given back, at each instant; absent where not read then.
-    pub live: Vec<Option<u64>>,
+    pub live: Column,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Deserializer};
 
+use super::column::Column;
 use super::schema::{Absent, CgroupSeries, DeviceSeries, ProcessSeries, Series};
 
 /// `Deserialize` for a type with these fields and a `series` among them.
@@ -19,7 +20,7 @@ macro_rules! flat {
                     $($field: $type,)*
                     begin_ns: Vec<u64>,
                     end_ns: Vec<u64>,
-                    columns: BTreeMap<String, Vec<Option<u64>>>,
+                    columns: BTreeMap<String, Column>,
                     absent: Vec<Absent>,
                 }
                 let Flat { $($field,)* begin_ns, end_ns, columns, absent } = Flat::deserialize(deserializer)?;

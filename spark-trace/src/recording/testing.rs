@@ -68,11 +68,11 @@ pub(crate) fn push(series: &mut Series, at_ns: u64, columns: impl IntoIterator<I
     series.end_ns.push(at_ns + 1_000_000);
     for (name, value) in columns {
         let column = series.columns.entry(name).or_default();
-        column.resize(before, None);
+        column.resize(before);
         column.push(Some(value));
     }
     for column in series.columns.values_mut() {
-        column.resize(before + 1, None);
+        column.resize(before + 1);
     }
 }
 
@@ -185,7 +185,7 @@ pub(crate) fn page_allocs(recording: &mut Recording, cgroup: u64, live: u64, fra
         frees: live * 128,
         bytes_allocated: live * MIB,
         bytes_freed: live * MIB / 2,
-        live: vec![Some(0), Some(live * MIB), Some(live * MIB / 2)],
+        live: [Some(0), Some(live * MIB), Some(live * MIB / 2)].into(),
     });
 }
 
@@ -198,7 +198,7 @@ pub(crate) fn file(recording: &mut Recording, inode: u64, path: &str, mib: i64, 
         charged_to,
         bytes_added: mib.unsigned_abs() * MIB,
         bytes_removed: 0,
-        live: vec![Some(0), Some(mib * MIB as i64), Some(mib * MIB as i64)],
+        live: [Some(0), Some(mib * MIB as i64), Some(mib * MIB as i64)].into(),
         first_touch: Some(FirstTouch {
             at_ns: START + SECOND,
             pid: 4242,

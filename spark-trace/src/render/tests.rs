@@ -260,14 +260,9 @@ fn the_gpus_of_two_runs_can_be_compared() {
     // Of one device alone: what one of several does not know, their sum does not.
     a.samples.devices.truncate(1);
     b.samples.devices.truncate(1);
-    for value in
-        b.samples.devices[0].series.columns.get_mut("process.4242.used").unwrap().iter_mut().flatten()
-    {
-        *value += 1 << 30;
-    }
-    for value in b.samples.devices[0].series.columns.get_mut("memory.free").unwrap().iter_mut().flatten() {
-        *value -= 1 << 30;
-    }
+    let columns = &mut b.samples.devices[0].series.columns;
+    columns.get_mut("process.4242.used").unwrap().map(|bytes| bytes + (1 << 30));
+    columns.get_mut("memory.free").unwrap().map(|bytes| bytes - (1 << 30));
     let report = comparison::report(&a, &b, Some(Scope::Device), At::Peak).unwrap();
     let context = report.sources.iter().find(|row| row.source == "gpu-context").unwrap();
     assert_eq!((context.delta_bytes, report.total_delta_bytes), (Some(1 << 30), Some(1 << 30)));

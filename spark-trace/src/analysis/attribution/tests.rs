@@ -105,9 +105,7 @@ fn a_peak_between_readings_is_warned_about() {
         peak_at_removal: None,
         ..recording.target.cgroups[0].clone()
     };
-    for peak in recording.samples.cgroups[0].series.columns.get_mut("memory.peak").unwrap() {
-        *peak = Some(4000 * MIB);
-    }
+    recording.samples.cgroups[0].series.columns.get_mut("memory.peak").unwrap().map(|_| 4000 * MIB);
     assert!(report(&recording, At::Peak).warnings.is_empty());
 }
 
@@ -117,7 +115,7 @@ fn kills_for_want_of_memory_are_warned_about() {
     let readings = recording.samples.cgroups[0].series.begin_ns.len();
     let mut kills = vec![Some(2); readings];
     kills[readings - 1] = Some(3);
-    recording.samples.cgroups[0].series.columns.insert("events.oom_kill".into(), kills);
+    recording.samples.cgroups[0].series.columns.insert("events.oom_kill".into(), kills.into());
     let killed = |recording: &_| match &report(recording, At::Peak).warnings[..] {
         [Warning::Killed { count, .. }] => *count,
         others => panic!("{others:?}"),

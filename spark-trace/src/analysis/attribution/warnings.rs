@@ -5,7 +5,7 @@ use crate::analysis::instant::At;
 use crate::analysis::view::{Root, Scope, View};
 use crate::analysis::warning::Warning;
 use crate::ledger::Plane;
-use crate::recording::{LibraryFile, Recording};
+use crate::recording::{Column, LibraryFile, Recording};
 
 /// Sampling that missed more of the kernel's peak than this is worth a warning.
 const NEAR_PEAK_PERCENT: u64 = 99;
@@ -57,7 +57,7 @@ pub(super) fn kernel_peak(root: &Root<'_>) -> Option<u64> {
 fn peaks_read<'a>(root: &Root<'a>) -> impl DoubleEndedIterator<Item = u64> + 'a {
     let series = root.series;
     let columns = PEAK_COLUMNS.into_iter().filter_map(|name| series.columns.get(name));
-    columns.flatten().copied().flatten()
+    columns.flat_map(Column::known)
 }
 
 /// The kernel's peak belongs to this run: the cgroup is no older than the trace, or the peak rose meanwhile.
@@ -83,7 +83,7 @@ fn killed(recording: &Recording) -> Vec<Warning> {
     let killed = cgroups.filter_map(|cgroup| {
         let samples = recording.samples.cgroups.iter().find(|samples| samples.id == cgroup.id)?;
         let counts_below = Plane::of_cgroup(&samples.series) == Some(Plane::CgroupV2);
-        let mut counts = samples.series.columns.get(KILLED_COLUMN)?.iter().copied().flatten();
+        let mut counts = samples.series.columns.get(KILLED_COLUMN)?.known();
         let before = if cgroup.created_ns.is_some() { 0 } else { counts.clone().next()? };
         let count = counts.next_back()?.saturating_sub(before);
         (count > 0 && (cgroup.root || !counts_below))

@@ -131,7 +131,7 @@ fn arbitrary() -> impl Strategy<Value = Recording> {
         let series = &mut recording.samples.cgroups[0].series;
         *series = testing::series(&[(START + SECOND, &[])]);
         for (name, value) in names.into_iter().zip(values) {
-            series.columns.insert(name.to_owned(), vec![value]);
+            series.columns.insert(name.to_owned(), [value].into());
         }
         recording
     })
@@ -164,7 +164,7 @@ proptest! {
     fn details_change_their_sign_too(live in 0i64..1 << 40, other in 0i64..1 << 40) {
         let with = |bytes| {
             let mut recording = testing::native();
-            recording.provenance.files[0].live = vec![Some(bytes); 3];
+            recording.provenance.files[0].live = [Some(bytes); 3].into();
             recording
         };
         let (a, b) = (with(live), with(other));

@@ -63,7 +63,7 @@ impl<'a> Run<'a> {
 
     fn column_at(&self, column: &str, at_ns: u64) -> Option<i64> {
         let root = self.view.roots.first()?;
-        let value = root.series.columns.get(column)?.get(root.nearest(at_ns)?).copied().flatten()?;
+        let value = root.series.columns.get(column)?.get(root.nearest(at_ns)?)?;
         i64::try_from(value).ok()
     }
 
@@ -76,7 +76,7 @@ impl<'a> Run<'a> {
     pub fn grown_in_cgroups(&self, column: &str) -> Option<i64> {
         let roots = View::new(self.recording, Scope::Cgroup)?.roots;
         let grown = roots.iter().filter_map(|root| match root.created_ns() {
-            Some(_) => i64::try_from(*root.series.columns.get(column)?.iter().flatten().next_back()?).ok(),
+            Some(_) => i64::try_from(root.series.columns.get(column)?.known().next_back()?).ok(),
             None => grown(root.series, column),
         });
         grown.reduce(i64::saturating_add)
@@ -122,9 +122,9 @@ impl<'a> Run<'a> {
 }
 
 fn grown(series: &Series, column: &str) -> Option<i64> {
-    let mut known = series.columns.get(column)?.iter().flatten();
-    let first = *known.next()?;
-    let last = known.next_back().copied().unwrap_or(first);
+    let mut known = series.columns.get(column)?.known();
+    let first = known.next()?;
+    let last = known.next_back().unwrap_or(first);
     i64::try_from(last.saturating_sub(first)).ok()
 }
 

@@ -29,8 +29,8 @@ fn add(recording: &mut Recording, columns: &[(&str, i64)]) {
     let readings = recording.samples.system.begin_ns.len();
     for (column, mib) in columns {
         let values = recording.samples.system.columns.entry((*column).to_owned());
-        let values = values.or_insert_with(|| vec![Some(0); readings]);
-        values[1] = Some(values[1].unwrap_or(0).strict_add_signed(mib * MIB as i64));
+        let values = values.or_insert_with(|| vec![Some(0); readings].into());
+        values.set(1, Some(values.get(1).unwrap_or(0).strict_add_signed(mib * MIB as i64)));
     }
 }
 
@@ -68,13 +68,13 @@ const STAGED: &[(&str, Change)] = &[
     ("driver-pool", |b| more(b, "driver.nvidia_pool", 300)),
     ("leftovers", |b| {
         let shared = b.samples.system.columns.get_mut("meminfo.Shmem").unwrap();
-        shared.iter_mut().for_each(|value| *value = Some(300 * MIB));
+        shared.map(|_| 300 * MIB);
         let cached = b.samples.system.columns.get_mut("meminfo.Cached").unwrap();
-        cached.iter_mut().for_each(|value| *value = value.map(|value| value + 300 * MIB));
+        cached.map(|value| value + 300 * MIB);
         let inactive = b.samples.system.columns.get_mut("meminfo.Inactive").unwrap();
-        inactive.iter_mut().for_each(|value| *value = value.map(|value| value + 300 * MIB));
+        inactive.map(|value| value + 300 * MIB);
         let free = b.samples.system.columns.get_mut("meminfo.MemFree").unwrap();
-        free.iter_mut().for_each(|value| *value = value.map(|value| value - 300 * MIB));
+        free.map(|value| value - 300 * MIB);
     }),
     ("environment", |b| {
         b.provenance.contexts[0].environment.insert("CUDA_MODULE_LOADING".into(), "EAGER".into());
@@ -95,7 +95,7 @@ const STAGED: &[(&str, Change)] = &[
 /// Counters of events that have come so far by the end.
 fn add_last(recording: &mut Recording, column: &str, count: u64) {
     let values = recording.samples.system.columns.get_mut(column).unwrap();
-    *values.last_mut().unwrap() = Some(count);
+    values.set(values.len() - 1, Some(count));
 }
 
 /// What every recording of a real machine has and the synthetic ones lack.
@@ -108,7 +108,7 @@ fn complete(mut recording: Recording) -> Recording {
         "vmstat.nr_foll_pin_released",
         "driver.nvidia_pool",
     ] {
-        recording.samples.system.columns.insert(column.into(), vec![Some(0); readings]);
+        recording.samples.system.columns.insert(column.into(), vec![Some(0); readings].into());
     }
     recording.provenance.contexts = vec![ProcessContext { pid: 4242, ..ProcessContext::default() }];
     recording

@@ -93,8 +93,8 @@ pub fn live_at(recording: &Recording, query: &QueryRow) -> Option<u64> {
 pub fn highest(recording: &Recording, from_ns: u64, to_ns: u64) -> Option<u64> {
     let series = &recording.samples.cuda;
     let column = series.columns.get(DEVICE)?;
-    let readings = series.begin_ns.iter().zip(column);
-    readings.filter(|(at_ns, _)| (from_ns..=to_ns).contains(at_ns)).filter_map(|(_, live)| *live).max()
+    let readings = series.begin_ns.iter().zip(column.iter());
+    readings.filter(|(at_ns, _)| (from_ns..=to_ns).contains(at_ns)).filter_map(|(_, live)| live).max()
 }
 
 /// Which figure of the kernel's, or the GPU's, the answer is.

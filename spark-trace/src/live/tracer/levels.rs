@@ -14,7 +14,7 @@ use crate::{
         source::{pool, process},
     },
     recording::{
-        Series,
+        Column, Series,
         journal::{Entry, Sample, SeriesId},
     },
 };
@@ -273,7 +273,8 @@ impl<W: Write> Tracer<W> {
 
 /// What a reading of the system plane leaves unattributed.
 fn residual_of(sample: &Sample, vmap_stack: Option<bool>) -> Option<i64> {
-    let columns = sample.values.iter().map(|(name, value)| (name.clone(), vec![Some(*value)])).collect();
+    let columns =
+        sample.values.iter().map(|(name, value)| (name.clone(), Column::from(vec![Some(*value)]))).collect();
     let series = Series { begin_ns: vec![0], end_ns: vec![0], columns, absent: Vec::new() };
     ledger::balance(Plane::System, Facts { vmap_stack, ..Facts::default() }, &series, 0)?.residual
 }

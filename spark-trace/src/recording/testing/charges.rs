@@ -16,7 +16,7 @@ pub(super) fn add(recording: &mut Recording, cgroup: u64, anon: u64, cache: u64)
             stack: Some(stack),
             charges: mib * 4,
             bytes_charged: mib * MIB,
-            charged: vec![Some(0), Some(mib * MIB), Some(mib * MIB)],
+            charged: [Some(0), Some(mib * MIB), Some(mib * MIB)].into(),
         });
     }
     recording.provenance.charge_levels.push(ChargeLevel {

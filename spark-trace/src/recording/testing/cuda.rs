@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::recording::cuda::*;
+use crate::recording::{Column, cuda::*};
 
 const PID: u32 = 4242;
 const MS: u64 = 1_000_000;
@@ -36,8 +36,8 @@ pub(crate) fn cuda() -> Recording {
 
 fn add(series: &mut Series, column: &str, index: usize, bytes: i64) {
     let readings = series.begin_ns.len();
-    let values = series.columns.entry(column.to_owned()).or_insert_with(|| vec![None; readings]);
-    values[index] = Some(values[index].unwrap_or(0).strict_add_signed(bytes));
+    let values = series.columns.entry(column.to_owned()).or_insert_with(|| Column::absent(readings));
+    values.set(index, Some(values.get(index).unwrap_or(0).strict_add_signed(bytes)));
 }
 
 /// Pinned shared memory and what the driver's pages are counted as, at the peak and at the end.
@@ -160,7 +160,7 @@ fn allocs(recording: &mut Recording) {
             failures,
             bytes_allocated: mib * MIB,
             bytes_freed: (mib - left) * MIB,
-            live: vec![None, Some(mib * MIB), Some(left * MIB)],
+            live: [None, Some(mib * MIB), Some(left * MIB)].into(),
             ..CudaAllocs::default()
         });
         if failures > 0 {

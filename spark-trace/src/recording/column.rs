@@ -1,0 +1,211 @@
+//! The readings of one counter. Most of a recording is these: a word each, and a bit for whether it was read.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::marker::PhantomData;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator};
+use serde::de::{SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+const BITS: usize = u64::BITS as usize;
+
+/// One value per reading, absent where it could not be read. Half of what `Vec<Option<u64>>` takes.
+#[derive(Clone, Default, PartialEq)]
+pub struct Column<T = u64> {
+    /// Zero where absent.
+    values: Vec<T>,
+    known: Vec<u64>,
+}
+
+impl<T: Copy + Default> Column<T> {
+    pub fn absent(readings: usize) -> Self {
+        Self { values: vec![T::default(); readings], known: vec![0; readings.div_ceil(BITS)] }
+    }
+
+    pub fn len(&self) -> usize {
+        self.values.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.values.is_empty()
+    }
+
+    /// The value of a reading; absent too where there is no such reading.
+    pub fn get(&self, index: usize) -> Option<T> {
+        let value = *self.values.get(index)?;
+        (self.known[index / BITS] >> (index % BITS) & 1 == 1).then_some(value)
+    }
+
+    pub fn first(&self) -> Option<T> {
+        self.get(0)
+    }
+
+    pub fn last(&self) -> Option<T> {
+        self.get(self.len().checked_sub(1)?)
+    }
+
+    pub fn iter(&self) -> impl DoubleEndedIterator<Item = Option<T>> + ExactSizeIterator + Clone + '_ {
+        (0..self.len()).map(|index| self.get(index))
+    }
+
+    /// The readings that have a value.
+    pub fn known(&self) -> impl DoubleEndedIterator<Item = T> + Clone + '_ {
+        self.iter().flatten()
+    }
+
+    pub fn push(&mut self, value: Option<T>) {
+        self.set(self.len(), value);
+    }
+
+    /// Cuts off what is beyond `readings`, or makes up for it with readings that are absent.
+    pub fn resize(&mut self, readings: usize) {
+        let beyond = readings.min(self.len())..self.len();
+        beyond.for_each(|index| self.set(index, None));
+        self.values.resize(readings, T::default());
+        self.known.resize(readings.div_ceil(BITS), 0);
+    }
+
+    /// Sets the value of a reading, making room for it.
+    pub fn set(&mut self, index: usize, value: Option<T>) {
+        if index >= self.len() {
+            self.resize(index + 1);
+        }
+        self.values[index] = value.unwrap_or_default();
+        let bit = 1 << (index % BITS);
+        match value {
+            Some(_) => self.known[index / BITS] |= bit,
+            None => self.known[index / BITS] &= !bit,
+        }
+    }
+
+    /// Replaces each value that is there.
+    pub fn map(&mut self, mut with: impl FnMut(T) -> T) {
+        for index in 0..self.len() {
+            if let Some(value) = self.get(index) {
+                self.values[index] = with(value);
+            }
+        }
+    }
+}
+
+impl<T: Copy + Default> FromIterator<Option<T>> for Column<T> {
+    fn from_iter<I: IntoIterator<Item = Option<T>>>(values: I) -> Self {
+        let mut column = Self::default();
+        column.extend(values);
+        column
+    }
+}
+
+impl<T: Copy + Default> Extend<Option<T>> for Column<T> {
+    fn extend<I: IntoIterator<Item = Option<T>>>(&mut self, values: I) {
+        values.into_iter().for_each(|value| self.push(value));
+    }
+}
+
+impl<T: Copy + Default> From<Vec<Option<T>>> for Column<T> {
+    fn from(values: Vec<Option<T>>) -> Self {
+        values.into_iter().collect()
+    }
+}
+
+impl<T: Copy + Default, const N: usize> From<[Option<T>; N]> for Column<T> {
+    fn from(values: [Option<T>; N]) -> Self {
+        values.into_iter().collect()
+    }
+}
+
+impl<T: Copy + Default + PartialEq, const N: usize> PartialEq<[Option<T>; N]> for Column<T> {
+    fn eq(&self, other: &[Option<T>; N]) -> bool {
+        self.iter().eq(other.iter().copied())
+    }
+}
+
+impl<T: Copy + Default + fmt::Debug> fmt::Debug for Column<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.iter()).finish()
+    }
+}
+
+impl<T: Copy + Default + Serialize> Serialize for Column<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.iter())
+    }
+}
+
+impl<'de, T: Copy + Default + Deserialize<'de>> Deserialize<'de> for Column<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_seq(Values(PhantomData))
+    }
+}
+
+struct Values<T>(PhantomData<T>);
+
+impl<'de, T: Copy + Default + Deserialize<'de>> Visitor<'de> for Values<T> {
+    type Value = Column<T>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an array of numbers, null where a counter could not be read")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut values: A) -> Result<Column<T>, A::Error> {
+        let mut column = Column::default();
+        while let Some(value) = values.next_element()? {
+            column.push(value);
+        }
+        // Columns live as long as the recording, and growing has left up to as much again.
+        column.values.shrink_to_fit();
+        Ok(column)
+    }
+}
+
+impl<T: JsonSchema> JsonSchema for Column<T> {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        format!("Column_of_{}", T::schema_name()).into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        Vec::<Option<T>>::json_schema(generator)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn a_column_is_the_vector_that_it_was_made_of(values: Vec<Option<u64>>) {
+            let column = Column::from(values.clone());
+            prop_assert_eq!(column.len(), values.len());
+            prop_assert_eq!(column.iter().collect::<Vec<_>>(), values.clone());
+            prop_assert_eq!(column.last(), values.last().copied().flatten());
+            prop_assert_eq!(column.get(values.len()), None);
+            let text = serde_json::to_string(&values).unwrap();
+            prop_assert_eq!(&serde_json::to_string(&column).unwrap(), &text);
+            prop_assert_eq!(serde_json::from_str::<Column>(&text).unwrap(), column);
+        }
+
+        #[test]
+        fn setting_one_reading_leaves_the_others(values: Vec<Option<u64>>, at: prop::sample::Index, to: Option<u64>) {
+            prop_assume!(!values.is_empty());
+            let (mut column, mut expected) = (Column::from(values.clone()), values.clone());
+            column.set(at.index(values.len()), to);
+            expected[at.index(values.len())] = to;
+            prop_assert_eq!(column, Column::from(expected));
+        }
+    }
+
+    #[test]
+    fn what_is_no_column_is_an_error() {
+        for text in ["{}", "[-1]", "[1.5]", "[\"1\"]", "[18446744073709551616]"] {
+            assert!(serde_json::from_str::<Column>(text).is_err(), "{text}");
+        }
+    }
+}
