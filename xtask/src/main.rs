@@ -5,6 +5,7 @@
 
 mod arch;
 mod bench;
+mod bench_reading;
 mod build;
 mod cgroups;
 mod demo;
@@ -40,6 +41,7 @@ enum Task {
     Demo(demo::Args),
     Docs(docs::Args),
     Bench(bench::Args),
+    BenchReading(bench_reading::Args),
     Gpu(gpu::Args),
     Dist(dist::Args),
     Vm(vm::Args),
@@ -64,6 +66,7 @@ fn run(task: Task) -> anyhow::Result<()> {
         Task::Demo(args) => demo::run(&args),
         Task::Docs(args) => docs::run(&args),
         Task::Bench(args) => bench::run(&args),
+        Task::BenchReading(args) => bench_reading::run(&args),
         Task::Gpu(args) => gpu::run(&args),
         Task::Dist(args) => dist::run(&args),
         Task::Vm(args) => vm::run(&args),

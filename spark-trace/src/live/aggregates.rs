@@ -20,7 +20,8 @@ use crate::{
     cuda::Holdings,
     decode::device_name,
     recording::{
-        Charge, ChargeStack, Column, FilePages, FirstTouch, Instant, PageAllocs, journal::Aggregates,
+        Charge, ChargeStack, Column, FilePages, FirstTouch, Instant, PageAllocs, column::Value,
+        journal::Aggregates,
     },
 };
 
@@ -314,7 +315,7 @@ fn unit_of(item: &str) -> u64 {
 }
 
 /// Sets the elements at `slots`, making room for them.
-pub(super) fn set<T: Copy + Default>(values: &mut Column<T>, slots: &[usize], value: Option<T>) {
+pub(super) fn set<T: Value>(values: &mut Column<T>, slots: &[usize], value: Option<T>) {
     slots.iter().for_each(|&slot| values.set(slot, value));
 }
 

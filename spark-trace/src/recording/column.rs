@@ -1,4 +1,5 @@
-//! The readings of one counter. Most of a recording is these: a word each, and a bit for whether it was read.
+//! The readings of one counter. Most of a recording is these: a bit each for whether it was read, and a word each if
+//! they are not all the same.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -10,31 +11,56 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 const BITS: usize = u64::BITS as usize;
 
-/// One value per reading, absent where it could not be read. Half of what `Vec<Option<u64>>` takes.
-#[derive(Clone, Default, PartialEq)]
+/// What a column's values are.
+pub trait Value: Copy + Default + PartialEq {}
+
+impl<T: Copy + Default + PartialEq> Value for T {}
+
+/// One value per reading, absent where it could not be read.
+#[derive(Clone)]
 pub struct Column<T = u64> {
-    /// Zero where absent.
-    values: Vec<T>,
+    len: usize,
     known: Vec<u64>,
+    values: Values<T>,
 }
 
-impl<T: Copy + Default> Column<T> {
+/// Many counters of a kernel never move while a run lasts.
+#[derive(Clone)]
+enum Values<T> {
+    /// All readings that have a value have this one; none has where there is none.
+    Same(Option<T>),
+    /// Anything where a reading has none.
+    Each(Vec<T>),
+}
+
+impl<T> Default for Column<T> {
+    fn default() -> Self {
+        Self { len: 0, known: Vec::new(), values: Values::Same(None) }
+    }
+}
+
+impl<T: Value> Column<T> {
     pub fn absent(readings: usize) -> Self {
-        Self { values: vec![T::default(); readings], known: vec![0; readings.div_ceil(BITS)] }
+        Self { len: readings, known: vec![0; readings.div_ceil(BITS)], values: Values::Same(None) }
     }
 
     pub fn len(&self) -> usize {
-        self.values.len()
+        self.len
     }
 
     pub fn is_empty(&self) -> bool {
-        self.values.is_empty()
+        self.len == 0
     }
 
     /// The value of a reading; absent too where there is no such reading.
     pub fn get(&self, index: usize) -> Option<T> {
-        let value = *self.values.get(index)?;
-        (self.known[index / BITS] >> (index % BITS) & 1 == 1).then_some(value)
+        if index >= self.len || self.known[index / BITS] >> (index % BITS) & 1 == 0 {
+            return None;
+        }
+        match &self.values {
+            Values::Same(value) => *value,
+            Values::Each(values) => values.get(index).copied(),
+        }
     }
 
     pub fn first(&self) -> Option<T> {
@@ -62,8 +88,11 @@ impl<T: Copy + Default> Column<T> {
     pub fn resize(&mut self, readings: usize) {
         let beyond = readings.min(self.len())..self.len();
         beyond.for_each(|index| self.set(index, None));
-        self.values.resize(readings, T::default());
         self.known.resize(readings.div_ceil(BITS), 0);
+        self.len = readings;
+        if let Values::Each(values) = &mut self.values {
+            values.resize(readings, T::default());
+        }
     }
 
     /// Sets the value of a reading, making room for it.
@@ -71,25 +100,33 @@ impl<T: Copy + Default> Column<T> {
         if index >= self.len() {
             self.resize(index + 1);
         }
-        self.values[index] = value.unwrap_or_default();
         let bit = 1 << (index % BITS);
-        match value {
-            Some(_) => self.known[index / BITS] |= bit,
-            None => self.known[index / BITS] &= !bit,
+        let Some(value) = value else {
+            self.known[index / BITS] &= !bit;
+            return;
+        };
+        self.known[index / BITS] |= bit;
+        match &mut self.values {
+            Values::Each(values) => values[index] = value,
+            Values::Same(same) if same.is_none_or(|same| same == value) => *same = Some(value),
+            Values::Same(same) => {
+                let mut values = vec![same.unwrap_or_default(); self.len];
+                values[index] = value;
+                self.values = Values::Each(values);
+            }
         }
     }
 
     /// Replaces each value that is there.
     pub fn map(&mut self, mut with: impl FnMut(T) -> T) {
         for index in 0..self.len() {
-            if let Some(value) = self.get(index) {
-                self.values[index] = with(value);
-            }
+            let value = self.get(index);
+            self.set(index, value.map(&mut with));
         }
     }
 }
 
-impl<T: Copy + Default> FromIterator<Option<T>> for Column<T> {
+impl<T: Value> FromIterator<Option<T>> for Column<T> {
     fn from_iter<I: IntoIterator<Item = Option<T>>>(values: I) -> Self {
         let mut column = Self::default();
         column.extend(values);
@@ -97,51 +134,57 @@ impl<T: Copy + Default> FromIterator<Option<T>> for Column<T> {
     }
 }
 
-impl<T: Copy + Default> Extend<Option<T>> for Column<T> {
+impl<T: Value> Extend<Option<T>> for Column<T> {
     fn extend<I: IntoIterator<Item = Option<T>>>(&mut self, values: I) {
         values.into_iter().for_each(|value| self.push(value));
     }
 }
 
-impl<T: Copy + Default> From<Vec<Option<T>>> for Column<T> {
+impl<T: Value> From<Vec<Option<T>>> for Column<T> {
     fn from(values: Vec<Option<T>>) -> Self {
         values.into_iter().collect()
     }
 }
 
-impl<T: Copy + Default, const N: usize> From<[Option<T>; N]> for Column<T> {
+impl<T: Value, const N: usize> From<[Option<T>; N]> for Column<T> {
     fn from(values: [Option<T>; N]) -> Self {
         values.into_iter().collect()
     }
 }
 
-impl<T: Copy + Default + PartialEq, const N: usize> PartialEq<[Option<T>; N]> for Column<T> {
+impl<T: Value> PartialEq for Column<T> {
+    fn eq(&self, other: &Self) -> bool {
+        self.iter().eq(other.iter())
+    }
+}
+
+impl<T: Value, const N: usize> PartialEq<[Option<T>; N]> for Column<T> {
     fn eq(&self, other: &[Option<T>; N]) -> bool {
         self.iter().eq(other.iter().copied())
     }
 }
 
-impl<T: Copy + Default + fmt::Debug> fmt::Debug for Column<T> {
+impl<T: Value + fmt::Debug> fmt::Debug for Column<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_list().entries(self.iter()).finish()
     }
 }
 
-impl<T: Copy + Default + Serialize> Serialize for Column<T> {
+impl<T: Value + Serialize> Serialize for Column<T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_seq(self.iter())
     }
 }
 
-impl<'de, T: Copy + Default + Deserialize<'de>> Deserialize<'de> for Column<T> {
+impl<'de, T: Value + Deserialize<'de>> Deserialize<'de> for Column<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_seq(Values(PhantomData))
+        deserializer.deserialize_seq(Array(PhantomData))
     }
 }
 
-struct Values<T>(PhantomData<T>);
+struct Array<T>(PhantomData<T>);
 
-impl<'de, T: Copy + Default + Deserialize<'de>> Visitor<'de> for Values<T> {
+impl<'de, T: Value + Deserialize<'de>> Visitor<'de> for Array<T> {
     type Value = Column<T>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -154,7 +197,9 @@ impl<'de, T: Copy + Default + Deserialize<'de>> Visitor<'de> for Values<T> {
             column.push(value);
         }
         // Columns live as long as the recording, and growing has left up to as much again.
-        column.values.shrink_to_fit();
+        if let Values::Each(values) = &mut column.values {
+            values.shrink_to_fit();
+        }
         Ok(column)
     }
 }

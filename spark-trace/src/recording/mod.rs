@@ -1,7 +1,7 @@
 //! Recordings: what they hold, and how they are read and written.
 
 mod check;
-mod column;
+pub mod column;
 pub mod context;
 pub mod cuda;
 pub mod journal;

@@ -1,10 +1,12 @@
 //! Reading recordings, with an error for each way in which a file is not one.
 
+use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
+use serde::Deserializer as _;
+use serde::de::{Error as _, IgnoredAny, MapAccess, Visitor};
 use serde_json::Value;
 use serde_json::error::Category;
 use thiserror::Error;
@@ -107,45 +109,84 @@ fn within_limit(path: &Path, bytes: Vec<u8>) -> Result<Vec<u8>, ReadError> {
 }
 
 /// The two fields that say how to read the rest; any type, so that foreign JSON is told apart from damaged JSON.
-#[derive(Deserialize)]
+#[derive(Default)]
 struct Header {
-    #[serde(default)]
-    schema: Value,
-    #[serde(default)]
-    schema_version: Value,
+    schema: Option<Value>,
+    schema_version: Option<Value>,
+}
+
+impl Header {
+    /// Reads no further than it must: a recording has both fields before its first hundred bytes are over.
+    fn of(text: &[u8]) -> serde_json::Result<Self> {
+        let mut header = Self::default();
+        let mut json = serde_json::Deserializer::from_slice(text);
+        let read = json.deserialize_map(Fields(&mut header)).and_then(|()| json.end());
+        if header.is_enough() { Ok(header) } else { read.map(|()| header) }
+    }
+
+    fn is_enough(&self) -> bool {
+        let foreign = self.schema.as_ref().is_some_and(|schema| schema != SCHEMA);
+        foreign || (self.schema.is_some() && self.schema_version.is_some())
+    }
+
+    fn is(&self, schema: &str) -> bool {
+        self.schema.as_ref().is_some_and(|found| found == schema)
+    }
+}
+
+struct Fields<'a>(&'a mut Header);
+
+impl<'de> Visitor<'de> for Fields<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<(), A::Error> {
+        while let Some(name) = fields.next_key::<String>()? {
+            match name.as_str() {
+                "schema" => self.0.schema = Some(fields.next_value()?),
+                "schema_version" => self.0.schema_version = Some(fields.next_value()?),
+                _ => drop(fields.next_value::<IgnoredAny>()?),
+            }
+            if self.0.is_enough() {
+                // The only way out of a value that is not read to its end.
+                return Err(A::Error::custom("the rest is not needed"));
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Parses the text of a recording; `path` is for error messages.
 pub fn parse(path: &Path, text: &[u8]) -> Result<Recording, ReadError> {
     let path = || PathBuf::from(path);
-    if is_journal(text) {
-        return Err(ReadError::Journal { path: path() });
-    }
-    let header: Header = serde_json::from_slice(text).map_err(|source| match source.classify() {
+    let header = Header::of(text).map_err(|source| match source.classify() {
         Category::Eof => ReadError::Truncated { path: path(), offset: text.len() as u64 },
         Category::Data => ReadError::NotARecording { path: path() },
         Category::Syntax | Category::Io => ReadError::NotJson { path: path(), source },
     })?;
-    if header.schema != SCHEMA {
+    if header.is(JOURNAL_SCHEMA) {
+        return Err(ReadError::Journal { path: path() });
+    }
+    if !header.is(SCHEMA) {
         return Err(ReadError::NotARecording { path: path() });
     }
-    let version = header.schema_version.as_u64().filter(|&version| version > 0);
+    let version = header.schema_version.and_then(|version| version.as_u64()).filter(|&version| version > 0);
     let version = version.ok_or_else(|| ReadError::NoVersion { path: path() })?;
     let recording = match u32::try_from(version) {
         Ok(SCHEMA_VERSION) => serde_json::from_slice(text),
         Ok(older) if older < SCHEMA_VERSION => upgraded(text, older),
         _ => return Err(ReadError::TooNew { path: path(), version }),
     }
-    .map_err(|source| ReadError::Malformed { path: path(), source })?;
+    .map_err(|source: serde_json::Error| match source.classify() {
+        Category::Eof => ReadError::Truncated { path: path(), offset: text.len() as u64 },
+        Category::Syntax | Category::Io => ReadError::NotJson { path: path(), source },
+        Category::Data => ReadError::Malformed { path: path(), source },
+    })?;
     check(&recording).map_err(|what| ReadError::Inconsistent { path: path(), what })?;
     Ok(recording)
-}
-
-/// Whether the first of several JSON values is a journal's.
-fn is_journal(text: &[u8]) -> bool {
-    // A recording is one value; only the first line of a journal is as short as a header.
-    let first_line = text.split(|&byte| byte == b'\n').next().unwrap_or_default();
-    serde_json::from_slice(first_line).is_ok_and(|header: Header| header.schema == JOURNAL_SCHEMA)
 }
 
 fn upgraded(text: &[u8], from: u32) -> serde_json::Result<Recording> {
