@@ -8,13 +8,25 @@
 //! offset (addresses, time stamps) keep the digits in which they differ. Small p are computed as
 //! tails, never as one minus something.
 
+pub mod association;
+pub mod bootstrap;
 pub mod describe;
+pub mod effect;
+pub mod equivalence;
+pub mod multiple;
+mod noncentral;
+pub mod normality;
 mod numeric;
+pub mod outliers;
+pub mod power;
 pub mod rank;
+pub mod series;
 mod special;
+pub mod spread;
 pub mod t;
 
 pub use describe::{Description, describe};
+pub use noncentral::{noncentral_t_cdf, noncentral_t_sf};
 
 use serde::Serialize;
 
@@ -29,6 +41,8 @@ pub enum Error {
     TooFew,
     /// A value is infinite or not a number.
     NotFinite,
+    /// More values than the figure is defined for, or can be computed from in reasonable time.
+    TooMany,
     /// The values do not vary where the figure divides by their variation.
     Constant,
     /// Two samples that belong together pair by pair differ in length.
@@ -43,6 +57,7 @@ impl std::fmt::Display for Error {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Error::TooFew => "too few values",
+            Error::TooMany => "too many values",
             Error::NotFinite => "a value is not finite",
             Error::Constant => "the values do not vary",
             Error::Lengths => "the samples differ in length",

@@ -1,0 +1,77 @@
+//! How likely a t test is to find an effect, and how many runs that takes.
+
+use crate::{
+    Error,
+    noncentral::tails,
+    numeric::{check_fraction, count, finite},
+    special::t_upper_quantile,
+};
+
+/// No search for a number of values goes beyond this.
+const MOST: usize = 1 << 30;
+
+/// The power of the two-sided two-sample t test with pooled variance at level `alpha`, where the true difference is
+/// `d` standard deviations.
+///
+/// P(|T| > t_(1 - alpha/2)) of the noncentral t with na + nb - 2 degrees of freedom and noncentrality
+/// d √(na nb / (na + nb)) (Cohen 1988). Each sample needs two values ([`Error::TooFew`]).
+pub fn two_sample(d: f64, n_a: usize, n_b: usize, alpha: f64) -> Result<f64, Error> {
+    if n_a.min(n_b) < 2 {
+        return Err(Error::TooFew);
+    }
+    let (a, b) = (count(n_a), count(n_b));
+    power(d * (a * b / (a + b)).sqrt(), a + b - 2.0, alpha)
+}
+
+/// The power of the two-sided paired (or one-sample) t test with `n` pairs at level `alpha`, where the true mean
+/// difference is `d` standard deviations of the differences: noncentrality d √n, df = n - 1. Needs two pairs
+/// ([`Error::TooFew`]).
+pub fn paired(d: f64, n: usize, alpha: f64) -> Result<f64, Error> {
+    if n < 2 {
+        return Err(Error::TooFew);
+    }
+    power(d * count(n).sqrt(), count(n) - 1.0, alpha)
+}
+
+/// The fewest values in each of two samples of one size with which [`two_sample`] reaches `power`.
+///
+/// [`Error::Parameter`] where `d` is zero or not finite; [`Error::Range`] where more than 2^30 are needed.
+pub fn n_for(d: f64, power: f64, alpha: f64) -> Result<usize, Error> {
+    fewest(d, power, |n| two_sample(d, n, n, alpha))
+}
+
+/// The fewest pairs with which [`paired`] reaches `power`, as [`n_for`].
+pub fn n_for_paired(d: f64, power: f64, alpha: f64) -> Result<usize, Error> {
+    fewest(d, power, |n| paired(d, n, alpha))
+}
+
+fn power(ncp: f64, df: f64, alpha: f64) -> Result<f64, Error> {
+    check_fraction(alpha)?;
+    if !ncp.is_finite() {
+        return Err(Error::Parameter);
+    }
+    let critical = t_upper_quantile(alpha / 2.0, df).ok_or(Error::Range)?;
+    let above = tails(critical, df, ncp).ok_or(Error::Range)?.above;
+    let below = tails(-critical, df, ncp).ok_or(Error::Range)?.below;
+    finite((above + below).min(1.0))
+}
+
+fn fewest(d: f64, power: f64, at: impl Fn(usize) -> Result<f64, Error>) -> Result<usize, Error> {
+    check_fraction(power)?;
+    if d == 0.0 || !d.is_finite() {
+        return Err(Error::Parameter);
+    }
+    let (mut few, mut enough) = (1, 2);
+    while at(enough)? < power {
+        few = enough;
+        enough *= 2;
+        if enough > MOST {
+            return Err(Error::Range);
+        }
+    }
+    while enough - few > 1 {
+        let middle = few + (enough - few) / 2;
+        if at(middle)? < power { few = middle } else { enough = middle }
+    }
+    Ok(enough)
+}
