@@ -1,6 +1,6 @@
 //! Confidence intervals by resampling.
 
-mod random;
+pub mod random;
 
 use crate::{
     Error,

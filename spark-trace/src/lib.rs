@@ -20,7 +20,9 @@ pub mod health;
 pub mod ledger;
 #[cfg(feature = "live")]
 pub mod live;
+pub mod parse;
 pub mod plan;
 pub mod recording;
 pub mod render;
+pub mod study;
 pub mod units;

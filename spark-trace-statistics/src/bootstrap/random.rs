@@ -1,11 +1,11 @@
 //! Random numbers that are the same on every machine and in every version.
 
 /// xoshiro256** (Blackman & Vigna 2021).
-pub(super) struct Xoshiro256([u64; 4]);
+pub struct Xoshiro256([u64; 4]);
 
 impl Xoshiro256 {
     /// Filled from the seed by SplitMix64, as its authors have it.
-    pub(super) fn new(seed: u64) -> Xoshiro256 {
+    pub fn new(seed: u64) -> Xoshiro256 {
         let mut state = seed;
         Xoshiro256(std::array::from_fn(|_| {
             state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
@@ -29,7 +29,7 @@ impl Xoshiro256 {
     }
 
     /// Less than `n`: each index is as likely as the others to within n / 2^64.
-    pub(super) fn below(&mut self, n: usize) -> usize {
+    pub fn below(&mut self, n: usize) -> usize {
         ((u128::from(self.next()) * n as u128) >> 64) as usize
     }
 }

@@ -7,7 +7,7 @@ use anyhow::Context;
 use clap::ValueEnum;
 use serde::Serialize;
 
-use super::{error::Exit, output, units};
+use super::{error::Exit, output};
 use crate::{
     analysis::{
         arrange::{Arrange, Sort},
@@ -230,7 +230,7 @@ fn directory(wanted: Option<PathBuf>) -> anyhow::Result<PathBuf> {
     const DEFAULT: &str = "spark-trace-demo";
     let dir = wanted.unwrap_or_else(|| {
         let taken = Path::new(DEFAULT).symlink_metadata().is_ok();
-        if taken { format!("{DEFAULT}-{}", units::utc_now()) } else { DEFAULT.to_owned() }.into()
+        if taken { format!("{DEFAULT}-{}", crate::parse::utc_now()) } else { DEFAULT.to_owned() }.into()
     });
     std::fs::create_dir_all(&dir)
         .and_then(|()| dir.canonicalize())

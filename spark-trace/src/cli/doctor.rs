@@ -2,7 +2,8 @@ use std::path::PathBuf;
 
 use clap::ValueEnum;
 
-use super::{error::Exit, output, units};
+use super::{error::Exit, output};
+use crate::parse;
 use crate::{
     live::doctor::{
         self, CheckRow, Report,
@@ -34,7 +35,7 @@ pub struct Args {
     without_mechanism: Vec<LeftOut>,
 
     /// NVIDIA's management library (libnvidia-ml.so.1), where it is in no usual place
-    #[arg(long, value_name = "PATH", value_parser = units::file)]
+    #[arg(long, value_name = "PATH", value_parser = parse::file)]
     nvml: Option<PathBuf>,
 }
 

@@ -21,8 +21,7 @@ mod recover;
 mod report;
 mod schema;
 mod show;
-#[cfg(feature = "live")]
-mod units;
+mod study;
 mod view;
 
 use std::ffi::OsString;
@@ -60,6 +59,7 @@ enum Command {
     Diff(diff::Args),
     Kv(kv::Args),
     Report(report::Args),
+    Study(study::Args),
     Recover(recover::Args),
     Schema(schema::Args),
     Completions(completions::Args),
@@ -79,6 +79,7 @@ impl Command {
             Self::Diff(args) => diff::run(args),
             Self::Kv(args) => kv::run(args),
             Self::Report(args) => report::run(args),
+            Self::Study(args) => study::run(args),
             Self::Recover(args) => recover::run(args),
             Self::Schema(args) => schema::run(args),
             Self::Completions(args) => completions::run(args),

@@ -11,13 +11,14 @@ use spark_trace_common::{
     map,
 };
 
-use super::{error::Exit, progress::Line, units};
+use super::{error::Exit, progress::Line};
 use crate::{
     live::{
         output,
         session::{Options, Session},
         target::{Placement, Spec, command::Invoker},
     },
+    parse,
     plan::{Choice, LeftOut},
     recording::{self, Recording, WriteOptions, write::refuse_existing},
 };
@@ -35,7 +36,7 @@ pub struct Args {
     force: bool,
 
     /// Time between two readings of the levels
-    #[arg(long, value_name = "TIME", default_value = "100ms", value_parser = units::duration)]
+    #[arg(long, value_name = "TIME", default_value = "100ms", value_parser = parse::duration)]
     interval: Duration,
 
     /// How much detail for how much cost
@@ -43,11 +44,11 @@ pub struct Args {
     profile: ProfileArg,
 
     /// Mappings at least this long are listed with their stack, shorter ones counted
-    #[arg(long, value_name = "SIZE", default_value = "1M", value_parser = units::size)]
+    #[arg(long, value_name = "SIZE", default_value = "1M", value_parser = parse::size)]
     min_region: u64,
 
     /// Stop after this time (for what is attached to; a command runs to its end)
-    #[arg(long, value_name = "TIME", value_parser = units::duration)]
+    #[arg(long, value_name = "TIME", value_parser = parse::duration)]
     duration: Option<Duration>,
 
     /// Attach to a running container, by id or name
@@ -75,7 +76,7 @@ pub struct Args {
     as_root: bool,
 
     /// Room for events between two polls (a power of two)
-    #[arg(long, value_name = "SIZE", default_value_t = u64::from(map::RING_BYTES), value_parser = units::size, hide_default_value = true)]
+    #[arg(long, value_name = "SIZE", default_value_t = u64::from(map::RING_BYTES), value_parser = parse::size, hide_default_value = true)]
     ring_size: u64,
 
     /// Leave a hook out, by its name in `spark-trace doctor`
@@ -92,11 +93,11 @@ pub struct Args {
     cuda_library: Vec<PathBuf>,
 
     /// Time between two readings of the GPUs
-    #[arg(long, value_name = "TIME", default_value = "200ms", value_parser = units::duration)]
+    #[arg(long, value_name = "TIME", default_value = "200ms", value_parser = parse::duration)]
     gpu_interval: Duration,
 
     /// NVIDIA's management library (libnvidia-ml.so.1), where it is in no usual place
-    #[arg(long, value_name = "PATH", value_parser = units::file)]
+    #[arg(long, value_name = "PATH", value_parser = parse::file)]
     nvml: Option<PathBuf>,
 
     /// Read COMMAND's output and keep what frameworks say of their memory in it. COMMAND then writes to pipes, not to
@@ -299,7 +300,7 @@ fn default_name(spec: &Spec) -> PathBuf {
         .chars()
         .map(|c| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '_' })
         .collect();
-    PathBuf::from(format!("spark-trace-{target}-{}.json", units::utc_now()))
+    PathBuf::from(format!("spark-trace-{target}-{}.json", parse::utc_now()))
 }
 
 /// Where the journal of a recording lies while it is made.

@@ -1,4 +1,4 @@
-//! Sizes, times and files as users write them.
+//! Sizes, times and files as users write them, on command lines and in plans.
 
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};

@@ -1,0 +1,47 @@
+use std::path::PathBuf;
+
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
+
+use crate::cli::error::Exit;
+use crate::recording::{self, WriteOptions};
+use crate::render::{escape, json};
+use crate::study::import::{FORMATS, Format, read};
+use crate::study::{RESULTS, StudyError};
+
+/// Read the results of a study that was run by other means
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Example:\n  spark-trace study import --format benchmark-spark all_benchmark_results.json --dir phase1\n  spark-trace study report phase1 -o phase1-site"
+)]
+pub struct Args {
+    /// The results
+    file: PathBuf,
+    /// What wrote them
+    #[arg(long, value_parser = formats())]
+    format: &'static Format,
+    /// Folder of the study, to be made
+    #[arg(long, value_name = "DIR")]
+    dir: PathBuf,
+    /// Replace an earlier import
+    #[arg(long)]
+    force: bool,
+}
+
+fn formats() -> impl TypedValueParser<Value = &'static Format> {
+    let names = FORMATS.iter().map(|format| PossibleValue::new(format.name).help(format.about));
+    // The parser lets nothing through that is not in the table.
+    PossibleValuesParser::new(names)
+        .map(|name| FORMATS.iter().find(|format| format.name == name).unwrap_or(&FORMATS[0]))
+}
+
+pub fn run(args: &Args) -> anyhow::Result<Exit> {
+    let results = read(args.format, &args.file)?;
+    let output = args.dir.join(RESULTS);
+    let options = WriteOptions { force: args.force, owner: None };
+    recording::write::refuse_existing(&output, options)?;
+    std::fs::create_dir_all(&args.dir).map_err(StudyError::io(&args.dir))?;
+    recording::write::write_bytes(&json::render(&results)?, &output, options)?;
+    let file = escape::line(&output.display().to_string());
+    eprintln!("spark-trace: wrote {} runs to {file}", results.runs.len());
+    Ok(Exit::Fine)
+}

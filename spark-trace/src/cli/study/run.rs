@@ -1,0 +1,183 @@
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::Context;
+
+use crate::cli::error::Exit;
+use crate::cli::output;
+use crate::demo;
+use crate::render::escape;
+use crate::study::plan::{Order, Plan};
+use crate::study::run::{self, Event, Options, Outcome, Signals};
+use crate::study::{JOURNAL, StudyError, read_journal};
+
+/// Run a plan from its first run to its last
+///
+/// Runs one recording after the other and nothing beside them. Each run is a line in the folder's journal: after
+/// Ctrl-C, a crash or a reboot `study resume` goes on where it ended.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Args {
+    /// The plan, as `study init` writes one
+    plan: PathBuf,
+    /// Folder of the study, to be made [default: the plan's name]
+    #[arg(long, value_name = "DIR")]
+    dir: Option<PathBuf>,
+    /// Print the order and every command, and run nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// The reference workload, for `{workload}` [default: beside this program, or in PATH]
+    #[arg(long, value_name = "PATH")]
+    workload: Option<PathBuf>,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  spark-trace study run study.toml --dry-run
+  sudo spark-trace study run study.toml --dir my-study
+
+Exit codes: 0 complete or stopped, 1 it could not go on, 2 the plan is wrong, 130 interrupted.";
+
+/// Go on with a study that was stopped, interrupted or cut off
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:\n  sudo spark-trace study resume my-study")]
+pub struct ResumeArgs {
+    /// Folder of the study
+    dir: PathBuf,
+    /// The reference workload, for `{workload}` [default: beside this program, or in PATH]
+    #[arg(long, value_name = "PATH")]
+    workload: Option<PathBuf>,
+}
+
+const INTERRUPTED: u8 = 130;
+
+pub fn run(args: &Args) -> anyhow::Result<Exit> {
+    let text = std::fs::read_to_string(&args.plan).map_err(StudyError::io(&args.plan))?;
+    let plan = Plan::parse(&text).map_err(|source| StudyError::Plan { path: args.plan.clone(), source })?;
+    let dir = args.dir.clone().unwrap_or_else(|| plan.name.clone().into());
+    let options = options(&dir, args.workload.as_deref(), needs_workload(&text))?;
+    if args.dry_run {
+        return dry_run(&plan, &options);
+    }
+    needs_root()?;
+    run::create(&options.dir, &plan, &options.spark_trace).context(Exit::TraceFailed)?;
+    go_on(&options)
+}
+
+pub fn resume(args: &ResumeArgs) -> anyhow::Result<Exit> {
+    let journal = args.dir.join(JOURNAL);
+    if !journal.is_file() {
+        return Err(StudyError::NoStudy { dir: args.dir.clone() }.into());
+    }
+    let plan = toml::to_string(&read_journal(&journal)?.plan).unwrap_or_default();
+    let options = options(&args.dir, args.workload.as_deref(), needs_workload(&plan))?;
+    needs_root()?;
+    go_on(&options)
+}
+
+fn needs_workload(plan: &str) -> bool {
+    plan.contains("{workload}")
+}
+
+fn needs_root() -> anyhow::Result<()> {
+    // SAFETY: no arguments, and it cannot fail.
+    let root = unsafe { libc::geteuid() } == 0;
+    anyhow::ensure!(root, "recording the runs needs root: use sudo");
+    Ok(())
+}
+
+fn options(dir: &Path, workload: Option<&Path>, needed: bool) -> anyhow::Result<Options> {
+    let spark_trace = std::env::current_exe().context("cannot tell where this program is")?;
+    let workload = match demo::find_workload(workload.map(Path::to_owned), &spark_trace) {
+        Ok(found) => Some(found),
+        Err(error) if needed || workload.is_some() => return Err(error.into()),
+        Err(_) => None,
+    };
+    let dir = std::path::absolute(dir).map_err(StudyError::io(dir))?;
+    Ok(Options { dir, spark_trace, workload })
+}
+
+fn dry_run(plan: &Plan, options: &Options) -> anyhow::Result<Exit> {
+    let lines = run::dry_run(plan, options)?;
+    let mut text = String::new();
+    writeln!(text, "{}: {} runs in {}", plan.name, lines.len(), options.dir.display())?;
+    if plan.order == Order::Blocked {
+        writeln!(text, "WARNING: the order is blocked: what drifts will be taken for the environment")?;
+    }
+    for (slot, line) in lines {
+        let kind = if slot.warmup { " (warm-up)" } else { "" };
+        let (environment, model) = (slot.environment, slot.model);
+        writeln!(
+            text,
+            "{:4}  {environment:16} {model:20} {:3}{kind}  {}",
+            slot.number,
+            slot.iteration,
+            shown(&line)
+        )?;
+    }
+    output::print(text.as_bytes())
+}
+
+/// A command line to be read: quoted where a shell would need it.
+fn shown(line: &[String]) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,@%+".contains(c);
+    let quoted = line.iter().map(|word| {
+        if !word.is_empty() && word.chars().all(plain) {
+            word.clone()
+        } else {
+            format!("'{}'", word.replace('\'', "'\\''"))
+        }
+    });
+    escape::line(&quoted.collect::<Vec<_>>().join(" ")).to_string()
+}
+
+fn go_on(options: &Options) -> anyhow::Result<Exit> {
+    let signals = Signals::catch().context("cannot catch signals").context(Exit::TraceFailed)?;
+    let mut tell = |event: Event<'_>| match event {
+        Event::Command(line) => eprintln!("$ {}", shown(line)),
+        Event::Note(text) => eprintln!("{}", escape::line(&text)),
+        Event::Begin { slot, attempt, total } => {
+            let again = if attempt > 1 { format!(", attempt {attempt}") } else { String::new() };
+            let kind = if slot.warmup { "warm-up" } else { "run" };
+            eprint!(
+                "[{}/{total}] {} of {}, {kind} {}{again} ... ",
+                slot.number, slot.environment, slot.model, slot.iteration
+            );
+        }
+        Event::End { run, took, left } => {
+            let left = left.map_or_else(String::new, |left| format!("; about {} left", time(left)));
+            match &run.failure {
+                None => eprintln!("{}{left}", time(took)),
+                Some(why) => eprintln!("FAILED: {}{left}", escape::line(why)),
+            }
+        }
+    };
+    match run::run(options, &signals, &mut tell) {
+        Ok(Outcome::Complete) => {
+            let dir = options.dir.display();
+            eprintln!("complete; next: spark-trace study report {dir} -o {dir}/site");
+            Ok(Exit::Fine)
+        }
+        Ok(Outcome::Stopped) => {
+            eprintln!("stopped; `spark-trace study resume {}` goes on", options.dir.display());
+            Ok(Exit::Fine)
+        }
+        Err(run::RunError::Interrupted) => {
+            eprintln!("\ninterrupted; `spark-trace study resume {}` goes on", options.dir.display());
+            Ok(Exit::Child(INTERRUPTED))
+        }
+        Err(error) => {
+            eprintln!();
+            Err(error).context(Exit::TraceFailed)
+        }
+    }
+}
+
+pub fn time(time: Duration) -> String {
+    match time.as_secs() {
+        0..120 => format!("{:.1} s", time.as_secs_f64()),
+        seconds @ 120..7200 => format!("{} min", seconds / 60),
+        seconds => format!("{:.1} h", seconds as f64 / 3600.0),
+    }
+}

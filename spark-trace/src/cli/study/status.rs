@@ -1,0 +1,154 @@
+use std::path::PathBuf;
+
+use anyhow::Context;
+use clap::ValueEnum;
+use serde::Serialize;
+
+use crate::cli::error::Exit;
+use crate::cli::output;
+use crate::render::document::{Document, Fit, Table};
+use crate::render::{json, terminal};
+use crate::study::journal::{LOST, State};
+use crate::study::{JOURNAL, StudyError, read_journal, run};
+
+/// Say how far a study has come
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Examples:\n  spark-trace study status my-study\n  spark-trace study status my-study --format json"
+)]
+pub struct Args {
+    /// Folder of the study
+    dir: PathBuf,
+    /// Form of the output
+    #[arg(long, value_enum, default_value = "table")]
+    format: Format,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Format {
+    Table,
+    Json,
+}
+
+/// Ask a running study to end after the run under way
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:\n  sudo spark-trace study stop my-study")]
+pub struct StopArgs {
+    /// Folder of the study
+    dir: PathBuf,
+}
+
+#[derive(Debug, Serialize)]
+struct Status {
+    name: String,
+    planned: usize,
+    succeeded: usize,
+    failed: usize,
+    lost: usize,
+    running: bool,
+    /// Begun and not ended.
+    under_way: Option<u32>,
+    next: Option<u32>,
+    complete: bool,
+    cells: Vec<Cell>,
+}
+
+#[derive(Debug, Serialize)]
+struct Cell {
+    environment: String,
+    model: String,
+    planned: usize,
+    succeeded: usize,
+    failed: usize,
+    lost: usize,
+}
+
+pub fn run(args: &Args) -> anyhow::Result<Exit> {
+    let journal = args.dir.join(JOURNAL);
+    if !journal.is_file() {
+        return Err(StudyError::NoStudy { dir: args.dir.clone() }.into());
+    }
+    let status = status(&read_journal(&journal)?, run::is_running(&args.dir));
+    match args.format {
+        Format::Json => output::print(&json::render(&status)?),
+        Format::Table => output::print(terminal::render(&document(&status), output::style()).as_bytes()),
+    }
+}
+
+fn status(state: &State, running: bool) -> Status {
+    let lost = |run: &&crate::study::results::Run| run.failure.as_deref() == Some(LOST);
+    let mut cells = vec![];
+    for model in &state.plan.models {
+        for environment in &state.plan.environments {
+            let here = |name: &str, other: &str| name == environment.name && other == model.name;
+            let runs = state.runs.iter().filter(|run| here(&run.environment, &run.model));
+            cells.push(Cell {
+                environment: environment.name.clone(),
+                model: model.name.clone(),
+                planned: state.slots.iter().filter(|slot| here(&slot.environment, &slot.model)).count(),
+                succeeded: runs.clone().filter(|run| run.failure.is_none()).count(),
+                failed: runs.clone().filter(|run| run.failure.is_some() && !lost(run)).count(),
+                lost: runs.filter(lost).count(),
+            });
+        }
+    }
+    let sum = |count: fn(&Cell) -> usize| cells.iter().map(count).sum();
+    let next = state.next().map(|next| next.slot.number);
+    Status {
+        name: state.plan.name.clone(),
+        planned: state.slots.len(),
+        succeeded: sum(|cell| cell.succeeded),
+        failed: sum(|cell| cell.failed),
+        lost: sum(|cell| cell.lost),
+        running,
+        under_way: state.open.map(|(number, _)| number).filter(|_| running),
+        next,
+        complete: next.is_none(),
+        cells,
+    }
+}
+
+fn document(status: &Status) -> Document {
+    let mut document = Document::default();
+    let what = match (status.running, status.complete) {
+        (true, _) => "running",
+        (false, true) => "complete",
+        (false, false) => "not running; `spark-trace study resume` goes on",
+    };
+    document.line(format!("{}: {} of {} runs, {what}", status.name, status.succeeded, status.planned));
+    if let Some(number) = status.under_way {
+        document.line(format!("run {number} is under way"));
+    }
+    if status.failed > 0 {
+        document.warning(format!(
+            "{} runs have failed; their logs are in the journal and below runs/",
+            status.failed
+        ));
+    }
+    document.table(Table::of(
+        &[
+            ("MODEL", Fit::Name, |cell: &Cell| cell.model.clone()),
+            ("ENVIRONMENT", Fit::Name, |cell| cell.environment.clone()),
+            ("PLANNED", Fit::Number, |cell| cell.planned.to_string()),
+            ("SUCCEEDED", Fit::Number, |cell| cell.succeeded.to_string()),
+            ("FAILED", Fit::Number, |cell| cell.failed.to_string()),
+            ("LOST", Fit::Number, |cell| cell.lost.to_string()),
+        ],
+        &status.cells,
+    ));
+    document
+}
+
+pub fn stop(args: &StopArgs) -> anyhow::Result<Exit> {
+    if !args.dir.join(JOURNAL).is_file() {
+        return Err(StudyError::NoStudy { dir: args.dir.clone() }.into());
+    }
+    if !run::is_running(&args.dir) {
+        eprintln!("spark-trace: no runner is at work on it");
+        return Ok(Exit::Fine);
+    }
+    let stop = args.dir.join(run::STOP);
+    std::fs::write(&stop, "").map_err(StudyError::io(&stop)).context(Exit::TraceFailed)?;
+    eprintln!("spark-trace: the study ends after the run under way");
+    Ok(Exit::Fine)
+}

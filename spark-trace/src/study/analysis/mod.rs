@@ -1,0 +1,224 @@
+//! What a study shows. Diagnostics come first: where the order of the runs, a drift or the state they began in could
+//! have made a difference, the verdict says so, whatever p is. Pure.
+
+pub mod compare;
+pub mod diagnostics;
+pub mod relations;
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+use spark_trace_statistics::multiple;
+
+use super::figures::{self, Better};
+use super::plan::Order;
+use super::results::{Origin, Results};
+pub use compare::{Comparison, Verdict};
+pub use relations::{Indistinct, Relation};
+
+pub const SCHEMA: &str = "spark-trace/study-report";
+pub const SCHEMA_VERSION: u32 = 1;
+
+/// How it is analysed; part of the report.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Options {
+    /// A difference is told where the adjusted p is below this.
+    pub alpha: f64,
+    /// Of diagnostics: they are many, and each can spoil a verdict.
+    pub diagnostic_alpha: f64,
+    /// Equivalence is within this part of the baseline's mean.
+    pub margin: f64,
+    /// Of the bootstrap; none where 0.
+    pub resamples: usize,
+    pub seed: u64,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { alpha: 0.05, diagnostic_alpha: 0.01, margin: 0.02, resamples: 10_000, seed: 1 }
+    }
+}
+
+#[derive(Debug, Clone, Serialize)]
+pub struct Report {
+    pub schema: &'static str,
+    pub schema_version: u32,
+    pub name: String,
+    pub description: String,
+    pub origin: Origin,
+    pub options: Options,
+    pub environments: Vec<String>,
+    pub models: Vec<String>,
+    pub order: Option<Order>,
+    pub machine: BTreeMap<String, String>,
+    pub counts: Counts,
+    /// What the adjusted p of metrics are adjusted for.
+    pub family: String,
+    pub comparisons: Vec<Comparison>,
+    /// The same of the ledger's sources; a family of its own.
+    pub sources: Vec<Comparison>,
+    /// Metrics that are functions of others: they are no further evidence.
+    pub relations: Vec<Relation>,
+    /// Models whose figures are the same.
+    pub indistinct: Vec<Indistinct>,
+    /// Runs that do not count, and why.
+    pub failures: Vec<Failure>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Counts {
+    pub measured: usize,
+    pub warmups: usize,
+    pub failed: usize,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Failure {
+    pub number: u32,
+    pub attempt: u32,
+    pub environment: String,
+    pub model: String,
+    pub why: String,
+}
+
+/// What is compared.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Subject {
+    pub name: String,
+    pub title: String,
+    pub unit: String,
+    /// `more`, `less`, or absent where neither is better.
+    pub better: Option<&'static str>,
+}
+
+pub fn report(results: &Results, options: Options) -> Report {
+    let metrics = names(results.runs.iter().filter(|run| run.counts()).flat_map(|run| run.metrics.keys()));
+    let sources = names(results.runs.iter().filter(|run| run.counts()).flat_map(|run| run.sources.keys()));
+    let mut comparisons = vec![];
+    let mut of_sources = vec![];
+    for model in &results.models {
+        for other in results.environments.iter().skip(1) {
+            let Some(baseline) = results.environments.first() else { continue };
+            for name in &metrics {
+                let subject = subject(name);
+                let value = |run: &super::results::Run| run.metrics.get(name).copied();
+                comparisons.extend(compare::compare(
+                    results,
+                    model,
+                    (baseline, other),
+                    subject,
+                    &value,
+                    options,
+                ));
+            }
+            for name in &sources {
+                let value = |run: &super::results::Run| run.sources.get(name).map(|bytes| bytes / GIB);
+                let subject = source(name);
+                of_sources.extend(compare::compare(
+                    results,
+                    model,
+                    (baseline, other),
+                    subject,
+                    &value,
+                    options,
+                ));
+            }
+        }
+    }
+    let relations = relations::find(results, &metrics);
+    let family = adjust(&mut comparisons, |comparison| comparison.subject.better.is_some());
+    adjust(&mut of_sources, |_| true);
+    for comparison in comparisons.iter_mut().chain(&mut of_sources) {
+        comparison.judge(options);
+    }
+    Report {
+        schema: SCHEMA,
+        schema_version: SCHEMA_VERSION,
+        name: results.name.clone(),
+        description: results.description.clone(),
+        origin: results.origin.clone(),
+        options,
+        environments: results.environments.clone(),
+        models: results.models.clone(),
+        order: results.order,
+        machine: results.machine.clone(),
+        counts: counts(results),
+        family: format!("Holm's method over {family} comparisons of metrics that can be better or worse"),
+        indistinct: relations::indistinct(results, options),
+        failures: failures(results),
+        comparisons,
+        sources: of_sources,
+        relations,
+    }
+}
+
+const GIB: f64 = (1_u64 << 30) as f64;
+
+fn names<'a>(all: impl Iterator<Item = &'a String>) -> Vec<String> {
+    let mut names: Vec<String> = all.cloned().collect();
+    // In the table's order; what a plan describes comes after.
+    let place = |name: &str| figures::METRICS.iter().position(|metric| metric.name == name);
+    names.sort_by_key(|name| (place(name).unwrap_or(usize::MAX), name.clone()));
+    names.dedup();
+    names
+}
+
+fn subject(name: &str) -> Subject {
+    let known = figures::known(name);
+    Subject {
+        name: name.to_owned(),
+        title: known.map_or(name, |known| known.title).to_owned(),
+        unit: known.map_or("", |known| known.unit).to_owned(),
+        better: match known.map(|known| known.better) {
+            Some(Better::More) => Some("more"),
+            Some(Better::Less) => Some("less"),
+            Some(Better::None) | None => None,
+        },
+    }
+}
+
+fn source(name: &str) -> Subject {
+    let title = figures::source_title(name).unwrap_or(name).to_owned();
+    Subject { name: name.to_owned(), title, unit: "GiB".to_owned(), better: None }
+}
+
+/// Adjusts the p of one family; how large it is.
+fn adjust(comparisons: &mut [Comparison], belongs: fn(&Comparison) -> bool) -> usize {
+    let (places, p): (Vec<usize>, Vec<f64>) = comparisons
+        .iter()
+        .enumerate()
+        .filter(|(_, comparison)| belongs(comparison))
+        .filter_map(|(place, comparison)| Some((place, comparison.p?)))
+        .unzip();
+    let (Ok(holm), Ok(bonferroni)) = (multiple::holm(&p), multiple::bonferroni(&p)) else { return 0 };
+    for (place, (holm, bonferroni)) in places.iter().zip(holm.into_iter().zip(bonferroni)) {
+        comparisons[*place].p_holm = Some(holm);
+        comparisons[*place].p_bonferroni = Some(bonferroni);
+    }
+    places.len()
+}
+
+fn counts(results: &Results) -> Counts {
+    let count =
+        |which: fn(&super::results::Run) -> bool| results.runs.iter().filter(|run| which(run)).count();
+    Counts {
+        measured: count(super::results::Run::counts),
+        warmups: count(|run| run.warmup && run.failure.is_none()),
+        failed: count(|run| run.failure.is_some()),
+    }
+}
+
+fn failures(results: &Results) -> Vec<Failure> {
+    let failed = results.runs.iter().filter_map(|run| Some((run, run.failure.clone()?)));
+    let failure = |(run, why): (&super::results::Run, String)| Failure {
+        number: run.number,
+        attempt: run.attempt,
+        environment: run.environment.clone(),
+        model: run.model.clone(),
+        why,
+    };
+    failed.map(failure).collect()
+}
+
+#[cfg(test)]
+mod tests;

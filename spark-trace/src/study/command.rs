@@ -1,0 +1,116 @@
+//! From a plan to the command line of one run: lists of arguments, never a line for a shell.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use super::plan::{Environment, Kind, Model, Plan};
+
+/// Placeholders that are there without being written down.
+const GIVEN: &[&str] = &["model", "environment", "iteration", "run.dir", "study.dir", "workload"];
+
+/// What placeholders stand for in one run.
+#[derive(Debug)]
+pub struct Values(BTreeMap<String, String>);
+
+/// What is the same for all runs on this machine.
+#[derive(Debug, Clone)]
+pub struct Places<'a> {
+    pub study: &'a Path,
+    pub run: &'a Path,
+    /// The reference workload; empty where none is found.
+    pub workload: &'a str,
+}
+
+impl Values {
+    /// The narrower wins: the run, then the model, the environment, the plan.
+    pub fn of(
+        plan: &Plan,
+        environment: &Environment,
+        model: &Model,
+        iteration: u32,
+        places: &Places<'_>,
+    ) -> Self {
+        let given = [
+            ("model", model.name.clone()),
+            ("environment", environment.name.clone()),
+            ("iteration", iteration.to_string()),
+            ("run.dir", places.run.display().to_string()),
+            ("study.dir", places.study.display().to_string()),
+            ("workload", places.workload.to_owned()),
+        ];
+        let written = [&plan.values, &environment.values, &model.values].into_iter().flatten();
+        let written = written.map(|(name, value)| (name.clone(), value.clone()));
+        Self(written.chain(given.map(|(name, value)| (name.to_owned(), value))).collect())
+    }
+
+    /// The text with its placeholders filled in; values may hold placeholders of those that are given.
+    pub fn fill(&self, text: &str) -> Result<String, String> {
+        self.fill_to_depth(text, 4)
+    }
+
+    fn fill_to_depth(&self, text: &str, depth: u32) -> Result<String, String> {
+        let (mut filled, mut rest) = (String::new(), text);
+        while let Some(at) = rest.find(['{', '}']) {
+            filled.push_str(&rest[..at]);
+            let brace = &rest[at..at + 1];
+            rest = &rest[at + 1..];
+            if let Some(doubled) = rest.strip_prefix(brace) {
+                filled.push_str(brace);
+                rest = doubled;
+                continue;
+            }
+            let (name, after) = match (brace, rest.split_once('}')) {
+                ("{", Some(parts)) => parts,
+                _ => return Err(format!("`{text}` has a brace alone; write `{brace}{brace}` for a brace")),
+            };
+            let value = self.0.get(name).ok_or_else(|| self.unknown(text, name))?;
+            if depth == 0 {
+                return Err(format!("`{text}`: the value of `{{{name}}}` leads to itself"));
+            }
+            filled.push_str(&self.fill_to_depth(value, depth - 1)?);
+            rest = after;
+        }
+        filled.push_str(rest);
+        Ok(filled)
+    }
+
+    fn unknown(&self, text: &str, name: &str) -> String {
+        let known: Vec<_> = self.0.keys().map(|name| format!("{{{name}}}")).collect();
+        format!("`{text}`: nothing is known of `{{{name}}}`; there are {}", known.join(", "))
+    }
+}
+
+/// The command that `spark-trace record` runs.
+pub fn line(plan: &Plan, environment: &Environment, values: &Values) -> Result<Vec<String>, String> {
+    let fill = |texts: &[String]| texts.iter().map(|text| values.fill(text)).collect::<Result<Vec<_>, _>>();
+    let command = fill(&plan.workload.command)?;
+    let filled = |text: &Option<String>| values.fill(text.as_deref().unwrap_or_default());
+    let mut line = match environment.kind {
+        Kind::Native => vec![],
+        Kind::Chroot => vec!["chroot".to_owned(), filled(&environment.rootfs)?],
+        Kind::Docker | Kind::Podman => {
+            let engine = environment.kind.engine().unwrap_or_default();
+            let mut line: Vec<String> = [engine, "run", "--rm"].map(str::to_owned).into();
+            line.extend(fill(&environment.flags)?);
+            line.push(filled(&environment.image)?);
+            line
+        }
+    };
+    line.extend(command);
+    Ok(line)
+}
+
+/// Whether every placeholder of a cell has a value.
+pub fn check(plan: &Plan, environment: &Environment, model: &Model) -> Result<(), String> {
+    for values in [&plan.values, &environment.values, &model.values] {
+        if let Some(name) = values.keys().find(|name| GIVEN.contains(&name.as_str())) {
+            return Err(format!("`values.{name}`: `{{{name}}}` is given and cannot be set"));
+        }
+    }
+    let places = Places { study: Path::new("/"), run: Path::new("/"), workload: "workload" };
+    let values = Values::of(plan, environment, model, 1, &places);
+    line(plan, environment, &values)?;
+    let commands = plan.workload.prepare.iter().chain(&plan.workload.before).flatten();
+    let others = commands.chain(&plan.workload.record).chain(&model.files).chain(&environment.import_program);
+    others.map(|text| values.fill(text)).try_for_each(|filled| filled.map(drop))
+}

@@ -1,0 +1,173 @@
+//! The journal of a study: a line for each thing that happened, appended and written through before the next one.
+//!
+//! A crash loses at most the run under way. Reading it again gives the state, and what to do next.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use super::plan::Plan;
+use super::results::{Origin, Results, Run, SCHEMA, SCHEMA_VERSION};
+use super::schedule::Slot;
+
+pub const JOURNAL_SCHEMA: &str = "spark-trace/study-journal";
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "entry")]
+pub enum Entry {
+    /// The first line.
+    Study {
+        schema: String,
+        schema_version: u32,
+        plan: Box<Plan>,
+        slots: Vec<Slot>,
+        machine: BTreeMap<String, String>,
+    },
+    /// A run begins; a journal that ends with it was cut off in the middle of that run.
+    Begin {
+        number: u32,
+        attempt: u32,
+        at_s: f64,
+    },
+    End {
+        run: Box<Run>,
+    },
+    /// The runner came back and found a run begun and not ended.
+    Lost {
+        number: u32,
+        attempt: u32,
+        at_s: f64,
+    },
+}
+
+/// What a journal says.
+#[derive(Debug, Clone)]
+pub struct State {
+    pub plan: Plan,
+    pub slots: Vec<Slot>,
+    pub machine: BTreeMap<String, String>,
+    /// All attempts that have ended or were lost, in their order.
+    pub runs: Vec<Run>,
+    /// Begun, and not ended.
+    pub open: Option<(u32, u32)>,
+    /// Bytes of whole lines; what is behind them was being written when it was cut off.
+    pub whole: usize,
+}
+
+/// What is to be run next.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Next<'a> {
+    pub slot: &'a Slot,
+    pub attempt: u32,
+}
+
+#[derive(Debug, Error)]
+pub enum JournalError {
+    #[error("it does not begin with a study")]
+    NoStudy,
+    #[error("line {line}: {source}")]
+    Line { line: usize, source: serde_json::Error },
+    #[error("it was written by a newer spark-trace (version {0}); update spark-trace")]
+    TooNew(u32),
+    #[error("line {line}: the plan has no run {number}")]
+    NoSuchRun { line: usize, number: u32 },
+}
+
+pub fn read(text: &str) -> Result<State, JournalError> {
+    let whole = text.rfind('\n').map_or(0, |end| end + 1);
+    let mut state: Option<State> = None;
+    for (index, line) in text[..whole].lines().enumerate() {
+        let line_number = index + 1;
+        let entry: Entry =
+            serde_json::from_str(line).map_err(|source| JournalError::Line { line: line_number, source })?;
+        match (&mut state, entry) {
+            (None, Entry::Study { schema, schema_version, plan, slots, machine }) => {
+                if schema != JOURNAL_SCHEMA {
+                    return Err(JournalError::NoStudy);
+                }
+                if schema_version > SCHEMA_VERSION {
+                    return Err(JournalError::TooNew(schema_version));
+                }
+                state = Some(State { plan: *plan, slots, machine, runs: vec![], open: None, whole });
+            }
+            (Some(state), entry) => {
+                state.fold(entry).map_err(|number| JournalError::NoSuchRun { line: line_number, number })?
+            }
+            (None, _) => return Err(JournalError::NoStudy),
+        }
+    }
+    state.ok_or(JournalError::NoStudy)
+}
+
+impl State {
+    fn fold(&mut self, entry: Entry) -> Result<(), u32> {
+        match entry {
+            Entry::Study { .. } => {}
+            Entry::Begin { number, attempt, .. } => {
+                self.slot(number).ok_or(number)?;
+                self.open = Some((number, attempt));
+            }
+            Entry::End { run } => {
+                self.slot(run.number).ok_or(run.number)?;
+                self.open = None;
+                self.runs.push(*run);
+            }
+            Entry::Lost { number, attempt, .. } => {
+                let lost = self.run(self.slot(number).ok_or(number)?, attempt);
+                self.open = None;
+                self.runs.push(Run { failure: Some(LOST.to_owned()), ..lost });
+            }
+        }
+        Ok(())
+    }
+
+    fn slot(&self, number: u32) -> Option<&Slot> {
+        self.slots.iter().find(|slot| slot.number == number)
+    }
+
+    /// A run of a slot, before it has begun.
+    pub fn run(&self, slot: &Slot, attempt: u32) -> Run {
+        Run {
+            number: slot.number,
+            attempt,
+            environment: slot.environment.clone(),
+            model: slot.model.clone(),
+            iteration: slot.iteration,
+            warmup: slot.warmup,
+            round: slot.round,
+            ..Run::default()
+        }
+    }
+
+    /// The first slot that has neither succeeded nor used up its retries. What was lost counts for nothing.
+    pub fn next(&self) -> Option<Next<'_>> {
+        self.slots.iter().find_map(|slot| {
+            let attempts = self.runs.iter().filter(|run| run.number == slot.number);
+            let done = attempts.clone().any(|run| run.failure.is_none());
+            let failed = attempts.clone().filter(|run| run.failure.as_deref() != Some(LOST)).count();
+            let given_up = failed > self.plan.retries as usize;
+            let attempt = attempts.map(|run| run.attempt).max().unwrap_or(0) + 1;
+            (!done && !given_up).then_some(Next { slot, attempt })
+        })
+    }
+
+    pub fn results(&self) -> Results {
+        let names = |names: Vec<&String>| names.into_iter().cloned().collect();
+        Results {
+            schema: SCHEMA.to_owned(),
+            schema_version: SCHEMA_VERSION,
+            name: self.plan.name.clone(),
+            description: self.plan.description.clone(),
+            origin: Origin::Run,
+            environments: names(self.plan.environments.iter().map(|environment| &environment.name).collect()),
+            models: names(self.plan.models.iter().map(|model| &model.name).collect()),
+            order: Some(self.plan.order),
+            machine: self.machine.clone(),
+            runs: self.runs.clone(),
+        }
+    }
+}
+
+/// Why a run that was never ended has failed.
+pub const LOST: &str = "lost: the study was cut off while it ran";

@@ -1,0 +1,78 @@
+//! Studies: many runs by a plan, and what they show. What runs them needs a kernel; everything else is pure.
+
+pub mod analysis;
+pub mod command;
+pub mod figures;
+pub mod import;
+pub mod journal;
+pub mod plan;
+pub mod results;
+#[cfg(feature = "live")]
+pub mod run;
+pub mod schedule;
+pub mod templates;
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use thiserror::Error;
+
+pub use results::Results;
+
+/// In the folder of a study that is run here.
+pub const JOURNAL: &str = "journal.jsonl";
+/// In the folder of a study that was imported.
+pub const RESULTS: &str = "results.json";
+
+#[derive(Debug, Error)]
+pub enum StudyError {
+    #[error("{}: cannot be used", path.display())]
+    Io { path: PathBuf, source: io::Error },
+    #[error("{}: no study: there is neither {JOURNAL} nor {RESULTS} in it", dir.display())]
+    NoStudy { dir: PathBuf },
+    #[error("{}: {source}", path.display())]
+    Plan { path: PathBuf, source: plan::PlanError },
+    #[error("{}: {source}", path.display())]
+    Journal { path: PathBuf, source: journal::JournalError },
+    #[error("{}: not the results of a study: {source}", path.display())]
+    Results { path: PathBuf, source: serde_json::Error },
+    #[error("{}: written by a newer spark-trace (version {version}); update spark-trace", path.display())]
+    TooNew { path: PathBuf, version: u32 },
+    #[error("{}: not in the format {format}: {what}", path.display())]
+    Import { path: PathBuf, format: &'static str, what: String },
+}
+
+impl StudyError {
+    pub fn io(path: &Path) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_owned();
+        move |source| Self::Io { path, source }
+    }
+}
+
+/// The results in a study's folder, as far as it has come.
+pub fn load(dir: &Path) -> Result<Results, StudyError> {
+    let journal = dir.join(JOURNAL);
+    if journal.is_file() {
+        return Ok(read_journal(&journal)?.results());
+    }
+    let path = dir.join(RESULTS);
+    let text = match std::fs::read_to_string(&path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return Err(StudyError::NoStudy { dir: dir.to_owned() });
+        }
+        read => read.map_err(StudyError::io(&path))?,
+    };
+    let results: Results =
+        serde_json::from_str(&text).map_err(|source| StudyError::Results { path: path.clone(), source })?;
+    if results.schema_version > results::SCHEMA_VERSION {
+        return Err(StudyError::TooNew { path, version: results.schema_version });
+    }
+    Ok(results)
+}
+
+pub fn read_journal(path: &Path) -> Result<journal::State, StudyError> {
+    let bytes = std::fs::read(path).map_err(StudyError::io(path))?;
+    // A line that was cut off may end within a character.
+    let text = String::from_utf8_lossy(&bytes);
+    journal::read(&text).map_err(|source| StudyError::Journal { path: path.to_owned(), source })
+}

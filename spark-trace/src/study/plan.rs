@@ -1,0 +1,348 @@
+//! `study.toml`: what is compared, how often, in which order, and what must hold before each run.
+//!
+//! [`Plan::parse`] refuses what could not be run or would answer another question, and says where it stands.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use serde::{Deserialize, Deserializer, Serialize};
+use thiserror::Error;
+
+use super::command;
+use crate::parse;
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Plan {
+    pub name: String,
+    #[serde(default)]
+    pub description: String,
+    #[serde(default)]
+    pub order: Order,
+    /// Of the order's random numbers.
+    #[serde(default)]
+    pub seed: u64,
+    /// Measured runs of each model in each environment.
+    pub runs: u32,
+    /// Runs before them that are recorded and left out of the analysis.
+    #[serde(default)]
+    pub warmups: u32,
+    /// A run that takes longer is ended, and counts as failed.
+    #[serde(default = "hours", deserialize_with = "time", serialize_with = "seconds")]
+    pub timeout: Duration,
+    /// Times that a failed run is tried again; the failure stays in the study.
+    #[serde(default)]
+    pub retries: u32,
+    /// Free space that the study's folder must have before each run.
+    #[serde(default, deserialize_with = "some_size")]
+    pub disk_space: Option<u64>,
+    /// The first is what the others are compared with.
+    pub environments: Vec<Environment>,
+    pub models: Vec<Model>,
+    pub workload: Workload,
+    #[serde(default)]
+    pub gates: Gates,
+    /// Figures in the log besides those that are known.
+    #[serde(default)]
+    pub metrics: Vec<Metric>,
+    /// For placeholders; environments and models override them.
+    #[serde(default)]
+    pub values: BTreeMap<String, String>,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Order {
+    /// A B, B A, A B, ...: what drifts steadily hits all environments alike.
+    #[default]
+    Abba,
+    /// In each round all environments once, in random order.
+    Randomized,
+    /// One environment after the other: what drifts is taken for the environment. Flagged in every result.
+    Blocked,
+}
+
+impl Order {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Abba => "abba",
+            Self::Randomized => "randomized",
+            Self::Blocked => "blocked",
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Environment {
+    pub name: String,
+    pub kind: Kind,
+    /// Image of a container.
+    pub image: Option<String>,
+    /// Flags of `run`, one argument each.
+    #[serde(default)]
+    pub flags: Vec<String>,
+    /// Root directory of a chroot, as `spark-trace rootfs` makes it.
+    pub rootfs: Option<String>,
+    /// A static program that the image is made of, with `import`, where the engine does not have it.
+    pub import_program: Option<String>,
+    #[serde(default)]
+    pub values: BTreeMap<String, String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kind {
+    Native,
+    Chroot,
+    Docker,
+    Podman,
+}
+
+impl Kind {
+    /// The container engine's program.
+    pub const fn engine(self) -> Option<&'static str> {
+        match self {
+            Self::Docker => Some("docker"),
+            Self::Podman => Some("podman"),
+            Self::Native | Self::Chroot => None,
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Model {
+    pub name: String,
+    /// Files of the model: their sizes are kept, and that they are there is checked.
+    #[serde(default)]
+    pub files: Vec<String>,
+    #[serde(default)]
+    pub values: BTreeMap<String, String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Workload {
+    /// One argument each, with placeholders in braces; `{{` is a brace.
+    pub command: Vec<String>,
+    /// Commands on the host before the first run.
+    #[serde(default)]
+    pub prepare: Vec<Vec<String>>,
+    /// Commands on the host before each run, outside of its recording.
+    #[serde(default)]
+    pub before: Vec<Vec<String>>,
+    /// Further options of `spark-trace record`.
+    #[serde(default)]
+    pub record: Vec<String>,
+}
+
+/// What must hold before a run begins.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct Gates {
+    /// Highest temperature of any GPU, degrees Celsius.
+    pub gpu_temperature: Option<u32>,
+    /// No process on any GPU.
+    pub gpu_idle: bool,
+    /// Time between runs.
+    #[serde(deserialize_with = "time", serialize_with = "seconds")]
+    pub cooldown: Duration,
+    /// Write back, then drop clean page cache, dentries and inodes.
+    pub drop_caches: bool,
+    /// Least free memory (MemFree).
+    #[serde(deserialize_with = "some_size")]
+    pub mem_free: Option<u64>,
+    /// Most page cache (Cached).
+    #[serde(deserialize_with = "some_size")]
+    pub cached: Option<u64>,
+    /// Names of processes that must not run.
+    pub no_processes: Vec<String>,
+    /// No files in /dev/shm.
+    pub shm_empty: bool,
+    /// How long is waited for all of it.
+    #[serde(deserialize_with = "time", serialize_with = "seconds")]
+    pub wait: Duration,
+}
+
+impl Default for Gates {
+    fn default() -> Self {
+        Self {
+            gpu_temperature: None,
+            gpu_idle: false,
+            cooldown: Duration::ZERO,
+            drop_caches: false,
+            mem_free: None,
+            cached: None,
+            no_processes: vec![],
+            shm_empty: false,
+            wait: Duration::from_secs(600),
+        }
+    }
+}
+
+/// A figure of the log, by a regular expression with one group.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Metric {
+    pub name: String,
+    /// Finds the number in a line; the last line that has one counts. Absent for figures that are known already.
+    pub regex: Option<String>,
+    #[serde(default)]
+    pub unit: String,
+    /// A run without it has failed.
+    #[serde(default)]
+    pub required: bool,
+}
+
+#[derive(Debug, Error)]
+pub enum PlanError {
+    #[error("{0}")]
+    Form(String),
+    #[error("`{place}`: {what}")]
+    Content { place: String, what: String },
+}
+
+impl PlanError {
+    fn at(place: impl Into<String>, what: impl Into<String>) -> Self {
+        Self::Content { place: place.into(), what: what.into() }
+    }
+}
+
+impl Plan {
+    pub fn parse(text: &str) -> Result<Self, PlanError> {
+        let plan: Self = toml::from_str(text).map_err(|e| PlanError::Form(e.to_string()))?;
+        plan.check()?;
+        Ok(plan)
+    }
+
+    /// What types cannot say.
+    fn check(&self) -> Result<(), PlanError> {
+        name("name", &self.name)?;
+        if self.runs == 0 {
+            return Err(PlanError::at("runs", "0 runs tell nothing; write at least 2"));
+        }
+        if self.workload.command.is_empty() {
+            return Err(PlanError::at("workload.command", "is empty; name a program and its arguments"));
+        }
+        several("environments", self.environments.iter().map(|environment| &environment.name))?;
+        several("models", self.models.iter().map(|model| &model.name))?;
+        self.environments.iter().try_for_each(environment)?;
+        let metrics: Vec<_> = self.metrics.iter().map(|metric| &metric.name).collect();
+        unique("metrics", metrics.into_iter())?;
+        for metric in &self.metrics {
+            self::metric(metric)?;
+        }
+        for environment in &self.environments {
+            for model in &self.models {
+                command::check(self, environment, model)
+                    .map_err(|what| PlanError::at(format!("{} of {}", environment.name, model.name), what))?;
+            }
+        }
+        Ok(())
+    }
+
+    pub fn environment(&self, name: &str) -> Option<&Environment> {
+        self.environments.iter().find(|environment| environment.name == name)
+    }
+
+    pub fn model(&self, name: &str) -> Option<&Model> {
+        self.models.iter().find(|model| model.name == name)
+    }
+}
+
+/// Names are parts of file names and of tables.
+fn name(place: &str, name: &str) -> Result<(), PlanError> {
+    let fine = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    if name.is_empty() || name.len() > 64 || !name.chars().all(fine) || name.starts_with('.') {
+        let what = format!("`{name}` is no name: use up to 64 letters, digits, `-`, `_` and `.`");
+        return Err(PlanError::at(place, what));
+    }
+    Ok(())
+}
+
+fn unique<'a>(place: &str, mut names: impl Iterator<Item = &'a String>) -> Result<(), PlanError> {
+    let mut seen = BTreeSet::new();
+    match names.find(|name| !seen.insert(name.as_str())) {
+        Some(twice) => Err(PlanError::at(place, format!("`{twice}` is there twice"))),
+        None => Ok(()),
+    }
+}
+
+fn several<'a>(place: &str, names: impl Iterator<Item = &'a String> + Clone) -> Result<(), PlanError> {
+    if names.clone().next().is_none() {
+        return Err(PlanError::at(place, "is empty"));
+    }
+    names.clone().try_for_each(|text| name(place, text))?;
+    unique(place, names)
+}
+
+fn environment(environment: &Environment) -> Result<(), PlanError> {
+    let place = format!("environments.{}", environment.name);
+    let Environment { kind, image, rootfs, flags, import_program, .. } = environment;
+    let wrong = match kind {
+        Kind::Docker | Kind::Podman if image.is_none() => Some("a container needs an `image`"),
+        Kind::Chroot if rootfs.is_none() => {
+            Some("a chroot needs its `rootfs`; `spark-trace rootfs IMAGE DIR` makes one")
+        }
+        Kind::Native | Kind::Chroot if image.is_some() => Some("only a container has an `image`"),
+        Kind::Native | Kind::Chroot if !flags.is_empty() => Some("only a container has `flags`"),
+        Kind::Native | Kind::Chroot if import_program.is_some() => {
+            Some("only a container's image can be made by `import-program`")
+        }
+        Kind::Native | Kind::Docker | Kind::Podman if rootfs.is_some() => {
+            Some("only a chroot has a `rootfs`")
+        }
+        _ => None,
+    };
+    match wrong {
+        Some(what) => Err(PlanError::at(place, what)),
+        None => Ok(()),
+    }
+}
+
+fn metric(metric: &Metric) -> Result<(), PlanError> {
+    let place = format!("metrics.{}", metric.name);
+    name(&place, &metric.name)?;
+    let Some(regex) = &metric.regex else { return Ok(()) };
+    let compiled = regex::Regex::new(regex).map_err(|e| PlanError::at(&place, e.to_string()))?;
+    // The whole match is a group, too.
+    if compiled.captures_len() != 2 {
+        return Err(PlanError::at(place, "`regex` needs exactly one group, around the number"));
+    }
+    Ok(())
+}
+
+const fn hours() -> Duration {
+    Duration::from_secs(2 * 3600)
+}
+
+/// `"90s"` or a number of seconds.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Written {
+    Number(f64),
+    Text(String),
+}
+
+fn time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    let text = match Written::deserialize(deserializer)? {
+        Written::Number(seconds) => seconds.to_string(),
+        Written::Text(text) => text,
+    };
+    parse::duration(&text).map_err(serde::de::Error::custom)
+}
+
+fn seconds<S: serde::Serializer>(time: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_f64(time.as_secs_f64())
+}
+
+/// `"8G"` or a number of bytes.
+fn some_size<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+    let text = match Option::<Written>::deserialize(deserializer)? {
+        None => return Ok(None),
+        Some(Written::Number(bytes)) => bytes.to_string(),
+        Some(Written::Text(text)) => text,
+    };
+    parse::size(&text).map(Some).map_err(serde::de::Error::custom)
+}

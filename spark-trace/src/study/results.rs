@@ -1,0 +1,102 @@
+//! What a study has found out, run by run: what is analysed, whether it was run here or imported.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::plan::Order;
+
+pub const SCHEMA: &str = "spark-trace/study";
+pub const SCHEMA_VERSION: u32 = 1;
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Results {
+    pub schema: String,
+    pub schema_version: u32,
+    pub name: String,
+    #[serde(default)]
+    pub description: String,
+    pub origin: Origin,
+    /// The first is what the others are compared with.
+    pub environments: Vec<String>,
+    pub models: Vec<String>,
+    /// As planned; absent where nobody said.
+    pub order: Option<Order>,
+    /// What it ran on and with.
+    #[serde(default)]
+    pub machine: BTreeMap<String, String>,
+    /// In the order in which they were run.
+    pub runs: Vec<Run>,
+}
+
+/// Where the figures come from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "kind")]
+pub enum Origin {
+    /// Run by `spark-trace study run`.
+    Run,
+    /// Read from another study's results.
+    Imported { format: String, file: String },
+    /// Random numbers.
+    Simulated,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Run {
+    /// Place in the order of running, from 1.
+    pub number: u32,
+    /// From 1; larger ones repeat a run that failed or was lost.
+    #[serde(default = "first")]
+    pub attempt: u32,
+    pub environment: String,
+    pub model: String,
+    pub iteration: u32,
+    #[serde(default)]
+    pub warmup: bool,
+    /// Runs of one round are next to each other.
+    pub round: Option<u32>,
+    /// Seconds since 1970; of imported runs in the clock of their files.
+    pub started_s: Option<f64>,
+    pub ended_s: Option<f64>,
+    /// Absent of a run that succeeded.
+    pub failure: Option<String>,
+    /// By name; units are those of the metric.
+    #[serde(default)]
+    pub metrics: BTreeMap<String, f64>,
+    /// Of the machine when it began.
+    #[serde(default)]
+    pub state: BTreeMap<String, f64>,
+    /// Level of each source of the system plane at the instant, bytes.
+    #[serde(default)]
+    pub sources: BTreeMap<String, f64>,
+    /// Below the study's folder.
+    pub recording: Option<String>,
+    /// What else is known: the model's identifier, the end of a failed run's log.
+    #[serde(default)]
+    pub facts: BTreeMap<String, String>,
+}
+
+const fn first() -> u32 {
+    1
+}
+
+impl Run {
+    /// Whether it is one of those that are compared.
+    pub fn counts(&self) -> bool {
+        self.failure.is_none() && !self.warmup
+    }
+}
+
+impl Results {
+    /// Measured runs of one model in one environment, in the order of running.
+    pub fn cell<'a>(&'a self, model: &'a str, environment: &'a str) -> impl Iterator<Item = &'a Run> + Clone {
+        self.runs
+            .iter()
+            .filter(move |run| run.counts() && run.model == model && run.environment == environment)
+    }
+
+    /// Measured runs of one model, in the order of running.
+    pub fn of_model<'a>(&'a self, model: &'a str) -> impl Iterator<Item = &'a Run> + Clone {
+        self.runs.iter().filter(move |run| run.counts() && run.model == model)
+    }
+}

@@ -1,0 +1,58 @@
+//! Images that a plan makes of one static program.
+
+use std::io::Write;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use super::{Event, RunError};
+use crate::demo::archive;
+use crate::study::command::Values;
+use crate::study::plan::Environment;
+
+/// Makes the environment's image, where the plan says of what and the engine does not have it.
+pub fn make(
+    environment: &Environment,
+    values: &Values,
+    tell: &mut dyn FnMut(Event<'_>),
+) -> Result<(), RunError> {
+    let (Some(engine), Some(program), Some(image)) =
+        (environment.kind.engine(), &environment.import_program, &environment.image)
+    else {
+        return Ok(());
+    };
+    let (program, image) =
+        (values.fill(program).map_err(RunError::Command)?, values.fill(image).map_err(RunError::Command)?);
+    let start = |source| RunError::Start { program: engine.to_owned(), source };
+    let there = Command::new(engine)
+        .args(["image", "inspect", &image])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .map_err(start)?;
+    if there.success() {
+        return Ok(());
+    }
+    let path = Path::new(&program);
+    let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let layer = archive::with_program(path, &name)
+        .map_err(|source| RunError::Io { path: path.to_owned(), source })?;
+    tell(Event::Note(format!("{engine} import - {image}    (a tar archive of /{name})")));
+    let mut child = Command::new(engine)
+        .args(["import", "-", &image])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(start)?;
+    if let Some(mut pipe) = child.stdin.take() {
+        // A reader that gives up early says why in its status.
+        let _ = pipe.write_all(&layer);
+    }
+    let output = child.wait_with_output().map_err(start)?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&output.stderr).lines().last().unwrap_or_default().to_owned();
+    Err(RunError::Failed { program: format!("{engine} import - {image}"), status: output.status, said })
+}

@@ -1,0 +1,110 @@
+//! Which run comes when. Pure: the same plan has the same order, always.
+
+use serde::{Deserialize, Serialize};
+use spark_trace_statistics::bootstrap::random::Xoshiro256;
+
+use super::plan::{Order, Plan};
+
+/// One run of the plan.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Slot {
+    /// From 1, in the order of running.
+    pub number: u32,
+    pub environment: String,
+    pub model: String,
+    /// From 1 within its cell; of a warm-up among the warm-ups.
+    pub iteration: u32,
+    pub warmup: bool,
+    /// Runs of one round are next to each other and make pairs.
+    pub round: Option<u32>,
+}
+
+pub fn schedule(plan: &Plan) -> Vec<Slot> {
+    let mut slots: Vec<Slot> = vec![];
+    let mut random = Xoshiro256::new(plan.seed);
+    for model in &plan.models {
+        let mut add = |environment: usize, iteration: u32, warmup: bool, round: Option<u32>| {
+            let number = u32::try_from(slots.len()).unwrap_or(u32::MAX).saturating_add(1);
+            let environment = plan.environments[environment].name.clone();
+            slots.push(Slot { number, environment, model: model.name.clone(), iteration, warmup, round });
+        };
+        let environments: Vec<usize> = (0..plan.environments.len()).collect();
+        for iteration in 1..=plan.warmups {
+            environments.iter().for_each(|&environment| add(environment, iteration, true, None));
+        }
+        if plan.order == Order::Blocked {
+            for &environment in &environments {
+                (1..=plan.runs).for_each(|iteration| add(environment, iteration, false, None));
+            }
+            continue;
+        }
+        for round in 1..=plan.runs {
+            let mut order = environments.clone();
+            match plan.order {
+                // A steady drift then hits all environments alike, over two rounds.
+                Order::Abba if round % 2 == 0 => order.reverse(),
+                Order::Randomized => shuffle(&mut order, &mut random),
+                Order::Abba | Order::Blocked => {}
+            }
+            order.into_iter().for_each(|environment| add(environment, round, false, Some(round)));
+        }
+    }
+    slots
+}
+
+/// Fisher and Yates: every order is as likely as the others.
+fn shuffle(order: &mut [usize], random: &mut Xoshiro256) {
+    for last in (1..order.len()).rev() {
+        order.swap(last, random.below(last + 1));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan(order: &str, environments: usize) -> Plan {
+        let names =
+            (0..environments).map(|n| format!("[[environments]]\nname = \"e{n}\"\nkind = \"native\"\n"));
+        let text = format!(
+            "name = \"p\"\norder = \"{order}\"\nseed = 7\nruns = 4\nwarmups = 1\n{}\n[[models]]\nname = \"m\"\n\
+             [[models]]\nname = \"n\"\n[workload]\ncommand = [\"true\"]\n",
+            names.collect::<String>()
+        );
+        Plan::parse(&text).unwrap()
+    }
+
+    fn order(plan: &Plan) -> String {
+        let measured = schedule(plan).into_iter().filter(|slot| !slot.warmup && slot.model == "m");
+        measured.map(|slot| slot.environment.trim_start_matches('e').to_owned()).collect()
+    }
+
+    #[test]
+    fn rounds_turn_round() {
+        assert_eq!(order(&plan("abba", 2)), "01100110");
+        assert_eq!(order(&plan("abba", 3)), "012210012210");
+        assert_eq!(order(&plan("blocked", 2)), "00001111");
+    }
+
+    #[test]
+    fn a_random_order_has_each_environment_once_in_a_round_and_is_the_same_again() {
+        let plan = plan("randomized", 3);
+        for round in order(&plan).as_bytes().chunks(3) {
+            let mut round = round.to_vec();
+            round.sort_unstable();
+            assert_eq!(round, b"012");
+        }
+        assert_eq!(schedule(&plan), schedule(&plan));
+        let another = Plan { seed: 8, ..plan.clone() };
+        assert_ne!(order(&plan), order(&another));
+    }
+
+    #[test]
+    fn numbers_count_on_and_warmups_come_first() {
+        let slots = schedule(&plan("abba", 2));
+        assert!(slots.iter().zip(1..).all(|(slot, number)| slot.number == number));
+        let warm: Vec<_> = slots.iter().map(|slot| slot.warmup).collect();
+        assert_eq!(warm[..3], [true, true, false]);
+        assert_eq!(slots.len(), 2 * (2 + 8));
+    }
+}
