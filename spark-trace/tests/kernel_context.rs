@@ -190,21 +190,22 @@ fn what_dead_processes_left_in_memory_is_there_at_the_start() {
     let name = format!("spark-trace-test-{}", std::process::id());
     // By processes that have ended by now.
     let shm = PathBuf::from(format!("/dev/shm/{name}"));
-    sh(&format!("head -c 24M /dev/zero > {}", shm.display()));
+    sh(&format!("head -c 25165824 /dev/zero > {}", shm.display()));
     let _file = Made::File(shm.clone());
     let _segment = segment(5 << 20);
     let own = dir.path().join("a tmpfs");
     let _mount = mount(&own);
     sh(&format!(
-        "cd '{}' && mkdir deep && head -c 7M /dev/zero > deep/er && ln -s / up && ln deep/er again",
+        "cd '{}' && mkdir deep && head -c 7340032 /dev/zero > deep/er && ln -s / up && ln deep/er again",
         own.display()
     ));
     // Mounted inside it: another one, whose files are not the outer one's.
     let inner = own.join("inner");
     let _inner = mount(&inner);
-    sh(&format!("head -c 3M /dev/zero > '{}/file'", inner.display()));
+    sh(&format!("head -c 3145728 /dev/zero > '{}/file'", inner.display()));
 
-    let script = format!("rm '{0}/deep/er' '{0}/again'; head -c 11M /dev/zero > '{0}/new'", own.display());
+    let script =
+        format!("rm '{0}/deep/er' '{0}/again'; head -c 11534336 /dev/zero > '{0}/new'", own.display());
     let recorded = record_words(&support::path(&dir, "r.json"), &["--", "sh", "-c", &script]).exited(0);
     let show = recorded.show();
     let row = |mount_point: &str| {

@@ -134,7 +134,7 @@ fn without_the_option_the_output_is_left_alone() {
 fn a_slow_reader_holds_up_the_command_and_gets_everything() {
     let dir = support::disk_dir();
     let mark = support::path(&dir, "written");
-    let script = format!("head -c 3M /dev/zero; echo; echo '{KV}'; touch {mark}");
+    let script = format!("head -c 3145728 /dev/zero; echo; echo '{KV}'; touch {mark}");
     let output = support::path(&dir, "r.json");
     let mut child = start(&output, &["--log"], &script);
     // Longer than it takes to write it all.

@@ -1,7 +1,7 @@
 //! Claims that sources of the system plane hold the difference: these share it out.
 
 use super::case::{Case, Judgement};
-use super::table::{DRIVER, HOST, KERNEL, POOL};
+use super::table::{DRIVER, FREE_LISTS, HOST, KERNEL, POOL};
 use super::{Evidence, Side, Unit, Verdict, surroundings};
 use crate::recording::Nvidia;
 use crate::units;
@@ -107,4 +107,8 @@ pub fn host(case: &Case<'_>) -> Judgement {
 
 pub fn kernel(case: &Case<'_>) -> Judgement {
     case.by_bytes(case.delta_of(KERNEL), "kernel memory", case.rows_evidence(KERNEL))
+}
+
+pub fn free_lists(case: &Case<'_>) -> Judgement {
+    case.by_bytes(case.delta_of(FREE_LISTS), "free pages at the CPUs", case.rows_evidence(FREE_LISTS))
 }

@@ -60,6 +60,7 @@ const STAGED: &[(&str, Change)] = &[
         add(b, &[("meminfo.Active", 300)]);
     }),
     ("kernel-memory", |b| more(b, "meminfo.PageTables", 300)),
+    ("free-lists", |b| more(b, "zoneinfo.pcp_count", 300)),
     ("driver-memory", |b| {
         b.host.nvidia =
             Some(crate::recording::Nvidia { kernel_module: Some("open".into()), ..Default::default() });
