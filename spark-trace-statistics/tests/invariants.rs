@@ -1,5 +1,7 @@
 //! What holds for any input.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
+
 use proptest::{collection::vec, prelude::*};
 use serde::Serialize;
 use serde_json::Value;
