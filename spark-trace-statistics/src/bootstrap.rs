@@ -61,6 +61,12 @@ pub fn ci(
     if resamples == 0 {
         return Err(Error::Parameter);
     }
+    // A difference does not depend on where both samples lie, and medians near zero have more digits: from a value in
+    // the middle of A on.
+    let middle = sorted(a)[a.len() / 2];
+    let from_middle =
+        |sample: &[f64]| sample.iter().map(|x| finite(x - middle)).collect::<Result<Vec<_>, _>>();
+    let (a, b) = (&from_middle(a)?[..], &from_middle(b)?[..]);
     let estimate = finite(statistic.of(&mut a.to_vec(), &mut b.to_vec()))?;
     let mut random = Xoshiro256::new(seed);
     let (mut drawn_a, mut drawn_b) = (vec![0.0; a.len()], vec![0.0; b.len()]);
@@ -133,8 +139,11 @@ fn acceleration(a: &[f64], b: &[f64], statistic: Statistic) -> Option<f64> {
 
 /// The fractions of the resampled values that BCa takes instead of `tail` and `1 - tail`.
 fn corrected(sorted: &[f64], estimate: f64, acceleration: f64, tail: f64) -> Option<(f64, f64)> {
-    let below = sorted.partition_point(|value| *value < estimate);
-    let up_to = sorted.partition_point(|value| *value <= estimate);
+    // Equal sums of unequal values differ by how they were rounded; counts of what equals the estimate must not.
+    let largest = sorted.iter().fold(0.0_f64, |largest, value| largest.max(value.abs()));
+    let rounding = 8.0 * f64::EPSILON * largest;
+    let below = sorted.partition_point(|value| *value < estimate - rounding);
+    let up_to = sorted.partition_point(|value| *value <= estimate + rounding);
     let share = (count(below) + count(up_to)) / (2.0 * count(sorted.len()));
     if share <= 0.0 || share >= 1.0 || below == 0 && up_to == sorted.len() {
         return None;

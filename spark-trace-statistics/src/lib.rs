@@ -10,7 +10,7 @@
 
 pub mod association;
 pub mod bootstrap;
-pub mod describe;
+mod describe;
 pub mod effect;
 pub mod equivalence;
 pub mod multiple;
@@ -25,7 +25,7 @@ mod special;
 pub mod spread;
 pub mod t;
 
-pub use describe::{Description, describe};
+pub use describe::{Description, describe, quantile};
 pub use noncentral::{noncentral_t_cdf, noncentral_t_sf};
 
 use serde::Serialize;

@@ -20,7 +20,7 @@ const LARGE: f64 = 50.0;
 
 /// P(T <= t) of the noncentral t distribution with `df` > 0 degrees of freedom and noncentrality `ncp`.
 ///
-/// Accurate to about 1e-12, relative to itself down to 1e-15. None where an argument is not finite or `df` is not
+/// Accurate to about 1e-12, relative to itself where it is above 1e-15. None where an argument is not finite or `df` is not
 /// positive.
 pub fn noncentral_t_cdf(t: f64, df: f64, ncp: f64) -> Option<f64> {
     tails(t, df, ncp).map(|tails| tails.below)

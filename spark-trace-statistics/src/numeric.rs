@@ -148,6 +148,15 @@ pub(crate) fn median_of_sorted(sorted: &[f64]) -> f64 {
     if sorted.len() % 2 == 1 { sorted[middle] } else { midpoint(sorted[middle - 1], sorted[middle]) }
 }
 
+/// The values of a sample from its median on, to more digits than the median itself may have.
+pub(crate) fn from_median(values: &[f64]) -> Vec<f64> {
+    // Of two values in the middle, a large offset leaves no room for the mean: the first of them has one.
+    let middle = sorted(values)[(values.len() - 1) / 2];
+    let shifted: Vec<f64> = values.iter().map(|value| value - middle).collect();
+    let median = median_of_sorted(&sorted(&shifted));
+    shifted.iter().map(|value| value - median).collect()
+}
+
 /// Halfway between two numbers, without overflow.
 pub(crate) fn midpoint(a: f64, b: f64) -> f64 {
     let sum = a + b;

@@ -3,7 +3,7 @@
 use crate::{
     Error,
     describe::of_sorted,
-    numeric::{check, finite, median_of_sorted, sorted},
+    numeric::{check, finite, from_median, median_of_sorted, sorted},
 };
 use serde::Serialize;
 
@@ -69,12 +69,13 @@ pub struct ModifiedZ {
 pub fn modified_z(x: &[f64]) -> Result<ModifiedZ, Error> {
     check(x, 1)?;
     let median = finite(median_of_sorted(&sorted(x)))?;
-    let distances: Vec<f64> = x.iter().map(|x| (x - median).abs()).collect();
+    let x = from_median(x);
+    let distances: Vec<f64> = x.iter().map(|x| x.abs()).collect();
     let mad = finite(median_of_sorted(&sorted(&distances)))?;
     if mad == 0.0 {
         return Err(Error::Constant);
     }
-    let scores = x.iter().map(|x| finite(0.6745 * ((x - median) / mad))).collect::<Result<Vec<_>, _>>()?;
+    let scores = x.iter().map(|x| finite(0.6745 * (x / mad))).collect::<Result<Vec<_>, _>>()?;
     let outlying = scores.iter().map(|score| score.abs() > 3.5).collect();
     Ok(ModifiedZ { median, mad, scores, outlying })
 }

@@ -33,7 +33,7 @@ pub struct MannWhitney {
 /// Tests whether values of one sample tend to be larger than those of the other (Mann & Whitney 1947).
 ///
 /// p is exact where there are no ties and the smaller sample has at most 8 values (and the counts fit 128 bits, as
-/// they do below 60000 values in the larger one); otherwise it is from the normal approximation with corrections for
+/// they do below 100000 values in the larger one); otherwise it is from the normal approximation with corrections for
 /// ties and continuity. An empty sample gives [`Error::TooFew`], values that are all one give [`Error::Constant`].
 pub fn mann_whitney(a: &[f64], b: &[f64]) -> Result<MannWhitney, Error> {
     check(a, 1)?;

@@ -13,7 +13,7 @@ const MOST_SLOPES_OF: usize = 5000;
 /// The autocorrelation at lag one.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Lag1 {
-    /// r1 = Σ (x[t] - m)(x[t+1] - m) / Σ (x[t] - m)².
+    /// `r1 = Σ (x[t] - m)(x[t+1] - m) / Σ (x[t] - m)²`, m the mean.
     pub r: f64,
     /// (r1 - mean) / sd under independence.
     pub z: f64,

@@ -1,9 +1,9 @@
 //! Distribution functions, as tails: each is accurate relative to its own size, however small it is.
 
-use statrs::function::{
-    erf::{erfc, erfc_inv},
-    gamma::ln_gamma,
-};
+mod erfc;
+
+use erfc::erfc;
+use statrs::function::{erf::erfc_inv, gamma::ln_gamma};
 use std::f64::consts::{PI, SQRT_2};
 
 /// P(Z > z) of the standard normal.
@@ -164,4 +164,30 @@ fn beta_fraction(x: f64, a: f64, b: f64) -> f64 {
         }
     }
     fraction
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{normal_quantile, normal_sf};
+
+    /// By scipy.stats.norm.sf.
+    #[test]
+    fn tails_of_the_normal_have_all_their_digits() {
+        for (z, p) in [
+            (-6.0, 0.999_999_999_013_412_3),
+            (0.3, 0.382_088_577_811_047_4),
+            (1.0, 0.158_655_253_931_457_07),
+            (3.0, 0.001_349_898_031_630_093_3),
+            (5.0, 2.866_515_718_791_933e-7),
+            (8.0, 6.220_960_574_271_74e-16),
+            (12.0, 1.776_482_112_077_653e-33),
+            (20.0, 2.753_624_118_606_155_6e-89),
+            (30.0, 4.906_713_927_147_908e-198),
+            (37.0, 5.725_571_222_523_926_6e-300),
+        ] {
+            assert!((normal_sf(z) / p - 1.0).abs() < 1e-12, "{z}: {:e}", normal_sf(z) / p - 1.0);
+            assert!(z < 0.0 || (normal_quantile(p) + z).abs() < 1e-13 * z.abs(), "{z}");
+        }
+        assert_eq!(normal_sf(50.0), 0.0);
+    }
 }

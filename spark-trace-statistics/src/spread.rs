@@ -2,7 +2,7 @@
 
 use crate::{
     Error,
-    numeric::{Moments, check, count, finite, median_of_sorted, sorted, sum},
+    numeric::{Moments, check, count, finite, from_median, sum},
     special::f_sf,
 };
 use serde::Serialize;
@@ -33,14 +33,14 @@ pub fn brown_forsythe(groups: &[&[f64]]) -> Result<BrownForsythe, Error> {
     let mut largest = 0.0_f64;
     for group in groups {
         check(group, 2)?;
-        let median = median_of_sorted(&sorted(group));
-        distances.push(group.iter().map(|x| (x - median).abs()).collect::<Vec<_>>());
-        largest = group.iter().fold(largest, |largest, x| largest.max(x.abs()));
+        let group: Vec<f64> = from_median(group).iter().map(|x| x.abs()).collect();
+        largest = group.iter().fold(largest, |largest, x| largest.max(*x));
+        distances.push(group);
     }
     let all = Moments::of(&distances.concat(), 2)?;
     let groups = distances.iter().map(|group| Moments::of(group, 2)).collect::<Result<Vec<_>, _>>()?;
     let within = sum(groups.iter().map(|group| group.squares));
-    // A median between two values is rounded: distances that differ by no more than that are equal.
+    // Distances are rounded: those that differ by no more than that are equal.
     if within.sqrt() <= all.n.sqrt() * 2.0 * f64::EPSILON * largest {
         return Err(Error::Constant);
     }
