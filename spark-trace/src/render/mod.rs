@@ -10,6 +10,7 @@ pub mod json;
 pub mod markdown;
 pub mod plot;
 pub mod report;
+pub mod study;
 pub mod terminal;
 
 mod charges;

@@ -162,6 +162,7 @@ impl State {
             origin: Origin::Run,
             environments: names(self.plan.environments.iter().map(|environment| &environment.name).collect()),
             models: names(self.plan.models.iter().map(|model| &model.name).collect()),
+            alike: self.plan.alike(),
             order: Some(self.plan.order),
             machine: self.machine.clone(),
             runs: self.runs.clone(),
@@ -171,3 +172,96 @@ impl State {
 
 /// Why a run that was never ended has failed.
 pub const LOST: &str = "lost: the study was cut off while it ran";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::study::schedule::schedule;
+
+    fn plan() -> Plan {
+        let text = "name = \"p\"\nruns = 2\nretries = 1\n[[environments]]\nname = \"a\"\nkind = \"native\"\n\
+                    [[environments]]\nname = \"b\"\nkind = \"native\"\nvalues = { x = \"1\" }\n[[models]]\nname = \"m\"\n\
+                    [workload]\ncommand = [\"true\"]\n";
+        Plan::parse(text).unwrap()
+    }
+
+    fn text(entries: &[Entry]) -> String {
+        let plan = plan();
+        let slots = schedule(&plan);
+        let study = Entry::Study {
+            schema: JOURNAL_SCHEMA.to_owned(),
+            schema_version: SCHEMA_VERSION,
+            plan: Box::new(plan),
+            slots,
+            machine: BTreeMap::new(),
+        };
+        let lines =
+            std::iter::once(&study).chain(entries).map(|entry| serde_json::to_string(entry).unwrap() + "\n");
+        lines.collect()
+    }
+
+    fn begin(number: u32, attempt: u32) -> Entry {
+        Entry::Begin { number, attempt, at_s: 1.0 }
+    }
+
+    fn end(number: u32, attempt: u32, failure: Option<&str>) -> Entry {
+        let failure = failure.map(str::to_owned);
+        Entry::End { run: Box::new(Run { number, attempt, failure, ..Run::default() }) }
+    }
+
+    fn next(state: &State) -> Option<(u32, u32)> {
+        state.next().map(|next| (next.slot.number, next.attempt))
+    }
+
+    #[test]
+    fn runs_follow_each_other() {
+        assert_eq!(next(&read(&text(&[])).unwrap()), Some((1, 1)));
+        let state = read(&text(&[begin(1, 1), end(1, 1, None)])).unwrap();
+        assert_eq!((next(&state), state.open), (Some((2, 1)), None));
+        let all: Vec<Entry> = (1..=4).flat_map(|number| [begin(number, 1), end(number, 1, None)]).collect();
+        assert_eq!(next(&read(&text(&all)).unwrap()), None);
+    }
+
+    #[test]
+    fn what_was_cut_off_is_repeated_and_counts_for_nothing() {
+        let cut = text(&[begin(1, 1)]);
+        let state = read(&cut).unwrap();
+        assert_eq!(state.open, Some((1, 1)));
+        // In the middle of a line, too.
+        for end in cut.len() - 30..cut.len() {
+            let shorter = read(&cut[..end]).unwrap();
+            assert_eq!((shorter.open, shorter.whole), (None, cut.trim_end().rfind('\n').unwrap() + 1));
+        }
+        let lost = Entry::Lost { number: 1, attempt: 1, at_s: 2.0 };
+        let again = |attempt: u32| [begin(1, attempt), Entry::Lost { number: 1, attempt, at_s: 2.0 }];
+        let many: Vec<Entry> = (1..=5).flat_map(again).collect();
+        assert_eq!(next(&read(&text(&[begin(1, 1), lost])).unwrap()), Some((1, 2)));
+        assert_eq!(next(&read(&text(&many)).unwrap()), Some((1, 6)));
+    }
+
+    #[test]
+    fn failures_are_kept_and_retried_as_often_as_the_plan_says() {
+        let once = text(&[begin(1, 1), end(1, 1, Some("exit code 1"))]);
+        assert_eq!(next(&read(&once).unwrap()), Some((1, 2)));
+        let twice = text(&[begin(1, 1), end(1, 1, Some("x")), begin(1, 2), end(1, 2, Some("x"))]);
+        let state = read(&twice).unwrap();
+        assert_eq!((next(&state), state.results().runs.len()), (Some((2, 1)), 2));
+    }
+
+    #[test]
+    fn what_is_no_journal_is_refused() {
+        for wrong in
+            ["", "\n", "{}\n", "x\n", &text(&[begin(99, 1)]), &(text(&[]) + "{\"entry\":\"other\"}\n")]
+        {
+            assert!(read(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn environments_that_differ_in_their_names_alone_are_alike() {
+        let mut plan = plan();
+        assert!(plan.alike().is_empty());
+        plan.environments[1].values.clear();
+        assert_eq!(plan.alike(), [("a".to_owned(), "b".to_owned())]);
+    }
+}

@@ -242,6 +242,17 @@ impl Plan {
         Ok(())
     }
 
+    /// Environments that differ in nothing but their names.
+    pub fn alike(&self) -> Vec<(String, String)> {
+        let nameless = |environment: &Environment| Environment { name: String::new(), ..environment.clone() };
+        let pairs = self.environments.iter().enumerate().flat_map(|(place, one)| {
+            let others =
+                self.environments[place + 1..].iter().filter(|other| nameless(other) == nameless(one));
+            others.map(|other| (one.name.clone(), other.name.clone()))
+        });
+        pairs.collect()
+    }
+
     pub fn environment(&self, name: &str) -> Option<&Environment> {
         self.environments.iter().find(|environment| environment.name == name)
     }

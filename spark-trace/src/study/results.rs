@@ -20,6 +20,9 @@ pub struct Results {
     /// The first is what the others are compared with.
     pub environments: Vec<String>,
     pub models: Vec<String>,
+    /// Environments that are the same but for their names: what differs between them is noise.
+    #[serde(default)]
+    pub alike: Vec<(String, String)>,
     /// As planned; absent where nobody said.
     pub order: Option<Order>,
     /// What it ran on and with.
@@ -93,6 +96,10 @@ impl Results {
         self.runs
             .iter()
             .filter(move |run| run.counts() && run.model == model && run.environment == environment)
+    }
+
+    pub fn are_alike(&self, a: &str, b: &str) -> bool {
+        self.alike.iter().any(|(one, other)| (one == a && other == b) || (one == b && other == a))
     }
 
     /// Measured runs of one model, in the order of running.

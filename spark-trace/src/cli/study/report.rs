@@ -1,9 +1,97 @@
+use std::path::{Path, PathBuf};
+
+use anyhow::ensure;
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
+
 use crate::cli::error::Exit;
+use crate::cli::output;
+use crate::recording::{self, WriteOptions};
+use crate::render::escape;
+use crate::render::study::{FORMATS, Format, site};
+use crate::study::analysis::{self, Options, Report};
+use crate::study::{self, StudyError};
+
+/// Say what a study shows, and what it cannot show
+///
+/// Diagnostics come first: where order, drift or the state of the machine could have made a difference, the verdict
+/// says so, whatever p is. A study that is still running is reported as far as it has come.
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Args {
-    dir: std::path::PathBuf,
+    /// Folder of the study
+    dir: PathBuf,
+    /// Folder of the site to write; without it the report is printed
+    #[arg(short, long, value_name = "DIR")]
+    output: Option<PathBuf>,
+    /// Form of what is printed
+    #[arg(long, value_parser = formats(), default_value = "table", conflicts_with = "output")]
+    format: &'static Format,
+    /// Replace the files of an earlier site
+    #[arg(long)]
+    force: bool,
+    /// Level of the tests
+    #[arg(long, value_name = "P", default_value_t = Options::default().alpha, value_parser = part)]
+    alpha: f64,
+    /// Means within this part of the baseline's are equivalent
+    #[arg(long, value_name = "PART", default_value_t = Options::default().margin, value_parser = part)]
+    margin: f64,
+    /// Bootstrap resamples
+    #[arg(long, value_name = "N", default_value_t = Options::default().resamples)]
+    resamples: usize,
+    /// Seed of the bootstrap
+    #[arg(long, value_name = "N", default_value_t = Options::default().seed)]
+    seed: u64,
 }
+
+const EXAMPLES: &str = "\
+Examples:
+  spark-trace study report my-study
+  spark-trace study report my-study -o site           # index.html, a page per comparison, JSON, CSV, LaTeX
+  spark-trace study report my-study --format latex > table.tex";
+
+fn formats() -> impl TypedValueParser<Value = &'static Format> {
+    let names = FORMATS.iter().map(|format| PossibleValue::new(format.name).help(format.about));
+    // The parser lets nothing through that is not in the table.
+    PossibleValuesParser::new(names)
+        .map(|name| FORMATS.iter().find(|format| format.name == name).unwrap_or(&FORMATS[0]))
+}
+
+fn part(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(part) if part > 0.0 && part < 1.0 => Ok(part),
+        _ => Err(format!("`{text}` is no number between 0 and 1")),
+    }
+}
+
 pub fn run(args: &Args) -> anyhow::Result<Exit> {
-    let report = crate::study::analysis::report(&crate::study::load(&args.dir)?, Default::default());
-    crate::cli::output::print(&crate::render::json::render(&report)?)
+    let results = study::load(&args.dir)?;
+    ensure!(
+        results.runs.iter().any(study::results::Run::counts),
+        "{}: no run has succeeded yet, so there is nothing to report; see `spark-trace study status`",
+        args.dir.display()
+    );
+    let Args { alpha, margin, resamples, seed, .. } = *args;
+    let options = Options { alpha, margin, resamples, seed, ..Options::default() };
+    let report = analysis::report(&results, options);
+    match &args.output {
+        None => output::print(&(args.format.render)(&report, output::style())?),
+        Some(dir) => write(&report, dir, WriteOptions { force: args.force, owner: None }),
+    }
+}
+
+fn write(report: &Report, dir: &Path, options: WriteOptions) -> anyhow::Result<Exit> {
+    let files = site::files(report)?;
+    // All or nothing: half a new site beside half an old one tells lies.
+    for (name, _) in &files {
+        recording::write::refuse_existing(&dir.join(name), options)?;
+    }
+    std::fs::create_dir_all(dir).map_err(StudyError::io(dir))?;
+    for (name, bytes) in &files {
+        // To be read by a web server: not with the mode of recordings.
+        let path = dir.join(name);
+        std::fs::write(&path, bytes).map_err(StudyError::io(&path))?;
+    }
+    let index = escape::line(&dir.join("index.html").display().to_string());
+    eprintln!("spark-trace: wrote {} files; begin with {index}", files.len());
+    Ok(Exit::Fine)
 }

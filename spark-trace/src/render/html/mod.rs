@@ -7,14 +7,14 @@ use super::report as told;
 use crate::analysis::overview::Overview;
 
 pub mod charts;
-mod page;
+pub(in crate::render) mod page;
 mod sections;
-mod tables;
+pub(in crate::render) mod tables;
 
 use page::Page;
 use sections::Section;
 
-const STYLE: &str = include_str!("style.css");
+pub(in crate::render) const STYLE: &str = include_str!("style.css");
 const SCRIPT: &str = include_str!("script.js");
 /// SHA-256 of the script, as the page's policy wants it: no other script runs, whatever a name holds.
 const SCRIPT_HASH: &str = "sha256-/LY9xSn9uoCIs9FJi+GgikSwBBKltJsGlIMlUC3NIKU=";

@@ -4,7 +4,10 @@ use super::page::Page;
 use crate::render::document::{Block, Document, Fit, Table};
 
 /// Words of titles that are no words.
-const ABBREVIATIONS: &[&str] = &["A", "B", "PID", "RSS", "PSS", "KV", "GPU"];
+const ABBREVIATIONS: &[&str] = &[
+    "A", "B", "PID", "RSS", "PSS", "KV", "GPU", "CI", "N", "P", "SD", "CV", "TOST", "(CI)", "(TOST)",
+    "(HOLM)",
+];
 
 /// A cell of more characters than this is folded...
 const LONG: usize = 140;

@@ -58,6 +58,10 @@ pub struct Comparison {
     pub p: Option<f64>,
     pub p_holm: Option<f64>,
     pub p_bonferroni: Option<f64>,
+    /// Both environments are the same: the difference is noise.
+    pub alike: bool,
+    /// What environments that are the same differ by in this metric, where the study has such.
+    pub noise: Option<f64>,
     pub diagnostics: Diagnostics,
     pub verdict: Verdict,
     pub because: String,
@@ -156,6 +160,8 @@ pub fn compare(
         bootstrap: (options.resamples > 0).then(|| resampled(Statistic::DifferenceOfMedians)).flatten(),
         diagnostics: diagnostics::of(results, model, (a_name, b_name), &subject, value, difference, options),
         equivalence: equivalence.ok(),
+        alike: results.are_alike(a_name, b_name),
+        noise: None,
         p_holm: None,
         p_bonferroni: None,
         verdict: Verdict::Undecided,
@@ -219,6 +225,13 @@ impl Comparison {
         let told = format!("{adjusted} is {} by {}", written_p(p), self.test);
         let same = self.equivalence.as_ref().is_some_and(|tost| tost.equivalent);
         let margin = options.margin * 100.0;
+        if let Some(noise) = self.noise.filter(|noise| p < options.alpha && self.difference.abs() <= *noise) {
+            let unit = &self.subject.unit;
+            return (
+                Verdict::Undecided,
+                format!("{told}, but environments that are the same differ by {noise:.3} {unit}"),
+            );
+        }
         match (p < options.alpha, same) {
             (true, false) => (Verdict::Different, told),
             // Found with certainty, and too small to matter.

@@ -37,6 +37,8 @@ pub struct Within {
     /// First and last value.
     pub first: f64,
     pub last: f64,
+    /// Largest less smallest.
+    pub range: f64,
 }
 
 #[derive(Debug, Clone, Serialize)]
@@ -59,6 +61,8 @@ pub struct Problem {
 
 /// A temperature that differs by less makes no difference to clocks, degrees Celsius.
 const WARMER: f64 = 3.0;
+/// A block whose values range over more than this part of the difference is no constant.
+const MOVES: f64 = 0.25;
 /// Fewer runs show no course.
 const COURSE: usize = 8;
 
@@ -120,11 +124,20 @@ fn problems(found: &Diagnostics, subject: &Subject, difference: f64, options: Op
         problems.push(confounded(format!("a run's value depends on that of the run before (r = {r:.2})")));
     }
     for within in &found.within {
-        if found.blocked && (drifts(&within.drift) || depends(&within.lag1)) {
-            problems.push(confounded(format!(
-                "within {} values go from {:.2} to {:.2} {unit}, while the environments differ by {difference:+.2}",
-                within.environment, within.first, within.last
-            )));
+        let by = difference.abs();
+        let moves = by > within.range && within.range > by * MOVES;
+        let course = drifts(&within.drift) || depends(&within.lag1);
+        if found.blocked && (moves || course) {
+            let what = format!(
+                "within {} values go from {:.2} to {:.2} {unit} and range over {:.2}, while the environments differ by \
+                 {difference:+.2}",
+                within.environment, within.first, within.last, within.range
+            );
+            problems.push(confounded(if moves {
+                format!("{what}: nothing constant does that")
+            } else {
+                what
+            }));
         }
     }
     for state in found.state.iter().filter(|state| state.matters) {
@@ -158,6 +171,7 @@ fn within(runs: &[(&Run, f64)], environment: &str) -> Option<Within> {
         drift: series::mann_kendall(&values).ok().filter(|_| enough),
         per_run: series::theil_sen(&values).ok().map(|fit| fit.slope),
         lag1: series::lag1(&values).ok().filter(|_| enough),
+        range: describe(&values).map_or(0.0, |described| described.max - described.min),
         first,
         last,
     })

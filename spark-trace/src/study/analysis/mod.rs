@@ -125,9 +125,24 @@ pub fn report(results: &Results, options: Options) -> Report {
             }
         }
     }
+    let noise: Vec<_> = comparisons
+        .iter()
+        .chain(&of_sources)
+        .filter(|comparison| comparison.alike)
+        .map(|comparison| {
+            (comparison.model.clone(), comparison.subject.name.clone(), comparison.difference.abs())
+        })
+        .collect();
+    for comparison in comparisons.iter_mut().chain(&mut of_sources).filter(|comparison| !comparison.alike) {
+        let same = noise
+            .iter()
+            .filter(|(model, name, _)| *model == comparison.model && *name == comparison.subject.name);
+        comparison.noise = same.map(|(.., by)| *by).reduce(f64::max);
+    }
     let relations = relations::find(results, &metrics);
-    let family = adjust(&mut comparisons, |comparison| comparison.subject.better.is_some());
-    adjust(&mut of_sources, |_| true);
+    let family =
+        adjust(&mut comparisons, |comparison| comparison.subject.better.is_some() && !comparison.alike);
+    adjust(&mut of_sources, |comparison| !comparison.alike && comparison.difference != 0.0);
     for comparison in comparisons.iter_mut().chain(&mut of_sources) {
         comparison.judge(options);
     }

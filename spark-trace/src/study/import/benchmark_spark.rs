@@ -68,6 +68,7 @@ pub fn read(text: &str) -> Result<Results, String> {
         origin: Origin::Imported { format: FORMAT.to_owned(), file: String::new() },
         environments,
         models,
+        alike: vec![],
         order: None,
         machine: BTreeMap::new(),
         runs,

@@ -1,6 +1,7 @@
 //! The commands of a study, one at a time, and the signals that reach the runner meanwhile.
 
-use std::fs::File;
+use std::fs::{self, File};
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
@@ -78,6 +79,17 @@ pub fn record(
     let said = File::create(messages).map_err(io)?;
     let mut command = Command::new(program);
     command.args(args).stdin(Stdio::null()).stdout(said.try_clone().map_err(io)?).stderr(said);
+    let ended_with_us = || {
+        // SAFETY: a system call without pointers.
+        if unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGINT) } == 0 {
+            Ok(())
+        } else {
+            Err(std::io::Error::last_os_error())
+        }
+    };
+    // SAFETY: between fork and exec the closure makes one async-signal-safe call. A runner that is killed leaves
+    // nothing behind that would run beside the next run.
+    unsafe { command.pre_exec(ended_with_us) };
     let start = |source| RunError::Start { program: program.clone(), source };
     let mut child = command.spawn().map_err(start)?;
     let (status, why) = wait(&mut child, timeout, signals).map_err(start)?;
@@ -89,6 +101,31 @@ pub fn record(
         (None, Some(0)) => Ok(()),
         (None, Some(code)) => Err(format!("exit code {code}")),
         (None, None) => Err(format!("{status}")),
+    })
+}
+
+/// Waits for what a runner that was killed has left of a run: its recorder is ending, and would be beside the next.
+pub fn wait_for_leftovers(dir: &Path, signals: &Signals) -> Result<(), RunError> {
+    let began = Instant::now();
+    while let Some(pid) = with_argument(&dir.display().to_string()) {
+        if signals.interrupted() {
+            return Err(RunError::Interrupted);
+        }
+        if began.elapsed() >= GRACE {
+            return Err(RunError::Leftover { pid });
+        }
+        thread::sleep(EVERY);
+    }
+    Ok(())
+}
+
+/// A process with an argument that begins so.
+fn with_argument(beginning: &str) -> Option<u32> {
+    fs::read_dir("/proc").ok()?.flatten().find_map(|entry| {
+        let pid: u32 = entry.file_name().to_str()?.parse().ok()?;
+        let line = fs::read(entry.path().join("cmdline")).ok()?;
+        let mut words = line.split(|&byte| byte == 0);
+        words.any(|word| word.starts_with(beginning.as_bytes())).then_some(pid)
     })
 }
 

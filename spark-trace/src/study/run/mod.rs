@@ -52,6 +52,8 @@ pub enum RunError {
     Gate { gate: &'static str, reason: String, waited: Duration },
     #[error("{}: {free} MiB are free, the plan wants {wanted} MiB", dir.display())]
     DiskSpace { dir: PathBuf, free: u64, wanted: u64 },
+    #[error("process {pid} is left of the run that was cut off and does not end; end it, then resume")]
+    Leftover { pid: u32 },
     #[error("interrupted; `spark-trace study resume` goes on")]
     Interrupted,
 }
@@ -178,6 +180,7 @@ impl<'a> Runner<'a> {
         // A line that a crash has cut off says nothing; the next one must not be joined to it.
         journal.set_len(state.whole as u64).map_err(io)?;
         if let Some((number, attempt)) = state.open {
+            child::wait_for_leftovers(&options.dir.join(format!("runs/{number:04}-{attempt}-")), signals)?;
             let entry = Entry::Lost { number, attempt, at_s: now() };
             append(&mut journal, &entry).map_err(io)?;
             state = read_journal(&path)?;

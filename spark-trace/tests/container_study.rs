@@ -1,0 +1,114 @@
+//! A study run to its end, natively and in Docker, though its runner is killed twice on the way.
+
+#![cfg(feature = "live")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on should stop")]
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::process::{Child, Command, Stdio};
+
+use serde_json::Value;
+use support::{MIB, array, int, wait_for};
+
+const ROUNDS: usize = 10;
+
+fn study(words: &[&str]) -> Command {
+    let mut command = support::spark_trace();
+    command.arg("study").args(words).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+fn output(words: &[&str]) -> String {
+    let output = study(words).output().unwrap();
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{words:?}: {told}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn status(dir: &str) -> Value {
+    serde_json::from_str(&output(&["status", dir, "--format", "json"])).unwrap()
+}
+
+/// Starts a runner and kills it once `runs` have succeeded and another one is under way.
+fn killed_after(words: &[&str], dir: &str, runs: i64) {
+    let mut runner: Child = study(words).stderr(Stdio::null()).spawn().unwrap();
+    wait_for("some runs", || {
+        if !fs::exists(format!("{dir}/journal.jsonl")).unwrap() {
+            return None;
+        }
+        let status = status(dir);
+        (int(&status["succeeded"]) >= runs && status["under_way"].is_u64()).then_some(())
+    });
+    runner.kill().unwrap();
+    runner.wait().unwrap();
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn a_study_that_is_killed_twice_loses_nothing_and_repeats_nothing() {
+    let parent = support::disk_dir();
+    let (plan, dir) = (support::path(&parent, "study.toml"), support::path(&parent, "study"));
+    output(&["init", "--template", "demo", &plan]);
+    // What else this kernel's machine does must not decide it: the image is this test's own.
+    let text = fs::read_to_string(&plan).unwrap().replace("study-demo:latest", "study-test:latest");
+    fs::write(&plan, text).unwrap();
+
+    killed_after(&["run", &plan, "--dir", &dir], &dir, 3);
+    killed_after(&["resume", &dir], &dir, 12);
+    // A second runner is refused while one is at work.
+    let mut last = study(&["resume", &dir]).stderr(Stdio::null()).spawn().unwrap();
+    wait_for("the runner", || (status(&dir)["running"] == true).then_some(()));
+    let refused = study(&["resume", &dir]).output().unwrap();
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("another runner"));
+    assert!(last.wait().unwrap().success());
+
+    let status = status(&dir);
+    let planned = 2 * (ROUNDS + 1);
+    assert_eq!((&status["complete"], int(&status["succeeded"])), (&Value::Bool(true), planned as i64));
+    assert_eq!((int(&status["failed"]), int(&status["lost"])), (0, 2));
+    // Each run once, in the planned order, with a recording of its own.
+    let report: Value = serde_json::from_str(&output(&["report", &dir, "--format", "json"])).unwrap();
+    let journal = fs::read_to_string(format!("{dir}/journal.jsonl")).unwrap();
+    let mut succeeded: BTreeMap<i64, usize> = BTreeMap::new();
+    let mut last_number = 0;
+    for line in journal.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()) {
+        if line["entry"] == "end" && line["run"]["failure"].is_null() {
+            let number = int(&line["run"]["number"]);
+            assert!(number > last_number, "{number} after {last_number}");
+            last_number = number;
+            *succeeded.entry(number).or_default() += 1;
+            let recording = format!("{dir}/{}", line["run"]["recording"].as_str().unwrap());
+            assert!(fs::metadata(&recording).unwrap().len() > 1000, "{recording}");
+        }
+    }
+    assert_eq!(succeeded.len(), planned);
+    assert!(succeeded.values().all(|times| *times == 1), "{succeeded:?}");
+
+    // Both take the same: 128 MiB and 32 MiB, and the file that neither finds in memory.
+    let comparison = |name: &str| {
+        let rows = array(&report["comparisons"]).iter().chain(array(&report["sources"]));
+        rows.clone().find(|row| row["subject"]["name"] == name).unwrap_or_else(|| panic!("no {name}"))
+    };
+    let gib = |bytes: i64| bytes as f64 / (1024.0 * MIB as f64);
+    let charged = comparison("cgroup-used");
+    for side in ["a", "b"] {
+        assert_eq!(int(&charged[side]["n"]), ROUNDS as i64);
+        let mean = charged[side]["mean"].as_f64().unwrap();
+        assert!(mean > gib(160 * MIB) && mean < gib(240 * MIB), "{side}: {mean}");
+    }
+    assert_eq!(charged["test"], "paired t test");
+    assert_eq!(comparison("unattributed")["a"]["n"], ROUNDS);
+
+    // Its site, and what a second one would destroy.
+    let site = support::path(&parent, "site");
+    output(&["report", &dir, "-o", &site]);
+    let index = fs::read_to_string(format!("{site}/index.html")).unwrap();
+    assert!(index.contains("small: docker against native") && index.contains("small--docker.html"));
+    assert!(fs::read_to_string(format!("{site}/small--docker.html")).unwrap().contains("<svg"));
+    let again = study(&["report", &dir, "-o", &site]).output().unwrap();
+    assert_eq!(again.status.code(), Some(2));
+    let _ = Command::new("docker").args(["image", "rm", "spark-trace-study-test:latest"]).output();
+}
