@@ -5,6 +5,7 @@
 pub mod error;
 pub mod output;
 
+mod chroot;
 mod completions;
 #[cfg(feature = "live")]
 mod demo;
@@ -19,6 +20,7 @@ mod progress;
 mod record;
 mod recover;
 mod report;
+mod rootfs;
 mod schema;
 mod show;
 mod study;
@@ -60,6 +62,8 @@ enum Command {
     Kv(kv::Args),
     Report(report::Args),
     Study(study::Args),
+    Rootfs(rootfs::Args),
+    Chroot(chroot::Args),
     Recover(recover::Args),
     Schema(schema::Args),
     Completions(completions::Args),
@@ -80,6 +84,8 @@ impl Command {
             Self::Kv(args) => kv::run(args),
             Self::Report(args) => report::run(args),
             Self::Study(args) => study::run(args),
+            Self::Rootfs(args) => rootfs::run(&args),
+            Self::Chroot(args) => chroot::run(&args),
             Self::Recover(args) => recover::run(args),
             Self::Schema(args) => schema::run(args),
             Self::Completions(args) => completions::run(args),

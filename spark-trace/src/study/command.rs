@@ -6,7 +6,8 @@ use std::path::Path;
 use super::plan::{Environment, Kind, Model, Plan};
 
 /// Placeholders that are there without being written down.
-const GIVEN: &[&str] = &["model", "environment", "iteration", "run.dir", "study.dir", "workload"];
+const GIVEN: &[&str] =
+    &["model", "environment", "iteration", "run.dir", "study.dir", "workload", "spark-trace"];
 
 /// What placeholders stand for in one run.
 #[derive(Debug)]
@@ -19,6 +20,8 @@ pub struct Places<'a> {
     pub run: &'a Path,
     /// The reference workload; empty where none is found.
     pub workload: &'a str,
+    /// This program.
+    pub spark_trace: &'a str,
 }
 
 impl Values {
@@ -37,6 +40,7 @@ impl Values {
             ("run.dir", places.run.display().to_string()),
             ("study.dir", places.study.display().to_string()),
             ("workload", places.workload.to_owned()),
+            ("spark-trace", places.spark_trace.to_owned()),
         ];
         let written = [&plan.values, &environment.values, &model.values].into_iter().flatten();
         let written = written.map(|(name, value)| (name.clone(), value.clone()));
@@ -87,7 +91,10 @@ pub fn line(plan: &Plan, environment: &Environment, values: &Values) -> Result<V
     let filled = |text: &Option<String>| values.fill(text.as_deref().unwrap_or_default());
     let mut line = match environment.kind {
         Kind::Native => vec![],
-        Kind::Chroot => vec!["chroot".to_owned(), filled(&environment.rootfs)?],
+        Kind::Chroot => {
+            let words = ["{spark-trace}", "chroot", environment.rootfs.as_deref().unwrap_or_default(), "--"];
+            words.iter().map(|word| values.fill(word)).collect::<Result<_, _>>()?
+        }
         Kind::Docker | Kind::Podman => {
             let engine = environment.kind.engine().unwrap_or_default();
             let mut line: Vec<String> = [engine, "run", "--rm"].map(str::to_owned).into();
@@ -107,7 +114,12 @@ pub fn check(plan: &Plan, environment: &Environment, model: &Model) -> Result<()
             return Err(format!("`values.{name}`: `{{{name}}}` is given and cannot be set"));
         }
     }
-    let places = Places { study: Path::new("/"), run: Path::new("/"), workload: "workload" };
+    let places = Places {
+        study: Path::new("/"),
+        run: Path::new("/"),
+        workload: "workload",
+        spark_trace: "spark-trace",
+    };
     let values = Values::of(plan, environment, model, 1, &places);
     line(plan, environment, &values)?;
     let commands = plan.workload.prepare.iter().chain(&plan.workload.before).flatten();

@@ -7,6 +7,7 @@ pub mod import;
 pub mod journal;
 pub mod plan;
 pub mod results;
+pub mod rootfs;
 #[cfg(feature = "live")]
 pub mod run;
 pub mod schedule;
@@ -30,11 +31,11 @@ pub enum StudyError {
     Io { path: PathBuf, source: io::Error },
     #[error("{}: no study: there is neither {JOURNAL} nor {RESULTS} in it", dir.display())]
     NoStudy { dir: PathBuf },
-    #[error("{}: {source}", path.display())]
+    #[error("{}: no plan", path.display())]
     Plan { path: PathBuf, source: plan::PlanError },
-    #[error("{}: {source}", path.display())]
+    #[error("{}: no journal of a study", path.display())]
     Journal { path: PathBuf, source: journal::JournalError },
-    #[error("{}: not the results of a study: {source}", path.display())]
+    #[error("{}: not the results of a study", path.display())]
     Results { path: PathBuf, source: serde_json::Error },
     #[error("{}: written by a newer spark-trace (version {version}); update spark-trace", path.display())]
     TooNew { path: PathBuf, version: u32 },

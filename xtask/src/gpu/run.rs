@@ -23,6 +23,7 @@ use crate::{process, signals};
 Examples:
   ./xtask gpu run --output results
   ./xtask gpu run --only recordings --docker docker.tar.xz
+  ./xtask gpu run --only study --docker docker.tar.xz
   ./xtask gpu run --driver simulated       # without a GPU: recordings and benchmark, not the tests
 
 Tests find spark-trace in $SPARK_TRACE_BIN, workloads in $SPARK_TRACE_WORKLOAD and
@@ -59,6 +60,8 @@ enum Part {
     Tests,
     Recordings,
     Bench,
+    /// Minutes; only where it is asked for
+    Study,
 }
 
 /// What the parts share.
@@ -100,8 +103,8 @@ fn in_scratch(args: &Args, folder: &Folder, scratch: &Path) -> Result<()> {
     about.iter().for_each(|line| println!("{line}"));
     fs::create_dir_all(&args.output).with_context(|| format!("cannot create {}", args.output.display()))?;
 
-    let wanted = |part| args.only.is_empty() || args.only.contains(&part);
-    let docker = if wanted(Part::Tests) || wanted(Part::Recordings) {
+    let wanted = |part| args.only.contains(&part) || (args.only.is_empty() && part != Part::Study);
+    let docker = if wanted(Part::Tests) || wanted(Part::Recordings) || wanted(Part::Study) {
         let started = docker(args, scratch);
         started.inspect_err(|error| println!("without containers: {error:#}")).ok()
     } else {
@@ -110,10 +113,11 @@ fn in_scratch(args: &Args, folder: &Folder, scratch: &Path) -> Result<()> {
     signals::check()?;
     let machine =
         Machine { folder, cuda: &cuda, docker: docker.as_ref(), scratch, output: &args.output, about };
-    let parts: [(Part, &dyn Fn() -> Result<()>); 3] = [
+    let parts: [(Part, &dyn Fn() -> Result<()>); 4] = [
         (Part::Tests, &|| tests(&machine)),
         (Part::Recordings, &|| recordings::make(&machine)),
         (Part::Bench, &|| bench(&machine, args)),
+        (Part::Study, &|| study(&machine)),
     ];
     let mut failed = Vec::new();
     for (part, run) in parts.into_iter().filter(|(part, _)| wanted(*part)) {
@@ -196,6 +200,29 @@ fn tests(machine: &Machine) -> Result<()> {
         failed.join(", ")
     );
     Ok(())
+}
+
+/// The study of one inference natively and in Docker, or what is left of it, and its site.
+fn study(machine: &Machine) -> Result<()> {
+    let docker = machine.docker.context("the study needs Docker")?;
+    ensure!(!machine.is_simulated(), "the study needs a GPU");
+    let dir = machine.output.join("study");
+    let spark_trace = || {
+        let mut command = Command::new(machine.folder.path(SPARK_TRACE));
+        let workload = machine.folder.path(CUDA_WORKLOAD);
+        command.arg("study").envs(docker.environment()).env("SPARK_TRACE_WORKLOAD", workload);
+        command
+    };
+    let mut command = spark_trace();
+    if dir.exists() {
+        command.arg("resume").arg(&dir);
+    } else {
+        command.arg("run").arg(machine.folder.path(FILES).join("llm-study.toml")).arg("--dir").arg(&dir);
+    }
+    process::run(&mut command, "the study")?;
+    let mut command = spark_trace();
+    command.arg("report").arg(&dir).arg("--force").arg("-o").arg(machine.output.join("site"));
+    process::run(&mut command, "the study's site")
 }
 
 /// What shows in minutes: the CUDA storms and whole runs, in the profile that has bounds, beside the noise.

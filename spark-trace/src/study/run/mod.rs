@@ -97,12 +97,9 @@ pub enum Outcome {
 pub fn create(dir: &Path, plan: &Plan, spark_trace: &Path) -> Result<(), RunError> {
     let journal = dir.join(JOURNAL);
     fs::create_dir_all(dir).map_err(StudyError::io(dir))?;
-    let mut file = match OpenOptions::new().write(true).create_new(true).open(&journal) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            return Err(RunError::Exists { dir: dir.to_owned() });
-        }
-        opened => opened.map_err(StudyError::io(&journal))?,
-    };
+    // It takes its name with its first line in it: whoever looks sees a journal or none.
+    let temporary = dir.join(format!("{JOURNAL}.{}.tmp", std::process::id()));
+    let mut file = File::create(&temporary).map_err(StudyError::io(&temporary))?;
     let entry = Entry::Study {
         schema: JOURNAL_SCHEMA.to_owned(),
         schema_version: SCHEMA_VERSION,
@@ -110,7 +107,15 @@ pub fn create(dir: &Path, plan: &Plan, spark_trace: &Path) -> Result<(), RunErro
         slots: schedule::schedule(plan),
         machine: machine::describe(plan, spark_trace),
     };
-    append(&mut file, &entry).map_err(|source| RunError::Io { path: journal, source })
+    let written = append(&mut file, &entry).and_then(|()| fs::hard_link(&temporary, &journal));
+    // Nothing is left to do where it cannot be removed.
+    let _ = fs::remove_file(&temporary);
+    match written {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            Err(RunError::Exists { dir: dir.to_owned() })
+        }
+        written => written.map_err(|source| RunError::Io { path: journal, source }),
+    }
 }
 
 /// Runs what is left of the study.
@@ -209,8 +214,13 @@ impl<'a> Runner<'a> {
 
     fn values(&self, environment: &Environment, model: &Model, iteration: u32, run: &Path) -> Values {
         let workload = self.options.workload.as_ref().map(|path| path.display().to_string());
-        let places =
-            Places { study: &self.options.dir, run, workload: workload.as_deref().unwrap_or_default() };
+        let spark_trace = self.options.spark_trace.display().to_string();
+        let places = Places {
+            study: &self.options.dir,
+            run,
+            workload: workload.as_deref().unwrap_or_default(),
+            spark_trace: &spark_trace,
+        };
         Values::of(&self.state.plan, environment, model, iteration, &places)
     }
 
@@ -298,6 +308,7 @@ impl<'a> Runner<'a> {
 pub fn dry_run(plan: &Plan, options: &Options) -> Result<Vec<(Slot, Vec<String>)>, RunError> {
     let workload = options.workload.as_ref().map(|path| path.display().to_string());
     let workload = workload.as_deref().unwrap_or("spark-trace-workload");
+    let spark_trace = options.spark_trace.display().to_string();
     let mut lines = vec![];
     for slot in schedule::schedule(plan) {
         let (Some(environment), Some(model)) = (plan.environment(&slot.environment), plan.model(&slot.model))
@@ -305,7 +316,7 @@ pub fn dry_run(plan: &Plan, options: &Options) -> Result<Vec<(Slot, Vec<String>)
             continue;
         };
         let dir = options.dir.join(format!("runs/{:04}-1-{}-{}", slot.number, slot.environment, slot.model));
-        let places = Places { study: &options.dir, run: &dir, workload };
+        let places = Places { study: &options.dir, run: &dir, workload, spark_trace: &spark_trace };
         let values = Values::of(plan, environment, model, slot.iteration, &places);
         let line = command::line(plan, environment, &values).map_err(RunError::Command)?;
         lines.push((slot, line));
