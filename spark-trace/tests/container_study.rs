@@ -8,11 +8,14 @@ mod support;
 use std::collections::BTreeMap;
 use std::fs;
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use support::{MIB, array, int, wait_for};
 
 const ROUNDS: usize = 10;
+/// A dozen runs on a busy machine.
+const LIMIT: Duration = Duration::from_secs(300);
 
 fn study(words: &[&str]) -> Command {
     let mut command = support::spark_trace();
@@ -33,14 +36,21 @@ fn status(dir: &str) -> Value {
 
 /// Starts a runner and kills it once `runs` have succeeded and another one is under way.
 fn killed_after(words: &[&str], dir: &str, runs: i64) {
-    let mut runner: Child = study(words).stderr(Stdio::null()).spawn().unwrap();
-    wait_for("some runs", || {
-        if !fs::exists(format!("{dir}/journal.jsonl")).unwrap() {
-            return None;
+    let told = format!("{dir}.messages");
+    let mut runner: Child = study(words).stderr(fs::File::create(&told).unwrap()).spawn().unwrap();
+    let began = Instant::now();
+    loop {
+        let ended = runner.try_wait().unwrap();
+        assert!(ended.is_none(), "the runner has ended by itself: {}", fs::read_to_string(&told).unwrap());
+        assert!(began.elapsed() < LIMIT, "after {LIMIT:?} there are not {runs} runs");
+        if fs::exists(format!("{dir}/journal.jsonl")).unwrap() {
+            let status = status(dir);
+            if int(&status["succeeded"]) >= runs && status["under_way"].is_u64() {
+                break;
+            }
         }
-        let status = status(dir);
-        (int(&status["succeeded"]) >= runs && status["under_way"].is_u64()).then_some(())
-    });
+        std::thread::sleep(Duration::from_millis(100));
+    }
     runner.kill().unwrap();
     runner.wait().unwrap();
 }

@@ -162,11 +162,11 @@ pub fn of(recording: Option<&Recording>, log: &str, described: &[Metric]) -> Yie
 }
 
 fn last_match(regex: &regex::Regex, log: &str) -> Option<f64> {
-    let numbers = log.lines().filter_map(|line| {
+    let mut numbers = log.lines().filter_map(|line| {
         let text = regex.captures(line)?.get(1)?.as_str();
         text.replace(',', "").parse().ok()
     });
-    numbers.filter(|number: &f64| number.is_finite()).last()
+    numbers.rfind(|number: &f64| number.is_finite())
 }
 
 /// What a source of the ledger is called.

@@ -204,6 +204,14 @@ pub enum PlanError {
 }
 
 impl PlanError {
+    /// In one line, with its place.
+    fn form(text: &str, error: &toml::de::Error) -> Self {
+        let line =
+            error.span().and_then(|span| text.get(..span.start)).map(|before| before.lines().count().max(1));
+        let message = error.message().trim().replace('\n', ", ");
+        Self::Form(line.map_or_else(|| message.clone(), |line| format!("line {line}: {message}")))
+    }
+
     fn at(place: impl Into<String>, what: impl Into<String>) -> Self {
         Self::Content { place: place.into(), what: what.into() }
     }
@@ -211,7 +219,7 @@ impl PlanError {
 
 impl Plan {
     pub fn parse(text: &str) -> Result<Self, PlanError> {
-        let plan: Self = toml::from_str(text).map_err(|e| PlanError::Form(e.to_string()))?;
+        let plan: Self = toml::from_str(text).map_err(|error| PlanError::form(text, &error))?;
         plan.check()?;
         Ok(plan)
     }

@@ -41,7 +41,11 @@ pub fn find(results: &Results, metrics: &[String]) -> Vec<Relation> {
     let mut relations = vec![];
     for (place, from) in metrics.iter().enumerate() {
         for of in &metrics[place + 1..] {
-            relations.extend(relation(results, from, of));
+            // Each once, and from a metric that is none itself.
+            let known = |name: &str| relations.iter().any(|relation: &Relation| relation.of == name);
+            if !known(from) && !known(of) {
+                relations.extend(relation(results, from, of));
+            }
         }
     }
     relations

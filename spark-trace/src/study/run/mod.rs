@@ -200,7 +200,9 @@ impl<'a> Runner<'a> {
             return Ok(());
         };
         let values = self.values(environment, model, 0, &self.options.dir);
-        for command in &plan.workload.prepare {
+        // A study that goes on has what it needs, or would not have come so far.
+        let prepare = plan.workload.prepare.iter().filter(|_| self.state.runs.is_empty());
+        for command in prepare {
             let command = fill(&values, command)?;
             tell(Event::Command(&command));
             child::quiet(&command)?;
