@@ -306,7 +306,7 @@ fn a_plan_is_written_once_and_says_what_is_wrong_with_it() {
     let plan = dir.path().join("study.toml").display().to_string();
     study(&["init", "--template", "phase2-baseline", &plan]).success();
     study(&["init", &plan]).code(2);
-    let text = std::fs::read_to_string(&plan).unwrap();
+    let text = fs::read_to_string(&plan).unwrap();
     for (from, to, said) in [
         ("order = \"abba\"", "order = \"abab\"", "abab"),
         ("runs = 30", "runs = 0", "0 runs tell nothing"),
@@ -317,7 +317,7 @@ fn a_plan_is_written_once_and_says_what_is_wrong_with_it() {
     ] {
         assert!(text.contains(from), "{from}");
         let wrong = dir.path().join("wrong.toml").display().to_string();
-        std::fs::write(&wrong, text.replace(from, to)).unwrap();
+        fs::write(&wrong, text.replace(from, to)).unwrap();
         let output = study(&["run", &wrong, "--dry-run"]).code(2).get_output().stderr.clone();
         let output = String::from_utf8(output).unwrap();
         assert!(output.contains(said), "{from}: {output}");
@@ -333,7 +333,7 @@ fn a_folder_without_a_study_is_an_error_of_its_own() {
         assert!(String::from_utf8(output).unwrap().contains("no study"), "{step}");
     }
     let results = dir.path().join("results.json");
-    std::fs::write(&results, "{}").unwrap();
+    fs::write(&results, "{}").unwrap();
     study(&["report", &path]).code(2);
 }
 
@@ -358,7 +358,7 @@ fn a_published_study_is_imported_and_reported_in_every_form() {
         runs(0, 70.0),
         runs(10, 100.0)
     );
-    std::fs::write(&file, text).unwrap();
+    fs::write(&file, text).unwrap();
     let file = file.display().to_string();
     study(&["import", "--format", "benchmark-spark", &file, "--dir", &study_dir]).success();
     study(&["import", "--format", "benchmark-spark", &file, "--dir", &study_dir]).code(2);
@@ -371,7 +371,7 @@ fn a_published_study_is_imported_and_reported_in_every_form() {
     }
     let site = dir.path().join("site");
     study(&["report", &study_dir, "-o", &site.display().to_string()]).success();
-    for page in std::fs::read_dir(&site).unwrap() {
+    for page in fs::read_dir(&site).unwrap() {
         let page = page.unwrap();
         assert!(
             page.file_name()
@@ -381,7 +381,7 @@ fn a_published_study_is_imported_and_reported_in_every_form() {
                 .all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
         );
         if page.path().extension().is_some_and(|extension| extension == "html") {
-            let text = std::fs::read_to_string(page.path()).unwrap();
+            let text = fs::read_to_string(page.path()).unwrap();
             assert!(
                 !text.contains("<img") && !text.contains("<script") && !text.contains("http:"),
                 "{page:?}"

@@ -83,6 +83,11 @@ pub fn known(name: &str) -> Option<&'static Known> {
     METRICS.iter().find(|metric| metric.name == name)
 }
 
+/// Whether neither a log nor a recording has it.
+pub fn is_elsewhere(name: &str) -> bool {
+    known(name).is_some_and(|metric| matches!(metric.read, Read::Elsewhere))
+}
+
 fn gib(bytes: Option<u64>) -> Option<f64> {
     bytes.map(|bytes| bytes as f64 / GIB)
 }
@@ -127,13 +132,13 @@ pub struct Yield {
     pub missing: Vec<String>,
 }
 
-/// Reads a run's recording and log. The instant is the one that sized a KV cache where there is one, else the peak.
+/// Reads a run's recording and log. Metrics are at the peak; the sources are at the instant that sized a KV cache where
+/// there is one: they are to explain it.
 pub fn of(recording: Option<&Recording>, log: &str, described: &[Metric]) -> Yield {
     let mut found = Yield::default();
-    let report = recording.map(|recording| {
-        let at = if kv::instant(recording).is_some() { At::Kv } else { At::Peak };
-        attribution::report(recording, at)
-    });
+    let report = recording.map(|recording| attribution::report(recording, At::Peak));
+    let sized = recording.filter(|recording| kv::instant(recording).is_some());
+    let sized = sized.map(|recording| attribution::report(recording, At::Kv));
     let figures = log::parse_text(log);
     for metric in METRICS {
         let value = match &metric.read {
@@ -154,7 +159,8 @@ pub fn of(recording: Option<&Recording>, log: &str, described: &[Metric]) -> Yie
             found.missing.push(metric.name.clone());
         }
     }
-    if let Some(system) = report.as_ref().and_then(|report| report.planes.system.as_ref()) {
+    let at_instant = sized.as_ref().or(report.as_ref());
+    if let Some(system) = at_instant.and_then(|report| report.planes.system.as_ref()) {
         let levels = system.sources.iter().filter_map(|row| Some((row.source.to_owned(), row.bytes? as f64)));
         found.sources = levels.collect();
     }

@@ -33,6 +33,13 @@ pub enum Entry {
     End {
         run: Box<Run>,
     },
+    /// The figures of a run were read again from its recording and log.
+    Reread {
+        number: u32,
+        attempt: u32,
+        metrics: BTreeMap<String, f64>,
+        sources: BTreeMap<String, f64>,
+    },
     /// The runner came back and found a run begun and not ended.
     Lost {
         number: u32,
@@ -112,6 +119,11 @@ impl State {
                 self.slot(run.number).ok_or(run.number)?;
                 self.open = None;
                 self.runs.push(*run);
+            }
+            Entry::Reread { number, attempt, metrics, sources } => {
+                let place = |run: &&mut Run| run.number == number && run.attempt == attempt;
+                let run = self.runs.iter_mut().find(place).ok_or(number)?;
+                (run.metrics, run.sources) = (metrics, sources);
             }
             Entry::Lost { number, attempt, .. } => {
                 let lost = self.run(self.slot(number).ok_or(number)?, attempt);

@@ -39,6 +39,8 @@ enum Step {
     #[cfg(feature = "live")]
     Resume(run::ResumeArgs),
     #[cfg(feature = "live")]
+    Reread(run::RereadArgs),
+    #[cfg(feature = "live")]
     Status(status::Args),
     #[cfg(feature = "live")]
     Stop(status::StopArgs),
@@ -53,6 +55,8 @@ pub fn run(args: Args) -> anyhow::Result<Exit> {
         Step::Run(args) => run::run(&args),
         #[cfg(feature = "live")]
         Step::Resume(args) => run::resume(&args),
+        #[cfg(feature = "live")]
+        Step::Reread(args) => run::reread(&args),
         #[cfg(feature = "live")]
         Step::Status(args) => status::run(&args),
         #[cfg(feature = "live")]

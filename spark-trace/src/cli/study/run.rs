@@ -50,6 +50,16 @@ pub struct ResumeArgs {
     workload: Option<PathBuf>,
 }
 
+/// Read the figures of all runs again from their recordings and logs
+///
+/// After an update of spark-trace. The journal keeps what was read before.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:\n  sudo spark-trace study reread my-study")]
+pub struct RereadArgs {
+    /// Folder of the study
+    dir: PathBuf,
+}
+
 const INTERRUPTED: u8 = 130;
 
 pub fn run(args: &Args) -> anyhow::Result<Exit> {
@@ -70,10 +80,18 @@ pub fn resume(args: &ResumeArgs) -> anyhow::Result<Exit> {
     if !journal.is_file() {
         return Err(StudyError::NoStudy { dir: args.dir.clone() }.into());
     }
-    let plan = toml::to_string(&read_journal(&journal)?.plan).unwrap_or_default();
+    let plan = serde_json::to_string(&read_journal(&journal)?.plan)?;
     let options = options(&args.dir, args.workload.as_deref(), needs_workload(&plan))?;
     needs_root()?;
     go_on(&options)
+}
+
+pub fn reread(args: &RereadArgs) -> anyhow::Result<Exit> {
+    let options = options(&args.dir, None, false)?;
+    let signals = Signals::catch().context("cannot catch signals").context(Exit::TraceFailed)?;
+    let read = run::reread(&options, &signals)?;
+    eprintln!("spark-trace: read {read} runs again");
+    Ok(Exit::Fine)
 }
 
 fn needs_workload(plan: &str) -> bool {

@@ -205,7 +205,8 @@ pub fn methods(report: &Report) -> Vec<String> {
         format!(
             "Warm-ups and failed runs are left out of the analysis and counted. Differences are B less A. Runs of one \
              round are compared by the paired t test, others by Welch's, both with t-based 95 % confidence intervals; p \
-             is adjusted: {}; sources of memory are a family of their own. A difference is told below an adjusted p of \
+             is adjusted: {}; other metrics, sources of memory and comparisons of environments that are the same are families \
+             of their own. A difference is told below an adjusted p of \
              {}.",
             report.family, options.alpha
         ),

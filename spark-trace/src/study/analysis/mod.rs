@@ -142,7 +142,10 @@ pub fn report(results: &Results, options: Options) -> Report {
     let relations = relations::find(results, &metrics);
     let family =
         adjust(&mut comparisons, |comparison| comparison.subject.better.is_some() && !comparison.alike);
+    adjust(&mut comparisons, |comparison| comparison.subject.better.is_none() && !comparison.alike);
+    adjust(&mut comparisons, |comparison| comparison.alike);
     adjust(&mut of_sources, |comparison| !comparison.alike && comparison.difference != 0.0);
+    adjust(&mut of_sources, |comparison| comparison.alike && comparison.difference != 0.0);
     for comparison in comparisons.iter_mut().chain(&mut of_sources) {
         comparison.judge(options);
     }

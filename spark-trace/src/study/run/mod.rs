@@ -306,6 +306,27 @@ impl<'a> Runner<'a> {
     }
 }
 
+/// Reads the figures of all runs again from their recordings and logs; of how many.
+pub fn reread(options: &Options, signals: &Signals) -> Result<usize, RunError> {
+    let mut runner = Runner::open(options, signals)?;
+    let metrics = runner.state.plan.metrics.clone();
+    let mut entries = vec![];
+    for run in runner.state.runs.iter().filter(|run| run.failure.is_none()) {
+        let Some(recording) = &run.recording else { continue };
+        let path = options.dir.join(recording);
+        let read = recording::read(&path).map_err(|error| RunError::Command(error.to_string()))?;
+        let log = fs::read(path.with_file_name(LOG)).unwrap_or_default();
+        let mut found = figures::of(Some(&read), &String::from_utf8_lossy(&log), &metrics);
+        // What neither file has stays as it was.
+        let kept = run.metrics.iter().filter(|(name, _)| figures::is_elsewhere(name));
+        found.metrics.extend(kept.map(|(name, value)| (name.clone(), *value)));
+        let (metrics, sources) = (found.metrics, found.sources);
+        entries.push(Entry::Reread { number: run.number, attempt: run.attempt, metrics, sources });
+    }
+    entries.iter().try_for_each(|entry| runner.append(entry))?;
+    Ok(entries.len())
+}
+
 /// What a study would run, with its command lines.
 pub fn dry_run(plan: &Plan, options: &Options) -> Result<Vec<(Slot, Vec<String>)>, RunError> {
     let workload = options.workload.as_ref().map(|path| path.display().to_string());
