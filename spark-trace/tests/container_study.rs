@@ -122,3 +122,34 @@ fn a_study_that_is_killed_twice_loses_nothing_and_repeats_nothing() {
     assert_eq!(again.status.code(), Some(2));
     let _ = Command::new("docker").args(["image", "rm", "spark-trace-study-test:latest"]).output();
 }
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn an_image_runs_in_a_chroot_with_what_its_containers_get() {
+    let parent = support::disk_dir();
+    let dir = support::path(&parent, "rootfs");
+    let mut command = support::spark_trace();
+    let output = command.args(["rootfs", &support::docker::image(), &dir]).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let told = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(told.contains("inodes:") && told.contains("capabilities:"), "{told}");
+    // The engine's own word for what it put there.
+    let path = support::docker::docker(&format!(
+        "image inspect --format {{{{.Config.Env}}}} {}",
+        support::docker::image()
+    ));
+    let rootfs: Value = support::json(format!("{dir}/.spark-trace-rootfs.json"));
+    assert_eq!(path.contains("PATH="), rootfs["environment"]["PATH"].is_string(), "{path}: {rootfs}");
+    // A second time it would mix two images.
+    let mut again = support::spark_trace();
+    assert_eq!(
+        again.args(["rootfs", &support::docker::image(), &dir]).output().unwrap().status.code(),
+        Some(2)
+    );
+    let bin = support::spark_trace().get_program().to_string_lossy().into_owned();
+    let line = format!("-- {bin} chroot {dir} -- /workload alloc --anon 64M --hold 300ms");
+    let recorded = support::record(&support::path(&parent, "r.json"), &line).exited(0);
+    assert_eq!(int(&recorded.said()["sources"][0]["bytes"]), 64 * MIB);
+    let held = support::source(&recorded.show(), "cgroup", "anon");
+    assert!(held >= 64 * MIB && held < 72 * MIB, "{held}");
+}

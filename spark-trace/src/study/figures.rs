@@ -76,6 +76,8 @@ pub const METRICS: &[Known] = &[
     metric("gpu-utilization", "GPU utilization, median", "%", Better::None, Read::Gpu("utilization.gpu", median)),
     metric("gpu-temperature", "GPU temperature, highest", "degC", Better::None, Read::Gpu("temperature.gpu", highest)),
     metric("gpu-power", "GPU power, median", "mW", Better::Less, Read::Gpu("power.draw", median)),
+    metric("lowest-free", "Lowest MemFree", "GiB", Better::More, Read::Elsewhere),
+    metric("lowest-available", "Lowest MemAvailable", "GiB", Better::More, Read::Elsewhere),
     metric("end-temperature", "GPU temperature at the end", "degC", Better::None, Read::Elsewhere),
 ];
 

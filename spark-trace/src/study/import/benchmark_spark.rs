@@ -17,7 +17,10 @@ struct File {
 }
 
 #[derive(Deserialize)]
-struct Record {
+pub(super) struct Record {
+    /// In the files of single runs.
+    pub environment: Option<String>,
+    pub model_name: Option<String>,
     model_id: Option<String>,
     iteration: u32,
     /// `20251109_042404`, in a time zone that the file does not name.
@@ -38,10 +41,6 @@ struct Record {
 
 pub fn read(text: &str) -> Result<Results, String> {
     let file: File = serde_json::from_str(text).map_err(|e| e.to_string())?;
-    let mut environments: Vec<String> = file.models.values().flat_map(BTreeMap::keys).cloned().collect();
-    environments.sort_by_key(|name| (name != BASELINE, name.clone()));
-    environments.dedup();
-    let models: Vec<String> = file.models.keys().cloned().collect();
     let mut runs = vec![];
     for (model, by_environment) in file.models {
         for (environment, records) in by_environment {
@@ -50,6 +49,11 @@ pub fn read(text: &str) -> Result<Results, String> {
             }
         }
     }
+    of_runs(runs)
+}
+
+/// Runs in the order of their times, and what they are of.
+pub(super) fn of_runs(mut runs: Vec<Run>) -> Result<Results, String> {
     if runs.is_empty() {
         return Err("there are no runs in it".to_owned());
     }
@@ -59,6 +63,13 @@ pub fn read(text: &str) -> Result<Results, String> {
     for (number, run) in (1..).zip(&mut runs) {
         run.number = number;
     }
+    let names = |name: fn(&Run) -> &String| {
+        let mut names: Vec<String> = runs.iter().map(|run| name(run).clone()).collect();
+        names.sort_by_key(|name| (name != BASELINE, name.clone()));
+        names.dedup();
+        names
+    };
+    let (environments, models) = (names(|run| &run.environment), names(|run| &run.model));
     Ok(Results {
         schema: SCHEMA.to_owned(),
         schema_version: SCHEMA_VERSION,
@@ -75,7 +86,7 @@ pub fn read(text: &str) -> Result<Results, String> {
     })
 }
 
-fn run(model: &str, environment: &str, record: Record) -> Result<Run, String> {
+pub(super) fn run(model: &str, environment: &str, record: Record) -> Result<Run, String> {
     let metrics = [
         ("request-throughput", record.throughput),
         ("output-throughput", record.output_throughput),
@@ -100,7 +111,7 @@ fn run(model: &str, environment: &str, record: Record) -> Result<Run, String> {
 }
 
 /// Seconds since 1970 of `YYYYMMDD_HHMMSS`, taken for UTC: only differences matter.
-fn seconds(timestamp: &str) -> Result<f64, String> {
+pub(super) fn seconds(timestamp: &str) -> Result<f64, String> {
     let wrong = || format!("`{timestamp}` is no time of the form YYYYMMDD_HHMMSS");
     let (date, time) = timestamp.split_once('_').ok_or_else(wrong)?;
     let part = |text: &str, from: usize, length: usize| {
