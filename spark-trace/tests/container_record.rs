@@ -173,20 +173,6 @@ fn a_file_in_the_containers_own_layer_has_its_path_in_the_container() {
 #[test]
 #[ignore = "needs root: cargo xtask test"]
 fn more_anonymous_memory_in_one_of_native_and_container_is_attributed_to_anon() {
-    // A machine that reclaims memory on its own drops pages of the file meanwhile: its counters tell.
-    for last in [false, false, false, true] {
-        let before = support::oracle::reclaimed();
-        let faults = native_and_container().into_list();
-        let reclaimed = support::oracle::reclaimed() - before;
-        if faults.is_empty() {
-            return;
-        }
-        assert!(!last && reclaimed > 0, "{reclaimed} pages reclaimed meanwhile:\n{}", faults.join("\n"));
-        println!("{reclaimed} pages reclaimed meanwhile, again: {}", faults.join("; "));
-    }
-}
-
-fn native_and_container() -> Faults {
     let dir = support::disk_dir();
     let (shared, input) = (dir.path().display().to_string(), support::path(&dir, "input"));
     support::cold_file(&input, 192);
@@ -202,11 +188,15 @@ fn native_and_container() -> Faults {
     let delta = |slug| source_row(&diff, slug)["delta_bytes"].as_i64().unwrap_or(0);
     let residual = int(&diff["residual_bytes"]);
     let mut faults = Faults::default();
+    // What the kernel drops of the file meanwhile is in neither run.
+    let dropping = support::oracle::pages_out_on_its_own();
     faults.expect((delta("anon") - 64 * MIB).abs() <= MIB, || format!("anon differs by {}", delta("anon")));
     faults.expect(residual.abs() < MIB, || format!("residual {residual}"));
     faults.expect(delta("shmem").abs() <= MIB, || format!("shmem differs by {}", delta("shmem")));
     let file = delta("file-clean") + delta("file-dirty");
-    faults.expect(file.abs() <= 2 * MIB, || format!("page cache differs by {file}"));
+    faults.expect(file.abs() <= if dropping { 32 } else { 2 } * MIB, || {
+        format!("page cache differs by {file}")
+    });
     faults.expect(diff["comparable"]["ok"] == true, || format!("comparable: {}", diff["comparable"]));
     println!("anon {} residual {residual} file {file}", delta("anon") - 64 * MIB);
 
@@ -217,9 +207,12 @@ fn native_and_container() -> Faults {
     let warm = record(&support::path(&dir, "warm.json"), &line).exited(0);
     let diff = container.diff(&warm);
     let rows: Vec<_> = array(&diff["files"]).iter().filter(|row| row["path"] == input.as_str()).collect();
-    faults.expect(rows.len() == 1 && rows[0]["a_bytes"].as_i64() > Some(190 * MIB), || format!("{rows:?}"));
-    let paid = |row: &&Value| (int(&row["b_bytes"]) - dropped).abs() < 8 * MIB;
+    faults.expect(
+        rows.len() == 1 && rows[0]["a_bytes"].as_i64() > Some(if dropping { 160 } else { 190 } * MIB),
+        || format!("{rows:?}"),
+    );
+    let paid = |row: &&Value| (int(&row["b_bytes"]) - dropped).abs() < if dropping { 32 } else { 8 } * MIB;
     faults.expect(dropped < 96 * MIB, || format!("nothing to tell: {dropped} bytes are not cached any more"));
     faults.expect(rows.iter().all(paid), || format!("{dropped} bytes dropped, in B: {rows:?}"));
-    faults
+    faults.finish();
 }
