@@ -151,5 +151,5 @@ fn an_image_runs_in_a_chroot_with_what_its_containers_get() {
     let recorded = support::record(&support::path(&parent, "r.json"), &line).exited(0);
     assert_eq!(int(&recorded.said()["sources"][0]["bytes"]), 64 * MIB);
     let held = support::source(&recorded.show(), "cgroup", "anon");
-    assert!(held >= 64 * MIB && held < 72 * MIB, "{held}");
+    assert!((64 * MIB..72 * MIB).contains(&held), "{held}");
 }
