@@ -17,6 +17,13 @@ const LOCKED: &str = "Max locked memory";
 /// Values that must be nowhere in a recording.
 const SECRET: &str = "do-not-write-this-down";
 
+/// What the kernel calls the workload: 15 characters of its file's name, which is another one in a virtual machine.
+fn workload_comm() -> String {
+    let path = workload();
+    let name = path.rsplit('/').next().unwrap_or_default();
+    name.chars().take(15).collect()
+}
+
 /// The context of the last process with this name that has one.
 fn context_of<'a>(recording: &'a Value, comm: &str) -> &'a Value {
     let mut processes = array(&recording["provenance"]["processes"]).iter().rev();
@@ -50,7 +57,8 @@ fn surrounded(dir: &tempfile::TempDir, name: &str, before: &str) -> Recorded {
     let (capabilities, seccomp) = (status(pid, "CapEff"), status(pid, "Seccomp"));
     let recorded = running.finish().exited(0);
     let recording = recorded.recording();
-    let found = context_of(&recording, "spark-trace-wor");
+    let comm = workload_comm();
+    let found = context_of(&recording, &comm);
     let capabilities = i64::from_str_radix(&capabilities, 16).unwrap();
     assert_eq!(
         (int(&found["capabilities"]), int(&found["seccomp"])),
@@ -71,22 +79,23 @@ fn contexts_are_those_of_the_processes_after_exec() {
         "prlimit --memlock=65536:65536 setpriv --bounding-set=-ipc_lock env -u PYTORCH_CUDA_ALLOC_CONF OMP_NUM_THREADS=3",
     );
     let recording = plain.recording();
-    let environment = &context_of(&recording, "spark-trace-wor")["environment"];
+    let comm = workload_comm();
+    let environment = &context_of(&recording, &comm)["environment"];
     assert_eq!(environment["CUDA_MODULE_LOADING"], "EAGER");
     assert_eq!(environment["PYTORCH_CUDA_ALLOC_CONF"], "");
     assert_eq!(array(&recording["provenance"]["contexts"]).len(), 1, "one process, one set");
 
     let recording = changed.recording();
-    let found = context_of(&recording, "spark-trace-wor");
+    let found = context_of(&recording, &comm);
     assert_eq!(found["environment"]["OMP_NUM_THREADS"], "3");
     assert_eq!(found["environment"].get("PYTORCH_CUDA_ALLOC_CONF"), None);
     assert_eq!(int(&found["limits"][LOCKED]), 65536);
     // The programs before it may have been too short to be read; each that was has its own.
-    assert_eq!(found["comm"], "spark-trace-wor");
+    assert_eq!(found["comm"], comm);
     let contexts = array(&recording["provenance"]["contexts"]);
     for context in contexts {
-        let (comm, threads) = (text(&context["comm"]), &context["environment"]["OMP_NUM_THREADS"]);
-        assert_eq!(comm == "spark-trace-wor", threads == "3", "{context}");
+        let (found, threads) = (text(&context["comm"]), &context["environment"]["OMP_NUM_THREADS"]);
+        assert_eq!(found == comm, threads == "3", "{context}");
     }
 
     let diff = plain.diff(&changed);
