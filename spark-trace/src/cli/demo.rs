@@ -107,8 +107,7 @@ const STEPS_OF_INFERENCE: u32 = 2;
 pub fn run(args: Args) -> anyhow::Result<Exit> {
     let spark_trace =
         std::env::current_exe().context("cannot find this program").context(Exit::TraceFailed)?;
-    // SAFETY: no arguments, cannot fail.
-    if unsafe { libc::geteuid() } != 0 {
+    if !crate::live::is_root() {
         return Err(DemoError::NotRoot(spark_trace.display().to_string())).context(Exit::TraceFailed);
     }
     let workload = demo::find_workload(args.workload, &spark_trace).context(Exit::TraceFailed)?;
@@ -259,7 +258,7 @@ impl Teller {
         match event {
             Event::Step(what) => self.step(what),
             Event::Command { argv, redirection } => {
-                let words: Vec<_> = argv.iter().map(|word| quoted(word)).collect();
+                let words: Vec<_> = argv.iter().map(|word| output::quoted(word)).collect();
                 self.say(&format!("$ {} {redirection}", words.join(" ")));
             }
             Event::Note(text) => self.say(&wrapped(text)),
@@ -285,16 +284,6 @@ impl Teller {
     }
 }
 
-/// A word as a shell takes it.
-fn quoted(word: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,+@%".contains(c);
-    if !word.is_empty() && word.chars().all(plain) {
-        word.to_owned()
-    } else {
-        format!("'{}'", word.replace('\'', "'\\''"))
-    }
-}
-
 /// Broken between words for 80 columns.
 fn wrapped(text: &str) -> String {
     let mut lines = vec![String::new()];
@@ -316,13 +305,6 @@ fn wrapped(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn command_lines_can_be_repeated() {
-        assert_eq!(quoted("--memory=1g"), "--memory=1g");
-        assert_eq!(quoted("/a b/it's"), "'/a b/it'\\''s'");
-        assert_eq!(quoted(""), "''");
-    }
 
     #[test]
     fn paragraphs_fit() {

@@ -23,3 +23,25 @@ pub fn style() -> Style {
     let plain = Style::default();
     Style { width: width.unwrap_or(plain.width).max(plain.width), colour: terminal && !asked_for_none }
 }
+
+/// A word as a shell takes it.
+pub fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,+@%".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', "'\\''"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn command_lines_can_be_repeated() {
+        assert_eq!(quoted("--memory=1g"), "--memory=1g");
+        assert_eq!(quoted("/a b/it's"), "'/a b/it'\\''s'");
+        assert_eq!(quoted(""), "''");
+    }
+}

@@ -19,6 +19,13 @@ pub struct Slot {
     pub round: Option<u32>,
 }
 
+impl Slot {
+    /// Where one attempt at it is kept, below the study's folder.
+    pub fn folder(&self, attempt: u32) -> String {
+        format!("runs/{:04}-{attempt}-{}-{}", self.number, self.environment, self.model)
+    }
+}
+
 pub fn schedule(plan: &Plan) -> Vec<Slot> {
     let mut slots: Vec<Slot> = vec![];
     let mut random = Xoshiro256::new(plan.seed);

@@ -7,6 +7,7 @@ use anyhow::Context;
 use crate::cli::error::Exit;
 use crate::cli::output;
 use crate::demo;
+use crate::live;
 use crate::render::escape;
 use crate::study::plan::{Order, Plan};
 use crate::study::run::{self, Event, Options, Outcome, Signals};
@@ -99,9 +100,7 @@ fn needs_workload(plan: &str) -> bool {
 }
 
 fn needs_root() -> anyhow::Result<()> {
-    // SAFETY: no arguments, and it cannot fail.
-    let root = unsafe { libc::geteuid() } == 0;
-    anyhow::ensure!(root, "recording the runs needs root: use sudo");
+    anyhow::ensure!(live::is_root(), "recording the runs needs root: use sudo");
     Ok(())
 }
 
@@ -137,17 +136,10 @@ fn dry_run(plan: &Plan, options: &Options) -> anyhow::Result<Exit> {
     output::print(text.as_bytes())
 }
 
-/// A command line to be read: quoted where a shell would need it.
+/// A command line to be read and repeated.
 fn shown(line: &[String]) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,@%+".contains(c);
-    let quoted = line.iter().map(|word| {
-        if !word.is_empty() && word.chars().all(plain) {
-            word.clone()
-        } else {
-            format!("'{}'", word.replace('\'', "'\\''"))
-        }
-    });
-    escape::line(&quoted.collect::<Vec<_>>().join(" ")).to_string()
+    let words: Vec<_> = line.iter().map(|word| output::quoted(word)).collect();
+    escape::line(&words.join(" ")).to_string()
 }
 
 fn go_on(options: &Options) -> anyhow::Result<Exit> {

@@ -114,9 +114,13 @@ impl Object {
             .map_max_entries("DRIVER_ALLOCS", if driver_is_loaded() { DRIVER_ALLOCS } else { 1 })
             .map_max_entries("LIVE", config.page_frames.div_ceil(LIVE_FRAMES).max(1))
             .load(OBJECT)
-            .map_err(
-                |e| if is_root() { ObjectError::Load(Box::new(e)) } else { ObjectError::NotPermitted },
-            )?;
+            .map_err(|e| {
+                if crate::live::is_root() {
+                    ObjectError::Load(Box::new(e))
+                } else {
+                    ObjectError::NotPermitted
+                }
+            })?;
         let events = ebpf.map(EVENTS).and_then(map_fd).ok_or(ObjectError::NoMap(EVENTS))?;
         let events = events.try_clone_to_owned().map_err(|e| map_error(EVENTS, e.into()))?;
         Ok(Self {
@@ -347,11 +351,6 @@ fn reason(failures: &[String]) -> Option<String> {
 fn driver_is_loaded() -> bool {
     let modules = HOOKS.iter().filter_map(|hook| hook.module);
     modules.map(|name| std::path::Path::new("/sys/module").join(name)).any(|path| path.exists())
-}
-
-fn is_root() -> bool {
-    // SAFETY: no arguments, cannot fail.
-    unsafe { libc::geteuid() == 0 }
 }
 
 fn map_error(name: &'static str, e: aya::maps::MapError) -> ObjectError {

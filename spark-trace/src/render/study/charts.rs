@@ -76,6 +76,15 @@ fn legend(page: &mut Page, row: &Comparison) {
     text(page, "axis", 0.42, 14.0, Anchor::Start, &format!("B {}", row.b_name));
 }
 
+/// Lines across the chart from `y` to `y`, with their values below.
+fn across(page: &mut Page, steps: &[f64], x: impl Fn(f64) -> f64, y: (f64, f64), height: f64) {
+    for &step in steps {
+        let x = x(step);
+        line(page, "grid", (x, x), y);
+        text(page, "axis", x, height - 6.0, Anchor::at(x), &written(step, steps));
+    }
+}
+
 /// Every run in the order in which they were run: what drifts is seen here.
 pub fn order(page: &mut Page, row: &Comparison) {
     let scale = Scale::of(values(row));
@@ -231,11 +240,7 @@ pub fn sources(page: &mut Page, rows: &[&Comparison]) {
         "A bar for each source that differs, GiB; the line across its end is the 95 % confidence interval.";
     let height = rows.len() as f64 * ROW + 24.0;
     picture(page, "chart", height as u32, (title, description), |page| {
-        let steps = scale.steps(6);
-        for &step in &steps {
-            line(page, "grid", (x(step), x(step)), (0.0, height - 20.0));
-            text(page, "axis", x(step), height - 6.0, Anchor::at(x(step)), &written(step, &steps));
-        }
+        across(page, &scale.steps(6), x, (0.0, height - 20.0), height);
         for (place, row) in (0..).zip(rows) {
             let y = f64::from(place) * ROW;
             let label = format!("{} {} ({})", row.subject.name, number(row.difference), interval(row.ci));

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use super::{Event, RunError};
+use super::{Event, RunError, machine};
 use crate::demo::archive;
 use crate::study::command::Values;
 use crate::study::plan::Environment;
@@ -23,14 +23,7 @@ pub fn make(
     let (program, image) =
         (values.fill(program).map_err(RunError::Command)?, values.fill(image).map_err(RunError::Command)?);
     let start = |source| RunError::Start { program: engine.to_owned(), source };
-    let there = Command::new(engine)
-        .args(["image", "inspect", &image])
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .status()
-        .map_err(start)?;
-    if there.success() {
+    if machine::image_id(engine, &image).is_some() {
         return Ok(());
     }
     let path = Path::new(&program);

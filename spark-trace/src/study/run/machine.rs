@@ -62,6 +62,11 @@ pub fn describe(plan: &Plan, spark_trace: &Path) -> BTreeMap<String, String> {
     facts.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
 }
 
+/// What the engine calls an image that it has.
+pub fn image_id(engine: &str, image: &str) -> Option<String> {
+    asked(&[engine, "image", "inspect", "--format", "{{.Id}}", image])
+}
+
 fn asked(line: &[&str]) -> Option<String> {
     let (program, args) = line.split_first()?;
     let output = Command::new(program).args(args).stdin(Stdio::null()).stderr(Stdio::null()).output().ok()?;

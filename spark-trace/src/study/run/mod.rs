@@ -68,6 +68,28 @@ pub struct Options {
     pub workload: Option<PathBuf>,
 }
 
+impl Options {
+    fn values(
+        &self,
+        plan: &Plan,
+        environment: &Environment,
+        model: &Model,
+        iteration: u32,
+        run: &Path,
+    ) -> Values {
+        // A plan that needs the workload is not run without it.
+        let workload = self.workload.as_ref().map(|path| path.display().to_string());
+        let spark_trace = self.spark_trace.display().to_string();
+        let places = Places {
+            study: &self.dir,
+            run,
+            workload: workload.as_deref().unwrap_or_default(),
+            spark_trace: &spark_trace,
+        };
+        Values::of(plan, environment, model, iteration, &places)
+    }
+}
+
 /// What happens meanwhile.
 #[derive(Debug)]
 pub enum Event<'a> {
@@ -215,15 +237,7 @@ impl<'a> Runner<'a> {
     }
 
     fn values(&self, environment: &Environment, model: &Model, iteration: u32, run: &Path) -> Values {
-        let workload = self.options.workload.as_ref().map(|path| path.display().to_string());
-        let spark_trace = self.options.spark_trace.display().to_string();
-        let places = Places {
-            study: &self.options.dir,
-            run,
-            workload: workload.as_deref().unwrap_or_default(),
-            spark_trace: &spark_trace,
-        };
-        Values::of(&self.state.plan, environment, model, iteration, &places)
+        self.options.values(&self.state.plan, environment, model, iteration, run)
     }
 
     fn disk_space(&self) -> Result<(), RunError> {
@@ -243,7 +257,7 @@ impl<'a> Runner<'a> {
         let missing = || RunError::Command(format!("the plan has no {} or {}", slot.environment, slot.model));
         let environment = plan.environment(&slot.environment).ok_or_else(missing)?;
         let model = plan.model(&slot.model).ok_or_else(missing)?;
-        let name = format!("runs/{:04}-{attempt}-{}-{}", slot.number, slot.environment, slot.model);
+        let name = slot.folder(attempt);
         let dir = self.options.dir.join(&name);
         fs::create_dir_all(&dir).map_err(|source| RunError::Io { path: dir.clone(), source })?;
         let values = self.values(environment, model, slot.iteration, &dir);
@@ -329,18 +343,14 @@ pub fn reread(options: &Options, signals: &Signals) -> Result<usize, RunError> {
 
 /// What a study would run, with its command lines.
 pub fn dry_run(plan: &Plan, options: &Options) -> Result<Vec<(Slot, Vec<String>)>, RunError> {
-    let workload = options.workload.as_ref().map(|path| path.display().to_string());
-    let workload = workload.as_deref().unwrap_or("spark-trace-workload");
-    let spark_trace = options.spark_trace.display().to_string();
     let mut lines = vec![];
     for slot in schedule::schedule(plan) {
         let (Some(environment), Some(model)) = (plan.environment(&slot.environment), plan.model(&slot.model))
         else {
             continue;
         };
-        let dir = options.dir.join(format!("runs/{:04}-1-{}-{}", slot.number, slot.environment, slot.model));
-        let places = Places { study: &options.dir, run: &dir, workload, spark_trace: &spark_trace };
-        let values = Values::of(plan, environment, model, slot.iteration, &places);
+        let dir = options.dir.join(slot.folder(1));
+        let values = options.values(plan, environment, model, slot.iteration, &dir);
         let line = command::line(plan, environment, &values).map_err(RunError::Command)?;
         lines.push((slot, line));
     }

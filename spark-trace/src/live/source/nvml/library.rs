@@ -36,6 +36,11 @@ pub(super) fn start(path: Option<&Path>) -> (Machine, Option<Nvml>) {
 /// Why there is no library.
 type Refusal = (Verdict, String);
 
+/// The library that is found; why there is none, where none is.
+pub(crate) fn open() -> Result<Nvml, String> {
+    load(None).map_err(|(_, reason)| reason)
+}
+
 fn load(path: Option<&Path>) -> Result<Nvml, Refusal> {
     let open = |path: &OsStr| Nvml::builder().lib_path(path).init();
     if let Some(path) = path {

@@ -4,7 +4,7 @@
 //! back over a channel with their windows; when they are taken out does not matter.
 
 mod device;
-mod library;
+pub(crate) mod library;
 
 use std::{
     path::PathBuf,
