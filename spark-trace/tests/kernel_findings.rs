@@ -65,6 +65,7 @@ fn control(control: &Control<'_>) {
 fn judged(control: &Control<'_>) -> Vec<String> {
     let Control { slug, absent, staged, explains, names, at } = *control;
     let options = ["--at", at];
+    support::cache::drop_unused();
     let (a, again, b) = (absent("a"), absent("again"), staged("b"));
     let (nothing, something) = (a.diff_with(&again, &options), a.diff_with(&b, &options));
     let (refuted, supported) = (finding(&nothing, slug), finding(&something, slug));

@@ -93,10 +93,11 @@ fn at_its_limit_pages_of_a_file_go_and_the_job_lives() {
     }
     let highest = oracle::highest(series, names().usage).unwrap();
     let kept = int(&oracle::cgroup_row(&recording, &path)["peak_at_removal"]);
-    faults.expect(highest <= kept && kept == peak, || format!("{highest}, {kept}; the kernel: {peak}"));
+    // The shell's last words may still raise it.
+    faults.expect(highest <= kept && peak <= kept, || format!("{highest}, {kept}; the kernel: {peak}"));
     // What is asked for in one piece may be large, and is refused as a whole.
-    faults.expect((LIMIT - LIMIT / 8..=LIMIT + stock()).contains(&peak), || {
-        format!("peak {peak} at a limit of {LIMIT}")
+    faults.expect(LIMIT - LIMIT / 8 <= peak && kept <= LIMIT + stock(), || {
+        format!("peak {peak}, {kept} when removed, at a limit of {LIMIT}")
     });
 
     let row = file_row(&show["files"], |row| row["path"] == input.as_str());

@@ -1,6 +1,6 @@
 //! Page cache of one file, counted by the test with mincore(2): which pages are there, asked without touching any.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io;
 use std::os::fd::AsRawFd;
 
@@ -24,4 +24,12 @@ pub fn resident(path: &str) -> i64 {
     unsafe { libc::munmap(address, length) };
     let there = pages.iter().filter(|page| **page & 1 != 0).count();
     i64::try_from(there * page).unwrap()
+}
+
+/// Drops what the whole machine has cached and nobody uses. A kernel that pages such pages out on its own (DAMON)
+/// does it at any time, tens of MiB a second, and without a counter: between two runs that are to be compared.
+pub fn drop_unused() {
+    // SAFETY: no arguments, no memory.
+    unsafe { libc::sync() };
+    fs::write("/proc/sys/vm/drop_caches", "1").unwrap();
 }
