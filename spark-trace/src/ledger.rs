@@ -143,6 +143,14 @@ pub fn time_of(series: &Series, index: usize) -> Option<u64> {
     Some(begin + end.saturating_sub(begin) / 2)
 }
 
+/// The reading nearest to `at_ns`, in either direction: the planes are read one after the other, so the reading that
+/// belongs to another plane's is as likely just after it as just before.
+pub fn nearest(series: &Series, at_ns: u64) -> Option<usize> {
+    let after = series.begin_ns.partition_point(|&begin_ns| begin_ns <= at_ns);
+    let distance = |&index: &usize| time_of(series, index).map(|time| time.abs_diff(at_ns));
+    [after.saturating_sub(1), after].into_iter().filter(|i| distance(i).is_some()).min_by_key(distance)
+}
+
 /// The balance of reading `index` of `series`.
 pub fn balance(plane: Plane, facts: Facts<'_>, series: &Series, index: usize) -> Option<Balance> {
     let at_ns = time_of(series, index)?;

@@ -45,6 +45,16 @@ fn split(text: &str) -> (&str, &str) {
 }
 
 /// The time now as `20261121T093000Z`, for file names.
+/// A directory that is there: anything else would be a walk that finds nothing.
+pub fn directory(text: &str) -> Result<PathBuf, String> {
+    let path = PathBuf::from(text);
+    match path.metadata() {
+        Ok(status) if status.is_dir() => Ok(path),
+        Ok(_) => Err("not a directory".to_owned()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
 pub fn utc_now() -> String {
     let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
     utc(seconds)

@@ -75,7 +75,9 @@ fn a_running_process_is_followed_with_what_it_forks() {
         let anon = row["at_peak"]["rss_anon"].as_i64().unwrap_or(0);
         faults.near(&format!("anonymous memory of {pid}"), anon, rss_anon);
         let peak = row["rss_peak"].as_i64().unwrap_or(0);
-        faults.expect(peak >= rss_anon && peak <= rss_anon + 4 * MIB, || {
+        // Each CPU keeps up to 32 pages of a process's count to itself (lib/percpu_counter.c percpu_counter_batch).
+        let kept = 32 * 2 * support::oracle::page_size();
+        faults.expect(peak + kept >= rss_anon && peak <= rss_anon + 4 * MIB, || {
             format!("process {pid}: rss_peak {peak}, anonymous {rss_anon}")
         });
         faults.expect(row["exit"] == "exit 0", || format!("process {pid}: {row}"));

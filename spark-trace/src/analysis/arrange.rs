@@ -47,6 +47,7 @@ impl Arrange for attribution::Report {
     fn keep(&mut self, top: usize) {
         self.stacks.truncate(top);
         self.files.truncate(top);
+        self.cgroups.truncate(top);
         self.processes.truncate(top);
         self.regions.truncate(top);
         self.mappings.truncate(top);

@@ -4,6 +4,7 @@ use serde::Serialize;
 use spark_trace_common::source::{Source, UNATTRIBUTED};
 
 use crate::analysis::asked::{self, AskedRow};
+use crate::analysis::cgroups::{self, CgroupRow};
 use crate::analysis::charges::{self, Charges};
 use crate::analysis::cuda::{self, CudaReport};
 use crate::analysis::devices::{self, DeviceReport};
@@ -40,6 +41,8 @@ pub struct Report {
     pub details_at_ns: u64,
     pub stacks: Vec<StackRow>,
     pub files: Vec<FileRow>,
+    /// The target's cgroups, each with what is below it.
+    pub cgroups: Vec<CgroupRow>,
     /// Absent where no hook on page counters ran.
     pub charges: Option<Charges>,
     /// What the NVIDIA driver was asked for; empty where hooks on its functions did not run.
@@ -199,6 +202,7 @@ pub fn report(recording: &Recording, at: At) -> Report {
         details_at_ns,
         stacks: stacks::rows(recording, Scope::System, details_at_ns),
         files: files::rows(recording, details_at_ns),
+        cgroups: cgroups::rows(recording, details_at_ns),
         charges: charges::report(recording, details_at_ns),
         asked: asked::rows(recording, details_at_ns),
         processes: processes::rows(recording, details_at_ns),

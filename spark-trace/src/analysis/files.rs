@@ -16,8 +16,11 @@ pub struct FileRow {
     /// `major:minor`; with the inode number the file itself.
     pub device: String,
     pub inode: u64,
-    /// Bytes added since the trace began and held at the instant; negative where older pages went.
+    /// Bytes added since the trace began and held at the instant, negative where older pages went; with those that
+    /// were there before, where that is known.
     pub bytes: i64,
+    /// Bytes cached when the trace began, where that was asked.
+    pub before: Option<u64>,
     pub bytes_added: u64,
     pub bytes_removed: u64,
     /// Path of the cgroup that pays.
@@ -53,12 +56,14 @@ fn row(names: &Names<'_>, file: &FilePages, instant: Option<usize>) -> FileRow {
         Some(path) => paths::inner(path).to_owned(),
         None => format!("(inode {} of {})", file.inode, file.device),
     };
+    let before = i64::try_from(file.before.unwrap_or(0)).unwrap_or(i64::MAX);
     FileRow {
         path: file.path.clone(),
         inner_path,
         device: file.device.clone(),
         inode: file.inode,
-        bytes: instant.and_then(|index| file.live.get(index)).unwrap_or(0),
+        bytes: instant.and_then(|index| file.live.get(index)).unwrap_or(0).saturating_add(before),
+        before: file.before,
         bytes_added: file.bytes_added,
         bytes_removed: file.bytes_removed,
         charged_to: names.cgroup(file.charged_to),

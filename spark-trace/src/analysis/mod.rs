@@ -7,6 +7,7 @@ pub mod arrange;
 pub mod asked;
 pub mod attribution;
 pub mod callers;
+pub mod cgroups;
 pub mod charges;
 pub mod classify;
 pub mod comparability;

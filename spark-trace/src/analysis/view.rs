@@ -86,7 +86,7 @@ impl<'a> View<'a> {
             followed: followed(recording, plane, &roots),
             roots,
             vmap_stack: recording.host.vmap_stack,
-            target: (target.kind != "system")
+            target: (!target.is_whole_machine())
                 .then(|| recording.provenance.processes.iter().map(|process| process.pid).collect()),
             counted,
             started_ns: target.started_ns,
@@ -209,12 +209,9 @@ impl Root<'_> {
         (0..self.series.begin_ns.len()).filter_map(|index| ledger::time_of(self.series, index))
     }
 
-    /// Nearest in either direction: the planes are read one after the other, so the reading that
-    /// belongs to another plane's is as likely just after it as just before.
+    /// The reading nearest to a time.
     pub fn nearest(&self, at_ns: u64) -> Option<usize> {
-        let after = self.series.begin_ns.partition_point(|&begin_ns| begin_ns <= at_ns);
-        let distance = |&index: &usize| ledger::time_of(self.series, index).map(|time| time.abs_diff(at_ns));
-        [after.saturating_sub(1), after].into_iter().filter(|i| distance(i).is_some()).min_by_key(distance)
+        ledger::nearest(self.series, at_ns)
     }
 }
 

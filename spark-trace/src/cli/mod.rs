@@ -23,6 +23,8 @@ mod report;
 mod rootfs;
 mod schema;
 mod show;
+#[cfg(feature = "live")]
+mod snapshot;
 mod study;
 mod view;
 
@@ -57,6 +59,8 @@ enum Command {
     Doctor(doctor::Args),
     #[cfg(feature = "live")]
     Demo(demo::Args),
+    #[cfg(feature = "live")]
+    Snapshot(snapshot::Args),
     Show(show::Args),
     Diff(diff::Args),
     Kv(kv::Args),
@@ -79,6 +83,8 @@ impl Command {
             Self::Doctor(args) => doctor::run(args),
             #[cfg(feature = "live")]
             Self::Demo(args) => demo::run(args),
+            #[cfg(feature = "live")]
+            Self::Snapshot(args) => snapshot::run(args),
             Self::Show(args) => show::run(args),
             Self::Diff(args) => diff::run(args),
             Self::Kv(args) => kv::run(args),

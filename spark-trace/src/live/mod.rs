@@ -3,6 +3,7 @@
 pub mod aggregates;
 mod asked;
 pub mod btf;
+pub mod bundle;
 pub mod cgroup;
 pub mod charges;
 pub mod doctor;
@@ -17,6 +18,7 @@ pub mod object;
 pub mod offsets;
 pub mod output;
 pub mod session;
+pub mod snapshot;
 pub mod source;
 pub mod statistics;
 pub mod symbols;
@@ -45,6 +47,18 @@ fn clock_ns(clock: libc::clockid_t) -> u64 {
     // SAFETY: a valid pointer; these clocks exist on every Linux.
     unsafe { libc::clock_gettime(clock, &raw mut time) };
     time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+}
+
+/// CPU time and peak resident memory of this process.
+fn own_usage() -> (u64, u64) {
+    // SAFETY: all zero is a valid rusage, and the pointer is to it.
+    let usage = unsafe {
+        let mut usage: libc::rusage = std::mem::zeroed();
+        libc::getrusage(libc::RUSAGE_SELF, &raw mut usage);
+        usage
+    };
+    let ns = |t: libc::timeval| t.tv_sec as u64 * 1_000_000_000 + t.tv_usec as u64 * 1000;
+    (ns(usage.ru_utime) + ns(usage.ru_stime), usage.ru_maxrss as u64 * 1024)
 }
 
 /// Whether this process may load programs and read what only root may.

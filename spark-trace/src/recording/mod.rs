@@ -6,6 +6,7 @@ pub mod context;
 pub mod cuda;
 pub mod journal;
 pub mod read;
+pub mod redact;
 pub mod schema;
 mod series;
 pub mod upgrade;

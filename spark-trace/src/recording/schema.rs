@@ -38,7 +38,7 @@ pub struct Recording {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Tool {
     pub version: String,
-    /// `light`, `default` or `deep`.
+    /// `light`, `default` or `deep`; `snapshot` where nothing was traced.
     pub profile: String,
     pub interval_ns: u64,
     /// Between two readings of the GPUs; absent where there was nobody to ask.
@@ -131,7 +131,7 @@ pub struct Clock {
 /// What was traced.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Target {
-    /// `command`, `container`, `cgroup`, `pid` or `system`.
+    /// `command`, `container`, `cgroup`, `pid`, `system`, or `snapshot` for one instant of the whole machine.
     pub kind: String,
     pub argv: Vec<String>,
     /// The target's memory cgroups: its roots and every cgroup created below them.
@@ -141,6 +141,21 @@ pub struct Target {
     pub exit_code: Option<i32>,
     pub started_ns: u64,
     pub ended_ns: u64,
+}
+
+/// What `kind` and `profile` are called where one instant was read, and nothing traced.
+pub const SNAPSHOT: &str = "snapshot";
+
+impl Target {
+    /// Every process is the target's.
+    pub fn is_whole_machine(&self) -> bool {
+        matches!(self.kind.as_str(), "system" | SNAPSHOT)
+    }
+
+    /// One instant was read, and nothing traced.
+    pub fn is_snapshot(&self) -> bool {
+        self.kind == SNAPSHOT
+    }
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -389,6 +404,10 @@ pub struct FilePages {
     pub inode: u64,
     /// Path as the kernel knew it when its first page was added, below its file system's mount point.
     pub path: Option<String>,
+    /// Bytes in the page cache when the trace began, as cachestat(2) or mincore(2) told; nobody saw who added them.
+    /// Absent where that was not asked.
+    #[serde(default)]
+    pub before: Option<u64>,
     /// Memory cgroup its pages are charged to; 0 where none.
     pub charged_to: u64,
     pub bytes_added: u64,

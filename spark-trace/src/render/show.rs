@@ -11,6 +11,7 @@ use super::queries;
 use super::surroundings;
 use super::units::{delta, duration, known, percent, seconds, size, unsigned};
 use crate::analysis::attribution::{PlaneReport, Reconciliation, Report, SourceRow};
+use crate::analysis::cgroups::CgroupRow;
 use crate::analysis::files::FileRow;
 use crate::analysis::instant::At;
 use crate::analysis::mappings::MappingRow;
@@ -39,7 +40,15 @@ pub fn document(report: &Report) -> Document {
         queries::show(&mut document, queries, started_ns);
     }
     let at = seconds(report.details_at_ns.saturating_sub(report.target.started_ns));
-    let held = |what: &str| format!("{what}, held after {at} (since the trace began)");
+    let snapshot = report.target.is_snapshot();
+    let held = |what: &str| match snapshot {
+        true => what.to_owned(),
+        false => format!("{what}, held after {at} (since the trace began)"),
+    };
+    // Of a run each root has its plane; a machine has many more.
+    if report.cgroups.len() > 1 {
+        document.section(held("Cgroups, each with those below it"), Table::of(CGROUPS, &report.cgroups));
+    }
     document.section(held("Page cache by file"), Table::of(FILES, &report.files));
     document.section(held("Kernel and driver pages by stack"), Table::of(STACKS, &report.stacks));
     document.section(held("Asked of the NVIDIA driver"), Table::of(charges::ASKED, &report.asked));
@@ -47,7 +56,8 @@ pub fn document(report: &Report) -> Document {
         charges::show(&mut document, charges, &at);
     }
     document.section("Processes", Table::of(PROCESSES, &report.processes));
-    document.section(format!("Mappings by name, after {at}"), Table::of(REGIONS, &report.regions));
+    let after = if snapshot { String::new() } else { format!(", after {at}") };
+    document.section(format!("Mappings by name{after}"), Table::of(REGIONS, &report.regions));
     document
         .section(format!("Large mappings by user stack, after {at}"), Table::of(MAPPINGS, &report.mappings));
     surroundings::tmpfs(&mut document, &report.tmpfs);
@@ -65,7 +75,10 @@ fn head(document: &mut Document, report: &Report) {
     document.heading(format!("{} {named}", target.kind));
     let ran = seconds(target.ended_ns.saturating_sub(target.started_ns));
     let exit = target.exit_code.map_or_else(String::new, |code| format!(", exit code {code}"));
-    document.line(format!("{ran}{exit}; profile {}", tool.profile));
+    document.line(match target.is_snapshot() {
+        true => format!("one instant, read within {ran}; nothing was traced"),
+        false => format!("{ran}{exit}; profile {}", tool.profile),
+    });
     document.line(format!(
         "{} {}, {} CPUs, {} memory, {} KiB pages, cgroup {}, {}",
         host.arch,
@@ -90,7 +103,9 @@ fn plane(document: &mut Document, report: &Report, plane: &PlaneReport) {
         }
         Scope::Device => devices::title(plane.device.as_ref()),
     };
-    document.heading(format!("{what}; peak after {}", since_start(plane.peak_ns)));
+    let snapshot = report.target.is_snapshot();
+    let peak = if snapshot { String::new() } else { format!("; peak after {}", since_start(plane.peak_ns)) };
+    document.heading(format!("{what}{peak}"));
     document.table(sources(report, plane));
     explain_unattributed(document, plane);
     let at = match report.at {
@@ -101,15 +116,19 @@ fn plane(document: &mut Document, report: &Report, plane: &PlaneReport) {
     };
     let reconciled =
         [("growth to", &plane.growth, delta as fn(i64) -> String), ("level at", &plane.level, size)];
-    let rows = reconciled.map(|(what, sums, format)| self::reconciled(format!("{what} {at}"), sums, format));
+    // One instant has grown from nothing that is known.
+    let rows = reconciled.into_iter().skip(usize::from(snapshot)).map(|(what, sums, format)| {
+        let what = if snapshot { "level".to_owned() } else { format!("{what} {at}") };
+        self::reconciled(what, sums, format)
+    });
     let titles =
         [("", Fit::Name), ("COUNTER", Fit::Number), ("SOURCES", Fit::Number), ("UNATTRIBUTED", Fit::Number)];
     let columns = titles.into_iter().chain([("OF COUNTER", Fit::Number)]).map(column);
-    document.table(Table { columns: columns.collect(), rows: rows.into() });
+    document.table(Table { columns: columns.collect(), rows: rows.collect() });
     if let Some(device) = &plane.device {
         devices::details(document, device);
     }
-    for root in &plane.roots {
+    for root in plane.roots.iter().filter(|_| !snapshot) {
         let (sampled, kernel) = (known(root.sampled_peak, unsigned), known(root.kernel_peak, unsigned));
         document.line(format!("{}: highest reading {sampled}, kernel's own peak {kernel}", root.path));
     }
@@ -137,14 +156,23 @@ pub(super) fn sources(report: &Report, plane: &PlaneReport) -> Table {
         let levels = columns.iter().map(|(_, level)| level(row));
         row.source == UNATTRIBUTED || levels.flatten().any(|bytes| bytes != 0)
     });
+    type Last = (&'static str, Fit, fn(&SourceRow) -> String);
+    let last: &[Last] = match report.target.is_snapshot() {
+        true => &[
+            ("CHARGED", Fit::Name, |row| row.charged.to_owned()),
+            ("RECLAIMABLE", Fit::Name, |row| row.reclaimable.to_owned()),
+        ],
+        false => &[("GROWTH", Fit::Number, |row| known(row.growth, delta))],
+    };
     let cells = |row: &SourceRow| {
         let levels = columns.iter().map(|(_, level)| known(level(row), size));
-        let growth = known(row.growth, delta);
-        std::iter::once(row.source.to_owned()).chain(levels).chain([growth]).collect()
+        let last = last.iter().map(|(.., cell)| cell(row));
+        std::iter::once(row.source.to_owned()).chain(levels).chain(last).collect()
     };
     let rows = rows.map(cells).collect();
     let titles = columns.iter().map(|(title, _)| (title.as_str(), Fit::Number));
-    let titles = std::iter::once(("SOURCE", Fit::Name)).chain(titles).chain([("GROWTH", Fit::Number)]);
+    let last = last.iter().map(|(title, fit, _)| (*title, *fit));
+    let titles = std::iter::once(("SOURCE", Fit::Name)).chain(titles).chain(last);
     Table { columns: titles.map(column).collect(), rows }
 }
 
@@ -152,6 +180,9 @@ type Level = (String, fn(&SourceRow) -> Option<i64>);
 
 /// The instants to show: those of the run, then the one asked for or the other plane's peak.
 fn level_columns(report: &Report, plane: &PlaneReport) -> Vec<Level> {
+    if report.target.is_snapshot() {
+        return vec![("BYTES".to_owned(), |row| row.bytes)];
+    }
     let mut columns: Vec<Level> = vec![
         ("START".to_owned(), |row| row.bytes_at_start),
         ("PEAK".to_owned(), |row| row.bytes_at_peak),
@@ -237,7 +268,7 @@ fn foot(document: &mut Document, report: &Report) {
         document.warning(format!("lost in {}: {}", loss.what, loss.count));
     }
     let cost = &report.cost;
-    document.heading("Cost of tracing");
+    document.heading(if report.target.is_snapshot() { "Cost" } else { "Cost of tracing" });
     document.line(format!(
         "agent {} CPU, {} resident; programs {} CPU, {} kernel memory",
         duration(cost.agent_cpu_ns),
@@ -265,6 +296,18 @@ pub(super) const FILES: &[Cell<FileRow>] = &[
             .as_ref()
             .map_or_else(|| "before the trace".to_owned(), |t| format!("{} ({})", t.comm, t.pid))
     }),
+];
+
+pub(super) const CGROUPS: &[Cell<CgroupRow>] = &[
+    ("CHARGED", Fit::Number, |row| known(row.bytes, size)),
+    ("OWN", Fit::Number, |row| known(row.own, size)),
+    ("ANON", Fit::Number, |row| unsigned(row.sources.get("anon").copied().unwrap_or(0))),
+    ("FILE", Fit::Number, |row| {
+        let file = ["file-clean", "file-dirty"].iter().filter_map(|source| row.sources.get(source));
+        unsigned(file.sum())
+    }),
+    ("DYING BELOW", Fit::Number, |row| known(row.dying, |dying| dying.to_string())),
+    ("CGROUP", Fit::Path, |row| row.path.clone()),
 ];
 
 pub(super) const STACKS: &[Cell<StackRow>] = &[

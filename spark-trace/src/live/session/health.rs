@@ -2,7 +2,7 @@
 
 use super::{Session, SessionError, io_error};
 use crate::{
-    live::output::Output,
+    live::{output::Output, own_usage},
     recording::{Cost, Health, Loss, Readings, journal::Entry},
 };
 
@@ -48,16 +48,4 @@ impl Session {
         self.tracer.journal.add(Entry::Health(health)).map_err(io_error("write the journal"))?;
         self.tracer.journal.add(Entry::Cost(cost)).map_err(io_error("write the journal"))
     }
-}
-
-/// CPU time and peak resident memory of this process.
-fn own_usage() -> (u64, u64) {
-    // SAFETY: all zero is a valid rusage, and the pointer is to it.
-    let usage = unsafe {
-        let mut usage: libc::rusage = std::mem::zeroed();
-        libc::getrusage(libc::RUSAGE_SELF, &raw mut usage);
-        usage
-    };
-    let ns = |t: libc::timeval| t.tv_sec as u64 * 1_000_000_000 + t.tv_usec as u64 * 1000;
-    (ns(usage.ru_utime) + ns(usage.ru_stime), usage.ru_maxrss as u64 * 1024)
 }

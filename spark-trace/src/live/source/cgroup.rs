@@ -28,6 +28,8 @@ const V2: &[(&str, Form)] = &[
     ("memory.max", Form::Number),
     ("memory.high", Form::Number),
     ("memory.events", Form::Keys("events")),
+    // How many below it are removed and still charged.
+    ("cgroup.stat", Form::Keys("cgroup")),
 ];
 
 const V1: &[(&str, Form)] = &[

@@ -1,5 +1,6 @@
 //! Readers of levels: each turns kernel files into the values of one [`Sample`].
 
+pub mod cache;
 pub mod cgroup;
 pub mod context;
 pub mod nvml;

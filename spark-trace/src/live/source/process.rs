@@ -8,7 +8,7 @@ use super::{KernelFile, Reading};
 use crate::{
     live::now_ns,
     recording::{
-        Region,
+        Process, Region,
         journal::{Sample, SeriesId},
     },
 };
@@ -55,6 +55,11 @@ impl Processes {
         pids.iter().skip(turn).step_by(rounds).filter_map(|pid| self.read_one(*pid)).collect()
     }
 
+    /// One process, once.
+    pub fn level(pid: u32) -> Option<Sample> {
+        Self::default().read_one(pid)
+    }
+
     /// `None` where the process is gone: its end has an event of its own.
     fn read_one(&mut self, pid: u32) -> Option<Sample> {
         let known = match self.open.entry(pid) {
@@ -80,8 +85,7 @@ impl Processes {
     pub fn wants_walk(&mut self, sample: &Sample) -> bool {
         let SeriesId::Process(pid) = sample.series else { return false };
         let Some(known) = self.open.get_mut(&pid) else { return false };
-        let rss: u64 =
-            ["rss_anon", "rss_file", "rss_shmem"].iter().filter_map(|c| sample.values.get(*c)).sum();
+        let rss = resident(sample);
         let grown = rss >= known.rss_at_walk + (known.rss_at_walk / 4).max(REGION_GROWTH);
         let settled = rss == known.rss_before && rss >= known.rss_at_walk + REGION_PLATEAU;
         known.rss_before = rss;
@@ -125,6 +129,26 @@ fn name_of(path: &MMapPath) -> String {
         MMapPath::Other(name) => format!("[{name}]"),
         special => format!("[{special:?}]").to_lowercase(),
     }
+}
+
+/// Resident memory of a reading, all kinds together.
+pub fn resident(sample: &Sample) -> u64 {
+    ["rss_anon", "rss_file", "rss_shmem"].iter().filter_map(|column| sample.values.get(*column)).sum()
+}
+
+/// Every process there is, in order.
+pub fn all() -> Vec<u32> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let mut pids: Vec<u32> = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
+    pids.sort_unstable();
+    pids
+}
+
+/// What /proc says a process is; when it started and what it holds is left open.
+pub fn describe(pid: u32) -> Option<Process> {
+    let stat = ProcProcess::new(i32::try_from(pid).ok()?).ok()?.stat().ok()?;
+    let parent = u32::try_from(stat.ppid).ok();
+    Some(Process { pid, parent, comm: stat.comm, argv: argv(pid), ..Process::default() })
 }
 
 /// Whether there is no such process, or only a zombie that nobody has waited for.

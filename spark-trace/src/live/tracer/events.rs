@@ -64,7 +64,7 @@ impl<W: Write> Tracer<W> {
     }
 
     pub(super) fn is_ours(&self, cgroup: u64, pid: u32, parent: u32) -> bool {
-        self.target.kind == "system"
+        self.target.is_whole_machine()
             || self.cgroups.contains_key(&cgroup)
             || self.known.contains_key(&pid)
             || self.follows_pids && self.known.contains_key(&parent)
@@ -171,7 +171,7 @@ impl<W: Write> Tracer<W> {
     }
 
     pub(super) fn follows(&self, pid: u32) -> bool {
-        self.target.kind == "system" || self.known.contains_key(&pid)
+        self.target.is_whole_machine() || self.known.contains_key(&pid)
     }
 
     /// Id of the user stack of a mapping.

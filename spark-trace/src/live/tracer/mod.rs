@@ -253,12 +253,12 @@ impl<W: Write> Tracer<W> {
         let mut aggregates = self.collector.snapshot(&mut self.stacks, named);
         // What was selected while the target was not yet known and turned out to be somebody else's.
         for row in &mut aggregates.page_allocs {
-            if self.target.kind != "system" && !self.target.cgroups.iter().any(|c| c.id == row.cgroup) {
+            if !self.target.is_whole_machine() && !self.target.cgroups.iter().any(|c| c.id == row.cgroup) {
                 row.cgroup = 0;
             }
         }
         aggregates.charge_levels = self.charges.rows(&self.object)?;
-        if self.target.kind != "system" {
+        if !self.target.is_whole_machine() {
             let ours = |id: u64| self.target.cgroups.iter().any(|c| c.id == id);
             aggregates.charge_stacks.retain(|row| ours(row.cgroup));
             aggregates.charge_levels.retain(|row| ours(row.cgroup));

@@ -1,0 +1,97 @@
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::Context;
+
+use super::error::Exit;
+use super::output;
+use super::view::ViewArgs;
+use crate::analysis::{attribution, instant::At};
+use crate::live::source::cache::Wanted;
+use crate::live::{bundle, snapshot, target::command::Invoker};
+use crate::parse;
+use crate::recording::write::refuse_existing;
+use crate::recording::{self, WriteOptions, redact};
+
+/// Show who holds the machine's memory now
+///
+/// Everything is read once, from the kernel's own counters: no program is loaded and nothing is traced. So levels are
+/// told, and who holds them; who allocated what, and when, only `record` and `top` can tell.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Args {
+    /// Write a recording instead, for `show` and `diff`; `.json.zst` compresses it
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// Write all that a bug report needs: the recording, what `doctor` says and the kernel's files, as a tar.zst
+    #[arg(long, value_name = "FILE")]
+    bundle: Option<PathBuf>,
+    /// Put stand-ins in the place of names of processes, files, cgroups and images
+    #[arg(long)]
+    redact: bool,
+    /// Replace an existing file
+    #[arg(long)]
+    force: bool,
+    /// Look for cached files below this directory too; without it at those that processes have mapped or open
+    #[arg(long, value_name = "DIR", value_parser = parse::directory)]
+    files: Vec<PathBuf>,
+    /// Files that are kept, the most cached
+    #[arg(long, value_name = "N", default_value_t = 200)]
+    keep_files: usize,
+    /// Time for looking at files
+    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = parse::duration)]
+    files_time: Duration,
+    /// Mappings with at least this much resident are listed
+    #[arg(long, value_name = "SIZE", default_value = "1M", value_parser = parse::size)]
+    min_region: u64,
+    /// NVIDIA's management library (libnvidia-ml.so.1), where it is in no usual place
+    #[arg(long, value_name = "PATH", value_parser = parse::file)]
+    nvml: Option<PathBuf>,
+    #[command(flatten)]
+    view: ViewArgs,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  sudo spark-trace snapshot
+  sudo spark-trace snapshot --files /models --files-time 10s
+  sudo spark-trace snapshot -o before.json; ...; sudo spark-trace snapshot -o after.json
+  spark-trace diff before.json after.json
+  sudo spark-trace snapshot --redact --bundle for-the-issue.tar.zst
+
+Without root it shows what the user may see of others' processes, and says so.";
+
+pub fn run(args: Args) -> anyhow::Result<Exit> {
+    let owner = Invoker::from_environment().map(|invoker| (invoker.uid, invoker.gid));
+    let write = WriteOptions { force: args.force, owner };
+    for file in args.output.iter().chain(&args.bundle) {
+        refuse_existing(file, write)?;
+    }
+    let options = snapshot::Options {
+        files: Wanted { directories: args.files.clone(), most: args.keep_files, time: args.files_time },
+        min_region: args.min_region,
+        nvml: args.nvml.clone(),
+    };
+    let mut recording = snapshot::take(&options).context(Exit::TraceFailed)?;
+    if args.redact {
+        recording = redact::redact(&recording).context("cannot put stand-ins in the place of names")?;
+    }
+    if let Some(file) = &args.bundle {
+        let contents = bundle::contents(&recording, args.redact).context(Exit::TraceFailed)?;
+        recording::write::write_bytes(&contents, file, write)?;
+        wrote(file, "see what is in it with `tar --zstd -tvf`");
+    }
+    if let Some(file) = &args.output {
+        recording::write(&recording, file, write)?;
+        wrote(file, "see it with `spark-trace show`");
+    }
+    if args.output.is_some() || args.bundle.is_some() {
+        return Ok(Exit::Fine);
+    }
+    let report = attribution::report(&recording, At::End);
+    output::print(&args.view.render(report, |format| format.show)?)
+}
+
+fn wrote(file: &Path, next: &str) {
+    eprintln!("spark-trace: wrote {}; {next}", file.display());
+}
