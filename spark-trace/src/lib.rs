@@ -25,4 +25,5 @@ pub mod plan;
 pub mod recording;
 pub mod render;
 pub mod study;
+pub mod tui;
 pub mod units;

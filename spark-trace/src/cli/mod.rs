@@ -26,6 +26,7 @@ mod show;
 #[cfg(feature = "live")]
 mod snapshot;
 mod study;
+mod top;
 mod view;
 
 use std::ffi::OsString;
@@ -62,6 +63,7 @@ enum Command {
     #[cfg(feature = "live")]
     Snapshot(snapshot::Args),
     Show(show::Args),
+    Top(Box<top::Args>),
     Diff(diff::Args),
     Kv(kv::Args),
     Report(report::Args),
@@ -86,6 +88,7 @@ impl Command {
             #[cfg(feature = "live")]
             Self::Snapshot(args) => snapshot::run(args),
             Self::Show(args) => show::run(args),
+            Self::Top(args) => top::run(*args),
             Self::Diff(args) => diff::run(args),
             Self::Kv(args) => kv::run(args),
             Self::Report(args) => report::run(args),

@@ -15,7 +15,7 @@ use super::{error::Exit, progress::Line};
 use crate::{
     live::{
         output,
-        session::{Options, Session},
+        session::{Keep, Options, Session, Wishes},
         target::{Placement, Spec, command::Invoker},
     },
     parse,
@@ -177,14 +177,16 @@ pub fn run(args: Args) -> anyhow::Result<Exit> {
         nvml: args.nvml.clone(),
         gpu_interval: args.gpu_interval.max(Duration::from_millis(1)),
         output: output_options,
-        journal: partial_name(&output),
+        keep: Keep::Journal(partial_name(&output)),
     };
     record(options, &output, write, args.quiet)
 }
 
 /// Records and writes; the exit code is the command's.
 pub fn record(options: Options, output: &Path, write: WriteOptions, quiet: bool) -> anyhow::Result<Exit> {
-    let journal = options.journal.clone();
+    let Keep::Journal(journal) = options.keep.clone() else {
+        anyhow::bail!("a recording without a journal");
+    };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -193,7 +195,12 @@ pub fn record(options: Options, output: &Path, write: WriteOptions, quiet: bool)
     let mut line = Line::new(!quiet && std::io::stderr().is_terminal());
     let outcome = runtime.block_on(async {
         let session = Session::prepare(options)?;
-        session.run(&mut |progress| line.show(progress)).await
+        session
+            .run(&mut |progress| {
+                line.show(progress);
+                Wishes::default()
+            })
+            .await
     });
     line.clear();
     let outcome = outcome.context(Exit::TraceFailed).inspect_err(|_| remove_empty(&journal))?;

@@ -13,6 +13,7 @@ pub mod frames;
 pub mod host;
 pub mod kallsyms;
 pub mod library;
+pub mod look;
 mod multi;
 pub mod object;
 pub mod offsets;

@@ -69,7 +69,7 @@ pub fn take(options: &Options) -> Result<Recording, SnapshotError> {
         target: Target { kind: SNAPSHOT.to_owned(), started_ns, ..Target::default() },
     };
     let target = begin.target.clone();
-    let mut snapshot = Snapshot { journal: Journal::begin(io::sink(), begin)?, target, warnings: Vec::new() };
+    let mut snapshot = Snapshot { journal: Journal::unwritten(begin), target, warnings: Vec::new() };
 
     let pids = process::all();
     snapshot.processes(&layout, &pids)?;

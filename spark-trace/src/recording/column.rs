@@ -117,6 +117,11 @@ impl<T: Value> Column<T> {
         }
     }
 
+    /// Takes away the first readings.
+    pub fn drop_first(&mut self, readings: usize) {
+        *self = self.iter().skip(readings).collect();
+    }
+
     /// Replaces each value that is there.
     pub fn map(&mut self, mut with: impl FnMut(T) -> T) {
         for index in 0..self.len() {

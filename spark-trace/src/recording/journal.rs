@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::column::Column;
+use super::window;
 use super::{context::*, cuda::*, schema::*};
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -229,6 +230,15 @@ impl Builder {
         }
     }
 
+    /// Drops what is older, see [`window::forget`].
+    pub fn forget(&mut self, before_ns: u64) {
+        window::forget(&mut self.recording, before_ns);
+        let samples = &self.recording.samples;
+        self.cgroups = samples.cgroups.iter().enumerate().map(|(index, cgroup)| (cgroup.id, index)).collect();
+        self.processes =
+            samples.processes.iter().enumerate().map(|(index, process)| (process.pid, index)).collect();
+    }
+
     /// What has been folded so far.
     pub const fn recording(&self) -> &Recording {
         &self.recording
@@ -301,25 +311,38 @@ fn push(series: &mut Series, sample: &Sample) {
 
 /// Writes entries as they come and folds them.
 pub struct Journal<W: Write> {
-    out: W,
+    /// Absent where nothing is to outlive this process.
+    out: Option<W>,
     builder: Builder,
 }
 
 impl<W: Write> Journal<W> {
     pub fn begin(mut out: W, begin: Begin) -> io::Result<Self> {
         write_line(&mut out, &Entry::Begin(Box::new(begin.clone())))?;
-        Ok(Self { out, builder: Builder::new(begin) })
+        Ok(Self { out: Some(out), builder: Builder::new(begin) })
+    }
+
+    /// Folds entries and writes none.
+    pub fn unwritten(begin: Begin) -> Self {
+        Self { out: None, builder: Builder::new(begin) }
     }
 
     pub fn add(&mut self, entry: Entry) -> io::Result<()> {
-        write_line(&mut self.out, &entry)?;
+        if let Some(out) = &mut self.out {
+            write_line(out, &entry)?;
+        }
         self.builder.apply(&entry);
         Ok(())
     }
 
+    /// Drops what is older than `before_ns` from what is folded; what was written stays.
+    pub fn forget(&mut self, before_ns: u64) {
+        self.builder.forget(before_ns);
+    }
+
     /// Hands what was written to the kernel, so that it outlives this process.
     pub fn flush(&mut self) -> io::Result<()> {
-        self.out.flush()
+        self.out.as_mut().map_or(Ok(()), Write::flush)
     }
 
     pub const fn recording(&self) -> &Recording {
@@ -328,7 +351,7 @@ impl<W: Write> Journal<W> {
 
     pub fn finish(mut self, at_ns: u64) -> io::Result<Recording> {
         self.add(Entry::End { at_ns })?;
-        self.out.flush()?;
+        self.flush()?;
         Ok(self.builder.finish())
     }
 }

@@ -10,6 +10,7 @@ pub mod redact;
 pub mod schema;
 mod series;
 pub mod upgrade;
+pub mod window;
 pub mod write;
 
 #[cfg(test)]

@@ -68,8 +68,30 @@ pub struct Options {
     pub gpu_interval: Duration,
     /// Reads what the command writes; absent to leave it where it goes.
     pub output: Option<output::Options>,
-    /// Where the journal is kept while tracing.
-    pub journal: PathBuf,
+    pub keep: Keep,
+}
+
+/// What becomes of what is read.
+#[derive(Debug, Clone)]
+pub enum Keep {
+    /// All of it, in a journal that outlives this process.
+    Journal(PathBuf),
+    /// The latest, for looking at: every cgroup and process of the machine where that is the target, and details only
+    /// when they are asked for.
+    Latest(Duration),
+}
+
+/// What whoever looks at a trace wants of it.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Wishes {
+    /// Read who took what, now.
+    pub details: bool,
+    /// Read the mappings of this process, too.
+    pub pid: Option<u32>,
+    /// Forget nothing from this time on.
+    pub keep_since: Option<u64>,
+    /// That was all.
+    pub end: bool,
 }
 
 #[derive(Debug, Error)]
@@ -112,11 +134,17 @@ pub struct Outcome {
     pub output: Option<Output>,
 }
 
+/// Why details are read when whoever looks asks for them.
+const NOW: &str = "now";
+
 /// Ticks between two sweeps of the kernel pages in use: with fewer pages to retire each is quicker.
 const SWEEP_EVERY: u64 = 10;
 
 /// The journal's writer.
 type Out = BufWriter<File>;
+
+/// What a trace reports to, a few times a second.
+pub type Report<'a> = &'a mut dyn FnMut(&Progress<'_>) -> Wishes;
 
 /// A trace with everything attached.
 pub struct Session {
@@ -187,20 +215,16 @@ impl Session {
             clock: Clock { name: "CLOCK_MONOTONIC".to_owned(), realtime_offset_ns: realtime_offset_ns() },
             target: target.clone(),
         };
-        let file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&options.journal)
-            .map_err(io_error(format!("create {}", options.journal.display())))?;
-        let journal = Journal::begin(BufWriter::new(file), begin)
-            .map_err(io_error(format!("write {}", options.journal.display())))?;
+        let journal = match &options.keep {
+            Keep::Journal(path) => begin_journal(path, begin)?,
+            Keep::Latest(_) => Journal::unwritten(begin),
+        };
         let kallsyms = Kallsyms::from_kernel().unwrap_or_default();
         let system = System::open().map_err(io_error("open the kernel's counters"))?;
         let parts = (Stacks::new(kallsyms), Collector::new(&btf), layout, system);
         let mut tracer = Tracer::new(object, journal, target, parts, options.min_region);
         tracer.gpus = nvml.machine().gpus.len();
+        tracer.looks = matches!(options.keep, Keep::Latest(_));
         // SAFETY: the ring buffer owns its descriptor and keeps the same one for as long as it lives.
         let events = unsafe { AsyncFd::register(events) }
             .map_err(|e| io_error("watch the event buffer")(e.into_parts().1))?;
@@ -224,7 +248,7 @@ impl Session {
     }
 
     /// Traces until the target ends, the time is over or the user stops it.
-    pub async fn run(mut self, progress: &mut dyn FnMut(&Progress<'_>)) -> Result<Outcome, SessionError> {
+    pub async fn run(mut self, progress: Report<'_>) -> Result<Outcome, SessionError> {
         self.tracer.name_cgroups()?;
         self.tracer.find_libraries(&self.options.libraries)?;
         self.tracer.read_tmpfs()?;
@@ -250,10 +274,12 @@ impl Session {
         if let Some(leaf) = self.leaf {
             let _ = leaf.remove();
         }
-        let _ = std::fs::remove_file(&self.options.journal);
+        if let Keep::Journal(path) = &self.options.keep {
+            let _ = std::fs::remove_file(path);
+        }
     }
 
-    async fn follow(&mut self, progress: &mut dyn FnMut(&Progress<'_>)) -> Result<Option<i32>, SessionError> {
+    async fn follow(&mut self, progress: Report<'_>) -> Result<Option<i32>, SessionError> {
         let started = Instant::now();
         let mut ticks = interval_at(started + self.options.interval, self.options.interval);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
@@ -291,13 +317,18 @@ impl Session {
                     self.drain()?;
                     self.look_for_container()?;
                     self.tracer.sample()?;
-                    if started.elapsed() >= next_dump {
-                        next_dump = started.elapsed() * 2;
-                        self.tracer.journal_aggregates(false)?;
+                    match self.options.keep {
+                        Keep::Journal(_) if started.elapsed() >= next_dump => {
+                            next_dump = started.elapsed() * 2;
+                            self.tracer.journal_aggregates(false)?;
+                        }
+                        Keep::Journal(_) => {}
+                        Keep::Latest(_) => self.add_health_and_cost(None)?,
                     }
                     self.journal_flush()?;
                     let lost = self.tracer.object.losses()?.iter().map(|l| l.count).sum();
-                    progress(&Progress { elapsed: started.elapsed(), recording: self.tracer.journal.recording(), lost });
+                    let wishes = progress(&Progress { elapsed: started.elapsed(), recording: self.tracer.journal.recording(), lost });
+                    self.grant(wishes)?;
                 }
                 _ = self.interrupts.recv() => {
                     self.interrupted += 1;
@@ -309,6 +340,24 @@ impl Session {
                 }
             }
         }
+    }
+
+    /// Does what whoever looks wants, and forgets what nobody will look at any more.
+    fn grant(&mut self, wishes: Wishes) -> Result<(), SessionError> {
+        if wishes.end {
+            self.interrupted += 1;
+        }
+        let Keep::Latest(window) = self.options.keep else { return Ok(()) };
+        let since = now_ns().saturating_sub(window.as_nanos() as u64);
+        self.tracer.forget(wishes.keep_since.map_or(since, |kept| kept.min(since)));
+        if let Some(pid) = wishes.pid {
+            self.tracer.read_mappings(pid)?;
+        }
+        if wishes.details {
+            self.tracer.read_aggregates(NOW)?;
+            self.tracer.journal_aggregates(true)?;
+        }
+        Ok(())
     }
 
     fn journal_flush(&mut self) -> Result<(), SessionError> {
@@ -434,6 +483,13 @@ impl Session {
         let output = self.output.filter(|_| self.interrupted == 0);
         Ok(Outcome { recording, exit_code, output })
     }
+}
+
+fn begin_journal(path: &std::path::Path, begin: Begin) -> Result<Journal<Out>, SessionError> {
+    let mut options = OpenOptions::new();
+    let file = options.write(true).create(true).truncate(true).mode(0o600).open(path);
+    let file = file.map_err(io_error(format!("create {}", path.display())))?;
+    Journal::begin(BufWriter::new(file), begin).map_err(io_error(format!("write {}", path.display())))
 }
 
 fn signals(kind: SignalKind) -> Result<Signal, SessionError> {

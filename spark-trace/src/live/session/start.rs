@@ -7,7 +7,7 @@ use std::{
 
 use tokio::process::Child;
 
-use super::{Session, SessionError, io_error};
+use super::{Keep, Session, SessionError, io_error};
 use crate::{
     live::{
         cgroup::{Layout, Leaf},
@@ -46,6 +46,9 @@ impl Session {
     pub(super) fn start(&mut self) -> Result<(), SessionError> {
         match self.options.spec.clone() {
             Spec::System { argv } => {
+                if matches!(self.options.keep, Keep::Latest(_)) {
+                    self.tracer.add_everything()?;
+                }
                 if !argv.is_empty() {
                     self.spawn(&argv, None)?;
                 }

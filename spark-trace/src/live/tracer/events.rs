@@ -4,7 +4,7 @@ use std::io::Write;
 
 use spark_trace_common::event::{CgroupOp, MappingOp, ProcessOp};
 
-use super::{Notice, Resolution, Tracer, TracerError, Waiting, surroundings};
+use super::{MOST_CGROUPS, Notice, Resolution, Tracer, TracerError, Waiting, surroundings};
 use crate::{
     decode::{self, Event},
     live::{page_size, source::process},
@@ -36,7 +36,7 @@ impl<W: Write> Tracer<W> {
                     let context = surroundings::after(&event);
                     self.waiting.push(Waiting::Process(event, context));
                 } else if self.is_ours(event.cgroup, event.pid, event.parent) {
-                    let context = surroundings::after(&event);
+                    let context = if self.looks { None } else { surroundings::after(&event) };
                     self.process_event(event, context)?;
                 }
             }
@@ -75,7 +75,8 @@ impl<W: Write> Tracer<W> {
             CgroupOp::Mkdir => {
                 let name = CgroupName { id: event.id, path: event.path.clone(), target: event.target };
                 self.journal.add(Entry::Cgroup(name))?;
-                if event.target && !self.cgroups.contains_key(&event.id) {
+                let all = self.looks && self.target.is_whole_machine() && self.cgroups.len() < MOST_CGROUPS;
+                if (event.target || all) && !self.cgroups.contains_key(&event.id) {
                     let root = !self.has_ancestor(&event.path);
                     self.open_cgroup(event.id, event.path.clone(), root, Some(event.at_ns));
                     if self.resolution == Resolution::Open {

@@ -191,7 +191,10 @@ impl<W: Write> Tracer<W> {
             let walk = self.processes.wants_walk(&sample);
             let SeriesId::Process(pid) = sample.series else { continue };
             self.journal.add(Entry::Sample(sample))?;
-            if walk && let Some(regions) = process::regions(pid, self.min_region) {
+            if walk
+                && !self.looks
+                && let Some(regions) = process::regions(pid, self.min_region)
+            {
                 self.journal.add(Entry::Regions { pid, regions })?;
                 if let Some(pss) = process::pss(pid) {
                     self.journal.add(Entry::Sample(pss))?;
@@ -251,7 +254,7 @@ impl<W: Write> Tracer<W> {
             self.peaks.answered = false;
             reasons.push(QUERY);
         }
-        if !reasons.is_empty() {
+        if !reasons.is_empty() && !self.looks {
             self.collector.read(&self.object, &mut self.stacks, &reasons, now)?;
             self.peaks.cost_ns = now_ns() - now;
             self.peaks.last_read_ns = now;

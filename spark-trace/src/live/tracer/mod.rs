@@ -65,6 +65,9 @@ enum Waiting {
     Query(Box<Query>),
 }
 
+/// Cgroups that are read of a whole machine.
+const MOST_CGROUPS: usize = 512;
+
 /// Which cgroups are the target's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Resolution {
@@ -113,6 +116,8 @@ pub struct Tracer<W: Write> {
     known: HashMap<u32, Process>,
     alive: BTreeSet<u32>,
     resolution: Resolution,
+    /// Somebody looks: nothing is read that they did not ask for, but every cgroup and process of the machine.
+    pub looks: bool,
     /// Events from before the target was known.
     waiting: Vec<Waiting>,
     peaks: Peaks,
@@ -155,6 +160,7 @@ impl<W: Write> Tracer<W> {
             known: HashMap::new(),
             alive: BTreeSet::new(),
             resolution: Resolution::Done,
+            looks: false,
             waiting: Vec::new(),
             peaks: Peaks::default(),
             follows_pids: false,
@@ -185,6 +191,32 @@ impl<W: Write> Tracer<W> {
         self.object.select_pid(pid)?;
         self.follows_pids = true;
         self.add_process(pid)
+    }
+
+    /// Takes every cgroup and process of the machine in.
+    pub fn add_everything(&mut self) -> Result<(), TracerError> {
+        for (id, path) in
+            self.layout.subtree("/").into_iter().filter(|(_, path)| path != "/").take(MOST_CGROUPS)
+        {
+            let root = !self.has_ancestor(&path);
+            self.open_cgroup(id, path, root, None);
+        }
+        for pid in process::all() {
+            self.add_process(pid)?;
+        }
+        self.publish_target()
+    }
+
+    /// Drops what is older than `before_ns`, and cgroups that were removed by then.
+    pub fn forget(&mut self, before_ns: u64) {
+        self.cgroups.retain(|_, cgroup| cgroup.info.removed_ns.is_none_or(|removed| removed >= before_ns));
+        self.journal.forget(before_ns);
+    }
+
+    /// Reads what a process has mapped.
+    pub fn read_mappings(&mut self, pid: u32) -> Result<(), TracerError> {
+        let Some(regions) = process::regions(pid, self.min_region) else { return Ok(()) };
+        Ok(self.journal.add(Entry::Regions { pid, regions })?)
     }
 
     /// Selects every cgroup created from now on until [`Self::resolve`] says which is meant.
@@ -316,7 +348,7 @@ impl<W: Write> Tracer<W> {
         let cgroup =
             self.layout.of_process(pid).ok().and_then(|p| cgroup::id_of(&self.layout.dir(&p))).unwrap_or(0);
         let comm = comm.trim_end().to_owned();
-        let context = surroundings::of(pid);
+        let context = if self.looks { None } else { surroundings::of(pid) };
         let process = Process {
             pid,
             argv: process::argv(pid),
@@ -325,7 +357,9 @@ impl<W: Write> Tracer<W> {
             cgroup,
             ..Process::default()
         };
-        self.stacks.look_at(pid);
+        if !self.looks {
+            self.stacks.look_at(pid);
+        }
         self.alive.insert(pid);
         self.known.insert(pid, process.clone());
         Ok(self.journal.add(Entry::Process(process))?)

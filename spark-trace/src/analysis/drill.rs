@@ -1,0 +1,273 @@
+//! From a source down to who holds it: cgroup, process, then mapping, file or stack.
+
+use std::collections::BTreeSet;
+
+use crate::analysis::asked;
+use crate::analysis::cgroups;
+use crate::analysis::cuda;
+use crate::analysis::files;
+use crate::analysis::mappings;
+use crate::analysis::processes::{self, ProcessRow, Split};
+use crate::analysis::regions;
+use crate::analysis::stacks;
+use crate::analysis::view::Scope;
+use crate::recording::{Provenance, Recording, Samples};
+
+/// Somebody who holds a part, or a thing that is a part.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Holder<K> {
+    pub key: K,
+    pub name: String,
+    pub bytes: Option<i64>,
+    /// Without what stands in other rows.
+    pub own: Option<i64>,
+}
+
+/// The last step: what the bytes are, and whose call took them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Detail {
+    pub bytes: i64,
+    /// What the bytes count: `resident`, `mapped`, `cached`, `allocated`.
+    pub counts: &'static str,
+    pub what: String,
+    /// Innermost first; empty where no stack was seen.
+    pub frames: Vec<String>,
+}
+
+/// What of a process's resident memory belongs to a source.
+type Part = fn(&Split) -> Option<u64>;
+
+/// How a source is followed below the cgroups.
+struct Way {
+    /// What the names of sources begin with.
+    sources: &'static [&'static str],
+    part: Option<Part>,
+    details: fn(&Recording, u64, &str) -> Vec<Detail>,
+}
+
+const WAYS: &[Way] = &[
+    Way { sources: &["anon"], part: Some(|split| split.rss_anon), details: mapped },
+    Way { sources: &["shmem"], part: Some(|split| split.rss_shmem), details: mapped },
+    Way { sources: &["file-"], part: Some(|split| split.rss_file), details: cached },
+    Way { sources: &["swap-cache"], part: Some(|split| split.swap), details: mapped },
+    Way { sources: &["nvidia-"], part: None, details: driver },
+    Way { sources: &["gpu-", "cuda-"], part: None, details: devices },
+];
+
+/// What the kernel takes for itself.
+const KERNEL: Way = Way { sources: &[""], part: None, details: kernel };
+
+fn way(source: &str) -> &'static Way {
+    WAYS.iter().find(|way| way.sources.iter().any(|prefix| source.starts_with(prefix))).unwrap_or(&KERNEL)
+}
+
+/// Cgroups that hold something of `source`, the one that holds most without those below it first.
+pub fn cgroups(recording: &Recording, at_ns: u64, source: Option<&str>) -> Vec<Holder<u64>> {
+    let rows = cgroups::rows(recording, at_ns);
+    let level = |row: &cgroups::CgroupRow| match source {
+        Some(source) => row.sources.get(source).map(|&bytes| signed(bytes)),
+        None => row.bytes,
+    };
+    let below = |path: &str| {
+        let inside =
+            rows.iter().filter(|row| row.path.rsplit_once('/').is_some_and(|(parent, _)| parent == path));
+        inside.filter_map(level).fold(0, i64::saturating_add)
+    };
+    let holders = rows.iter().filter_map(|row| {
+        let bytes = level(row).filter(|&bytes| bytes != 0)?;
+        let own = bytes.saturating_sub(below(&row.path));
+        Some(Holder { key: row.id, name: row.path.clone(), bytes: Some(bytes), own: Some(own) })
+    });
+    let mut holders: Vec<_> = holders.collect();
+    holders.sort_by_key(|holder| std::cmp::Reverse(holder.own));
+    holders
+}
+
+/// Whether processes can be told apart in `source`.
+pub fn has_processes(source: Option<&str>) -> bool {
+    source.is_none_or(|source| way(source).part.is_some())
+}
+
+/// Processes of a cgroup, or of all, with what is resident in them of the source's kind. Pages that processes share are
+/// in each of them.
+pub fn processes(
+    recording: &Recording,
+    at_ns: u64,
+    source: Option<&str>,
+    cgroup: Option<u64>,
+) -> Vec<Holder<u32>> {
+    let part: Part = match source.map(way) {
+        Some(way) => way.part.unwrap_or(|_| None),
+        None => |split| Some(split.resident()),
+    };
+    let inside = cgroup.map(|cgroup| at_or_below(recording, cgroup));
+    let cgroup_of = |row: &ProcessRow| {
+        recording
+            .provenance
+            .processes
+            .iter()
+            .rev()
+            .find(|process| process.pid == row.pid)
+            .map(|found| found.cgroup)
+    };
+    let holders = processes::rows(recording, at_ns).into_iter().filter_map(|row| {
+        let bytes = part(&row.at?)?;
+        let here =
+            inside.as_ref().is_none_or(|inside| cgroup_of(&row).is_some_and(|id| inside.contains(&id)));
+        let argv = row.argv.iter().skip(1).cloned().collect::<Vec<_>>().join(" ");
+        let name = format!("{} ({}) {argv}", row.comm, row.pid);
+        here.then(|| Holder {
+            key: row.pid,
+            name: name.trim_end().to_owned(),
+            bytes: Some(signed(bytes)),
+            own: None,
+        })
+    });
+    let mut holders: Vec<_> = holders.collect();
+    holders.sort_by_key(|holder| std::cmp::Reverse(holder.bytes));
+    holders
+}
+
+/// Mappings, files or stacks behind a source, of one cgroup or process where that is asked; the largest first.
+pub fn details(
+    recording: &Recording,
+    at_ns: u64,
+    source: Option<&str>,
+    cgroup: Option<u64>,
+    pid: Option<u32>,
+) -> Vec<Detail> {
+    let narrow = narrow(recording, cgroup, pid);
+    let mut found = match source {
+        Some(source) => (way(source).details)(&narrow, at_ns, source),
+        None => [mapped, devices].iter().flat_map(|details| details(&narrow, at_ns, "")).collect(),
+    };
+    found.sort_by_key(|detail| std::cmp::Reverse(detail.bytes));
+    found
+}
+
+/// The provenance of one cgroup with all below it, or of one process, and nothing else.
+fn narrow(recording: &Recording, cgroup: Option<u64>, pid: Option<u32>) -> Recording {
+    let inside = cgroup.map(|cgroup| at_or_below(recording, cgroup));
+    let in_cgroup = |id: u64| inside.as_ref().is_none_or(|inside| inside.contains(&id));
+    let all = &recording.provenance;
+    let members: BTreeSet<u32> =
+        all.processes.iter().filter(|process| in_cgroup(process.cgroup)).map(|process| process.pid).collect();
+    let is_meant = |other: u32| pid.map_or_else(|| members.contains(&other), |pid| pid == other);
+    let provenance = Provenance {
+        instants: all.instants.clone(),
+        // Neither names a process.
+        page_allocs: all.page_allocs.iter().filter(|row| in_cgroup(row.cgroup)).cloned().collect(),
+        files: all.files.iter().filter(|row| in_cgroup(row.charged_to)).cloned().collect(),
+        mappings: all.mappings.iter().filter(|row| is_meant(row.pid)).cloned().collect(),
+        regions: all.regions.iter().filter(|row| is_meant(row.pid)).cloned().collect(),
+        processes: all.processes.iter().filter(|row| is_meant(row.pid)).cloned().collect(),
+        cgroups: all.cgroups.clone(),
+        driver_allocs: all.driver_allocs.iter().filter(|row| is_meant(row.pid)).cloned().collect(),
+        cuda_allocs: all.cuda_allocs.iter().filter(|row| is_meant(row.pid)).cloned().collect(),
+        stacks: all.stacks.clone(),
+        symbols: all.symbols.clone(),
+        ..Provenance::default()
+    };
+    Recording {
+        schema: recording.schema.clone(),
+        schema_version: recording.schema_version,
+        tool: recording.tool.clone(),
+        host: recording.host.clone(),
+        clock: recording.clock.clone(),
+        target: recording.target.clone(),
+        phases: Vec::new(),
+        health: recording.health.clone(),
+        cost: recording.cost.clone(),
+        samples: Samples::default(),
+        provenance,
+    }
+}
+
+fn at_or_below(recording: &Recording, cgroup: u64) -> BTreeSet<u64> {
+    let own = recording.target.cgroups.iter().map(|found| (found.id, found.path.as_str()));
+    let named = recording.provenance.cgroups.iter().map(|found| (found.id, found.path.as_str()));
+    let all: Vec<_> = own.chain(named).collect();
+    let Some(root) = all.iter().find(|(id, _)| *id == cgroup).map(|(_, path)| *path) else {
+        return BTreeSet::from([cgroup]);
+    };
+    let inside =
+        |path: &str| path.strip_prefix(root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+    all.iter().filter(|(_, path)| inside(path)).map(|(id, _)| *id).collect()
+}
+
+/// By the call that mapped it, and by what is resident.
+fn mapped(recording: &Recording, at_ns: u64, _source: &str) -> Vec<Detail> {
+    let calls =
+        mappings::rows(recording, at_ns).into_iter().filter(|row| row.bytes > 0 && row.kind != "file");
+    let calls = calls.map(|row| Detail {
+        bytes: signed(row.bytes),
+        counts: "mapped",
+        what: format!("{} in {} calls", row.kind, row.calls),
+        frames: row.frames,
+    });
+    let resident =
+        regions::rows(recording, at_ns).into_iter().filter(|row| row.anonymous > 0 || row.is_shared_memory());
+    let resident = resident.map(|row| Detail {
+        bytes: signed(if row.is_shared_memory() { row.rss } else { row.anonymous }),
+        counts: "resident",
+        what: format!("{} in {} mappings", row.name, row.regions),
+        frames: Vec::new(),
+    });
+    calls.chain(resident).collect()
+}
+
+fn cached(recording: &Recording, at_ns: u64, _source: &str) -> Vec<Detail> {
+    let rows = files::rows(recording, at_ns).into_iter().filter(|row| row.bytes != 0);
+    rows.map(|row| Detail {
+        bytes: row.bytes,
+        counts: "cached",
+        what: match &row.first_touch {
+            Some(touch) => format!("{}, first touched by {} ({})", row.inner_path, touch.comm, touch.pid),
+            None => format!("{}, cached before the trace", row.inner_path),
+        },
+        frames: Vec::new(),
+    })
+    .collect()
+}
+
+fn kernel(recording: &Recording, at_ns: u64, source: &str) -> Vec<Detail> {
+    let rows = stacks::rows(recording, Scope::System, at_ns).into_iter();
+    // What nobody counts, and what a cgroup is charged together, may be any of them.
+    let any = matches!(source, "unattributed" | "kernel-other");
+    rows.filter(|row| row.bytes > 0 && (any || row.source == source))
+        .map(|row| Detail {
+            bytes: signed(row.bytes),
+            counts: "allocated",
+            what: format!("{}: {}", row.source, row.label),
+            frames: row.path().map(str::to_owned).collect(),
+        })
+        .collect()
+}
+
+fn driver(recording: &Recording, at_ns: u64, source: &str) -> Vec<Detail> {
+    let asked = asked::rows(recording, at_ns).into_iter().filter(|row| row.live > 0);
+    let asked = asked.map(|row| Detail {
+        bytes: signed(row.live),
+        counts: "allocated",
+        what: format!("{} for {} ({})", row.kind, row.comm, row.pid),
+        frames: row.frames,
+    });
+    asked.chain(kernel(recording, at_ns, source)).chain(devices(recording, at_ns, source)).collect()
+}
+
+fn devices(recording: &Recording, at_ns: u64, _source: &str) -> Vec<Detail> {
+    let rows = cuda::report(recording, at_ns).map(|report| report.stacks).unwrap_or_default();
+    rows.into_iter()
+        .map(|row| Detail {
+            bytes: signed(row.live.unwrap_or(row.bytes_allocated.saturating_sub(row.bytes_freed))),
+            counts: "allocated",
+            what: format!("{} by {}", row.kind, row.function),
+            frames: row.caller.frames,
+        })
+        .filter(|detail| detail.bytes > 0)
+        .collect()
+}
+
+fn signed(bytes: u64) -> i64 {
+    i64::try_from(bytes).unwrap_or(i64::MAX)
+}

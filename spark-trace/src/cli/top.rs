@@ -1,0 +1,140 @@
+use std::path::PathBuf;
+
+use anyhow::Context;
+use clap::ValueEnum;
+use ratatui::Terminal;
+use ratatui::backend::TestBackend;
+
+use super::error::Exit;
+use super::output;
+use crate::analysis::frame::Frame;
+use crate::recording::{self, Recording};
+use crate::render::escape;
+use crate::tui::player::Player;
+use crate::tui::{Ui, draw, terminal};
+
+#[cfg(feature = "live")]
+mod live;
+
+/// Look at the memory of the machine as it changes
+///
+/// Sources with their levels, what they grew by since a mark, and who holds them: from a source down to cgroup, process
+/// and mapping, file or stack. Everything that runs is watched, or one target; what was there before is in the levels,
+/// and what is taken from now on has its caller too. `--replay` plays a recording back in the same view.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Args {
+    /// Play a recording back instead
+    #[arg(long, value_name = "FILE")]
+    replay: Option<PathBuf>,
+    /// Print one frame and end
+    #[arg(long)]
+    once: bool,
+    /// `table` for a terminal, `json` for one line a frame
+    #[arg(long, value_enum, default_value = "table")]
+    format: Format,
+    /// Of a recording: begin at this many seconds after the start, such as 12.5s, or at nanoseconds of its clock
+    #[arg(long, value_name = "INSTANT", requires = "replay")]
+    at: Option<crate::analysis::instant::At>,
+    #[cfg(feature = "live")]
+    #[command(flatten)]
+    live: live::Options,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  sudo spark-trace top
+  sudo spark-trace top --container web
+  sudo spark-trace top --once
+  sudo spark-trace top --format json | jq -c '.planes[0].residual'
+  spark-trace top --replay run.json
+
+Keys: ? shows them. NO_COLOR=1 draws without colours.";
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Format {
+    Table,
+    Json,
+}
+
+/// Lines of a frame around its list.
+const AROUND: u16 = 8;
+
+pub fn run(args: Args) -> anyhow::Result<Exit> {
+    match &args.replay {
+        Some(file) => {
+            let recording = recording::read(file)?;
+            let at_ns = args.at.and_then(|at| at.time(&recording));
+            let mut player = Player::new(recording)
+                .with_context(|| format!("{}: has no reading to show", file.display()))?;
+            if let Some(at_ns) = at_ns {
+                player.seek(at_ns);
+            }
+            replay(&args, player, at_ns)
+        }
+        #[cfg(feature = "live")]
+        None => live::run(&args),
+        #[cfg(not(feature = "live"))]
+        None => Err(anyhow::anyhow!("built without what traces: only --replay works")).context(Exit::Usage),
+    }
+}
+
+fn replay(args: &Args, mut player: Player, at_ns: Option<u64>) -> anyhow::Result<Exit> {
+    if args.once {
+        // Without a time the last frame: it has the whole run behind it.
+        let at_ns = at_ns.or(player.times().last().copied()).unwrap_or(0);
+        return once(args.format, player.recording(), at_ns);
+    }
+    if args.format == Format::Json {
+        for &at_ns in player.times().iter().filter(|&&time| at_ns.is_none_or(|from| time >= from)) {
+            output::print(&json_line(&Frame::new(player.recording(), at_ns, None, 0))?)?;
+        }
+        return Ok(Exit::Fine);
+    }
+    needs_terminal()?;
+    terminal::run(&mut player, &mut Ui::default(), output::style().colour)
+        .context("cannot use the terminal")?;
+    Ok(Exit::Fine)
+}
+
+fn needs_terminal() -> anyhow::Result<()> {
+    anyhow::ensure!(
+        terminal::is_there(),
+        anyhow::anyhow!("`top` needs a terminal; --once prints one frame and --format json one line a frame")
+            .context(Exit::Usage)
+    );
+    Ok(())
+}
+
+fn once(format: Format, recording: &Recording, at_ns: u64) -> anyhow::Result<Exit> {
+    if format == Format::Json {
+        return output::print(&json_line(&Frame::new(recording, at_ns, None, 0))?);
+    }
+    output::print(text(recording, at_ns, output::style().width)?.as_bytes())
+}
+
+fn json_line(frame: &Frame) -> anyhow::Result<Vec<u8>> {
+    let mut line = serde_json::to_vec(frame).context("the frame has no JSON form")?;
+    line.push(b'\n');
+    Ok(line)
+}
+
+/// One frame as text, as high as it needs to be.
+fn text(recording: &Recording, at_ns: u64, width: usize) -> anyhow::Result<String> {
+    let mut ui = Ui::default();
+    let screen = ui.screen(recording, at_ns, draw::HISTORY);
+    let height =
+        u16::try_from(screen.rows.len() + screen.queries.len()).unwrap_or(u16::MAX).saturating_add(AROUND);
+    let mut terminal = Terminal::new(TestBackend::new(u16::try_from(width).unwrap_or(u16::MAX), height))
+        .context("cannot draw")?;
+    terminal.draw(|frame| draw::draw(frame, &ui, &screen, false)).context("cannot draw")?;
+    let buffer = terminal.backend().buffer();
+    let lines = buffer.content().chunks(usize::from(buffer.area.width)).map(|cells| {
+        let line: String = cells.iter().map(ratatui::buffer::Cell::symbol).collect();
+        escape::line(line.trim_end())
+    });
+    // Its last line tells keys, and there are none to be pressed.
+    let lines: Vec<_> = lines.collect();
+    let shown = lines.iter().take(lines.len().saturating_sub(1));
+    Ok(shown.filter(|line| !line.is_empty()).map(|line| format!("{line}\n")).collect())
+}

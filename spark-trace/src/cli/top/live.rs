@@ -1,0 +1,226 @@
+//! `top` on what runs.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use spark_trace_common::{hook::Profile, map};
+
+use super::{Args, Format, json_line, needs_terminal, once};
+use crate::analysis::frame::Frame;
+use crate::cli::error::Exit;
+use crate::cli::output;
+use crate::live::look::Look;
+use crate::live::session::{self, Keep};
+use crate::live::target::{Spec, command::Invoker};
+use crate::parse;
+use crate::plan::Choice;
+use crate::recording::{Recording, WriteOptions};
+use crate::tui::player::{Feed, LOOK};
+use crate::tui::{Action, Tab, Ui, terminal};
+
+#[derive(Debug, clap::Args)]
+pub struct Options {
+    /// Only a running container, by id or name
+    #[arg(long, value_name = "ID|NAME", group = "target", conflicts_with = "replay")]
+    container: Option<String>,
+    /// Only a cgroup, by its directory or its path below the memory hierarchy
+    #[arg(long, value_name = "PATH", group = "target", conflicts_with = "replay")]
+    cgroup: Option<PathBuf>,
+    /// Only a running process and what it forks
+    #[arg(long, value_name = "PID", group = "target", conflicts_with = "replay")]
+    pid: Option<u32>,
+    /// Time between two readings
+    #[arg(long, value_name = "TIME", default_value = "500ms", value_parser = parse::duration)]
+    interval: Duration,
+    /// Readings and events older than this are forgotten
+    #[arg(long, value_name = "TIME", default_value = "2m", value_parser = parse::duration)]
+    window: Duration,
+    /// Stop after this time
+    #[arg(long, value_name = "TIME", value_parser = parse::duration)]
+    duration: Option<Duration>,
+    /// Levels alone, without who took what from now on: costs least
+    #[arg(long)]
+    light: bool,
+    /// NVIDIA's management library (libnvidia-ml.so.1), where it is in no usual place
+    #[arg(long, value_name = "PATH", value_parser = parse::file)]
+    nvml: Option<PathBuf>,
+}
+
+/// Readings faster than this are `record`'s business.
+const FASTEST: Duration = Duration::from_millis(50);
+
+impl Options {
+    fn session(&self) -> session::Options {
+        let profile = if self.light { Profile::Light } else { Profile::Default };
+        let interval = self.interval.max(FASTEST);
+        session::Options {
+            spec: self.spec(),
+            hooks: Choice { profile, without: Vec::new(), without_mechanisms: Vec::new() },
+            interval,
+            min_region: 1 << 20,
+            ring_bytes: map::RING_BYTES,
+            libraries: Vec::new(),
+            duration: self.duration,
+            nvml: self.nvml.clone(),
+            gpu_interval: interval,
+            output: None,
+            keep: Keep::Latest(self.window),
+        }
+    }
+
+    fn spec(&self) -> Spec {
+        if let Some(name) = &self.container {
+            return Spec::Container { engine: None, name: name.clone() };
+        }
+        if let Some(path) = &self.cgroup {
+            return Spec::Cgroup(path.clone());
+        }
+        self.pid.map_or(Spec::System { argv: Vec::new() }, Spec::Pid)
+    }
+}
+
+pub fn run(args: &Args) -> anyhow::Result<Exit> {
+    let streams = args.once || args.format == Format::Json;
+    if !streams {
+        needs_terminal()?;
+    }
+    let look = Look::start(args.live.session());
+    if streams { stream(args, look) } else { show(args, look) }
+}
+
+/// Prints frames as they come.
+fn stream(args: &Args, mut look: Look) -> anyhow::Result<Exit> {
+    let mut printed = 0;
+    let mut mark = None;
+    while !look.has_ended() {
+        let version = look.version();
+        // Of the first reading alone there is no rate.
+        let first = if args.once { 2 } else { 0 };
+        if version == printed || version <= first {
+            std::thread::sleep(LOOK);
+            continue;
+        }
+        printed = version;
+        let Some(recording) = look.latest() else { continue };
+        let at_ns = last(&recording);
+        if args.once {
+            once(args.format, &recording, at_ns)?;
+            break;
+        }
+        let frame = Frame::new(&recording, at_ns, mark.as_ref(), 0);
+        if mark.is_none() {
+            mark = Some(frame.mark());
+        }
+        output::print(&json_line(&frame)?)?;
+    }
+    look.end().context(Exit::TraceFailed)?;
+    Ok(Exit::Fine)
+}
+
+fn show(args: &Args, look: Look) -> anyhow::Result<Exit> {
+    let target = args.live.spec();
+    let mut ui = Ui::default();
+    if !matches!(target, Spec::System { .. }) {
+        ui.tab = Tab::Cgroup;
+    }
+    let mut feed = Watched { look, kind: target.kind(), frozen: None, seen: 0, recording: None };
+    // Loading and attaching takes a moment; an error of it is better told on a terminal that is left alone.
+    while feed.look.version() == 0 && !feed.look.has_ended() {
+        std::thread::sleep(LOOK);
+    }
+    let shown = match feed.look.has_ended() {
+        true => Ok(()),
+        false => terminal::run(&mut feed, &mut ui, output::style().colour),
+    };
+    if feed.recording.is_some() {
+        feed.act(Action::Record, &mut ui);
+    }
+    feed.look.end().context(Exit::TraceFailed)?;
+    shown.context("cannot use the terminal")?;
+    if let Some(message) = &ui.status.message {
+        eprintln!("spark-trace: {}", crate::render::escape::line(message));
+    }
+    Ok(Exit::Fine)
+}
+
+/// The latest reading there is.
+fn last(recording: &Recording) -> u64 {
+    let series = &recording.samples.system;
+    let end = series.begin_ns.len().checked_sub(1).and_then(|index| crate::ledger::time_of(series, index));
+    end.unwrap_or(0)
+}
+
+/// A trace under way as something to look at.
+struct Watched {
+    look: Look,
+    kind: &'static str,
+    /// What is shown while time stands still.
+    frozen: Option<Arc<Recording>>,
+    seen: u64,
+    /// Since when everything is kept, and where it is to be written.
+    recording: Option<(u64, PathBuf)>,
+}
+
+impl Feed for Watched {
+    fn now(&mut self) -> Option<(Arc<Recording>, u64)> {
+        self.seen = self.look.version();
+        let recording = self.frozen.clone().or_else(|| self.look.latest())?;
+        let at_ns = last(&recording);
+        Some((recording, at_ns))
+    }
+
+    fn has_changed(&mut self) -> bool {
+        self.frozen.is_none() && self.look.version() != self.seen
+    }
+
+    fn act(&mut self, action: Action, ui: &mut Ui) {
+        match action {
+            Action::Freeze => {
+                self.frozen = match self.frozen.take() {
+                    Some(_) => None,
+                    None => self.look.latest(),
+                };
+            }
+            Action::Record => ui.status.message = Some(self.toggle_recording()),
+            Action::Step(_) | Action::Jump(_) | Action::Faster | Action::Slower => {
+                ui.status.message = Some("only a recording can be gone through: --replay FILE".to_owned());
+            }
+            Action::Redraw | Action::Quit | Action::Marked => {}
+        }
+    }
+
+    fn look_at(&mut self, ui: &Ui) {
+        let (_, _, pid) = ui.focus();
+        let below = !ui.path.is_empty() || ui.tab == Tab::Process;
+        self.look.want_details(below || self.recording.is_some(), pid);
+    }
+
+    fn status(&mut self, ui: &mut Ui) {
+        let state = if self.frozen.is_some() { "FROZEN" } else { "live" };
+        ui.status.mode = format!("{state} {}", self.kind);
+        ui.status.clock = parse::utc_now();
+        ui.status.recording = self.recording.as_ref().map(|(_, file)| file.display().to_string());
+    }
+
+    fn has_ended(&self) -> bool {
+        self.look.has_ended()
+    }
+}
+
+impl Watched {
+    fn toggle_recording(&mut self) -> String {
+        let Some((since_ns, file)) = self.recording.take() else {
+            let file = PathBuf::from(format!("spark-trace-top-{}.json", parse::utc_now()));
+            let told = format!("recording to {}; r again writes it", file.display());
+            self.recording = Some((self.look.begin_recording(), file));
+            return told;
+        };
+        let owner = Invoker::from_environment().map(|invoker| (invoker.uid, invoker.gid));
+        match self.look.end_recording(since_ns, &file, WriteOptions { force: false, owner }) {
+            Ok(()) => format!("wrote {}", file.display()),
+            Err(error) => format!("not written: {error}"),
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! Looking at a trace under way: the session runs in a thread of its own and hands over what it has read.
+
+use std::{
+    path::PathBuf,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use super::{
+    now_ns,
+    session::{Options, Session, SessionError, Wishes},
+};
+use crate::recording::{self, Recording, WriteError, WriteOptions, window};
+
+/// Details are read at most so often: that takes some milliseconds, and names of functions more.
+const DETAILS_EVERY: Duration = Duration::from_secs(1);
+
+/// What both threads see.
+#[derive(Debug, Default)]
+struct Shared {
+    latest: Mutex<Option<Arc<Recording>>>,
+    /// Recordings handed over so far.
+    version: AtomicU64,
+    wants_details: AtomicBool,
+    /// The process whose mappings are wanted; 0 for none.
+    wants_pid: AtomicU64,
+    /// Nothing after this is forgotten; 0 while nothing is kept.
+    keep_since: AtomicU64,
+    wants_end: AtomicBool,
+}
+
+/// A trace that is looked at.
+pub struct Look {
+    shared: Arc<Shared>,
+    session: Option<JoinHandle<Result<(), SessionError>>>,
+}
+
+impl Look {
+    /// Starts a trace; what it reads comes with [`Self::latest`].
+    pub fn start(options: Options) -> Self {
+        let shared = Arc::new(Shared::default());
+        let theirs = Arc::clone(&shared);
+        let session = std::thread::spawn(move || trace(options, &theirs));
+        Self { shared, session: Some(session) }
+    }
+
+    /// What was handed over last.
+    pub fn latest(&self) -> Option<Arc<Recording>> {
+        self.shared.latest.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub fn version(&self) -> u64 {
+        self.shared.version.load(Ordering::Acquire)
+    }
+
+    /// Wants who took what, and the mappings of one process, from now on; or no longer.
+    pub fn want_details(&self, wanted: bool, pid: Option<u32>) {
+        self.shared.wants_details.store(wanted, Ordering::Relaxed);
+        self.shared.wants_pid.store(pid.map_or(0, u64::from), Ordering::Relaxed);
+    }
+
+    /// Keeps everything from now on.
+    pub fn begin_recording(&self) -> u64 {
+        let now = now_ns();
+        self.shared.keep_since.store(now, Ordering::Relaxed);
+        self.want_details(true, None);
+        now
+    }
+
+    /// Writes what was kept since then, as a recording of its own.
+    pub fn end_recording(
+        &self,
+        since_ns: u64,
+        file: &PathBuf,
+        write: WriteOptions,
+    ) -> Result<(), WriteError> {
+        self.shared.keep_since.store(0, Ordering::Relaxed);
+        let Some(latest) = self.latest() else { return Ok(()) };
+        let mut recording = Recording::clone(&latest);
+        window::forget(&mut recording, since_ns);
+        recording.target.started_ns = since_ns;
+        recording.target.ended_ns = recording.samples.system.end_ns.last().copied().unwrap_or(since_ns);
+        recording::write(&recording, file, write)
+    }
+
+    pub fn has_ended(&self) -> bool {
+        self.session.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+
+    /// Ends the trace and waits until everything is detached.
+    pub fn end(&mut self) -> Result<(), SessionError> {
+        self.shared.wants_end.store(true, Ordering::Relaxed);
+        match self.session.take().map(JoinHandle::join) {
+            None => Ok(()),
+            Some(Ok(result)) => result,
+            // A defect: passed on, not hidden.
+            Some(Err(panic)) => std::panic::resume_unwind(panic),
+        }
+    }
+}
+
+impl Drop for Look {
+    fn drop(&mut self) {
+        // Whoever drops it has seen the error already, or does not want it.
+        let _ = self.end();
+    }
+}
+
+fn trace(options: Options, shared: &Shared) -> Result<(), SessionError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime =
+        runtime.map_err(|cause| SessionError::Io { what: "set up the event loop".to_owned(), cause })?;
+    runtime.block_on(async {
+        let session = Session::prepare(options)?;
+        let mut details = None;
+        session.run(&mut |progress| hand_over(shared, progress.recording, &mut details)).await.map(|_| ())
+    })
+}
+
+fn hand_over(shared: &Shared, recording: &Recording, details: &mut Option<Instant>) -> Wishes {
+    let latest = Arc::new(recording.clone());
+    *shared.latest.lock().unwrap_or_else(PoisonError::into_inner) = Some(latest);
+    shared.version.fetch_add(1, Ordering::Release);
+    let due = details.is_none_or(|last: Instant| last.elapsed() >= DETAILS_EVERY);
+    let wanted = due && shared.wants_details.load(Ordering::Relaxed);
+    if wanted {
+        *details = Some(Instant::now());
+    }
+    let pid = shared.wants_pid.load(Ordering::Relaxed);
+    let kept = shared.keep_since.load(Ordering::Relaxed);
+    Wishes {
+        details: wanted,
+        pid: u32::try_from(pid).ok().filter(|&pid| pid != 0 && wanted),
+        keep_since: (kept != 0).then_some(kept),
+        end: shared.wants_end.load(Ordering::Relaxed),
+    }
+}

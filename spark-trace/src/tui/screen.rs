@@ -1,0 +1,274 @@
+//! What is on the screen: rows for the list that the user has come to, and the lines around it.
+
+use std::cmp::Reverse;
+
+use spark_trace_common::source::UNATTRIBUTED;
+
+use super::{Order, Step, Tab, Ui};
+use crate::analysis::drill::{self, Detail, Holder};
+use crate::analysis::frame::{Frame, PlaneFrame, SourceFrame};
+use crate::recording::Recording;
+use crate::units::{UNKNOWN, delta, known, percent, size};
+
+/// One line of the list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Row {
+    pub cells: Vec<String>,
+    /// Where Enter leads; absent where it leads nowhere.
+    pub step: Option<Step>,
+    /// Levels of the latest readings.
+    pub history: Vec<Option<i64>>,
+    bytes: Option<i64>,
+    growth: Option<i64>,
+}
+
+/// A column of the list: its title, and whether it holds numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Column {
+    pub title: &'static str,
+    pub number: bool,
+    /// Takes the room that is left; there is one.
+    pub wide: bool,
+}
+
+const fn number(title: &'static str) -> Column {
+    Column { title, number: true, wide: false }
+}
+
+const fn name(title: &'static str) -> Column {
+    Column { title, number: false, wide: false }
+}
+
+const fn wide(title: &'static str) -> Column {
+    Column { title, number: false, wide: true }
+}
+
+const SOURCES: &[Column] = &[
+    name("SOURCE"),
+    number("BYTES"),
+    number("GROWTH"),
+    number("PER SECOND"),
+    name("CHARGED"),
+    name("RECLAIMABLE"),
+    wide("LATEST READINGS"),
+];
+const SOURCES_BY_GROWTH: &[Column] = &[
+    name("SOURCE"),
+    number("GROWTH"),
+    number("BYTES"),
+    number("PER SECOND"),
+    name("CHARGED"),
+    name("RECLAIMABLE"),
+    wide("LATEST READINGS"),
+];
+const CGROUPS: &[Column] = &[number("BYTES"), number("OWN"), wide("CGROUP")];
+const PROCESSES: &[Column] = &[number("RESIDENT"), wide("PROCESS")];
+const DETAILS: &[Column] = &[number("BYTES"), name("COUNTS"), wide("WHAT")];
+const STACK: &[Column] = &[number("#"), wide("FRAME, INNERMOST FIRST")];
+
+/// Everything that is drawn.
+#[derive(Debug, Clone)]
+pub struct Screen {
+    pub frame: Frame,
+    /// The plane's sum, counter and residual: always in sight.
+    pub headline: String,
+    /// From the plane down to the list.
+    pub trail: String,
+    pub columns: &'static [Column],
+    pub rows: Vec<Row>,
+    /// Said where there are no rows.
+    pub empty: &'static str,
+    pub queries: Vec<String>,
+    pub health: String,
+}
+
+impl Screen {
+    pub fn new(ui: &Ui, recording: &Recording, frame: Frame) -> Self {
+        let (columns, mut rows, empty) = list(ui, recording, &frame);
+        if !ui.filter.is_empty() {
+            let wanted = ui.filter.to_lowercase();
+            rows.retain(|row| row.cells.iter().any(|cell| cell.to_lowercase().contains(&wanted)));
+        }
+        sort(&mut rows, ui.order);
+        let started_ns = recording.target.started_ns;
+        Self {
+            headline: headline(ui, &frame),
+            trail: std::iter::once(ui.tab.title())
+                .chain(ui.path.iter().map(Step::name))
+                .collect::<Vec<_>>()
+                .join(" > "),
+            columns,
+            rows,
+            empty,
+            queries: queries(&frame, started_ns),
+            health: health(&frame),
+            frame,
+        }
+    }
+}
+
+type List = (&'static [Column], Vec<Row>, &'static str);
+
+/// What a path leads to: the next step down, where what is next can be told at all.
+fn list(ui: &Ui, recording: &Recording, frame: &Frame) -> List {
+    let (source, cgroup, pid) = ui.focus();
+    let at_ns = frame.at_ns;
+    if let Some(Step::Detail(_, frames)) = ui.path.last() {
+        return (
+            STACK,
+            frames.iter().enumerate().map(|(index, frame)| stack_row(index, frame)).collect(),
+            NO_STACK,
+        );
+    }
+    if source.is_none() && ui.tab != Tab::Process {
+        return (if ui.delta { SOURCES_BY_GROWTH } else { SOURCES }, sources(ui, frame), NO_PLANE);
+    }
+    if cgroup.is_none() && pid.is_none() && ui.tab != Tab::Process {
+        let holders = drill::cgroups(recording, at_ns, source);
+        if !holders.is_empty() {
+            return (CGROUPS, holders.into_iter().map(cgroup_row).collect(), NOBODY);
+        }
+    }
+    if pid.is_none() && drill::has_processes(source) {
+        let holders = drill::processes(recording, at_ns, source, cgroup);
+        return (PROCESSES, holders.into_iter().map(process_row).collect(), NOBODY);
+    }
+    let details = drill::details(recording, at_ns, source, cgroup, pid);
+    (DETAILS, details.into_iter().map(detail_row).collect(), NO_DETAIL)
+}
+
+const NO_PLANE: &str = "nothing is read of this plane here";
+const NOBODY: &str = "nobody that can be told apart holds any of it";
+const NO_DETAIL: &str = "nothing was seen taken since the trace began";
+const NO_STACK: &str = "no stack was taken";
+
+fn sources(ui: &Ui, frame: &Frame) -> Vec<Row> {
+    let Some(scope) = ui.tab.scope() else { return Vec::new() };
+    let planes: Vec<&PlaneFrame> = frame.planes.iter().filter(|plane| plane.plane == scope).collect();
+    let several = planes.len() > 1;
+    let rows = planes.iter().flat_map(|plane| {
+        let has_any = |row: &&SourceFrame| {
+            row.source == UNATTRIBUTED
+                || row.bytes.is_some_and(|bytes| bytes != 0)
+                || row.delta.is_some_and(|delta| delta != 0)
+        };
+        plane.sources.iter().filter(has_any).map(move |row| source_row(row, plane.device, several, ui.delta))
+    });
+    rows.collect()
+}
+
+fn source_row(row: &SourceFrame, device: Option<u32>, several: bool, by_growth: bool) -> Row {
+    let title = match device.filter(|_| several) {
+        Some(device) => format!("{device}: {}", row.source),
+        None => row.source.to_owned(),
+    };
+    let (level, growth) = (known(row.bytes, size), known(row.delta, delta));
+    let (first, second) = if by_growth { (growth, level) } else { (level, growth) };
+    let rate = known(row.rate, delta);
+    Row {
+        cells: vec![
+            title,
+            first,
+            second,
+            rate,
+            row.charged.to_owned(),
+            row.reclaimable.to_owned(),
+            String::new(),
+        ],
+        step: Some(Step::Source(row.source, device)),
+        history: row.history.clone(),
+        bytes: row.bytes,
+        growth: row.delta,
+    }
+}
+
+fn plain(cells: Vec<String>, step: Option<Step>, bytes: Option<i64>) -> Row {
+    Row { cells, step, history: Vec::new(), bytes, growth: None }
+}
+
+fn cgroup_row(holder: Holder<u64>) -> Row {
+    let cells = vec![known(holder.bytes, size), known(holder.own, size), holder.name.clone()];
+    plain(cells, Some(Step::Cgroup(holder.key, holder.name)), holder.own)
+}
+
+fn process_row(holder: Holder<u32>) -> Row {
+    let cells = vec![known(holder.bytes, size), holder.name.clone()];
+    // In the path a process is its name and number.
+    let short = holder.name.split_once(") ").map_or(holder.name.clone(), |(short, _)| format!("{short})"));
+    plain(cells, Some(Step::Process(holder.key, short)), holder.bytes)
+}
+
+fn detail_row(detail: Detail) -> Row {
+    let told = match detail.frames.is_empty() {
+        true => detail.what.clone(),
+        false => format!("{}: {}", detail.what, detail.frames.join(" <- ")),
+    };
+    let cells = vec![size(detail.bytes), detail.counts.to_owned(), told];
+    let step = (!detail.frames.is_empty()).then_some(Step::Detail(detail.what, detail.frames));
+    plain(cells, step, Some(detail.bytes))
+}
+
+fn stack_row(index: usize, frame: &str) -> Row {
+    plain(vec![index.to_string(), frame.to_owned()], None, None)
+}
+
+/// What is not explained is last in any order.
+fn sort(rows: &mut [Row], order: Order) {
+    let residual = |row: &Row| matches!(row.step, Some(Step::Source(UNATTRIBUTED, _)));
+    rows.sort_by_key(|row| {
+        let amount = match order {
+            Order::Bytes => row.bytes,
+            Order::Growth => row.growth.or(row.bytes),
+            // As they came.
+            Order::Name => None,
+        };
+        (residual(row), Reverse(amount.map(i64::unsigned_abs)))
+    });
+}
+
+fn headline(ui: &Ui, frame: &Frame) -> String {
+    // Processes are in the system's memory.
+    let scope = ui.tab.scope().unwrap_or(crate::analysis::view::Scope::System);
+    let Some(plane) = frame.planes.iter().find(|plane| plane.plane == scope) else {
+        return format!("{}: not read here", scope.as_str());
+    };
+    format!(
+        "{} {}, in sources {}, unattributed {} ({})",
+        scope.as_str(),
+        known(plane.level.expected, size),
+        size(plane.level.attributed),
+        known(plane.level.residual, size),
+        known(plane.level.residual_percent, percent),
+    )
+}
+
+fn queries(frame: &Frame, started_ns: u64) -> Vec<String> {
+    let told = frame.queries.iter().map(|asked| {
+        let values = asked
+            .values
+            .iter()
+            .map(|(name, &bytes)| format!("{name} {}", size(i64::try_from(bytes).unwrap_or(i64::MAX))));
+        let after = (i128::from(asked.at_ns) - i128::from(started_ns)) as f64 / 1e9;
+        let values: Vec<_> = values.take(2).collect();
+        format!("{after:.1} s  {} ({}) asked {}: {}", asked.comm, asked.pid, asked.asked, values.join(", "))
+    });
+    told.collect()
+}
+
+fn health(frame: &Frame) -> String {
+    let share = |ns: u64| {
+        let elapsed = frame.elapsed_ns.max(1) as f64;
+        percent(ns as f64 / elapsed * 100.0)
+    };
+    let hooks = match frame.hooks.wanted {
+        0 => "no hooks".to_owned(),
+        wanted => format!("hooks {} of {wanted}", frame.hooks.ok),
+    };
+    format!(
+        "{hooks} | lost {} | agent {} of a CPU, {} | programs {}",
+        frame.lost,
+        share(frame.agent_cpu_ns),
+        size(i64::try_from(frame.agent_rss_peak).unwrap_or(i64::MAX)),
+        frame.programs_ns.map_or_else(|| UNKNOWN.to_owned(), share),
+    )
+}
