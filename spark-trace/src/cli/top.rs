@@ -1,4 +1,5 @@
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use anyhow::Context;
 use clap::ValueEnum;
@@ -106,7 +107,7 @@ fn needs_terminal() -> anyhow::Result<()> {
     Ok(())
 }
 
-fn once(format: Format, recording: &Recording, at_ns: u64) -> anyhow::Result<Exit> {
+fn once(format: Format, recording: &Arc<Recording>, at_ns: u64) -> anyhow::Result<Exit> {
     if format == Format::Json {
         return output::print(&json_line(&Frame::new(recording, at_ns, None, 0))?);
     }
@@ -120,7 +121,7 @@ fn json_line(frame: &Frame) -> anyhow::Result<Vec<u8>> {
 }
 
 /// One frame as text, as high as it needs to be.
-fn text(recording: &Recording, at_ns: u64, width: usize) -> anyhow::Result<String> {
+fn text(recording: &Arc<Recording>, at_ns: u64, width: usize) -> anyhow::Result<String> {
     let mut ui = Ui::default();
     let screen = ui.screen(recording, at_ns, draw::HISTORY);
     let height =

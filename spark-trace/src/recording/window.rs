@@ -72,7 +72,7 @@ mod tests {
     fn what_is_left_says_what_it_said() {
         let whole = testing::container();
         let mut rest = whole.clone();
-        forget(&mut rest, START + 5 * SECOND);
+        forget(&mut rest, START + 30 * SECOND);
         assert!(rest.samples.system.begin_ns.len() < whole.samples.system.begin_ns.len());
         for scope in [Scope::System, Scope::Cgroup] {
             let (whole, rest) = (View::new(&whole, scope).unwrap(), View::new(&rest, scope).unwrap());

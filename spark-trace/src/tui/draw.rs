@@ -178,7 +178,7 @@ fn sparkline(history: &[Option<i64>], width: usize) -> String {
 }
 
 fn foot_text(ui: &Ui, width: u16) -> String {
-    let keys = "Enter down  Esc up  Tab plane  s order  / filter  m mark  d growth  ? help  q end";
+    let keys = "Enter down  Esc up  Tab plane  s sort  / filter  m mark  d growth  ? help  q end";
     let text = ui.status.message.as_deref().map_or_else(|| keys.to_owned(), escape::line);
     let width = usize::from(width);
     format!("{:<width$}", text.chars().take(width).collect::<String>())

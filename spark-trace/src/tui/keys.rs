@@ -1,8 +1,6 @@
 //! What keys do.
 
-use crate::analysis::frame::Mark;
-
-use super::{Screen, Tab, Ui};
+use super::{Marked, Screen, Tab, Ui};
 
 /// A key as it is meant, whatever the terminal sends for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,6 +63,9 @@ pub const HELP: &[(&str, &str)] = &[
     ("< >", "play slower, faster (a recording)"),
     ("?", "this help"),
     ("q Ctrl-C", "end"),
+    ("", ""),
+    ("CHG", "charged to a cgroup: yes, no, some (depends on the allocation)"),
+    ("RECL", "reclaimable: yes, no, sync (after writeback), swap (by swapping), part (partly)"),
 ];
 
 impl Ui {
@@ -102,7 +103,8 @@ impl Ui {
             Key::Char('/') => self.filtering = true,
             Key::Char('d') => self.delta = !self.delta,
             Key::Char('m') => {
-                self.mark = Some(screen.frame.mark());
+                let levels = screen.frame.mark();
+                self.mark = self.shown.clone().map(|recording| Marked { levels, recording });
                 self.status.message = Some("mark set: growth is measured from here".to_owned());
                 return Action::Marked;
             }
@@ -119,11 +121,6 @@ impl Ui {
             Key::Char(_) | Key::Interrupt => {}
         }
         Action::Redraw
-    }
-
-    /// The mark was set at this frame.
-    pub fn marked(&self) -> Option<&Mark> {
-        self.mark.as_ref()
     }
 
     fn filter_key(&mut self, key: Key) -> Action {

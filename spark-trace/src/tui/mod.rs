@@ -9,6 +9,8 @@ pub mod player;
 pub mod screen;
 pub mod terminal;
 
+use std::sync::Arc;
+
 use crate::analysis::frame::{Frame, Mark};
 use crate::analysis::view::Scope;
 use crate::recording::Recording;
@@ -61,11 +63,12 @@ pub enum Step {
 }
 
 impl Step {
-    /// Its name in the path.
-    pub fn name(&self) -> &str {
+    /// Its name in the trail, of a cgroup the last part.
+    pub fn short(&self) -> &str {
         match self {
             Self::Source(source, _) => source,
-            Self::Cgroup(_, name) | Self::Process(_, name) | Self::Detail(name, _) => name,
+            Self::Cgroup(_, path) => path.rsplit('/').next().unwrap_or(path),
+            Self::Process(_, name) | Self::Detail(name, _) => name,
         }
     }
 
@@ -122,6 +125,40 @@ pub struct Status {
     pub message: Option<String>,
 }
 
+/// What a trace has cost by a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Spent {
+    pub elapsed_ns: u64,
+    pub agent_ns: u64,
+    pub programs_ns: Option<u64>,
+}
+
+impl Spent {
+    const fn by(frame: &Frame) -> Self {
+        Self { elapsed_ns: frame.elapsed_ns, agent_ns: frame.agent_cpu_ns, programs_ns: frame.programs_ns }
+    }
+
+    /// Since an earlier time; of a finished recording, whose cost is one sum, all of it.
+    fn since(self, before: Self) -> Self {
+        if self.agent_ns <= before.agent_ns || self.elapsed_ns <= before.elapsed_ns {
+            return self;
+        }
+        let programs = self.programs_ns.zip(before.programs_ns);
+        Self {
+            elapsed_ns: self.elapsed_ns - before.elapsed_ns,
+            agent_ns: self.agent_ns - before.agent_ns,
+            programs_ns: programs.map(|(now, before)| now.saturating_sub(before)),
+        }
+    }
+}
+
+/// What growth is measured from: the levels, and the recording as it was, for those who hold them.
+#[derive(Debug, Clone)]
+pub struct Marked {
+    pub levels: Mark,
+    pub recording: Arc<Recording>,
+}
+
 /// What the user has chosen.
 #[derive(Debug, Clone, Default)]
 pub struct Ui {
@@ -138,19 +175,26 @@ pub struct Ui {
     /// Show growth since the mark instead of levels.
     pub delta: bool,
     /// Absent until there was a first frame.
-    pub mark: Option<Mark>,
+    pub mark: Option<Marked>,
     pub status: Status,
+    /// What was looked at last.
+    shown: Option<Arc<Recording>>,
+    /// What the trace had cost when the view began: loading it is not what looking costs.
+    before: Option<Spent>,
 }
 
 impl Ui {
     /// What is to be seen of `recording` at `at_ns`.
-    pub fn screen(&mut self, recording: &Recording, at_ns: u64, history: usize) -> Screen {
-        let frame = Frame::new(recording, at_ns, self.mark.as_ref(), history);
+    pub fn screen(&mut self, recording: &Arc<Recording>, at_ns: u64, history: usize) -> Screen {
+        let frame = Frame::new(recording, at_ns, self.mark.as_ref().map(|marked| &marked.levels), history);
         // Growth is since the view began until the user says otherwise.
         if self.mark.is_none() {
-            self.mark = Some(frame.mark());
+            self.mark = Some(Marked { levels: frame.mark(), recording: Arc::clone(recording) });
         }
-        let screen = Screen::new(self, recording, frame);
+        self.shown = Some(Arc::clone(recording));
+        let spent = Spent::by(&frame);
+        let spent = spent.since(*self.before.get_or_insert(spent));
+        let screen = Screen::new(self, recording, frame, spent);
         self.follow(&screen);
         screen
     }

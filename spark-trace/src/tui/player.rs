@@ -60,7 +60,7 @@ impl Player {
         &self.times
     }
 
-    pub fn recording(&self) -> &Recording {
+    pub fn recording(&self) -> &Arc<Recording> {
         &self.recording
     }
 

@@ -1,12 +1,14 @@
 //! What is on the screen: rows for the list that the user has come to, and the lines around it.
 
 use std::cmp::Reverse;
+use std::collections::BTreeMap;
 
 use spark_trace_common::source::UNATTRIBUTED;
 
-use super::{Order, Step, Tab, Ui};
+use super::{Order, Spent, Step, Tab, Ui};
 use crate::analysis::drill::{self, Detail, Holder};
 use crate::analysis::frame::{Frame, PlaneFrame, SourceFrame};
+use crate::analysis::queries;
 use crate::recording::Recording;
 use crate::units::{UNKNOWN, delta, known, percent, size};
 
@@ -48,8 +50,8 @@ const SOURCES: &[Column] = &[
     number("BYTES"),
     number("GROWTH"),
     number("PER SECOND"),
-    name("CHARGED"),
-    name("RECLAIMABLE"),
+    name("CHG"),
+    name("RECL"),
     wide("LATEST READINGS"),
 ];
 const SOURCES_BY_GROWTH: &[Column] = &[
@@ -57,12 +59,12 @@ const SOURCES_BY_GROWTH: &[Column] = &[
     number("GROWTH"),
     number("BYTES"),
     number("PER SECOND"),
-    name("CHARGED"),
-    name("RECLAIMABLE"),
+    name("CHG"),
+    name("RECL"),
     wide("LATEST READINGS"),
 ];
-const CGROUPS: &[Column] = &[number("BYTES"), number("OWN"), wide("CGROUP")];
-const PROCESSES: &[Column] = &[number("RESIDENT"), wide("PROCESS")];
+const CGROUPS: &[Column] = &[number("BYTES"), number("OWN"), number("GROWTH"), wide("CGROUP")];
+const PROCESSES: &[Column] = &[number("RESIDENT"), number("GROWTH"), wide("PROCESS")];
 const DETAILS: &[Column] = &[number("BYTES"), name("COUNTS"), wide("WHAT")];
 const STACK: &[Column] = &[number("#"), wide("FRAME, INNERMOST FIRST")];
 
@@ -83,7 +85,7 @@ pub struct Screen {
 }
 
 impl Screen {
-    pub fn new(ui: &Ui, recording: &Recording, frame: Frame) -> Self {
+    pub fn new(ui: &Ui, recording: &Recording, frame: Frame, spent: Spent) -> Self {
         let (columns, mut rows, empty) = list(ui, recording, &frame);
         if !ui.filter.is_empty() {
             let wanted = ui.filter.to_lowercase();
@@ -94,14 +96,14 @@ impl Screen {
         Self {
             headline: headline(ui, &frame),
             trail: std::iter::once(ui.tab.title())
-                .chain(ui.path.iter().map(Step::name))
+                .chain(ui.path.iter().map(Step::short))
                 .collect::<Vec<_>>()
                 .join(" > "),
             columns,
             rows,
             empty,
             queries: queries(&frame, started_ns),
-            health: health(&frame),
+            health: health(&frame, spent),
             frame,
         }
     }
@@ -126,12 +128,28 @@ fn list(ui: &Ui, recording: &Recording, frame: &Frame) -> List {
     if cgroup.is_none() && pid.is_none() && ui.tab != Tab::Process {
         let holders = drill::cgroups(recording, at_ns, source);
         if !holders.is_empty() {
-            return (CGROUPS, holders.into_iter().map(cgroup_row).collect(), NOBODY);
+            let before = ui.mark.as_ref().map(|marked| {
+                let holders = drill::cgroups(&marked.recording, marked.levels.at_ns, source);
+                holders.into_iter().map(|holder| (holder.key, holder.own)).collect()
+            });
+            let rows = holders.into_iter().map(|holder| {
+                let growth = grown(before.as_ref(), holder.key, holder.own);
+                cgroup_row(holder, growth)
+            });
+            return (CGROUPS, rows.collect(), NOBODY);
         }
     }
     if pid.is_none() && drill::has_processes(source) {
         let holders = drill::processes(recording, at_ns, source, cgroup);
-        return (PROCESSES, holders.into_iter().map(process_row).collect(), NOBODY);
+        let before = ui.mark.as_ref().map(|marked| {
+            let holders = drill::processes(&marked.recording, marked.levels.at_ns, source, None);
+            holders.into_iter().map(|holder| (holder.key, holder.bytes)).collect()
+        });
+        let rows = holders.into_iter().map(|holder| {
+            let growth = grown(before.as_ref(), holder.key, holder.bytes);
+            process_row(holder, growth)
+        });
+        return (PROCESSES, rows.collect(), NOBODY);
     }
     let details = drill::details(recording, at_ns, source, cgroup, pid);
     (DETAILS, details.into_iter().map(detail_row).collect(), NO_DETAIL)
@@ -165,16 +183,9 @@ fn source_row(row: &SourceFrame, device: Option<u32>, several: bool, by_growth: 
     let (level, growth) = (known(row.bytes, size), known(row.delta, delta));
     let (first, second) = if by_growth { (growth, level) } else { (level, growth) };
     let rate = known(row.rate, delta);
+    let [charged, reclaimable] = [row.charged, row.reclaimable].map(|word| shortened(word).to_owned());
     Row {
-        cells: vec![
-            title,
-            first,
-            second,
-            rate,
-            row.charged.to_owned(),
-            row.reclaimable.to_owned(),
-            String::new(),
-        ],
+        cells: vec![title, first, second, rate, charged, reclaimable, String::new()],
         step: Some(Step::Source(row.source, device)),
         history: row.history.clone(),
         bytes: row.bytes,
@@ -182,20 +193,38 @@ fn source_row(row: &SourceFrame, device: Option<u32>, several: bool, by_growth: 
     }
 }
 
+/// Words of the taxonomy that are too long for a narrow screen; the help has both.
+pub const SHORTENED: &[(&str, &str)] =
+    &[("depends", "some"), ("after writeback", "sync"), ("by swap", "swap"), ("partly", "part")];
+
+fn shortened(word: &'static str) -> &'static str {
+    SHORTENED.iter().find(|(long, _)| *long == word).map_or(word, |(_, short)| short)
+}
+
 fn plain(cells: Vec<String>, step: Option<Step>, bytes: Option<i64>) -> Row {
     Row { cells, step, history: Vec::new(), bytes, growth: None }
 }
 
-fn cgroup_row(holder: Holder<u64>) -> Row {
-    let cells = vec![known(holder.bytes, size), known(holder.own, size), holder.name.clone()];
-    plain(cells, Some(Step::Cgroup(holder.key, holder.name)), holder.own)
+/// Growth since the mark; who was not there then has grown from nothing.
+fn grown<K: Ord>(before: Option<&BTreeMap<K, Option<i64>>>, key: K, now: Option<i64>) -> Option<i64> {
+    let then = match before?.get(&key) {
+        Some(then) => (*then)?,
+        None => 0,
+    };
+    Some(now?.saturating_sub(then))
 }
 
-fn process_row(holder: Holder<u32>) -> Row {
-    let cells = vec![known(holder.bytes, size), holder.name.clone()];
+fn cgroup_row(holder: Holder<u64>, growth: Option<i64>) -> Row {
+    let cells =
+        vec![known(holder.bytes, size), known(holder.own, size), known(growth, delta), holder.name.clone()];
+    Row { growth, ..plain(cells, Some(Step::Cgroup(holder.key, holder.name)), holder.own) }
+}
+
+fn process_row(holder: Holder<u32>, growth: Option<i64>) -> Row {
+    let cells = vec![known(holder.bytes, size), known(growth, delta), holder.name.clone()];
     // In the path a process is its name and number.
     let short = holder.name.split_once(") ").map_or(holder.name.clone(), |(short, _)| format!("{short})"));
-    plain(cells, Some(Step::Process(holder.key, short)), holder.bytes)
+    Row { growth, ..plain(cells, Some(Step::Process(holder.key, short)), holder.bytes) }
 }
 
 fn detail_row(detail: Detail) -> Row {
@@ -222,7 +251,8 @@ fn sort(rows: &mut [Row], order: Order) {
             // As they came.
             Order::Name => None,
         };
-        (residual(row), Reverse(amount.map(i64::unsigned_abs)))
+        // What has shrunk is no growth.
+        (residual(row), Reverse(amount))
     });
 }
 
@@ -233,7 +263,7 @@ fn headline(ui: &Ui, frame: &Frame) -> String {
         return format!("{}: not read here", scope.as_str());
     };
     format!(
-        "{} {}, in sources {}, unattributed {} ({})",
+        "{} {}  attributed {}  unattributed {} ({})",
         scope.as_str(),
         known(plane.level.expected, size),
         size(plane.level.attributed),
@@ -244,22 +274,20 @@ fn headline(ui: &Ui, frame: &Frame) -> String {
 
 fn queries(frame: &Frame, started_ns: u64) -> Vec<String> {
     let told = frame.queries.iter().map(|asked| {
-        let values = asked
-            .values
-            .iter()
-            .map(|(name, &bytes)| format!("{name} {}", size(i64::try_from(bytes).unwrap_or(i64::MAX))));
+        let figures = queries::figures(&asked.asked).iter().filter_map(|name| {
+            let bytes = i64::try_from(*asked.values.get(*name)?).unwrap_or(i64::MAX);
+            Some(format!("{name} {}", size(bytes)))
+        });
+        let figures: Vec<_> = figures.collect();
         let after = (i128::from(asked.at_ns) - i128::from(started_ns)) as f64 / 1e9;
-        let values: Vec<_> = values.take(2).collect();
-        format!("{after:.1} s  {} ({}) asked {}: {}", asked.comm, asked.pid, asked.asked, values.join(", "))
+        let told = if figures.is_empty() { String::new() } else { format!(": {}", figures.join(", ")) };
+        format!("{after:.1} s  {} ({}) asked {}{told}", asked.comm, asked.pid, asked.asked)
     });
     told.collect()
 }
 
-fn health(frame: &Frame) -> String {
-    let share = |ns: u64| {
-        let elapsed = frame.elapsed_ns.max(1) as f64;
-        percent(ns as f64 / elapsed * 100.0)
-    };
+fn health(frame: &Frame, spent: Spent) -> String {
+    let share = |ns: u64| percent(ns as f64 / spent.elapsed_ns.max(1) as f64 * 100.0);
     let hooks = match frame.hooks.wanted {
         0 => "no hooks".to_owned(),
         wanted => format!("hooks {} of {wanted}", frame.hooks.ok),
@@ -267,8 +295,8 @@ fn health(frame: &Frame) -> String {
     format!(
         "{hooks} | lost {} | agent {} of a CPU, {} | programs {}",
         frame.lost,
-        share(frame.agent_cpu_ns),
+        share(spent.agent_ns),
         size(i64::try_from(frame.agent_rss_peak).unwrap_or(i64::MAX)),
-        frame.programs_ns.map_or_else(|| UNKNOWN.to_owned(), share),
+        spent.programs_ns.map_or_else(|| UNKNOWN.to_owned(), share),
     )
 }

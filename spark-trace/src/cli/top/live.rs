@@ -200,7 +200,11 @@ impl Feed for Watched {
     fn status(&mut self, ui: &mut Ui) {
         let state = if self.frozen.is_some() { "FROZEN" } else { "live" };
         ui.status.mode = format!("{state} {}", self.kind);
-        ui.status.clock = parse::utc_now();
+        // Of 20260102T030405Z the time of day.
+        let now = parse::utc_now();
+        let of_day: Vec<&str> =
+            [9..11, 11..13, 13..15].into_iter().filter_map(|part| now.get(part)).collect();
+        ui.status.clock = format!("{} UTC", of_day.join(":"));
         ui.status.recording = self.recording.as_ref().map(|(_, file)| file.display().to_string());
     }
 
