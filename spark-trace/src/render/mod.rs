@@ -19,6 +19,7 @@ mod cuda;
 mod devices;
 mod diff;
 mod findings;
+mod frames;
 mod kv;
 mod queries;
 mod show;
