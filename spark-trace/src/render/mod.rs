@@ -5,6 +5,7 @@
 
 pub mod document;
 pub mod escape;
+pub mod export;
 pub mod html;
 pub mod json;
 pub mod markdown;
