@@ -97,6 +97,7 @@ impl Metrics {
         }
     }
 
+    /// It has a time as well: promtool takes no series without one.
     fn info(&mut self, recording: &Recording, options: Options) {
         let name = "spark_trace_recording";
         let at = options.at.to_string();
@@ -110,8 +111,9 @@ impl Metrics {
         ];
         let _ = write!(
             self.text,
-            "# TYPE {name} info\n# HELP {name} What was recorded, where and by what.\n{name}_info{} 1\n",
-            set(&labels)
+            "# TYPE {name} info\n# HELP {name} What was recorded, where and by what.\n{name}_info{} 1 {}\n",
+            set(&labels),
+            self.time(recording.target.started_ns)
         );
     }
 

@@ -114,6 +114,9 @@ fn openmetrics_has_the_levels_of_the_instant() {
         for at in [At::Peak, At::End, At::SinceStart(5 * SECOND)] {
             let text = text("openmetrics", &recording, Options { at, ..Options::default() });
             let parsed = parse_openmetrics(&text).unwrap_or_else(|error| panic!("{error}\n{text}"));
+            // promtool takes no history without.
+            let mut samples = parsed.families.values().flat_map(|family| family.iter_samples());
+            assert!(samples.all(|sample| sample.timestamp.is_some()));
             let family = &parsed.families["spark_trace_memory_bytes"];
             assert_eq!(family.unit, "bytes");
             let mut samples = BTreeMap::new();

@@ -51,6 +51,9 @@ fn counters(packets: &mut Packets, lines: &[Line]) {
 /// A track for each process, and a slice for its life; the tracks by pid, of one that came again the last.
 fn all_processes(packets: &mut Packets, recording: &Recording) -> BTreeMap<u32, u64> {
     let target = &recording.target;
+    // A recording that was cut off has no end.
+    let last_ns = recording.samples.system.end_ns.last().copied().unwrap_or(target.started_ns);
+    let ended_ns = if target.ended_ns == 0 { last_ns } else { target.ended_ns };
     let mut tracks = BTreeMap::new();
     for process in &recording.provenance.processes {
         let process_track =
@@ -58,7 +61,7 @@ fn all_processes(packets: &mut Packets, recording: &Recording) -> BTreeMap<u32, 
         tracks.insert(process.pid, process_track);
         // One that was there before the trace, or has not ended, fills the trace to its edge.
         let from_ns = process.started_ns.or(process.exec_ns).unwrap_or(target.started_ns);
-        let to_ns = process.ended_ns.unwrap_or(target.ended_ns);
+        let to_ns = process.ended_ns.unwrap_or(ended_ns);
         packets.slice(
             process_track,
             (from_ns, to_ns),

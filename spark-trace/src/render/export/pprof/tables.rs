@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use super::proto::{Function, Line, Location, Mapping, Profile};
+use crate::analysis::names;
 use crate::recording::{Recording, Stack, Symbol};
 use crate::render::escape;
 
@@ -72,7 +73,7 @@ impl<'a> Tables<'a> {
             None => "",
         };
         let mapping_id = self.mapping(file, symbol.build_id.as_deref().unwrap_or(""), symbol.address);
-        let name = symbol.name.clone().unwrap_or_else(|| format!("{:#x}", symbol.address));
+        let name = symbol.name.clone().unwrap_or_else(|| names::frame(symbol));
         let function_id = self.function(&name, file);
         let id = self.push(mapping_id, symbol.address, function_id);
         self.locations.insert(index, id);
