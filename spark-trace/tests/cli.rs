@@ -127,6 +127,7 @@ fn bad_input_is_one_line_that_says_what_and_which_file() {
             vec!["report", path],
             vec!["report", path, &native()],
             vec!["report", &native(), path, "--format", "html"],
+            vec!["export", path, "--to", "csv"],
         ] {
             let text = error(&args, BAD_INPUT);
             assert!(text.contains(message) && text.contains(path.as_str()), "{text}");
@@ -217,17 +218,17 @@ fn an_export_says_what_it_cannot_do() {
 }
 
 #[test]
-fn a_page_is_not_for_a_terminal() {
-    // `script` gives its command a terminal.
-    let line = format!(
-        "{} report {} --format html",
-        assert_cmd::cargo::cargo_bin!("spark-trace").display(),
-        native()
-    );
-    let Ok(output) = Process::new("script").args(["-qec", &line, "/dev/null"]).output() else { return };
-    assert_eq!(output.status.code(), Some(USAGE));
-    let said = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(said.contains("name a file with -o") && !said.contains("<html"), "{said}");
+fn pages_and_binary_formats_are_not_for_a_terminal() {
+    let program = assert_cmd::cargo::cargo_bin!("spark-trace").display();
+    for words in ["report --format html", "export --to parquet -o -"] {
+        // `script` gives its command a terminal.
+        let line = format!("{program} {words} {}", native());
+        let Ok(output) = Process::new("script").args(["-qec", &line, "/dev/null"]).output() else { return };
+        assert_eq!(output.status.code(), Some(USAGE));
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(said.contains("name a file with -o"), "{said}");
+        assert!(!said.contains("<html") && !said.contains("PAR1"), "{said}");
+    }
 }
 
 #[test]
