@@ -23,7 +23,7 @@ pub struct Args {
     /// Recording to export (.json or .json.zst)
     file: PathBuf,
     /// Format to write
-    #[arg(long, value_parser = exports())]
+    #[arg(long, value_name = "FORMAT", value_parser = exports())]
     to: &'static Export,
     /// File to write, or - for standard output [default: standard output for formats that are text]
     #[arg(short, long, value_name = "FILE")]
@@ -59,7 +59,7 @@ pub fn run(args: Args) -> anyhow::Result<Exit> {
     let at = args.at.unwrap_or_default();
     has_instant(at, &args.file, &recording)?;
     let bytes = (args.to.export)(&recording, Options { at, stacks: args.stacks })
-        .with_context(|| format!("{}: no {}", args.file.display(), args.to.name))?;
+        .with_context(|| format!("{}: cannot be exported as {}", args.file.display(), args.to.name))?;
     let Some(output) = output else { return output::print(&bytes) };
     recording::write::write_bytes(&bytes, output, options)?;
     eprintln!("spark-trace: wrote {}", escape::line(&output.display().to_string()));
