@@ -127,6 +127,7 @@ fn bad_input_is_one_line_that_says_what_and_which_file() {
             vec!["report", path],
             vec!["report", path, &native()],
             vec!["report", &native(), path, "--format", "html"],
+            vec!["export", path, "--to", "csv"],
         ] {
             let text = error(&args, BAD_INPUT);
             assert!(text.contains(message) && text.contains(path.as_str()), "{text}");
@@ -165,17 +166,69 @@ fn a_report_is_a_page_that_is_written_whole() {
 }
 
 #[test]
-fn a_page_is_not_for_a_terminal() {
-    // `script` gives its command a terminal.
-    let line = format!(
-        "{} report {} --format html",
-        assert_cmd::cargo::cargo_bin!("spark-trace").display(),
-        native()
-    );
-    let Ok(output) = Process::new("script").args(["-qec", &line, "/dev/null"]).output() else { return };
-    assert_eq!(output.status.code(), Some(USAGE));
-    let said = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(said.contains("name a file with -o") && !said.contains("<html"), "{said}");
+fn a_recording_is_exported_in_every_format() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
+    let recording = cuda();
+    for (format, begins, is_text) in [
+        ("perfetto", &[0x0a][..], false),
+        ("pprof", &[0x1f, 0x8b], false),
+        ("folded", b"pages;", true),
+        ("flamegraph", b"<?xml", true),
+        ("csv", b"time_seconds,plane,object,source,bytes\n", true),
+        ("parquet", b"PAR1", false),
+        ("openmetrics", b"# TYPE spark_trace_memory_bytes gauge\n", true),
+    ] {
+        let file = path(format);
+        let written = spark_trace(&["export", &recording, "--to", format, "-o", &file]).assert().code(0);
+        assert!(written.get_output().stdout.is_empty());
+        let bytes = fs::read(&file).unwrap();
+        assert!(bytes.starts_with(begins), "{format}");
+        let piped = spark_trace(&["export", &recording, "--to", format, "-o", "-"]).assert().code(0);
+        assert!(piped.get_output().stdout == bytes && piped.get_output().stderr.is_empty(), "{format}");
+        assert!(error(&["export", "none.json", "--to", format, "-o", &file], BAD_INPUT).contains("--force"));
+        if is_text {
+            assert_eq!(stdout(&["export", &recording, "--to", format]).as_bytes(), bytes, "{format}");
+        } else {
+            let said = error(&["export", &recording, "--to", format], USAGE);
+            assert!(said.contains("name a file with -o"), "{said}");
+        }
+        assert!(stdout(&["export", "--help"]).contains(format));
+    }
+}
+
+#[test]
+fn an_export_says_what_it_cannot_do() {
+    let native = native();
+    for (args, code, said) in [
+        (&["--to", "csv", "--at", "end"][..], USAGE, "leave out --at"),
+        (&["--to", "pprof", "--stacks", "pages", "-o", "-"], USAGE, "leave out --stacks"),
+        (&["--to", "openmetrics", "--at", "kv"], BAD_INPUT, "asked how much memory is free"),
+        (&["--to", "folded", "--stacks", "cuda"], BAD_INPUT, "no stack holds any bytes"),
+    ] {
+        let text = error(&[&["export", &native], args].concat(), code);
+        assert!(text.contains(said), "{text}");
+    }
+    let at = |at: &str| stdout(&["export", &native, "--to", "openmetrics", "--at", at]);
+    let anon = |text: &str| {
+        text.lines().find(|line| line.contains("cgroup") && line.contains("anon")).unwrap().to_owned()
+    };
+    assert!(anon(&at("peak")).contains(&format!(" {} ", 800 << 20)));
+    assert!(anon(&at("end")).contains(&format!(" {} ", 20 << 20)));
+}
+
+#[test]
+fn pages_and_binary_formats_are_not_for_a_terminal() {
+    let program = assert_cmd::cargo::cargo_bin!("spark-trace").display();
+    for words in ["report --format html", "export --to parquet -o -"] {
+        // `script` gives its command a terminal.
+        let line = format!("{program} {words} {}", native());
+        let Ok(output) = Process::new("script").args(["-qec", &line, "/dev/null"]).output() else { return };
+        assert_eq!(output.status.code(), Some(USAGE));
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(said.contains("name a file with -o"), "{said}");
+        assert!(!said.contains("<html") && !said.contains("PAR1"), "{said}");
+    }
 }
 
 #[test]
@@ -213,6 +266,8 @@ fn wrong_usage_is_64() {
         &["report", "a", "b", "c"],
         &["report", "a", "--format", "pdf"],
         &["report", "a", "--at", "later"],
+        &["export", "a"],
+        &["export", "a", "--to", "xml"],
         &["completions", "basic"],
         &["man", "fly"],
     ] {
@@ -224,7 +279,7 @@ fn wrong_usage_is_64() {
 fn every_command_explains_itself_with_examples() {
     let help = stdout(&["--help"]);
     assert!(help.contains("Exit codes:"));
-    for command in ["show", "diff", "report", "schema", "completions", "man"] {
+    for command in ["show", "diff", "report", "export", "schema", "completions", "man"] {
         assert!(help.contains(command));
         assert!(stdout(&[command, "--help"]).contains("Examples:"), "{command}");
         assert!(stdout(&["man", command]).contains(&format!("spark\\-trace\\-{command}")), "{command}");

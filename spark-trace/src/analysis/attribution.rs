@@ -329,7 +329,7 @@ fn level(balance: &Balance) -> Reconciliation {
 }
 
 /// A source's level as rows have it: signed, and the residual for `unattributed`.
-pub(super) fn level_of(balance: &Balance, slug: &str) -> Option<i64> {
+pub fn level_of(balance: &Balance, slug: &str) -> Option<i64> {
     if slug == UNATTRIBUTED { balance.residual } else { bytes(balance.bytes(slug)) }
 }
 

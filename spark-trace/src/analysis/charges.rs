@@ -148,7 +148,7 @@ fn is_charging(name: &str) -> bool {
     !is_telling(name) || CHARGING.iter().any(|prefix| base.starts_with(prefix))
 }
 
-fn class_of(frames: &[&Symbol]) -> &'static str {
+pub(super) fn class_of(frames: &[&Symbol]) -> &'static str {
     let by_rule = |symbol: &Symbol| {
         let name = base_name(symbol.name.as_deref()?);
         let rule = RULES.iter().find(|(prefixes, _)| prefixes.iter().any(|prefix| name.starts_with(prefix)));

@@ -153,7 +153,7 @@ fn library(file: &LibraryFile) -> LibraryRow {
 
 /// The stored instant that tells most of `at_ns`. One at which other aggregates were read but no row of these counts:
 /// nothing had been taken by then.
-fn instant(recording: &Recording, at_ns: u64) -> Option<usize> {
+pub(super) fn instant(recording: &Recording, at_ns: u64) -> Option<usize> {
     let provenance = &recording.provenance;
     let read = |index: usize| {
         let cuda = provenance.cuda_allocs.iter().map(|row| row.live.get(index).is_some());
@@ -165,7 +165,7 @@ fn instant(recording: &Recording, at_ns: u64) -> Option<usize> {
 }
 
 /// Rows begin with their first call: before that they held nothing.
-fn live(allocs: &CudaAllocs, instant: Option<usize>) -> Option<u64> {
+pub(super) fn live(allocs: &CudaAllocs, instant: Option<usize>) -> Option<u64> {
     Some(allocs.live.get(instant?).unwrap_or(0))
 }
 

@@ -13,6 +13,8 @@ const MOST: usize = 400;
 /// One kind of bytes. Kinds lie on different planes and are not summed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Flame {
+    /// For command lines and file formats.
+    pub kind: &'static str,
     pub title: &'static str,
     /// Largest first. `a_bytes` is zero where only one run is looked at.
     pub rows: Vec<Row>,
@@ -36,22 +38,38 @@ pub struct LeftOut {
 
 type Stacks = Vec<(Vec<String>, u64)>;
 
-/// A kind of bytes: its title, and the stacks that a report has of it.
-type Kind = (&'static str, fn(&Report) -> Stacks);
+/// A kind of bytes.
+#[derive(Debug)]
+pub struct Kind {
+    pub name: &'static str,
+    pub title: &'static str,
+    /// What a report has of it.
+    stacks: fn(&Report) -> Stacks,
+}
 
-const KINDS: &[Kind] = &[
-    ("Kernel and driver pages held", pages),
-    ("Charged to the target's cgroups", charges),
-    ("Held through the CUDA driver", cuda),
+pub const KINDS: &[Kind] = &[
+    Kind { name: "pages", title: "Kernel and driver pages held", stacks: pages },
+    Kind { name: "charges", title: "Charged to the target's cgroups", stacks: charges },
+    Kind { name: "cuda", title: "Held through the CUDA driver", stacks: cuda },
 ];
 
 /// The graphs that have any bytes in them, of `b` or of both.
 pub fn flames(a: Option<&Report>, b: &Report) -> Vec<Flame> {
-    let all = KINDS.iter().map(|(title, stacks)| flame(title, a.map(stacks).unwrap_or_default(), stacks(b)));
+    with_bytes(a, b, MOST)
+}
+
+/// The same of one run with every stack, for programs.
+pub fn whole(report: &Report) -> Vec<Flame> {
+    with_bytes(None, report, usize::MAX)
+}
+
+fn with_bytes(a: Option<&Report>, b: &Report, most: usize) -> Vec<Flame> {
+    let all =
+        KINDS.iter().map(|kind| flame(kind, a.map(kind.stacks).unwrap_or_default(), (kind.stacks)(b), most));
     all.filter(|flame| !flame.rows.is_empty()).collect()
 }
 
-fn flame(title: &'static str, a: Stacks, b: Stacks) -> Flame {
+fn flame(kind: &Kind, a: Stacks, b: Stacks, most: usize) -> Flame {
     let mut joined: BTreeMap<Vec<String>, (u64, u64)> = BTreeMap::new();
     for (frames, bytes) in a {
         let (sum, _) = joined.entry(frames).or_default();
@@ -64,11 +82,11 @@ fn flame(title: &'static str, a: Stacks, b: Stacks) -> Flame {
     let rows = joined.into_iter().map(|(frames, (a_bytes, b_bytes))| Row { frames, a_bytes, b_bytes });
     let mut rows: Vec<_> = rows.filter(|row| row.a_bytes > 0 || row.b_bytes > 0).collect();
     rows.sort_by_key(|row| std::cmp::Reverse(row.a_bytes.max(row.b_bytes)));
-    let others = rows.split_off(rows.len().min(MOST));
+    let others = rows.split_off(rows.len().min(most));
     let sum = |bytes: fn(&Row) -> u64| others.iter().map(bytes).fold(0, u64::saturating_add);
     let left_out =
         LeftOut { rows: others.len(), a_bytes: sum(|row| row.a_bytes), b_bytes: sum(|row| row.b_bytes) };
-    Flame { title, rows, left_out }
+    Flame { kind: kind.name, title: kind.title, rows, left_out }
 }
 
 /// Frames come innermost first. Builds of one kernel differ in how the compiler named clones of a function.
@@ -128,7 +146,7 @@ mod tests {
     #[test]
     fn what_is_left_out_is_counted() {
         let stacks = (0..1000).map(|index| (vec![format!("f{index}")], 1)).collect();
-        let flame = flame("x", vec![], stacks);
+        let flame = flame(&KINDS[0], vec![], stacks, MOST);
         assert_eq!((flame.rows.len(), flame.left_out.rows, flame.left_out.b_bytes), (MOST, 600, 600));
     }
 }

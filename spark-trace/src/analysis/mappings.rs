@@ -24,10 +24,23 @@ pub struct MappingRow {
 }
 
 /// Who mapped: kind and stack.
-type Key<'a> = (&'a str, Option<u32>);
+pub(super) type Key<'a> = (&'a str, Option<u32>);
 
 /// Mappings by user stack up to `at_ns`, the most still mapped first.
 pub fn rows(recording: &Recording, at_ns: u64) -> Vec<MappingRow> {
+    by_frames(&Names::new(recording), &by_stack(recording, at_ns))
+}
+
+/// What was mapped with one key, and what of it is mapped still.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Mapped {
+    pub calls: u64,
+    pub bytes_mapped: u64,
+    pub bytes: u64,
+}
+
+/// Mappings up to `at_ns` by kind and id of the user stack.
+pub(super) fn by_stack(recording: &Recording, at_ns: u64) -> BTreeMap<Key<'_>, Mapped> {
     let processes = &recording.provenance.processes;
     let processes: BTreeMap<_, _> = processes.iter().map(|process| (process.pid, process)).collect();
     // exec replaces the whole address space.
@@ -41,32 +54,31 @@ pub fn rows(recording: &Recording, at_ns: u64) -> Vec<MappingRow> {
     events.sort_by_key(|mapping| mapping.at_ns);
 
     let mut spaces: BTreeMap<u32, Space<'_>> = BTreeMap::new();
-    let mut mapped: BTreeMap<Key<'_>, (u64, u64)> = BTreeMap::new();
+    let mut mapped: BTreeMap<Key<'_>, Mapped> = BTreeMap::new();
     for mapping in events {
         if let Some((key, bytes)) = spaces.entry(mapping.pid).or_default().apply(mapping) {
-            let (calls, sum) = mapped.entry(key).or_default();
-            *calls += 1;
-            *sum = sum.saturating_add(bytes);
+            let row = mapped.entry(key).or_default();
+            row.calls += 1;
+            row.bytes_mapped = row.bytes_mapped.saturating_add(bytes);
         }
     }
     let ended = |pid: &u32| processes.get(pid).and_then(|process| process.ended_ns);
     spaces.retain(|pid, _| ended(pid).is_none_or(|ended_ns| ended_ns > at_ns));
-    by_frames(&Names::new(recording), &mapped, &held(spaces.values()))
+    for (key, bytes) in held(spaces.values()) {
+        mapped.entry(key).or_default().bytes = bytes;
+    }
+    mapped
 }
 
 /// Stacks with the same frames are one row: a JIT or a second copy of a library gives them several ids.
-fn by_frames(
-    names: &Names<'_>,
-    mapped: &BTreeMap<Key<'_>, (u64, u64)>,
-    held: &BTreeMap<Key<'_>, u64>,
-) -> Vec<MappingRow> {
+fn by_frames(names: &Names<'_>, mapped: &BTreeMap<Key<'_>, Mapped>) -> Vec<MappingRow> {
     let mut groups: BTreeMap<(&str, Vec<String>), MappingRow> = BTreeMap::new();
-    for (key @ (kind, stack), &(calls, bytes)) in mapped {
+    for ((kind, stack), mapped) in mapped {
         let frames = names.frames(*stack).iter().map(|symbol| names::frame(symbol)).collect();
         let row = groups.entry((kind, frames)).or_default();
-        row.calls += calls;
-        row.bytes_mapped = row.bytes_mapped.saturating_add(bytes);
-        row.bytes = row.bytes.saturating_add(held.get(key).copied().unwrap_or(0));
+        row.calls += mapped.calls;
+        row.bytes_mapped = row.bytes_mapped.saturating_add(mapped.bytes_mapped);
+        row.bytes = row.bytes.saturating_add(mapped.bytes);
     }
     let named =
         groups.into_iter().map(|((kind, frames), row)| MappingRow { kind: kind.to_owned(), frames, ..row });

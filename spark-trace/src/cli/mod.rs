@@ -12,6 +12,7 @@ mod demo;
 mod diff;
 #[cfg(feature = "live")]
 mod doctor;
+mod export;
 mod kv;
 mod man;
 #[cfg(feature = "live")]
@@ -67,6 +68,7 @@ enum Command {
     Diff(diff::Args),
     Kv(kv::Args),
     Report(report::Args),
+    Export(export::Args),
     Study(study::Args),
     Rootfs(rootfs::Args),
     Chroot(chroot::Args),
@@ -92,6 +94,7 @@ impl Command {
             Self::Diff(args) => diff::run(args),
             Self::Kv(args) => kv::run(args),
             Self::Report(args) => report::run(args),
+            Self::Export(args) => export::run(args),
             Self::Study(args) => study::run(args),
             Self::Rootfs(args) => rootfs::run(&args),
             Self::Chroot(args) => chroot::run(&args),

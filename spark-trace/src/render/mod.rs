@@ -5,6 +5,7 @@
 
 pub mod document;
 pub mod escape;
+pub mod export;
 pub mod html;
 pub mod json;
 pub mod markdown;
@@ -19,6 +20,7 @@ mod cuda;
 mod devices;
 mod diff;
 mod findings;
+mod frames;
 mod kv;
 mod queries;
 mod show;

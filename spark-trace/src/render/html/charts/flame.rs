@@ -5,7 +5,7 @@ use std::io;
 use super::super::page::Page;
 use super::picture;
 use crate::analysis::flame::{Flame, Row};
-use crate::render::escape;
+use crate::render::frames::inert;
 use crate::render::units::unsigned;
 
 /// Frames narrower than this part of the whole, in percent, are not drawn.
@@ -82,14 +82,11 @@ fn line(row: &Row, compared: bool) -> String {
     format!("{}{before} {}", frames.join(";"), row.b_bytes)
 }
 
-/// A frame's name that cannot be taken for two frames, for a number or for a remark.
+/// A frame's name, cut where it is too long.
 fn name(frame: &str) -> String {
-    let inert = escape::line(frame).replace(';', ",");
-    let cut: String = inert.chars().take(NAME).collect();
-    let cut = if cut.len() < inert.len() { format!("{cut}…") } else { cut };
-    // Remarks begin with a number sign, annotations of the library end in brackets.
-    let cut = cut.trim().trim_start_matches('#');
-    if cut.is_empty() { "?".to_owned() } else { cut.to_owned() }
+    let whole = inert(frame);
+    let cut: String = whole.chars().take(NAME).collect();
+    if cut.len() < whole.len() { format!("{cut}…") } else { cut }
 }
 
 /// The frames alone, moved to the top.
@@ -142,7 +139,7 @@ mod tests {
             a_bytes,
             b_bytes,
         };
-        Flame { title: "x", rows: stacks.iter().map(row).collect(), left_out: LeftOut::default() }
+        Flame { kind: "x", title: "x", rows: stacks.iter().map(row).collect(), left_out: LeftOut::default() }
     }
 
     #[test]

@@ -1,0 +1,101 @@
+use std::io::{self, IsTerminal};
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
+
+use crate::analysis::flame::{KINDS, Kind};
+use crate::analysis::instant::At;
+use crate::cli::error::Exit;
+use crate::cli::output;
+use crate::cli::view::has_instant;
+use crate::recording::{self, WriteOptions};
+use crate::render::escape;
+use crate::render::export::{EXPORTS, Export, Options};
+
+/// Hand a recording over to other tools, in their formats
+///
+/// Levels are those of `show`, at every instant. Planes overlap (a charged page is on the system's and on the
+/// cgroup's): do not sum across them. docs/export.md says how to open each format.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Args {
+    /// Recording to export (.json or .json.zst)
+    file: PathBuf,
+    /// Format to write
+    #[arg(long, value_name = "FORMAT", value_parser = exports())]
+    to: &'static Export,
+    /// File to write, or - for standard output [default: standard output for formats that are text]
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// Instant to look at, for formats that are about one: peak, end, kv (the reading that sized the KV cache),
+    /// seconds since the start such as 12.5s, or nanoseconds of the recording's clock [default: peak]
+    #[arg(long, value_name = "INSTANT")]
+    at: Option<At>,
+    /// Kind of stacks, for folded and flamegraph [default: all of them; for a picture the first that there is]
+    #[arg(long, value_name = "KIND", value_parser = kinds())]
+    stacks: Option<&'static Kind>,
+    /// Replace an existing file
+    #[arg(long)]
+    force: bool,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  spark-trace export run.json --to perfetto -o run.pftrace    # open in ui.perfetto.dev
+  spark-trace export run.json --to pprof --at kv -o run.pb.gz
+  spark-trace export run.json --to csv > run.csv
+  spark-trace export run.json --to flamegraph --stacks pages -o run.svg
+  spark-trace export run.json --to openmetrics --at end -o run.om";
+
+pub fn run(args: Args) -> anyhow::Result<Exit> {
+    let output = args.output.as_deref().filter(|path| *path != Path::new("-"));
+    wrong_usage(&args).map_err(|error| error.context(Exit::Usage))?;
+    let options = WriteOptions { force: args.force, owner: None };
+    if let Some(output) = output {
+        recording::write::refuse_existing(output, options)?;
+    }
+    let recording = recording::read(&args.file)?;
+    let at = args.at.unwrap_or_default();
+    has_instant(at, &args.file, &recording)?;
+    let bytes = (args.to.export)(&recording, Options { at, stacks: args.stacks })
+        .with_context(|| format!("{}: cannot be exported as {}", args.file.display(), args.to.name))?;
+    let Some(output) = output else { return output::print(&bytes) };
+    recording::write::write_bytes(&bytes, output, options)?;
+    eprintln!("spark-trace: wrote {}", escape::line(&output.display().to_string()));
+    Ok(Exit::Fine)
+}
+
+/// What is told before anything is read.
+fn wrong_usage(args: &Args) -> anyhow::Result<()> {
+    let Export { name, extension, binary, .. } = args.to;
+    anyhow::ensure!(args.at.is_none() || args.to.at, "{name} has the whole run: leave out --at");
+    anyhow::ensure!(
+        args.stacks.is_none() || args.to.stacks,
+        "{name} has no kinds of stacks: leave out --stacks"
+    );
+    let named = args.output.is_some();
+    anyhow::ensure!(
+        named || !binary,
+        "{name} is binary: name a file with -o, for example -o run.{extension}, or pipe it with -o -"
+    );
+    let terminal = args.output.as_deref() == Some(Path::new("-")) && io::stdout().is_terminal();
+    anyhow::ensure!(
+        !(terminal && *binary),
+        "{name} is binary and not for a terminal: name a file with -o, for example -o run.{extension}"
+    );
+    Ok(())
+}
+
+fn exports() -> impl TypedValueParser<Value = &'static Export> {
+    let names = EXPORTS.iter().map(|export| PossibleValue::new(export.name).help(export.about));
+    // The parser lets nothing through that is not in the table.
+    PossibleValuesParser::new(names)
+        .map(|name| EXPORTS.iter().find(|export| export.name == name).unwrap_or(&EXPORTS[0]))
+}
+
+fn kinds() -> impl TypedValueParser<Value = &'static Kind> {
+    let names = KINDS.iter().map(|kind| PossibleValue::new(kind.name).help(kind.title));
+    PossibleValuesParser::new(names)
+        .map(|name| KINDS.iter().find(|kind| kind.name == name).unwrap_or(&KINDS[0]))
+}
