@@ -12,7 +12,7 @@ use std::time::Instant;
 use serde_json::Value;
 use support::ledger::{cached, file_row, held};
 use support::process::Other;
-use support::{Faults, MIB, Running, array, cgroup, int, json, source, workload};
+use support::{Faults, MIB, Running, array, cgroup, int, json, oracle, source, workload};
 use tempfile::TempDir;
 
 /// A workload that waits for its go, with what it needs.
@@ -76,7 +76,7 @@ fn a_running_process_is_followed_with_what_it_forks() {
         faults.near(&format!("anonymous memory of {pid}"), anon, rss_anon);
         let peak = row["rss_peak"].as_i64().unwrap_or(0);
         // Each CPU keeps up to 32 pages of a process's count to itself (lib/percpu_counter.c percpu_counter_batch).
-        let kept = 32 * 2 * support::oracle::page_size();
+        let kept = 32 * 2 * oracle::page_size();
         faults.expect(peak + kept >= rss_anon && peak <= rss_anon + 4 * MIB, || {
             format!("process {pid}: rss_peak {peak}, anonymous {rss_anon}")
         });
@@ -195,4 +195,50 @@ fn an_interrupt_ends_an_attached_trace_and_spares_the_target() {
     let recording = running.finish().exited(0).recording();
     assert_eq!(recording["health"]["complete"], true);
     assert!(waiting.process.runs(), "it was not spark-trace that started it");
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn what_a_process_held_before_is_told_apart_from_what_it_takes() {
+    // Time for attaching before it goes on.
+    let wait = if oracle::machine_is_ours() { "40s" } else { "4s" };
+    let (dir, program, before) = (support::disk_dir(), workload(), support::bpf::ids());
+    let mut command = Command::new(&program);
+    command.args(["alloc", "--anon", "1G", "--thp", "64M", "--hold-each", wait, "--hold", "1s"]);
+    let mut process = Other::start(&mut command);
+    let pid = process.pid();
+    let anon = || {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+        let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"))?;
+        Some(line.split_whitespace().next()?.parse::<i64>().ok()? << 10)
+    };
+    support::wait_for("it to hold 1 GiB", || anon().filter(|&bytes| bytes >= 1024 * MIB));
+    let running = Running::start(&support::path(&dir, "r.json"), &["--pid", &pid.to_string()]);
+    running.follows(pid);
+    let cached = support::cache::resident(&program);
+    assert!(anon().is_some_and(|bytes| bytes < 1040 * MIB), "it went on before it was followed");
+    process.0.wait().unwrap();
+    let show = running.finish().exited(0).show();
+
+    let mut faults = Faults::default();
+    let row = array(&show["processes"]).iter().find(|row| row["pid"] == pid).expect("the process");
+    let (held, peak) = (int(&row["before"]["rss_anon"]), int(&row["at_peak"]["rss_anon"]));
+    faults.expect((held - 1024 * MIB).abs() <= 1024 * MIB / 50, || format!("held before: {held}"));
+    // What each CPU keeps of a process's count to itself, at both ends.
+    let kept = 2 * 32 * 2 * oracle::page_size();
+    faults.expect((peak - held - 64 * MIB).abs() <= kept, || format!("grew by {}", peak - held));
+    let mapped: i64 = array(&show["mappings"])
+        .iter()
+        .filter(|row| row["kind"] == "anon")
+        .map(|row| int(&row["bytes_mapped"]))
+        .sum();
+    // A huge page more, so that the first can begin at a boundary.
+    faults.expect((64 * MIB..=68 * MIB).contains(&mapped), || format!("mapped since: {mapped}"));
+    let file = array(&show["files"]).iter().find(|row| row["inner_path"] == program.as_str());
+    let known = file.and_then(|file| file["before"].as_i64()).unwrap_or(0);
+    faults.expect((cached - known).abs() <= MIB, || {
+        format!("of its program {known} bytes were cached, by mincore {cached}")
+    });
+    faults.finish();
+    assert_eq!(support::bpf::left_behind(&before, ""), support::bpf::Ids::default());
 }

@@ -16,6 +16,8 @@ pub struct ProcessRow {
     pub target: bool,
     /// High-water mark that the kernel kept, where it was read in time.
     pub rss_peak: Option<u64>,
+    /// At the first reading of a process that was there before the trace; absent of others.
+    pub before: Option<Split>,
     /// Where the most was resident of all readings.
     pub at_peak: Option<Split>,
     /// At the instant; absent where the process was not there then, or not read.
@@ -62,6 +64,7 @@ fn row(names: &Names<'_>, process: &Process, samples: Option<&ProcessSeries>, at
         cgroup: names.cgroup(process.cgroup),
         target: names.is_target(process.cgroup),
         rss_peak: process.rss_peak,
+        before: readings().next().filter(|_| process.started_ns.is_none() && process.exec_ns.is_none()),
         at_peak: readings().max_by_key(|split| (split.resident(), std::cmp::Reverse(split.at_ns))),
         at: readings().min_by_key(|split| split.at_ns.abs_diff(at_ns)).filter(|_| existed),
         started_ns: process.started_ns,

@@ -14,7 +14,7 @@ use super::{
     driver::{self, DriverBytes, KernelStacks},
     object::{Object, ObjectError, Wire},
     page_size,
-    symbols::Stacks,
+    symbols::{Names, Stacks},
 };
 use crate::{
     cuda::Holdings,
@@ -43,6 +43,8 @@ pub struct Collector {
     charge_stack_rows: HashMap<ChargeStackKey, usize>,
     kernel_stacks: KernelStacks,
     driver: driver::Rows,
+    /// Files as they were cached before the trace began.
+    cached_before: Vec<FilePages>,
     names: ItemNames,
     file_names: HashMap<(u32, u64), String>,
     /// What the target holds through the CUDA driver.
@@ -81,10 +83,16 @@ impl Collector {
             charge_stack_rows: HashMap::new(),
             kernel_stacks: KernelStacks::default(),
             driver: driver::Rows::default(),
+            cached_before: Vec::new(),
             names: ItemNames { node, memcg },
             file_names: HashMap::new(),
             cuda: Holdings::default(),
         }
+    }
+
+    /// Notes what was cached of files when the trace began.
+    pub fn cached_before(&mut self, files: Vec<FilePages>) {
+        self.cached_before = files;
     }
 
     /// Notes a file's name, told once when its first page was added.
@@ -277,20 +285,22 @@ impl Collector {
     }
 
     /// All rows so far, every `live` vector as long as there are instants.
-    pub fn snapshot(&mut self, stacks: &mut Stacks, named: bool) -> Aggregates {
+    pub fn snapshot(&mut self, stacks: &mut Stacks, names: &Names) -> Aggregates {
         let len = self.instants.len();
         self.pages.iter_mut().for_each(|r| r.live.resize(len));
         self.files.iter_mut().for_each(|r| r.live.resize(len));
         self.charges.iter_mut().for_each(|r| r.net.resize(len));
         self.charge_stacks.iter_mut().for_each(|r| r.charged.resize(len));
-        if named {
-            stacks.name_frames();
-        }
+        stacks.name_frames(names);
         let (stacks, symbols) = stacks.snapshot();
+        // What hooks saw come and go since is in rows of its own.
+        let unchanged: Column<i64> = std::iter::repeat_n(Some(0), len).collect();
+        let before = self.cached_before.iter().cloned();
+        let before = before.map(|file| FilePages { live: unchanged.clone(), ..file });
         Aggregates {
             instants: self.instants.clone(),
             page_allocs: self.pages.clone(),
-            files: self.files.clone(),
+            files: self.files.iter().cloned().chain(before).collect(),
             charges: self.charges.clone(),
             charge_stacks: self.charge_stacks.clone(),
             charge_levels: Vec::new(),

@@ -1,7 +1,7 @@
 //! Looking at a trace under way: the session runs in a thread of its own and hands over what it has read.
 
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -12,12 +12,15 @@ use std::{
 
 use super::{
     now_ns,
-    session::{Options, Session, SessionError, Wishes},
+    session::{Named, Options, Session, SessionError, Wishes},
 };
 use crate::recording::{self, Recording, WriteError, WriteOptions, window};
 
 /// Details are read at most so often: that takes some milliseconds, and names of functions more.
 const DETAILS_EVERY: Duration = Duration::from_secs(1);
+/// A recording is written without names where they take longer.
+const LONGEST_NAMING: Duration = Duration::from_secs(20);
+const STEP: Duration = Duration::from_millis(20);
 
 /// What both threads see.
 #[derive(Debug, Default)]
@@ -28,9 +31,20 @@ struct Shared {
     wants_details: AtomicBool,
     /// The process whose mappings are wanted; 0 for none.
     wants_pid: AtomicU64,
+    /// Names for everything, once.
+    wants_names: AtomicBool,
+    /// What became of a recording, until it is told.
+    told: Mutex<Option<String>>,
     /// Nothing after this is forgotten; 0 while nothing is kept.
     keep_since: AtomicU64,
     wants_end: AtomicBool,
+}
+
+/// What was wished for, and when.
+#[derive(Debug, Default)]
+struct Asked {
+    details: Option<Instant>,
+    names: bool,
 }
 
 /// A trace that is looked at.
@@ -67,24 +81,32 @@ impl Look {
     pub fn begin_recording(&self) -> u64 {
         let now = now_ns();
         self.shared.keep_since.store(now, Ordering::Relaxed);
-        self.want_details(true, None);
         now
     }
 
-    /// Writes what was kept since then, as a recording of its own.
-    pub fn end_recording(
-        &self,
-        since_ns: u64,
-        file: &PathBuf,
-        write: WriteOptions,
-    ) -> Result<(), WriteError> {
-        self.shared.keep_since.store(0, Ordering::Relaxed);
-        let Some(latest) = self.latest() else { return Ok(()) };
-        let mut recording = Recording::clone(&latest);
-        window::forget(&mut recording, since_ns);
-        recording.target.started_ns = since_ns;
-        recording.target.ended_ns = recording.samples.system.end_ns.last().copied().unwrap_or(since_ns);
-        recording::write(&recording, file, write)
+    /// Writes what was kept since then as a recording of its own, with names; [`Self::told`] has what became of it.
+    /// Naming takes as long as it takes, so a thread waits for it.
+    pub fn end_recording(&self, since_ns: u64, file: PathBuf, write: WriteOptions) -> JoinHandle<()> {
+        let shared = Arc::clone(&self.shared);
+        shared.wants_names.store(true, Ordering::Relaxed);
+        std::thread::spawn(move || {
+            let until = Instant::now() + LONGEST_NAMING;
+            let named = || !shared.wants_names.load(Ordering::Acquire);
+            while !named() && Instant::now() < until && !shared.wants_end.load(Ordering::Relaxed) {
+                std::thread::sleep(STEP);
+            }
+            shared.keep_since.store(0, Ordering::Relaxed);
+            let told = match shared.write(since_ns, &file, write) {
+                Ok(()) => format!("wrote {}", file.display()),
+                Err(error) => format!("not written: {error}"),
+            };
+            *shared.told.lock().unwrap_or_else(PoisonError::into_inner) = Some(told);
+        })
+    }
+
+    /// What became of a recording, once.
+    pub fn told(&self) -> Option<String> {
+        self.shared.told.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     pub fn has_ended(&self) -> bool {
@@ -103,6 +125,18 @@ impl Look {
     }
 }
 
+impl Shared {
+    fn write(&self, since_ns: u64, file: &Path, write: WriteOptions) -> Result<(), WriteError> {
+        let latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let Some(latest) = latest else { return Ok(()) };
+        let mut recording = Recording::clone(&latest);
+        window::forget(&mut recording, since_ns);
+        recording.target.started_ns = since_ns;
+        recording.target.ended_ns = recording.samples.system.end_ns.last().copied().unwrap_or(since_ns);
+        recording::write(&recording, file, write)
+    }
+}
+
 impl Drop for Look {
     fn drop(&mut self) {
         // Whoever drops it has seen the error already, or does not want it.
@@ -116,25 +150,36 @@ fn trace(options: Options, shared: &Shared) -> Result<(), SessionError> {
         runtime.map_err(|cause| SessionError::Io { what: "set up the event loop".to_owned(), cause })?;
     runtime.block_on(async {
         let session = Session::prepare(options)?;
-        let mut details = None;
-        session.run(&mut |progress| hand_over(shared, progress.recording, &mut details)).await.map(|_| ())
+        let mut asked = Asked::default();
+        session.run(&mut |progress| hand_over(shared, progress.recording, &mut asked)).await.map(|_| ())
     })
 }
 
-fn hand_over(shared: &Shared, recording: &Recording, details: &mut Option<Instant>) -> Wishes {
+fn hand_over(shared: &Shared, recording: &Recording, asked: &mut Asked) -> Wishes {
+    // What was wished for last time is in this one.
+    if std::mem::take(&mut asked.names) {
+        shared.wants_names.store(false, Ordering::Release);
+    }
     let latest = Arc::new(recording.clone());
     *shared.latest.lock().unwrap_or_else(PoisonError::into_inner) = Some(latest);
     shared.version.fetch_add(1, Ordering::Release);
-    let due = details.is_none_or(|last: Instant| last.elapsed() >= DETAILS_EVERY);
-    let wanted = due && shared.wants_details.load(Ordering::Relaxed);
-    if wanted {
-        *details = Some(Instant::now());
+    let all = shared.wants_names.load(Ordering::Relaxed);
+    let due = asked.details.is_none_or(|last| last.elapsed() >= DETAILS_EVERY);
+    let details = all || due && shared.wants_details.load(Ordering::Relaxed);
+    if details {
+        asked.details = Some(Instant::now());
+        asked.names = all;
     }
-    let pid = shared.wants_pid.load(Ordering::Relaxed);
+    let pid = u32::try_from(shared.wants_pid.load(Ordering::Relaxed)).unwrap_or(0);
+    let names = match (details, all, pid) {
+        (true, true, _) => Named::All,
+        (true, false, pid) if pid != 0 => Named::Process(pid),
+        _ => Named::None,
+    };
     let kept = shared.keep_since.load(Ordering::Relaxed);
     Wishes {
-        details: wanted,
-        pid: u32::try_from(pid).ok().filter(|&pid| pid != 0 && wanted),
+        details,
+        names,
         keep_since: (kept != 0).then_some(kept),
         end: shared.wants_end.load(Ordering::Relaxed),
     }

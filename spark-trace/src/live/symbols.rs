@@ -4,7 +4,12 @@
 //! ended, its container is gone or the file was deleted. Names are looked up only when a snapshot of
 //! the aggregates is taken, and once for each frame.
 
-use std::{collections::HashMap, fs::File, os::fd::AsRawFd, path::PathBuf};
+use std::{
+    collections::{HashMap, HashSet},
+    fs::File,
+    os::fd::AsRawFd,
+    path::PathBuf,
+};
 
 use blazesym::symbolize::{
     Input, Symbolizer,
@@ -17,6 +22,8 @@ use crate::recording::{Stack, Symbol};
 
 /// Files kept open for naming. Beyond that, frames of further files keep their offsets without names.
 const OPEN_FILES: usize = 512;
+/// Stacks kept, some 20 MiB of them: a view may stay open for days. Those of the kernel have the bound of their map.
+const MOST_STACKS: usize = 50_000;
 
 #[derive(Debug)]
 pub struct Stacks {
@@ -31,6 +38,16 @@ pub struct Stacks {
     by_inode: HashMap<(i32, i32, u64), usize>,
     maps: HashMap<u32, Vec<Mapped>>,
     symbolizer: Symbolizer,
+    refused: u64,
+}
+
+/// Which stacks are to have the names of their frames.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Names {
+    None,
+    All,
+    /// Those with these ids.
+    Of(Vec<u32>),
 }
 
 /// What a frame is told apart by.
@@ -72,6 +89,7 @@ impl Stacks {
             by_inode: HashMap::new(),
             maps: HashMap::new(),
             symbolizer: Symbolizer::new(),
+            refused: 0,
         }
     }
 
@@ -101,7 +119,15 @@ impl Stacks {
 
     /// Id of a user stack of `pid`. The kernel walks frame pointers, and a system call's stub keeps none, so
     /// the function that called the stub is missing; `caller` is where the stub returns to, if it is code.
-    pub fn user(&mut self, pid: u32, addresses: &[u64], caller: u64) -> u32 {
+    /// Absent where none was taken, and where there are too many.
+    pub fn user(&mut self, pid: u32, addresses: &[u64], caller: u64) -> Option<u32> {
+        if addresses.is_empty() {
+            return None;
+        }
+        if self.stacks.len() >= MOST_STACKS {
+            self.refused += 1;
+            return None;
+        }
         let known = self.maps.get(&pid);
         let missing = |maps: &Vec<Mapped>| addresses.iter().any(|a| find(maps, *a).is_none());
         if known.is_none_or(missing) {
@@ -109,11 +135,11 @@ impl Stacks {
         }
         let maps = self.maps.get(&pid).cloned().unwrap_or_default();
         let mut addresses = addresses.to_vec();
-        if addresses.get(1) != Some(&caller) && !addresses.is_empty() && find(&maps, caller).is_some() {
+        if addresses.get(1) != Some(&caller) && find(&maps, caller).is_some() {
             addresses.insert(1, caller);
         }
         let frames = addresses.iter().map(|address| self.user_frame(&maps, *address)).collect();
-        self.stack(false, frames)
+        Some(self.stack(false, frames))
     }
 
     fn user_frame(&mut self, maps: &[Mapped], address: u64) -> u32 {
@@ -189,9 +215,24 @@ impl Stacks {
         index
     }
 
-    /// Names the user frames that have no name yet. It reads symbol tables into the page cache.
-    pub fn name_frames(&mut self) {
-        for (index, file, offset) in std::mem::take(&mut self.unnamed) {
+    /// Names the user frames that have no name yet, of these stacks or of all. It reads symbol tables into the page
+    /// cache.
+    pub fn name_frames(&mut self, names: &Names) {
+        let wanted: Option<HashSet<u32>> = match names {
+            Names::None => return,
+            Names::All => None,
+            Names::Of(stacks) => {
+                let stacks = stacks.iter().filter_map(|id| self.stacks.get(*id as usize));
+                Some(stacks.flat_map(|stack| stack.frames.iter().copied()).collect())
+            }
+        };
+        let unnamed = std::mem::take(&mut self.unnamed);
+        let is_wanted =
+            |(index, ..): &(u32, usize, u64)| wanted.as_ref().is_none_or(|set| set.contains(index));
+        let (unnamed, left): (Vec<_>, Vec<_>) = unnamed.into_iter().partition(is_wanted);
+        self.unnamed = left;
+        let any = !unnamed.is_empty();
+        for (index, file, offset) in unnamed {
             let Some(open) = &self.files[file].file else { continue };
             let source = Source::Elf(Elf::new(fd_path(open)));
             // A return address may lie just past the function that made the call.
@@ -202,6 +243,15 @@ impl Stacks {
                 self.symbols[index as usize].name = Some(symbol.name.into_owned());
             }
         }
+        if any {
+            // It keeps the tables it has read: hundreds of MiB for a machine full of programs.
+            self.symbolizer = Symbolizer::new();
+        }
+    }
+
+    /// Stacks for which there was no room.
+    pub const fn refused(&self) -> u64 {
+        self.refused
     }
 
     /// Frames of a stack, innermost first.
@@ -266,7 +316,7 @@ mod tests {
         let pid = std::process::id();
         let first = stacks.user(pid, &[address, 0x10], 0);
         assert_eq!(stacks.user(pid, &[address, 0x10], 0), first);
-        stacks.name_frames();
+        stacks.name_frames(&Names::All);
         let (all, symbols) = stacks.snapshot();
         assert_eq!(all.len(), 1);
         let innermost = &symbols[all[0].frames[0] as usize];

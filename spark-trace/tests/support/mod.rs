@@ -21,6 +21,7 @@ pub mod oracle;
 pub mod process;
 pub mod stand_in;
 pub mod swap;
+pub mod tmux;
 
 pub use ledger::{Faults, MIB, array, int, losses, source, text, worst};
 pub use process::{Recorded, Running, record, record_words, spark_trace};

@@ -73,6 +73,15 @@ pub const ITEMS: &[Item] = &[
                   it; `cargo xtask test --no-root` runs the other tests",
     },
     Item {
+        name: "tmux",
+        scope: Scope::Containers,
+        purpose: "tests press the keys of `spark-trace top` in it",
+        find: || Ok(find_in_path("tmux").ok_or("not in PATH")?.display().to_string()),
+        remedies: || vec![Remedy::apt(&["tmux"], &[])],
+        by_hand: "install tmux from your distribution: tests of `spark-trace top` need it; `cargo xtask test --no-root` \
+                  runs the other tests",
+    },
+    Item {
         name: "bpftrace",
         scope: Scope::Comparisons,
         purpose: "only benchmarks compare with it: `cargo xtask setup --comparisons`",

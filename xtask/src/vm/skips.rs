@@ -18,6 +18,8 @@ pub const MAY_SKIP: &[MaySkip] = &[
     MaySkip { suite: "kernel_stand_in", test: "", kernels: &["6.17-"], reason: "stand-in" },
     // Linux 6.6 brought them.
     MaySkip { suite: "kernel_multi", test: "", kernels: &["6.1-"], reason: "uprobe.multi" },
+    // Machines have no terminal; what needs one is tested where they are started.
+    MaySkip { suite: "kernel_top", test: "", kernels: &[], reason: "tmux" },
 ];
 
 /// Whether a row allows it.

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -125,7 +126,8 @@ fn show(args: &Args, look: Look) -> anyhow::Result<Exit> {
     if !matches!(target, Spec::System { .. }) {
         ui.tab = Tab::Cgroup;
     }
-    let mut feed = Watched { look, kind: target.kind(), frozen: None, seen: 0, recording: None };
+    let mut feed =
+        Watched { look, kind: target.kind(), frozen: None, seen: 0, recording: None, writing: None };
     // Loading and attaching takes a moment; an error of it is better told on a terminal that is left alone.
     while feed.look.version() == 0 && !feed.look.has_ended() {
         std::thread::sleep(LOOK);
@@ -137,6 +139,10 @@ fn show(args: &Args, look: Look) -> anyhow::Result<Exit> {
     if feed.recording.is_some() {
         feed.act(Action::Record, &mut ui);
     }
+    if let Some(Err(panic)) = feed.writing.take().map(JoinHandle::join) {
+        std::panic::resume_unwind(panic);
+    }
+    ui.status.message = feed.look.told().or(ui.status.message);
     feed.look.end().context(Exit::TraceFailed)?;
     shown.context("cannot use the terminal")?;
     if let Some(message) = &ui.status.message {
@@ -161,6 +167,7 @@ struct Watched {
     seen: u64,
     /// Since when everything is kept, and where it is to be written.
     recording: Option<(u64, PathBuf)>,
+    writing: Option<JoinHandle<()>>,
 }
 
 impl Feed for Watched {
@@ -194,7 +201,7 @@ impl Feed for Watched {
     fn look_at(&mut self, ui: &Ui) {
         let (_, _, pid) = ui.focus();
         let below = !ui.path.is_empty() || ui.tab == Tab::Process;
-        self.look.want_details(below || self.recording.is_some(), pid);
+        self.look.want_details(below, pid);
     }
 
     fn status(&mut self, ui: &mut Ui) {
@@ -205,6 +212,9 @@ impl Feed for Watched {
         let of_day: Vec<&str> =
             [9..11, 11..13, 13..15].into_iter().filter_map(|part| now.get(part)).collect();
         ui.status.clock = format!("{} UTC", of_day.join(":"));
+        if let Some(told) = self.look.told() {
+            ui.status.message = Some(told);
+        }
         ui.status.recording = self.recording.as_ref().map(|(_, file)| file.display().to_string());
     }
 
@@ -222,9 +232,8 @@ impl Watched {
             return told;
         };
         let owner = Invoker::from_environment().map(|invoker| (invoker.uid, invoker.gid));
-        match self.look.end_recording(since_ns, &file, WriteOptions { force: false, owner }) {
-            Ok(()) => format!("wrote {}", file.display()),
-            Err(error) => format!("not written: {error}"),
-        }
+        let told = format!("writing {}", file.display());
+        self.writing = Some(self.look.end_recording(since_ns, file, WriteOptions { force: false, owner }));
+        told
     }
 }

@@ -76,7 +76,7 @@ impl Account {
 
     fn held(&mut self, object: &Object) -> u64 {
         self.collector.read(object, &mut self.stacks, &["now"], 1).unwrap();
-        let rows = self.collector.snapshot(&mut self.stacks, false).page_allocs;
+        let rows = self.collector.snapshot(&mut self.stacks, &crate::live::symbols::Names::None).page_allocs;
         let of_pipes = |stack: &u32| {
             let frames = self.stacks.frames(*stack);
             frames.iter().any(|f| f.name.as_deref().is_some_and(|name| name.contains("pipe_write")))

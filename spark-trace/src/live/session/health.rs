@@ -15,6 +15,7 @@ impl Session {
             ("queries", self.tracer.queries_lost()),
             ("cuda_objects", self.tracer.collector.cuda.unreadable),
             ("contexts", self.tracer.contexts_lost),
+            ("stacks", self.tracer.stacks.refused()),
             ("log_lines", self.output.as_ref().map_or(0, Output::lost)),
             ("skipped_runs", hooks.iter().filter_map(|h| h.lost).sum()),
         ];

@@ -35,7 +35,7 @@ use super::{
     realtime_offset_ns,
     source::{nvml::Nvml, process, system::System},
     statistics::Statistics,
-    symbols::Stacks,
+    symbols::{Names, Stacks},
     target::{
         Spec,
         command::{self, Invoker},
@@ -81,13 +81,23 @@ pub enum Keep {
     Latest(Duration),
 }
 
+/// Whose functions are to be named: symbol tables are read for it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Named {
+    #[default]
+    None,
+    /// Those of this process, whose mappings are read, too.
+    Process(u32),
+    All,
+}
+
 /// What whoever looks at a trace wants of it.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Wishes {
     /// Read who took what, now.
     pub details: bool,
-    /// Read the mappings of this process, too.
-    pub pid: Option<u32>,
+    /// With the names of functions in programs.
+    pub names: Named,
     /// Forget nothing from this time on.
     pub keep_since: Option<u64>,
     /// That was all.
@@ -256,9 +266,18 @@ impl Session {
         self.first_gpu_reading()?;
         self.tracer.target.started_ns = now_ns();
         self.tracer.phase("start", self.tracer.target.started_ns)?;
+        // Who runs on the machine is known before anything is started there, who belongs to a target after it is found.
+        let whole_machine = matches!(self.options.spec, Spec::System { .. });
+        if whole_machine {
+            self.tracer.read_cached_before(&process::all());
+        }
         if let Err(error) = self.start() {
             self.abandon();
             return Err(error);
+        }
+        if !whole_machine && !matches!(self.options.spec, Spec::Command { .. }) {
+            let pids = self.tracer.alive();
+            self.tracer.read_cached_before(&pids);
         }
         let exit_code = self.follow(progress).await?;
         self.end_output().await?;
@@ -320,7 +339,7 @@ impl Session {
                     match self.options.keep {
                         Keep::Journal(_) if started.elapsed() >= next_dump => {
                             next_dump = started.elapsed() * 2;
-                            self.tracer.journal_aggregates(false)?;
+                            self.tracer.journal_aggregates(&Names::None)?;
                         }
                         Keep::Journal(_) => {}
                         Keep::Latest(_) => self.add_health_and_cost(None)?,
@@ -350,12 +369,17 @@ impl Session {
         let Keep::Latest(window) = self.options.keep else { return Ok(()) };
         let since = now_ns().saturating_sub(window.as_nanos() as u64);
         self.tracer.forget(wishes.keep_since.map_or(since, |kept| kept.min(since)));
-        if let Some(pid) = wishes.pid {
+        if let Named::Process(pid) = wishes.names {
             self.tracer.read_mappings(pid)?;
         }
         if wishes.details {
             self.tracer.read_aggregates(NOW)?;
-            self.tracer.journal_aggregates(true)?;
+            let names = match wishes.names {
+                Named::None => Names::None,
+                Named::All => Names::All,
+                Named::Process(pid) => Names::Of(self.tracer.stacks_of(pid)),
+            };
+            self.tracer.journal_aggregates(&names)?;
         }
         Ok(())
     }
@@ -458,7 +482,7 @@ impl Session {
         let nvml = self.last_gpu_reading()?;
         self.tracer.phase("end", now_ns())?;
         self.tracer.read_aggregates("end")?;
-        self.tracer.journal_aggregates(true)?;
+        self.tracer.journal_aggregates(&Names::All)?;
         if let Some(leaf) = self.leaf.take() {
             let left = leaf.processes();
             if !left.is_empty() {

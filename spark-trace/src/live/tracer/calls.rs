@@ -86,7 +86,7 @@ impl<W: Write> Tracer<W> {
     }
 
     pub(super) fn call_event(&mut self, call: Call) -> Result<(), TracerError> {
-        let stack = (!call.stack.is_empty()).then(|| self.stacks.user(call.pid, &call.stack, 0));
+        let stack = self.stacks.user(call.pid, &call.stack, 0);
         if call.function.op == Op::Query {
             let mut query = Query {
                 at_ns: call.end_ns,
@@ -145,8 +145,7 @@ impl<W: Write> Tracer<W> {
             return Ok(());
         }
         let state = self.state_of(event.state, event.at_ns)?;
-        let stack =
-            (!event.stack.is_empty()).then(|| self.stacks.user(event.pid, &event.stack, event.caller));
+        let stack = self.stacks.user(event.pid, &event.stack, event.caller);
         let begun = PartialReading { figures: event, state, stack };
         match self.readings.insert(key, begun) {
             Some(before) => self.reading_done(before),

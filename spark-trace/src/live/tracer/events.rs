@@ -143,7 +143,10 @@ impl<W: Write> Tracer<W> {
                 self.collector.cuda.process_began(event.pid);
                 process.argv = process::argv(event.pid);
                 self.alive.insert(event.pid);
-                self.stacks.look_at(event.pid);
+                // Who only looks can wait until there is a stack of it.
+                if !self.looks {
+                    self.stacks.look_at(event.pid);
+                }
             }
             ProcessOp::Exit => {
                 process.ended_ns = Some(event.at_ns);
@@ -177,7 +180,7 @@ impl<W: Write> Tracer<W> {
 
     /// Id of the user stack of a mapping.
     pub(super) fn user_stack(&mut self, event: &decode::Mapping) -> Option<u32> {
-        (!event.stack.is_empty()).then(|| self.stacks.user(event.pid, &event.stack, event.caller))
+        self.stacks.user(event.pid, &event.stack, event.caller)
     }
 
     pub(super) fn mapping_event(

@@ -9,6 +9,7 @@ mod surroundings;
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     io::Write,
+    time::Duration,
 };
 
 use thiserror::Error;
@@ -25,11 +26,12 @@ use super::{
     now_ns,
     object::{Object, ObjectError},
     source::{
+        cache,
         cgroup::Cgroup as CgroupReader,
         process::{self, Processes},
         system::System,
     },
-    symbols::Stacks,
+    symbols::{Names, Stacks},
 };
 use crate::{
     decode,
@@ -64,6 +66,10 @@ enum Waiting {
     Call(decode::Call, Option<u32>, Option<String>),
     Query(Box<Query>),
 }
+
+/// Files that are told of those cached before a trace, and the time for finding them: nothing is sampled meanwhile.
+const MOST_FILES: usize = 200;
+const LONGEST_LOOK: Duration = Duration::from_millis(500);
 
 /// Cgroups that are read of a whole machine.
 const MOST_CGROUPS: usize = 512;
@@ -213,6 +219,25 @@ impl<W: Write> Tracer<W> {
         self.journal.forget(before_ns);
     }
 
+    /// Stacks of a process's calls that are listed one by one or counted.
+    pub fn stacks_of(&self, pid: u32) -> Vec<u32> {
+        let provenance = &self.journal.recording().provenance;
+        let mapped = provenance.mappings.iter().filter(|row| row.pid == pid).filter_map(|row| row.stack);
+        let cuda = provenance.cuda_allocs.iter().filter(|row| row.pid == pid).filter_map(|row| row.stack);
+        mapped.chain(cuda).collect()
+    }
+
+    /// Processes of the target that run.
+    pub fn alive(&self) -> Vec<u32> {
+        self.alive.iter().copied().collect()
+    }
+
+    /// Reads what is cached of the files that processes have mapped or open, before anything is seen to be added.
+    pub fn read_cached_before(&mut self, pids: &[u32]) {
+        let wanted = cache::Wanted { directories: Vec::new(), most: MOST_FILES, time: LONGEST_LOOK };
+        self.collector.cached_before(cache::read(pids, &wanted).files);
+    }
+
     /// Reads what a process has mapped.
     pub fn read_mappings(&mut self, pid: u32) -> Result<(), TracerError> {
         let Some(regions) = process::regions(pid, self.min_region) else { return Ok(()) };
@@ -279,10 +304,10 @@ impl<W: Write> Tracer<W> {
         self.cgroups.values().all(|c| c.gone || cgroup::processes(&self.layout.dir(&c.info.path)).is_empty())
     }
 
-    /// Puts all aggregates read so far into the journal. `named`: with the names of user frames, which means
-    /// reading symbol tables, so only when the target no longer runs.
-    pub fn journal_aggregates(&mut self, named: bool) -> Result<(), TracerError> {
-        let mut aggregates = self.collector.snapshot(&mut self.stacks, named);
+    /// Puts all aggregates read so far into the journal. `names`: which user frames are to have theirs,
+    /// which means reading symbol tables, so not while a target runs that is only recorded.
+    pub fn journal_aggregates(&mut self, names: &Names) -> Result<(), TracerError> {
+        let mut aggregates = self.collector.snapshot(&mut self.stacks, names);
         // What was selected while the target was not yet known and turned out to be somebody else's.
         for row in &mut aggregates.page_allocs {
             if !self.target.is_whole_machine() && !self.target.cgroups.iter().any(|c| c.id == row.cgroup) {
