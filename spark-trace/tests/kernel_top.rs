@@ -37,6 +37,16 @@ fn planted(own: &cgroup::Own, mib: i64) -> Other {
     Other::start(&mut command)
 }
 
+/// Processes of the program under test that were started in `dir`.
+fn tops(dir: &TempDir) -> Vec<u32> {
+    let is_ours = |pid: &u32| {
+        let (place, comm) =
+            (fs::read_link(format!("/proc/{pid}/cwd")), fs::read_to_string(format!("/proc/{pid}/comm")));
+        place.is_ok_and(|place| place == dir.path()) && comm.is_ok_and(|comm| comm.starts_with("spark-trace"))
+    };
+    support::processes_with("top").into_iter().filter(is_ours).collect()
+}
+
 fn line<'a>(screen: &'a str, begins: &str) -> Option<&'a str> {
     screen.lines().find(|line| line.trim_start().starts_with(begins))
 }
@@ -105,16 +115,7 @@ fn however_it_ends_the_terminal_is_as_it_was_and_nothing_stays_attached() {
         match signal {
             None => tmux.press(&["q"]),
             Some(signal) => {
-                let tops: Vec<u32> = support::processes_with("top")
-                    .into_iter()
-                    .filter(|pid| {
-                        fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd| cwd == dir.path())
-                    })
-                    .filter(|pid| {
-                        fs::read_to_string(format!("/proc/{pid}/comm"))
-                            .is_ok_and(|comm| comm.starts_with("spark-trace"))
-                    })
-                    .collect();
+                let tops = tops(&dir);
                 assert_eq!(tops.len(), 1, "{tops:?}");
                 process::signal(tops[0], signal);
             }
@@ -191,4 +192,15 @@ fn without_a_terminal_there_are_frames_all_the_same() {
         let slack = 64 * MIB;
         assert!((before.min(after) - slack..=before.max(after) + slack).contains(&anon), "anon {anon}");
     }
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn a_terminal_that_is_closed_ends_it() {
+    let (dir, before) = (support::disk_dir(), bpf::ids());
+    let Some(tmux) = top(&dir, "closed", (80, 24), "") else { return };
+    tmux.wait_for("the first frame", |screen| line(screen, "anon").map(drop));
+    drop(tmux);
+    support::wait_for("it to end", || tops(&dir).is_empty().then_some(()));
+    assert_eq!(bpf::left_behind(&before, "sh"), bpf::Ids::default());
 }

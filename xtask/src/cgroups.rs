@@ -1,6 +1,8 @@
-//! The `docker` cgroups that a daemon leaves behind.
+//! Cgroups: where they are mounted, and the `docker` ones that a daemon leaves behind.
 
 use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
 
 /// Name of the cgroup that Docker puts containers in, below the root of every hierarchy.
 const DOCKER: &str = "docker";
@@ -22,6 +24,19 @@ impl NewDockerCgroups {
     pub fn remove(&self) -> Vec<PathBuf> {
         self.absent.iter().filter(|dir| dir.exists() && !remove_tree(dir)).cloned().collect()
     }
+}
+
+/// Mount point of the hierarchy that has the memory controller: that of version 1 where there is one.
+pub fn memory_root() -> Result<PathBuf> {
+    let mounts = std::fs::read_to_string("/proc/self/mounts").context("cannot read the mounts")?;
+    let memory = hierarchies(&mounts).into_iter().filter(|root| {
+        let file = |name: &str| root.join(name).exists();
+        file("memory.usage_in_bytes") || file("cgroup.controllers")
+    });
+    let mut found: Vec<_> = memory.collect();
+    // Version 2 has the controller only where version 1 does not.
+    found.sort_by_key(|root| !root.join("memory.usage_in_bytes").exists());
+    found.into_iter().next().context("no cgroup hierarchy with the memory controller is mounted")
 }
 
 /// Roots of the mounted cgroup hierarchies, version 1 and 2.

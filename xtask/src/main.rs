@@ -6,6 +6,7 @@
 mod arch;
 mod bench;
 mod bench_reading;
+mod bench_top;
 mod build;
 mod cgroups;
 mod demo;
@@ -42,6 +43,7 @@ enum Task {
     Docs(docs::Args),
     Bench(bench::Args),
     BenchReading(bench_reading::Args),
+    BenchTop(bench_top::Args),
     Gpu(gpu::Args),
     Dist(dist::Args),
     Vm(vm::Args),
@@ -67,6 +69,7 @@ fn run(task: Task) -> anyhow::Result<()> {
         Task::Docs(args) => docs::run(&args),
         Task::Bench(args) => bench::run(&args),
         Task::BenchReading(args) => bench_reading::run(&args),
+        Task::BenchTop(args) => bench_top::run(&args),
         Task::Gpu(args) => gpu::run(&args),
         Task::Dist(args) => dist::run(&args),
         Task::Vm(args) => vm::run(&args),

@@ -2,6 +2,7 @@
 
 use std::io::{self, IsTerminal};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 
@@ -59,12 +60,11 @@ fn show(
         if feed.has_ended() || ENDED.load(Ordering::Relaxed) {
             return Ok(());
         }
-        let polled = match event::poll(LOOK) {
-            // A signal came while waiting.
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => false,
-            polled => polled?,
-        };
-        if !polled {
+        if !wait_for_input()? {
+            return Ok(());
+        }
+        // Also where there was no input: a new size of the terminal comes by a signal.
+        if !event::poll(Duration::ZERO)? {
             continue;
         }
         match event::read()? {
@@ -85,6 +85,18 @@ fn show(
             _ => {}
         }
     }
+}
+
+/// Waits a moment for input; says whether the terminal is there still. crossterm reads one that was hung up for ever.
+fn wait_for_input() -> io::Result<bool> {
+    let mut input = libc::pollfd { fd: libc::STDIN_FILENO, events: libc::POLLIN, revents: 0 };
+    // SAFETY: one descriptor is given, and the structure lives through the call.
+    let found = unsafe { libc::poll(&raw mut input, 1, LOOK.as_millis() as libc::c_int) };
+    if found < 0 {
+        let error = io::Error::last_os_error();
+        return if error.kind() == io::ErrorKind::Interrupted { Ok(true) } else { Err(error) };
+    }
+    Ok(input.revents & (libc::POLLHUP | libc::POLLERR | libc::POLLNVAL) == 0)
 }
 
 /// A key as it is meant.

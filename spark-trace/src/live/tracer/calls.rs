@@ -26,6 +26,8 @@ const BEYOND_FREE: u64 = 256 << 20;
 
 /// Queries kept one by one; more are counted as lost.
 const MAX_QUERIES: u64 = 20_000;
+/// The same between two readings where somebody only looks: nobody reads more in that time.
+const QUERIES_AT_A_LOOK: u64 = 25;
 
 /// What a thread has read of a file so far.
 pub(super) struct PartialReading {
@@ -135,6 +137,11 @@ impl<W: Write> Tracer<W> {
     /// A file may be read in parts: what is told is worked out when all of it is there.
     pub(super) fn figures_event(&mut self, event: Figures) -> Result<(), TracerError> {
         let key = (event.tid, event.name.clone(), event.parent.clone());
+        if self.looks && event.position == 0 && !self.has_room_for_query() {
+            // Before it has cost anything: others that poll the kernel's files do it hundreds of times a second.
+            self.queries_unkept += 1;
+            return Ok(());
+        }
         if event.position > 0 {
             // Further parts of a reading whose beginning was not seen tell nothing.
             if let Some(reading) = self.readings.get_mut(&key)
@@ -195,18 +202,23 @@ impl<W: Write> Tracer<W> {
         if !self.is_of_target(query.cgroup, query.pid) {
             return Ok(());
         }
-        self.queries += 1;
-        if self.queries > MAX_QUERIES {
+        if !self.has_room_for_query() {
+            self.queries_unkept += 1;
             return Ok(());
         }
+        self.queries += 1;
         let sizes = SIZING.contains(&query.asked.as_str());
         self.journal.add(Entry::Query(Box::new(query)))?;
         if sizes { self.read_aggregates_at_answer() } else { Ok(()) }
     }
 
+    const fn has_room_for_query(&self) -> bool {
+        self.queries < if self.looks { QUERIES_AT_A_LOOK } else { MAX_QUERIES }
+    }
+
     /// Queries that were not kept.
-    pub fn queries_lost(&self) -> u64 {
-        self.queries.saturating_sub(MAX_QUERIES)
+    pub const fn queries_lost(&self) -> u64 {
+        self.queries_unkept
     }
 
     pub(super) fn is_of_target(&self, cgroup: u64, pid: u32) -> bool {
@@ -215,7 +227,7 @@ impl<W: Write> Tracer<W> {
 
     fn state_of(&mut self, state: Option<State>, at_ns: u64) -> Result<Option<MemoryState>, TracerError> {
         // Of no use beyond what is kept, and not free.
-        let Some(state) = state.filter(|_| self.queries < MAX_QUERIES) else { return Ok(None) };
+        let Some(state) = state.filter(|_| self.has_room_for_query()) else { return Ok(None) };
         let driver = self.driver_bytes()?;
         let driver_bytes = driver.map(|driver| driver.by_source().map(|(_, held)| held.total()).sum());
         let bytes = |pages: u64| pages * page_size();

@@ -54,6 +54,8 @@ impl<W: Write> Tracer<W> {
                 if self.resolution == Resolution::Open {
                     let stack = self.user_stack(&event);
                     self.waiting.push(Waiting::Mapping(event, stack));
+                } else if self.looks && event.op == MappingOp::Mmap && mmap_kind(event.detail) == "file" {
+                    // The page cache tells of files; who mapped them is not worth a stack to somebody who looks.
                 } else if self.follows(event.pid) {
                     let stack = self.user_stack(&event);
                     self.mapping_event(event, stack)?;
@@ -141,7 +143,9 @@ impl<W: Write> Tracer<W> {
                 // The program before has taken its memory with it.
                 self.collector.cuda.process_ended(event.pid);
                 self.collector.cuda.process_began(event.pid);
-                process.argv = process::argv(event.pid);
+                if !self.young.contains(&event.pid) {
+                    process.argv = process::argv(event.pid);
+                }
                 self.alive.insert(event.pid);
                 // Who only looks can wait until there is a stack of it.
                 if !self.looks {
@@ -157,8 +161,16 @@ impl<W: Write> Tracer<W> {
                 self.collector.cuda.process_ended(event.pid);
             }
         }
-        let process = process.clone();
-        self.journal.add(Entry::Process(process))?;
+        // A storm of forks is thousands of processes that nobody will ever see.
+        let unseen = match event.op {
+            ProcessOp::Fork => self.looks && self.young.insert(event.pid),
+            ProcessOp::Exec => self.young.contains(&event.pid),
+            ProcessOp::Exit => self.young.remove(&event.pid),
+        };
+        if !unseen {
+            let process = process.clone();
+            self.journal.add(Entry::Process(process))?;
+        }
         match event.op {
             ProcessOp::Exec if !self.executed => {
                 self.executed = true;

@@ -145,6 +145,7 @@ impl<W: Write> Tracer<W> {
     /// Reads all levels once.
     pub fn sample(&mut self) -> Result<(), TracerError> {
         self.finish_readings(now_ns().saturating_sub(LONGEST_READING_NS))?;
+        self.tell_of_the_young()?;
         let system = self.read_system()?;
         let used = difference(&system, "meminfo.MemTotal", "meminfo.MemFree");
         self.journal.add(Entry::Sample(system))?;

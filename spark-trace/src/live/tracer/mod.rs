@@ -106,8 +106,9 @@ pub struct Tracer<W: Write> {
     pool_at_start: Option<u64>,
     /// GPUs that are read.
     pub gpus: usize,
-    /// Queries in the journal.
+    /// Queries in the journal; where somebody only looks, those since the last reading.
     queries: u64,
+    queries_unkept: u64,
     /// Files being read, by thread, name and directory.
     readings: HashMap<(u32, String, String), PartialReading>,
     layout: Layout,
@@ -120,6 +121,8 @@ pub struct Tracer<W: Write> {
     /// What hooks on page counters make of the cgroups' levels.
     charges: Charges,
     known: HashMap<u32, Process>,
+    /// Processes that have not lived to see a reading: where somebody only looks they are not worth an entry.
+    young: BTreeSet<u32>,
     alive: BTreeSet<u32>,
     resolution: Resolution,
     /// Somebody looks: nothing is read that they did not ask for, but every cgroup and process of the machine.
@@ -155,6 +158,7 @@ impl<W: Write> Tracer<W> {
             pool_at_start: None,
             gpus: 0,
             queries: 0,
+            queries_unkept: 0,
             readings: HashMap::new(),
             layout,
             system,
@@ -164,6 +168,7 @@ impl<W: Write> Tracer<W> {
             cgroups: BTreeMap::new(),
             charges: Charges::default(),
             known: HashMap::new(),
+            young: BTreeSet::new(),
             alive: BTreeSet::new(),
             resolution: Resolution::Done,
             looks: false,
@@ -215,6 +220,7 @@ impl<W: Write> Tracer<W> {
 
     /// Drops what is older than `before_ns`, and cgroups that were removed by then.
     pub fn forget(&mut self, before_ns: u64) {
+        self.queries = 0;
         self.cgroups.retain(|_, cgroup| cgroup.info.removed_ns.is_none_or(|removed| removed >= before_ns));
         self.journal.forget(before_ns);
     }
@@ -236,6 +242,17 @@ impl<W: Write> Tracer<W> {
     pub fn read_cached_before(&mut self, pids: &[u32]) {
         let wanted = cache::Wanted { directories: Vec::new(), most: MOST_FILES, time: LONGEST_LOOK };
         self.collector.cached_before(cache::read(pids, &wanted).files);
+    }
+
+    /// Tells of processes that were too young for it before.
+    fn tell_of_the_young(&mut self) -> Result<(), TracerError> {
+        for pid in std::mem::take(&mut self.young) {
+            let Some(process) = self.known.get_mut(&pid) else { continue };
+            process.argv = process::argv(pid);
+            let process = process.clone();
+            self.journal.add(Entry::Process(process))?;
+        }
+        Ok(())
     }
 
     /// Reads what a process has mapped.
