@@ -8,7 +8,7 @@ use ratatui::backend::TestBackend;
 
 use super::error::Exit;
 use super::output;
-use crate::analysis::frame::Frame;
+use crate::analysis::frame::{self, Frame};
 use crate::recording::{self, Recording};
 use crate::render::escape;
 use crate::tui::player::Player;
@@ -123,6 +123,10 @@ fn json_line(frame: &Frame) -> anyhow::Result<Vec<u8>> {
 /// One frame as text, as high as it needs to be.
 fn text(recording: &Arc<Recording>, at_ns: u64, width: usize) -> anyhow::Result<String> {
     let mut ui = Ui::default();
+    // Growth is since the first reading.
+    if let Some(&first_ns) = frame::times(recording).first() {
+        ui.screen(recording, first_ns, 0);
+    }
     let screen = ui.screen(recording, at_ns, draw::HISTORY);
     let height =
         u16::try_from(screen.rows.len() + screen.queries.len()).unwrap_or(u16::MAX).saturating_add(AROUND);
