@@ -7,8 +7,8 @@ use super::schema::{Recording, Series};
 /// Events of mappings that are kept, the latest: what a process mapped long ago may be mapped still, so they do not go
 /// by their age.
 const MOST_MAPPINGS: usize = 20_000;
-/// The same for what was asked and for single CUDA events.
-const MOST_EVENTS: usize = 2_000;
+/// The same for what was asked and for single CUDA events: each frame of a view has all of them.
+const MOST_EVENTS: usize = 500;
 
 /// Drops readings and events from before `before_ns`, and who has ended by then. One reading before it stays for each
 /// series: where it starts from.

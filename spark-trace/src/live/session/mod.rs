@@ -147,6 +147,9 @@ pub struct Outcome {
 /// Why details are read when whoever looks asks for them.
 const NOW: &str = "now";
 
+/// How often events are taken where nobody waits for each: often enough that processes still live whose stacks they bring.
+const DRAIN_EVERY: Duration = Duration::from_millis(100);
+
 /// Ticks between two sweeps of the kernel pages in use: with fewer pages to retire each is quicker.
 const SWEEP_EVERY: u64 = 10;
 
@@ -302,6 +305,9 @@ impl Session {
         let started = Instant::now();
         let mut ticks = interval_at(started + self.options.interval, self.options.interval);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        let looks = matches!(self.options.keep, Keep::Latest(_));
+        let mut drains = interval_at(started + DRAIN_EVERY, DRAIN_EVERY);
+        drains.set_missed_tick_behavior(MissedTickBehavior::Skip);
         let mut tick = 0u64;
         let mut exit_code = None;
         // Aggregates go to the journal at growing distances: it is only read if we are killed.
@@ -311,7 +317,9 @@ impl Session {
                 return Ok(exit_code);
             }
             tokio::select! {
-                ready = self.events.readable_mut() => {
+                // Each wake-up costs more than the event. Who only looks can wait for many.
+                _ = drains.tick(), if looks => self.drain()?,
+                ready = self.events.readable_mut(), if !looks => {
                     let mut guard = ready.map_err(io_error("watch the event buffer"))?;
                     guard.clear_ready();
                     drop(guard);
