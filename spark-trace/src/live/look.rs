@@ -1,7 +1,7 @@
 //! Looking at a trace under way: the session runs in a thread of its own and hands over what it has read.
 
 use std::{
-    path::PathBuf,
+    path::Path,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -33,6 +33,14 @@ struct Shared {
     wants_end: AtomicBool,
 }
 
+/// What a trace shows to whoever watches it.
+pub enum Seen<'a> {
+    /// A reading has been added.
+    Reading(&'a Recording),
+    /// The trace has ended, and this is what it leaves.
+    End(Box<Recording>),
+}
+
 /// A trace that is looked at.
 pub struct Look {
     shared: Arc<Shared>,
@@ -44,7 +52,27 @@ impl Look {
     pub fn start(options: Options) -> Self {
         let shared = Arc::new(Shared::default());
         let theirs = Arc::clone(&shared);
-        let session = std::thread::spawn(move || trace(options, &theirs));
+        let mut details = None;
+        let observe = move |seen: Seen<'_>| match seen {
+            Seen::Reading(recording) => hand_over(&theirs, recording, &mut details),
+            Seen::End(_) => Wishes::default(),
+        };
+        Self::begin(options, shared, observe)
+    }
+
+    /// Starts a trace that `observe` sees in the trace's own thread, which waits for it; nothing comes with
+    /// [`Self::latest`].
+    pub fn watch(options: Options, observe: impl FnMut(Seen<'_>) -> Wishes + Send + 'static) -> Self {
+        Self::begin(options, Arc::default(), observe)
+    }
+
+    fn begin(
+        options: Options,
+        shared: Arc<Shared>,
+        observe: impl FnMut(Seen<'_>) -> Wishes + Send + 'static,
+    ) -> Self {
+        let theirs = Arc::clone(&shared);
+        let session = std::thread::spawn(move || trace(options, &theirs, observe));
         Self { shared, session: Some(session) }
     }
 
@@ -72,12 +100,7 @@ impl Look {
     }
 
     /// Writes what was kept since then, as a recording of its own.
-    pub fn end_recording(
-        &self,
-        since_ns: u64,
-        file: &PathBuf,
-        write: WriteOptions,
-    ) -> Result<(), WriteError> {
+    pub fn end_recording(&self, since_ns: u64, file: &Path, write: WriteOptions) -> Result<(), WriteError> {
         self.shared.keep_since.store(0, Ordering::Relaxed);
         let Some(latest) = self.latest() else { return Ok(()) };
         let mut recording = Recording::clone(&latest);
@@ -110,14 +133,24 @@ impl Drop for Look {
     }
 }
 
-fn trace(options: Options, shared: &Shared) -> Result<(), SessionError> {
+fn trace(
+    options: Options,
+    shared: &Shared,
+    mut observe: impl FnMut(Seen<'_>) -> Wishes,
+) -> Result<(), SessionError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime =
         runtime.map_err(|cause| SessionError::Io { what: "set up the event loop".to_owned(), cause })?;
     runtime.block_on(async {
         let session = Session::prepare(options)?;
-        let mut details = None;
-        session.run(&mut |progress| hand_over(shared, progress.recording, &mut details)).await.map(|_| ())
+        let outcome = session
+            .run(&mut |progress| {
+                let wishes = observe(Seen::Reading(progress.recording));
+                Wishes { end: wishes.end || shared.wants_end.load(Ordering::Relaxed), ..wishes }
+            })
+            .await?;
+        observe(Seen::End(Box::new(outcome.recording)));
+        Ok(())
     })
 }
 
@@ -136,6 +169,6 @@ fn hand_over(shared: &Shared, recording: &Recording, details: &mut Option<Instan
         details: wanted,
         pid: u32::try_from(pid).ok().filter(|&pid| pid != 0 && wanted),
         keep_since: (kept != 0).then_some(kept),
-        end: shared.wants_end.load(Ordering::Relaxed),
+        end: false,
     }
 }
