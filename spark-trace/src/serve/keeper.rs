@@ -7,7 +7,7 @@ use std::{
 
 use super::{state::State, watcher::Shared};
 use crate::{
-    live::realtime_offset_ns,
+    live::{self, realtime_offset_ns},
     parse,
     recording::{self, Recording, WriteOptions},
     render::escape,
@@ -42,9 +42,11 @@ impl Keeper {
                         self.shared.oom_recordings.fetch_add(1, Ordering::Relaxed);
                     }
                     self.state.prune(self.keep_oom);
-                    continue;
+                    true
                 }
             };
+            // A recording is a few million small pieces: what the allocator keeps of them is given back.
+            live::trim();
         }
     }
 

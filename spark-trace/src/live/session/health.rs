@@ -13,6 +13,7 @@ impl Session {
         let own = [
             ("undecoded_events", self.tracer.decode_errors),
             ("queries", self.tracer.queries_lost()),
+            ("user_stacks", self.tracer.stacks_lost),
             ("cuda_objects", self.tracer.collector.cuda.unreadable),
             ("contexts", self.tracer.contexts_lost),
             ("log_lines", self.output.as_ref().map_or(0, Output::lost)),

@@ -360,6 +360,7 @@ impl Session {
             self.forgot_ns = now;
             let since = now.saturating_sub(window);
             self.tracer.forget(wishes.keep_since.map_or(since, |kept| kept.min(since)));
+            self.tracer.tidy()?;
         }
         if let Some(pid) = wishes.pid {
             self.tracer.read_mappings(pid)?;

@@ -145,8 +145,8 @@ impl<W: Write> Tracer<W> {
             return Ok(());
         }
         let state = self.state_of(event.state, event.at_ns)?;
-        let stack =
-            (!event.stack.is_empty()).then(|| self.stacks.user(event.pid, &event.stack, event.caller));
+        let stack = (!event.stack.is_empty() && self.takes_stack())
+            .then(|| self.stacks.user(event.pid, &event.stack, event.caller));
         let begun = PartialReading { figures: event, state, stack };
         match self.readings.insert(key, begun) {
             Some(before) => self.reading_done(before),
@@ -198,6 +198,7 @@ impl<W: Write> Tracer<W> {
         }
         self.queries += 1;
         if self.queries > MAX_QUERIES {
+            self.queries_lost += 1;
             return Ok(());
         }
         let sizes = SIZING.contains(&query.asked.as_str());
@@ -207,7 +208,12 @@ impl<W: Write> Tracer<W> {
 
     /// Queries that were not kept.
     pub fn queries_lost(&self) -> u64 {
-        self.queries.saturating_sub(MAX_QUERIES)
+        self.queries_lost
+    }
+
+    /// Counts anew: those of before have been dropped, or soon will be.
+    pub(super) fn rest_queries(&mut self) {
+        self.queries = 0;
     }
 
     pub(super) fn is_of_target(&self, cgroup: u64, pid: u32) -> bool {

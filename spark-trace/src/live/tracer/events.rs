@@ -177,7 +177,8 @@ impl<W: Write> Tracer<W> {
 
     /// Id of the user stack of a mapping.
     pub(super) fn user_stack(&mut self, event: &decode::Mapping) -> Option<u32> {
-        (!event.stack.is_empty()).then(|| self.stacks.user(event.pid, &event.stack, event.caller))
+        (!event.stack.is_empty() && self.takes_stack())
+            .then(|| self.stacks.user(event.pid, &event.stack, event.caller))
     }
 
     pub(super) fn mapping_event(

@@ -5,6 +5,7 @@ mod calls;
 mod events;
 mod levels;
 mod surroundings;
+mod upkeep;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -100,8 +101,14 @@ pub struct Tracer<W: Write> {
     pool_at_start: Option<u64>,
     /// GPUs that are read.
     pub gpus: usize,
-    /// Queries in the journal.
+    /// Queries in the journal; of a trace that is looked at since they were counted anew.
     queries: u64,
+    /// Queries that were not kept.
+    queries_lost: u64,
+    /// User stacks that were not kept.
+    pub stacks_lost: u64,
+    /// Rows of files lost when the table of them was found full last.
+    files_lost: u64,
     /// Files being read, by thread, name and directory.
     readings: HashMap<(u32, String, String), PartialReading>,
     layout: Layout,
@@ -149,6 +156,9 @@ impl<W: Write> Tracer<W> {
             pool_at_start: None,
             gpus: 0,
             queries: 0,
+            queries_lost: 0,
+            stacks_lost: 0,
+            files_lost: 0,
             readings: HashMap::new(),
             layout,
             system,
