@@ -330,6 +330,33 @@ mod tests {
         assert!(!text.contains('\u{202e}'));
     }
 
+    /// What rules and the dashboard ask for is told: a metric that is renamed would leave them empty.
+    #[test]
+    fn rules_and_dashboard_ask_for_metrics_that_there_are() {
+        let mut recording = machine(60);
+        for column in ["vmstat.oom_kill", "vmstat.workingset_refault_file", "meminfo.MemTotal"] {
+            recording.samples.system.columns.insert(column.to_owned(), [Some(1)].into());
+        }
+        (recording.cost.bpf_run_time_ns, recording.cost.bpf_memory) = (Some(1), Some(1));
+        let agent = Agent { resident: Some(1), ..Agent::default() };
+        let text = String::from_utf8(text(&recording, agent, 50, Dialect::OpenMetrics)).unwrap();
+        let name = regex::Regex::new("spark_trace_[a-z_]+").unwrap();
+        let told: std::collections::BTreeSet<_> = text
+            .lines()
+            .filter(|line| !line.starts_with('#'))
+            .filter_map(|line| Some(name.find(line)?.as_str()))
+            .collect();
+        let dashboard = include_str!("../../../docs/grafana-dashboard.json");
+        serde_json::from_str::<serde_json::Value>(dashboard).unwrap();
+        for asked in [dashboard, include_str!("../../../docs/fleet.md")] {
+            let names: Vec<_> = name.find_iter(asked).map(|found| found.as_str()).collect();
+            assert!(names.len() > 5);
+            for asked in names.iter().filter(|asked| **asked != "spark_trace_") {
+                assert!(told.contains(asked), "{asked} is not told");
+            }
+        }
+    }
+
     #[test]
     fn an_empty_recording_has_no_levels_and_no_time() {
         let values = parsed(&text(&testing::empty(), Agent::default(), 50, Dialect::OpenMetrics));
