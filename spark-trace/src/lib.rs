@@ -24,6 +24,8 @@ pub mod parse;
 pub mod plan;
 pub mod recording;
 pub mod render;
+#[cfg(feature = "live")]
+pub mod serve;
 pub mod study;
 pub mod tui;
 pub mod units;

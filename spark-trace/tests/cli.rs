@@ -270,6 +270,18 @@ fn wrong_usage_is_64() {
         &["export", "a", "--to", "xml"],
         &["completions", "basic"],
         &["man", "fly"],
+        #[cfg(feature = "live")]
+        &["serve", "--listen", "0.0.0.0:9753"],
+        #[cfg(feature = "live")]
+        &["serve", "--listen", "localhost"],
+        #[cfg(feature = "live")]
+        &["serve", "--interval", "1m", "--window", "1s"],
+        #[cfg(feature = "live")]
+        &["record", "--since", "5m", "--", "true"],
+        #[cfg(feature = "live")]
+        &["record", "--since", "5m", "--system"],
+        #[cfg(feature = "live")]
+        &["record", "--since", "5m", "--interval", "1s"],
     ] {
         spark_trace(args).assert().code(USAGE);
     }

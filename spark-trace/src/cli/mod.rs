@@ -23,6 +23,8 @@ mod recover;
 mod report;
 mod rootfs;
 mod schema;
+#[cfg(feature = "live")]
+mod serve;
 mod show;
 #[cfg(feature = "live")]
 mod snapshot;
@@ -63,6 +65,8 @@ enum Command {
     Demo(demo::Args),
     #[cfg(feature = "live")]
     Snapshot(snapshot::Args),
+    #[cfg(feature = "live")]
+    Serve(serve::Args),
     Show(show::Args),
     Top(Box<top::Args>),
     Diff(diff::Args),
@@ -89,6 +93,8 @@ impl Command {
             Self::Demo(args) => demo::run(args),
             #[cfg(feature = "live")]
             Self::Snapshot(args) => snapshot::run(args),
+            #[cfg(feature = "live")]
+            Self::Serve(args) => serve::run(args),
             Self::Show(args) => show::run(args),
             Self::Top(args) => top::run(*args),
             Self::Diff(args) => diff::run(args),

@@ -1,3 +1,5 @@
+mod since;
+
 use std::{
     io::IsTerminal,
     path::{Path, PathBuf},
@@ -21,6 +23,7 @@ use crate::{
     parse,
     plan::{Choice, LeftOut},
     recording::{self, Recording, WriteOptions, write::refuse_existing},
+    serve::DEFAULT_STATE,
 };
 
 /// Record where the memory of a run goes
@@ -66,6 +69,17 @@ pub struct Args {
     /// The whole machine, while COMMAND runs or until Ctrl-C
     #[arg(long, group = "target")]
     system: bool,
+
+    /// What `spark-trace serve` has kept of the last minutes, such as 5m; asks nothing of the kernel
+    #[arg(long, value_name = "TIME", group = "target", value_parser = parse::duration, conflicts_with_all = [
+        "interval", "profile", "min_region", "duration", "no_cgroup", "as_root", "without_hook", "without_mechanism",
+        "cuda_library", "gpu_interval", "nvml", "log", "log_file", "command",
+    ])]
+    since: Option<Duration>,
+
+    /// The folder of `spark-trace serve`
+    #[arg(long, value_name = "DIR", default_value = DEFAULT_STATE, requires = "since")]
+    state: PathBuf,
 
     /// Leave COMMAND in the cgroup it is started in
     #[arg(long)]
@@ -131,6 +145,7 @@ Examples:
   sudo spark-trace record --log-file run.log -- docker run --rm --gpus all image cmd
   sudo spark-trace record --container web --duration 30s
   sudo spark-trace record --system --duration 10s -o machine.json.zst
+  sudo spark-trace record --since 5m -o what-happened.json.zst      # where `spark-trace serve` runs
 
 The exit code is the command's own; 1 where the trace failed, 64 for wrong usage.";
 
@@ -159,6 +174,9 @@ pub fn run(args: Args) -> anyhow::Result<Exit> {
     let output = args.output.clone().unwrap_or_else(|| default_name(&spec));
     let owner = Invoker::from_environment().map(|i| (i.uid, i.gid));
     let write = WriteOptions { force: args.force, owner };
+    if let Some(since) = args.since {
+        return since::Since { since, state: &args.state, output: &output, write, quiet: args.quiet }.run();
+    }
     refuse_existing(&output, write)?;
     let ring_bytes = u32::try_from(args.ring_size)
         .ok()

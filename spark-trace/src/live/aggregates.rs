@@ -1,12 +1,13 @@
 //! Kernel-side aggregates, read at chosen instants and put into the recording's rows.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use aya::maps::{HashMap as BpfHashMap, MapData, PerCpuArray, StackTraceMap};
 use spark_trace_common::event::{
     ChargeKey, ChargeStackKey, FileKey, FileTotals, MappingCache, MappingTotals, PAGE_CHARGED,
     PAGE_ORDER_SHIFT, PageKey,
 };
+use spark_trace_common::map::FILES;
 
 use super::{
     asked::Asked,
@@ -27,6 +28,8 @@ use crate::{
 
 /// Instants kept at most; each costs an element in every row.
 const MAX_INSTANTS: usize = 16;
+/// Names of files kept before it is looked which of them are of use: twice as many as the kernel's table has rows.
+const MAX_NAMES: usize = 2 * FILES as usize;
 
 /// The rows so far, and the keys they belong to.
 #[derive(Debug)]
@@ -100,6 +103,18 @@ impl Collector {
         if let Some(path) = path {
             self.file_names.insert((device, inode), path);
         }
+    }
+
+    /// Drops names of files that have no row any more, where there are many.
+    pub fn tidy(&mut self, object: &Object) -> Result<(), ObjectError> {
+        if self.file_names.len() <= MAX_NAMES {
+            return Ok(());
+        }
+        let map: BpfHashMap<&MapData, Wire<FileKey>, Wire<FileTotals>> = object.map("FILES")?;
+        let rows = map.keys().flatten().map(|Wire(key)| (key.device, key.inode));
+        let rows: HashSet<_> = rows.collect();
+        self.file_names.retain(|file, _| rows.contains(file));
+        Ok(())
     }
 
     /// Reads all aggregates once, as the state at each of `reasons`. An earlier instant of the same reason is

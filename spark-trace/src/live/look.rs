@@ -47,6 +47,14 @@ struct Asked {
     names: bool,
 }
 
+/// What a trace shows to whoever watches it.
+pub enum Seen<'a> {
+    /// A reading has been added.
+    Reading(&'a Recording),
+    /// The trace has ended, and this is what it leaves.
+    End(Box<Recording>),
+}
+
 /// A trace that is looked at.
 pub struct Look {
     shared: Arc<Shared>,
@@ -56,10 +64,30 @@ pub struct Look {
 impl Look {
     /// Starts a trace; what it reads comes with [`Self::latest`].
     pub fn start(options: Options) -> Self {
-        bound_allocator();
         let shared = Arc::new(Shared::default());
         let theirs = Arc::clone(&shared);
-        let session = std::thread::spawn(move || trace(options, &theirs));
+        let mut asked = Asked::default();
+        let observe = move |seen: Seen<'_>| match seen {
+            Seen::Reading(recording) => hand_over(&theirs, recording, &mut asked),
+            Seen::End(_) => Wishes::default(),
+        };
+        Self::begin(options, shared, observe)
+    }
+
+    /// Starts a trace that `observe` sees in the trace's own thread, which waits for it; nothing comes with
+    /// [`Self::latest`].
+    pub fn watch(options: Options, observe: impl FnMut(Seen<'_>) -> Wishes + Send + 'static) -> Self {
+        Self::begin(options, Arc::default(), observe)
+    }
+
+    fn begin(
+        options: Options,
+        shared: Arc<Shared>,
+        observe: impl FnMut(Seen<'_>) -> Wishes + Send + 'static,
+    ) -> Self {
+        bound_allocator();
+        let theirs = Arc::clone(&shared);
+        let session = std::thread::spawn(move || trace(options, &theirs, observe));
         Self { shared, session: Some(session) }
     }
 
@@ -156,14 +184,24 @@ fn bound_allocator() {
     }
 }
 
-fn trace(options: Options, shared: &Shared) -> Result<(), SessionError> {
+fn trace(
+    options: Options,
+    shared: &Shared,
+    mut observe: impl FnMut(Seen<'_>) -> Wishes,
+) -> Result<(), SessionError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime =
         runtime.map_err(|cause| SessionError::Io { what: "set up the event loop".to_owned(), cause })?;
     runtime.block_on(async {
         let session = Session::prepare(options)?;
-        let mut asked = Asked::default();
-        session.run(&mut |progress| hand_over(shared, progress.recording, &mut asked)).await.map(|_| ())
+        let outcome = session
+            .run(&mut |progress| {
+                let wishes = observe(Seen::Reading(progress.recording));
+                Wishes { end: wishes.end || shared.wants_end.load(Ordering::Relaxed), ..wishes }
+            })
+            .await?;
+        observe(Seen::End(Box::new(outcome.recording)));
+        Ok(())
     })
 }
 
@@ -189,10 +227,5 @@ fn hand_over(shared: &Shared, recording: &Recording, asked: &mut Asked) -> Wishe
         _ => Named::None,
     };
     let kept = shared.keep_since.load(Ordering::Relaxed);
-    Wishes {
-        details,
-        names,
-        keep_since: (kept != 0).then_some(kept),
-        end: shared.wants_end.load(Ordering::Relaxed),
-    }
+    Wishes { details, names, keep_since: (kept != 0).then_some(kept), end: false }
 }

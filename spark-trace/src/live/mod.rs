@@ -62,6 +62,38 @@ fn own_usage() -> (u64, u64) {
     (ns(usage.ru_utime) + ns(usage.ru_stime), usage.ru_maxrss as u64 * 1024)
 }
 
+/// Lets this process open as many files as it may.
+pub fn raise_open_files() {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: both calls take a pointer to a valid rlimit. Where they fail, the limit is as it was.
+    unsafe {
+        if libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) == 0 {
+            limit.rlim_cur = limit.rlim_max;
+            libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit);
+        }
+    }
+}
+
+/// Gives memory that is free inside this process back to the system.
+pub fn trim() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: no pointers involved; it may be called at any time.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
+/// Resident memory of this process now; absent where /proc does not tell.
+pub fn own_resident() -> Option<u64> {
+    let pages = std::fs::read_to_string("/proc/self/statm").ok()?;
+    Some(pages.split_whitespace().nth(1)?.parse::<u64>().ok()? * page_size())
+}
+
+/// CPU time of this process so far, in nanoseconds.
+pub fn own_cpu_ns() -> u64 {
+    own_usage().0
+}
+
 /// Whether this process may load programs and read what only root may.
 pub fn is_root() -> bool {
     // SAFETY: no arguments, cannot fail.

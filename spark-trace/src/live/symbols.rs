@@ -22,8 +22,9 @@ use crate::recording::{Stack, Symbol};
 
 /// Files kept open for naming. Beyond that, frames of further files keep their offsets without names.
 const OPEN_FILES: usize = 512;
-/// Stacks kept, some 20 MiB of them: a view may stay open for days. Those of the kernel have the bound of their map.
+/// Stacks and frames kept, some 30 MiB of them: a trace may go on for days. Stacks of the kernel have the bound of their map.
 const MOST_STACKS: usize = 50_000;
+const MOST_SYMBOLS: usize = 200_000;
 
 #[derive(Debug)]
 pub struct Stacks {
@@ -35,6 +36,8 @@ pub struct Stacks {
     /// User symbols still to be named: index in `symbols`, file, offset.
     unnamed: Vec<(u32, usize, u64)>,
     files: Vec<MappedFile>,
+    /// Files that are open.
+    open: usize,
     by_inode: HashMap<(i32, i32, u64), usize>,
     maps: HashMap<u32, Vec<Mapped>>,
     symbolizer: Symbolizer,
@@ -86,6 +89,7 @@ impl Stacks {
             by_place: HashMap::new(),
             unnamed: Vec::new(),
             files: Vec::new(),
+            open: 0,
             by_inode: HashMap::new(),
             maps: HashMap::new(),
             symbolizer: Symbolizer::new(),
@@ -124,7 +128,7 @@ impl Stacks {
         if addresses.is_empty() {
             return None;
         }
-        if self.stacks.len() >= MOST_STACKS {
+        if self.stacks.len() >= MOST_STACKS || self.symbols.len() >= MOST_SYMBOLS {
             self.refused += 1;
             return None;
         }
@@ -202,17 +206,36 @@ impl Stacks {
     }
 
     fn file(&mut self, pid: u32, inode: (i32, i32, u64), range: (u64, u64), path: &std::path::Path) -> usize {
-        if let Some(index) = self.by_inode.get(&inode) {
-            return *index;
+        let known = self.by_inode.get(&inode).copied();
+        // One that was let go of is opened again: it is in use again.
+        if let Some(index) =
+            known.filter(|&index| self.files[index].file.is_some() || self.open >= OPEN_FILES)
+        {
+            return index;
         }
-        let index = self.files.len();
         // The link leads to the mapped file itself, whatever its path means in the process's mount namespace.
         let link = PathBuf::from(format!("/proc/{pid}/map_files/{:x}-{:x}", range.0, range.1));
-        let file = if index < OPEN_FILES { File::open(link).ok() } else { None };
+        let file = if self.open < OPEN_FILES { File::open(link).ok() } else { None };
+        self.open += usize::from(file.is_some());
+        if let Some(index) = known {
+            self.files[index].file = file;
+            return index;
+        }
+        let index = self.files.len();
         let build_id = file.as_ref().and_then(|f| build_id(&fd_path(f)));
         self.files.push(MappedFile { path: path.display().to_string(), file, build_id });
         self.by_inode.insert(inode, index);
         index
+    }
+
+    /// Lets go of what only naming needs: symbol tables that were read, and files that no process has mapped any more.
+    /// Held open, those of a container that is gone would keep their place on the disk.
+    pub fn rest(&mut self) {
+        self.symbolizer = Symbolizer::new();
+        let mapped: HashSet<usize> = self.maps.values().flatten().map(|map| map.file).collect();
+        for (_, file) in self.files.iter_mut().enumerate().filter(|(index, _)| !mapped.contains(index)) {
+            self.open -= usize::from(file.file.take().is_some());
+        }
     }
 
     /// Names the user frames that have no name yet, of these stacks or of all. It reads symbol tables into the page

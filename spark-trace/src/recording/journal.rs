@@ -129,6 +129,8 @@ pub struct Builder {
     recording: Recording,
     cgroups: HashMap<u64, usize>,
     processes: HashMap<u32, usize>,
+    /// Where the latest life of a pid stands in the provenance.
+    lives: HashMap<u32, usize>,
     devices: HashMap<u32, usize>,
     last_ns: u64,
 }
@@ -152,6 +154,7 @@ impl Builder {
             recording,
             cgroups: HashMap::new(),
             processes: HashMap::new(),
+            lives: HashMap::new(),
             devices: HashMap::new(),
             last_ns: 0,
         }
@@ -179,9 +182,20 @@ impl Builder {
                         && (p.started_ns == process.started_ns
                             || p.started_ns.is_none() && p.ended_ns.is_none())
                 };
-                match provenance.processes.iter_mut().rev().find(same) {
+                let lives = &mut provenance.processes;
+                let latest = self.lives.get(&process.pid).copied();
+                let known = match latest.filter(|&latest| lives.get_mut(latest).is_some_and(|p| same(&p))) {
+                    Some(latest) => lives.get_mut(latest),
+                    // Not the latest life: an earlier one, if there is any. Of most there is none.
+                    None if latest.is_some() => lives.iter_mut().rev().find(same),
+                    None => None,
+                };
+                match known {
                     Some(known) => *known = process.clone(),
-                    None => provenance.processes.push(process.clone()),
+                    None => {
+                        self.lives.insert(process.pid, lives.len());
+                        lives.push(process.clone());
+                    }
                 }
             }
             Entry::Cgroup(name) => match provenance.cgroups.iter_mut().find(|c| c.id == name.id) {
@@ -237,6 +251,8 @@ impl Builder {
         self.cgroups = samples.cgroups.iter().enumerate().map(|(index, cgroup)| (cgroup.id, index)).collect();
         self.processes =
             samples.processes.iter().enumerate().map(|(index, process)| (process.pid, index)).collect();
+        let lives = self.recording.provenance.processes.iter().enumerate();
+        self.lives = lives.map(|(index, process)| (process.pid, index)).collect();
     }
 
     /// What has been folded so far.

@@ -184,7 +184,8 @@ pub struct Container {
     pub image_id: Option<String>,
 }
 
-/// An instant the run passed through: `start`, `exec` (the target's first), `exit` (the command's), `end`.
+/// An instant the run passed through: `start`, `exec` (the target's first), `exit` (the command's), `end`; `oom-kill` in recordings
+/// of one that `serve` wrote.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Phase {
     pub name: String,

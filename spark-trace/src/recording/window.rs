@@ -2,13 +2,18 @@
 
 use std::collections::BTreeSet;
 
-use super::schema::{Recording, Series};
+use super::column::Column;
+use super::schema::{CgroupSeries, DeviceSeries, Provenance, Recording, Samples, Series, Target};
 
 /// Events of mappings that are kept, the latest: what a process mapped long ago may be mapped still, so they do not go
 /// by their age.
 const MOST_MAPPINGS: usize = 20_000;
 /// The same for what was asked and for single CUDA events: each frame of a view has all of them.
 const MOST_EVENTS: usize = 500;
+/// Processes that have ended, the latest: a machine may fork thousands a second.
+const MOST_ENDED: usize = 10_000;
+/// Names of cgroups that are not followed any more, the latest: rows of older ones are left with their ids.
+const MOST_NAMES: usize = 4_096;
 
 /// Drops readings and events from before `before_ns`, and who has ended by then. One reading before it stays for each
 /// series: where it starts from.
@@ -32,6 +37,12 @@ pub fn forget(recording: &mut Recording, before_ns: u64) {
 
     let provenance = &mut recording.provenance;
     provenance.processes.retain(|process| !ended(process.ended_ns));
+    let mut left = provenance.processes.iter().filter(|process| process.ended_ns.is_some()).count();
+    provenance.processes.retain(|process| {
+        let surplus = process.ended_ns.is_some() && left > MOST_ENDED;
+        left -= usize::from(process.ended_ns.is_some());
+        !surplus
+    });
     let alive: BTreeSet<u32> = provenance.processes.iter().map(|process| process.pid).collect();
     samples.processes.retain(|process| alive.contains(&process.pid));
     samples.processes.iter_mut().for_each(|process| cut(&mut process.series, before_ns));
@@ -43,7 +54,67 @@ pub fn forget(recording: &mut Recording, before_ns: u64) {
     last(&mut provenance.cuda_events, MOST_EVENTS);
     last(&mut provenance.cuda_failures, MOST_EVENTS);
     last(&mut provenance.log_lines, MOST_EVENTS);
+    if provenance.cgroups.len() > 2 * MOST_NAMES {
+        let followed: BTreeSet<u64> = recording.target.cgroups.iter().map(|cgroup| cgroup.id).collect();
+        let mut surplus = provenance.cgroups.len() - MOST_NAMES;
+        provenance.cgroups.retain(|name| {
+            let old = surplus > 0;
+            surplus = surplus.saturating_sub(1);
+            !old || followed.contains(&name.id)
+        });
+    }
     recording.phases.retain(|phase| phase.at_ns >= before_ns || phase.name == "start");
+}
+
+/// The levels as they were read last, of what still exists, with all that is said about the trace itself. No process
+/// and no provenance: it is small.
+pub fn latest(recording: &Recording) -> Recording {
+    let cgroups: Vec<_> =
+        recording.target.cgroups.iter().filter(|cgroup| cgroup.removed_ns.is_none()).cloned().collect();
+    let there: BTreeSet<u64> = cgroups.iter().map(|cgroup| cgroup.id).collect();
+    let samples = &recording.samples;
+    let of_cgroups = samples.cgroups.iter().filter(|cgroup| there.contains(&cgroup.id)).map(|cgroup| {
+        CgroupSeries { id: cgroup.id, path: cgroup.path.clone(), series: last_of(&cgroup.series) }
+    });
+    let of_devices = samples.devices.iter().map(|device| DeviceSeries {
+        index: device.index,
+        uuid: device.uuid.clone(),
+        series: last_of(&device.series),
+    });
+    Recording {
+        schema: recording.schema.clone(),
+        schema_version: recording.schema_version,
+        tool: recording.tool.clone(),
+        host: recording.host.clone(),
+        clock: recording.clock.clone(),
+        target: Target {
+            kind: recording.target.kind.clone(),
+            cgroups,
+            started_ns: recording.target.started_ns,
+            ..Target::default()
+        },
+        phases: Vec::new(),
+        health: recording.health.clone(),
+        cost: recording.cost.clone(),
+        samples: Samples {
+            system: last_of(&samples.system),
+            cgroups: of_cgroups.collect(),
+            devices: of_devices.collect(),
+            ..Samples::default()
+        },
+        provenance: Provenance::default(),
+    }
+}
+
+fn last_of(series: &Series) -> Series {
+    let last = |times: &[u64]| times.last().copied().into_iter().collect();
+    let columns = series.columns.iter().map(|(name, column)| (name.clone(), Column::from([column.last()])));
+    Series {
+        begin_ns: last(&series.begin_ns),
+        end_ns: last(&series.end_ns),
+        columns: columns.collect(),
+        absent: Vec::new(),
+    }
 }
 
 fn cut(series: &mut Series, before_ns: u64) {
@@ -67,6 +138,7 @@ mod tests {
     use super::super::testing::{self, SECOND, START};
     use super::*;
     use crate::analysis::view::{Scope, View};
+    use crate::recording::{CgroupName, Process, TargetCgroup};
 
     #[test]
     fn what_is_left_says_what_it_said() {
@@ -84,6 +156,46 @@ mod tests {
                 assert_eq!(levels(&rest), levels(&whole), "{at_ns}");
             }
         }
+    }
+
+    #[test]
+    fn the_latest_reading_says_what_the_whole_says_of_that_time() {
+        let mut whole = testing::container();
+        whole.target.cgroups.iter_mut().for_each(|cgroup| cgroup.removed_ns = None);
+        let thin = latest(&whole);
+        for scope in [Scope::System, Scope::Cgroup] {
+            let (whole, thin) = (View::new(&whole, scope).unwrap(), View::new(&thin, scope).unwrap());
+            let times = thin.times();
+            let at_ns = *times.last().unwrap();
+            let levels = |view: &View<'_>| {
+                let balance = view.at(at_ns);
+                balance.rows.iter().map(|row| (row.source.slug, row.bytes)).collect::<Vec<_>>()
+            };
+            assert_eq!(levels(&thin), levels(&whole));
+            assert_eq!(times.len(), thin.roots.len().min(times.len()), "one reading each");
+        }
+    }
+
+    #[test]
+    fn of_those_that_ended_the_latest_stay() {
+        let mut recording = testing::empty();
+        let process = |pid, ended_ns| Process { pid, ended_ns, ..Process::default() };
+        recording.provenance.processes.push(process(1, None));
+        recording.provenance.processes.extend((2..20_002).map(|pid| process(pid, Some(START))));
+        forget(&mut recording, START);
+        let pids: Vec<_> = recording.provenance.processes.iter().map(|process| process.pid).collect();
+        assert_eq!((pids.len(), pids[0], pids[1]), (1 + MOST_ENDED, 1, 10_002));
+    }
+
+    #[test]
+    fn names_of_cgroups_that_are_gone_do_not_pile_up() {
+        let mut recording = testing::empty();
+        let name = |id| CgroupName { id, path: format!("/{id}"), target: false };
+        recording.provenance.cgroups.extend((0..10_000).map(name));
+        recording.target.cgroups.push(TargetCgroup { id: 3, ..TargetCgroup::default() });
+        forget(&mut recording, START);
+        let ids: Vec<_> = recording.provenance.cgroups.iter().map(|name| name.id).collect();
+        assert_eq!((ids.len(), ids[0], ids[1]), (1 + MOST_NAMES, 3, 10_000 - MOST_NAMES as u64));
     }
 
     #[test]

@@ -6,6 +6,7 @@
 pub mod document;
 pub mod escape;
 pub mod export;
+pub mod exposition;
 pub mod html;
 pub mod json;
 pub mod markdown;

@@ -41,6 +41,9 @@ pub struct Parts {
 /// Below /usr, where programs lie that are not for the PATH.
 const LIBEXEC: &str = "libexec/spark-trace";
 
+/// Where systemd looks for units of packages, below /usr.
+const UNIT: &str = "lib/systemd/system/spark-trace.service";
+
 pub const PACKAGES: &[Package] = &[
     Package {
         name: "spark-trace",
@@ -60,9 +63,18 @@ pub const PACKAGES: &[Package] = &[
             for (path, content) in &parts.documents {
                 tree.data(path, content.clone());
             }
-            for name in
-                ["README.md", "docs/limits.md", "docs/recording.md", "docs/sources.md", "docs/cuda.md"]
-            {
+            // Not enabled by the package: who installs it decides what runs.
+            tree.data(UNIT, read(&workspace::root().join("packaging/spark-trace.service"))?);
+            let dashboard = read(&workspace::root().join("docs/grafana-dashboard.json"))?;
+            tree.data("share/doc/spark-trace/grafana-dashboard.json", dashboard);
+            for name in [
+                "README.md",
+                "docs/limits.md",
+                "docs/recording.md",
+                "docs/sources.md",
+                "docs/cuda.md",
+                "docs/fleet.md",
+            ] {
                 let file = name.rsplit('/').next().unwrap_or(name);
                 let content = read(&workspace::root().join(name))?;
                 tree.data(&format!("share/doc/spark-trace/{file}.gz"), gzip(&content)?);
@@ -152,6 +164,16 @@ impl Package {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_unit_starts_what_is_in_the_package() {
+        let unit = read(&workspace::root().join("packaging/spark-trace.service")).unwrap();
+        let unit = String::from_utf8(unit).unwrap();
+        assert!(unit.lines().any(|line| line == "ExecStart=/usr/bin/spark-trace serve"), "{unit}");
+        for line in ["StateDirectory=spark-trace", "NoNewPrivileges=yes", "WantedBy=multi-user.target"] {
+            assert!(unit.lines().any(|found| found == line), "{line}");
+        }
+    }
 
     #[test]
     fn packages_say_what_they_are_in_a_line() {

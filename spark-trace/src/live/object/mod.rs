@@ -15,7 +15,7 @@ use aya::{
 };
 use spark_trace_common::{
     config::{CONFIG_SYMBOL, CONTROL_GENERATION, CONTROL_SELECT_NEW, Config},
-    event::Run,
+    event::{FileKey, FileTotals, Heap, MappingTotals, Run},
     hook::{HOOKS, Mechanism},
     map::{DRIVER_ALLOCS, LIVE_FRAMES, LossKind},
 };
@@ -92,6 +92,15 @@ pub struct Object {
     functions: Vec<UProbeLink>,
     /// Why not all library functions go through `multi`.
     not_multi: Vec<String>,
+}
+
+/// Removes entries. What comes or goes meanwhile is left to the next time.
+fn remove<K: Pod, V: Pod>(map: &mut HashMap<&mut MapData, K, V>, unwanted: impl Fn(&K, &V) -> bool) {
+    let gone: Vec<K> =
+        map.iter().flatten().filter(|(key, value)| unwanted(key, value)).map(|(key, _)| key).collect();
+    for key in gone {
+        let _ = map.remove(&key);
+    }
 }
 
 /// Wraps a wire record as plain data for aya's maps.
@@ -247,6 +256,22 @@ impl Object {
         M: TryFrom<&'a mut aya::maps::Map, Error = aya::maps::MapError>,
     {
         M::try_from(self.ebpf.map_mut(name).ok_or(ObjectError::NoMap(name))?).map_err(|e| map_error(name, e))
+    }
+
+    /// Drops what is kept of processes that have ended.
+    pub fn forget_processes(&mut self, is_alive: impl Fn(u32) -> bool) -> Result<(), ObjectError> {
+        let mut totals: HashMap<_, u32, Wire<MappingTotals>> = self.map_mut("MAPPING_TOTALS")?;
+        remove(&mut totals, |pid, _| !is_alive(*pid));
+        let mut heaps: HashMap<_, u32, Wire<Heap>> = self.map_mut("HEAPS")?;
+        remove(&mut heaps, |pid, _| !is_alive(*pid));
+        Ok(())
+    }
+
+    /// Drops rows of files of which no page is left that was seen being added.
+    pub fn forget_empty_files(&mut self) -> Result<(), ObjectError> {
+        let mut files: HashMap<_, Wire<FileKey>, Wire<FileTotals>> = self.map_mut("FILES")?;
+        remove(&mut files, |_, Wire(totals)| totals.bytes_added <= totals.bytes_removed);
+        Ok(())
     }
 
     /// Takes the event ring buffer out.

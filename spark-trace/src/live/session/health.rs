@@ -23,8 +23,9 @@ impl Session {
         losses.extend(own.map(|(what, count)| Loss { what: what.to_owned(), count }));
         let bpf_run_time_ns = hooks.iter().filter_map(|h| h.run_time_ns).reduce(|a, b| a + b);
         let ambiguous = self.tracer.collector.cuda.ambiguous_contexts;
+        let mut warnings = self.warnings.clone();
         if ambiguous > 0 {
-            self.warnings.push(format!(
+            warnings.push(format!(
                 "{ambiguous} CUDA contexts ended while others of their process lived: what was allocated in them \
                  counts as live until its process ends"
             ));
@@ -35,7 +36,7 @@ impl Session {
             hooks,
             libraries: Vec::new(),
             sources: vec![self.nvml.machine().verdict.clone()],
-            warnings: self.warnings.clone(),
+            warnings,
             complete: true,
         };
         let (agent_cpu_ns, agent_rss_peak) = own_usage();

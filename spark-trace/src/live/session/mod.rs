@@ -153,6 +153,9 @@ const DRAIN_EVERY: Duration = Duration::from_millis(100);
 /// Ticks between two sweeps of the kernel pages in use: with fewer pages to retire each is quicker.
 const SWEEP_EVERY: u64 = 10;
 
+/// How often what is too old is dropped while a window goes by: so much of it may be kept beyond it.
+const FORGETS_PER_WINDOW: u64 = 32;
+
 /// The journal's writer.
 type Out = BufWriter<File>;
 
@@ -176,6 +179,8 @@ pub struct Session {
     invoker: Option<Invoker>,
     /// Times that the user has asked for the end.
     interrupted: u32,
+    /// When what is too old was dropped last.
+    forgot_ns: u64,
 }
 
 impl Session {
@@ -257,6 +262,7 @@ impl Session {
             terminations,
             invoker,
             interrupted: 0,
+            forgot_ns: 0,
         })
     }
 
@@ -375,8 +381,14 @@ impl Session {
             self.interrupted += 1;
         }
         let Keep::Latest(window) = self.options.keep else { return Ok(()) };
-        let since = now_ns().saturating_sub(window.as_nanos() as u64);
-        self.tracer.forget(wishes.keep_since.map_or(since, |kept| kept.min(since)));
+        let (now, window) = (now_ns(), window.as_nanos() as u64);
+        // All that is kept is gone through for that: not at every tick.
+        if now.saturating_sub(self.forgot_ns) >= window / FORGETS_PER_WINDOW {
+            self.forgot_ns = now;
+            let since = now.saturating_sub(window);
+            self.tracer.forget(wishes.keep_since.map_or(since, |kept| kept.min(since)));
+            self.tracer.tidy()?;
+        }
         if let Named::Process(pid) = wishes.names {
             self.tracer.read_mappings(pid)?;
         }

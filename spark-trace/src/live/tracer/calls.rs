@@ -139,7 +139,7 @@ impl<W: Write> Tracer<W> {
         let key = (event.tid, event.name.clone(), event.parent.clone());
         if self.looks && event.position == 0 && !self.has_room_for_query() {
             // Before it has cost anything: others that poll the kernel's files do it hundreds of times a second.
-            self.queries_unkept += 1;
+            self.queries_lost += 1;
             return Ok(());
         }
         if event.position > 0 {
@@ -203,7 +203,7 @@ impl<W: Write> Tracer<W> {
             return Ok(());
         }
         if !self.has_room_for_query() {
-            self.queries_unkept += 1;
+            self.queries_lost += 1;
             return Ok(());
         }
         self.queries += 1;
@@ -218,7 +218,7 @@ impl<W: Write> Tracer<W> {
 
     /// Queries that were not kept.
     pub const fn queries_lost(&self) -> u64 {
-        self.queries_unkept
+        self.queries_lost
     }
 
     pub(super) fn is_of_target(&self, cgroup: u64, pid: u32) -> bool {

@@ -146,6 +146,9 @@ impl<W: Write> Tracer<W> {
     pub fn sample(&mut self) -> Result<(), TracerError> {
         self.finish_readings(now_ns().saturating_sub(LONGEST_READING_NS))?;
         self.tell_of_the_young()?;
+        if self.looks {
+            self.queries = 0;
+        }
         let system = self.read_system()?;
         let used = difference(&system, "meminfo.MemTotal", "meminfo.MemFree");
         self.journal.add(Entry::Sample(system))?;

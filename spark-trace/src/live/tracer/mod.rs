@@ -5,6 +5,7 @@ mod calls;
 mod events;
 mod levels;
 mod surroundings;
+mod upkeep;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -108,7 +109,10 @@ pub struct Tracer<W: Write> {
     pub gpus: usize,
     /// Queries in the journal; where somebody only looks, those since the last reading.
     queries: u64,
-    queries_unkept: u64,
+    /// Queries that were not kept.
+    queries_lost: u64,
+    /// Rows of files lost when the table of them was found full last.
+    files_lost: u64,
     /// Files being read, by thread, name and directory.
     readings: HashMap<(u32, String, String), PartialReading>,
     layout: Layout,
@@ -158,7 +162,8 @@ impl<W: Write> Tracer<W> {
             pool_at_start: None,
             gpus: 0,
             queries: 0,
-            queries_unkept: 0,
+            queries_lost: 0,
+            files_lost: 0,
             readings: HashMap::new(),
             layout,
             system,
@@ -220,7 +225,6 @@ impl<W: Write> Tracer<W> {
 
     /// Drops what is older than `before_ns`, and cgroups that were removed by then.
     pub fn forget(&mut self, before_ns: u64) {
-        self.queries = 0;
         self.cgroups.retain(|_, cgroup| cgroup.info.removed_ns.is_none_or(|removed| removed >= before_ns));
         self.journal.forget(before_ns);
     }

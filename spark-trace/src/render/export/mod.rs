@@ -5,7 +5,7 @@
 
 mod flamegraph;
 mod folded;
-mod openmetrics;
+pub mod openmetrics;
 mod parquet;
 mod perfetto;
 mod pprof;

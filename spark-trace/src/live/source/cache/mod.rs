@@ -146,7 +146,7 @@ fn is_overlay(file: &File) -> bool {
         let mut found: libc::statfs = std::mem::zeroed();
         (libc::fstatfs(file.as_raw_fd(), &raw mut found), found)
     };
-    result == 0 && found.f_type as i64 == i64::from(libc::OVERLAYFS_SUPER_MAGIC)
+    result == 0 && found.f_type == libc::OVERLAYFS_SUPER_MAGIC
 }
 
 #[cfg(test)]

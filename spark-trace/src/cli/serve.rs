@@ -1,0 +1,89 @@
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::error::Exit;
+use crate::parse;
+use crate::serve::{self, Access, AccessError, DEFAULT_LISTEN, DEFAULT_STATE, Options, ServeError};
+
+/// Watch the whole machine for as long as it runs: metrics, recent minutes, recordings of OOM kills
+///
+/// Answers GET /metrics (OpenMetrics, for Prometheus and the like) and GET /healthz. The last minutes stay in memory and in
+/// a file, from which `spark-trace record --since` makes a recording after the fact; when the kernel kills a process
+/// because memory has run out, the minutes before are kept. docs/fleet.md tells how to run it on many machines.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Args {
+    /// Address to answer at. Any that is not loopback wants --token-file
+    #[arg(long, value_name = "ADDR", default_value_t = DEFAULT_LISTEN)]
+    listen: SocketAddr,
+
+    /// Answer only requests with the token in this file (`Authorization: Bearer TOKEN`)
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+
+    /// Time between two readings of the levels
+    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = parse::duration)]
+    interval: Duration,
+
+    /// How much of the past is kept
+    #[arg(long, value_name = "TIME", default_value = "10m", value_parser = parse::duration)]
+    window: Duration,
+
+    /// Folder for the recent minutes and the recordings of OOM kills; made if missing
+    #[arg(long, value_name = "DIR", default_value = DEFAULT_STATE)]
+    state: PathBuf,
+
+    /// Largest cgroups that have metrics of their own; the rest has one together
+    #[arg(long, value_name = "N", default_value_t = 50)]
+    cgroups: usize,
+
+    /// Recordings of OOM kills that are kept, the latest
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    keep_oom: usize,
+
+    /// Levels alone, without who took what: costs least
+    #[arg(long)]
+    light: bool,
+
+    /// NVIDIA's management library (libnvidia-ml.so.1), where it is in no usual place
+    #[arg(long, value_name = "PATH", value_parser = parse::file)]
+    nvml: Option<PathBuf>,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  sudo spark-trace serve
+  curl http://127.0.0.1:9753/metrics
+  sudo spark-trace record --since 5m -o what-happened.json.zst
+  sudo spark-trace serve --listen 0.0.0.0:9753 --token-file /etc/spark-trace/token
+
+It ends by SIGINT or SIGTERM, and then leaves nothing attached.";
+
+pub fn run(args: Args) -> anyhow::Result<Exit> {
+    let access = Access::new(args.listen, args.token_file.as_deref()).map_err(|error| {
+        let exit = if matches!(error, AccessError::Unreadable { .. }) { Exit::BadInput } else { Exit::Usage };
+        anyhow::Error::new(error).context(exit)
+    })?;
+    anyhow::ensure!(
+        args.window > args.interval,
+        anyhow::anyhow!("--window must be longer than --interval").context(Exit::Usage)
+    );
+    let told = format!("keeping the last {:?} in {}", args.window, args.state.display());
+    let options = Options {
+        listen: args.listen,
+        access,
+        interval: args.interval,
+        window: args.window,
+        state: args.state,
+        cgroups: args.cgroups,
+        keep_oom: args.keep_oom,
+        light: args.light,
+        nvml: args.nvml,
+    };
+    let told = |address| eprintln!("spark-trace: serving http://{address}/metrics, {told}");
+    match serve::run(options, told) {
+        Err(ServeError::Trace(error)) => Err(anyhow::Error::new(error).context(Exit::TraceFailed)),
+        other => Ok(other.map(|()| Exit::Fine)?),
+    }
+}

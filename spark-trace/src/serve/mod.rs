@@ -1,0 +1,153 @@
+//! `serve`: the whole machine watched for as long as it runs, its levels as metrics, its recent minutes as recordings.
+//!
+//! Three threads: the trace, in which a [`watcher`] looks at every reading; a [`keeper`], which writes files; and this
+//! one, which answers over [`http`].
+
+pub mod access;
+pub mod http;
+pub mod keeper;
+pub mod kills;
+pub mod metrics;
+pub mod state;
+pub mod watcher;
+
+use std::{
+    io,
+    net::SocketAddr,
+    path::PathBuf,
+    sync::{Arc, atomic::Ordering, mpsc},
+    time::Duration,
+};
+
+use spark_trace_common::{hook::Profile, map};
+use thiserror::Error;
+
+pub use access::{Access, AccessError, DEFAULT_LISTEN};
+pub use state::{DEFAULT_STATE, State, StateError};
+
+use crate::{
+    live::{
+        self,
+        look::Look,
+        session::{self, Keep, SessionError},
+        target::Spec,
+    },
+    plan::Choice,
+};
+use keeper::Keeper;
+use watcher::{Shared, Watcher};
+
+/// Readings faster than this are `record`'s business.
+const FASTEST: Duration = Duration::from_millis(100);
+/// Only mappings at least this long are listed one by one: smaller ones come by the thousand on a whole machine.
+const MIN_REGION: u64 = 16 << 20;
+
+#[derive(Debug)]
+pub struct Options {
+    pub listen: SocketAddr,
+    pub access: Access,
+    pub interval: Duration,
+    /// What stays in memory, and in the file.
+    pub window: Duration,
+    pub state: PathBuf,
+    /// Cgroups with metrics of their own.
+    pub cgroups: usize,
+    /// Recordings of OOM kills that are kept.
+    pub keep_oom: usize,
+    pub light: bool,
+    pub nvml: Option<PathBuf>,
+}
+
+#[derive(Debug, Error)]
+pub enum ServeError {
+    #[error("cannot listen on {address}: {cause}; {}", what_to_do(cause))]
+    Listen { address: SocketAddr, cause: io::Error },
+    #[error("cannot set up the server: {0}")]
+    Io(#[from] io::Error),
+    #[error(transparent)]
+    State(#[from] StateError),
+    #[error(transparent)]
+    Trace(#[from] SessionError),
+}
+
+fn what_to_do(cause: &io::Error) -> &'static str {
+    match cause.kind() {
+        io::ErrorKind::AddrInUse => {
+            "another program, maybe another `spark-trace serve`, has that port: end it or choose another with --listen"
+        }
+        io::ErrorKind::AddrNotAvailable => "no interface of this machine has that address: see `ip address`",
+        io::ErrorKind::PermissionDenied => "ports below 1024 need root or CAP_NET_BIND_SERVICE",
+        _ => "choose another address with --listen",
+    }
+}
+
+/// Serves until SIGINT or SIGTERM, or until the trace fails. `told` is called once requests are answered.
+pub fn run(options: Options, told: impl FnOnce(SocketAddr)) -> Result<(), ServeError> {
+    // Several files of each cgroup and one of each process stay open.
+    live::raise_open_files();
+    let state = State::open(&options.state)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    // Before anything is attached: a port that is taken is told at once.
+    let listener = runtime
+        .block_on(tokio::net::TcpListener::bind(options.listen))
+        .map_err(|cause| ServeError::Listen { address: options.listen, cause })?;
+    let address = listener.local_addr()?;
+
+    let shared = Arc::new(Shared::default());
+    // One file at a time is written and one waits: more would only be memory.
+    let (jobs, taken) = mpsc::sync_channel(1);
+    let keeper = Keeper::new(state, options.keep_oom, Arc::clone(&shared));
+    let keeper = std::thread::spawn(move || keeper.run(&taken));
+    let mut watcher = Watcher::new(Arc::clone(&shared), jobs, options.keep_oom > 0);
+    let mut look = Look::watch(options.session(), move |seen| watcher.see(seen));
+
+    let folder = options.state;
+    let server =
+        http::Server { access: options.access, shared, cgroups: options.cgroups, interval: options.interval };
+    let wishes = Arc::clone(&server.shared);
+    let served = runtime.block_on(async {
+        // Loading and attaching takes a moment; that it failed is told by the trace itself.
+        while !server.shared.has_reading() && !look.has_ended() {
+            tokio::time::sleep(http::LOOK).await;
+        }
+        if !look.has_ended() {
+            told(address);
+        }
+        let look_around = || {
+            if state::take_wish(&folder) {
+                wishes.wants_file.store(true, Ordering::Relaxed);
+            }
+            look.has_ended()
+        };
+        server.serve(listener, look_around).await
+    });
+    // It ends by the signals that end the trace, or with it; the last file is written by then.
+    let ended = look.end();
+    drop(look);
+    if let Err(panic) = keeper.join() {
+        // A defect: passed on, not hidden.
+        std::panic::resume_unwind(panic);
+    }
+    ended?;
+    Ok(served?)
+}
+
+impl Options {
+    fn session(&self) -> session::Options {
+        let profile = if self.light { Profile::Light } else { Profile::Default };
+        let interval = self.interval.max(FASTEST);
+        session::Options {
+            spec: Spec::System { argv: Vec::new() },
+            hooks: Choice { profile, without: Vec::new(), without_mechanisms: Vec::new() },
+            interval,
+            min_region: MIN_REGION,
+            ring_bytes: map::RING_BYTES,
+            libraries: Vec::new(),
+            duration: None,
+            nvml: self.nvml.clone(),
+            gpu_interval: interval,
+            output: None,
+            keep: Keep::Latest(self.window),
+        }
+    }
+}
