@@ -2,13 +2,13 @@
 
 mod gpus;
 mod health;
+mod options;
 mod start;
 
 use std::{
     fs::{File, OpenOptions},
     io::{self, BufWriter},
     os::unix::fs::OpenOptionsExt,
-    path::PathBuf,
     time::Duration,
 };
 
@@ -31,7 +31,7 @@ use super::{
     now_ns,
     object::{Object, ObjectError},
     offsets::{self, MissingType, Settings},
-    output::{self, Output},
+    output::Output,
     realtime_offset_ns,
     source::{nvml::Nvml, process, system::System},
     statistics::Statistics,
@@ -43,66 +43,13 @@ use super::{
     },
     tracer::{Notice, Tracer, TracerError},
 };
+pub use options::{Keep, Named, Options, Wishes};
 use start::Awaited;
 
-use crate::plan::Choice;
 use crate::recording::{
     Clock, Recording, SCHEMA_VERSION, Target, Tool,
     journal::{Begin, JOURNAL_SCHEMA, Journal},
 };
-
-#[derive(Debug, Clone)]
-pub struct Options {
-    pub spec: Spec,
-    pub hooks: Choice,
-    pub interval: Duration,
-    pub min_region: u64,
-    pub ring_bytes: u32,
-    /// CUDA drivers and NVML libraries to watch besides those that are found.
-    pub libraries: Vec<PathBuf>,
-    /// Stops an attached trace after this time.
-    pub duration: Option<Duration>,
-    /// NVML's library; absent to look for it.
-    pub nvml: Option<PathBuf>,
-    /// Time between two readings of the GPUs.
-    pub gpu_interval: Duration,
-    /// Reads what the command writes; absent to leave it where it goes.
-    pub output: Option<output::Options>,
-    pub keep: Keep,
-}
-
-/// What becomes of what is read.
-#[derive(Debug, Clone)]
-pub enum Keep {
-    /// All of it, in a journal that outlives this process.
-    Journal(PathBuf),
-    /// The latest, for looking at: every cgroup and process of the machine where that is the target, and details only
-    /// when they are asked for.
-    Latest(Duration),
-}
-
-/// Whose functions are to be named: symbol tables are read for it.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Named {
-    #[default]
-    None,
-    /// Those of this process, whose mappings are read, too.
-    Process(u32),
-    All,
-}
-
-/// What whoever looks at a trace wants of it.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Wishes {
-    /// Read who took what, now.
-    pub details: bool,
-    /// With the names of functions in programs.
-    pub names: Named,
-    /// Forget nothing from this time on.
-    pub keep_since: Option<u64>,
-    /// That was all.
-    pub end: bool,
-}
 
 #[derive(Debug, Error)]
 pub enum SessionError {
