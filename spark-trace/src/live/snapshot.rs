@@ -6,7 +6,7 @@ use thiserror::Error;
 
 use super::{
     cgroup::{CgroupError, Layout, id_of},
-    host, now_ns, own_usage, realtime_offset_ns,
+    host, is_root, now_ns, own_usage, realtime_offset_ns,
     source::{
         cache,
         cgroup::Cgroup,
@@ -70,6 +70,12 @@ pub fn take(options: &Options) -> Result<Recording, SnapshotError> {
     };
     let target = begin.target.clone();
     let mut snapshot = Snapshot { journal: Journal::unwritten(begin), target, warnings: Vec::new() };
+    if !is_root() {
+        snapshot.warnings.push(
+            "not taken as root: mappings and open files of other users' processes, and who pays for page cache, are left out"
+                .to_owned(),
+        );
+    }
 
     let pids = process::all();
     snapshot.processes(&layout, &pids)?;
