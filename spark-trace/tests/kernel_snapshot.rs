@@ -72,6 +72,7 @@ fn the_machines_memory_adds_up_and_known_memory_is_where_it_belongs() {
     let mut faults = Faults::default();
     let system = &shown["planes"]["system"];
     let residual = int(&system["level"]["residual"]);
+    println!("{residual} of {used} bytes in no source");
     let bound = (used / CLOSED_WITHIN).max(FROM_BOOT);
     faults.expect(residual.abs() <= bound, || format!("{residual} of {used} unattributed"));
     let told = int(&system["level"]["expected"]);
@@ -145,7 +146,8 @@ fn a_bundle_has_everything_and_with_stand_ins_no_name() {
         (at, String::from_utf8_lossy(&archive).into_owned())
     };
     let (at, whole) = unpacked("whole.tar.zst", &[]);
-    for name in ["secret-model.engine", "secret-cgroup", "spark-trace-workload"] {
+    let program = workload();
+    for name in ["secret-model.engine", "secret-cgroup", &program] {
         assert!(whole.contains(name), "{name} is not in the bundle");
     }
     let place = |at: &TempDir, name: &str| at.path().join("spark-trace").join(name);
@@ -153,7 +155,7 @@ fn a_bundle_has_everything_and_with_stand_ins_no_name() {
     assert!(fs::read_to_string(place(&at, "kernel/proc/meminfo")).unwrap().contains("MemTotal:"));
 
     let (at, hidden) = unpacked("hidden.tar.zst", &["--redact"]);
-    for name in ["secret-model.engine", "secret-cgroup", "spark-trace-workload", files] {
+    for name in ["secret-model.engine", "secret-cgroup", &program, files] {
         assert!(!hidden.contains(name), "{name} is in the bundle");
     }
     let recording = json(place(&at, "snapshot.json"));
