@@ -11,7 +11,7 @@ use crate::analysis::processes::{self, ProcessRow, Split};
 use crate::analysis::regions;
 use crate::analysis::stacks;
 use crate::analysis::view::Scope;
-use crate::recording::{Provenance, Recording, Samples};
+use crate::recording::{Provenance, Recording};
 
 /// Somebody who holds a part, or a thing that is a part.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -168,19 +168,7 @@ fn narrow(recording: &Recording, cgroup: Option<u64>, pid: Option<u32>) -> Recor
         symbols: all.symbols.clone(),
         ..Provenance::default()
     };
-    Recording {
-        schema: recording.schema.clone(),
-        schema_version: recording.schema_version,
-        tool: recording.tool.clone(),
-        host: recording.host.clone(),
-        clock: recording.clock.clone(),
-        target: recording.target.clone(),
-        phases: Vec::new(),
-        health: recording.health.clone(),
-        cost: recording.cost.clone(),
-        samples: Samples::default(),
-        provenance,
-    }
+    Recording { provenance, ..recording.unread() }
 }
 
 fn at_or_below(recording: &Recording, cgroup: u64) -> BTreeSet<u64> {

@@ -159,9 +159,7 @@ impl Shared {
         let latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let Some(latest) = latest else { return Ok(()) };
         let mut recording = Recording::clone(&latest);
-        window::forget(&mut recording, since_ns);
-        recording.target.started_ns = since_ns;
-        recording.target.ended_ns = recording.samples.system.end_ns.last().copied().unwrap_or(since_ns);
+        window::begin_at(&mut recording, since_ns);
         recording::write(&recording, file, write)
     }
 }

@@ -34,6 +34,25 @@ pub struct Recording {
     pub provenance: Provenance,
 }
 
+impl Recording {
+    /// What is said about the trace itself, without anything that was read.
+    pub fn unread(&self) -> Self {
+        Self {
+            schema: self.schema.clone(),
+            schema_version: self.schema_version,
+            tool: self.tool.clone(),
+            host: self.host.clone(),
+            clock: self.clock.clone(),
+            target: self.target.clone(),
+            phases: Vec::new(),
+            health: self.health.clone(),
+            cost: self.cost.clone(),
+            samples: Samples::default(),
+            provenance: Provenance::default(),
+        }
+    }
+}
+
 /// What recorded, and with which settings.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Tool {

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::column::Column;
-use super::schema::{CgroupSeries, DeviceSeries, Provenance, Recording, Samples, Series, Target};
+use super::schema::{CgroupSeries, DeviceSeries, Recording, Samples, Series, Target};
 
 /// Events of mappings that are kept, the latest: what a process mapped long ago may be mapped still, so they do not go
 /// by their age.
@@ -66,6 +66,13 @@ pub fn forget(recording: &mut Recording, before_ns: u64) {
     recording.phases.retain(|phase| phase.at_ns >= before_ns || phase.name == "start");
 }
 
+/// Makes a recording of its own of what was read from `from_ns` on.
+pub fn begin_at(recording: &mut Recording, from_ns: u64) {
+    forget(recording, from_ns);
+    recording.target.started_ns = recording.target.started_ns.max(from_ns);
+    recording.target.ended_ns = recording.samples.system.end_ns.last().copied().unwrap_or(from_ns);
+}
+
 /// The levels as they were read last, of what still exists, with all that is said about the trace itself. No process
 /// and no provenance: it is small.
 pub fn latest(recording: &Recording) -> Recording {
@@ -82,27 +89,19 @@ pub fn latest(recording: &Recording) -> Recording {
         series: last_of(&device.series),
     });
     Recording {
-        schema: recording.schema.clone(),
-        schema_version: recording.schema_version,
-        tool: recording.tool.clone(),
-        host: recording.host.clone(),
-        clock: recording.clock.clone(),
         target: Target {
             kind: recording.target.kind.clone(),
             cgroups,
             started_ns: recording.target.started_ns,
             ..Target::default()
         },
-        phases: Vec::new(),
-        health: recording.health.clone(),
-        cost: recording.cost.clone(),
         samples: Samples {
             system: last_of(&samples.system),
             cgroups: of_cgroups.collect(),
             devices: of_devices.collect(),
             ..Samples::default()
         },
-        provenance: Provenance::default(),
+        ..recording.unread()
     }
 }
 

@@ -97,10 +97,8 @@ fn told(time: Duration) -> String {
 fn cut(recording: &mut Recording, since: Duration) -> Option<Duration> {
     let last_ns = recording.samples.system.end_ns.last().copied()?;
     let from_ns = last_ns.saturating_sub(u64::try_from(since.as_nanos()).unwrap_or(u64::MAX));
-    window::forget(recording, from_ns);
+    window::begin_at(recording, from_ns);
     let first_ns = recording.samples.system.end_ns.first().copied()?;
-    recording.target.started_ns = recording.target.started_ns.max(from_ns);
-    recording.target.ended_ns = last_ns;
     Some(Duration::from_nanos(last_ns - first_ns.max(from_ns)))
 }
 
