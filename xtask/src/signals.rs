@@ -9,8 +9,11 @@ use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use anyhow::{Context, Result, bail};
 
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
-/// First argument of kill(2): a process, negative for its group, 0 for none.
-static CHILD: AtomicI32 = AtomicI32::new(0);
+/// First arguments of kill(2): a process, negative for its group, 0 for none. As many as run at once.
+static CHILDREN: [AtomicI32; CHILDREN_AT_ONCE] = [const { AtomicI32::new(0) }; CHILDREN_AT_ONCE];
+
+/// Children that can run at once.
+pub const CHILDREN_AT_ONCE: usize = 16;
 
 /// Installs the handlers. Children start with the default ones, as exec resets them.
 pub fn forward_to_children() -> Result<()> {
@@ -30,8 +33,7 @@ pub fn forward_to_children() -> Result<()> {
 
 extern "C" fn on_signal(signal: libc::c_int) {
     INTERRUPTED.store(true, Ordering::SeqCst);
-    let child = CHILD.load(Ordering::SeqCst);
-    if child != 0 {
+    for child in CHILDREN.iter().map(|child| child.load(Ordering::SeqCst)).filter(|child| *child != 0) {
         // SAFETY: kill is async-signal-safe; the pid is of a child that we have not waited for.
         unsafe { libc::kill(child, signal) };
     }
@@ -49,16 +51,23 @@ pub fn spawn(command: &mut Command) -> std::io::Result<(Child, Forwarding)> {
     }
     let child = command.spawn()?;
     let pid = child.id().cast_signed();
-    CHILD.store(if terminal { pid } else { -pid }, Ordering::SeqCst);
-    Ok((child, Forwarding))
+    let name = if terminal { pid } else { -pid };
+    let free = |slot: &AtomicI32| slot.compare_exchange(0, name, Ordering::SeqCst, Ordering::SeqCst).is_ok();
+    // Where there is none, the child is not told; nobody starts so many.
+    let slot = CHILDREN.iter().position(free);
+    Ok((child, Forwarding { slot }))
 }
 
 /// See [`spawn`].
-pub struct Forwarding;
+pub struct Forwarding {
+    slot: Option<usize>,
+}
 
 impl Drop for Forwarding {
     fn drop(&mut self) {
-        CHILD.store(0, Ordering::SeqCst);
+        if let Some(slot) = self.slot {
+            CHILDREN[slot].store(0, Ordering::SeqCst);
+        }
     }
 }
 

@@ -17,6 +17,8 @@ mod skips;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -73,6 +75,9 @@ pub struct Args {
     /// instructions, the same on a busy machine
     #[arg(long)]
     count_instructions: bool,
+    /// Run so many machines at once [default: as many as there are CPUs and memory for, four at most]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=MOST_AT_ONCE))]
+    at_once: Option<u32>,
     /// Memory of a machine
     #[arg(long, value_name = "MIB", default_value_t = MEMORY_MIB)]
     memory: u32,
@@ -83,6 +88,10 @@ pub struct Args {
 
 /// Memory of a machine, unless told otherwise.
 const MEMORY_MIB: u32 = 3072;
+/// Each has two CPUs; a test waits most of its time.
+const MOST_AT_ONCE: i64 = 8;
+const _: () = assert!(MOST_AT_ONCE as usize <= signals::CHILDREN_AT_ONCE);
+const AT_ONCE: u64 = 4;
 /// Suites that are left out, and why.
 const LEFT_OUT: &[(&str, &str)] = &[(
     "container_demo",
@@ -115,6 +124,7 @@ pub fn run(args: &Args) -> Result<()> {
         output: args.output.clone(),
         packages: args.packages.clone(),
         memory_mib: args.memory,
+        at_once: args.at_once.map_or_else(|| at_once(args.memory), |at_once| at_once as usize),
         instructions: args.count_instructions,
     };
     plan.run()
@@ -145,6 +155,18 @@ enum Mode {
     Command(String),
 }
 
+/// What all machines of an architecture start with.
+struct Side {
+    qemu: Qemu,
+    base: Base,
+    image: PathBuf,
+}
+
+/// What was being done when a thread panicked is told elsewhere.
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// What to run where.
 pub struct Plan {
     kernels: Vec<&'static Kernel>,
@@ -153,7 +175,19 @@ pub struct Plan {
     output: Option<PathBuf>,
     packages: Option<PathBuf>,
     memory_mib: u32,
+    at_once: usize,
     instructions: bool,
+}
+
+/// How many machines of so much memory this one can run side by side.
+fn at_once(memory_mib: u32) -> usize {
+    let cpus = thread::available_parallelism().map_or(1, |cpus| cpus.get() as u64);
+    let meminfo = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let available = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
+    let kib = available.and_then(|rest| rest.trim().trim_end_matches(" kB").parse::<u64>().ok());
+    // QEMU itself takes some, and what tests write lies in its memory too.
+    let room = kib.unwrap_or(0) / 1024 / (2 * u64::from(memory_mib));
+    cpus.min(room).clamp(1, AT_ONCE) as usize
 }
 
 impl Plan {
@@ -174,6 +208,7 @@ impl Plan {
             output: None,
             packages: None,
             memory_mib: MEMORY_MIB,
+            at_once: at_once(MEMORY_MIB),
             instructions: false,
         }
     }
@@ -211,20 +246,23 @@ impl Plan {
     }
 
     fn run_in(&self, cache: &Path, work: &Path) -> Result<Vec<Ran>> {
-        let mut ran = Vec::new();
+        let mut sides = Vec::new();
         for names in crate::arch::ARCHES {
-            let kernels: Vec<_> = self.kernels.iter().filter(|kernel| kernel.arch == names.arch).collect();
-            if kernels.is_empty() {
-                continue;
+            if self.kernels.iter().any(|kernel| kernel.arch == names.arch) {
+                sides.push(self.side(names.arch, cache, work)?);
             }
-            let qemu = Qemu::find(cache, names.arch)?;
-            let base = Base::make(cache, names.arch)?;
-            let image = work.join(format!("{}.img", names.debian));
-            let programs = Programs::build(names.arch)?;
-            base.disk(&image, |guest| self.fill(guest, &programs))?;
-            for kernel in kernels {
+        }
+        let queue = Mutex::new(self.kernels.iter().enumerate());
+        let preparing = Mutex::new(());
+        let ran = Mutex::new(Vec::new());
+        let work_off = || -> Result<()> {
+            loop {
                 signals::check()?;
-                let booted = self.boot(kernel, &qemu, &base, &image, cache, work);
+                let Some((at, kernel)) = locked(&queue).next() else { return Ok(()) };
+                let side = sides.iter().find(|side| side.qemu.arch() == kernel.arch);
+                let booted = side
+                    .context("no disk was made for its architecture")
+                    .and_then(|side| self.boot(kernel, side, &preparing, cache, work));
                 signals::check()?;
                 // One that cannot be had or started does not keep the next from running.
                 let one = booted.unwrap_or_else(|error| {
@@ -234,11 +272,30 @@ impl Plan {
                 if let (Some(output), Some(one)) = (&self.output, &one) {
                     report::keep(output, one)?;
                 }
-                ran.extend(one);
+                locked(&ran).extend(one.map(|one| (at, one)));
             }
-            fs::remove_file(&image).with_context(|| format!("cannot remove {}", image.display()))?;
-        }
-        Ok(ran)
+        };
+        // A shell has the terminal for itself; there is one machine then.
+        thread::scope(|scope| {
+            let workers: Vec<_> = (0..self.at_once).map(|_| scope.spawn(work_off)).collect();
+            let ends = workers.into_iter().map(|worker| {
+                worker.join().unwrap_or_else(|_| Err(anyhow::anyhow!("the thread of a machine panicked")))
+            });
+            ends.collect::<Result<Vec<()>>>()
+        })?;
+        let mut ran = ran.into_inner().unwrap_or_else(PoisonError::into_inner);
+        ran.sort_by_key(|(at, _)| *at);
+        Ok(ran.into_iter().map(|(_, one)| one).collect())
+    }
+
+    /// What all machines of an architecture start with.
+    fn side(&self, arch: Arch, cache: &Path, work: &Path) -> Result<Side> {
+        let qemu = Qemu::find(cache, arch)?;
+        let base = Base::make(cache, arch)?;
+        let image = work.join(format!("{}.img", arch.names().debian));
+        let programs = Programs::build(arch)?;
+        base.disk(&image, |guest| self.fill(guest, &programs))?;
+        Ok(Side { qemu, base, image })
     }
 
     /// Puts programs, tests and what to do with them on a disk.
@@ -269,23 +326,26 @@ impl Plan {
         fs::write(&path, environment).with_context(|| format!("cannot write {}", path.display()))
     }
 
+    /// `preparing`: what is downloaded and unpacked is the same for several of them.
     fn boot(
         &self,
         kernel: &'static Kernel,
-        qemu: &Qemu,
-        base: &Base,
-        image: &Path,
+        side: &Side,
+        preparing: &Mutex<()>,
         cache: &Path,
         work: &Path,
     ) -> Result<Option<Ran>> {
+        let Side { qemu, base, image } = side;
+        let prepared = locked(preparing);
         let unpacked = kernel::unpack(kernel, cache)?;
-        let initramfs = work.join("initramfs");
+        let initramfs = work.join(format!("{}.initramfs", kernel.name));
         let stand_in = match kernel.headers {
             true => module::build(kernel, &unpacked, cache)?,
             false => Vec::new(),
         };
         base.initramfs(&unpacked, &stand_in, &initramfs)?;
-        let results = work.join("results.img");
+        drop(prepared);
+        let results = work.join(format!("{}.results", kernel.name));
         qemu::empty_disk(&results, RESULTS_SIZE)?;
         let machine = Machine {
             image: &unpacked.image,
@@ -316,7 +376,9 @@ impl Plan {
             log.push('\n');
             let before = console.tests.len();
             if console.line(line) && !line.is_empty() && !is_noise(line) {
-                println!("   {line}");
+                // Whose line it is, where machines speak in turns.
+                let whose = if self.at_once > 1 { kernel.name } else { "" };
+                println!("{whose}   {line}");
             }
             for test in &console.tests[before..] {
                 println!("{}", report::line(kernel.name, test));

@@ -73,6 +73,10 @@ impl Qemu {
         Ok(Self { program, firmware, arch })
     }
 
+    pub const fn arch(&self) -> Arch {
+        self.arch
+    }
+
     fn command(&self, machine: &Machine) -> Command {
         let mut command = Command::new(&self.program);
         let (kind, console): (&[&str], _) = match self.arch {
