@@ -93,6 +93,10 @@ config! {
     // Settings.
     /// Page frames that can be followed: one after the other from that of [`PLACE_BASE`].
     page_frames,
+    /// Number of the first of them.
+    first_frame,
+    /// The NVIDIA module is loaded, and calls of its that take many pages may be seen.
+    driver_bursts,
     /// The tracer's own process, whose readings are of no interest.
     own_tgid,
     /// Every task is a target.

@@ -491,14 +491,38 @@ pub struct DriverObject {
     pub kind: u64,
 }
 
-/// An allocation that lives, or is under way.
+/// An allocation that lives.
 #[derive(Debug, Clone, Copy, Default)]
 #[repr(C)]
 pub struct DriverAlloc {
     pub key: DriverKey,
     pub bytes: u64,
-    /// Under way: where the driver will write what it knows it by.
+}
+
+/// An allocation under way.
+#[derive(Debug, Clone, Copy, Default)]
+#[repr(C)]
+pub struct PendingAlloc {
+    pub alloc: DriverAlloc,
+    /// Where the driver will write what it knows it by.
     pub out: u64,
+    /// Where it will write the physical addresses of pages, and of how many.
+    pub list: u64,
+    pub listed: u64,
+}
+
+/// A call of the driver that takes many pages, one by one: they are counted together, at its return.
+#[derive(Debug, Clone, Copy, Default)]
+#[repr(C)]
+pub struct Burst {
+    /// Thread group and thread that is in it; 0 where nobody is.
+    pub task: u64,
+    /// Row of its pages, 0 until the first has come; and the flags that they are allocated with.
+    pub row: u32,
+    pub gfp: u32,
+    /// Whether it is where it takes them.
+    pub open: u32,
+    pub reserved: u32,
 }
 
 macro_rules! wire {
@@ -542,5 +566,7 @@ wire! {
     DriverKey = 24,
     DriverRow = 32,
     DriverObject = 16,
-    DriverAlloc = 40,
+    DriverAlloc = 32,
+    PendingAlloc = 56,
+    Burst = 24,
 }

@@ -441,6 +441,18 @@ pub const HOOKS: &[Hook] = &[
         module: Some("nvidia"),
     },
     Hook {
+        name: "nvidia-pages",
+        purpose: "the NVIDIA driver's single pages counted together at the end of its call, not one by one",
+        candidates: &[in_and_out("nvidia_pages_enter", "nvidia_pages_return", "nv_alloc_system_pages")],
+        profile: Profile::Default,
+        required: false,
+        without: "time: each page that the driver takes costs as much as any other page of the kernel's",
+        stands_in_for: None,
+        follows_frames: false,
+        waits_for: None,
+        module: Some("nvidia"),
+    },
+    Hook {
         name: "nvidia-pin",
         purpose: "user pages that the NVIDIA driver pinned",
         candidates: &[in_and_out("nvidia_pin_enter", "nvidia_pin_return", "os_lock_user_pages")],

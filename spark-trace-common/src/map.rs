@@ -88,6 +88,11 @@ pub const DRIVER_ROWS: u32 = 2_048;
 /// may be a page. Only where one of its modules is loaded: user space makes it a single entry elsewhere.
 pub const DRIVER_ALLOCS: u32 = 65_536;
 
+/// Calls of the driver whose pages are counted together, found by thread number. Where two calls at once meet in one
+/// place, the pages of the second are counted one by one, which costs time only.
+pub const BURSTS: u32 = 64;
+const _: () = assert!(BURSTS.is_power_of_two());
+
 /// Default size of the event ring buffer. Most events are rare (a process, a large mapping, a new file) and take half
 /// a kilobyte, one on memory figures that were read two: 4 MiB hold 2000 to 8000. Calls of the CUDA driver come tens of
 /// thousands of times a second at most; the reader is woken when a quarter is full.

@@ -31,6 +31,12 @@ pub(crate) fn live_row(page: u64) -> Option<*mut u16> {
         0 => return None,
         size => distance / u64::from(size),
     };
+    live_row_of(frame)
+}
+
+/// The same by the number of its frame among those that are followed.
+#[inline(always)]
+pub(crate) fn live_row_of(frame: u64) -> Option<*mut u16> {
     if frame >= u64::from(conf!(page_frames)) {
         return None;
     }

@@ -13,9 +13,10 @@ use aya_ebpf::{
 use spark_trace_common::{
     config::{CONTROL_GENERATION, CONTROL_LEN, PLACE_LEN},
     event::{
-        CallKey, ChargeKey, ChargeLevel, ChargePlace, ChargeStack, ChargeStackKey, DriverAlloc, DriverKey,
-        DriverObject, DriverRow, FileKey, FileNameEvent, FileTotals, Heap, LiveFrames, MappingCache,
-        MappingTotals, PageCache, PageKey, PageRow, PendingCall, PendingCharge, Run,
+        Burst, CallKey, ChargeKey, ChargeLevel, ChargePlace, ChargeStack, ChargeStackKey, DriverAlloc,
+        DriverKey, DriverObject, DriverRow, FileKey, FileNameEvent, FileTotals, Heap, LiveFrames,
+        MappingCache, MappingTotals, PageCache, PageKey, PageRow, PendingAlloc, PendingCall, PendingCharge,
+        Run,
     },
     hook::HOOKS,
     map::{self as cap, LossKind},
@@ -108,8 +109,11 @@ pub(crate) static DRIVER_ALLOCS: HashMap<DriverObject, DriverAlloc> =
 
 /// Those under way, by stack pointer.
 #[map]
-pub(crate) static PENDING_ALLOCS: LruHashMap<u64, DriverAlloc> =
+pub(crate) static PENDING_ALLOCS: LruHashMap<u64, PendingAlloc> =
     LruHashMap::with_max_entries(cap::PENDING_CHARGES, 0);
+
+#[map]
+pub(crate) static BURSTS: Array<Burst> = Array::with_max_entries(cap::BURSTS, 0);
 
 #[map]
 pub(crate) static PENDING_CALLS: LruHashMap<CallKey, PendingCall> =

@@ -40,6 +40,12 @@ fn asked<'a>(recording: &Value, show: &'a Value) -> Option<Vec<(&'a str, i64)>> 
     Some(kinds.into_iter().filter(|(_, live)| *live > 0).collect())
 }
 
+/// Runs of a hook that is attached.
+fn hits(recording: &Value, name: &str) -> Option<i64> {
+    let hook = array(&recording["health"]["hooks"]).iter().find(|hook| hook["name"] == name).unwrap();
+    (hook["verdict"] == "ok").then(|| int(&hook["hits"]))
+}
+
 /// Bytes of the kernel stacks of one source.
 fn stacks<'a>(report: &'a Value, slug: &'a str) -> impl Iterator<Item = &'a Value> {
     array(&report["stacks"]).iter().filter(move |row| row["source"] == slug)
@@ -84,6 +90,13 @@ fn system_memory_is_attributed_to_cgroup_and_stack_and_charged_to_nobody() {
     faults.expect(asked.is_none_or(|asked| asked == [("pinned", 32 * MIB), ("sysmem", taken)]), || {
         format!("asked for and not given back: {}", show["asked"])
     });
+    // And then its pages are counted by the call, not one by one.
+    if let Some(calls) = hits(&recording, "nvidia-pages") {
+        let pages = taken / support::oracle::page_size();
+        faults.expect(calls == 8, || format!("{calls} calls took pages"));
+        let single = hits(&recording, "page-alloc").unwrap();
+        faults.expect(single < pages / 4, || format!("{single} pages counted one by one, of {pages}"));
+    }
     let process = array(&show["processes"]).iter().find(|row| row["pid"] == truth["pid"]);
     faults.expect(process.is_some_and(|row| row["target"] == true), || "its process is not listed".into());
     // Nothing of it may be taken for a driver's.
@@ -93,6 +106,34 @@ fn system_memory_is_attributed_to_cgroup_and_stack_and_charged_to_nobody() {
     for said in [&recorded.stderr, &recorded.table()] {
         faults.expect(said.contains("STAND-IN"), || format!("does not say that it is a stand-in: {said}"));
     }
+    faults.finish();
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn without_kprobes_a_verdict_says_so_and_the_pages_are_counted_one_by_one() {
+    let Some(_modules) = stand_in(false) else { return };
+    let dir = support::disk_dir();
+    let truth = support::path(&dir, "truth.json");
+    let line = format!(
+        "--without-mechanism kprobe -- {} driver-alloc --bytes 128M --calls 8 --hold 1s --output {truth}",
+        workload()
+    );
+    let recorded = record(&support::path(&dir, "a.json"), &line).exited(0);
+    let (show, recording) = (recorded.show(), recorded.recording());
+    let mut faults = Faults::default();
+    let taken = int(&json(&truth)["sources"][0]["bytes"]);
+    faults.near("nvidia-sysmem", source(&show, "system", "nvidia-sysmem"), taken);
+    let bytes = stacks(&show, "nvidia-sysmem").map(|row| int(&row["bytes"])).sum();
+    faults.near("held by stacks of the driver", bytes, taken);
+    for name in ["nvidia-alloc", "nvidia-free", "nvidia-pages", "nvidia-pin", "nvidia-unpin"] {
+        let hook = array(&recording["health"]["hooks"]).iter().find(|hook| hook["name"] == name).unwrap();
+        let said = text(&hook["reason"]).contains("left out by --without-mechanism");
+        faults.expect(hook["verdict"] == "off" && said, || hook.to_string());
+    }
+    faults.expect(array(&show["asked"]).is_empty(), || format!("asked: {}", show["asked"]));
+    let single = hits(&recording, "page-alloc").unwrap();
+    faults.expect(single >= taken / support::oracle::page_size(), || format!("{single} pages counted"));
     faults.finish();
 }
 

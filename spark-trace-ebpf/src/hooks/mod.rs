@@ -1,5 +1,6 @@
 //! The programs, one file for each family. Their rows are in [`spark_trace_common::hook::HOOKS`].
 
+mod burst;
 mod call;
 mod cgroup;
 mod charge;

@@ -10,11 +10,12 @@ use aya_ebpf::{
     programs::{ProbeContext, RetProbeContext},
 };
 use spark_trace_common::{
-    event::{DriverAlloc, DriverKey, DriverKind, DriverObject, DriverRow},
+    event::{DriverAlloc, DriverKey, DriverKind, DriverObject, DriverRow, PendingAlloc},
     hook::index,
     map::LossKind,
 };
 
+use super::burst;
 use crate::{
     config::conf,
     maps::{DRIVER_ALLOCS, DRIVER_ROWS, PENDING_ALLOCS, add, hit, lost, row_of},
@@ -28,15 +29,34 @@ use crate::{
 #[kprobe]
 pub fn nvidia_alloc_enter(ctx: ProbeContext) -> u32 {
     let pages: u32 = ctx.arg(1).unwrap_or(0);
-    // The tenth argument lies on the stack: behind the return address and three others, or behind one.
-    let at = if cfg!(bpf_target_arch = "x86_64") { 32 } else { 8 };
-    let out = probe(stack_pointer(ctx.regs) as *const u8, at).unwrap_or(0);
-    enter(&ctx, const { index("nvidia-alloc") }, DriverKind::Sysmem, bytes_of(pages.into()), out)
+    // The last two arguments lie on the stack: behind the return address and two others, or at once.
+    let at = if cfg!(bpf_target_arch = "x86_64") { 24 } else { 0 };
+    let [list, out] = probe(stack_pointer(ctx.regs) as *const u8, at).unwrap_or_default();
+    burst::begin();
+    let pages = u64::from(pages);
+    let hook = const { index("nvidia-alloc") };
+    enter(&ctx, hook, DriverKind::Sysmem, Asked { bytes: bytes_of(pages), out, list, listed: pages })
 }
 
 #[kretprobe]
 pub fn nvidia_alloc_return(ctx: RetProbeContext) -> u32 {
-    leave(&ctx)
+    let done = leave(&ctx);
+    burst::end(done.map(|call| (call.list, call.listed as u32)));
+    0
+}
+
+/// `NV_STATUS nv_alloc_system_pages(nv_state_t *nv, nv_alloc_t *at)`
+#[kprobe]
+pub fn nvidia_pages_enter(_: ProbeContext) -> u32 {
+    hit(const { index("nvidia-pages") });
+    burst::set_open(true);
+    0
+}
+
+#[kretprobe]
+pub fn nvidia_pages_return(_: RetProbeContext) -> u32 {
+    burst::set_open(false);
+    0
 }
 
 /// `NV_STATUS nv_free_pages(nv_state_t *nv, NvU32 page_count, NvBool contiguous, NvU32 cache_type, void *priv_data)`
@@ -49,12 +69,14 @@ pub fn nvidia_free(ctx: ProbeContext) -> u32 {
 #[kprobe]
 pub fn nvidia_pin_enter(ctx: ProbeContext) -> u32 {
     let bytes = bytes_of(ctx.arg(1).unwrap_or(0));
-    enter(&ctx, const { index("nvidia-pin") }, DriverKind::Pinned, bytes, ctx.arg(2).unwrap_or(0))
+    let asked = Asked { bytes, out: ctx.arg(2).unwrap_or(0), ..Asked::default() };
+    enter(&ctx, const { index("nvidia-pin") }, DriverKind::Pinned, asked)
 }
 
 #[kretprobe]
 pub fn nvidia_pin_return(ctx: RetProbeContext) -> u32 {
-    leave(&ctx)
+    leave(&ctx);
+    0
 }
 
 /// `NV_STATUS os_unlock_user_pages(NvU64 page_count, void *page_array, NvU32 flags)`
@@ -69,12 +91,14 @@ pub fn nvidia_unpin(ctx: ProbeContext) -> u32 {
 pub fn managed_alloc_enter(ctx: ProbeContext) -> u32 {
     // An enumerator whose value is the size.
     let bytes: u32 = ctx.arg(0).unwrap_or(0);
-    enter(&ctx, const { index("managed-alloc") }, DriverKind::Managed, bytes.into(), ctx.arg(3).unwrap_or(0))
+    let asked = Asked { bytes: bytes.into(), out: ctx.arg(3).unwrap_or(0), ..Asked::default() };
+    enter(&ctx, const { index("managed-alloc") }, DriverKind::Managed, asked)
 }
 
 #[kretprobe]
 pub fn managed_alloc_return(ctx: RetProbeContext) -> u32 {
-    leave(&ctx)
+    leave(&ctx);
+    0
 }
 
 /// `void uvm_cpu_chunk_free(uvm_cpu_chunk_t *chunk)`
@@ -87,35 +111,48 @@ fn bytes_of(pages: u64) -> u64 {
     pages * u64::from(conf!(page_size))
 }
 
+/// What a call asks for; see [`PendingAlloc`].
+#[derive(Default)]
+struct Asked {
+    bytes: u64,
+    out: u64,
+    list: u64,
+    listed: u64,
+}
+
 #[inline(always)]
-fn enter(ctx: &ProbeContext, hook: u32, kind: DriverKind, bytes: u64, out: u64) -> u32 {
+fn enter(ctx: &ProbeContext, hook: u32, kind: DriverKind, asked: Asked) -> u32 {
     hit(hook);
     let tgid = (bpf_get_current_pid_tgid() >> 32) as u32;
     // SAFETY: the current task's type is known to the verifier.
     let cgroup = unsafe { memory_cgroup_of(current_task()) };
     let (cgroup, tgid) = if is_target(cgroup, tgid) { (cgroup, tgid) } else { (0, 0) };
     let key = DriverKey { cgroup, tgid, stack: take_stack(ctx.as_ptr()), kind: kind as u32, reserved: 0 };
-    if PENDING_ALLOCS.insert(&at_entry(ctx), &DriverAlloc { key, bytes, out }, 0).is_err() {
+    let Asked { bytes, out, list, listed } = asked;
+    let pending = PendingAlloc { alloc: DriverAlloc { key, bytes }, out, list, listed };
+    if PENDING_ALLOCS.insert(&at_entry(ctx), &pending, 0).is_err() {
         lost(LossKind::DriverAllocs);
     }
     0
 }
 
+/// Counts a call that has returned; gives it where it has succeeded.
 #[inline(always)]
-fn leave(ctx: &RetProbeContext) -> u32 {
+fn leave(ctx: &RetProbeContext) -> Option<PendingAlloc> {
     let at = stack_pointer(ctx.regs);
     let Some(pending) = PENDING_ALLOCS.get_ptr(&at) else {
         lost(LossKind::DriverAllocs);
-        return 0;
+        return None;
     };
     // SAFETY: a live map value.
-    let alloc = unsafe { *pending };
+    let pending = unsafe { *pending };
     let _ = PENDING_ALLOCS.remove(&at);
     // NV_OK is 0.
     if ctx.ret::<u64>() as u32 != 0 {
-        return 0;
+        return None;
     }
-    let address = probe(alloc.out as *const u8, 0).unwrap_or(0);
+    let alloc = pending.alloc;
+    let address = probe(pending.out as *const u8, 0).unwrap_or(0);
     let object = DriverObject { address, kind: alloc.key.kind.into() };
     let (key, bytes) = (alloc.key, alloc.bytes);
     match row_of(&DRIVER_ROWS, &key, &DriverRow::default()) {
@@ -127,7 +164,7 @@ fn leave(ctx: &RetProbeContext) -> u32 {
         },
         _ => lost(LossKind::DriverAllocs),
     }
-    0
+    Some(pending)
 }
 
 /// What was allocated before the trace is not known and has no row.

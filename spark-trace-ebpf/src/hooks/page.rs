@@ -23,6 +23,7 @@ use spark_trace_common::{
     map::{self as cap, LossKind, PAGE_PLACES, STACK_USES, STACK_USES_MOST},
 };
 
+use super::burst;
 use crate::{
     config::conf,
     frame::live_row,
@@ -35,7 +36,7 @@ use crate::{
 /// `void mm_page_alloc(struct page *page, unsigned int order, gfp_t gfp_flags, int migratetype)`
 #[btf_tracepoint(function = "mm_page_alloc")]
 pub fn page_alloc(ctx: BtfTracePointContext) -> i32 {
-    if is_ours(&ctx) {
+    if is_ours(&ctx) && !burst::counts_later(ctx.arg(1), ctx.arg(2)) {
         cached(ctx.as_ptr());
     }
     0
@@ -67,7 +68,11 @@ fn is_ours(ctx: &BtfTracePointContext) -> bool {
 fn cached(ctx: *mut c_void) {
     let ctx = BtfTracePointContext::new(ctx);
     let page = run(const { index("page-alloc") }, ctx.arg(0));
-    allocated(&ctx, page, row_by_place);
+    allocated(&ctx, page, |ctx| {
+        let row = row_by_place(ctx);
+        burst::first_page(ctx.arg(1), ctx.arg(2), row);
+        row
+    });
 }
 
 #[inline(always)]

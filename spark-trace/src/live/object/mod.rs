@@ -116,7 +116,12 @@ impl Object {
     /// a power of two, at least a page.
     pub fn load(config: &Config, ring_bytes: u32) -> Result<Self, ObjectError> {
         let span = Span::of_machine();
-        let config = Config { page_frames: span.map_or(0, |span| span.frames), ..*config };
+        let config = Config {
+            page_frames: span.map_or(0, |span| span.frames),
+            first_frame: span.map_or(0, |span| span.first as u32),
+            driver_bursts: u32::from(driver_is_loaded()),
+            ..*config
+        };
         let ebpf = EbpfLoader::new()
             .override_global(CONFIG_SYMBOL, config.as_bytes(), true)
             .map_max_entries(EVENTS, ring_bytes)
