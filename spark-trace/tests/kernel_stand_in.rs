@@ -139,6 +139,29 @@ fn without_kprobes_a_verdict_says_so_and_the_pages_are_counted_one_by_one() {
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]
+fn profile_light_has_what_the_driver_was_asked_for() {
+    let Some(_modules) = stand_in(false) else { return };
+    let dir = support::disk_dir();
+    let (output, truth) = (support::path(&dir, "a.json"), support::path(&dir, "truth.json"));
+    let line = format!("driver-alloc --bytes 256M --calls 8 --hold 1s --output {truth}");
+    let recorded = record(&output, &format!("--profile light -- {} {line}", workload())).exited(0);
+    let (show, recording, truth) = (recorded.show(), recorded.recording(), json(truth));
+    let Some(asked) = asked(&recording, &show) else { return };
+    let taken = int(&truth["sources"][0]["bytes"]);
+    let mut faults = Faults::default();
+    faults.near("nvidia-sysmem", source(&show, "system", "nvidia-sysmem"), taken);
+    let unexplained = int(&show["planes"]["system"]["residual"]);
+    faults.expect(unexplained.abs() <= taken / 50, || format!("{unexplained} of its growth unattributed"));
+    faults.expect(asked == [("sysmem", taken)], || format!("asked for and not given back: {asked:?}"));
+    let rows: Vec<_> = array(&show["asked"]).iter().filter(|row| row["pid"] == truth["pid"]).collect();
+    let by_rm = |row: &&Value| array(&row["frames"]).iter().any(|f| f == "sysmemConstruct_IMPL [nvidia]");
+    faults.expect(!rows.is_empty() && rows.iter().all(by_rm), || format!("stacks: {rows:#?}"));
+    faults.expect(hits(&recording, "page-alloc").is_none(), || "pages were counted one by one".into());
+    faults.finish();
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
 fn contiguous_and_large_pages_count_once() {
     let Some(_modules) = stand_in(false) else { return };
     let dir = support::disk_dir();
@@ -229,11 +252,11 @@ fn managed_memory_is_charged_to_the_target() {
 }
 
 /// Runs, each alone and traced in turn.
-const PAIRS: usize = 5;
-/// What tracing may make of a driver's call, on hardware.
-const BOUND: f64 = 1.05;
-/// And where the CPU is emulated: instructions cost there what they do not elsewhere, so this only catches what is
-/// far off.
+const PAIRS: usize = 3;
+/// What tracing may make of a driver's call. Profile `light` hooks the call; `default` has a program on each page
+/// allocation too, of which the driver's are passed over and marked at the return.
+const BOUNDS: [(&str, f64); 2] = [("light", 1.05), ("default", 1.4)];
+/// And where the CPU is emulated and time is time: that says nothing but that all is not far off.
 const BOUND_EMULATED: f64 = 3.0;
 
 #[test]
@@ -241,33 +264,38 @@ const BOUND_EMULATED: f64 = 3.0;
 fn tracing_costs_the_drivers_calls_little() {
     let Some(_modules) = stand_in(false) else { return };
     let dir = support::disk_dir();
-    // 2 GiB where the machine has them to spare.
+    // `cargo xtask vm --count-instructions`: costs are numbers of instructions, and the same each time.
+    let counted = std::env::var_os("SPARK_TRACE_COUNTS_INSTRUCTIONS").is_some();
+    // 2 GiB where the machine has them to spare and the figures mean something.
     let mib = (support::meminfo("MemFree") / MIB / 2).min(2048);
     let mut faults = Faults::default();
-    // As RM asks for most of its memory; and as it costs least, where tracing weighs most.
-    for (kind, option) in [("zeroed", ""), ("not zeroed", "--not-zeroed")] {
-        let line = format!("driver-alloc --bytes {mib}M --page-size 4K --calls 8 {option} --hold 0s");
-        let (pairs, emulated) = cost_pairs(&dir, &line);
+    for (profile, bound) in BOUNDS {
+        let mib = if counted { mib } else { mib.min(512) };
+        let (pairs, emulated) = cost_pairs(&dir, profile, mib);
         let mut ratios: Vec<f64> = pairs.iter().map(|(traced, alone)| traced / alone).collect();
         ratios.sort_by(f64::total_cmp);
         let median = ratios[PAIRS / 2];
+        let (unit, bound) = match (counted, emulated) {
+            (true, _) => ("instructions", bound),
+            (false, true) => ("ns of an emulated CPU", BOUND_EMULATED),
+            (false, false) => ("ns", bound),
+        };
         println!(
-            "{mib} MiB in 4 KiB pages, {kind}, in 8 calls, CPU time traced to alone: median {median:.3} of {PAIRS} \
-             pairs ({:.3} to {:.3}){}; (traced, alone) in ns: {pairs:?}",
+            "pages of 4 KiB in 8 calls, profile {profile}, CPU time traced to alone: median {median:.3} of {PAIRS} \
+             pairs ({:.3} to {:.3}); bytes and (traced, alone) in {unit}: {mib} MiB, {pairs:?}",
             ratios[0],
             ratios[PAIRS - 1],
-            if emulated { ", CPU emulated" } else { "" }
         );
-        let bound = if emulated { BOUND_EMULATED } else { BOUND };
-        faults.expect(kind != "zeroed" || median <= bound, || {
-            format!("tracing makes the driver's calls {median:.3} times as long, the bound is {bound}")
+        faults.expect(median <= bound, || {
+            format!("{profile} makes the driver's calls {median:.3} times as long, the bound is {bound}")
         });
     }
     faults.finish();
 }
 
 /// CPU time of the calls, traced and alone in turn, and whether the CPU is emulated.
-fn cost_pairs(dir: &TempDir, line: &str) -> (Vec<(f64, f64)>, bool) {
+fn cost_pairs(dir: &TempDir, profile: &str, mib: i64) -> (Vec<(f64, f64)>, bool) {
+    let line = format!("driver-alloc --bytes {mib}M --page-size 4K --calls 8 --hold 0s");
     let of_calls = |truth: &Value| int(&truth["sources"][0]["detail"]["cpu_ns"]) as f64;
     let mut emulated = false;
     let pairs = (0..PAIRS).map(|pair| {
@@ -275,8 +303,8 @@ fn cost_pairs(dir: &TempDir, line: &str) -> (Vec<(f64, f64)>, bool) {
         assert!(alone.status.success(), "{}", String::from_utf8_lossy(&alone.stderr));
         let alone: Value = serde_json::from_slice(&alone.stdout).unwrap();
         let (output, truth) = (support::path(dir, &format!("{pair}.json")), support::path(dir, "truth"));
-        let recorded =
-            record(&output, &format!("--force -- {} {line} --output {truth}", workload())).exited(0);
+        let traced = format!("--profile {profile} --force -- {} {line} --output {truth}", workload());
+        let recorded = record(&output, &traced).exited(0);
         emulated = recorded.recording()["host"]["provenance"] == "emulated";
         (of_calls(&json(&truth)), of_calls(&alone))
     });

@@ -100,7 +100,7 @@ pub fn run(args: &Args) -> Result<()> {
         Machines::All => Some(vm::Plan::all()),
     };
     if let Some(plan) = plan {
-        session.ended("machines", plan.filtered(args.name()).run())?;
+        session.ended("machines", plan.filtered(args.name().as_deref()).and_then(|plan| plan.run()))?;
     }
     session.summary(start, &[need_gpu])
 }

@@ -154,7 +154,7 @@ const HOOKS_TABLE: &str = "
 ## What carries each hook
 
 As `spark-trace doctor` says on each of them, with every hook of profile `deep`. A verdict stands where nothing carries
-it.
+it. Hooks on NVIDIA's modules are on the stand-in for them (`stand-in/`), where it can be built.
 
 ";
 

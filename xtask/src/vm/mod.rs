@@ -56,9 +56,9 @@ pub struct Args {
     /// Only kernels of this architecture
     #[arg(long, value_enum, value_name = "ARCH")]
     arch: Option<Arch>,
-    /// Only tests with this in their name, as SUITE::TEST
-    #[arg(long, value_name = "TEXT", default_value = "")]
-    filter: String,
+    /// Only tests with this in their name, as SUITE::TEST (may be given again: with any of them)
+    #[arg(long, value_name = "TEXT", value_parser = part_of_a_name)]
+    filter: Vec<String>,
     /// Start a shell instead of the tests
     #[arg(long)]
     shell: bool,
@@ -170,13 +170,21 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// What to run where.
 pub struct Plan {
     kernels: Vec<&'static Kernel>,
-    filter: String,
+    /// Parts of tests' names; all tests where there are none.
+    filter: Vec<String>,
     mode: Mode,
     output: Option<PathBuf>,
     packages: Option<PathBuf>,
     memory_mib: u32,
     at_once: usize,
     instructions: bool,
+}
+
+/// A shell in the machine splits them at blanks.
+fn part_of_a_name(text: &str) -> Result<String> {
+    let fits = !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == ':');
+    ensure!(fits, "names of tests are of letters, digits, _ and ::");
+    Ok(text.to_owned())
 }
 
 /// How many machines of so much memory this one can run side by side.
@@ -203,7 +211,7 @@ impl Plan {
     fn of(wanted: impl Fn(&Kernel) -> bool) -> Self {
         Self {
             kernels: KERNELS.iter().filter(|kernel| wanted(kernel)).collect(),
-            filter: String::new(),
+            filter: Vec::new(),
             mode: Mode::Tests,
             output: None,
             packages: None,
@@ -214,8 +222,8 @@ impl Plan {
     }
 
     /// Only tests with this in their name.
-    pub fn filtered(self, filter: Option<String>) -> Self {
-        Self { filter: filter.unwrap_or_default(), ..self }
+    pub fn filtered(self, filter: Option<&str>) -> Result<Self> {
+        Ok(Self { filter: filter.map(part_of_a_name).transpose()?.into_iter().collect(), ..self })
     }
 
     pub fn run(&self) -> Result<()> {
@@ -318,9 +326,10 @@ impl Plan {
              export SPARK_TRACE_MACHINE=1\n\
              export SPARK_TRACE_BIN=/guest/spark-trace SPARK_TRACE_WORKLOAD=/guest/workload-static\n\
              export SPARK_TRACE_CUDA_WORKLOAD=/guest/spark-trace-workload SPARK_TRACE_TEST_DIR=/var/tmp/tests\n\
-             export SPARK_TRACE_PACKAGES=/guest/packages SPARK_TRACE_STAND_IN=/run/modules\n",
-            self.filter.replace('\'', ""),
+             export SPARK_TRACE_PACKAGES=/guest/packages SPARK_TRACE_STAND_IN=/run/modules\n{}",
+            self.filter.join(" "),
             TEST_LIMIT.as_secs(),
+            if self.instructions { "export SPARK_TRACE_COUNTS_INSTRUCTIONS=1\n" } else { "" },
         );
         let path = guest.join("environment");
         fs::write(&path, environment).with_context(|| format!("cannot write {}", path.display()))

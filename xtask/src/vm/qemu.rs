@@ -136,8 +136,10 @@ impl Qemu {
                 bytes.clear();
             }
         });
+        // Its time is not ours where it counts instructions.
+        let silence = if machine.instructions { 5 * SILENCE } else { SILENCE };
         let silent = loop {
-            match lines.recv_timeout(SILENCE) {
+            match lines.recv_timeout(silence) {
                 Ok(text) => line(&text),
                 Err(RecvTimeoutError::Disconnected) => break false,
                 Err(RecvTimeoutError::Timeout) => {
@@ -152,7 +154,7 @@ impl Qemu {
         signals::check()?;
         let messages = messages.join().unwrap_or_default();
         if silent {
-            bail!("the machine said nothing for {} s and was stopped", SILENCE.as_secs());
+            bail!("the machine said nothing for {} s and was stopped", silence.as_secs());
         }
         ensure!(status.success(), "QEMU failed ({status}): {}", messages.trim());
         Ok(())

@@ -117,18 +117,24 @@ impl<W: Write> Tracer<W> {
         system.values.extend(self.pinned_columns());
         system.values.extend(self.held_before.bytes().map(|bytes| (driver_column("nvidia-before"), bytes)));
         let asked = self.object.asked_and_live()?;
+        let pool = pool::bytes(Path::new(pool::SHRINKERS));
+        system.values.extend(pool.map(|bytes| (driver_column("nvidia-pool"), bytes)));
+        let Some(driver) = self.driver_bytes()? else {
+            // No page of its is followed, but what it was asked for is known, and that costs nothing by the page. What
+            // it keeps for later is not in it.
+            system.values.extend(asked.map(|bytes| (driver_column("nvidia-sysmem"), bytes)));
+            return Ok(system);
+        };
         system.values.extend(asked.map(|bytes| (driver_column("nvidia-asked"), bytes)));
-        let Some(driver) = self.driver_bytes()? else { return Ok(system) };
         for (source, held) in driver.by_source() {
             system.values.insert(driver_column(source), held.total());
         }
         // The driver keeps pages that it no longer needs: they were seen allocated and not freed.
-        if let Some(pool) = pool::bytes(Path::new(pool::SHRINKERS)) {
+        if let Some(pool) = pool {
             let before = *self.pool_at_start.get_or_insert(pool);
             if let Some(held) = system.values.get_mut(&driver_column("nvidia-sysmem")) {
                 *held = held.saturating_sub(pool.saturating_sub(before));
             }
-            system.values.insert(driver_column("nvidia-pool"), pool);
         }
         Ok(system)
     }

@@ -38,11 +38,25 @@ start_docker() {
         say broken "dockerd does not work: $(tail -n 3 /results/dockerd.txt)"
 }
 
+# Whether a test's name has one of the wanted parts in it.
+wanted() {
+    [ -n "$FILTER" ] || return 0
+    for part in $FILTER; do
+        case $1 in *"$part"*) return 0 ;; esac
+    done
+    return 1
+}
+
 run_tests() {
     mkdir -p /results "$SPARK_TRACE_TEST_DIR"
     say release "$(uname -r)" "$(uname -m)" "$(awk '/^KernelPageSize/ { print $2 * 1024; exit }' /proc/self/smaps)"
+    # With the stand-in, so that hooks on NVIDIA's modules have something to attach to.
+    for module in nvidia nvidia-uvm; do
+        [ ! -f "$SPARK_TRACE_STAND_IN/$module.ko" ] || insmod "$SPARK_TRACE_STAND_IN/$module.ko"
+    done
     "$SPARK_TRACE_BIN" doctor --format json >/results/doctor.json 2>/results/doctor.err
     say doctor $?
+    rmmod nvidia-uvm nvidia 2>/dev/null
     cat /results/doctor.err
     for program in /guest/tests/*; do
         suite=${program##*/}
@@ -52,10 +66,7 @@ run_tests() {
         esac
         "$program" --list --format terse --include-ignored 2>/dev/null | sed -n 's/: test$//p' >/tmp/tests
         while read -r test <&3; do
-            case $suite::$test in
-            *"$FILTER"*) ;;
-            *) continue ;;
-            esac
+            wanted "$suite::$test" || continue
             case $suite in container_*) start_docker ;; esac
             # An emulated CPU shares its machine with others: what fails is tried again, and that is told.
             for try in 1 2; do
