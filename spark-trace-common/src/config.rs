@@ -95,7 +95,7 @@ config! {
     page_frames,
     /// Number of the first of them.
     first_frame,
-    /// The NVIDIA module is loaded, and calls of its that take many pages may be seen.
+    /// The NVIDIA module is loaded, and calls of its functions can be seen.
     driver_bursts,
     /// The tracer's own process, whose readings are of no interest.
     own_tgid,
@@ -119,4 +119,6 @@ pub const PLACE_BASE: u32 = 0;
 pub const PLACE_FOUND: u32 = 1;
 /// Numbers of page rows that have been given out.
 pub const PLACE_ROWS: u32 = 2;
-pub const PLACE_LEN: u32 = 3;
+/// Whether a call's list did not have the page that it should begin with: from then on pages are counted one by one.
+pub const PLACE_NO_BURSTS: u32 = 3;
+pub const PLACE_LEN: u32 = 4;

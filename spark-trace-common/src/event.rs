@@ -517,6 +517,10 @@ pub struct PendingAlloc {
 pub struct Burst {
     /// Thread group and thread that is in it; 0 where nobody is.
     pub task: u64,
+    /// Frame of its first page, among those that are followed.
+    pub first: u64,
+    /// Pages after the first that were passed over.
+    pub passed: u64,
     /// Row of its pages, 0 until the first has come; and the flags that they are allocated with.
     pub row: u32,
     pub gfp: u32,
@@ -568,5 +572,5 @@ wire! {
     DriverObject = 16,
     DriverAlloc = 32,
     PendingAlloc = 56,
-    Burst = 24,
+    Burst = 40,
 }

@@ -93,6 +93,10 @@ pub const DRIVER_ALLOCS: u32 = 65_536;
 pub const BURSTS: u32 = 64;
 const _: () = assert!(BURSTS.is_power_of_two());
 
+/// Pages of a call that are left to its return at most. The kernel does not let go of the CPU while they are marked, some
+/// milliseconds for so many; those after them are counted one by one.
+pub const BURST_PAGES: u64 = 1 << 18;
+
 /// Default size of the event ring buffer. Most events are rare (a process, a large mapping, a new file) and take half
 /// a kilobyte, one on memory figures that were read two: 4 MiB hold 2000 to 8000. Calls of the CUDA driver come tens of
 /// thousands of times a second at most; the reader is woken when a quarter is full.

@@ -24,17 +24,34 @@ pub(crate) fn base() -> u64 {
 /// Where the row of a page is kept; `None` for a page that is not followed.
 #[inline(always)]
 pub(crate) fn live_row(page: u64) -> Option<*mut u16> {
-    let distance = page.wrapping_sub(base());
-    // The size is a constant to the verifier, so only one of these is left. It is 64 on nearly every kernel.
-    let frame = match conf!(page_struct_size) {
-        64 => distance >> 6,
-        0 => return None,
-        size => distance / u64::from(size),
-    };
-    live_row_of(frame)
+    live_row_of(frame_of(page)?)
 }
 
-/// The same by the number of its frame among those that are followed.
+/// Number of a page's frame among those that are followed, which it may lie behind.
+#[inline(always)]
+pub(crate) fn frame_of(page: u64) -> Option<u64> {
+    let distance = page.wrapping_sub(base());
+    // The size is a constant to the verifier, so only one of these is left. It is 64 on nearly every kernel.
+    match conf!(page_struct_size) {
+        64 => Some(distance >> 6),
+        0 => None,
+        size => Some(distance / u64::from(size)),
+    }
+}
+
+/// The same of a physical address.
+#[inline(always)]
+pub(crate) fn frame_at(address: u64) -> u64 {
+    let number = match conf!(page_size) {
+        0x1000 => address >> 12,
+        0x4000 => address >> 14,
+        0x1_0000 => address >> 16,
+        _ => return u64::MAX,
+    };
+    number.wrapping_sub(u64::from(conf!(first_frame)))
+}
+
+/// Where the row of a frame is kept.
 #[inline(always)]
 pub(crate) fn live_row_of(frame: u64) -> Option<*mut u16> {
     if frame >= u64::from(conf!(page_frames)) {

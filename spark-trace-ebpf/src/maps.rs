@@ -215,9 +215,14 @@ pub(crate) fn selection_changed() {
 /// Counts a loss.
 #[inline(always)]
 pub(crate) fn lost(kind: LossKind) {
+    lost_so_many(kind, 1);
+}
+
+#[inline(always)]
+pub(crate) fn lost_so_many(kind: LossKind, losses: u64) {
     if let Some(count) = LOSSES.get_ptr_mut(kind as u32) {
         // SAFETY: a per-CPU slot that the map keeps alive; programs do not move between CPUs.
-        unsafe { *count += 1 };
+        unsafe { *count += losses };
     }
 }
 

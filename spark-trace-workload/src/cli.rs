@@ -261,6 +261,13 @@ pub enum Storm {
         #[arg(long, value_name = "N", value_parser = count(), default_value_t = 20)]
         batches: u32,
     },
+    /// Pass data through a pipe, by the MiB: the kernel takes a page of its own for each page of it
+    Pipe {
+        #[arg(long, value_name = "SIZE", value_parser = parse_size, default_value = "64M")]
+        size: u64,
+        #[arg(long, value_name = "N", value_parser = count(), default_value_t = 50)]
+        rounds: u32,
+    },
     /// Fork a child that exits at once, and wait for it
     Fork {
         #[arg(long, value_name = "N", value_parser = count(), default_value_t = 200)]

@@ -2,7 +2,8 @@
 
 use std::fs::File;
 use std::hint::black_box;
-use std::io;
+use std::io::{self, PipeReader, PipeWriter, Read, Write};
+use std::os::fd::AsRawFd;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
@@ -77,6 +78,14 @@ pub fn run(storm: &Storm) -> Result<()> {
                 .collect::<Result<Vec<_>>>()?;
             let options = json!({ "size": size, "rounds": rounds, "touch": touch, "batches": batches });
             ("mmap", "mmap and munmap", options, list)
+        }
+        Storm::Pipe { size, rounds } => {
+            let len = machine.pages_up(*size)?;
+            let mut pipe = Pipe::new()?;
+            let list = until_stopped(0..*rounds)
+                .map(|_| time(|| pipe.round(len, machine.page)))
+                .collect::<Result<Vec<_>>>()?;
+            ("pipe", "page written and read", json!({ "size": size, "rounds": rounds }), list)
         }
         Storm::Fork { rounds } => {
             let list = until_stopped(0..*rounds).map(|_| time(fork_round)).collect::<Result<Vec<_>>>()?;
@@ -170,6 +179,39 @@ fn mmap_batch(len: usize, count: u32, touch: Option<usize>) -> Result<u64> {
         black_box(&mapping);
     }
     Ok(u64::from(count))
+}
+
+/// A pipe that holds as much as its buffer.
+struct Pipe {
+    from: PipeReader,
+    to: PipeWriter,
+    data: Vec<u8>,
+}
+
+impl Pipe {
+    /// What a pipe may hold without privileges (fs/pipe.c pipe_max_size).
+    const BYTES: i32 = 1 << 20;
+
+    fn new() -> Result<Self> {
+        let (from, to) = io::pipe().context("pipe")?;
+        // SAFETY: a descriptor of ours, and a plain number.
+        let given = unsafe { libc::fcntl(to.as_raw_fd(), libc::F_SETPIPE_SZ, Self::BYTES) };
+        let given = usize::try_from(given).map_err(|_| io::Error::last_os_error());
+        let given = given.context("cannot make a pipe of 1 MiB (/proc/sys/fs/pipe-max-size?)")?;
+        Ok(Self { from, to, data: vec![0x70; given] })
+    }
+
+    #[inline(never)]
+    fn round(&mut self, len: usize, page: usize) -> Result<u64> {
+        let mut left = len;
+        while left > 0 {
+            let now = left.min(self.data.len());
+            self.to.write_all(&self.data[..now]).context("cannot fill the pipe")?;
+            self.from.read_exact(&mut self.data[..now]).context("cannot empty the pipe")?;
+            left -= now;
+        }
+        Ok((len / page) as u64)
+    }
 }
 
 #[inline(never)]

@@ -307,6 +307,7 @@ fn storms() {
         ("fault --size 2M --rounds 3".to_owned(), 3, 3 * pages),
         (format!("read --file {} --rounds 2", path.display()), 2, 2 * pages),
         ("mmap --size 64K --rounds 100 --batches 4 --touch".to_owned(), 4, 100),
+        ("pipe --size 3M --rounds 4".to_owned(), 4, 4 * 3 * MIB / page_size()),
         ("fork --rounds 5".to_owned(), 5, 5),
     ] {
         let report = report(&format!("storm {line}"));

@@ -149,7 +149,7 @@ fn a_cgroup_is_recorded_until_it_is_empty() {
 #[ignore = "needs root: cargo xtask test"]
 fn cgroups_created_below_the_target_belong_to_it() {
     let own = cgroup::Own::create("below");
-    let waiting = Waiting::start("--anon 64M --shmem 32M --hold 800ms", |command| own.start_in(command));
+    let waiting = Waiting::start("--anon 64M --shmem 32M --hold 2s", |command| own.start_in(command));
     let running = waiting.record(&format!("--cgroup {}", own.path));
     let below = own.move_below("later", waiting.process.pid());
     waiting.go();

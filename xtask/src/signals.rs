@@ -55,6 +55,11 @@ pub fn spawn(command: &mut Command) -> std::io::Result<(Child, Forwarding)> {
     let free = |slot: &AtomicI32| slot.compare_exchange(0, name, Ordering::SeqCst, Ordering::SeqCst).is_ok();
     // Where there is none, the child is not told; nobody starts so many.
     let slot = CHILDREN.iter().position(free);
+    // The signal may have come before there was a child to tell.
+    if interrupted() {
+        // SAFETY: kill takes plain numbers; the pid is of a child that we have not waited for.
+        unsafe { libc::kill(name, libc::SIGTERM) };
+    }
     Ok((child, Forwarding { slot }))
 }
 

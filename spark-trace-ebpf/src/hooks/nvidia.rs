@@ -32,7 +32,10 @@ pub fn nvidia_alloc_enter(ctx: ProbeContext) -> u32 {
     // The last two arguments lie on the stack: behind the return address and two others, or at once.
     let at = if cfg!(bpf_target_arch = "x86_64") { 24 } else { 0 };
     let [list, out] = probe(stack_pointer(ctx.regs) as *const u8, at).unwrap_or_default();
-    burst::begin();
+    let (page_bytes, contiguous): (u64, u8) = (ctx.arg(2).unwrap_or(0), ctx.arg(3).unwrap_or(1));
+    if contiguous == 0 && page_bytes <= u64::from(conf!(page_size)) {
+        burst::begin();
+    }
     let pages = u64::from(pages);
     let hook = const { index("nvidia-alloc") };
     enter(&ctx, hook, DriverKind::Sysmem, Asked { bytes: bytes_of(pages), out, list, listed: pages })

@@ -36,7 +36,7 @@ use crate::{
 /// `void mm_page_alloc(struct page *page, unsigned int order, gfp_t gfp_flags, int migratetype)`
 #[btf_tracepoint(function = "mm_page_alloc")]
 pub fn page_alloc(ctx: BtfTracePointContext) -> i32 {
-    if is_ours(&ctx) && !burst::counts_later(ctx.arg(1), ctx.arg(2)) {
+    if is_ours(&ctx) && !burst::passes(ctx.arg(1), ctx.arg(2)) {
         cached(ctx.as_ptr());
     }
     0
@@ -45,6 +45,7 @@ pub fn page_alloc(ctx: BtfTracePointContext) -> i32 {
 #[btf_tracepoint(function = "mm_page_alloc")]
 pub fn page_alloc_nested(ctx: BtfTracePointContext) -> i32 {
     if is_ours(&ctx)
+        && burst::that_counts(ctx.arg(1), ctx.arg(2)).is_none()
         && let Some(page) =
             stand_in(const { index("page-alloc-nested") }, const { index("page-alloc") }, ctx.arg(0))
         // A page that is known to be alive has been counted.
@@ -70,7 +71,7 @@ fn cached(ctx: *mut c_void) {
     let page = run(const { index("page-alloc") }, ctx.arg(0));
     allocated(&ctx, page, |ctx| {
         let row = row_by_place(ctx);
-        burst::first_page(ctx.arg(1), ctx.arg(2), row);
+        burst::first_page(page, ctx.arg(1), ctx.arg(2), row);
         row
     });
 }

@@ -11,6 +11,10 @@ const HARMLESS: &str = "bpf_fentry_test1";
 /// Where the kernel lists that events can be had from kprobes.
 const KPROBE_EVENTS: &str = "/sys/bus/event_source/devices/kprobe/type";
 
+pub fn kernel_has_kprobes() -> bool {
+    Path::new(KPROBE_EVENTS).exists()
+}
+
 /// The running kernel, asked as far as the plan wants to know.
 pub struct KernelFacts<'a> {
     btf: &'a Btf,
@@ -52,7 +56,7 @@ impl Facts for KernelFacts<'_> {
     }
 
     fn kprobes(&self) -> Result<(), String> {
-        if Path::new(KPROBE_EVENTS).exists() {
+        if kernel_has_kprobes() {
             return Ok(());
         }
         Err(format!("this kernel has no kprobes (no {KPROBE_EVENTS})"))

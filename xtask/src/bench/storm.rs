@@ -78,6 +78,16 @@ pub const STORMS: &[Storm] = &[
         bound: None,
     },
     Storm {
+        name: "pipe",
+        what: "64 MiB through a pipe: a page of the kernel's for each page",
+        args: &["pipe", "--size", "64M", "--rounds", "1000000"],
+        file: None,
+        cuda: false,
+        clock: Clock::Cpu,
+        window: Duration::from_millis(1500),
+        bound: None,
+    },
+    Storm {
         name: "fork",
         what: "fork, exit, wait",
         args: &["fork", "--rounds", "1000000000"],

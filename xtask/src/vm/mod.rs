@@ -346,6 +346,7 @@ impl Plan {
     ) -> Result<Option<Ran>> {
         let Side { qemu, base, image } = side;
         let prepared = locked(preparing);
+        signals::check()?;
         let unpacked = kernel::unpack(kernel, cache)?;
         let initramfs = work.join(format!("{}.initramfs", kernel.name));
         let stand_in = match kernel.headers {
@@ -366,10 +367,16 @@ impl Plan {
             environment: if kernel.always { "CONTAINERS=yes" } else { "" },
         };
         println!("== {}: {}", kernel.name, unpacked.package);
+        // Whose line it is, where machines speak in turns.
+        let whose = if self.at_once > 1 && self.kernels.len() > 1 {
+            format!("{}   ", kernel.name)
+        } else {
+            String::new()
+        };
         match self.mode {
             Mode::Shell => return qemu.shell(&machine).map(|()| None),
             Mode::Command(_) => {
-                qemu.run(&machine, |line| println!("{line}"))?;
+                qemu.run(&machine, |line| println!("{whose}{line}"))?;
                 if let Some(output) = &self.output {
                     report::unpack(&results, &output.join(kernel.name))?;
                 }
@@ -385,8 +392,6 @@ impl Plan {
             log.push('\n');
             let before = console.tests.len();
             if console.line(line) && !line.is_empty() && !is_noise(line) {
-                // Whose line it is, where machines speak in turns.
-                let whose = if self.at_once > 1 { kernel.name } else { "" };
                 println!("{whose}   {line}");
             }
             for test in &console.tests[before..] {

@@ -21,7 +21,7 @@ use spark_trace_common::{
 };
 use thiserror::Error;
 
-use super::{frames::Span, multi::Multi};
+use super::{facts::kernel_has_kprobes, frames::Span, multi::Multi};
 use crate::{
     health::Verdict,
     recording::{Hook, Loss},
@@ -119,7 +119,7 @@ impl Object {
         let config = Config {
             page_frames: span.map_or(0, |span| span.frames),
             first_frame: span.map_or(0, |span| span.first as u32),
-            driver_bursts: u32::from(driver_is_loaded()),
+            driver_bursts: u32::from(driver_is_loaded() && kernel_has_kprobes()),
             ..*config
         };
         let ebpf = EbpfLoader::new()
