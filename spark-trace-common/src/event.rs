@@ -519,14 +519,17 @@ pub struct Burst {
     pub task: u64,
     /// Frame of its first page, among those that are followed.
     pub first: u64,
-    /// Pages after the first that were passed over.
+    /// Pages after the first that were passed over, and are to be marked yet.
     pub passed: u64,
+    /// Of those that were marked: pages whose earlier free from the same row nobody has noticed.
+    pub again: u64,
     /// Row of its pages, 0 until the first has come; and the flags that they are allocated with.
     pub row: u32,
     pub gfp: u32,
     /// Whether it is where it takes them.
     pub open: u32,
-    pub reserved: u32,
+    /// Whether the walk over its list has met the first page.
+    pub met: u32,
 }
 
 macro_rules! wire {
@@ -572,5 +575,5 @@ wire! {
     DriverObject = 16,
     DriverAlloc = 32,
     PendingAlloc = 56,
-    Burst = 40,
+    Burst = 48,
 }

@@ -258,8 +258,8 @@ fn freed_pages_that_stay_in_the_pool_are_the_pools() {
 fn pages_that_a_pool_had_before_are_not_counted_twice() {
     let Some(_modules) = stand_in(true) else { return };
     let dir = support::disk_dir();
-    let before = Command::new(workload()).args(["driver-alloc", "--bytes", "96M", "--hold", "0s"]).status();
-    assert!(before.unwrap().success());
+    let before = Command::new(workload()).args(["driver-alloc", "--bytes", "96M", "--hold", "0s"]).output();
+    assert!(before.unwrap().status.success());
     // The pool's worker clears them before it gives them out.
     std::thread::sleep(std::time::Duration::from_secs(2));
     let line = "--bytes 224M --calls 1 --hold 1s --hold-release 1500ms";

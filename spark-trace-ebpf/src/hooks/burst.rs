@@ -77,6 +77,8 @@ unsafe fn clear(burst: *mut Burst) {
         (*burst).open = 0;
         (*burst).row = 0;
         (*burst).passed = 0;
+        (*burst).again = 0;
+        (*burst).met = 0;
     }
 }
 
@@ -134,19 +136,13 @@ pub(super) fn first_page(page: u64, order: u32, gfp: u32, row: u32) {
     }
 }
 
-/// A part of the walk over the list of a call.
+/// A walk over the list of a call. What changes from page to page is in the call's place in the map: of the stack, verifiers
+/// before 6.7 believe that it is at every page as it was at the first, and leave out what could then not be reached.
 struct Walk {
     list: u64,
+    burst: *mut Burst,
     pages: u32,
     row: u32,
-    first: u64,
-    /// Whether the first page was met.
-    met: u32,
-    reserved: u32,
-    /// Pages that are to be marked yet.
-    left: u64,
-    /// Of those that were: pages whose earlier free from this row nobody has noticed.
-    again: u64,
     addresses: [u64; CHUNK as usize],
 }
 
@@ -156,35 +152,27 @@ struct Walk {
 pub(super) fn end(list: Option<(u64, u32)>) {
     let Some(burst) = own() else { return };
     // SAFETY: a live map value that is the current task's.
-    let (row, first, passed) = unsafe { ((*burst).row, (*burst).first, (*burst).passed) };
+    let (row, passed) = unsafe { ((*burst).row, (*burst).passed) };
     if let Some((list, pages)) = list
         && row != 0
         && passed != 0
     {
-        let mut walk = Walk {
-            list,
-            pages,
-            row,
-            first,
-            met: 0,
-            reserved: 0,
-            left: passed,
-            again: 0,
-            addresses: [0; CHUNK as usize],
-        };
+        let mut walk = Walk { list, burst, pages, row, addresses: [0; CHUNK as usize] };
         // SAFETY: a callback of the form that the helper wants, with what it expects.
         unsafe {
             bpf_loop(pages.div_ceil(CHUNK), mark_chunk as *mut c_void, (&raw mut walk).cast(), 0);
         }
+        // SAFETY: a live map value that is the current task's.
+        let (left, again) = unsafe { ((*burst).passed, (*burst).again) };
         if let Some(totals) = PAGE_ROWS.get_ptr_mut(row) {
             // SAFETY: a live map value.
             unsafe {
-                add(&raw mut (*totals).allocs, passed.wrapping_sub(walk.left));
-                add(&raw mut (*totals).frees, walk.again);
+                add(&raw mut (*totals).allocs, passed.wrapping_sub(left));
+                add(&raw mut (*totals).frees, again);
             }
         }
-        if walk.left != 0 {
-            lost_so_many(LossKind::LivePages, walk.left);
+        if left != 0 {
+            lost_so_many(LossKind::LivePages, left);
             if let Some(off) = PLACE.get_ptr_mut(PLACE_NO_BURSTS) {
                 // SAFETY: a live map value.
                 unsafe { *off = 1 };
@@ -202,7 +190,7 @@ pub(super) fn end(list: Option<(u64, u32)>) {
 extern "C" fn mark_chunk(index: u32, walk: *mut Walk) -> i64 {
     // SAFETY (whole block): `end` hands it over; the helper checks the address it reads from.
     unsafe {
-        if (*walk).left == 0 {
+        if (*(*walk).burst).passed == 0 {
             return 1;
         }
         let first = index * CHUNK;
@@ -222,21 +210,22 @@ extern "C" fn mark_chunk(index: u32, walk: *mut Walk) -> i64 {
 extern "C" fn mark(index: u32, walk: *mut Walk) -> i64 {
     // SAFETY (whole block): `mark_chunk` hands it over; what is found is a live map value.
     unsafe {
+        let burst = (*walk).burst;
         let address = *(&raw const (*walk).addresses).cast::<u64>().add((index % CHUNK) as usize);
         let frame = frame_at(address);
-        if (*walk).met == 0 {
-            (*walk).met = u32::from(frame == (*walk).first);
+        if (*burst).met == 0 {
+            (*burst).met = u32::from(frame == (*burst).first);
             return 0;
         }
         let Some(live) = live_row_of(frame) else { return 0 };
-        if (*walk).left == 0 {
+        if (*burst).passed == 0 {
             return 1;
         }
-        (*walk).left -= 1;
+        (*burst).passed -= 1;
         let row = (*walk).row;
         let before = u32::from(live.replace(row as u16));
         if before == row {
-            (*walk).again += 1;
+            (*burst).again += 1;
         } else if before != 0 {
             retire(before);
         }

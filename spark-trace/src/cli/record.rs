@@ -151,7 +151,7 @@ The exit code is the command's own; 1 where the trace failed, 64 for wrong usage
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum ProfileArg {
-    /// Levels, processes and cgroups only
+    /// Levels, processes, cgroups and what the NVIDIA driver was asked for
     Light,
     /// With page cache by file, kernel pages by stack, large mappings
     Default,

@@ -42,7 +42,7 @@ pub struct Args {
     #[arg(long, value_name = "N", default_value_t = 10)]
     keep_oom: usize,
 
-    /// Levels alone, without who took what: costs least
+    /// Levels, and what the NVIDIA driver was asked for, without who took other memory: costs least
     #[arg(long)]
     light: bool,
 

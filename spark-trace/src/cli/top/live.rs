@@ -41,7 +41,7 @@ pub struct Options {
     /// Stop after this time
     #[arg(long, value_name = "TIME", value_parser = parse::duration)]
     duration: Option<Duration>,
-    /// Levels alone, without who took what from now on: costs least
+    /// Levels, and what the NVIDIA driver was asked for, without who took other memory from now on: costs least
     #[arg(long)]
     light: bool,
     /// NVIDIA's management library (libnvidia-ml.so.1), where it is in no usual place
