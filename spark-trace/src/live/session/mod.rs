@@ -225,7 +225,7 @@ impl Session {
         // Who runs on the machine is known before anything is started there, who belongs to a target after it is found.
         let whole_machine = matches!(self.options.spec, Spec::System { .. });
         if whole_machine {
-            self.tracer.read_cached_before(&process::all());
+            self.warnings.extend(self.tracer.read_cached_before(&process::all()));
         }
         if let Err(error) = self.start() {
             self.abandon();
@@ -233,7 +233,7 @@ impl Session {
         }
         if !whole_machine && !matches!(self.options.spec, Spec::Command { .. }) {
             let pids = self.tracer.alive();
-            self.tracer.read_cached_before(&pids);
+            self.warnings.extend(self.tracer.read_cached_before(&pids));
         }
         let exit_code = self.follow(progress).await?;
         self.end_output().await?;

@@ -242,10 +242,13 @@ impl<W: Write> Tracer<W> {
         self.alive.iter().copied().collect()
     }
 
-    /// Reads what is cached of the files that processes have mapped or open, before anything is seen to be added.
-    pub fn read_cached_before(&mut self, pids: &[u32]) {
+    /// Reads what is cached of the files that processes have mapped or open, before anything is seen to be added. Says so
+    /// where there may be more.
+    pub fn read_cached_before(&mut self, pids: &[u32]) -> Option<String> {
         let wanted = cache::Wanted { directories: Vec::new(), most: MOST_FILES, time: LONGEST_LOOK };
-        self.collector.cached_before(cache::read(pids, &wanted).files);
+        let found = cache::read(pids, &wanted);
+        self.collector.cached_before(found.files);
+        found.note
     }
 
     /// Tells of processes that were too young for it before.
