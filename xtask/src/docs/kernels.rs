@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
-use spark_trace_common::hook::HOOKS;
+use spark_trace_common::hook::{HOOKS, Hook};
 
 use super::sources::cell;
 use crate::workspace;
@@ -72,6 +72,15 @@ fn document(from: &str, machines: &[Machine]) -> String {
         );
     }
     out.push_str(HOOKS_TABLE);
+    let on_a_module = |hook: &&Hook| hook.module.is_some();
+    let attached = |hook: &Hook| {
+        machines
+            .iter()
+            .any(|machine| row(&machine.doctor, hook.name).is_some_and(|row| row["verdict"] == "ok"))
+    };
+    if HOOKS.iter().filter(on_a_module).any(attached) {
+        out.push_str(STAND_IN);
+    }
     let names: Vec<_> = machines.iter().map(|machine| machine.name.as_str()).collect();
     let _ = writeln!(out, "| hook | {} |\n|---|{}", names.join(" | "), "---|".repeat(names.len()));
     for hook in HOOKS {
@@ -150,11 +159,16 @@ fast it is on such a machine is not. The whole output is in results/FROM. Nothin
 
 ";
 
+const STAND_IN: &str = "\
+Hooks on NVIDIA's modules are on the stand-in for them (`stand-in/`), where it can be built.
+
+";
+
 const HOOKS_TABLE: &str = "
 ## What carries each hook
 
 As `spark-trace doctor` says on each of them, with every hook of profile `deep`. A verdict stands where nothing carries
-it. Hooks on NVIDIA's modules are on the stand-in for them (`stand-in/`), where it can be built.
+it.
 
 ";
 
