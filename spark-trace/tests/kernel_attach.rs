@@ -201,7 +201,7 @@ fn an_interrupt_ends_an_attached_trace_and_spares_the_target() {
 #[ignore = "needs root: cargo xtask test"]
 fn what_a_process_held_before_is_told_apart_from_what_it_takes() {
     // Time for attaching before it goes on.
-    let wait = if oracle::machine_is_ours() { "40s" } else { "4s" };
+    let wait = if oracle::machine_is_ours() { "20s" } else { "4s" };
     let (dir, program, before) = (support::disk_dir(), workload(), support::bpf::ids());
     let mut command = Command::new(&program);
     command.args(["alloc", "--anon", "1G", "--thp", "64M", "--hold-each", wait, "--hold", "1s"]);

@@ -10,13 +10,13 @@ mod kernels;
 mod module;
 mod outcome;
 mod packages;
+mod programs;
 mod qemu;
 mod report;
 mod skips;
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -24,13 +24,12 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::arch::Arch;
-use crate::build::{Build, Profile};
 use crate::docker::TEST_IMAGE;
-use crate::suites::Kind;
-use crate::{process, setup, signals, workspace};
+use crate::{setup, signals, workspace};
 use disk::Base;
 use kernels::{KERNELS, Kernel};
 use outcome::Console;
+use programs::Programs;
 use qemu::{Machine, Qemu};
 
 /// Runs the kernel tests in virtual machines with other kernels
@@ -88,15 +87,11 @@ pub struct Args {
 
 /// Memory of a machine, unless told otherwise.
 const MEMORY_MIB: u32 = 3072;
-/// Each has two CPUs; a test waits most of its time.
+/// Machines at once, unless told otherwise. Each has two CPUs, but a test waits most of its time.
+const AT_ONCE: u64 = 4;
+/// And when told.
 const MOST_AT_ONCE: i64 = 8;
 const _: () = assert!(MOST_AT_ONCE as usize <= signals::CHILDREN_AT_ONCE);
-const AT_ONCE: u64 = 4;
-/// Suites that are left out, and why.
-const LEFT_OUT: &[(&str, &str)] = &[(
-    "container_demo",
-    "its inference takes minutes on an emulated CPU; container_record has its recordings",
-)];
 /// No test takes longer in a machine.
 const TEST_LIMIT: Duration = Duration::from_mins(5);
 /// For what tests leave in /results.
@@ -238,7 +233,7 @@ impl Plan {
             return Ok(());
         }
         let table = report::table(&ran, start.elapsed());
-        for (suite, why) in LEFT_OUT {
+        for (suite, why) in programs::LEFT_OUT {
             println!("left out: {suite}: {why}");
         }
         println!("\n{table}");
@@ -445,73 +440,11 @@ pub struct Ran {
     took: Duration,
 }
 
-/// Copies a program without what only debuggers read: a tenth of it is left.
-fn strip_debug(from: &Path, to: &Path, arch: Arch) -> Result<()> {
-    let strip = if arch.is_host() { "strip".to_owned() } else { format!("{}-strip", arch.names().gnu) };
-    let mut command = Command::new(strip);
-    command.arg("--strip-debug").arg("-o").arg(to).arg(from);
-    process::output(&mut command, "stripping a program (binutils)").map(drop)
-}
-
 impl Ran {
     fn broken(kernel: &'static Kernel, why: String) -> Self {
         let mut console = Console::new(kernel.name);
         console.ended(Some(why));
         let (package, log) = (String::new(), String::new());
         Self { kernel, package, console, doctor: serde_json::Value::Null, log, took: Duration::ZERO }
-    }
-}
-
-/// What runs in a machine.
-struct Programs {
-    arch: Arch,
-    spark_trace: PathBuf,
-    workload: PathBuf,
-    cuda: crate::build::Cuda,
-    kernel_tests: crate::build::Tests,
-    container_tests: crate::build::Tests,
-}
-
-impl Programs {
-    fn build(arch: Arch) -> Result<Self> {
-        // Optimised: a debug build takes ten seconds to read the kernel's types in an emulated machine.
-        let build = Build { arch: (!arch.is_host()).then_some(arch), profile: Profile::Small };
-        let built = build.all()?;
-        // Tests wait for others. For this machine, plain `cargo test` has built them anyway.
-        let profile = if arch.is_host() { Profile::Debug } else { Profile::Small };
-        Ok(Self {
-            arch,
-            spark_trace: built.spark_trace,
-            workload: built.workload,
-            cuda: build.cuda()?,
-            kernel_tests: Build { profile, ..build }.tests(Kind::Kernel)?,
-            container_tests: Build { profile, ..build }.tests(Kind::Container)?,
-        })
-    }
-
-    fn copy_to(&self, guest: &Path) -> Result<()> {
-        let copy = |from: &Path, to: PathBuf| strip_debug(from, &to, self.arch);
-        copy(&self.spark_trace, guest.join("spark-trace"))?;
-        copy(&self.workload, guest.join("workload-static"))?;
-        copy(&self.cuda.workload, guest.join("spark-trace-workload"))?;
-        let driver = self.cuda.simulated_driver.file_name().context("the simulated driver has no name")?;
-        copy(&self.cuda.simulated_driver, guest.join(driver))?;
-        let image = guest.join("image");
-        let tests = guest.join("tests");
-        for dir in [&image.join("tmp"), &tests] {
-            fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
-        }
-        copy(&self.workload, image.join("workload"))?;
-        for built in [&self.kernel_tests, &self.container_tests] {
-            let left_out = |name: &str| LEFT_OUT.iter().any(|(suite, _)| *suite == name);
-            for (name, program) in built.programs.iter().filter(|(name, _)| !left_out(name)) {
-                copy(program, tests.join(name))?;
-            }
-            // Where tests look for them: beside themselves.
-            for library in &built.libraries {
-                copy(library, tests.join(library.file_name().context("a library has no name")?))?;
-            }
-        }
-        Ok(())
     }
 }

@@ -1,0 +1,79 @@
+//! What runs in a machine, and how it gets onto its disk.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+use crate::arch::Arch;
+use crate::build::{Build, Profile};
+use crate::process;
+use crate::suites::Kind;
+
+/// Suites that are left out, and why.
+pub const LEFT_OUT: &[(&str, &str)] = &[(
+    "container_demo",
+    "its inference takes minutes on an emulated CPU; container_record has its recordings",
+)];
+/// What runs in a machine.
+pub struct Programs {
+    pub arch: Arch,
+    spark_trace: PathBuf,
+    workload: PathBuf,
+    cuda: crate::build::Cuda,
+    kernel_tests: crate::build::Tests,
+    container_tests: crate::build::Tests,
+}
+
+impl Programs {
+    pub fn build(arch: Arch) -> Result<Self> {
+        // Optimised: a debug build takes ten seconds to read the kernel's types in an emulated machine.
+        let build = Build { arch: (!arch.is_host()).then_some(arch), profile: Profile::Small };
+        let built = build.all()?;
+        // Tests wait for others. For this machine, plain `cargo test` has built them anyway.
+        let profile = if arch.is_host() { Profile::Debug } else { Profile::Small };
+        Ok(Self {
+            arch,
+            spark_trace: built.spark_trace,
+            workload: built.workload,
+            cuda: build.cuda()?,
+            kernel_tests: Build { profile, ..build }.tests(Kind::Kernel)?,
+            container_tests: Build { profile, ..build }.tests(Kind::Container)?,
+        })
+    }
+
+    pub fn copy_to(&self, guest: &Path) -> Result<()> {
+        let copy = |from: &Path, to: PathBuf| strip_debug(from, &to, self.arch);
+        copy(&self.spark_trace, guest.join("spark-trace"))?;
+        copy(&self.workload, guest.join("workload-static"))?;
+        copy(&self.cuda.workload, guest.join("spark-trace-workload"))?;
+        let driver = self.cuda.simulated_driver.file_name().context("the simulated driver has no name")?;
+        copy(&self.cuda.simulated_driver, guest.join(driver))?;
+        let image = guest.join("image");
+        let tests = guest.join("tests");
+        for dir in [&image.join("tmp"), &tests] {
+            fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
+        }
+        copy(&self.workload, image.join("workload"))?;
+        for built in [&self.kernel_tests, &self.container_tests] {
+            let left_out = |name: &str| LEFT_OUT.iter().any(|(suite, _)| *suite == name);
+            for (name, program) in built.programs.iter().filter(|(name, _)| !left_out(name)) {
+                copy(program, tests.join(name))?;
+            }
+            // Where tests look for them: beside themselves.
+            for library in &built.libraries {
+                copy(library, tests.join(library.file_name().context("a library has no name")?))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Copies a program without what only debuggers read: a tenth of it is left.
+fn strip_debug(from: &Path, to: &Path, arch: Arch) -> Result<()> {
+    let strip = if arch.is_host() { "strip".to_owned() } else { format!("{}-strip", arch.names().gnu) };
+    let mut command = Command::new(strip);
+    command.arg("--strip-debug").arg("-o").arg(to).arg(from);
+    process::output(&mut command, "stripping a program (binutils)").map(drop)
+}
