@@ -304,9 +304,11 @@ fn managed_memory_is_charged_to_the_target() {
 
 /// Runs, each alone and traced in turn.
 const PAIRS: usize = 3;
-/// What tracing may make of a driver's call. Profile `light` hooks the call; `default` has a program on each page
-/// allocation too, of which the driver's are passed over and marked at the return.
-const BOUNDS: [(&str, f64); 2] = [("light", 1.05), ("default", 1.4)];
+/// What tracing may make of a driver's call, on hardware.
+const BOUND: f64 = 1.05;
+/// The same in numbers of instructions. Profile `light` hooks the call; `default` has a program on each page allocation
+/// too, which is more than that bound has room for (results/2026-11-22-driver-calls).
+const COUNTED: [(&str, f64); 2] = [("light", BOUND), ("default", 1.4)];
 /// And where the CPU is emulated and time is time: that says nothing but that all is not far off.
 const BOUND_EMULATED: f64 = 3.0;
 
@@ -320,16 +322,16 @@ fn tracing_costs_the_drivers_calls_little() {
     // 2 GiB where the machine has them to spare and the figures mean something.
     let mib = (support::meminfo("MemFree") / MIB / 2).min(2048);
     let mut faults = Faults::default();
-    for (profile, bound) in BOUNDS {
+    for (profile, counted_bound) in COUNTED {
         let mib = if counted { mib } else { mib.min(512) };
         let (pairs, emulated) = cost_pairs(&dir, profile, mib);
         let mut ratios: Vec<f64> = pairs.iter().map(|(traced, alone)| traced / alone).collect();
         ratios.sort_by(f64::total_cmp);
         let median = ratios[PAIRS / 2];
         let (unit, bound) = match (counted, emulated) {
-            (true, _) => ("instructions", bound),
+            (true, _) => ("instructions", counted_bound),
             (false, true) => ("ns of an emulated CPU", BOUND_EMULATED),
-            (false, false) => ("ns", bound),
+            (false, false) => ("ns", BOUND),
         };
         println!(
             "pages of 4 KiB in 8 calls, profile {profile}, CPU time traced to alone: median {median:.3} of {PAIRS} \

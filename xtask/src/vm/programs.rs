@@ -16,6 +16,7 @@ pub const LEFT_OUT: &[(&str, &str)] = &[(
     "container_demo",
     "its inference takes minutes on an emulated CPU; container_record has its recordings",
 )];
+
 /// What runs in a machine.
 pub struct Programs {
     pub arch: Arch,
