@@ -1,6 +1,7 @@
 //! Where things are.
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context, Result};
 
@@ -20,4 +21,17 @@ pub fn target_dir() -> Result<PathBuf> {
     let metadata: serde_json::Value = serde_json::from_str(&metadata).context("cargo metadata is no JSON")?;
     let dir = metadata["target_directory"].as_str().context("cargo metadata names no target_directory")?;
     Ok(PathBuf::from(dir))
+}
+
+/// What was built: the commit, and whether anything differs from it.
+pub fn commit() -> String {
+    let Ok(commit) = git(&["rev-parse", "--short=12", "HEAD"]) else { return "no commit".to_owned() };
+    // What cannot be asked is not called clean.
+    let clean =
+        git(&["status", "--porcelain", "--untracked-files=no"]).is_ok_and(|changes| changes.is_empty());
+    format!("commit {}{}", commit.trim(), if clean { "" } else { ", with changes" })
+}
+
+pub fn git(args: &[&str]) -> Result<String> {
+    process::output(Command::new("git").args(args).current_dir(root()), "asking git")
 }

@@ -30,7 +30,7 @@ impl Release {
         command.args(["metadata", "--no-deps", "--format-version=1"]).current_dir(workspace::root());
         let metadata = process::output(&mut command, "asking cargo for the version")?;
         let metadata: Value = serde_json::from_str(&metadata).context("cargo metadata is no JSON")?;
-        Self::from_metadata(&metadata, time()?, commit())
+        Self::from_metadata(&metadata, time()?, workspace::commit())
     }
 
     fn from_metadata(metadata: &Value, time: u64, commit: String) -> Result<Self> {
@@ -65,25 +65,13 @@ fn time() -> Result<u64> {
     if let Ok(set) = std::env::var("SOURCE_DATE_EPOCH") {
         return set.parse().with_context(|| format!("SOURCE_DATE_EPOCH is no number of seconds: {set}"));
     }
-    let time = git(&["log", "-1", "--format=%ct"]).context(
+    let time = workspace::git(&["log", "-1", "--format=%ct"]).context(
         "packages are dated by the commit; without git set SOURCE_DATE_EPOCH to seconds since 1970",
     )?;
     let time = time.trim().parse().with_context(|| format!("git names no time: {time}"))?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     ensure!(time <= now, "the commit is from the future: is the clock right?");
     Ok(time)
-}
-
-fn commit() -> String {
-    let Ok(commit) = git(&["rev-parse", "--short=12", "HEAD"]) else { return "no commit".to_owned() };
-    // What cannot be asked is not called clean.
-    let clean =
-        git(&["status", "--porcelain", "--untracked-files=no"]).is_ok_and(|changes| changes.is_empty());
-    format!("commit {}{}", commit.trim(), if clean { "" } else { ", with changes" })
-}
-
-fn git(args: &[&str]) -> Result<String> {
-    process::output(Command::new("git").args(args).current_dir(workspace::root()), "asking git")
 }
 
 #[cfg(test)]

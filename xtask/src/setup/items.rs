@@ -117,8 +117,8 @@ pub const ITEMS: &[Item] = &[
         purpose: "tests on kernels and architectures that this machine does not have: `cargo xtask vm`",
         find: machines::find,
         remedies: machines::remedies,
-        by_hand: "kernels come from Debian's archive, so this needs a machine with apt: QEMU for x86-64 and arm64, make, mke2fs, \
-                  xz, binutils and the keys of Debian's archive (debian-archive-keyring)",
+        by_hand: "QEMU and kernels come from Debian's archive, so this needs a machine with apt: make, mke2fs, xz, binutils \
+                  and the keys of Debian's archive (debian-archive-keyring)",
     },
 ];
 

@@ -1,4 +1,4 @@
-//! What virtual machines take.
+//! What virtual machines take. QEMU itself is downloaded with the kernels.
 
 use std::path::Path;
 
@@ -13,8 +13,6 @@ pub const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 const PROGRAMS: &[(&str, &str)] = &[
     ("apt-get", "apt"),
     ("dpkg-deb", "dpkg"),
-    ("qemu-system-aarch64", "qemu-system-arm"),
-    ("qemu-system-x86_64", "qemu-system-x86"),
     ("make", "make"),
     ("mke2fs", "e2fsprogs"),
     ("strip", "binutils"),
@@ -22,8 +20,8 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("xz", "xz-utils"),
 ];
 
-/// Firmware that QEMU's packages only recommend, and what checks Debian's packages.
-const OTHERS: &[&str] = &["seabios", "ipxe-qemu", "debian-archive-keyring"];
+/// What checks Debian's packages.
+const OTHERS: &[&str] = &["debian-archive-keyring"];
 
 pub fn find() -> Result<String, String> {
     let missing: Vec<_> = PROGRAMS
@@ -37,7 +35,7 @@ pub fn find() -> Result<String, String> {
     if !Path::new(KEYRING).is_file() {
         return Err(format!("{KEYRING} is not there"));
     }
-    Ok("QEMU for both architectures, and what makes disks for it".to_owned())
+    Ok("what downloads QEMU and kernels, and makes disks for them".to_owned())
 }
 
 pub fn remedies() -> Vec<Remedy> {

@@ -223,22 +223,24 @@ impl Plan {
 
     pub fn run(&self) -> Result<()> {
         let start = Instant::now();
+        // Before anything is built of it.
+        let commit = workspace::commit();
         let cache = workspace::target_dir()?.join("vm");
         let work = cache.join(format!("run-{}", std::process::id()));
         fs::create_dir_all(&work).with_context(|| format!("cannot create {}", work.display()))?;
-        let result = self.run_in(&cache, &work);
+        let result = self.run_in(&cache, &work, &commit);
         let _ = fs::remove_dir_all(&work);
         let ran = result?;
         if !matches!(self.mode, Mode::Tests) {
             return Ok(());
         }
-        let table = report::table(&ran, start.elapsed());
+        let summaries: Vec<_> = ran.iter().map(|ran| report::summary(ran, &commit)).collect();
         for (suite, why) in programs::LEFT_OUT {
             println!("left out: {suite}: {why}");
         }
-        println!("\n{table}");
+        println!("\n{}", report::table(&summaries, start.elapsed()));
         if let Some(output) = &self.output {
-            report::keep_table(output, &table)?;
+            report::keep_table(output, start.elapsed())?;
         }
         let bad: Vec<_> =
             ran.iter().filter(|ran| !ran.console.is_good()).map(|ran| ran.kernel.name).collect();
@@ -248,7 +250,7 @@ impl Plan {
         Ok(())
     }
 
-    fn run_in(&self, cache: &Path, work: &Path) -> Result<Vec<Ran>> {
+    fn run_in(&self, cache: &Path, work: &Path, commit: &str) -> Result<Vec<Ran>> {
         let mut sides = Vec::new();
         for names in crate::arch::ARCHES {
             if self.kernels.iter().any(|kernel| kernel.arch == names.arch) {
@@ -273,7 +275,7 @@ impl Plan {
                     Some(Ran::broken(kernel, format!("{error:#}")))
                 });
                 if let (Some(output), Some(one)) = (&self.output, &one) {
-                    report::keep(output, one)?;
+                    report::keep(output, one, commit)?;
                 }
                 locked(&ran).extend(one.map(|one| (at, one)));
             }

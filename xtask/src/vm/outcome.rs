@@ -36,6 +36,27 @@ pub struct Test {
     pub reason: Option<String>,
 }
 
+impl Test {
+    fn to_json(&self) -> Value {
+        json!({
+            "suite": self.suite, "test": self.name, "outcome": self.outcome.as_str(),
+            "seconds": self.seconds, "reason": self.reason,
+        })
+    }
+
+    /// What `to_json` has written.
+    pub fn from_json(test: &Value) -> Option<Self> {
+        let outcomes = [Outcome::Passed, Outcome::Failed, Outcome::Skipped];
+        Some(Self {
+            suite: test["suite"].as_str()?.to_owned(),
+            name: test["test"].as_str()?.to_owned(),
+            outcome: outcomes.into_iter().find(|outcome| test["outcome"] == outcome.as_str())?,
+            seconds: test["seconds"].as_f64()?,
+            reason: test["reason"].as_str().map(str::to_owned),
+        })
+    }
+}
+
 /// What a machine has said so far.
 #[derive(Debug, Default)]
 pub struct Console {
@@ -149,12 +170,7 @@ impl Console {
     }
 
     pub fn to_json(&self) -> Value {
-        let tests = self.tests.iter().map(|test| {
-            json!({
-                "suite": test.suite, "test": test.name, "outcome": test.outcome.as_str(),
-                "seconds": test.seconds, "reason": test.reason,
-            })
-        });
+        let tests = self.tests.iter().map(Test::to_json);
         json!({
             "release": self.release, "machine": self.machine, "page_size": self.page_size,
             "complete": self.complete, "broken": self.broken, "tests": tests.collect::<Vec<_>>(),

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, SystemTime};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use crate::{arch::Arch, process, setup::KEYRING};
 
@@ -112,6 +112,20 @@ impl Suite {
         fs::create_dir_all(to).with_context(|| format!("cannot create {}", to.display()))?;
         let mut command = Command::new("dpkg-deb");
         process::output(command.arg("-x").arg(&path).arg(to), &format!("unpacking {package}")).map(drop)
+    }
+
+    /// The same with all that `packages` depend on, down to the C library: nothing of it need be on this machine.
+    pub fn unpack_with_dependencies(&self, packages: &[&str], to: &Path) -> Result<()> {
+        let purpose = format!("downloading {} from Debian's {}", packages.join(", "), self.name);
+        let install = ["install", "--yes", "--quiet", "--no-install-recommends", "--print-uris"];
+        // No package is installed as far as these lists know, so each that it takes is named.
+        let uris = process::output(self.apt("apt-get").args(install).args(packages), &purpose)?;
+        let lines = uris.lines().filter(|line| line.starts_with('\''));
+        // 'URI' NAME_VERSION_ARCHITECTURE.deb SIZE SHA256:...
+        let names: Vec<_> =
+            lines.filter_map(|line| line.split_whitespace().nth(1)?.split('_').next()).collect();
+        ensure!(!names.is_empty(), "{purpose}: apt-get said: {uris}");
+        names.into_iter().try_for_each(|package| self.unpack(package, to))
     }
 
     /// What dpkg notes of an installed package.

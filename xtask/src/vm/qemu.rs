@@ -12,20 +12,22 @@ use anyhow::{Context, Result, bail, ensure};
 use super::packages::Suite;
 use crate::{arch::Arch, process, signals};
 
-/// Older ones lose x86-64 guests to double faults once BPF programs attach.
-const MINIMUM: u32 = 9;
-/// Where Debian has a newer one than the machine, and its packages.
-const BACKPORTS: &str = "bookworm-backports";
-const PACKAGES: &[&str] = &["qemu-system-x86", "qemu-system-arm", "qemu-system-common", "qemu-system-data"];
+/// Debian's, and which of its suites it is taken from: one QEMU for every machine that tests run on, whatever that machine
+/// has itself. Version 7 lost x86-64 guests to double faults once BPF programs attach.
+const SUITE: &str = "trixie";
+const PACKAGES: &[&str] = &["qemu-system-x86", "qemu-system-arm"];
 
 /// A machine that says nothing for so long hangs.
 const SILENCE: Duration = Duration::from_mins(6);
 
 /// QEMU for one architecture.
 pub struct Qemu {
-    program: PathBuf,
-    /// Where its firmware is, if not where it looks.
-    firmware: Vec<PathBuf>,
+    /// Where it is unpacked, with the libraries that it is linked to.
+    tree: PathBuf,
+    /// Below it.
+    libraries: PathBuf,
+    /// Of the tree's own C library.
+    loader: PathBuf,
     arch: Arch,
 }
 
@@ -45,32 +47,41 @@ pub struct Machine<'a> {
 }
 
 impl Qemu {
-    /// The machine's own if it is new enough, else one unpacked into the cache.
+    /// Unpacked into the cache, if it is not there yet.
     pub fn find(cache: &Path, arch: Arch) -> Result<Self> {
-        let name = match arch {
-            Arch::Amd64 => "qemu-system-x86_64",
-            Arch::Arm64 => "qemu-system-aarch64",
-        };
-        let own = ebpf_build::find_in_path(name);
-        if let Some(program) =
-            own.clone().filter(|program| major(program).is_some_and(|major| major >= MINIMUM))
-        {
-            return Ok(Self { program, firmware: Vec::new(), arch });
+        let host = Arch::host()?;
+        let tree = cache.join(format!("qemu-{SUITE}"));
+        let done = tree.join("complete");
+        if !done.is_file() {
+            let _ = fs::remove_dir_all(&tree);
+            Suite::open(cache, SUITE, host)?.unpack_with_dependencies(PACKAGES, &tree)?;
+            fs::write(&done, "").with_context(|| format!("cannot write {}", done.display()))?;
         }
-        // The libraries that it needs came with the machine's own.
-        let tree = cache.join("qemu");
-        let program = tree.join("usr/bin").join(name);
-        if !program.is_file() {
-            let suite = Suite::open(cache, BACKPORTS, Arch::Amd64)?;
-            for package in PACKAGES {
-                suite.unpack(package, &tree)?;
-            }
+        let libraries = tree.join("usr/lib").join(host.names().gnu);
+        let entries =
+            fs::read_dir(&libraries).with_context(|| format!("cannot list {}", libraries.display()))?;
+        let loader = entries
+            .flatten()
+            .map(|entry| entry.path())
+            .find(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("ld-linux")))
+            .with_context(|| format!("{} has no loader of the C library", libraries.display()))?;
+        let qemu = Self { tree, libraries, loader, arch };
+        let mut version = qemu.program();
+        process::output(version.arg("--version"), "asking QEMU for its version")?;
+        Ok(qemu)
+    }
+
+    /// With its own C library: that of this machine may be older.
+    fn program(&self) -> Command {
+        let name = format!("qemu-system-{}", self.arch.names().machine);
+        let mut command = Command::new(&self.loader);
+        command.arg("--library-path").arg(&self.libraries).arg(self.tree.join("usr/bin").join(name));
+        // It looks for them beside its program, which is the loader now.
+        command.env("QEMU_MODULE_DIR", self.libraries.join("qemu"));
+        for firmware in ["usr/share/qemu", "usr/share/seabios"] {
+            command.arg("-L").arg(self.tree.join(firmware));
         }
-        let found = major(&program).with_context(|| format!("{} does not run", program.display()))?;
-        ensure!(found >= MINIMUM, "{} is QEMU {found}; {MINIMUM} or later is needed", program.display());
-        let firmware =
-            vec![tree.join("usr/share/qemu"), "/usr/share/seabios".into(), "/usr/lib/ipxe/qemu".into()];
-        Ok(Self { program, firmware, arch })
+        command
     }
 
     pub const fn arch(&self) -> Arch {
@@ -78,7 +89,7 @@ impl Qemu {
     }
 
     fn command(&self, machine: &Machine) -> Command {
-        let mut command = Command::new(&self.program);
+        let mut command = self.program();
         let (kind, console): (&[&str], _) = match self.arch {
             Arch::Amd64 => (&["-cpu", "max"], "ttyS0"),
             // The real pointer authentication is slow to emulate.
@@ -91,9 +102,6 @@ impl Qemu {
         command.args(kind).args(clock);
         command.arg("-m").arg(machine.memory_mib.to_string());
         command.args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]);
-        for dir in &self.firmware {
-            command.arg("-L").arg(dir);
-        }
         command.arg("-kernel").arg(machine.image).arg("-initrd").arg(machine.initramfs);
         // With AppArmor, Docker wants a compiler for profiles.
         command
@@ -115,7 +123,7 @@ impl Qemu {
         let mut command = self.command(machine);
         command.args(["-serial", "stdio"]).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let (mut child, forwarding) =
-            signals::spawn(&mut command).with_context(|| format!("cannot run {}", self.program.display()))?;
+            signals::spawn(&mut command).with_context(|| format!("cannot run {}", self.loader.display()))?;
         let stdout = child.stdout.take().context("no console")?;
         let stderr = child.stderr.take().context("no messages")?;
         let messages = std::thread::spawn(move || {
@@ -166,14 +174,6 @@ impl Qemu {
         command.args(["-serial", "mon:stdio"]);
         process::run(&mut command, "a machine with a shell")
     }
-}
-
-/// Major version of a QEMU.
-fn major(program: &Path) -> Option<u32> {
-    let version =
-        process::output(Command::new(program).arg("--version"), "asking QEMU for its version").ok()?;
-    let number = version.split_whitespace().skip_while(|word| *word != "version").nth(1)?;
-    number.split('.').next()?.parse().ok()
 }
 
 /// An empty disk for results.

@@ -10,6 +10,7 @@ use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
 use super::Ran;
+use super::kernels::KERNELS;
 use super::outcome::{Outcome, Test};
 use crate::process;
 
@@ -20,45 +21,50 @@ pub fn line(kernel: &str, test: &Test) -> String {
     format!("{kernel}  {:<7}  {suite}::{name}  {seconds:.1} s{reason}", outcome.as_str())
 }
 
-/// One line a machine, in Markdown; then what failed and what was skipped.
-pub fn table(ran: &[Ran], took: Duration) -> String {
-    let mut text = String::from("| kernel | release | pages | passed | failed | skipped | took |\n");
-    text.push_str("|---|---|---|---:|---:|---:|---:|\n");
-    for Ran { kernel, console, took, .. } in ran {
-        let count = |outcome| console.count(outcome);
+/// One line a machine, in Markdown; then what failed and what was skipped. From what is kept of each (`summary`).
+pub fn table(machines: &[Value], took: Duration) -> String {
+    let mut text = String::from("| kernel | release | pages | passed | failed | skipped | took | of |\n");
+    text.push_str("|---|---|---|---:|---:|---:|---:|---|\n");
+    let mut remarks = String::new();
+    let mut together = 0;
+    for machine in machines {
+        let word = |field: &str| machine[field].as_str().unwrap_or("-");
+        let list = |field: &str| machine[field].as_array().map(Vec::as_slice).unwrap_or_default();
+        let count = |outcome: Outcome| {
+            list("tests").iter().filter(|test| test["outcome"] == outcome.as_str()).count()
+        };
+        let seconds = machine["seconds"].as_u64().unwrap_or(0);
+        together += seconds;
+        // Writing to a String cannot fail.
         let _ = writeln!(
             text,
-            "| {} | {} {} | {} | {} | {} | {} | {} s |",
-            kernel.name,
-            console.release,
-            console.machine,
-            console.page_size,
+            "| {} | {} {} | {} | {} | {} | {} | {seconds} s | {} |",
+            word("kernel"),
+            word("release"),
+            word("machine"),
+            word("page_size"),
             count(Outcome::Passed),
             count(Outcome::Failed),
             count(Outcome::Skipped),
-            took.as_secs()
+            word("commit"),
         );
-    }
-    let _ = writeln!(text, "\nEmulated by QEMU (TCG). All machines: {} s.", took.as_secs());
-    for Ran { kernel, console, .. } in ran {
-        for broken in &console.broken {
-            let _ = writeln!(text, "- {}: {broken}", kernel.name);
+        for broken in list("broken") {
+            let _ = writeln!(remarks, "- {}: {}", word("kernel"), broken.as_str().unwrap_or("-"));
         }
-        for test in
-            console.tests.iter().filter(|test| test.outcome != Outcome::Passed || test.reason.is_some())
-        {
-            let _ = writeln!(text, "- {}", line(kernel.name, test));
+        let tests = list("tests").iter().filter_map(Test::from_json);
+        for test in tests.filter(|test| test.outcome != Outcome::Passed || test.reason.is_some()) {
+            let _ = writeln!(remarks, "- {}", line(word("kernel"), &test));
         }
     }
-    text
+    let took = took.as_secs();
+    format!("{text}\nEmulated by QEMU (TCG). Machines: {together} s together; this run: {took} s.\n{remarks}")
 }
 
 /// Takes what the guest has left on the disk for results: into `dir`. Returns doctor's report.
 pub fn take(disk: &Path, dir: &Path) -> Result<Value> {
     unpack(disk, dir)?;
     let path = dir.join("doctor.json");
-    let text = fs::read(&path).context("the machine left no doctor.json")?;
-    serde_json::from_slice(&text).context("doctor.json is no JSON")
+    read(&path).context("the machine left no report of doctor")
 }
 
 /// All that a machine has left in /results.
@@ -68,29 +74,74 @@ pub fn unpack(disk: &Path, dir: &Path) -> Result<()> {
     process::output(untar.arg("-xf").arg(disk).arg("-C").arg(dir), "reading the machine's results").map(drop)
 }
 
-/// Keeps what one machine has said in a folder below `output`.
-pub fn keep(output: &Path, ran: &Ran) -> Result<()> {
-    let Ran { kernel, package, console, doctor, log, took } = ran;
-    let dir = output.join(kernel.name);
-    fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
-    let mut report = console.to_json();
-    report["kernel"] = json!(kernel.name);
-    report["package"] = json!(package);
-    report["emulated"] = json!("QEMU, TCG");
-    report["seconds"] = json!(took.as_secs());
-    write(&dir.join("tests.json"), &serde_json::to_string_pretty(&report)?)?;
-    write(&dir.join("doctor.json"), &serde_json::to_string_pretty(doctor)?)?;
-    write(&dir.join("console.txt"), log)
+/// What is said of a machine in `tests.json`. `commit`: what its programs were built of.
+pub fn summary(ran: &Ran, commit: &str) -> Value {
+    let mut summary = ran.console.to_json();
+    summary["kernel"] = json!(ran.kernel.name);
+    summary["package"] = json!(ran.package);
+    summary["commit"] = json!(commit);
+    summary["emulated"] = json!("QEMU, TCG");
+    summary["seconds"] = json!(ran.took.as_secs());
+    summary
 }
 
-/// Keeps the table beside the machines' folders.
-pub fn keep_table(output: &Path, table: &str) -> Result<()> {
-    write(&output.join("table.md"), table)?;
+/// Keeps what one machine has said in a folder below `output`.
+pub fn keep(output: &Path, ran: &Ran, commit: &str) -> Result<()> {
+    let dir = output.join(ran.kernel.name);
+    fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
+    write(&dir.join("tests.json"), &serde_json::to_string_pretty(&summary(ran, commit))?)?;
+    write(&dir.join("doctor.json"), &serde_json::to_string_pretty(&ran.doctor)?)?;
+    write(&dir.join("console.txt"), &ran.log)
+}
+
+/// Keeps the table beside the machines' folders: of all that are there, so that kernels may be run one after the other,
+/// or one of them again.
+pub fn keep_table(output: &Path, took: Duration) -> Result<()> {
+    let kept = KERNELS.iter().map(|kernel| output.join(kernel.name).join("tests.json"));
+    let machines: Vec<Value> =
+        kept.filter(|path| path.is_file()).map(|path| read(&path)).collect::<Result<_>>()?;
+    write(&output.join("table.md"), &table(&machines, took))?;
     println!("kept in {}", output.display());
     Ok(())
+}
+
+fn read(path: &Path) -> Result<Value> {
+    let text = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+    serde_json::from_slice(&text).with_context(|| format!("{} is no JSON", path.display()))
 }
 
 fn write(path: &Path, text: &str) -> Result<()> {
     fs::write(path, format!("{}\n", text.trim_end()))
         .with_context(|| format!("cannot write {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_is_of_all_that_is_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let kept = |kernel: &str, commit: &str, outcome: &str| {
+            let tests =
+                json!([{"suite": "s", "test": kernel, "outcome": outcome, "seconds": 1.5, "reason": "why"}]);
+            let machine =
+                json!({"kernel": kernel, "commit": commit, "seconds": 60, "tests": tests, "broken": []});
+            fs::create_dir_all(dir.path().join(kernel)).unwrap();
+            write(&dir.path().join(kernel).join("tests.json"), &machine.to_string()).unwrap();
+        };
+        let (first, last) = (KERNELS[0].name, KERNELS[KERNELS.len() - 1].name);
+        kept(last, "commit b", "passed");
+        kept(first, "commit a", "failed");
+        kept("no-kernel", "commit c", "failed");
+        keep_table(dir.path(), Duration::from_secs(70)).unwrap();
+        let text = fs::read_to_string(dir.path().join("table.md")).unwrap();
+        let rows: Vec<_> = text.lines().filter(|line| line.contains("| commit ")).collect();
+        assert_eq!(rows.len(), 2, "{text}");
+        assert!(rows[0].starts_with(&format!("| {first} |")), "in the order of the kernels: {text}");
+        assert!(rows[0].ends_with("| 0 | 1 | 0 | 60 s | commit a |"), "{text}");
+        assert!(rows[1].ends_with("| 1 | 0 | 0 | 60 s | commit b |"), "{text}");
+        assert!(text.contains("Machines: 120 s together; this run: 70 s."), "{text}");
+        assert!(text.contains(&format!("- {first}  failed   s::{first}  1.5 s: why")), "{text}");
+    }
 }
