@@ -15,9 +15,9 @@ use tempfile::TempDir;
 
 /// What may be in no source of a machine at rest: a hundredth of what is not free.
 const CLOSED_WITHIN: i64 = 100;
-/// Files that are cached beside what is looked for, and MiB of each: of a machine of which next to nothing is used, what
-/// the kernel took when it started and lists nowhere is a larger part.
-const MANY: (u64, u64) = (32, 64);
+/// Files that are cached beside what is looked for, and the most bytes of each: of a machine of which next to nothing is
+/// used, what the kernel took when it started and lists nowhere is a larger part.
+const MANY: (i64, i64) = (32, 64 * MIB);
 
 fn snapshot(words: &[&str]) -> Output {
     let output = spark_trace().arg("snapshot").args(words).output().unwrap();
@@ -54,12 +54,15 @@ fn row<'a>(rows: &'a Value, key: &str, value: impl Into<Value>) -> &'a Value {
 #[test]
 #[ignore = "needs root: cargo xtask test"]
 fn the_machines_memory_adds_up_and_known_memory_is_where_it_belongs() {
+    // Half of what is available, so that the kernel reclaims nothing of it while the test looks.
+    support::cache::drop_unused();
+    let each = MANY.1.min(support::meminfo("MemAvailable") / 2 / MANY.0);
     let dir = support::disk_dir();
     let input = support::path(&dir, "input");
     support::cold_file(&input, 64);
     for index in 0..MANY.0 {
         let path = dir.path().join(format!("other-{index}"));
-        fs::File::create(&path).unwrap().set_len(MANY.1 << 20).unwrap();
+        fs::File::create(&path).unwrap().set_len(each.unsigned_abs()).unwrap();
         std::io::copy(&mut fs::File::open(&path).unwrap(), &mut std::io::sink()).unwrap();
     }
     let own = cgroup::Own::create("snapshot");
