@@ -65,10 +65,8 @@ impl Base {
             let mut installed = String::new();
             for (suite, packages) in PACKAGES {
                 let suite = Suite::open(cache, suite, arch)?;
-                for package in *packages {
-                    suite.unpack(package, &tree)?;
-                    installed.push_str(&suite.installed(package)?);
-                }
+                suite.unpack(packages, &tree)?;
+                installed.push_str(&suite.installed(packages)?);
             }
             merge_usr(&tree)?;
             // So that the guest's dpkg knows what is there.

@@ -35,14 +35,11 @@ pub fn unpack(kernel: &Kernel, cache: &Path) -> Result<Unpacked> {
     let done = dir.join("unpacked");
     if !done.is_file() {
         let _ = fs::remove_dir_all(&dir);
-        suite.unpack(&package, &dir)?;
         // From 7.1 on, image and modules are packages of their own.
-        for part in ["linux-binary-", "linux-modules-", "linux-base-"].map(|part| format!("{part}{release}"))
-        {
-            if suite.has(&part) {
-                suite.unpack(&part, &dir)?;
-            }
-        }
+        let parts = ["linux-binary-", "linux-modules-", "linux-base-"].map(|part| format!("{part}{release}"));
+        let parts = parts.iter().filter(|part| suite.has(part)).map(String::as_str);
+        let packages: Vec<_> = std::iter::once(&package[..]).chain(parts).collect();
+        suite.unpack(&packages, &dir)?;
         fs::write(&done, "").with_context(|| format!("cannot write {}", done.display()))?;
     }
     let tree = ["lib/modules", "usr/lib/modules"].map(|at| dir.join(at).join(&release));

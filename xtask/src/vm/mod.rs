@@ -14,6 +14,7 @@ mod programs;
 mod qemu;
 mod report;
 mod skips;
+mod userland;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -31,6 +32,7 @@ use kernels::{KERNELS, Kernel};
 use outcome::Console;
 use programs::Programs;
 use qemu::{Machine, Qemu};
+use userland::Userland;
 
 /// Runs the kernel tests in virtual machines with other kernels
 ///
@@ -151,8 +153,8 @@ enum Mode {
 }
 
 /// What all machines of an architecture start with.
-struct Side {
-    qemu: Qemu,
+struct Side<'a> {
+    qemu: Qemu<'a>,
     base: Base,
     image: PathBuf,
 }
@@ -251,10 +253,11 @@ impl Plan {
     }
 
     fn run_in(&self, cache: &Path, work: &Path, commit: &str) -> Result<Vec<Ran>> {
+        let userland = Userland::unpack(cache)?;
         let mut sides = Vec::new();
         for names in crate::arch::ARCHES {
             if self.kernels.iter().any(|kernel| kernel.arch == names.arch) {
-                sides.push(self.side(names.arch, cache, work)?);
+                sides.push(self.side(names.arch, &userland, cache, work)?);
             }
         }
         let queue = Mutex::new(self.kernels.iter().enumerate());
@@ -264,7 +267,7 @@ impl Plan {
             loop {
                 signals::check()?;
                 let Some((at, kernel)) = locked(&queue).next() else { return Ok(()) };
-                let side = sides.iter().find(|side| side.qemu.arch() == kernel.arch);
+                let side = sides.iter().find(|side| side.qemu.arch == kernel.arch);
                 let booted = side
                     .context("no disk was made for its architecture")
                     .and_then(|side| self.boot(kernel, side, &preparing, cache, work));
@@ -294,13 +297,12 @@ impl Plan {
     }
 
     /// What all machines of an architecture start with.
-    fn side(&self, arch: Arch, cache: &Path, work: &Path) -> Result<Side> {
-        let qemu = Qemu::find(cache, arch)?;
+    fn side<'a>(&self, arch: Arch, userland: &'a Userland, cache: &Path, work: &Path) -> Result<Side<'a>> {
         let base = Base::make(cache, arch)?;
         let image = work.join(format!("{}.img", arch.names().debian));
         let programs = Programs::build(arch)?;
         base.disk(&image, |guest| self.fill(guest, &programs))?;
-        Ok(Side { qemu, base, image })
+        Ok(Side { qemu: Qemu { userland, arch }, base, image })
     }
 
     /// Puts programs, tests and what to do with them on a disk.
@@ -347,7 +349,7 @@ impl Plan {
         let unpacked = kernel::unpack(kernel, cache)?;
         let initramfs = work.join(format!("{}.initramfs", kernel.name));
         let stand_in = match kernel.headers {
-            true => module::build(kernel, &unpacked, cache)?,
+            true => module::build(kernel, &unpacked, qemu.userland, cache)?,
             false => Vec::new(),
         };
         base.initramfs(&unpacked, &stand_in, &initramfs)?;

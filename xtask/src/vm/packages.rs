@@ -106,56 +106,69 @@ impl Suite {
         process::succeeds(self.apt("apt-cache").args(["show", "--no-all-versions", package]))
     }
 
-    /// Downloads a package, or finds it downloaded, and unpacks it into `to`.
-    pub fn unpack(&self, package: &str, to: &Path) -> Result<()> {
-        let path = self.download(package)?;
+    /// Downloads packages, or finds them downloaded, and unpacks them into `to`.
+    pub fn unpack(&self, packages: &[&str], to: &Path) -> Result<()> {
+        let paths = self.download(packages)?;
         fs::create_dir_all(to).with_context(|| format!("cannot create {}", to.display()))?;
-        let mut command = Command::new("dpkg-deb");
-        process::output(command.arg("-x").arg(&path).arg(to), &format!("unpacking {package}")).map(drop)
+        paths.iter().try_for_each(|path| {
+            let mut command = Command::new("dpkg-deb");
+            let purpose = format!("unpacking {}", path.display());
+            process::output(command.arg("-x").arg(path).arg(to), &purpose).map(drop)
+        })
     }
 
     /// The same with all that `packages` depend on, down to the C library: nothing of it need be on this machine.
     pub fn unpack_with_dependencies(&self, packages: &[&str], to: &Path) -> Result<()> {
-        let purpose = format!("downloading {} from Debian's {}", packages.join(", "), self.name);
+        let purpose = format!("asking what {} of Debian's {} take", packages.join(", "), self.name);
         let install = ["install", "--yes", "--quiet", "--no-install-recommends", "--print-uris"];
         // No package is installed as far as these lists know, so each that it takes is named.
         let uris = process::output(self.apt("apt-get").args(install).args(packages), &purpose)?;
-        let lines = uris.lines().filter(|line| line.starts_with('\''));
-        // 'URI' NAME_VERSION_ARCHITECTURE.deb SIZE SHA256:...
-        let names: Vec<_> =
-            lines.filter_map(|line| line.split_whitespace().nth(1)?.split('_').next()).collect();
+        let files = uris.lines().filter_map(uri).map(|(file, _)| file);
+        let names: Vec<_> = files.filter_map(|file| file.split('_').next()).collect();
         ensure!(!names.is_empty(), "{purpose}: apt-get said: {uris}");
-        names.into_iter().try_for_each(|package| self.unpack(package, to))
+        self.unpack(&names, to)
     }
 
-    /// What dpkg notes of an installed package.
-    pub fn installed(&self, package: &str) -> Result<String> {
-        let path = self.download(package)?;
+    /// What dpkg notes of installed packages.
+    pub fn installed(&self, packages: &[&str]) -> Result<String> {
+        let paths = self.download(packages)?;
         let fields = ["Package", "Version", "Architecture", "Maintainer", "Multi-Arch", "Description"];
-        let mut command = Command::new("dpkg-deb");
-        command.arg("--field").arg(&path).args(fields);
-        let fields = process::output(&mut command, &format!("reading the fields of {package}"))?;
-        Ok(format!("Status: install ok installed\n{fields}\n"))
+        let noted = paths.iter().map(|path| {
+            let mut command = Command::new("dpkg-deb");
+            command.arg("--field").arg(path).args(fields);
+            let purpose = format!("reading the fields of {}", path.display());
+            let fields = process::output(&mut command, &purpose)?;
+            Ok(format!("Status: install ok installed\n{fields}\n"))
+        });
+        noted.collect()
     }
 
-    fn download(&self, package: &str) -> Result<PathBuf> {
-        let purpose = format!("downloading {package} from Debian's {}", self.name);
-        let uri = process::output(self.apt("apt-get").args(["download", "--print-uris", package]), &purpose)?;
-        // 'URI' FILE SIZE SHA256:...
-        let file =
-            uri.split_whitespace().nth(1).with_context(|| format!("{purpose}: apt-get said: {uri}"))?;
-        let size: u64 = uri.split_whitespace().nth(2).and_then(|size| size.parse().ok()).unwrap_or(0);
-        let path = self.downloads.join(file);
-        if fs::metadata(&path).map_or(0, |m| m.len()) != size {
-            eprintln!("{purpose}, {} MiB", size >> 20);
-            // apt checks the sum, and leaves nothing where it does not fit.
-            process::output(
-                self.apt("apt-get").args(["download", "--quiet", package]).current_dir(&self.downloads),
-                &purpose,
-            )?;
+    /// Together: apt takes a second for each time it is asked.
+    fn download(&self, packages: &[&str]) -> Result<Vec<PathBuf>> {
+        let purpose = format!("downloading {} from Debian's {}", packages.join(" "), self.name);
+        let mut command = self.apt("apt-get");
+        let uris = process::output(command.args(["download", "--print-uris"]).args(packages), &purpose)?;
+        let wanted: Vec<_> = uris.lines().filter_map(uri).collect();
+        ensure!(wanted.len() == packages.len(), "{purpose}: apt-get said: {uris}");
+        let is_there =
+            |file: &str, size| fs::metadata(self.downloads.join(file)).is_ok_and(|there| there.len() == size);
+        let bytes: u64 =
+            wanted.iter().filter(|(file, size)| !is_there(file, *size)).map(|(_, size)| size).sum();
+        if bytes > 0 {
+            eprintln!("{purpose}, {} MiB", bytes >> 20);
+            // apt passes over what is there, checks sums, and leaves nothing where they do not fit.
+            let mut command = self.apt("apt-get");
+            command.args(["download", "--quiet"]).args(packages).current_dir(&self.downloads);
+            process::output(&mut command, &purpose)?;
         }
-        Ok(path)
+        Ok(wanted.into_iter().map(|(file, _)| self.downloads.join(file)).collect())
     }
+}
+
+/// File and size of a line `'URI' FILE SIZE SHA256:...`.
+fn uri(line: &str) -> Option<(&str, u64)> {
+    let mut words = line.strip_prefix('\'')?.split_whitespace().skip(1);
+    Some((words.next()?, words.next()?.parse().ok()?))
 }
 
 /// The machine's own source of Debian's packages, or the public one.
@@ -179,6 +192,14 @@ fn write(path: &Path, text: &str) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_line_of_apts_names_file_and_size() {
+        let line = "'http://deb.debian.org/debian/pool/main/d/dash/dash_0.5.12-2_amd64.deb' dash_0.5.12-2_amd64.deb 97436 \
+                    SHA256:33ea40061da2f1a861ec46212b2b6a34f0776a049b1f0f0abce2fb8cb994258f";
+        assert_eq!(uri(line), Some(("dash_0.5.12-2_amd64.deb", 97436)));
+        assert_eq!(uri("The following NEW packages will be installed:"), None);
+    }
 
     #[test]
     fn versions_compare_as_numbers() {

@@ -1,34 +1,24 @@
-//! QEMU: which one, how it is called, and what the machine's console says.
+//! QEMU: how it is called, and what the machine's console says.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::packages::Suite;
+use super::userland::Userland;
 use crate::{arch::Arch, process, signals};
-
-/// Debian's, and which of its suites it is taken from: one QEMU for every machine that tests run on, whatever that machine
-/// has itself. Version 7 lost x86-64 guests to double faults once BPF programs attach.
-const SUITE: &str = "trixie";
-const PACKAGES: &[&str] = &["qemu-system-x86", "qemu-system-arm"];
 
 /// A machine that says nothing for so long hangs.
 const SILENCE: Duration = Duration::from_mins(6);
 
 /// QEMU for one architecture.
-pub struct Qemu {
-    /// Where it is unpacked, with the libraries that it is linked to.
-    tree: PathBuf,
-    /// Below it.
-    libraries: PathBuf,
-    /// Of the tree's own C library.
-    loader: PathBuf,
-    arch: Arch,
+pub struct Qemu<'a> {
+    pub userland: &'a Userland,
+    pub arch: Arch,
 }
 
 /// One machine.
@@ -46,50 +36,9 @@ pub struct Machine<'a> {
     pub environment: &'a str,
 }
 
-impl Qemu {
-    /// Unpacked into the cache, if it is not there yet.
-    pub fn find(cache: &Path, arch: Arch) -> Result<Self> {
-        let host = Arch::host()?;
-        let tree = cache.join(format!("qemu-{SUITE}"));
-        let done = tree.join("complete");
-        if !done.is_file() {
-            let _ = fs::remove_dir_all(&tree);
-            Suite::open(cache, SUITE, host)?.unpack_with_dependencies(PACKAGES, &tree)?;
-            fs::write(&done, "").with_context(|| format!("cannot write {}", done.display()))?;
-        }
-        let libraries = tree.join("usr/lib").join(host.names().gnu);
-        let entries =
-            fs::read_dir(&libraries).with_context(|| format!("cannot list {}", libraries.display()))?;
-        let loader = entries
-            .flatten()
-            .map(|entry| entry.path())
-            .find(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("ld-linux")))
-            .with_context(|| format!("{} has no loader of the C library", libraries.display()))?;
-        let qemu = Self { tree, libraries, loader, arch };
-        let mut version = qemu.program();
-        process::output(version.arg("--version"), "asking QEMU for its version")?;
-        Ok(qemu)
-    }
-
-    /// With its own C library: that of this machine may be older.
-    fn program(&self) -> Command {
-        let name = format!("qemu-system-{}", self.arch.names().machine);
-        let mut command = Command::new(&self.loader);
-        command.arg("--library-path").arg(&self.libraries).arg(self.tree.join("usr/bin").join(name));
-        // It looks for them beside its program, which is the loader now.
-        command.env("QEMU_MODULE_DIR", self.libraries.join("qemu"));
-        for firmware in ["usr/share/qemu", "usr/share/seabios"] {
-            command.arg("-L").arg(self.tree.join(firmware));
-        }
-        command
-    }
-
-    pub const fn arch(&self) -> Arch {
-        self.arch
-    }
-
+impl Qemu<'_> {
     fn command(&self, machine: &Machine) -> Command {
-        let mut command = self.program();
+        let mut command = self.userland.qemu(self.arch);
         let (kind, console): (&[&str], _) = match self.arch {
             Arch::Amd64 => (&["-cpu", "max"], "ttyS0"),
             // The real pointer authentication is slow to emulate.
@@ -122,8 +71,7 @@ impl Qemu {
     pub fn run(&self, machine: &Machine, mut line: impl FnMut(&str)) -> Result<()> {
         let mut command = self.command(machine);
         command.args(["-serial", "stdio"]).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let (mut child, forwarding) =
-            signals::spawn(&mut command).with_context(|| format!("cannot run {}", self.loader.display()))?;
+        let (mut child, forwarding) = signals::spawn(&mut command).context("cannot run QEMU")?;
         let stdout = child.stdout.take().context("no console")?;
         let stderr = child.stderr.take().context("no messages")?;
         let messages = std::thread::spawn(move || {
