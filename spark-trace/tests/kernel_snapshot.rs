@@ -10,7 +10,7 @@ use std::process::{Command, Output};
 
 use serde_json::Value;
 use support::process::Other;
-use support::{Faults, MIB, array, cgroup, int, json, oracle, spark_trace, text, workload};
+use support::{Faults, MIB, array, cgroup, int, json, spark_trace, text, workload};
 use tempfile::TempDir;
 
 /// What may be in no source of a machine at rest: a hundredth of what is not free.
@@ -29,19 +29,12 @@ fn shown(words: &[&str]) -> Value {
     serde_json::from_slice(&snapshot(&[&["--format", "json"], words].concat()).stdout).unwrap()
 }
 
-/// A workload that holds this much in a cgroup of its own until it is dropped.
-fn holder(own: &cgroup::Own, line: &str, anon: i64) -> Other {
+/// A workload that holds this in a cgroup of its own until it is dropped.
+fn holder(own: &cgroup::Own, line: &str) -> Other {
     let mut command = Command::new(workload());
     command.arg("alloc").args(line.split_whitespace()).args(["--hold", "300s"]);
     own.start_in(&mut command);
-    let process = Other::start(&mut command);
-    support::wait_for("the workload to hold its memory", || {
-        let status = fs::read_to_string(format!("/proc/{}/status", process.pid())).ok()?;
-        let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"))?;
-        let kib: i64 = line.split_whitespace().next()?.parse().ok()?;
-        (kib << 10 >= anon).then_some(())
-    });
-    process
+    Other::holding(&mut command)
 }
 
 fn row<'a>(rows: &'a Value, key: &str, value: impl Into<Value>) -> &'a Value {
@@ -66,12 +59,8 @@ fn the_machines_memory_adds_up_and_known_memory_is_where_it_belongs() {
         std::io::copy(&mut fs::File::open(&path).unwrap(), &mut std::io::sink()).unwrap();
     }
     let own = cgroup::Own::create("snapshot");
-    // It reads the file first, so its cgroup pays for the pages.
-    let process = holder(&own, &format!("--file-read 64M --file {input} --anon 200M"), 200 * MIB);
-    support::wait_for("the file to be read", || {
-        (oracle::pages_out_on_its_own() || support::cache::resident(&input) == 64 * MIB).then_some(())
-    });
-    std::thread::sleep(std::time::Duration::from_millis(500));
+    // It is the first to read the file, so its cgroup pays for the pages.
+    let process = holder(&own, &format!("--file-read 64M --file {input} --anon 200M"));
     let cached = support::cache::resident(&input);
     // Pages that are just being given back are in no source for some milliseconds: a machine that is not at rest is
     // looked at again.
@@ -129,7 +118,7 @@ fn two_snapshots_are_compared_like_two_runs() {
         (before.min(after), before.max(after))
     };
     let (a_low, a_high) = around(&a);
-    let _process = holder(&own, "--anon 300M", 300 * MIB);
+    let _process = holder(&own, "--anon 300M");
     let (b_low, b_high) = around(&b);
     let diff =
         spark_trace().args(["diff", &a, &b, "--plane", "system", "--format", "json"]).output().unwrap();
@@ -148,7 +137,7 @@ fn a_bundle_has_everything_and_with_stand_ins_no_name() {
     let secret = support::path(&dir, "secret-model.engine");
     fs::write(&secret, vec![1u8; 8 << 20]).unwrap();
     let own = cgroup::Own::create("secret-cgroup");
-    let _process = holder(&own, "--anon 8M", 8 * MIB);
+    let _process = holder(&own, "--anon 8M");
     let files = dir.path().to_str().unwrap();
     let unpacked = |name: &str, options: &[&str]| -> (TempDir, String) {
         let bundle = support::path(&dir, name);

@@ -248,6 +248,21 @@ impl Other {
         Self(command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap())
     }
 
+    /// A workload, once it holds what it was asked for: nothing but its own word says that it has read a file.
+    pub fn holding(command: &mut Command) -> Self {
+        let child = command.arg("--jsonl").stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut process = Self(child);
+        let mut lines = BufReader::new(process.0.stdout.take().unwrap());
+        let mut line = String::new();
+        while !line.contains(r#""phase":"hold""#) {
+            line.clear();
+            assert!(lines.read_line(&mut line).unwrap() > 0, "the workload ended before it held anything");
+        }
+        // Open as long as it may write more.
+        process.0.stdout = Some(lines.into_inner());
+        process
+    }
+
     pub fn pid(&self) -> u32 {
         self.0.id()
     }
