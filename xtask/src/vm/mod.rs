@@ -230,7 +230,7 @@ impl Plan {
         let cache = workspace::target_dir()?.join("vm");
         let work = cache.join(format!("run-{}", std::process::id()));
         fs::create_dir_all(&work).with_context(|| format!("cannot create {}", work.display()))?;
-        let result = self.run_in(&cache, &work, &commit);
+        let result = self.run_in(start, &cache, &work, &commit);
         let _ = fs::remove_dir_all(&work);
         let ran = result?;
         if !matches!(self.mode, Mode::Tests) {
@@ -242,7 +242,7 @@ impl Plan {
         }
         println!("\n{}", report::table(&summaries, start.elapsed()));
         if let Some(output) = &self.output {
-            report::keep_table(output, start.elapsed())?;
+            println!("kept in {}", output.display());
         }
         let bad: Vec<_> =
             ran.iter().filter(|ran| !ran.console.is_good()).map(|ran| ran.kernel.name).collect();
@@ -252,7 +252,7 @@ impl Plan {
         Ok(())
     }
 
-    fn run_in(&self, cache: &Path, work: &Path, commit: &str) -> Result<Vec<Ran>> {
+    fn run_in(&self, start: Instant, cache: &Path, work: &Path, commit: &str) -> Result<Vec<Ran>> {
         let userland = Userland::unpack(cache)?;
         let mut sides = Vec::new();
         for names in crate::arch::ARCHES {
@@ -260,7 +260,10 @@ impl Plan {
                 sides.push(self.side(names.arch, &userland, cache, work)?);
             }
         }
-        let queue = Mutex::new(self.kernels.iter().enumerate());
+        // Those with the container tests take longest, and begin.
+        let mut queue: Vec<_> = self.kernels.iter().enumerate().collect();
+        queue.sort_by_key(|(_, kernel)| !kernel.always);
+        let queue = Mutex::new(queue.into_iter());
         let preparing = Mutex::new(());
         let ran = Mutex::new(Vec::new());
         let work_off = || -> Result<()> {
@@ -277,10 +280,13 @@ impl Plan {
                     println!("{}: {error:#}", kernel.name);
                     Some(Ran::broken(kernel, format!("{error:#}")))
                 });
+                let mut ran = locked(&ran);
                 if let (Some(output), Some(one)) = (&self.output, &one) {
                     report::keep(output, one, commit)?;
+                    // As far as it is: who interrupts a long run has what came before.
+                    report::keep_table(output, start.elapsed())?;
                 }
-                locked(&ran).extend(one.map(|one| (at, one)));
+                ran.extend(one.map(|one| (at, one)));
             }
         };
         // A shell has the terminal for itself; there is one machine then.
@@ -362,6 +368,7 @@ impl Plan {
             disk: image,
             results: (!matches!(self.mode, Mode::Shell)).then_some(&results),
             memory_mib: self.memory_mib,
+            whole_cpu: kernel.always,
             instructions: self.instructions,
             environment: if kernel.always { "CONTAINERS=yes" } else { "" },
         };
@@ -389,11 +396,11 @@ impl Plan {
         let ended = qemu.run(&machine, |line| {
             log.push_str(line);
             log.push('\n');
-            let before = console.tests.len();
+            let before = console.tries;
             if console.line(line) && !line.is_empty() && !is_noise(line) {
                 println!("{whose}   {line}");
             }
-            for test in &console.tests[before..] {
+            if let Some(test) = console.tests.last().filter(|_| console.tries > before) {
                 println!("{}", report::line(kernel.name, test));
             }
         });

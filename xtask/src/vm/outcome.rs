@@ -67,6 +67,8 @@ pub struct Console {
     pub machine: String,
     pub page_size: String,
     pub tests: Vec<Test>,
+    /// Tries that have ended: the last of them is the last test.
+    pub tries: usize,
     /// Tests that were begun and did not end.
     running: Option<(String, String)>,
     skipped: Option<String>,
@@ -115,6 +117,7 @@ impl Console {
 
     fn end(&mut self, suite: &str, test: &str, status: &str, start: &str, end: &str) {
         self.running = None;
+        self.tries += 1;
         let seconds = |text: &str| text.parse::<f64>().unwrap_or(0.0);
         let (outcome, reason) = match (status, self.skipped.take()) {
             ("0", None) => (Outcome::Passed, None),
@@ -220,7 +223,7 @@ mod tests {
     fn what_passes_at_the_second_try_says_so() {
         let lines = ["@@ start a b", "@@ end a b 101 1 2", "@@ start a b", "@@ end a b 0 2 3", "@@ done"];
         let passed = console(&lines);
-        assert_eq!((passed.tests.len(), passed.tests[0].outcome), (1, Outcome::Passed));
+        assert_eq!((passed.tests.len(), passed.tests[0].outcome, passed.tries), (1, Outcome::Passed, 2));
         assert_eq!(passed.tests[0].reason.as_deref(), Some("at the second try, exit code 101 at the first"));
         assert!(passed.is_good());
         let failed = console(&[lines[0], lines[1], lines[0], lines[1], lines[4]]);

@@ -100,9 +100,7 @@ pub fn keep_table(output: &Path, took: Duration) -> Result<()> {
     let kept = KERNELS.iter().map(|kernel| output.join(kernel.name).join("tests.json"));
     let machines: Vec<Value> =
         kept.filter(|path| path.is_file()).map(|path| read(&path)).collect::<Result<_>>()?;
-    write(&output.join("table.md"), &table(&machines, took))?;
-    println!("kept in {}", output.display());
-    Ok(())
+    write(&output.join("table.md"), &table(&machines, took))
 }
 
 fn read(path: &Path) -> Result<Value> {
