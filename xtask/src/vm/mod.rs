@@ -7,32 +7,27 @@
 mod disk;
 mod kernel;
 mod kernels;
+mod machine;
 mod module;
 mod outcome;
 mod packages;
+mod plan;
 mod programs;
 mod qemu;
 mod report;
 mod skips;
 mod userland;
 
-use std::fs;
-use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::path::PathBuf;
+use std::{fs, thread};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Result, ensure};
 
 use crate::arch::Arch;
-use crate::docker::TEST_IMAGE;
-use crate::{setup, signals, workspace};
-use disk::Base;
+use crate::{setup, signals};
 use kernels::{KERNELS, Kernel};
-use outcome::Console;
-use programs::Programs;
-use qemu::{Machine, Qemu};
-use userland::Userland;
+use plan::Mode;
+pub use plan::Plan;
 
 /// Runs the kernel tests in virtual machines with other kernels
 ///
@@ -42,7 +37,8 @@ use userland::Userland;
 #[command(after_help = "\
 Examples:
   cargo xtask vm                                  # one kernel per architecture, as in `cargo xtask test`
-  cargo xtask vm --all --output results/kernels   # every kernel; keeps what each has said
+  cargo xtask vm --all --output results/kernels   # every kernel, for hours; keeps what each has said
+  cargo xtask vm --all --output results/kernels --continue    # goes on where that was interrupted
   cargo xtask vm --arch arm64 --filter kernel_record
   cargo xtask vm --kernel 6.1-amd64 --shell       # look around; `exit` ends it
   cargo xtask vm --all --command 'cat /proc/version; /guest/spark-trace doctor'
@@ -69,6 +65,9 @@ pub struct Args {
     /// Keep reports in this folder: a folder per kernel, and a table
     #[arg(long, value_name = "DIR")]
     output: Option<PathBuf>,
+    /// Leave out kernels on which all went well with the same programs and tests, as --output's folder tells
+    #[arg(long = "continue", requires = "output", conflicts_with_all = ["shell", "command"])]
+    goes_on: bool,
     /// Bring the Debian packages in this folder along, as `cargo xtask dist` makes them, and test them
     #[arg(long, value_name = "DIR")]
     packages: Option<PathBuf>,
@@ -94,10 +93,6 @@ const AT_ONCE: u64 = 4;
 /// And when told.
 const MOST_AT_ONCE: i64 = 8;
 const _: () = assert!(MOST_AT_ONCE as usize <= signals::CHILDREN_AT_ONCE);
-/// No test takes longer in a machine.
-const TEST_LIMIT: Duration = Duration::from_mins(5);
-/// For what tests leave in /results.
-const RESULTS_SIZE: u64 = 256 << 20;
 
 pub fn run(args: &Args) -> Result<()> {
     let kernels = chosen(args)?;
@@ -119,6 +114,7 @@ pub fn run(args: &Args) -> Result<()> {
             None => Mode::Tests,
         },
         output: args.output.clone(),
+        goes_on: args.goes_on,
         packages: args.packages.clone(),
         memory_mib: args.memory,
         at_once: args.at_once.map_or_else(|| at_once(args.memory), |at_once| at_once as usize),
@@ -144,39 +140,6 @@ fn chosen(args: &Args) -> Result<Vec<&'static Kernel>> {
     Ok(kernels)
 }
 
-/// What a machine is started for.
-enum Mode {
-    Tests,
-    Shell,
-    /// A line for a shell.
-    Command(String),
-}
-
-/// What all machines of an architecture start with.
-struct Side<'a> {
-    qemu: Qemu<'a>,
-    base: Base,
-    image: PathBuf,
-}
-
-/// What was being done when a thread panicked is told elsewhere.
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// What to run where.
-pub struct Plan {
-    kernels: Vec<&'static Kernel>,
-    /// Parts of tests' names; all tests where there are none.
-    filter: Vec<String>,
-    mode: Mode,
-    output: Option<PathBuf>,
-    packages: Option<PathBuf>,
-    memory_mib: u32,
-    at_once: usize,
-    instructions: bool,
-}
-
 /// A shell in the machine splits them at blanks.
 fn part_of_a_name(text: &str) -> Result<String> {
     let fits = !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == ':');
@@ -193,269 +156,4 @@ fn at_once(memory_mib: u32) -> usize {
     // QEMU itself takes some, and what tests write lies in its memory too.
     let room = kib.unwrap_or(0) / 1024 / (2 * u64::from(memory_mib));
     cpus.min(room).clamp(1, AT_ONCE) as usize
-}
-
-impl Plan {
-    /// One kernel per architecture.
-    pub fn one_per_architecture() -> Self {
-        Self::of(|kernel| kernel.always)
-    }
-
-    pub fn all() -> Self {
-        Self::of(|_| true)
-    }
-
-    fn of(wanted: impl Fn(&Kernel) -> bool) -> Self {
-        Self {
-            kernels: KERNELS.iter().filter(|kernel| wanted(kernel)).collect(),
-            filter: Vec::new(),
-            mode: Mode::Tests,
-            output: None,
-            packages: None,
-            memory_mib: MEMORY_MIB,
-            at_once: at_once(MEMORY_MIB),
-            instructions: false,
-        }
-    }
-
-    /// Only tests with this in their name.
-    pub fn filtered(self, filter: Option<&str>) -> Result<Self> {
-        Ok(Self { filter: filter.map(part_of_a_name).transpose()?.into_iter().collect(), ..self })
-    }
-
-    pub fn run(&self) -> Result<()> {
-        let start = Instant::now();
-        // Before anything is built of it.
-        let commit = workspace::commit();
-        let cache = workspace::target_dir()?.join("vm");
-        let work = cache.join(format!("run-{}", std::process::id()));
-        fs::create_dir_all(&work).with_context(|| format!("cannot create {}", work.display()))?;
-        let result = self.run_in(start, &cache, &work, &commit);
-        let _ = fs::remove_dir_all(&work);
-        let ran = result?;
-        if !matches!(self.mode, Mode::Tests) {
-            return Ok(());
-        }
-        let summaries: Vec<_> = ran.iter().map(|ran| report::summary(ran, &commit)).collect();
-        for (suite, why) in programs::LEFT_OUT {
-            println!("left out: {suite}: {why}");
-        }
-        println!("\n{}", report::table(&summaries, start.elapsed()));
-        if let Some(output) = &self.output {
-            println!("kept in {}", output.display());
-        }
-        let bad: Vec<_> =
-            ran.iter().filter(|ran| !ran.console.is_good()).map(|ran| ran.kernel.name).collect();
-        if !bad.is_empty() {
-            bail!("failed on {} of {} kernels: {}", bad.len(), ran.len(), bad.join(", "));
-        }
-        Ok(())
-    }
-
-    fn run_in(&self, start: Instant, cache: &Path, work: &Path, commit: &str) -> Result<Vec<Ran>> {
-        let userland = Userland::unpack(cache)?;
-        let mut sides = Vec::new();
-        for names in crate::arch::ARCHES {
-            if self.kernels.iter().any(|kernel| kernel.arch == names.arch) {
-                sides.push(self.side(names.arch, &userland, cache, work)?);
-            }
-        }
-        // Those with the container tests take longest, and begin.
-        let mut queue: Vec<_> = self.kernels.iter().enumerate().collect();
-        queue.sort_by_key(|(_, kernel)| !kernel.always);
-        let queue = Mutex::new(queue.into_iter());
-        let preparing = Mutex::new(());
-        let ran = Mutex::new(Vec::new());
-        let work_off = || -> Result<()> {
-            loop {
-                signals::check()?;
-                let Some((at, kernel)) = locked(&queue).next() else { return Ok(()) };
-                let side = sides.iter().find(|side| side.qemu.arch == kernel.arch);
-                let booted = side
-                    .context("no disk was made for its architecture")
-                    .and_then(|side| self.boot(kernel, side, &preparing, cache, work));
-                signals::check()?;
-                // One that cannot be had or started does not keep the next from running.
-                let one = booted.unwrap_or_else(|error| {
-                    println!("{}: {error:#}", kernel.name);
-                    Some(Ran::broken(kernel, format!("{error:#}")))
-                });
-                let mut ran = locked(&ran);
-                if let (Some(output), Some(one)) = (&self.output, &one) {
-                    report::keep(output, one, commit)?;
-                    // As far as it is: who interrupts a long run has what came before.
-                    report::keep_table(output, start.elapsed())?;
-                }
-                ran.extend(one.map(|one| (at, one)));
-            }
-        };
-        // A shell has the terminal for itself; there is one machine then.
-        thread::scope(|scope| {
-            let workers: Vec<_> = (0..self.at_once).map(|_| scope.spawn(work_off)).collect();
-            let ends = workers.into_iter().map(|worker| {
-                worker.join().unwrap_or_else(|_| Err(anyhow::anyhow!("the thread of a machine panicked")))
-            });
-            ends.collect::<Result<Vec<()>>>()
-        })?;
-        let mut ran = ran.into_inner().unwrap_or_else(PoisonError::into_inner);
-        ran.sort_by_key(|(at, _)| *at);
-        Ok(ran.into_iter().map(|(_, one)| one).collect())
-    }
-
-    /// What all machines of an architecture start with.
-    fn side<'a>(&self, arch: Arch, userland: &'a Userland, cache: &Path, work: &Path) -> Result<Side<'a>> {
-        let base = Base::make(cache, arch)?;
-        let image = work.join(format!("{}.img", arch.names().debian));
-        let programs = Programs::build(arch)?;
-        base.disk(&image, |guest| self.fill(guest, &programs))?;
-        Ok(Side { qemu: Qemu { userland, arch }, base, image })
-    }
-
-    /// Puts programs, tests and what to do with them on a disk.
-    fn fill(&self, guest: &Path, programs: &Programs) -> Result<()> {
-        programs.copy_to(guest)?;
-        if let Some(from) = &self.packages {
-            bring_packages(from, programs.arch, &guest.join("packages"))?;
-        }
-        let mode = match &self.mode {
-            Mode::Tests => "tests",
-            Mode::Shell => "shell",
-            Mode::Command(line) => {
-                let path = guest.join("command");
-                fs::write(&path, line).with_context(|| format!("cannot write {}", path.display()))?;
-                "command"
-            }
-        };
-        let environment = format!(
-            "MODE={mode}\nFILTER='{}'\nLIMIT={}\nIMAGE={TEST_IMAGE}\n\
-             export SPARK_TRACE_MACHINE=1\n\
-             export SPARK_TRACE_BIN=/guest/spark-trace SPARK_TRACE_WORKLOAD=/guest/workload-static\n\
-             export SPARK_TRACE_CUDA_WORKLOAD=/guest/spark-trace-workload SPARK_TRACE_TEST_DIR=/var/tmp/tests\n\
-             export SPARK_TRACE_PACKAGES=/guest/packages SPARK_TRACE_STAND_IN=/run/modules\n{}",
-            self.filter.join(" "),
-            TEST_LIMIT.as_secs(),
-            if self.instructions { "export SPARK_TRACE_COUNTS_INSTRUCTIONS=1\n" } else { "" },
-        );
-        let path = guest.join("environment");
-        fs::write(&path, environment).with_context(|| format!("cannot write {}", path.display()))
-    }
-
-    /// `preparing`: what is downloaded and unpacked is the same for several of them.
-    fn boot(
-        &self,
-        kernel: &'static Kernel,
-        side: &Side,
-        preparing: &Mutex<()>,
-        cache: &Path,
-        work: &Path,
-    ) -> Result<Option<Ran>> {
-        let Side { qemu, base, image } = side;
-        let prepared = locked(preparing);
-        signals::check()?;
-        let unpacked = kernel::unpack(kernel, cache)?;
-        let initramfs = work.join(format!("{}.initramfs", kernel.name));
-        let stand_in = match kernel.headers {
-            true => module::build(kernel, &unpacked, qemu.userland, cache)?,
-            false => Vec::new(),
-        };
-        base.initramfs(&unpacked, &stand_in, &initramfs)?;
-        drop(prepared);
-        let results = work.join(format!("{}.results", kernel.name));
-        qemu::empty_disk(&results, RESULTS_SIZE)?;
-        let machine = Machine {
-            image: &unpacked.image,
-            initramfs: &initramfs,
-            disk: image,
-            results: (!matches!(self.mode, Mode::Shell)).then_some(&results),
-            memory_mib: self.memory_mib,
-            whole_cpu: kernel.always,
-            instructions: self.instructions,
-            environment: if kernel.always { "CONTAINERS=yes" } else { "" },
-        };
-        println!("== {}: {}", kernel.name, unpacked.package);
-        // Whose line it is, where machines speak in turns.
-        let whose = if self.at_once > 1 && self.kernels.len() > 1 {
-            format!("{}   ", kernel.name)
-        } else {
-            String::new()
-        };
-        match self.mode {
-            Mode::Shell => return qemu.shell(&machine).map(|()| None),
-            Mode::Command(_) => {
-                qemu.run(&machine, |line| println!("{whose}{line}"))?;
-                if let Some(output) = &self.output {
-                    report::unpack(&results, &output.join(kernel.name))?;
-                }
-                return Ok(None);
-            }
-            Mode::Tests => {}
-        }
-        let start = Instant::now();
-        let mut console = Console::new(kernel.name);
-        let mut log = String::new();
-        let ended = qemu.run(&machine, |line| {
-            log.push_str(line);
-            log.push('\n');
-            let before = console.tries;
-            if console.line(line) && !line.is_empty() && !is_noise(line) {
-                println!("{whose}   {line}");
-            }
-            if let Some(test) = console.tests.last().filter(|_| console.tries > before) {
-                println!("{}", report::line(kernel.name, test));
-            }
-        });
-        signals::check()?;
-        console.ended(ended.err().map(|error| format!("{error:#}")));
-        let dir = work.join(kernel.name);
-        let doctor = report::take(&results, &dir).unwrap_or_else(|error| {
-            console.broken.push(format!("{error:#}"));
-            serde_json::Value::Null
-        });
-        console.check_skips(&doctor);
-        for broken in &console.broken {
-            println!("{}: {broken}", kernel.name);
-        }
-        Ok(Some(Ran { kernel, package: unpacked.package, console, doctor, log, took: start.elapsed() }))
-    }
-}
-
-fn bring_packages(from: &Path, arch: Arch, to: &Path) -> Result<()> {
-    let end = format!("_{}.deb", arch.names().debian);
-    let entries = fs::read_dir(from).with_context(|| format!("cannot list {}", from.display()))?;
-    let entries = entries.flatten().map(|entry| entry.path());
-    let packages: Vec<_> = entries.filter(|path| path.to_string_lossy().ends_with(&end)).collect();
-    ensure!(!packages.is_empty(), "{} has no *{end}: `cargo xtask dist` makes them", from.display());
-    fs::create_dir_all(to).with_context(|| format!("cannot create {}", to.display()))?;
-    for package in packages {
-        let to = to.join(package.file_name().unwrap_or_default());
-        fs::copy(&package, &to).with_context(|| format!("cannot copy {}", package.display()))?;
-    }
-    Ok(())
-}
-
-/// What libtest says around each single test.
-fn is_noise(line: &str) -> bool {
-    let begins = ["running 1 test", "test result: ok", "successes:", "    "];
-    begins.iter().any(|begin| line.starts_with(begin)) || (line.starts_with("test ") && line.ends_with("ok"))
-}
-
-/// A machine that has run.
-pub struct Ran {
-    kernel: &'static Kernel,
-    package: String,
-    console: Console,
-    /// What `spark-trace doctor` said there.
-    doctor: serde_json::Value,
-    /// All that the console has said.
-    log: String,
-    took: Duration,
-}
-
-impl Ran {
-    fn broken(kernel: &'static Kernel, why: String) -> Self {
-        let mut console = Console::new(kernel.name);
-        console.ended(Some(why));
-        let (package, log) = (String::new(), String::new());
-        Self { kernel, package, console, doctor: serde_json::Value::Null, log, took: Duration::ZERO }
-    }
 }

@@ -9,9 +9,10 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
-use super::Ran;
-use super::kernels::KERNELS;
+use super::kernels::{KERNELS, Kernel};
+use super::machine::Ran;
 use super::outcome::{Outcome, Test};
+use super::plan::Origin;
 use crate::process;
 
 /// One test that has ended.
@@ -74,33 +75,48 @@ pub fn unpack(disk: &Path, dir: &Path) -> Result<()> {
     process::output(untar.arg("-xf").arg(disk).arg("-C").arg(dir), "reading the machine's results").map(drop)
 }
 
-/// What is said of a machine in `tests.json`. `commit`: what its programs were built of.
-pub fn summary(ran: &Ran, commit: &str) -> Value {
+/// What is said of a machine in `tests.json`.
+pub fn summary(ran: &Ran) -> Value {
     let mut summary = ran.console.to_json();
     summary["kernel"] = json!(ran.kernel.name);
     summary["package"] = json!(ran.package);
-    summary["commit"] = json!(commit);
+    summary["commit"] = json!(ran.of.commit);
+    summary["programs"] = json!(ran.of.programs);
     summary["emulated"] = json!("QEMU, TCG");
     summary["seconds"] = json!(ran.took.as_secs());
     summary
 }
 
 /// Keeps what one machine has said in a folder below `output`.
-pub fn keep(output: &Path, ran: &Ran, commit: &str) -> Result<()> {
+pub fn keep(output: &Path, ran: &Ran) -> Result<()> {
     let dir = output.join(ran.kernel.name);
     fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
-    write(&dir.join("tests.json"), &serde_json::to_string_pretty(&summary(ran, commit))?)?;
+    write(&dir.join("tests.json"), &serde_json::to_string_pretty(&summary(ran))?)?;
     write(&dir.join("doctor.json"), &serde_json::to_string_pretty(&ran.doctor)?)?;
     write(&dir.join("console.txt"), &ran.log)
 }
 
-/// Keeps the table beside the machines' folders: of all that are there, so that kernels may be run one after the other,
-/// or one of them again.
+/// What is kept of each machine, of this run or of another.
+pub fn kept(output: &Path) -> Result<Vec<Value>> {
+    let paths = KERNELS.iter().map(|kernel| output.join(kernel.name).join("tests.json"));
+    paths.filter(|path| path.is_file()).map(|path| read(&path)).collect()
+}
+
+/// Whether what is kept of a kernel is of the same programs, and all of it went well.
+pub fn has(output: &Path, kernel: &Kernel, of: &Origin) -> bool {
+    let Ok(machine) = read(&output.join(kernel.name).join("tests.json")) else { return false };
+    let tests: Vec<_> =
+        machine["tests"].as_array().into_iter().flatten().filter_map(Test::from_json).collect();
+    machine["programs"] == of.programs.as_str()
+        && machine["complete"] == true
+        && machine["broken"] == json!([])
+        && !tests.is_empty()
+        && tests.iter().all(|test| test.outcome != Outcome::Failed)
+}
+
+/// Keeps the table beside the machines' folders: of all that are there.
 pub fn keep_table(output: &Path, took: Duration) -> Result<()> {
-    let kept = KERNELS.iter().map(|kernel| output.join(kernel.name).join("tests.json"));
-    let machines: Vec<Value> =
-        kept.filter(|path| path.is_file()).map(|path| read(&path)).collect::<Result<_>>()?;
-    write(&output.join("table.md"), &table(&machines, took))
+    write(&output.join("table.md"), &table(&kept(output)?, took))
 }
 
 fn read(path: &Path) -> Result<Value> {
@@ -141,5 +157,30 @@ mod tests {
         assert!(rows[1].ends_with("| 1 | 0 | 0 | 60 s | commit b |"), "{text}");
         assert!(text.contains("Machines: 120 s together; this run: 70 s."), "{text}");
         assert!(text.contains(&format!("- {first}  failed   s::{first}  1.5 s: why")), "{text}");
+    }
+
+    #[test]
+    fn a_run_goes_on_with_what_failed_or_is_of_other_programs() {
+        let dir = tempfile::tempdir().unwrap();
+        let kernel = &KERNELS[0];
+        let of = Origin { commit: String::new(), programs: "p".to_owned() };
+        assert!(!has(dir.path(), kernel, &of), "nothing is kept");
+        fs::create_dir_all(dir.path().join(kernel.name)).unwrap();
+        let good = json!({"programs": "p", "complete": true, "broken": [], "tests": [
+            {"suite": "s", "test": "t", "outcome": "passed", "seconds": 1.0, "reason": null}]});
+        let has_with = |field: &str, value: Value| {
+            let mut machine = good.clone();
+            machine[field] = value;
+            write(&dir.path().join(kernel.name).join("tests.json"), &machine.to_string()).unwrap();
+            has(dir.path(), kernel, &of)
+        };
+        assert!(has_with("programs", json!("p")));
+        assert!(!has_with("programs", json!("q")));
+        assert!(!has_with("complete", json!(false)));
+        assert!(!has_with("broken", json!(["a panic"])));
+        assert!(!has_with("tests", json!([])));
+        let failed =
+            json!([{"suite": "s", "test": "t", "outcome": "failed", "seconds": 1.0, "reason": null}]);
+        assert!(!has_with("tests", failed));
     }
 }
