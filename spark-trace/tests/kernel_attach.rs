@@ -145,22 +145,27 @@ fn a_cgroup_is_recorded_until_it_is_empty() {
     }
 }
 
+/// Cgroups that a process goes through while it is traced.
+const MOVES: usize = 20;
+
 #[test]
 #[ignore = "needs root: cargo xtask test"]
 fn cgroups_created_below_the_target_belong_to_it() {
     let own = cgroup::Own::create("below");
     let waiting = Waiting::start("--anon 64M --shmem 32M --hold 2s", |command| own.start_in(command));
     let running = waiting.record(&format!("--cgroup {}", own.path));
-    let below = own.move_below("later", waiting.process.pid());
+    // At each move the one it comes from is without processes, and the one it goes to is new: the target is not.
+    let moves = (0..MOVES).map(|index| own.move_below(&format!("later-{index}"), waiting.process.pid()));
+    let below: Vec<_> = moves.collect();
     waiting.go();
     let show = running.finish().exited(0).show();
 
-    let path = format!("{}/later", own.path);
+    let path = format!("{}/later-{}", own.path, MOVES - 1);
     let cgroups = array(&show["target"]["cgroups"]);
     let later = cgroups.iter().find(|cgroup| cgroup["path"] == path.as_str());
     let later = later.unwrap_or_else(|| panic!("{path} is not part of the target: {cgroups:?}"));
     assert!(later["root"] == false && later["created_ns"].is_i64(), "{later}");
-    assert!(fs::metadata(&below).is_ok());
+    assert!(fs::metadata(&below[MOVES - 1]).is_ok());
     let mut faults = Faults::default();
     // Counters of the root contain what is below it.
     faults.near("anon", source(&show, "cgroup", "anon"), 64 * MIB);

@@ -155,6 +155,26 @@ pub fn processes(dir: &Path) -> Vec<u32> {
         .unwrap_or_default()
 }
 
+/// Whether no process is in a cgroup or below it, or there is no such cgroup.
+pub fn is_empty(dir: &Path) -> bool {
+    // cgroup v2 counts, with all that is below: a process that moves there is in one of them at any time.
+    let events = fs::read_to_string(dir.join("cgroup.events")).unwrap_or_default();
+    match events.lines().find_map(|line| line.strip_prefix("populated ")) {
+        Some(populated) => populated == "0",
+        // One that moves up meanwhile is missed once, and found when looked for again from the top.
+        None => (0..2).all(|_| has_no_process(dir)),
+    }
+}
+
+fn has_no_process(dir: &Path) -> bool {
+    processes(dir).is_empty() && children(dir).iter().all(|child| has_no_process(child))
+}
+
+fn children(dir: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    entries.filter(|entry| entry.file_type().is_ok_and(|t| t.is_dir())).map(|entry| entry.path()).collect()
+}
+
 const LEAF_PREFIX: &str = "spark-trace-";
 
 /// The cgroup a native command runs in, so that it is accounted the way a container is.
@@ -230,10 +250,8 @@ fn remove_leaf(root: &Path, dir: &Path) -> io::Result<()> {
             let _ = fs::write(root.join("cgroup.procs"), pid.to_string());
         }
         // The command may have made cgroups of its own in it.
-        for entry in fs::read_dir(dir)?.flatten() {
-            if entry.file_type().is_ok_and(|t| t.is_dir()) {
-                let _ = remove_leaf(root, &entry.path());
-            }
+        for child in children(dir) {
+            let _ = remove_leaf(root, &child);
         }
         last = fs::remove_dir(dir);
         if last.is_ok() {
@@ -290,6 +308,26 @@ mod tests {
         let v1 = Layout::parse(V1, PROC_CGROUPS).unwrap();
         assert_eq!(v1.version, Version::V1);
         assert!(Layout::parse(CPU, PROC_CGROUPS).is_none());
+    }
+
+    #[test]
+    fn a_cgroup_is_empty_where_no_process_is_in_it_or_below() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(is_empty(&dir.path().join("gone")));
+        let below = dir.path().join("a/b");
+        fs::create_dir_all(&below).unwrap();
+        assert!(is_empty(dir.path()));
+        // As on v1: each tells of its own only.
+        fs::write(dir.path().join("cgroup.procs"), "").unwrap();
+        fs::write(below.join("cgroup.procs"), "17\n").unwrap();
+        assert!(!is_empty(dir.path()));
+        fs::write(below.join("cgroup.procs"), "").unwrap();
+        assert!(is_empty(dir.path()));
+        // As on v2, where the process may be in one that was made this moment.
+        fs::write(dir.path().join("cgroup.events"), "populated 1\nfrozen 0\n").unwrap();
+        assert!(!is_empty(dir.path()));
+        fs::write(dir.path().join("cgroup.events"), "populated 0\nfrozen 0\n").unwrap();
+        assert!(is_empty(dir.path()));
     }
 
     #[test]

@@ -323,9 +323,10 @@ impl<W: Write> Tracer<W> {
         matches!(self.resolution, Resolution::Open)
     }
 
-    /// Whether every root of the target is without processes or gone.
+    /// Whether every root of the target is without processes, with all that is below it, or gone.
     pub fn is_empty(&self) -> bool {
-        self.cgroups.values().all(|c| c.gone || cgroup::processes(&self.layout.dir(&c.info.path)).is_empty())
+        let mut roots = self.cgroups.values().filter(|c| c.info.root);
+        roots.all(|c| c.gone || cgroup::is_empty(&self.layout.dir(&c.info.path)))
     }
 
     /// Puts all aggregates read so far into the journal. `names`: which user frames are to have theirs,
