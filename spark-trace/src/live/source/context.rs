@@ -83,6 +83,11 @@ const TRIES: u32 = 3;
 fn read_once(pid: u32) -> Option<ProcessContext> {
     let at_ns = now_ns();
     let variables = variables(pid)?;
+    // In the midst of exec(2) the new address space has neither yet (fs/exec.c: exec_mmap, then create_elf_tables), and
+    // the name is the new program's. No program is without arguments: the kernel gives it an empty one.
+    if variables.is_empty() && fs::read(format!("/proc/{pid}/cmdline")).ok()?.is_empty() {
+        return None;
+    }
     let limits = limits(&fs::read_to_string(format!("/proc/{pid}/limits")).ok()?);
     // The name in it is bytes that the process may have chosen. One that still has an address space had one when the
     // rest was read.
