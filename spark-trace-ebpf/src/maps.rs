@@ -12,14 +12,14 @@ use aya_ebpf::{
 };
 use spark_trace_common::{
     config::{CONTROL_GENERATION, CONTROL_LEN, PLACE_LEN},
-    event::{
-        Burst, CallKey, ChargeKey, ChargeLevel, ChargePlace, ChargeStack, ChargeStackKey, DriverAlloc,
-        DriverKey, DriverObject, DriverRow, FileKey, FileNameEvent, FileTotals, Heap, LiveFrames,
-        MappingCache, MappingTotals, PageCache, PageKey, PageRow, PendingAlloc, PendingCall, PendingCharge,
-        Run,
-    },
+    event::FileNameEvent,
     hook::HOOKS,
     map::{self as cap, LossKind},
+    row::{
+        Burst, CallKey, ChargeKey, ChargeLevel, ChargePlace, ChargeStack, ChargeStackKey, DriverAlloc,
+        DriverKey, DriverObject, DriverRow, FileKey, FileTotals, Heap, LiveFrames, MappingCache,
+        MappingTotals, PageCache, PageKey, PageRow, PendingAlloc, PendingCall, PendingCharge, Run,
+    },
 };
 
 /// Rare, discrete changes; user space may make it smaller or larger.

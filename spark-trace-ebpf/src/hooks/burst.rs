@@ -16,8 +16,8 @@ use aya_ebpf::helpers::{
 };
 use spark_trace_common::{
     config::PLACE_NO_BURSTS,
-    event::Burst,
     map::{self as cap, BURST_PAGES, LossKind},
+    row::Burst,
 };
 
 use super::page::retire;

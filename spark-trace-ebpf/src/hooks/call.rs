@@ -17,9 +17,10 @@ use aya_ebpf::{
 };
 use spark_trace_common::{
     cuda::{COOKIE_STACK, COOKIE_STATE, COOKIE_URGENT, OUTS, cookie_function, cookie_out},
-    event::{CallEvent, CallKey, CallStackEvent, EventKind, MemoryState, PendingCall},
+    event::{CallEvent, CallStackEvent, EventKind, MemoryState},
     hook::index,
     map::{LossKind, USER_STACK_DEPTH},
+    row::{CallKey, PendingCall},
 };
 
 use crate::{

@@ -10,7 +10,7 @@ use aya_ebpf::{
     macros::{btf_tracepoint, fentry, kprobe},
     programs::{BtfTracePointContext, FEntryContext, ProbeContext},
 };
-use spark_trace_common::{event::ChargeKey, hook::index, map::LossKind};
+use spark_trace_common::{hook::index, map::LossKind, row::ChargeKey};
 
 use crate::{
     config::conf,

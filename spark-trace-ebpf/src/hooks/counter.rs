@@ -13,9 +13,9 @@ use aya_ebpf::{
     programs::{FEntryContext, FExitContext, ProbeContext, RetProbeContext},
 };
 use spark_trace_common::{
-    event::{ChargeLevel, ChargePlace, ChargeStack, ChargeStackKey, PendingCharge},
     hook::index,
     map::{CGROUP_DEPTH, CHARGE_PLACES, LossKind},
+    row::{ChargeLevel, ChargePlace, ChargeStack, ChargeStackKey, PendingCharge},
 };
 
 use crate::{

@@ -10,9 +10,10 @@ use aya_ebpf::{
 };
 use spark_trace_common::{
     config::NO_MEMBER,
-    event::{EventKind, FILE_NAME_LEN, FileKey, FileNameEvent, FileTotals},
+    event::{EventKind, FILE_NAME_LEN, FileNameEvent},
     hook::index,
     map::LossKind,
+    row::{FileKey, FileTotals},
 };
 
 use crate::{

@@ -15,9 +15,10 @@ use aya_ebpf::{
 };
 use spark_trace_common::{
     config::NO_MEMBER,
-    event::{EventKind, Heap, MappingCache, MappingEvent, MappingOp, MappingTotals},
+    event::{EventKind, MappingEvent, MappingOp},
     hook::index,
     map::{LossKind, USER_STACK_DEPTH},
+    row::{Heap, MappingCache, MappingTotals},
 };
 
 use super::figures::{Answer, mapped_executable, read_returned, sysinfo_returned};

@@ -10,9 +10,9 @@ use aya_ebpf::{
     programs::{ProbeContext, RetProbeContext},
 };
 use spark_trace_common::{
-    event::{DriverAlloc, DriverKey, DriverKind, DriverObject, DriverRow, PendingAlloc},
     hook::index,
     map::LossKind,
+    row::{DriverAlloc, DriverKey, DriverKind, DriverObject, DriverRow, PendingAlloc},
 };
 
 use super::burst;

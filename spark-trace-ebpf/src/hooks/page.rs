@@ -18,9 +18,9 @@ use aya_ebpf::{
 };
 use spark_trace_common::{
     config::PLACE_ROWS,
-    event::{PAGE_CHARGED, PAGE_ORDER_SHIFT, PageCache, PageKey, PageRow},
     hook::index,
     map::{self as cap, LossKind, PAGE_PLACES, STACK_USES, STACK_USES_MOST},
+    row::{PAGE_CHARGED, PAGE_ORDER_SHIFT, PageCache, PageKey, PageRow},
 };
 
 use super::burst;

@@ -5,9 +5,9 @@ use core::ffi::c_void;
 use aya_ebpf::{helpers::generated::bpf_loop, macros::raw_tracepoint, programs::RawTracePointContext};
 use spark_trace_common::{
     config::{NO_MEMBER, PLACE_FOUND},
-    event::LiveFrames,
     hook::index,
     map::{LIVE_FRAMES, SWEEP_ELEMENTS},
+    row::LiveFrames,
 };
 
 use super::page::retire;

@@ -3,11 +3,11 @@
 use std::collections::{HashMap, HashSet};
 
 use aya::maps::{HashMap as BpfHashMap, MapData, PerCpuArray, StackTraceMap};
-use spark_trace_common::event::{
+use spark_trace_common::map::FILES;
+use spark_trace_common::row::{
     ChargeKey, ChargeStackKey, FileKey, FileTotals, MappingCache, MappingTotals, PAGE_CHARGED,
     PAGE_ORDER_SHIFT, PageKey,
 };
-use spark_trace_common::map::FILES;
 
 use super::{
     asked::Asked,

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use aya::maps::{MapData, StackTraceMap};
-use spark_trace_common::event::{DriverKey, DriverKind};
+use spark_trace_common::row::{DriverKey, DriverKind};
 
 use super::{
     aggregates::set,

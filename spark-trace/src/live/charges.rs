@@ -8,7 +8,7 @@
 
 use std::collections::BTreeMap;
 
-use spark_trace_common::event;
+use spark_trace_common::row;
 
 use super::{
     object::{Object, ObjectError},
@@ -37,7 +37,7 @@ struct Level {
     /// It is to be set by the file, at the next reading that nothing was counted since.
     due: bool,
     /// What was counted by the end of the last reading.
-    last: Option<event::ChargeLevel>,
+    last: Option<row::ChargeLevel>,
     reseeds: u64,
     skipped_runs: u64,
     corrected: i64,
@@ -136,7 +136,7 @@ impl Level {
 }
 
 /// What is left of charged pages, in bytes.
-pub fn net_bytes(level: event::ChargeLevel) -> i64 {
+pub fn net_bytes(level: row::ChargeLevel) -> i64 {
     level.charged.wrapping_sub(level.uncharged) as i64 * page_size() as i64
 }
 
@@ -146,7 +146,7 @@ mod tests {
     use crate::recording::journal::SeriesId;
 
     fn beside(before: (u64, u64), pages: u64, after: (u64, u64)) -> Beside {
-        let level = |(charged, uncharged)| event::ChargeLevel { charged, uncharged };
+        let level = |(charged, uncharged)| row::ChargeLevel { charged, uncharged };
         Beside { before: level(before), usage: pages * page_size(), after: level(after) }
     }
 

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 
 use aya::maps::{MapData, StackTraceMap};
-use spark_trace_common::event::{PAGE_CHARGED, PageKey, PageRow};
+use spark_trace_common::row::{PAGE_CHARGED, PageKey, PageRow};
 
 use super::{
     aggregates::mobility,
@@ -156,7 +156,7 @@ impl KernelStacks {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use spark_trace_common::event::PAGE_ORDER_SHIFT;
+    use spark_trace_common::row::PAGE_ORDER_SHIFT;
 
     #[test]
     fn bytes_are_split_by_charge_and_by_target() {

@@ -1,7 +1,8 @@
 //! What a recording must satisfy beyond its types: vectors that belong together have one length,
 //! and indices point at something. Everything that reads recordings relies on it.
 
-use super::schema::{Provenance, Recording, Samples, Series};
+use super::provenance::Provenance;
+use super::schema::{Recording, Samples, Series};
 
 /// Says what does not fit together, if anything does not.
 pub(super) fn check(recording: &Recording) -> Result<(), String> {

@@ -5,16 +5,15 @@
 //! a killed spark-trace leaves behind is folded the same way by `spark-trace recover`.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::BTreeMap,
     io::{self, BufRead, Write},
 };
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use super::column::Column;
-use super::window;
-use super::{context::*, cuda::*, schema::*};
+pub use super::builder::Builder;
+use super::{context::*, cuda::*, provenance::*, schema::*};
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "entry", rename_all = "kebab-case")]
@@ -121,208 +120,6 @@ pub enum JournalError {
     TooNew { found: u32 },
     #[error("line {line} is not a journal entry: {cause}")]
     Entry { line: usize, cause: serde_json::Error },
-}
-
-/// Folds entries into a recording.
-#[derive(Debug)]
-pub struct Builder {
-    recording: Recording,
-    cgroups: HashMap<u64, usize>,
-    processes: HashMap<u32, usize>,
-    /// Where the latest life of a pid stands in the provenance.
-    lives: HashMap<u32, usize>,
-    devices: HashMap<u32, usize>,
-    last_ns: u64,
-}
-
-impl Builder {
-    pub fn new(begin: Begin) -> Self {
-        let recording = Recording {
-            schema: SCHEMA.to_owned(),
-            schema_version: SCHEMA_VERSION,
-            tool: begin.tool,
-            host: begin.host,
-            clock: begin.clock,
-            target: begin.target,
-            phases: Vec::new(),
-            health: Health::default(),
-            cost: Cost::default(),
-            samples: Samples::default(),
-            provenance: Provenance::default(),
-        };
-        Self {
-            recording,
-            cgroups: HashMap::new(),
-            processes: HashMap::new(),
-            lives: HashMap::new(),
-            devices: HashMap::new(),
-            last_ns: 0,
-        }
-    }
-
-    pub fn apply(&mut self, entry: &Entry) {
-        let provenance = &mut self.recording.provenance;
-        match entry {
-            Entry::Begin(_) => {}
-            Entry::Target(target) => self.recording.target = target.clone(),
-            Entry::Phase(phase) => {
-                self.last_ns = self.last_ns.max(phase.at_ns);
-                self.recording.phases.push(phase.clone());
-            }
-            Entry::Sample(sample) => self.sample(sample),
-            Entry::Mapping(mapping) => provenance.mappings.push(mapping.clone()),
-            Entry::Regions { pid, regions } => {
-                provenance.regions.retain(|r| r.pid != *pid);
-                provenance.regions.extend(regions.iter().cloned());
-            }
-            Entry::Process(process) => {
-                // A pid may come again; its start tells the lives apart, once it is known.
-                let same = |p: &&mut Process| {
-                    p.pid == process.pid
-                        && (p.started_ns == process.started_ns
-                            || p.started_ns.is_none() && p.ended_ns.is_none())
-                };
-                let lives = &mut provenance.processes;
-                let latest = self.lives.get(&process.pid).copied();
-                let known = match latest.filter(|&latest| lives.get_mut(latest).is_some_and(|p| same(&p))) {
-                    Some(latest) => lives.get_mut(latest),
-                    // Not the latest life: an earlier one, if there is any. Of most there is none.
-                    None if latest.is_some() => lives.iter_mut().rev().find(same),
-                    None => None,
-                };
-                match known {
-                    Some(known) => *known = process.clone(),
-                    None => {
-                        self.lives.insert(process.pid, lives.len());
-                        lives.push(process.clone());
-                    }
-                }
-            }
-            Entry::Cgroup(name) => match provenance.cgroups.iter_mut().find(|c| c.id == name.id) {
-                Some(known) => *known = name.clone(),
-                None => provenance.cgroups.push(name.clone()),
-            },
-            Entry::Aggregates(new) => {
-                provenance.instants.clone_from(&new.instants);
-                provenance.page_allocs.clone_from(&new.page_allocs);
-                provenance.files.clone_from(&new.files);
-                provenance.charges.clone_from(&new.charges);
-                provenance.charge_stacks.clone_from(&new.charge_stacks);
-                provenance.charge_levels.clone_from(&new.charge_levels);
-                provenance.driver_allocs.clone_from(&new.driver_allocs);
-                provenance.cuda_allocs.clone_from(&new.cuda_allocs);
-                provenance.cuda_totals.clone_from(&new.cuda_totals);
-                provenance.stacks.clone_from(&new.stacks);
-                provenance.symbols.clone_from(&new.symbols);
-            }
-            Entry::CudaFailure(failure) => provenance.cuda_failures.push(failure.clone()),
-            Entry::CudaEvent(event) => provenance.cuda_events.push(event.clone()),
-            Entry::Query(query) => provenance.queries.push(Query::clone(query)),
-            Entry::Context(context) => provenance.contexts.push(ProcessContext::clone(context)),
-            Entry::Tmpfs { file_systems } => provenance.tmpfs.extend(file_systems.iter().cloned()),
-            Entry::LogLine(line) => provenance.log_lines.push(line.clone()),
-            Entry::Library(file) => {
-                let libraries = &mut self.recording.health.libraries;
-                let same = |known: &&mut LibraryFile| {
-                    (&known.device, known.inode, &known.path) == (&file.device, file.inode, &file.path)
-                };
-                match libraries.iter_mut().find(same) {
-                    Some(known) => *known = file.clone(),
-                    None => libraries.push(file.clone()),
-                }
-            }
-            Entry::Health(health) => {
-                // Libraries come one by one.
-                let libraries = std::mem::take(&mut self.recording.health.libraries);
-                self.recording.health = Health { libraries, ..health.clone() };
-            }
-            Entry::Cost(cost) => self.recording.cost = cost.clone(),
-            Entry::End { at_ns } => {
-                self.last_ns = self.last_ns.max(*at_ns);
-                self.recording.health.complete = true;
-            }
-        }
-    }
-
-    /// Drops what is older, see [`window::forget`].
-    pub fn forget(&mut self, before_ns: u64) {
-        window::forget(&mut self.recording, before_ns);
-        let samples = &self.recording.samples;
-        self.cgroups = samples.cgroups.iter().enumerate().map(|(index, cgroup)| (cgroup.id, index)).collect();
-        self.processes =
-            samples.processes.iter().enumerate().map(|(index, process)| (process.pid, index)).collect();
-        let lives = self.recording.provenance.processes.iter().enumerate();
-        self.lives = lives.map(|(index, process)| (process.pid, index)).collect();
-    }
-
-    /// What has been folded so far.
-    pub const fn recording(&self) -> &Recording {
-        &self.recording
-    }
-
-    /// The recording. One without an end gets the time of its last entry.
-    pub fn finish(mut self) -> Recording {
-        if self.recording.target.ended_ns == 0 {
-            self.recording.target.ended_ns = self.last_ns;
-        }
-        self.recording
-    }
-
-    fn sample(&mut self, sample: &Sample) {
-        self.last_ns = self.last_ns.max(sample.end_ns);
-        let samples = &mut self.recording.samples;
-        let series = match sample.series {
-            SeriesId::System => &mut samples.system,
-            SeriesId::Cuda => &mut samples.cuda,
-            SeriesId::Cgroup(id) => {
-                let index = *self.cgroups.entry(id).or_insert_with(|| {
-                    let known = self.recording.target.cgroups.iter().find(|c| c.id == id);
-                    let path = known.map(|c| c.path.clone()).unwrap_or_default();
-                    samples.cgroups.push(CgroupSeries { id, path, series: Series::default() });
-                    samples.cgroups.len() - 1
-                });
-                &mut samples.cgroups[index].series
-            }
-            SeriesId::Process(pid) => {
-                let index = *self.processes.entry(pid).or_insert_with(|| {
-                    samples.processes.push(ProcessSeries { pid, series: Series::default() });
-                    samples.processes.len() - 1
-                });
-                &mut samples.processes[index].series
-            }
-            SeriesId::Device(device) => {
-                let index = *self.devices.entry(device).or_insert_with(|| {
-                    let known = self.recording.host.gpus.iter().find(|gpu| gpu.index == device);
-                    let uuid = known.and_then(|gpu| gpu.uuid.clone());
-                    samples.devices.push(DeviceSeries { index: device, uuid, series: Series::default() });
-                    samples.devices.len() - 1
-                });
-                &mut samples.devices[index].series
-            }
-        };
-        push(series, sample);
-    }
-}
-
-/// Appends a reading, keeping all columns of equal length.
-fn push(series: &mut Series, sample: &Sample) {
-    let before = series.begin_ns.len();
-    series.begin_ns.push(sample.begin_ns);
-    series.end_ns.push(sample.end_ns);
-    for name in sample.values.keys() {
-        if !series.columns.contains_key(name) {
-            series.columns.insert(name.clone(), Column::absent(before));
-        }
-    }
-    for (name, column) in &mut series.columns {
-        column.push(sample.values.get(name).copied());
-    }
-    for (column, reason) in &sample.absent {
-        if !series.absent.iter().any(|a| a.column == *column && a.reason == *reason) {
-            let absent = Absent { column: column.clone(), since_ns: sample.begin_ns, reason: reason.clone() };
-            series.absent.push(absent);
-        }
-    }
 }
 
 /// Writes entries as they come and folds them.

@@ -1,10 +1,12 @@
 //! Recordings: what they hold, and how they are read and written.
 
+mod builder;
 mod check;
 pub mod column;
 pub mod context;
 pub mod cuda;
 pub mod journal;
+pub mod provenance;
 pub mod read;
 pub mod redact;
 pub mod schema;
@@ -19,6 +21,7 @@ pub(crate) mod testing;
 pub use column::Column;
 pub use context::*;
 pub use cuda::*;
+pub use provenance::*;
 pub use read::{ReadError, read, read_both};
 pub use schema::*;
 pub use write::{WriteError, WriteOptions, write};

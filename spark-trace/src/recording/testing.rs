@@ -4,7 +4,7 @@
 //!
 //! tests/data/ holds them as files; `SPARK_TRACE_BLESS=1 cargo test` rewrites those.
 
-use super::schema::*;
+use super::{provenance::*, schema::*};
 
 mod charges;
 mod context;

@@ -2,8 +2,8 @@
 
 use aya::maps::{HashMap, MapData};
 use spark_trace_common::{
-    event::{ChargeLevel, ChargeStack, ChargeStackKey, DriverKey, DriverKind, DriverRow},
     hook::HOOKS,
+    row::{ChargeLevel, ChargeStack, ChargeStackKey, DriverKey, DriverKind, DriverRow},
 };
 
 use super::{Object, ObjectError, Wire, map_error};

@@ -15,9 +15,9 @@ use aya::{
 };
 use spark_trace_common::{
     config::{CONFIG_SYMBOL, CONTROL_GENERATION, CONTROL_SELECT_NEW, Config},
-    event::{FileKey, FileTotals, Heap, MappingTotals, Run},
     hook::{HOOKS, Mechanism},
     map::{DRIVER_ALLOCS, LIVE_FRAMES, LossKind},
+    row::{FileKey, FileTotals, Heap, MappingTotals, Run},
 };
 use thiserror::Error;
 

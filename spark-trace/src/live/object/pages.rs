@@ -6,8 +6,8 @@ use aya::{
 };
 use spark_trace_common::{
     config::{PLACE_BASE, PLACE_FOUND, PLACE_ROWS},
-    event::PageRow,
     map::{LIVE_FRAMES, PAGE_ROWS, SWEEP_ELEMENTS},
+    row::PageRow,
 };
 
 use super::{Object, ObjectError, Wire, attach::describe, map_error};

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use spark_trace_common::event::ChargeLevel;
+use spark_trace_common::row::ChargeLevel;
 
 use super::{KernelFile, Reading};
 use crate::{

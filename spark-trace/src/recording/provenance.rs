@@ -1,0 +1,247 @@
+//! Provenance: who took memory, by which path and when, as programs in the kernel counted and told it.
+//!
+//! Units and absence as in the rest of a recording (`schema.rs`).
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::column::Column;
+use super::context::{LogLine, ProcessContext, TmpfsUse};
+use super::cuda::{CudaAllocs, CudaEvent, CudaFailure, CudaTotal, Query};
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Provenance {
+    /// When the kernel-side aggregates were read; `live` vectors have one element per instant.
+    pub instants: Vec<Instant>,
+    pub page_allocs: Vec<PageAllocs>,
+    pub files: Vec<FilePages>,
+    pub mappings: Vec<Mapping>,
+    pub regions: Vec<Region>,
+    pub processes: Vec<Process>,
+    pub cgroups: Vec<CgroupName>,
+    pub charges: Vec<Charge>,
+    /// Empty where the hooks on page counters do not attach.
+    #[serde(default)]
+    pub charge_stacks: Vec<ChargeStack>,
+    #[serde(default)]
+    pub charge_levels: Vec<ChargeLevel>,
+    /// Empty where the NVIDIA modules are not loaded, or hooks on them do not attach.
+    #[serde(default)]
+    pub driver_allocs: Vec<DriverAllocs>,
+    pub cuda_allocs: Vec<CudaAllocs>,
+    pub cuda_totals: Vec<CudaTotal>,
+    pub cuda_failures: Vec<CudaFailure>,
+    pub cuda_events: Vec<CudaEvent>,
+    /// Every time the target was told how much memory there is, in the order of the answers.
+    pub queries: Vec<Query>,
+    /// What surrounds the target's processes, each set once, in the order they were met.
+    #[serde(default)]
+    pub contexts: Vec<ProcessContext>,
+    /// What the file systems that live in memory held, when the trace began and when it ended.
+    #[serde(default)]
+    pub tmpfs: Vec<TmpfsUse>,
+    /// Lines that the traced command wrote about its memory; empty where its output was not read.
+    #[serde(default)]
+    pub log_lines: Vec<LogLine>,
+    pub stacks: Vec<Stack>,
+    pub symbols: Vec<Symbol>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Instant {
+    pub at_ns: u64,
+    /// `system-peak`, `cgroup-peak`, `query` (the target was told how much memory is free) or `end`.
+    pub why: String,
+}
+
+/// Page allocations that are not movable user pages (with profile `deep`: all), by cgroup, kind and kernel stack.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct PageAllocs {
+    /// Memory cgroup of the allocating task; 0 for all that are not the target's.
+    pub cgroup: u64,
+    /// The allocation asked to be charged (`__GFP_ACCOUNT`).
+    pub charged: bool,
+    /// `unmovable`, `reclaimable`, `movable` or `other`: the allocation's migrate type.
+    pub mobility: String,
+    /// Id in `stacks`; absent where the kernel could not take one.
+    pub stack: Option<u32>,
+    pub allocs: u64,
+    pub frees: u64,
+    pub bytes_allocated: u64,
+    pub bytes_freed: u64,
+    /// Bytes allocated since the trace began and not freed, at each instant; absent where not read then.
+    pub live: Column,
+}
+
+/// Page cache of one file charged to one cgroup.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct FilePages {
+    /// Device as `major:minor`; with the inode number this is the real file below overlays and bind mounts.
+    pub device: String,
+    pub inode: u64,
+    /// Path as the kernel knew it when its first page was added, below its file system's mount point.
+    pub path: Option<String>,
+    /// Bytes in the page cache when the trace began, as cachestat(2) or mincore(2) told; nobody saw who added them.
+    /// Absent where that was not asked.
+    #[serde(default)]
+    pub before: Option<u64>,
+    /// Memory cgroup its pages are charged to; 0 where none.
+    pub charged_to: u64,
+    pub bytes_added: u64,
+    pub bytes_removed: u64,
+    /// Added since the trace began less removed, at each instant; negative where older pages went.
+    pub live: Column<i64>,
+    /// Who added the first page; absent where all its pages are older than the trace.
+    pub first_touch: Option<FirstTouch>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct FirstTouch {
+    pub at_ns: u64,
+    pub pid: u32,
+    pub comm: String,
+    pub cgroup: u64,
+}
+
+/// One change of an address space, at least `tool.min_region` long.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Mapping {
+    pub at_ns: u64,
+    pub pid: u32,
+    /// `mmap`, `munmap`, `mremap`, `brk` or `madvise`.
+    pub op: String,
+    pub address: u64,
+    /// Bytes; for `brk` negative where the heap shrank.
+    pub length: i64,
+    /// `anon`, `shared-anon`, `file`, `heap`; absent where the operation does not tell.
+    pub kind: Option<String>,
+    /// Former length for `mremap`, advice for `madvise`, protection for `mmap`.
+    pub detail: Option<i64>,
+    /// Id in `stacks` of the user stack.
+    pub stack: Option<u32>,
+}
+
+/// A mapping with what was resident in it, from /proc/PID/smaps.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Region {
+    pub at_ns: u64,
+    pub pid: u32,
+    pub address: u64,
+    pub length: u64,
+    pub name: String,
+    pub rss: u64,
+    pub pss: u64,
+    pub anonymous: u64,
+    pub swap: u64,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Process {
+    pub pid: u32,
+    pub parent: Option<u32>,
+    pub comm: String,
+    pub argv: Vec<String>,
+    pub cgroup: u64,
+    pub started_ns: Option<u64>,
+    pub exec_ns: Option<u64>,
+    pub ended_ns: Option<u64>,
+    /// As wait(2) reports it: code << 8, or the signal.
+    pub exit_status: Option<u32>,
+    /// High-water mark of resident memory.
+    pub rss_peak: Option<u64>,
+    /// Index in `contexts`; absent where the process was gone before it could be read, and where there is no room for more.
+    #[serde(default)]
+    pub context: Option<u32>,
+    /// Mappings shorter than `tool.min_region`, counted instead of listed.
+    pub small_mmap_calls: u64,
+    pub small_mmap_bytes: u64,
+    pub small_munmap_calls: u64,
+    pub small_munmap_bytes: u64,
+}
+
+/// Name of a cgroup id that occurs above, target or not.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct CgroupName {
+    pub id: u64,
+    pub path: String,
+    pub target: bool,
+}
+
+/// Charges observed by hooks on cgroup accounting (profile `deep`): net change of a counter since the trace began.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Charge {
+    pub cgroup: u64,
+    /// Kernel name of the counter, for example `NR_ANON_MAPPED`.
+    pub item: String,
+    /// Bytes at each instant.
+    pub net: Column<i64>,
+}
+
+/// Pages charged to a target cgroup's memory by one kernel stack. A task is charged some 64 pages at once and draws on
+/// them: a row has what was charged when the stack was seen, not what was taken from it.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ChargeStack {
+    pub cgroup: u64,
+    /// Id in `stacks`; absent where the kernel could not take one.
+    pub stack: Option<u32>,
+    /// Times it charged.
+    pub charges: u64,
+    pub bytes_charged: u64,
+    /// Bytes charged since the trace began, at each instant; absent where not read then.
+    pub charged: Column,
+}
+
+/// The memory of a target cgroup, with its descendants, as hooks on its page counter count it.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ChargeLevel {
+    pub cgroup: u64,
+    /// What it held when it was first followed, less what had been counted by then: 0 where it was created while tracing;
+    /// absent where no reading was found that nothing was charged or uncharged beside.
+    pub seed: Option<i64>,
+    pub bytes_charged: u64,
+    pub bytes_uncharged: u64,
+    /// The kernel skipped runs of the programs, and the level was set anew from the file.
+    pub reseeds: u64,
+    /// Runs skipped by the time of the last of them, of any cgroup.
+    pub skipped_runs: u64,
+    /// Bytes that setting it anew has changed it by, all together.
+    pub corrected: i64,
+}
+
+/// What the NVIDIA kernel modules were asked for, by process and kernel stack, where hooks on their functions attach.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct DriverAllocs {
+    /// `sysmem` (nv_alloc_pages), `pinned` (os_lock_user_pages) or `managed` (uvm_cpu_chunk_alloc).
+    pub kind: String,
+    /// Memory cgroup and process that asked; 0 for all that are not the target's.
+    pub cgroup: u64,
+    pub pid: u32,
+    /// Id in `stacks`; absent where the kernel could not take one.
+    pub stack: Option<u32>,
+    pub allocs: u64,
+    pub frees: u64,
+    pub bytes_allocated: u64,
+    pub bytes_freed: u64,
+    /// Bytes asked for since the trace began and not given back, at each instant; absent where not read then.
+    pub live: Column,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Stack {
+    pub id: u32,
+    /// `kernel` or `user`.
+    pub space: String,
+    /// Indices into `symbols`, innermost frame first.
+    pub frames: Vec<u32>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Symbol {
+    /// Absent where no name was found.
+    pub name: Option<String>,
+    /// Kernel module, or the file a user frame lies in.
+    pub module: Option<String>,
+    /// Address (kernel) or offset in the file (user).
+    pub address: u64,
+    pub build_id: Option<String>,
+}
