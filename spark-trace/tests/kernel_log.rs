@@ -67,7 +67,8 @@ fn every_byte_is_passed_on() {
     assert!(done.stderr == err, "{} of {} bytes", done.stderr.len(), err.len());
     let recording = json(path("r.json"));
     assert_eq!(lines(&recording), [("stdout", KV), ("stderr", ALLOCATED)]);
-    assert_eq!(recording["health"]["lost_total"], 0);
+    // Runs that a kernel skips (7.x preempts lazily) are of others on the machine as well.
+    assert_eq!(support::losses(&recording["health"]).0, 0, "{}", recording["health"]["losses"]);
     let log = fs::metadata(path("log")).unwrap();
     assert_eq!((log.len(), log.permissions().mode() & 0o777), ((out.len() + err.len()) as u64, 0o600));
     // The program of one stream, whole and in order.
