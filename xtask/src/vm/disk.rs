@@ -10,7 +10,7 @@ use std::process::Command;
 use anyhow::{Context, Result};
 
 use super::kernel::Unpacked;
-use super::packages::Suite;
+use super::packages::{self, Suite};
 use crate::{arch::Arch, process};
 
 /// First program in the initramfs, and on the disk.
@@ -65,8 +65,7 @@ impl Base {
             let mut installed = String::new();
             for (suite, packages) in PACKAGES {
                 let suite = Suite::open(cache, suite, arch)?;
-                suite.unpack(packages, &tree)?;
-                installed.push_str(&suite.installed(packages)?);
+                installed.push_str(&packages::installed(&suite.unpack(packages, &tree)?)?);
             }
             merge_usr(&tree)?;
             // So that the guest's dpkg knows what is there.

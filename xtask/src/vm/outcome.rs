@@ -45,7 +45,7 @@ impl Test {
     }
 
     /// What `to_json` has written.
-    pub fn from_json(test: &Value) -> Option<Self> {
+    fn from_json(test: &Value) -> Option<Self> {
         let outcomes = [Outcome::Passed, Outcome::Failed, Outcome::Skipped];
         Some(Self {
             suite: test["suite"].as_str()?.to_owned(),
@@ -170,6 +170,17 @@ impl Console {
     /// All tests ended well, and there were some.
     pub fn is_good(&self) -> bool {
         self.complete && self.broken.is_empty() && !self.tests.is_empty() && self.count(Outcome::Failed) == 0
+    }
+
+    /// What `to_json` has written of how it went.
+    pub fn from_json(machine: &Value) -> Self {
+        let list = |field: &str| machine[field].as_array().map(Vec::as_slice).unwrap_or_default();
+        Self {
+            complete: machine["complete"] == true,
+            broken: list("broken").iter().filter_map(Value::as_str).map(str::to_owned).collect(),
+            tests: list("tests").iter().filter_map(Test::from_json).collect(),
+            ..Self::default()
+        }
     }
 
     pub fn to_json(&self) -> Value {

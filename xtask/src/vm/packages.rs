@@ -106,15 +106,16 @@ impl Suite {
         process::succeeds(self.apt("apt-cache").args(["show", "--no-all-versions", package]))
     }
 
-    /// Downloads packages, or finds them downloaded, and unpacks them into `to`.
-    pub fn unpack(&self, packages: &[&str], to: &Path) -> Result<()> {
+    /// Downloads packages, or finds them downloaded, and unpacks them into `to`. Returns their files.
+    pub fn unpack(&self, packages: &[&str], to: &Path) -> Result<Vec<PathBuf>> {
         let paths = self.download(packages)?;
         fs::create_dir_all(to).with_context(|| format!("cannot create {}", to.display()))?;
-        paths.iter().try_for_each(|path| {
+        for path in &paths {
             let mut command = Command::new("dpkg-deb");
             let purpose = format!("unpacking {}", path.display());
-            process::output(command.arg("-x").arg(path).arg(to), &purpose).map(drop)
-        })
+            process::output(command.arg("-x").arg(path).arg(to), &purpose)?;
+        }
+        Ok(paths)
     }
 
     /// The same with all that `packages` depend on, down to the C library: nothing of it need be on this machine.
@@ -126,21 +127,7 @@ impl Suite {
         let files = uris.lines().filter_map(uri).map(|(file, _)| file);
         let names: Vec<_> = files.filter_map(|file| file.split('_').next()).collect();
         ensure!(!names.is_empty(), "{purpose}: apt-get said: {uris}");
-        self.unpack(&names, to)
-    }
-
-    /// What dpkg notes of installed packages.
-    pub fn installed(&self, packages: &[&str]) -> Result<String> {
-        let paths = self.download(packages)?;
-        let fields = ["Package", "Version", "Architecture", "Maintainer", "Multi-Arch", "Description"];
-        let noted = paths.iter().map(|path| {
-            let mut command = Command::new("dpkg-deb");
-            command.arg("--field").arg(path).args(fields);
-            let purpose = format!("reading the fields of {}", path.display());
-            let fields = process::output(&mut command, &purpose)?;
-            Ok(format!("Status: install ok installed\n{fields}\n"))
-        });
-        noted.collect()
+        self.unpack(&names, to).map(drop)
     }
 
     /// Together: apt takes a second for each time it is asked.
@@ -163,6 +150,19 @@ impl Suite {
         }
         Ok(wanted.into_iter().map(|(file, _)| self.downloads.join(file)).collect())
     }
+}
+
+/// What dpkg notes of installed packages, of whose files these are.
+pub fn installed(paths: &[PathBuf]) -> Result<String> {
+    let fields = ["Package", "Version", "Architecture", "Maintainer", "Multi-Arch", "Description"];
+    let noted = paths.iter().map(|path| {
+        let mut command = Command::new("dpkg-deb");
+        command.arg("--field").arg(path).args(fields);
+        let purpose = format!("reading the fields of {}", path.display());
+        let fields = process::output(&mut command, &purpose)?;
+        Ok(format!("Status: install ok installed\n{fields}\n"))
+    });
+    noted.collect()
 }
 
 /// File and size of a line `'URI' FILE SIZE SHA256:...`.

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::kernels::{KERNELS, Kernel};
 use super::machine::Ran;
-use super::outcome::{Outcome, Test};
+use super::outcome::{Console, Outcome, Test};
 use super::plan::Origin;
 use crate::process;
 
@@ -30,10 +30,7 @@ pub fn table(machines: &[Value], took: Duration) -> String {
     let mut together = 0;
     for machine in machines {
         let word = |field: &str| machine[field].as_str().unwrap_or("-");
-        let list = |field: &str| machine[field].as_array().map(Vec::as_slice).unwrap_or_default();
-        let count = |outcome: Outcome| {
-            list("tests").iter().filter(|test| test["outcome"] == outcome.as_str()).count()
-        };
+        let console = Console::from_json(machine);
         let seconds = machine["seconds"].as_u64().unwrap_or(0);
         together += seconds;
         // Writing to a String cannot fail.
@@ -44,17 +41,17 @@ pub fn table(machines: &[Value], took: Duration) -> String {
             word("release"),
             word("machine"),
             word("page_size"),
-            count(Outcome::Passed),
-            count(Outcome::Failed),
-            count(Outcome::Skipped),
+            console.count(Outcome::Passed),
+            console.count(Outcome::Failed),
+            console.count(Outcome::Skipped),
             word("commit"),
         );
-        for broken in list("broken") {
-            let _ = writeln!(remarks, "- {}: {}", word("kernel"), broken.as_str().unwrap_or("-"));
+        for broken in &console.broken {
+            let _ = writeln!(remarks, "- {}: {broken}", word("kernel"));
         }
-        let tests = list("tests").iter().filter_map(Test::from_json);
+        let tests = console.tests.iter();
         for test in tests.filter(|test| test.outcome != Outcome::Passed || test.reason.is_some()) {
-            let _ = writeln!(remarks, "- {}", line(word("kernel"), &test));
+            let _ = writeln!(remarks, "- {}", line(word("kernel"), test));
         }
     }
     let took = took.as_secs();
@@ -105,13 +102,7 @@ pub fn kept(output: &Path) -> Result<Vec<Value>> {
 /// Whether what is kept of a kernel is of the same programs, and all of it went well.
 pub fn has(output: &Path, kernel: &Kernel, of: &Origin) -> bool {
     let Ok(machine) = read(&output.join(kernel.name).join("tests.json")) else { return false };
-    let tests: Vec<_> =
-        machine["tests"].as_array().into_iter().flatten().filter_map(Test::from_json).collect();
-    machine["programs"] == of.programs.as_str()
-        && machine["complete"] == true
-        && machine["broken"] == json!([])
-        && !tests.is_empty()
-        && tests.iter().all(|test| test.outcome != Outcome::Failed)
+    machine["programs"] == of.programs.as_str() && Console::from_json(&machine).is_good()
 }
 
 /// Keeps the table beside the machines' folders: of all that are there.
