@@ -134,10 +134,7 @@ impl Layout {
             if let (Some(id), Some(path)) = (id_of(&dir), self.path_of(&dir)) {
                 found.push((id, path));
             }
-            let Ok(entries) = fs::read_dir(&dir) else { continue };
-            todo.extend(
-                entries.flatten().filter(|e| e.file_type().is_ok_and(|t| t.is_dir())).map(|e| e.path()),
-            );
+            todo.extend(children(&dir));
         }
         found
     }
