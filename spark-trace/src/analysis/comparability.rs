@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use crate::analysis::context;
+use crate::analysis::losses::{self, Missed};
 use crate::analysis::view::{Scope, View};
 use crate::recording::{Nvidia, Recording};
 
@@ -60,8 +61,9 @@ pub fn comparable(a: &Recording, b: &Recording) -> Comparable {
     let mut reasons = differing(FACTS, a, b);
     reasons.extend(hooks(a, b));
     for (name, recording) in [("A", a), ("B", b)] {
-        if recording.health.lost_total > 0 {
-            reasons.push(format!("{name} lost {} events or entries", recording.health.lost_total));
+        let entries = losses::entries(&recording.health);
+        if entries > 0 {
+            reasons.push(format!("{name} lost {entries} events or entries"));
         }
         if !recording.health.complete {
             reasons.push(format!("{name} is incomplete"));
@@ -69,6 +71,13 @@ pub fn comparable(a: &Recording, b: &Recording) -> Comparable {
     }
     reasons.extend(start_state(a, b));
     let mut notes = differing(NOTES, a, b);
+    for (name, recording) in [("A", a), ("B", b)] {
+        for hook in &recording.health.hooks {
+            let Some(missed) = Missed::of(hook) else { continue };
+            let told = if missed.matters() { &mut reasons } else { &mut notes };
+            told.push(format!("hook {} {missed} in {name}", hook.name));
+        }
+    }
     notes.extend(stand_ins(a, b));
     notes.extend(context::differences(a, b));
     Comparable { ok: reasons.is_empty(), reasons, notes }
@@ -133,8 +142,8 @@ fn start_state(a: &Recording, b: &Recording) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::recording::STAND_IN;
     use crate::recording::testing::{self, MIB};
+    use crate::recording::{Loss, STAND_IN};
 
     #[test]
     fn runs_on_the_same_machine_are_comparable() {
@@ -153,7 +162,8 @@ mod tests {
             ("number of CPUs differs", |r| r.host.cpus = 8),
             ("cgroup version differs", |r| r.host.cgroup_version = "v1".into()),
             ("profile differs", |r| r.tool.profile = "deep".into()),
-            ("B lost 7", |r| r.health.lost_total = 7),
+            ("B lost 7", |r| r.health.losses.push(Loss { what: "files".into(), count: 7 })),
+            ("hook mm_page_alloc missed 2000 of", |r| r.health.hooks[0].lost = Some(2000)),
             ("B is incomplete", |r| r.health.complete = false),
             ("hook mm_page_alloc differs: ok in A, broken in B", |r| {
                 r.health.hooks[0].verdict = "broken".into()
@@ -171,6 +181,18 @@ mod tests {
                 result.reasons
             );
         }
+    }
+
+    #[test]
+    fn a_few_skipped_runs_are_a_note() {
+        let mut b = testing::container();
+        b.health.hooks[0].hits = Some(9_997);
+        b.health.hooks[0].lost = Some(3);
+        b.health.losses.push(Loss { what: "skipped_runs".into(), count: 3 });
+        b.health.lost_total = 3;
+        let result = comparable(&testing::container(), &b);
+        assert_eq!((result.ok, result.reasons), (true, vec![]));
+        assert_eq!(result.notes, ["hook mm_page_alloc missed 3 of 10000 events in B"]);
     }
 
     #[test]

@@ -25,6 +25,7 @@ pub mod instant;
 pub mod kv;
 pub mod levels;
 pub mod log;
+pub mod losses;
 pub mod mappings;
 pub mod names;
 pub mod overview;

@@ -246,6 +246,10 @@ pub struct Hook {
     pub reason: Option<String>,
     /// Events the program took (those it lets pass at once are not counted); absent where it is not attached.
     pub hits: Option<u64>,
+    /// Times the program ran, those included in which it had nothing to do: put up from the windows in which the kernel's
+    /// BPF statistics were on; absent where they never were.
+    #[serde(default)]
+    pub runs: Option<u64>,
     /// Runs the kernel skipped (recursion guard).
     pub lost: Option<u64>,
     /// Run time, put up from the windows in which the kernel's BPF statistics were on; absent where they never were.

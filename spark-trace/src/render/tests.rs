@@ -4,7 +4,7 @@ use super::*;
 use crate::analysis::arrange::Arrange;
 use crate::analysis::instant::At;
 use crate::ledger::Plane;
-use crate::recording::{Recording, testing};
+use crate::recording::{Loss, Recording, testing};
 
 /// Names that try to be commands, markup, formulas or other rows.
 const HOSTILE: &str = "=\x1b[2J\x1b]0;pwned\x07\n| <img src=x onerror=alert(1)> | `rm`\r\u{202e}";
@@ -28,7 +28,7 @@ pub(super) fn hostile() -> Recording {
     recording.host.kernel = name();
     recording.health.lost_total = 1;
     recording.health.warnings = vec![name()];
-    recording.health.losses = vec![crate::recording::Loss { what: name(), count: 1 }];
+    recording.health.losses = vec![Loss { what: name(), count: 1 }];
     recording.health.hooks[1].reason = Some(name());
     for file in &mut recording.provenance.files {
         file.path = Some(name());
@@ -126,6 +126,7 @@ fn tables_fit_into_80_columns() {
 fn losses_are_shouted_and_unattributed_is_always_there() {
     let mut recording = testing::container();
     recording.health.lost_total = 12;
+    recording.health.losses = vec![Loss { what: "files".into(), count: 12 }];
     for (format, text) in rendered(&recording, &recording) {
         assert!(text.contains("unattributed"), "{format}");
         if format != "json" && format != "csv" {

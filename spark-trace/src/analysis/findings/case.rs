@@ -8,6 +8,7 @@ use crate::analysis::attribution::{bytes, difference};
 use crate::analysis::diff::{Rows, SourceDelta};
 use crate::analysis::files::{self, FileRow};
 use crate::analysis::instant::At;
+use crate::analysis::losses::{self, Missed};
 use crate::analysis::stacks::{self, Observed};
 use crate::analysis::view::{Scope, View};
 use crate::ledger::Balance;
@@ -87,7 +88,8 @@ impl<'a> Run<'a> {
         self.observed.get(slug).copied().unwrap_or_default()
     }
 
-    /// Why a hook's part cannot be relied on, if it cannot.
+    /// Why a hook's part cannot be relied on, if it cannot. What it missed is no reason while it is too little to matter,
+    /// see [`Self::missed`].
     pub fn unseen(&self, hook: &str) -> Option<String> {
         let name = self.name();
         let health = &self.recording.health;
@@ -98,15 +100,22 @@ impl<'a> Run<'a> {
         match row.verdict.as_str() {
             // The part of the kernel that it watches is not there: nothing can have gone through it.
             "not-applicable" => None,
-            "ok" if row.lost.unwrap_or(0) > 0 => {
-                Some(format!("hook {hook} missed {} events in {name}", row.lost.unwrap_or(0)))
+            "ok" => {
+                let missed = Missed::of(row).filter(|missed| missed.matters());
+                let missed = missed.map(|missed| format!("hook {hook} {missed} in {name}"));
+                missed.or_else(|| {
+                    losses::touching(health, hook)
+                        .map(|loss| format!("{} entries were lost in {} in {name}", loss.count, loss.what))
+                })
             }
-            "ok" if health.lost_total > 0 => {
-                Some(format!("{} events or entries were lost in {name}", health.lost_total))
-            }
-            "ok" => None,
             verdict => Some(format!("hook {hook} is {verdict} in {name}: {reason}")),
         }
+    }
+
+    /// The little that a hook missed, for the reader to know.
+    fn missed(&self, hook: &str) -> Option<String> {
+        let row = self.recording.health.hooks.iter().find(|row| row.name == hook)?;
+        Missed::of(row).map(|missed| format!("hook {hook} {missed} in {}", self.name()))
     }
 
     pub const fn name(&self) -> &'static str {
@@ -253,7 +262,15 @@ impl<'a> Case<'a> {
                         let judged = (hypothesis.judge)(self);
                         Judgement { verdict: Verdict::Untestable, because: unseen, ..judged }
                     }
-                    _ => (hypothesis.judge)(self),
+                    _ => {
+                        let mut judged = (hypothesis.judge)(self);
+                        let hooks = hypothesis.hooks.iter();
+                        for missed in hooks.flat_map(|hook| self.runs().filter_map(|run| run.missed(hook))) {
+                            judged.because.push_str("; ");
+                            judged.because.push_str(&missed);
+                        }
+                        judged
+                    }
                 };
                 let whole = self.delta.filter(|delta| delta.abs() >= self.material);
                 Finding {

@@ -251,6 +251,27 @@ fn what_was_not_seen_or_was_lost_decides_nothing() {
 }
 
 #[test]
+fn the_little_that_a_hook_missed_is_told_and_decides_nothing() {
+    let a = complete(native());
+    let mut b = complete(native());
+    for hook in &mut b.health.hooks {
+        (hook.runs, hook.lost) = (Some(4_997), Some(3));
+    }
+    b.health.losses.push(Loss { what: "skipped_runs".into(), count: 12 });
+    b.health.losses.push(Loss { what: "log_lines".into(), count: 5 });
+    for hypothesis in HYPOTHESES.iter().filter(|row| !row.hooks.is_empty()) {
+        let (before, after) = (verdict(&a, &a, hypothesis.slug), verdict(&a, &b, hypothesis.slug));
+        assert_eq!(after.verdict, before.verdict, "{}: {}", hypothesis.slug, after.because);
+        let told = format!("; hook {} missed 3 of 5000 events in B", hypothesis.hooks[0]);
+        assert!(after.because.contains(&told), "{}: {}", hypothesis.slug, after.because);
+    }
+    // A map that was full touches those that rest on it.
+    b.health.losses.push(Loss { what: "files".into(), count: 1 });
+    assert_eq!(verdict(&a, &b, "duplicate-files").verdict, Verdict::Untestable);
+    assert_ne!(verdict(&a, &b, "driver-memory").verdict, Verdict::Untestable);
+}
+
+#[test]
 fn what_goes_the_other_way_explains_nothing() {
     let a = complete(native());
     let mut b = complete(native());

@@ -185,8 +185,9 @@ impl Object {
                     attached.programs().filter_map(|name| self.program_stats(name)).reduce(ProgramStats::plus)
                 };
                 let info = info.filter(|_| ran);
-                let run_time_ns =
-                    info.zip(share).map(|(info, share)| (info.run_time_ns as f64 / share).round() as u64);
+                let put_up = |part: fn(ProgramStats) -> u64| {
+                    info.zip(share).map(|(info, share)| (part(info) as f64 / share).round() as u64)
+                };
                 // What a stand-in took was not lost.
                 let taken = stand_in_of(attached.name).and_then(|i| hits_of.get(i).copied()).unwrap_or(0);
                 Hook {
@@ -195,10 +196,11 @@ impl Object {
                     verdict: attached.verdict.as_str().to_owned(),
                     reason: attached.reason.clone(),
                     hits,
+                    runs: put_up(|info| info.runs),
                     lost: info
                         .filter(|_| !stands_in && !self.sweeps_for(attached.name))
                         .map(|i| i.recursion_misses.saturating_sub(taken)),
-                    run_time_ns,
+                    run_time_ns: put_up(|info| info.run_time_ns),
                 }
             })
             .collect()
@@ -390,6 +392,7 @@ fn map_error(name: &'static str, e: aya::maps::MapError) -> ObjectError {
 /// The part of `struct bpf_prog_info` that says what a program did (include/uapi/linux/bpf.h).
 #[derive(Debug, Clone, Copy)]
 struct ProgramStats {
+    runs: u64,
     run_time_ns: u64,
     recursion_misses: u64,
 }
@@ -397,6 +400,7 @@ struct ProgramStats {
 impl ProgramStats {
     const fn plus(self, other: Self) -> Self {
         Self {
+            runs: self.runs + other.runs,
             run_time_ns: self.run_time_ns + other.run_time_ns,
             recursion_misses: self.recursion_misses + other.recursion_misses,
         }
@@ -408,7 +412,11 @@ impl ProgramStats {
         let field = |name: &str| {
             text.lines().find_map(|l| l.strip_prefix(name)?.strip_prefix(':'))?.trim().parse().ok()
         };
-        Some(Self { run_time_ns: field("run_time_ns")?, recursion_misses: field("recursion_misses")? })
+        Some(Self {
+            runs: field("run_cnt")?,
+            run_time_ns: field("run_time_ns")?,
+            recursion_misses: field("recursion_misses")?,
+        })
     }
 }
 
