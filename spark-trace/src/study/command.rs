@@ -6,8 +6,16 @@ use std::path::Path;
 use super::plan::{Environment, Kind, Model, Plan};
 
 /// Placeholders that are there without being written down.
-const GIVEN: &[&str] =
-    &["model", "environment", "iteration", "run.dir", "study.dir", "workload", "spark-trace"];
+const GIVEN: &[&str] = &[
+    "model",
+    "environment",
+    "iteration",
+    "run.dir",
+    "study.dir",
+    "workload",
+    "workload.name",
+    "spark-trace",
+];
 
 /// What placeholders stand for in one run.
 #[derive(Debug)]
@@ -33,6 +41,7 @@ impl Values {
         iteration: u32,
         places: &Places<'_>,
     ) -> Self {
+        let workload_name = Path::new(places.workload).file_name().unwrap_or_default();
         let given = [
             ("model", model.name.clone()),
             ("environment", environment.name.clone()),
@@ -40,6 +49,7 @@ impl Values {
             ("run.dir", places.run.display().to_string()),
             ("study.dir", places.study.display().to_string()),
             ("workload", places.workload.to_owned()),
+            ("workload.name", workload_name.to_string_lossy().into_owned()),
             ("spark-trace", places.spark_trace.to_owned()),
         ];
         let written = [&plan.values, &environment.values, &model.values].into_iter().flatten();

@@ -41,7 +41,10 @@ pub fn find(name: &str) -> Option<&'static Template> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
+    use crate::study::command::{self, Places, Values};
     use crate::study::plan::Plan;
     use crate::study::schedule::schedule;
 
@@ -52,6 +55,18 @@ mod tests {
             assert_eq!(plan.name, template.name);
             assert!(!schedule(&plan).is_empty());
         }
+    }
+
+    #[test]
+    fn the_demos_image_has_the_workload_under_its_own_name() {
+        let plan = Plan::parse(find("demo").unwrap().text).unwrap();
+        let docker = plan.environment("docker").unwrap();
+        let (study, run) = (Path::new("/study"), Path::new("/study/run"));
+        let places = Places { study, run, workload: "/opt/another-name", spark_trace: "spark-trace" };
+        let values = Values::of(&plan, docker, &plan.models[0], 1, &places);
+        let line = command::line(&plan, docker, &values).unwrap();
+        let image = line.iter().position(|word| word == "spark-trace-study-demo:latest").unwrap();
+        assert_eq!(line[image + 1..][..2], ["/another-name", "alloc"], "{line:?}");
     }
 
     #[test]

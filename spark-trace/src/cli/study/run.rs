@@ -96,7 +96,7 @@ pub fn reread(args: &RereadArgs) -> anyhow::Result<Exit> {
 }
 
 fn needs_workload(plan: &str) -> bool {
-    plan.contains("{workload}")
+    plan.contains("{workload}") || plan.contains("{workload.name}")
 }
 
 fn needs_root() -> anyhow::Result<()> {
