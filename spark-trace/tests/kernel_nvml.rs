@@ -67,7 +67,8 @@ fn a_targets_device_memory_is_told_from_that_of_others() {
 
     let plane = &show["planes"]["devices"][0];
     let row = |slug: &str| source_row(plane, slug);
-    assert_eq!(int(&row("gpu-context")["bytes_at_peak"]), 1024 * MIB);
+    let known = &recording["provenance"]["processes"];
+    assert_eq!(int(&row("gpu-context")["bytes_at_peak"]), 1024 * MIB, "{device:#} {plane:#} {known:#}");
     assert_eq!(
         (int(&row("gpu-context")["bytes_at_start"]), int(&row("gpu-context")["bytes_at_end"])),
         (0, 0)
