@@ -1,5 +1,8 @@
 //! Pages that NVIDIA's kernel modules take, on the modules that stand in for them (stand-in/): the kernel's own pages
 //! and cgroups, functions of the real names, no GPU. Truth is the workload's report and the kernel's files.
+//!
+//! What is looked at where the machine's memory is at its peak is held for 3 s: stacks are read again only after four times what
+//! reading them took, and an emulated CPU takes half a second for that.
 
 #![cfg(feature = "live")]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on should stop")]
@@ -63,7 +66,7 @@ fn stacks<'a>(report: &'a Value, slug: &'a str) -> impl Iterator<Item = &'a Valu
 fn system_memory_is_attributed_to_cgroup_and_stack_and_charged_to_nobody() {
     let Some(_modules) = stand_in(false) else { return };
     let dir = support::disk_dir();
-    let line = "--bytes 512M --page-size 4K --calls 8 --lock 32M --hold 1s";
+    let line = "--bytes 512M --page-size 4K --calls 8 --lock 32M --hold 3s";
     let (recorded, truth) = recorded(&dir, "a", line);
     let (show, recording) = (recorded.show(), recorded.recording());
     let mut faults = Faults::default();
@@ -123,7 +126,7 @@ fn without_kprobes_a_verdict_says_so_and_the_pages_are_counted_one_by_one() {
     let dir = support::disk_dir();
     let truth = support::path(&dir, "truth.json");
     let line = format!(
-        "--without-mechanism kprobe -- {} driver-alloc --bytes 128M --calls 8 --hold 1s --output {truth}",
+        "--without-mechanism kprobe -- {} driver-alloc --bytes 128M --calls 8 --hold 3s --output {truth}",
         workload()
     );
     let recorded = record(&support::path(&dir, "a.json"), &line).exited(0);
@@ -150,7 +153,7 @@ fn profile_deep_counts_no_page_twice() {
     let Some(_modules) = stand_in(false) else { return };
     let dir = support::disk_dir();
     let (output, truth) = (support::path(&dir, "a.json"), support::path(&dir, "truth.json"));
-    let line = format!("driver-alloc --bytes 128M --calls 8 --hold 1s --output {truth}");
+    let line = format!("driver-alloc --bytes 128M --calls 8 --hold 3s --output {truth}");
     let recorded = record(&output, &format!("--profile deep -- {} {line}", workload())).exited(0);
     let (show, recording) = (recorded.show(), recorded.recording());
     let taken = int(&json(truth)["sources"][0]["bytes"]);
@@ -281,7 +284,7 @@ fn pages_that_a_pool_had_before_are_not_counted_twice() {
 fn managed_memory_is_charged_to_the_target() {
     let Some(_modules) = stand_in(false) else { return };
     let dir = support::disk_dir();
-    let line = "--bytes 128M --page-size 64K --calls 4 --uvm --hold 1s";
+    let line = "--bytes 128M --page-size 64K --calls 4 --uvm --hold 3s";
     let (recorded, truth) = recorded(&dir, "a", line);
     let show = recorded.show();
     let taken = int(&truth["sources"][0]["bytes"]);
