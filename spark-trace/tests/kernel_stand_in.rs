@@ -1,8 +1,8 @@
 //! Pages that NVIDIA's kernel modules take, on the modules that stand in for them (stand-in/): the kernel's own pages
 //! and cgroups, functions of the real names, no GPU. Truth is the workload's report and the kernel's files.
 //!
-//! What is looked at where the machine's memory is at its peak is held for 3 s: stacks are read again only after four times what
-//! reading them took, and an emulated CPU takes half a second for that.
+//! What is looked at where the machine's memory is at its peak is held for 3 s: levels are not read while stacks are, which an
+//! emulated CPU that shares its machine may need a second for.
 
 #![cfg(feature = "live")]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on should stop")]
