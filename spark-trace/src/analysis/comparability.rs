@@ -75,7 +75,7 @@ pub fn comparable(a: &Recording, b: &Recording) -> Comparable {
         for hook in &recording.health.hooks {
             let Some(missed) = Missed::of(hook) else { continue };
             let told = if missed.matters() { &mut reasons } else { &mut notes };
-            told.push(format!("hook {} {missed} in {name}", hook.name));
+            told.push(format!("{missed} in {name}"));
         }
     }
     notes.extend(stand_ins(a, b));

@@ -10,7 +10,7 @@ use crate::recording::{Health, Hook, Loss};
 const MATTERS_PERCENT: u64 = 2;
 
 /// How the losses of all hooks together are called: each hook says itself what it missed.
-const SKIPPED: &str = "skipped_runs";
+pub const SKIPPED: &str = "skipped_runs";
 
 /// Losses that touch what some hooks are for, and nothing else. Those that are not here touch everything.
 const TOUCHED: &[(&str, &[&str])] = &[
@@ -31,19 +31,20 @@ const TOUCHED: &[(&str, &[&str])] = &[
 
 /// What a hook missed of its events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Missed {
+pub struct Missed<'a> {
+    hook: &'a str,
     pub count: u64,
     /// Of so many, at least.
     pub of: u64,
 }
 
-impl Missed {
+impl<'a> Missed<'a> {
     /// `None` where it missed nothing.
-    pub fn of(hook: &Hook) -> Option<Self> {
+    pub fn of(hook: &'a Hook) -> Option<Self> {
         let count = hook.lost.filter(|count| *count > 0)?;
         // What it ran for is estimated; what it took is counted.
         let ran = hook.runs.unwrap_or(0).max(hook.hits.unwrap_or(0));
-        Some(Self { count, of: ran.saturating_add(count) })
+        Some(Self { hook: &hook.name, count, of: ran.saturating_add(count) })
     }
 
     /// Whether it is enough to change what the hook says.
@@ -52,9 +53,9 @@ impl Missed {
     }
 }
 
-impl std::fmt::Display for Missed {
+impl std::fmt::Display for Missed<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "missed {} of {} events", self.count, self.of)
+        write!(f, "hook {} missed {} of {} events", self.hook, self.count, self.of)
     }
 }
 
@@ -78,14 +79,18 @@ mod tests {
     use super::*;
 
     fn hook(hits: u64, runs: Option<u64>, lost: u64) -> Hook {
-        Hook { hits: Some(hits), runs, lost: Some(lost), ..Hook::default() }
+        Hook { name: "mapping".into(), hits: Some(hits), runs, lost: Some(lost), ..Hook::default() }
     }
 
     #[test]
     fn a_few_of_many_do_not_matter() {
         assert_eq!(Missed::of(&hook(5, None, 0)), None);
-        let few = Missed::of(&hook(30, Some(981), 19)).unwrap();
-        assert_eq!((few.matters(), few.to_string().as_str()), (false, "missed 19 of 1000 events"));
+        let many = hook(30, Some(981), 19);
+        let few = Missed::of(&many).unwrap();
+        assert_eq!(
+            (few.matters(), few.to_string().as_str()),
+            (false, "hook mapping missed 19 of 1000 events")
+        );
         assert!(Missed::of(&hook(30, Some(980), 20)).unwrap().matters());
         // Without an estimate, of what it took at least.
         assert!(Missed::of(&hook(30, None, 19)).unwrap().matters());

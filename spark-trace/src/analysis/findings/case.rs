@@ -102,8 +102,7 @@ impl<'a> Run<'a> {
             "not-applicable" => None,
             "ok" => {
                 let missed = Missed::of(row).filter(|missed| missed.matters());
-                let missed = missed.map(|missed| format!("hook {hook} {missed} in {name}"));
-                missed.or_else(|| {
+                missed.map(|missed| format!("{missed} in {name}")).or_else(|| {
                     losses::touching(health, hook)
                         .map(|loss| format!("{} entries were lost in {} in {name}", loss.count, loss.what))
                 })
@@ -115,7 +114,7 @@ impl<'a> Run<'a> {
     /// The little that a hook missed, for the reader to know.
     fn missed(&self, hook: &str) -> Option<String> {
         let row = self.recording.health.hooks.iter().find(|row| row.name == hook)?;
-        Missed::of(row).map(|missed| format!("hook {hook} {missed} in {}", self.name()))
+        Missed::of(row).map(|missed| format!("{missed} in {}", self.name()))
     }
 
     pub const fn name(&self) -> &'static str {

@@ -2,6 +2,7 @@
 
 use super::{Session, SessionError, io_error};
 use crate::{
+    analysis::losses,
     live::{output::Output, own_usage},
     recording::{Cost, Health, Loss, Readings, journal::Entry},
 };
@@ -17,7 +18,7 @@ impl Session {
             ("contexts", self.tracer.contexts_lost),
             ("stacks", self.tracer.stacks.refused()),
             ("log_lines", self.output.as_ref().map_or(0, Output::lost)),
-            ("skipped_runs", hooks.iter().filter_map(|h| h.lost).sum()),
+            (losses::SKIPPED, hooks.iter().filter_map(|h| h.lost).sum()),
         ];
         let own = own.into_iter().filter(|(_, count)| *count > 0);
         losses.extend(own.map(|(what, count)| Loss { what: what.to_owned(), count }));
