@@ -317,6 +317,19 @@ pub const SOURCES: &[Source] = &[
         origin: "mm/hugetlb.c hugetlb_report_meminfo; charged only under memory_hugetlb_accounting",
     },
     Source {
+        slug: "huge-zero-page",
+        title: "the huge zero page: one for all anonymous memory in huge mappings that was only read",
+        system: &[plus("kpageflags.huge_zero_page")],
+        cgroup_v2: &[],
+        cgroup_v1: &[],
+        device: &[],
+        charged: Charged::No,
+        reclaimable: Reclaimable::Partly,
+        cuda_used: SYSTEM_MEMORY,
+        origin: "mm/huge_memory.c get_huge_zero_folio: in no counter; its flags, fs/proc/page.c stable_page_flags. \
+                 Freed by a shrinker once no process has it",
+    },
+    Source {
         slug: "zswap",
         title: "compressed swap pages held in memory",
         system: &[plus("meminfo.Zswap")],

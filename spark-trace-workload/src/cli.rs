@@ -99,6 +99,9 @@ pub struct AllocArgs {
     /// Private anonymous memory in transparent huge pages, as far as the kernel gives them
     #[arg(long, value_name = "SIZE", value_parser = parse_size, help_heading = ANON)]
     pub thp: Option<u64>,
+    /// Memory as for --thp that is only read: the one huge zero page, mapped as often as it takes
+    #[arg(long, value_name = "SIZE", value_parser = parse_size, help_heading = ANON)]
+    pub thp_zero: Option<u64>,
 
     /// A memfd, mapped shared, every page touched
     #[arg(long, value_name = "SIZE", value_parser = parse_size, help_heading = SHARED)]

@@ -16,8 +16,8 @@ pub const SCHEMA_VERSION: u32 = 1;
 /// Something that takes memory, and how much of it.
 #[derive(Debug, Serialize)]
 pub struct SourceRecord {
-    /// The category spark-trace should put it in: anon, shmem, file-clean, file-dirty, hugetlb, page-tables,
-    /// kernel-other, sock, nvidia-sysmem, nvidia-managed, gpu-framebuffer.
+    /// The category spark-trace should put it in: anon, shmem, file-clean, file-dirty, hugetlb, huge-zero-page,
+    /// page-tables, kernel-other, sock, nvidia-sysmem, nvidia-managed, gpu-framebuffer.
     pub source: &'static str,
     /// Which of our ways to allocate made it.
     pub kind: &'static str,

@@ -52,8 +52,8 @@ impl Machine {
 /// The size of a PMD-mapped transparent huge page.
 pub fn thp_size() -> Result<usize> {
     const FILE: &str = "/sys/kernel/mm/transparent_hugepage/hpage_pmd_size";
-    let text =
-        read_text(FILE).context("--thp needs a kernel with transparent huge pages, and /sys mounted")?;
+    let text = read_text(FILE)
+        .context("--thp and --thp-zero need a kernel with transparent huge pages, and /sys mounted")?;
     let size =
         text.trim().parse::<usize>().with_context(|| format!("{FILE} holds {text:?}, not a number"))?;
     if !size.is_power_of_two() {

@@ -66,6 +66,16 @@ fn huge_pages_as_the_kernel_counts_them() {
 }
 
 #[test]
+fn huge_pages_that_are_only_read_are_nobodys_own() {
+    let Ok(size) = fs::read_to_string("/sys/kernel/mm/transparent_hugepage/hpage_pmd_size") else { return };
+    let held = Held::start(&format!("--thp-zero {}", size.trim()));
+    assert_grew(held.before.rss_anon, held.status().rss_anon, 0);
+    let report = held.stop();
+    assert_eq!(source(&report, "thp-zero")["bytes"].to_string(), size.trim());
+    assert_eq!(source(&report, "thp-zero")["source"], "huge-zero-page");
+}
+
+#[test]
 fn a_file_in_tmpfs() {
     let held = Held::start("--tmpfs 5000000");
     let name = format!("/dev/shm/spark-trace-workload-{}-0", held.pid());

@@ -135,6 +135,72 @@ fn huge_pages_are_anonymous_memory_like_any_other() {
     faults.finish();
 }
 
+/// Flags of a page that is part of the huge zero page (include/uapi/linux/kernel-page-flags.h KPF_THP, KPF_ZERO_PAGE).
+const HUGE_ZERO: u64 = 1 << 22 | 1 << 24;
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn huge_pages_that_are_only_read_are_one_for_all() {
+    if !fs::exists(THP).unwrap() {
+        return oracle::skip("thp", "this kernel has no transparent huge pages");
+    }
+    let _setting = Setting::change(THP, "madvise");
+    let _zero = Setting::change("/sys/kernel/mm/transparent_hugepage/use_zero_page", "1");
+    let size = fs::read_to_string("/sys/kernel/mm/transparent_hugepage/hpage_pmd_size").unwrap();
+    let size: i64 = size.trim().parse().unwrap();
+    let dir = support::disk_dir();
+    let truth = support::path(&dir, "truth.json");
+    let line = format!("alloc --anon 8M --thp-zero {} --hold 5s --output {truth}", 3 * size);
+    let mut running = oracle::start(&support::path(&dir, "r.json"), "", &line);
+    let pid = int(&running.phase("hold")["pid"]);
+    let kernel = Files::of_process(pid).settled();
+    let flags = flags_of_mapping(pid, 3 * size.unsigned_abs());
+    let at_ns = oracle::monotonic_ns();
+    let recorded = running.finish().exited(0);
+    let show = recorded.show_at(at_ns);
+
+    let mut faults = Faults::default();
+    recorded.whole(&mut faults);
+    kernel.check_samples(&recorded.recording()["samples"]["cgroups"][0], &mut faults);
+    faults.expect(flags.iter().all(|flags| flags & HUGE_ZERO == HUGE_ZERO), || {
+        format!("the process has other pages there: flags {flags:x?}")
+    });
+    let shown = levels(&show, "system")["huge-zero-page"];
+    faults.expect(shown == size, || format!("huge-zero-page {shown}, one has {size}"));
+    faults
+        .expect(shown == support::ledger::held(&json(&truth), "huge-zero-page"), || "by the workload".into());
+    let row = support::ledger::source_row(&show["planes"]["cgroup"], "huge-zero-page").clone();
+    faults.expect(row["bytes"].is_null(), || format!("nobody is charged for it: {row}"));
+    faults.near("anon without it", levels(&show, "cgroup")["anon"], 8 * MIB);
+    faults.finish();
+}
+
+/// What the kernel says of the page at each huge page's begin of the mapping with this length, by the process's own
+/// page table: where that is in memory the test finds in another way than what it tests.
+fn flags_of_mapping(pid: i64, length: u64) -> Vec<u64> {
+    let maps = fs::read_to_string(format!("/proc/{pid}/maps")).unwrap();
+    let begins = maps.lines().filter_map(|line| {
+        let (begin, end) = line.split_once(' ')?.0.split_once('-')?;
+        let [begin, end] = [begin, end].map(|address| u64::from_str_radix(address, 16).unwrap());
+        (end - begin == length).then_some(begin)
+    });
+    let [begin] = begins.collect::<Vec<_>>()[..] else {
+        panic!("no one mapping of {length} bytes in {maps}")
+    };
+    let word = |file: &str, index: u64| {
+        let mut word = [0; 8];
+        File::open(file).unwrap().read_exact_at(&mut word, 8 * index).unwrap();
+        u64::from_ne_bytes(word)
+    };
+    let third = |index: u64| {
+        let page = (begin + length / 3 * index) / oracle::page_size().unsigned_abs();
+        // Bits 0 to 54 are the frame's number (fs/proc/task_mmu.c PM_PFRAME_MASK).
+        let frame = word(&format!("/proc/{pid}/pagemap"), page) & ((1 << 55) - 1);
+        word("/proc/kpageflags", frame)
+    };
+    (0..3).map(third).collect()
+}
+
 const HUGE_PAGES: &str = "/proc/sys/vm/nr_hugepages";
 
 #[test]

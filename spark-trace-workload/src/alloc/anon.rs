@@ -66,10 +66,7 @@ impl Holding for Thp {
 pub fn thp(args: &AllocArgs, env: &Env) -> Result<Held> {
     let huge = sys::thp_size()?;
     let len = env.machine.pages_up(args.thp.unwrap_or_default())?;
-    let mut mapping = Mapping::anonymous_aligned(len, huge)?;
-    mapping
-        .advise(libc::MADV_HUGEPAGE)
-        .context("madvise(MADV_HUGEPAGE): a kernel without transparent huge pages?")?;
+    let mut mapping = reserve_thp(len, huge)?;
     touch_thp(&mut mapping, env.machine.page);
 
     let address = mapping.address();
@@ -83,10 +80,37 @@ pub fn thp(args: &AllocArgs, env: &Env) -> Result<Held> {
     Ok(Held::new(record, held))
 }
 
+fn reserve_thp(len: usize, huge: usize) -> Result<Mapping> {
+    let mapping = Mapping::anonymous_aligned(len, huge)?;
+    mapping
+        .advise(libc::MADV_HUGEPAGE)
+        .context("madvise(MADV_HUGEPAGE): a kernel without transparent huge pages?")?;
+    Ok(mapping)
+}
+
 #[inline(never)]
 fn touch_thp(mapping: &mut Mapping, page: usize) {
     mapping.write_each::<0x7468_7000>(page);
     black_box(mapping);
+}
+
+pub fn thp_zero(args: &AllocArgs, _env: &Env) -> Result<Held> {
+    let huge = sys::thp_size()?;
+    let len = round_up(args.thp_zero.unwrap_or_default(), huge as u64)
+        .and_then(|len| usize::try_from(len).ok())
+        .context("size too large")?;
+    let mapping = reserve_thp(len, huge)?;
+    read_zeros(&mapping, huge);
+    // Each mapping of it has an empty page table in reserve, as a huge page of one's own has.
+    let detail = json!({ "mapped": len, "hpage_pmd_size": huge });
+    let record = SourceRecord::new("huge-zero-page", "thp-zero", huge as u64, detail);
+    Ok(Held::new(record.at(mapping.address()), mapping))
+}
+
+/// Once for each huge page: the first read maps all of it.
+#[inline(never)]
+fn read_zeros(mapping: &Mapping, huge: usize) {
+    black_box(mapping.read_each(huge));
 }
 
 pub fn hugetlb(args: &AllocArgs, _env: &Env) -> Result<Held> {

@@ -18,6 +18,7 @@ pub const STEPS: &[Step] = &[
     Step { phase: "anon", asked: |a| a.anon.is_some(), take: anon::anon },
     Step { phase: "anon-untouched", asked: |a| a.anon_untouched.is_some(), take: anon::anon_untouched },
     Step { phase: "thp", asked: |a| a.thp.is_some(), take: anon::thp },
+    Step { phase: "thp-zero", asked: |a| a.thp_zero.is_some(), take: anon::thp_zero },
     Step { phase: "shmem", asked: |a| a.shmem.is_some(), take: shmem::shmem },
     Step { phase: "tmpfs", asked: |a| a.tmpfs.is_some(), take: shmem::tmpfs },
     Step { phase: "file-read", asked: |a| a.file_read.is_some(), take: file::file_read },

@@ -108,6 +108,17 @@ const RULES: &[Rule] = &[
         Source("anon"),
         "anonymous pages",
     ),
+    // It is inside do_huge_pmd_anonymous_page, which is further out.
+    rule(
+        Name(&[
+            "get_huge_zero_page",
+            "mm_get_huge_zero_page",
+            "get_huge_zero_folio",
+            "mm_get_huge_zero_folio",
+        ]),
+        Source("huge-zero-page"),
+        "the huge zero page",
+    ),
     rule(Prefix(&["bpf_", "__bpf_"]), Source("kernel-other"), "BPF"),
 ];
 

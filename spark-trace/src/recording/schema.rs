@@ -295,7 +295,7 @@ pub struct Readings {
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Samples {
-    /// Columns `meminfo.*`, `vmstat.*`, `zoneinfo.*`.
+    /// Columns `meminfo.*`, `vmstat.*`, `zoneinfo.*`, `kpageflags.*`.
     pub system: Series,
     pub cgroups: Vec<CgroupSeries>,
     pub processes: Vec<ProcessSeries>,

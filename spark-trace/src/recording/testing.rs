@@ -121,6 +121,7 @@ fn system_columns(run: &Levels) -> Vec<(String, u64)> {
         ("meminfo.VmallocUsed", 46),
         ("meminfo.Hugetlb", 0),
         ("zoneinfo.pcp_count", 4),
+        ("kpageflags.huge_zero_page", 0),
     ]
     .map(|(name, mib)| (name.to_owned(), mib * MIB))
     .into()

@@ -1,8 +1,11 @@
-//! The system plane: /proc/meminfo, /proc/vmstat and the per-CPU lists in /proc/zoneinfo.
+//! The system plane: /proc/meminfo, /proc/vmstat, the per-CPU lists in /proc/zoneinfo and the huge zero page.
 
 use std::path::Path;
 
-use super::{KernelFile, Reading};
+use super::{
+    KernelFile, Reading,
+    huge_zero::{self, HugeZero},
+};
 use crate::{
     live::page_size,
     recording::journal::{Sample, SeriesId},
@@ -24,9 +27,13 @@ const VMSTAT: &[&str] = &[
     "pgmajfault",
     "thp_fault_alloc",
     "thp_collapse_alloc",
+    huge_zero::TAKEN,
     "oom_kill",
     "drop_pagecache",
 ];
+
+/// Bytes of the huge zero page.
+const HUGE_ZERO: &str = "kpageflags.huge_zero_page";
 
 /// Reads the system plane.
 #[derive(Debug)]
@@ -34,6 +41,7 @@ pub struct System {
     meminfo: KernelFile,
     vmstat: KernelFile,
     zoneinfo: KernelFile,
+    huge_zero: HugeZero,
     /// Reading it makes every CPU hand in its part of the counters (mm/vmstat.c vmstat_refresh), so that
     /// they are exact instead of up to some hundred pages per CPU behind.
     refresh: Option<KernelFile>,
@@ -49,6 +57,7 @@ impl System {
             meminfo: open("/proc/meminfo")?,
             vmstat: open("/proc/vmstat")?,
             zoneinfo: open("/proc/zoneinfo")?,
+            huge_zero: HugeZero::new(),
             refresh: open("/proc/sys/vm/stat_refresh").ok(),
         })
     }
@@ -62,6 +71,12 @@ impl System {
         match self.vmstat.read() {
             Ok(text) => parse_vmstat(text, &mut reading),
             Err(e) => reading.absent("vmstat", e),
+        }
+        let taken = reading.values.get(&format!("vmstat.{}", huge_zero::TAKEN)).copied();
+        // A kernel without transparent huge pages does not count them.
+        match self.huge_zero.bytes(taken.unwrap_or(0)) {
+            Ok(bytes) => reading.put(HUGE_ZERO, bytes),
+            Err(e) => reading.absent(HUGE_ZERO, e),
         }
         reading.end(SeriesId::System)
     }

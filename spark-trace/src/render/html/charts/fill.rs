@@ -34,6 +34,7 @@ const FILLS: &[Fill] = &[
     ("vmalloc", "purple", Stripes),
     ("sock", "purple", Dots),
     ("hugetlb", "purple", Grid),
+    ("huge-zero-page", "sky", Grid),
     ("kernel-other", "red", Plain),
     ("nvidia-sysmem", "green", Plain),
     ("nvidia-managed", "green", Stripes),
