@@ -238,9 +238,8 @@ fn what_a_process_held_before_is_told_apart_from_what_it_takes() {
         .filter(|row| row["kind"] == "anon")
         .map(|row| int(&row["bytes_mapped"]))
         .sum();
-    // A huge page more, so that the first can begin at a boundary: 2 MiB, or 32 MiB of pages of 16 KiB.
-    let huge = fs::read_to_string("/sys/kernel/mm/transparent_hugepage/hpage_pmd_size");
-    let huge: i64 = huge.map_or(0, |size| size.trim().parse().unwrap());
+    // A huge page more, so that the first can begin at a boundary.
+    let huge = support::thp_size().unwrap_or(0);
     faults.expect((64 * MIB..=66 * MIB + huge).contains(&mapped), || format!("mapped since: {mapped}"));
     let file = array(&show["files"]).iter().find(|row| row["inner_path"] == program.as_str());
     let known = file.and_then(|file| file["before"].as_i64()).unwrap_or(0);

@@ -141,13 +141,11 @@ const HUGE_ZERO: u64 = 1 << 22 | 1 << 24;
 #[test]
 #[ignore = "needs root: cargo xtask test"]
 fn huge_pages_that_are_only_read_are_one_for_all() {
-    if !fs::exists(THP).unwrap() {
+    let Some(size) = support::thp_size() else {
         return oracle::skip("thp", "this kernel has no transparent huge pages");
-    }
+    };
     let _setting = Setting::change(THP, "madvise");
     let _zero = Setting::change("/sys/kernel/mm/transparent_hugepage/use_zero_page", "1");
-    let size = fs::read_to_string("/sys/kernel/mm/transparent_hugepage/hpage_pmd_size").unwrap();
-    let size: i64 = size.trim().parse().unwrap();
     let dir = support::disk_dir();
     let truth = support::path(&dir, "truth.json");
     let line = format!("alloc --anon 8M --thp-zero {} --hold 5s --output {truth}", 3 * size);

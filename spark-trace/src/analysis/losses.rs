@@ -64,6 +64,12 @@ pub fn entries(health: &Health) -> u64 {
     health.losses.iter().filter(|loss| loss.what != SKIPPED).map(|loss| loss.count).sum()
 }
 
+/// Whether more was lost than what hooks missed of so many events that it changes nothing.
+pub fn matter(health: &Health) -> bool {
+    let few = health.hooks.iter().filter_map(Missed::of).filter(|missed| !missed.matters());
+    health.lost_total > few.map(|missed| missed.count).sum::<u64>()
+}
+
 /// The first of them that touches what `hook` is for.
 pub fn touching<'a>(health: &'a Health, hook: &str) -> Option<&'a Loss> {
     health.losses.iter().filter(|loss| loss.what != SKIPPED && loss.count > 0).find(|loss| {
@@ -95,6 +101,18 @@ mod tests {
         // Without an estimate, of what it took at least.
         assert!(Missed::of(&hook(30, None, 19)).unwrap().matters());
         assert!(Missed::of(&hook(0, None, 1)).unwrap().matters());
+    }
+
+    #[test]
+    fn a_few_of_many_are_no_reason_to_warn() {
+        let few = hook(30, Some(981), 19);
+        let mut health = Health { lost_total: 19, hooks: vec![few], ..Health::default() };
+        assert!(!matter(&health) && !matter(&Health::default()));
+        health.lost_total += 1;
+        assert!(matter(&health), "an entry");
+        health.lost_total += 19;
+        health.hooks.push(hook(30, Some(980), 20));
+        assert!(matter(&health), "enough of one hook's");
     }
 
     #[test]

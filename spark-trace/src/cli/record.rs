@@ -15,6 +15,7 @@ use spark_trace_common::{
 
 use super::{error::Exit, progress::Line};
 use crate::{
+    analysis::losses,
     live::{
         output,
         session::{Keep, Options, Session, Wishes},
@@ -251,14 +252,19 @@ fn summary(recording: &Recording, output: &Path) {
     for warning in &recording.health.warnings {
         eprintln!("spark-trace: {}", crate::render::escape::line(warning));
     }
-    if recording.health.lost_total > 0 {
-        let what: Vec<_> =
-            recording.health.losses.iter().map(|l| format!("{} {}", l.count, l.what)).collect();
+    let health = &recording.health;
+    let what = || -> String {
+        let counts = health.losses.iter().map(|l| format!("{} {}", l.count, l.what));
+        counts.collect::<Vec<_>>().join(", ")
+    };
+    if losses::matter(health) {
         eprintln!(
             "spark-trace: WARNING: {} losses ({}): what hooks tell is incomplete; levels are not touched by it",
-            recording.health.lost_total,
-            what.join(", ")
+            health.lost_total,
+            what()
         );
+    } else if health.lost_total > 0 {
+        eprintln!("spark-trace: the kernel left out {}, too few of any hook's events to matter", what());
     }
     eprintln!("spark-trace: wrote {}; see it with `spark-trace show {}`", output.display(), output.display());
 }

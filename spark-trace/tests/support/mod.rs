@@ -137,6 +137,12 @@ pub fn meminfo(key: &str) -> i64 {
     kib << 10
 }
 
+/// Bytes of a transparent huge page, on a kernel that has them: 2 MiB, or 32 MiB of pages of 16 KiB.
+pub fn thp_size() -> Option<i64> {
+    let text = fs::read_to_string("/sys/kernel/mm/transparent_hugepage/hpage_pmd_size").ok()?;
+    Some(text.trim().parse().unwrap())
+}
+
 /// Kills the processes with exactly this command line. Only for lines that nobody else uses.
 pub fn kill_children_named(line: &[&str]) {
     for pid in pids().filter(|pid| arguments(*pid).iter().filter(|word| !word.is_empty()).eq(line.iter())) {

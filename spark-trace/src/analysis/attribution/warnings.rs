@@ -2,6 +2,7 @@
 
 use super::{PlaneReport, Planes};
 use crate::analysis::instant::At;
+use crate::analysis::losses;
 use crate::analysis::view::{Root, Scope, View};
 use crate::analysis::warning::Warning;
 use crate::ledger::Plane;
@@ -19,7 +20,7 @@ const KILLED_COLUMN: &str = "events.oom_kill";
 pub(super) fn all(recording: &Recording, at: At, planes: &Planes) -> Vec<Warning> {
     let health = &recording.health;
     let mut warnings = Vec::new();
-    if health.lost_total > 0 {
+    if losses::matter(health) {
         warnings.push(Warning::Lost { count: health.lost_total });
     }
     if !health.complete {

@@ -5,6 +5,7 @@ use super::show::reconciled;
 use super::units::{UNKNOWN, delta, duration, known, percent, seconds, size, unsigned};
 use crate::analysis::attribution::PlaneReport;
 use crate::analysis::diff::{self, SourceDelta};
+use crate::analysis::losses::{self, Missed};
 use crate::analysis::overview::{Overview, Run};
 use crate::analysis::view::Scope;
 use crate::analysis::warning::Warning;
@@ -176,7 +177,7 @@ pub fn reconciliation(document: &mut Document, letter: &str, run: &Run) {
         prefixed(letter, "Reconciliation: each plane's own counter against its sources"),
         Table { columns: columns.into(), rows },
     );
-    losses(document, &run.report.health);
+    lost(document, &run.report.health);
     cost(document, run);
 }
 
@@ -188,12 +189,19 @@ pub fn plane_name(plane: &PlaneReport) -> String {
     }
 }
 
-fn losses(document: &mut Document, health: &Health) {
+fn lost(document: &mut Document, health: &Health) {
     if health.lost_total == 0 {
         document.line("losses: none");
     }
-    for loss in health.losses.iter().filter(|loss| loss.count > 0) {
+    for loss in health.losses.iter().filter(|loss| loss.count > 0 && loss.what != losses::SKIPPED) {
         document.warning(format!("lost in {}: {}", loss.what, loss.count));
+    }
+    for missed in health.hooks.iter().filter_map(Missed::of) {
+        if missed.matters() {
+            document.warning(missed.to_string());
+        } else {
+            document.line(missed.to_string());
+        }
     }
     let working = health.hooks.iter().filter(|hook| hook.verdict == "ok").count();
     document.line(format!("hooks: {working} of {} work", health.hooks.len()));
