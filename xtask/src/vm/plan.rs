@@ -21,7 +21,7 @@ use crate::docker::TEST_IMAGE;
 use crate::{signals, workspace};
 
 /// No test takes longer in a machine.
-const TEST_LIMIT: Duration = Duration::from_mins(10);
+pub const TEST_LIMIT: Duration = Duration::from_mins(10);
 
 /// What a machine is started for.
 pub enum Mode {

@@ -9,11 +9,12 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 
+use super::plan::TEST_LIMIT;
 use super::userland::Userland;
 use crate::{arch::Arch, process, signals};
 
-/// A machine that says nothing for so long hangs.
-const SILENCE: Duration = Duration::from_mins(6);
+/// A machine that says nothing for so long hangs: it would have ended a test that takes too long itself.
+const SILENCE: Duration = Duration::from_secs(TEST_LIMIT.as_secs() + 60);
 
 /// QEMU for one architecture.
 pub struct Qemu<'a> {
