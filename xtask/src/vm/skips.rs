@@ -16,6 +16,12 @@ pub const MAY_SKIP: &[MaySkip] = &[
     MaySkip { suite: "kernel_package", test: "", kernels: &[], reason: "packages" },
     // There are no headers to build it with.
     MaySkip { suite: "kernel_stand_in", test: "", kernels: &["6.17-"], reason: "stand-in" },
+    MaySkip {
+        suite: "kernel_findings",
+        test: "the_drivers_memory_is_told_from_its_pool",
+        kernels: &["6.17-"],
+        reason: "stand-in",
+    },
     // Linux 6.6 brought them.
     MaySkip { suite: "kernel_multi", test: "", kernels: &["6.1-"], reason: "uprobe.multi" },
     // Machines have no terminal; what needs one is tested where they are started.
