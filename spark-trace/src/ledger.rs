@@ -163,13 +163,6 @@ pub fn balance(plane: Plane, facts: Facts<'_>, series: &Series, index: usize) ->
     Some(Balance::new(at_ns, rows, reading.level(plane.expected())))
 }
 
-/// How high the plane stands at reading `index`, without its rows: its own counter, of the machine's memory what is in
-/// use of it.
-pub fn height_at(plane: Plane, series: &Series, index: usize) -> Option<u64> {
-    let terms = if plane == Plane::System { expected::SYSTEM_USED } else { plane.expected() };
-    Reading { plane, facts: Facts::default(), series, index }.level(terms)
-}
-
 /// The plane's own counter at reading `index`, without its rows.
 pub fn expected_at(plane: Plane, series: &Series, index: usize) -> Option<u64> {
     Reading { plane, facts: Facts::default(), series, index }.level(plane.expected())

@@ -14,7 +14,7 @@ const NANOSECONDS: f64 = 1e9;
 /// Which instant of a run to look at.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum At {
-    /// Where the plane stood highest: its own counter, of the machine what is in use of it.
+    /// Where the plane's own counter was highest.
     #[default]
     Peak,
     End,

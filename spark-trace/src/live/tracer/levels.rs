@@ -156,9 +156,7 @@ impl<W: Write> Tracer<W> {
             self.queries = 0;
         }
         let system = self.read_system()?;
-        // As the analysis has it, whose peak this is for: free pages that CPUs keep at hand are in nobody's use.
-        let used = difference(&system, "meminfo.MemTotal", "meminfo.MemFree")
-            .map(|used| used.saturating_sub(system.values.get("zoneinfo.pcp_count").copied().unwrap_or(0)));
+        let used = difference(&system, "meminfo.MemTotal", "meminfo.MemFree");
         self.journal.add(Entry::Sample(system))?;
         if let Some(sample) = self.cuda_sample() {
             self.journal.add(Entry::Sample(sample))?;
