@@ -46,7 +46,8 @@ Levels of one plane add up; levels of different planes overlap and do not. Each 
 source that has a level on it is on no other plane.
 
 Columns of counters: `meminfo.` is /proc/meminfo, `zoneinfo.` /proc/zoneinfo, `kpageflags.` what flags of pages in
-/proc/kpageflags tell, `stat.` the cgroup's memory.stat, `memory.` a file of the cgroup, `derived.` computed by spark-trace from several of them;
+/proc/kpageflags tell, `stat.` the cgroup's memory.stat, `memory.` a file of the cgroup, `derived.` computed by
+spark-trace from several of them;
 `cuda.` and `driver.` are sums of events from the start of the trace, 0 before the first one.
 Of devices, `memory.` and `process.<pid>.used` are what NVML says (`derived.gpu_target` and `derived.gpu_others` are
 sums of the latter), `cuda.live` comes from the target's CUDA calls. The device plane's counter is
