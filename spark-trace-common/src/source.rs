@@ -485,6 +485,10 @@ pub mod expected {
 
     /// System plane: what is not free.
     pub const SYSTEM: &[Term] = &[plus("meminfo.MemTotal"), minus("meminfo.MemFree")];
+    /// What of it somebody uses: CPUs keep free pages at hand, tens of MiB where pages have 16 KiB, and what is taken of
+    /// them changes MemFree by nothing.
+    pub const SYSTEM_USED: &[Term] =
+        &[plus("meminfo.MemTotal"), minus("meminfo.MemFree"), minus("zoneinfo.pcp_count")];
     pub const CGROUP_V2: &[Term] = &[plus("memory.current")];
     pub const CGROUP_V1: &[Term] = &[plus("memory.usage_in_bytes")];
     /// A device's plane: what is not free. NVML's own `used` has the reserved part in it or not, by the version of

@@ -163,6 +163,14 @@ pub fn balance(plane: Plane, facts: Facts<'_>, series: &Series, index: usize) ->
     Some(Balance::new(at_ns, rows, reading.level(plane.expected())))
 }
 
+/// How high the plane stands at reading `index`, without its rows: its own counter, of the machine's memory what is in
+/// use of it.
+pub fn height_at(plane: Plane, series: &Series, index: usize) -> Option<u64> {
+    let reading = Reading { plane, facts: Facts::default(), series, index };
+    let used = (plane == Plane::System).then(|| reading.level(expected::SYSTEM_USED)).flatten();
+    used.or_else(|| reading.level(plane.expected()))
+}
+
 /// The plane's own counter at reading `index`, without its rows.
 pub fn expected_at(plane: Plane, series: &Series, index: usize) -> Option<u64> {
     Reading { plane, facts: Facts::default(), series, index }.level(plane.expected())

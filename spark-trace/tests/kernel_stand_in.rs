@@ -136,15 +136,6 @@ fn without_kprobes_a_verdict_says_so_and_the_pages_are_counted_one_by_one() {
     faults.near("nvidia-sysmem", source(&show, "system", "nvidia-sysmem"), taken);
     let bytes = stacks(&show, "nvidia-sysmem").map(|row| int(&row["bytes"])).sum();
     faults.near("held by stacks of the driver", bytes, taken);
-    let system = &recording["samples"]["system"];
-    println!(
-        "hold at {}, aggregates at {}; readings at {}: free {}, driver {}",
-        during(&json(&truth), "hold"),
-        recording["provenance"]["instants"],
-        system["begin_ns"],
-        system["columns"]["meminfo.MemFree"],
-        system["columns"]["driver.nvidia_sysmem"]
-    );
     for name in ["nvidia-alloc", "nvidia-free", "nvidia-pages", "nvidia-pin", "nvidia-unpin"] {
         let hook = array(&recording["health"]["hooks"]).iter().find(|hook| hook["name"] == name).unwrap();
         let said = text(&hook["reason"]).contains("left out by --without-mechanism");

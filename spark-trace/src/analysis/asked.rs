@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use crate::analysis::instant::nearest;
+use crate::analysis::details::nearest;
 use crate::analysis::names::{self, Names};
 use crate::recording::Recording;
 
@@ -31,7 +31,7 @@ pub fn rows(recording: &Recording, at_ns: u64) -> Vec<AskedRow> {
     let names = Names::new(recording);
     let provenance = &recording.provenance;
     let was_read = |index: usize| provenance.driver_allocs.iter().any(|row| row.live.get(index).is_some());
-    let instant = nearest(&provenance.instants, at_ns, was_read);
+    let instant = nearest(recording, at_ns, was_read);
     let mut groups: BTreeMap<(&str, u32, Vec<String>), AskedRow> = BTreeMap::new();
     for allocs in &provenance.driver_allocs {
         let frames: Vec<_> = names.frames(allocs.stack).iter().map(|symbol| names::frame(symbol)).collect();

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use crate::analysis::classify::{base_name, is_telling, source_at};
-use crate::analysis::instant::nearest;
+use crate::analysis::details::nearest;
 use crate::analysis::names::{self, Names};
 use crate::recording::{Recording, Series, Symbol};
 
@@ -116,7 +116,7 @@ pub fn rows(recording: &Recording, at_ns: u64) -> Vec<ChargeRow> {
     let names = Names::new(recording);
     let provenance = &recording.provenance;
     let was_read = |index: usize| provenance.charge_stacks.iter().any(|row| row.charged.get(index).is_some());
-    let instant = nearest(&provenance.instants, at_ns, was_read);
+    let instant = nearest(recording, at_ns, was_read);
     let mut groups: BTreeMap<(&'static str, Vec<String>), ChargeRow> = BTreeMap::new();
     for charged in &provenance.charge_stacks {
         let symbols = names.frames(charged.stack);

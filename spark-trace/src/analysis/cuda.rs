@@ -9,7 +9,7 @@ use serde::Serialize;
 use spark_trace_common::cuda::Kind;
 
 use crate::analysis::callers::{Caller, Callers};
-use crate::analysis::instant::nearest;
+use crate::analysis::details::nearest;
 use crate::analysis::names::Names;
 use crate::ledger::time_of;
 use crate::recording::{CudaAllocs, CudaTotal, LibraryFile, Recording};
@@ -161,7 +161,7 @@ pub(super) fn instant(recording: &Recording, at_ns: u64) -> Option<usize> {
         let files = provenance.files.iter().map(|row| row.live.get(index).is_some());
         cuda.chain(pages).chain(files).any(|read| read)
     };
-    nearest(&provenance.instants, at_ns, read)
+    nearest(recording, at_ns, read)
 }
 
 /// Rows begin with their first call: before that they held nothing.

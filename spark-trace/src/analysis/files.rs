@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::analysis::instant::nearest;
+use crate::analysis::details::nearest;
 use crate::analysis::names::Names;
 use crate::analysis::paths;
 use crate::recording::{FilePages, Recording};
@@ -44,7 +44,7 @@ pub fn rows(recording: &Recording, at_ns: u64) -> Vec<FileRow> {
     let names = Names::new(recording);
     let provenance = &recording.provenance;
     let was_read = |index: usize| provenance.files.iter().any(|file| file.live.get(index).is_some());
-    let instant = nearest(&provenance.instants, at_ns, was_read);
+    let instant = nearest(recording, at_ns, was_read);
     let mut rows: Vec<_> = provenance.files.iter().map(|file| row(&names, file, instant)).collect();
     // Stable, so that equal files stay in the recording's order.
     rows.sort_by_key(|row| std::cmp::Reverse(row.bytes));

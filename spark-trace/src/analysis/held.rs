@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use crate::analysis::charges::class_of;
 use crate::analysis::classify::classify;
 use crate::analysis::cuda;
-use crate::analysis::instant::nearest;
+use crate::analysis::details::nearest;
 use crate::analysis::mappings;
 use crate::analysis::names::Names;
 use crate::analysis::view::Scope;
@@ -75,7 +75,7 @@ struct Lookup<'a> {
 
 impl Lookup<'_> {
     fn instant(&self, read: impl Fn(usize) -> bool) -> Option<usize> {
-        nearest(&self.recording.provenance.instants, self.at_ns, read)
+        nearest(self.recording, self.at_ns, read)
     }
 
     /// The recorder keeps all tasks outside the target as one.

@@ -7,14 +7,14 @@ use serde::{Serialize, Serializer};
 use thiserror::Error;
 
 use crate::analysis::kv;
-use crate::recording::{Instant, Recording};
+use crate::recording::Recording;
 
 const NANOSECONDS: f64 = 1e9;
 
 /// Which instant of a run to look at.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum At {
-    /// Where the plane's own counter was highest.
+    /// Where the plane stood highest: its own counter, of the machine what is in use of it.
     #[default]
     Peak,
     End,
@@ -93,24 +93,6 @@ impl Serialize for At {
     }
 }
 
-/// Details of a peak, or of an answer to a query, are read once that has been seen, at the latest this long after.
-const DETAILS_FOLLOW_NS: u64 = 500_000_000;
-
-/// Why details are read when the target was told how much memory is free.
-pub const QUERY: &str = "query";
-
-/// Index of the instant that tells most of `at_ns`, among those at which `read` says that something was read:
-/// the peak that was read soon after it, else the nearest.
-pub fn nearest(instants: &[Instant], at_ns: u64, read: impl Fn(usize) -> bool) -> Option<usize> {
-    let follows = |instant: &Instant| {
-        (instant.why.ends_with("-peak") || instant.why == QUERY)
-            && (at_ns..=at_ns.saturating_add(DETAILS_FOLLOW_NS)).contains(&instant.at_ns)
-    };
-    (0..instants.len())
-        .filter(|&index| read(index))
-        .min_by_key(|&index| instants.get(index).map(|i| (!follows(i), i.at_ns.abs_diff(at_ns))))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -131,22 +113,5 @@ mod tests {
         for text in ["", "s", "-1s", "nans", "infs", "-3", "12,5s", "later"] {
             assert!(text.parse::<At>().is_err(), "{text}");
         }
-    }
-
-    #[test]
-    fn only_instants_that_were_read_count() {
-        let instants = [10, 20, 30].map(|at_ns| Instant { at_ns, why: String::new() });
-        assert_eq!(nearest(&instants, 21, |_| true), Some(1));
-        assert_eq!(nearest(&instants, 21, |index| index != 1), Some(2));
-        assert_eq!(nearest(&instants, 21, |_| false), None);
-        assert_eq!(nearest(&[], 21, |_| true), None);
-    }
-
-    #[test]
-    fn the_reading_that_a_peak_caused_is_preferred() {
-        let instants = [(404, "system-peak"), (596, "cgroup-peak"), (900, "end")]
-            .map(|(ms, why)| Instant { at_ns: ms * 1_000_000, why: why.to_owned() });
-        assert_eq!(nearest(&instants, 497_000_000, |_| true), Some(1), "the other is from before the peak");
-        assert_eq!(nearest(&instants, 880_000_000, |_| true), Some(2));
     }
 }

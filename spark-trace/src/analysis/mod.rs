@@ -13,6 +13,7 @@ pub mod classify;
 pub mod comparability;
 pub mod context;
 pub mod cuda;
+pub mod details;
 pub mod devices;
 pub mod diff;
 pub mod drill;

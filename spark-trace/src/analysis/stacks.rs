@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Serialize;
 
 use crate::analysis::classify::{classify, is_telling};
-use crate::analysis::instant::nearest;
+use crate::analysis::details::nearest;
 use crate::analysis::names::{self, Names};
 use crate::analysis::view::Scope;
 use crate::recording::{PageAllocs, Recording};
@@ -40,7 +40,7 @@ pub fn rows(recording: &Recording, scope: Scope, at_ns: u64) -> Vec<StackRow> {
     let provenance = &recording.provenance;
     let was_read =
         |index: usize| provenance.page_allocs.iter().any(|allocs| allocs.live.get(index).is_some());
-    let instant = nearest(&provenance.instants, at_ns, was_read);
+    let instant = nearest(recording, at_ns, was_read);
 
     let mut groups: BTreeMap<Key<'_>, (StackRow, BTreeSet<String>)> = BTreeMap::new();
     for allocs in provenance.page_allocs.iter().filter(|allocs| is_in(scope, &names, allocs)) {

@@ -118,9 +118,7 @@ impl<'a> View<'a> {
         })
     }
 
-    /// The reading between the target's start and end at which the plane's counter was highest, the
-    /// first of several; where the target has no such reading, of all. Where the plane has no counter, the sum of its
-    /// rows stands for it.
+    /// The reading between the target's start and end at which the plane stood highest, the first of several; where the target has no such reading, of all.
     pub fn peak(&self) -> Balance {
         let during = |&at_ns: &u64| (self.started_ns..=self.ended_ns).contains(&at_ns);
         let times: Vec<u64> = self.roots.iter().flat_map(Root::times).collect();
@@ -166,9 +164,9 @@ impl<'a> View<'a> {
         ledger::balance(self.plane, facts, root.series, index)
     }
 
-    /// The plane's counter at `at_ns`; where it has none, the sum of its rows.
+    /// How high the plane stands at `at_ns`; where it has no counter, the sum of its rows.
     pub fn height(&self, at_ns: u64) -> Option<u64> {
-        if self.counted { self.expected(at_ns) } else { Some(self.at(at_ns).attributed) }
+        if self.counted { self.counted_height(at_ns) } else { Some(self.at(at_ns).attributed) }
     }
 
     /// Whether a process is the target's.
@@ -176,11 +174,11 @@ impl<'a> View<'a> {
         self.target.as_ref().is_none_or(|pids| pids.contains(&pid))
     }
 
-    /// The plane's counter at `at_ns`; nothing where one of the roots was not read.
-    fn expected(&self, at_ns: u64) -> Option<u64> {
+    /// By the plane's counter; nothing where one of the roots was not read.
+    fn counted_height(&self, at_ns: u64) -> Option<u64> {
         let existing = self.roots.iter().filter(|root| root.exists(at_ns));
         existing
-            .map(|root| ledger::expected_at(self.plane, root.series, root.nearest(at_ns)?))
+            .map(|root| ledger::height_at(self.plane, root.series, root.nearest(at_ns)?))
             .try_fold(0, |sum: u64, bytes| Some(sum.saturating_add(bytes?)))
     }
 
@@ -307,6 +305,22 @@ mod tests {
         assert_eq!(mib(&cgroup.peak()), 810 + 990 + 20 + 8 + 1);
         // Read a millisecond after the system's counters, but it belongs to them.
         assert_eq!(mib(&cgroup.at(system.peak().at_ns)), mib(&cgroup.peak()));
+    }
+
+    #[test]
+    fn what_cpus_keep_at_hand_makes_no_peak() {
+        let mut recording = testing::container();
+        let before = View::new(&recording, Scope::System).unwrap().peak();
+        let system = &mut recording.samples.system;
+        let index = system.begin_ns.partition_point(|begin_ns| *begin_ns < START + SECOND);
+        let mut change = |column: &str, change: fn(u64) -> u64| {
+            let column = system.columns.get_mut(column).unwrap();
+            column.set(index, column.get(index).map(change));
+        };
+        // All of the machine's memory but a GiB, so that what is in use is less than it was.
+        change("meminfo.MemFree", |free| free - 8192 * MIB);
+        change("zoneinfo.pcp_count", |at_hand| at_hand + 9216 * MIB);
+        assert_eq!(View::new(&recording, Scope::System).unwrap().peak().at_ns, before.at_ns);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use spark_trace_common::cuda::DEVICE_ALL;
 
 use super::{Resolution, Tracer, TracerError};
 use crate::{
-    analysis::instant::QUERY,
+    analysis::details::{QUERY, margin},
     ledger::{self, Facts, Plane},
     live::{
         driver::DriverBytes,
@@ -44,7 +44,7 @@ impl Peak {
     /// Whether `level` is the peak, or as good as it, and stands clearly above the last one read.
     fn reached(&mut self, level: u64) -> bool {
         self.highest = self.highest.max(level);
-        let margin = (self.highest >> 9).max(256 << 10);
+        let margin = margin(self.highest);
         level + margin >= self.highest && level > self.read_at + margin
     }
 }
@@ -156,7 +156,9 @@ impl<W: Write> Tracer<W> {
             self.queries = 0;
         }
         let system = self.read_system()?;
-        let used = difference(&system, "meminfo.MemTotal", "meminfo.MemFree");
+        // As the analysis has it, whose peak this is for: free pages that CPUs keep at hand are in nobody's use.
+        let used = difference(&system, "meminfo.MemTotal", "meminfo.MemFree")
+            .map(|used| used.saturating_sub(system.values.get("zoneinfo.pcp_count").copied().unwrap_or(0)));
         self.journal.add(Entry::Sample(system))?;
         if let Some(sample) = self.cuda_sample() {
             self.journal.add(Entry::Sample(sample))?;
