@@ -26,7 +26,7 @@ pub struct AskedRow {
     pub bytes_freed: u64,
 }
 
-/// What was asked of the driver at the instant nearest to `at_ns`, the most of what lived first.
+/// What was asked of the driver at the instant that tells most of `at_ns`, the most of what lived first.
 pub fn rows(recording: &Recording, at_ns: u64) -> Vec<AskedRow> {
     let names = Names::new(recording);
     let provenance = &recording.provenance;

@@ -7,6 +7,7 @@ use crate::analysis::asked::{self, AskedRow};
 use crate::analysis::cgroups::{self, CgroupRow};
 use crate::analysis::charges::{self, Charges};
 use crate::analysis::cuda::{self, CudaReport};
+use crate::analysis::details;
 use crate::analysis::devices::{self, DeviceReport};
 use crate::analysis::files::{self, FileRow};
 use crate::analysis::instant::At;
@@ -19,7 +20,9 @@ use crate::analysis::tmpfs::{self, TmpfsRow};
 use crate::analysis::view::{Scope, View};
 use crate::analysis::warning::Warning;
 use crate::ledger::{Balance, Plane};
-use crate::recording::{Cost, Health, Host, LogLine, Phase, ProcessContext, Recording, Target, Tool};
+use crate::recording::{
+    Cost, Health, Host, Instant, LogLine, Phase, ProcessContext, Recording, Target, Tool,
+};
 
 mod warnings;
 
@@ -37,8 +40,11 @@ pub struct Report {
     /// The instant that was asked for.
     pub at: At,
     pub planes: Planes,
-    /// When the lists below were taken.
+    /// The time that the lists below are about.
     pub details_at_ns: u64,
+    /// When stacks, files and what the driver was asked for were read, to be told of that time; absent where nothing of
+    /// them was.
+    pub details_instant: Option<Instant>,
     pub stacks: Vec<StackRow>,
     pub files: Vec<FileRow>,
     /// The target's cgroups, each with what is below it.
@@ -67,6 +73,14 @@ pub struct Report {
     pub target: Target,
     pub host: Host,
     pub tool: Tool,
+}
+
+impl Report {
+    /// When details were read, where that is not about the time that they are told of.
+    pub fn details_read_ns(&self) -> Option<u64> {
+        let read_ns = self.details_instant.as_ref()?.at_ns;
+        (read_ns.abs_diff(self.details_at_ns) > details::FOLLOW_NS).then_some(read_ns)
+    }
 }
 
 /// The planes overlap: a charged page is in both. Nothing is summed across them.
@@ -200,6 +214,7 @@ pub fn report(recording: &Recording, at: At) -> Report {
         warnings: warnings::all(recording, at, &planes),
         planes,
         details_at_ns,
+        details_instant: details::instant(recording, details_at_ns).cloned(),
         stacks: stacks::rows(recording, Scope::System, details_at_ns),
         files: files::rows(recording, details_at_ns),
         cgroups: cgroups::rows(recording, details_at_ns),

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use crate::analysis::classify::{base_name, is_telling, source_at};
-use crate::analysis::details::nearest;
+use crate::analysis::details::nearest_in_time;
 use crate::analysis::names::{self, Names};
 use crate::recording::{Recording, Series, Symbol};
 
@@ -111,12 +111,12 @@ pub fn report(recording: &Recording, at_ns: u64) -> Option<Charges> {
     })
 }
 
-/// Stacks with what they had charged at the instant nearest to `at_ns`, the most first.
+/// Stacks with what they had charged until the instant nearest to `at_ns`, the most first.
 pub fn rows(recording: &Recording, at_ns: u64) -> Vec<ChargeRow> {
     let names = Names::new(recording);
     let provenance = &recording.provenance;
     let was_read = |index: usize| provenance.charge_stacks.iter().any(|row| row.charged.get(index).is_some());
-    let instant = nearest(recording, at_ns, was_read);
+    let instant = nearest_in_time(recording, at_ns, was_read);
     let mut groups: BTreeMap<(&'static str, Vec<String>), ChargeRow> = BTreeMap::new();
     for charged in &provenance.charge_stacks {
         let symbols = names.frames(charged.stack);

@@ -9,7 +9,7 @@ use serde::Serialize;
 use spark_trace_common::cuda::Kind;
 
 use crate::analysis::callers::{Caller, Callers};
-use crate::analysis::details::nearest;
+use crate::analysis::details::{nearest, was_read};
 use crate::analysis::names::Names;
 use crate::ledger::time_of;
 use crate::recording::{CudaAllocs, CudaTotal, LibraryFile, Recording};
@@ -154,14 +154,7 @@ fn library(file: &LibraryFile) -> LibraryRow {
 /// The stored instant that tells most of `at_ns`. One at which other aggregates were read but no row of these counts:
 /// nothing had been taken by then.
 pub(super) fn instant(recording: &Recording, at_ns: u64) -> Option<usize> {
-    let provenance = &recording.provenance;
-    let read = |index: usize| {
-        let cuda = provenance.cuda_allocs.iter().map(|row| row.live.get(index).is_some());
-        let pages = provenance.page_allocs.iter().map(|row| row.live.get(index).is_some());
-        let files = provenance.files.iter().map(|row| row.live.get(index).is_some());
-        cuda.chain(pages).chain(files).any(|read| read)
-    };
-    nearest(recording, at_ns, read)
+    nearest(recording, at_ns, |index| was_read(recording, index))
 }
 
 /// Rows begin with their first call: before that they held nothing.

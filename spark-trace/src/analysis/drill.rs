@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use crate::analysis::asked;
 use crate::analysis::cgroups;
 use crate::analysis::cuda;
+use crate::analysis::details;
 use crate::analysis::files;
 use crate::analysis::mappings;
 use crate::analysis::processes::{self, ProcessRow, Split};
@@ -168,7 +169,8 @@ fn narrow(recording: &Recording, cgroup: Option<u64>, pid: Option<u32>) -> Recor
         symbols: all.symbols.clone(),
         ..Provenance::default()
     };
-    Recording { provenance, ..recording.unread() }
+    // Which instant tells of a time goes by the planes' heights.
+    Recording { provenance, samples: details::heights(recording), ..recording.unread() }
 }
 
 fn at_or_below(recording: &Recording, cgroup: u64) -> BTreeSet<u64> {

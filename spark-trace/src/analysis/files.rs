@@ -39,7 +39,7 @@ pub struct Touch {
     pub cgroup: String,
 }
 
-/// Files with the bytes they held at the instant nearest to `at_ns`, the most first.
+/// Files with the bytes they held at the instant that tells most of `at_ns`, the most first.
 pub fn rows(recording: &Recording, at_ns: u64) -> Vec<FileRow> {
     let names = Names::new(recording);
     let provenance = &recording.provenance;

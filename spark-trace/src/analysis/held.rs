@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use crate::analysis::charges::class_of;
 use crate::analysis::classify::classify;
 use crate::analysis::cuda;
-use crate::analysis::details::nearest;
+use crate::analysis::details::{nearest, nearest_in_time};
 use crate::analysis::mappings;
 use crate::analysis::names::Names;
 use crate::analysis::view::Scope;
@@ -109,7 +109,8 @@ fn pages(lookup: &Lookup<'_>) -> Vec<Held> {
 
 fn charges(lookup: &Lookup<'_>) -> Vec<Held> {
     let all = &lookup.recording.provenance.charge_stacks;
-    let instant = lookup.instant(|index| all.iter().any(|row| row.charged.get(index).is_some()));
+    let read = |index: usize| all.iter().any(|row| row.charged.get(index).is_some());
+    let instant = nearest_in_time(lookup.recording, lookup.at_ns, read);
     let row = |charged: &crate::recording::ChargeStack| {
         let class = class_of(&lookup.names.frames(charged.stack));
         Held {

@@ -33,7 +33,7 @@ pub struct StackRow {
 /// What makes a row: frames, whether charged, and mobility.
 type Key<'a> = (Vec<String>, bool, &'a str);
 
-/// Stacks with the bytes they held at the instant nearest to `at_ns`, the most first. On the cgroup
+/// Stacks with the bytes they held at the instant that tells most of `at_ns`, the most first. On the cgroup
 /// plane only pages charged to the target.
 pub fn rows(recording: &Recording, scope: Scope, at_ns: u64) -> Vec<StackRow> {
     let names = Names::new(recording);

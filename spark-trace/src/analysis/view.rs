@@ -118,7 +118,8 @@ impl<'a> View<'a> {
         })
     }
 
-    /// The reading between the target's start and end at which the plane stood highest, the first of several; where the target has no such reading, of all.
+    /// The reading between the target's start and end at which the plane stood highest, the first of several; where the
+    /// target has no such reading, of all. Where the plane has no counter, the sum of its rows stands for it.
     pub fn peak(&self) -> Balance {
         let during = |&at_ns: &u64| (self.started_ns..=self.ended_ns).contains(&at_ns);
         let times: Vec<u64> = self.roots.iter().flat_map(Root::times).collect();
@@ -310,17 +311,29 @@ mod tests {
     #[test]
     fn what_cpus_keep_at_hand_makes_no_peak() {
         let mut recording = testing::container();
-        let before = View::new(&recording, Scope::System).unwrap().peak();
+        let peak = |recording: &Recording| View::new(recording, Scope::System).unwrap().peak();
+        let before = peak(&recording);
         let system = &mut recording.samples.system;
-        let index = system.begin_ns.partition_point(|begin_ns| *begin_ns < START + SECOND);
         let mut change = |column: &str, change: fn(u64) -> u64| {
             let column = system.columns.get_mut(column).unwrap();
-            column.set(index, column.get(index).map(change));
+            column.set(0, column.get(0).map(change));
         };
-        // All of the machine's memory but a GiB, so that what is in use is less than it was.
+        // More than at the peak is not free, and less in use than ever.
         change("meminfo.MemFree", |free| free - 8192 * MIB);
         change("zoneinfo.pcp_count", |at_hand| at_hand + 9216 * MIB);
-        assert_eq!(View::new(&recording, Scope::System).unwrap().peak().at_ns, before.at_ns);
+        let counter = |index| ledger::expected_at(Plane::System, &recording.samples.system, index).unwrap();
+        assert!((1..3).all(|index| counter(0) > counter(index)), "else this tests nothing");
+        assert_eq!(peak(&recording).at_ns, before.at_ns);
+
+        let at_hand = recording.samples.system.columns.remove("zoneinfo.pcp_count");
+        assert_ne!(peak(&recording).at_ns, before.at_ns, "a recording without the column");
+        recording
+            .samples
+            .system
+            .columns
+            .extend(at_hand.map(|column| ("zoneinfo.pcp_count".to_owned(), column)));
+        recording.samples.system.columns.get_mut("zoneinfo.pcp_count").unwrap().set(0, None);
+        assert_eq!(peak(&recording).at_ns, before.at_ns, "one reading without it");
     }
 
     #[test]

@@ -41,17 +41,18 @@ pub fn document(report: &Report) -> Document {
     }
     let at = seconds(report.details_at_ns.saturating_sub(report.target.started_ns));
     let snapshot = report.target.is_snapshot();
-    let held = |what: &str| match snapshot {
+    let held = |what: &str, at: &str| match snapshot {
         true => what.to_owned(),
         false => format!("{what}, held after {at} (since the trace began)"),
     };
+    let read_at = read_at(report);
     // Of a run each root has its plane; a machine has many more.
     if report.cgroups.len() > 1 {
-        document.section(held("Cgroups, each with those below it"), Table::of(CGROUPS, &report.cgroups));
+        document.section(held("Cgroups, each with those below it", &at), Table::of(CGROUPS, &report.cgroups));
     }
-    document.section(held("Page cache by file"), Table::of(FILES, &report.files));
-    document.section(held("Kernel and driver pages by stack"), Table::of(STACKS, &report.stacks));
-    document.section(held("Asked of the NVIDIA driver"), Table::of(charges::ASKED, &report.asked));
+    document.section(held("Page cache by file", &read_at), Table::of(FILES, &report.files));
+    document.section(held("Kernel and driver pages by stack", &read_at), Table::of(STACKS, &report.stacks));
+    document.section(held("Asked of the NVIDIA driver", &read_at), Table::of(charges::ASKED, &report.asked));
     if let Some(charges) = &report.charges {
         charges::show(&mut document, charges, &at);
     }
@@ -64,6 +65,13 @@ pub fn document(report: &Report) -> Document {
     surroundings::contexts(&mut document, &report.contexts);
     foot(&mut document, report);
     document
+}
+
+/// The time that stacks and files are told of, and when they were read, where that is another.
+pub fn read_at(report: &Report) -> String {
+    let after = |at_ns: u64| seconds(at_ns.saturating_sub(report.target.started_ns));
+    let read = report.details_read_ns().map(|read_ns| format!(", as read after {}", after(read_ns)));
+    format!("{}{}", after(report.details_at_ns), read.unwrap_or_default())
 }
 
 fn head(document: &mut Document, report: &Report) {

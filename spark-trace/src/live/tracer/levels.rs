@@ -156,9 +156,8 @@ impl<W: Write> Tracer<W> {
             self.queries = 0;
         }
         let system = self.read_system()?;
-        // As the analysis has it, whose peak this is for: free pages that CPUs keep at hand are in nobody's use.
-        let used = difference(&system, "meminfo.MemTotal", "meminfo.MemFree")
-            .map(|used| used.saturating_sub(system.values.get("zoneinfo.pcp_count").copied().unwrap_or(0)));
+        // As the analysis has it, whose peak this is for.
+        let used = ledger::height_at(Plane::System, &series_of(&system), 0);
         self.journal.add(Entry::Sample(system))?;
         if let Some(sample) = self.cuda_sample() {
             self.journal.add(Entry::Sample(sample))?;
@@ -288,14 +287,15 @@ impl<W: Write> Tracer<W> {
 
 /// What a reading of the system plane leaves unattributed.
 fn residual_of(sample: &Sample, vmap_stack: Option<bool>) -> Option<i64> {
-    let columns =
-        sample.values.iter().map(|(name, value)| (name.clone(), Column::from(vec![Some(*value)]))).collect();
-    let series = Series { begin_ns: vec![0], end_ns: vec![0], columns, absent: Vec::new() };
-    ledger::balance(Plane::System, Facts { vmap_stack, ..Facts::default() }, &series, 0)?.residual
+    let facts = Facts { vmap_stack, ..Facts::default() };
+    ledger::balance(Plane::System, facts, &series_of(sample), 0)?.residual
 }
 
-fn difference(sample: &Sample, a: &str, b: &str) -> Option<u64> {
-    Some(sample.values.get(a)?.saturating_sub(*sample.values.get(b)?))
+/// One reading as a series.
+fn series_of(sample: &Sample) -> Series {
+    let column = |(name, value): (&String, &u64)| (name.clone(), Column::from(vec![Some(*value)]));
+    let columns = sample.values.iter().map(column).collect();
+    Series { begin_ns: vec![0], end_ns: vec![0], columns, absent: Vec::new() }
 }
 
 #[cfg(test)]

@@ -167,7 +167,7 @@ fn files(page: &mut Page, overview: &Overview) -> Result<(), HtmlError> {
     }
     for (letter, run) in overview.runs() {
         let mut document = Document::default();
-        let title = format!("Held at {}, by file and first toucher", details_at(run));
+        let title = format!("Held at {}, by file and first toucher", show::read_at(&run.report));
         document.largest(title, show::FILES, &run.report.files, TOP, |row| row.bytes);
         for_run(page, letter, &document);
     }
@@ -219,7 +219,7 @@ fn stacks(page: &mut Page, overview: &Overview) -> Result<(), HtmlError> {
     }
     for (letter, run) in overview.runs() {
         let mut document = Document::default();
-        let held = |what: &str| format!("{what}, held after {}", details_at(run));
+        let held = |what: &str| format!("{what}, held after {}", show::read_at(&run.report));
         let bytes = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
         let report = &run.report;
         let title = held("Kernel and driver pages by stack");

@@ -64,7 +64,11 @@ fn timeline(page: &mut Page, letter: &str, run: &Run, timeline: &Timeline, scale
         };
         page.element("figcaption", &[], &caption);
         tables::behind(page, &format!("{title}: sources"), &peaks(timeline));
-        tables::behind(page, &format!("{title}: readings"), &readings(timeline));
+        tables::behind(
+            page,
+            &format!("{title}: readings"),
+            &readings(timeline, report.map(|report| report.peak_ns)),
+        );
         if !run.marks.is_empty() {
             tables::behind(page, &format!("{title}: marks"), &marks(run));
         }
@@ -99,16 +103,14 @@ fn column((title, fit): (&str, Fit)) -> Column {
 }
 
 /// Some of the readings, the peak among them.
-fn readings(timeline: &Timeline) -> Table {
+fn readings(timeline: &Timeline, peak_ns: Option<u64>) -> Table {
     let first = [("AFTER", Fit::Number), ("COUNTER", Fit::Number)].map(column);
     let sources = timeline.bands.iter().map(|band| column((band.source, Fit::Number)));
     let step = timeline.at_ns.len().div_ceil(READINGS).max(1);
-    let peak = timeline
-        .expected
-        .iter()
-        .enumerate()
-        .max_by_key(|(index, bytes)| (**bytes, std::cmp::Reverse(*index)));
-    let peak = peak.map(|(index, _)| index);
+    let peak = peak_ns.and_then(|peak_ns| {
+        (0..timeline.at_ns.len())
+            .min_by_key(|&index| timeline.at_ns.get(index).map(|at_ns| at_ns.abs_diff(peak_ns)))
+    });
     let rows =
         timeline.at_ns.iter().enumerate().filter(|(index, _)| index % step == 0 || Some(*index) == peak);
     let rows = rows.map(|(index, &at_ns)| {
