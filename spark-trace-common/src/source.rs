@@ -479,7 +479,7 @@ pub fn by_slug(slug: &str) -> Option<&'static Source> {
     SOURCES.iter().find(|s| s.slug == slug)
 }
 
-/// The counter a plane's rows must add up to.
+/// The counter a plane's rows must add up to, and how high the machine's stands.
 pub mod expected {
     use super::{Term, minus, plus};
 

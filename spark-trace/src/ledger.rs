@@ -166,28 +166,12 @@ pub fn balance(plane: Plane, facts: Facts<'_>, series: &Series, index: usize) ->
 /// How high the plane stands at reading `index`, without its rows: its own counter, of the machine's memory what is in
 /// use of it.
 pub fn height_at(plane: Plane, series: &Series, index: usize) -> Option<u64> {
-    Reading { plane, facts: Facts::default(), series, index }.level(height_terms(plane, series))
-}
-
-fn height_terms(plane: Plane, series: &Series) -> &'static [Term] {
     let has = |term: &Term| series.columns.contains_key(term.column);
-    match plane {
+    let terms = match plane {
         Plane::System if expected::SYSTEM_USED.iter().all(has) => expected::SYSTEM_USED,
         plane => plane.expected(),
-    }
-}
-
-/// Of a series no more than tells how high its plane stands.
-pub fn heights(plane: Plane, series: &Series) -> Series {
-    let terms = height_terms(plane, series);
-    let meant = |column: &str| terms.iter().any(|term| term.column == column);
-    let columns = series.columns.iter().filter(|(name, _)| meant(name));
-    Series {
-        begin_ns: series.begin_ns.clone(),
-        end_ns: series.end_ns.clone(),
-        columns: columns.map(|(name, column)| (name.clone(), column.clone())).collect(),
-        absent: Vec::new(),
-    }
+    };
+    Reading { plane, facts: Facts::default(), series, index }.level(terms)
 }
 
 /// The plane's own counter at reading `index`, without its rows.

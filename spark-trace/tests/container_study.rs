@@ -147,7 +147,7 @@ fn an_image_runs_in_a_chroot_with_what_its_containers_get() {
         Some(2)
     );
     let bin = support::spark_trace().get_program().to_string_lossy().into_owned();
-    let line = format!("-- {bin} chroot {dir} -- /workload alloc --anon 64M --hold 300ms");
+    let line = format!("-- {bin} chroot {dir} -- /workload alloc --anon 64M --hold 2s");
     let recorded = support::record(&support::path(&parent, "r.json"), &line).exited(0);
     assert_eq!(int(&recorded.said()["sources"][0]["bytes"]), 64 * MIB);
     let held = support::source(&recorded.show(), "cgroup", "anon");

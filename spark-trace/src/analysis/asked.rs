@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use crate::analysis::details::nearest;
+use crate::analysis::details;
 use crate::analysis::names::{self, Names};
 use crate::recording::Recording;
 
@@ -29,11 +29,9 @@ pub struct AskedRow {
 /// What was asked of the driver at the instant that tells most of `at_ns`, the most of what lived first.
 pub fn rows(recording: &Recording, at_ns: u64) -> Vec<AskedRow> {
     let names = Names::new(recording);
-    let provenance = &recording.provenance;
-    let was_read = |index: usize| provenance.driver_allocs.iter().any(|row| row.live.get(index).is_some());
-    let instant = nearest(recording, at_ns, was_read);
+    let instant = details::index(recording, at_ns);
     let mut groups: BTreeMap<(&str, u32, Vec<String>), AskedRow> = BTreeMap::new();
-    for allocs in &provenance.driver_allocs {
+    for allocs in &recording.provenance.driver_allocs {
         let frames: Vec<_> = names.frames(allocs.stack).iter().map(|symbol| names::frame(symbol)).collect();
         let row =
             groups.entry((&allocs.kind, allocs.pid, frames)).or_insert_with_key(|(kind, pid, frames)| {

@@ -43,7 +43,7 @@ pub struct Report {
     /// The time that the lists below are about.
     pub details_at_ns: u64,
     /// When stacks, files and what the driver was asked for were read, to be told of that time; absent where nothing of
-    /// them was.
+    /// what is held was.
     pub details_instant: Option<Instant>,
     pub stacks: Vec<StackRow>,
     pub files: Vec<FileRow>,
@@ -73,14 +73,6 @@ pub struct Report {
     pub target: Target,
     pub host: Host,
     pub tool: Tool,
-}
-
-impl Report {
-    /// When details were read, where that is not about the time that they are told of.
-    pub fn details_read_ns(&self) -> Option<u64> {
-        let read_ns = self.details_instant.as_ref()?.at_ns;
-        (read_ns.abs_diff(self.details_at_ns) > details::FOLLOW_NS).then_some(read_ns)
-    }
 }
 
 /// The planes overlap: a charged page is in both. Nothing is summed across them.

@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use crate::analysis::classify::{base_name, is_telling, source_at};
-use crate::analysis::details::nearest_in_time;
+use crate::analysis::details;
 use crate::analysis::names::{self, Names};
-use crate::recording::{Recording, Series, Symbol};
+use crate::recording::{Instant, Recording, Series, Symbol};
 
 /// Frames that belong to charging itself, whoever asked for it.
 const CHARGING: &[&str] = &[
@@ -70,6 +70,8 @@ pub struct ChargeRow {
 /// What hooks on the page counters of the target's cgroups have to tell.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Charges {
+    /// When stacks were read, to be told of the report's time; absent where none were.
+    pub instant: Option<Instant>,
     /// The most first.
     pub stacks: Vec<ChargeRow>,
     /// Of the target's root cgroups, in the whole run; absent where the whole machine is the target.
@@ -103,7 +105,9 @@ pub fn report(recording: &Recording, at_ns: u64) -> Option<Charges> {
     let roots = recording.target.cgroups.iter().filter(|cgroup| cgroup.root);
     let of_roots: Vec<_> =
         roots.filter_map(|root| levels.iter().find(|level| level.cgroup == root.id)).collect();
+    let instant = details::index_of_charges(recording, at_ns);
     Some(Charges {
+        instant: instant.and_then(|index| recording.provenance.instants.get(index)).cloned(),
         stacks: rows(recording, at_ns),
         bytes_charged: of_roots.iter().map(|level| level.bytes_charged).reduce(u64::saturating_add),
         bytes_uncharged: of_roots.iter().map(|level| level.bytes_uncharged).reduce(u64::saturating_add),
@@ -114,11 +118,9 @@ pub fn report(recording: &Recording, at_ns: u64) -> Option<Charges> {
 /// Stacks with what they had charged until the instant nearest to `at_ns`, the most first.
 pub fn rows(recording: &Recording, at_ns: u64) -> Vec<ChargeRow> {
     let names = Names::new(recording);
-    let provenance = &recording.provenance;
-    let was_read = |index: usize| provenance.charge_stacks.iter().any(|row| row.charged.get(index).is_some());
-    let instant = nearest_in_time(recording, at_ns, was_read);
+    let instant = details::index_of_charges(recording, at_ns);
     let mut groups: BTreeMap<(&'static str, Vec<String>), ChargeRow> = BTreeMap::new();
-    for charged in &provenance.charge_stacks {
+    for charged in &recording.provenance.charge_stacks {
         let symbols = names.frames(charged.stack);
         let asking = symbols.iter().skip_while(|symbol| symbol.name.as_deref().is_some_and(is_charging));
         let frames: Vec<_> = asking.map(|symbol| names::frame(symbol)).collect();

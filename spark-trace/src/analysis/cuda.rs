@@ -9,7 +9,7 @@ use serde::Serialize;
 use spark_trace_common::cuda::Kind;
 
 use crate::analysis::callers::{Caller, Callers};
-use crate::analysis::details::{nearest, was_read};
+use crate::analysis::details;
 use crate::analysis::names::Names;
 use crate::ledger::time_of;
 use crate::recording::{CudaAllocs, CudaTotal, LibraryFile, Recording};
@@ -131,7 +131,7 @@ pub fn report(recording: &Recording, at_ns: u64) -> Option<CudaReport> {
     }
     let names = Names::new(recording);
     let callers = Callers::new(&names);
-    let instant = instant(recording, at_ns);
+    let instant = details::index(recording, at_ns);
     Some(CudaReport {
         at_ns,
         details_at_ns: instant.and_then(|index| provenance.instants.get(index)).map(|instant| instant.at_ns),
@@ -149,12 +149,6 @@ pub fn report(recording: &Recording, at_ns: u64) -> Option<CudaReport> {
 fn library(file: &LibraryFile) -> LibraryRow {
     let late = file.attached_ns.zip(file.mapped_ns);
     LibraryRow { file: file.clone(), late_ns: late.map(|(attached, mapped)| attached.saturating_sub(mapped)) }
-}
-
-/// The stored instant that tells most of `at_ns`. One at which other aggregates were read but no row of these counts:
-/// nothing had been taken by then.
-pub(super) fn instant(recording: &Recording, at_ns: u64) -> Option<usize> {
-    nearest(recording, at_ns, |index| was_read(recording, index))
 }
 
 /// Rows begin with their first call: before that they held nothing.

@@ -1,14 +1,16 @@
 //! Which details tell of a time: stacks, files and calls are read at few instants only, levels at every sample.
 
 use crate::analysis::view::{Scope, View};
-use crate::ledger::{self, Plane};
-use crate::recording::{CgroupSeries, Instant, Recording, Samples};
+use crate::recording::{Instant, Recording};
 
-/// Details of a peak, or of an answer to a query, are read once that has been seen, at the latest this long after.
+/// Details of a peak, or of an answer to a query, are read once that has been seen, as a rule no later than this.
 pub const FOLLOW_NS: u64 = 500_000_000;
 
 /// Why details are read when the target was told how much memory is free.
 pub const QUERY: &str = "query";
+
+/// Why details are read when the target has ended.
+pub const END: &str = "end";
 
 /// Planes whose peaks details are read at.
 const WATCHED: [Scope; 2] = [Scope::System, Scope::Cgroup];
@@ -19,62 +21,58 @@ pub fn margin(height: u64) -> u64 {
     (height >> 9).max(256 << 10)
 }
 
-/// Index of the instant that tells most of what was held at `at_ns`, among those at which `read` says that something
-/// was read. First those at which the planes stood as high as then, of these the peak that was read soon after it, else
-/// the nearest. After all of them nothing is known but the last.
-pub fn nearest(recording: &Recording, at_ns: u64, read: impl Fn(usize) -> bool) -> Option<usize> {
-    let instants = &recording.provenance.instants;
-    let read_at: Vec<(usize, &Instant)> =
-        instants.iter().enumerate().filter(|(index, _)| read(*index)).collect();
-    let last = read_at.iter().max_by_key(|(_, instant)| instant.at_ns)?;
-    if at_ns >= last.1.at_ns {
-        return Some(last.0);
+/// The instant that stacks, files and calls of `at_ns` are told of.
+pub fn instant(recording: &Recording, at_ns: u64) -> Option<&Instant> {
+    recording.provenance.instants.get(index(recording, at_ns)?)
+}
+
+/// Its index. All of what is held is read at every instant: what has no value in a row then held nothing yet.
+pub fn index(recording: &Recording, at_ns: u64) -> Option<usize> {
+    let provenance = &recording.provenance;
+    let read = |index: usize| {
+        provenance.page_allocs.iter().any(|row| row.live.get(index).is_some())
+            || provenance.files.iter().any(|row| row.live.get(index).is_some())
+            || provenance.driver_allocs.iter().any(|row| row.live.get(index).is_some())
+            || provenance.cuda_allocs.iter().any(|row| row.live.get(index).is_some())
+    };
+    nearest(recording, at_ns, read)
+}
+
+/// Among the instants at which something was read: the more planes stood as high as then, the better; of equals the peak
+/// or query that was read soon after it, else the nearest. Once the target has ended its end is all there is.
+fn nearest(recording: &Recording, at_ns: u64, read: impl Fn(usize) -> bool) -> Option<usize> {
+    let read_at = || recording.provenance.instants.iter().enumerate().filter(|(index, _)| read(*index));
+    let ended = read_at().find(|(_, instant)| instant.why == END && instant.at_ns <= at_ns);
+    if let Some((index, _)) = ended {
+        return Some(index);
     }
     let views: Vec<_> = WATCHED.iter().filter_map(|&scope| View::new(recording, scope)).collect();
-    let started_ns = recording.target.started_ns;
+    let began_ns = began_ns(recording);
     let unlikeness = |instant: &Instant| -> u32 {
-        let before = instant.at_ns < started_ns && at_ns >= started_ns;
+        let far = at_ns.saturating_sub(instant.at_ns) > FOLLOW_NS;
+        let before = far && began_ns.is_some_and(|began_ns| (instant.at_ns..at_ns).contains(&began_ns));
         let of_plane = |view: &View<'_>| unlike(view.height(at_ns), view.height(instant.at_ns), before);
         views.iter().map(of_plane).sum()
     };
     let rank =
         |instant: &Instant| (unlikeness(instant), !follows(instant, at_ns), instant.at_ns.abs_diff(at_ns));
-    read_at.into_iter().min_by_key(|(_, instant)| rank(instant)).map(|(index, _)| index)
+    read_at().min_by_key(|(_, instant)| rank(instant)).map(|(index, _)| index)
 }
 
-/// The same for what only ever grows: of the nearest in time there is most of it, whatever was held then.
-pub fn nearest_in_time(recording: &Recording, at_ns: u64, read: impl Fn(usize) -> bool) -> Option<usize> {
-    let instants = recording.provenance.instants.iter().enumerate().filter(|(index, _)| read(*index));
-    instants.min_by_key(|(_, instant)| instant.at_ns.abs_diff(at_ns)).map(|(index, _)| index)
+/// Index of the instant that charges until `at_ns` are told of. They only grow: how much is held says nothing of them.
+pub fn index_of_charges(recording: &Recording, at_ns: u64) -> Option<usize> {
+    let charges = &recording.provenance.charge_stacks;
+    let instants = recording.provenance.instants.iter().enumerate();
+    let read = instants.filter(|(index, _)| charges.iter().any(|row| row.charged.get(*index).is_some()));
+    read.min_by_key(|(_, instant)| (!follows(instant, at_ns), instant.at_ns.abs_diff(at_ns)))
+        .map(|(index, _)| index)
 }
 
-/// The instant that stacks, files and calls of `at_ns` are told of.
-pub fn instant(recording: &Recording, at_ns: u64) -> Option<&Instant> {
-    recording.provenance.instants.get(nearest(recording, at_ns, |index| was_read(recording, index))?)
-}
-
-/// Whether anything of what is held was read at an instant.
-pub fn was_read(recording: &Recording, index: usize) -> bool {
-    let provenance = &recording.provenance;
-    provenance.cuda_allocs.iter().any(|row| row.live.get(index).is_some())
-        || provenance.driver_allocs.iter().any(|row| row.live.get(index).is_some())
-        || provenance.page_allocs.iter().any(|row| row.live.get(index).is_some())
-        || provenance.files.iter().any(|row| row.live.get(index).is_some())
-}
-
-/// What of the readings [`nearest`] looks at.
-pub fn heights(recording: &Recording) -> Samples {
-    let is_root = |id: u64| recording.target.cgroups.iter().any(|cgroup| cgroup.root && cgroup.id == id);
-    let roots = recording.samples.cgroups.iter().filter(|cgroup| is_root(cgroup.id));
-    let cgroups = roots.filter_map(|cgroup| {
-        let series = ledger::heights(Plane::of_cgroup(&cgroup.series)?, &cgroup.series);
-        Some(CgroupSeries { id: cgroup.id, path: cgroup.path.clone(), series })
-    });
-    Samples {
-        system: ledger::heights(Plane::System, &recording.samples.system),
-        cgroups: cgroups.collect(),
-        ..Samples::default()
-    }
+/// When the target began, if that was while tracing.
+fn began_ns(recording: &Recording) -> Option<u64> {
+    let target = &recording.target;
+    let created = target.cgroups.iter().any(|cgroup| cgroup.root && cgroup.created_ns.is_some());
+    (created || target.is_command()).then_some(target.started_ns)
 }
 
 fn follows(instant: &Instant, at_ns: u64) -> bool {
@@ -82,8 +80,8 @@ fn follows(instant: &Instant, at_ns: u64) -> bool {
         && (at_ns..=at_ns.saturating_add(FOLLOW_NS)).contains(&instant.at_ns)
 }
 
-/// How much is held against it that a plane stood the same at two times: 0 if it did, 1 if nobody knows, 2 if it did
-/// not. `before`: one of them is before the target began, and a small target on a large machine does not show.
+/// Whether a plane stood differently at two times: 0 no, 1 unknown, 2 yes. `before`: one of them is well before the target
+/// began, and then equal heights say nothing: a small target on a large machine does not show.
 fn unlike(one: Option<u64>, other: Option<u64>, before: bool) -> u32 {
     match one.zip(other) {
         Some((one, other)) if one.abs_diff(other) > margin(one.max(other)) => 2,
@@ -95,8 +93,11 @@ fn unlike(one: Option<u64>, other: Option<u64>, before: bool) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::analysis::asked;
     use crate::recording::testing::{MIB, SECOND, START, empty, push};
-    use crate::recording::{Series, TargetCgroup};
+    use crate::recording::{
+        CgroupSeries, ChargeStack, DriverAllocs, PageAllocs, Series, Target, TargetCgroup,
+    };
 
     const MILLISECOND: u64 = SECOND / 1000;
 
@@ -147,7 +148,6 @@ mod tests {
         let recording = read_at(&[(404, "system-peak"), (596, "cgroup-peak"), (900, "end")], &[]);
         assert_eq!(chosen(&recording, 497), Some(1), "the other is from before the peak");
         assert_eq!(chosen(&recording, 880), Some(2));
-        assert_eq!(nearest_in_time(&recording, START + 497 * MILLISECOND, |_| true), Some(0));
     }
 
     /// The highest of nearly equal readings may come late in the time that memory is held, when the details of the peak
@@ -161,7 +161,6 @@ mod tests {
         assert_eq!(chosen(&other, 4400), Some(0), "another plane's peak, when it had been given back");
         let grown = read_at(&[(1100, "system-peak"), (5300, "end")], &[500, 600, 700, 800, 901, 500]);
         assert_eq!(chosen(&grown, 4000), Some(1), "neither is alike, so the nearer");
-        assert_eq!(nearest_in_time(&recording, START + 4000 * MILLISECOND, |_| true), Some(1));
     }
 
     #[test]
@@ -177,14 +176,15 @@ mod tests {
         let large = [100_000, 100_001, 100_001, 100_002, 100_000, 100_001];
         let recording = read_at(&[(-100, "system-peak"), (5300, "end")], &large);
         assert_eq!(chosen(&recording, 1000), Some(1), "20 MiB more do not show in 100 GiB");
+        assert_eq!(chosen(&recording, 100), Some(0), "it had hardly begun");
         assert_eq!(nearest(&recording, START - SECOND, |_| true), Some(0));
-        let recording =
-            charged(read_at(&[(-100, "system-peak"), (5300, "end")], &large), &[0, 20, 20, 20, 20, 5]);
-        assert_eq!(chosen(&recording, 0), Some(0));
+        let attached =
+            Recording { target: Target { kind: "pid".into(), ..recording.target.clone() }, ..recording };
+        assert_eq!(chosen(&attached, 1000), Some(0), "what it held was seeded then");
     }
 
     #[test]
-    fn after_the_last_instant_nothing_else_is_known() {
+    fn once_the_target_has_ended_its_end_is_all_there_is() {
         let mut recording =
             charged(read_at(&[(-100, "system-peak"), (4300, "end")], &[500; 5]), &[0, 9, 9, 9, 5]);
         recording.target.cgroups[0].removed_ns = Some(START + 4400 * MILLISECOND);
@@ -196,15 +196,26 @@ mod tests {
     }
 
     #[test]
-    fn what_is_kept_of_readings_chooses_the_same() {
-        let recording = read_at(&[(1100, "system-peak"), (5300, "end")], &[500, 900, 900, 900, 901, 500]);
-        let mut recording = charged(recording, &[0, 400, 400, 400, 400, 0]);
-        recording.samples.system.columns.insert("meminfo.AnonPages".into(), vec![Some(MIB); 6].into());
-        let kept = Recording { samples: heights(&recording), ..recording.clone() };
-        assert_eq!(kept.samples.system.columns.len(), 2);
-        for ms in (0..6000).step_by(100) {
-            assert_eq!(chosen(&kept, ms), chosen(&recording, ms), "{ms} ms");
-        }
+    fn a_row_that_came_later_held_nothing_before() {
+        let mut recording = read_at(&[(1000, "cgroup-peak"), (3100, "system-peak"), (5000, "end")], &[]);
+        let allocs = |live: [Option<u64>; 3]| PageAllocs { live: live.into(), ..Default::default() };
+        recording.provenance.page_allocs = vec![allocs([Some(1); 3])];
+        recording.provenance.driver_allocs =
+            vec![DriverAllocs { live: [None, Some(128 * MIB), Some(0)].into(), ..Default::default() }];
+        assert_eq!(index(&recording, START + 900 * MILLISECOND), Some(0));
+        let live = |ms: u64| asked::rows(&recording, START + ms * MILLISECOND)[0].live;
+        assert_eq!([live(900), live(3000), live(6000)], [0, 128 * MIB, 0]);
+        assert_eq!(instant(&recording, START + 3000 * MILLISECOND).unwrap().why, "system-peak");
+    }
+
+    #[test]
+    fn charges_are_those_of_the_nearest_time_whatever_was_held() {
+        let mut recording = read_at(&[(1100, "system-peak"), (5300, "end")], &[500, 900, 900, 900, 901, 500]);
+        assert_eq!(index_of_charges(&recording, START + 4000 * MILLISECOND), None, "nobody counted");
+        recording.provenance.charge_stacks =
+            vec![ChargeStack { charged: [Some(1), Some(2)].into(), ..Default::default() }];
+        assert_eq!(index_of_charges(&recording, START + 4000 * MILLISECOND), Some(1));
+        assert_eq!(chosen(&recording, 4000), Some(0));
     }
 
     #[test]

@@ -5,12 +5,13 @@ use spark_trace_common::source::{SOURCES, Source, UNATTRIBUTED, counts_from_star
 
 use crate::analysis::attribution::{bytes, difference};
 use crate::analysis::comparability::{Comparable, comparable};
+use crate::analysis::details;
 use crate::analysis::findings::{self, Findings};
 use crate::analysis::instant::At;
 use crate::analysis::kv;
 use crate::analysis::view::{Scope, View};
 use crate::ledger::{Balance, Plane, Row};
-use crate::recording::Recording;
+use crate::recording::{Instant, Recording};
 
 pub mod cuda;
 pub mod detail;
@@ -56,6 +57,8 @@ pub struct Side {
     pub target: String,
     pub kind: String,
     pub at_ns: u64,
+    /// When its stacks and files were read, to be told of that time; absent where nothing of what is held was.
+    pub details_instant: Option<Instant>,
     /// The plane's own counter.
     pub expected: Option<i64>,
 }
@@ -153,6 +156,7 @@ fn side(recording: &Recording, balance: &Balance) -> Side {
         target: name.or(command).or(cgroup).unwrap_or_else(|| target.kind.clone()),
         kind: target.kind.clone(),
         at_ns: balance.at_ns,
+        details_instant: details::instant(recording, balance.at_ns).cloned(),
         expected: bytes(balance.expected),
     }
 }

@@ -12,7 +12,8 @@ use crate::analysis::processes::{self, ProcessRow, Split};
 use crate::analysis::regions;
 use crate::analysis::stacks;
 use crate::analysis::view::Scope;
-use crate::recording::{Provenance, Recording};
+use crate::recording::column::Value;
+use crate::recording::{Column, Provenance, Recording};
 
 /// Somebody who holds a part, or a thing that is a part.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -137,7 +138,7 @@ pub fn details(
     cgroup: Option<u64>,
     pid: Option<u32>,
 ) -> Vec<Detail> {
-    let narrow = narrow(recording, cgroup, pid);
+    let narrow = narrow(recording, at_ns, cgroup, pid);
     let mut found = match source {
         Some(source) => (way(source).details)(&narrow, at_ns, source),
         None => [mapped, devices].iter().flat_map(|details| details(&narrow, at_ns, "")).collect(),
@@ -146,31 +147,44 @@ pub fn details(
     found
 }
 
-/// The provenance of one cgroup with all below it, or of one process, and nothing else.
-fn narrow(recording: &Recording, cgroup: Option<u64>, pid: Option<u32>) -> Recording {
+/// The provenance of one cgroup with all below it, or of one process, at one time, and nothing else. Which instant tells
+/// of that time goes by all that was read.
+fn narrow(recording: &Recording, at_ns: u64, cgroup: Option<u64>, pid: Option<u32>) -> Recording {
     let inside = cgroup.map(|cgroup| at_or_below(recording, cgroup));
     let in_cgroup = |id: u64| inside.as_ref().is_none_or(|inside| inside.contains(&id));
     let all = &recording.provenance;
+    let chosen = details::index(recording, at_ns);
     let members: BTreeSet<u32> =
         all.processes.iter().filter(|process| in_cgroup(process.cgroup)).map(|process| process.pid).collect();
     let is_meant = |other: u32| pid.map_or_else(|| members.contains(&other), |pid| pid == other);
     let provenance = Provenance {
-        instants: all.instants.clone(),
+        instants: chosen.and_then(|index| all.instants.get(index)).cloned().into_iter().collect(),
         // Neither names a process.
-        page_allocs: all.page_allocs.iter().filter(|row| in_cgroup(row.cgroup)).cloned().collect(),
-        files: all.files.iter().filter(|row| in_cgroup(row.charged_to)).cloned().collect(),
+        page_allocs: kept(&all.page_allocs, |row| in_cgroup(row.cgroup), |row| at_one(&mut row.live, chosen)),
+        files: kept(&all.files, |row| in_cgroup(row.charged_to), |row| at_one(&mut row.live, chosen)),
         mappings: all.mappings.iter().filter(|row| is_meant(row.pid)).cloned().collect(),
         regions: all.regions.iter().filter(|row| is_meant(row.pid)).cloned().collect(),
         processes: all.processes.iter().filter(|row| is_meant(row.pid)).cloned().collect(),
         cgroups: all.cgroups.clone(),
-        driver_allocs: all.driver_allocs.iter().filter(|row| is_meant(row.pid)).cloned().collect(),
-        cuda_allocs: all.cuda_allocs.iter().filter(|row| is_meant(row.pid)).cloned().collect(),
+        driver_allocs: kept(&all.driver_allocs, |row| is_meant(row.pid), |row| at_one(&mut row.live, chosen)),
+        cuda_allocs: kept(&all.cuda_allocs, |row| is_meant(row.pid), |row| at_one(&mut row.live, chosen)),
         stacks: all.stacks.clone(),
         symbols: all.symbols.clone(),
         ..Provenance::default()
     };
-    // Which instant tells of a time goes by the planes' heights.
-    Recording { provenance, samples: details::heights(recording), ..recording.unread() }
+    Recording { provenance, ..recording.unread() }
+}
+
+/// Some of the rows, each with `cut` done to it.
+fn kept<T: Clone>(rows: &[T], is_meant: impl Fn(&T) -> bool, cut: impl Fn(&mut T)) -> Vec<T> {
+    let mut kept: Vec<T> = rows.iter().filter(|row| is_meant(row)).cloned().collect();
+    kept.iter_mut().for_each(cut);
+    kept
+}
+
+/// Of the values at all instants the one. A row that has none came later.
+fn at_one<T: Value>(live: &mut Column<T>, instant: Option<usize>) {
+    *live = instant.map(|index| Some(live.get(index).unwrap_or_default())).into_iter().collect();
 }
 
 fn at_or_below(recording: &Recording, cgroup: u64) -> BTreeSet<u64> {

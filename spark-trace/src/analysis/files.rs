@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::analysis::details::nearest;
+use crate::analysis::details;
 use crate::analysis::names::Names;
 use crate::analysis::paths;
 use crate::recording::{FilePages, Recording};
@@ -42,10 +42,9 @@ pub struct Touch {
 /// Files with the bytes they held at the instant that tells most of `at_ns`, the most first.
 pub fn rows(recording: &Recording, at_ns: u64) -> Vec<FileRow> {
     let names = Names::new(recording);
-    let provenance = &recording.provenance;
-    let was_read = |index: usize| provenance.files.iter().any(|file| file.live.get(index).is_some());
-    let instant = nearest(recording, at_ns, was_read);
-    let mut rows: Vec<_> = provenance.files.iter().map(|file| row(&names, file, instant)).collect();
+    let instant = details::index(recording, at_ns);
+    let files = recording.provenance.files.iter();
+    let mut rows: Vec<_> = files.map(|file| row(&names, file, instant)).collect();
     // Stable, so that equal files stay in the recording's order.
     rows.sort_by_key(|row| std::cmp::Reverse(row.bytes));
     rows

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use crate::analysis::charges::class_of;
 use crate::analysis::classify::classify;
 use crate::analysis::cuda;
-use crate::analysis::details::{nearest, nearest_in_time};
+use crate::analysis::details;
 use crate::analysis::mappings;
 use crate::analysis::names::Names;
 use crate::analysis::view::Scope;
@@ -74,8 +74,8 @@ struct Lookup<'a> {
 }
 
 impl Lookup<'_> {
-    fn instant(&self, read: impl Fn(usize) -> bool) -> Option<usize> {
-        nearest(self.recording, self.at_ns, read)
+    fn instant(&self) -> Option<usize> {
+        details::index(self.recording, self.at_ns)
     }
 
     /// The recorder keeps all tasks outside the target as one.
@@ -94,7 +94,7 @@ impl Lookup<'_> {
 
 fn pages(lookup: &Lookup<'_>) -> Vec<Held> {
     let all = &lookup.recording.provenance.page_allocs;
-    let instant = lookup.instant(|index| all.iter().any(|allocs| allocs.live.get(index).is_some()));
+    let instant = lookup.instant();
     let row = |allocs: &crate::recording::PageAllocs| Held {
         stack: allocs.stack,
         kind: allocs.mobility.clone(),
@@ -109,8 +109,7 @@ fn pages(lookup: &Lookup<'_>) -> Vec<Held> {
 
 fn charges(lookup: &Lookup<'_>) -> Vec<Held> {
     let all = &lookup.recording.provenance.charge_stacks;
-    let read = |index: usize| all.iter().any(|row| row.charged.get(index).is_some());
-    let instant = nearest_in_time(lookup.recording, lookup.at_ns, read);
+    let instant = details::index_of_charges(lookup.recording, lookup.at_ns);
     let row = |charged: &crate::recording::ChargeStack| {
         let class = class_of(&lookup.names.frames(charged.stack));
         Held {
@@ -131,7 +130,7 @@ const DRIVER_SOURCES: &[(&str, &str)] = &[("sysmem", "nvidia-sysmem"), ("managed
 
 fn driver(lookup: &Lookup<'_>) -> Vec<Held> {
     let all = &lookup.recording.provenance.driver_allocs;
-    let instant = lookup.instant(|index| all.iter().any(|row| row.live.get(index).is_some()));
+    let instant = lookup.instant();
     let row = |allocs: &crate::recording::DriverAllocs| {
         let source = DRIVER_SOURCES.iter().find(|(kind, _)| *kind == allocs.kind);
         let held = Held {
@@ -149,7 +148,7 @@ fn driver(lookup: &Lookup<'_>) -> Vec<Held> {
 }
 
 fn held_through_cuda(lookup: &Lookup<'_>) -> Vec<Held> {
-    let instant = cuda::instant(lookup.recording, lookup.at_ns);
+    let instant = lookup.instant();
     let row = |allocs: &crate::recording::CudaAllocs| {
         let held = Held {
             stack: allocs.stack,

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Serialize;
 
 use crate::analysis::classify::{classify, is_telling};
-use crate::analysis::details::nearest;
+use crate::analysis::details;
 use crate::analysis::names::{self, Names};
 use crate::analysis::view::Scope;
 use crate::recording::{PageAllocs, Recording};
@@ -37,13 +37,10 @@ type Key<'a> = (Vec<String>, bool, &'a str);
 /// plane only pages charged to the target.
 pub fn rows(recording: &Recording, scope: Scope, at_ns: u64) -> Vec<StackRow> {
     let names = Names::new(recording);
-    let provenance = &recording.provenance;
-    let was_read =
-        |index: usize| provenance.page_allocs.iter().any(|allocs| allocs.live.get(index).is_some());
-    let instant = nearest(recording, at_ns, was_read);
+    let instant = details::index(recording, at_ns);
 
     let mut groups: BTreeMap<Key<'_>, (StackRow, BTreeSet<String>)> = BTreeMap::new();
-    for allocs in provenance.page_allocs.iter().filter(|allocs| is_in(scope, &names, allocs)) {
+    for allocs in recording.provenance.page_allocs.iter().filter(|allocs| is_in(scope, &names, allocs)) {
         let symbols = names.frames(allocs.stack);
         let frames: Vec<_> = symbols.iter().map(|symbol| names::frame(symbol)).collect();
         let key = (frames, allocs.charged, allocs.mobility.as_str());

@@ -47,7 +47,7 @@ pub struct Provenance {
     pub symbols: Vec<Symbol>,
 }
 
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Instant {
     pub at_ns: u64,
     /// `system-peak`, `cgroup-peak`, `query` (the target was told how much memory is free) or `end`; `snapshot` or `now`

@@ -165,10 +165,18 @@ pub struct Target {
 /// What `kind` and `profile` are called where one instant was read, and nothing traced.
 pub const SNAPSHOT: &str = "snapshot";
 
+/// What `kind` is called where the target is a command that was started for the recording.
+pub const COMMAND: &str = "command";
+
 impl Target {
     /// Every process is the target's.
     pub fn is_whole_machine(&self) -> bool {
         matches!(self.kind.as_str(), "system" | SNAPSHOT)
+    }
+
+    /// The tool started it.
+    pub fn is_command(&self) -> bool {
+        self.kind == COMMAND
     }
 
     /// One instant was read, and nothing traced.

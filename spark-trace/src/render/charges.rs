@@ -9,7 +9,7 @@ use crate::analysis::diff::detail::ChargeDelta;
 /// Rows shown; JSON has all.
 const MOST: usize = 20;
 
-/// Charges by stack, and whether hooks and kernel count the same. `at`: the time the rows belong to.
+/// Charges by stack, and whether hooks and kernel count the same. `at`: the time the rows are about, and when they were read.
 pub fn show(document: &mut Document, charges: &Charges, at: &str) {
     document.heading(format!("Charged by stack, until {at} (what was given back since is in it)"));
     document.table(Table::of(STACKS, charges.stacks.iter().take(MOST)));

@@ -12,6 +12,7 @@ use super::surroundings;
 use super::units::{delta, duration, known, percent, seconds, size, unsigned};
 use crate::analysis::attribution::{PlaneReport, Reconciliation, Report, SourceRow};
 use crate::analysis::cgroups::CgroupRow;
+use crate::analysis::details::FOLLOW_NS;
 use crate::analysis::files::FileRow;
 use crate::analysis::instant::At;
 use crate::analysis::mappings::MappingRow;
@@ -19,6 +20,7 @@ use crate::analysis::processes::ProcessRow;
 use crate::analysis::regions::RegionRow;
 use crate::analysis::stacks::StackRow;
 use crate::analysis::view::Scope;
+use crate::recording::Instant;
 
 /// The row that has what is charged to a cgroup and of no kind of its own.
 const KERNEL_OTHER: &str = "kernel-other";
@@ -45,16 +47,17 @@ pub fn document(report: &Report) -> Document {
         true => what.to_owned(),
         false => format!("{what}, held after {at} (since the trace began)"),
     };
-    let read_at = read_at(report);
+    let read_at = |instant: Option<&Instant>| read_at(report, instant);
+    let stored = read_at(report.details_instant.as_ref());
     // Of a run each root has its plane; a machine has many more.
     if report.cgroups.len() > 1 {
         document.section(held("Cgroups, each with those below it", &at), Table::of(CGROUPS, &report.cgroups));
     }
-    document.section(held("Page cache by file", &read_at), Table::of(FILES, &report.files));
-    document.section(held("Kernel and driver pages by stack", &read_at), Table::of(STACKS, &report.stacks));
-    document.section(held("Asked of the NVIDIA driver", &read_at), Table::of(charges::ASKED, &report.asked));
+    document.section(held("Page cache by file", &stored), Table::of(FILES, &report.files));
+    document.section(held("Kernel and driver pages by stack", &stored), Table::of(STACKS, &report.stacks));
+    document.section(held("Asked of the NVIDIA driver", &stored), Table::of(charges::ASKED, &report.asked));
     if let Some(charges) = &report.charges {
-        charges::show(&mut document, charges, &at);
+        charges::show(&mut document, charges, &read_at(charges.instant.as_ref()));
     }
     document.section("Processes", Table::of(PROCESSES, &report.processes));
     let after = if snapshot { String::new() } else { format!(", after {at}") };
@@ -67,11 +70,15 @@ pub fn document(report: &Report) -> Document {
     document
 }
 
-/// The time that stacks and files are told of, and when they were read, where that is another.
-pub fn read_at(report: &Report) -> String {
-    let after = |at_ns: u64| seconds(at_ns.saturating_sub(report.target.started_ns));
-    let read = report.details_read_ns().map(|read_ns| format!(", as read after {}", after(read_ns)));
-    format!("{}{}", after(report.details_at_ns), read.unwrap_or_default())
+/// The time that the lists are about, and when one of them was read, where that was at another.
+pub fn read_at(report: &Report, instant: Option<&Instant>) -> String {
+    let (about_ns, started_ns) = (report.details_at_ns, report.target.started_ns);
+    let after = |at_ns: u64| seconds(at_ns.saturating_sub(started_ns));
+    match instant.map(|instant| instant.at_ns).filter(|at_ns| at_ns.abs_diff(about_ns) > FOLLOW_NS) {
+        None => after(about_ns),
+        Some(at_ns) if at_ns < started_ns => format!("{}, as read before it began", after(about_ns)),
+        Some(at_ns) => format!("{}, as read after {}", after(about_ns), after(at_ns)),
+    }
 }
 
 fn head(document: &mut Document, report: &Report) {

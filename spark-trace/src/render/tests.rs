@@ -226,6 +226,31 @@ fn csv_has_a_row_per_plane_and_source() {
 }
 
 #[test]
+fn what_was_read_at_another_time_says_when() {
+    let title = |recording: &Recording| {
+        let report = attribution::report(recording, At::Peak);
+        let table = FORMATS.iter().find(|format| format.name == "table").unwrap();
+        let text = String::from_utf8((table.show)(&report, Style::default()).unwrap()).unwrap();
+        text.lines().find(|line| line.starts_with("Page cache by file")).unwrap().to_owned()
+    };
+    let mut recording = testing::container();
+    assert_eq!(title(&recording), "Page cache by file, held after 5.0 s (since the trace began)");
+    // The reading nearest to that is the peak as well.
+    recording.provenance.instants[1].at_ns -= testing::SECOND;
+    let read_before = "Page cache by file, held after 5.0 s, as read after 4.0 s (since the trace began)";
+    assert_eq!(title(&recording), read_before);
+    recording.provenance.instants[1].at_ns = testing::START - 1;
+    let before = "Page cache by file, held after 5.0 s, as read before it began (since the trace began)";
+    let report = attribution::report(&recording, At::Peak);
+    assert_eq!(
+        super::show::read_at(&report, recording.provenance.instants.get(1)),
+        "5.0 s, as read before it began"
+    );
+    assert_ne!(title(&recording), before, "a later one tells more");
+    assert_eq!(report.details_instant.unwrap().why, "end");
+}
+
+#[test]
 fn gpus_are_told_like_the_other_planes() {
     let report = attribution::report(&testing::gpus(), At::Peak);
     let text = |name: &str| {

@@ -46,6 +46,7 @@ use super::{
 pub use options::{Keep, Named, Options, Wishes};
 use start::Awaited;
 
+use crate::analysis::details::END;
 use crate::recording::{
     Clock, Recording, SCHEMA_VERSION, Target, Tool,
     journal::{Begin, JOURNAL_SCHEMA, Journal},
@@ -448,7 +449,7 @@ impl Session {
         self.tracer.read_tmpfs()?;
         let nvml = self.last_gpu_reading()?;
         self.tracer.phase("end", now_ns())?;
-        self.tracer.read_aggregates("end")?;
+        self.tracer.read_aggregates(END)?;
         self.tracer.journal_aggregates(&Names::All)?;
         if let Some(leaf) = self.leaf.take() {
             let left = leaf.processes();

@@ -6,6 +6,8 @@ pub mod engine;
 
 use std::path::PathBuf;
 
+use crate::recording::COMMAND;
+
 /// What the user asked to trace.
 #[derive(Debug, Clone)]
 pub enum Spec {
@@ -34,7 +36,7 @@ impl Spec {
     /// The recording's `target.kind`.
     pub const fn kind(&self) -> &'static str {
         match self {
-            Self::Command { .. } => "command",
+            Self::Command { .. } => COMMAND,
             Self::Container { .. } => "container",
             Self::Cgroup(_) => "cgroup",
             Self::Pid(_) => "pid",

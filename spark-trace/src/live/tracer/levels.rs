@@ -294,7 +294,8 @@ fn residual_of(sample: &Sample, vmap_stack: Option<bool>) -> Option<i64> {
 /// One reading as a series.
 fn series_of(sample: &Sample) -> Series {
     let column = |(name, value): (&String, &u64)| (name.clone(), Column::from(vec![Some(*value)]));
-    let columns = sample.values.iter().map(column).collect();
+    let absent = sample.absent.iter().map(|(name, _)| (name.clone(), Column::absent(1)));
+    let columns = absent.chain(sample.values.iter().map(column)).collect();
     Series { begin_ns: vec![0], end_ns: vec![0], columns, absent: Vec::new() }
 }
 

@@ -167,11 +167,16 @@ fn files(page: &mut Page, overview: &Overview) -> Result<(), HtmlError> {
     }
     for (letter, run) in overview.runs() {
         let mut document = Document::default();
-        let title = format!("Held at {}, by file and first toucher", show::read_at(&run.report));
+        let title = format!("Held at {}, by file and first toucher", read_at(run));
         document.largest(title, show::FILES, &run.report.files, TOP, |row| row.bytes);
         for_run(page, letter, &document);
     }
     Ok(())
+}
+
+/// Of stacks, files and what the driver was asked for.
+fn read_at(run: &Run) -> String {
+    show::read_at(&run.report, run.report.details_instant.as_ref())
 }
 
 fn details_at(run: &Run) -> String {
@@ -219,7 +224,7 @@ fn stacks(page: &mut Page, overview: &Overview) -> Result<(), HtmlError> {
     }
     for (letter, run) in overview.runs() {
         let mut document = Document::default();
-        let held = |what: &str| format!("{what}, held after {}", show::read_at(&run.report));
+        let held = |what: &str| format!("{what}, held after {}", read_at(run));
         let bytes = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
         let report = &run.report;
         let title = held("Kernel and driver pages by stack");
@@ -227,7 +232,7 @@ fn stacks(page: &mut Page, overview: &Overview) -> Result<(), HtmlError> {
         let title = held("Asked of the NVIDIA driver");
         document.largest(title, charges::ASKED, &report.asked, TOP, |row| bytes(row.live));
         if let Some(charged) = &report.charges {
-            charges::show(&mut document, charged, &details_at(run));
+            charges::show(&mut document, charged, &show::read_at(report, charged.instant.as_ref()));
         }
         for_run(page, letter, &document);
     }
