@@ -39,7 +39,8 @@ pub fn index(recording: &Recording, at_ns: u64) -> Option<usize> {
 }
 
 /// Among the instants at which something was read: the more planes stood as high as then, the better; of equals the peak
-/// or query that was read soon after it, else the nearest. Once the target has ended its end is all there is.
+/// or query that was read soon after it, else the one at which they stood most nearly so, else the nearest. Once the
+/// target has ended its end is all there is.
 fn nearest(recording: &Recording, at_ns: u64, read: impl Fn(usize) -> bool) -> Option<usize> {
     let read_at = || recording.provenance.instants.iter().enumerate().filter(|(index, _)| read(*index));
     let ended = read_at().find(|(_, instant)| instant.why == END && instant.at_ns <= at_ns);
@@ -48,14 +49,15 @@ fn nearest(recording: &Recording, at_ns: u64, read: impl Fn(usize) -> bool) -> O
     }
     let views: Vec<_> = WATCHED.iter().filter_map(|&scope| View::new(recording, scope)).collect();
     let began_ns = began_ns(recording);
-    let unlikeness = |instant: &Instant| -> u32 {
+    let rank = |instant: &Instant| {
         let far = at_ns.saturating_sub(instant.at_ns) > FOLLOW_NS;
         let before = far && began_ns.is_some_and(|began_ns| (instant.at_ns..at_ns).contains(&began_ns));
-        let of_plane = |view: &View<'_>| unlike(view.height(at_ns), view.height(instant.at_ns), before);
-        views.iter().map(of_plane).sum()
+        let planes =
+            views.iter().map(|view| unlike(view.height(at_ns), view.height_by(instant.at_ns), before));
+        let (unlike, bytes) =
+            planes.fold((0, 0_u64), |sum, plane| (sum.0 + plane.0, sum.1.saturating_add(plane.1)));
+        (unlike, !follows(instant, at_ns), bytes, instant.at_ns.abs_diff(at_ns))
     };
-    let rank =
-        |instant: &Instant| (unlikeness(instant), !follows(instant, at_ns), instant.at_ns.abs_diff(at_ns));
     read_at().min_by_key(|(_, instant)| rank(instant)).map(|(index, _)| index)
 }
 
@@ -80,13 +82,13 @@ fn follows(instant: &Instant, at_ns: u64) -> bool {
         && (at_ns..=at_ns.saturating_add(FOLLOW_NS)).contains(&instant.at_ns)
 }
 
-/// Whether a plane stood differently at two times: 0 no, 1 unknown, 2 yes. `before`: one of them is well before the target
+/// Whether a plane stood differently at two times (0 no, 1 unknown, 2 yes), and by how many bytes. `before`: one of them is well before the target
 /// began, and then equal heights say nothing: a small target on a large machine does not show.
-fn unlike(one: Option<u64>, other: Option<u64>, before: bool) -> u32 {
+fn unlike(one: Option<u64>, other: Option<u64>, before: bool) -> (u32, u64) {
     match one.zip(other) {
-        Some((one, other)) if one.abs_diff(other) > margin(one.max(other)) => 2,
-        Some(_) if !before => 0,
-        _ => 1,
+        Some((one, other)) if one.abs_diff(other) > margin(one.max(other)) => (2, one.abs_diff(other)),
+        Some(_) if !before => (0, 0),
+        _ => (1, 0),
     }
 }
 
@@ -157,10 +159,10 @@ mod tests {
         let recording = read_at(&[(1100, "system-peak"), (5300, "end")], &[500, 900, 900, 900, 901, 500]);
         assert_eq!(chosen(&recording, 4000), Some(0), "at the end it has been given back");
         assert_eq!(chosen(&recording, 5100), Some(1));
-        let other = read_at(&[(1100, "system-peak"), (4600, "cgroup-peak")], &[500, 900, 900, 900, 901, 500]);
-        assert_eq!(chosen(&other, 4400), Some(0), "another plane's peak, when it had been given back");
+        let other = read_at(&[(1100, "system-peak"), (5000, "cgroup-peak")], &[500, 900, 900, 900, 901, 500]);
+        assert_eq!(chosen(&other, 4500), Some(0), "another plane's peak, when it had been given back");
         let grown = read_at(&[(1100, "system-peak"), (5300, "end")], &[500, 600, 700, 800, 901, 500]);
-        assert_eq!(chosen(&grown, 4000), Some(1), "neither is alike, so the nearer");
+        assert_eq!(chosen(&grown, 4000), Some(0), "neither is alike, and then more was held than at the end");
     }
 
     #[test]
@@ -169,6 +171,18 @@ mod tests {
         assert_eq!(chosen(&moved, 4000), Some(1));
         let moved = charged(moved, &[0, 300, 300, 300, 300, 0]);
         assert_eq!(chosen(&moved, 4000), Some(0));
+    }
+
+    /// On a slow machine planes are read long after each other, and details long after the planes.
+    #[test]
+    fn details_are_of_the_readings_before_them() {
+        let mut slow =
+            charged(read_at(&[(1400, "cgroup-peak"), (2900, "system-peak")], &[500, 700, 900, 500]), &[]);
+        let cgroup = &mut slow.samples.cgroups[0].series;
+        for ms in [300, 1300, 2300, 3300] {
+            push(cgroup, START + ms * MILLISECOND, [("memory.current".to_owned(), 20 * MIB)]);
+        }
+        assert_eq!(chosen(&slow, 2000), Some(1), "the next reading is nearer to it, but came later");
     }
 
     #[test]
@@ -222,11 +236,11 @@ mod tests {
     fn levels_are_alike_within_a_margin() {
         let (small, large) = (64 << 20, 100 << 30);
         for (level, margin) in [(small, 256 << 10), (large, 200 << 20)] {
-            assert_eq!(unlike(Some(level), Some(level - margin), false), 0, "{level}");
-            assert_eq!(unlike(Some(level), Some(level - margin - 1), false), 2, "{level}");
+            assert_eq!(unlike(Some(level), Some(level - margin), false), (0, 0), "{level}");
+            assert_eq!(unlike(Some(level), Some(level - margin - 1), false), (2, margin + 1), "{level}");
         }
-        assert_eq!(unlike(Some(small), None, false), 1);
-        assert_eq!(unlike(Some(small), Some(small), true), 1);
-        assert_eq!(unlike(Some(small), Some(0), true), 2);
+        assert_eq!(unlike(Some(small), None, false), (1, 0));
+        assert_eq!(unlike(Some(small), Some(small), true), (1, 0));
+        assert_eq!(unlike(Some(small), Some(0), true), (2, small));
     }
 }

@@ -167,7 +167,12 @@ impl<'a> View<'a> {
 
     /// How high the plane stands at `at_ns`; where it has no counter, the sum of its rows.
     pub fn height(&self, at_ns: u64) -> Option<u64> {
-        if self.counted { self.counted_height(at_ns) } else { Some(self.at(at_ns).attributed) }
+        self.height_at(at_ns, Root::nearest)
+    }
+
+    /// The same by the last reading that had begun by then, however near the next one is.
+    pub fn height_by(&self, at_ns: u64) -> Option<u64> {
+        self.height_at(at_ns, Root::last_by)
     }
 
     /// Whether a process is the target's.
@@ -175,11 +180,14 @@ impl<'a> View<'a> {
         self.target.as_ref().is_none_or(|pids| pids.contains(&pid))
     }
 
-    /// By the plane's counter; nothing where one of the roots was not read.
-    fn counted_height(&self, at_ns: u64) -> Option<u64> {
+    /// Nothing where one of the roots was not read.
+    fn height_at(&self, at_ns: u64, index: impl Fn(&Root<'a>, u64) -> Option<usize>) -> Option<u64> {
+        if !self.counted {
+            return Some(self.at(at_ns).attributed);
+        }
         let existing = self.roots.iter().filter(|root| root.exists(at_ns));
         existing
-            .map(|root| ledger::height_at(self.plane, root.series, root.nearest(at_ns)?))
+            .map(|root| ledger::height_at(self.plane, root.series, index(root, at_ns)?))
             .try_fold(0, |sum: u64, bytes| Some(sum.saturating_add(bytes?)))
     }
 
@@ -206,6 +214,11 @@ impl Root<'_> {
 
     fn times(&self) -> impl Iterator<Item = u64> + '_ {
         (0..self.series.begin_ns.len()).filter_map(|index| ledger::time_of(self.series, index))
+    }
+
+    /// The last reading that had begun by then; before all of them the first.
+    fn last_by(&self, at_ns: u64) -> Option<usize> {
+        Some(self.series.begin_ns.partition_point(|begin_ns| *begin_ns <= at_ns).saturating_sub(1))
     }
 
     /// The reading nearest to a time.

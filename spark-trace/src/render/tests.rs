@@ -235,14 +235,14 @@ fn what_was_read_at_another_time_says_when() {
     };
     let mut recording = testing::container();
     assert_eq!(title(&recording), "Page cache by file, held after 5.0 s (since the trace began)");
-    // The reading nearest to that is the peak as well.
-    recording.provenance.instants[1].at_ns -= testing::SECOND;
-    let read_before = "Page cache by file, held after 5.0 s, as read after 4.0 s (since the trace began)";
-    assert_eq!(title(&recording), read_before);
+    // The last reading before that is the peak as well.
+    recording.provenance.instants[1].at_ns += testing::SECOND;
+    let read_later = "Page cache by file, held after 5.0 s, as read after 6.0 s (since the trace began)";
+    assert_eq!(title(&recording), read_later);
     let report = attribution::report(&recording, At::Peak);
     assert_eq!(report.details_instant.as_ref(), recording.provenance.instants.get(1));
     let before = crate::recording::Instant { at_ns: testing::START - 1, why: "system-peak".into() };
-    assert_eq!(super::show::read_at(&report, Some(&before)), "5.0 s, as read before it began");
+    assert_eq!(show::read_at(&report, Some(&before)), "5.0 s, as read before it began");
 }
 
 #[test]
