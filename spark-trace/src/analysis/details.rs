@@ -82,8 +82,8 @@ fn follows(instant: &Instant, at_ns: u64) -> bool {
         && (at_ns..=at_ns.saturating_add(FOLLOW_NS)).contains(&instant.at_ns)
 }
 
-/// Whether a plane stood differently at two times (0 no, 1 unknown, 2 yes), and by how many bytes. `before`: one of them is well before the target
-/// began, and then equal heights say nothing: a small target on a large machine does not show.
+/// Whether a plane stood differently at two times (0 no, 1 unknown, 2 yes), and by how many bytes. `before`: one of them
+/// is well before the target began, and then equal heights say nothing: a small target on a large machine does not show.
 fn unlike(one: Option<u64>, other: Option<u64>, before: bool) -> (u32, u64) {
     match one.zip(other) {
         Some((one, other)) if one.abs_diff(other) > margin(one.max(other)) => (2, one.abs_diff(other)),
