@@ -151,6 +151,11 @@ pub fn nearest(series: &Series, at_ns: u64) -> Option<usize> {
     [after.saturating_sub(1), after].into_iter().filter(|i| distance(i).is_some()).min_by_key(distance)
 }
 
+/// The last reading that had begun by `at_ns`; before all of them the first.
+pub fn last_by(series: &Series, at_ns: u64) -> usize {
+    series.begin_ns.partition_point(|&begin_ns| begin_ns <= at_ns).saturating_sub(1)
+}
+
 /// The balance of reading `index` of `series`.
 pub fn balance(plane: Plane, facts: Facts<'_>, series: &Series, index: usize) -> Option<Balance> {
     let at_ns = time_of(series, index)?;

@@ -1,7 +1,8 @@
 //! Which details tell of a time: stacks, files and calls are read at few instants only, levels at every sample.
 
 use crate::analysis::view::{Scope, View};
-use crate::recording::{Instant, Recording};
+use crate::ledger;
+use crate::recording::{Instant, Recording, Series};
 
 /// Details of a peak, or of an answer to a query, are read once that has been seen, as a rule no later than this.
 pub const FOLLOW_NS: u64 = 500_000_000;
@@ -14,6 +15,10 @@ pub const END: &str = "end";
 
 /// Planes whose peaks details are read at.
 const WATCHED: [Scope; 2] = [Scope::System, Scope::Cgroup];
+
+/// Columns of the system plane's readings that have what the NVIDIA driver holds. Where free memory is in page cache, what
+/// it takes is taken from there: the machine stands no higher, and nobody is charged.
+pub const HELD_BY_DRIVER: [&str; 2] = ["driver.nvidia_sysmem", "driver.nvidia_managed"];
 
 /// Two levels that differ by no more than this are as good as one: readings of a machine that does nothing do.
 /// `height` is the higher one.
@@ -38,7 +43,7 @@ pub fn index(recording: &Recording, at_ns: u64) -> Option<usize> {
     nearest(recording, at_ns, read)
 }
 
-/// Among the instants at which something was read: the more planes stood as high as then, the better; of equals the peak
+/// Among the instants at which something was read: the more planes, and the driver, stood as high as then, the better; of equals the peak
 /// or query that was read soon after it, else the one at which they stood most nearly so, else the nearest. Once the
 /// target has ended its end is all there is.
 fn nearest(recording: &Recording, at_ns: u64, read: impl Fn(usize) -> bool) -> Option<usize> {
@@ -52,11 +57,18 @@ fn nearest(recording: &Recording, at_ns: u64, read: impl Fn(usize) -> bool) -> O
     let rank = |instant: &Instant| {
         let far = at_ns.saturating_sub(instant.at_ns) > FOLLOW_NS;
         let before = far && began_ns.is_some_and(|began_ns| (instant.at_ns..at_ns).contains(&began_ns));
-        let planes =
-            views.iter().map(|view| unlike(view.height(at_ns), view.height_by(instant.at_ns), before));
-        let (unlike, bytes) =
+        let system = &recording.samples.system;
+        let driver = (
+            ledger::nearest(system, at_ns).and_then(|index| held_by_driver(system, index)),
+            held_by_driver(system, ledger::last_by(system, instant.at_ns)),
+        );
+        let heights = views.iter().map(|view| (view.height(at_ns), view.height_by(instant.at_ns)));
+        let planes = heights
+            .chain((driver != (None, None)).then_some(driver))
+            .map(|(then, read)| unlike(then, read, before));
+        let (differ, bytes) =
             planes.fold((0, 0_u64), |sum, plane| (sum.0 + plane.0, sum.1.saturating_add(plane.1)));
-        (unlike, !follows(instant, at_ns), bytes, instant.at_ns.abs_diff(at_ns))
+        (differ, !follows(instant, at_ns), bytes, instant.at_ns.abs_diff(at_ns))
     };
     read_at().min_by_key(|(_, instant)| rank(instant)).map(|(index, _)| index)
 }
@@ -68,6 +80,11 @@ pub fn index_of_charges(recording: &Recording, at_ns: u64) -> Option<usize> {
     let read = instants.filter(|(index, _)| charges.iter().any(|row| row.charged.get(*index).is_some()));
     read.min_by_key(|(_, instant)| (!follows(instant, at_ns), instant.at_ns.abs_diff(at_ns)))
         .map(|(index, _)| index)
+}
+
+fn held_by_driver(system: &Series, index: usize) -> Option<u64> {
+    let held = HELD_BY_DRIVER.iter().filter_map(|column| system.columns.get(*column)?.get(index));
+    held.reduce(u64::saturating_add)
 }
 
 /// When the target began, if that was while tracing.
@@ -97,9 +114,7 @@ mod tests {
     use super::*;
     use crate::analysis::asked;
     use crate::recording::testing::{MIB, SECOND, START, empty, push};
-    use crate::recording::{
-        CgroupSeries, ChargeStack, DriverAllocs, PageAllocs, Series, Target, TargetCgroup,
-    };
+    use crate::recording::{CgroupSeries, ChargeStack, DriverAllocs, PageAllocs, Target, TargetCgroup};
 
     const MILLISECOND: u64 = SECOND / 1000;
 
@@ -183,6 +198,15 @@ mod tests {
             push(cgroup, START + ms * MILLISECOND, [("memory.current".to_owned(), 20 * MIB)]);
         }
         assert_eq!(chosen(&slow, 2000), Some(1), "the next reading is nearer to it, but came later");
+    }
+
+    #[test]
+    fn what_the_driver_takes_from_page_cache_shows_in_no_plane() {
+        let mut recording = read_at(&[(1100, "driver-peak"), (5300, "end")], &[9000; 6]);
+        let held = [0, 128, 128, 128, 128, 0].map(|mib| Some(mib * MIB));
+        recording.samples.system.columns.insert("driver.nvidia_sysmem".into(), held.into());
+        assert_eq!(chosen(&recording, 4000), Some(0));
+        assert_eq!(chosen(&recording, 5200), Some(1));
     }
 
     #[test]

@@ -216,9 +216,8 @@ impl Root<'_> {
         (0..self.series.begin_ns.len()).filter_map(|index| ledger::time_of(self.series, index))
     }
 
-    /// The last reading that had begun by then; before all of them the first.
     fn last_by(&self, at_ns: u64) -> Option<usize> {
-        Some(self.series.begin_ns.partition_point(|begin_ns| *begin_ns <= at_ns).saturating_sub(1))
+        Some(ledger::last_by(self.series, at_ns))
     }
 
     /// The reading nearest to a time.

@@ -6,7 +6,7 @@ use spark_trace_common::cuda::DEVICE_ALL;
 
 use super::{Resolution, Tracer, TracerError};
 use crate::{
-    analysis::details::{QUERY, margin},
+    analysis::details::{HELD_BY_DRIVER, QUERY, margin},
     ledger::{self, Facts, Plane},
     live::{
         driver::DriverBytes,
@@ -27,6 +27,7 @@ const CUDA_LIVE: &str = "cuda.live";
 pub(super) struct Peaks {
     system: Peak,
     cgroup: Peak,
+    driver: Peak,
     /// The target was told how much memory is free, and the aggregates have not been read since.
     answered: bool,
     last_read_ns: u64,
@@ -158,6 +159,8 @@ impl<W: Write> Tracer<W> {
         let system = self.read_system()?;
         // As the analysis has it, whose peak this is for.
         let used = ledger::height_at(Plane::System, &series_of(&system), 0);
+        let held = HELD_BY_DRIVER.iter().filter_map(|column| system.values.get(*column).copied());
+        let held = held.reduce(u64::saturating_add);
         self.journal.add(Entry::Sample(system))?;
         if let Some(sample) = self.cuda_sample() {
             self.journal.add(Entry::Sample(sample))?;
@@ -212,7 +215,7 @@ impl<W: Write> Tracer<W> {
                 }
             }
         }
-        self.read_aggregates_at_peaks(used, charged)
+        self.read_aggregates_at_peaks(used, charged, held)
     }
 
     /// Takes readings that were made elsewhere: those of the GPUs. What else is known of a device at that time has
@@ -241,18 +244,22 @@ impl<W: Write> Tracer<W> {
         sample.values.insert(CUDA_LIVE.to_owned(), cuda.now().by_kind.get(DEVICE_ALL).copied().unwrap_or(0));
     }
 
-    /// Reads the aggregates when a plane stands at a new peak, as often as a fifth of the time allows. A peak
+    /// Reads the aggregates when a plane, or what the driver holds, stands at a new peak, as often as a fifth of the time allows. A peak
     /// that came too soon after the last is read at the next sample that still stands there.
     fn read_aggregates_at_peaks(
         &mut self,
         used: Option<u64>,
         charged: Option<u64>,
+        held_by_driver: Option<u64>,
     ) -> Result<(), TracerError> {
         let now = now_ns();
         let wait = (REST_FACTOR * self.peaks.cost_ns).min(LONGEST_WAIT_NS);
         let due = now.saturating_sub(self.peaks.last_read_ns) >= wait;
-        let planes =
-            [("system-peak", used, &mut self.peaks.system), ("cgroup-peak", charged, &mut self.peaks.cgroup)];
+        let planes = [
+            ("system-peak", used, &mut self.peaks.system),
+            ("cgroup-peak", charged, &mut self.peaks.cgroup),
+            ("driver-peak", held_by_driver, &mut self.peaks.driver),
+        ];
         let mut reasons = Vec::new();
         for (why, level, peak) in planes {
             let Some(level) = level else { continue };
@@ -276,7 +283,7 @@ impl<W: Write> Tracer<W> {
     /// Reads the aggregates after an answer that a framework sizes itself by, now or as soon as it may be.
     pub(super) fn read_aggregates_at_answer(&mut self) -> Result<(), TracerError> {
         self.peaks.answered = true;
-        self.read_aggregates_at_peaks(None, None)
+        self.read_aggregates_at_peaks(None, None, None)
     }
 
     /// Reads the aggregates as the state at `why`.
