@@ -18,7 +18,7 @@ const WATCHED: [Scope; 2] = [Scope::System, Scope::Cgroup];
 
 /// Columns of the system plane's readings that have what the NVIDIA driver holds. Where free memory is in page cache, what
 /// it takes is taken from there: the machine stands no higher, and nobody is charged.
-pub const HELD_BY_DRIVER: [&str; 2] = ["driver.nvidia_sysmem", "driver.nvidia_managed"];
+const HELD_BY_DRIVER: [&str; 2] = ["driver.nvidia_sysmem", "driver.nvidia_managed"];
 
 /// Two levels that differ by no more than this are as good as one: readings of a machine that does nothing do.
 /// `height` is the higher one.
@@ -52,17 +52,21 @@ fn nearest(recording: &Recording, at_ns: u64, read: impl Fn(usize) -> bool) -> O
     if let Some((index, _)) = ended {
         return Some(index);
     }
-    let views: Vec<_> = WATCHED.iter().filter_map(|&scope| View::new(recording, scope)).collect();
+    let views = WATCHED.iter().filter_map(|&scope| View::new(recording, scope));
+    let views: Vec<_> = views
+        .map(|view| {
+            let then = view.height(at_ns);
+            (view, then)
+        })
+        .collect();
+    let system = &recording.samples.system;
+    let driver_then = ledger::nearest(system, at_ns).and_then(|index| held_by_driver(system, index));
     let began_ns = began_ns(recording);
     let rank = |instant: &Instant| {
         let far = at_ns.saturating_sub(instant.at_ns) > FOLLOW_NS;
         let before = far && began_ns.is_some_and(|began_ns| (instant.at_ns..at_ns).contains(&began_ns));
-        let system = &recording.samples.system;
-        let driver = (
-            ledger::nearest(system, at_ns).and_then(|index| held_by_driver(system, index)),
-            held_by_driver(system, ledger::last_by(system, instant.at_ns)),
-        );
-        let heights = views.iter().map(|view| (view.height(at_ns), view.height_by(instant.at_ns)));
+        let driver = (driver_then, held_by_driver(system, ledger::last_by(system, instant.at_ns)));
+        let heights = views.iter().map(|(view, then)| (*then, view.height_by(instant.at_ns)));
         let planes = heights
             .chain((driver != (None, None)).then_some(driver))
             .map(|(then, read)| unlike(then, read, before));
@@ -82,7 +86,8 @@ pub fn index_of_charges(recording: &Recording, at_ns: u64) -> Option<usize> {
         .map(|(index, _)| index)
 }
 
-fn held_by_driver(system: &Series, index: usize) -> Option<u64> {
+/// What of the machine's memory the driver holds at reading `index`.
+pub fn held_by_driver(system: &Series, index: usize) -> Option<u64> {
     let held = HELD_BY_DRIVER.iter().filter_map(|column| system.columns.get(*column)?.get(index));
     held.reduce(u64::saturating_add)
 }

@@ -6,7 +6,7 @@ use spark_trace_common::cuda::DEVICE_ALL;
 
 use super::{Resolution, Tracer, TracerError};
 use crate::{
-    analysis::details::{HELD_BY_DRIVER, QUERY, margin},
+    analysis::details::{QUERY, held_by_driver, margin},
     ledger::{self, Facts, Plane},
     live::{
         driver::DriverBytes,
@@ -158,9 +158,8 @@ impl<W: Write> Tracer<W> {
         }
         let system = self.read_system()?;
         // As the analysis has it, whose peak this is for.
-        let used = ledger::height_at(Plane::System, &series_of(&system), 0);
-        let held = HELD_BY_DRIVER.iter().filter_map(|column| system.values.get(*column).copied());
-        let held = held.reduce(u64::saturating_add);
+        let series = series_of(&system);
+        let (used, held) = (ledger::height_at(Plane::System, &series, 0), held_by_driver(&series, 0));
         self.journal.add(Entry::Sample(system))?;
         if let Some(sample) = self.cuda_sample() {
             self.journal.add(Entry::Sample(sample))?;
@@ -250,7 +249,7 @@ impl<W: Write> Tracer<W> {
         &mut self,
         used: Option<u64>,
         charged: Option<u64>,
-        held_by_driver: Option<u64>,
+        held: Option<u64>,
     ) -> Result<(), TracerError> {
         let now = now_ns();
         let wait = (REST_FACTOR * self.peaks.cost_ns).min(LONGEST_WAIT_NS);
@@ -258,7 +257,7 @@ impl<W: Write> Tracer<W> {
         let planes = [
             ("system-peak", used, &mut self.peaks.system),
             ("cgroup-peak", charged, &mut self.peaks.cgroup),
-            ("driver-peak", held_by_driver, &mut self.peaks.driver),
+            ("driver-peak", held, &mut self.peaks.driver),
         ];
         let mut reasons = Vec::new();
         for (why, level, peak) in planes {
