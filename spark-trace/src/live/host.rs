@@ -28,6 +28,7 @@ pub fn facts(layout: &Layout) -> Host {
         model: line("/sys/class/dmi/id/product_name").or_else(|| line("/proc/device-tree/model")),
         swap_total: kib("SwapTotal:") * 1024,
         vmap_stack: vmap_stack(),
+        page_reporting_bytes: page_reporting(),
         transparent_hugepage: line("/sys/kernel/mm/transparent_hugepage/enabled")
             .and_then(|l| Some(l.split_once('[')?.1.split_once(']')?.0.to_owned())),
         provenance: if is_emulated() { "emulated" } else { "measured" }.to_owned(),
@@ -94,6 +95,30 @@ fn vmap_stack() -> Option<bool> {
     Some(matches!(config.get("CONFIG_VMAP_STACK"), Some(ConfigSetting::Yes)))
 }
 
+/// Blocks that one report to a hypervisor has room for: PAGE_REPORTING_CAPACITY (include/linux/page_reporting.h).
+const REPORTED_AT_A_TIME: u64 = 32;
+/// The place of VIRTIO_BALLOON_F_REPORTING in a device's features (include/uapi/linux/virtio_balloon.h).
+const F_REPORTING: usize = 5;
+
+/// The most that the kernel takes off its free lists at a time to report it to a hypervisor: so many of its largest
+/// blocks. Absent where no virtio balloon has agreed to be told.
+fn page_reporting() -> Option<u64> {
+    let devices = fs::read_dir("/sys/bus/virtio/drivers/virtio_balloon").ok()?;
+    let reports = devices.filter_map(|entry| fs::read(entry.ok()?.path().join("features")).ok());
+    if !reports.into_iter().any(|features| features.get(F_REPORTING) == Some(&b'1')) {
+        return None;
+    }
+    let orders = largest_order(&fs::read_to_string("/proc/buddyinfo").ok()?)?;
+    Some((REPORTED_AT_A_TIME * page_size()) << orders)
+}
+
+/// The largest order of /proc/buddyinfo, which has a column for each from 0 on.
+fn largest_order(buddyinfo: &str) -> Option<usize> {
+    let (_, zone) = buddyinfo.lines().next()?.split_once("zone")?;
+    // The zone's name comes first.
+    zone.split_whitespace().count().checked_sub(2)
+}
+
 /// A CPU that QEMU interprets: such a machine's memory accounting is real, its timing is not.
 fn is_emulated() -> bool {
     let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
@@ -118,6 +143,13 @@ mod tests {
         assert_eq!(of(open), Some(("open", "580.95.05".to_owned())));
         assert_eq!(of(closed), Some(("proprietary", "535.183.01".to_owned())));
         assert_eq!(of("GCC version: gcc 13.3.0"), None);
+    }
+
+    #[test]
+    fn the_largest_order_is_the_last_column() {
+        let text = "Node 0, zone      DMA      0      0      0      0      0      0      0      0      1      1      3 \n";
+        assert_eq!(largest_order(text), Some(10));
+        assert_eq!(largest_order(""), None);
     }
 
     #[test]

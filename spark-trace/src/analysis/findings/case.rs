@@ -68,6 +68,27 @@ impl<'a> Run<'a> {
         i64::try_from(value).ok()
     }
 
+    /// What of the residual at the instant is gone at another reading, although the sources stand as high there: free
+    /// pages that were being reported to a hypervisor. Zero where the kernel reports none, and never more than it
+    /// reports at a time: what else comes and goes in no source is not known to be free.
+    pub fn passing(&self) -> i64 {
+        let (Some(most), Some(residual)) =
+            (bytes(self.recording.host.page_reporting_bytes), self.balance.residual)
+        else {
+            return 0;
+        };
+        let lowest = self.balance.attributed.saturating_sub(MATERIAL_BYTES.unsigned_abs());
+        let (before, after): (Vec<u64>, Vec<u64>) =
+            self.view.times().into_iter().partition(|&at_ns| at_ns <= self.at_ns);
+        let around = [before.into_iter().rev().collect(), after];
+        let as_high = around.into_iter().flat_map(|times: Vec<u64>| {
+            let readings = times.into_iter().map(|at_ns| self.view.at(at_ns));
+            readings.take_while(|balance| balance.attributed >= lowest)
+        });
+        let least = as_high.filter_map(|balance| balance.residual).min();
+        least.map_or(0, |least| (residual - least).clamp(0, most))
+    }
+
     /// How far a counter that only grows has come from the first reading to the last.
     pub fn grown(&self, column: &str) -> Option<i64> {
         grown(&self.recording.samples.system, column)

@@ -226,6 +226,39 @@ fn memory_that_is_counted_twice_is_seen_by_each_test() {
 }
 
 #[test]
+fn free_pages_on_their_way_to_a_hypervisor_are_not_counted_twice() {
+    const REPORTED: Option<u64> = Some(128 * MIB);
+    let a = complete(native());
+    // `gone` MiB are neither free nor in a source at the peak; all else is there at the next reading, too.
+    let judged = |reporting: Option<u64>, gone: i64, stays: bool| {
+        let mut b = complete(native());
+        b.host.page_reporting_bytes = reporting;
+        let hide = |b: &mut Recording| add(b, &[("meminfo.MemFree", -gone)]);
+        if stays {
+            hide(&mut b);
+        }
+        for column in b.samples.system.columns.values_mut() {
+            column.set(2, column.get(1));
+        }
+        if !stays {
+            hide(&mut b);
+        }
+        verdict(&a, &b, DOUBLE_COUNTING)
+    };
+    let passed = judged(REPORTED, 100, false);
+    assert_eq!(passed.verdict, Verdict::Refuted, "{}", passed.because);
+    let told = passed.evidence.iter().find(|row| row.what.contains("reported to the hypervisor"));
+    assert_eq!(told.and_then(|row| row.value), Some(100 * MIB as i64));
+    for (why, reporting, gone, stays) in [
+        ("it stays", REPORTED, 100, true),
+        ("more than is reported at a time", REPORTED, 300, false),
+        ("nothing is reported", None, 100, false),
+    ] {
+        assert_eq!(judged(reporting, gone, stays).verdict, Verdict::Inconclusive, "{why}");
+    }
+}
+
+#[test]
 fn what_was_not_seen_or_was_lost_decides_nothing() {
     let a = complete(native());
     type Harm = fn(&mut Recording);
