@@ -17,8 +17,8 @@ pub const END: &str = "end";
 const WATCHED: [Scope; 2] = [Scope::System, Scope::Cgroup];
 
 /// Columns of the system plane's readings that have what the NVIDIA driver holds. Where free memory is in page cache, what
-/// it takes is taken from there: the machine stands no higher, and nobody is charged.
-const HELD_BY_DRIVER: [&str; 2] = ["driver.nvidia_sysmem", "driver.nvidia_managed"];
+/// it takes is taken from there: the machine stands no higher, and nobody is charged. Pinning takes nothing.
+const HELD_BY_DRIVER: [&str; 3] = ["driver.nvidia_sysmem", "driver.nvidia_managed", "driver.nvidia_pinned"];
 
 /// Two levels that differ by no more than this are as good as one: readings of a machine that does nothing do.
 /// `height` is the higher one.
@@ -86,7 +86,7 @@ pub fn index_of_charges(recording: &Recording, at_ns: u64) -> Option<usize> {
         .map(|(index, _)| index)
 }
 
-/// What of the machine's memory the driver holds at reading `index`.
+/// What of the machine's memory the driver holds at reading `index`, as its own or pinned.
 pub fn held_by_driver(system: &Series, index: usize) -> Option<u64> {
     let held = HELD_BY_DRIVER.iter().filter_map(|column| system.columns.get(*column)?.get(index));
     held.reduce(u64::saturating_add)
@@ -212,6 +212,17 @@ mod tests {
         recording.samples.system.columns.insert("driver.nvidia_sysmem".into(), held.into());
         assert_eq!(chosen(&recording, 4000), Some(0));
         assert_eq!(chosen(&recording, 5200), Some(1));
+
+        // Nor does what it pins.
+        let mut recording =
+            read_at(&[(1100, "driver-peak"), (4100, "cgroup-peak"), (5300, "end")], &[9000; 6]);
+        let mut held = |column: &str, mib: [u64; 6]| {
+            let values = mib.map(|mib| Some(mib * MIB)).into();
+            recording.samples.system.columns.insert(column.to_owned(), values);
+            chosen(&recording, 3300)
+        };
+        assert_eq!(held("driver.nvidia_sysmem", [0, 128, 128, 128, 128, 0]), Some(1));
+        assert_eq!(held("driver.nvidia_pinned", [0, 32, 32, 32, 0, 0]), Some(0));
     }
 
     #[test]

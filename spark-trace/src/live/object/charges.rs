@@ -11,6 +11,15 @@ use super::{Object, ObjectError, Wire, map_error};
 /// A level is right only where all of them are seen.
 const HOOK_NAMES: [&str; 3] = ["charge-try", "charge-force", "uncharge"];
 
+/// Bytes that the NVIDIA driver was asked for and that live; absent where that is not seen.
+#[derive(Debug, Clone, Copy)]
+pub struct AskedAndLive {
+    /// System memory of its own.
+    pub sysmem: Option<u64>,
+    /// Pages of processes that it is to pin.
+    pub pinned: Option<u64>,
+}
+
 impl Object {
     /// Whether all that changes a cgroup's memory counter is seen.
     pub fn follows_charges(&self) -> bool {
@@ -33,14 +42,19 @@ impl Object {
         Ok(map.iter().flatten().map(|(Wire(key), Wire(row))| (key, row)).collect())
     }
 
-    /// Bytes of system memory that the NVIDIA driver was asked for and that were not given back; `None` where that is
-    /// not seen.
-    pub fn asked_and_live(&self) -> Result<Option<u64>, ObjectError> {
-        if !["nvidia-alloc", "nvidia-free"].iter().all(|name| self.is_attached(name)) {
-            return Ok(None);
-        }
-        let rows = self.driver_rows()?.into_iter().filter(|(key, _)| key.kind == DriverKind::Sysmem as u32);
-        Ok(Some(rows.map(|(_, row)| row.bytes_allocated.saturating_sub(row.bytes_freed)).sum()))
+    /// What the NVIDIA driver was asked for and that was not given back.
+    pub fn asked_and_live(&self) -> Result<AskedAndLive, ObjectError> {
+        let seen = |hooks: [&str; 2]| hooks.iter().all(|name| self.is_attached(name));
+        let (sysmem, pinned) = (seen(["nvidia-alloc", "nvidia-free"]), seen(["nvidia-pin", "nvidia-unpin"]));
+        let rows = if sysmem || pinned { self.driver_rows()? } else { vec![] };
+        let live = |kind: DriverKind| {
+            let rows = rows.iter().filter(|(key, _)| key.kind == kind as u32);
+            rows.map(|(_, row)| row.bytes_allocated.saturating_sub(row.bytes_freed)).sum()
+        };
+        Ok(AskedAndLive {
+            sysmem: sysmem.then(|| live(DriverKind::Sysmem)),
+            pinned: pinned.then(|| live(DriverKind::Pinned)),
+        })
     }
 
     /// What the NVIDIA driver was asked for.

@@ -118,15 +118,16 @@ impl<W: Write> Tracer<W> {
         system.values.extend(self.pinned_columns());
         system.values.extend(self.held_before.bytes().map(|bytes| (driver_column("nvidia-before"), bytes)));
         let asked = self.object.asked_and_live()?;
+        system.values.extend(asked.pinned.map(|bytes| (driver_column("nvidia-pinned"), bytes)));
         let pool = pool::bytes(Path::new(pool::SHRINKERS));
         system.values.extend(pool.map(|bytes| (driver_column("nvidia-pool"), bytes)));
         let Some(driver) = self.driver_bytes()? else {
             // No page of its is followed, but what it was asked for is known, and that costs nothing by the page. What
             // it keeps for later is not in it.
-            system.values.extend(asked.map(|bytes| (driver_column("nvidia-sysmem"), bytes)));
+            system.values.extend(asked.sysmem.map(|bytes| (driver_column("nvidia-sysmem"), bytes)));
             return Ok(system);
         };
-        system.values.extend(asked.map(|bytes| (driver_column("nvidia-asked"), bytes)));
+        system.values.extend(asked.sysmem.map(|bytes| (driver_column("nvidia-asked"), bytes)));
         for (source, held) in driver.by_source() {
             system.values.insert(driver_column(source), held.total());
         }
