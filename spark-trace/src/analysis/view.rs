@@ -10,6 +10,10 @@ use crate::analysis::instant::At;
 use crate::ledger::{self, Balance, Facts, Plane};
 use crate::recording::{DeviceSeries, Recording, Series, TargetCgroup};
 
+/// memory.stat may be some hundred pages behind memory.current for two seconds, and is then brought up to date
+/// (memcg_vmstats_needs_flush and FLUSH_TIME in mm/memcontrol.c): it was by so long after.
+const COUNTERS_CATCH_UP_NS: u64 = 5_000_000_000;
+
 /// Which memory a report is about: all of the machine's, what is charged to the target's cgroups, or the GPUs' own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -118,18 +122,23 @@ impl<'a> View<'a> {
         })
     }
 
-    /// The reading between the target's start and end at which the plane stood highest, the first of several; where the
-    /// target has no such reading, of all. Where the plane has no counter, the sum of its rows stands for it.
+    /// The reading between the target's start and end at which the plane stood highest; where the target has no such
+    /// reading, of all. Where the plane has no counter, the sum of its rows stands for it. Of several that stand as high
+    /// the first, or the one soon after it that leaves less unattributed: counters of rows may lag behind the plane's.
     pub fn peak(&self) -> Balance {
-        let during = |&at_ns: &u64| (self.started_ns..=self.ended_ns).contains(&at_ns);
-        let times: Vec<u64> = self.roots.iter().flat_map(Root::times).collect();
-        let highest = |times: &mut dyn Iterator<Item = u64>| {
-            // max_by_key takes the last of equals.
-            times.max_by_key(|&at_ns| (self.height(at_ns), std::cmp::Reverse(at_ns)))
-        };
-        let peak = highest(&mut times.iter().copied().filter(during));
-        let peak = peak.or_else(|| highest(&mut times.iter().copied()));
-        self.at(peak.unwrap_or(self.started_ns))
+        let mut times = self.times();
+        let during = |at_ns: &u64| (self.started_ns..=self.ended_ns).contains(at_ns);
+        if times.iter().any(during) {
+            times.retain(during);
+        }
+        let heights: Vec<_> = times.iter().map(|&at_ns| self.height(at_ns)).collect();
+        let highest = heights.iter().max();
+        let mut as_high =
+            times.iter().zip(&heights).filter(|(_, height)| Some(*height) == highest).peekable();
+        let until_ns = as_high.peek().map_or(0, |(first, _)| first.saturating_add(COUNTERS_CATCH_UP_NS));
+        let balances = as_high.take_while(|(at_ns, _)| **at_ns <= until_ns).map(|(&at_ns, _)| self.at(at_ns));
+        let peak = balances.min_by_key(|balance| balance.residual.map(i64::unsigned_abs));
+        peak.unwrap_or_else(|| self.at(self.started_ns))
     }
 
     pub fn choose(&self, at: At, recording: &Recording) -> Balance {

@@ -74,6 +74,21 @@ fn readings_outside_the_run_are_no_peak() {
 }
 
 #[test]
+fn of_equal_peaks_the_one_counts_whose_counters_have_caught_up() {
+    let peak = |anon: [u64; 4]| {
+        let mut recording = with_cgroups(&[(None, None, &[(1, 100), (2, 100), (4, 100), (9, 100)])]);
+        let anon = anon.map(|mib| Some(mib * MIB)).into();
+        recording.samples.cgroups[0].series.columns.insert("stat.anon".into(), anon);
+        let peak = View::new(&recording, Scope::Cgroup).unwrap().peak();
+        ((peak.at_ns - START) / SECOND, peak.residual.unwrap() / MIB as i64)
+    };
+    assert_eq!(peak([100; 4]), (1, 0));
+    assert_eq!(peak([98, 99, 100, 100]), (4, 0));
+    assert_eq!(peak([98, 102, 98, 98]), (1, 2), "not the one that has more than there is");
+    assert_eq!(peak([98, 98, 98, 100]), (1, 2), "so late it is something else");
+}
+
+#[test]
 fn a_cgroup_created_while_tracing_starts_from_nothing() {
     let created = with_cgroups(&[(Some(START + SECOND), None, &[(2, 5), (3, 7)])]);
     let view = View::new(&created, Scope::Cgroup).unwrap();
