@@ -97,9 +97,19 @@ fn system_memory_is_attributed_to_cgroup_and_stack_and_charged_to_nobody() {
     }
     // The functions on the driver's own, where kprobes see them.
     let asked = asked(&recording, &show);
+    let calls_are_seen = asked.is_some();
     faults.expect(asked.is_none_or(|asked| asked == [("pinned", 32 * MIB), ("sysmem", taken)]), || {
         format!("asked for and not given back: {}", show["asked"])
     });
+    // What it has pinned is a level, too, and details are read at its peak.
+    if calls_are_seen {
+        let pinned = array(&recording["samples"]["system"]["columns"]["driver.nvidia_pinned"]);
+        let most = pinned.iter().filter_map(Value::as_i64).max();
+        faults.expect(most == Some(32 * MIB), || format!("pinned at most {most:?}"));
+    }
+    let read_at = array(&recording["provenance"]["instants"]);
+    let why = |instant: &Value| instant["why"] == "driver-peak";
+    faults.expect(read_at.iter().any(why), || format!("details were read at {read_at:?}"));
     // And then its pages are counted by the call, not one by one.
     if let Some(calls) = hits(&recording, "nvidia-pages") {
         let pages = taken / support::oracle::page_size();

@@ -16,9 +16,14 @@ pub const END: &str = "end";
 /// Planes whose peaks details are read at.
 const WATCHED: [Scope; 2] = [Scope::System, Scope::Cgroup];
 
-/// Columns of the system plane's readings that have what the NVIDIA driver holds. Where free memory is in page cache, what
-/// it takes is taken from there: the machine stands no higher, and nobody is charged. Pinning takes nothing.
-const HELD_BY_DRIVER: [&str; 3] = ["driver.nvidia_sysmem", "driver.nvidia_managed", "driver.nvidia_pinned"];
+/// Columns of the system plane's readings that have what the NVIDIA driver holds as its own, and what it has pinned. Where
+/// free memory is in page cache, what it takes is taken from there: the machine stands no higher, and nobody is charged.
+/// Pinning takes nothing at all.
+const HELD_BY_DRIVER: [&[&str]; 2] =
+    [&["driver.nvidia_sysmem", "driver.nvidia_managed"], &["driver.nvidia_pinned"]];
+
+/// What the driver holds, and what it has pinned, in bytes.
+pub type Held = [Option<u64>; 2];
 
 /// Two levels that differ by no more than this are as good as one: readings of a machine that does nothing do.
 /// `height` is the higher one.
@@ -60,15 +65,16 @@ fn nearest(recording: &Recording, at_ns: u64, read: impl Fn(usize) -> bool) -> O
         })
         .collect();
     let system = &recording.samples.system;
-    let driver_then = ledger::nearest(system, at_ns).and_then(|index| held_by_driver(system, index));
+    let held = |index: usize| held_by_driver(system, index);
+    let driver_then = ledger::nearest(system, at_ns).map_or(Held::default(), held);
     let began_ns = began_ns(recording);
     let rank = |instant: &Instant| {
         let far = at_ns.saturating_sub(instant.at_ns) > FOLLOW_NS;
         let before = far && began_ns.is_some_and(|began_ns| (instant.at_ns..at_ns).contains(&began_ns));
-        let driver = (driver_then, held_by_driver(system, ledger::last_by(system, instant.at_ns)));
+        let driver = driver_then.into_iter().zip(held(ledger::last_by(system, instant.at_ns)));
         let heights = views.iter().map(|(view, then)| (*then, view.height_by(instant.at_ns)));
         let planes = heights
-            .chain((driver != (None, None)).then_some(driver))
+            .chain(driver.filter(|known| *known != (None, None)))
             .map(|(then, read)| unlike(then, read, before));
         let (differ, bytes) =
             planes.fold((0, 0_u64), |sum, plane| (sum.0 + plane.0, sum.1.saturating_add(plane.1)));
@@ -86,10 +92,12 @@ pub fn index_of_charges(recording: &Recording, at_ns: u64) -> Option<usize> {
         .map(|(index, _)| index)
 }
 
-/// What of the machine's memory the driver holds at reading `index`, as its own or pinned.
-pub fn held_by_driver(system: &Series, index: usize) -> Option<u64> {
-    let held = HELD_BY_DRIVER.iter().filter_map(|column| system.columns.get(*column)?.get(index));
-    held.reduce(u64::saturating_add)
+/// What of the machine's memory the driver holds and has pinned at reading `index`.
+pub fn held_by_driver(system: &Series, index: usize) -> Held {
+    HELD_BY_DRIVER.map(|columns| {
+        let held = columns.iter().filter_map(|column| system.columns.get(*column)?.get(index));
+        held.reduce(u64::saturating_add)
+    })
 }
 
 /// When the target began, if that was while tracing.

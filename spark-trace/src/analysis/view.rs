@@ -10,9 +10,11 @@ use crate::analysis::instant::At;
 use crate::ledger::{self, Balance, Facts, Plane};
 use crate::recording::{DeviceSeries, Recording, Series, TargetCgroup};
 
-/// memory.stat may be some hundred pages behind memory.current for two seconds, and is then brought up to date
-/// (memcg_vmstats_needs_flush and FLUSH_TIME in mm/memcontrol.c): it was by so long after.
+/// memory.stat may be some 64 pages for each CPU behind memory.current until it is brought up to date, which is every two
+/// seconds (FLUSH_TIME in mm/memcontrol.c): by so long after a reading it was.
 const COUNTERS_CATCH_UP_NS: u64 = 5_000_000_000;
+/// Less unattributed by less than this is no reason to leave the first of several equal readings.
+const WORTH_ANOTHER: u64 = 256 << 10;
 
 /// Which memory a report is about: all of the machine's, what is charged to the target's cgroups, or the GPUs' own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -123,8 +125,9 @@ impl<'a> View<'a> {
     }
 
     /// The reading between the target's start and end at which the plane stood highest; where the target has no such
-    /// reading, of all. Where the plane has no counter, the sum of its rows stands for it. Of several that stand as high
-    /// the first, or the one soon after it that leaves less unattributed: counters of rows may lag behind the plane's.
+    /// reading, of all. Where the plane has no counter, the sum of its rows stands for it. Of several that stand
+    /// exactly as high, as where the target holds still, the first, or one soon after it that leaves clearly less
+    /// unattributed: counters of rows may lag behind the plane's.
     pub fn peak(&self) -> Balance {
         let mut times = self.times();
         let during = |at_ns: &u64| (self.started_ns..=self.ended_ns).contains(at_ns);
@@ -137,7 +140,9 @@ impl<'a> View<'a> {
             times.iter().zip(&heights).filter(|(_, height)| Some(*height) == highest).peekable();
         let until_ns = as_high.peek().map_or(0, |(first, _)| first.saturating_add(COUNTERS_CATCH_UP_NS));
         let balances = as_high.take_while(|(at_ns, _)| **at_ns <= until_ns).map(|(&at_ns, _)| self.at(at_ns));
-        let peak = balances.min_by_key(|balance| balance.residual.map(i64::unsigned_abs));
+        let peak = balances.min_by_key(|balance| {
+            balance.residual.map_or(u64::MAX, |bytes| bytes.unsigned_abs() / WORTH_ANOTHER)
+        });
         peak.unwrap_or_else(|| self.at(self.started_ns))
     }
 

@@ -104,12 +104,17 @@ const F_REPORTING: usize = 5;
 /// blocks. Absent where no virtio balloon has agreed to be told.
 fn page_reporting() -> Option<u64> {
     let devices = fs::read_dir("/sys/bus/virtio/drivers/virtio_balloon").ok()?;
-    let reports = devices.filter_map(|entry| fs::read(entry.ok()?.path().join("features")).ok());
-    if !reports.into_iter().any(|features| features.get(F_REPORTING) == Some(&b'1')) {
+    let mut features = devices.filter_map(|entry| fs::read(entry.ok()?.path().join("features")).ok());
+    if !features.any(|features| reports_free_pages(&features)) {
         return None;
     }
     let orders = largest_order(&fs::read_to_string("/proc/buddyinfo").ok()?)?;
     Some((REPORTED_AT_A_TIME * page_size()) << orders)
+}
+
+/// Whether a balloon's `features` say so, which has a digit for each, from the lowest on.
+fn reports_free_pages(features: &[u8]) -> bool {
+    features.get(F_REPORTING) == Some(&b'1')
 }
 
 /// The largest order of /proc/buddyinfo, which has a column for each from 0 on.
@@ -143,6 +148,13 @@ mod tests {
         assert_eq!(of(open), Some(("open", "580.95.05".to_owned())));
         assert_eq!(of(closed), Some(("proprietary", "535.183.01".to_owned())));
         assert_eq!(of("GCC version: gcc 13.3.0"), None);
+    }
+
+    #[test]
+    fn a_balloon_that_reports_free_pages_says_so() {
+        assert!(reports_free_pages(b"0110010100000000000000000000000010\n"));
+        assert!(!reports_free_pages(b"0110000100000000000000000000000010\n"));
+        assert!(!reports_free_pages(b"0110"));
     }
 
     #[test]

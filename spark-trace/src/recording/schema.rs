@@ -84,7 +84,7 @@ pub struct Host {
     /// Kernel stacks live in vmalloc space (CONFIG_VMAP_STACK); absent where it cannot be told.
     pub vmap_stack: Option<bool>,
     /// The most bytes that the kernel takes off its free lists at a time to report them to a hypervisor as free
-    /// (mm/page_reporting.c); they are in no counter then. Absent where it does not report.
+    /// (mm/page_reporting.c); they are in no counter then. Absent where no virtio balloon has agreed to be told.
     #[serde(default)]
     pub page_reporting_bytes: Option<u64>,
     /// Selected word of /sys/kernel/mm/transparent_hugepage/enabled.

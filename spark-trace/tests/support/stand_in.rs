@@ -13,8 +13,8 @@ const POOLS: &str = "/sys/module/nvidia/parameters/pools";
 
 /// The modules with or without pools, loaded for one test; where they cannot be had, says so as a test that skips.
 ///
-/// The machine has free memory then: where all of it is page cache, what the module takes wakes kswapd, which frees more
-/// than that, and the machine's peak is before the module has anything.
+/// The machine has free memory then: where all of it is page cache, what the module takes may wake kswapd, which frees
+/// more than that, and the machine's peak is before the module has anything.
 pub fn stand_in(pools: bool) -> Option<StandIn> {
     let modules = StandIn::load(pools);
     if modules.is_some() {

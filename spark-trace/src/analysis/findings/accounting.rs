@@ -1,7 +1,7 @@
 //! Whether the kernel counts memory twice.
 
 use super::case::{Case, Judgement, Run};
-use super::{Evidence, Side, Verdict};
+use super::{Evidence, Verdict};
 use crate::analysis::queries;
 use crate::units;
 
@@ -18,6 +18,8 @@ const SAME_ANSWER_BYTES: i64 = 64 << 20;
 enum Tested {
     Holds(String),
     Fails,
+    /// With what the reader should know beside.
+    FailsBut(String),
     Unknown(String),
 }
 
@@ -28,11 +30,12 @@ const TESTS: &[(&str, Test)] = &[("C1", c1), ("C2", c2), ("C3", c3), ("C4", c4)]
 
 pub fn double_counting(case: &Case<'_>) -> Judgement {
     let mut evidence = Vec::new();
-    let (mut holds, mut unknown) = (Vec::new(), Vec::new());
+    let (mut holds, mut beside, mut unknown) = (Vec::new(), Vec::new(), Vec::new());
     for (name, test) in TESTS {
         match test(case, &mut evidence) {
             Tested::Holds(why) => holds.push(format!("{name} holds: {why}")),
             Tested::Fails => {}
+            Tested::FailsBut(why) => beside.push(why),
             Tested::Unknown(why) => unknown.push((*name, why)),
         }
     }
@@ -48,6 +51,10 @@ pub fn double_counting(case: &Case<'_>) -> Judgement {
     match unknown.first() {
         Some((name, why)) => because.push_str(&format!(" ({name} was not tested: {why})")),
         None => because.push_str("; cuMemGetInfo answers what is free, alike in all runs"),
+    }
+    for what in beside {
+        because.push_str("; ");
+        because.push_str(&what);
     }
     Judgement::new(Verdict::Refuted, because, evidence)
 }
@@ -118,18 +125,24 @@ fn c3(case: &Case<'_>, evidence: &mut Vec<Evidence>) -> Tested {
     };
     let Some(b) = case.b() else { return Tested::Unknown("there are no readings".to_owned()) };
     evidence.push(b.evidence("C3: of the difference in use, in no source", Some(residual), "samples.system"));
-    let mut residual = residual;
-    for run in case.runs() {
-        let passing = run.passing();
-        if passing > 0 {
-            let what = "C3: in no source at this reading only, free pages that were being reported to the hypervisor";
-            evidence.push(run.evidence(what, Some(passing), "samples.system; host.page_reporting_bytes"));
-        }
-        residual -= if run.side == Side::A { -passing } else { passing };
-    }
     let slack = case.material.max(delta.abs() / 100 * (100 - ATTRIBUTED_PERCENT));
     if residual.abs() <= slack {
         return Tested::Fails;
+    }
+    // Of the run that has more in no source.
+    let run = if residual > 0 { Some(b) } else { case.a.as_ref() };
+    let passing = run.map_or(0, Run::passing);
+    if let Some(run) = run.filter(|_| residual.abs() - passing <= slack) {
+        evidence.push(run.evidence(
+            "C3: free again soon after, as free pages are that the kernel reports to a hypervisor",
+            Some(passing),
+            "samples.system; host.page_reporting_bytes",
+        ));
+        return Tested::FailsBut(format!(
+            "{} in no source in {} were free again soon after, as they are when they are reported to a hypervisor",
+            units::size(passing),
+            run.name()
+        ));
     }
     Tested::Unknown(format!("{} of the difference are in no source", units::size(residual)))
 }

@@ -18,6 +18,9 @@ use crate::units;
 /// Differences below this are what a machine does by itself, and so is this part of a larger one.
 const MATERIAL_BYTES: i64 = 16 << 20;
 const MATERIAL_PERCENT: i64 = 2;
+/// Free pages are reported to a hypervisor every two seconds (PAGE_REPORTING_DELAY in mm/page_reporting.c), and were seen
+/// to be away for hundreds of milliseconds.
+const PASSES_WITHIN_NS: u64 = 5_000_000_000;
 
 /// One of the runs, at the instant it is looked at.
 pub struct Run<'a> {
@@ -68,25 +71,21 @@ impl<'a> Run<'a> {
         i64::try_from(value).ok()
     }
 
-    /// What of the residual at the instant is gone at another reading, although the sources stand as high there: free
-    /// pages that were being reported to a hypervisor. Zero where the kernel reports none, and never more than it
-    /// reports at a time: what else comes and goes in no source is not known to be free.
+    /// What of the residual at the instant is free again soon after it, while the sources stand as they did: free pages
+    /// that were being reported to a hypervisor do that. Zero where the kernel reports none, and never more than it
+    /// reports at a time. What was less before may have come to stay, so readings before the instant tell nothing.
     pub fn passing(&self) -> i64 {
-        let (Some(most), Some(residual)) =
-            (bytes(self.recording.host.page_reporting_bytes), self.balance.residual)
-        else {
-            return 0;
-        };
-        let lowest = self.balance.attributed.saturating_sub(MATERIAL_BYTES.unsigned_abs());
-        let (before, after): (Vec<u64>, Vec<u64>) =
-            self.view.times().into_iter().partition(|&at_ns| at_ns <= self.at_ns);
-        let around = [before.into_iter().rev().collect(), after];
-        let as_high = around.into_iter().flat_map(|times: Vec<u64>| {
-            let readings = times.into_iter().map(|at_ns| self.view.at(at_ns));
-            readings.take_while(|balance| balance.attributed >= lowest)
+        let Some(most) = bytes(self.recording.host.page_reporting_bytes) else { return 0 };
+        let until_ns = self.at_ns.saturating_add(PASSES_WITHIN_NS);
+        let soon = |at_ns: &u64| (self.at_ns..=until_ns).contains(at_ns);
+        let freed = self.view.times().into_iter().filter(soon).filter_map(|at_ns| {
+            let (then, later) = (&self.balance, self.view.at(at_ns));
+            let same = later.attributed.abs_diff(then.attributed) <= MATERIAL_BYTES.unsigned_abs();
+            let fewer_in_no_source = then.residual?.saturating_sub(later.residual?);
+            let fewer_in_use = difference(bytes(then.expected), bytes(later.expected))?;
+            same.then_some(fewer_in_no_source.min(fewer_in_use))
         });
-        let least = as_high.filter_map(|balance| balance.residual).min();
-        least.map_or(0, |least| (residual - least).clamp(0, most))
+        freed.max().unwrap_or(0).clamp(0, most)
     }
 
     /// How far a counter that only grows has come from the first reading to the last.

@@ -51,8 +51,8 @@ pub const HYPOTHESES: &[Hypothesis] = &[
         sources: &[],
         judge: accounting::double_counting,
         test: "Four tests. C1: the sources add up to more than MemTotal - MemFree. C2: pages of the NVIDIA driver that are \
-               charged to no cgroup are also in one's charge. C3: MemFree has fallen by more than all sources have grown. \
-               C4: cuMemGetInfo answers something else than MemFree in one run and not in the other. One that holds \
+               charged to no cgroup are also in one's charge. C3: MemFree has fallen by more than all sources have grown, \
+               free pages that were being reported to a hypervisor left out. C4: cuMemGetInfo answers something else than MemFree in one run and not in the other. One that holds \
                supports the claim; it is refuted where none does and C3 could be told to within 2 %.",
         next: "Run A and B in turn (ABBA) with `sync; echo 3 > /proc/sys/vm/drop_caches` before each: a double count \
                would stay, page cache would not",

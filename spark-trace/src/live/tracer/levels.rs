@@ -6,7 +6,7 @@ use spark_trace_common::cuda::DEVICE_ALL;
 
 use super::{Resolution, Tracer, TracerError};
 use crate::{
-    analysis::details::{QUERY, held_by_driver, margin},
+    analysis::details::{Held, QUERY, held_by_driver, margin},
     ledger::{self, Facts, Plane},
     live::{
         driver::DriverBytes,
@@ -27,7 +27,8 @@ const CUDA_LIVE: &str = "cuda.live";
 pub(super) struct Peaks {
     system: Peak,
     cgroup: Peak,
-    driver: Peak,
+    /// Of what the driver holds, and of what it has pinned.
+    driver: [Peak; 2],
     /// The target was told how much memory is free, and the aggregates have not been read since.
     answered: bool,
     last_read_ns: u64,
@@ -244,21 +245,24 @@ impl<W: Write> Tracer<W> {
         sample.values.insert(CUDA_LIVE.to_owned(), cuda.now().by_kind.get(DEVICE_ALL).copied().unwrap_or(0));
     }
 
-    /// Reads the aggregates when a plane, or what the driver holds, stands at a new peak, as often as a fifth of the time allows. A peak
-    /// that came too soon after the last is read at the next sample that still stands there.
+    /// Reads the aggregates when a plane, what the driver holds or what it has pinned stands at a new peak, as often as
+    /// a fifth of the time allows. A peak that came too soon after the last is read at the next sample that still
+    /// stands there.
     fn read_aggregates_at_peaks(
         &mut self,
         used: Option<u64>,
         charged: Option<u64>,
-        held: Option<u64>,
+        held: Held,
     ) -> Result<(), TracerError> {
         let now = now_ns();
         let wait = (REST_FACTOR * self.peaks.cost_ns).min(LONGEST_WAIT_NS);
         let due = now.saturating_sub(self.peaks.last_read_ns) >= wait;
+        let ([own, pinned], [own_peak, pinned_peak]) = (held, &mut self.peaks.driver);
         let planes = [
             ("system-peak", used, &mut self.peaks.system),
             ("cgroup-peak", charged, &mut self.peaks.cgroup),
-            ("driver-peak", held, &mut self.peaks.driver),
+            ("driver-peak", own, own_peak),
+            ("driver-peak", pinned, pinned_peak),
         ];
         let mut reasons = Vec::new();
         for (why, level, peak) in planes {
@@ -268,6 +272,7 @@ impl<W: Write> Tracer<W> {
                 reasons.push(why);
             }
         }
+        reasons.dedup();
         if self.peaks.answered && due {
             self.peaks.answered = false;
             reasons.push(QUERY);
@@ -283,7 +288,7 @@ impl<W: Write> Tracer<W> {
     /// Reads the aggregates after an answer that a framework sizes itself by, now or as soon as it may be.
     pub(super) fn read_aggregates_at_answer(&mut self) -> Result<(), TracerError> {
         self.peaks.answered = true;
-        self.read_aggregates_at_peaks(None, None, None)
+        self.read_aggregates_at_peaks(None, None, Held::default())
     }
 
     /// Reads the aggregates as the state at `why`.
