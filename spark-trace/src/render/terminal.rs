@@ -29,7 +29,9 @@ pub fn render(document: &Document, style: Style) -> String {
                 if !text.is_empty() {
                     text.push('\n');
                 }
-                text += &coloured(&inert(heading), BOLD, style);
+                let mut lines = String::new();
+                wrap(&mut lines, "", &inert(heading), style);
+                text += &coloured(lines.trim_end(), BOLD, style);
                 text.push('\n');
             }
             Block::Line(line) => wrap(&mut text, "", &inert(line), style),
@@ -170,6 +172,10 @@ mod tests {
     fn lines_break_between_words() {
         let document = Document { blocks: vec![Block::Warning("one two three four".into())] };
         assert_eq!(render(&document, narrow(16)), "WARNING one two\n  three four\n");
+        let document = Document { blocks: vec![Block::Heading("one two three four".into())] };
+        assert_eq!(render(&document, narrow(16)), "one two three\n  four\n");
+        let bold = Style { colour: true, ..narrow(16) };
+        assert_eq!(render(&document, bold), "\x1b[1mone two three\n  four\x1b[0m\n");
     }
 
     #[test]

@@ -230,7 +230,8 @@ fn what_was_read_at_another_time_says_when() {
     let title = |recording: &Recording| {
         let report = attribution::report(recording, At::Peak);
         let table = FORMATS.iter().find(|format| format.name == "table").unwrap();
-        let text = String::from_utf8((table.show)(&report, Style::default()).unwrap()).unwrap();
+        let wide = Style { width: 120, ..Style::default() };
+        let text = String::from_utf8((table.show)(&report, wide).unwrap()).unwrap();
         text.lines().find(|line| line.starts_with("Page cache by file")).unwrap().to_owned()
     };
     let mut recording = testing::container();
