@@ -138,9 +138,12 @@ fn levels_agree_with_the_kernels_counters() {
     for (column, truth) in columns.into_iter().zip([counters.usage, counters.anon, counters.shmem]) {
         faults.near(column, nearest(series, column, at_ns), truth);
     }
-    // Others on the machine take and free memory meanwhile.
+    // Others on the machine take and free memory meanwhile, and a hypervisor may be told of what is free.
     let seen = system_at(&recording, "meminfo.MemFree", at_ns);
-    faults.expect((seen - free).abs() < 64 * MIB, || format!("MemFree {seen}, read by the test: {free}"));
+    let in_transit = recording["host"]["page_reporting_bytes"].as_i64().unwrap_or(0);
+    faults.expect((seen - free).abs() < 64 * MIB + in_transit, || {
+        format!("MemFree {seen}, read by the test: {free}")
+    });
     faults.finish();
 }
 
