@@ -48,9 +48,9 @@ pub fn index(recording: &Recording, at_ns: u64) -> Option<usize> {
     nearest(recording, at_ns, read)
 }
 
-/// Among the instants at which something was read: the more planes, and the driver, stood as high as then, the better; of equals the peak
-/// or query that was read soon after it, else the one at which they stood most nearly so, else the nearest. Once the
-/// target has ended its end is all there is.
+/// Among the instants at which something was read: the more planes, and the driver, stood as high as then, the better;
+/// of equals the peak or query that was read soon after it, else the one at which they stood most nearly so, else the
+/// nearest. Once the target has ended its end is all there is.
 fn nearest(recording: &Recording, at_ns: u64, read: impl Fn(usize) -> bool) -> Option<usize> {
     let read_at = || recording.provenance.instants.iter().enumerate().filter(|(index, _)| read(*index));
     let ended = read_at().find(|(_, instant)| instant.why == END && instant.at_ns <= at_ns);
@@ -58,12 +58,7 @@ fn nearest(recording: &Recording, at_ns: u64, read: impl Fn(usize) -> bool) -> O
         return Some(index);
     }
     let views = WATCHED.iter().filter_map(|&scope| View::new(recording, scope));
-    let views: Vec<_> = views
-        .map(|view| {
-            let then = view.height(at_ns);
-            (view, then)
-        })
-        .collect();
+    let views: Vec<_> = views.map(|view| (view.height(at_ns), view)).collect();
     let system = &recording.samples.system;
     let held = |index: usize| held_by_driver(system, index);
     let driver_then = ledger::nearest(system, at_ns).map_or(Held::default(), held);
@@ -72,7 +67,7 @@ fn nearest(recording: &Recording, at_ns: u64, read: impl Fn(usize) -> bool) -> O
         let far = at_ns.saturating_sub(instant.at_ns) > FOLLOW_NS;
         let before = far && began_ns.is_some_and(|began_ns| (instant.at_ns..at_ns).contains(&began_ns));
         let driver = driver_then.into_iter().zip(held(ledger::last_by(system, instant.at_ns)));
-        let heights = views.iter().map(|(view, then)| (*then, view.height_by(instant.at_ns)));
+        let heights = views.iter().map(|(then, view)| (*then, view.height_by(instant.at_ns)));
         let planes = heights
             .chain(driver.filter(|known| *known != (None, None)))
             .map(|(then, read)| unlike(then, read, before));

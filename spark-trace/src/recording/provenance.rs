@@ -50,8 +50,8 @@ pub struct Provenance {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Instant {
     pub at_ns: u64,
-    /// `system-peak`, `cgroup-peak`, `driver-peak`, `query` (the target was told how much memory is free) or `end`; `snapshot` or `now`
-    /// where one reading is all there is.
+    /// `system-peak`, `cgroup-peak`, `driver-peak`, `query` (the target was told how much memory is free) or `end`;
+    /// `snapshot` or `now` where one reading is all there is.
     pub why: String,
 }
 

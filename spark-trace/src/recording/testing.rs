@@ -43,7 +43,6 @@ pub(crate) fn empty() -> Recording {
             memory_controller: Some("/sys/fs/cgroup".into()),
             boot_id: "00000000-0000-0000-0000-000000000000".into(),
             vmap_stack: Some(true),
-            page_reporting_bytes: None,
             provenance: "simulated".into(),
             ..Host::default()
         },

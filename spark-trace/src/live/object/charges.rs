@@ -23,7 +23,11 @@ pub struct AskedAndLive {
 impl Object {
     /// Whether all that changes a cgroup's memory counter is seen.
     pub fn follows_charges(&self) -> bool {
-        HOOK_NAMES.iter().all(|name| self.is_attached(name))
+        self.are_attached(&HOOK_NAMES)
+    }
+
+    fn are_attached(&self, hooks: &[&str]) -> bool {
+        hooks.iter().all(|name| self.is_attached(name))
     }
 
     /// What a cgroup was charged and uncharged since it is selected, in pages.
@@ -44,8 +48,8 @@ impl Object {
 
     /// What the NVIDIA driver was asked for and that was not given back.
     pub fn asked_and_live(&self) -> Result<AskedAndLive, ObjectError> {
-        let seen = |hooks: [&str; 2]| hooks.iter().all(|name| self.is_attached(name));
-        let (sysmem, pinned) = (seen(["nvidia-alloc", "nvidia-free"]), seen(["nvidia-pin", "nvidia-unpin"]));
+        let sysmem = self.are_attached(&["nvidia-alloc", "nvidia-free"]);
+        let pinned = self.are_attached(&["nvidia-pin", "nvidia-unpin"]);
         let rows = if sysmem || pinned { self.driver_rows()? } else { vec![] };
         let live = |kind: DriverKind| {
             let rows = rows.iter().filter(|(key, _)| key.kind == kind as u32);
