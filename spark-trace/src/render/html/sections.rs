@@ -168,7 +168,7 @@ fn files(page: &mut Page, overview: &Overview) -> Result<(), HtmlError> {
     for (letter, run) in overview.runs() {
         let mut document = Document::default();
         let title = format!("Held at {}, by file and first toucher", read_at(run));
-        document.largest(title, show::FILES, &run.report.files, TOP, |row| row.bytes);
+        document.largest(title, show::tables::FILES, &run.report.files, TOP, |row| row.bytes);
         for_run(page, letter, &document);
     }
     Ok(())
@@ -228,7 +228,7 @@ fn stacks(page: &mut Page, overview: &Overview) -> Result<(), HtmlError> {
         let bytes = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
         let report = &run.report;
         let title = held("Kernel and driver pages by stack");
-        document.largest(title, show::STACKS, &report.stacks, TOP, |row| bytes(row.bytes));
+        document.largest(title, show::tables::STACKS, &report.stacks, TOP, |row| bytes(row.bytes));
         let title = held("Asked of the NVIDIA driver");
         document.largest(title, charges::ASKED, &report.asked, TOP, |row| bytes(row.live));
         if let Some(charged) = &report.charges {
@@ -279,11 +279,13 @@ fn processes(page: &mut Page, overview: &Overview) -> Result<(), HtmlError> {
         let mut document = Document::default();
         let bytes = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
         let report = &run.report;
-        document.largest("Processes", show::PROCESSES, &report.processes, TOP, |row| bytes(row.highest()));
+        document.largest("Processes", show::tables::PROCESSES, &report.processes, TOP, |row| {
+            bytes(row.highest())
+        });
         let title = format!("Mappings by name, after {}", details_at(run));
-        document.largest(title, show::REGIONS, &report.regions, TOP, |row| bytes(row.rss));
+        document.largest(title, show::tables::REGIONS, &report.regions, TOP, |row| bytes(row.rss));
         let title = format!("Large mappings by user stack, after {}", details_at(run));
-        document.largest(title, show::MAPPINGS, &report.mappings, TOP, |row| bytes(row.bytes));
+        document.largest(title, show::tables::MAPPINGS, &report.mappings, TOP, |row| bytes(row.bytes));
         for_run(page, letter, &document);
     }
     Ok(())
