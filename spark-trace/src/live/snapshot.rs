@@ -16,6 +16,7 @@ use super::{
         system::System,
         tmpfs,
     },
+    target::container::id_in_path,
 };
 use crate::recording::{
     CgroupName, Clock, Column, Cost, Health, Instant, Process, Recording, SCHEMA_VERSION, SNAPSHOT, Target,
@@ -139,6 +140,7 @@ impl Snapshot {
                 id: *id,
                 path: path.clone(),
                 root: path.trim_start_matches('/').split('/').count() == 1,
+                container: id_in_path(path).map(ToOwned::to_owned),
                 ..TargetCgroup::default()
             })
             .collect();

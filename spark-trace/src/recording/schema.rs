@@ -159,7 +159,11 @@ pub struct Target {
     pub argv: Vec<String>,
     /// The target's memory cgroups: its roots and every cgroup created below them.
     pub cgroups: Vec<TargetCgroup>,
+    /// The first of `containers`.
     pub container: Option<Container>,
+    /// Containers that are part of the target, in the order in which they were found. Recordings of 0.1.0 have `container` only.
+    #[serde(default)]
+    pub containers: Vec<Container>,
     /// Exit code of the traced command; 128 + signal where one killed it; absent where none was run or waited for.
     pub exit_code: Option<i32>,
     pub started_ns: u64,
@@ -176,6 +180,14 @@ impl Target {
     /// Every process is the target's.
     pub fn is_whole_machine(&self) -> bool {
         matches!(self.kind.as_str(), "system" | SNAPSHOT)
+    }
+
+    /// Takes a container in as part of the target.
+    pub fn take_container(&mut self, container: Container) {
+        if !self.containers.iter().any(|known| known.id == container.id) {
+            self.containers.push(container);
+        }
+        self.container = self.containers.first().cloned();
     }
 
     /// The tool started it.
@@ -203,6 +215,9 @@ pub struct TargetCgroup {
     /// Charge and peak that the kernel held when the cgroup was removed.
     pub usage_at_removal: Option<u64>,
     pub peak_at_removal: Option<u64>,
+    /// Id of the container whose cgroup it is, or in whose cgroup it lies.
+    #[serde(default)]
+    pub container: Option<String>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -213,6 +228,9 @@ pub struct Container {
     pub name: Option<String>,
     pub image: Option<String>,
     pub image_id: Option<String>,
+    /// The service of a compose project that it belongs to.
+    #[serde(default)]
+    pub service: Option<String>,
 }
 
 /// An instant the run passed through: `start`, `exec` (the target's first), `exit` (the command's), `end`; `oom-kill` in recordings

@@ -318,7 +318,7 @@ pub(crate) fn container() -> Recording {
     let end = Levels { anon: 20, ..peak };
     let mut recording = run(20, "/system.slice/docker-0123456789ab.scope", &peak, &end);
     recording.target.kind = "container".into();
-    recording.target.container = Some(Container {
+    recording.target.take_container(Container {
         engine: "docker".into(),
         id: "0123456789ab".into(),
         name: Some("serve".into()),

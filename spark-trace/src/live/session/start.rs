@@ -163,7 +163,7 @@ impl Session {
             engine::Action::Start { container } => {
                 let found = container::inspect(invocation.engine, &client, container)
                     .map_err(io_error("find the container"))?;
-                self.tracer.target.container = Some(found.container);
+                self.tracer.target.take_container(found.container);
                 self.await_container(invocation.engine, client, None, false)?;
             }
             engine::Action::Compose => self.await_container(invocation.engine, client, None, false)?,
@@ -207,7 +207,7 @@ impl Session {
             )));
         };
         let path = Layout::detect()?.of_process(pid)?;
-        self.tracer.target.container = Some(found.container);
+        self.tracer.target.take_container(found.container);
         self.tracer.add_root(&path, false)?;
         Ok(())
     }
@@ -247,7 +247,8 @@ impl Session {
             let _ = fs::remove_file(file);
         }
         let described = container::inspect(awaited.engine, &awaited.client, &id);
-        self.tracer.target.container = Some(match described {
+        // What `start` was told of beforehand is known already.
+        self.tracer.target.take_container(match described {
             Ok(found) => found.container,
             Err(e) => {
                 self.warnings.push(format!("the engine did not describe the container: {e}"));

@@ -1,6 +1,7 @@
 //! Containers: their ids in cgroup paths, and what their engine says of them.
 
 use std::{
+    collections::BTreeMap,
     io,
     process::{Command, Stdio},
 };
@@ -8,6 +9,9 @@ use std::{
 use serde::Deserialize;
 
 use crate::recording::Container;
+
+/// The label by which compose names the service that a container is of.
+pub const SERVICE_LABEL: &str = "com.docker.compose.service";
 
 /// The container id in a cgroup's path: `/docker/ID`, `docker-ID.scope`, `libpod-ID.scope`,
 /// `/default/ID`. The supervisor that podman keeps beside a container (`libpod-conmon-ID`) is not it.
@@ -35,6 +39,7 @@ struct Inspected {
 #[serde(rename_all = "PascalCase")]
 struct InspectedConfig {
     image: Option<String>,
+    labels: Option<BTreeMap<String, String>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -79,8 +84,9 @@ fn parse(engine: &str, json: &[u8]) -> Option<Description> {
             engine: engine.to_owned(),
             id: found.id,
             name: found.name.map(|n| n.trim_start_matches('/').to_owned()),
-            image: found.config.and_then(|c| c.image).or(found.image_name),
+            image: found.config.as_ref().and_then(|c| c.image.clone()).or(found.image_name),
             image_id: found.image,
+            service: found.config.and_then(|c| c.labels).and_then(|mut labels| labels.remove(SERVICE_LABEL)),
         },
     })
 }

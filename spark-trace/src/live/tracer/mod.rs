@@ -33,6 +33,7 @@ use super::{
         system::System,
     },
     symbols::{Names, Stacks},
+    target::container::id_in_path,
 };
 use crate::{
     decode,
@@ -417,7 +418,8 @@ impl<W: Write> Tracer<W> {
 
     fn open_cgroup(&mut self, id: u64, path: String, root: bool, created_ns: Option<u64>) {
         let reader = CgroupReader::open(id, &self.layout.dir(&path), self.layout.is_v2());
-        let info = TargetCgroup { id, path, root, created_ns, ..TargetCgroup::default() };
+        let container = id_in_path(&path).map(ToOwned::to_owned);
+        let info = TargetCgroup { id, path, root, created_ns, container, ..TargetCgroup::default() };
         self.charges.follow(id, created_ns.is_some());
         self.cgroups.insert(id, Selected { info, reader, waiting: Vec::new(), gone: false });
     }
