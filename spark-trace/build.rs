@@ -20,7 +20,8 @@ mod object {
     use std::path::{Path, PathBuf};
 
     pub fn build() -> Result<(), Box<dyn Error>> {
-        let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize()?;
+        // Not env!: a build folder that was copied has a script compiled for another checkout.
+        let workspace = Path::new(&variable("CARGO_MANIFEST_DIR")?).join("..").canonicalize()?;
         let out_dir = PathBuf::from(variable("OUT_DIR")?);
         let target_arch = variable("CARGO_CFG_TARGET_ARCH")?.to_string_lossy().into_owned();
 
