@@ -10,7 +10,6 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
 
 use openmetrics_parser::{OpenMetricsValue, openmetrics::parse_openmetrics};
 use serde_json::Value;
@@ -246,7 +245,10 @@ fn the_minutes_before_now_become_a_recording() {
             .unwrap();
         (done.status.code(), String::from_utf8_lossy(&done.stderr).into_owned(), PathBuf::from(output))
     };
-    std::thread::sleep(Duration::from_secs(4));
+    // More than two seconds of readings, of which only two are wanted.
+    let reading = || serving.metrics().value("spark_trace_reading_timestamp_seconds", &[]);
+    let first = reading();
+    wait_for("four seconds of readings", || (reading() >= first + 4.0).then_some(()));
     let (code, error, file) = since("2s", "short.json.zst");
     assert_eq!(code, Some(0), "{error}");
     let recording = read(&file);
@@ -281,7 +283,10 @@ fn an_oom_kill_leaves_the_minutes_before_it() {
     let own = cgroup::Own::create("serve-oom");
     let limit = if v2 { "memory.max" } else { "memory.limit_in_bytes" };
     fs::write(own.dir.join(limit), (64 * MIB).to_string()).unwrap();
-    std::thread::sleep(Duration::from_secs(2));
+    // Readings from before the kill, of which the file must have some.
+    for _ in 0..5 {
+        serving.new_reading();
+    }
     let mut victim = Command::new(workload());
     victim.args(["alloc", "--anon", "256M", "--hold", "300s"]);
     own.start_in(&mut victim);

@@ -8,8 +8,16 @@ use crate::recording::Recording;
 const OF_MACHINE: &str = "vmstat.oom_kill";
 const OF_CGROUP: &str = "events.oom_kill";
 
+/// The signal in a status as wait(2) reports it, and SIGKILL.
+const SIGNAL_BITS: u32 = 0x7f;
+const SIGKILL: u32 = 9;
+
 /// Time between two recordings of kills. What happens meanwhile comes into the next one.
 const REST_NS: u64 = 60_000_000_000;
+
+/// How long a kill's victim is waited for. The counter grows when the kernel sends the signal (mm/oom_kill.c
+/// __oom_kill_process); the process ends when it next runs, which takes its time on a busy machine.
+const VICTIM_LIMIT_NS: u64 = 3_000_000_000;
 
 /// What is to be done after a reading.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,7 +36,10 @@ pub struct Kills {
     begun: bool,
     /// A kill that is in no recording yet.
     pending: bool,
-    asked: bool,
+    /// When details were asked for that have not been written yet.
+    asked_ns: Option<u64>,
+    /// The last reading without a kill that is in no recording yet: victims end after it.
+    before_ns: u64,
     written_ns: Option<u64>,
 }
 
@@ -37,16 +48,32 @@ impl Kills {
     pub fn step(&mut self, recording: &Recording, now_ns: u64) -> Step {
         // Read even where a recording is due: what has come since it was asked for is in it.
         self.pending |= self.has_grown(recording);
-        if self.asked {
-            (self.asked, self.pending, self.written_ns) = (false, false, Some(now_ns));
+        if let Some(asked_ns) = self.asked_ns {
+            if !self.has_victim(recording) && now_ns.saturating_sub(asked_ns) < VICTIM_LIMIT_NS {
+                return Step::Nothing;
+            }
+            (self.asked_ns, self.pending, self.written_ns) = (None, false, Some(now_ns));
+            self.before_ns = now_ns;
             return Step::Write;
+        }
+        if !self.pending {
+            self.before_ns = now_ns;
         }
         let rested = self.written_ns.is_none_or(|written| now_ns.saturating_sub(written) >= REST_NS);
         if self.pending && rested {
-            self.asked = true;
+            self.asked_ns = Some(now_ns);
             return Step::Ask;
         }
         Step::Nothing
+    }
+
+    /// Whether a process has ended by SIGKILL since there was no kill.
+    fn has_victim(&self, recording: &Recording) -> bool {
+        let mut processes = recording.provenance.processes.iter().rev();
+        processes.any(|process| {
+            let killed = process.exit_status.is_some_and(|status| status & SIGNAL_BITS == SIGKILL);
+            killed && process.ended_ns.is_some_and(|ended| ended >= self.before_ns)
+        })
     }
 
     fn has_grown(&mut self, recording: &Recording) -> bool {
@@ -74,7 +101,7 @@ impl Kills {
 mod tests {
     use super::*;
     use crate::recording::testing::{self, SECOND, START};
-    use crate::recording::{CgroupSeries, Recording};
+    use crate::recording::{CgroupSeries, Process, Recording};
 
     fn reading(machine: u64, cgroups: &[(u64, u64)]) -> Recording {
         let mut recording = testing::empty();
@@ -87,13 +114,38 @@ mod tests {
         recording
     }
 
+    /// The same once a process has been killed.
+    fn with_victim(mut recording: Recording, ended_ns: u64) -> Recording {
+        let killed = Process { exit_status: Some(SIGKILL), ended_ns: Some(ended_ns), ..Process::default() };
+        recording.provenance.processes.push(killed);
+        recording
+    }
+
+    #[test]
+    fn a_victim_that_takes_its_time_is_waited_for_but_not_for_ever() {
+        let mut kills = Kills::default();
+        let older = |recording| with_victim(recording, START - 1);
+        assert_eq!(kills.step(&reading(7, &[]), START), Step::Nothing);
+        assert_eq!(kills.step(&older(reading(8, &[])), START + SECOND), Step::Ask);
+        assert_eq!(kills.step(&older(reading(8, &[])), START + 2 * SECOND), Step::Nothing, "not yet");
+        let ended = with_victim(older(reading(8, &[])), START + 2 * SECOND);
+        assert_eq!(kills.step(&ended, START + 3 * SECOND), Step::Write);
+
+        let mut kills = Kills::default();
+        kills.step(&reading(7, &[]), START);
+        let steps: Vec<_> =
+            (1..=5).map(|second| kills.step(&reading(8, &[]), START + second * SECOND)).collect();
+        assert_eq!(steps, [Step::Ask, Step::Nothing, Step::Nothing, Step::Write, Step::Nothing]);
+    }
+
     #[test]
     fn a_kill_is_asked_about_and_written_with_the_next_reading() {
         let mut kills = Kills::default();
         assert_eq!(kills.step(&reading(7, &[(1, 3)]), START), Step::Nothing, "older than the trace");
         assert_eq!(kills.step(&reading(8, &[(1, 3)]), START + SECOND), Step::Ask);
         // The same kill, counted by its cgroup a moment later.
-        assert_eq!(kills.step(&reading(8, &[(1, 4)]), START + 2 * SECOND), Step::Write);
+        let ended = with_victim(reading(8, &[(1, 4)]), START + SECOND);
+        assert_eq!(kills.step(&ended, START + 2 * SECOND), Step::Write);
         for second in 3..200 {
             assert_eq!(kills.step(&reading(8, &[(1, 4)]), START + second * SECOND), Step::Nothing);
         }
@@ -106,7 +158,8 @@ mod tests {
         let mut written = Vec::new();
         for second in 1..=150 {
             // One every second for two minutes.
-            if kills.step(&reading(second.min(120), &[]), START + second * SECOND) == Step::Write {
+            let now = START + second * SECOND;
+            if kills.step(&with_victim(reading(second.min(120), &[]), now), now) == Step::Write {
                 written.push(second);
             }
         }

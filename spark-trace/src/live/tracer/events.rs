@@ -11,6 +11,10 @@ use crate::{
     recording::{CgroupName, Mapping, Process, ProcessContext, journal::Entry},
 };
 
+/// The signal in a status as wait(2) reports it, and SIGKILL.
+const SIGNAL_BITS: u32 = 0x7f;
+const SIGKILL: u32 = libc::SIGKILL as u32;
+
 impl<W: Write> Tracer<W> {
     /// Handles one record of the event ring buffer.
     pub fn event(&mut self, bytes: &[u8]) -> Result<Option<Notice>, TracerError> {
@@ -165,7 +169,8 @@ impl<W: Write> Tracer<W> {
         let unseen = match event.op {
             ProcessOp::Fork => self.looks && self.young.insert(event.pid),
             ProcessOp::Exec => self.young.contains(&event.pid),
-            ProcessOp::Exit => self.young.remove(&event.pid),
+            // A victim of the OOM killer is what somebody will ask for, however short it lived.
+            ProcessOp::Exit => self.young.remove(&event.pid) && event.status & SIGNAL_BITS != SIGKILL,
         };
         if !unseen {
             let process = process.clone();
