@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 
 use serde::Serialize;
+use spark_trace_common::hook::TRIGGERS;
 
 use crate::analysis::context;
 use crate::analysis::losses::{self, Missed};
 use crate::analysis::view::{Scope, View};
-use crate::recording::{Nvidia, Recording};
+use crate::recording::{Hook, Nvidia, Recording};
 
 /// Start states may differ by this part of all memory...
 const START_PERCENT: u64 = 2;
@@ -99,22 +100,32 @@ fn stand_ins(a: &Recording, b: &Recording) -> impl Iterator<Item = String> {
 
 /// A hook that worked in one run only leaves the other without its part of the provenance.
 fn hooks(a: &Recording, b: &Recording) -> Vec<String> {
-    let verdicts = |recording: &Recording| -> BTreeMap<String, String> {
+    let verdicts = |recording: &Recording| -> BTreeMap<String, (String, bool)> {
         let hooks = recording.health.hooks.iter();
-        hooks.map(|hook| (hook.name.clone(), hook.verdict.clone())).collect()
+        hooks.map(|hook| (hook.name.clone(), (hook.verdict.clone(), has_missed_nothing(hook)))).collect()
     };
     let (a, b) = (verdicts(a), verdicts(b));
     let mut names: Vec<_> = a.keys().chain(b.keys()).collect();
     names.sort();
     names.dedup();
-    let verdict = |verdicts: &BTreeMap<String, String>, name: &String| {
-        verdicts.get(name).map_or_else(|| "absent".to_owned(), Clone::clone)
+    let verdict = |verdicts: &BTreeMap<String, (String, bool)>, name: &String| {
+        verdicts.get(name).map_or_else(|| ("absent".to_owned(), false), Clone::clone)
     };
     let differing = names.into_iter().map(|name| (name, verdict(&a, name), verdict(&b, name)));
     differing
-        .filter(|(_, a, b)| a != b)
-        .map(|(name, a, b)| format!("hook {name} differs: {a} in A, {b} in B"))
+        .filter(|(_, (a, all_of_a), (b, all_of_b))| a != b && !(*all_of_a && *all_of_b))
+        .map(|(name, (a, _), (b, _))| format!("hook {name} differs: {a} in A, {b} in B"))
         .collect()
+}
+
+/// Whether all there was to see for a hook was seen. One that has nothing to see, or waits for something that has not
+/// happened, misses nothing: what it does in the other run may be due to other programs of the machine.
+fn has_missed_nothing(hook: &Hook) -> bool {
+    match hook.verdict.as_str() {
+        "ok" | "not-applicable" => true,
+        "off" => TRIGGERS.iter().any(|(_, waits)| hook.reason.as_deref() == Some(*waits)),
+        _ => false,
+    }
 }
 
 fn start_state(a: &Recording, b: &Recording) -> Vec<String> {
@@ -193,6 +204,20 @@ mod tests {
         let result = comparable(&testing::container(), &b);
         assert_eq!((result.ok, result.reasons), (true, vec![]));
         assert_eq!(result.notes, ["hook mm_page_alloc missed 3 of 10000 events in B"]);
+    }
+
+    #[test]
+    fn hooks_that_had_nothing_to_see_or_nothing_to_wait_for_differ_by_what_others_did() {
+        let with = |verdict: &str, reason: &str| {
+            let mut recording = testing::container();
+            recording.health.hooks[0].verdict = verdict.into();
+            recording.health.hooks[0].reason = Some(reason.into());
+            comparable(&testing::container(), &recording).reasons
+        };
+        assert!(with("not-applicable", "no CUDA library").is_empty());
+        assert!(with("off", TRIGGERS[0].1).is_empty());
+        assert_eq!(with("off", "left out by --without-hook").len(), 1);
+        assert_eq!(with("unsupported", "no tracepoint").len(), 1);
     }
 
     #[test]
