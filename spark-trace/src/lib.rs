@@ -17,6 +17,7 @@ pub mod decode;
 pub mod demo;
 pub mod figures;
 pub mod health;
+pub mod invoker;
 pub mod ledger;
 #[cfg(feature = "live")]
 pub mod live;

@@ -34,6 +34,18 @@ pub fn duration(text: &str) -> Result<Duration, String> {
         .map_err(|_| format!("`{text}` is no time that can be waited for"))
 }
 
+/// Shortest time between two readings: reading takes about as long.
+pub const SHORTEST_INTERVAL: Duration = Duration::from_millis(1);
+
+/// A time between two readings.
+pub fn interval(text: &str) -> Result<Duration, String> {
+    duration(text).and_then(|time| {
+        (time >= SHORTEST_INTERVAL)
+            .then_some(time)
+            .ok_or_else(|| "shorter than 1ms, the shortest interval".to_owned())
+    })
+}
+
 /// A file that is there, as a path that means the same from everywhere.
 pub fn file(text: &str) -> Result<PathBuf, String> {
     std::fs::canonicalize(text).map_err(|e| e.to_string())
@@ -44,7 +56,6 @@ fn split(text: &str) -> (&str, &str) {
     text.split_at(text.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(text.len()))
 }
 
-/// The time now as `20261121T093000Z`, for file names.
 /// A directory that is there: anything else would be a walk that finds nothing.
 pub fn directory(text: &str) -> Result<PathBuf, String> {
     let path = PathBuf::from(text);
@@ -55,6 +66,7 @@ pub fn directory(text: &str) -> Result<PathBuf, String> {
     }
 }
 
+/// The time now as `20261121T093000Z`, for file names.
 pub fn utc_now() -> String {
     let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
     utc(seconds)
@@ -98,6 +110,14 @@ mod tests {
         assert_eq!(duration("2"), Ok(Duration::from_secs(2)));
         for text in ["", "x", "-1s", "1y", "nan"] {
             assert!(duration(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn intervals_that_are_too_short_are_refused() {
+        assert_eq!(interval("1ms"), Ok(SHORTEST_INTERVAL));
+        for text in ["0", "1us", "999us", "0s"] {
+            assert!(interval(text).is_err_and(|said| said.contains("1ms")), "{text}");
         }
     }
 

@@ -5,8 +5,10 @@
 
 mod support;
 
+use std::ffi::OsStr;
 use std::fs;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 use std::time::Duration;
 
@@ -121,6 +123,10 @@ fn wrong_usage_is_told_before_anything_runs() {
         format!("--ring-size 5000 -- touch {ran}"),
         format!("--ring-size 512 -- touch {ran}"),
         format!("--interval soon -- touch {ran}"),
+        format!("--interval 0 -- touch {ran}"),
+        format!("--interval 999us -- touch {ran}"),
+        format!("--gpu-interval 0 -- touch {ran}"),
+        format!("--cuda-library {ran} -- touch {ran}"),
         format!("--profile huge -- touch {ran}"),
         "--duration 100ms --pid 1 --system".into(),
         format!("--duration 100ms --pid {} -- touch {ran}", std::process::id()),
@@ -133,13 +139,17 @@ fn wrong_usage_is_told_before_anything_runs() {
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]
-fn a_command_that_cannot_start_is_a_failed_trace_without_traces() {
+fn a_command_that_cannot_start_has_the_shells_exit_code_and_leaves_no_traces() {
     let dir = support::disk_dir();
     let directory = support::path(&dir, "");
     let mut faults = support::Faults::default();
-    for command in ["/no/such/program", &directory] {
+    let plain = support::path(&dir, "plain");
+    fs::write(&plain, "no program").unwrap();
+    for (command, code) in
+        [("/no/such/program", 127), ("no-such-program-anywhere", 127), (&directory, 126), (&plain, 126)]
+    {
         let before = support::bpf::ids();
-        let recorded = record(&support::path(&dir, "r.json"), &format!("-- {command}")).exited(1);
+        let recorded = record(&support::path(&dir, "r.json"), &format!("-- {command}")).exited(code);
         assert!(recorded.stderr.contains(command), "{}", recorded.stderr);
         faults.expect(!recorded.output.exists(), || format!("{command}: a recording of nothing"));
         faults.expect(!recorded.partial().exists(), || format!("{command}: the journal is left"));
@@ -162,6 +172,7 @@ fn under_sudo_the_command_and_the_file_are_the_users() {
     let run = |name: &str, words: &[&str]| -> Recorded {
         let mut command = support::spark_trace();
         command.env("SUDO_UID", NOBODY).env("SUDO_GID", NOBODY).env("SUDO_USER", "nobody");
+        command.env("HOME", "/root").env("USER", "root").env("LOGNAME", "root").env_remove("SHELL");
         Running::start_as(command, &support::path(&dir, name), words).finish().exited(0)
     };
     for (words, uid) in [(&["--", "id", "-u"][..], NOBODY), (&["--as-root", "--", "id", "-u"], "0")] {
@@ -171,6 +182,179 @@ fn under_sudo_the_command_and_the_file_are_the_users() {
         assert_eq!((owner.uid().to_string(), owner.gid().to_string()), (NOBODY.into(), NOBODY.into()));
         assert_eq!(owner.mode() & 0o7777, 0o600);
     }
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn under_sudo_the_environment_is_the_users() {
+    let database = fs::read_to_string("/etc/passwd").unwrap();
+    let entry = database.lines().find(|line| line.split(':').nth(2) == Some("65534")).expect("a user nobody");
+    let fields: Vec<_> = entry.split(':').collect();
+    let dir = support::disk_dir();
+    let script = r#"printf '%s\n' "$HOME" "$USER" "$LOGNAME" "$SHELL""#;
+    let run = |name: &str, home: &str, words: &[&str]| {
+        let mut command = support::spark_trace();
+        // What this says of the user is not asked: the user database is.
+        command.env("SUDO_UID", "65534").env("SUDO_GID", "65534").env("SUDO_USER", "someone-else");
+        command.env("HOME", home).env("USER", "root").env("LOGNAME", "root").env_remove("SHELL");
+        let words = [words, &["sh", "-c", script]].concat();
+        Running::start_as(command, &support::path(&dir, name), &words).finish().exited(0).stdout
+    };
+    let users = format!("{}\n{}\n{}\n{}\n", fields[5], fields[0], fields[0], fields[6]);
+    assert_eq!(run("user.json", "/root", &[]), users);
+    // What is not root's was set by the user.
+    assert!(run("own.json", "/scratch", &[]).starts_with(&format!("/scratch\n{}\n", fields[0])));
+    assert!(run("root.json", "/root", &["--as-root"]).starts_with("/root\nroot\nroot\n"));
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn words_behind_the_command_are_the_commands_with_and_without_dashes() {
+    let dir = support::disk_dir();
+    let output = support::path(&dir, "r.json");
+    for dashes in [&[][..], &["--"]] {
+        let command = ["printf", "<%s>", "--epochs", "1", "-o", "x.json", "--", "-q"];
+        let words = [&["--force", "-q"], dashes, &command].concat();
+        let recorded = record_words(&output, &words).exited(0);
+        assert_eq!(recorded.stdout, "<--epochs><1><-o><x.json><--><-q>\n", "{dashes:?}");
+        assert_eq!(recorded.recording()["target"]["argv"], serde_json::json!(command));
+    }
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn words_that_are_not_utf_8_reach_the_command_as_they_are() {
+    let dir = support::disk_dir();
+    let output = support::path(&dir, "r.json");
+    let script = r#"printf %s "$1" | od -An -tx1"#;
+    let run = support::spark_trace()
+        .args(["record", "-o", &output, "sh", "-c", script, "sh"])
+        .arg(OsStr::from_bytes(b"caf\xe9"))
+        .output()
+        .unwrap();
+    assert_eq!(run.status.code(), Some(0), "{}", String::from_utf8_lossy(&run.stderr));
+    assert_eq!(String::from_utf8(run.stdout).unwrap().trim(), "63 61 66 e9");
+    assert_eq!(json(&output)["target"]["argv"][4], "caf\u{fffd}");
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn recordings_of_one_second_have_names_of_their_own() {
+    let dir = support::disk_dir();
+    let long = format!("{}/{}", dir.path().display(), "x".repeat(250));
+    fs::copy(support::in_path("true"), &long).unwrap();
+    let start = |program: &str| {
+        let mut command = support::spark_trace();
+        command.args(["record", "-q", program]).current_dir(dir.path()).spawn().unwrap()
+    };
+    let programs = ["true", "true", "true", "true", long.as_str(), long.as_str()];
+    let running = programs.map(start);
+    for mut child in running {
+        assert_eq!(support::wait_for("a recording", || child.try_wait().unwrap()).code(), Some(0));
+    }
+    let names: Vec<_> =
+        fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+    let recordings = names.iter().filter(|name| name.starts_with("spark-trace-") && name.ends_with(".json"));
+    assert_eq!((recordings.count(), names.len()), (programs.len(), programs.len() + 1), "{names:?}");
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn what_is_no_file_is_neither_replaced_nor_followed() {
+    let dir = support::disk_dir();
+    let (other, ran) = (support::path(&dir, "other"), support::path(&dir, "ran"));
+    fs::write(&other, "theirs").unwrap();
+    let (link, fifo, device) =
+        (support::path(&dir, "link"), support::path(&dir, "fifo"), support::path(&dir, "device"));
+    std::os::unix::fs::symlink(&other, &link).unwrap();
+    for words in [&["mkfifo", fifo.as_str()][..], &["mknod", &device, "c", "1", "3"]] {
+        assert!(std::process::Command::new(words[0]).args(&words[1..]).status().unwrap().success());
+    }
+    let mut names = vec![link.as_str(), &fifo, &device];
+    // The journal's name counts as well.
+    let journal = support::path(&dir, "r.json");
+    std::os::unix::fs::symlink(&other, format!("{journal}.partial")).unwrap();
+    names.push(&journal);
+    for name in names {
+        for force in ["", "--force"] {
+            let recorded = record(name, &format!("{force} -- touch {ran}")).exited(2);
+            assert!(recorded.stderr.contains("never replaced"), "{}", recorded.stderr);
+            let log =
+                record(&support::path(&dir, "l.json"), &format!("{force} --log-file {name} -- touch {ran}"));
+            assert!(name == journal || log.code == Some(2), "{}", log.stderr);
+            assert!(name == journal || !Path::new(&ran).exists(), "{name}: it ran");
+            let _ = fs::remove_file(&ran);
+            let _ = fs::remove_file(support::path(&dir, "l.json"));
+            let _ = fs::remove_file(&journal);
+        }
+    }
+    assert_eq!(fs::read(&other).unwrap(), b"theirs");
+    let kind = |name: &str| fs::symlink_metadata(name).unwrap().file_type();
+    assert!(kind(&link).is_symlink() && kind(&fifo).is_fifo() && kind(&device).is_char_device());
+    let recorded = record("-", &format!("-- touch {ran}")).exited(USAGE);
+    assert!(recorded.stderr.contains("standard output is the command's"), "{}", recorded.stderr);
+    assert!(!Path::new(&ran).exists());
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn a_copy_of_the_output_that_cannot_be_made_is_told_before_the_command_runs() {
+    let dir = support::disk_dir();
+    let ran = support::path(&dir, "ran");
+    let nowhere = support::path(&dir, "none/log");
+    let recorded =
+        record(&support::path(&dir, "r.json"), &format!("--log-file {nowhere} -- touch {ran}")).exited(1);
+    assert!(recorded.stderr.contains(&format!("cannot create {nowhere}")), "{}", recorded.stderr);
+    assert!(!Path::new(&ran).exists() && !recorded.partial().exists());
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn what_an_interrupted_recording_left_is_not_overwritten() {
+    let dir = support::disk_dir();
+    let (output, ran) = (support::path(&dir, "r.json"), support::path(&dir, "ran"));
+    fs::write(format!("{output}.partial"), "readings").unwrap();
+    let recorded = record(&output, &format!("-- touch {ran}")).exited(2);
+    assert!(recorded.stderr.contains("spark-trace recover"), "{}", recorded.stderr);
+    assert!(!Path::new(&ran).exists());
+    let recorded = record(&output, &format!("--force -- touch {ran}")).exited(0);
+    assert!(Path::new(&ran).exists() && !recorded.partial().exists());
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn where_spark_trace_breaks_it_says_what_is_left() {
+    let dir = support::disk_dir();
+    // The command takes the name of its own recording: that cannot be written, and is not lost.
+    let output = support::path(&dir, "r.json");
+    let recorded =
+        record_words(&output, &["--", "sh", "-c", "echo mine > \"$0\"; exit 3", &output]).exited(1);
+    let told = format!("run `spark-trace recover {output}.partial`");
+    let last = recorded.stderr.lines().last().unwrap();
+    assert!(last.starts_with("spark-trace: the trace failed: ") && last.contains(&told), "{last}");
+    assert_eq!(fs::read_to_string(&output).unwrap(), "mine\n");
+    let journal = format!("{output}.partial");
+    recover(&journal, &support::path(&dir, "recovered.json"));
+
+    // Aborted, as by a failed allocation.
+    let output = support::path(&dir, "aborted.json");
+    let mark = support::path(&dir, "mark");
+    let line = format!("-- {} alloc --anon 4M --hold 60s --output {mark}", workload());
+    let running = Running::start(&output, &line.split_whitespace().collect::<Vec<_>>());
+    running.has_entry("a reading", |entry| entry["entry"] == "sample");
+    running.signal(libc::SIGABRT);
+    let recorded = running.finish();
+    support::kill_all_with(&mark);
+    assert_eq!(recorded.code, Some(128 + libc::SIGABRT), "as a shell gives it");
+    let told = format!("the journal is kept in {output}.partial; run `spark-trace recover {output}.partial`");
+    assert!(recorded.stderr.contains(&told), "{}", recorded.stderr);
+    recover(&format!("{output}.partial"), &support::path(&dir, "after-abort.json"));
+}
+
+fn recover(journal: &str, output: &str) {
+    let run = support::spark_trace().args(["recover", journal, "-o", output]).output().unwrap();
+    assert_eq!(run.status.code(), Some(0), "{}", String::from_utf8_lossy(&run.stderr));
+    assert!(!support::array(&json(output)["samples"]["system"]["begin_ns"]).is_empty());
 }
 
 #[test]

@@ -17,6 +17,10 @@ pub enum Exit {
     BadInput,
     /// `EX_USAGE` of sysexits.h.
     Usage,
+    /// The command was found and could not be executed: 126, as in a shell.
+    NotExecutable,
+    /// The command was not found: 127, as in a shell.
+    NotFound,
     /// The traced command's own exit code, passed on.
     Child(u8),
 }
@@ -28,6 +32,8 @@ impl Exit {
             Self::TraceFailed => 1,
             Self::BadInput => 2,
             Self::Usage => 64,
+            Self::NotExecutable => 126,
+            Self::NotFound => 127,
             Self::Child(code) => code,
         }
     }
@@ -47,6 +53,7 @@ impl fmt::Display for Exit {
             Self::TraceFailed => "the trace failed",
             Self::BadInput => "bad input",
             Self::Usage => "wrong usage",
+            Self::NotExecutable | Self::NotFound => "nothing was traced",
             Self::Child(_) => "the command failed",
         })
     }

@@ -6,11 +6,10 @@ use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 
 use crate::analysis::flame::{KINDS, Kind};
 use crate::analysis::instant::At;
+use crate::cli::destination::Destination;
 use crate::cli::error::Exit;
-use crate::cli::output;
 use crate::cli::view::has_instant;
-use crate::recording::{self, WriteOptions};
-use crate::render::escape;
+use crate::recording;
 use crate::render::export::{EXPORTS, Export, Options};
 
 /// Hand a recording over to other tools, in their formats
@@ -49,24 +48,17 @@ Examples:
   spark-trace export run.json --to openmetrics --at end -o run.om";
 
 pub fn run(args: Args) -> anyhow::Result<Exit> {
-    let output = args.output.as_deref().filter(|path| *path != Path::new("-"));
     wrong_usage(&args).map_err(|error| error.context(Exit::Usage))?;
-    let options = WriteOptions { force: args.force, owner: None };
-    if let Some(output) = output {
-        recording::write::refuse_existing(output, options)?;
-    }
+    let destination = Destination::new(args.output.as_deref(), args.force)?;
     let recording = recording::read(&args.file)?;
     let at = args.at.unwrap_or_default();
     has_instant(at, &args.file, &recording)?;
     let bytes = (args.to.export)(&recording, Options { at, stacks: args.stacks })
         .with_context(|| format!("{}: cannot be exported as {}", args.file.display(), args.to.name))?;
-    let Some(output) = output else { return output::print(&bytes) };
-    recording::write::write_bytes(&bytes, output, options)?;
-    eprintln!("spark-trace: wrote {}", escape::line(&output.display().to_string()));
-    Ok(Exit::Fine)
+    destination.write(&bytes, "")
 }
 
-/// What is told before anything is read.
+/// What is refused before anything is read.
 fn wrong_usage(args: &Args) -> anyhow::Result<()> {
     let Export { name, extension, binary, .. } = args.to;
     anyhow::ensure!(args.at.is_none() || args.to.at, "{name} has the whole run: leave out --at");

@@ -9,6 +9,7 @@ mod chroot;
 mod completions;
 #[cfg(feature = "live")]
 mod demo;
+mod destination;
 mod diff;
 #[cfg(feature = "live")]
 mod doctor;
@@ -53,7 +54,7 @@ Exit codes:
   1   the trace failed
   2   bad input: a recording that is missing, damaged or too new
   64  wrong usage
-`record` passes on the exit code of the command it ran.";
+`record` passes on the exit code of the command it ran; 126 and 127 where it did not start.";
 
 #[derive(Debug, Subcommand)]
 enum Command {

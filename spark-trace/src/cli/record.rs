@@ -1,8 +1,12 @@
+mod name;
+mod rescue;
 mod since;
 
 use std::{
+    ffi::OsString,
     io::IsTerminal,
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
@@ -16,20 +20,25 @@ use spark_trace_common::{
 use super::{error::Exit, progress::Line};
 use crate::{
     analysis::losses,
+    invoker,
     live::{
-        output,
-        session::{Keep, Options, Session, Wishes},
-        target::{Placement, Spec, command::Invoker},
+        output::{self, screen::Screen},
+        session::{Keep, Options, Session, SessionError, Wishes},
+        target::{Placement, Spec},
     },
     parse,
     plan::{Choice, LeftOut},
-    recording::{self, Recording, WriteOptions, write::refuse_existing},
+    recording::{self, Recording, WriteOptions, claim::Claim, write::refuse_existing},
     serve::DEFAULT_STATE,
 };
 
 /// Record where the memory of a run goes
 #[derive(Debug, clap::Args)]
-#[command(after_help = EXAMPLES)]
+#[command(
+    after_help = EXAMPLES,
+    override_usage = "spark-trace record [OPTIONS] [--] COMMAND [ARGUMENT]...\n       \
+                      spark-trace record [OPTIONS] --container|--cgroup|--pid|--system|--since ..."
+)]
 pub struct Args {
     /// File to write; `.json.zst` compresses it. Default: named after target and time
     #[arg(short, long, value_name = "FILE")]
@@ -39,8 +48,8 @@ pub struct Args {
     #[arg(long)]
     force: bool,
 
-    /// Time between two readings of the levels
-    #[arg(long, value_name = "TIME", default_value = "100ms", value_parser = parse::duration)]
+    /// Time between two readings of the levels, at least 1ms; without a unit it is in seconds
+    #[arg(long, value_name = "TIME", default_value = "100ms", value_parser = parse::interval)]
     interval: Duration,
 
     /// How much detail for how much cost
@@ -71,7 +80,7 @@ pub struct Args {
     #[arg(long, group = "target")]
     system: bool,
 
-    /// What `spark-trace serve` has kept of the last minutes, such as 5m; asks nothing of the kernel
+    /// The last minutes, such as 5m, from what a running `spark-trace serve` has kept
     #[arg(long, value_name = "TIME", group = "target", value_parser = parse::duration, conflicts_with_all = [
         "interval", "profile", "min_region", "duration", "no_cgroup", "as_root", "without_hook", "without_mechanism",
         "cuda_library", "gpu_interval", "nvml", "log", "log_file", "command",
@@ -98,57 +107,70 @@ pub struct Args {
     #[arg(long, value_name = "NAME", value_parser = PossibleValuesParser::new(HOOKS.iter().map(|h| h.name)), hide_possible_values = true)]
     without_hook: Vec<String>,
 
-    /// Attach no hook, or this one, by a mechanism (tp_btf, fentry, fexit, kprobe, ...): the next best one that the
-    /// kernel has takes its place
+    /// Do not attach hooks (or this hook) by this mechanism (tp_btf, fentry, fexit, kprobe, ...). The next best
+    /// mechanism of the kernel is used instead
     #[arg(long, value_name = "[HOOK:]NAME")]
     without_mechanism: Vec<LeftOut>,
 
     /// A CUDA driver or NVML library to watch besides those that are found
-    #[arg(long, value_name = "PATH")]
+    #[arg(long, value_name = "PATH", value_parser = parse::file)]
     cuda_library: Vec<PathBuf>,
 
-    /// Time between two readings of the GPUs
-    #[arg(long, value_name = "TIME", default_value = "200ms", value_parser = parse::duration)]
+    /// Time between two readings of the GPUs, at least 1ms
+    #[arg(long, value_name = "TIME", default_value = "200ms", value_parser = parse::interval)]
     gpu_interval: Duration,
 
-    /// NVIDIA's management library (libnvidia-ml.so.1), where it is in no usual place
+    /// NVIDIA's management library (libnvidia-ml.so.1), if it is not in a standard location
     #[arg(long, value_name = "PATH", value_parser = parse::file)]
     nvml: Option<PathBuf>,
 
-    /// Read COMMAND's output and keep what frameworks say of their memory in it. COMMAND then writes to pipes, not to
-    /// the terminal
+    /// Read COMMAND's output and keep the lines in which frameworks report their memory. COMMAND then writes to pipes,
+    /// not to the terminal
     #[arg(long, conflicts_with_all = ["container", "cgroup", "pid"])]
     log: bool,
 
-    /// Write all that COMMAND writes to FILE as well; implies --log
+    /// Also write COMMAND's output to FILE; implies --log
     #[arg(long, value_name = "FILE", conflicts_with_all = ["container", "cgroup", "pid"])]
     log_file: Option<PathBuf>,
 
-    /// No progress line
+    /// Show a progress line even where COMMAND would write to the same terminal: its output then goes through pipes, as
+    /// with --log
+    #[arg(long, conflicts_with = "quiet")]
+    progress: bool,
+
+    /// No progress line, and nothing at the end
     #[arg(short, long)]
     quiet: bool,
 
-    /// Command to run and trace
+    /// Command to run and trace, with its arguments. Options of spark-trace stand before it
     #[arg(
-        last = true,
+        trailing_var_arg = true,
         value_name = "COMMAND",
         required_unless_present_any = ["target"],
         conflicts_with_all = ["container", "cgroup", "pid"]
     )]
-    command: Vec<String>,
+    command: Vec<OsString>,
 }
 
-const EXAMPLES: &str = "\
-Examples:
-  sudo spark-trace record -- ./train.py --epochs 1
-  sudo spark-trace record -o container.json -- docker run --rm --gpus all image cmd
-  sudo spark-trace record --log -- trtllm-bench --model NAME throughput --dataset data.txt
-  sudo spark-trace record --log-file run.log -- docker run --rm --gpus all image cmd
+const EXAMPLES: &str = r#"Examples:
+  sudo spark-trace record ./train.py --epochs 1
+  sudo env "PATH=$PATH" spark-trace record python3 train.py    # the python3 of your PATH
+  sudo spark-trace record -o container.json docker run --rm --gpus all image cmd
+  sudo spark-trace record --log trtllm-bench --model NAME throughput --dataset data.txt
+  sudo spark-trace record --log-file run.log docker run --rm --gpus all image cmd
   sudo spark-trace record --container web --duration 30s
   sudo spark-trace record --system --duration 10s -o machine.json.zst
   sudo spark-trace record --since 5m -o what-happened.json.zst      # where `spark-trace serve` runs
 
-The exit code is the command's own; 1 where the trace failed, 64 for wrong usage.";
+Under sudo the command runs as you, with your HOME, USER, LOGNAME and SHELL. sudo itself replaces PATH: see above.
+
+Exit codes:
+  the command's own, 128+N if signal N ended it; 0 where none was run
+  1    the trace failed: `spark-trace: the trace failed: ...` is the last line then, which tells it from a command's 1
+  2    bad input: for example, the file to write exists
+  64   wrong usage
+  126  the command was found and could not be executed
+  127  the command was not found"#;
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum ProfileArg {
@@ -171,47 +193,62 @@ impl From<ProfileArg> for Profile {
 }
 
 pub fn run(args: Args) -> anyhow::Result<Exit> {
+    for file in args.output.iter().chain(&args.log_file) {
+        anyhow::ensure!(
+            file != Path::new("-"),
+            anyhow::anyhow!(
+                "`-` is no file: a recording is kept in a file while it is made, and standard output is the command's"
+            )
+            .context(Exit::Usage)
+        );
+    }
     let spec = args.spec();
-    let output = args.output.clone().unwrap_or_else(|| default_name(&spec));
-    let owner = Invoker::from_environment().map(|i| (i.uid, i.gid));
-    let write = WriteOptions { force: args.force, owner };
+    let write = WriteOptions { force: args.force, owner: invoker::owner() };
     if let Some(since) = args.since {
+        let output = name::free(args.output.as_deref(), &spec, write)?;
         return since::Since { since, state: &args.state, output: &output, write, quiet: args.quiet }.run();
     }
-    refuse_existing(&output, write)?;
     let ring_bytes = u32::try_from(args.ring_size)
         .ok()
         .filter(|n| n.is_power_of_two() && u64::from(*n) >= crate::live::page_size())
         .context("--ring-size must be a power of two from the page size up")
         .context(Exit::Usage)?;
-    let output_options = args.output_options(&output, write)?;
+    let screen = Arc::new(Screen::default());
+    let output_options = args.output_options(write, &screen)?;
+    let line = Line::new(args.has_line(), screen);
+    // Last of what may refuse: until it is removed, the name is this recording's.
+    let (output, claim) = name::claim(args.output.as_deref(), &spec, write)?;
     let options = Options {
         spec,
         hooks: args.hooks(),
-        interval: args.interval.max(Duration::from_millis(1)),
+        interval: args.interval,
         min_region: args.min_region,
         ring_bytes,
         libraries: args.cuda_library,
         duration: args.duration,
         nvml: args.nvml.clone(),
-        gpu_interval: args.gpu_interval.max(Duration::from_millis(1)),
+        gpu_interval: args.gpu_interval,
         output: output_options,
-        keep: Keep::Journal(partial_name(&output)),
+        keep: Keep::Journal(claim.clone()),
     };
-    record(options, &output, write, args.quiet)
+    record(options, (&output, &claim), write, (line, args.quiet))
 }
 
 /// Records and writes; the exit code is the command's.
-pub fn record(options: Options, output: &Path, write: WriteOptions, quiet: bool) -> anyhow::Result<Exit> {
-    let Keep::Journal(journal) = options.keep.clone() else {
-        anyhow::bail!("a recording without a journal");
-    };
+fn record(
+    options: Options,
+    (output, claim): (&Path, &Claim),
+    write: WriteOptions,
+    (mut line, quiet): (Line, bool),
+) -> anyhow::Result<Exit> {
+    let journal = &claim.journal;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("cannot set up the event loop")
-        .context(Exit::TraceFailed)?;
-    let mut line = Line::new(!quiet && std::io::stderr().is_terminal());
+        .context(Exit::TraceFailed)
+        .inspect_err(|_| remove_empty(journal))?;
+    rescue::arm(journal);
     let outcome = runtime.block_on(async {
         let session = Session::prepare(options)?;
         session
@@ -222,12 +259,23 @@ pub fn record(options: Options, output: &Path, write: WriteOptions, quiet: bool)
             .await
     });
     line.clear();
-    let outcome = outcome.context(Exit::TraceFailed).inspect_err(|_| remove_empty(&journal))?;
+    rescue::disarm();
+    let outcome = match outcome {
+        Ok(outcome) => outcome,
+        Err(error) => {
+            remove_empty(journal);
+            let exit = exit_of(&error);
+            let error = anyhow::Error::new(error);
+            // What was read until then is worth as much as what a killed spark-trace leaves.
+            return Err(if journal.exists() { error.context(rescue::told(journal)) } else { error })
+                .context(exit);
+        }
+    };
     recording::write(&outcome.recording, output, write)
-        .with_context(|| format!("the journal is kept in {}", journal.display()))
+        .with_context(|| rescue::told(journal))
         .context(Exit::TraceFailed)?;
     // Only now: until here it was the only copy.
-    let _ = std::fs::remove_file(&journal);
+    let _ = std::fs::remove_file(journal);
     if let Some(rest) = outcome.output {
         // The recording is safe; a slow reader still gets everything.
         runtime.block_on(rest.delivered()).context("cannot watch for signals").context(Exit::TraceFailed)?;
@@ -238,10 +286,21 @@ pub fn record(options: Options, output: &Path, write: WriteOptions, quiet: bool)
     Ok(outcome.exit_code.map_or(Exit::Fine, |code| Exit::Child(u8::try_from(code & 0xff).unwrap_or(1))))
 }
 
+/// A command that does not start is told from a trace that fails, as shells do (POSIX, "Exit Status for Commands").
+fn exit_of(error: &SessionError) -> Exit {
+    match error {
+        SessionError::Start { cause, .. } if cause.kind() == std::io::ErrorKind::NotFound => Exit::NotFound,
+        SessionError::Start { .. } => Exit::NotExecutable,
+        _ => Exit::TraceFailed,
+    }
+}
+
 /// A journal of a trace that never started holds nothing worth recovering.
 fn remove_empty(journal: &Path) {
-    if let Ok(file) = std::fs::File::open(journal)
-        && recording::journal::recover(std::io::BufReader::new(file))
+    let Ok(file) = std::fs::File::open(journal) else { return };
+    let is_new = file.metadata().is_ok_and(|about| about.len() == 0);
+    if is_new
+        || recording::journal::recover(std::io::BufReader::new(file))
             .is_ok_and(|r| r.samples.system.begin_ns.is_empty())
     {
         let _ = std::fs::remove_file(journal);
@@ -259,7 +318,7 @@ fn summary(recording: &Recording, output: &Path) {
     };
     if losses::matter(health) {
         eprintln!(
-            "spark-trace: WARNING: {} losses ({}): what hooks tell is incomplete; levels are not touched by it",
+            "spark-trace: WARNING: {} losses ({}): what the hooks report is incomplete; the levels are not affected",
             health.lost_total,
             what()
         );
@@ -271,23 +330,39 @@ fn summary(recording: &Recording, output: &Path) {
 
 impl Args {
     /// How the command's output is read, if it is.
-    fn output_options(&self, output: &Path, write: WriteOptions) -> anyhow::Result<Option<output::Options>> {
-        if !self.log && self.log_file.is_none() {
-            return Ok(None);
-        }
-        if self.command.is_empty() {
+    fn output_options(
+        &self,
+        write: WriteOptions,
+        screen: &Arc<Screen>,
+    ) -> anyhow::Result<Option<output::Options>> {
+        if self.command.is_empty() && (self.log || self.log_file.is_some()) {
             return Err(anyhow::anyhow!("--log reads the output of a COMMAND, and there is none"))
                 .context(Exit::Usage);
         }
+        if self.command.is_empty() || !self.reads() {
+            return Ok(None);
+        }
         if let Some(file) = &self.log_file {
-            if file == output {
+            if Some(file) == self.output.as_ref() {
                 return Err(anyhow::anyhow!("--log-file and --output are the same file"))
                     .context(Exit::Usage);
             }
             refuse_existing(file, write)?;
         }
         let file = self.log_file.clone();
-        Ok(Some(output::Options { file, force: write.force, owner: write.owner }))
+        Ok(Some(output::Options { file, write, screen: Arc::clone(screen) }))
+    }
+
+    /// Whether what COMMAND writes is read.
+    fn reads(&self) -> bool {
+        self.log || self.log_file.is_some() || self.progress
+    }
+
+    /// Whether there is a progress line: not on a terminal that the command, which inherits it, writes to by itself.
+    fn has_line(&self) -> bool {
+        let draws = std::env::var_os("TERM").is_some_and(|term| term != "dumb");
+        let shares = !self.command.is_empty() && !self.reads();
+        !self.quiet && draws && !shares && std::io::stderr().is_terminal()
     }
 
     fn hooks(&self) -> Choice {
@@ -315,28 +390,4 @@ impl Args {
         let placement = if self.no_cgroup { Placement::Unchanged } else { Placement::Leaf };
         Spec::Command { argv, placement, as_root: self.as_root }
     }
-}
-
-/// `spark-trace-TARGET-TIME.json` in the working directory.
-fn default_name(spec: &Spec) -> PathBuf {
-    let target = match spec {
-        Spec::Command { argv, .. } => {
-            argv.first().and_then(|a| a.rsplit('/').next()).unwrap_or("command").to_owned()
-        }
-        Spec::Container { name, .. } => name.clone(),
-        Spec::Pid(pid) => format!("pid{pid}"),
-        Spec::Cgroup(_) | Spec::System { .. } => spec.kind().to_owned(),
-    };
-    let target: String = target
-        .chars()
-        .map(|c| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '_' })
-        .collect();
-    PathBuf::from(format!("spark-trace-{target}-{}.json", parse::utc_now()))
-}
-
-/// Where the journal of a recording lies while it is made.
-fn partial_name(output: &Path) -> PathBuf {
-    let mut name = output.file_name().unwrap_or_default().to_os_string();
-    name.push(".partial");
-    output.with_file_name(name)
 }

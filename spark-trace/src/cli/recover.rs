@@ -2,8 +2,8 @@ use std::{fs::File, io::BufReader, path::PathBuf};
 
 use anyhow::Context;
 
-use super::error::Exit;
-use crate::recording::{self, WriteOptions, journal};
+use super::{destination::Destination, error::Exit};
+use crate::recording::journal;
 
 /// Make a recording of what an interrupted `record` left behind
 #[derive(Debug, clap::Args)]
@@ -17,7 +17,7 @@ pub struct Args {
     /// The `.partial` file
     file: PathBuf,
 
-    /// File to write. Default: the name without `.partial`
+    /// File to write, or - for standard output. Default: the name without `.partial`
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
 
@@ -28,8 +28,6 @@ pub struct Args {
 
 pub fn run(args: Args) -> anyhow::Result<Exit> {
     let path = &args.file;
-    let file = File::open(path).with_context(|| format!("{}: cannot be read", path.display()))?;
-    let recording = journal::recover(BufReader::new(file)).with_context(|| path.display().to_string())?;
     let output = match args.output {
         Some(output) => output,
         None if path.extension().is_some_and(|e| e == "partial") => path.with_extension(""),
@@ -37,11 +35,11 @@ pub fn run(args: Args) -> anyhow::Result<Exit> {
             anyhow::bail!("{}: its name does not end in .partial; say with -o what to write", path.display())
         }
     };
-    recording::write(&recording, &output, WriteOptions { force: args.force, owner: None })?;
-    eprintln!(
-        "spark-trace: recovered {} readings in {}",
-        recording.samples.system.begin_ns.len(),
-        output.display()
-    );
+    let destination = Destination::new(Some(&output), args.force)?;
+    let file = File::open(path).with_context(|| format!("{}: cannot be read", path.display()))?;
+    let recording = journal::recover(BufReader::new(file)).with_context(|| path.display().to_string())?;
+    destination.write_recording(&recording)?;
+    let readings = recording.samples.system.begin_ns.len();
+    destination.tell(&format!("recovered {readings} readings in"), "see them with `spark-trace show FILE`");
     Ok(Exit::Fine)
 }

@@ -1,4 +1,3 @@
-use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
@@ -7,13 +6,13 @@ use clap::ValueEnum;
 use crate::analysis::diff;
 use crate::analysis::instant::At;
 use crate::analysis::overview::{self, Overview};
+use crate::cli::destination::Destination;
 use crate::cli::error::Exit;
-use crate::cli::output;
 use crate::cli::view::has_instant;
-use crate::recording::{self, WriteOptions};
+use crate::recording;
 use crate::render::{html, markdown, report};
 
-/// Tell people what a recording says, or what makes two differ
+/// Write a report of one recording, or of what differs between two
 ///
 /// One page with the answer first: how A becomes B source by source, the course of every source with what was asked
 /// of memory meanwhile, verdicts on findings, the KV-cache budget, files, CUDA calls, flame graphs; at its end what
@@ -25,7 +24,7 @@ pub struct Args {
     a: PathBuf,
     /// Recording to explain
     b: Option<PathBuf>,
-    /// File to write [default: standard output]
+    /// File to write, or - for standard output [default: standard output]
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
     /// Form of the output [default: html where a file is written, unless its name ends in .md; else markdown]
@@ -57,30 +56,20 @@ enum Format {
 
 pub fn run(args: Args) -> anyhow::Result<Exit> {
     let format = args.format.unwrap_or_else(|| default_format(args.output.as_deref()));
-    if format == Format::Html && args.output.is_none() && io::stdout().is_terminal() {
+    let destination = Destination::new(args.output.as_deref(), args.force)?;
+    if format == Format::Html && destination.is_terminal() {
         return Err(anyhow::anyhow!(
             "a page is not for a terminal; name a file with -o, or use --format markdown"
         ))
         .context(Exit::Usage);
     }
-    let options = WriteOptions { force: args.force, owner: None };
-    if let Some(output) = &args.output {
-        recording::write::refuse_existing(output, options)?;
-    }
-    let bytes = render(&overview(&args)?, format)?;
-    match &args.output {
-        Some(output) => {
-            recording::write::write_bytes(&bytes, output, options)?;
-            eprintln!("spark-trace: wrote {}", crate::render::escape::line(&output.display().to_string()));
-            Ok(Exit::Fine)
-        }
-        None => output::print(&bytes),
-    }
+    destination.write(&render(&overview(&args)?, format)?, "")
 }
 
 fn default_format(output: Option<&Path>) -> Format {
     match output.map(Path::extension) {
         None => Format::Markdown,
+        Some(_) if output == Some(Path::new("-")) => Format::Markdown,
         Some(Some(extension)) if extension == "md" => Format::Markdown,
         Some(_) => Format::Html,
     }

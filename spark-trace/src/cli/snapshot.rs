@@ -1,17 +1,17 @@
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context;
 
+use super::destination::Destination;
 use super::error::Exit;
 use super::output;
 use super::view::ViewArgs;
 use crate::analysis::{attribution, instant::At};
 use crate::live::source::cache::Wanted;
-use crate::live::{bundle, snapshot, target::command::Invoker};
+use crate::live::{bundle, snapshot};
 use crate::parse;
-use crate::recording::write::refuse_existing;
-use crate::recording::{self, WriteOptions, redact};
+use crate::recording::redact;
 
 /// Show who holds the machine's memory now
 ///
@@ -20,7 +20,7 @@ use crate::recording::{self, WriteOptions, redact};
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
-    /// Write a recording instead, for `show` and `diff`; `.json.zst` compresses it
+    /// Write a recording instead, for `show` and `diff`; `.json.zst` compresses it, - is standard output
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
     /// Write all that a bug report needs: the recording, what `doctor` says and the kernel's files, as a tar.zst
@@ -44,7 +44,7 @@ pub struct Args {
     /// Mappings with at least this much resident are listed
     #[arg(long, value_name = "SIZE", default_value = "1M", value_parser = parse::size)]
     min_region: u64,
-    /// NVIDIA's management library (libnvidia-ml.so.1), where it is in no usual place
+    /// NVIDIA's management library (libnvidia-ml.so.1), if it is not in a standard location
     #[arg(long, value_name = "PATH", value_parser = parse::file)]
     nvml: Option<PathBuf>,
     #[command(flatten)]
@@ -62,11 +62,17 @@ Examples:
 Without root it shows what the user may see of others' processes, and says so.";
 
 pub fn run(args: Args) -> anyhow::Result<Exit> {
-    let owner = Invoker::from_environment().map(|invoker| (invoker.uid, invoker.gid));
-    let write = WriteOptions { force: args.force, owner };
-    for file in args.output.iter().chain(&args.bundle) {
-        refuse_existing(file, write)?;
-    }
+    anyhow::ensure!(
+        args.output.is_none() || args.output != args.bundle,
+        anyhow::anyhow!("--output and --bundle are the same file").context(Exit::Usage)
+    );
+    let output = args.output.as_deref().map(|name| Destination::new(Some(name), args.force)).transpose()?;
+    let bundle = args.bundle.as_deref().map(|name| Destination::new(Some(name), args.force)).transpose()?;
+    anyhow::ensure!(
+        !bundle.is_some_and(|bundle| bundle.is_terminal()),
+        anyhow::anyhow!("a bundle is binary and not for a terminal: name a file with --bundle")
+            .context(Exit::Usage)
+    );
     let options = snapshot::Options {
         files: Wanted { directories: args.files.clone(), most: args.keep_files, time: args.files_time },
         min_region: args.min_region,
@@ -76,22 +82,17 @@ pub fn run(args: Args) -> anyhow::Result<Exit> {
     if args.redact {
         recording = redact::redact(&recording).context("cannot put stand-ins in the place of names")?;
     }
-    if let Some(file) = &args.bundle {
+    if let Some(bundle) = &bundle {
         let contents = bundle::contents(&recording, args.redact).context(Exit::TraceFailed)?;
-        recording::write::write_bytes(&contents, file, write)?;
-        wrote(file, "see what is in it with `tar --zstd -tvf`");
+        bundle.write(&contents, "see what is in it with `tar --zstd -tvf FILE`")?;
     }
-    if let Some(file) = &args.output {
-        recording::write(&recording, file, write)?;
-        wrote(file, "see it with `spark-trace show`");
+    if let Some(output) = &output {
+        output.write_recording(&recording)?;
+        output.tell("wrote", "see it with `spark-trace show FILE`");
     }
-    if args.output.is_some() || args.bundle.is_some() {
+    if output.is_some() || bundle.is_some() {
         return Ok(Exit::Fine);
     }
     let report = attribution::report(&recording, At::End);
     output::print(&args.view.render(report, |format| format.show)?)
-}
-
-fn wrote(file: &Path, next: &str) {
-    eprintln!("spark-trace: wrote {}; {next}", file.display());
 }

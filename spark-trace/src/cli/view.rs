@@ -11,6 +11,7 @@ use crate::analysis::view::Scope;
 use crate::cli::output;
 use crate::recording::Recording;
 use crate::render::{FORMATS, Format, Style};
+use crate::units;
 
 /// Lists for people are this long.
 const TOP: usize = 10;
@@ -50,10 +51,26 @@ impl ViewArgs {
 
 /// An instant that was asked for by name must be there: the peak in its place would answer another question.
 pub fn has_instant(at: At, path: &Path, recording: &Recording) -> anyhow::Result<()> {
+    is_within(at, path, recording)?;
     let missing = at == At::Kv && kv::instant(recording).is_none();
     anyhow::ensure!(
         !missing,
         "{}: nobody asked how much memory is free, so nothing sized a KV cache: choose another --at",
+        path.display()
+    );
+    Ok(())
+}
+
+/// A time after the last reading is of no reading: the last one in its place would be taken for one of that time.
+fn is_within(at: At, path: &Path, recording: &Recording) -> anyhow::Result<()> {
+    let (At::SinceStart(_) | At::Time(_)) = at else { return Ok(()) };
+    let target = &recording.target;
+    let readings = recording.samples.system.end_ns.last().copied();
+    let Some(end_ns) = readings.max(Some(target.ended_ns)) else { return Ok(()) };
+    let length = units::seconds(end_ns.saturating_sub(target.started_ns));
+    anyhow::ensure!(
+        at.time(recording).is_none_or(|time| time <= end_ns),
+        "{}: --at {at} is after the end of the run, which took {length} and ended at {end_ns} of the recording's clock",
         path.display()
     );
     Ok(())

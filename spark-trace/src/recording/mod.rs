@@ -2,6 +2,7 @@
 
 mod builder;
 mod check;
+pub mod claim;
 pub mod column;
 pub mod context;
 pub mod cuda;

@@ -33,11 +33,7 @@ pub enum ReadError {
     Compression { path: PathBuf, source: io::Error },
     #[error("{}: not JSON", path.display())]
     NotJson { path: PathBuf, source: serde_json::Error },
-    #[error(
-        "{}: truncated at byte {offset}; `spark-trace recover` makes a recording of what a \
-         .partial file holds",
-        path.display()
-    )]
+    #[error("{}: truncated at byte {offset}: the rest of the recording is missing", path.display())]
     Truncated { path: PathBuf, offset: u64 },
     #[error(
         "{}: the journal of an interrupted run; `spark-trace recover` makes a recording of it",
@@ -223,7 +219,7 @@ mod tests {
             let offset = text.len() * part / 50;
             let error = parsed(&text[..offset]).unwrap_err();
             assert!(matches!(error, ReadError::Truncated { offset: o, .. } if o == offset as u64), "{error}");
-            assert!(error.to_string().contains("spark-trace recover"));
+            assert!(error.to_string().contains("the rest of the recording is missing"));
         }
     }
 

@@ -1,8 +1,10 @@
 //! Writing recordings: a file is there whole or not at all.
 
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufWriter, Write};
-use std::os::unix::fs::{OpenOptionsExt, fchown};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt, fchown};
 use std::path::{Path, PathBuf};
 
 use thiserror::Error;
@@ -10,9 +12,11 @@ use thiserror::Error;
 use super::schema::Recording;
 
 /// Recordings hold command lines and file names of other users' processes.
-const MODE: u32 = 0o600;
+pub(super) const MODE: u32 = 0o600;
 /// zstd's own default: recordings are written once, right after a run.
 const ZSTD_LEVEL: i32 = 3;
+/// NAME_MAX of include/uapi/linux/limits.h.
+const LONGEST_NAME: usize = 255;
 
 #[derive(Debug, Clone, Copy, Default)]
 pub struct WriteOptions {
@@ -26,17 +30,48 @@ pub struct WriteOptions {
 pub enum WriteError {
     #[error("{}: exists; choose another name or use --force", path.display())]
     Exists { path: PathBuf },
+    #[error("{}: is {kind}, which is never replaced; choose another name", path.display())]
+    NotAFile { path: PathBuf, kind: &'static str },
+    #[error("{}: another recording is being written there; choose another name", path.display())]
+    InUse { path: PathBuf },
+    #[error(
+        "{0}: left by a recording that was interrupted; `spark-trace recover {0}` makes a recording of it, --force \
+         drops it",
+        path.display()
+    )]
+    LeftBehind { path: PathBuf },
     #[error("{}: cannot be written ({doing})", path.display())]
     Io { path: PathBuf, doing: &'static str, source: io::Error },
 }
 
 /// Refuses early what [`write`] would refuse at the end of a run.
 pub fn refuse_existing(path: &Path, options: WriteOptions) -> Result<(), WriteError> {
+    refuse_special(path)?;
     // A link counts, even one that leads nowhere: it would be replaced, not followed.
     if !options.force && path.symlink_metadata().is_ok() {
         return Err(WriteError::Exists { path: path.into() });
     }
     Ok(())
+}
+
+/// Refuses the name of anything but a regular file: a device or a pipe that a file takes the place of is broken for all
+/// who use it, and a link's place is not what its user means.
+pub fn refuse_special(path: &Path) -> Result<(), WriteError> {
+    // What cannot be looked at cannot be written either, and then says why.
+    let Ok(about) = path.symlink_metadata() else { return Ok(()) };
+    let of = about.file_type();
+    let kinds = [
+        (of.is_symlink(), "a symbolic link"),
+        (of.is_dir(), "a directory"),
+        (of.is_fifo(), "a FIFO"),
+        (of.is_socket(), "a socket"),
+        (of.is_char_device() || of.is_block_device(), "a device"),
+        (!of.is_file(), "not a regular file"),
+    ];
+    match kinds.into_iter().find(|(is, _)| *is) {
+        Some((_, kind)) => Err(WriteError::NotAFile { path: path.into(), kind }),
+        None => Ok(()),
+    }
 }
 
 /// Writes `recording` to `path`, compressed where the name ends in `.zst`.
@@ -67,6 +102,15 @@ fn write_with(
     temporary.take_name(options.force)
 }
 
+/// The name beside `name` for the time being, no longer than names may be.
+fn temporary_name(name: &OsStr) -> OsString {
+    let end = format!(".{}.tmp", std::process::id());
+    let kept = name.len().min(LONGEST_NAME - end.len());
+    let mut temporary = name.as_bytes().get(..kept).unwrap_or_default().to_vec();
+    temporary.extend_from_slice(end.as_bytes());
+    OsString::from_vec(temporary)
+}
+
 /// A file that removes itself unless it has taken its final name.
 struct Temporary<'a> {
     path: PathBuf,
@@ -78,9 +122,7 @@ impl<'a> Temporary<'a> {
     fn beside(wanted: &'a Path) -> Result<Self, WriteError> {
         let error = |source| WriteError::Io { path: wanted.into(), doing: "create", source };
         let name = wanted.file_name().ok_or_else(|| error(io::ErrorKind::IsADirectory.into()))?;
-        let mut temporary = name.to_os_string();
-        temporary.push(format!(".{}.tmp", std::process::id()));
-        let path = wanted.with_file_name(temporary);
+        let path = wanted.with_file_name(temporary_name(name));
         // create_new follows no link that someone may have put there.
         let file = OpenOptions::new().write(true).create_new(true).mode(MODE).open(&path).map_err(error)?;
         Ok(Self { path, file, wanted })
@@ -135,7 +177,8 @@ impl Drop for Temporary<'_> {
     }
 }
 
-fn write_text(recording: &Recording, mut out: impl Write) -> io::Result<()> {
+/// Writes `recording` as text.
+pub fn write_text(recording: &Recording, mut out: impl Write) -> io::Result<()> {
     serde_json::to_writer(&mut out, recording)?;
     out.write_all(b"\n")
 }
@@ -194,14 +237,49 @@ mod tests {
     }
 
     #[test]
-    fn a_link_is_replaced_not_followed() {
+    fn what_is_no_file_is_never_replaced() {
         let directory = tempfile::tempdir().unwrap();
-        let (other, path) = (directory.path().join("other"), directory.path().join("run.json"));
-        fs::write(&other, "theirs").unwrap();
-        std::os::unix::fs::symlink(&other, &path).unwrap();
-        assert!(write(&testing::container(), &path, WriteOptions::default()).is_err());
-        write(&testing::container(), &path, FORCE).unwrap();
-        assert_eq!(fs::read(&other).unwrap(), b"theirs");
+        let inside = |name: &str| directory.path().join(name);
+        fs::write(inside("other"), "theirs").unwrap();
+        std::os::unix::fs::symlink(inside("other"), inside("link")).unwrap();
+        std::os::unix::fs::symlink(inside("none"), inside("dangling")).unwrap();
+        fs::create_dir(inside("directory")).unwrap();
+        let made = std::process::Command::new("mkfifo").arg(inside("fifo")).status().unwrap();
+        assert!(made.success());
+        let _socket = std::os::unix::net::UnixListener::bind(inside("socket")).unwrap();
+        let names = [
+            ("link", "link"),
+            ("dangling", "link"),
+            ("directory", "directory"),
+            ("fifo", "FIFO"),
+            ("socket", "socket"),
+        ];
+        let paths = names.map(|(name, kind)| (inside(name), kind));
+        for (path, kind) in paths
+            .iter()
+            .map(|(path, kind)| (path.as_path(), *kind))
+            .chain([(Path::new("/dev/null"), "device"), (Path::new("/dev/stdout"), "link")])
+        {
+            let before = path.symlink_metadata().unwrap().file_type();
+            for options in [WriteOptions::default(), FORCE] {
+                for written in [write(&testing::container(), path, options), write_bytes(b"x", path, options)]
+                {
+                    let said = written.unwrap_err().to_string();
+                    assert!(said.contains(kind), "{}: {said}", path.display());
+                }
+            }
+            assert_eq!(path.symlink_metadata().unwrap().file_type(), before);
+        }
+        assert_eq!(fs::read(inside("other")).unwrap(), b"theirs");
+        assert_eq!(entries(directory.path()), names.len() + 1);
+    }
+
+    #[test]
+    fn a_name_may_be_as_long_as_names_are() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("x".repeat(LONGEST_NAME));
+        write_bytes(b"x", &path, WriteOptions::default()).unwrap();
+        assert_eq!(entries(directory.path()), 1);
     }
 
     #[test]

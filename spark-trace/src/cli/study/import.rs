@@ -37,7 +37,7 @@ fn formats() -> impl TypedValueParser<Value = &'static Format> {
 pub fn run(args: &Args) -> anyhow::Result<Exit> {
     let results = read(args.format, &args.file)?;
     let output = args.dir.join(RESULTS);
-    let options = WriteOptions { force: args.force, owner: None };
+    let options = WriteOptions { force: args.force, owner: crate::invoker::owner() };
     recording::write::refuse_existing(&output, options)?;
     std::fs::create_dir_all(&args.dir).map_err(StudyError::io(&args.dir))?;
     recording::write::write_bytes(&json::render(&results)?, &output, options)?;

@@ -39,7 +39,7 @@ pub fn run(args: &Args) -> anyhow::Result<Exit> {
     if args.output == Path::new("-") {
         return output::print(args.template.text.as_bytes());
     }
-    let options = WriteOptions { force: args.force, owner: None };
+    let options = WriteOptions { force: args.force, owner: crate::invoker::owner() };
     recording::write::refuse_existing(&args.output, options)?;
     recording::write::write_bytes(args.template.text.as_bytes(), &args.output, options)?;
     let file = escape::line(&args.output.display().to_string());

@@ -75,7 +75,7 @@ pub fn run(args: &Args) -> anyhow::Result<Exit> {
     let report = analysis::report(&results, options);
     match &args.output {
         None => output::print(&(args.format.render)(&report, output::style())?),
-        Some(dir) => write(&report, dir, WriteOptions { force: args.force, owner: None }),
+        Some(dir) => write(&report, dir, WriteOptions { force: args.force, owner: crate::invoker::owner() }),
     }
 }
 

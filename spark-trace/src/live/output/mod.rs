@@ -5,6 +5,7 @@
 
 mod lines;
 mod pump;
+pub mod screen;
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -22,6 +23,7 @@ use std::{
     time::Duration,
 };
 
+use thiserror::Error;
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::mpsc as counted,
@@ -29,7 +31,8 @@ use tokio::{
 
 use pump::Pump;
 
-use crate::recording::LogLine;
+use crate::recording::{LogLine, WriteOptions, write::refuse_special};
+use screen::Screen;
 
 /// Lines that are kept.
 const MOST_LINES: u64 = 10_000;
@@ -41,10 +44,18 @@ const PATIENCE: Duration = Duration::from_secs(2);
 pub struct Options {
     /// Where all of it is written, too.
     pub file: Option<PathBuf>,
-    /// Replace an existing file.
-    pub force: bool,
-    /// Whose that file is to be.
-    pub owner: Option<(u32, u32)>,
+    /// How that file is written.
+    pub write: WriteOptions,
+    /// The terminal, where progress is shown on it.
+    pub screen: Arc<Screen>,
+}
+
+#[derive(Debug, Error)]
+pub enum OutputError {
+    #[error("cannot create {}: {cause}", path.display())]
+    Copy { path: PathBuf, cause: io::Error },
+    #[error("cannot make pipes for the command's output: {0}")]
+    Pipe(#[from] io::Error),
 }
 
 /// Where the command is to write.
@@ -59,6 +70,7 @@ pub struct Ends {
 pub struct Output {
     readers: Option<[PipeReader; 2]>,
     copy: Option<Copy>,
+    screen: Arc<Screen>,
     shared: Arc<Shared>,
     lines: mpsc::Receiver<LogLine>,
     sender: mpsc::SyncSender<LogLine>,
@@ -104,8 +116,11 @@ struct Copy {
 
 impl Output {
     /// Makes the pipes and the file; the command gets the other ends.
-    pub fn new(options: &Options) -> io::Result<(Self, Ends)> {
-        let copy = options.file.as_ref().map(|path| Copy::create(path, options)).transpose()?;
+    pub fn new(options: &Options) -> Result<(Self, Ends), OutputError> {
+        let copy = |path: &PathBuf| {
+            Copy::create(path, options).map_err(|cause| OutputError::Copy { path: path.clone(), cause })
+        };
+        let copy = options.file.as_ref().map(copy).transpose()?;
         let (stdout_reader, stdout) = io::pipe()?;
         let (stderr_reader, stderr) = io::pipe()?;
         // Bounded, though never full: lines that there is no room for are not sent.
@@ -113,6 +128,7 @@ impl Output {
         let output = Self {
             readers: Some([stdout_reader, stderr_reader]),
             copy,
+            screen: Arc::clone(&options.screen),
             shared: Arc::default(),
             lines,
             sender,
@@ -134,6 +150,7 @@ impl Output {
                 reader,
                 stop: stop.try_clone()?,
                 to: File::from(to.try_clone_to_owned()?),
+                screen: Arc::clone(&self.screen),
                 copy: self.copy.as_ref().map(|copy| copy.file.try_clone()).transpose()?,
                 lines: self.sender.clone(),
                 shared: Arc::clone(&self.shared),
@@ -197,7 +214,9 @@ impl Output {
 
 impl Copy {
     fn create(path: &Path, options: &Options) -> io::Result<Self> {
-        if options.force {
+        let WriteOptions { force, owner } = options.write;
+        if force {
+            refuse_special(path).map_err(io::Error::other)?;
             match fs::remove_file(path) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
                 _ => {}
@@ -205,7 +224,7 @@ impl Copy {
         }
         // Appending, for two threads write; private, like the recording; new, so that no link is followed.
         let file = OpenOptions::new().append(true).create_new(true).mode(0o600).open(path)?;
-        if let Some((uid, gid)) = options.owner {
+        if let Some((uid, gid)) = owner {
             fchown(&file, Some(uid), Some(gid))?;
         }
         Ok(Self { path: path.into(), file })

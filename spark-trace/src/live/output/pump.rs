@@ -9,7 +9,7 @@ use std::{
 
 use tokio::sync::mpsc as counted;
 
-use super::{Shared, lines::Lines};
+use super::{Shared, lines::Lines, screen::Screen};
 use crate::{analysis::log::is_known, live::now_ns, recording::LogLine};
 
 /// As much as a pipe holds.
@@ -21,6 +21,7 @@ pub(super) struct Pump {
     /// Hung up once the command has ended.
     pub(super) stop: PipeReader,
     pub(super) to: File,
+    pub(super) screen: Arc<Screen>,
     pub(super) copy: Option<File>,
     pub(super) lines: mpsc::SyncSender<LogLine>,
     pub(super) shared: Arc<Shared>,
@@ -53,7 +54,7 @@ impl Pump {
             // Looked through first: where the reader is stuck, the recording has the lines all the same.
             lines.feed(piece, |line| self.keep(line));
             self.write_copy(piece);
-            self.to.write_all(piece)?;
+            self.screen.write(&mut self.to, piece)?;
         }
         lines.end(|line| self.keep(line));
         Ok(())

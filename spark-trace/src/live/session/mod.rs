@@ -6,9 +6,8 @@ mod options;
 mod start;
 
 use std::{
-    fs::{File, OpenOptions},
+    fs::File,
     io::{self, BufWriter},
-    os::unix::fs::OpenOptionsExt,
     time::Duration,
 };
 
@@ -31,13 +30,13 @@ use super::{
     now_ns,
     object::{Object, ObjectError},
     offsets::{self, MissingType, Settings},
-    output::Output,
+    output::{Output, OutputError},
     realtime_offset_ns,
     source::{nvml::Nvml, process, system::System},
     statistics::Statistics,
     symbols::{Names, Stacks},
     target::{
-        Spec,
+        self, Spec,
         command::{self, Invoker},
         engine::{self, Action},
     },
@@ -49,6 +48,7 @@ use start::Awaited;
 use crate::analysis::details::END;
 use crate::recording::{
     Clock, Recording, SCHEMA_VERSION, Target, Tool,
+    claim::Claim,
     journal::{Begin, JOURNAL_SCHEMA, Journal},
 };
 
@@ -68,6 +68,8 @@ pub enum SessionError {
     Io { what: String, cause: io::Error },
     #[error("cannot start {program}: {cause}")]
     Start { program: String, cause: io::Error },
+    #[error(transparent)]
+    Output(#[from] OutputError),
     #[error("{0}")]
     Target(String),
 }
@@ -163,7 +165,7 @@ impl Session {
         gpus::describe(nvml.machine(), &mut host, &mut warnings);
         let target = Target {
             kind: options.spec.kind().to_owned(),
-            argv: options.spec.argv().to_vec(),
+            argv: target::text(options.spec.argv()),
             started_ns: now_ns(),
             ..Target::default()
         };
@@ -182,7 +184,7 @@ impl Session {
             target: target.clone(),
         };
         let journal = match &options.keep {
-            Keep::Journal(path) => begin_journal(path, begin)?,
+            Keep::Journal(claim) => begin_journal(claim, begin)?,
             Keep::Latest(_) => Journal::unwritten(begin),
         };
         let kallsyms = Kallsyms::from_kernel().unwrap_or_default();
@@ -250,8 +252,8 @@ impl Session {
         if let Some(leaf) = self.leaf {
             let _ = leaf.remove();
         }
-        if let Keep::Journal(path) = &self.options.keep {
-            let _ = std::fs::remove_file(path);
+        if let Keep::Journal(claim) = &self.options.keep {
+            let _ = std::fs::remove_file(&claim.journal);
         }
     }
 
@@ -366,7 +368,7 @@ impl Session {
             return false;
         }
         match &self.options.spec {
-            Spec::Command { argv, .. } => match engine::recognise(argv).map(|i| i.action) {
+            Spec::Command { argv, .. } => match engine::recognise(&target::text(argv)).map(|i| i.action) {
                 None | Some(Action::Exec { .. }) => exited,
                 // The client has ended; a detached container may go on.
                 Some(_) => exited && (interrupted > 0 || self.tracer.is_waiting() || self.tracer.is_empty()),
@@ -477,11 +479,10 @@ impl Session {
     }
 }
 
-fn begin_journal(path: &std::path::Path, begin: Begin) -> Result<Journal<Out>, SessionError> {
-    let mut options = OpenOptions::new();
-    let file = options.write(true).create(true).truncate(true).mode(0o600).open(path);
-    let file = file.map_err(io_error(format!("create {}", path.display())))?;
-    Journal::begin(BufWriter::new(file), begin).map_err(io_error(format!("write {}", path.display())))
+fn begin_journal(claim: &Claim, begin: Begin) -> Result<Journal<Out>, SessionError> {
+    let failed = || io_error(format!("write {}", claim.journal.display()));
+    let file = claim.file.try_clone().map_err(failed())?;
+    Journal::begin(BufWriter::new(file), begin).map_err(failed())
 }
 
 fn signals(kind: SignalKind) -> Result<Signal, SessionError> {

@@ -5,6 +5,7 @@ use std::{path::PathBuf, time::Duration};
 use crate::{
     live::{output, target::Spec},
     plan::Choice,
+    recording::claim::Claim,
 };
 
 #[derive(Debug, Clone)]
@@ -31,7 +32,7 @@ pub struct Options {
 #[derive(Debug, Clone)]
 pub enum Keep {
     /// All of it, in a journal that outlives this process.
-    Journal(PathBuf),
+    Journal(Claim),
     /// The latest, for looking at: every cgroup and process of the machine where that is the target, and details only
     /// when they are asked for.
     Latest(Duration),

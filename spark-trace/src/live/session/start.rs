@@ -1,6 +1,7 @@
 //! Starting or finding what is to be traced.
 
 use std::{
+    ffi::OsString,
     fs::{self, File},
     path::{Path, PathBuf},
 };
@@ -14,7 +15,7 @@ use crate::{
         now_ns,
         output::Output,
         source::process,
-        target::{Placement, Spec, command, container, engine},
+        target::{Placement, Spec, command, container, engine, text},
     },
     recording::Container,
 };
@@ -66,7 +67,7 @@ impl Session {
                 self.tracer.add_root(&path, false)?;
             }
             Spec::Container { engine, name } => self.attach_container(engine.as_deref(), &name)?,
-            Spec::Command { argv, placement, .. } => match engine::recognise(&argv) {
+            Spec::Command { argv, placement, .. } => match engine::recognise(&text(&argv)) {
                 Some(invocation) => self.start_container(&argv, &invocation)?,
                 None => self.start_native(&argv, placement)?,
             },
@@ -74,7 +75,7 @@ impl Session {
         Ok(())
     }
 
-    fn start_native(&mut self, argv: &[String], placement: Placement) -> Result<(), SessionError> {
+    fn start_native(&mut self, argv: &[OsString], placement: Placement) -> Result<(), SessionError> {
         let mut procs = None;
         if placement == Placement::Leaf {
             let leaf = Leaf::create(&Layout::detect()?)?;
@@ -86,7 +87,7 @@ impl Session {
         self.spawn(argv, procs)
     }
 
-    fn spawn(&mut self, argv: &[String], procs: Option<File>) -> Result<(), SessionError> {
+    fn spawn(&mut self, argv: &[OsString], procs: Option<File>) -> Result<(), SessionError> {
         // Followed from its fork on: our own pid is selected until it has forked.
         let own = std::process::id();
         self.tracer.object.select_pid(own)?;
@@ -101,11 +102,11 @@ impl Session {
     }
 
     /// Starts a command, whose output is read where that is wanted.
-    fn start_command(&mut self, argv: &[String], procs: Option<File>) -> Result<Child, SessionError> {
-        let program = argv.first().cloned().unwrap_or_default();
+    fn start_command(&mut self, argv: &[OsString], procs: Option<File>) -> Result<Child, SessionError> {
+        let program = argv.first().map(|word| word.to_string_lossy().into_owned()).unwrap_or_default();
         let (output, ends) = match &self.options.output {
             Some(options) => {
-                let (output, ends) = Output::new(options).map_err(io_error("read the command's output"))?;
+                let (output, ends) = Output::new(options)?;
                 (Some(output), Some(ends))
             }
             None => (None, None),
@@ -120,21 +121,26 @@ impl Session {
                 }
                 Ok(child)
             }
-            Err(cause) => {
+            Err(failure) => {
                 if let Some(output) = output {
                     output.abandon();
                 }
-                Err(SessionError::Start { program, cause })
+                Err(match failure {
+                    command::Failure::Exec(cause) => SessionError::Start { program, cause },
+                    command::Failure::Setup(what, cause) => {
+                        io_error(format!("start {program}: cannot {what}"))(cause)
+                    }
+                })
             }
         }
     }
 
     fn start_container(
         &mut self,
-        argv: &[String],
+        argv: &[OsString],
         invocation: &engine::Invocation,
     ) -> Result<(), SessionError> {
-        let client = invocation.client(argv);
+        let client = invocation.client(&text(argv));
         self.tracer.target.kind = "container".to_owned();
         let mut argv = argv.to_vec();
         match &invocation.action {

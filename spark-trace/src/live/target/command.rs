@@ -1,54 +1,71 @@
 //! Starting the traced command: in its cgroup, as the user who called sudo.
 
-use std::{ffi::CString, fs::File, io, os::fd::AsRawFd};
+use std::{ffi::OsString, fs::File, io, os::fd::AsRawFd};
 
 use tokio::process::{Child, Command};
 
-use crate::live::output::Ends;
+use crate::{invoker::c_name, live::output::Ends};
 
-/// The user behind sudo.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Invoker {
-    pub uid: u32,
-    pub gid: u32,
-    pub name: String,
+pub use crate::invoker::Invoker;
+
+/// Why a command did not start.
+#[derive(Debug)]
+pub enum Failure {
+    /// The kernel did not execute it.
+    Exec(io::Error),
+    /// What goes before that did not work: its cgroup, its user.
+    Setup(&'static str, io::Error),
 }
 
-impl Invoker {
-    /// Who called sudo, if somebody other than root did.
-    pub fn from_environment() -> Option<Self> {
-        // SAFETY: no arguments, cannot fail.
-        if unsafe { libc::geteuid() } != 0 {
-            return None;
-        }
-        let number = |name: &str| std::env::var(name).ok()?.parse::<u32>().ok();
-        let invoker = Self {
-            uid: number("SUDO_UID")?,
-            gid: number("SUDO_GID")?,
-            name: std::env::var("SUDO_USER").ok()?,
-        };
-        (invoker.uid != 0).then_some(invoker)
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Self::Setup("prepare it", error)
+    }
+}
+
+/// What the new process does before it executes the command. Its errors reach the parent as bare numbers, like those of
+/// the execution itself: each step adds its own multiple of this to them, and no errno is as large
+/// (MAX_ERRNO of include/linux/err.h is 4095).
+const STEP: i32 = 1 << 16;
+const STEPS: [&str; 2] = ["move it into its cgroup", "change to the user who called sudo"];
+const CGROUP: i32 = 1;
+const USER: i32 = 2;
+
+fn failed(step: i32) -> io::Error {
+    let errno = io::Error::last_os_error().raw_os_error().unwrap_or(libc::EINVAL);
+    io::Error::from_raw_os_error(errno + step * STEP)
+}
+
+fn failure(error: io::Error) -> Failure {
+    let Some(number) = error.raw_os_error() else { return error.into() };
+    let step = usize::try_from(number / STEP).ok().and_then(|step| step.checked_sub(1));
+    match step.and_then(|step| STEPS.get(step)) {
+        Some(what) => Failure::Setup(what, io::Error::from_raw_os_error(number % STEP)),
+        None => Failure::Exec(error),
     }
 }
 
 /// Starts `argv`. `procs` is the `cgroup.procs` of the cgroup to start it in; `invoker` whom to start it as; `ends` where
 /// it writes, if not where this process does.
 pub fn start(
-    argv: &[String],
+    argv: &[OsString],
     procs: Option<File>,
     invoker: Option<&Invoker>,
     ends: Option<Ends>,
-) -> io::Result<Child> {
-    let (program, args) = argv.split_first().ok_or(io::ErrorKind::InvalidInput)?;
+) -> Result<Child, Failure> {
+    let (program, args) = argv.split_first().ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
     let mut command = Command::new(program);
     command.args(args);
     if let Some(Ends { stdout, stderr }) = ends {
         command.stdout(stdout).stderr(stderr);
     }
-    let user = invoker
-        .map(|i| CString::new(i.name.as_str()).map(|name| (name, i.uid, i.gid)))
-        .transpose()
-        .map_err(io::Error::other)?;
+    let user = invoker.map(|i| c_name(i).map(|name| (name, i.uid, i.gid))).transpose()?;
+    for (variable, value) in invoker.map(Invoker::environment).unwrap_or_default() {
+        match value {
+            Some(value) => command.env(variable, value),
+            None => command.env_remove(variable),
+        };
+    }
     // SAFETY: between fork and exec only async-signal-safe calls: write, setgid, setuid. initgroups reads
     // the user database and so is not one of them in general, but this process has no other thread that
     // could hold a lock across the fork (the runtime is single-threaded).
@@ -57,7 +74,7 @@ pub fn start(
             if let Some(procs) = &procs {
                 // "0" is the writing process itself.
                 if libc::write(procs.as_raw_fd(), c"0".as_ptr().cast(), 1) != 1 {
-                    return Err(io::Error::last_os_error());
+                    return Err(failed(CGROUP));
                 }
             }
             if let Some((name, uid, gid)) = &user
@@ -65,16 +82,32 @@ pub fn start(
                     || libc::setgid(*gid) != 0
                     || libc::setuid(*uid) != 0)
             {
-                return Err(io::Error::last_os_error());
+                return Err(failed(USER));
             }
             Ok(())
         });
     }
-    command.spawn()
+    command.spawn().map_err(failure)
 }
 
 /// Exit code as a shell gives it: 128 + signal for a death by signal.
 pub fn exit_code(status: std::process::ExitStatus) -> i32 {
     use std::os::unix::process::ExitStatusExt;
     status.code().or_else(|| status.signal().map(|s| 128 + s)).unwrap_or(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_step_before_the_execution_is_told_from_it() {
+        let exec = failure(io::Error::from_raw_os_error(libc::ENOENT));
+        assert!(matches!(exec, Failure::Exec(error) if error.kind() == io::ErrorKind::NotFound));
+        for (step, what) in [(CGROUP, "cgroup"), (USER, "user")] {
+            let setup = failure(io::Error::from_raw_os_error(libc::ENOENT + step * STEP));
+            let Failure::Setup(said, error) = setup else { panic!("{setup:?}") };
+            assert!(said.contains(what) && error.kind() == io::ErrorKind::NotFound, "{said}: {error}");
+        }
+    }
 }

@@ -191,9 +191,12 @@ impl Invocation {
     }
 
     /// The command line with `--cidfile FILE` added to its `run`.
-    pub fn with_cidfile(&self, argv: &[String], file: &str) -> Vec<String> {
+    pub fn with_cidfile<Word: Clone + From<String>>(&self, argv: &[Word], file: &str) -> Vec<Word> {
         let mut argv = argv.to_vec();
-        argv.splice(self.flags_at..self.flags_at, ["--cidfile".to_owned(), file.to_owned()]);
+        argv.splice(
+            self.flags_at..self.flags_at,
+            ["--cidfile", file].map(|word| Word::from(word.to_owned())),
+        );
         argv
     }
 }

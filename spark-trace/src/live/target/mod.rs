@@ -4,6 +4,7 @@ pub mod command;
 pub mod container;
 pub mod engine;
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use crate::recording::COMMAND;
@@ -12,7 +13,7 @@ use crate::recording::COMMAND;
 #[derive(Debug, Clone)]
 pub enum Spec {
     /// Run this and trace it.
-    Command { argv: Vec<String>, placement: Placement, as_root: bool },
+    Command { argv: Vec<OsString>, placement: Placement, as_root: bool },
     /// A running container, by id or name.
     Container { engine: Option<String>, name: String },
     /// A cgroup, by its directory or its path below the memory hierarchy's mount point.
@@ -20,7 +21,7 @@ pub enum Spec {
     /// A running process and what it forks.
     Pid(u32),
     /// The whole machine, while a command runs or until it is stopped.
-    System { argv: Vec<String> },
+    System { argv: Vec<OsString> },
 }
 
 /// Where a native command runs.
@@ -45,7 +46,7 @@ impl Spec {
     }
 
     /// The command to run; empty where there is none.
-    pub fn argv(&self) -> &[String] {
+    pub fn argv(&self) -> &[OsString] {
         match self {
             Self::Command { argv, .. } | Self::System { argv } => argv,
             Self::Container { .. } | Self::Cgroup(_) | Self::Pid(_) => &[],
@@ -56,4 +57,9 @@ impl Spec {
     pub const fn as_root(&self) -> bool {
         matches!(self, Self::Command { as_root: true, .. })
     }
+}
+
+/// Words as text, for people and for what looks into them: what is not UTF-8 is replaced.
+pub fn text(argv: &[OsString]) -> Vec<String> {
+    argv.iter().map(|word| word.to_string_lossy().into_owned()).collect()
 }
