@@ -143,6 +143,20 @@ pub const SOURCES: &[Source] = &[
         origin: "mm/gup.c pin_user_pages; kernel-open/nvidia/os-mlock.c os_lock_user_pages",
     },
     Source {
+        slug: "anon-unmapped",
+        title: "pages that no process maps and no file has, still held: the rest of huge pages of which parts were \
+                unmapped, pages that only a pin or a pipe keeps",
+        system: &[plus("derived.anon_unmapped")],
+        cgroup_v2: &[plus("derived.anon_unmapped")],
+        cgroup_v1: &[plus("derived.anon_unmapped")],
+        device: &[],
+        charged: Charged::Yes,
+        reclaimable: Reclaimable::Partly,
+        cuda_used: SYSTEM_MEMORY,
+        origin: "the LRU lists beyond NR_ANON_MAPPED, file pages and swap cache; mm/rmap.c __folio_remove_rmap and \
+                 mm/huge_memory.c deferred_split_folio: a huge page stays whole until memory is short",
+    },
+    Source {
         slug: "shmem",
         title: "shared memory and tmpfs pages (memfd, /dev/shm, SysV, shared anonymous)",
         system: &[plus("meminfo.Shmem"), minus("cuda.pinned_shmem")],
@@ -479,19 +493,4 @@ pub fn by_slug(slug: &str) -> Option<&'static Source> {
     SOURCES.iter().find(|s| s.slug == slug)
 }
 
-/// The counter a plane's rows must add up to, and how high the machine's stands.
-pub mod expected {
-    use super::{Term, minus, plus};
-
-    /// System plane: what is not free.
-    pub const SYSTEM: &[Term] = &[plus("meminfo.MemTotal"), minus("meminfo.MemFree")];
-    /// What of it somebody uses: CPUs keep free pages at hand, tens of MiB where pages have 16 KiB, and what is taken of
-    /// them changes MemFree by nothing.
-    pub const SYSTEM_USED: &[Term] =
-        &[plus("meminfo.MemTotal"), minus("meminfo.MemFree"), minus("zoneinfo.pcp_count")];
-    pub const CGROUP_V2: &[Term] = &[plus("memory.current")];
-    pub const CGROUP_V1: &[Term] = &[plus("memory.usage_in_bytes")];
-    /// A device's plane: what is not free. NVML's own `used` has the reserved part in it or not, by the version of
-    /// the call; this has it in any case.
-    pub const DEVICE: &[Term] = &[plus("memory.total"), minus("memory.free")];
-}
+pub mod expected;

@@ -7,6 +7,7 @@ type Derive = fn(&Reading<'_>) -> Cell;
 const DERIVED: &[(&str, Derive)] = &[
     ("derived.swap_cache_unmapped", swap_cache_unmapped),
     ("derived.pinned_unmapped", pinned_unmapped),
+    ("derived.anon_unmapped", anon_unmapped),
     ("derived.vmalloc_without_stacks", vmalloc_without_stacks),
     ("derived.gpu_target", device::target),
     ("derived.gpu_others", device::others),
@@ -90,26 +91,53 @@ fn beyond_mapped_and_cache(reading: &Reading<'_>, plane: &SwapCache, swap_cache:
 /// have them, beyond what is mapped, in the page cache or in the swap cache.
 fn pinned_unmapped(reading: &Reading<'_>) -> Cell {
     let pinned = match reading.recorded("cuda.pinned_anon") {
+        Cell::Known(0) => return Cell::Known(0),
         Cell::Known(pinned) => pinned,
         cell => return cell,
     };
+    match unmapped(reading) {
+        Cell::Known(unmapped) => Cell::Known(unmapped.min(pinned)),
+        // Where there are no lists they cannot be told from nothing.
+        cell => cell,
+    }
+}
+
+/// Pages that no process maps, no file has and the swap cache has not: what is left of a huge page of which some small
+/// pages were unmapped (mm/rmap.c __folio_remove_rmap takes those out of NR_ANON_MAPPED and queues the page for
+/// splitting; memory comes back when it is split, which is when memory is short), and pages that a pin or a pipe keeps.
+/// What the CUDA driver has pinned of them is in the row of anonymous pages.
+fn anon_unmapped(reading: &Reading<'_>) -> Cell {
+    let pinned = match pinned_unmapped(reading) {
+        Cell::Known(pinned) => pinned,
+        Cell::NoColumn => 0,
+        Cell::Unknown => return Cell::Unknown,
+    };
+    match unmapped(reading) {
+        Cell::Known(unmapped) => Cell::Known(unmapped - pinned),
+        cell => cell,
+    }
+}
+
+/// What the LRU lists hold that is neither mapped, nor in a file's page cache, nor in the swap cache. Pages of files
+/// and mapped pages that have not come to their list yet (mm/swap.c folio_add_lru: some for each CPU) make it smaller.
+fn unmapped(reading: &Reading<'_>) -> Cell {
     let Some(plane) = swap_cache(reading.plane) else { return Cell::NoColumn };
+    let lacks = |columns: &[&str]| columns.iter().all(|column| reading.recorded(column) == Cell::NoColumn);
+    if lacks(plane.lists) || lacks(plane.others) {
+        return Cell::NoColumn;
+    }
     let swap_cache = match reading.recorded(plane.size) {
         Cell::Known(size) => size,
         Cell::NoColumn => 0,
         Cell::Unknown => return Cell::Unknown,
     };
-    if pinned == 0 {
-        return Cell::Known(0);
-    }
     match beyond_mapped_and_cache(reading, &plane, swap_cache) {
-        // Unmapped pages of the swap cache come first.
         Some(beyond) => {
+            // Unmapped pages of the swap cache come first: they have a row of their own.
             let of_swap_cache = beyond.clamp(0, swap_cache.into());
-            Cell::Known(unsigned((beyond - of_swap_cache).clamp(0, pinned.into())))
+            Cell::Known(unsigned(beyond - of_swap_cache))
         }
-        // Then they cannot be told from nothing.
-        None => Cell::NoColumn,
+        None => Cell::Unknown,
     }
 }
 

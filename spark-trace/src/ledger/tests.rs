@@ -277,3 +277,86 @@ fn pinned_pages_that_nobody_maps_any_more_stay_in_the_balance() {
         assert_eq!(balance.residual, Some(0));
     }
 }
+
+/// The rest of huge pages of which all but one small page was given back: 1 of 513 is mapped, all are on the lists.
+#[test]
+fn what_is_on_the_lists_and_mapped_nowhere_has_a_row_on_every_plane() {
+    let cases: [(Plane, &[(&str, u64)]); 3] = [
+        (
+            Plane::System,
+            &[
+                ("meminfo.MemTotal", 10_000),
+                ("meminfo.MemFree", 10_000 - 713),
+                ("meminfo.AnonPages", 1),
+                ("meminfo.Cached", 190),
+                ("meminfo.Buffers", 10),
+                ("meminfo.Shmem", 20),
+                ("meminfo.SwapCached", 0),
+                ("meminfo.Active", 100),
+                ("meminfo.Inactive", 600),
+                ("meminfo.Unevictable", 13),
+            ],
+        ),
+        (
+            Plane::CgroupV2,
+            &[
+                ("memory.current", 713),
+                ("stat.anon", 1),
+                ("stat.file", 200),
+                ("stat.shmem", 20),
+                ("stat.swapcached", 0),
+                ("stat.inactive_anon", 533),
+                ("stat.active_file", 100),
+                ("stat.inactive_file", 80),
+                ("stat.unevictable", 0),
+            ],
+        ),
+        (
+            Plane::CgroupV1,
+            &[
+                ("memory.usage_in_bytes", 713),
+                // A cgroup's own and those below it: the latter stands without a prefix.
+                ("stat.rss", 7),
+                ("stat.total_rss", 1),
+                ("stat.total_cache", 200),
+                ("stat.total_shmem", 20),
+                ("stat.total_active_anon", 533),
+                ("stat.total_active_file", 100),
+                ("stat.total_inactive_file", 80),
+            ],
+        ),
+    ];
+    for (plane, columns) in cases {
+        let balance = balance(plane, Facts::default(), &series(&[(0, columns)]), 0).unwrap();
+        assert_eq!(balance.bytes("anon"), Some(1), "{plane:?}");
+        assert_eq!(balance.bytes("anon-unmapped"), Some(512), "{plane:?}");
+        assert_eq!(balance.residual, Some(0), "{plane:?}");
+    }
+}
+
+#[test]
+fn swap_cache_and_pinned_pages_that_nobody_maps_keep_their_rows() {
+    let with = |more: &[(&str, u64)]| {
+        let columns: &[_] = &[("meminfo.AnonPages", 30), ("meminfo.Cached", 20), ("meminfo.Active", 110)];
+        system(&[columns, more].concat())
+    };
+    let rows = |balance: &Balance| {
+        ["anon", "anon-pinned", "swap-cache", "anon-unmapped"].map(|slug| balance.bytes(slug).unwrap_or(0))
+    };
+    assert_eq!(rows(&with(&[])), [30, 0, 0, 60]);
+    assert_eq!(rows(&with(&[("meminfo.SwapCached", 10)])), [30, 0, 10, 50]);
+    // Which of the unmapped pages are pinned no counter tells: as many as can be, count as anonymous.
+    assert_eq!(rows(&with(&[("meminfo.SwapCached", 10), ("cuda.pinned_anon", 20)])), [30, 20, 10, 30]);
+    assert_eq!(rows(&with(&[("cuda.pinned_anon", 200)])), [0, 200, 0, 0]);
+    // Pages on their way to the lists make it too small, never negative.
+    assert_eq!(rows(&with(&[("meminfo.Unevictable", 0), ("meminfo.Buffers", 100)])), [30, 0, 0, 0]);
+}
+
+#[test]
+fn without_lists_or_with_one_that_was_not_read_nobody_knows_what_is_unmapped() {
+    assert_eq!(system(&[("meminfo.AnonPages", 30), ("meminfo.Cached", 20)]).bytes("anon-unmapped"), None);
+    let mut readings = series(&[(0, &[("meminfo.AnonPages", 30), ("meminfo.Active", 90)])]);
+    readings.columns.insert("meminfo.Inactive".to_owned(), [None].into());
+    let balance = balance(Plane::System, Facts::default(), &readings, 0).unwrap();
+    assert_eq!((balance.bytes("anon-unmapped"), balance.bytes("anon")), (None, Some(30)));
+}

@@ -33,8 +33,17 @@ pub const CACHE: &[&str] = &["file-clean", "file-dirty"];
 pub const DRIVER: &[&str] = &["nvidia-sysmem", "nvidia-managed"];
 pub const POOL: &[&str] = &["nvidia-pool"];
 /// Memory of processes.
-pub const HOST: &[&str] =
-    &["anon", "anon-pinned", "shmem", "shmem-pinned", "swap-cache", "hugetlb", "huge-zero-page", "zswap"];
+pub const HOST: &[&str] = &[
+    "anon",
+    "anon-pinned",
+    "anon-unmapped",
+    "shmem",
+    "shmem-pinned",
+    "swap-cache",
+    "hugetlb",
+    "huge-zero-page",
+    "zswap",
+];
 /// Memory of the kernel itself.
 pub const KERNEL: &[&str] =
     &["slab-reclaimable", "slab-unreclaimable", "kernel-stack", "page-tables", "percpu", "vmalloc", "sock"];

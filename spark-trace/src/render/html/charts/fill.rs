@@ -20,6 +20,7 @@ use Pattern::{Dots, Grid, Plain, Stripes};
 const FILLS: &[Fill] = &[
     ("anon", "blue", Plain),
     ("anon-pinned", "blue", Stripes),
+    ("anon-unmapped", "blue", Dots),
     ("shmem", "sky", Plain),
     ("shmem-pinned", "sky", Stripes),
     ("zswap", "sky", Dots),
