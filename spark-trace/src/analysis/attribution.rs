@@ -11,6 +11,7 @@ use crate::analysis::details;
 use crate::analysis::devices::{self, DeviceReport};
 use crate::analysis::files::{self, FileRow};
 use crate::analysis::instant::At;
+use crate::analysis::limits::{self, Limit};
 use crate::analysis::mappings::{self, MappingRow};
 use crate::analysis::processes::{self, ProcessRow};
 use crate::analysis::queries::{self, Queries};
@@ -49,6 +50,8 @@ pub struct Report {
     pub files: Vec<FileRow>,
     /// The target's cgroups, each with what is below it.
     pub cgroups: Vec<CgroupRow>,
+    /// Memory limits of the target's root cgroups; a cgroup without one has none here.
+    pub limits: Vec<Limit>,
     /// Absent where no hook on page counters ran.
     pub charges: Option<Charges>,
     /// What the NVIDIA driver was asked for; empty where hooks on its functions did not run.
@@ -210,6 +213,7 @@ pub fn report(recording: &Recording, at: At) -> Report {
         stacks: stacks::rows(recording, Scope::System, details_at_ns),
         files: files::rows(recording, details_at_ns),
         cgroups: cgroups::rows(recording, details_at_ns),
+        limits: limits::rows(recording),
         charges: charges::report(recording, details_at_ns),
         asked: asked::rows(recording, details_at_ns),
         processes: processes::rows(recording, details_at_ns),

@@ -10,6 +10,9 @@ use crate::analysis::names;
 use crate::recording::Symbol;
 
 mod objects;
+pub mod purpose;
+
+use purpose::Purpose;
 
 /// What a rule looks at.
 enum Frame {
@@ -156,21 +159,36 @@ const TRACING: &[&str] = &[
 pub struct Verdict {
     /// Slug of the source; `unattributed` where no frame tells.
     pub source: &'static str,
-    /// What it is part of: an object of the NVIDIA driver, else what the rule calls it, else the innermost frames.
+    /// What it is part of: an object of the NVIDIA driver, else what it is for, else what the rule calls it, else the
+    /// innermost frames.
     pub label: String,
+    /// What it is for, where the source does not say.
+    pub purpose: Option<Purpose>,
+    /// Objects in its pages are charged one by one, and the pages themselves never: whether a cgroup is charged for
+    /// them the page does not tell (mm/slub.c new_slab, mm/percpu.c pcpu_memcg_post_alloc_hook).
+    pub charged_by_object: bool,
 }
+
+/// Sources whose pages serve everybody.
+const SHARED: &[&str] =
+    &["slab-reclaimable", "slab-unreclaimable", "vmalloc", "percpu", "kernel-other", "sock", UNATTRIBUTED];
 
 /// Classifies an allocation by its frames, innermost first, and its migrate type.
 pub fn classify(frames: &[&Symbol], mobility: &str) -> Verdict {
     let known = (0..frames.len()).find_map(|index| rule_for(frames, index));
+    let source = known.map_or(UNATTRIBUTED, |rule| rule.source.slug(mobility));
     let object = objects::label(frames).map(ToOwned::to_owned);
-    known.map_or_else(
-        || Verdict { source: UNATTRIBUTED, label: innermost(frames) },
-        |rule| Verdict {
-            source: rule.source.slug(mobility),
-            label: object.unwrap_or_else(|| rule.label.to_owned()),
-        },
-    )
+    let (purpose, meant) = match purpose::of(frames).filter(|_| SHARED.contains(&source)) {
+        Some((purpose, label)) => (Some(purpose), Some(label)),
+        None => (None, None),
+    };
+    let named = known.and(object).or(meant);
+    Verdict {
+        source,
+        label: named.unwrap_or_else(|| known.map_or_else(|| innermost(frames), |rule| rule.label.to_owned())),
+        purpose,
+        charged_by_object: known.is_some_and(|rule| matches!(rule.source, Slab | Source("percpu"))),
+    }
 }
 
 /// The source that the frame at `index` tells, if it tells one.

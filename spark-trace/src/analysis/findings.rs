@@ -11,6 +11,7 @@ use crate::recording::Recording;
 mod accounting;
 mod cache;
 mod case;
+mod causes;
 mod memory;
 mod surroundings;
 mod table;

@@ -25,6 +25,7 @@ pub mod held;
 pub mod instant;
 pub mod kv;
 pub mod levels;
+pub mod limits;
 pub mod log;
 pub mod losses;
 pub mod mappings;

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
+use crate::analysis::classify::purpose::Purpose;
 use crate::analysis::classify::{classify, is_telling};
 use crate::analysis::details;
 use crate::analysis::names::{self, Names};
@@ -18,7 +19,10 @@ pub struct StackRow {
     pub label: String,
     /// Innermost first.
     pub frames: Vec<String>,
+    /// The pages were allocated to be charged to a cgroup.
     pub charged: bool,
+    /// They were not, but a cgroup may be charged for objects in them: which, the page does not tell.
+    pub charged_by_object: bool,
     pub mobility: String,
     /// Cgroups of the allocating tasks.
     pub cgroups: Vec<String>,
@@ -51,6 +55,7 @@ pub fn rows(recording: &Recording, scope: Scope, at_ns: u64) -> Vec<StackRow> {
                 label: verdict.label,
                 frames: frames.clone(),
                 charged: *charged,
+                charged_by_object: verdict.charged_by_object && !charged,
                 mobility: (*mobility).to_owned(),
                 ..StackRow::default()
             };
@@ -73,16 +78,43 @@ pub fn rows(recording: &Recording, scope: Scope, at_ns: u64) -> Vec<StackRow> {
     rows
 }
 
+/// What stacks hold for one purpose, by what it is called, the most first; of all tasks, or of the target's alone.
+pub fn for_purpose(
+    recording: &Recording,
+    purpose: Purpose,
+    target_only: bool,
+    at_ns: u64,
+) -> Vec<(String, u64)> {
+    let names = Names::new(recording);
+    let Some(instant) = details::index(recording, at_ns) else { return vec![] };
+    let mut sums: BTreeMap<String, u64> = BTreeMap::new();
+    for allocs in &recording.provenance.page_allocs {
+        if target_only && !names.is_target(allocs.cgroup) {
+            continue;
+        }
+        let verdict = classify(&names.frames(allocs.stack), &allocs.mobility);
+        if verdict.purpose == Some(purpose) {
+            let sum = sums.entry(verdict.label).or_default();
+            *sum = sum.saturating_add(allocs.live.get(instant).unwrap_or(0));
+        }
+    }
+    let mut sums: Vec<_> = sums.into_iter().filter(|(_, bytes)| *bytes > 0).collect();
+    sums.sort_by_key(|(_, bytes)| std::cmp::Reverse(*bytes));
+    sums
+}
+
 /// What stacks hold of one source, by whether the allocation asked to be charged to a cgroup.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Observed {
     pub charged: u64,
     pub uncharged: u64,
+    /// In pages of which objects are charged one by one.
+    pub by_object: u64,
 }
 
 impl Observed {
     pub const fn bytes(self) -> u64 {
-        self.charged.saturating_add(self.uncharged)
+        self.charged.saturating_add(self.uncharged).saturating_add(self.by_object)
     }
 }
 
@@ -90,8 +122,12 @@ impl Observed {
 pub fn by_source(rows: &[StackRow]) -> BTreeMap<&'static str, Observed> {
     let mut sums: BTreeMap<&'static str, Observed> = BTreeMap::new();
     for row in rows {
-        let Observed { charged, uncharged } = sums.entry(row.source).or_default();
-        let sum = if row.charged { charged } else { uncharged };
+        let Observed { charged, uncharged, by_object } = sums.entry(row.source).or_default();
+        let sum = match (row.charged, row.charged_by_object) {
+            (true, _) => charged,
+            (false, true) => by_object,
+            (false, false) => uncharged,
+        };
         *sum = sum.saturating_add(row.bytes);
     }
     sums
@@ -138,7 +174,10 @@ mod tests {
         let summary: Vec<_> = rows.iter().map(|row| (row.source, row.bytes / MIB, row.charged)).collect();
         assert_eq!(summary, [("nvidia-sysmem", 64, false), ("slab-unreclaimable", 8, true)]);
         assert_eq!(rows[0].cgroups, ["(not the target's)"]);
-        assert_eq!(by_source(&rows)["nvidia-sysmem"], Observed { charged: 0, uncharged: 64 * MIB });
+        assert_eq!(
+            by_source(&rows)["nvidia-sysmem"],
+            Observed { uncharged: 64 * MIB, ..Observed::default() }
+        );
         assert_eq!(by_source(&rows)["slab-unreclaimable"].bytes(), 8 * MIB);
     }
 
@@ -148,6 +187,24 @@ mod tests {
         let rows = rows(&recording, Scope::Cgroup, START + 10 * SECOND);
         assert_eq!(rows.len(), 1);
         assert_eq!(rows[0].bytes, 4 * MIB);
+    }
+
+    #[test]
+    fn whether_objects_in_slab_pages_are_charged_is_not_known() {
+        let mut recording = testing::container();
+        let frames = ["allocate_slab", "kmem_cache_alloc_lru_noprof", "__d_alloc"];
+        testing::page_allocs(&mut recording, 20, 30, &frames);
+        let allocs = recording.provenance.page_allocs.last_mut().unwrap();
+        (allocs.charged, allocs.mobility) = (false, "reclaimable".into());
+        let rows = rows(&recording, Scope::System, START + 5 * SECOND);
+        let names = rows.iter().find(|row| row.source == "slab-reclaimable").unwrap();
+        assert!(!names.charged && names.charged_by_object, "{names:?}");
+        let observed = by_source(&rows)["slab-reclaimable"];
+        assert_eq!(observed, Observed { by_object: 30 * MIB, ..Observed::default() });
+        assert_eq!(observed.bytes(), 30 * MIB);
+        let of = |target_only| for_purpose(&recording, Purpose::Names, target_only, START + 5 * SECOND);
+        assert_eq!(of(true), [("dentries (names of files)".to_owned(), 30 * MIB)]);
+        assert_eq!(for_purpose(&recording, Purpose::BpfMaps, false, START + 5 * SECOND), []);
     }
 
     #[test]

@@ -23,6 +23,7 @@ mod diff;
 mod findings;
 mod frames;
 mod kv;
+mod limits;
 mod queries;
 mod show;
 mod surroundings;

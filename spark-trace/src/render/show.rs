@@ -7,6 +7,7 @@ use super::csv::{self, Field};
 use super::cuda;
 use super::devices;
 use super::document::{Column, Document, Fit, Table};
+use super::limits;
 use super::queries;
 use super::surroundings;
 use super::units::{delta, duration, known, percent, seconds, size, unsigned};
@@ -120,6 +121,10 @@ fn plane(document: &mut Document, report: &Report, plane: &PlaneReport) {
     let peak = if snapshot { String::new() } else { format!("; peak after {}", since_start(plane.peak_ns)) };
     document.heading(format!("{what}{peak}"));
     document.table(sources(report, plane));
+    if plane.plane == Scope::Cgroup {
+        let several = plane.roots.len() > 1;
+        report.limits.iter().for_each(|limit| document.line(limits::line(limit, several)));
+    }
     explain_unattributed(document, plane);
     let at = match report.at {
         At::Peak => format!("the peak ({})", since_start(plane.at_ns)),

@@ -114,7 +114,8 @@ fn the_drivers_objects_have_names_and_the_source_stays() {
 
 #[test]
 fn without_a_stack_there_is_no_source() {
-    assert_eq!(of(&[], "unmovable"), Verdict { source: UNATTRIBUTED, label: "(no stack)".into() });
+    let nothing = of(&[], "unmovable");
+    assert_eq!((nothing.source, nothing.label.as_str(), nothing.purpose), (UNATTRIBUTED, "(no stack)", None));
     let nameless = Symbol { address: 0x10, ..Symbol::default() };
     assert_eq!(classify(&[&nameless], "unmovable").label, "0x10");
 }
@@ -126,4 +127,25 @@ fn every_rule_names_a_source() {
             assert!(source::by_slug(rule.source.slug(mobility)).is_some(), "{}", rule.label);
         }
     }
+}
+
+#[test]
+fn what_shared_memory_of_the_kernel_is_for_is_told_and_its_source_stays() {
+    let map = of(
+        &["__vmalloc_node_range_noprof", "__bpf_map_area_alloc", "array_map_alloc", "map_create"],
+        "unmovable",
+    );
+    assert_eq!((map.source, map.label.as_str()), ("vmalloc", "eBPF maps (array_map_alloc)"));
+    assert_eq!((map.purpose, map.charged_by_object), (Some(Purpose::BpfMaps), false));
+    let name = of(&["allocate_slab", "kmem_cache_alloc_lru_noprof", "__d_alloc", "d_alloc"], "reclaimable");
+    assert_eq!((name.source, name.label.as_str()), ("slab-reclaimable", "dentries (names of files)"));
+    assert_eq!((name.purpose, name.charged_by_object), (Some(Purpose::Names), true));
+    // A page of page tables or of a file is what its counter says, whoever wanted it.
+    let table = of(
+        &["__pte_alloc_kernel", "vmap_small_pages_range_noflush", "htab_map_alloc", "map_create"],
+        "unmovable",
+    );
+    assert_eq!((table.source, table.label.as_str(), table.purpose), ("page-tables", "page tables", None));
+    let data = of(&["alloc_pages_mpol", "alloc_skb_with_frags", "sock_alloc_send_pskb"], "unmovable");
+    assert_eq!((data.source, data.purpose, data.charged_by_object), ("sock", Some(Purpose::Sockets), false));
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::case::{Case, Judgement, Run};
 use super::{Evidence, Side, Unit, Verdict};
-use crate::analysis::{context, queries};
+use crate::analysis::{context, limits, queries};
 use crate::recording::Recording;
 use crate::units;
 
@@ -156,26 +156,26 @@ fn text(value: Option<&str>) -> &str {
 }
 
 pub fn reclaim(case: &Case<'_>) -> Judgement {
-    // The machine's counters leave out what is reclaimed because a cgroup is at its limit (mm/vmscan.c
-    // shrink_inactive_list): that is in the cgroup's own.
+    // These leave out what is reclaimed because a cgroup is at its limit (mm/vmscan.c shrink_inactive_list).
     const MACHINE: &[(&str, &str)] = &[
         ("vmstat.pgsteal_kswapd", "reclaimed in the background"),
         ("vmstat.pgsteal_direct", "reclaimed by processes that waited for it"),
-        ("vmstat.workingset_refault_file", "read again after being reclaimed"),
         ("vmstat.pswpout", "swapped out"),
     ];
-    const CGROUP: &[(&str, &str)] = &[
-        ("stat.pgsteal", "reclaimed from the target's cgroup"),
-        ("stat.workingset_refault_file", "read again in the target's cgroup after being reclaimed"),
-        ("stat.total_workingset_refault_file", "read again in the target's cgroup after being reclaimed"),
-    ];
+    // This has them all (mm/workingset.c workingset_refault counts on the node).
+    const READ_AGAIN: &str = "vmstat.workingset_refault_file";
     let mut evidence = Vec::new();
     let (mut most, mut known) = (0, false);
     for run in case.runs() {
         let page = bytes(run.recording.host.page_size);
-        let machine = MACHINE.iter().map(|(column, what)| (column, what, run.grown(column)));
-        let cgroup = CGROUP.iter().map(|(column, what)| (column, what, run.grown_in_cgroups(column)));
-        for (column, what, pages) in machine.chain(cgroup) {
+        let amounts = MACHINE.iter().map(|(column, what)| (*column, *what, run.grown(column)));
+        let limits = limits::rows(run.recording);
+        let at_limit = limits.iter().filter(|limit| limit.reached != Some(0));
+        let of_limits: i64 = at_limit.filter_map(|limit| limit.read_again).map(bytes).sum();
+        let others = run.grown(READ_AGAIN).map(|pages| (pages - of_limits / page).max(0));
+        let others =
+            (READ_AGAIN, "read again after being reclaimed, not because of the target's limit", others);
+        for (column, what, pages) in amounts.chain([others]) {
             let Some(pages) = pages else { continue };
             known = true;
             let amount = pages.saturating_mul(page);

@@ -1,7 +1,7 @@
 //! The hypotheses: one row each. `docs/findings.md` is generated from this table.
 
 use super::case::{Case, Judgement};
-use super::{accounting, cache, memory, surroundings};
+use super::{accounting, cache, causes, memory, surroundings};
 
 /// Slug of the claim that everybody asks about.
 pub const DOUBLE_COUNTING: &str = "double-counting";
@@ -150,6 +150,22 @@ pub const HYPOTHESES: &[Hypothesis] = &[
                transparent huge pages",
     },
     Hypothesis {
+        slug: "huge-page-rest",
+        title: "huge pages that are mapped in part",
+        claim: "Parts of huge pages were given back and the kernel keeps the pages whole: memory that no process maps and \
+                that stays charged.",
+        hooks: &[],
+        of_two: false,
+        sources: &[],
+        judge: causes::huge_page_rest,
+        test: "Difference of what the LRU lists hold beyond mapped anonymous memory, page cache and swap cache. It is of huge \
+               pages where the kernel counts some that are mapped in part (nr_anon_partially_mapped) or has queued some for \
+               splitting (thp_deferred_split_page). Its bytes are part of memory of processes.",
+        next: "Give memory back by whole huge pages (2 MiB, aligned), or run the program without transparent huge pages \
+               (MADV_NOHUGEPAGE, `prctl PR_SET_THP_DISABLE`, or `madvise` or `never` in \
+               /sys/kernel/mm/transparent_hugepage/enabled); a write to the cgroup's memory.reclaim makes the kernel split them",
+    },
+    Hypothesis {
         slug: "kernel-memory",
         title: "kernel memory",
         claim: "The kernel's own memory holds the difference: slab, page tables, kernel stacks, vmalloc.",
@@ -159,6 +175,46 @@ pub const HYPOTHESES: &[Hypothesis] = &[
         judge: memory::kernel,
         test: "Difference of SReclaimable, SUnreclaim, PageTables, KernelStack, Percpu and VmallocUsed.",
         next: "`spark-trace show` lists the kernel stacks that hold the pages",
+    },
+    Hypothesis {
+        slug: "sockets",
+        title: "data in sockets",
+        claim: "Data that was sent and not yet read waits in socket buffers.",
+        hooks: &[],
+        of_two: false,
+        sources: &[],
+        judge: causes::sockets,
+        test: "Growth of what TCP and UDP sockets were given (/proc/net/sockstat; of a cgroup `sock` of memory.stat, \
+               kmem.tcp.usage under v1), or of what kernel stacks through socket buffers hold, whichever is more: sockets of \
+               other kinds are in no counter. Its bytes are part of kernel memory, or in no source.",
+        next: "`ss -tmpn` and `ss -xp` list the queues (Recv-Q, Send-Q) and their processes; read faster, or limit the queue \
+               (SO_RCVBUF, SO_SNDBUF, net.ipv4.tcp_rmem)",
+    },
+    Hypothesis {
+        slug: "file-names",
+        title: "cached names and inodes of files",
+        claim: "Names and inodes of files that were looked at stay in the kernel's caches, those of missing files as well.",
+        hooks: &["page-alloc"],
+        of_two: false,
+        sources: &[],
+        judge: causes::names,
+        test: "Slab pages that kernel stacks through dentries and inodes hold (d_alloc, alloc_inode). Its bytes are part of \
+               kernel memory.",
+        next: "`echo 2 > /proc/sys/vm/drop_caches` frees them where nobody uses them; look for programs that walk large trees, \
+               or ask again and again for files that do not exist (`strace -e trace=%file`)",
+    },
+    Hypothesis {
+        slug: "ebpf-maps",
+        title: "eBPF maps",
+        claim: "Maps of eBPF programs hold the difference: most kinds take the memory of all their entries when they are created.",
+        hooks: &["page-alloc"],
+        of_two: false,
+        sources: &[],
+        judge: causes::bpf_maps,
+        test: "Pages that kernel stacks through the creation of maps hold (array_map_alloc, htab_map_alloc). Its bytes are \
+               part of kernel memory.",
+        next: "`bpftool map` lists the maps with their sizes; use fewer entries (max_entries), or BPF_F_NO_PREALLOC for hash \
+               maps",
     },
     Hypothesis {
         slug: "free-lists",
@@ -198,14 +254,27 @@ pub const HYPOTHESES: &[Hypothesis] = &[
         next: "Run the container without `--memory`, or with one above the machine's memory, and record again",
     },
     Hypothesis {
+        slug: "limit-reclaim",
+        title: "reclaim under the target's limit",
+        claim: "The target's cgroup is at its memory limit: the kernel takes pages of files from it, and it reads them again.",
+        hooks: &[],
+        of_two: false,
+        sources: &[],
+        judge: causes::limit,
+        test: "The limit of the target's cgroup (memory.max, memory.high, memory.limit_in_bytes), how often it was reached \
+               (memory.events, memory.failcnt), and the growth of workingset_refault_file of the cgroup.",
+        next: "Raise the limit (`--memory`, memory.max) above what the target maps and reads, and record again",
+    },
+    Hypothesis {
         slug: "reclaim",
         title: "reclaim",
-        claim: "The kernel reclaimed memory during the run: the level depends on what ran before.",
+        claim: "The machine was short of memory during the run: the level depends on what ran before.",
         hooks: &[],
         of_two: false,
         sources: &[],
         judge: surroundings::reclaim,
-        test: "Growth of pgsteal and workingset_refault over the run, of the machine and of the target's cgroups.",
+        test: "Growth of pgsteal, workingset_refault_file and pswpout of the machine over the run. What the target's cgroups \
+               read again because they were at their own limit is left out.",
         next: "Drop caches before each run, so that each begins with memory free, and record again",
     },
     Hypothesis {

@@ -3,6 +3,7 @@
 pub mod cache;
 pub mod cgroup;
 pub mod context;
+mod huge_pages;
 mod huge_zero;
 pub mod nvml;
 pub mod pool;

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use super::{
     KernelFile, Reading,
+    huge_pages::{self, PartlyMapped},
     huge_zero::{self, HugeZero},
 };
 use crate::{
@@ -27,6 +28,7 @@ const VMSTAT: &[&str] = &[
     "pgmajfault",
     "thp_fault_alloc",
     "thp_collapse_alloc",
+    "thp_deferred_split_page",
     huge_zero::TAKEN,
     "oom_kill",
     "drop_pagecache",
@@ -35,6 +37,14 @@ const VMSTAT: &[&str] = &[
 /// Bytes of the huge zero page.
 const HUGE_ZERO: &str = "kpageflags.huge_zero_page";
 
+/// Bytes of huge pages of which only parts are mapped.
+const PARTLY_MAPPED: &str = "thp.anon_partially_mapped";
+/// Pages that sockets of a protocol were given for what they send and receive: /proc/net/sockstat. The counters are
+/// one for all network namespaces (net/ipv4/proc.c sockstat_seq_show: proto_memory_allocated).
+const SOCKETS: [&str; 2] = ["TCP", "UDP"];
+/// Entries of the caches of names: /proc/sys/fs/dentry-state (fs/dcache.c proc_nr_dentry).
+const DENTRIES: [(usize, &str); 2] = [(0, "dentry.entries"), (4, "dentry.negative")];
+
 /// Reads the system plane.
 #[derive(Debug)]
 pub struct System {
@@ -42,6 +52,9 @@ pub struct System {
     vmstat: KernelFile,
     zoneinfo: KernelFile,
     huge_zero: HugeZero,
+    partly_mapped: PartlyMapped,
+    sockets: Option<KernelFile>,
+    dentries: Option<KernelFile>,
     /// Reading it makes every CPU hand in its part of the counters (mm/vmstat.c vmstat_refresh), so that
     /// they are exact instead of up to some hundred pages per CPU behind.
     refresh: Option<KernelFile>,
@@ -58,6 +71,9 @@ impl System {
             vmstat: open("/proc/vmstat")?,
             zoneinfo: open("/proc/zoneinfo")?,
             huge_zero: HugeZero::new(),
+            partly_mapped: PartlyMapped::open(Path::new(huge_pages::SIZES)),
+            sockets: open("/proc/net/sockstat").ok(),
+            dentries: open("/proc/sys/fs/dentry-state").ok(),
             refresh: open("/proc/sys/vm/stat_refresh").ok(),
         })
     }
@@ -77,6 +93,15 @@ impl System {
         match self.huge_zero.bytes(taken.unwrap_or(0)) {
             Ok(bytes) => reading.put(HUGE_ZERO, bytes),
             Err(e) => reading.absent(HUGE_ZERO, e),
+        }
+        if let Some(bytes) = self.partly_mapped.bytes() {
+            reading.put(PARTLY_MAPPED, bytes);
+        }
+        if let Some(Ok(text)) = self.sockets.as_mut().map(KernelFile::read) {
+            parse_sockets(text, &mut reading);
+        }
+        if let Some(Ok(text)) = self.dentries.as_mut().map(KernelFile::read) {
+            parse_dentries(text, &mut reading);
         }
         reading.end(SeriesId::System)
     }
@@ -147,6 +172,26 @@ fn parse_vmstat(text: &str, reading: &mut Reading) {
     }
 }
 
+/// `TCP: inuse 5 orphan 0 tw 0 alloc 7 mem 3` becomes bytes of the last.
+fn parse_sockets(text: &str, reading: &mut Reading) {
+    for (protocol, values) in text.lines().filter_map(|line| line.split_once(':')) {
+        let mut words = values.split_whitespace().skip_while(|word| *word != "mem").skip(1);
+        let pages = words.next().and_then(|pages| pages.parse::<u64>().ok());
+        if let Some(pages) = pages.filter(|_| SOCKETS.contains(&protocol)) {
+            reading.put(format!("sockstat.{protocol}"), pages * page_size());
+        }
+    }
+}
+
+fn parse_dentries(text: &str, reading: &mut Reading) {
+    let fields: Vec<_> = text.split_whitespace().collect();
+    for (field, column) in DENTRIES {
+        if let Some(count) = fields.get(field).and_then(|count| count.parse().ok()) {
+            reading.put(column, count);
+        }
+    }
+}
+
 /// Pages on per-CPU free lists of all zones: the `count:` lines below `pagesets`.
 fn parse_pcp_pages(text: &str) -> u64 {
     text.lines()
@@ -176,6 +221,27 @@ mod tests {
     fn per_cpu_lists_are_summed_over_zones_and_cpus() {
         let text = "  pagesets\n    cpu: 0\n              count:    10\n              high:  5\n    cpu: 1\n              count: 4\n";
         assert_eq!(parse_pcp_pages(text), 14);
+    }
+
+    #[test]
+    fn sockets_and_dentries_are_read_by_their_places() {
+        let mut reading = Reading::begin();
+        parse_sockets(
+            "sockets: used 9\nTCP: inuse 5 orphan 0 tw 0 alloc 7 mem 3\nUDP: inuse 2 mem 4\nRAW: inuse 0\nFRAG: inuse 0 memory 8\n",
+            &mut reading,
+        );
+        parse_dentries("161020\t140011\t45\t0\t9001\t0\n", &mut reading);
+        let columns: Vec<_> = reading.values.iter().map(|(name, value)| (name.as_str(), *value)).collect();
+        let page = page_size();
+        assert_eq!(
+            columns,
+            [
+                ("dentry.entries", 161_020),
+                ("dentry.negative", 9001),
+                ("sockstat.TCP", 3 * page),
+                ("sockstat.UDP", 4 * page)
+            ]
+        );
     }
 
     #[test]

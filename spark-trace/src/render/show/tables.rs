@@ -35,7 +35,14 @@ pub const CGROUPS: &[Cell<CgroupRow>] = &[
 pub const STACKS: &[Cell<StackRow>] = &[
     ("BYTES", Fit::Number, |row| unsigned(row.bytes)),
     ("SOURCE", Fit::Name, |row| row.source.to_owned()),
-    ("CHARGED", Fit::Name, |row| if row.charged { "yes" } else { "no" }.to_owned()),
+    ("CHARGED", Fit::Name, |row| {
+        match (row.charged, row.charged_by_object) {
+            (true, _) => "yes",
+            (false, true) => "not known",
+            (false, false) => "no",
+        }
+        .to_owned()
+    }),
     ("FOR", Fit::Text, |row| row.label.clone()),
     ("STACK", Fit::Text, |row| row.path().collect::<Vec<_>>().join(" <- ")),
 ];
