@@ -282,11 +282,11 @@ fn reclaim_under_a_limit_is_told() {
         run(&dir, name, &["sh", "-c", &load])
     };
     control(&Control {
-        slug: "reclaim",
+        slug: "limit-reclaim",
         absent: &|name| read(name, ""),
         staged: &|name| read(name, &limited),
         explains: None,
-        names: "in the target's cgroup",
+        names: "read again in the target's cgroup",
         at: "peak",
     });
 }

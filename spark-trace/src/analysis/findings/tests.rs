@@ -90,13 +90,49 @@ const STAGED: &[(&str, Change)] = &[
         });
     }),
     ("reclaim", |b| add_last(b, "vmstat.pgsteal_kswapd", 100_000)),
+    ("huge-page-rest", |b| {
+        add(b, &[("meminfo.MemFree", -300), ("meminfo.Inactive", 300), ("thp.anon_partially_mapped", 302)]);
+    }),
+    ("sockets", |b| {
+        more(b, "meminfo.SUnreclaim", 300);
+        add(b, &[("sockstat.TCP", 300)]);
+    }),
+    ("file-names", |b| {
+        more(b, "meminfo.SReclaimable", 300);
+        add(b, &[("meminfo.KReclaimable", 300)]);
+        testing::page_allocs(b, 10, 300, &["allocate_slab", "kmem_cache_alloc_lru_noprof", "__d_alloc"]);
+    }),
+    ("ebpf-maps", |b| {
+        more(b, "meminfo.VmallocUsed", 300);
+        let frames = ["__vmalloc_node_range_noprof", "__bpf_map_area_alloc", "array_map_alloc", "map_create"];
+        testing::page_allocs(b, 10, 300, &frames);
+    }),
+    ("limit-reclaim", |b| limited(b, 12, 100_000)),
     ("pin-leak", |b| add_last(b, "vmstat.nr_foll_pin_acquired", 100_000)),
 ];
 
+/// The target's cgroup has a limit, which was reached so many times, and so many pages were read again.
+fn limited(recording: &mut Recording, reached: u64, refaults: u64) {
+    let columns = [
+        ("memory.max", 150 * MIB),
+        ("events.max", reached),
+        ("events.oom_kill", 0),
+        ("stat.workingset_refault_file", refaults),
+    ];
+    let series = &mut recording.samples.cgroups[0].series;
+    let readings = series.begin_ns.len();
+    for (column, value) in columns {
+        series.columns.insert(column.into(), vec![Some(value); readings].into());
+    }
+    add_last(recording, "vmstat.workingset_refault_file", refaults);
+}
+
 /// Counters of events that have come so far by the end.
 fn add_last(recording: &mut Recording, column: &str, count: u64) {
-    let values = recording.samples.system.columns.get_mut(column).unwrap();
-    values.set(values.len() - 1, Some(count));
+    let readings = recording.samples.system.begin_ns.len();
+    let values = recording.samples.system.columns.entry(column.to_owned());
+    let values = values.or_insert_with(|| vec![Some(0); readings].into());
+    values.set(readings - 1, Some(count));
 }
 
 /// What every recording of a real machine has and the synthetic ones lack.
@@ -340,4 +376,67 @@ fn one_run_is_judged_by_its_growth() {
 fn without_readings_everything_is_untestable() {
     let findings = judge(None, &testing::empty(), At::Peak);
     assert!(findings.findings.iter().all(|finding| finding.verdict == Verdict::Untestable));
+}
+
+#[test]
+fn what_a_target_at_its_limit_reads_again_is_no_shortage_of_the_machine() {
+    let a = complete(native());
+    let mut b = complete(native());
+    limited(&mut b, 12, 100_000);
+    testing::file(&mut b, 77, "/models/model.gguf", 100, 10);
+    b.provenance.files.last_mut().unwrap().bytes_added = 400 * MIB;
+    let limit = verdict(&a, &b, "limit-reclaim");
+    assert_eq!(limit.verdict, Verdict::Supported, "{}", limit.because);
+    assert_eq!(
+        limit.because,
+        "the limit of 150.0 MiB of B was reached 12 times: the kernel reclaimed pages of files, and 390.6 MiB of them were \
+         read again, the most of /models/model.gguf"
+    );
+    assert!(limit.next.contains("Raise the limit"), "{}", limit.next);
+    let machine = verdict(&a, &b, "reclaim");
+    assert_eq!(machine.verdict, Verdict::Refuted, "{}", machine.because);
+    // What others read again is the machine's.
+    add_last(&mut b, "vmstat.workingset_refault_file", 200_000);
+    assert_eq!(verdict(&a, &b, "reclaim").verdict, Verdict::Supported);
+    // A limit that nobody met explains nothing, one that was met and did no harm decides nothing.
+    for (reached, refaults, judged) in [(0, 100_000, Verdict::Refuted), (3, 10, Verdict::Inconclusive)] {
+        let mut b = complete(native());
+        limited(&mut b, reached, refaults);
+        let finding = verdict(&a, &b, "limit-reclaim");
+        assert_eq!(finding.verdict, judged, "{}", finding.because);
+    }
+    // What was killed for want of memory is told.
+    let mut b = complete(native());
+    limited(&mut b, 3, 10);
+    let kills = &mut b.samples.cgroups[0].series.columns.get_mut("events.oom_kill").unwrap();
+    kills.map(|_| 1);
+    let finding = verdict(&a, &b, "limit-reclaim");
+    assert!(
+        finding.verdict == Verdict::Supported && finding.because.contains("killed 1 of"),
+        "{}",
+        finding.because
+    );
+}
+
+#[test]
+fn what_is_mapped_nowhere_without_huge_pages_is_not_called_huge_pages() {
+    let unmapped = |column: &str, bytes: i64| {
+        let mut b = complete(native());
+        add(&mut b, &[("meminfo.MemFree", -300), ("meminfo.Inactive", 300), (column, bytes)]);
+        verdict(&complete(native()), &b, "huge-page-rest")
+    };
+    let pinned = unmapped("thp.anon_partially_mapped", 0);
+    assert!(
+        pinned.verdict == Verdict::Refuted && pinned.because.contains("a pin or a pipe"),
+        "{}",
+        pinned.because
+    );
+    // A kernel that counts neither.
+    let unknown = unmapped("meminfo.Other", 0);
+    assert_eq!(unknown.verdict, Verdict::Inconclusive, "{}", unknown.because);
+    // It is memory of processes in any case.
+    let mut b = complete(native());
+    add(&mut b, &[("meminfo.MemFree", -300), ("meminfo.Inactive", 300)]);
+    let host = verdict(&complete(native()), &b, "host-memory");
+    assert_eq!((host.verdict, host.explains_bytes), (Verdict::Supported, Some(300 * MIB as i64)));
 }
