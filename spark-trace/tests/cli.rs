@@ -203,7 +203,7 @@ fn an_export_says_what_it_cannot_do() {
     for (args, code, said) in [
         (&["--to", "csv", "--at", "end"][..], USAGE, "leave out --at"),
         (&["--to", "pprof", "--stacks", "pages", "-o", "-"], USAGE, "leave out --stacks"),
-        (&["--to", "openmetrics", "--at", "kv"], BAD_INPUT, "asked how much memory is free"),
+        (&["--to", "openmetrics", "--at", "kv"], BAD_INPUT, "no KV-cache reading"),
         (&["--to", "folded", "--stacks", "cuda"], BAD_INPUT, "no stack holds any bytes"),
     ] {
         let text = error(&[&["export", &native], args].concat(), code);
@@ -238,7 +238,7 @@ fn names_in_error_lines_are_inert() {
 }
 
 #[test]
-fn an_instant_that_nothing_sized_a_cache_at_is_an_error() {
+fn a_kv_reading_that_a_recording_does_not_have_is_an_error() {
     let native = native();
     for args in [
         &["show", &native, "--at", "kv"][..],
@@ -246,7 +246,7 @@ fn an_instant_that_nothing_sized_a_cache_at_is_an_error() {
         &["report", &native, "--format", "markdown", "--at", "kv"],
         &["kv", &native],
     ] {
-        assert!(error(args, BAD_INPUT).contains("asked how much memory is free"), "{args:?}");
+        assert!(error(args, BAD_INPUT).contains("no KV-cache reading"), "{args:?}");
     }
     assert!(error(&["kv", &native, "--log", "a", "--log", "b"], USAGE).contains("give one for each"));
 }

@@ -37,8 +37,9 @@ fn load_for(hold: &str, dir: &TempDir, name: &str, line: &str) -> Recorded {
 }
 
 fn finding<'a>(diff: &'a Value, slug: &str) -> &'a Value {
-    let rows = array(&diff["findings"]["findings"]);
-    rows.iter().find(|row| row["hypothesis"] == slug).unwrap_or_else(|| panic!("no hypothesis {slug}"))
+    // The target's plane comes first, where a hypothesis is judged on it.
+    let mut rows = array(&diff["findings"]).iter().flat_map(|plane| array(&plane["findings"]));
+    rows.find(|row| row["hypothesis"] == slug).unwrap_or_else(|| panic!("no hypothesis {slug}"))
 }
 
 /// What one hypothesis must say of a pair where it is staged in B, and of one where it is not.

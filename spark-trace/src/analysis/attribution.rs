@@ -257,7 +257,7 @@ fn plane_report(recording: &Recording, view: &View<'_>, at: At, peaks: Peaks) ->
         end: view.end(),
         system_peak: peaks.system_ns.map(|at_ns| view.at(at_ns)),
         cgroup_peak: peaks.cgroup_ns.map(|at_ns| view.at(at_ns)),
-        chosen: view.choose(at, recording),
+        chosen: view.choose(at),
     };
     let seen = stacks::rows(recording, view.scope, balances.chosen.at_ns);
     let observed = stacks::by_source(&seen);

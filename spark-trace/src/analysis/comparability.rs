@@ -128,7 +128,8 @@ fn has_missed_nothing(hook: &Hook) -> bool {
     }
 }
 
-fn start_state(a: &Recording, b: &Recording) -> Vec<String> {
+/// What the runs found differently when they began.
+pub fn start_state(a: &Recording, b: &Recording) -> Vec<String> {
     let total = a.host.memory_total.max(b.host.memory_total);
     let limit = (total / 100 * START_PERCENT).max(START_BYTES);
     let at_start = |recording: &Recording, column: &str| {

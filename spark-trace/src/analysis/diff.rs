@@ -1,16 +1,17 @@
 //! `diff`: who holds more in one run than in another.
 
 use serde::Serialize;
-use spark_trace_common::source::{SOURCES, Source, UNATTRIBUTED, counts_from_start};
 
-use crate::analysis::attribution::{bytes, difference};
+use crate::analysis::attribution::bytes;
 use crate::analysis::comparability::{Comparable, comparable};
+use crate::analysis::delta::Rows;
+pub use crate::analysis::delta::SourceDelta;
 use crate::analysis::details;
 use crate::analysis::findings::{self, Findings};
 use crate::analysis::instant::At;
-use crate::analysis::kv;
+use crate::analysis::moment::{Moment, Moments};
 use crate::analysis::view::{Scope, View};
-use crate::ledger::{Balance, Plane, Row};
+use crate::ledger::Balance;
 use crate::recording::{Instant, Recording};
 
 pub mod cuda;
@@ -22,14 +23,17 @@ use detail::{ChargeDelta, FileDelta, RegionDelta, StackDelta};
 pub const SCHEMA: &str = "spark-trace/diff";
 pub const SCHEMA_VERSION: u32 = 1;
 
-/// Differences are B less A. Sizes are bytes.
+/// Differences are B minus A. Sizes are bytes.
 #[derive(Debug, Clone, Serialize)]
 pub struct Report {
     pub schema: &'static str,
     pub schema_version: u32,
     pub plane: Scope,
-    /// The instant of each run that was asked for.
+    /// Which instant of each run is compared, and why that one.
     pub at: At,
+    pub at_reason: String,
+    /// What makes the instants of A and B differ in kind.
+    pub warnings: Vec<String>,
     pub a: Side,
     pub b: Side,
     /// Every source and `unattributed`, whose difference is the residual: together they are the total.
@@ -44,10 +48,10 @@ pub struct Report {
     /// What kernel paths charged the target's cgroups; empty where hooks on page counters did not run in both.
     pub charges: Vec<ChargeDelta>,
     pub regions: Vec<RegionDelta>,
-    /// Absent where neither run used the CUDA driver or asked for memory.
+    /// Absent where neither run used the CUDA driver or made a memory query.
     pub cuda: Option<CudaDelta>,
-    /// Why, of the system's memory: hypotheses with their verdicts.
-    pub findings: Findings,
+    /// Why: hypotheses with their verdicts, plane by plane. The target's come first, the machine's last.
+    pub findings: Vec<Findings>,
 }
 
 /// One of the two runs.
@@ -63,17 +67,6 @@ pub struct Side {
     pub expected: Option<i64>,
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct SourceDelta {
-    pub source: &'static str,
-    pub a_bytes: Option<i64>,
-    pub b_bytes: Option<i64>,
-    /// Absent where one of the kernels does not tell.
-    pub delta_bytes: Option<i64>,
-    /// Of the total difference; absent where there is none.
-    pub share: Option<f64>,
-}
-
 #[derive(Debug, thiserror::Error)]
 pub enum DiffError {
     #[error("{which} has no readings of the {plane} plane; choose another --plane")]
@@ -83,8 +76,15 @@ pub enum DiffError {
 }
 
 /// Compares two recordings on `plane`, by default on the target's own where both have it.
-pub fn report(a: &Recording, b: &Recording, plane: Option<Scope>, at: At) -> Result<Report, DiffError> {
-    with_findings(a, b, plane, at, || findings::judge(Some(a), b, at))
+pub fn report(
+    a: &Recording,
+    b: &Recording,
+    plane: Option<Scope>,
+    moment: impl Into<Moment>,
+) -> Result<Report, DiffError> {
+    let moment = moment.into();
+    let at = moment.at;
+    with_findings(a, b, plane, moment, || findings::judge(Some(a), b, at))
 }
 
 /// The same with findings that are known: those of several planes are the same.
@@ -92,18 +92,21 @@ pub fn with_findings(
     a: &Recording,
     b: &Recording,
     plane: Option<Scope>,
-    at: At,
-    findings: impl FnOnce() -> Findings,
+    moment: Moment,
+    findings: impl FnOnce() -> Vec<Findings>,
 ) -> Result<Report, DiffError> {
     let (view_a, view_b) = views(a, b, plane)?;
-    let (balance_a, balance_b) = (view_a.choose(at, a), view_b.choose(at, b));
+    let Moments { a: at_a, b: at_b } = moment.at;
+    let (balance_a, balance_b) = (view_a.choose(at_a), view_b.choose(at_b));
     let scope = view_a.scope;
     let rows = Rows::new((view_a.plane, &balance_a), (view_b.plane, &balance_b));
     Ok(Report {
         schema: SCHEMA,
         schema_version: SCHEMA_VERSION,
         plane: scope,
-        at,
+        at: at_b,
+        at_reason: moment.reason,
+        warnings: moment.warnings,
         a: side(a, &balance_a),
         b: side(b, &balance_b),
         total_delta_bytes: rows.total,
@@ -117,12 +120,6 @@ pub fn with_findings(
         cuda: cuda::compare((a, balance_a.at_ns), (b, balance_b.at_ns)),
         findings: findings(),
     })
-}
-
-/// The instant to compare at where nobody asks for another: that of the reading which sized the KV cache, where both
-/// have one; it is what a smaller cache is about.
-pub fn instant(a: &Recording, b: &Recording) -> At {
-    if kv::instant(a).and(kv::instant(b)).is_some() { At::Kv } else { At::Peak }
 }
 
 /// Both recordings seen on the same plane.
@@ -159,79 +156,6 @@ fn side(recording: &Recording, balance: &Balance) -> Side {
         details_instant: details::instant(recording, balance.at_ns).cloned(),
         expected: bytes(balance.expected),
     }
-}
-
-/// Two balances of one plane, compared.
-pub(super) struct Rows {
-    pub sources: Vec<SourceDelta>,
-    pub total: Option<i64>,
-    pub residual: Option<i64>,
-}
-
-impl Rows {
-    pub fn new((plane_a, a): (Plane, &Balance), (plane_b, b): (Plane, &Balance)) -> Self {
-        // A run that did not tell the part from its whole has it in the whole: so has the other one here.
-        let (a, b) = (&joined(plane_a, a, b), &joined(plane_b, b, a));
-        let level = |balance: &Balance, slug| bytes(balance.bytes(slug));
-        let known = plane_a.sources().filter(|source| source.slug != UNATTRIBUTED);
-        let mut sources: Vec<_> = known
-            .map(|source| SourceDelta::new(source.slug, level(a, source.slug), level(b, source.slug)))
-            .collect();
-        // A row that only one of the kernels has cannot be compared: its bytes are unattributed in both.
-        let compared = |side: fn(&SourceDelta) -> Option<i64>| {
-            let rows = sources.iter().filter(|row| row.delta_bytes.is_some());
-            rows.filter_map(side).fold(0, i64::saturating_add)
-        };
-        let rest_a = difference(bytes(a.expected), Some(compared(|row| row.a_bytes)));
-        let rest_b = difference(bytes(b.expected), Some(compared(|row| row.b_bytes)));
-        let unattributed = SourceDelta::new(UNATTRIBUTED, rest_a, rest_b);
-        let total = difference(bytes(b.expected), bytes(a.expected));
-        let residual = unattributed.delta_bytes;
-        sources.push(unattributed);
-        for row in &mut sources {
-            row.share = share(row.delta_bytes, total);
-        }
-        Self { sources, total, residual }
-    }
-}
-
-/// `balance` with the sources that `other` does not know put back into those that they were taken out of.
-fn joined(plane: Plane, balance: &Balance, other: &Balance) -> Balance {
-    let mut rows = balance.rows.clone();
-    for part in 0..rows.len() {
-        let Row { source, bytes } = rows[part];
-        let Some((bytes, whole)) =
-            bytes.filter(|_| other.bytes(source.slug).is_none()).zip(whole_of(plane, source))
-        else {
-            continue;
-        };
-        let Some(whole) = rows.iter_mut().find(|row| row.source.slug == whole.slug) else { continue };
-        if let Some(level) = &mut whole.bytes {
-            *level = level.saturating_add(bytes);
-            rows[part].bytes = None;
-        }
-    }
-    Balance::new(balance.at_ns, rows, balance.expected)
-}
-
-/// The source that has the bytes of `part` where nobody follows those.
-fn whole_of(plane: Plane, part: &Source) -> Option<&'static Source> {
-    let counted = plane.terms(part).iter().find(|term| !term.negative && counts_from_start(term.column))?;
-    let takes_it_out = |source: &&Source| {
-        plane.terms(source).iter().any(|term| term.negative && term.column == counted.column)
-    };
-    SOURCES.iter().find(takes_it_out)
-}
-
-impl SourceDelta {
-    fn new(source: &'static str, a_bytes: Option<i64>, b_bytes: Option<i64>) -> Self {
-        Self { source, a_bytes, b_bytes, delta_bytes: difference(b_bytes, a_bytes), share: None }
-    }
-}
-
-fn share(part: Option<i64>, total: Option<i64>) -> Option<f64> {
-    let total = total.filter(|&total| total != 0)?;
-    Some(part? as f64 / total as f64)
 }
 
 #[cfg(test)]

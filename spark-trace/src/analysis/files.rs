@@ -5,6 +5,7 @@ use serde::Serialize;
 use crate::analysis::details;
 use crate::analysis::names::Names;
 use crate::analysis::paths;
+use crate::analysis::view::Scope;
 use crate::recording::{FilePages, Recording};
 
 /// Page cache of one file charged to one cgroup.
@@ -48,6 +49,15 @@ pub fn rows(recording: &Recording, at_ns: u64) -> Vec<FileRow> {
     // Stable, so that equal files stay in the recording's order.
     rows.sort_by_key(|row| std::cmp::Reverse(row.bytes));
     rows
+}
+
+/// Those of one plane: a cgroup's are charged to the target, and the page cache is no memory of a GPU.
+pub fn on(recording: &Recording, scope: Scope, at_ns: u64) -> Vec<FileRow> {
+    match scope {
+        Scope::System => rows(recording, at_ns),
+        Scope::Cgroup => rows(recording, at_ns).into_iter().filter(|row| row.charged_to_target).collect(),
+        Scope::Device => vec![],
+    }
 }
 
 fn row(names: &Names<'_>, file: &FilePages, instant: Option<usize>) -> FileRow {

@@ -6,13 +6,18 @@
 use serde::Serialize;
 
 use crate::analysis::instant::At;
+use crate::analysis::moment::Moments;
+use crate::analysis::view::{Scope, View};
 use crate::recording::Recording;
 
 mod accounting;
 mod cache;
 mod case;
 mod causes;
+mod device;
+mod judge;
 mod memory;
+mod others;
 mod surroundings;
 mod table;
 
@@ -61,7 +66,7 @@ pub struct Evidence {
 #[serde(rename_all = "kebab-case")]
 pub enum Unit {
     Bytes,
-    /// A difference, B less A.
+    /// A difference, B minus A.
     DeltaBytes,
     Count,
     /// The words say it all.
@@ -96,14 +101,18 @@ pub struct Finding {
     pub next: &'static str,
 }
 
-/// All hypotheses, and what they were to explain.
+/// The hypotheses of one plane, and what they were to explain.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Findings {
-    /// Of the system plane, which the planes of all processes and containers share.
+    pub plane: Scope,
+    /// The plane is the machine's: it has everything else that ran in it.
+    pub includes_others: bool,
+    /// Why the plane's levels say nothing of the runs, if so.
+    pub untestable: Option<String>,
     pub at: At,
     pub a_at_ns: Option<u64>,
     pub b_at_ns: u64,
-    /// B less A; of one run the growth since its start.
+    /// B minus A; of one run the growth since its start.
     pub delta_bytes: Option<i64>,
     /// What of it is in no source.
     pub residual_bytes: Option<i64>,
@@ -115,9 +124,46 @@ pub struct Findings {
     pub findings: Vec<Finding>,
 }
 
-/// Judges one run by its growth, or B against A.
-pub fn judge(a: Option<&Recording>, b: &Recording, at: At) -> Findings {
-    Case::new(a, b, at).judge()
+/// Judges one run by its growth, or B against A, plane by plane: the target's first, where both have it, the machine's
+/// last.
+pub fn judge(a: Option<&Recording>, b: &Recording, at: impl Into<Moments>) -> Vec<Findings> {
+    let at = at.into();
+    let planes = planes(a, b, at);
+    let judged = planes.into_iter().enumerate();
+    judged.map(|(index, plane)| Case::new(a, b, at, plane).judge(index == 0)).collect()
+}
+
+/// The same on one plane alone.
+pub fn judge_on(a: Option<&Recording>, b: &Recording, at: impl Into<Moments>, plane: Scope) -> Findings {
+    Case::new(a, b, at.into(), plane).judge(true)
+}
+
+/// The planes that all recordings have. What the target took most of comes first: its cgroup's memory or the GPUs'.
+/// Where there is none, the machine's is the answer all the same: it says why it is not known.
+fn planes(a: Option<&Recording>, b: &Recording, at: Moments) -> Vec<Scope> {
+    let all = || a.into_iter().zip([at.a]).chain([(b, at.b)]);
+    let has = |scope: &Scope| all().all(|(recording, _)| View::new(recording, *scope).is_some());
+    // Of a machine that does not show its memory nothing is left but to say so.
+    let mut planes: Vec<_> = [Scope::Cgroup, Scope::Device, Scope::System].into_iter().filter(has).collect();
+    let taken = |scope: Scope, of: fn(&crate::ledger::Balance) -> Option<u64>| {
+        all().filter_map(|(recording, at)| of(&View::new(recording, scope)?.choose(at))).max()
+    };
+    let on_gpus = taken(Scope::Device, |balance| {
+        let rows = device::OF_TARGET.iter().filter_map(|slug| balance.bytes(slug));
+        rows.reduce(u64::saturating_add)
+    });
+    if on_gpus.unwrap_or(0) > taken(Scope::Cgroup, |balance| balance.expected).unwrap_or(0) {
+        planes.sort_by_key(|plane| {
+            [Scope::Device, Scope::Cgroup, Scope::System].iter().position(|of| of == plane)
+        });
+    } else if on_gpus.unwrap_or(0) == 0 {
+        // The target took nothing of the GPUs.
+        planes.retain(|plane| *plane != Scope::Device);
+    }
+    if planes.is_empty() {
+        planes.push(Scope::System);
+    }
+    planes
 }
 
 #[cfg(test)]

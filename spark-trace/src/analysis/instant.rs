@@ -6,36 +6,30 @@ use std::str::FromStr;
 use serde::{Serialize, Serializer};
 use thiserror::Error;
 
-use crate::analysis::kv;
-use crate::recording::Recording;
-
 const NANOSECONDS: f64 = 1e9;
 
-/// Which instant of a run to look at.
+/// An instant of one run that can be looked at.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum At {
     /// Where the plane stood highest: its own counter, of the machine what is in use of it.
     #[default]
     Peak,
     End,
-    /// The reading that sized the KV cache; where nobody asked for one, the peak.
-    Kv,
+    /// The KV-cache reading, which is at this time of the recording's clock.
+    Kv(u64),
     /// Nanoseconds after the target started.
     SinceStart(u64),
     /// Nanoseconds of the recording's clock.
     Time(u64),
 }
 
-impl At {
-    /// The time this names in `recording`, where it names one without looking at readings.
-    pub fn time(self, recording: &Recording) -> Option<u64> {
-        match self {
-            Self::Peak | Self::End => None,
-            Self::Kv => kv::instant(recording),
-            Self::SinceStart(ns) => Some(recording.target.started_ns.saturating_add(ns)),
-            Self::Time(ns) => Some(ns),
-        }
-    }
+/// An instant as a user names it: which time it is in a recording, only that recording says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Choice {
+    /// The same in every recording.
+    Fixed(At),
+    /// The KV-cache reading.
+    Kv,
 }
 
 #[derive(Debug, Error)]
@@ -44,33 +38,62 @@ impl At {
 )]
 pub struct NoInstant;
 
+/// Which of a run's instants the KV-cache reading is, for sentences.
+const KV: &str = "KV-cache reading";
+
 impl At {
+    /// The time this names in a run that started at `started_ns`, where it names one without looking at readings.
+    pub const fn time(self, started_ns: u64) -> Option<u64> {
+        match self {
+            Self::Peak | Self::End => None,
+            Self::SinceStart(ns) => Some(started_ns.saturating_add(ns)),
+            Self::Kv(ns) | Self::Time(ns) => Some(ns),
+        }
+    }
+
     /// Which of a run's instants it is, for sentences.
     pub fn of_a_run(self) -> String {
         match self {
-            Self::Kv => "reading that sized the KV cache".to_owned(),
+            Self::Kv(_) => KV.to_owned(),
+            Self::Time(ns) => format!("instant {ns} of the recording's clock"),
             at => at.to_string(),
         }
     }
 }
 
-impl FromStr for At {
+impl Default for Choice {
+    fn default() -> Self {
+        Self::Fixed(At::default())
+    }
+}
+
+impl FromStr for Choice {
     type Err = NoInstant;
 
     fn from_str(text: &str) -> Result<Self, NoInstant> {
-        match (text, text.strip_suffix('s')) {
-            ("peak", _) => Ok(Self::Peak),
-            ("end", _) => Ok(Self::End),
-            ("kv", _) => Ok(Self::Kv),
+        let at = match (text, text.strip_suffix('s')) {
+            ("peak", _) => At::Peak,
+            ("end", _) => At::End,
+            ("kv", _) => return Ok(Self::Kv),
             (_, Some(seconds)) => {
                 let seconds: f64 = seconds.parse().map_err(|_| NoInstant)?;
                 if !(0.0..f64::MAX).contains(&seconds) {
                     return Err(NoInstant);
                 }
                 // Saturates: no run is 584 years long.
-                Ok(Self::SinceStart((seconds * NANOSECONDS).round() as u64))
+                At::SinceStart((seconds * NANOSECONDS).round() as u64)
             }
-            (_, None) => text.parse().map(Self::Time).map_err(|_| NoInstant),
+            (_, None) => text.parse().map(At::Time).map_err(|_| NoInstant)?,
+        };
+        Ok(Self::Fixed(at))
+    }
+}
+
+impl fmt::Display for Choice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Fixed(at) => at.fmt(f),
+            Self::Kv => f.write_str("kv"),
         }
     }
 }
@@ -80,7 +103,7 @@ impl fmt::Display for At {
         match self {
             Self::Peak => f.write_str("peak"),
             Self::End => f.write_str("end"),
-            Self::Kv => f.write_str("kv"),
+            Self::Kv(_) => f.write_str("kv"),
             Self::SinceStart(ns) => write!(f, "{}s", *ns as f64 / NANOSECONDS),
             Self::Time(ns) => write!(f, "{ns}"),
         }
@@ -100,18 +123,18 @@ mod tests {
     #[test]
     fn instants_are_parsed_and_printed_alike() {
         for (text, at) in [
-            ("peak", At::Peak),
-            ("end", At::End),
-            ("kv", At::Kv),
-            ("12.5s", At::SinceStart(12_500_000_000)),
-            ("0s", At::SinceStart(0)),
-            ("123456", At::Time(123_456)),
+            ("peak", Choice::Fixed(At::Peak)),
+            ("end", Choice::Fixed(At::End)),
+            ("kv", Choice::Kv),
+            ("12.5s", Choice::Fixed(At::SinceStart(12_500_000_000))),
+            ("0s", Choice::Fixed(At::SinceStart(0))),
+            ("123456", Choice::Fixed(At::Time(123_456))),
         ] {
-            assert_eq!(text.parse::<At>().unwrap(), at);
+            assert_eq!(text.parse::<Choice>().unwrap(), at);
             assert_eq!(at.to_string(), text);
         }
         for text in ["", "s", "-1s", "nans", "infs", "-3", "12,5s", "later"] {
-            assert!(text.parse::<At>().is_err(), "{text}");
+            assert!(text.parse::<Choice>().is_err(), "{text}");
         }
     }
 }

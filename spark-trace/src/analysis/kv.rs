@@ -1,4 +1,4 @@
-//! The KV-cache budget: what an inference framework was told of memory, what it made of it, and what was reclaimable.
+//! The KV-cache budget: the answer that an inference engine sized it by, what it made of that, and what was reclaimable.
 
 use serde::Serialize;
 
@@ -10,6 +10,9 @@ use crate::units;
 mod advice;
 mod budget;
 mod reading;
+
+/// An answer that sized a cache is followed by a growth of device memory of at least this part of it.
+pub const FOLLOWED_PERCENT: u64 = 5;
 
 pub const SCHEMA: &str = "spark-trace/kv";
 pub const SCHEMA_VERSION: u32 = 1;
@@ -60,8 +63,8 @@ pub struct Reading {
     pub since_start_ns: u64,
     pub free: u64,
     pub total: Option<u64>,
-    /// `log`: it is the last before the framework wrote its budget; `allocations`: the last that the target's largest
-    /// growth of device memory followed.
+    /// `log`: it is the last before the framework wrote its budget; `allocations`: the last that a growth of device
+    /// memory followed.
     pub found_by: &'static str,
     /// The whole query, with what the library asked for it.
     pub query: QueryRow,
@@ -97,7 +100,7 @@ pub struct Figures {
     /// What was taken after the reading.
     pub kv_taken: Option<u64>,
     pub logged_peak: Option<u64>,
-    /// What the framework computed, and what it then allocated: less, where it was told to.
+    /// What the framework computed, and what it then allocated: less, where a limit was set.
     pub logged_kv: Option<u64>,
     pub logged_allocated: Option<u64>,
     pub logged_outside: Option<u64>,
@@ -112,7 +115,7 @@ impl Figures {
         self.logged_kv.or(self.kv)
     }
 
-    /// What it took, where it was told to take less.
+    /// What it took, where that is clearly less: a limit was set.
     pub fn taken_of_it(&self) -> Option<u64> {
         let budget = self.budget()?;
         let taken = self.logged_allocated.or(self.kv_taken.filter(|taken| *taken > 0))?;
@@ -168,10 +171,12 @@ pub struct Advice {
 #[derive(Debug, thiserror::Error)]
 pub enum KvError {
     #[error(
-        "{which}: no process asked how much memory is free (no answered cuMemGetInfo, sysinfo or /proc/meminfo); record the \
-         start of the framework with CUDA calls watched (`spark-trace doctor` says whether they are)"
+        "{which} has no KV-cache reading: no log line states a KV-cache budget, and no answer about a GPU's free memory \
+         was followed by a growth of device memory by at least {FOLLOWED_PERCENT} % of it. Record the engine from its start \
+         with --log, and see that `spark-trace doctor` says CUDA calls are watched; for any other program use `show` and \
+         `diff`"
     )]
-    NoQuery { which: &'static str },
+    NoReading { which: &'static str },
 }
 
 /// What may be set beside the recordings.
@@ -190,10 +195,10 @@ pub fn report(a: Option<&Recording>, b: &Recording, options: Options<'_>) -> Res
     let b_lines = options.b_log.map(log::parse_text);
     let which = if a.is_some() { "B" } else { "the run" };
     let a = match a {
-        Some(a) => Some(budget::of(a, a_lines, options.fraction).ok_or(KvError::NoQuery { which: "A" })?),
+        Some(a) => Some(budget::of(a, a_lines, options.fraction).ok_or(KvError::NoReading { which: "A" })?),
         None => None,
     };
-    let b = budget::of(b, b_lines, options.fraction).ok_or(KvError::NoQuery { which })?;
+    let b = budget::of(b, b_lines, options.fraction).ok_or(KvError::NoReading { which })?;
     let kv = |budget: &Budget| budget.figures.budget().and_then(|kv| i64::try_from(kv).ok());
     let kv_delta_bytes = a.as_ref().and_then(kv).zip(kv(&b)).map(|(a, b)| b - a);
     let b_with_state_of_a = a
@@ -211,17 +216,22 @@ pub fn report(a: Option<&Recording>, b: &Recording, options: Options<'_>) -> Res
     })
 }
 
-/// The instant of the reading that sized the KV cache, where there is one.
+/// The KV-cache reading, where there is one.
+pub fn reading_of(recording: &Recording) -> Option<Reading> {
+    reading::of(recording)
+}
+
+/// Its time.
 pub fn instant(recording: &Recording) -> Option<u64> {
-    reading::of(recording, None).map(|reading| reading.at_ns)
+    reading_of(recording).map(|reading| reading.at_ns)
 }
 
 fn headline(a: Option<&Budget>, b: &Budget, delta: Option<i64>) -> String {
     let told = |name: &str, budget: &Budget| {
         let reading = &budget.reading;
         let asked = match name {
-            "" => format!("{} told the framework", reading.query.asked),
-            name => format!("In {name}, {} told the framework", reading.query.asked),
+            "" => format!("{} answered", reading.query.asked),
+            name => format!("In {name}, {} answered", reading.query.asked),
         };
         let of = reading.total.map_or_else(String::new, |total| format!(" of {}", units::unsigned(total)));
         let kv = match budget.figures.budget() {

@@ -9,8 +9,8 @@ use crate::analysis::findings::{self, Findings};
 use crate::analysis::flame::{self, Flame};
 use crate::analysis::instant::At;
 use crate::analysis::kv;
+use crate::analysis::moment::{Moment, Moments};
 use crate::analysis::timeline::{self, COLUMNS, Mark, Timeline};
-use crate::analysis::view::Scope;
 use crate::recording::{Nvidia, Recording};
 
 /// The word of a host whose numbers are those of hardware.
@@ -22,12 +22,15 @@ pub struct Overview {
     /// Absent where one run is looked at alone.
     pub a: Option<Run>,
     pub b: Run,
-    pub findings: Findings,
-    /// Absent where nobody asked for free memory.
+    /// Of two runs: where they are compared and why there.
+    pub moment: Option<Moment>,
+    /// Plane by plane: the target's first, the machine's last.
+    pub findings: Vec<Findings>,
+    /// Absent where a run has no KV-cache reading.
     pub kv: Option<kv::Report>,
     /// Of two runs.
     pub comparable: Option<Comparable>,
-    /// One of each plane that both runs have: system, then cgroup.
+    /// One of each plane that both runs have: the target's first, the machine's last.
     pub diffs: Vec<diff::Report>,
     pub flames: Vec<Flame>,
     /// Of two runs: how B's stacks differ from A's.
@@ -80,24 +83,29 @@ impl Provenance {
 /// A recording with the name of its file.
 pub type Named<'a> = (&'a str, &'a Recording);
 
-pub fn overview(a: Option<Named<'_>>, b: Named<'_>, at: At) -> Overview {
+/// Two runs are compared at `moment`; of one it is that of B.
+pub fn overview(a: Option<Named<'_>>, b: Named<'_>, moment: impl Into<Moment>) -> Overview {
+    let moment = moment.into();
+    let Moments { a: at_a, b: at } = moment.at;
     let recording_a = a.map(|(_, recording)| recording);
     // Each takes as long as the other, and they share nothing.
     let (run_a, run_b) = std::thread::scope(|scope| {
-        let of_a = a.map(|named| scope.spawn(move || run(named, at)));
+        let of_a = a.map(|named| scope.spawn(move || run(named, at_a)));
         let of_b = run(b, at);
         // A thread that panicked is a defect: passed on, not hidden.
         let of_a = of_a.map(|handle| handle.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
         (of_a, of_b)
     });
-    let findings = findings::judge(recording_a, b.1, at);
+    let findings = findings::judge(recording_a, b.1, moment.at);
     let diffs = recording_a.map_or_else(Vec::new, |a| {
-        let planes = [Scope::System, Scope::Cgroup].into_iter();
-        let diff = |plane| diff::with_findings(a, b.1, Some(plane), at, || findings.clone()).ok();
+        // In the order of the findings: the target's first.
+        let planes = findings.iter().map(|findings| findings.plane);
+        let diff = |plane| diff::with_findings(a, b.1, Some(plane), moment.clone(), || findings.clone()).ok();
         planes.filter_map(diff).collect()
     });
     Overview {
         at,
+        moment: recording_a.map(|_| moment),
         findings,
         kv: kv::report(recording_a, b.1, kv::Options::default()).ok(),
         comparable: recording_a.map(|a| comparable(a, b.1)),
@@ -129,13 +137,18 @@ impl Overview {
     /// What the numbers say, where analyses have a sentence for it.
     pub fn headlines(&self) -> impl Iterator<Item = &str> {
         let kv = self.kv.iter().map(|kv| kv.headline.as_str());
-        std::iter::once(self.findings.headline.as_str()).chain(kv).filter(|headline| !headline.is_empty())
+        self.findings
+            .iter()
+            .map(|findings| findings.headline.as_str())
+            .chain(kv)
+            .filter(|headline| !headline.is_empty())
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::analysis::view::Scope;
     use crate::recording::STAND_IN;
     use crate::recording::testing;
 
@@ -144,7 +157,7 @@ mod tests {
         let (a, b) = (testing::native(), testing::container());
         let overview = overview(Some(("a.json", &a)), ("b.json", &b), At::Peak);
         let planes: Vec<_> = overview.diffs.iter().map(|diff| diff.plane).collect();
-        assert_eq!(planes, [Scope::System, Scope::Cgroup]);
+        assert_eq!(planes, [Scope::Cgroup, Scope::System]);
         assert!(overview.comparable.as_ref().unwrap().ok);
         let runs: Vec<_> = overview.runs().map(|(letter, run)| (letter, run.file.as_str())).collect();
         assert_eq!(runs, [("A", "a.json"), ("B", "b.json")]);

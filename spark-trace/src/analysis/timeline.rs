@@ -53,7 +53,7 @@ pub struct Mark {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum MarkKind {
-    /// The reading that sized the KV cache.
+    /// The KV-cache reading.
     Kv,
     /// A process asked how much memory there is.
     Query,
@@ -172,7 +172,7 @@ pub fn seconds_between(from_ns: u64, to_ns: u64) -> f64 {
     (i128::from(to_ns) - i128::from(from_ns)) as f64 / 1e9
 }
 
-/// Queries, phases, the first programs of processes and the reading that sized the KV cache, between two times; of
+/// Queries, phases, the first programs of processes and the KV-cache reading, between two times; of
 /// one kind in one column one mark.
 pub fn marks(
     recording: &Recording,
@@ -180,7 +180,7 @@ pub fn marks(
     (first, last): (u64, u64),
     columns: usize,
 ) -> Vec<Mark> {
-    let kv = kv::instant(recording).map(|at_ns| (at_ns, MarkKind::Kv, "sized the KV cache".to_owned()));
+    let kv = kv::instant(recording).map(|at_ns| (at_ns, MarkKind::Kv, "KV-cache reading".to_owned()));
     let asked = queries.into_iter().flat_map(|queries| &queries.rows);
     let asked = asked.map(|row| (row.at_ns, MarkKind::Query, format!("{} by {}", row.asked, row.comm)));
     let phases = recording.phases.iter().map(|phase| (phase.at_ns, MarkKind::Phase, phase.name.clone()));

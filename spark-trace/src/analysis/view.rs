@@ -146,13 +146,11 @@ impl<'a> View<'a> {
         peak.unwrap_or_else(|| self.at(self.started_ns))
     }
 
-    pub fn choose(&self, at: At, recording: &Recording) -> Balance {
-        match at {
-            At::Peak => self.peak(),
-            At::End => self.end(),
-            At::Kv | At::SinceStart(_) | At::Time(_) => {
-                at.time(recording).map_or_else(|| self.peak(), |at_ns| self.at(at_ns))
-            }
+    pub fn choose(&self, at: At) -> Balance {
+        match (at, at.time(self.started_ns)) {
+            (_, Some(at_ns)) => self.at(at_ns),
+            (At::End, None) => self.end(),
+            (_, None) => self.peak(),
         }
     }
 

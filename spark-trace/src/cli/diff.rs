@@ -6,14 +6,14 @@ use crate::analysis::diff;
 use crate::analysis::view::Scope;
 use crate::cli::error::Exit;
 use crate::cli::output;
-use crate::cli::view::{ViewArgs, has_instant, planes};
+use crate::cli::view::{ViewArgs, moment, planes};
 use crate::recording;
 
 /// Compare two recorded runs: who holds more in B than in A
 ///
-/// Sources are compared at the same instant of each run: by default where the KV cache was sized, if both
-/// did that, else at its peak. What else differs between the runs (kernel, profile, losses, state at the
-/// start) is said before the numbers, and what explains them after: hypotheses with their verdicts.
+/// Sources are compared at the same kind of instant of each run: by default at the KV-cache reading, if both runs have
+/// one, else at the peak. What else differs between the runs (kernel, profile, losses, state at the start) is said before
+/// the numbers, and what explains them after: hypotheses with their verdicts.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
@@ -36,10 +36,8 @@ Examples:
 
 pub fn run(args: Args) -> anyhow::Result<Exit> {
     let (a, b) = recording::read_both(&args.a, &args.b)?;
-    let at = args.view.at.unwrap_or_else(|| diff::instant(&a, &b));
-    has_instant(at, &args.a, &a)?;
-    has_instant(at, &args.b, &b)?;
-    let report = diff::report(&a, &b, args.plane, at).with_context(|| files(&args.a, &args.b))?;
+    let moment = moment(args.view.at, (&args.a, &a), (&args.b, &b))?;
+    let report = diff::report(&a, &b, args.plane, moment).with_context(|| files(&args.a, &args.b))?;
     output::print(&args.view.render(report, |format| format.diff)?)
 }
 

@@ -5,10 +5,10 @@ use anyhow::Context;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 
 use crate::analysis::flame::{KINDS, Kind};
-use crate::analysis::instant::At;
+use crate::analysis::instant::Choice;
 use crate::cli::destination::Destination;
 use crate::cli::error::Exit;
-use crate::cli::view::has_instant;
+use crate::cli::view::instant;
 use crate::recording;
 use crate::render::export::{EXPORTS, Export, Options};
 
@@ -27,10 +27,10 @@ pub struct Args {
     /// File to write, or - for standard output [default: standard output for formats that are text]
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
-    /// Instant to look at, for formats that are about one: peak, end, kv (the reading that sized the KV cache),
-    /// seconds since the start such as 12.5s, or nanoseconds of the recording's clock [default: peak]
+    /// Instant to look at, for formats that are about one: peak, end, kv (the KV-cache reading), seconds
+    /// since the start such as 12.5s, or nanoseconds of the recording's clock [default: peak]
     #[arg(long, value_name = "INSTANT")]
-    at: Option<At>,
+    at: Option<Choice>,
     /// Kind of stacks, for folded and flamegraph [default: all of them; for a picture the first that there is]
     #[arg(long, value_name = "KIND", value_parser = kinds())]
     stacks: Option<&'static Kind>,
@@ -51,8 +51,7 @@ pub fn run(args: Args) -> anyhow::Result<Exit> {
     wrong_usage(&args).map_err(|error| error.context(Exit::Usage))?;
     let destination = Destination::new(args.output.as_deref(), args.force)?;
     let recording = recording::read(&args.file)?;
-    let at = args.at.unwrap_or_default();
-    has_instant(at, &args.file, &recording)?;
+    let at = instant(args.at, &args.file, &recording)?;
     let bytes = (args.to.export)(&recording, Options { at, stacks: args.stacks })
         .with_context(|| format!("{}: cannot be exported as {}", args.file.display(), args.to.name))?;
     destination.write(&bytes, "")

@@ -12,7 +12,7 @@ use crate::render::Format;
 
 /// Explain how large the KV cache became, and how large it could have been
 ///
-/// Frameworks size the KV cache by one reading of the memory that is free. Shown are that reading, who held what was
+/// Inference engines size the KV cache by one reading of free memory. Shown are that reading, who held what was
 /// in use then and how much of it the kernel would have given up, the framework's arithmetic beside what was traced,
 /// and what to do about it. Given two recordings, the second is explained against the first.
 #[derive(Debug, clap::Args)]

@@ -3,19 +3,18 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use clap::ValueEnum;
 
-use crate::analysis::diff;
-use crate::analysis::instant::At;
+use crate::analysis::instant::Choice;
 use crate::analysis::overview::{self, Overview};
 use crate::cli::destination::Destination;
 use crate::cli::error::Exit;
-use crate::cli::view::has_instant;
+use crate::cli::view::{instant, moment};
 use crate::recording;
 use crate::render::{html, markdown, report};
 
 /// Write a report of one recording, or of what differs between two
 ///
-/// One page with the answer first: how A becomes B source by source, the course of every source with what was asked
-/// of memory meanwhile, verdicts on findings, the KV-cache budget, files, CUDA calls, flame graphs; at its end what
+/// One page with the answer first: how A becomes B source by source, the course of every source with the memory queries
+/// made meanwhile, verdicts on findings, the KV-cache budget, files, CUDA calls, flame graphs; at its end what
 /// the numbers rest on. The HTML page needs no network and can be read without scripts.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
@@ -30,11 +29,11 @@ pub struct Args {
     /// Form of the output [default: html where a file is written, unless its name ends in .md; else markdown]
     #[arg(long, value_enum)]
     format: Option<Format>,
-    /// Instant to look at: peak (each plane's own), end, kv (the reading that sized the KV cache), seconds since the
-    /// start such as 12.5s, or nanoseconds of the recording's clock [default: peak; of two recordings kv where both
-    /// have one]
+    /// Instant to look at: peak (each plane's own), end, kv (the KV-cache reading), seconds since the start such
+    /// as 12.5s, or nanoseconds of the recording's clock [default: peak; of two recordings kv where both have a KV-cache
+    /// reading]
     #[arg(long, value_name = "INSTANT")]
-    at: Option<At>,
+    at: Option<Choice>,
     /// Replace an existing file
     #[arg(long)]
     force: bool,
@@ -83,14 +82,12 @@ fn overview(args: &Args) -> anyhow::Result<Overview> {
     let name_a = name(&args.a);
     let Some(path_b) = &args.b else {
         let recording = recording::read(&args.a)?;
-        has_instant(args.at.unwrap_or_default(), &args.a, &recording)?;
-        return Ok(overview::overview(None, (&name_a, &recording), args.at.unwrap_or_default()));
+        let at = instant(args.at, &args.a, &recording)?;
+        return Ok(overview::overview(None, (&name_a, &recording), at));
     };
     let (a, b) = recording::read_both(&args.a, path_b)?;
-    let at = args.at.unwrap_or_else(|| diff::instant(&a, &b));
-    has_instant(at, &args.a, &a)?;
-    has_instant(at, path_b, &b)?;
-    Ok(overview::overview(Some((&name_a, &a)), (&name(path_b), &b), at))
+    let moment = moment(args.at, (&args.a, &a), (path_b, &b))?;
+    Ok(overview::overview(Some((&name_a, &a)), (&name(path_b), &b), moment))
 }
 
 fn render(overview: &Overview, format: Format) -> anyhow::Result<Vec<u8>> {

@@ -3,7 +3,7 @@ use std::path::PathBuf;
 use crate::analysis::{attribution, queries, timeline};
 use crate::cli::error::Exit;
 use crate::cli::output;
-use crate::cli::view::{ViewArgs, has_instant};
+use crate::cli::view::{ViewArgs, instant};
 use crate::recording::{self, Recording};
 use crate::render::plot;
 
@@ -37,8 +37,7 @@ pub fn run(args: Args) -> anyhow::Result<Exit> {
     if args.plot {
         return output::print(plot(&recording).as_bytes());
     }
-    let at = args.view.at.unwrap_or_default();
-    has_instant(at, &args.file, &recording)?;
+    let at = instant(args.view.at, &args.file, &recording)?;
     let report = attribution::report(&recording, at);
     output::print(&args.view.render(report, |format| format.show)?)
 }

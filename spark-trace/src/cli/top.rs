@@ -7,7 +7,7 @@ use ratatui::Terminal;
 use ratatui::backend::TestBackend;
 
 use super::error::Exit;
-use super::output;
+use super::{output, view};
 use crate::analysis::frame::{self, Frame};
 use crate::recording::{self, Recording};
 use crate::render::escape;
@@ -36,7 +36,7 @@ pub struct Args {
     format: Format,
     /// Of a recording: begin at this many seconds after the start, such as 12.5s, or at nanoseconds of its clock
     #[arg(long, value_name = "INSTANT", requires = "replay")]
-    at: Option<crate::analysis::instant::At>,
+    at: Option<crate::analysis::instant::Choice>,
     #[cfg(feature = "live")]
     #[command(flatten)]
     live: live::Options,
@@ -65,7 +65,8 @@ pub fn run(args: Args) -> anyhow::Result<Exit> {
     match &args.replay {
         Some(file) => {
             let recording = recording::read(file)?;
-            let at_ns = args.at.and_then(|at| at.time(&recording));
+            let at = view::instant(args.at, file, &recording)?;
+            let at_ns = at.time(recording.target.started_ns);
             let mut player = Player::new(recording)
                 .with_context(|| format!("{}: has no reading to show", file.display()))?;
             if let Some(at_ns) = at_ns {

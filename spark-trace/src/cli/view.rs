@@ -2,11 +2,12 @@
 
 use std::path::Path;
 
+use anyhow::Context;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 
 use crate::analysis::arrange::{Arrange, Sort};
-use crate::analysis::instant::At;
-use crate::analysis::kv;
+use crate::analysis::instant::{At, Choice};
+use crate::analysis::moment::{self, Moment, Moments};
 use crate::analysis::view::Scope;
 use crate::cli::output;
 use crate::recording::Recording;
@@ -18,11 +19,11 @@ const TOP: usize = 10;
 
 #[derive(Debug, clap::Args)]
 pub struct ViewArgs {
-    /// Instant to look at: peak (each plane's own), end, kv (the reading that sized the KV cache), seconds since the start such as 12.5s, or
-    /// nanoseconds of the recording's clock. End is the last reading; of a removed cgroup the last before that
-    /// [default: peak; `diff`: kv where both recordings have one]
+    /// Instant to look at: peak (each plane's own), end (of a removed cgroup its last reading), kv (the KV-cache
+    /// reading), seconds since the start such as 12.5s, or nanoseconds of the recording's clock [default: peak; `diff`:
+    /// kv where both recordings have a KV-cache reading]
     #[arg(long, value_name = "INSTANT")]
-    pub at: Option<At>,
+    pub at: Option<Choice>,
     /// Form of the output
     #[arg(long, value_parser = formats(), default_value = "table")]
     format: &'static Format,
@@ -49,16 +50,26 @@ impl ViewArgs {
     }
 }
 
-/// An instant that was asked for by name must be there: the peak in its place would answer another question.
-pub fn has_instant(at: At, path: &Path, recording: &Recording) -> anyhow::Result<()> {
+/// The instant of a recording that was chosen. One that it does not have is an error: the peak in its place would answer
+/// another question.
+pub fn instant(at: Option<Choice>, path: &Path, recording: &Recording) -> anyhow::Result<At> {
+    let at =
+        moment::resolve(at.unwrap_or_default(), recording).with_context(|| path.display().to_string())?;
     is_within(at, path, recording)?;
-    let missing = at == At::Kv && kv::instant(recording).is_none();
-    anyhow::ensure!(
-        !missing,
-        "{}: nobody asked how much memory is free, so nothing sized a KV cache: choose another --at",
-        path.display()
-    );
-    Ok(())
+    Ok(at)
+}
+
+/// The instants at which two recordings are compared.
+pub fn moment(
+    at: Option<Choice>,
+    (path_a, a): (&Path, &Recording),
+    (path_b, b): (&Path, &Recording),
+) -> anyhow::Result<Moment> {
+    if at.is_none() {
+        return Ok(Moment::of_runs(a, b));
+    }
+    let at = Moments { a: instant(at, path_a, a)?, b: instant(at, path_b, b)? };
+    Ok(Moment::chosen(at, a, b))
 }
 
 /// A time after the last reading is of no reading: the last one in its place would be taken for one of that time.
@@ -69,7 +80,7 @@ fn is_within(at: At, path: &Path, recording: &Recording) -> anyhow::Result<()> {
     let Some(end_ns) = readings.max(Some(target.ended_ns)) else { return Ok(()) };
     let length = units::seconds(end_ns.saturating_sub(target.started_ns));
     anyhow::ensure!(
-        at.time(recording).is_none_or(|time| time <= end_ns),
+        at.time(target.started_ns).is_none_or(|time| time <= end_ns),
         "{}: --at {at} is after the end of the run, which took {length} and ended at {end_ns} of the recording's clock",
         path.display()
     );

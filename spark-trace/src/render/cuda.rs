@@ -153,7 +153,7 @@ pub fn error(name: Option<&str>, result: i32) -> String {
 pub fn diff(document: &mut Document, report: &CudaDelta) {
     let kinds: Vec<_> = shown(&report.kinds, |row| &row.kind).collect();
     document.section("CUDA memory by kind, held at each instant", Table::of(KINDS, kinds));
-    document.section("What each run was told of memory", Table::of(TOLD, &report.queries));
+    document.section("Memory queries of each run", Table::of(TOLD, &report.queries));
 }
 
 const KINDS: &[Cell<KindDelta>] = &[

@@ -16,10 +16,14 @@ use crate::analysis::view::Scope;
 pub fn document(report: &Report) -> Document {
     let mut document = Document::default();
     document.heading(format!(
-        "B less A on the {} plane, each at its {}",
+        "B minus A on the {} plane, each at its {}",
         report.plane.as_str(),
         report.at.of_a_run()
     ));
+    for warning in &report.warnings {
+        document.warning(warning);
+    }
+    document.line(&report.at_reason);
     for (name, side) in [("A", &report.a), ("B", &report.b)] {
         document.line(self::side(name, side));
     }

@@ -1,14 +1,21 @@
 //! Hypotheses with their verdicts, and what each rests on.
 
 use super::document::Document;
-use super::report::findings::evidence;
+use super::report::findings::{self as told, evidence};
 use crate::analysis::findings::{Finding, Findings, Verdict};
 
 /// Evidence that is told of one finding.
 const EVIDENCE: usize = 8;
 
-pub fn show(document: &mut Document, findings: &Findings) {
-    document.heading("Findings, on the system plane");
+/// Plane by plane: the target's first.
+pub fn show(document: &mut Document, planes: &[Findings]) {
+    for findings in planes {
+        plane(document, findings);
+    }
+}
+
+fn plane(document: &mut Document, findings: &Findings) {
+    document.heading(format!("Findings on {}", told::subject(findings)));
     document.line(&findings.headline);
     for finding in &findings.findings {
         document.line(line(finding));

@@ -129,7 +129,7 @@ fn plane(document: &mut Document, report: &Report, plane: &PlaneReport) {
     let at = match report.at {
         At::Peak => format!("the peak ({})", since_start(plane.at_ns)),
         At::End => format!("the end ({})", since_start(plane.at_ns)),
-        At::Kv => format!("the {} ({})", report.at.of_a_run(), since_start(plane.at_ns)),
+        At::Kv(_) => format!("the {} ({})", report.at.of_a_run(), since_start(plane.at_ns)),
         At::SinceStart(_) | At::Time(_) => since_start(plane.at_ns),
     };
     let reconciled =
@@ -207,7 +207,7 @@ fn level_columns(report: &Report, plane: &PlaneReport) -> Vec<Level> {
         ("END".to_owned(), |row| row.bytes_at_end),
     ];
     match (report.at, plane.plane) {
-        (At::Kv | At::SinceStart(_) | At::Time(_), _) => {
+        (At::Kv(_) | At::SinceStart(_) | At::Time(_), _) => {
             columns.insert(1, (format!("AT {}", report.at), |row| row.bytes))
         }
         (_, Scope::System) if report.planes.cgroup.is_some() => {

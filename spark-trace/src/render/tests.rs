@@ -187,7 +187,7 @@ fn what_the_driver_did_is_in_every_report() {
             assert!(show.contains(text), "{name}: {text}\n{show}");
         }
         assert!(show.contains("free 10.93 GiB to 10.94 GiB"), "{show}");
-        assert!(diff.contains("What each run was told of memory"), "{diff}");
+        assert!(diff.contains("Memory queries of each run"), "{diff}");
     }
     let (show, diff) = of("json", (&show, &diff));
     let json = |text: &str| serde_json::from_str::<serde_json::Value>(text).unwrap();

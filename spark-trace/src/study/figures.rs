@@ -129,18 +129,19 @@ fn highest(report: &attribution::Report, column: &'static str) -> Option<f64> {
 #[derive(Debug, Default)]
 pub struct Yield {
     pub metrics: BTreeMap<String, f64>,
+    /// Levels of the system plane at its peak.
     pub sources: BTreeMap<String, f64>,
+    /// The same at the KV-cache reading; empty where the run has none.
+    pub kv_sources: BTreeMap<String, f64>,
     /// Required figures that are nowhere, with where they should be.
     pub missing: Vec<String>,
 }
 
-/// Reads a run's recording and log. Metrics are at the peak; the sources are at the instant that sized a KV cache where
-/// there is one: they are to explain it.
+/// Reads a run's recording and log. Metrics are at the peak, and so are the sources; where the run has a KV-cache reading,
+/// they are read at that time as well.
 pub fn of(recording: Option<&Recording>, log: &str, described: &[Metric]) -> Yield {
     let mut found = Yield::default();
     let report = recording.map(|recording| attribution::report(recording, At::Peak));
-    let sized = recording.filter(|recording| kv::instant(recording).is_some());
-    let sized = sized.map(|recording| attribution::report(recording, At::Kv));
     let figures = log::parse_text(log);
     for metric in METRICS {
         let value = match &metric.read {
@@ -161,12 +162,17 @@ pub fn of(recording: Option<&Recording>, log: &str, described: &[Metric]) -> Yie
             found.missing.push(metric.name.clone());
         }
     }
-    let at_instant = sized.as_ref().or(report.as_ref());
-    if let Some(system) = at_instant.and_then(|report| report.planes.system.as_ref()) {
-        let levels = system.sources.iter().filter_map(|row| Some((row.source.to_owned(), row.bytes? as f64)));
-        found.sources = levels.collect();
-    }
+    found.sources = report.as_ref().map(sources).unwrap_or_default();
+    let at_reading = recording.and_then(|recording| {
+        Some(sources(&attribution::report(recording, At::Kv(kv::instant(recording)?))))
+    });
+    found.kv_sources = at_reading.unwrap_or_default();
     found
+}
+
+fn sources(report: &attribution::Report) -> BTreeMap<String, f64> {
+    let rows = report.planes.system.iter().flat_map(|plane| &plane.sources);
+    rows.filter_map(|row| Some((row.source.to_owned(), row.bytes? as f64))).collect()
 }
 
 fn last_match(regex: &regex::Regex, log: &str) -> Option<f64> {

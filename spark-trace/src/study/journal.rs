@@ -39,6 +39,8 @@ pub enum Entry {
         attempt: u32,
         metrics: BTreeMap<String, f64>,
         sources: BTreeMap<String, f64>,
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        kv_sources: BTreeMap<String, f64>,
     },
     /// The runner came back and found a run begun and not ended.
     Lost {
@@ -120,10 +122,10 @@ impl State {
                 self.open = None;
                 self.runs.push(*run);
             }
-            Entry::Reread { number, attempt, metrics, sources } => {
+            Entry::Reread { number, attempt, metrics, sources, kv_sources } => {
                 let place = |run: &&mut Run| run.number == number && run.attempt == attempt;
                 let run = self.runs.iter_mut().find(place).ok_or(number)?;
-                (run.metrics, run.sources) = (metrics, sources);
+                (run.metrics, run.sources, run.kv_sources) = (metrics, sources, kv_sources);
             }
             Entry::Lost { number, attempt, .. } => {
                 let lost = self.run(self.slot(number).ok_or(number)?, attempt);

@@ -69,9 +69,12 @@ pub struct Run {
     /// Of the machine when it began.
     #[serde(default)]
     pub state: BTreeMap<String, f64>,
-    /// Level of each source of the system plane at the instant, bytes.
+    /// Level of each source of the system plane at its peak, bytes.
     #[serde(default)]
     pub sources: BTreeMap<String, f64>,
+    /// The same at the run's KV-cache reading; empty where it has none.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub kv_sources: BTreeMap<String, f64>,
     /// Below the study's folder.
     pub recording: Option<String>,
     /// What else is known: the model's identifier, the end of a failed run's log.
@@ -91,6 +94,12 @@ impl Run {
 }
 
 impl Results {
+    /// Whether sources are compared at the KV-cache reading: every run that counts has one.
+    pub fn has_kv_readings(&self) -> bool {
+        let mut counted = self.runs.iter().filter(|run| run.counts()).peekable();
+        counted.peek().is_some() && counted.all(|run| !run.kv_sources.is_empty())
+    }
+
     /// Measured runs of one model in one environment, in the order of running.
     pub fn cell<'a>(&'a self, model: &'a str, environment: &'a str) -> impl Iterator<Item = &'a Run> + Clone {
         self.runs

@@ -105,7 +105,7 @@ fn never_read(recording: &Recording) -> impl Iterator<Item = Warning> {
 }
 
 fn far_readings(recording: &Recording, at: At, planes: &Planes) -> Vec<Warning> {
-    let Some(asked_ns) = at.time(recording) else { return vec![] };
+    let Some(asked_ns) = at.time(recording.target.started_ns) else { return vec![] };
     let tool = &recording.tool;
     let interval_ns = |plane: &PlaneReport| match plane.plane {
         Scope::Device => tool.gpu_interval_ns.unwrap_or(tool.interval_ns),

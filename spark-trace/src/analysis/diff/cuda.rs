@@ -1,4 +1,4 @@
-//! What two runs took through the CUDA driver, and what each was told of memory.
+//! What two runs took through the CUDA driver, and the memory queries of each.
 
 use std::collections::BTreeSet;
 
@@ -36,7 +36,7 @@ pub struct QueryDelta {
     pub b: Told,
 }
 
-/// What one run was told; absent where it never was.
+/// The answers of one run; absent where there are none.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Told {
     pub count: u64,

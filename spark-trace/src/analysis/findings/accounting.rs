@@ -8,7 +8,7 @@ use crate::units;
 /// Counters are read one after the other: so much of what is in use may move between two of them.
 const SLACK_PERCENT: i64 = 1;
 const SLACK_BYTES: i64 = 32 << 20;
-/// C3 tells where so much of the difference is attributed.
+/// It decides where so much of the difference is attributed.
 const ATTRIBUTED_PERCENT: i64 = 98;
 
 /// Answers of cuMemGetInfo and MemFree are read at times a little apart.
@@ -25,15 +25,23 @@ enum Tested {
 
 type Test = fn(&Case<'_>, &mut Vec<Evidence>) -> Tested;
 
-/// Names as the documentation has them, and what the claim is in each.
-const TESTS: &[(&str, Test)] = &[("C1", c1), ("C2", c2), ("C3", c3), ("C4", c4)];
+/// What each test is about, as a reader knows it.
+const TESTS: &[(&str, Test)] = &[
+    ("sum of the sources", sum),
+    ("charges of the driver's pages", charges),
+    ("memory in no source", unexplained),
+    (ANSWERS, answers),
+];
+
+/// It needs a GPU's library that answered; the kernel's side of the claim does not.
+const ANSWERS: &str = "answers of cuMemGetInfo";
 
 pub fn double_counting(case: &Case<'_>) -> Judgement {
     let mut evidence = Vec::new();
     let (mut holds, mut beside, mut unknown) = (Vec::new(), Vec::new(), Vec::new());
     for (name, test) in TESTS {
         match test(case, &mut evidence) {
-            Tested::Holds(why) => holds.push(format!("{name} holds: {why}")),
+            Tested::Holds(why) => holds.push(why),
             Tested::Fails => {}
             Tested::FailsBut(why) => beside.push(why),
             Tested::Unknown(why) => unknown.push((*name, why)),
@@ -42,14 +50,13 @@ pub fn double_counting(case: &Case<'_>) -> Judgement {
     if !holds.is_empty() {
         return Judgement::new(Verdict::Supported, holds.join("; "), evidence);
     }
-    // C4 needs a GPU's library to have asked; the kernel's side of the claim does not.
-    let undecided: Vec<_> = unknown.iter().filter(|(name, _)| *name != "C4").collect();
-    if let Some((name, why)) = undecided.first() {
-        return Judgement::new(Verdict::Inconclusive, format!("{name} could not be told: {why}"), evidence);
+    let mut undecided = unknown.iter().filter(|(name, _)| *name != ANSWERS);
+    if let Some((name, why)) = undecided.next() {
+        return Judgement::new(Verdict::Inconclusive, format!("the {name} does not decide: {why}"), evidence);
     }
     let mut because = "the sources add up to what is in use, and no page is in two of them".to_owned();
     match unknown.first() {
-        Some((name, why)) => because.push_str(&format!(" ({name} was not tested: {why})")),
+        Some((_, why)) => because.push_str(&format!(" (not compared with a GPU's answers: {why})")),
         None => because.push_str("; cuMemGetInfo answers what is free, alike in all runs"),
     }
     for what in beside {
@@ -60,7 +67,7 @@ pub fn double_counting(case: &Case<'_>) -> Judgement {
 }
 
 /// The sources add up to more than is in use.
-fn c1(case: &Case<'_>, evidence: &mut Vec<Evidence>) -> Tested {
+fn sum(case: &Case<'_>, evidence: &mut Vec<Evidence>) -> Tested {
     let mut worst: Option<(i64, &'static str)> = None;
     for run in case.runs() {
         let (Some(used), Some(residual)) = (run.balance.expected, run.balance.residual) else {
@@ -68,12 +75,12 @@ fn c1(case: &Case<'_>, evidence: &mut Vec<Evidence>) -> Tested {
         };
         let used = i64::try_from(used).unwrap_or(i64::MAX);
         evidence.push(run.evidence(
-            "C1: in use (MemTotal - MemFree)",
+            "in use (MemTotal - MemFree)",
             Some(used),
             "samples.system: meminfo.MemTotal -meminfo.MemFree",
         ));
         evidence.push(run.evidence(
-            "C1: of it in no source; below zero the sources would add up to more",
+            "of it in no source; below zero the sources would add up to more",
             Some(residual),
             "samples.system",
         ));
@@ -91,7 +98,7 @@ fn c1(case: &Case<'_>, evidence: &mut Vec<Evidence>) -> Tested {
 }
 
 /// Pages of the driver that no cgroup should be charged for are charged.
-fn c2(case: &Case<'_>, evidence: &mut Vec<Evidence>) -> Tested {
+fn charges(case: &Case<'_>, evidence: &mut Vec<Evidence>) -> Tested {
     for run in case.runs() {
         let loaded = run.recording.host.nvidia.as_ref().is_some_and(|nvidia| nvidia.kernel_module.is_some());
         if !loaded {
@@ -103,7 +110,7 @@ fn c2(case: &Case<'_>, evidence: &mut Vec<Evidence>) -> Tested {
         let seen = run.observed("nvidia-sysmem");
         let charged = i64::try_from(seen.charged).unwrap_or(i64::MAX);
         evidence.push(run.evidence(
-            "C2: system memory of the driver that a cgroup is charged for",
+            "system memory of the driver that a cgroup is charged for",
             Some(charged),
             "provenance.page_allocs",
         ));
@@ -119,12 +126,12 @@ fn c2(case: &Case<'_>, evidence: &mut Vec<Evidence>) -> Tested {
 }
 
 /// MemFree has fallen by more than the sources have grown.
-fn c3(case: &Case<'_>, evidence: &mut Vec<Evidence>) -> Tested {
+fn unexplained(case: &Case<'_>, evidence: &mut Vec<Evidence>) -> Tested {
     let (Some(delta), Some(residual)) = (case.delta, case.residual) else {
         return Tested::Unknown("the difference of what is in use is not known".to_owned());
     };
     let Some(b) = case.b() else { return Tested::Unknown("there are no readings".to_owned()) };
-    evidence.push(b.evidence("C3: of the difference in use, in no source", Some(residual), "samples.system"));
+    evidence.push(b.evidence("of the difference in use, in no source", Some(residual), "samples.system"));
     let slack = case.material.max(delta.abs() / 100 * (100 - ATTRIBUTED_PERCENT));
     if residual.abs() <= slack {
         return Tested::Fails;
@@ -134,7 +141,7 @@ fn c3(case: &Case<'_>, evidence: &mut Vec<Evidence>) -> Tested {
     let passing = run.map_or(0, Run::passing);
     if let Some(run) = run.filter(|_| residual.abs() - passing <= slack) {
         evidence.push(run.evidence(
-            "C3: free again soon after, as free pages are that the kernel reports to a hypervisor",
+            "free again soon after, as free pages are that the kernel reports to a hypervisor",
             Some(passing),
             "samples.system; host.page_reporting_bytes",
         ));
@@ -148,17 +155,17 @@ fn c3(case: &Case<'_>, evidence: &mut Vec<Evidence>) -> Tested {
 }
 
 /// cuMemGetInfo answers something else than what is free, in one run only.
-fn c4(case: &Case<'_>, evidence: &mut Vec<Evidence>) -> Tested {
+fn answers(case: &Case<'_>, evidence: &mut Vec<Evidence>) -> Tested {
     let mut differing = Vec::new();
     for run in case.runs() {
-        let Some(gap) = answer_less_free(run) else {
+        let Some(gap) = answer_minus_free(run) else {
             return Tested::Unknown(format!(
-                "in {} nobody asked cuMemGetInfo of a GPU that shares the system's memory",
+                "{} has no answer of cuMemGetInfo on a GPU that shares the system's memory",
                 run.name()
             ));
         };
         evidence.push(run.evidence(
-            "C4: the last answer of cuMemGetInfo less MemFree at that time",
+            "the last answer of cuMemGetInfo minus MemFree at that time",
             Some(gap),
             "provenance.queries",
         ));
@@ -178,8 +185,8 @@ fn c4(case: &Case<'_>, evidence: &mut Vec<Evidence>) -> Tested {
     }
 }
 
-/// Of GPUs without memory of their own: what was answered less what was free then.
-fn answer_less_free(run: &Run<'_>) -> Option<i64> {
+/// Of GPUs without memory of their own: what was answered minus what was free then.
+fn answer_minus_free(run: &Run<'_>) -> Option<i64> {
     let host = &run.recording.host;
     if host.gpus.iter().any(|gpu| gpu.memory_total.is_some()) {
         return None;

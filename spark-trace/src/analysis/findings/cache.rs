@@ -40,7 +40,7 @@ pub fn page_cache(case: &Case<'_>) -> Judgement {
             value: Some(bytes),
             unit: if two { Unit::DeltaBytes } else { Unit::Bytes },
             side: if two { Side::Both } else { Side::B },
-            place: super::case::place_of("file-clean"),
+            place: case.place_of("file-clean"),
         });
     }
     for run in case.runs() {

@@ -1,22 +1,26 @@
-//! What hypotheses are judged by: one run's growth, or two runs' difference, at one instant of each.
+//! What hypotheses are judged by: one run's growth, or two runs' difference, on one plane, at one instant of each run.
 
 use std::collections::BTreeMap;
 
-use super::table::HYPOTHESES;
-use super::{Evidence, Finding, Findings, Side, Unit, Verdict};
+use super::others;
+use super::{Evidence, Side, Unit, Verdict};
 use crate::analysis::attribution::{bytes, difference};
-use crate::analysis::diff::{Rows, SourceDelta};
+use crate::analysis::delta::{Rows, SourceDelta};
 use crate::analysis::files::{self, FileRow};
 use crate::analysis::instant::At;
 use crate::analysis::losses::{self, Missed};
+use crate::analysis::moment::Moments;
 use crate::analysis::stacks::{self, Observed};
 use crate::analysis::view::{Scope, View};
-use crate::ledger::Balance;
+use crate::ledger::{Balance, Plane};
 use crate::recording::{Recording, Series};
 use crate::units;
 
 /// Differences below this are what a machine does by itself, and so is this part of a larger one.
 const MATERIAL_BYTES: i64 = 16 << 20;
+/// What is charged to a cgroup or taken of a GPU is moved by nobody else: what remains is the kernel's own bookkeeping for
+/// each CPU (mm/memcontrol.c MEMCG_CHARGE_BATCH).
+const MATERIAL_BYTES_OF_TARGET: i64 = 4 << 20;
 const MATERIAL_PERCENT: i64 = 2;
 /// Free pages are reported to a hypervisor every two seconds (PAGE_REPORTING_DELAY in mm/page_reporting.c), and were seen
 /// to be away for hundreds of milliseconds.
@@ -35,40 +39,49 @@ pub struct Run<'a> {
     observed: BTreeMap<&'static str, Observed>,
 }
 
+/// Everything is of one plane: what another plane did says nothing here.
 pub struct Case<'a> {
-    at: At,
+    pub scope: Scope,
+    pub(super) at: At,
     pub a: Option<Run<'a>>,
-    /// Absent where the recording has no readings of the system plane.
+    /// Absent where the recording has no readings of the plane.
     b: Option<Run<'a>>,
     rows: Vec<SourceDelta>,
     pub delta: Option<i64>,
     pub residual: Option<i64>,
     pub material: i64,
+    /// Why levels of this plane say nothing of the runs: others changed them, or the runs began differently.
+    pub untestable: Option<String>,
 }
 
 impl<'a> Run<'a> {
-    fn new(recording: &'a Recording, side: Side, at: At) -> Option<Self> {
-        let view = View::new(recording, Scope::System)?;
-        let balance = view.choose(at, recording);
+    fn new(recording: &'a Recording, side: Side, at: At, scope: Scope) -> Option<Self> {
+        let view = View::new(recording, scope)?;
+        let balance = view.choose(at);
         let (start, at_ns) = (view.start(), balance.at_ns);
-        let observed = stacks::by_source(&stacks::rows(recording, Scope::System, at_ns));
-        let files = files::rows(recording, at_ns);
+        let observed = stacks::by_source(&stacks::rows(recording, scope, at_ns));
+        let files = files::on(recording, scope, at_ns);
         Some(Self { recording, side, at_ns, balance, start, view, files, observed })
     }
 
-    /// A counter of the system plane at the instant, and when the target started.
+    /// A counter of the case's plane at the instant; of several cgroups or GPUs their sum. Absent where the plane has none
+    /// of that name: `meminfo.*`, `vmstat.*` and `driver.*` are the machine's.
     pub fn counter(&self, column: &str) -> Option<i64> {
         self.column_at(column, self.at_ns)
     }
 
+    /// The same when the target started.
     pub fn counter_at_start(&self, column: &str) -> Option<i64> {
         self.column_at(column, self.start.at_ns)
     }
 
     fn column_at(&self, column: &str, at_ns: u64) -> Option<i64> {
-        let root = self.view.roots.first()?;
-        let value = root.series.columns.get(column)?.get(root.nearest(at_ns)?)?;
-        i64::try_from(value).ok()
+        let values = self.view.roots.iter().map(|root| {
+            let value = root.series.columns.get(column)?.get(root.nearest(at_ns)?)?;
+            i64::try_from(value).ok()
+        });
+        // A part that was not read makes the sum unknown.
+        values.reduce(|a, b| Some(a?.saturating_add(b?))).flatten()
     }
 
     /// What of the residual at the instant is free again soon after it, while the sources stand as they did: free pages
@@ -132,7 +145,7 @@ impl<'a> Run<'a> {
     }
 
     /// The little that a hook missed, for the reader to know.
-    fn missed(&self, hook: &str) -> Option<String> {
+    pub(super) fn missed(&self, hook: &str) -> Option<String> {
         let row = self.recording.health.hooks.iter().find(|row| row.name == hook)?;
         Missed::of(row).map(|missed| format!("{missed} in {}", self.name()))
     }
@@ -177,9 +190,11 @@ impl Judgement {
 }
 
 impl<'a> Case<'a> {
-    pub fn new(a: Option<&'a Recording>, b: &'a Recording, at: At) -> Self {
-        let a = a.and_then(|a| Run::new(a, Side::A, at));
-        let b = Run::new(b, Side::B, at);
+    /// Both runs on one plane: B against A, or the growth of B alone.
+    pub fn new(a: Option<&'a Recording>, b: &'a Recording, at: Moments, scope: Scope) -> Self {
+        let compared = a.zip(Some(b));
+        let a = a.and_then(|a| Run::new(a, Side::A, at.a, scope));
+        let b = Run::new(b, Side::B, at.b, scope);
         let rows = b.as_ref().map(|b| {
             // Of one run: what has come since it began.
             let from = a.as_ref().map_or((b.view.plane, &b.start), |a| (a.view.plane, &a.balance));
@@ -187,8 +202,13 @@ impl<'a> Case<'a> {
         });
         let (rows, delta, residual) =
             rows.map_or((vec![], None, None), |rows| (rows.sources, rows.total, rows.residual));
-        let material = MATERIAL_BYTES.max(delta.unwrap_or(0).abs() / 100 * MATERIAL_PERCENT);
-        Self { at, a, b, rows, delta, residual, material }
+        let least = if scope == Scope::System { MATERIAL_BYTES } else { MATERIAL_BYTES_OF_TARGET };
+        let material = least.max(delta.unwrap_or(0).abs() / 100 * MATERIAL_PERCENT);
+        let untestable = match scope {
+            Scope::System => others::reason(compared, [a.as_ref(), b.as_ref()], delta, material),
+            Scope::Cgroup | Scope::Device => None,
+        };
+        Self { scope, at: at.b, a, b, rows, delta, residual, material, untestable }
     }
 
     pub fn runs(&self) -> impl Iterator<Item = &Run<'a>> {
@@ -230,7 +250,7 @@ impl<'a> Case<'a> {
     /// Evidence for each source of a group that differs.
     pub fn rows_evidence(&self, slugs: &[&str]) -> Vec<Evidence> {
         let rows = slugs.iter().filter_map(|slug| self.row(slug));
-        rows.filter(|row| row.delta_bytes.is_some_and(|delta| delta.abs() >= MATERIAL_BYTES / 16))
+        rows.filter(|row| row.delta_bytes.is_some_and(|delta| delta.abs() >= self.material / 16))
             .map(|row| Evidence {
                 what: format!(
                     "{}: {} to {}",
@@ -241,13 +261,41 @@ impl<'a> Case<'a> {
                 value: row.delta_bytes,
                 unit: Unit::DeltaBytes,
                 side: Side::Both,
-                place: place_of(row.source),
+                place: self.place_of(row.source),
             })
             .collect()
     }
 
-    /// The judgement of a claim that a group of sources makes the difference, by how much of it they hold.
+    /// Where a source's level stands in the recordings.
+    pub fn place_of(&self, slug: &str) -> String {
+        let plane = self.b.as_ref().map_or(Plane::System, |run| run.view.plane);
+        let source = spark_trace_common::source::by_slug(slug);
+        let terms = source.map_or(&[][..], |source| plane.terms(source)).iter();
+        let terms = terms.map(|term| format!("{}{}", if term.negative { "-" } else { "" }, term.column));
+        let samples = match self.scope {
+            Scope::System => "samples.system",
+            Scope::Cgroup => "samples.cgroups",
+            Scope::Device => "samples.devices",
+        };
+        format!("{samples}: {}", terms.collect::<Vec<_>>().join(" "))
+    }
+
+    /// The judgement of a claim that a group of sources makes the difference, by how much of it they hold. It is
+    /// `untestable` where the plane's levels say nothing of the runs.
     pub fn by_bytes(&self, explains: Option<i64>, what: &str, evidence: Vec<Evidence>) -> Judgement {
+        let judged = self.weigh(explains, what, evidence);
+        match &self.untestable {
+            Some(reason) => Judgement {
+                verdict: Verdict::Untestable,
+                because: format!("{}, but {reason}", judged.because),
+                ..judged
+            },
+            None => judged,
+        }
+    }
+
+    /// The same of claims about what was there before the runs, which are not harmed by runs that began differently.
+    pub fn weigh(&self, explains: Option<i64>, what: &str, evidence: Vec<Evidence>) -> Judgement {
         let Some(explains) = explains else {
             return Judgement::untestable(format!("{what} was not read in both"));
         };
@@ -264,109 +312,4 @@ impl<'a> Case<'a> {
         };
         Judgement { explains: Some(explains), ..Judgement::new(verdict, because, evidence) }
     }
-
-    pub(super) fn judge(&self) -> Findings {
-        let mut findings: Vec<Finding> = HYPOTHESES
-            .iter()
-            .map(|hypothesis| {
-                let unseen =
-                    hypothesis.hooks.iter().find_map(|hook| self.runs().find_map(|run| run.unseen(hook)));
-                let judgement = match (&self.b, hypothesis.of_two && self.a.is_none(), unseen) {
-                    (None, ..) => {
-                        Judgement::untestable("the recording has no readings of the machine's memory")
-                    }
-                    (_, true, _) => Judgement::untestable("it takes two runs to compare"),
-                    (.., Some(unseen)) => {
-                        // What was seen may still be told; it decides nothing.
-                        let judged = (hypothesis.judge)(self);
-                        Judgement { verdict: Verdict::Untestable, because: unseen, ..judged }
-                    }
-                    _ => {
-                        let mut judged = (hypothesis.judge)(self);
-                        let hooks = hypothesis.hooks.iter();
-                        for missed in hooks.flat_map(|hook| self.runs().filter_map(|run| run.missed(hook))) {
-                            judged.because.push_str("; ");
-                            judged.because.push_str(&missed);
-                        }
-                        judged
-                    }
-                };
-                let whole = self.delta.filter(|delta| delta.abs() >= self.material);
-                Finding {
-                    hypothesis: hypothesis.slug,
-                    title: hypothesis.title,
-                    claim: hypothesis.claim,
-                    verdict: judgement.verdict,
-                    because: judgement.because,
-                    explains_bytes: judgement.explains,
-                    share: judgement.explains.zip(whole).map(|(part, whole)| part as f64 / whole as f64),
-                    evidence: judgement.evidence,
-                    next: hypothesis.next,
-                }
-            })
-            .collect();
-        findings.sort_by_key(|finding| {
-            let own = finding.explains_bytes.filter(|_| finding.verdict == Verdict::Supported);
-            let rank = Verdict::ALL.iter().position(|verdict| *verdict == finding.verdict);
-            (rank, std::cmp::Reverse(own.map_or(0, i64::abs)))
-        });
-        Findings {
-            at: self.at,
-            a_at_ns: self.a.as_ref().map(|a| a.at_ns),
-            b_at_ns: self.b.as_ref().map_or(0, |b| b.at_ns),
-            delta_bytes: self.delta,
-            residual_bytes: self.residual,
-            material_bytes: self.material,
-            headline: self.headline(&findings),
-            findings,
-        }
-    }
-
-    fn headline(&self, findings: &[Finding]) -> String {
-        let Some(delta) = self.delta else { return "The system's memory was not read.".to_owned() };
-        let amount = units::size(delta.abs());
-        let mut text = match (self.a.is_some(), delta.abs() < self.material) {
-            (true, true) => {
-                format!("Both runs have the same memory in use, within {}.", units::size(self.material))
-            }
-            (true, false) => {
-                let word = if delta > 0 { "more" } else { "less" };
-                format!("With B the machine has {amount} {word} in use than with A")
-            }
-            (false, true) => {
-                format!("The memory in use has changed by less than {}.", units::size(self.material))
-            }
-            (false, false) => {
-                let word = if delta > 0 { "grown" } else { "fallen" };
-                format!("The memory in use has {word} by {amount}")
-            }
-        };
-        if delta.abs() >= self.material {
-            let parts = findings.iter().filter(|f| f.verdict == Verdict::Supported);
-            let parts: Vec<_> = parts
-                .filter_map(|f| {
-                    let share = f.share.filter(|share| *share > 0.0)?;
-                    Some(format!("{} {} ({:.0} %)", f.title, units::delta(f.explains_bytes?), share * 100.0))
-                })
-                .take(3)
-                .collect();
-            text.push_str(&match parts.is_empty() {
-                true => "; no hypothesis explains it.".to_owned(),
-                false => format!(": {}.", parts.join(", ")),
-            });
-        }
-        if let Some(double) = findings.iter().find(|f| f.hypothesis == super::table::DOUBLE_COUNTING) {
-            text.push_str(&format!(" That memory is counted twice is {}.", double.verdict.as_str()));
-        }
-        text
-    }
-}
-
-/// Where a source's level stands in a recording.
-pub fn place_of(slug: &str) -> String {
-    let source = spark_trace_common::source::by_slug(slug);
-    let terms = source.map_or(&[][..], |source| source.system);
-    let terms: Vec<_> =
-        terms.iter().map(|term| format!("{}{}", if term.negative { "-" } else { "" }, term.column)).collect();
-    format!("samples.system: {}", terms.join(" "))
 }

@@ -1,7 +1,7 @@
-//! Claims that sources of the system plane hold the difference: these share it out.
+//! Claims that sources of memory hold the difference: these share it out.
 
 use super::case::{Case, Judgement};
-use super::table::{DRIVER, FREE_LISTS, HOST, KERNEL, POOL};
+use super::table::{DRIVER, FREE_LISTS, HOST, KERNEL, MANAGED, POOL};
 use super::{Evidence, Side, Unit, Verdict, surroundings};
 use crate::recording::Nvidia;
 use crate::units;
@@ -20,6 +20,14 @@ pub fn driver(case: &Case<'_>) -> Judgement {
     }
     match case.delta_of(DRIVER) {
         Some(explains) => case.by_bytes(Some(explains), "memory of the NVIDIA driver", evidence),
+        None => no_driver(case, evidence),
+    }
+}
+
+pub fn managed(case: &Case<'_>) -> Judgement {
+    let evidence = case.rows_evidence(MANAGED);
+    match case.delta_of(MANAGED) {
+        Some(explains) => case.by_bytes(Some(explains), "managed memory", evidence),
         None => no_driver(case, evidence),
     }
 }
@@ -85,11 +93,11 @@ pub fn host(case: &Case<'_>) -> Judgement {
     let left = surroundings::left_behind(case);
     if let Some(left) = left.filter(|left| left.abs() >= case.material) {
         evidence.push(Evidence {
-            what: "less what earlier processes had left in shared memory".to_owned(),
+            what: "minus what earlier processes had left in shared memory".to_owned(),
             value: Some(-left),
             unit: Unit::DeltaBytes,
             side: Side::Both,
-            place: super::case::place_of("shmem"),
+            place: case.place_of("shmem"),
         });
     }
     let huge = case.runs().filter_map(|run| {

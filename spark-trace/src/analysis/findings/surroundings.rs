@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::case::{Case, Judgement, Run};
 use super::{Evidence, Side, Unit, Verdict};
+use crate::analysis::view::Scope;
 use crate::analysis::{context, limits, queries};
 use crate::recording::Recording;
 use crate::units;
@@ -14,7 +15,11 @@ const MOST: usize = 5;
 
 /// Shared memory that was there when the run began, more in B than in A; of one run what it found.
 pub fn left_behind(case: &Case<'_>) -> Option<i64> {
-    // Of one run only growth is to be explained, and what it found has not grown.
+    // Of one run only growth is to be explained, and what it found has not grown. A cgroup is charged for what its own
+    // processes took.
+    if case.scope != Scope::System {
+        return None;
+    }
     case.a.as_ref()?;
     case.start_of("shmem")
 }
@@ -39,7 +44,7 @@ pub fn leftovers(case: &Case<'_>) -> Judgement {
         }
     }
     match (&case.a, left_behind(case)) {
-        (Some(_), left) => case.by_bytes(left, "shared memory from before the run", evidence),
+        (Some(_), left) => case.weigh(left, "shared memory from before the run", evidence),
         (None, _) => {
             // Of one run: it found something, which is in its level and not in its growth.
             let found = case.b().and_then(|b| b.counter_at_start("meminfo.Shmem")).unwrap_or(0);
@@ -141,7 +146,7 @@ pub fn memory_limit(case: &Case<'_>) -> Judgement {
         }
     }
     match (limited, evidence.is_empty()) {
-        (true, _) => Judgement::new(Verdict::Supported, "a process of the target was told a limit", evidence),
+        (true, _) => Judgement::new(Verdict::Supported, "a process of the target read a limit", evidence),
         (false, true) => Judgement::new(Verdict::Refuted, "no process of the target read a limit", evidence),
         (false, false) => Judgement::new(
             Verdict::Refuted,

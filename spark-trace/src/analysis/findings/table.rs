@@ -1,7 +1,8 @@
 //! The hypotheses: one row each. `docs/findings.md` is generated from this table.
 
 use super::case::{Case, Judgement};
-use super::{accounting, cache, causes, memory, surroundings};
+use super::{accounting, cache, causes, device, memory, surroundings};
+use crate::analysis::view::Scope;
 
 /// Slug of the claim that everybody asks about.
 pub const DOUBLE_COUNTING: &str = "double-counting";
@@ -18,7 +19,9 @@ pub struct Hypothesis {
     pub hooks: &'static [&'static str],
     /// It compares: one run alone cannot tell.
     pub of_two: bool,
-    /// Sources whose bytes are this row's own. No source is in two rows, so that shares add up.
+    /// Planes whose levels can tell; empty where it is about the runs, whatever the plane.
+    pub planes: &'static [Scope],
+    /// Sources whose bytes are this row's own. No source is in two rows of one plane, so that shares add up.
     pub sources: &'static [&'static str],
     pub judge: fn(&Case<'_>) -> Judgement,
     /// How it is judged, for the documentation.
@@ -31,6 +34,8 @@ pub struct Hypothesis {
 pub const CACHE: &[&str] = &["file-clean", "file-dirty"];
 /// Pages that the NVIDIA modules hold for somebody.
 pub const DRIVER: &[&str] = &["nvidia-sysmem", "nvidia-managed"];
+/// What of it a cgroup is charged for.
+pub const MANAGED: &[&str] = &["nvidia-managed"];
 pub const POOL: &[&str] = &["nvidia-pool"];
 /// Memory of processes.
 pub const HOST: &[&str] = &[
@@ -45,10 +50,26 @@ pub const HOST: &[&str] = &[
     "zswap",
 ];
 /// Memory of the kernel itself.
-pub const KERNEL: &[&str] =
-    &["slab-reclaimable", "slab-unreclaimable", "kernel-stack", "page-tables", "percpu", "vmalloc", "sock"];
+pub const KERNEL: &[&str] = &[
+    "slab-reclaimable",
+    "slab-unreclaimable",
+    "kernel-stack",
+    "page-tables",
+    "percpu",
+    "vmalloc",
+    "sock",
+    "kernel-other",
+];
 /// Free, and not in MemFree.
 pub const FREE_LISTS: &[&str] = &["free-percpu-lists"];
+
+/// What is charged to the target, and the machine's memory.
+const BOTH: &[Scope] = &[Scope::Cgroup, Scope::System];
+/// Causes that no cgroup is charged for, and figures that only the machine has.
+const MACHINE: &[Scope] = &[Scope::System];
+const TARGET: &[Scope] = &[Scope::Cgroup];
+const GPUS: &[Scope] = &[Scope::Device];
+const RUNS: &[Scope] = &[];
 
 pub const HYPOTHESES: &[Hypothesis] = &[
     Hypothesis {
@@ -57,12 +78,14 @@ pub const HYPOTHESES: &[Hypothesis] = &[
         claim: "The kernel counts the same memory twice when it is used in a cgroup.",
         hooks: &[],
         of_two: false,
+        planes: MACHINE,
         sources: &[],
         judge: accounting::double_counting,
-        test: "Four tests. C1: the sources add up to more than MemTotal - MemFree. C2: pages of the NVIDIA driver that are \
-               charged to no cgroup are also in one's charge. C3: MemFree has fallen by more than all sources have grown, \
-               free pages that were being reported to a hypervisor left out. C4: cuMemGetInfo answers something else than MemFree in one run and not in the other. One that holds \
-               supports the claim; it is refuted where none does and C3 could be told to within 2 %.",
+        test: "Four tests. The sources add up to more than MemTotal - MemFree. Pages of the NVIDIA driver that are charged to \
+               no cgroup are also in one's charge. MemFree has fallen by more than all sources have grown, free pages that \
+               were being reported to a hypervisor left out. cuMemGetInfo answers something else than MemFree in one run \
+               and not in the other. One that holds supports the claim; it is refuted where none does and the third could \
+               be decided to within 2 %.",
         next: "Run A and B in turn (ABBA) with `sync; echo 3 > /proc/sys/vm/drop_caches` before each: a double count \
                would stay, page cache would not",
     },
@@ -72,6 +95,7 @@ pub const HYPOTHESES: &[Hypothesis] = &[
         claim: "Files in the page cache hold the difference; the kernel would give them up, but counts them as used.",
         hooks: &[],
         of_two: false,
+        planes: BOTH,
         sources: CACHE,
         judge: cache::page_cache,
         test: "Difference of Cached + Buffers - Shmem; which files, from the hooks on the page cache; what was cached \
@@ -84,6 +108,7 @@ pub const HYPOTHESES: &[Hypothesis] = &[
         claim: "The same file is in the page cache under several inodes: an image's copy and the host's.",
         hooks: &["file-add", "file-remove"],
         of_two: false,
+        planes: BOTH,
         sources: &[],
         judge: cache::duplicates,
         test: "Files of one name with as many cached bytes, to within 2 %, and different inodes, within one run or between \
@@ -96,6 +121,7 @@ pub const HYPOTHESES: &[Hypothesis] = &[
         claim: "Files that were written and not yet written back hold the difference: dropping caches does not free them.",
         hooks: &[],
         of_two: false,
+        planes: BOTH,
         sources: &[],
         judge: cache::dirty,
         test: "Difference of Dirty + Writeback. Its bytes are part of page cache.",
@@ -107,6 +133,7 @@ pub const HYPOTHESES: &[Hypothesis] = &[
         claim: "Memory that processes before the run left behind holds the difference: files in tmpfs, shared memory.",
         hooks: &[],
         of_two: false,
+        planes: MACHINE,
         sources: &[],
         judge: surroundings::leftovers,
         test: "Difference of Shmem at the start of the runs, and which files in memory file systems held it then.",
@@ -118,6 +145,7 @@ pub const HYPOTHESES: &[Hypothesis] = &[
         claim: "The NVIDIA driver itself holds more system memory: cudaMalloc on unified memory, managed memory, tables.",
         hooks: &["page-alloc"],
         of_two: false,
+        planes: MACHINE,
         sources: DRIVER,
         judge: memory::driver,
         test: "Difference of the pages that stacks through the nvidia modules have allocated and not freed.",
@@ -125,11 +153,61 @@ pub const HYPOTHESES: &[Hypothesis] = &[
                the driver's own",
     },
     Hypothesis {
+        slug: "managed-memory",
+        title: "CUDA managed memory",
+        claim: "Managed memory that the GPU's driver keeps in system memory and charges to the target holds the difference.",
+        hooks: &["page-alloc"],
+        of_two: false,
+        planes: TARGET,
+        sources: MANAGED,
+        judge: memory::managed,
+        test: "Difference of the pages that stacks through nvidia-uvm have allocated and not freed.",
+        next: "Compare what went through the CUDA driver (`spark-trace diff`, CUDA section)",
+    },
+    Hypothesis {
+        slug: "gpu-allocations",
+        title: "memory allocated through CUDA",
+        claim: "Device memory that the target allocated through CUDA holds the difference.",
+        hooks: &[],
+        of_two: false,
+        planes: GPUS,
+        sources: device::ALLOCATED,
+        judge: device::allocated,
+        test: "Difference of what calls of libcuda returned and did not free.",
+        next: "`spark-trace diff` lists the calls, `show` the stacks (CUDA section)",
+    },
+    Hypothesis {
+        slug: "gpu-contexts",
+        title: "contexts and modules on the GPU",
+        claim: "What the target's processes hold on the GPU beyond their allocations holds the difference.",
+        hooks: &[],
+        of_two: false,
+        planes: GPUS,
+        sources: device::CONTEXTS,
+        judge: device::contexts,
+        test: "Difference of what NVML counts for the target's processes minus what they allocated through CUDA. Where calls \
+               were not followed, allocations are in it.",
+        next: "`spark-trace doctor` says whether CUDA calls are watched; CUDA_MODULE_LOADING=LAZY loads fewer modules",
+    },
+    Hypothesis {
+        slug: "gpu-others",
+        title: "other processes on the GPU",
+        claim: "Processes that are not the target's hold the difference on the GPU.",
+        hooks: &[],
+        of_two: false,
+        planes: GPUS,
+        sources: device::OTHERS,
+        judge: device::others,
+        test: "Difference of what NVML counts for other processes, and of the reserved part.",
+        next: "`nvidia-smi` names them; end them and record again",
+    },
+    Hypothesis {
         slug: "driver-pool",
         title: "pages the NVIDIA driver keeps",
         claim: "The NVIDIA driver (590 and later) keeps freed pages in pools that nobody is charged for.",
         hooks: &["page-alloc"],
         of_two: false,
+        planes: MACHINE,
         sources: POOL,
         judge: memory::pool,
         test: "Difference of what the driver's shrinkers count; where the kernel does not show shrinkers, pages that it \
@@ -143,9 +221,10 @@ pub const HYPOTHESES: &[Hypothesis] = &[
         claim: "The processes' own memory holds the difference: heaps, pinned buffers, huge pages, shared memory.",
         hooks: &[],
         of_two: false,
+        planes: BOTH,
         sources: HOST,
         judge: memory::host,
-        test: "Difference of anonymous, shared and pinned memory, less what earlier processes had left.",
+        test: "Difference of anonymous, shared and pinned memory, on the system plane minus what earlier processes had left.",
         next: "`spark-trace diff --plane cgroup` names the mappings and stacks; compare MALLOC_ARENA_MAX, thread counts and \
                transparent huge pages",
     },
@@ -156,6 +235,7 @@ pub const HYPOTHESES: &[Hypothesis] = &[
                 that stays charged.",
         hooks: &[],
         of_two: false,
+        planes: BOTH,
         sources: &[],
         judge: causes::huge_page_rest,
         test: "Difference of what the LRU lists hold beyond mapped anonymous memory, page cache and swap cache. It is of huge \
@@ -171,6 +251,7 @@ pub const HYPOTHESES: &[Hypothesis] = &[
         claim: "The kernel's own memory holds the difference: slab, page tables, kernel stacks, vmalloc.",
         hooks: &[],
         of_two: false,
+        planes: BOTH,
         sources: KERNEL,
         judge: memory::kernel,
         test: "Difference of SReclaimable, SUnreclaim, PageTables, KernelStack, Percpu and VmallocUsed.",
@@ -182,6 +263,7 @@ pub const HYPOTHESES: &[Hypothesis] = &[
         claim: "Data that was sent and not yet read waits in socket buffers.",
         hooks: &[],
         of_two: false,
+        planes: BOTH,
         sources: &[],
         judge: causes::sockets,
         test: "Growth of what TCP and UDP sockets were given (/proc/net/sockstat; of a cgroup `sock` of memory.stat, \
@@ -196,6 +278,7 @@ pub const HYPOTHESES: &[Hypothesis] = &[
         claim: "Names and inodes of files that were looked at stay in the kernel's caches, those of missing files as well.",
         hooks: &["page-alloc"],
         of_two: false,
+        planes: BOTH,
         sources: &[],
         judge: causes::names,
         test: "Slab pages that kernel stacks through dentries and inodes hold (d_alloc, alloc_inode). Its bytes are part of \
@@ -209,6 +292,7 @@ pub const HYPOTHESES: &[Hypothesis] = &[
         claim: "Maps of eBPF programs hold the difference: most kinds take the memory of all their entries when they are created.",
         hooks: &["page-alloc"],
         of_two: false,
+        planes: BOTH,
         sources: &[],
         judge: causes::bpf_maps,
         test: "Pages that kernel stacks through the creation of maps hold (array_map_alloc, htab_map_alloc). Its bytes are \
@@ -222,6 +306,7 @@ pub const HYPOTHESES: &[Hypothesis] = &[
         claim: "Free pages that CPUs keep at hand, which MemFree leaves out, hold the difference.",
         hooks: &[],
         of_two: false,
+        planes: MACHINE,
         sources: FREE_LISTS,
         judge: memory::free_lists,
         test: "Difference of the pages on per-CPU lists (count of each pageset in /proc/zoneinfo; mm/page_alloc.c \
@@ -235,6 +320,7 @@ pub const HYPOTHESES: &[Hypothesis] = &[
         claim: "The runs did not use the same CUDA library, environment, privileges or limits.",
         hooks: &[],
         of_two: true,
+        planes: RUNS,
         sources: &[],
         judge: surroundings::environment,
         test: "Path and build id of libcuda and libnvidia-ml as they were mapped; environment variables that GPU libraries \
@@ -247,6 +333,7 @@ pub const HYPOTHESES: &[Hypothesis] = &[
         claim: "A library read a cgroup's memory limit and sized itself by it.",
         hooks: &["mapping"],
         of_two: false,
+        planes: RUNS,
         sources: &[],
         judge: surroundings::memory_limit,
         test: "Answered reads of memory.max, memory.high or memory.limit_in_bytes by the target's processes whose value is \
@@ -259,6 +346,7 @@ pub const HYPOTHESES: &[Hypothesis] = &[
         claim: "The target's cgroup is at its memory limit: the kernel takes pages of files from it, and it reads them again.",
         hooks: &[],
         of_two: false,
+        planes: RUNS,
         sources: &[],
         judge: causes::limit,
         test: "The limit of the target's cgroup (memory.max, memory.high, memory.limit_in_bytes), how often it was reached \
@@ -271,6 +359,7 @@ pub const HYPOTHESES: &[Hypothesis] = &[
         claim: "The machine was short of memory during the run: the level depends on what ran before.",
         hooks: &[],
         of_two: false,
+        planes: MACHINE,
         sources: &[],
         judge: surroundings::reclaim,
         test: "Growth of pgsteal, workingset_refault_file and pswpout of the machine over the run. What the target's cgroups \
@@ -283,9 +372,10 @@ pub const HYPOTHESES: &[Hypothesis] = &[
         claim: "Pages stay pinned after the process that pinned them has ended.",
         hooks: &[],
         of_two: false,
+        planes: MACHINE,
         sources: &[],
         judge: surroundings::pin_leak,
-        test: "nr_foll_pin_acquired less nr_foll_pin_released, after the target's end against before its start.",
+        test: "nr_foll_pin_acquired minus nr_foll_pin_released, after the target's end against before its start.",
         next: "Watch `grep foll_pin /proc/vmstat` over several runs; a leak grows with each",
     },
 ];

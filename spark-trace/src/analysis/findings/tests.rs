@@ -1,6 +1,6 @@
 use super::*;
 use crate::recording::testing::{self, MIB, SECOND, START};
-use crate::recording::{Hook, Loss, MemoryState, ProcessContext, Query, Recording};
+use crate::recording::{Hook, Loss, MemoryState, ProcessContext, Query, Recording, Series};
 
 /// Hooks that hypotheses ask for.
 fn seen(mut recording: Recording) -> Recording {
@@ -19,23 +19,68 @@ fn native() -> Recording {
     seen(testing::native())
 }
 
+/// On the machine's plane.
 fn verdict(a: &Recording, b: &Recording, slug: &str) -> Finding {
-    let findings = judge(Some(a), b, At::Peak);
+    verdict_on(Scope::System, a, b, slug)
+}
+
+fn verdict_on(plane: Scope, a: &Recording, b: &Recording, slug: &str) -> Finding {
+    let findings = judge_on(Some(a), b, At::Peak, plane);
     findings.findings.into_iter().find(|finding| finding.hypothesis == slug).unwrap()
+}
+
+/// A plane that a hypothesis is judged on: the machine's, where it is one.
+fn plane_of(row: &Hypothesis) -> Scope {
+    row.planes.last().copied().unwrap_or(Scope::System)
 }
 
 /// Adds bytes to a column at the peak.
 fn add(recording: &mut Recording, columns: &[(&str, i64)]) {
-    let readings = recording.samples.system.begin_ns.len();
+    add_to(&mut recording.samples.system, 1, columns);
+}
+
+fn add_to(series: &mut Series, reading: usize, columns: &[(&str, i64)]) {
+    let readings = series.begin_ns.len();
     for (column, mib) in columns {
-        let values = recording.samples.system.columns.entry((*column).to_owned());
+        let values = series.columns.entry((*column).to_owned());
         let values = values.or_insert_with(|| vec![Some(0); readings].into());
-        values.set(1, Some(values.get(1).unwrap_or(0).strict_add_signed(mib * MIB as i64)));
+        values.set(reading, Some(values.get(reading).unwrap_or(0).strict_add_signed(mib * MIB as i64)));
     }
 }
 
-/// Uses `mib` more memory at the peak, which `column` counts.
+/// What the target is charged for, beside the machine's counter of the same memory.
+const CHARGED: &[(&str, &[&str])] = &[
+    ("meminfo.AnonPages", &["stat.anon"]),
+    ("meminfo.Cached", &["stat.file"]),
+    ("meminfo.PageTables", &["stat.kernel", "stat.pagetables"]),
+    ("meminfo.SUnreclaim", &["stat.kernel", "stat.slab_unreclaimable"]),
+    ("meminfo.SReclaimable", &["stat.kernel", "stat.slab_reclaimable"]),
+    ("meminfo.VmallocUsed", &["stat.kernel", "stat.vmalloc"]),
+];
+
+/// What is staged by [`more`] and judged by what the target is charged.
+const OF_TARGET: &[&str] = &[
+    "page-cache",
+    "dirty-files",
+    "duplicate-files",
+    "host-memory",
+    "kernel-memory",
+    "file-names",
+    "ebpf-maps",
+];
+
+/// The target uses `mib` more memory at the peak, which `column` counts.
 fn more(recording: &mut Recording, column: &str, mib: i64) {
+    others_use(recording, column, mib);
+    let Some((_, stats)) = CHARGED.iter().find(|(machine, _)| *machine == column) else { return };
+    // The cgroup is read from its creation on: its peak is its first reading.
+    let cgroup = &mut recording.samples.cgroups[0].series;
+    let columns: Vec<_> = stats.iter().chain(&["memory.current"]).map(|column| (*column, mib)).collect();
+    add_to(cgroup, 0, &columns);
+}
+
+/// Somebody else does.
+fn others_use(recording: &mut Recording, column: &str, mib: i64) {
     add(recording, &[(column, mib), ("meminfo.MemFree", -mib)]);
 }
 
@@ -50,6 +95,7 @@ const STAGED: &[(&str, Change)] = &[
     ("dirty-files", |b| {
         more(b, "meminfo.Cached", 300);
         add(b, &[("meminfo.Inactive", 300), ("meminfo.Dirty", 290)]);
+        add_to(&mut b.samples.cgroups[0].series, 0, &[("stat.file_dirty", 290)]);
     }),
     ("duplicate-files", |b| {
         testing::file(b, 70, "/srv/lib/libtorch.so", 200, 10);
@@ -138,6 +184,8 @@ fn add_last(recording: &mut Recording, column: &str, count: u64) {
 /// What every recording of a real machine has and the synthetic ones lack.
 fn complete(mut recording: Recording) -> Recording {
     recording.host.nvidia = None;
+    // What no source explains of the synthetic ones would be somebody else's.
+    add(&mut recording, &[("meminfo.MemFree", 64)]);
     let readings = recording.samples.system.begin_ns.len();
     for column in [
         "vmstat.pgsteal_kswapd",
@@ -162,6 +210,11 @@ fn what_is_staged_is_supported_and_what_is_not_is_refuted() {
         let staged = verdict(&a, &b, slug);
         assert_eq!(staged.verdict, Verdict::Supported, "{slug}: {}", staged.because);
         assert!(!staged.evidence.is_empty(), "{slug}");
+        // The target's own memory is judged by what it is charged.
+        if OF_TARGET.contains(slug) {
+            let of_target = verdict_on(Scope::Cgroup, &a, &b, slug);
+            assert_eq!(of_target.verdict, Verdict::Supported, "{slug}: {}", of_target.because);
+        }
         // None of it is memory counted twice.
         let double = verdict(&a, &b, DOUBLE_COUNTING);
         assert_eq!(double.verdict, Verdict::Refuted, "{slug}: {}", double.because);
@@ -175,7 +228,7 @@ fn shares_are_of_the_whole_difference() {
     more(&mut b, "meminfo.AnonPages", 100);
     add(&mut b, &[("meminfo.Active", 100)]);
     more(&mut b, "meminfo.PageTables", 300);
-    let findings = judge(Some(&a), &b, At::Peak);
+    let findings = judge_on(Some(&a), &b, At::Peak, Scope::System);
     assert_eq!(findings.delta_bytes, Some(400 * MIB as i64));
     let first: Vec<_> = findings
         .findings
@@ -186,24 +239,106 @@ fn shares_are_of_the_whole_difference() {
     assert_eq!(first, [("kernel-memory", Some(75.0)), ("host-memory", Some(25.0))]);
     assert_eq!(
         findings.headline,
-        "With B the machine has 400.0 MiB more in use than with A: kernel memory +300.0 MiB (75 %), memory of processes \
-         +100.0 MiB (25 %). That memory is counted twice is refuted."
+        "The machine has 400.0 MiB more in use with B than with A, each at its peak: kernel memory +300.0 MiB (75 %), memory \
+         of processes +100.0 MiB (25 %). This includes everything else that ran on the machine. Memory counted twice: \
+         refuted."
+    );
+    let target = judge(Some(&a), &b, At::Peak).remove(0);
+    assert_eq!(
+        target.headline,
+        "The target of B is charged 400.0 MiB more than that of A, each at its peak: kernel memory +300.0 MiB (75 %), memory \
+         of processes +100.0 MiB (25 %)."
     );
 }
 
 #[test]
-fn no_source_is_explained_twice_and_none_is_left_out() {
-    let mut named: Vec<_> = HYPOTHESES.iter().flat_map(|row| row.sources.iter().copied()).collect();
-    let all = crate::ledger::Plane::System.sources().map(|source| source.slug);
-    // Charged to cgroups, of no kind of its own: no row on this plane has bytes of it.
-    let missing: Vec<_> = all
-        .filter(|slug| !named.contains(slug) && !["unattributed", "kernel-other"].contains(slug))
-        .collect();
-    assert_eq!(missing, Vec::<&str>::new());
-    named.sort_unstable();
-    let count = named.len();
-    named.dedup();
-    assert_eq!(named.len(), count);
+fn no_source_of_a_plane_is_explained_twice_and_none_is_left_out() {
+    use crate::ledger::Plane;
+    for (scope, planes) in [
+        (Scope::System, &[Plane::System][..]),
+        (Scope::Cgroup, &[Plane::CgroupV1, Plane::CgroupV2]),
+        (Scope::Device, &[Plane::Device]),
+    ] {
+        let rows = HYPOTHESES.iter().filter(|row| row.planes.contains(&scope));
+        let mut named: Vec<_> = rows.flat_map(|row| row.sources.iter().copied()).collect();
+        let all = planes.iter().flat_map(|plane| {
+            plane.sources().filter(|source| !plane.terms(source).is_empty()).map(|source| source.slug)
+        });
+        let missing: Vec<_> = all.filter(|slug| !named.contains(slug)).collect();
+        assert_eq!(missing, Vec::<&str>::new(), "{scope:?}");
+        named.sort_unstable();
+        let count = named.len();
+        named.dedup();
+        assert_eq!(named.len(), count, "{scope:?}");
+    }
+}
+
+#[test]
+fn what_others_did_decides_nothing_of_the_runs() {
+    let a = complete(native());
+    // Another program ended meanwhile and took as much as the target took more.
+    let mut b = complete(native());
+    more(&mut b, "meminfo.AnonPages", 300);
+    add(&mut b, &[("meminfo.Active", 300)]);
+    others_use(&mut b, "meminfo.Cached", -290);
+    add(&mut b, &[("meminfo.Inactive", -290)]);
+    for slug in ["page-cache", "host-memory", "kernel-memory", "free-lists"] {
+        let finding = verdict(&a, &b, slug);
+        assert_eq!(finding.verdict, Verdict::Untestable, "{slug}: {}", finding.because);
+        // The synthetic target is charged for 1 MiB that is in none of the machine's counters.
+        let others = "other programs changed the machine's memory by -291.0 MiB during B";
+        assert!(finding.because.contains(others), "{}", finding.because);
+    }
+    let planes = judge(Some(&a), &b, At::Peak);
+    assert_eq!(planes.iter().map(|of| of.plane).collect::<Vec<_>>(), [Scope::Cgroup, Scope::System]);
+    assert!(planes[1].includes_others && !planes[0].includes_others);
+    assert!(planes[1].headline.contains("other programs changed"), "{}", planes[1].headline);
+    // The target's own memory is what it was charged, whatever they did.
+    assert_eq!(verdict_on(Scope::Cgroup, &a, &b, "host-memory").verdict, Verdict::Supported);
+    assert_eq!(verdict_on(Scope::Cgroup, &a, &b, "page-cache").verdict, Verdict::Refuted);
+}
+
+#[test]
+fn runs_that_began_differently_are_compared_by_their_own_memory_only() {
+    let a = complete(native());
+    let mut b = complete(native());
+    for (column, mib) in [("meminfo.Cached", -1500), ("meminfo.Inactive", -1500), ("meminfo.MemFree", 1500)] {
+        for reading in 0..3 {
+            add_to(&mut b.samples.system, reading, &[(column, mib)]);
+        }
+    }
+    let finding = verdict(&a, &b, "page-cache");
+    assert_eq!(finding.verdict, Verdict::Untestable);
+    assert!(finding.because.contains("start state differs"), "{}", finding.because);
+    assert_eq!(verdict_on(Scope::Cgroup, &a, &b, "page-cache").verdict, Verdict::Refuted);
+}
+
+#[test]
+fn what_the_gpu_has_comes_first_where_the_target_took_most_there() {
+    let (mut a, mut b) = (testing::gpus(), testing::gpus());
+    let used = b.samples.devices[0].series.columns.get_mut("process.4242.used").unwrap();
+    used.map(|bytes| bytes + 4096 * MIB);
+    for (column, less) in [("memory.free", true), ("memory.used", false)] {
+        let values = b.samples.devices[0].series.columns.get_mut(column).unwrap();
+        let moved = values.get(1).unwrap().strict_add_signed(if less { -4096 } else { 4096 } * MIB as i64);
+        values.set(1, Some(moved));
+    }
+    // A GPU that shares the machine's memory has no counter of its own.
+    for recording in [&mut a, &mut b] {
+        recording.samples.devices.truncate(1);
+    }
+    let planes = judge(Some(&a), &b, At::Peak);
+    assert_eq!(
+        planes.iter().map(|of| of.plane).collect::<Vec<_>>(),
+        [Scope::Device, Scope::Cgroup, Scope::System]
+    );
+    assert_eq!(planes[0].delta_bytes, Some(4096 * MIB as i64));
+    assert!(planes[0].headline.starts_with("The GPUs have 4.00 GiB more in use"), "{}", planes[0].headline);
+    let context = planes[0].findings.iter().find(|of| of.hypothesis == "gpu-contexts").unwrap();
+    assert_eq!((context.verdict, context.share), (Verdict::Supported, Some(1.0)));
+    // The run alone.
+    assert!(judge(None, &b, At::Peak)[0].headline.starts_with("The memory in use on the GPUs grew by"));
+    assert!(judge(None, &testing::native(), At::Peak).iter().all(|of| of.plane != Scope::Device));
 }
 
 #[test]
@@ -214,7 +349,7 @@ fn memory_that_is_counted_twice_is_seen_by_each_test() {
     add(&mut b, &[("meminfo.AnonPages", 2000), ("meminfo.Active", 2000)]);
     let finding = verdict(&a, &b, DOUBLE_COUNTING);
     assert!(
-        finding.verdict == Verdict::Supported && finding.because.starts_with("C1 holds"),
+        finding.verdict == Verdict::Supported && finding.because.starts_with("the sources of B exceed"),
         "{}",
         finding.because
     );
@@ -225,7 +360,8 @@ fn memory_that_is_counted_twice_is_seen_by_each_test() {
     testing::page_allocs(&mut b, 10, 64, &["nvidia:nv_alloc_system_pages", "nvidia:nv_alloc_pages"]);
     let finding = verdict(&a, &b, DOUBLE_COUNTING);
     assert!(
-        finding.verdict == Verdict::Supported && finding.because.starts_with("C2 holds"),
+        finding.verdict == Verdict::Supported
+            && finding.because.contains("of the driver's pages are charged in B"),
         "{}",
         finding.because
     );
@@ -234,7 +370,8 @@ fn memory_that_is_counted_twice_is_seen_by_each_test() {
     add(&mut b, &[("meminfo.MemFree", -500)]);
     let finding = verdict(&a, &b, DOUBLE_COUNTING);
     assert!(
-        finding.verdict == Verdict::Inconclusive && finding.because.starts_with("C3"),
+        finding.verdict == Verdict::Inconclusive
+            && finding.because.starts_with("the memory in no source does not decide"),
         "{}",
         finding.because
     );
@@ -253,7 +390,8 @@ fn memory_that_is_counted_twice_is_seen_by_each_test() {
     let base = complete(native());
     let finding = verdict(&asked(&base, 0), &asked(&base, 3000), DOUBLE_COUNTING);
     assert!(
-        finding.verdict == Verdict::Supported && finding.because.starts_with("C4 holds"),
+        finding.verdict == Verdict::Supported
+            && finding.because.starts_with("cuMemGetInfo answers MemFree in A"),
         "{}",
         finding.because
     );
@@ -318,7 +456,7 @@ fn what_was_not_seen_or_was_lost_decides_nothing() {
         let mut b = complete(native());
         harm(&mut b);
         for hypothesis in HYPOTHESES.iter().filter(|row| !row.hooks.is_empty()) {
-            let finding = verdict(&a, &b, hypothesis.slug);
+            let finding = verdict_on(plane_of(hypothesis), &a, &b, hypothesis.slug);
             assert_eq!(finding.verdict, Verdict::Untestable, "{}: {}", hypothesis.slug, finding.because);
         }
     }
@@ -334,7 +472,9 @@ fn the_little_that_a_hook_missed_is_told_and_decides_nothing() {
     b.health.losses.push(Loss { what: "skipped_runs".into(), count: 12 });
     b.health.losses.push(Loss { what: "log_lines".into(), count: 5 });
     for hypothesis in HYPOTHESES.iter().filter(|row| !row.hooks.is_empty()) {
-        let (before, after) = (verdict(&a, &a, hypothesis.slug), verdict(&a, &b, hypothesis.slug));
+        let plane = plane_of(hypothesis);
+        let before = verdict_on(plane, &a, &a, hypothesis.slug);
+        let after = verdict_on(plane, &a, &b, hypothesis.slug);
         assert_eq!(after.verdict, before.verdict, "{}: {}", hypothesis.slug, after.because);
         let told = format!("; hook {} missed 3 of 5000 events in B", hypothesis.hooks[0]);
         assert!(after.because.contains(&told), "{}: {}", hypothesis.slug, after.because);
@@ -363,19 +503,27 @@ fn what_goes_the_other_way_explains_nothing() {
 #[test]
 fn one_run_is_judged_by_its_growth() {
     let b = complete(native());
-    let findings = judge(None, &b, At::Peak);
+    let target = judge(None, &b, At::Peak).remove(0);
+    assert_eq!(target.plane, Scope::Cgroup);
+    assert!(
+        target.headline.starts_with("The memory charged to the target grew by 817.0 MiB"),
+        "{}",
+        target.headline
+    );
+    let findings = judge_on(None, &b, At::Peak, Scope::System);
     assert_eq!(findings.a_at_ns, None);
     let of = |slug: &str| findings.findings.iter().find(|finding| finding.hypothesis == slug).unwrap();
     assert_eq!(of("host-memory").verdict, Verdict::Supported);
     assert_eq!(of("host-memory").explains_bytes, Some(800 * MIB as i64));
     assert_eq!(of("environment").verdict, Verdict::Untestable);
-    assert!(findings.headline.starts_with("The memory in use has grown by"), "{}", findings.headline);
+    assert!(findings.headline.starts_with("The machine's memory in use grew by"), "{}", findings.headline);
 }
 
 #[test]
 fn without_readings_everything_is_untestable() {
     let findings = judge(None, &testing::empty(), At::Peak);
-    assert!(findings.findings.iter().all(|finding| finding.verdict == Verdict::Untestable));
+    assert_eq!(findings.len(), 1);
+    assert!(findings[0].findings.iter().all(|finding| finding.verdict == Verdict::Untestable));
 }
 
 #[test]

@@ -16,7 +16,7 @@ const FILES: usize = 10;
 
 /// `log` is what was read of a log beside the recording; its own lines count where there is none.
 pub fn of(recording: &Recording, log: Option<LogFigures>, fraction: Option<f64>) -> Option<Budget> {
-    let reading = reading::of(recording, None)?;
+    let reading = reading::of(recording)?;
     let lines = recording.provenance.log_lines.iter().map(|line| line.text.as_str());
     let log = log.unwrap_or_else(|| log::parse(lines));
     let system = View::new(recording, Scope::System).map(|view| view.at(reading.at_ns));

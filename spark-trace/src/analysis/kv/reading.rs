@@ -1,56 +1,62 @@
-//! Which of many answers sized the KV cache.
+//! Which of many answers is the KV-cache reading, if any is.
 
-use crate::analysis::kv::Reading;
+use spark_trace_common::cuda::DEVICE_ALL;
+
+use crate::analysis::kv::{FOLLOWED_PERCENT, Reading};
 use crate::analysis::log;
-use crate::analysis::queries::{self, QueryRow};
+use crate::analysis::queries::{self, Queries, QueryRow};
 use crate::recording::Recording;
 
-/// What a framework may take for the memory that is free, and the figures of its answer; the first that anybody asked
-/// counts.
-const READERS: &[(&str, &str, &str)] = &[
-    ("cuMemGetInfo_v2", "free", "total"),
-    ("sysinfo", "freeram", "totalram"),
-    ("/proc/meminfo", "MemAvailable", "MemTotal"),
+/// A question whose answer an engine may size its cache by, and the figures of the answer.
+struct Reader {
+    asked: &'static str,
+    free: &'static str,
+    total: &'static str,
+    /// It is about a GPU. Ordinary programs read the others too, for their own ends: only an engine's log makes one of
+    /// those a KV-cache reading.
+    gpu: bool,
+}
+
+/// The first that fits counts.
+const READERS: &[Reader] = &[
+    Reader { asked: "cuMemGetInfo_v2", free: "free", total: "total", gpu: true },
+    Reader { asked: "nvmlDeviceGetMemoryInfo_v2", free: "free", total: "total", gpu: true },
+    Reader { asked: "nvmlDeviceGetMemoryInfo", free: "free", total: "total", gpu: true },
+    // Engines on unified memory read it.
+    Reader { asked: "/proc/meminfo", free: "MemAvailable", total: "MemTotal", gpu: false },
 ];
 
 /// The answer and the kernel's figure are read at times a little apart.
 const SAME_BYTES: u64 = 64 << 20;
-/// An answer that sized a cache is followed by at least this part of what was free.
-const FOLLOWED_PERCENT: u64 = 5;
-
 /// What an answer agrees with that no page cache counts against.
 pub const GPU_MEMORY: &str = "the GPU's own memory";
 /// Column of the target's device memory.
 pub const DEVICE: &str = "live.device-all";
 
-/// `budget_ns` is when the framework wrote its budget; looked up in the recording's own lines where not given.
-pub fn of(recording: &Recording, budget_ns: Option<u64>) -> Option<Reading> {
+/// The KV-cache reading, where there is one: the last answer before an engine's log stated its budget, else the last answer
+/// about a GPU's memory that a growth of device memory followed.
+pub fn of(recording: &Recording) -> Option<Reading> {
     let queries = queries::report(recording)?;
-    let reader = READERS.iter().find(|(asked, free, _)| {
-        queries
-            .rows
-            .iter()
-            .any(|row| row.asked == *asked && row.result == 0 && row.values.contains_key(*free))
-    })?;
-    let (asked, free, total) = *reader;
-    let answers: Vec<&QueryRow> = queries
-        .rows
-        .iter()
-        .filter(|row| row.asked == asked && row.result == 0 && row.values.contains_key(free))
-        .collect();
-    let budget_ns = budget_ns.or_else(|| logged_ns(recording));
-    let before_log =
-        budget_ns.and_then(|written_ns| answers.iter().rev().find(|row| row.at_ns <= written_ns).copied());
-    let (query, found_by) = match before_log {
-        Some(query) => (query, "log"),
-        None => (followed_by_most(recording, &answers, free)?, "allocations"),
+    let before_log = || {
+        let written_ns = logged_ns(recording)?;
+        READERS.iter().find_map(|reader| {
+            let answer = reader.answers(&queries).filter(|row| row.at_ns <= written_ns).last()?;
+            Some((reader, answer, "log"))
+        })
     };
-    let free = *query.values.get(free)?;
+    let followed = || {
+        READERS
+            .iter()
+            .filter(|reader| reader.gpu)
+            .find_map(|reader| Some((reader, reader.followed(recording, &queries)?, "allocations")))
+    };
+    let (reader, query, found_by) = before_log().or_else(followed)?;
+    let free = *query.values.get(reader.free)?;
     Some(Reading {
         at_ns: query.at_ns,
         since_start_ns: query.at_ns.saturating_sub(recording.target.started_ns),
         free,
-        total: query.values.get(total).copied(),
+        total: query.values.get(reader.total).copied(),
         found_by,
         signal: signal(recording, query, free),
         query: query.clone(),
@@ -59,34 +65,66 @@ pub fn of(recording: &Recording, budget_ns: Option<u64>) -> Option<Reading> {
 
 /// When the framework wrote its budget for the last time.
 fn logged_ns(recording: &Recording) -> Option<u64> {
-    let lines = recording.provenance.log_lines.iter().rev();
-    let budget = lines.filter(|line| log::is_budget(&line.text)).map(|line| line.at_ns);
-    budget.into_iter().next()
+    let mut lines = recording.provenance.log_lines.iter().rev();
+    lines.find(|line| log::is_budget(&line.text)).map(|line| line.at_ns)
 }
 
-/// The last answer that was followed by a growth of device memory worth a part of what it said is free; where none
-/// was, the last.
-fn followed_by_most<'a>(recording: &Recording, answers: &[&'a QueryRow], free: &str) -> Option<&'a QueryRow> {
-    let growth = |index: usize| {
-        let from = answers.get(index)?.at_ns;
-        let to = answers.get(index + 1).map_or(u64::MAX, |next| next.at_ns);
-        Some(highest(recording, from, to)?.saturating_sub(live_at(recording, answers.get(index)?)?))
-    };
-    let sized = (0..answers.len()).rev().find(|&index| {
-        let told = answers.get(index).and_then(|row| row.values.get(free)).copied().unwrap_or(u64::MAX);
-        growth(index).is_some_and(|growth| growth > 0 && growth >= told / 100 * FOLLOWED_PERCENT)
-    });
-    answers.get(sized.unwrap_or(answers.len().checked_sub(1)?)).copied()
+impl Reader {
+    fn answers<'a>(&self, queries: &'a Queries) -> impl Iterator<Item = &'a QueryRow> {
+        queries
+            .rows
+            .iter()
+            .filter(|row| row.asked == self.asked && row.result == 0 && row.values.contains_key(self.free))
+    }
+
+    /// The last answer that was followed by a growth of device memory worth a part of what it said is free. What
+    /// follows an answer ends with the next one of the same thread: another thread that polls does not cut it short.
+    fn followed<'a>(&self, recording: &Recording, queries: &'a Queries) -> Option<&'a QueryRow> {
+        let answers: Vec<_> = self.answers(queries).collect();
+        let sized = answers.iter().enumerate().rev().find(|(index, row)| {
+            let later = answers.get(index + 1..).unwrap_or_default();
+            let next = later.iter().find(|next| (next.pid, next.tid) == (row.pid, row.tid));
+            let Some((grown, free)) =
+                growth(recording, row, next.copied(), later).zip(row.values.get(self.free))
+            else {
+                return false;
+            };
+            grown > 0 && u128::from(grown) * 100 >= u128::from(*free) * u128::from(FOLLOWED_PERCENT)
+        });
+        sized.map(|(_, row)| *row)
+    }
+}
+
+/// How far device memory rose above what it was at an answer, up to the next one. Known exactly are its levels at other
+/// answers and its highest level at all, for they are sums of calls; what happened in between is known from samples.
+fn growth(
+    recording: &Recording,
+    answer: &QueryRow,
+    next: Option<&QueryRow>,
+    later: &[&QueryRow],
+) -> Option<u64> {
+    let before = live_at(recording, answer)?;
+    let until_ns = next.map_or(u64::MAX, |next| next.at_ns);
+    let told = later.iter().filter(|row| row.at_ns <= until_ns).filter_map(|row| told(row));
+    let totals = recording.provenance.cuda_totals.iter();
+    let all = totals.filter(|total| total.pid.is_none() && total.kind == DEVICE_ALL);
+    let highest_of_all =
+        all.filter(|total| (answer.at_ns..=until_ns).contains(&total.peak_ns)).map(|all| all.peak);
+    let sampled = highest(recording, answer.at_ns, until_ns);
+    let most = told.chain(highest_of_all).chain(sampled).max()?;
+    Some(most.saturating_sub(before))
 }
 
 /// Device memory of the target at an answer.
 pub fn live_at(recording: &Recording, query: &QueryRow) -> Option<u64> {
-    let told = query.state.as_ref().and_then(|state| state.later.as_ref());
-    let kinds = ["device", "async", "physical"];
-    match told {
-        Some(later) => Some(kinds.iter().filter_map(|kind| later.cuda_live.get(*kind)).sum()),
-        None => highest(recording, 0, query.at_ns),
-    }
+    told(query).or_else(|| highest(recording, 0, query.at_ns))
+}
+
+/// The same as it was summed up when the answer came, if it was.
+fn told(query: &QueryRow) -> Option<u64> {
+    const KINDS: [&str; 3] = ["device", "async", "physical"];
+    let later = query.state.as_ref()?.later.as_ref()?;
+    Some(KINDS.iter().filter_map(|kind| later.cuda_live.get(*kind)).sum())
 }
 
 /// Most device memory that readings between two times show.
@@ -102,7 +140,7 @@ fn signal(recording: &Recording, query: &QueryRow, free: u64) -> Option<&'static
     if query.asked == "/proc/meminfo" {
         return Some("MemAvailable");
     }
-    if recording.host.gpus.iter().any(|gpu| gpu.memory_total.is_some()) && query.asked != "sysinfo" {
+    if recording.host.gpus.iter().any(|gpu| gpu.memory_total.is_some()) {
         return Some(GPU_MEMORY);
     }
     let state = query.state.as_ref()?;

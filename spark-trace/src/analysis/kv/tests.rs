@@ -125,6 +125,6 @@ fn a_gpu_with_memory_of_its_own_has_nothing_to_reclaim() {
 #[test]
 fn without_an_answer_there_is_no_budget() {
     let error = report(None, &testing::native(), Options::default()).unwrap_err().to_string();
-    assert!(error.starts_with("the run: no process asked how much memory is free"), "{error}");
+    assert!(error.starts_with("the run has no KV-cache reading"), "{error}");
     assert_eq!(instant(&testing::native()), None);
 }

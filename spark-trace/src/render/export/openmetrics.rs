@@ -49,7 +49,7 @@ pub fn export(recording: &Recording, options: Options) -> Exported {
     let point = |labels, value, at_ns| Point { labels, value, time: Some(time(at_ns, offset_ns)) };
     let (mut sources, mut planes) = (vec![], vec![]);
     for object in levels::objects(recording) {
-        let balance = object.view.choose(options.at, recording);
+        let balance = object.view.choose(options.at);
         let plane = [("plane", object.view.scope.as_str()), ("object", &object.name)];
         for source in object.view.plane.sources() {
             let labels = labels(&[&plane[..], &[("source", source.slug)]].concat());

@@ -132,7 +132,7 @@ fn openmetrics_has_the_levels_of_the_instant() {
             }
             let mut known = 0;
             for object in levels::objects(&recording) {
-                let balance = object.view.choose(at, &recording);
+                let balance = object.view.choose(at);
                 for source in object.view.plane.sources() {
                     let key =
                         (object.view.scope.as_str().to_owned(), object.name.clone(), source.slug.to_owned());

@@ -50,6 +50,12 @@ pub fn header(page: &mut Page, overview: &Overview) {
             self::run(page, letter, run);
         }
     });
+    if let Some(moment) = &overview.moment {
+        for warning in &moment.warnings {
+            tables::warning(page, warning);
+        }
+        page.element("p", &[], &moment.reason);
+    }
     let Some(comparable) = &overview.comparable else { return };
     let verdict = match comparable.reasons.len() {
         0 => "The runs are comparable: nothing that was checked differs but what is named here.".to_owned(),
@@ -161,7 +167,7 @@ fn for_run(page: &mut Page, letter: &str, document: &Document) {
 fn files(page: &mut Page, overview: &Overview) -> Result<(), HtmlError> {
     for report in &overview.diffs {
         let mut document = Document::default();
-        let title = format!("B less A on the {} plane, by file", report.plane.as_str());
+        let title = format!("B minus A on the {} plane, by file", report.plane.as_str());
         document.largest(title, diff::FILES, &report.files, TOP, |row| row.delta_bytes);
         tables::document(page, &document);
     }

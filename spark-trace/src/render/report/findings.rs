@@ -1,14 +1,18 @@
 //! Verdicts on hypotheses, with what they rest on.
 
 use crate::analysis::findings::{Evidence, Finding, Findings, Side, Unit, Verdict};
+use crate::analysis::view::Scope;
 use crate::render::document::{Cell, Document, Fit, Table};
 use crate::render::units::{delta, known, percent, size};
 
-pub fn section(document: &mut Document, findings: &Findings) {
-    if findings.findings.is_empty() {
-        return;
+pub fn section(document: &mut Document, planes: &[Findings]) {
+    for findings in planes.iter().filter(|findings| !findings.findings.is_empty()) {
+        plane(document, findings);
     }
-    document.section("Findings", Table::of(FINDINGS, &findings.findings));
+}
+
+fn plane(document: &mut Document, findings: &Findings) {
+    document.section(format!("Findings on {}", subject(findings)), Table::of(FINDINGS, &findings.findings));
     document.line(to_explain(findings));
     for finding in &findings.findings {
         for evidence in &finding.evidence {
@@ -17,12 +21,23 @@ pub fn section(document: &mut Document, findings: &Findings) {
     }
 }
 
+/// Whose memory the verdicts are about.
+pub fn subject(findings: &Findings) -> &'static str {
+    match (findings.plane, findings.includes_others) {
+        (Scope::Cgroup, _) => "what the target is charged (cgroup plane)",
+        (Scope::Device, _) => "the GPUs' memory (device plane)",
+        (Scope::System, true) => "the whole machine, with everything else that ran (system plane)",
+        (Scope::System, false) => "the machine's memory (system plane)",
+    }
+}
+
 /// What the verdicts are about.
 pub fn to_explain(findings: &Findings) -> String {
-    let what = if findings.a_at_ns.is_some() { "B less A" } else { "growth since the start" };
+    let what = if findings.a_at_ns.is_some() { "B minus A" } else { "growth since the start" };
     format!(
-        "To explain: {what} {} on the system plane, at the {}, of which {} in no source; less than {} explains nothing",
+        "To explain: {what} {} on the {} plane, at the {}, of which {} in no source; less than {} explains nothing",
         known(findings.delta_bytes, delta),
+        findings.plane.as_str(),
         findings.at.of_a_run(),
         known(findings.residual_bytes, delta),
         size(findings.material_bytes)

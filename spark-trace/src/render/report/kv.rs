@@ -52,10 +52,10 @@ pub fn budgets(report: &Report) -> impl Iterator<Item = (&'static str, &Budget)>
 fn budget(document: &mut Document, letter: &str, budget: &Budget) {
     let of = |what: &str| super::prefixed(letter, what);
     let reading = &budget.reading;
-    document.heading(of("the reading that sized the KV cache"));
+    document.heading(of("the KV-cache reading"));
     let query = &reading.query;
     document.line(format!(
-        "after {} {} ({}) asked {} and was told {} free{}; found by {}, agrees with {}",
+        "after {} {} ({}) queried {}, which answered {} free{}; found by {}, agrees with {}",
         seconds(reading.since_start_ns),
         query.comm,
         query.pid,
@@ -117,8 +117,8 @@ fn figures(report: &Report) -> Table {
         std::iter::once(name.to_owned()).chain(budgets.iter().map(|(_, budget)| cell(budget))).collect()
     };
     let mut rows = vec![
-        row("free, as told", &|budget| unsigned(budget.reading.free)),
-        row("total, as told", &|budget| known(budget.reading.total, unsigned)),
+        row("free, by the answer", &|budget| unsigned(budget.reading.free)),
+        row("total, by the answer", &|budget| known(budget.reading.total, unsigned)),
         row("fraction for the cache", &|budget| {
             format!("{} ({})", budget.figures.fraction, budget.figures.fraction_from)
         }),
@@ -127,7 +127,7 @@ fn figures(report: &Report) -> Table {
     rows.extend(told.map(|(name, of)| row(name, &|budget| known(of(&budget.figures), unsigned))));
     let mut table = Table { columns, rows };
     if budgets.len() > 1 {
-        table.columns.push(column("B LESS A", Fit::Number));
+        table.columns.push(column("B MINUS A", Fit::Number));
         for row in &mut table.rows {
             let is_kv = row.first().is_some_and(|name| name.starts_with("KV cache by"));
             row.push(match is_kv {
@@ -156,7 +156,7 @@ const AGREEMENT: &[Cell<Agreement>] = &[
     ("FIGURE", Fit::Name, |row| row.figure.to_owned()),
     ("LOGGED", Fit::Number, |row| unsigned(row.logged)),
     ("TRACED", Fit::Number, |row| unsigned(row.traced)),
-    ("TRACED LESS LOGGED", Fit::Number, |row| percent(row.percent)),
+    ("TRACED MINUS LOGGED", Fit::Number, |row| percent(row.percent)),
 ];
 
 const FILES: &[Cell<CachedFile>] = &[

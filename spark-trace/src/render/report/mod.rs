@@ -70,6 +70,12 @@ pub fn runs(document: &mut Document, overview: &Overview) {
             document.warning(prefixed(letter, &warning));
         }
     }
+    if let Some(moment) = &overview.moment {
+        for warning in &moment.warnings {
+            document.warning(warning);
+        }
+        document.line(&moment.reason);
+    }
     let Some(comparable) = &overview.comparable else { return };
     for reason in &comparable.reasons {
         document.warning(format!("not comparable: {reason}"));

@@ -62,7 +62,10 @@ fn with_names(path: &str, comm: &str) -> Overview {
         ],
         next: "run the container again with its image cached",
     };
-    overview.findings = Findings {
+    overview.findings = vec![Findings {
+        plane: Scope::Cgroup,
+        includes_others: false,
+        untestable: None,
         at: At::Peak,
         a_at_ns: Some(START + 5 * SECOND),
         b_at_ns: START + 5 * SECOND,
@@ -74,7 +77,7 @@ fn with_names(path: &str, comm: &str) -> Overview {
             finding(Verdict::Supported, Some(980 << 20), &format!("{comm} touched them first")),
             finding(Verdict::Untestable, None, "hooks on the driver did not run"),
         ],
-    };
+    }];
     let of_b = budget(path, comm, 10_000);
     let of_a = budget(path, comm, 11_018);
     overview.kv = Some(crate::analysis::kv::Report {
@@ -157,9 +160,10 @@ fn markdown_has_the_answer_and_what_it_rests_on() {
         "The container reads its image itself",
         "B's KV cache is 916.0 MiB smaller",
         "SIMULATED",
-        "### Findings",
+        "Compared at each run's peak",
+        "### Findings on what the target is charged",
         "✔ supported",
-        "### From A to B by source, system plane",
+        "### From A to B by source, cgroup plane",
         "| file-clean |",
         "### KV-cache budget",
         "what if",

@@ -235,7 +235,7 @@ pub fn sources(page: &mut Page, rows: &[&Comparison]) {
     let scale = Scale::of(rows.iter().flat_map(ends));
     // No numbers stand at the left of these.
     let x = |value: f64| scale.part(value);
-    let title = "Sources of memory: B less A";
+    let title = "Sources of memory: B minus A";
     let description =
         "A bar for each source that differs, GiB; the line across its end is the 95 % confidence interval.";
     let height = rows.len() as f64 * ROW + 24.0;

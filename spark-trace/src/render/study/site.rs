@@ -135,7 +135,7 @@ fn comparison(report: &Report, model: &str, other: &str) -> Vec<u8> {
             });
         }
         if !sources.is_empty() {
-            page.element("h2", &[], "Where the memory is");
+            page.element("h2", &[], told::sources_title(report));
             page.within("figure", &[], |page| charts::sources(page, &sources));
         }
         page.element("h2", &[], "Tables");

@@ -2,7 +2,7 @@
 
 use super::super::document::{Document, Fit, Table};
 use super::tables::{BRIEF, DIAGNOSTICS, EFFECTS, MAIN, SPREAD, TESTS, interval, number, table};
-use crate::study::analysis::{Comparison, Report, Verdict};
+use crate::study::analysis::{Comparison, Report, SourcesAt, Verdict};
 use crate::study::plan::Order;
 use crate::study::results::Origin;
 
@@ -42,7 +42,7 @@ pub fn brief(report: &Report) -> Document {
         }
         let sources = differing(report, &model, &other);
         if !sources.is_empty() {
-            document.line("Sources of memory that differ most, GiB:");
+            document.line(format!("{}, those that differ most, GiB:", sources_title(report)));
             document.table(table(BRIEF, sources));
         }
     }
@@ -171,6 +171,14 @@ fn comparison(document: &mut Document, report: &Report, model: &str, other: &str
     });
 }
 
+/// What lists of sources are about.
+pub const fn sources_title(report: &Report) -> &'static str {
+    match report.sources_at {
+        SourcesAt::KvReading => "Sources of memory, each run at its KV-cache reading",
+        SourcesAt::Peak => "Sources of memory, each run at its peak",
+    }
+}
+
 /// The tables of one comparison, with their titles.
 pub fn tables(report: &Report, model: &str, other: &str) -> Vec<(&'static str, Table)> {
     let rows = || of_cell(&report.comparisons, model, other);
@@ -180,10 +188,7 @@ pub fn tables(report: &Report, model: &str, other: &str) -> Vec<(&'static str, T
         ("Effects", table(EFFECTS, rows())),
         ("Tests, p", table(TESTS, rows())),
         ("Spread", table(SPREAD, rows())),
-        (
-            "Sources of memory, at the instant that sized the KV cache or at the peak",
-            table(MAIN, differing(report, model, other)),
-        ),
+        (sources_title(report), table(MAIN, differing(report, model, other))),
     ]
 }
 
@@ -203,7 +208,7 @@ pub fn methods(report: &Report) -> Vec<String> {
     let mut lines = vec![
         order,
         format!(
-            "Warm-ups and failed runs are left out of the analysis and counted. Differences are B less A. Runs of one \
+            "Warm-ups and failed runs are left out of the analysis and counted. Differences are B minus A. Runs of one \
              round are compared by the paired t test, others by Welch's, both with t-based 95 % confidence intervals; p \
              is adjusted: {}; other metrics, sources of memory and comparisons of environments that are the same are families \
              of their own. A difference is told below an adjusted p of \

@@ -16,7 +16,7 @@ use super::diagnostics::{self, Diagnostics};
 use super::{Options, Subject};
 use crate::study::results::{Results, Run};
 
-/// Differences are B less A. What a figure is not defined for is absent.
+/// Differences are B minus A. What a figure is not defined for is absent.
 #[derive(Debug, Clone, Serialize)]
 pub struct Comparison {
     pub model: String,

@@ -12,7 +12,7 @@ use spark_trace_statistics::multiple;
 
 use super::figures::{self, Better};
 use super::plan::Order;
-use super::results::{Origin, Results};
+use super::results::{Origin, Results, Run};
 pub use compare::{Comparison, Verdict};
 pub use relations::{Indistinct, Relation};
 
@@ -55,6 +55,8 @@ pub struct Report {
     /// What the adjusted p of metrics are adjusted for.
     pub family: String,
     pub comparisons: Vec<Comparison>,
+    /// At which instant of each run the ledger's sources are compared.
+    pub sources_at: SourcesAt,
     /// The same of the ledger's sources; a family of its own.
     pub sources: Vec<Comparison>,
     /// Metrics that are functions of others: they are no further evidence.
@@ -81,6 +83,15 @@ pub struct Failure {
     pub why: String,
 }
 
+/// The instant of each run that its sources are of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SourcesAt {
+    Peak,
+    /// Every run has one.
+    KvReading,
+}
+
 /// What is compared.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Subject {
@@ -93,7 +104,12 @@ pub struct Subject {
 
 pub fn report(results: &Results, options: Options) -> Report {
     let metrics = names(results.runs.iter().filter(|run| run.counts()).flat_map(|run| run.metrics.keys()));
-    let sources = names(results.runs.iter().filter(|run| run.counts()).flat_map(|run| run.sources.keys()));
+    let sources_at = if results.has_kv_readings() { SourcesAt::KvReading } else { SourcesAt::Peak };
+    let levels: fn(&Run) -> &BTreeMap<String, f64> = match sources_at {
+        SourcesAt::KvReading => |run| &run.kv_sources,
+        SourcesAt::Peak => |run| &run.sources,
+    };
+    let sources = names(results.runs.iter().filter(|run| run.counts()).flat_map(|run| levels(run).keys()));
     let mut comparisons = vec![];
     let mut of_sources = vec![];
     for model in &results.models {
@@ -101,7 +117,7 @@ pub fn report(results: &Results, options: Options) -> Report {
             let Some(baseline) = results.environments.first() else { continue };
             for name in &metrics {
                 let subject = subject(name);
-                let value = |run: &super::results::Run| run.metrics.get(name).copied();
+                let value = |run: &Run| run.metrics.get(name).copied();
                 comparisons.extend(compare::compare(
                     results,
                     model,
@@ -112,7 +128,7 @@ pub fn report(results: &Results, options: Options) -> Report {
                 ));
             }
             for name in &sources {
-                let value = |run: &super::results::Run| run.sources.get(name).map(|bytes| bytes / GIB);
+                let value = |run: &Run| levels(run).get(name).map(|bytes| bytes / GIB);
                 let subject = source(name);
                 of_sources.extend(compare::compare(
                     results,
@@ -165,6 +181,7 @@ pub fn report(results: &Results, options: Options) -> Report {
         indistinct: relations::indistinct(results, options),
         failures: failures(results),
         comparisons,
+        sources_at,
         sources: of_sources,
         relations,
     }
@@ -217,10 +234,9 @@ fn adjust(comparisons: &mut [Comparison], belongs: fn(&Comparison) -> bool) -> u
 }
 
 fn counts(results: &Results) -> Counts {
-    let count =
-        |which: fn(&super::results::Run) -> bool| results.runs.iter().filter(|run| which(run)).count();
+    let count = |which: fn(&Run) -> bool| results.runs.iter().filter(|run| which(run)).count();
     Counts {
-        measured: count(super::results::Run::counts),
+        measured: count(Run::counts),
         warmups: count(|run| run.warmup && run.failure.is_none()),
         failed: count(|run| run.failure.is_some()),
     }
@@ -228,7 +244,7 @@ fn counts(results: &Results) -> Counts {
 
 fn failures(results: &Results) -> Vec<Failure> {
     let failed = results.runs.iter().filter_map(|run| Some((run, run.failure.clone()?)));
-    let failure = |(run, why): (&super::results::Run, String)| Failure {
+    let failure = |(run, why): (&Run, String)| Failure {
         number: run.number,
         attempt: run.attempt,
         environment: run.environment.clone(),

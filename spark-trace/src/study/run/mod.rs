@@ -288,7 +288,7 @@ impl<'a> Runner<'a> {
             _ => None,
         };
         run.recording = read.is_ok().then(|| format!("{name}/{RECORDING}"));
-        (run.metrics, run.sources) = (found.metrics, found.sources);
+        (run.metrics, run.sources, run.kv_sources) = (found.metrics, found.sources, found.kv_sources);
         if let Some(temperature) = gates::temperature() {
             run.metrics.insert("end-temperature".to_owned(), f64::from(temperature));
         }
@@ -334,8 +334,14 @@ pub fn reread(options: &Options, signals: &Signals) -> Result<usize, RunError> {
         // What neither file has stays as it was.
         let kept = run.metrics.iter().filter(|(name, _)| figures::is_elsewhere(name));
         found.metrics.extend(kept.map(|(name, value)| (name.clone(), *value)));
-        let (metrics, sources) = (found.metrics, found.sources);
-        entries.push(Entry::Reread { number: run.number, attempt: run.attempt, metrics, sources });
+        let (metrics, sources, kv_sources) = (found.metrics, found.sources, found.kv_sources);
+        entries.push(Entry::Reread {
+            number: run.number,
+            attempt: run.attempt,
+            metrics,
+            sources,
+            kv_sources,
+        });
     }
     entries.iter().try_for_each(|entry| runner.append(entry))?;
     Ok(entries.len())

@@ -58,7 +58,7 @@ impl Scale {
 
 /// Signs of marks: told by form, named by the legend.
 pub const SIGNS: &[(MarkKind, &str, &str)] = &[
-    (MarkKind::Kv, "★", "reading that sized the KV cache"),
+    (MarkKind::Kv, "★", "KV-cache reading"),
     (MarkKind::Query, "▼", "memory query"),
     (MarkKind::Phase, "◆", "phase"),
     (MarkKind::Exec, "●", "exec"),

@@ -1,6 +1,6 @@
 //! What analyses make of the numbers: verdicts on findings, and the KV-cache budget.
 
-use crate::analysis::findings::Finding;
+use crate::analysis::findings::{Finding, Findings};
 use crate::analysis::overview::Overview;
 use crate::render::document::Document;
 use crate::render::html::charts::bars;
@@ -9,16 +9,23 @@ use crate::render::html::{HtmlError, tables, told};
 use crate::render::report::findings as verdicts;
 
 pub fn findings(page: &mut Page, overview: &Overview) -> Result<(), HtmlError> {
-    let findings = &overview.findings;
-    if findings.findings.is_empty() {
-        return Ok(());
+    for findings in overview.findings.iter().filter(|findings| !findings.findings.is_empty()) {
+        page.element("h3", &[], &format!("On {}", verdicts::subject(findings)));
+        page.element("p", &[], &verdicts::to_explain(findings));
+        table(page, findings);
     }
-    page.element("p", &[], &verdicts::to_explain(findings));
+    Ok(())
+}
+
+fn table(page: &mut Page, findings: &Findings) {
+    let label = format!("Table of findings, {} plane", findings.plane.as_str());
     let attributes =
-        [("class", "scroll"), ("tabindex", "0"), ("role", "region"), ("aria-label", "Table of findings")];
+        [("class", "scroll"), ("tabindex", "0"), ("role", "region"), ("aria-label", label.as_str())];
     page.within("div", &attributes, |page| {
         page.within("table", &[("class", "findings")], |page| {
-            page.element("caption", &[], "Hypotheses, the largest share first");
+            let caption =
+                format!("Hypotheses on the {} plane, the largest share first", findings.plane.as_str());
+            page.element("caption", &[], &caption);
             page.within("thead", &[], |page| {
                 page.within("tr", &[], |page| {
                     for title in ["Verdict", "Finding", "Explains", "Share", "Evidence", "Next experiment"] {
@@ -33,7 +40,6 @@ pub fn findings(page: &mut Page, overview: &Overview) -> Result<(), HtmlError> {
             });
         });
     });
-    Ok(())
 }
 
 fn finding(page: &mut Page, finding: &Finding) {
@@ -65,7 +71,7 @@ pub fn kv(page: &mut Page, overview: &Overview) -> Result<(), HtmlError> {
     told::kv::summary(&mut document, kv);
     tables::document(page, &document);
     for (letter, budget) in told::kv::budgets(kv) {
-        let title = told::prefixed(letter, "in use when the KV cache got its size");
+        let title = told::prefixed(letter, "in use at the KV-cache reading");
         page.element("h3", &[], &title);
         page.within("figure", &[], |page| bars::used(page, &title, &budget.used));
     }
