@@ -113,6 +113,12 @@ pub const CONTROL_SELECT_NEW: u32 = 0;
 pub const CONTROL_GENERATION: u32 = 1;
 pub const CONTROL_LEN: u32 = 2;
 
+/// Index in the `CLIENTS` map: clients of container engines that the target has started, as the kernel side counts them, ...
+pub const CLIENTS_STARTED: u32 = 0;
+/// ... and how many of them user space has dealt with. While there are more, every new cgroup is selected.
+pub const CLIENTS_DONE: u32 = 1;
+pub const CLIENTS_LEN: u32 = 2;
+
 /// Index in the `PLACE` map: address of the `struct page` of the first page frame that is followed.
 pub const PLACE_BASE: u32 = 0;
 /// Where `page_of_file` leaves the page that it found, or 0.

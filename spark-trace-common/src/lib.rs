@@ -17,6 +17,7 @@ macro_rules! wire {
 
 pub mod config;
 pub mod cuda;
+pub mod engine;
 pub mod event;
 pub mod hook;
 pub mod map;

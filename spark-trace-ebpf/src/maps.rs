@@ -11,7 +11,7 @@ use aya_ebpf::{
     maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
 };
 use spark_trace_common::{
-    config::{CONTROL_GENERATION, CONTROL_LEN, PLACE_LEN},
+    config::{CLIENTS_LEN, CONTROL_GENERATION, CONTROL_LEN, PLACE_LEN},
     event::FileNameEvent,
     hook::HOOKS,
     map::{self as cap, LossKind},
@@ -38,6 +38,10 @@ pub(crate) static RUNS: PerCpuArray<Run> = PerCpuArray::with_max_entries(HOOKS.l
 /// Settings that change while tracing.
 #[map]
 pub(crate) static CONTROL: Array<u32> = Array::with_max_entries(CONTROL_LEN, 0);
+
+/// Clients of container engines among the target's processes.
+#[map]
+pub(crate) static CLIENTS: Array<u64> = Array::with_max_entries(CLIENTS_LEN, 0);
 
 /// Selected cgroups of the memory hierarchy.
 #[map]

@@ -1,11 +1,14 @@
 //! Who is traced: cgroup membership first, process ancestry second.
 
 use aya_ebpf::helpers::{bpf_get_current_pid_tgid, generated::bpf_get_current_task_btf};
-use spark_trace_common::map::LossKind;
+use spark_trace_common::{
+    config::{CLIENTS_DONE, CLIENTS_STARTED, CONTROL_SELECT_NEW},
+    map::LossKind,
+};
 
 use crate::{
     config::conf,
-    maps::{TARGET_CGROUPS, TARGET_PIDS, lost, selection_changed},
+    maps::{CLIENTS, CONTROL, TARGET_CGROUPS, TARGET_PIDS, add, lost, selection_changed},
     read::{load, probe},
 };
 
@@ -74,6 +77,23 @@ pub(crate) fn is_target_pid(tgid: u32) -> bool {
 #[inline(always)]
 pub(crate) fn is_target(cgroup: u64, tgid: u32) -> bool {
     conf!(whole_system) != 0 || is_target_cgroup(cgroup) || is_target_pid(tgid)
+}
+
+/// Whether a cgroup that is created now may be that of a container which the target has asked for.
+#[inline(always)]
+pub(crate) fn awaits_container() -> bool {
+    let client = |index| CLIENTS.get(index).copied().unwrap_or(0);
+    CONTROL.get(CONTROL_SELECT_NEW).is_some_and(|on| *on != 0)
+        || client(CLIENTS_STARTED) > client(CLIENTS_DONE)
+}
+
+/// Counts a client of a container engine that the target has started.
+#[inline(always)]
+pub(crate) fn client_started() {
+    if let Some(started) = CLIENTS.get_ptr_mut(CLIENTS_STARTED) {
+        // SAFETY: a live map value.
+        unsafe { add(started, 1) };
+    }
 }
 
 pub(crate) fn select_cgroup(id: u64) {

@@ -1,8 +1,8 @@
 //! Cgroups of the memory hierarchy: created, removed, populated, emptied.
 //!
 //! Selection happens here, in the kernel, as a cgroup is created: a child of a selected cgroup is
-//! selected, and while user space waits for a container to appear every new cgroup is. Nothing the
-//! container's first process does can be missed; user space drops what turns out to be somebody else's.
+//! selected, and while a client of a container engine that the target has started is at work every new cgroup is. Nothing
+//! the container's first process does can be missed; user space drops what turns out to be somebody else's.
 
 use aya_ebpf::{
     helpers::{bpf_ktime_get_ns, generated::bpf_probe_read_kernel_str},
@@ -10,16 +10,15 @@ use aya_ebpf::{
     programs::BtfTracePointContext,
 };
 use spark_trace_common::{
-    config::CONTROL_SELECT_NEW,
     event::{CGROUP_PATH_LEN, CgroupEvent, CgroupOp, EventKind},
     hook::index,
 };
 
 use crate::{
     config::conf,
-    maps::{CONTROL, hit, send},
+    maps::{hit, send},
     read::load,
-    target::{cgroup_id, is_target_cgroup, select_cgroup},
+    target::{awaits_container, cgroup_id, is_target_cgroup, select_cgroup},
 };
 
 /// `void cgroup_mkdir(struct cgroup *cgrp, const char *path)`
@@ -65,8 +64,7 @@ unsafe fn report(op: CgroupOp, cgroup: *const u8, path: *const u8, populated: u3
         (cgroup_id(cgroup), cgroup_id(parent_cgroup))
     };
     if op == CgroupOp::Mkdir {
-        let select_new = CONTROL.get(CONTROL_SELECT_NEW).is_some_and(|on| *on != 0);
-        if select_new || is_target_cgroup(parent) {
+        if awaits_container() || is_target_cgroup(parent) {
             select_cgroup(id);
         }
     }

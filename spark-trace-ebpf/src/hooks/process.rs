@@ -3,6 +3,7 @@
 use aya_ebpf::{helpers::bpf_ktime_get_ns, macros::btf_tracepoint, programs::BtfTracePointContext};
 use spark_trace_common::{
     config::NO_MEMBER,
+    engine::is_client,
     event::{COMM_LEN, EventKind, ProcessEvent, ProcessOp},
     hook::index,
 };
@@ -11,7 +12,7 @@ use crate::{
     config::conf,
     maps::{HEAPS, TARGET_PIDS, hit, send},
     read::{load, probe},
-    target::{is_target, is_target_pid, memory_cgroup_of, select_pid},
+    target::{client_started, is_target, is_target_pid, memory_cgroup_of, select_pid},
 };
 
 /// `void sched_process_fork(struct task_struct *parent, struct task_struct *child)`
@@ -53,6 +54,10 @@ pub fn process_exec(ctx: BtfTracePointContext) -> i32 {
             let parent: *const u8 = load(task, conf!(task_real_parent));
             // The heap of the program before has nothing to do with the new one's.
             let _ = HEAPS.remove(&tgid);
+            // Before the event: from here on no cgroup is created that user space does not hear of as a candidate.
+            if is_client(&comm_of(task)) {
+                client_started();
+            }
             report(ProcessOp::Exec, task, tgid, load(parent, conf!(task_tgid)), cgroup);
         }
     }

@@ -50,6 +50,11 @@ impl Charges {
         self.levels.entry(id).or_insert(Level { seed, first_seed: seed, due: !created, ..Level::default() });
     }
 
+    /// One that turned out to be somebody else's.
+    pub fn forget(&mut self, id: u64) {
+        self.levels.remove(&id);
+    }
+
     /// Whether the kernel has skipped runs since this was last asked.
     pub fn skipped_anew(&mut self, object: &Object) -> bool {
         let skipped = object.skipped_charges();

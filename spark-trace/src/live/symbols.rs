@@ -53,6 +53,10 @@ pub enum Names {
     Of(Vec<u32>),
 }
 
+/// A user stack whose frames were found in the files that its process had mapped, and of which nothing is kept yet.
+#[derive(Debug)]
+pub struct Placed(Vec<Place>);
+
 /// What a frame is told apart by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Place {
@@ -67,7 +71,8 @@ struct MappedFile {
     path: String,
     /// Held so that the file can be read when its process or its name is gone.
     file: Option<File>,
-    build_id: Option<String>,
+    /// Absent until a frame in it is kept.
+    build_id: Option<Option<String>>,
 }
 
 /// An executable mapping of a file.
@@ -125,6 +130,12 @@ impl Stacks {
     /// the function that called the stub is missing; `caller` is where the stub returns to, if it is code.
     /// Absent where none was taken, and where there are too many.
     pub fn user(&mut self, pid: u32, addresses: &[u64], caller: u64) -> Option<u32> {
+        let placed = self.place(pid, addresses, caller)?;
+        self.keep(placed)
+    }
+
+    /// Finds out where the frames of a user stack lie, while its process still is the program that it was.
+    pub fn place(&mut self, pid: u32, addresses: &[u64], caller: u64) -> Option<Placed> {
         if addresses.is_empty() {
             return None;
         }
@@ -142,27 +153,40 @@ impl Stacks {
         if addresses.get(1) != Some(&caller) && find(&maps, caller).is_some() {
             addresses.insert(1, caller);
         }
-        let frames = addresses.iter().map(|address| self.user_frame(&maps, *address)).collect();
+        let place = |address: &u64| match find(&maps, *address) {
+            Some(mapped) => Place::File(mapped.file, address - mapped.start + mapped.offset),
+            None => Place::Unknown(*address),
+        };
+        Some(Placed(addresses.iter().map(place).collect()))
+    }
+
+    /// Id of a stack that is kept.
+    pub fn keep(&mut self, placed: Placed) -> Option<u32> {
+        let frames = placed.0.into_iter().map(|place| self.user_frame(place)).collect();
         Some(self.stack(false, frames))
     }
 
-    fn user_frame(&mut self, maps: &[Mapped], address: u64) -> u32 {
-        let Some(mapped) = find(maps, address) else {
+    fn user_frame(&mut self, place: Place) -> u32 {
+        let Place::File(file, offset) = place else {
+            let (Place::Unknown(address) | Place::Kernel(address) | Place::File(_, address)) = place;
             let symbol = || Symbol { name: None, module: None, address, build_id: None };
-            return intern(&mut self.symbols, &mut self.by_place, Place::Unknown(address), symbol);
+            return intern(&mut self.symbols, &mut self.by_place, place, symbol);
         };
-        let offset = address - mapped.start + mapped.offset;
         let before = self.symbols.len();
-        let file = &self.files[mapped.file];
-        let index =
-            intern(&mut self.symbols, &mut self.by_place, Place::File(mapped.file, offset), || Symbol {
-                name: None,
-                module: Some(file.path.clone()),
-                address: offset,
-                build_id: file.build_id.clone(),
-            });
+        let mapped = &mut self.files[file];
+        // Only now: a file that somebody else's process has mapped is not looked into.
+        let build_id = mapped
+            .build_id
+            .get_or_insert_with(|| mapped.file.as_ref().and_then(|open| build_id(&fd_path(open))))
+            .clone();
+        let index = intern(&mut self.symbols, &mut self.by_place, place, || Symbol {
+            name: None,
+            module: Some(mapped.path.clone()),
+            address: offset,
+            build_id,
+        });
         if self.symbols.len() > before {
-            self.unnamed.push((index, mapped.file, offset));
+            self.unnamed.push((index, file, offset));
         }
         index
     }
@@ -205,6 +229,19 @@ impl Stacks {
         self.maps.remove(&pid);
     }
 
+    /// Forgets processes that turned out to be somebody else's, and lets go of the files that only they had mapped.
+    pub fn drop_processes(&mut self, pids: &[u32]) {
+        let dropped: Vec<Mapped> = pids.iter().filter_map(|pid| self.maps.remove(pid)).flatten().collect();
+        if dropped.is_empty() {
+            return;
+        }
+        let mapped = self.maps.values().flatten().map(|map| map.file);
+        let used: HashSet<usize> = mapped.chain(self.unnamed.iter().map(|(_, file, _)| *file)).collect();
+        for file in dropped.iter().map(|map| map.file).filter(|file| !used.contains(file)) {
+            self.open -= usize::from(self.files[file].file.take().is_some());
+        }
+    }
+
     fn file(&mut self, pid: u32, inode: (i32, i32, u64), range: (u64, u64), path: &std::path::Path) -> usize {
         let known = self.by_inode.get(&inode).copied();
         // One that was let go of is opened again: it is in use again.
@@ -222,8 +259,7 @@ impl Stacks {
             return index;
         }
         let index = self.files.len();
-        let build_id = file.as_ref().and_then(|f| build_id(&fd_path(f)));
-        self.files.push(MappedFile { path: path.display().to_string(), file, build_id });
+        self.files.push(MappedFile { path: path.display().to_string(), file, build_id: None });
         self.by_inode.insert(inode, index);
         index
     }

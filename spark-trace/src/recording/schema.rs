@@ -173,6 +173,9 @@ pub struct Target {
 /// What `kind` and `profile` are called where one instant was read, and nothing traced.
 pub const SNAPSHOT: &str = "snapshot";
 
+/// What `kind` is called where the roots of the target are containers.
+pub const CONTAINER: &str = "container";
+
 /// What `kind` is called where the target is a command that was started for the recording.
 pub const COMMAND: &str = "command";
 
@@ -184,8 +187,9 @@ impl Target {
 
     /// Takes a container in as part of the target.
     pub fn take_container(&mut self, container: Container) {
-        if !self.containers.iter().any(|known| known.id == container.id) {
-            self.containers.push(container);
+        match self.containers.iter_mut().find(|known| known.id == container.id) {
+            Some(known) => *known = container,
+            None => self.containers.push(container),
         }
         self.container = self.containers.first().cloned();
     }

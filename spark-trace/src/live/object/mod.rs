@@ -14,7 +14,7 @@ use aya::{
     programs::{ProgramError, uprobe::UProbeLink},
 };
 use spark_trace_common::{
-    config::{CONFIG_SYMBOL, CONTROL_GENERATION, CONTROL_SELECT_NEW, Config},
+    config::{CLIENTS_DONE, CONFIG_SYMBOL, CONTROL_GENERATION, CONTROL_SELECT_NEW, Config},
     hook::{HOOKS, Mechanism},
     map::{DRIVER_ALLOCS, LIVE_FRAMES, LossKind},
     row::{FileKey, FileTotals, Heap, MappingTotals, Run},
@@ -326,6 +326,12 @@ impl Object {
     pub fn select_new_cgroups(&mut self, on: bool) -> Result<(), ObjectError> {
         let mut map: Array<_, u32> = self.map_mut("CONTROL")?;
         map.set(CONTROL_SELECT_NEW, u32::from(on), 0).map_err(|e| map_error("CONTROL", e))
+    }
+
+    /// Tells the kernel side how many clients of container engines have been dealt with.
+    pub fn clients_done(&mut self, count: u64) -> Result<(), ObjectError> {
+        let mut map: Array<_, u64> = self.map_mut("CLIENTS")?;
+        map.set(CLIENTS_DONE, count, 0).map_err(|e| map_error("CLIENTS", e))
     }
 
     /// Kernel memory of all maps and programs, from their /proc fdinfo.

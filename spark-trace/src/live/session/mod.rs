@@ -1,5 +1,6 @@
 //! One recording from start to end: load, attach, start or find the target, follow it, finish.
 
+mod containers;
 mod gpus;
 mod health;
 mod options;
@@ -38,12 +39,11 @@ use super::{
     target::{
         self, Spec,
         command::{self, Invoker},
-        engine::{self, Action},
     },
     tracer::{Notice, Tracer, TracerError},
 };
+use containers::Containers;
 pub use options::{Keep, Named, Options, Wishes};
-use start::Awaited;
 
 use crate::analysis::details::END;
 use crate::recording::{
@@ -119,7 +119,7 @@ pub struct Session {
     leaf: Option<Leaf>,
     child: Option<Child>,
     output: Option<Output>,
-    awaited: Option<Awaited>,
+    containers: Containers,
     options: Options,
     warnings: Vec<String>,
     statistics: Statistics,
@@ -189,6 +189,7 @@ impl Session {
         };
         let kallsyms = Kallsyms::from_kernel().unwrap_or_default();
         let system = System::open().map_err(io_error("open the kernel's counters"))?;
+        let own_path = layout.of_process(std::process::id()).ok();
         let parts = (Stacks::new(kallsyms), Collector::new(&btf), layout, system);
         let mut tracer = Tracer::new(object, journal, target, parts, options.min_region);
         tracer.gpus = nvml.machine().gpus.len();
@@ -203,7 +204,7 @@ impl Session {
             leaf: None,
             child: None,
             output: None,
-            awaited: None,
+            containers: Containers::new(own_path.as_deref()),
             options,
             warnings,
             statistics,
@@ -230,7 +231,7 @@ impl Session {
         if whole_machine {
             self.warnings.extend(self.tracer.read_cached_before(&process::all()));
         }
-        if let Err(error) = self.start() {
+        if let Err(error) = self.start().await {
             self.abandon();
             return Err(error);
         }
@@ -244,10 +245,8 @@ impl Session {
     }
 
     /// Removes what a trace that never began would leave behind.
-    fn abandon(self) {
-        if let Some(awaited) = &self.awaited {
-            awaited.clean_up();
-        }
+    fn abandon(mut self) {
+        self.containers.clean_up();
         // The error that led here is what the user must see; these two could only repeat it.
         if let Some(leaf) = self.leaf {
             let _ = leaf.remove();
@@ -286,7 +285,7 @@ impl Session {
                     let status = status.map_err(io_error("wait for the command"))?;
                     exit_code = Some(command::exit_code(status));
                     self.drain()?;
-                    self.look_for_container()?;
+                    self.close_containers()?;
                     self.tracer.phase("exit", now_ns())?;
                     self.nvml.request_now();
                     self.tracer.sample()?;
@@ -298,7 +297,6 @@ impl Session {
                         self.tracer.object.sweep_now_and_then()?;
                     }
                     self.drain()?;
-                    self.look_for_container()?;
                     self.tracer.sample()?;
                     match self.options.keep {
                         Keep::Journal(_) if started.elapsed() >= next_dump => {
@@ -312,6 +310,10 @@ impl Session {
                     let lost = self.tracer.object.losses()?.iter().map(|l| l.count).sum();
                     let wishes = progress(&Progress { elapsed: started.elapsed(), recording: self.tracer.journal.recording(), lost });
                     self.grant(wishes)?;
+                }
+                ready = self.containers.ready() => {
+                    self.drain()?;
+                    self.containers_ready(ready)?;
                 }
                 _ = self.interrupts.recv() => {
                     self.interrupted += 1;
@@ -368,11 +370,12 @@ impl Session {
             return false;
         }
         match &self.options.spec {
-            Spec::Command { argv, .. } => match engine::recognise(&target::text(argv)).map(|i| i.action) {
-                None | Some(Action::Exec { .. }) => exited,
-                // The client has ended; a detached container may go on.
-                Some(_) => exited && (interrupted > 0 || self.tracer.is_waiting() || self.tracer.is_empty()),
-            },
+            // Where clients have ended, detached containers may go on.
+            Spec::Command { .. } => {
+                exited
+                    && !self.containers.is_busy()
+                    && (interrupted > 0 || self.tracer.containers_are_empty())
+            }
             Spec::System { argv } => interrupted > 0 || !argv.is_empty() && exited,
             Spec::Pid(pid) => interrupted > 0 || process::has_ended(*pid),
             Spec::Cgroup(_) | Spec::Container { .. } => interrupted > 0 || self.tracer.is_empty(),
@@ -389,12 +392,10 @@ impl Session {
             // Copied out: handling an event may take long, and the buffer's room is wanted back.
             let Some(record) = self.events.get_mut().next().map(|item| item.to_vec()) else { return Ok(()) };
             match self.tracer.event(&record)? {
-                Some(Notice::Candidate { path, .. }) => {
-                    if let Some(awaited) = &mut self.awaited {
-                        awaited.candidates.push(path);
-                    }
-                    self.look_for_container()?;
-                }
+                Some(Notice::Candidate(container)) => self.container_appeared(container)?,
+                Some(Notice::Entered(container)) => self.container_entered(container)?,
+                Some(Notice::Client { pid, client, at_ns }) => self.client_began(pid, client, at_ns)?,
+                Some(Notice::ClientEnded { pid, at_ns }) => self.client_ended(pid, at_ns)?,
                 // The cgroup is removed any moment: a last reading.
                 Some(Notice::Emptied(_)) => self.tracer.sample()?,
                 None => {}
@@ -437,12 +438,9 @@ impl Session {
         // The last reading is taken while the rest is.
         self.nvml.request_stop();
         self.drain()?;
-        if let Some(awaited) = &self.awaited {
-            awaited.clean_up();
-            self.warnings
-                .push("no container was seen to start: this recording has no cgroup plane".to_owned());
-            self.tracer.resolve(|_| false)?;
-        }
+        self.containers.clean_up();
+        self.tracer.await_no_more()?;
+        self.decide_kind()?;
         self.tracer.finish_readings(u64::MAX)?;
         // What was freed since the last sweep must not count as the driver's at the end.
         self.tracer.object.sweep_pages()?;

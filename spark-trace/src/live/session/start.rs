@@ -1,11 +1,8 @@
 //! Starting or finding what is to be traced.
 
-use std::{
-    ffi::OsString,
-    fs::{self, File},
-    path::{Path, PathBuf},
-};
+use std::{ffi::OsString, fs::File, path::Path};
 
+use spark_trace_common::engine::{CLIENTS, Client};
 use tokio::process::Child;
 
 use super::{Keep, Session, SessionError, io_error};
@@ -15,36 +12,19 @@ use crate::{
         now_ns,
         output::Output,
         source::process,
-        target::{Placement, Spec, command, container, engine, text},
+        target::{
+            Placement, Spec,
+            asked::{self, Asked, Request},
+            command,
+            question::{Described, Endpoint, Identity},
+            text,
+        },
     },
-    recording::Container,
+    recording::CONTAINER,
 };
 
-/// A container that the started command is going to create.
-pub(super) struct Awaited {
-    pub(super) engine: &'static str,
-    pub(super) client: Vec<String>,
-    /// Where `run` writes the new container's id; none for compose, all of whose containers are meant.
-    pub(super) cidfile: Option<PathBuf>,
-    pub(super) remove_cidfile: bool,
-    /// Cgroup paths that may be it.
-    pub(super) candidates: Vec<String>,
-}
-
-impl Awaited {
-    /// Removes the file the container's id was written to, if it is ours.
-    pub(super) fn clean_up(&self) {
-        if self.remove_cidfile
-            && let Some(file) = &self.cidfile
-        {
-            // It is not there where the container was never created.
-            let _ = fs::remove_file(file);
-        }
-    }
-}
-
 impl Session {
-    pub(super) fn start(&mut self) -> Result<(), SessionError> {
+    pub(super) async fn start(&mut self) -> Result<(), SessionError> {
         match self.options.spec.clone() {
             Spec::System { argv } => {
                 if matches!(self.options.keep, Keep::Latest(_)) {
@@ -59,23 +39,26 @@ impl Session {
                     return Err(SessionError::Target(format!("no process {pid}")));
                 }
                 self.tracer.target.argv = process::argv(pid);
-                self.tracer.add_pid(pid)?;
+                self.tracer.add_tree(pid)?;
                 self.tracer.publish_target()?;
             }
             Spec::Cgroup(path) => {
                 let path = self.cgroup_path(&path)?;
                 self.tracer.add_root(&path, false)?;
             }
-            Spec::Container { engine, name } => self.attach_container(engine.as_deref(), &name)?,
-            Spec::Command { argv, placement, .. } => match engine::recognise(&text(&argv)) {
-                Some(invocation) => self.start_container(&argv, &invocation)?,
-                None => self.start_native(&argv, placement)?,
-            },
+            Spec::Container { engine, name } => self.attach_container(engine.as_deref(), &name).await?,
+            Spec::Command { argv, placement, .. } => {
+                match asked::direct(&text(&argv[asked::assignments(&argv).count()..])) {
+                    Some((client, request)) => self.start_container(&argv, client, request).await?,
+                    None => self.start_native(&argv, placement)?,
+                }
+            }
         }
         Ok(())
     }
 
     fn start_native(&mut self, argv: &[OsString], placement: Placement) -> Result<(), SessionError> {
+        self.tracer.follows_commands = true;
         let mut procs = None;
         if placement == Placement::Leaf {
             let leaf = Leaf::create(&Layout::detect()?)?;
@@ -103,6 +86,8 @@ impl Session {
 
     /// Starts a command, whose output is read where that is wanted.
     fn start_command(&mut self, argv: &[OsString], procs: Option<File>) -> Result<Child, SessionError> {
+        let variables: Vec<_> = asked::assignments(argv).collect();
+        let argv = &argv[variables.len()..];
         let program = argv.first().map(|word| word.to_string_lossy().into_owned()).unwrap_or_default();
         let (output, ends) = match &self.options.output {
             Some(options) => {
@@ -111,7 +96,7 @@ impl Session {
             }
             None => (None, None),
         };
-        match command::start(argv, procs, self.invoker.as_ref(), ends) {
+        match command::start(argv, &variables, procs, self.invoker.as_ref(), ends) {
             Ok(mut child) => {
                 self.output = output;
                 if let Some(Err(cause)) = self.output.as_mut().map(Output::begin) {
@@ -135,85 +120,75 @@ impl Session {
         }
     }
 
-    fn start_container(
+    /// The command is itself the client of an engine. It is not the target: it runs where it is and is not followed.
+    async fn start_container(
         &mut self,
         argv: &[OsString],
-        invocation: &engine::Invocation,
+        client: Client,
+        request: Request,
     ) -> Result<(), SessionError> {
-        let client = invocation.client(&text(argv));
-        self.tracer.target.kind = "container".to_owned();
-        let mut argv = argv.to_vec();
-        match &invocation.action {
-            engine::Action::Exec { container } => {
-                let found = container::inspect(invocation.engine, &client, container)
-                    .map_err(io_error("find the container"))?;
-                self.adopt(found)?;
-            }
-            engine::Action::Run { cidfile } => {
-                let remove_cidfile = cidfile.is_none();
-                let cidfile = cidfile.clone().map_or_else(
-                    || {
-                        std::env::temp_dir().join(format!(
-                            "spark-trace-{}-{}.cid",
-                            std::process::id(),
-                            now_ns()
-                        ))
-                    },
-                    PathBuf::from,
-                );
-                if remove_cidfile {
-                    argv = invocation.with_cidfile(&argv, &cidfile.to_string_lossy());
-                }
-                self.await_container(invocation.engine, client, Some(cidfile), remove_cidfile)?;
-            }
-            engine::Action::Start { container } => {
-                let found = container::inspect(invocation.engine, &client, container)
-                    .map_err(io_error("find the container"))?;
-                self.tracer.target.take_container(found.container);
-                self.await_container(invocation.engine, client, None, false)?;
-            }
-            engine::Action::Compose => self.await_container(invocation.engine, client, None, false)?,
+        self.tracer.target.kind = CONTAINER.to_owned();
+        if request.asked != Asked::New {
+            self.adopt_named(client, &request).await?;
+            self.tracer.sample()?;
+            self.child = Some(self.start_command(argv, None)?);
+            return Ok(());
         }
+        let file = std::env::temp_dir().join(format!("spark-trace-{}-{}.cid", std::process::id(), now_ns()));
+        let mut argv = argv.to_vec();
+        let flags_at = argv.len() - request.words.len();
+        argv.splice(flags_at..flags_at, ["--cidfile".into(), file.clone().into_os_string()]);
+        self.tracer.await_containers()?;
         self.tracer.sample()?;
-        // The client is not the target: it runs where it is and is not followed.
-        self.child = Some(self.start_command(&argv, None)?);
-        Ok(())
+        let child = self.start_command(&argv, None)?;
+        let pid = child.id().unwrap_or_default();
+        self.child = Some(child);
+        self.client_with_file(client, request, pid, &file)
     }
 
-    fn await_container(
-        &mut self,
-        engine: &'static str,
-        client: Vec<String>,
-        cidfile: Option<PathBuf>,
-        remove_cidfile: bool,
-    ) -> Result<(), SessionError> {
-        self.tracer.wait_for_container()?;
-        self.awaited = Some(Awaited { engine, client, cidfile, remove_cidfile, candidates: Vec::new() });
-        Ok(())
+    /// `exec`: the target is the container that is entered, the first that the words name.
+    async fn adopt_named(&mut self, client: Client, request: &Request) -> Result<(), SessionError> {
+        let endpoint = self.own_endpoint(client.engine, &request.global)?;
+        let mut reason = None;
+        for word in request.words.iter().filter(|word| !word.starts_with('-')) {
+            match endpoint.inspect(word).await {
+                Ok(found) => return self.adopt(client.engine, found),
+                Err(e) => reason = reason.or(Some(e.to_string())),
+            }
+        }
+        let reason = reason.unwrap_or_else(|| "no container is named".to_owned());
+        Err(SessionError::Target(format!("no container to enter: {reason}")))
     }
 
-    fn attach_container(&mut self, engine: Option<&str>, name: &str) -> Result<(), SessionError> {
-        let engines: &[&str] = &["docker", "podman", "nerdctl"];
+    fn own_endpoint(&self, engine: &'static str, global: &[String]) -> Result<Endpoint, SessionError> {
+        let identity = Identity::own()
+            .ok_or_else(|| SessionError::Target("cannot read /proc/self/status".to_owned()))?;
+        Ok(Endpoint::own(engine, global, identity))
+    }
+
+    async fn attach_container(&mut self, engine: Option<&str>, name: &str) -> Result<(), SessionError> {
         let mut reasons = Vec::new();
-        for candidate in engines.iter().filter(|e| engine.is_none_or(|wanted| wanted == **e)) {
-            match container::inspect(candidate, &[(*candidate).to_owned()], name) {
-                Ok(found) => return self.adopt(found),
-                Err(e) => reasons.push(e.to_string()),
+        let mut engines: Vec<&'static str> = CLIENTS.iter().map(|client| client.engine).collect();
+        engines.dedup();
+        for candidate in engines.into_iter().filter(|e| engine.is_none_or(|wanted| wanted == *e)) {
+            match self.own_endpoint(candidate, &[])?.inspect(name).await {
+                Ok(found) => return self.adopt(candidate, found),
+                Err(e) => reasons.push(format!("{candidate}: {e}")),
             }
         }
         Err(SessionError::Target(format!("no running container {name}: {}", reasons.join("; "))))
     }
 
     /// Takes a running container as the target.
-    fn adopt(&mut self, found: container::Description) -> Result<(), SessionError> {
-        let name = &found.container.id;
-        let Some(pid) = found.pid else {
+    fn adopt(&mut self, engine: &str, found: Described) -> Result<(), SessionError> {
+        let Some(pid) = found.pid() else {
+            let name = found.id();
             return Err(SessionError::Target(format!(
                 "container {name} does not run; start it under `record --`"
             )));
         };
         let path = Layout::detect()?.of_process(pid)?;
-        self.tracer.target.take_container(found.container);
+        self.tracer.target.take_container(found.container(engine));
         self.tracer.add_root(&path, false)?;
         Ok(())
     }
@@ -227,41 +202,5 @@ impl Session {
             return Err(SessionError::Target(format!("no memory cgroup {below} below {root}")));
         }
         Ok(if below.starts_with('/') { below } else { format!("/{below}") })
-    }
-
-    /// Whether the awaited container can be told among the candidates by now.
-    pub(super) fn look_for_container(&mut self) -> Result<(), SessionError> {
-        let Some(awaited) = &self.awaited else { return Ok(()) };
-        let known = self.tracer.target.container.as_ref().map(|c| c.id.clone());
-        let wanted = known.or_else(|| {
-            let id = fs::read_to_string(awaited.cidfile.as_ref()?).ok()?;
-            (id.trim().len() == 64).then(|| id.trim().to_owned())
-        });
-        let path = awaited.candidates.iter().find(|path| match (container::id_in_path(path), &wanted) {
-            (Some(id), Some(wanted)) => id == wanted,
-            // Compose names no id beforehand: its first container is the one.
-            (Some(_), None) => awaited.cidfile.is_none(),
-            (None, _) => false,
-        });
-        let Some(id) = path.and_then(|p| container::id_in_path(p)).map(ToOwned::to_owned) else {
-            return Ok(());
-        };
-        let Some(awaited) = self.awaited.take() else { return Ok(()) };
-        if awaited.remove_cidfile
-            && let Some(file) = &awaited.cidfile
-        {
-            let _ = fs::remove_file(file);
-        }
-        let described = container::inspect(awaited.engine, &awaited.client, &id);
-        // What `start` was told of beforehand is known already.
-        self.tracer.target.take_container(match described {
-            Ok(found) => found.container,
-            Err(e) => {
-                self.warnings.push(format!("the engine did not describe the container: {e}"));
-                Container { engine: awaited.engine.to_owned(), id: id.clone(), ..Container::default() }
-            }
-        });
-        self.tracer.resolve(|path| container::id_in_path(path) == Some(id.as_str()))?;
-        Ok(())
     }
 }

@@ -1,6 +1,9 @@
 //! Processes: resident memory split by kind, and what is resident in which mapping.
 
-use std::{collections::HashMap, fs};
+use std::{
+    collections::{BTreeMap, HashMap},
+    fs,
+};
 
 use procfs::process::{MMapPath, Process as ProcProcess};
 
@@ -149,6 +152,20 @@ pub fn describe(pid: u32) -> Option<Process> {
     let stat = ProcProcess::new(i32::try_from(pid).ok()?).ok()?.stat().ok()?;
     let parent = u32::try_from(stat.ppid).ok();
     Some(Process { pid, parent, comm: stat.comm, argv: argv(pid), ..Process::default() })
+}
+
+/// Environment of a process: what it was given when its program began.
+pub fn environment(pid: u32) -> BTreeMap<String, String> {
+    let bytes = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+    let words = bytes.split(|byte| *byte == 0).filter_map(|word| std::str::from_utf8(word).ok());
+    words.filter_map(|word| word.split_once('=')).map(|(n, v)| (n.to_owned(), v.to_owned())).collect()
+}
+
+/// Parent of a process.
+pub fn parent(pid: u32) -> Option<u32> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name in parentheses may hold anything; the fields after it do not.
+    stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
 }
 
 /// Whether there is no such process, or only a zombie that nobody has waited for.

@@ -1,6 +1,11 @@
 //! Starting the traced command: in its cgroup, as the user who called sudo.
 
-use std::{ffi::OsString, fs::File, io, os::fd::AsRawFd};
+use std::{
+    ffi::{OsStr, OsString},
+    fs::File,
+    io,
+    os::fd::AsRawFd,
+};
 
 use tokio::process::{Child, Command};
 
@@ -45,17 +50,18 @@ fn failure(error: io::Error) -> Failure {
     }
 }
 
-/// Starts `argv`. `procs` is the `cgroup.procs` of the cgroup to start it in; `invoker` whom to start it as; `ends` where
+/// Starts `argv` with `variables` set. `procs` is the `cgroup.procs` of the cgroup to start it in; `invoker` whom to start it as; `ends` where
 /// it writes, if not where this process does.
 pub fn start(
     argv: &[OsString],
+    variables: &[(&OsStr, &OsStr)],
     procs: Option<File>,
     invoker: Option<&Invoker>,
     ends: Option<Ends>,
 ) -> Result<Child, Failure> {
     let (program, args) = argv.split_first().ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
     let mut command = Command::new(program);
-    command.args(args);
+    command.args(args).envs(variables.iter().copied());
     if let Some(Ends { stdout, stderr }) = ends {
         command.stdout(stdout).stderr(stderr);
     }

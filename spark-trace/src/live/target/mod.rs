@@ -1,13 +1,15 @@
 //! What is traced, and how it is found.
 
+pub mod asked;
 pub mod command;
 pub mod container;
-pub mod engine;
+pub mod fits;
+pub mod question;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use crate::recording::COMMAND;
+use crate::recording::{COMMAND, CONTAINER};
 
 /// What the user asked to trace.
 #[derive(Debug, Clone)]
@@ -38,7 +40,7 @@ impl Spec {
     pub const fn kind(&self) -> &'static str {
         match self {
             Self::Command { .. } => COMMAND,
-            Self::Container { .. } => "container",
+            Self::Container { .. } => CONTAINER,
             Self::Cgroup(_) => "cgroup",
             Self::Pid(_) => "pid",
             Self::System { .. } => "system",

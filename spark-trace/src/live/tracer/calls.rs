@@ -8,12 +8,15 @@ use procfs::{
 };
 use spark_trace_common::cuda::Op;
 
-use super::{Resolution, Tracer, TracerError, Waiting};
+use super::{
+    Tracer, TracerError,
+    tentative::{Belongs, Waiting},
+};
 use crate::{
     cuda::Effect,
     decode::{Call, Figures, State},
     figures,
-    live::{driver::DriverBytes, now_ns, page_size, source::Reading},
+    live::{driver::DriverBytes, now_ns, page_size, source::Reading, symbols::Placed},
     recording::{
         LaterState, MemoryState, Query,
         journal::{Entry, Sample, SeriesId},
@@ -33,7 +36,7 @@ const QUERIES_AT_A_LOOK: u64 = 25;
 pub(super) struct PartialReading {
     figures: Figures,
     state: Option<MemoryState>,
-    stack: Option<u32>,
+    placed: Option<Placed>,
 }
 
 /// Answers that a framework sizes its caches by: what holds the memory is wanted at that time.
@@ -88,7 +91,11 @@ impl<W: Write> Tracer<W> {
     }
 
     pub(super) fn call_event(&mut self, call: Call) -> Result<(), TracerError> {
-        let stack = self.stacks.user(call.pid, &call.stack, 0);
+        let whose = self.belongs(call.cgroup, call.pid);
+        if whose == Belongs::Elsewhere {
+            return Ok(());
+        }
+        let placed = self.stacks.place(call.pid, &call.stack, 0);
         if call.function.op == Op::Query {
             let mut query = Query {
                 at_ns: call.end_ns,
@@ -98,7 +105,6 @@ impl<W: Write> Tracer<W> {
                 cgroup: call.cgroup,
                 asked: call.function.symbol.to_owned(),
                 result: call.result,
-                stack,
                 ..Query::default()
             };
             let figures = call.function.figures.iter().zip(call.outs);
@@ -107,13 +113,15 @@ impl<W: Write> Tracer<W> {
                     figures.filter_map(|(name, bytes)| Some(((*name).to_owned(), bytes?))).collect();
             }
             query.state = self.state_of(call.state, query.at_ns)?;
-            return self.query_event(query);
+            return self.query_event(query, placed);
         }
         let backing = backing(&call);
-        if self.resolution == Resolution::Open {
-            self.waiting.push(Waiting::Call(call, stack, backing.map(ToOwned::to_owned)));
+        if whose == Belongs::Undecided {
+            let backing = backing.map(ToOwned::to_owned);
+            self.tentative.wait(call.cgroup, Waiting::Call(Box::new(call), placed, backing));
             return Ok(());
         }
+        let stack = placed.and_then(|placed| self.stacks.keep(placed));
         self.take_call(&call, stack, backing)
     }
 
@@ -123,10 +131,6 @@ impl<W: Write> Tracer<W> {
         stack: Option<u32>,
         backing: Option<&str>,
     ) -> Result<(), TracerError> {
-        // What was selected while the target was not yet known may still come.
-        if !self.is_of_target(call.cgroup, call.pid) {
-            return Ok(());
-        }
         match self.collector.cuda.apply(call, stack, backing) {
             Effect::None => Ok(()),
             Effect::Failure(failure) => Ok(self.journal.add(Entry::CudaFailure(failure))?),
@@ -151,9 +155,12 @@ impl<W: Write> Tracer<W> {
             }
             return Ok(());
         }
+        if self.belongs(event.cgroup, event.pid) == Belongs::Elsewhere {
+            return Ok(());
+        }
         let state = self.state_of(event.state, event.at_ns)?;
-        let stack = self.stacks.user(event.pid, &event.stack, event.caller);
-        let begun = PartialReading { figures: event, state, stack };
+        let placed = self.stacks.place(event.pid, &event.stack, event.caller);
+        let begun = PartialReading { figures: event, state, placed };
         match self.readings.insert(key, begun) {
             Some(before) => self.reading_done(before),
             None => Ok(()),
@@ -172,10 +179,10 @@ impl<W: Write> Tracer<W> {
     }
 
     fn reading_done(&mut self, reading: PartialReading) -> Result<(), TracerError> {
-        let PartialReading { figures: event, state, stack } = reading;
+        let PartialReading { figures: event, state, placed } = reading;
         let told = figures::told(event.op, &event.name, &event.parent, &event.content, page_size());
         let Some(told) = told else { return Ok(()) };
-        self.query_event(Query {
+        let query = Query {
             at_ns: event.at_ns,
             pid: event.pid,
             tid: event.tid,
@@ -185,28 +192,29 @@ impl<W: Write> Tracer<W> {
             values: told.values,
             text: told.text,
             state,
-            stack,
             ..Query::default()
-        })
+        };
+        self.query_event(query, placed)
     }
 
-    fn query_event(&mut self, query: Query) -> Result<(), TracerError> {
-        if self.resolution == Resolution::Open {
-            self.waiting.push(Waiting::Query(Box::new(query)));
-            return Ok(());
+    fn query_event(&mut self, query: Query, placed: Option<Placed>) -> Result<(), TracerError> {
+        match self.belongs(query.cgroup, query.pid) {
+            Belongs::Ours => self.take_query(query, placed),
+            Belongs::Undecided => {
+                self.tentative.wait(query.cgroup, Waiting::Query(Box::new(query), placed));
+                Ok(())
+            }
+            Belongs::Elsewhere => Ok(()),
         }
-        self.take_query(query)
     }
 
-    pub(super) fn take_query(&mut self, query: Query) -> Result<(), TracerError> {
-        if !self.is_of_target(query.cgroup, query.pid) {
-            return Ok(());
-        }
+    pub(super) fn take_query(&mut self, mut query: Query, placed: Option<Placed>) -> Result<(), TracerError> {
         if !self.has_room_for_query() {
             self.queries_lost += 1;
             return Ok(());
         }
         self.queries += 1;
+        query.stack = placed.and_then(|placed| self.stacks.keep(placed));
         let sizes = SIZING.contains(&query.asked.as_str());
         self.journal.add(Entry::Query(Box::new(query)))?;
         if sizes { self.read_aggregates_at_answer() } else { Ok(()) }
@@ -219,10 +227,6 @@ impl<W: Write> Tracer<W> {
     /// Queries that were not kept.
     pub const fn queries_lost(&self) -> u64 {
         self.queries_lost
-    }
-
-    pub(super) fn is_of_target(&self, cgroup: u64, pid: u32) -> bool {
-        self.follows(pid) || self.cgroups.contains_key(&cgroup)
     }
 
     fn state_of(&mut self, state: Option<State>, at_ns: u64) -> Result<Option<MemoryState>, TracerError> {

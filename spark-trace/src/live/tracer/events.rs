@@ -2,9 +2,12 @@
 
 use std::io::Write;
 
-use spark_trace_common::event::{CgroupOp, MappingOp, ProcessOp};
+use spark_trace_common::{
+    engine::{self, Client},
+    event::{CgroupOp, MappingOp, ProcessOp},
+};
 
-use super::{MOST_CGROUPS, Notice, Resolution, Tracer, TracerError, Waiting, surroundings};
+use super::{MOST_CGROUPS, Notice, Tracer, TracerError, surroundings, tentative::Waiting};
 use crate::{
     decode::{self, Event},
     live::{page_size, source::process},
@@ -31,19 +34,7 @@ impl<W: Write> Tracer<W> {
         match event {
             Event::FileName(name) => self.collector.name_file(name.device, name.inode, name.path),
             Event::Cgroup(event) => return self.cgroup_event(event),
-            Event::Process(event) => {
-                if self.resolution == Resolution::Open {
-                    // Its stacks can only be named while it lives, so look at it now.
-                    if event.op == ProcessOp::Exec {
-                        self.stacks.look_at(event.pid);
-                    }
-                    let context = surroundings::after(&event);
-                    self.waiting.push(Waiting::Process(event, context));
-                } else if self.is_ours(event.cgroup, event.pid, event.parent) {
-                    let context = if self.looks { None } else { surroundings::after(&event) };
-                    self.process_event(event, context)?;
-                }
-            }
+            Event::Process(event) => return self.any_process_event(event),
             Event::Call(call) => self.call_event(*call)?,
             Event::Figures(figures) => self.figures_event(*figures)?,
             Event::Library(event) => {
@@ -55,18 +46,61 @@ impl<W: Write> Tracer<W> {
                 self.follow_driver();
             }
             Event::Mapping(event) => {
-                if self.resolution == Resolution::Open {
-                    let stack = self.user_stack(&event);
-                    self.waiting.push(Waiting::Mapping(event, stack));
-                } else if self.looks && event.op == MappingOp::Mmap && mmap_kind(event.detail) == "file" {
+                if self.looks && event.op == MappingOp::Mmap && mmap_kind(event.detail) == "file" {
                     // The page cache tells of files; who mapped them is not worth a stack to somebody who looks.
                 } else if self.follows(event.pid) {
                     let stack = self.user_stack(&event);
                     self.mapping_event(event, stack)?;
+                } else if let Some(cgroup) = self.tentative.cgroup_of(event.pid) {
+                    let placed = self.stacks.place(event.pid, &event.stack, event.caller);
+                    self.tentative.wait(cgroup, Waiting::Mapping(event, placed));
                 }
             }
         }
         Ok(None)
+    }
+
+    fn any_process_event(&mut self, event: decode::Process) -> Result<Option<Notice>, TracerError> {
+        let client = engine::client(&event.comm).filter(|_| event.op == ProcessOp::Exec);
+        // As the kernel side has counted it, whoever it belongs to.
+        self.clients_started += u64::from(client.is_some());
+        let (pid, at_ns, op, cgroup) = (event.pid, event.at_ns, event.op, event.cgroup);
+        if self.is_ours(cgroup, pid, event.parent) {
+            let context = if self.looks { None } else { surroundings::after(&event) };
+            self.process_event(event, context)?;
+            return Ok(self.notice_of(pid, op, at_ns, cgroup, client));
+        }
+        if self.tentative.contains(cgroup) {
+            // Its stacks can only be named while it lives, so look at it now.
+            if op == ProcessOp::Exec {
+                self.stacks.look_at(pid);
+            }
+            let context = surroundings::after(&event);
+            self.tentative.process(pid, cgroup);
+            self.tentative.wait(cgroup, Waiting::Process(event, context));
+        }
+        Ok(None)
+    }
+
+    /// What the session must know of a process of the target.
+    fn notice_of(
+        &mut self,
+        pid: u32,
+        op: ProcessOp,
+        at_ns: u64,
+        cgroup: u64,
+        client: Option<Client>,
+    ) -> Option<Notice> {
+        if op == ProcessOp::Exit {
+            return self.clients.remove(&pid).then_some(Notice::ClientEnded { pid, at_ns });
+        }
+        if let Some(client) = client {
+            self.clients.insert(pid);
+            return Some(Notice::Client { pid, client, at_ns });
+        }
+        // Engines without a daemon start containers as children of their client.
+        let descends = self.follows_commands && op == ProcessOp::Exec;
+        descends.then(|| self.container_elsewhere(cgroup)).flatten().map(Notice::Entered)
     }
 
     pub(super) fn is_ours(&self, cgroup: u64, pid: u32, parent: u32) -> bool {
@@ -79,31 +113,42 @@ impl<W: Write> Tracer<W> {
     fn cgroup_event(&mut self, event: decode::Cgroup) -> Result<Option<Notice>, TracerError> {
         match event.op {
             CgroupOp::Mkdir => {
-                let name = CgroupName { id: event.id, path: event.path.clone(), target: event.target };
-                self.journal.add(Entry::Cgroup(name))?;
                 let all = self.looks && self.target.is_whole_machine() && self.cgroups.len() < MOST_CGROUPS;
-                if (event.target || all) && !self.cgroups.contains_key(&event.id) {
+                let known = self.cgroups.contains_key(&event.id);
+                // A cgroup that the kernel side had selected while containers were awaited is not yet the target's.
+                let below = event.target && self.has_ancestor(&event.path);
+                let name = CgroupName { id: event.id, path: event.path.clone(), target: known || below };
+                self.journal.add(Entry::Cgroup(name))?;
+                if (below || all) && !known {
                     let root = !self.has_ancestor(&event.path);
-                    self.open_cgroup(event.id, event.path.clone(), root, Some(event.at_ns));
-                    if self.resolution == Resolution::Open {
-                        return Ok(Some(Notice::Candidate { id: event.id, path: event.path }));
-                    }
+                    self.open_cgroup(event.id, event.path, root, Some(event.at_ns));
                     self.publish_target()?;
+                } else if event.target && !known {
+                    let container = self.new_tentative(event.id, &event.path, event.at_ns)?;
+                    return Ok(container.map(Notice::Candidate));
                 }
             }
             CgroupOp::Rmdir => {
-                if let Some(selected) = self.cgroups.get_mut(&event.id) {
+                let ours = self.cgroups.contains_key(&event.id);
+                let selected = match self.cgroups.get_mut(&event.id) {
+                    Some(selected) => Some(selected),
+                    None => self.tentative.get_mut(event.id),
+                };
+                if let Some(selected) = selected {
                     selected.gone = true;
                     selected.info.removed_ns = Some(event.at_ns);
                     if let Some((usage, peak)) = event.usage_pages {
                         selected.info.usage_at_removal = Some(usage * page_size());
                         selected.info.peak_at_removal = Some(peak * page_size());
                     }
-                    self.publish_target()?;
+                    if ours {
+                        self.publish_target()?;
+                    }
                 }
             }
             CgroupOp::Populated => {
-                if !event.populated && self.cgroups.get(&event.id).is_some_and(|c| c.info.root) {
+                let root = self.cgroups.get(&event.id).is_some_and(|c| c.info.root);
+                if !event.populated && (root || self.tentative.contains(event.id)) {
                     return Ok(Some(Notice::Emptied(event.id)));
                 }
             }

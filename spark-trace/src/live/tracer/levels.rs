@@ -4,7 +4,7 @@ use std::{io::Write, path::Path, time::Duration};
 
 use spark_trace_common::cuda::DEVICE_ALL;
 
-use super::{Resolution, Tracer, TracerError};
+use super::{Tracer, TracerError};
 use crate::{
     analysis::details::{Held, QUERY, held_by_driver, margin},
     ledger::{self, Facts, Plane},
@@ -187,7 +187,7 @@ impl<W: Write> Tracer<W> {
         // allocates would else be told without the driver's part of it.
         let driver = self.driver_bytes()?;
         for (id, mut sample) in samples {
-            let Some(selected) = self.cgroups.get_mut(&id) else { continue };
+            let Some(selected) = self.cgroups.get(&id) else { continue };
             // Which of several cgroups a page is charged to is not kept apart.
             if selected.info.root && roots == 1 {
                 sample.values.extend(pinned.iter().cloned());
@@ -195,12 +195,9 @@ impl<W: Write> Tracer<W> {
                     sample.values.insert(driver_column(source), held.target.charged);
                 }
             }
-            if self.resolution == Resolution::Open {
-                selected.waiting.push(sample);
-            } else {
-                self.journal.add(Entry::Sample(sample))?;
-            }
+            self.journal.add(Entry::Sample(sample))?;
         }
+        self.sample_tentative(anew)?;
         let alive: Vec<u32> = self.alive.iter().copied().collect();
         for sample in self.processes.read(&alive) {
             let walk = self.processes.wants_walk(&sample);

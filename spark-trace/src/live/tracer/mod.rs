@@ -5,6 +5,7 @@ mod calls;
 mod events;
 mod levels;
 mod surroundings;
+mod tentative;
 mod upkeep;
 
 use std::{
@@ -13,11 +14,13 @@ use std::{
     time::Duration,
 };
 
+use spark_trace_common::engine::Client;
 use thiserror::Error;
 
 use before::HeldBefore;
 use calls::PartialReading;
 use levels::Peaks;
+use tentative::Tentative;
 
 use super::{
     aggregates::Collector,
@@ -35,12 +38,9 @@ use super::{
     symbols::{Names, Stacks},
     target::container::id_in_path,
 };
-use crate::{
-    decode,
-    recording::{
-        CgroupName, Phase, Process, ProcessContext, Query, Target, TargetCgroup,
-        journal::{Entry, Journal, Sample},
-    },
+use crate::recording::{
+    CgroupName, Phase, Process, Target, TargetCgroup,
+    journal::{Entry, Journal, Sample},
 };
 
 #[derive(Debug, Error)]
@@ -60,15 +60,6 @@ struct Selected {
     gone: bool,
 }
 
-/// An event of a process that may turn out to be the target's. A stack is resolved at once: its process may
-/// have become another program by the time the target is known; what surrounds a process is read at once for the same reason.
-enum Waiting {
-    Process(decode::Process, Option<Box<ProcessContext>>),
-    Mapping(decode::Mapping, Option<u32>),
-    Call(decode::Call, Option<u32>, Option<String>),
-    Query(Box<Query>),
-}
-
 /// Files that are told of those cached before a trace, and the time for finding them: nothing is sampled meanwhile.
 const MOST_FILES: usize = 200;
 const LONGEST_LOOK: Duration = Duration::from_millis(500);
@@ -76,19 +67,17 @@ const LONGEST_LOOK: Duration = Duration::from_millis(500);
 /// Cgroups that are read of a whole machine.
 const MOST_CGROUPS: usize = 512;
 
-/// Which cgroups are the target's.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Resolution {
-    /// A container is being waited for: every new cgroup may be it.
-    Open,
-    Done,
-}
-
 /// Something the session must act on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Notice {
-    /// A cgroup appeared that may be the awaited container's.
-    Candidate { id: u64, path: String },
+    /// A cgroup appeared that is a container's, and may be the target's.
+    Candidate(String),
+    /// A process of the command entered the cgroup of this container.
+    Entered(String),
+    /// A client of a container engine among the target's processes.
+    Client { pid: u32, client: Client, at_ns: u64 },
+    /// Such a process ended.
+    ClientEnded { pid: u32, at_ns: u64 },
     /// The last process of a root of the target ended.
     Emptied(u64),
 }
@@ -129,11 +118,15 @@ pub struct Tracer<W: Write> {
     /// Processes that have not lived to see a reading: where somebody only looks they are not worth an entry.
     young: BTreeSet<u32>,
     alive: BTreeSet<u32>,
-    resolution: Resolution,
+    tentative: Tentative,
+    /// Clients of container engines that live, and how many were started in all.
+    clients: BTreeSet<u32>,
+    clients_started: u64,
+    clients_done: u64,
+    /// What the command's processes start is part of the target.
+    pub follows_commands: bool,
     /// Somebody looks: nothing is read that they did not ask for, but every cgroup and process of the machine.
     pub looks: bool,
-    /// Events from before the target was known.
-    waiting: Vec<Waiting>,
     peaks: Peaks,
     follows_pids: bool,
     executed: bool,
@@ -176,9 +169,12 @@ impl<W: Write> Tracer<W> {
             known: HashMap::new(),
             young: BTreeSet::new(),
             alive: BTreeSet::new(),
-            resolution: Resolution::Done,
+            tentative: Tentative::default(),
+            clients: BTreeSet::new(),
+            clients_started: 0,
+            clients_done: 0,
+            follows_commands: false,
             looks: false,
-            waiting: Vec::new(),
             peaks: Peaks::default(),
             follows_pids: false,
             executed: false,
@@ -208,6 +204,28 @@ impl<W: Write> Tracer<W> {
         self.object.select_pid(pid)?;
         self.follows_pids = true;
         self.add_process(pid)
+    }
+
+    /// The same, with all processes that descend from it by now. Each is selected before its children are looked for, so
+    /// that what it forks meanwhile is followed from its fork on, until a search finds nothing new. A child whose parent
+    /// has ended is no descendant any more (kernel/exit.c forget_original_parent).
+    pub fn add_tree(&mut self, pid: u32) -> Result<(), TracerError> {
+        self.add_pid(pid)?;
+        let mut selected = BTreeSet::from([pid]);
+        loop {
+            let before = selected.len();
+            for process in process::all() {
+                if !selected.contains(&process)
+                    && process::parent(process).is_some_and(|parent| selected.contains(&parent))
+                {
+                    self.add_pid(process)?;
+                    selected.insert(process);
+                }
+            }
+            if selected.len() == before {
+                return Ok(());
+            }
+        }
     }
 
     /// Takes every cgroup and process of the machine in.
@@ -269,64 +287,18 @@ impl<W: Write> Tracer<W> {
         Ok(self.journal.add(Entry::Regions { pid, regions })?)
     }
 
-    /// Selects every cgroup created from now on until [`Self::resolve`] says which is meant.
-    pub fn wait_for_container(&mut self) -> Result<(), TracerError> {
-        self.resolution = Resolution::Open;
-        Ok(self.object.select_new_cgroups(true)?)
-    }
-
-    /// Ends the wait: those candidates that `is_target` accepts, with all below them, are the target.
-    pub fn resolve(&mut self, is_target: impl Fn(&str) -> bool) -> Result<(), TracerError> {
-        self.object.select_new_cgroups(false)?;
-        self.resolution = Resolution::Done;
-        let all: Vec<u64> = self.cgroups.keys().copied().collect();
-        let paths: Vec<String> =
-            self.cgroups.values().map(|c| c.info.path.clone()).filter(|p| is_target(p)).collect();
-        for id in all {
-            let Some(selected) = self.cgroups.get_mut(&id) else { continue };
-            if paths.iter().any(|root| is_at_or_below(&selected.info.path, root)) {
-                selected.info.root =
-                    !paths.iter().any(|p| *p != selected.info.path && is_at_or_below(&selected.info.path, p));
-            } else {
-                self.object.deselect_cgroup(id)?;
-                self.cgroups.remove(&id);
-            }
-        }
-        self.publish_target()?;
-        for id in self.cgroups.keys().copied().collect::<Vec<_>>() {
-            let samples =
-                self.cgroups.get_mut(&id).map(|c| std::mem::take(&mut c.waiting)).unwrap_or_default();
-            for sample in samples {
-                self.journal.add(Entry::Sample(sample))?;
-            }
-        }
-        for event in std::mem::take(&mut self.waiting) {
-            match event {
-                Waiting::Process(event, context) if self.is_ours(event.cgroup, event.pid, event.parent) => {
-                    self.process_event(event, context)?;
-                }
-                Waiting::Mapping(event, stack) if self.follows(event.pid) => {
-                    self.mapping_event(event, stack)?
-                }
-                Waiting::Call(call, stack, backing) => {
-                    self.take_call(&call, stack, backing.as_deref())?;
-                }
-                Waiting::Query(query) => {
-                    self.take_query(*query)?;
-                }
-                Waiting::Process(..) | Waiting::Mapping(..) => {}
-            }
-        }
-        Ok(())
-    }
-
-    pub const fn is_waiting(&self) -> bool {
-        matches!(self.resolution, Resolution::Open)
-    }
-
     /// Whether every root of the target is without processes, with all that is below it, or gone.
     pub fn is_empty(&self) -> bool {
-        let mut roots = self.cgroups.values().filter(|c| c.info.root);
+        self.are_empty(|_| true)
+    }
+
+    /// The same of the containers that were started for the target.
+    pub fn containers_are_empty(&self) -> bool {
+        self.are_empty(|info| info.container.is_some() && info.created_ns.is_some())
+    }
+
+    fn are_empty(&self, which: impl Fn(&TargetCgroup) -> bool) -> bool {
+        let mut roots = self.cgroups.values().filter(|c| c.info.root && which(&c.info));
         roots.all(|c| c.gone || cgroup::is_empty(&self.layout.dir(&c.info.path)))
     }
 
@@ -376,9 +348,7 @@ impl<W: Write> Tracer<W> {
 
     /// Writes what is known of the target.
     pub fn publish_target(&mut self) -> Result<(), TracerError> {
-        if self.resolution == Resolution::Done {
-            self.target.cgroups = self.cgroups.values().map(|c| c.info.clone()).collect();
-        }
+        self.target.cgroups = self.cgroups.values().map(|c| c.info.clone()).collect();
         Ok(self.journal.add(Entry::Target(self.target.clone()))?)
     }
 
@@ -417,11 +387,16 @@ impl<W: Write> Tracer<W> {
     }
 
     fn open_cgroup(&mut self, id: u64, path: String, root: bool, created_ns: Option<u64>) {
+        let selected = self.open(id, path, root, created_ns);
+        self.cgroups.insert(id, selected);
+    }
+
+    fn open(&mut self, id: u64, path: String, root: bool, created_ns: Option<u64>) -> Selected {
         let reader = CgroupReader::open(id, &self.layout.dir(&path), self.layout.is_v2());
         let container = id_in_path(&path).map(ToOwned::to_owned);
         let info = TargetCgroup { id, path, root, created_ns, container, ..TargetCgroup::default() };
         self.charges.follow(id, created_ns.is_some());
-        self.cgroups.insert(id, Selected { info, reader, waiting: Vec::new(), gone: false });
+        Selected { info, reader, waiting: Vec::new(), gone: false }
     }
 
     fn has_ancestor(&self, path: &str) -> bool {
