@@ -16,6 +16,8 @@ pub mod bpf;
 pub mod cache;
 pub mod cgroup;
 pub mod docker;
+pub mod field;
+pub mod field_checks;
 pub mod ledger;
 pub mod oracle;
 pub mod process;

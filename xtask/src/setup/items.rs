@@ -6,7 +6,7 @@ use ebpf_build::versions::{
 };
 use ebpf_build::{Compiler, Linker, Toolchain, find_in_path, private_root};
 
-use super::{Remedy, Scope, cross, machines};
+use super::{Remedy, Scope, cross, field, machines};
 use crate::arch::Arch;
 use crate::{docker, workspace};
 
@@ -80,6 +80,14 @@ pub const ITEMS: &[Item] = &[
         remedies: || vec![Remedy::apt(&["tmux"], &[])],
         by_hand: "install tmux from your distribution: tests of `spark-trace top` need it; `cargo xtask test --no-root` \
                   runs the other tests",
+    },
+    Item {
+        name: "programs of the field",
+        scope: Scope::Field,
+        purpose: "field tests record them and skip those that are missing: `cargo xtask setup --field`",
+        find: field::find,
+        remedies: || vec![Remedy::apt(field::PACKAGES, &[])],
+        by_hand: "install Redis, PostgreSQL, SQLite, Node.js, Python, Git and GCC from your distribution",
     },
     Item {
         name: "bpftrace",

@@ -5,6 +5,7 @@
 
 mod apt;
 mod cross;
+mod field;
 mod items;
 mod machines;
 
@@ -27,7 +28,8 @@ Examples:
   cargo xtask setup --check       # only report; exit code 1 where something required is missing
   cargo xtask setup --comparisons # also what `cargo xtask bench` compares with
   cargo xtask setup --cross       # also what building for another architecture takes
-  cargo xtask setup --machines    # also what virtual machines take: `cargo xtask vm`")]
+  cargo xtask setup --machines    # also what virtual machines take: `cargo xtask vm`
+  cargo xtask setup --field       # also the programs that field tests record: redis, PostgreSQL, node, ...")]
 pub struct Args {
     /// Only report; exit code 1 where something required is missing
     #[arg(long)]
@@ -41,6 +43,9 @@ pub struct Args {
     /// Also install what virtual machines take
     #[arg(long)]
     machines: bool,
+    /// Also install the programs that field tests record (servers among them; tests skip what is missing)
+    #[arg(long)]
+    field: bool,
 }
 
 /// How much to install.
@@ -56,6 +61,8 @@ pub enum Scope {
     Cross,
     /// Also what virtual machines take.
     Machines,
+    /// Programs of others that field tests record.
+    Field,
 }
 
 impl Scope {
@@ -66,6 +73,7 @@ impl Scope {
             Self::Containers | Self::Cross => &[Self::Building],
             Self::Comparisons => &[Self::Building, Self::Containers],
             Self::Machines => &[Self::Building, Self::Cross],
+            Self::Field => &[],
         }
     }
 
@@ -89,6 +97,7 @@ pub fn run(args: &Args) -> Result<()> {
         (args.comparisons, Scope::Comparisons),
         (args.cross, Scope::Cross),
         (args.machines, Scope::Machines),
+        (args.field, Scope::Field),
     ];
     let asked = asked.iter().filter(|(asked, _)| *asked).map(|(_, scope)| *scope);
     let scopes: Vec<_> = [Scope::Containers].into_iter().chain(asked).collect();
