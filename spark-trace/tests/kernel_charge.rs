@@ -7,7 +7,6 @@ mod support;
 
 use std::fs::{self, File};
 use std::process::Command;
-use std::time::Duration;
 
 use serde_json::Value;
 use support::process::Other;
@@ -249,7 +248,7 @@ fn what_a_cgroup_held_before_is_its_seed() {
     let running = Running::start(&support::path(&dir, "r.json"), &["--cgroup", &own.path]);
     running.follows(later.pid());
     // The first readings are the seed's.
-    std::thread::sleep(Duration::from_millis(500));
+    running.reads(2);
     File::create(support::path(&dir, "later")).unwrap();
     later.0.wait().unwrap();
     drop(before);

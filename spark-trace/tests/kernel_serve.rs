@@ -290,7 +290,7 @@ fn an_oom_kill_leaves_the_minutes_before_it() {
     let mut victim = Command::new(workload());
     victim.args(["alloc", "--anon", "256M", "--hold", "300s"]);
     own.start_in(&mut victim);
-    let begun = monotonic_ns();
+    let begun = support::oracle::monotonic_ns();
     let mut victim = Other::start(&mut victim);
     let pid = victim.pid();
     wait_for("the workload to be killed", || (!victim.runs()).then_some(()));
@@ -313,12 +313,4 @@ fn an_oom_kill_leaves_the_minutes_before_it() {
     faults.expect(metrics.value("spark_trace_oom_recordings", &[]) == 1.0, || "not counted".to_owned());
     faults.finish();
     serving.end();
-}
-
-/// CLOCK_MONOTONIC, the clock of recordings.
-fn monotonic_ns() -> i64 {
-    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: a valid pointer; this clock exists on every Linux.
-    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) };
-    time.tv_sec * 1_000_000_000 + time.tv_nsec
 }

@@ -14,7 +14,8 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use super::docker::Named;
-use super::{MIB, Recorded, Running, array, cgroup, int, wait_for};
+use super::oracle::monotonic_ns;
+use super::{MIB, Recorded, Running, array, cgroup, int};
 
 /// One program of the field. Its script runs under `sh` with `$DIR`, a directory of its own on a disk, and calls
 /// `ready` when it has taken what it takes: that waits until the test has seen enough.
@@ -207,10 +208,7 @@ pub fn observe(program: &Program, place: &Place, run: &str) -> Observed {
         Some(name) => cgroup_of_container(name),
     });
     running.line(|line| line == "READY");
-    let ready_ns = now_ns();
-    wait_for("readings of a program that is ready", || {
-        (readings_since(&output, ready_ns) >= READINGS).then_some(())
-    });
+    running.reads(READINGS);
     fs::write(dir.path().join("go"), "go\n").unwrap();
     let recorded = running.finish().exited(0);
     let reported = recorded.stdout.lines().filter_map(reported).collect();
@@ -222,16 +220,6 @@ fn reported(line: &str) -> Option<(String, i64)> {
     let mut words = line.strip_prefix("TRUTH ")?.split_whitespace();
     let (comm, _what) = (words.next()?, words.next()?);
     Some((comm.to_owned(), words.next()?.parse().ok()?))
-}
-
-/// Readings of the system in a journal that began after a time.
-fn readings_since(output: &str, since_ns: i64) -> usize {
-    let journal = fs::read_to_string(format!("{output}.partial")).unwrap_or_default();
-    let entries = journal.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    entries
-        .filter(|entry| entry["entry"] == "sample" && entry["series"] == "system")
-        .filter(|entry| entry["begin_ns"].as_i64().is_some_and(|begin| begin > since_ns))
-        .count()
 }
 
 fn cgroup_of_container(name: &str) -> Option<PathBuf> {
@@ -287,7 +275,7 @@ impl Witness {
 impl Seen {
     /// `None` once the cgroup is gone.
     fn read(dir: &Path) -> Option<Self> {
-        let begin_ns = now_ns();
+        let begin_ns = monotonic_ns();
         let read = |name: &str| fs::read_to_string(dir.join(name)).ok();
         let number = |names: [&str; 2]| names.into_iter().find_map(read)?.trim().parse::<i64>().ok();
         let stat = read("memory.stat")?;
@@ -307,7 +295,7 @@ impl Seen {
             shmem: shmem?,
             file: file? - shmem?,
             peak: number(["memory.peak", "memory.max_usage_in_bytes"]),
-            end_ns: now_ns(),
+            end_ns: monotonic_ns(),
         })
     }
 }
@@ -367,14 +355,6 @@ pub fn tree_image() -> String {
     let import = Command::new("docker").arg("import").arg(&archive).arg(&image).output().unwrap();
     assert!(import.status.success(), "{}", String::from_utf8_lossy(&import.stderr));
     image
-}
-
-/// Nanoseconds of CLOCK_MONOTONIC, which recordings use.
-pub fn now_ns() -> i64 {
-    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: the clock exists on every Linux, and the result has room.
-    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut time) };
-    time.tv_sec * 1_000_000_000 + time.tv_nsec
 }
 
 /// `int` where the value is there.

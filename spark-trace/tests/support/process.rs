@@ -11,6 +11,7 @@ use std::time::Instant;
 
 use serde_json::Value;
 
+use super::oracle::monotonic_ns;
 use super::{json, limit, wait_for};
 
 /// The binary under test, without what the caller's environment says about sudo.
@@ -205,6 +206,19 @@ impl Running {
             let text = std::fs::read_to_string(&journal).ok()?;
             let mut entries = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
             entries.any(|entry| wanted(&entry)).then_some(())
+        });
+    }
+
+    /// Waits until it has read the system's counters `count` more times from now on.
+    pub fn reads(&self, count: usize) {
+        let (journal, now_ns) = (partial(&self.output), monotonic_ns());
+        wait_for(&format!("{count} readings"), || {
+            let text = std::fs::read_to_string(&journal).ok()?;
+            let entries = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+            let of_system = entries.filter(|entry| entry["entry"] == "sample" && entry["series"] == "system");
+            let later =
+                of_system.filter(|entry| entry["begin_ns"].as_i64().is_some_and(|begin| begin > now_ns));
+            (later.count() >= count).then_some(())
         });
     }
 
