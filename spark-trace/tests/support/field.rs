@@ -179,13 +179,9 @@ pub fn observe(program: &Program, place: &Place, run: &str) -> Observed {
     let path = dir.path().display().to_string();
     fs::write(dir.path().join("script"), format!("{PRELUDE}{}", program.script)).unwrap();
     let go = CString::new(format!("{path}/go")).unwrap();
-    // SAFETY: a path that ends in a zero byte.
-    assert_eq!(
-        unsafe { libc::mkfifo(go.as_ptr(), 0o666) },
-        0,
-        "{path}/go: {}",
-        std::io::Error::last_os_error()
-    );
+    // SAFETY: the path is a string that ends in a zero byte.
+    let made = unsafe { libc::mkfifo(go.as_ptr(), 0o666) };
+    assert_eq!(made, 0, "{path}/go: {}", std::io::Error::last_os_error());
     let output = super::path(&dir, "recording.json");
     let name = Named::new(&format!("{}-{run}", program.name));
     let line = match place {
@@ -319,8 +315,11 @@ impl Observed {
     }
 }
 
+/// What it is, the rows that have it, and what the kernel says of it.
+type Figure = (&'static str, &'static [&'static str], fn(&Seen) -> i64);
+
 /// The figures that `show` and `diff` have rows for.
-pub const FIGURES: &[(&str, &[&str], fn(&Seen) -> i64)] = &[
+pub const FIGURES: &[Figure] = &[
     ("anonymous memory", &["anon", "anon-pinned"], |seen| seen.anon),
     ("shared memory", &["shmem", "shmem-pinned"], |seen| seen.shmem),
     ("page cache", &["file-clean", "file-dirty"], |seen| seen.file),
