@@ -66,6 +66,10 @@ config! {
     regs_nr, regs_arg0, regs_arg1, regs_arg2, regs_arg3, regs_arg4,
     /// Stack pointer, and link register where the architecture has one.
     regs_sp, regs_link, regs_ip,
+    /// Whether a task is traced by another (a debugger), and what it is told to do (include/linux/sched/jobctl.h).
+    task_ptrace, task_jobctl,
+    /// Signals that wait for a whole process.
+    signal_pending,
     /// Where a task says that it is in a 32-bit system call, whose numbers mean other calls: word and bits.
     task_compat, compat_bits,
 
@@ -111,7 +115,9 @@ config! {
 pub const CONTROL_SELECT_NEW: u32 = 0;
 /// Goes up whenever the selection changes: what a CPU remembers of it is then out of date.
 pub const CONTROL_GENERATION: u32 = 1;
-pub const CONTROL_LEN: u32 = 2;
+/// Whether a process of the target may be paused while a library that it has just mapped is attached to.
+pub const CONTROL_PAUSE: u32 = 2;
+pub const CONTROL_LEN: u32 = 3;
 
 /// Index in the `CLIENTS` map: clients of container engines that the target has started, as the kernel side counts them, ...
 pub const CLIENTS_STARTED: u32 = 0;

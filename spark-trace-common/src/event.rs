@@ -6,6 +6,7 @@
 use crate::{
     cuda::{ARGS, OUTS},
     map::USER_STACK_DEPTH,
+    row::LibraryKey,
 };
 
 /// First field of every event: which record follows.
@@ -181,7 +182,10 @@ pub struct LibraryEvent {
     pub kind: u32,
     pub tgid: u32,
     pub at_ns: u64,
-    pub inode: u64,
+    pub file: LibraryKey,
+    /// 1 where the process was paused: whoever reads this lets it go on.
+    pub paused: u32,
+    pub pad: u32,
     pub name: [u8; NAME_LEN],
 }
 
@@ -243,6 +247,6 @@ wire! {
     MemoryState = 80,
     CallEvent = 48 + 8 * ARGS + 8 * OUTS + 8 + 80,
     CallStackEvent = 48 + 8 * ARGS + 8 * OUTS + 8 + 80 + 8 * USER_STACK_DEPTH,
-    LibraryEvent = 24 + NAME_LEN,
+    LibraryEvent = 40 + NAME_LEN,
     FiguresEvent = 56 + 2 * NAME_LEN + 80 + 8 * USER_STACK_DEPTH + FIGURES_LEN,
 }

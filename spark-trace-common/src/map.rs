@@ -61,6 +61,12 @@ pub const HEAPS: u32 = 16_384;
 /// first, so that what threads leave behind that died inside a call makes room by itself.
 pub const PENDING_CALLS: u32 = 8_192;
 
+/// Library files that are attached to, or need not be. What there is no room for pauses its process once more.
+pub const WATCHED_FILES: u32 = 1_024;
+
+/// Processes paused at once. One that there is no room for is not paused.
+pub const PAUSED: u32 = 1_024;
+
 /// Rows of charges: (cgroup, counter), profile `deep` only.
 pub const CHARGES: u32 = 16_384;
 

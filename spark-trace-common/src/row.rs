@@ -33,6 +33,16 @@ pub struct PendingCall {
     pub args: [u64; ARGS],
 }
 
+/// A library's file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(C)]
+pub struct LibraryKey {
+    pub inode: u64,
+    /// As in [`FileKey::device`].
+    pub device: u32,
+    pub reserved: u32,
+}
+
 /// Key of page allocations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(C)]
@@ -313,6 +323,7 @@ wire! {
     PageRow = 32,
     LiveFrames = 2 * LIVE_FRAMES as usize,
     PageCache = 64,
+    LibraryKey = 16,
     FileKey = 24,
     FileTotals = 64,
     MappingTotals = 32,

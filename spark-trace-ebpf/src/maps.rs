@@ -17,7 +17,7 @@ use spark_trace_common::{
     map::{self as cap, LossKind},
     row::{
         Burst, CallKey, ChargeKey, ChargeLevel, ChargePlace, ChargeStack, ChargeStackKey, DriverAlloc,
-        DriverKey, DriverObject, DriverRow, FileKey, FileTotals, Heap, LiveFrames, MappingCache,
+        DriverKey, DriverObject, DriverRow, FileKey, FileTotals, Heap, LibraryKey, LiveFrames, MappingCache,
         MappingTotals, PageCache, PageKey, PageRow, PendingAlloc, PendingCall, PendingCharge, Run,
     },
 };
@@ -122,6 +122,14 @@ pub(crate) static BURSTS: Array<Burst> = Array::with_max_entries(cap::BURSTS, 0)
 #[map]
 pub(crate) static PENDING_CALLS: LruHashMap<CallKey, PendingCall> =
     LruHashMap::with_max_entries(cap::PENDING_CALLS, 0);
+
+/// Library files that nobody need be paused for.
+#[map]
+pub(crate) static WATCHED_FILES: HashMap<LibraryKey, u32> = HashMap::with_max_entries(cap::WATCHED_FILES, 0);
+
+/// Processes that were paused and not let go on yet, each with the time.
+#[map]
+pub(crate) static PAUSED: HashMap<u32, u64> = HashMap::with_max_entries(cap::PAUSED, 0);
 
 /// Room to build a file name in: too large for the 512-byte BPF stack.
 #[map]

@@ -138,28 +138,6 @@ fn what_is_never_freed_is_freed_by_the_end_of_context_or_process() {
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]
-fn a_library_that_a_process_brings_is_attached_to_when_it_is_mapped() {
-    let dir = support::disk_dir();
-    let (output, go) = (support::path(&dir, "late.json"), support::path(&dir, "go"));
-    let workload = cuda_workload();
-    let line =
-        format!("-- {workload} cuda-alloc --driver simulated --device 16M --hold 200ms --wait-go {go}");
-    let words: Vec<_> = line.split_whitespace().collect();
-    let running = Running::start(&output, &words);
-    // The program has loaded its driver and waits, and the tracer has seen it.
-    running.has_attached_to(&driver());
-    std::fs::write(&go, "").unwrap();
-    let recording = running.finish().exited(0).recording();
-    let libraries = array(&recording["health"]["libraries"]);
-    let library = libraries.iter().find(|l| text(&l["path"]) == driver()).expect("not found");
-    assert_eq!(library["verdict"], "ok", "{library}");
-    assert!(int(&library["attached_ns"]) >= int(&library["mapped_ns"]));
-    assert!(int(&library["mapped_by"]) > 0);
-    assert_eq!(counts(&recording, "device")[..3], [16 * MIB, 0, 1]);
-}
-
-#[test]
-#[ignore = "needs root: cargo xtask test"]
 fn each_process_has_its_own() {
     let dir = support::disk_dir();
     let (recorded, _) = recorded(&dir, "--device 4M --children 3 --hold 100ms");

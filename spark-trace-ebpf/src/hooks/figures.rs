@@ -8,18 +8,20 @@ use aya_ebpf::{
     EbpfContext,
     helpers::{
         bpf_get_current_pid_tgid, bpf_ktime_get_ns,
-        generated::{bpf_get_stack, bpf_probe_read_kernel_str, bpf_probe_read_user},
+        generated::{bpf_get_stack, bpf_probe_read_kernel_str, bpf_probe_read_user, bpf_send_signal},
     },
     programs::BtfTracePointContext,
 };
 use spark_trace_common::{
+    config::CONTROL_PAUSE,
     event::{EventKind, FIGURES_LEN, FiguresEvent, FiguresOp, LibraryEvent, NAME_LEN},
     map::{LossKind, USER_STACK_DEPTH},
+    row::LibraryKey,
 };
 
 use crate::{
     config::conf,
-    maps::{EVENTS, lost},
+    maps::{CONTROL, EVENTS, PAUSED, WATCHED_FILES, lost},
     read::{load, probe},
     state::memory_state,
     target::{USER_STACK, current_task, is_target, memory_cgroup_of},
@@ -32,6 +34,11 @@ const CGROUP2_SUPER_MAGIC: u64 = 0x6367_7270;
 
 /// `struct sysinfo` (include/uapi/linux/sysinfo.h).
 const SYSINFO_LEN: u64 = 112;
+
+/// include/uapi/asm-generic/signal.h, and its bit in a set of signals; include/linux/sched/jobctl.h
+const SIGSTOP: u32 = 19;
+const STOP: u64 = 1 << (SIGSTOP - 1);
+const JOBCTL_STOP_PENDING: u64 = 1 << 17;
 
 /// Names of files in procfs that tell of memory, the first eight bytes of each.
 const PROC_FILES: [u64; 5] =
@@ -165,17 +172,58 @@ pub(super) fn mapped_executable(fd: u32, tgid: u32) {
         return;
     };
     let event = slot.as_mut_ptr();
-    let inode = probe::<*const u8>(file, conf!(file_inode)).and_then(|inode| probe(inode, conf!(inode_ino)));
+    let inode: Option<*const u8> = probe(file, conf!(file_inode));
+    let number = inode.and_then(|inode| probe(inode, conf!(inode_ino))).unwrap_or(0);
+    let device = inode
+        .and_then(|inode| probe::<*const u8>(inode, conf!(inode_sb)))
+        .and_then(|sb| probe(sb, conf!(sb_dev)))
+        .unwrap_or(0);
+    let file = LibraryKey { inode: number, device, reserved: 0 };
+    // SAFETY: no arguments.
+    let now = unsafe { bpf_ktime_get_ns() };
+    let paused = WATCHED_FILES.get_ptr(&file).is_none() && pause(tgid, now);
     // SAFETY (whole block): the slot is ours until it is submitted.
     unsafe {
         (*event).kind = EventKind::Library as u32;
         (*event).tgid = tgid;
-        (*event).at_ns = bpf_ktime_get_ns();
-        (*event).inode = inode.unwrap_or(0);
+        (*event).at_ns = now;
+        (*event).file = file;
+        (*event).paused = u32::from(paused);
+        (*event).pad = 0;
         (*event).name[0] = 0;
         name_of(dentry, (&raw mut (*event).name).cast());
     }
     slot.submit(0);
+}
+
+/// Pauses the current process, so that it calls nothing of a library before that is watched. It stops where it returns
+/// from this system call (kernel/signal.c get_signal). Who lets it go on finds it in `PAUSED`, by the time: another
+/// thread may map another library just now.
+///
+/// One that a debugger traces would stop for that one, and one that somebody else is stopping would be let go on
+/// without their wish: both are left alone.
+#[inline(always)]
+fn pause(tgid: u32, now: u64) -> bool {
+    if CONTROL.get(CONTROL_PAUSE).copied().unwrap_or(0) == 0 {
+        return false;
+    }
+    let task = current_task();
+    // SAFETY: the current task's type is known to the verifier, and so are the types of what it points to.
+    let (traced, jobs, pending): (u32, u64, u64) = unsafe {
+        let signal: *const u8 = load(task, conf!(task_signal));
+        (load(task, conf!(task_ptrace)), load(task, conf!(task_jobctl)), load(signal, conf!(signal_pending)))
+    };
+    // Our own stop, for another thread's mapping, is no stop of others.
+    let others = PAUSED.get_ptr(&tgid).is_none() && (jobs & JOBCTL_STOP_PENDING != 0 || pending & STOP != 0);
+    if traced != 0 || others || PAUSED.insert(&tgid, &now, 0).is_err() {
+        return false;
+    }
+    // SAFETY: a plain number. The kernel refuses where the task is ending or is the machine's init.
+    let sent = unsafe { bpf_send_signal(SIGSTOP) } == 0;
+    if !sent {
+        let _ = PAUSED.remove(&tgid);
+    }
+    sent
 }
 
 /// The current task's open file `fd`.

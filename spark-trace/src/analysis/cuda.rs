@@ -27,6 +27,8 @@ pub struct CudaReport {
     /// The stored instant that the rows by stack, process and backing belong to.
     pub details_at_ns: Option<u64>,
     pub libraries: Vec<LibraryRow>,
+    /// Frees of memory whose allocation was not seen.
+    pub unknown_frees: Option<u64>,
     pub totals: Vec<TotalRow>,
     pub processes: Vec<ProcessTotals>,
     pub host: Vec<HostRow>,
@@ -39,8 +41,8 @@ pub struct CudaReport {
 pub struct LibraryRow {
     #[serde(flatten)]
     pub file: LibraryFile,
-    /// From being mapped to being watched: calls in between may be missing. Absent for a library that was watched
-    /// before the target started.
+    /// From being mapped to being watched, where its process ran on: calls in between may be missing. Absent for a
+    /// library that was watched before, or until which its process was paused.
     pub late_ns: Option<u64>,
 }
 
@@ -136,6 +138,7 @@ pub fn report(recording: &Recording, at_ns: u64) -> Option<CudaReport> {
         at_ns,
         details_at_ns: instant.and_then(|index| provenance.instants.get(index)).map(|instant| instant.at_ns),
         libraries: recording.health.libraries.iter().map(library).collect(),
+        unknown_frees: provenance.cuda_unknown_frees,
         totals: totals(recording, at_ns),
         processes: processes(recording, &names, instant),
         host: host(&provenance.cuda_allocs, instant),
@@ -145,10 +148,15 @@ pub fn report(recording: &Recording, at_ns: u64) -> Option<CudaReport> {
     })
 }
 
-/// Milliseconds matter here: a program can have started its context in them.
 fn library(file: &LibraryFile) -> LibraryRow {
-    let late = file.attached_ns.zip(file.mapped_ns);
-    LibraryRow { file: file.clone(), late_ns: late.map(|(attached, mapped)| attached.saturating_sub(mapped)) }
+    LibraryRow { file: file.clone(), late_ns: late(file) }
+}
+
+/// For how long a process ran with a library that was not watched yet. Milliseconds matter here: a program can have
+/// started its context in them. One that was paused missed nothing.
+pub fn late(file: &LibraryFile) -> Option<u64> {
+    let times = file.attached_ns.zip(file.mapped_ns).filter(|_| file.paused_ns.is_none());
+    times.map(|(attached, mapped)| attached.saturating_sub(mapped)).filter(|late_ns| *late_ns > 0)
 }
 
 /// Rows begin with their first call: before that they held nothing.

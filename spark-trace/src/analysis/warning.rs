@@ -61,14 +61,18 @@ impl fmt::Display for Warning {
             ),
             Self::LateLibrary { path, late_ns } => write!(
                 f,
-                "{path} was watched {:.1} ms after it was mapped: calls in between may be missing",
+                "{path} was watched {:.1} ms after it was mapped: calls in between may be missing; record with \
+                 --cuda-library PATH, the path of that file on the host",
                 *late_ns as f64 / 1e6
             ),
             Self::SimulatedLibrary { path } => {
                 write!(f, "{path} is SIMULATED: not NVIDIA's library, and its device memory is not a GPU's")
             }
             Self::UnwatchedLibrary { path, reason } => {
-                write!(f, "{path} was not watched, what went through it is missing: {reason}")
+                write!(
+                    f,
+                    "{path} was not watched, what went through it is missing: {reason}; --cuda-library PATH names such a file"
+                )
             }
             Self::Recorded(text) => f.write_str(text),
         }

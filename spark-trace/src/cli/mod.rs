@@ -40,6 +40,9 @@ use clap::{Parser, Subcommand};
 
 use error::Exit;
 
+#[cfg(feature = "live")]
+use crate::live::pause;
+
 /// Who is using the memory? Traces a run from the kernel up and says where every byte is.
 #[derive(Debug, Parser)]
 #[command(name = "spark-trace", version, max_term_width = 100, after_help = EXIT_CODES)]
@@ -115,6 +118,12 @@ impl Command {
 
 /// Runs the command that `args` (the program's name first) ask for.
 pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let args: Vec<OsString> = args.into_iter().collect();
+    #[cfg(feature = "live")]
+    if args.get(1).is_some_and(|arg| arg == pause::GUARD) {
+        // No subcommand of the user's: the tracer calls itself so.
+        return if pause::guard().is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+    }
     let cli = match Cli::try_parse_from(args) {
         Ok(cli) => cli,
         Err(error) => return error::usage(&error),

@@ -83,7 +83,7 @@ pub struct Args {
     /// The last minutes, such as 5m, from what a running `spark-trace serve` has kept
     #[arg(long, value_name = "TIME", group = "target", value_parser = parse::duration, conflicts_with_all = [
         "interval", "profile", "min_region", "duration", "no_cgroup", "as_root", "without_hook", "without_mechanism",
-        "cuda_library", "gpu_interval", "nvml", "log", "log_file", "command",
+        "cuda_library", "no_pause", "gpu_interval", "nvml", "log", "log_file", "command",
     ])]
     since: Option<Duration>,
 
@@ -115,6 +115,11 @@ pub struct Args {
     /// A CUDA driver or NVML library to watch besides those that are found
     #[arg(long, value_name = "PATH", value_parser = parse::file)]
     cuda_library: Vec<PathBuf>,
+
+    /// Never pause a process. Without this option a process of the target that maps a CUDA library which is not watched yet
+    /// is stopped until it is watched, for two seconds at most, so that no call is missed
+    #[arg(long)]
+    no_pause: bool,
 
     /// Time between two readings of the GPUs, at least 1ms
     #[arg(long, value_name = "TIME", default_value = "200ms", value_parser = parse::interval)]
@@ -225,6 +230,7 @@ pub fn run(args: Args) -> anyhow::Result<Exit> {
         min_region: args.min_region,
         ring_bytes,
         libraries: args.cuda_library,
+        pause: !args.no_pause,
         duration: args.duration,
         nvml: args.nvml.clone(),
         gpu_interval: args.gpu_interval,

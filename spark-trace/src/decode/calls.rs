@@ -3,6 +3,7 @@
 use spark_trace_common::{
     cuda::{ARGS, FUNCTIONS, Function, OUTS, Value},
     event::{CallEvent, CallStackEvent, FiguresEvent, FiguresOp, LibraryEvent, MemoryState},
+    row::LibraryKey,
 };
 
 use super::{DecodeError, Event, operation, record, text};
@@ -63,7 +64,9 @@ pub struct State {
 pub struct MappedLibrary {
     pub at_ns: u64,
     pub pid: u32,
-    pub inode: u64,
+    pub file: LibraryKey,
+    /// Its process was paused and waits to be let go on.
+    pub paused: bool,
     pub name: String,
 }
 
@@ -121,7 +124,8 @@ pub(super) fn library(bytes: &[u8]) -> Result<Event, DecodeError> {
     Ok(Event::Library(MappedLibrary {
         at_ns: raw.at_ns,
         pid: raw.tgid,
-        inode: raw.inode,
+        file: raw.file,
+        paused: raw.paused != 0,
         name: text(&raw.name),
     }))
 }

@@ -322,6 +322,7 @@ impl Collector {
             driver_allocs: self.asked.snapshot(len),
             cuda_allocs: self.cuda.rows(len),
             cuda_totals: self.cuda.totals(),
+            cuda_unknown_frees: Some(self.cuda.unknown_frees),
             stacks,
             symbols,
         }

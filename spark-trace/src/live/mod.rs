@@ -18,6 +18,7 @@ mod multi;
 pub mod object;
 pub mod offsets;
 pub mod output;
+pub mod pause;
 pub mod session;
 pub mod snapshot;
 pub mod source;

@@ -97,6 +97,9 @@ fn members(btf: &Btf, config: &mut Config) -> Result<(), MissingType> {
         file_inode: "file"."f_inode";
         file_pos: "file"."f_pos";
         file_dentry: "file"."f_path"."dentry" | "file"."__f_path"."dentry";
+        task_ptrace: "task_struct"."ptrace";
+        task_jobctl: "task_struct"."jobctl";
+        signal_pending: "signal_struct"."shared_pending"."signal";
         memcg_nodes: "mem_cgroup"."nodeinfo";
         memcg_node_data: "mem_cgroup_per_node"."lruvec"."pgdat";
         node_zones: "pglist_data"."node_zones";

@@ -101,6 +101,7 @@ impl Builder {
                 provenance.driver_allocs.clone_from(&new.driver_allocs);
                 provenance.cuda_allocs.clone_from(&new.cuda_allocs);
                 provenance.cuda_totals.clone_from(&new.cuda_totals);
+                provenance.cuda_unknown_frees = new.cuda_unknown_frees;
                 provenance.stacks.clone_from(&new.stacks);
                 provenance.symbols.clone_from(&new.symbols);
             }

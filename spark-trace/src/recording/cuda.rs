@@ -26,11 +26,19 @@ pub struct LibraryFile {
     /// Functions attached to, and those the file does not have.
     pub attached: u32,
     pub missing: Vec<String>,
-    /// The process that mapped it first after the trace began; absent where it was found before.
+    /// The process of the target that mapped it first after the trace began; absent where none did, or others had before.
     pub mapped_by: Option<u32>,
     pub mapped_ns: Option<u64>,
-    /// When the last function was attached to. Calls between `mapped_ns` and this may not have been seen.
+    /// When the last function was attached to. Calls between `mapped_ns` and this may not have been seen, unless the
+    /// process was paused.
     pub attached_ns: Option<u64>,
+    /// How long the process that mapped it was paused, until it was attached to: no call was missed. Absent where it
+    /// was not paused, or went on before.
+    #[serde(default)]
+    pub paused_ns: Option<u64>,
+    /// Whether a process has it mapped, or mapped it while the trace went on.
+    #[serde(default)]
+    pub in_use: Option<bool>,
 }
 
 /// Memory that a process took through the CUDA driver: one row for each kind, function and user stack.

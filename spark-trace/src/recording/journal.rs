@@ -106,6 +106,8 @@ pub struct Aggregates {
     pub driver_allocs: Vec<DriverAllocs>,
     pub cuda_allocs: Vec<CudaAllocs>,
     pub cuda_totals: Vec<CudaTotal>,
+    #[serde(default)]
+    pub cuda_unknown_frees: Option<u64>,
     pub stacks: Vec<Stack>,
     pub symbols: Vec<Symbol>,
 }

@@ -30,6 +30,9 @@ pub struct Provenance {
     pub driver_allocs: Vec<DriverAllocs>,
     pub cuda_allocs: Vec<CudaAllocs>,
     pub cuda_totals: Vec<CudaTotal>,
+    /// Frees of memory whose allocation was not seen: it is older than the trace, or calls were missed.
+    #[serde(default)]
+    pub cuda_unknown_frees: Option<u64>,
     pub cuda_failures: Vec<CudaFailure>,
     pub cuda_events: Vec<CudaEvent>,
     /// Every time the target was told how much memory there is, in the order of the answers.

@@ -16,11 +16,7 @@ type Timed<T> = (T, String);
 
 pub fn show(document: &mut Document, report: &CudaReport, started_ns: u64) {
     let after = |at_ns: u64| seconds(at_ns.saturating_sub(started_ns));
-    document.section("CUDA libraries", Table::of(LIBRARIES, &report.libraries));
-    for row in report.libraries.iter().filter(|row| !row.file.missing.is_empty()) {
-        let (library, missing) = (&row.file.library, row.file.missing.join(", "));
-        document.line(format!("{library} does not have {missing}"));
-    }
+    libraries(document, report);
     let totals: Vec<_> =
         shown(&report.totals, |row| &row.kind).map(|row| (row.clone(), after(row.peak_ns))).collect();
     let at = after(report.at_ns);
@@ -38,6 +34,47 @@ pub fn show(document: &mut Document, report: &CudaReport, started_ns: u64) {
     let failures: Vec<_> = report.failures.iter().map(|row| (row.clone(), after(row.at_ns))).collect();
     document.section("CUDA allocations that failed", Table::of(FAILURES, &failures));
     document.section("CUDA contexts, modules and pools", Table::of(EVENTS, &report.events));
+}
+
+/// The libraries that are in use, and what is known to be missing of their calls.
+fn libraries(document: &mut Document, report: &CudaReport) {
+    let (unused, used): (Vec<_>, Vec<_>) =
+        report.libraries.iter().partition(|row| row.file.in_use == Some(false));
+    document.section("CUDA libraries", Table::of(LIBRARIES, used.iter().copied()));
+    for row in used.iter().filter(|row| !row.file.missing.is_empty()) {
+        let (library, missing) = (&row.file.library, row.file.missing.join(", "));
+        document.line(format!("{library} does not have {missing}"));
+    }
+    for row in &used {
+        let (library, by) = (&row.file.library, row.file.mapped_by.unwrap_or_default());
+        if let Some(paused_ns) = row.file.paused_ns {
+            let paused = duration(paused_ns);
+            document.line(format!(
+                "process {by} was paused for {paused} until its {library} was watched: no call is missing"
+            ));
+        }
+        if let Some(late_ns) = row.late_ns {
+            let late = duration(late_ns);
+            document.line(format!(
+                "calls of process {by} are missing: its {library} was watched {late} after it was mapped; record with \
+                 --cuda-library PATH, the path of that file on the host"
+            ));
+        }
+    }
+    if !unused.is_empty() {
+        let paths: Vec<_> = unused.iter().map(|row| row.file.path.as_str()).collect();
+        document.line(format!("watched too, and mapped by no process: {}", paths.join(", ")));
+    }
+    if let Some(frees) = report.unknown_frees.filter(|frees| *frees > 0) {
+        let (memory, was) = if frees == 1 {
+            ("free of memory", "allocation was")
+        } else {
+            ("frees of memory", "allocations were")
+        };
+        document.line(format!(
+            "{frees} {memory} whose {was} not seen: it is older than the trace, or calls are missing"
+        ));
+    }
 }
 
 /// All kinds of device memory together only where there are several: else it says the same twice.

@@ -143,6 +143,7 @@ impl Options {
             min_region: MIN_REGION,
             ring_bytes: map::RING_BYTES,
             libraries: Vec::new(),
+            pause: false,
             duration: None,
             nvml: self.nvml.clone(),
             gpu_interval: interval,

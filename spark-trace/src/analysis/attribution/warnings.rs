@@ -1,6 +1,7 @@
 //! What to know before trusting a report on one recording.
 
 use super::{PlaneReport, Planes};
+use crate::analysis::cuda;
 use crate::analysis::instant::At;
 use crate::analysis::losses;
 use crate::analysis::view::{Root, Scope, View};
@@ -37,15 +38,13 @@ pub(super) fn all(recording: &Recording, at: At, planes: &Planes) -> Vec<Warning
 
 fn library(file: &LibraryFile) -> Vec<Warning> {
     let path = || file.path.clone();
-    let late_ns =
-        file.attached_ns.zip(file.mapped_ns).map(|(attached, mapped)| attached.saturating_sub(mapped));
-    let late =
-        late_ns.filter(|&late_ns| late_ns > 0).map(|late_ns| Warning::LateLibrary { path: path(), late_ns });
+    let late = cuda::late(file).map(|late_ns| Warning::LateLibrary { path: path(), late_ns });
     let simulated = file.simulated.then(|| Warning::SimulatedLibrary { path: path() });
-    let unwatched = (file.verdict == "broken").then(|| Warning::UnwatchedLibrary {
-        path: path(),
-        reason: file.reason.clone().unwrap_or_else(|| "no reason recorded".to_owned()),
-    });
+    let unwatched =
+        (file.verdict == "broken" && file.in_use != Some(false)).then(|| Warning::UnwatchedLibrary {
+            path: path(),
+            reason: file.reason.clone().unwrap_or_else(|| "no reason recorded".to_owned()),
+        });
     simulated.into_iter().chain(unwatched).chain(late).collect()
 }
 

@@ -63,6 +63,7 @@ impl Options {
             min_region: 1 << 20,
             ring_bytes: map::RING_BYTES,
             libraries: Vec::new(),
+            pause: false,
             duration: self.duration,
             nvml: self.nvml.clone(),
             gpu_interval: interval,

@@ -2,20 +2,23 @@
 //! an image, several at once. A library is its inode: attached to once, it is seen in every process.
 //!
 //! What is on the host or mapped already is attached to before the target starts. What turns up later (in an image)
-//! is told by the program at system call exit when a process maps it, and attached to then. The process runs on
-//! meanwhile; how long that took is in the recording.
+//! is told by the program at system call exit when a process maps it, and attached to then. The process is paused
+//! meanwhile ([`super::pause`]); where it is not, how long it ran on is in the recording.
 
 mod elf;
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashMap,
     fs::{self, File},
     os::{fd::AsRawFd, unix::fs::MetadataExt},
     path::{Path, PathBuf},
 };
 
 use procfs::process::{MMPermissions, MMapPath, Process};
-use spark_trace_common::cuda::{FUNCTIONS, Library, cookie};
+use spark_trace_common::{
+    cuda::{FUNCTIONS, Library, cookie},
+    row::LibraryKey,
+};
 
 use super::{now_ns, object::Object};
 use crate::{decode::MappedLibrary, health::Verdict, recording::LibraryFile};
@@ -49,9 +52,13 @@ enum FileKind {
 
 #[derive(Debug, Default)]
 pub struct Libraries {
-    /// Files that have been looked at. One file shows under several devices where overlays lie over it, so the build
-    /// id stands in for the device where there is one.
-    seen: HashSet<(u64, FileKind)>,
+    /// What became of each file that has been looked at.
+    rows: Vec<LibraryFile>,
+    /// Which row is a file's. One file shows under several devices where overlays lie over it, so the build id stands
+    /// in for the device where there is one.
+    seen: HashMap<(u64, FileKind), usize>,
+    /// The same by the names that the kernel side has for them.
+    known: HashMap<LibraryKey, usize>,
     /// A CUDA driver was attached to.
     pub driver_watched: bool,
     /// A CUDA driver is mapped, or has been: there is memory to follow that is the driver's.
@@ -77,7 +84,7 @@ impl Libraries {
                         Library::ALL.iter().flat_map(|library| library.file_names()).copied().collect();
                     files.push(useless(format!("its name begins with none of {}", known.join(", "))));
                 }
-                Ok(file) => files.extend(self.open(object, &file, &path)),
+                Ok(file) => drop(self.open(object, &file, &path)),
                 Err(e) => files.push(useless(format!("cannot open it: {e}"))),
             }
         }
@@ -85,54 +92,81 @@ impl Libraries {
             let name = mapped.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
             self.driver_in_use |= is_cuda_driver(&name);
             // A process may have ended since.
-            if let Ok(file) = File::open(&mapped.link) {
-                files.extend(self.open(object, &file, &mapped.path));
+            if let Ok(file) = File::open(&mapped.link)
+                && let Some(row) = self.open(object, &file, &mapped.path)
+            {
+                self.rows[row].in_use = Some(true);
             }
         }
+        files.extend(self.rows.iter().cloned());
         files
     }
 
-    /// Attaches to what a process has just mapped; `None` where that is known, or no such library.
+    /// Attaches to what a process has just mapped. Gives the file's row where that is new, or in use only from now on.
     pub fn mapped(&mut self, object: &mut Object, event: &MappedLibrary) -> Option<LibraryFile> {
         library_of(&event.name)?;
         self.driver_in_use |= is_cuda_driver(&event.name);
         let told = |file: LibraryFile| LibraryFile {
             mapped_by: Some(event.pid),
             mapped_ns: Some(event.at_ns),
+            in_use: Some(true),
             ..file
         };
-        let is_it = |mapping: &Mapping| mapping.path.file_name().is_some_and(|name| *name == *event.name);
-        let mapping = executable_mappings(event.pid).into_iter().find(is_it);
-        let opened = mapping.and_then(|m| Some((File::open(&m.link).ok()?, m.path)));
-        let Some((file, path)) = opened else {
+        // The file itself is known, by whatever path, also where its process has ended since.
+        let row = self.known.get(&event.file).copied().or_else(|| {
+            let is_it = |mapping: &Mapping| mapping.path.file_name().is_some_and(|name| *name == *event.name);
+            let mapping = executable_mappings(event.pid).into_iter().find(is_it)?;
+            self.open(object, &File::open(&mapping.link).ok()?, &mapping.path)
+        });
+        let Some(row) = row else {
             return Some(told(LibraryFile {
                 library: library_of(&event.name)?.as_str().to_owned(),
                 path: event.name.clone(),
-                inode: event.inode,
+                device: device_text(event.file.device >> MINOR_BITS, event.file.device & MINORS),
+                inode: event.file.inode,
                 verdict: Verdict::Broken.as_str().to_owned(),
                 reason: Some("its process had ended, or unmapped it, before it could be opened".to_owned()),
                 ..LibraryFile::default()
             }));
         };
-        self.open(object, &file, &path).map(told)
+        self.know(object, event.file, row);
+        let file = &mut self.rows[row];
+        if file.in_use == Some(true) {
+            return None;
+        }
+        *file = told(std::mem::take(file));
+        Some(file.clone())
     }
 
-    fn open(&mut self, object: &mut Object, file: &File, path: &Path) -> Option<LibraryFile> {
+    /// Nobody is paused for this file any more.
+    fn know(&mut self, object: &mut Object, file: LibraryKey, row: usize) {
+        if self.known.insert(file, row).is_none() {
+            // Without it a process is paused for it again, which costs it a moment.
+            let _ = object.is_watched(file);
+        }
+    }
+
+    /// The row of a file, which is attached to where it is new; `None` where it is none of the libraries.
+    fn open(&mut self, object: &mut Object, file: &File, path: &Path) -> Option<usize> {
         let library = library_of(&path.file_name()?.to_string_lossy())?;
         let meta = file.metadata().ok()?;
         let link = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
         let build_id = super::symbols::build_id(&link);
         let kind = build_id.clone().map_or(FileKind::Device(meta.dev()), FileKind::BuildId);
-        if !self.seen.insert((meta.ino(), kind)) {
-            return None;
+        let (major, minor) = (libc::major(meta.dev()), libc::minor(meta.dev()));
+        let key = LibraryKey { inode: meta.ino(), device: major << MINOR_BITS | minor, reserved: 0 };
+        if let Some(&row) = self.seen.get(&(meta.ino(), kind.clone())) {
+            self.know(object, key, row);
+            return Some(row);
         }
         let mut found = LibraryFile {
             library: library.as_str().to_owned(),
             path: path.display().to_string(),
-            device: format!("{}:{}", libc::major(meta.dev()), libc::minor(meta.dev())),
+            device: device_text(major, minor),
             inode: meta.ino(),
             build_id,
             simulated: path.to_string_lossy().contains(SIMULATED),
+            in_use: Some(false),
             ..LibraryFile::default()
         };
         let verdict = match elf::exported(file, FUNCTIONS.iter().map(|f| f.symbol)) {
@@ -147,8 +181,20 @@ impl Libraries {
         found.reason = reason;
         found.attached_ns = (found.attached > 0).then(now_ns);
         self.driver_watched |= library == Library::Cuda && found.attached > 0;
-        Some(found)
+        let row = self.rows.len();
+        self.rows.push(found);
+        self.seen.insert((meta.ino(), kind), row);
+        self.know(object, key, row);
+        Some(row)
     }
+}
+
+/// Device numbers as the kernel keeps them (include/linux/kdev_t.h).
+const MINOR_BITS: u32 = 20;
+const MINORS: u32 = (1 << MINOR_BITS) - 1;
+
+fn device_text(major: u32, minor: u32) -> String {
+    format!("{major}:{minor}")
 }
 
 /// Attaches to every function of the table that the file has.

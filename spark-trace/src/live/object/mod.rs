@@ -4,6 +4,7 @@ mod attach;
 mod charges;
 mod functions;
 mod pages;
+mod pauses;
 
 use std::cell::Cell;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};

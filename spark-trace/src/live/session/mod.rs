@@ -4,6 +4,8 @@ mod containers;
 mod gpus;
 mod health;
 mod options;
+mod output;
+mod pauses;
 mod start;
 
 use std::{
@@ -32,6 +34,7 @@ use super::{
     object::{Object, ObjectError},
     offsets::{self, MissingType, Settings},
     output::{Output, OutputError},
+    pause::Guard,
     realtime_offset_ns,
     source::{nvml::Nvml, process, system::System},
     statistics::Statistics,
@@ -124,6 +127,8 @@ pub struct Session {
     warnings: Vec<String>,
     statistics: Statistics,
     nvml: Nvml,
+    /// Lets paused processes go on if this one cannot.
+    guard: Option<Guard>,
     interrupts: Signal,
     terminations: Signal,
     invoker: Option<Invoker>,
@@ -209,6 +214,7 @@ impl Session {
             warnings,
             statistics,
             nvml,
+            guard: None,
             interrupts,
             terminations,
             invoker,
@@ -221,6 +227,7 @@ impl Session {
     pub async fn run(mut self, progress: Report<'_>) -> Result<Outcome, SessionError> {
         self.tracer.name_cgroups()?;
         self.tracer.find_libraries(&self.options.libraries)?;
+        self.begin_pausing()?;
         self.tracer.read_tmpfs()?;
         self.tracer.settle()?;
         self.first_gpu_reading()?;
@@ -403,20 +410,6 @@ impl Session {
         }
     }
 
-    /// Takes what the command has written to its end.
-    async fn end_output(&mut self) -> Result<(), SessionError> {
-        let Some(output) = &mut self.output else { return Ok(()) };
-        if !output.stop().await {
-            self.warnings.push(
-                "whoever reads the output is slow: the command's last lines may not be in the recording"
-                    .to_owned(),
-            );
-        }
-        self.tracer.add_log_lines(output.take())?;
-        self.warnings.extend(output.warnings());
-        Ok(())
-    }
-
     /// Passes a signal on to the command, unless the terminal has sent it there already.
     fn pass_on(&self, signal: i32) {
         let Some(pid) = self.child.as_ref().and_then(Child::id).and_then(|p| i32::try_from(p).ok()) else {
@@ -438,6 +431,7 @@ impl Session {
         // The last reading is taken while the rest is.
         self.nvml.request_stop();
         self.drain()?;
+        self.end_pausing()?;
         self.containers.clean_up();
         self.tracer.await_no_more()?;
         self.decide_kind()?;

@@ -17,6 +17,8 @@ pub struct Options {
     pub ring_bytes: u32,
     /// CUDA drivers and NVML libraries to watch besides those that are found.
     pub libraries: Vec<PathBuf>,
+    /// A process of the target may be paused while a library that it has just mapped is attached to.
+    pub pause: bool,
     /// Stops an attached trace after this time.
     pub duration: Option<Duration>,
     /// NVML's library; absent to look for it.

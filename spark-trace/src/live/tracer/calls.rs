@@ -14,11 +14,11 @@ use super::{
 };
 use crate::{
     cuda::Effect,
-    decode::{Call, Figures, State},
+    decode::{Call, Figures, MappedLibrary, State},
     figures,
     live::{driver::DriverBytes, now_ns, page_size, source::Reading, symbols::Placed},
     recording::{
-        LaterState, MemoryState, Query,
+        LaterState, LibraryFile, MemoryState, Query,
         journal::{Entry, Sample, SeriesId},
     },
 };
@@ -53,6 +53,34 @@ impl<W: Write> Tracer<W> {
         }
         self.follow_driver();
         Ok(())
+    }
+
+    /// A process has mapped a library, and waits for this if it is paused.
+    pub(super) fn library_event(&mut self, event: &MappedLibrary) -> Result<(), TracerError> {
+        let file = match self.object.watches_libraries() {
+            true => self.libraries.mapped(&mut self.object, event),
+            false => None,
+        };
+        self.follow_driver();
+        let waited = self.let_go(event)?;
+        match file {
+            Some(file) => Ok(self.journal.add(Entry::Library(LibraryFile { paused_ns: waited, ..file }))?),
+            None => Ok(()),
+        }
+    }
+
+    /// Lets the process go on that an event is of, if it is paused. Says how long it was, where it was until now.
+    fn let_go(&mut self, event: &MappedLibrary) -> Result<Option<u64>, TracerError> {
+        if !event.paused {
+            return Ok(None);
+        }
+        let since = self.object.paused_since(event.pid)?;
+        // Paused again for another library: the event of that one comes yet.
+        if since.is_none_or(|since| since <= event.at_ns) {
+            self.object.let_go(event.pid, event.at_ns)?;
+        }
+        // The guard was quicker: it ran on before the library was watched.
+        Ok(since.map(|_| now_ns().saturating_sub(event.at_ns)))
     }
 
     /// Once a CUDA driver is in use, frees are followed as they happen: the driver's pages are too many to look at

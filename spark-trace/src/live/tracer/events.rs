@@ -37,14 +37,7 @@ impl<W: Write> Tracer<W> {
             Event::Process(event) => return self.any_process_event(event),
             Event::Call(call) => self.call_event(*call)?,
             Event::Figures(figures) => self.figures_event(*figures)?,
-            Event::Library(event) => {
-                if self.object.watches_libraries()
-                    && let Some(file) = self.libraries.mapped(&mut self.object, &event)
-                {
-                    self.journal.add(Entry::Library(file))?;
-                }
-                self.follow_driver();
-            }
+            Event::Library(event) => self.library_event(&event)?,
             Event::Mapping(event) => {
                 if self.looks && event.op == MappingOp::Mmap && mmap_kind(event.detail) == "file" {
                     // The page cache tells of files; who mapped them is not worth a stack to somebody who looks.
