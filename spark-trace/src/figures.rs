@@ -41,6 +41,9 @@ pub fn told(op: FiguresOp, name: &str, parent: &str, content: &[u8], page_size: 
             let text = String::from_utf8_lossy(content);
             let text = text.trim();
             let (values, text) = match text.parse::<u64>() {
+                Ok(number) if unit_of(name) == BYTES && number >= V1_NO_LIMIT => {
+                    (BTreeMap::new(), Some(NO_LIMIT.to_owned()))
+                }
                 Ok(number) => (BTreeMap::from([(unit_of(name).to_owned(), number)]), None),
                 Err(_) if !text.contains(char::is_whitespace) => (BTreeMap::new(), Some(text.to_owned())),
                 // memory.stat and its like: a name and a number on each line.
@@ -52,11 +55,18 @@ pub fn told(op: FiguresOp, name: &str, parent: &str, content: &[u8], page_size: 
     Some(told)
 }
 
+/// What the one number of a file is called that is a size.
+const BYTES: &str = "bytes";
+/// cgroup v1 says "no limit" with the largest multiple of the page size (mm/page_counter.c, PAGE_COUNTER_MAX).
+pub const V1_NO_LIMIT: u64 = 1 << 62;
+/// The same in words.
+pub const NO_LIMIT: &str = "no limit";
+
 /// What the one number of a cgroup's file is: bytes, or a count or a switch.
 fn unit_of(name: &str) -> &'static str {
     const SIZES: &[&str] = &["max", "high", "low", "min", "current", "peak"];
     let sized = SIZES.iter().any(|size| name.rsplit('.').next() == Some(size)) || name.ends_with("_in_bytes");
-    if sized { "bytes" } else { "value" }
+    if sized { BYTES } else { "value" }
 }
 
 /// Whole lines: the last may have been cut, by the reader's buffer or ours.
@@ -137,6 +147,8 @@ mod tests {
         let of = |name: &str, text: &[u8]| told(FiguresOp::ReadCgroup, name, "leaf", text, 4096).unwrap();
         assert_eq!(of("memory.current", b"4096\n").values["bytes"], 4096);
         assert_eq!(of("memory.limit_in_bytes", b"7\n").values["bytes"], 7);
+        let unlimited = of("memory.limit_in_bytes", b"9223372036854771712\n");
+        assert_eq!((unlimited.text.as_deref(), unlimited.values.len()), (Some(NO_LIMIT), 0));
         assert_eq!(of("memory.swappiness", b"60\n").values["value"], 60);
         assert_eq!(of("memory.max", b"max\n").text.as_deref(), Some("max"));
         assert_eq!(of("memory.stat", b"anon 12\nfile 3\n").values["anon"], 12);

@@ -90,19 +90,20 @@ unsafe fn count(folio: *const u8, added: bool) {
 
     if let Some(totals) = FILES.get_ptr_mut(&key) {
         // SAFETY: a live map value.
-        unsafe { add(counter(totals, added), bytes) };
+        unsafe {
+            add(counter(totals, added), bytes);
+            // A row that began with a removal: whoever adds now is the first that is seen.
+            if added && (*totals).first_ns == 0 {
+                touch(totals);
+            }
+        }
         return;
     }
     let mut totals = FileTotals { owner: owner_id(css, owner_serial), ..FileTotals::default() };
-    // A row that begins with a removal is of pages that were there before the trace: nobody saw who came first.
+    // A row that begins with a removal is of pages that were there before the trace: nobody saw who added them.
     if added {
-        // SAFETY: no arguments; then the current task's type is known to the verifier.
-        unsafe {
-            totals.first_ns = bpf_ktime_get_ns();
-            totals.first_cgroup = memory_cgroup_of(current_task());
-        }
-        totals.first_tgid = current_tgid();
-        totals.first_comm = bpf_get_current_comm().unwrap_or_default();
+        // SAFETY: a local.
+        unsafe { touch(&raw mut totals) };
     }
     // SAFETY: a local.
     unsafe { *counter(&raw mut totals, added) = bytes };
@@ -116,6 +117,21 @@ unsafe fn count(folio: *const u8, added: bool) {
         return;
     }
     send_name(host, device, inode);
+}
+
+/// Notes the current task as the first that was seen to add a page.
+///
+/// # Safety
+/// `totals` must be a local or a live map value.
+#[inline(always)]
+unsafe fn touch(totals: *mut FileTotals) {
+    // SAFETY: as promised; the current task's type is known to the verifier.
+    unsafe {
+        (*totals).first_ns = bpf_ktime_get_ns();
+        (*totals).first_cgroup = memory_cgroup_of(current_task());
+        (*totals).first_tgid = current_tgid();
+        (*totals).first_comm = bpf_get_current_comm().unwrap_or_default();
+    }
 }
 
 #[inline(always)]

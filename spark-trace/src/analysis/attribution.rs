@@ -13,6 +13,7 @@ use crate::analysis::files::{self, FileRow};
 use crate::analysis::instant::At;
 use crate::analysis::limits::{self, Limit};
 use crate::analysis::mappings::{self, MappingRow};
+use crate::analysis::names::Names;
 use crate::analysis::processes::{self, ProcessRow};
 use crate::analysis::queries::{self, Queries};
 use crate::analysis::regions::{self, RegionRow};
@@ -20,6 +21,7 @@ use crate::analysis::stacks::{self, Observed, StackRow};
 use crate::analysis::tmpfs::{self, TmpfsRow};
 use crate::analysis::view::{Scope, View};
 use crate::analysis::warning::Warning;
+use crate::analysis::whose::{Sums, Whose};
 use crate::ledger::{Balance, Plane};
 use crate::recording::{
     Cost, Health, Host, Instant, LogLine, Phase, ProcessContext, Recording, Target, Tool,
@@ -29,6 +31,9 @@ mod warnings;
 
 pub const SCHEMA: &str = "spark-trace/show";
 pub const SCHEMA_VERSION: u32 = 1;
+
+/// Sources that are page cache of files.
+const PAGE_CACHE: &[&str] = &["file-clean", "file-dirty"];
 
 /// What the driver takes on behalf of a process and nobody is charged for.
 const UNCHARGED_DRIVER: &str = "nvidia-sysmem";
@@ -48,6 +53,10 @@ pub struct Report {
     pub details_instant: Option<Instant>,
     pub stacks: Vec<StackRow>,
     pub files: Vec<FileRow>,
+    /// How much of the page cache has a name, where files were asked for it.
+    pub cache_named: Option<CacheNamed>,
+    /// What the lists have that is not the target's.
+    pub others: Others,
     /// The target's cgroups, each with what is below it.
     pub cgroups: Vec<CgroupRow>,
     /// Memory limits of the target's root cgroups; a cgroup without one has none here.
@@ -76,6 +85,24 @@ pub struct Report {
     pub target: Target,
     pub host: Host,
     pub tool: Tool,
+}
+
+/// What others than the target hold, by list.
+#[derive(Debug, Clone, Copy, Default, Serialize)]
+pub struct Others {
+    /// Added since the trace began.
+    pub files: Sums,
+    pub stacks: Sums,
+    pub tmpfs: Sums,
+}
+
+/// How much of the page cache is in files that were looked at.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct CacheNamed {
+    pub files: u64,
+    pub bytes: u64,
+    /// The page cache of the machine; absent where it was not read.
+    pub of: Option<u64>,
 }
 
 /// The planes overlap: a charged page is in both. Nothing is summed across them.
@@ -138,6 +165,16 @@ pub struct PlaneReport {
     pub device: Option<DeviceReport>,
 }
 
+impl PlaneReport {
+    /// Of files that lie on disks, at the instant.
+    fn page_cache(&self) -> Option<u64> {
+        let rows = self.sources.iter().filter(|row| PAGE_CACHE.contains(&row.source));
+        let bytes: Option<Vec<i64>> = rows.map(|row| row.bytes).collect();
+        let sum = bytes.filter(|bytes| !bytes.is_empty())?.into_iter().fold(0, i64::saturating_add);
+        u64::try_from(sum).ok()
+    }
+}
+
 /// The plane's own counter against the sum of its rows.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
 pub struct Reconciliation {
@@ -179,6 +216,9 @@ pub struct SourceRow {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct RootPeak {
     pub path: String,
+    /// The path for people.
+    #[serde(skip)]
+    pub shown: String,
     pub sampled_peak: Option<u64>,
     /// May be older than the trace for a cgroup that is.
     pub kernel_peak: Option<u64>,
@@ -201,7 +241,11 @@ pub fn report(recording: &Recording, at: At) -> Report {
     });
     let devices = devices.collect();
     let planes = Planes { system: plane(system), cgroup: plane(cgroup), devices };
+    let page_cache = planes.system.as_ref().and_then(PlaneReport::page_cache);
     let details_at_ns = planes.details_at().map_or(recording.target.ended_ns, |plane| plane.at_ns);
+    let stacks = stacks::rows(recording, Scope::System, details_at_ns);
+    let files = files::rows(recording, details_at_ns);
+    let tmpfs = tmpfs::rows(recording);
     Report {
         schema: SCHEMA,
         schema_version: SCHEMA_VERSION,
@@ -210,8 +254,22 @@ pub fn report(recording: &Recording, at: At) -> Report {
         planes,
         details_at_ns,
         details_instant: details::instant(recording, details_at_ns).cloned(),
-        stacks: stacks::rows(recording, Scope::System, details_at_ns),
-        files: files::rows(recording, details_at_ns),
+        cache_named: recording.provenance.cache_seen.map(|seen| CacheNamed {
+            files: seen.files,
+            bytes: seen.bytes,
+            of: page_cache,
+        }),
+        others: Others {
+            files: Sums::of(&files, |row| row.whose, |row| row.bytes),
+            stacks: Sums::of(
+                &stacks,
+                |row| if row.is_listed() { Whose::Target } else { row.whose },
+                |row| saturated(row.bytes),
+            ),
+            tmpfs: Sums::of(&tmpfs, |row| row.whose, |row| saturated(row.highest().unwrap_or(0))),
+        },
+        stacks,
+        files,
         cgroups: cgroups::rows(recording, details_at_ns),
         limits: limits::rows(recording),
         charges: charges::report(recording, details_at_ns),
@@ -222,7 +280,7 @@ pub fn report(recording: &Recording, at: At) -> Report {
         cuda: cuda::report(recording, details_at_ns),
         queries: queries::report(recording),
         contexts: recording.provenance.contexts.clone(),
-        tmpfs: tmpfs::rows(recording),
+        tmpfs,
         log_lines: recording.provenance.log_lines.clone(),
         phases: recording.phases.clone(),
         health: recording.health.clone(),
@@ -284,7 +342,7 @@ fn plane_report(recording: &Recording, view: &View<'_>, at: At, peaks: Peaks) ->
         sources: view.plane.sources().map(row).collect(),
         growth: balances.growth(),
         level: level(&balances.chosen),
-        roots: roots(view),
+        roots: roots(recording, view),
         device: None,
     }
 }
@@ -356,13 +414,15 @@ pub(super) fn difference(to: Option<i64>, from: Option<i64>) -> Option<i64> {
     Some(to?.saturating_sub(from?))
 }
 
-fn roots(view: &View<'_>) -> Vec<RootPeak> {
+fn roots(recording: &Recording, view: &View<'_>) -> Vec<RootPeak> {
+    let names = Names::new(recording);
     let roots = view.roots.iter();
     roots
         .filter_map(|root| {
             let cgroup = root.cgroup?;
             let sampled_peak = view.highest_of(root);
             Some(RootPeak {
+                shown: names.shown_cgroup(&cgroup.path),
                 path: cgroup.path.clone(),
                 sampled_peak,
                 kernel_peak: warnings::kernel_peak(root),

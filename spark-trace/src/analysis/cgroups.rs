@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use crate::analysis::names::Names;
 use crate::ledger::{self, Balance, Facts, Plane};
 use crate::recording::{CgroupSeries, Recording, Series, TargetCgroup};
 
@@ -15,6 +16,11 @@ const DYING: &str = "cgroup.nr_dying_descendants";
 pub struct CgroupRow {
     pub id: u64,
     pub path: String,
+    /// The path for people: a container's id by its first digits, with its name.
+    #[serde(skip)]
+    pub shown: String,
+    /// Name of the container that it belongs to, where that is known.
+    pub container: Option<String>,
     /// Charged, with all below.
     pub bytes: Option<i64>,
     /// Without the cgroups below that still exist: what its own processes and removed cgroups below have left.
@@ -34,6 +40,7 @@ struct At<'a> {
 
 /// Cgroups as they were read nearest to `at_ns`; the one with the largest charge of its own first.
 pub fn rows(recording: &Recording, at_ns: u64) -> Vec<CgroupRow> {
+    let names = Names::new(recording);
     let series: BTreeMap<u64, &CgroupSeries> =
         recording.samples.cgroups.iter().map(|samples| (samples.id, samples)).collect();
     let exists = |cgroup: &&TargetCgroup| {
@@ -63,6 +70,8 @@ pub fn rows(recording: &Recording, at_ns: u64) -> Vec<CgroupRow> {
             let sources = at.balance.rows.iter();
             CgroupRow {
                 id: at.cgroup.id,
+                shown: names.shown_cgroup(&at.cgroup.path),
+                container: at.cgroup.container.as_deref().and_then(|id| names.container_name(id)),
                 path: at.cgroup.path.clone(),
                 bytes: charged,
                 own: charged.map(|charged| charged.saturating_sub(below)),

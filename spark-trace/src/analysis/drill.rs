@@ -14,6 +14,7 @@ use crate::analysis::stacks;
 use crate::analysis::view::Scope;
 use crate::recording::column::Value;
 use crate::recording::{Column, Provenance, Recording};
+use crate::units;
 
 /// Somebody who holds a part, or a thing that is a part.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,6 +37,34 @@ pub struct Detail {
     pub frames: Vec<String>,
 }
 
+impl<K> Holder<K> {
+    /// Not more than the list's own level: what processes share is in each of them.
+    #[must_use]
+    pub fn within(self, parent: Option<i64>) -> Self {
+        let bytes = self.bytes.map(|bytes| parent.map_or(bytes, |parent| bytes.min(parent)));
+        Self { bytes, ..self }
+    }
+}
+
+impl Detail {
+    /// Not more than what it is part of: what is mapped need not be resident, and what is cached may be of another kind.
+    #[must_use]
+    pub fn within(self, parent: Option<i64>) -> Self {
+        match parent.filter(|parent| self.bytes > *parent) {
+            None => self,
+            Some(parent) => Self {
+                what: format!("{} ({} {})", self.what, units::size(self.bytes), self.counts),
+                bytes: parent,
+                counts: AT_MOST,
+                ..self
+            },
+        }
+    }
+}
+
+/// What the bytes of a detail count where it may be more than what it is part of.
+const AT_MOST: &str = "at most";
+
 /// What of a process's resident memory belongs to a source.
 type Part = fn(&Split) -> Option<u64>;
 
@@ -45,22 +74,43 @@ struct Way {
     sources: &'static [&'static str],
     part: Option<Part>,
     details: fn(&Recording, u64, &str) -> Vec<Detail>,
+    /// Said where there is no detail.
+    nothing: &'static str,
 }
 
 const WAYS: &[Way] = &[
-    Way { sources: &["anon"], part: Some(|split| split.rss_anon), details: mapped },
-    Way { sources: &["shmem"], part: Some(|split| split.rss_shmem), details: mapped },
-    Way { sources: &["file-"], part: Some(|split| split.rss_file), details: cached },
-    Way { sources: &["swap-cache"], part: Some(|split| split.swap), details: mapped },
-    Way { sources: &["nvidia-"], part: None, details: driver },
-    Way { sources: &["gpu-", "cuda-"], part: None, details: devices },
+    Way { sources: &["anon"], part: Some(|split| split.rss_anon), details: mapped, nothing: NOT_SEEN },
+    Way { sources: &["shmem"], part: Some(|split| split.rss_shmem), details: mapped, nothing: NOT_SEEN },
+    // A page of a file is nobody's: processes that map it share it, and who has read it need not map it.
+    Way { sources: &["file-clean"], part: None, details: cached, nothing: NOT_SEEN },
+    Way {
+        sources: &["file-dirty"],
+        part: None,
+        details: none,
+        nothing: "which files are not written back is not known",
+    },
+    Way {
+        sources: &["swap-cache"],
+        part: None,
+        details: none,
+        nothing: "whose pages are in the swap cache is not known",
+    },
+    Way { sources: &["nvidia-"], part: None, details: driver, nothing: NOT_SEEN },
+    Way { sources: &["gpu-", "cuda-"], part: None, details: devices, nothing: NOT_SEEN },
 ];
 
+const NOT_SEEN: &str = "nothing was seen taken since the trace began";
+
 /// What the kernel takes for itself.
-const KERNEL: Way = Way { sources: &[""], part: None, details: kernel };
+const KERNEL: Way = Way { sources: &[""], part: None, details: kernel, nothing: NOT_SEEN };
 
 fn way(source: &str) -> &'static Way {
     WAYS.iter().find(|way| way.sources.iter().any(|prefix| source.starts_with(prefix))).unwrap_or(&KERNEL)
+}
+
+/// What is said where nothing is seen behind a source.
+pub fn nothing(source: Option<&str>) -> &'static str {
+    source.map_or(NOT_SEEN, |source| way(source).nothing)
 }
 
 /// Cgroups that hold something of `source`, the one that holds most without those below it first.
@@ -78,7 +128,7 @@ pub fn cgroups(recording: &Recording, at_ns: u64, source: Option<&str>) -> Vec<H
     let holders = rows.iter().filter_map(|row| {
         let bytes = level(row).filter(|&bytes| bytes != 0)?;
         let own = bytes.saturating_sub(below(&row.path));
-        Some(Holder { key: row.id, name: row.path.clone(), bytes: Some(bytes), own: Some(own) })
+        Some(Holder { key: row.id, name: row.shown.clone(), bytes: Some(bytes), own: Some(own) })
     });
     let mut holders: Vec<_> = holders.collect();
     holders.sort_by_key(|holder| std::cmp::Reverse(holder.own));
@@ -220,14 +270,20 @@ fn mapped(recording: &Recording, at_ns: u64, _source: &str) -> Vec<Detail> {
     calls.chain(resident).collect()
 }
 
+fn none(_: &Recording, _: u64, _: &str) -> Vec<Detail> {
+    Vec::new()
+}
+
 fn cached(recording: &Recording, at_ns: u64, _source: &str) -> Vec<Detail> {
-    let rows = files::rows(recording, at_ns).into_iter().filter(|row| row.bytes != 0);
+    let rows = files::largest(recording, at_ns).into_iter().filter(|row| row.bytes != 0);
     rows.map(|row| Detail {
         bytes: row.bytes,
         counts: "cached",
         what: match &row.first_touch {
-            Some(touch) => format!("{}, first touched by {} ({})", row.inner_path, touch.comm, touch.pid),
-            None => format!("{}, cached before the trace", row.inner_path),
+            Some(touch) => format!("{}, first touched by {} ({})", row.shown, touch.comm, touch.pid),
+            None if row.is_from_before() => format!("{}, cached before the trace", row.shown),
+            // It has only lost pages.
+            None => row.shown.clone(),
         },
         frames: Vec::new(),
     })

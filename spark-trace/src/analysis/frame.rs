@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use crate::analysis::attribution::{Reconciliation, bytes, difference, level_of};
+use crate::analysis::losses;
 use crate::analysis::queries;
 use crate::analysis::view::{Scope, View};
 use crate::ledger::Balance;
@@ -33,8 +34,11 @@ pub struct Frame {
     /// The latest answers to the question how much memory there is, the latest last.
     pub queries: Vec<Asked>,
     pub hooks: Hooks,
-    /// Events and rows that did not find room.
+    /// Events and rows that did not find room, and runs of hooks that the kernel skipped.
     pub lost: u64,
+    /// Of those the events and rows, and what most of them were for.
+    pub entries_lost: u64,
+    pub most_lost: Option<String>,
     pub agent_cpu_ns: u64,
     pub agent_rss_peak: u64,
     /// Absent where the kernel does not count it.
@@ -75,6 +79,8 @@ pub struct Asked {
     pub pid: u32,
     pub comm: String,
     pub asked: String,
+    /// Where the answer was a word.
+    pub text: Option<String>,
     pub values: BTreeMap<String, u64>,
 }
 
@@ -120,6 +126,8 @@ impl Frame {
                 wanted: wanted.count(),
             },
             lost: health.lost_total,
+            entries_lost: losses::entries(health),
+            most_lost: losses::most(health).map(|loss| loss.what.clone()),
             agent_cpu_ns: recording.cost.agent_cpu_ns,
             agent_rss_peak: recording.cost.agent_rss_peak,
             programs_ns: recording.cost.bpf_run_time_ns,
@@ -178,7 +186,9 @@ fn plane(
 
 fn asked(recording: &Recording, at_ns: u64) -> Vec<Asked> {
     let Some(all) = queries::report(recording) else { return Vec::new() };
-    let until: Vec<_> = all.rows.into_iter().filter(|row| row.at_ns <= at_ns).collect();
+    // What spark-trace reads for its own levels is no news.
+    let own = |pid: u32| recording.tool.pid == Some(pid);
+    let until: Vec<_> = all.rows.into_iter().filter(|row| row.at_ns <= at_ns && !own(row.pid)).collect();
     let skipped = until.len().saturating_sub(QUERIES);
     let latest = until.into_iter().skip(skipped);
     latest
@@ -187,6 +197,7 @@ fn asked(recording: &Recording, at_ns: u64) -> Vec<Asked> {
             pid: row.pid,
             comm: row.comm,
             asked: row.asked,
+            text: row.text,
             values: row.values,
         })
         .collect()

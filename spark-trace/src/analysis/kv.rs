@@ -151,6 +151,8 @@ pub struct Agreement {
 #[derive(Debug, Clone, Serialize)]
 pub struct CachedFile {
     pub path: String,
+    /// A path that can be opened where spark-trace ran; absent where none is known.
+    pub opens_at: Option<String>,
     pub bytes: i64,
     /// `comm (pid)` of who touched it first.
     pub first_touch: Option<String>,

@@ -64,6 +64,12 @@ pub fn entries(health: &Health) -> u64 {
     health.losses.iter().filter(|loss| loss.what != SKIPPED).map(|loss| loss.count).sum()
 }
 
+/// What most of those were for.
+pub fn most(health: &Health) -> Option<&Loss> {
+    let lost = health.losses.iter().filter(|loss| loss.what != SKIPPED && loss.count > 0);
+    lost.max_by_key(|loss| loss.count)
+}
+
 /// Whether more was lost than what hooks missed of so many events that it changes nothing.
 pub fn matter(health: &Health) -> bool {
     let few = health.hooks.iter().filter_map(Missed::of).filter(|missed| !missed.matters());

@@ -42,3 +42,4 @@ pub mod timeline;
 pub mod tmpfs;
 pub mod view;
 pub mod warning;
+pub mod whose;

@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::recording::{Recording, Stack, Symbol};
+use crate::analysis::whose::Whose;
+use crate::recording::{FilePages, FirstTouch, Recording, Stack, Symbol, TRACER};
 
 /// A name that several ids could not be given.
 const NO_CGROUP: &str = "(none)";
@@ -10,9 +11,17 @@ const NO_CGROUP: &str = "(none)";
 pub struct Names<'a> {
     paths: BTreeMap<u64, &'a str>,
     target: BTreeSet<u64>,
+    /// Every process is the target's.
+    whole_machine: bool,
+    /// Processes of the target.
+    pids: BTreeSet<u32>,
+    /// spark-trace's own process, where the recording names it.
+    tracer: Option<u32>,
     stacks: BTreeMap<u32, &'a Stack>,
     comms: BTreeMap<u32, &'a str>,
     symbols: &'a [Symbol],
+    /// Names of containers by their ids.
+    containers: BTreeMap<&'a str, &'a str>,
 }
 
 impl<'a> Names<'a> {
@@ -21,12 +30,20 @@ impl<'a> Names<'a> {
         let named = provenance.cgroups.iter().map(|cgroup| (cgroup.id, cgroup.path.as_str()));
         let own = target.cgroups.iter().map(|cgroup| (cgroup.id, cgroup.path.as_str()));
         let of_target = provenance.cgroups.iter().filter(|cgroup| cgroup.target).map(|cgroup| cgroup.id);
+        let ids: BTreeSet<u64> = of_target.chain(target.cgroups.iter().map(|cgroup| cgroup.id)).collect();
+        // A target without a cgroup of its own is its processes, and no others are in the recording.
+        let ours = |cgroup: u64| ids.is_empty() || ids.contains(&cgroup);
+        let processes = provenance.processes.iter().filter(|process| ours(process.cgroup));
         Self {
+            whole_machine: target.is_whole_machine(),
+            pids: processes.map(|process| process.pid).collect(),
+            tracer: recording.tool.pid,
             paths: named.chain(own).collect(),
-            target: of_target.chain(target.cgroups.iter().map(|cgroup| cgroup.id)).collect(),
+            target: ids,
             stacks: provenance.stacks.iter().map(|stack| (stack.id, stack)).collect(),
             comms: provenance.processes.iter().map(|process| (process.pid, process.comm.as_str())).collect(),
             symbols: &provenance.symbols,
+            containers: containers(recording).collect(),
         }
     }
 
@@ -43,6 +60,50 @@ impl<'a> Names<'a> {
         self.target.contains(&id)
     }
 
+    /// A container's name, else the first digits of its id.
+    pub fn container(&self, id: &str) -> String {
+        self.container_name(id).unwrap_or_else(|| short(id))
+    }
+
+    pub fn container_name(&self, id: &str) -> Option<String> {
+        self.containers.get(id).map(|name| (*name).to_owned())
+    }
+
+    /// Path of a cgroup for people: a container's id by its first digits, and its name.
+    pub fn shown_cgroup(&self, path: &str) -> String {
+        let name = path.split(['/', '-', '.', ':']).find_map(|part| self.containers.get(part));
+        match name {
+            Some(name) => format!("{} ({name})", short(path)),
+            None => short(path),
+        }
+    }
+
+    /// Whose a cgroup is.
+    pub fn whose_cgroup(&self, id: u64) -> Whose {
+        if self.whole_machine || self.is_target(id) { Whose::Target } else { Whose::Others }
+    }
+
+    /// Whose a row of the page cache is: its payer's or its first toucher's, if one of them is the target.
+    pub fn whose_file(&self, file: &FilePages) -> Whose {
+        let touch = file.first_touch.as_ref();
+        if touch.is_some_and(|touch| self.is_tracer(touch)) {
+            return Whose::Tracer;
+        }
+        let touched =
+            touch.is_some_and(|touch| self.is_target(touch.cgroup) || self.pids.contains(&touch.pid));
+        // What was cached before is asked of files that the target has mapped or open.
+        let used = file.before.is_some();
+        if touched || used { Whose::Target } else { self.whose_cgroup(file.charged_to) }
+    }
+
+    /// Older recordings do not name spark-trace's process: then its name tells, outside the target.
+    fn is_tracer(&self, touch: &FirstTouch) -> bool {
+        match self.tracer {
+            Some(pid) => touch.pid == pid,
+            None => touch.comm == TRACER && !self.pids.contains(&touch.pid) && !self.is_target(touch.cgroup),
+        }
+    }
+
     /// Command name of a process; of a pid that came again the last one.
     pub fn comm(&self, pid: u32) -> String {
         self.comms.get(&pid).map_or_else(|| "?".to_owned(), |comm| (*comm).to_owned())
@@ -55,6 +116,30 @@ impl<'a> Names<'a> {
             stack.frames.iter().filter_map(|&frame| self.symbols.get(frame as usize)).collect()
         })
     }
+}
+
+/// Length of the ids that engines give containers, and what of one their listings show.
+const ID: usize = 64;
+const SHORT_ID: usize = 12;
+
+/// A path or id with the first digits of each container's id, as `docker ps` shows them.
+pub fn short(path: &str) -> String {
+    let is_id = |part: &str| part.len() == ID && part.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let mut text = String::with_capacity(path.len());
+    for part in path.split_inclusive(['/', '-', '.', ':']) {
+        let end = part.len() - usize::from(part.ends_with(['/', '-', '.', ':']));
+        let (id, separator) = part.split_at(end);
+        text.push_str(if is_id(id) { id.get(..SHORT_ID).unwrap_or(id) } else { id });
+        text.push_str(separator);
+    }
+    text
+}
+
+/// Ids and names of the containers that the recording knows.
+fn containers(recording: &Recording) -> impl Iterator<Item = (&str, &str)> {
+    // Recordings of 0.1.0 have the first alone.
+    let known = recording.target.container.iter().chain(&recording.target.containers);
+    known.filter_map(|container| Some((container.id.as_str(), container.name.as_deref()?)))
 }
 
 /// One frame for people: its name, or where it lies.
@@ -81,6 +166,27 @@ mod tests {
         assert_eq!(names.cgroup(20), "/system.slice/docker-0123456789ab.scope");
         assert_eq!((names.cgroup(0).as_str(), names.cgroup(7).as_str()), ("(none)", "(cgroup 7)"));
         assert!(names.is_target(20) && !names.is_target(1));
+    }
+
+    #[test]
+    fn containers_are_called_as_engines_list_them() {
+        let id = "0123456789abcdef".repeat(4);
+        for (path, wanted) in [
+            (format!("/docker/{id}"), "/docker/0123456789ab"),
+            (format!("/system.slice/docker-{id}.scope/sub"), "/system.slice/docker-0123456789ab.scope/sub"),
+            (format!("/kubepods/cri-containerd:{id}"), "/kubepods/cri-containerd:0123456789ab"),
+            (id.clone(), "0123456789ab"),
+            ("/user.slice/user-1000.slice".to_owned(), "/user.slice/user-1000.slice"),
+            (format!("/docker/{}", &id[..63]), &format!("/docker/{}", &id[..63])),
+        ] {
+            assert_eq!(short(&path), wanted, "{path}");
+        }
+        let mut recording = testing::container();
+        recording.target.container.as_mut().unwrap().id = id.clone();
+        let names = Names::new(&recording);
+        assert_eq!(names.shown_cgroup(&format!("/docker/{id}/x")), "/docker/0123456789ab/x (serve)");
+        assert_eq!(names.shown_cgroup("/docker/other"), "/docker/other");
+        assert_eq!((names.container(&id).as_str(), names.container("b").as_str()), ("serve", "b"));
     }
 
     #[test]

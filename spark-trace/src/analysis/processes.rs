@@ -13,6 +13,9 @@ pub struct ProcessRow {
     pub comm: String,
     pub argv: Vec<String>,
     pub cgroup: String,
+    /// The same for people.
+    #[serde(skip)]
+    pub cgroup_shown: String,
     pub target: bool,
     /// High-water mark that the kernel kept, where it was read in time.
     pub rss_peak: Option<u64>,
@@ -61,6 +64,7 @@ fn row(names: &Names<'_>, process: &Process, samples: Option<&ProcessSeries>, at
         parent: process.parent,
         comm: process.comm.clone(),
         argv: process.argv.clone(),
+        cgroup_shown: names.shown_cgroup(&names.cgroup(process.cgroup)),
         cgroup: names.cgroup(process.cgroup),
         target: names.is_target(process.cgroup),
         rss_peak: process.rss_peak,

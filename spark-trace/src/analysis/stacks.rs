@@ -9,11 +9,14 @@ use crate::analysis::classify::{classify, is_telling};
 use crate::analysis::details;
 use crate::analysis::names::{self, Names};
 use crate::analysis::view::Scope;
+use crate::analysis::whose::Whose;
 use crate::recording::{PageAllocs, Recording};
 
 /// Page allocations of one kernel stack since the trace began.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct StackRow {
+    /// Whose tasks allocated them.
+    pub whose: Whose,
     /// The source these pages belong to, told by the frames.
     pub source: &'static str,
     pub label: String,
@@ -34,11 +37,11 @@ pub struct StackRow {
     pub bytes_freed: u64,
 }
 
-/// What makes a row: frames, whether charged, and mobility.
-type Key<'a> = (Vec<String>, bool, &'a str);
+/// What makes a row: whose it is, frames, whether charged, and mobility.
+type Key<'a> = (Whose, Vec<String>, bool, &'a str);
 
-/// Stacks with the bytes they held at the instant that tells most of `at_ns`, the most first. On the cgroup
-/// plane only pages charged to the target.
+/// Stacks with the bytes they held at the instant that tells most of `at_ns`: the target's and those of the NVIDIA
+/// driver first, and of them the most first. On the cgroup plane only pages charged to the target.
 pub fn rows(recording: &Recording, scope: Scope, at_ns: u64) -> Vec<StackRow> {
     let names = Names::new(recording);
     let instant = details::index(recording, at_ns);
@@ -47,10 +50,12 @@ pub fn rows(recording: &Recording, scope: Scope, at_ns: u64) -> Vec<StackRow> {
     for allocs in recording.provenance.page_allocs.iter().filter(|allocs| is_in(scope, &names, allocs)) {
         let symbols = names.frames(allocs.stack);
         let frames: Vec<_> = symbols.iter().map(|symbol| names::frame(symbol)).collect();
-        let key = (frames, allocs.charged, allocs.mobility.as_str());
-        let (row, cgroups) = groups.entry(key).or_insert_with_key(|(frames, charged, mobility)| {
+        let whose = names.whose_cgroup(allocs.cgroup);
+        let key = (whose, frames, allocs.charged, allocs.mobility.as_str());
+        let (row, cgroups) = groups.entry(key).or_insert_with_key(|(whose, frames, charged, mobility)| {
             let verdict = classify(&symbols, mobility);
             let row = StackRow {
+                whose: *whose,
                 source: verdict.source,
                 label: verdict.label,
                 frames: frames.clone(),
@@ -74,7 +79,7 @@ pub fn rows(recording: &Recording, scope: Scope, at_ns: u64) -> Vec<StackRow> {
         .into_values()
         .map(|(row, cgroups)| StackRow { cgroups: cgroups.into_iter().collect(), ..row })
         .collect();
-    rows.sort_by_key(|row| std::cmp::Reverse(row.bytes));
+    rows.sort_by_key(|row| (!row.is_listed(), std::cmp::Reverse(row.bytes)));
     rows
 }
 
@@ -142,7 +147,15 @@ fn is_in(scope: Scope, names: &Names<'_>, allocs: &PageAllocs) -> bool {
     }
 }
 
+/// What the sources of the NVIDIA driver begin with.
+const DRIVER: &str = "nvidia-";
+
 impl StackRow {
+    /// It is the target's, or may be: the driver takes pages for it in threads of its own, too.
+    pub fn is_listed(&self) -> bool {
+        self.whose == Whose::Target || self.source.starts_with(DRIVER)
+    }
+
     /// The frames that say who allocated, innermost first: without the page allocator and the tracing.
     pub fn path(&self) -> impl Iterator<Item = &str> {
         self.frames.iter().map(String::as_str).skip_while(|frame| !is_telling(frame))
@@ -173,6 +186,7 @@ mod tests {
         let rows = rows(&recording, Scope::System, START + 5 * SECOND);
         let summary: Vec<_> = rows.iter().map(|row| (row.source, row.bytes / MIB, row.charged)).collect();
         assert_eq!(summary, [("nvidia-sysmem", 64, false), ("slab-unreclaimable", 8, true)]);
+        assert_eq!((rows[0].whose, rows[1].whose), (Whose::Others, Whose::Target));
         assert_eq!(rows[0].cgroups, ["(not the target's)"]);
         assert_eq!(
             by_source(&rows)["nvidia-sysmem"],
@@ -208,13 +222,18 @@ mod tests {
     }
 
     #[test]
-    fn the_same_stack_of_several_cgroups_is_one_row() {
+    fn the_same_stack_of_several_cgroups_is_one_row_for_the_target_and_one_for_others() {
         let mut recording = testing::container();
-        let mut other = recording.provenance.page_allocs[0].clone();
-        other.cgroup = 1;
-        recording.provenance.page_allocs.push(other);
+        for cgroup in [1, 2, 21] {
+            let mut other = recording.provenance.page_allocs[0].clone();
+            other.cgroup = cgroup;
+            recording.provenance.page_allocs.push(other);
+        }
+        let below = crate::recording::TargetCgroup { id: 21, ..Default::default() };
+        recording.target.cgroups.push(below);
         let rows = rows(&recording, Scope::System, START + 5 * SECOND);
-        let slab = rows.iter().find(|row| row.source == "slab-unreclaimable").unwrap();
-        assert_eq!((slab.bytes, slab.cgroups.len()), (16 * MIB, 2));
+        let slab = rows.iter().filter(|row| row.source == "slab-unreclaimable");
+        let slab: Vec<_> = slab.map(|row| (row.whose, row.bytes / MIB, row.cgroups.len())).collect();
+        assert_eq!(slab, [(Whose::Target, 16, 2), (Whose::Others, 16, 2)]);
     }
 }

@@ -101,7 +101,7 @@ mod tests {
     fn the_file_is_told_with_who_pays_for_it() {
         let mut native = testing::native();
         for file in &mut native.provenance.files {
-            file.path = Some(format!("/x/{FILE_NAME}"));
+            (file.path, file.place) = (Some(format!("/x/{FILE_NAME}")), None);
         }
         let mut report = diff::report(&native, &testing::container(), None, At::Peak).unwrap();
         let ours = report.files.iter_mut().find(|row| is_ours(row)).unwrap();

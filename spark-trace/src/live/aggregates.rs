@@ -21,7 +21,7 @@ use crate::{
     cuda::Holdings,
     decode::device_name,
     recording::{
-        Charge, ChargeStack, Column, FilePages, FirstTouch, Instant, PageAllocs, column::Value,
+        CacheSeen, Charge, ChargeStack, Column, FilePages, FirstTouch, Instant, PageAllocs, column::Value,
         journal::Aggregates,
     },
 };
@@ -48,6 +48,7 @@ pub struct Collector {
     driver: driver::Rows,
     /// Files as they were cached before the trace began.
     cached_before: Vec<FilePages>,
+    cache_seen: Option<CacheSeen>,
     names: ItemNames,
     file_names: HashMap<(u32, u64), String>,
     /// What the target holds through the CUDA driver.
@@ -87,6 +88,7 @@ impl Collector {
             kernel_stacks: KernelStacks::default(),
             driver: driver::Rows::default(),
             cached_before: Vec::new(),
+            cache_seen: None,
             names: ItemNames { node, memcg },
             file_names: HashMap::new(),
             cuda: Holdings::default(),
@@ -94,8 +96,9 @@ impl Collector {
     }
 
     /// Notes what was cached of files when the trace began.
-    pub fn cached_before(&mut self, files: Vec<FilePages>) {
+    pub fn cached_before(&mut self, files: Vec<FilePages>, seen: CacheSeen) {
         self.cached_before = files;
+        self.cache_seen = Some(seen);
     }
 
     /// Notes a file's name, told once when its first page was added.
@@ -316,6 +319,7 @@ impl Collector {
             instants: self.instants.clone(),
             page_allocs: self.pages.clone(),
             files: self.files.iter().cloned().chain(before).collect(),
+            cache_seen: self.cache_seen,
             charges: self.charges.clone(),
             charge_stacks: self.charge_stacks.clone(),
             charge_levels: Vec::new(),

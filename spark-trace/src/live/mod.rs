@@ -14,6 +14,7 @@ pub mod host;
 pub mod kallsyms;
 pub mod library;
 pub mod look;
+pub mod mounts;
 mod multi;
 pub mod object;
 pub mod offsets;

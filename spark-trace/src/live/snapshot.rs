@@ -16,11 +16,11 @@ use super::{
         system::System,
         tmpfs,
     },
-    target::container::id_in_path,
+    target::{container::id_in_path, running},
 };
 use crate::recording::{
-    CgroupName, Clock, Column, Cost, Health, Instant, Process, Recording, SCHEMA_VERSION, SNAPSHOT, Target,
-    TargetCgroup, Tool,
+    CgroupName, Clock, Column, Cost, Health, Instant, Moment, Process, Recording, SCHEMA_VERSION, SNAPSHOT,
+    Target, TargetCgroup, Tool,
     journal::{Aggregates, Begin, Entry, JOURNAL_SCHEMA, Journal, SeriesId},
 };
 
@@ -63,6 +63,7 @@ pub fn take(options: &Options) -> Result<Recording, SnapshotError> {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             profile: SNAPSHOT.to_owned(),
             min_region: options.min_region,
+            pid: Some(std::process::id()),
             ..Tool::default()
         },
         host,
@@ -93,7 +94,7 @@ pub fn take(options: &Options) -> Result<Recording, SnapshotError> {
     snapshot.cgroups(&layout)?;
     snapshot.system(&mut system)?;
     snapshot.mappings(&largest, options.min_region)?;
-    snapshot.journal.add(Entry::Tmpfs { file_systems: tmpfs::read() })?;
+    snapshot.journal.add(Entry::Tmpfs { file_systems: tmpfs::read(&pids, Moment::Start) })?;
     snapshot.files(&pids, &options.files)?;
     snapshot.finish(&mut nvml)
 }
@@ -144,6 +145,8 @@ impl Snapshot {
                 ..TargetCgroup::default()
             })
             .collect();
+        let ids = self.target.cgroups.iter().filter_map(|cgroup| cgroup.container.as_deref());
+        self.target.containers = running::named(&ids.collect());
         self.journal.add(Entry::Target(self.target.clone()))?;
         for (id, path) in all {
             let read = Cgroup::open(id, &layout.dir(&path), layout.is_v2()).read();
@@ -188,6 +191,7 @@ impl Snapshot {
         let aggregates = Aggregates {
             instants: vec![Instant { at_ns: self.target.started_ns, why: SNAPSHOT.to_owned() }],
             files: found.files,
+            cache_seen: Some(found.seen),
             ..Aggregates::default()
         };
         Ok(self.journal.add(Entry::Aggregates(Box::new(aggregates)))?)

@@ -6,7 +6,7 @@ use super::column::Column;
 use super::journal::{Begin, Entry, Sample, SeriesId};
 use super::window;
 use super::{
-    context::ProcessContext,
+    context::{Moment, ProcessContext, TmpfsUse},
     cuda::{LibraryFile, Query},
     provenance::*,
     schema::*,
@@ -95,6 +95,7 @@ impl Builder {
                 provenance.instants.clone_from(&new.instants);
                 provenance.page_allocs.clone_from(&new.page_allocs);
                 provenance.files.clone_from(&new.files);
+                provenance.cache_seen = new.cache_seen;
                 provenance.charges.clone_from(&new.charges);
                 provenance.charge_stacks.clone_from(&new.charge_stacks);
                 provenance.charge_levels.clone_from(&new.charge_levels);
@@ -109,7 +110,16 @@ impl Builder {
             Entry::CudaEvent(event) => provenance.cuda_events.push(event.clone()),
             Entry::Query(query) => provenance.queries.push(Query::clone(query)),
             Entry::Context(context) => provenance.contexts.push(ProcessContext::clone(context)),
-            Entry::Tmpfs { file_systems } => provenance.tmpfs.extend(file_systems.iter().cloned()),
+            Entry::Tmpfs { file_systems } => {
+                // Of peaks the highest is kept.
+                let outdone = |known: &TmpfsUse| {
+                    file_systems.iter().any(|new| {
+                        (new.moment, &new.device) == (known.moment, &known.device) && new.used >= known.used
+                    })
+                };
+                provenance.tmpfs.retain(|known| known.moment != Some(Moment::Peak) || !outdone(known));
+                provenance.tmpfs.extend(file_systems.iter().cloned());
+            }
             Entry::LogLine(line) => provenance.log_lines.push(line.clone()),
             Entry::Library(file) => {
                 let libraries = &mut self.recording.health.libraries;

@@ -37,12 +37,13 @@ impl ProcessContext {
     }
 }
 
-/// A file system that lives in memory, at one of two times: before the target started, and at the end. All that were
-/// read together have one time.
+/// A file system that lives in memory at one time. All are read before the target starts and at the end; those of the
+/// target's own mount namespaces also when its cgroups stand at a peak. All that were read together have one time.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct TmpfsUse {
     pub at_ns: u64,
-    /// Where it is mounted, as the tracer sees it; `(System V shared memory)` for the segments of shmget(2).
+    /// Where it is mounted, as the tracer sees it, or the process `seen_by`; `(System V shared memory)` for the segments of
+    /// shmget(2).
     pub mount_point: String,
     /// `tmpfs`, `devtmpfs`, `ramfs` or `sysv`.
     #[serde(default)]
@@ -54,6 +55,30 @@ pub struct TmpfsUse {
     /// Why `files` may lack some.
     #[serde(default)]
     pub note: Option<String>,
+    /// Absent in recordings of 0.1.0, which have the start and the end only.
+    #[serde(default)]
+    pub moment: Option<Moment>,
+    /// `major:minor`: two readings of one file system have the same.
+    #[serde(default)]
+    pub device: Option<String>,
+    /// A process in whose mount namespace it is mounted, where it is not mounted where spark-trace runs.
+    #[serde(default)]
+    pub seen_by: Option<u32>,
+    /// Id of the container that this process is in.
+    #[serde(default)]
+    pub container: Option<String>,
+    /// Processes of the target have it mounted; absent where that was not looked at.
+    #[serde(default)]
+    pub target_has_it: Option<bool>,
+}
+
+/// When something was read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Moment {
+    Start,
+    Peak,
+    End,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

@@ -97,6 +97,8 @@ pub struct Aggregates {
     pub instants: Vec<Instant>,
     pub page_allocs: Vec<PageAllocs>,
     pub files: Vec<FilePages>,
+    #[serde(default)]
+    pub cache_seen: Option<CacheSeen>,
     pub charges: Vec<Charge>,
     #[serde(default)]
     pub charge_stacks: Vec<ChargeStack>,

@@ -15,6 +15,9 @@ pub struct Provenance {
     pub instants: Vec<Instant>,
     pub page_allocs: Vec<PageAllocs>,
     pub files: Vec<FilePages>,
+    /// What was looked at for files that were cached before; absent where nothing was.
+    #[serde(default)]
+    pub cache_seen: Option<CacheSeen>,
     pub mappings: Vec<Mapping>,
     pub regions: Vec<Region>,
     pub processes: Vec<Process>,
@@ -83,7 +86,8 @@ pub struct FilePages {
     /// Device as `major:minor`; with the inode number this is the real file below overlays and bind mounts.
     pub device: String,
     pub inode: u64,
-    /// Path as the kernel knew it when its first page was added, below its file system's mount point.
+    /// Path as the kernel knew it when its first page was added, below the root of its file system; `place` has the mount
+    /// point.
     pub path: Option<String>,
     /// Bytes in the page cache when the trace began, as cachestat(2) or mincore(2) told; nobody saw who added them.
     /// Absent where that was not asked.
@@ -95,8 +99,52 @@ pub struct FilePages {
     pub bytes_removed: u64,
     /// Added since the trace began less removed, at each instant; negative where older pages went.
     pub live: Column<i64>,
-    /// Who added the first page; absent where all its pages are older than the trace.
+    /// Who added the first page that was seen to be added; absent where none was.
     pub first_touch: Option<FirstTouch>,
+    /// Where it is to be found; absent in older recordings, and where no mount of its file system is known.
+    #[serde(default)]
+    pub place: Option<FilePlace>,
+}
+
+/// Files of which it was asked how much of them is cached, among them those that are too small to be listed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct CacheSeen {
+    pub files: u64,
+    /// Cached of all of them.
+    pub bytes: u64,
+}
+
+/// A file's path with the mount point in front.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct FilePlace {
+    pub path: String,
+    pub state: FileState,
+    /// A process in whose mount namespace the path is, where the file system is mounted there and not where
+    /// spark-trace runs.
+    #[serde(default)]
+    pub seen_by: Option<u32>,
+    /// Id of the container that this process is in.
+    #[serde(default)]
+    pub container: Option<String>,
+}
+
+/// What is known of a file's path when the trace ends.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum FileState {
+    /// The path was not tried: another mount namespace, a file system of the network or in user space, or no time.
+    #[default]
+    Unchecked,
+    /// The path leads to this very file.
+    Found,
+    /// The file was renamed since its first page was added: this is its name at the end.
+    Renamed,
+    /// Nothing there is this file any more: it was removed, or moved elsewhere.
+    Gone,
+    /// Another file system is mounted over it.
+    Hidden,
+    /// It is a block device: blocks of the file system on it, such as directories and inodes.
+    BlockDevice,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]

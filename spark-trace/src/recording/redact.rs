@@ -44,6 +44,7 @@ const KEPT: &[&str] = &[
     "provenance/instants/*/why",
     "provenance/page_allocs/*/mobility",
     "provenance/files/*/device",
+    "provenance/files/*/place/state",
     "provenance/mappings/*/op",
     "provenance/mappings/*/kind",
     "provenance/charges/*/item",
@@ -56,7 +57,9 @@ const KEPT: &[&str] = &[
     "provenance/queries/*/api",
     "provenance/stacks/*/space",
     "provenance/symbols/*/name",
+    "provenance/tmpfs/*/device",
     "provenance/tmpfs/*/kind",
+    "provenance/tmpfs/*/moment",
 ];
 
 /// Parts of paths that say nothing of anybody.

@@ -64,7 +64,13 @@ pub struct Tool {
     pub gpu_interval_ns: Option<u64>,
     /// Mappings at least this long have an event of their own.
     pub min_region: u64,
+    /// The process that recorded: what it took itself is not the target's. Absent in older recordings.
+    #[serde(default)]
+    pub pid: Option<u32>,
 }
+
+/// Command name of the process that records.
+pub const TRACER: &str = "spark-trace";
 
 /// Facts about the machine that explain the numbers.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]

@@ -32,6 +32,7 @@ pub(crate) fn empty() -> Recording {
             interval_ns: 100_000_000,
             gpu_interval_ns: None,
             min_region: MIB,
+            pid: Some(4000),
         },
         host: Host {
             kernel: "6.11.0-test".into(),
@@ -207,6 +208,7 @@ pub(crate) fn file(recording: &mut Recording, inode: u64, path: &str, mib: i64, 
             comm: "python3".into(),
             cgroup: charged_to,
         }),
+        place: Some(FilePlace { path: path.into(), state: FileState::Found, ..FilePlace::default() }),
     });
 }
 

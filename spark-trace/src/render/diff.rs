@@ -122,9 +122,13 @@ fn only_in(side: Option<OnlyIn>) -> String {
 fn holders(row: &FileDelta) -> String {
     let largest = |rows: &[FileRow]| {
         let holder = rows.first()?;
-        let cgroup = holder.charged_to.rsplit('/').find(|part| !part.is_empty()).unwrap_or("/");
-        let touch = holder.first_touch.as_ref().map_or("before the trace", |t| t.comm.as_str());
-        Some(format!("{cgroup} ({touch})"))
+        let cgroup = holder.payer.rsplit('/').find(|part| !part.is_empty()).unwrap_or("/");
+        Some(match &holder.first_touch {
+            Some(touch) => format!("{cgroup} ({})", touch.comm),
+            None if holder.is_from_before() => format!("{cgroup} (cached before)"),
+            // It has only lost pages.
+            None => cgroup.to_owned(),
+        })
     };
     let sides = [("A", largest(&row.a_holders)), ("B", largest(&row.b_holders))];
     let held = sides.into_iter().filter_map(|(name, holder)| Some(format!("{name}: {}", holder?)));

@@ -7,6 +7,7 @@ use super::document::{Cell, Document, Fit, Table};
 use super::units::{UNKNOWN, duration, known, seconds, unsigned};
 use crate::analysis::callers::{Caller, THROUGH_RUNTIME};
 use crate::analysis::queries::{Answer, Folded, Queries, Range, Summary, figures};
+use crate::figures::{NO_LIMIT, V1_NO_LIMIT};
 use crate::recording::{LaterState, MemoryState};
 
 /// Room for an answer in 80 columns.
@@ -83,7 +84,9 @@ fn told(asked: &str, text: Option<&str>, values: &Values) -> String {
 }
 
 fn range(range: &Range) -> String {
-    let (least, most) = (unsigned(range.least), unsigned(range.most));
+    // As recordings of 0.1.0 have it.
+    let told = |bytes: u64| if bytes >= V1_NO_LIMIT { NO_LIMIT.to_owned() } else { unsigned(bytes) };
+    let (least, most) = (told(range.least), told(range.most));
     if least == most { least } else { format!("{least} to {most}") }
 }
 

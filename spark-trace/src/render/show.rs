@@ -17,9 +17,11 @@ use crate::analysis::instant::At;
 use crate::analysis::view::Scope;
 use crate::recording::Instant;
 
+pub mod lists;
 pub mod tables;
 
-use tables::{CGROUPS, FILES, MAPPINGS, PROCESSES, REGIONS, STACKS};
+use lists::Extent;
+use tables::{CGROUPS, MAPPINGS};
 
 /// The row that has what is charged to a cgroup and of no kind of its own.
 const KERNEL_OTHER: &str = "kernel-other";
@@ -42,28 +44,25 @@ pub fn document(report: &Report) -> Document {
     }
     let at = seconds(report.details_at_ns.saturating_sub(report.target.started_ns));
     let snapshot = report.target.is_snapshot();
-    let held = |what: &str, at: &str| match snapshot {
-        true => what.to_owned(),
-        false => format!("{what}, held after {at} (since the trace began)"),
-    };
+    let after = |what: &str| if snapshot { what.to_owned() } else { format!("{what}, after {at}") };
     let read_at = |instant: Option<&Instant>| read_at(report, instant);
     let stored = read_at(report.details_instant.as_ref());
+    let extent = Extent::default();
     // Of a run each root has its plane; a machine has many more.
     if report.cgroups.len() > 1 {
-        document.section(held("Cgroups, each with those below it", &at), Table::of(CGROUPS, &report.cgroups));
+        document.section(after("Cgroups, each with those below it"), Table::of(CGROUPS, &report.cgroups));
     }
-    document.section(held("Page cache by file", &stored), Table::of(FILES, &report.files));
-    document.section(held("Kernel and driver pages by stack", &stored), Table::of(STACKS, &report.stacks));
-    document.section(held("Asked of the NVIDIA driver", &stored), Table::of(charges::ASKED, &report.asked));
+    lists::files(&mut document, report, &stored, extent);
+    lists::stacks(&mut document, report, &stored, extent);
+    let asked = format!("Asked of the NVIDIA driver since the trace began and held after {stored}");
+    document.section(asked, Table::of(charges::ASKED, &report.asked));
     if let Some(charges) = &report.charges {
         charges::show(&mut document, charges, &read_at(charges.instant.as_ref()));
     }
-    document.section("Processes", Table::of(PROCESSES, &report.processes));
-    let after = if snapshot { String::new() } else { format!(", after {at}") };
-    document.section(format!("Mappings by name{after}"), Table::of(REGIONS, &report.regions));
-    document
-        .section(format!("Large mappings by user stack, after {at}"), Table::of(MAPPINGS, &report.mappings));
-    surroundings::tmpfs(&mut document, &report.tmpfs);
+    lists::processes(&mut document, report);
+    lists::regions(&mut document, report, None);
+    document.section(after("Large mappings by user stack"), Table::of(MAPPINGS, &report.mappings));
+    lists::tmpfs(&mut document, report, extent);
     surroundings::contexts(&mut document, &report.contexts);
     foot(&mut document, report);
     document
@@ -113,7 +112,9 @@ fn plane(document: &mut Document, report: &Report, plane: &PlaneReport) {
     let what = match plane.plane {
         Scope::System => "System: all memory that is not free".to_owned(),
         Scope::Cgroup => {
-            format!("Cgroup {}: what the target is charged", plane.cgroup_version.unwrap_or_default())
+            let whose =
+                if report.target.is_snapshot() { "all cgroups together are" } else { "the target is" };
+            format!("Cgroup {}: what {whose} charged", plane.cgroup_version.unwrap_or_default())
         }
         Scope::Device => devices::title(plane.device.as_ref()),
     };
@@ -148,7 +149,7 @@ fn plane(document: &mut Document, report: &Report, plane: &PlaneReport) {
     }
     for root in plane.roots.iter().filter(|_| !snapshot) {
         let (sampled, kernel) = (known(root.sampled_peak, unsigned), known(root.kernel_peak, unsigned));
-        document.line(format!("{}: highest reading {sampled}, kernel's own peak {kernel}", root.path));
+        document.line(format!("{}: highest reading {sampled}, kernel's own peak {kernel}", root.shown));
     }
 }
 

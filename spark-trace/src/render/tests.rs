@@ -237,10 +237,11 @@ fn what_was_read_at_another_time_says_when() {
         text.lines().find(|line| line.starts_with("Page cache by file")).unwrap().to_owned()
     };
     let mut recording = testing::container();
-    assert_eq!(title(&recording), "Page cache by file, held after 5.0 s (since the trace began)");
+    assert_eq!(title(&recording), "Page cache by file, added since the trace began and held after 5.0 s");
     // The last reading before that is the peak as well.
     recording.provenance.instants[1].at_ns += testing::SECOND;
-    let read_later = "Page cache by file, held after 5.0 s, as read after 6.0 s (since the trace began)";
+    let read_later =
+        "Page cache by file, added since the trace began and held after 5.0 s, as read after 6.0 s";
     assert_eq!(title(&recording), read_later);
     let report = attribution::report(&recording, At::Peak);
     assert_eq!(report.details_instant.as_ref(), recording.provenance.instants.get(1));

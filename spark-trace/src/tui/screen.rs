@@ -9,8 +9,9 @@ use super::{Order, Spent, Step, Tab, Ui};
 use crate::analysis::drill::{self, Detail, Holder};
 use crate::analysis::frame::{Frame, PlaneFrame, SourceFrame};
 use crate::analysis::queries;
+use crate::figures::{NO_LIMIT, V1_NO_LIMIT};
 use crate::recording::Recording;
-use crate::units::{UNKNOWN, delta, known, percent, size};
+use crate::units::{UNKNOWN, delta, known, percent, size, unsigned};
 
 /// One line of the list.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -145,20 +146,47 @@ fn list(ui: &Ui, recording: &Recording, frame: &Frame) -> List {
             let holders = drill::processes(&marked.recording, marked.levels.at_ns, source, None);
             holders.into_iter().map(|holder| (holder.key, holder.bytes)).collect()
         });
+        let parent = level(ui, recording, frame, source, cgroup);
         let rows = holders.into_iter().map(|holder| {
             let growth = grown(before.as_ref(), holder.key, holder.bytes);
+            let holder = holder.within(parent);
             process_row(holder, growth)
         });
         return (PROCESSES, rows.collect(), NOBODY);
     }
+    let parent = pid.and_then(|pid| {
+        let holders = drill::processes(recording, at_ns, source, cgroup);
+        holders.into_iter().find(|holder| holder.key == pid)?.bytes
+    });
+    let parent = parent.or_else(|| level(ui, recording, frame, source, cgroup));
     let details = drill::details(recording, at_ns, source, cgroup, pid);
-    (DETAILS, details.into_iter().map(detail_row).collect(), NO_DETAIL)
+    let details = details.into_iter().map(|detail| detail.within(parent)).map(detail_row);
+    (DETAILS, details.collect(), drill::nothing(source))
 }
 
 const NO_PLANE: &str = "nothing is read of this plane here";
 const NOBODY: &str = "nobody that can be told apart holds any of it";
-const NO_DETAIL: &str = "nothing was seen taken since the trace began";
 const NO_STACK: &str = "no stack was taken";
+
+/// What a list is part of: a cgroup's level of the source, or the plane's. Nothing it has can be more.
+fn level(
+    ui: &Ui,
+    recording: &Recording,
+    frame: &Frame,
+    source: Option<&'static str>,
+    cgroup: Option<u64>,
+) -> Option<i64> {
+    let source = source?;
+    if let Some(cgroup) = cgroup {
+        let holders = drill::cgroups(recording, frame.at_ns, Some(source));
+        return holders.into_iter().find(|holder| holder.key == cgroup)?.bytes;
+    }
+    let device =
+        ui.path.iter().find_map(|step| if let Step::Source(_, device) = step { Some(*device) } else { None });
+    let mut planes = frame.planes.iter().filter(|plane| Some(plane.plane) == ui.tab.scope());
+    let plane = planes.find(|plane| plane.device == device.flatten())?;
+    plane.sources.iter().find(|row| row.source == source)?.bytes
+}
 
 fn sources(ui: &Ui, frame: &Frame) -> Vec<Row> {
     let Some(scope) = ui.tab.scope() else { return Vec::new() };
@@ -275,12 +303,19 @@ fn headline(ui: &Ui, frame: &Frame) -> String {
 fn queries(frame: &Frame, started_ns: u64) -> Vec<String> {
     let told = frame.queries.iter().map(|asked| {
         let figures = queries::figures(&asked.asked).iter().filter_map(|name| {
-            let bytes = i64::try_from(*asked.values.get(*name)?).unwrap_or(i64::MAX);
-            Some(format!("{name} {}", size(bytes)))
+            let bytes = *asked.values.get(*name)?;
+            let told = if bytes >= V1_NO_LIMIT { NO_LIMIT.to_owned() } else { unsigned(bytes) };
+            Some(if *name == "bytes" { told } else { format!("{name} {told}") })
         });
         let figures: Vec<_> = figures.collect();
         let after = (i128::from(asked.at_ns) - i128::from(started_ns)) as f64 / 1e9;
-        let told = if figures.is_empty() { String::new() } else { format!(": {}", figures.join(", ")) };
+        let told = match (&asked.text, figures.is_empty()) {
+            // cgroup v2 has this word for it.
+            (Some(text), _) if text == "max" => format!(": {NO_LIMIT}"),
+            (Some(text), _) => format!(": {text}"),
+            (None, true) => String::new(),
+            (None, false) => format!(": {}", figures.join(", ")),
+        };
         format!("{after:.1} s  {} ({}) asked {}{told}", asked.comm, asked.pid, asked.asked)
     });
     told.collect()
@@ -288,13 +323,22 @@ fn queries(frame: &Frame, started_ns: u64) -> Vec<String> {
 
 fn health(frame: &Frame, spent: Spent) -> String {
     let share = |ns: u64| percent(ns as f64 / spent.elapsed_ns.max(1) as f64 * 100.0);
+    let skipped = |count: u64| format!("{count} runs of hooks skipped");
+    let lost = match (frame.entries_lost, frame.lost.saturating_sub(frame.entries_lost)) {
+        (0, 0) => "nothing lost".to_owned(),
+        (0, runs) => skipped(runs),
+        (entries, runs) => {
+            let what = frame.most_lost.as_deref().unwrap_or("entries");
+            let runs = if runs > 0 { format!(", {}", skipped(runs)) } else { String::new() };
+            format!("{entries} entries lost, most of {what}{runs}")
+        }
+    };
     let hooks = match frame.hooks.wanted {
         0 => "no hooks".to_owned(),
         wanted => format!("hooks {} of {wanted}", frame.hooks.ok),
     };
     format!(
-        "{hooks} | lost {} | agent {} of a CPU, {} | programs {}",
-        frame.lost,
+        "{hooks} | {lost} | agent {} of a CPU, {} | programs {}",
         share(spent.agent_ns),
         size(i64::try_from(frame.agent_rss_peak).unwrap_or(i64::MAX)),
         spent.programs_ns.map_or_else(|| UNKNOWN.to_owned(), share),

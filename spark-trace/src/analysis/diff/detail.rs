@@ -88,7 +88,7 @@ pub fn files(scope: Scope, a: Look<'_>, b: Look<'_>) -> Vec<FileDelta> {
     };
     let holders = |(recording, at_ns): Look<'_>| {
         let mut by_path: BTreeMap<String, Vec<FileRow>> = BTreeMap::new();
-        for row in files::rows(recording, at_ns).into_iter().filter(|row| row.bytes != 0) {
+        for row in files::largest(recording, at_ns).into_iter().filter(|row| row.bytes != 0) {
             by_path.entry(row.inner_path.clone()).or_default().push(row);
         }
         by_path
@@ -164,8 +164,8 @@ pub fn regions(scope: Scope, a: Look<'_>, b: Look<'_>) -> Vec<RegionDelta> {
     if scope == Scope::Device {
         return vec![];
     }
-    // Mappings are read once or twice a run; a comparison needs them on both sides.
-    let by_mapping = [a, b].iter().all(|(recording, _)| !recording.provenance.regions.is_empty());
+    // Mappings are read once or twice a run; a comparison needs them on both sides, and of its instant.
+    let by_mapping = [a, b].iter().all(|(recording, at_ns)| regions::tell_of(recording, *at_ns));
     let held = if by_mapping { by_region } else { by_command };
     let joined = join(held(a), held(b)).into_iter().map(|((source, comm, region), a, b)| {
         let (a_bytes, b_bytes) = (a.unwrap_or(0), b.unwrap_or(0));
@@ -176,12 +176,17 @@ pub fn regions(scope: Scope, a: Look<'_>, b: Look<'_>) -> Vec<RegionDelta> {
     largest_first(joined.filter(|row| row.delta_bytes != 0).collect(), |row| row.delta_bytes)
 }
 
+/// Stands for all mappings of a command.
+const ALL: &str = "(all)";
+
 type Held = BTreeMap<(&'static str, String, String), Option<i64>>;
 
 fn by_region((recording, at_ns): Look<'_>) -> Held {
     let mut held = Held::new();
     for row in regions::rows(recording, at_ns) {
-        let shared = if row.is_shared_memory() { row.pss.saturating_sub(row.anonymous) } else { 0 };
+        // Shares that cannot be added up: as the process with the most sees it.
+        let shared = row.pss.map_or(row.rss_largest, |pss| pss.saturating_sub(row.anonymous));
+        let shared = if row.is_shared_memory() { shared } else { 0 };
         for (source, bytes) in [("anon", row.anonymous), ("shmem", shared)] {
             add(&mut held, (source, row.comm.clone(), row.name.clone()), bytes);
         }
@@ -198,8 +203,13 @@ fn by_command((recording, at_ns): Look<'_>) -> Held {
     let mut held = Held::new();
     for row in processes::rows(recording, at_ns).into_iter().filter(|row| target.contains(&row.pid)) {
         let Some(split) = row.at else { continue };
-        for (source, bytes) in [("anon", split.rss_anon), ("shmem", split.rss_shmem)] {
-            add(&mut held, (source, row.comm.clone(), "(all)".to_owned()), bytes.unwrap_or(0));
+        let key = |source| (source, row.comm.clone(), ALL.to_owned());
+        add(&mut held, key("anon"), split.rss_anon.unwrap_or(0));
+        // The same pages are in every process that shares them: as the one with the most sees them.
+        let shared = i64::try_from(split.rss_shmem.unwrap_or(0)).unwrap_or(i64::MAX);
+        if shared > 0 {
+            let most = held.entry(key("shmem")).or_default();
+            *most = Some(most.unwrap_or(0).max(shared));
         }
     }
     held

@@ -75,7 +75,7 @@ fn left_by_a<'a, 'b>(case: &'b Case<'a>) -> Vec<(FileRow, &'b Run<'a>)> {
     if !same_boot || a_ended == 0 || b.recording.target.started_ns < a_ended {
         return vec![];
     }
-    files::rows(a.recording, a_ended).into_iter().filter(|row| row.bytes > 0).map(|row| (row, a)).collect()
+    files::largest(a.recording, a_ended).into_iter().filter(|row| row.bytes > 0).map(|row| (row, a)).collect()
 }
 
 pub fn dirty(case: &Case<'_>) -> Judgement {

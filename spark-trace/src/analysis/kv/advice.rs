@@ -60,7 +60,7 @@ fn drop_files(budget: &Budget) -> Vec<Advice> {
             file.path,
             units::size(file.bytes)
         ),
-        command: quoted(&file.path).map(|path| format!("sync {path}; dd if={path} iflag=nocache count=0 status=none")),
+        command: file.opens_at.as_deref().and_then(quoted).map(|path| format!("sync {path}; dd if={path} iflag=nocache count=0 status=none")),
         risk: "the next start reads the file from disk; pages that a process has mapped stay",
         gains_bytes: part(budget, u64::try_from(file.bytes).unwrap_or(0)),
     });
@@ -75,7 +75,10 @@ fn quoted(path: &str) -> Option<String> {
 
 fn one_workspace(budget: &Budget) -> Vec<Advice> {
     // Below a container engine's storage: the file dies with the container, and its pages with it.
-    let inside = budget.files.iter().filter(|file| paths::inner(&file.path) != file.path);
+    let inside = budget
+        .files
+        .iter()
+        .filter(|file| file.opens_at.as_deref().is_some_and(|path| paths::inner(path) != path));
     let bytes: u64 = inside.filter_map(|file| u64::try_from(file.bytes).ok()).sum();
     if !shares_memory(budget) || bytes < WORTH_BYTES {
         return vec![];

@@ -151,9 +151,10 @@ fn agreement(figures: &Figures) -> Vec<Agreement> {
 }
 
 fn cached(recording: &Recording, at_ns: u64) -> Vec<CachedFile> {
-    let rows = files::rows(recording, at_ns).into_iter().filter(|row| row.bytes > 0).take(FILES);
+    let rows = files::largest(recording, at_ns).into_iter().filter(|row| row.bytes > 0).take(FILES);
     rows.map(|row| CachedFile {
-        path: row.path.unwrap_or(row.inner_path),
+        path: row.shown,
+        opens_at: row.opens_at,
         bytes: row.bytes,
         first_touch: row.first_touch.map(|touch| format!("{} ({})", touch.comm, touch.pid)),
         charged_to: row.charged_to,

@@ -50,7 +50,7 @@ pub use options::{Keep, Named, Options, Wishes};
 
 use crate::analysis::details::END;
 use crate::recording::{
-    Clock, Recording, SCHEMA_VERSION, Target, Tool,
+    Clock, Moment, Recording, SCHEMA_VERSION, Target, Tool,
     claim::Claim,
     journal::{Begin, JOURNAL_SCHEMA, Journal},
 };
@@ -183,6 +183,7 @@ impl Session {
                 interval_ns: options.interval.as_nanos() as u64,
                 gpu_interval_ns: nvml.machine().is_ok().then_some(options.gpu_interval.as_nanos() as u64),
                 min_region: options.min_region,
+                pid: Some(std::process::id()),
             },
             host,
             clock: Clock { name: "CLOCK_MONOTONIC".to_owned(), realtime_offset_ns: realtime_offset_ns() },
@@ -228,7 +229,7 @@ impl Session {
         self.tracer.name_cgroups()?;
         self.tracer.find_libraries(&self.options.libraries)?;
         self.begin_pausing()?;
-        self.tracer.read_tmpfs()?;
+        self.tracer.read_tmpfs(Moment::Start)?;
         self.tracer.settle()?;
         self.first_gpu_reading()?;
         self.tracer.target.started_ns = now_ns();
@@ -243,6 +244,7 @@ impl Session {
             return Err(error);
         }
         if !whole_machine && !matches!(self.options.spec, Spec::Command { .. }) {
+            self.tracer.read_own_tmpfs(Moment::Start)?;
             let pids = self.tracer.alive();
             self.warnings.extend(self.tracer.read_cached_before(&pids));
         }
@@ -440,10 +442,11 @@ impl Session {
         self.tracer.object.sweep_pages()?;
         self.tracer.sample()?;
         self.tracer.sample_pss()?;
-        self.tracer.read_tmpfs()?;
+        self.tracer.read_tmpfs(Moment::End)?;
         let nvml = self.last_gpu_reading()?;
         self.tracer.phase("end", now_ns())?;
         self.tracer.read_aggregates(END)?;
+        self.tracer.ended = true;
         self.tracer.journal_aggregates(&Names::All)?;
         if let Some(leaf) = self.leaf.take() {
             let left = leaf.processes();

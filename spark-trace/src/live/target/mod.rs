@@ -5,6 +5,7 @@ pub mod command;
 pub mod container;
 pub mod fits;
 pub mod question;
+pub mod running;
 
 use std::ffi::OsString;
 use std::path::PathBuf;

@@ -32,7 +32,10 @@ impl<W: Write> Tracer<W> {
 
     fn apply(&mut self, event: Event) -> Result<Option<Notice>, TracerError> {
         match event {
-            Event::FileName(name) => self.collector.name_file(name.device, name.inode, name.path),
+            Event::FileName(name) => {
+                self.places.file_on(name.device);
+                self.collector.name_file(name.device, name.inode, name.path);
+            }
             Event::Cgroup(event) => return self.cgroup_event(event),
             Event::Process(event) => return self.any_process_event(event),
             Event::Call(call) => self.call_event(*call)?,
@@ -67,6 +70,7 @@ impl<W: Write> Tracer<W> {
             // Its stacks can only be named while it lives, so look at it now.
             if op == ProcessOp::Exec {
                 self.stacks.look_at(pid);
+                self.places.process(pid);
             }
             let context = surroundings::after(&event);
             self.tentative.process(pid, cgroup);
@@ -192,6 +196,7 @@ impl<W: Write> Tracer<W> {
                 // Who only looks can wait until there is a stack of it.
                 if !self.looks {
                     self.stacks.look_at(event.pid);
+                    self.places.process(event.pid);
                 }
             }
             ProcessOp::Exit => {

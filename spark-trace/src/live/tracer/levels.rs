@@ -14,7 +14,7 @@ use crate::{
         source::{pool, process},
     },
     recording::{
-        Column, Series,
+        Column, Moment, Series,
         journal::{Entry, Sample, SeriesId},
     },
 };
@@ -50,6 +50,9 @@ impl Peak {
         level + margin >= self.highest && level > self.read_at + margin
     }
 }
+
+/// Why details are read when the target's cgroups stand at a peak.
+const CGROUP_PEAK: &str = "cgroup-peak";
 
 /// Column of what the driver holds of a source.
 fn driver_column(source: &str) -> String {
@@ -257,7 +260,7 @@ impl<W: Write> Tracer<W> {
         let ([own, pinned], [own_peak, pinned_peak]) = (held, &mut self.peaks.driver);
         let planes = [
             ("system-peak", used, &mut self.peaks.system),
-            ("cgroup-peak", charged, &mut self.peaks.cgroup),
+            (CGROUP_PEAK, charged, &mut self.peaks.cgroup),
             ("driver-peak", own, own_peak),
             ("driver-peak", pinned, pinned_peak),
         ];
@@ -276,6 +279,9 @@ impl<W: Write> Tracer<W> {
         }
         if !reasons.is_empty() && !self.looks {
             self.collector.read(&self.object, &mut self.stacks, &reasons, now)?;
+            if reasons.contains(&CGROUP_PEAK) {
+                self.read_own_tmpfs(Moment::Peak)?;
+            }
             self.peaks.cost_ns = now_ns() - now;
             self.peaks.last_read_ns = now;
         }

@@ -27,6 +27,7 @@ use super::{
     cgroup::{self, Layout},
     charges::Charges,
     library::Libraries,
+    mounts::places::Places,
     now_ns,
     object::{Object, ObjectError},
     source::{
@@ -36,7 +37,7 @@ use super::{
         system::System,
     },
     symbols::{Names, Stacks},
-    target::container::id_in_path,
+    target::{container::id_in_path, running},
 };
 use crate::recording::{
     CgroupName, Phase, Process, Target, TargetCgroup,
@@ -133,6 +134,10 @@ pub struct Tracer<W: Write> {
     pub decode_errors: u64,
     /// Surroundings that there was no room for.
     pub contexts_lost: u64,
+    /// Where files are to be found.
+    places: Places,
+    /// The target has ended: files are looked for where they are now.
+    pub ended: bool,
 }
 
 impl<W: Write> Tracer<W> {
@@ -180,6 +185,8 @@ impl<W: Write> Tracer<W> {
             executed: false,
             decode_errors: 0,
             contexts_lost: 0,
+            places: Places::of_this_process(),
+            ended: false,
         }
     }
 
@@ -239,6 +246,8 @@ impl<W: Write> Tracer<W> {
         for pid in process::all() {
             self.add_process(pid)?;
         }
+        let ids = self.cgroups.values().filter_map(|cgroup| cgroup.info.container.as_deref());
+        self.target.containers = running::named(&ids.collect());
         self.publish_target()
     }
 
@@ -266,7 +275,7 @@ impl<W: Write> Tracer<W> {
     pub fn read_cached_before(&mut self, pids: &[u32]) -> Option<String> {
         let wanted = cache::Wanted { directories: Vec::new(), most: MOST_FILES, time: LONGEST_LOOK };
         let found = cache::read(pids, &wanted);
-        self.collector.cached_before(found.files);
+        self.collector.cached_before(found.files, found.seen);
         found.note
     }
 
@@ -311,6 +320,10 @@ impl<W: Write> Tracer<W> {
             if !self.target.is_whole_machine() && !self.target.cgroups.iter().any(|c| c.id == row.cgroup) {
                 row.cgroup = 0;
             }
+        }
+        self.places.name(&mut aggregates.files);
+        if self.ended && !self.looks {
+            self.places.find(&mut aggregates.files);
         }
         aggregates.charge_levels = self.charges.rows(&self.object)?;
         if !self.target.is_whole_machine() {
@@ -380,6 +393,9 @@ impl<W: Write> Tracer<W> {
         };
         if !self.looks {
             self.stacks.look_at(pid);
+        }
+        if !self.looks {
+            self.places.process(pid);
         }
         self.alive.insert(pid);
         self.known.insert(pid, process.clone());

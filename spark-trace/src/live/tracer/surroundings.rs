@@ -8,7 +8,7 @@ use super::{Tracer, TracerError};
 use crate::{
     decode,
     live::source::{context, tmpfs},
-    recording::{LogLine, ProcessContext, journal::Entry},
+    recording::{LogLine, Moment, ProcessContext, journal::Entry},
 };
 
 /// Rows of contexts. Runs have one or two; one that sets a variable anew for each process could have any number.
@@ -48,8 +48,23 @@ impl<W: Write> Tracer<W> {
     }
 
     /// Reads what file systems in memory hold now.
-    pub fn read_tmpfs(&mut self) -> Result<(), TracerError> {
-        Ok(self.journal.add(Entry::Tmpfs { file_systems: tmpfs::read() })?)
+    pub fn read_tmpfs(&mut self, moment: Moment) -> Result<(), TracerError> {
+        let file_systems = tmpfs::read(&self.members(), moment);
+        Ok(self.journal.add(Entry::Tmpfs { file_systems })?)
+    }
+
+    /// The same of those that the target alone has mounted: a container's are gone with it.
+    pub fn read_own_tmpfs(&mut self, moment: Moment) -> Result<(), TracerError> {
+        let file_systems = tmpfs::read_theirs(&self.members(), moment);
+        if file_systems.is_empty() {
+            return Ok(());
+        }
+        Ok(self.journal.add(Entry::Tmpfs { file_systems })?)
+    }
+
+    /// Processes of the target; of a machine, which is not looked into process by process, none.
+    fn members(&self) -> Vec<u32> {
+        if self.target.is_whole_machine() { Vec::new() } else { self.alive() }
     }
 
     pub fn add_log_lines(&mut self, lines: Vec<LogLine>) -> Result<(), TracerError> {

@@ -33,7 +33,7 @@ pub(super) fn add(recording: &mut Recording) {
                 kind: "tmpfs".into(),
                 used: mib * MIB,
                 files: vec![TmpfsFile { path: "/dev/shm/model.bin".into(), bytes: 96 * MIB }],
-                note: None,
+                ..TmpfsUse::default()
             },
             TmpfsUse { at_ns, mount_point: "/dev".into(), kind: "devtmpfs".into(), ..TmpfsUse::default() },
         ]);

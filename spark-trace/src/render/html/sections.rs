@@ -7,6 +7,7 @@ use super::{HtmlError, told};
 use crate::analysis::flame::{Flame, Row};
 use crate::analysis::overview::{Overview, Run};
 use crate::render::document::{Block, Cell, Document, Fit, Table};
+use crate::render::show::lists::{self, Extent};
 use crate::render::units::{seconds, unsigned};
 use crate::render::{charges, cuda, diff, queries, show};
 
@@ -15,6 +16,8 @@ mod timelines;
 
 /// Rows of a list; a line says what is left out.
 const TOP: usize = 25;
+/// The same for lists that have rows of others.
+const EXTENT: Extent = Extent { most: Some(TOP), all: false };
 /// Queries that are listed.
 const LISTED: usize = 100;
 
@@ -173,8 +176,7 @@ fn files(page: &mut Page, overview: &Overview) -> Result<(), HtmlError> {
     }
     for (letter, run) in overview.runs() {
         let mut document = Document::default();
-        let title = format!("Held at {}, by file and first toucher", read_at(run));
-        document.largest(title, show::tables::FILES, &run.report.files, TOP, |row| row.bytes);
+        lists::files(&mut document, &run.report, &read_at(run), EXTENT);
         for_run(page, letter, &document);
     }
     Ok(())
@@ -233,8 +235,7 @@ fn stacks(page: &mut Page, overview: &Overview) -> Result<(), HtmlError> {
         let held = |what: &str| format!("{what}, held after {}", read_at(run));
         let bytes = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
         let report = &run.report;
-        let title = held("Kernel and driver pages by stack");
-        document.largest(title, show::tables::STACKS, &report.stacks, TOP, |row| bytes(row.bytes));
+        lists::stacks(&mut document, report, &read_at(run), EXTENT);
         let title = held("Asked of the NVIDIA driver");
         document.largest(title, charges::ASKED, &report.asked, TOP, |row| bytes(row.live));
         if let Some(charged) = &report.charges {
@@ -288,8 +289,7 @@ fn processes(page: &mut Page, overview: &Overview) -> Result<(), HtmlError> {
         document.largest("Processes", show::tables::PROCESSES, &report.processes, TOP, |row| {
             bytes(row.highest())
         });
-        let title = format!("Mappings by name, after {}", details_at(run));
-        document.largest(title, show::tables::REGIONS, &report.regions, TOP, |row| bytes(row.rss));
+        lists::regions(&mut document, report, Some(TOP));
         let title = format!("Large mappings by user stack, after {}", details_at(run));
         document.largest(title, show::tables::MAPPINGS, &report.mappings, TOP, |row| bytes(row.bytes));
         for_run(page, letter, &document);

@@ -144,6 +144,7 @@ fn budget(path: &str, comm: &str, free: u64) -> Budget {
         }],
         files: vec![CachedFile {
             path: path.to_owned(),
+            opens_at: Some(path.to_owned()),
             bytes: 980 << 20,
             first_touch: Some(format!("{comm} (4242)")),
             charged_to: path.to_owned(),

@@ -6,18 +6,25 @@ use crate::analysis::mappings::MappingRow;
 use crate::analysis::processes::ProcessRow;
 use crate::analysis::regions::RegionRow;
 use crate::analysis::stacks::StackRow;
+use crate::analysis::tmpfs::TmpfsRow;
 use crate::render::document::{Cell, Fit};
-use crate::render::units::{known, size, unsigned};
+use crate::render::units::{delta, known, size, unsigned};
 
 pub const FILES: &[Cell<FileRow>] = &[
     ("BYTES", Fit::Number, |row| size(row.bytes)),
-    ("FILE", Fit::Path, |row| row.path.clone().unwrap_or_else(|| row.inner_path.clone())),
-    ("CHARGED TO", Fit::Path, |row| row.charged_to.clone()),
+    ("FILE", Fit::Path, |row| row.shown.clone()),
+    ("CHARGED TO", Fit::Path, |row| row.payer.clone()),
+    // Of a file that has only lost pages nobody was seen to add one.
     ("FIRST TOUCH", Fit::Text, |row| {
-        row.first_touch
-            .as_ref()
-            .map_or_else(|| "before the trace".to_owned(), |t| format!("{} ({})", t.comm, t.pid))
+        known(row.first_touch.as_ref(), |touch| format!("{} ({})", touch.comm, touch.pid))
     }),
+];
+
+/// Of files that were cached before anybody looked.
+pub const FILES_CACHED: &[Cell<FileRow>] = &[
+    ("BYTES", Fit::Number, |row| size(row.bytes)),
+    ("FILE", Fit::Path, |row| row.shown.clone()),
+    ("CHARGED TO", Fit::Path, |row| row.payer.clone()),
 ];
 
 pub const CGROUPS: &[Cell<CgroupRow>] = &[
@@ -28,8 +35,9 @@ pub const CGROUPS: &[Cell<CgroupRow>] = &[
         let file = ["file-clean", "file-dirty"].iter().filter_map(|source| row.sources.get(source));
         unsigned(file.sum())
     }),
+    ("SHMEM", Fit::Number, |row| unsigned(row.sources.get("shmem").copied().unwrap_or(0))),
     ("DYING BELOW", Fit::Number, |row| known(row.dying, |dying| dying.to_string())),
-    ("CGROUP", Fit::Path, |row| row.path.clone()),
+    ("CGROUP", Fit::Path, |row| row.shown.clone()),
 ];
 
 pub const STACKS: &[Cell<StackRow>] = &[
@@ -57,9 +65,46 @@ pub const PROCESSES: &[Cell<ProcessRow>] = &[
     ("EXIT", Fit::Name, |row| row.exit.clone().unwrap_or_default()),
 ];
 
+/// At one instant.
+pub const PROCESSES_NOW: &[Cell<ProcessRow>] = &[
+    ("PID", Fit::Number, |row| row.pid.to_string()),
+    ("COMM", Fit::Name, |row| row.comm.clone()),
+    ("ANON", Fit::Number, |row| known(row.at.and_then(|split| split.rss_anon), unsigned)),
+    ("FILE", Fit::Number, |row| known(row.at.and_then(|split| split.rss_file), unsigned)),
+    ("SHMEM", Fit::Number, |row| known(row.at.and_then(|split| split.rss_shmem), unsigned)),
+    ("SWAP", Fit::Number, |row| known(row.at.and_then(|split| split.swap), unsigned)),
+    ("CGROUP", Fit::Path, |row| row.cgroup_shown.clone()),
+];
+
+pub const TMPFS: &[Cell<TmpfsRow>] = &[
+    ("MOUNTED AT", Fit::Path, |row| row.shown.clone()),
+    ("START", Fit::Number, |row| known(row.bytes_at_start, unsigned)),
+    ("END", Fit::Number, |row| known(row.bytes_at_end, unsigned)),
+    ("GROWTH", Fit::Number, |row| known(row.growth(), delta)),
+    ("LARGEST", Fit::Number, |row| known(row.largest(), |file| unsigned(file.bytes))),
+    ("FILE", Fit::Path, |row| row.largest().map(|file| file.path.clone()).unwrap_or_default()),
+];
+
+/// Where it was read during the run as well, as of a container that is gone at the end.
+pub const TMPFS_PEAK: &[Cell<TmpfsRow>] = &[
+    ("MOUNTED AT", Fit::Path, |row| row.shown.clone()),
+    ("START", Fit::Number, |row| known(row.bytes_at_start, unsigned)),
+    ("HIGHEST", Fit::Number, |row| known(row.highest(), unsigned)),
+    ("END", Fit::Number, |row| known(row.bytes_at_end, unsigned)),
+    ("LARGEST", Fit::Number, |row| known(row.largest(), |file| unsigned(file.bytes))),
+    ("FILE", Fit::Path, |row| row.largest().map(|file| file.path.clone()).unwrap_or_default()),
+];
+
+pub const TMPFS_NOW: &[Cell<TmpfsRow>] = &[
+    ("MOUNTED AT", Fit::Path, |row| row.shown.clone()),
+    ("BYTES", Fit::Number, |row| known(row.highest(), unsigned)),
+    ("LARGEST", Fit::Number, |row| known(row.largest(), |file| unsigned(file.bytes))),
+    ("FILE", Fit::Path, |row| row.largest().map(|file| file.path.clone()).unwrap_or_default()),
+];
+
 pub const REGIONS: &[Cell<RegionRow>] = &[
     ("RSS", Fit::Number, |row| unsigned(row.rss)),
-    ("PSS", Fit::Number, |row| unsigned(row.pss)),
+    ("PSS", Fit::Number, |row| known(row.pss, unsigned)),
     ("ANON", Fit::Number, |row| unsigned(row.anonymous)),
     ("COMM", Fit::Name, |row| row.comm.clone()),
     ("MAPPING", Fit::Path, |row| row.name.clone()),

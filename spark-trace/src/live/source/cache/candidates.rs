@@ -10,6 +10,8 @@ use std::{
 #[derive(Debug)]
 pub(super) struct Candidate {
     pub(super) path: String,
+    /// The process that has it mapped or open; the path is as that one sees it.
+    pub(super) pid: Option<u32>,
     way: PathBuf,
 }
 
@@ -61,7 +63,7 @@ fn mapped(pid: u32, take: &mut dyn FnMut(String, u64, Candidate) -> bool) {
         }
         let Some(entry) = entry_of(range) else { continue };
         let way = PathBuf::from(format!("/proc/{pid}/map_files/{entry}"));
-        if !take(device.to_owned(), inode, Candidate { path: path.to_owned(), way }) {
+        if !take(device.to_owned(), inode, Candidate { path: path.to_owned(), pid: Some(pid), way }) {
             return;
         }
     }
@@ -92,7 +94,7 @@ fn open_files(
             continue;
         }
         let path = fs::read_link(&way).unwrap_or_default().display().to_string();
-        if !take(Candidate { path, way }) {
+        if !take(Candidate { path, pid: Some(pid), way }) {
             return false;
         }
     }
@@ -110,7 +112,7 @@ fn below(directory: &Path, take: &mut dyn FnMut(Candidate) -> bool) -> bool {
             let way = entry.path();
             if kind.is_dir() && fs::symlink_metadata(&way).is_ok_and(|status| status.dev() == device) {
                 open.push(way);
-            } else if kind.is_file() && !take(Candidate { path: way.display().to_string(), way }) {
+            } else if kind.is_file() && !take(Candidate { path: way.display().to_string(), pid: None, way }) {
                 return false;
             }
         }

@@ -17,7 +17,13 @@ use std::{
 use candidates::Candidate;
 use charged::Owners;
 
-use crate::{live::page_size, recording::FilePages};
+use crate::{
+    live::{
+        mounts::{container_of, namespace},
+        page_size,
+    },
+    recording::{CacheSeen, FilePages, FilePlace, FileState},
+};
 
 /// Files looked at in one reading; with that many more, the walk ends and says so.
 const MOST_FILES: usize = 1_000_000;
@@ -38,12 +44,14 @@ pub struct Wanted {
 pub struct Found {
     /// The largest, the most cached first.
     pub files: Vec<FilePages>,
-    /// Cached of all files that were looked at.
-    pub bytes: u64,
-    pub looked_at: usize,
+    /// All files that were looked at.
+    pub seen: CacheSeen,
     /// Why there may be more than was looked at.
     pub note: Option<String>,
 }
+
+/// What the kernel puts behind the path of a file that has no name any more (fs/d_path.c).
+const DELETED: &str = " (deleted)";
 
 /// One file with what of it is cached.
 struct Cached {
@@ -51,6 +59,8 @@ struct Cached {
     file: File,
     device: u64,
     inode: u64,
+    /// It has no name any more.
+    removed: bool,
     bytes: u64,
 }
 
@@ -72,10 +82,11 @@ pub fn read(pids: &[u32], wanted: &Wanted) -> Found {
             return true;
         }
         let bytes = resident(&file, status.len()).unwrap_or(0);
-        found.bytes += bytes;
+        found.seen.bytes += bytes;
         if bytes > 0 {
             let (device, inode) = (status.dev(), status.ino());
-            largest.push(Cached { candidate, file, device, inode, bytes });
+            let removed = status.nlink() == 0;
+            largest.push(Cached { candidate, file, device, inode, removed, bytes });
             // Files are kept open until it is known whether they are among the largest.
             if largest.len() >= 2 * wanted.most.max(64) {
                 keep(&mut largest, wanted.most);
@@ -84,7 +95,7 @@ pub fn read(pids: &[u32], wanted: &Wanted) -> Found {
         true
     });
     keep(&mut largest, wanted.most);
-    found.looked_at = seen.len();
+    found.seen.files = seen.len() as u64;
     found.note = over.then(|| {
         format!(
             "the page cache was looked at in {} files, then the time for it ({} s) was over",
@@ -93,7 +104,8 @@ pub fn read(pids: &[u32], wanted: &Wanted) -> Found {
         )
     });
     let owners = Owners::open();
-    found.files = largest.into_iter().map(|cached| cached.row(owners.as_ref())).collect();
+    let own = namespace("self");
+    found.files = largest.into_iter().map(|cached| cached.row(owners.as_ref(), own)).collect();
     found
 }
 
@@ -103,8 +115,21 @@ fn keep(largest: &mut Vec<Cached>, most: usize) {
 }
 
 impl Cached {
-    fn row(self, owners: Option<&Owners>) -> FilePages {
+    fn row(self, owners: Option<&Owners>, own: Option<u64>) -> FilePages {
+        // The path is as the process has it, in its mount namespace and below its root.
+        let theirs = self.candidate.pid.filter(|pid| namespace(&pid.to_string()) != own);
+        let place = FilePlace {
+            path: self.candidate.path.trim_end_matches(DELETED).to_owned(),
+            state: match (self.removed, theirs) {
+                (true, _) => FileState::Gone,
+                (false, Some(_)) => FileState::Unchecked,
+                (false, None) => FileState::Found,
+            },
+            seen_by: theirs,
+            container: theirs.and_then(container_of),
+        };
         FilePages {
+            place: Some(place),
             device: format!("{}:{}", libc::major(self.device), libc::minor(self.device)),
             inode: self.inode,
             charged_to: owners.and_then(|owners| owners.of(&self.file)).unwrap_or(0),
@@ -174,7 +199,7 @@ mod tests {
         let wanted =
             Wanted { directories: vec![dir.path().to_owned()], most: 2, time: Duration::from_secs(20) };
         let found = read(&[], &wanted);
-        assert_eq!((found.looked_at, found.bytes, found.note), (3, 7 << 20, None));
+        assert_eq!((found.seen.files, found.seen.bytes, found.note), (3, 7 << 20, None));
         let rows: Vec<_> = found.files.iter().map(|row| (row.before, row.path.clone())).collect();
         let path = |name: &str| Some(dir.path().join(name).display().to_string());
         assert_eq!(rows, [(Some(4 << 20), path("large")), (Some(2 << 20), path("middle"))]);

@@ -1,12 +1,16 @@
-//! Which file systems live in memory, from /proc/PID/mountinfo.
+//! Which file systems live in memory, by a mount table.
+
+use crate::live::mounts::Mount;
 
 /// File systems whose files are memory and nothing else.
 const KINDS: &[&str] = &["tmpfs", "devtmpfs", "ramfs"];
 
 /// One file system, wherever it is mounted.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Mount {
-    pub(super) device: u64,
+pub(super) struct InMemory {
+    /// `major:minor`, and the same as a number.
+    pub(super) device: String,
+    pub(super) number: u64,
     pub(super) kind: String,
     /// Where, in the order in which to try; those of the whole of it come first, and of them the shortest.
     pub(super) points: Vec<String>,
@@ -15,54 +19,29 @@ pub(super) struct Mount {
 /// Whether it is only a part that is mounted, how long the path is, and the path: points are tried in this order.
 type Point = (bool, usize, String);
 
-pub(super) fn in_memory(text: &str) -> Vec<Mount> {
-    let mut found: Vec<(Mount, Vec<Point>)> = Vec::new();
-    for line in text.lines() {
-        let Some((device, part, point, kind)) = fields(line) else { continue };
-        let index = found.iter().position(|(mount, _)| mount.device == device).unwrap_or_else(|| {
-            found.push((Mount { device, kind: kind.to_owned(), points: Vec::new() }, Vec::new()));
+pub(super) fn in_memory(mounts: &[Mount]) -> Vec<InMemory> {
+    let mut found: Vec<(InMemory, Vec<Point>)> = Vec::new();
+    for mount in mounts.iter().filter(|mount| KINDS.contains(&mount.kind.as_str())) {
+        let index = found.iter().position(|(known, _)| known.number == mount.number).unwrap_or_else(|| {
+            let (device, kind) = (mount.device.clone(), mount.kind.clone());
+            found.push((InMemory { device, number: mount.number, kind, points: Vec::new() }, Vec::new()));
             found.len() - 1
         });
         if let Some((_, points)) = found.get_mut(index) {
-            points.push((part != "/", point.len(), point));
+            points.push((mount.root != "/", mount.point.len(), mount.point.clone()));
         }
     }
-    let ordered = found.into_iter().map(|(mount, mut points)| {
+    let ordered = found.into_iter().map(|(known, mut points)| {
         points.sort();
-        Mount { points: points.into_iter().map(|(.., point)| point).collect(), ..mount }
+        InMemory { points: points.into_iter().map(|(.., point)| point).collect(), ..known }
     });
     ordered.collect()
-}
-
-/// Device, the part that is mounted, where, and the kind of file system.
-fn fields(line: &str) -> Option<(u64, &str, String, &str)> {
-    // Optional fields end with a hyphen alone.
-    let (before, after) = line.split_once(" - ")?;
-    let kind = after.split(' ').next()?;
-    let mut before = before.split(' ').skip(2);
-    let (major, minor) = before.next()?.split_once(':')?;
-    let device = libc::makedev(major.parse().ok()?, minor.parse().ok()?);
-    let part = before.next()?;
-    let point = unescaped(before.next()?);
-    KINDS.contains(&kind).then_some((device, part, point, kind))
-}
-
-/// Blanks, tabs, line ends and backslashes are written as three octal digits.
-fn unescaped(text: &str) -> String {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((&first, after)) = rest.split_first() {
-        let digits = after.get(..3).filter(|digits| first == b'\\' && digits.iter().all(u8::is_ascii_digit));
-        let byte = digits.and_then(|digits| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 8).ok());
-        bytes.push(byte.unwrap_or(first));
-        rest = if byte.is_some() { &after[3..] } else { after };
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::live::mounts;
 
     #[test]
     fn each_file_system_once() {
@@ -78,7 +57,7 @@ mod tests {
 broken line
 30 22 x:y / /t rw - tmpfs tmpfs rw
 ";
-        let found = in_memory(text);
+        let found = in_memory(&mounts::parse(text));
         let found: Vec<_> =
             found.iter().map(|mount| (mount.kind.as_str(), mount.points.join(" | "))).collect();
         let wanted = [
@@ -88,12 +67,5 @@ broken line
             ("ramfs", "/ram".to_owned()),
         ];
         assert_eq!(found, wanted);
-    }
-
-    #[test]
-    fn escapes() {
-        assert_eq!(unescaped("/a\\040b\\011\\\\x\\04"), "/a b\t\\\\x\\04");
-        assert_eq!(unescaped("\\777"), "\\777");
-        assert_eq!(unescaped(""), "");
     }
 }
