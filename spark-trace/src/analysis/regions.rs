@@ -43,6 +43,9 @@ impl RegionRow {
     }
 }
 
+/// A row under way, and what is resident in each process.
+type Group = (RegionRow, BTreeMap<u32, u64>);
+
 /// Regions by command and name, the most resident first: of every process that was there at `at_ns` the reading nearest
 /// to it. A process is read once it has grown, so that reading may be of another time.
 pub fn rows(recording: &Recording, at_ns: u64) -> Vec<RegionRow> {
@@ -52,7 +55,7 @@ pub fn rows(recording: &Recording, at_ns: u64) -> Vec<RegionRow> {
     let read_at = readings(recording, at_ns);
     // Within one look at the machine nothing is told apart by time.
     let one_look = recording.target.is_snapshot();
-    let mut groups: BTreeMap<(&str, &str), (RegionRow, BTreeMap<u32, u64>)> = BTreeMap::new();
+    let mut groups: BTreeMap<(&str, &str), Group> = BTreeMap::new();
     for region in provenance.regions.iter().filter(|region| read_at.get(&region.pid) == Some(&region.at_ns)) {
         let comm = comms.get(&region.pid).copied().unwrap_or("(unknown)");
         let name = if region.name.is_empty() { "(anonymous)" } else { &region.name };
