@@ -5,7 +5,7 @@ use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use crate::cli::error::Exit;
 use crate::recording::{self, WriteOptions};
 use crate::render::{escape, json};
-use crate::study::import::{FORMATS, Format, read};
+use crate::study::import::{FORMATS, Format, Imported, read};
 use crate::study::{RESULTS, StudyError};
 
 /// Read the results of a study that was run by other means
@@ -35,13 +35,16 @@ fn formats() -> impl TypedValueParser<Value = &'static Format> {
 }
 
 pub fn run(args: &Args) -> anyhow::Result<Exit> {
-    let results = read(args.format, &args.file)?;
+    let Imported { results, notes } = read(args.format, &args.file)?;
     let output = args.dir.join(RESULTS);
     let options = WriteOptions { force: args.force, owner: crate::invoker::owner() };
     recording::write::refuse_existing(&output, options)?;
     std::fs::create_dir_all(&args.dir).map_err(StudyError::io(&args.dir))?;
     recording::write::write_bytes(&json::render(&results)?, &output, options)?;
     let file = escape::line(&output.display().to_string());
+    for note in notes {
+        eprintln!("spark-trace: note: {}", escape::line(&note));
+    }
     eprintln!("spark-trace: wrote {} runs to {file}", results.runs.len());
     Ok(Exit::Fine)
 }

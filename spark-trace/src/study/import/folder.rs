@@ -1,18 +1,26 @@
 //! The folder of results that brandonrc/benchmark-spark's scripts write: `*_metadata.json` and `*.log` of each run, and CSV
-//! files of `monitor_memory.sh`, whose names say nothing of the run: their times do.
+//! files of `monitor_memory.sh`, whose names say nothing of the run: their times do. The scripts put them into several
+//! folders below one, so those are looked at, too; phase 2 writes logs alone, whose names say which run they are of.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use super::Imported;
 use super::benchmark_spark::{Record, of_runs, run, seconds};
+use super::run_name::{self, RunName};
 use crate::study::figures;
-use crate::study::results::{Results, Run};
+use crate::study::results::Run;
 
 const METADATA: &str = "_metadata.json";
+const LOG: &str = ".log";
 const GIB_OF_MB: f64 = 1024.0;
 /// `sys_mem_total_mb` and what follows it, from the end of a line: nvidia-smi fills six or seven columns before them.
 const FROM_THE_END: usize = 7;
+
+/// Folders below folders that are looked at, and files in all of them: the scripts make three and some hundred.
+const MOST_FOLDERS_DEEP: usize = 5;
+const MOST_FILES: usize = 100_000;
 
 /// What a monitor saw of one run, GiB. `sys_mem_used_mb` is MemTotal less MemAvailable and is left out: it hides page cache.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -22,18 +30,32 @@ struct Seen {
     lowest_available: f64,
 }
 
-pub fn read(dir: &Path) -> Result<Results, String> {
+pub fn read(dir: &Path) -> Result<Imported, String> {
     let files = files(dir)?;
+    let ends_with =
+        |end: &'static str| files.iter().filter(move |path| path.to_string_lossy().ends_with(end));
     let mut runs = vec![];
-    for path in files.iter().filter(|path| path.to_string_lossy().ends_with(METADATA)) {
+    for path in ends_with(METADATA) {
         runs.push(one(path)?);
+    }
+    let mut by_name = 0;
+    for path in ends_with(LOG) {
+        let stem = path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
+        if path.with_file_name(format!("{stem}{METADATA}")).exists() {
+            continue;
+        }
+        let Some(name) = run_name::of(&stem) else { continue };
+        runs.push(named(path, name)?);
+        by_name += 1;
     }
     runs.sort_by(|a: &Run, b: &Run| {
         a.started_s.partial_cmp(&b.started_s).unwrap_or(std::cmp::Ordering::Equal)
     });
-    for path in files.iter().filter(|path| path.extension().is_some_and(|extension| extension == "csv")) {
+    let mut monitors = 0;
+    for path in ends_with(".csv") {
         let text = fs::read_to_string(path).map_err(|e| format!("{}: {e}", path.display()))?;
         let Some((at, seen)) = monitored(&text) else { continue };
+        monitors += 1;
         // The last run that had begun by then.
         if let Some(run) =
             runs.iter_mut().rev().find(|run| run.started_s.is_some_and(|started| started <= at + 60.0))
@@ -45,12 +67,57 @@ pub fn read(dir: &Path) -> Result<Results, String> {
             ]);
         }
     }
-    of_runs(runs)
+    if runs.is_empty() {
+        return Err(format!(
+            "there is neither a *{METADATA} of a run below it nor a log called MODEL_ENVIRONMENT_iterN_DATE_TIME.log"
+        ));
+    }
+    let notes = notes(&runs, by_name, monitors);
+    Ok(Imported { results: of_runs(runs)?, notes })
 }
 
+/// What the reader of the runs should know.
+fn notes(runs: &[Run], by_name: usize, monitors: usize) -> Vec<String> {
+    let mut notes = vec![];
+    if by_name > 0 {
+        notes.push(format!(
+            "{by_name} of {} runs have a log and no *{METADATA}: model, environment, iteration and time are those of the \
+             log's name, and whether the run failed is unknown",
+            runs.len()
+        ));
+    }
+    let unwatched = runs.iter().filter(|run| !run.metrics.contains_key("lowest-free")).count();
+    if unwatched > 0 {
+        notes.push(format!(
+            "no CSV file of a memory monitor was found for {unwatched} of {} runs ({monitors} such files in all): the \
+             scripts put them into folders beside that of the logs, so give the folder above both",
+            runs.len()
+        ));
+    }
+    notes
+}
+
+/// All files below a folder, in the order of their names. Links are not followed.
 fn files(dir: &Path) -> Result<Vec<PathBuf>, String> {
-    let entries = fs::read_dir(dir).map_err(|e| e.to_string())?;
-    let mut files: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
+    let mut files = vec![];
+    let mut folders = vec![(dir.to_owned(), 0)];
+    while let Some((folder, depth)) = folders.pop() {
+        let entries = fs::read_dir(&folder).map_err(|e| format!("{}: {e}", folder.display()))?;
+        for entry in entries.flatten() {
+            match entry.file_type() {
+                Ok(kind) if kind.is_dir() && depth < MOST_FOLDERS_DEEP => {
+                    folders.push((entry.path(), depth + 1))
+                }
+                Ok(kind) if kind.is_file() => files.push(entry.path()),
+                _ => {}
+            }
+        }
+        if files.len() > MOST_FILES {
+            return Err(format!(
+                "there are more than {MOST_FILES} files below it: give the folder of the results"
+            ));
+        }
+    }
     files.sort();
     Ok(files)
 }
@@ -64,13 +131,29 @@ fn one(metadata: &Path) -> Result<Run, String> {
     let named = || Some((model?, environment?));
     let (model, environment) = named().ok_or_else(|| wrong(&"neither model_name nor environment"))?;
     let mut run = run(&model, &environment, record)?;
-    let log = PathBuf::from(metadata.to_string_lossy().replace(METADATA, ".log"));
-    let read: BTreeMap<String, f64> = match fs::read(&log) {
+    let log = PathBuf::from(metadata.to_string_lossy().replace(METADATA, LOG));
+    run.metrics.extend(figures_of(&log));
+    Ok(run)
+}
+
+/// A run that has nothing but its log.
+fn named(log: &Path, name: RunName) -> Result<Run, String> {
+    Ok(Run {
+        attempt: 1,
+        environment: name.environment,
+        model: name.model,
+        iteration: name.iteration,
+        started_s: Some(seconds(&name.timestamp)?),
+        metrics: figures_of(log),
+        ..Run::default()
+    })
+}
+
+fn figures_of(log: &Path) -> BTreeMap<String, f64> {
+    match fs::read(log) {
         Ok(text) => figures::of(None, &String::from_utf8_lossy(&text), &[]).metrics,
         Err(_) => BTreeMap::new(),
-    };
-    run.metrics.extend(read);
-    Ok(run)
+    }
 }
 
 /// When a monitor began, and what it saw. Nothing where the file is another one.
@@ -137,13 +220,52 @@ mod tests {
             ),
         );
         write("other.csv", "a,b\n1,2\n");
-        let results = read(dir.path()).unwrap();
+        let Imported { results, notes } = read(dir.path()).unwrap();
+        assert!(
+            notes.len() == 1 && notes[0].starts_with("no CSV file of a memory monitor was found for 1 of 2"),
+            "{notes:?}"
+        );
         assert_eq!(results.environments, ["native", "container"]);
         let container = &results.runs[1];
         assert_eq!(container.metrics["system-used"], 100.0);
         assert_eq!((container.metrics["lowest-free"], container.metrics["lowest-available"]), (20.0, 100.0));
         assert_eq!(container.metrics["output-throughput"], 120.5);
         assert!(!results.runs[0].metrics.contains_key("lowest-free"));
+    }
+
+    #[test]
+    fn folders_below_are_read_and_logs_alone_are_runs_by_their_names() {
+        let dir = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| {
+            let path = dir.path().join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        };
+        write(
+            "phase2/logs/m-7B_container_baseline_iter2_20251121_010000.log",
+            "Total Output Throughput (tokens/sec): 119.5\n",
+        );
+        write(
+            "phase2/logs/m-7B_native_iter2_20251121_020000.log",
+            "Total Output Throughput (tokens/sec): 120.5\n",
+        );
+        write("phase2/logs/notes.log", "nothing");
+        write(
+            "phase2/native/monitor.csv",
+            &format!("{HEADER}\n2025-11-21 02:00:07.001,1,2,3,4,5,6,122880,20480,81920,102400,16.7,-1,-1\n"),
+        );
+        let Imported { results, notes } = read(dir.path()).unwrap();
+        assert_eq!((results.environments.len(), results.models), (2, vec!["m-7B".to_owned()]));
+        let run = results.runs.iter().find(|run| run.environment == "native").unwrap();
+        assert_eq!(
+            (run.iteration, run.metrics["output-throughput"], run.metrics["lowest-free"]),
+            (2, 120.5, 80.0)
+        );
+        assert!(
+            notes.iter().any(|note| note.contains("2 of 2 runs have a log and no *_metadata.json")),
+            "{notes:?}"
+        );
+        assert!(notes.iter().any(|note| note.contains("was found for 1 of 2 runs")), "{notes:?}");
     }
 
     #[test]
