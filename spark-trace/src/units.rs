@@ -28,8 +28,16 @@ pub fn delta(bytes: i64) -> String {
     if bytes > 0 { format!("+{}", size(bytes)) } else { size(bytes) }
 }
 
+/// A part of a whole, in percent: from 0 to 100, else it is no share. A part with the other sign, or larger than what it
+/// is measured by, tells nothing as one.
+pub fn share(percent: f64) -> String {
+    if (0.0..=100.0).contains(&percent) { self::percent(percent) } else { UNKNOWN.to_owned() }
+}
+
 pub fn percent(value: f64) -> String {
-    format!("{value:.1} %")
+    // There is no "-0.0".
+    let rounded = (value * 10.0).round() / 10.0 + 0.0;
+    format!("{rounded:.1} %")
 }
 
 pub fn seconds(ns: u64) -> String {
@@ -70,6 +78,24 @@ mod tests {
         ] {
             assert_eq!(size(bytes), text);
         }
+    }
+
+    #[test]
+    fn what_is_no_share_is_not_told_as_one() {
+        for (value, text) in [
+            (0.0, "0.0 %"),
+            (-0.0, "0.0 %"),
+            (99.96, "100.0 %"),
+            (100.0, "100.0 %"),
+            (-0.01, "-"),
+            (-265.6, "-"),
+            (367.4, "-"),
+            (f64::NAN, "-"),
+            (f64::INFINITY, "-"),
+        ] {
+            assert_eq!(share(value), text);
+        }
+        assert_eq!((percent(-0.01).as_str(), percent(-1.25).as_str()), ("0.0 %", "-1.3 %"));
     }
 
     #[test]

@@ -14,7 +14,7 @@ const BAD_INPUT: i32 = 2;
 
 fn spark_trace(args: &[&str]) -> Command {
     let mut command = assert_cmd::cargo::cargo_bin_cmd!("spark-trace");
-    command.args(args);
+    command.args(args).env("LC_ALL", "C.UTF-8").env_remove("COLUMNS");
     command
 }
 
@@ -60,13 +60,23 @@ fn golden(name: &str, text: &str) {
     }
 }
 
+/// Without its end, which names the file.
+fn first_screen(text: &str) -> String {
+    let (before, more) = text.rsplit_once("\n\nMore\n").unwrap();
+    assert!(more.contains("--all"), "{more}");
+    format!("{before}\n")
+}
+
 #[test]
 fn tables_read_as_committed() {
-    golden("show.txt", &stdout(&["show", &container()]));
-    golden("diff.txt", &stdout(&["diff", &native(), &container()]));
+    // In a pipe nothing is cut, so a width is asked for.
+    let narrow = |args: &[&str]| stdout(&[args, &["--width", "80"]].concat());
+    golden("show-first.txt", &first_screen(&narrow(&["show", &container()])));
+    golden("show.txt", &narrow(&["show", &container(), "--all"]));
+    golden("diff.txt", &narrow(&["diff", &native(), &container()]));
     golden("diff.md", &stdout(&["diff", &native(), &container(), "--format", "markdown"]));
-    golden("show-cuda.txt", &stdout(&["show", &cuda()]));
-    golden("diff-cuda.txt", &stdout(&["diff", &native(), &cuda(), "--plane", "system"]));
+    golden("show-cuda.txt", &narrow(&["show", &cuda(), "--all"]));
+    golden("diff-cuda.txt", &narrow(&["diff", &native(), &cuda(), "--plane", "system"]));
     golden("report.md", &stdout(&["report", &native(), &container()]));
     golden("show-plot.txt", &stdout(&["show", &cuda(), "--plot"]));
     golden("show.csv", &stdout(&["show", &native(), "--format", "csv"]));
@@ -347,7 +357,7 @@ fn a_compressed_recording_is_read_whatever_its_name() {
     let path = directory.path().join("run.json");
     let packed = zstd::encode_all(&fs::read(container()).unwrap()[..], 0).unwrap();
     fs::write(&path, packed).unwrap();
-    assert_eq!(stdout(&["show", path.to_str().unwrap()]), stdout(&["show", &container()]));
+    assert_eq!(stdout(&["show", path.to_str().unwrap(), "--all"]), stdout(&["show", &container(), "--all"]));
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use serde::Serialize;
 use spark_trace_common::source::{Source, UNATTRIBUTED};
 
+use crate::analysis::answer::{self, Answer};
 use crate::analysis::asked::{self, AskedRow};
 use crate::analysis::cgroups::{self, CgroupRow};
 use crate::analysis::charges::{self, Charges};
@@ -45,6 +46,8 @@ pub struct Report {
     pub schema_version: u32,
     /// The instant that was asked for.
     pub at: At,
+    /// Absent where the recording has no plane.
+    pub answer: Option<Answer>,
     pub planes: Planes,
     /// The time that the lists below are about.
     pub details_at_ns: u64,
@@ -246,10 +249,11 @@ pub fn report(recording: &Recording, at: At) -> Report {
     let stacks = stacks::rows(recording, Scope::System, details_at_ns);
     let files = files::rows(recording, details_at_ns);
     let tmpfs = tmpfs::rows(recording);
-    Report {
+    let mut report = Report {
         schema: SCHEMA,
         schema_version: SCHEMA_VERSION,
         at,
+        answer: None,
         warnings: warnings::all(recording, at, &planes),
         planes,
         details_at_ns,
@@ -288,7 +292,9 @@ pub fn report(recording: &Recording, at: At) -> Report {
         target: recording.target.clone(),
         host: recording.host.clone(),
         tool: recording.tool.clone(),
-    }
+    };
+    report.answer = answer::answer(&report);
+    report
 }
 
 /// When each plane peaked, so that each can be shown at the other's.

@@ -7,6 +7,7 @@ use serde::Serialize;
 use spark_trace_common::cuda::Library;
 
 use crate::analysis::names::{self, Names};
+use crate::analysis::passing::{self, Stack};
 use crate::recording::Symbol;
 
 /// Frames of a label.
@@ -55,20 +56,20 @@ fn caller(frames: &[&Symbol]) -> Caller {
         true => THROUGH_RUNTIME,
         false => THROUGH_OTHER,
     });
-    let passing = |frame: &&&Symbol| {
-        is_of_driver(frame) || [RUNTIME, SYSTEM].iter().any(|libraries| is_in(frame, libraries))
-    };
-    let mut telling: Vec<_> = outside.skip_while(passing).take(TELLING).collect();
     // Where code keeps no frame pointers the walk ends in addresses that are nothing.
-    while telling.len() > 1 && telling.last().is_some_and(|frame| frame.module.is_none()) {
-        telling.pop();
-    }
+    let named: Vec<_> = outside.filter(|frame| frame.name.is_some() || frame.module.is_some()).collect();
+    let passing = |frame: &&&&Symbol| {
+        is_of_driver(frame)
+            || [RUNTIME, SYSTEM].iter().any(|libraries| is_in(frame, libraries))
+            || passing::is_passing(&names::frame(frame), Stack::User)
+    };
+    let passed = named.iter().take_while(passing).count();
+    // Of allocators alone the outermost says most, unless it is the driver's or the runtime's own.
+    let outermost = || named.last().filter(|frame| !is_of_driver(frame) && !is_in(frame, RUNTIME));
+    let mut telling: Vec<_> = named.iter().skip(passed).take(TELLING).collect();
+    telling.extend(telling.is_empty().then(outermost).flatten());
     let label: Vec<_> = telling.into_iter().map(|frame| short(frame)).collect();
-    Caller {
-        through,
-        label: label.join(" <- "),
-        frames: frames.iter().map(|symbol| names::frame(symbol)).collect(),
-    }
+    Caller { through, label: label.join(" <- "), frames: names::resolved(frames) }
 }
 
 /// In a library whose functions are watched.

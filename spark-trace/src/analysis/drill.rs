@@ -8,6 +8,7 @@ use crate::analysis::cuda;
 use crate::analysis::details;
 use crate::analysis::files;
 use crate::analysis::mappings;
+use crate::analysis::passing::{self, Stack};
 use crate::analysis::processes::{self, ProcessRow, Split};
 use crate::analysis::regions;
 use crate::analysis::stacks;
@@ -257,7 +258,7 @@ fn mapped(recording: &Recording, at_ns: u64, _source: &str) -> Vec<Detail> {
         bytes: signed(row.bytes),
         counts: "mapped",
         what: format!("{} in {} calls", row.kind, row.calls),
-        frames: row.frames,
+        frames: passing::callers(&row.frames, Stack::User),
     });
     let resident =
         regions::rows(recording, at_ns).into_iter().filter(|row| row.anonymous > 0 || row.is_shared_memory());
@@ -299,7 +300,7 @@ fn kernel(recording: &Recording, at_ns: u64, source: &str) -> Vec<Detail> {
             bytes: signed(row.bytes),
             counts: "allocated",
             what: format!("{}: {}", row.source, row.label),
-            frames: row.path().map(str::to_owned).collect(),
+            frames: passing::callers(&row.frames, Stack::Kernel),
         })
         .collect()
 }
@@ -310,7 +311,7 @@ fn driver(recording: &Recording, at_ns: u64, source: &str) -> Vec<Detail> {
         bytes: signed(row.live),
         counts: "allocated",
         what: format!("{} for {} ({})", row.kind, row.comm, row.pid),
-        frames: row.frames,
+        frames: passing::callers(&row.frames, Stack::Kernel),
     });
     asked.chain(kernel(recording, at_ns, source)).chain(devices(recording, at_ns, source)).collect()
 }
@@ -322,7 +323,7 @@ fn devices(recording: &Recording, at_ns: u64, _source: &str) -> Vec<Detail> {
             bytes: signed(row.live.unwrap_or(row.bytes_allocated.saturating_sub(row.bytes_freed))),
             counts: "allocated",
             what: format!("{} by {}", row.kind, row.function),
-            frames: row.caller.frames,
+            frames: passing::callers(&row.caller.frames, Stack::User),
         })
         .filter(|detail| detail.bytes > 0)
         .collect()

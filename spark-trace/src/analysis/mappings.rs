@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use crate::analysis::names::{self, Names};
+use crate::analysis::names::Names;
 use crate::recording::{Mapping, Recording};
 
 /// Large mappings of one kind from one user stack.
@@ -70,11 +70,12 @@ pub(super) fn by_stack(recording: &Recording, at_ns: u64) -> BTreeMap<Key<'_>, M
     mapped
 }
 
-/// Stacks with the same frames are one row: a JIT or a second copy of a library gives them several ids.
+/// Stacks with the same frames are one row: a JIT, a second copy of a library, or the addresses in which a walk without
+/// frame pointers ends give them several ids.
 fn by_frames(names: &Names<'_>, mapped: &BTreeMap<Key<'_>, Mapped>) -> Vec<MappingRow> {
     let mut groups: BTreeMap<(&str, Vec<String>), MappingRow> = BTreeMap::new();
     for ((kind, stack), mapped) in mapped {
-        let frames = names.frames(*stack).iter().map(|symbol| names::frame(symbol)).collect();
+        let frames = names.resolved(*stack);
         let row = groups.entry((kind, frames)).or_default();
         row.calls += mapped.calls;
         row.bytes_mapped = row.bytes_mapped.saturating_add(mapped.bytes_mapped);

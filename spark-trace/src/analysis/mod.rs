@@ -3,6 +3,7 @@
 //! [`attribution`] answers "who holds the memory?", [`diff`] "who holds more in one run than in
 //! another?". The other modules are what both are made of.
 
+pub mod answer;
 pub mod arrange;
 pub mod asked;
 pub mod attribution;
@@ -33,6 +34,7 @@ pub mod mappings;
 pub mod moment;
 pub mod names;
 pub mod overview;
+pub mod passing;
 pub mod paths;
 pub mod processes;
 pub mod queries;

@@ -109,6 +109,12 @@ impl<'a> Names<'a> {
         self.comms.get(&pid).map_or_else(|| "?".to_owned(), |comm| (*comm).to_owned())
     }
 
+    /// The same as text, without addresses that lie in no file: those of a JIT, and where a walk without frame pointers
+    /// ends in what is no frame. They are others in each call and say nothing.
+    pub fn resolved(&self, stack: Option<u32>) -> Vec<String> {
+        resolved(&self.frames(stack))
+    }
+
     /// Frames of a stack, innermost first; none where the kernel could not take it.
     pub fn frames(&self, stack: Option<u32>) -> Vec<&'a Symbol> {
         let stack = stack.and_then(|id| self.stacks.get(&id));
@@ -140,6 +146,12 @@ fn containers(recording: &Recording) -> impl Iterator<Item = (&str, &str)> {
     // Recordings of 0.1.0 have the first alone.
     let known = recording.target.container.iter().chain(&recording.target.containers);
     known.filter_map(|container| Some((container.id.as_str(), container.name.as_deref()?)))
+}
+
+/// Frames as text, those left out that have neither a name nor a file.
+pub fn resolved(frames: &[&Symbol]) -> Vec<String> {
+    let frames = frames.iter().filter(|symbol| symbol.name.is_some() || symbol.module.is_some());
+    frames.map(|symbol| frame(symbol)).collect()
 }
 
 /// One frame for people: its name, or where it lies.

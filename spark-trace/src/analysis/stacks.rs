@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
+use crate::analysis::classify::classify;
 use crate::analysis::classify::purpose::Purpose;
-use crate::analysis::classify::{classify, is_telling};
 use crate::analysis::details;
 use crate::analysis::names::{self, Names};
 use crate::analysis::view::Scope;
@@ -36,6 +36,9 @@ pub struct StackRow {
     pub bytes_allocated: u64,
     pub bytes_freed: u64,
 }
+
+/// Stands for every cgroup that is not the target's: the recorder keeps those as one.
+pub const OTHERS: &str = "(not the target's)";
 
 /// What makes a row: whose it is, frames, whether charged, and mobility.
 type Key<'a> = (Whose, Vec<String>, bool, &'a str);
@@ -68,11 +71,7 @@ pub fn rows(recording: &Recording, scope: Scope, at_ns: u64) -> Vec<StackRow> {
         });
         row.add(allocs, instant);
         // The recorder keeps all tasks outside the target as one.
-        cgroups.insert(if allocs.cgroup == 0 {
-            "(not the target's)".into()
-        } else {
-            names.cgroup(allocs.cgroup)
-        });
+        cgroups.insert(if allocs.cgroup == 0 { OTHERS.into() } else { names.cgroup(allocs.cgroup) });
     }
 
     let mut rows: Vec<_> = groups
@@ -154,11 +153,6 @@ impl StackRow {
     /// It is the target's, or may be: the driver takes pages for it in threads of its own, too.
     pub fn is_listed(&self) -> bool {
         self.whose == Whose::Target || self.source.starts_with(DRIVER)
-    }
-
-    /// The frames that say who allocated, innermost first: without the page allocator and the tracing.
-    pub fn path(&self) -> impl Iterator<Item = &str> {
-        self.frames.iter().map(String::as_str).skip_while(|frame| !is_telling(frame))
     }
 
     fn add(&mut self, allocs: &PageAllocs, instant: Option<usize>) {

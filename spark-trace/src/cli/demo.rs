@@ -18,7 +18,7 @@ use crate::{
     demo::{self, DemoError, Event, Options, Outcome, Place, story},
     live::target::command::Invoker,
     recording,
-    render::{FORMATS, Format, escape, json},
+    render::{FORMATS, Format, escape, json, show::Shown},
 };
 
 /// Record a workload natively and in a container, and explain the difference
@@ -57,6 +57,9 @@ pub struct Args {
     /// Form of the output
     #[arg(long, value_enum, default_value = "text")]
     format: FormatArg,
+
+    #[command(flatten)]
+    width: output::WidthArg,
 }
 
 const EXAMPLES: &str = "\
@@ -154,14 +157,14 @@ pub fn run(args: Args) -> anyhow::Result<Exit> {
     teller.step("what each run was charged for");
     for (path, recording) in [(&outcome.native, &native), (&outcome.container, &second)] {
         teller.say(&format!("$ {own} show {} --top 3   # only the cgroup's part here", path.display()));
-        output::print(&(table().show)(&highlights(recording), output::style())?)?;
+        output::print(&(table().show)(&highlights(recording), &Shown::ALL, output::style(args.width))?)?;
         teller.say("");
     }
     teller.step(&format!("the {} run less the native run", outcome.place.noun()));
     teller.say(&format!("$ {own} diff {} {} --top 3", outcome.native.display(), outcome.container.display()));
     let mut shown = comparison.clone();
     shown.keep(3);
-    output::print(&(table().diff)(&shown, output::style())?)?;
+    output::print(&(table().diff)(&shown, output::style(args.width))?)?;
     for paragraph in story::tell(&comparison, outcome.place) {
         teller.say("");
         teller.say(&wrapped(&paragraph));
@@ -170,7 +173,7 @@ pub fn run(args: Args) -> anyhow::Result<Exit> {
         teller.step("what the inference was told of memory, and what it took");
         teller.say(&format!("$ {own} show {} --top 5   # only CUDA's part here", path.display()));
         let recording = recording::read(path)?;
-        output::print(&(table().show)(&cuda_part(&recording), output::style())?)?;
+        output::print(&(table().show)(&cuda_part(&recording), &Shown::ALL, output::style(args.width))?)?;
         for paragraph in demo::inference::tell(&recording) {
             teller.say("");
             teller.say(&wrapped(&paragraph));

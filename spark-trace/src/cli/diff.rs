@@ -6,7 +6,7 @@ use crate::analysis::diff;
 use crate::analysis::view::Scope;
 use crate::cli::error::Exit;
 use crate::cli::output;
-use crate::cli::view::{ViewArgs, moment, planes};
+use crate::cli::view::{TOP, ViewArgs, moment, planes};
 use crate::recording;
 
 /// Compare two recorded runs: who holds more in B than in A
@@ -38,7 +38,7 @@ pub fn run(args: Args) -> anyhow::Result<Exit> {
     let (a, b) = recording::read_both(&args.a, &args.b)?;
     let moment = moment(args.view.at, (&args.a, &a), (&args.b, &b))?;
     let report = diff::report(&a, &b, args.plane, moment).with_context(|| files(&args.a, &args.b))?;
-    output::print(&args.view.render(report, |format| format.diff)?)
+    output::print(&args.view.render(report, TOP, |format, report, style| (format.diff)(report, style))?)
 }
 
 fn files(a: &Path, b: &Path) -> String {

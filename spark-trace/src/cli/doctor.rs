@@ -29,6 +29,9 @@ pub struct Args {
     #[arg(long, value_enum, default_value = "table")]
     format: Format,
 
+    #[command(flatten)]
+    width: output::WidthArg,
+
     /// Attach no hook, or this one, by a mechanism (tp_btf, fentry, fexit, kprobe, ...): the next best one that the
     /// kernel has takes its place
     #[arg(long, value_name = "[HOOK:]NAME")]
@@ -62,7 +65,7 @@ enum Format {
 pub fn run(args: Args) -> anyhow::Result<Exit> {
     let report = doctor::run(args.nvml, &args.without_mechanism);
     let bytes = match args.format {
-        Format::Table => terminal::render(&document(&report), output::style()).into_bytes(),
+        Format::Table => terminal::render(&document(&report), output::style(args.width)).into_bytes(),
         Format::Json => json::render(&report)?,
         Format::Markdown => markdown::render(&document(&report)).into_bytes(),
     };

@@ -31,6 +31,8 @@ pub struct Args {
     /// Form of the output
     #[arg(long, value_parser = view::formats(), default_value = "table")]
     format: &'static Format,
+    #[command(flatten)]
+    width: output::WidthArg,
 }
 
 const EXAMPLES: &str = "\
@@ -68,7 +70,7 @@ pub fn run(args: Args) -> anyhow::Result<Exit> {
         names.join(", ")
     };
     let report = kv::report(a.as_ref(), &b, options).with_context(files)?;
-    output::print(&(args.format.kv)(&report, output::style())?)
+    output::print(&(args.format.kv)(&report, output::style(args.width))?)
 }
 
 fn log(path: &Path) -> anyhow::Result<String> {

@@ -1,32 +1,44 @@
 use std::path::PathBuf;
 
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
+
 use crate::analysis::{attribution, queries, timeline};
 use crate::cli::error::Exit;
 use crate::cli::output;
-use crate::cli::view::{ViewArgs, instant};
+use crate::cli::view::{self, ViewArgs, instant};
 use crate::recording::{self, Recording};
-use crate::render::plot;
+use crate::render::show::{Parts, SECTIONS, Section, Shown};
+use crate::render::{Style, plot};
 
 /// Show who held the memory of a recorded run
 ///
-/// Two planes are shown, which overlap: all memory of the system that is not free, and what is
-/// charged to the target's cgroups. On each, sources add up to the plane's own counter, and what
-/// they leave of it is printed as unattributed.
+/// First comes an answer in a few lines: who took how much, when, by which largest paths, and what remains unexplained.
+/// Then the target's own memory. The machine, hooks, the environment and more are sections that can be named, or shown
+/// with --all. Two planes overlap: all memory of the machine that is not free, and what is charged to the target's
+/// cgroups. On each, sources add up to the plane's own counter, and what they leave of it is unattributed.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
-    /// Recording to show (.json or .json.zst)
+    /// Recording to show (.json or .json.zst); `-` is standard input
     file: PathBuf,
+    /// Sections to show in place of the first screen
+    #[arg(value_name = "SECTION", value_parser = sections(), conflicts_with_all = ["all", "plot"])]
+    sections: Vec<&'static Section>,
+    /// Show every section, with longer lists
+    #[arg(long)]
+    all: bool,
     #[command(flatten)]
     view: ViewArgs,
     /// Draw how the sources went over the run instead, in the terminal
-    #[arg(long, conflicts_with_all = ["at", "format", "sort", "top"])]
+    #[arg(long, conflicts_with_all = ["at", "format", "sort", "top", "all"])]
     plot: bool,
 }
 
 const EXAMPLES: &str = "\
 Examples:
   spark-trace show run.json
+  spark-trace show run.json --all
+  spark-trace show run.json machine processes
   spark-trace show run.json.zst --at end --sort bytes
   spark-trace show run.json --at 12.5s --top 30
   spark-trace show run.json --plot
@@ -35,15 +47,35 @@ Examples:
 pub fn run(args: Args) -> anyhow::Result<Exit> {
     let recording = recording::read(&args.file)?;
     if args.plot {
-        return output::print(plot(&recording).as_bytes());
+        return output::print(plot(&recording, output::style(args.view.width)).as_bytes());
     }
     let at = instant(args.view.at, &args.file, &recording)?;
     let report = attribution::report(&recording, at);
-    output::print(&args.view.render(report, |format| format.show)?)
+    let (parts, top) = match (args.sections, args.all) {
+        (sections, _) if !sections.is_empty() => (Parts::Named(sections), view::TOP),
+        (_, true) => (Parts::All, view::TOP),
+        (_, false) => (Parts::First, view::TOP_FIRST),
+    };
+    if matches!(parts, Parts::Named(_)) && args.view.is_whole() {
+        return Err(
+            anyhow::anyhow!("formats for programs have every section: name none").context(Exit::Usage)
+        );
+    }
+    let file = output::quoted(&args.file.display().to_string());
+    let shown = Shown { parts, file: Some(&file) };
+    output::print(
+        &args.view.render(report, top, |format, report, style| (format.show)(report, &shown, style))?,
+    )
 }
 
-fn plot(recording: &Recording) -> String {
-    let style = output::style();
+fn sections() -> impl TypedValueParser<Value = &'static Section> {
+    let names = SECTIONS.iter().map(|section| PossibleValue::new(section.name).help(section.about));
+    // The parser lets nothing through that is not in the table; the first is the target's own.
+    PossibleValuesParser::new(names)
+        .map(|name| SECTIONS.iter().find(|section| section.name == name).unwrap_or(&SECTIONS[0]))
+}
+
+fn plot(recording: &Recording, style: Style) -> String {
     let columns = plot::columns(style);
     let timelines = timeline::all(recording, columns);
     let ends = timelines.iter().flat_map(|timeline| &timeline.at_ns).copied();

@@ -6,12 +6,13 @@ use anyhow::Context;
 use super::destination::Destination;
 use super::error::Exit;
 use super::output;
-use super::view::ViewArgs;
+use super::view::{TOP, ViewArgs};
 use crate::analysis::{attribution, instant::At};
 use crate::live::source::cache::Wanted;
 use crate::live::{bundle, snapshot};
 use crate::parse;
 use crate::recording::redact;
+use crate::render::show::Shown;
 
 /// Show who holds the machine's memory now
 ///
@@ -94,5 +95,7 @@ pub fn run(args: Args) -> anyhow::Result<Exit> {
         return Ok(Exit::Fine);
     }
     let report = attribution::report(&recording, At::End);
-    output::print(&args.view.render(report, |format| format.show)?)
+    output::print(
+        &args.view.render(report, TOP, |format, report, style| (format.show)(report, &Shown::ALL, style))?,
+    )
 }

@@ -10,7 +10,7 @@ use super::error::Exit;
 use super::{output, view};
 use crate::analysis::frame::{self, Frame};
 use crate::recording::{self, Recording};
-use crate::render::escape;
+use crate::render::{Style, ascii, escape};
 use crate::tui::player::Player;
 use crate::tui::{Ui, draw, terminal};
 
@@ -34,6 +34,8 @@ pub struct Args {
     /// `table` for a terminal, `json` for one line a frame
     #[arg(long, value_enum, default_value = "table")]
     format: Format,
+    #[command(flatten)]
+    width: output::WidthArg,
     /// Of a recording: begin at this many seconds after the start, such as 12.5s, or at nanoseconds of its clock
     #[arg(long, value_name = "INSTANT", requires = "replay")]
     at: Option<crate::analysis::instant::Choice>,
@@ -58,6 +60,8 @@ enum Format {
     Json,
 }
 
+/// Columns of a frame where nothing is to be cut: more than any of its lines has.
+const UNLIMITED: usize = 400;
 /// Lines of a frame around its list.
 const AROUND: u16 = 8;
 
@@ -85,7 +89,7 @@ fn replay(args: &Args, mut player: Player, at_ns: Option<u64>) -> anyhow::Result
     if args.once {
         // Without a time the last frame: it has the whole run behind it.
         let at_ns = at_ns.or(player.times().last().copied()).unwrap_or(0);
-        return once(args.format, player.recording(), at_ns);
+        return once(args, player.recording(), at_ns);
     }
     if args.format == Format::Json {
         for &at_ns in player.times().iter().filter(|&&time| at_ns.is_none_or(|from| time >= from)) {
@@ -94,7 +98,7 @@ fn replay(args: &Args, mut player: Player, at_ns: Option<u64>) -> anyhow::Result
         return Ok(Exit::Fine);
     }
     needs_terminal()?;
-    terminal::run(&mut player, &mut Ui::default(), output::style().colour)
+    terminal::run(&mut player, &mut Ui::default(), output::style(args.width).colour)
         .context("cannot use the terminal")?;
     Ok(Exit::Fine)
 }
@@ -108,11 +112,11 @@ fn needs_terminal() -> anyhow::Result<()> {
     Ok(())
 }
 
-fn once(format: Format, recording: &Arc<Recording>, at_ns: u64) -> anyhow::Result<Exit> {
-    if format == Format::Json {
+fn once(args: &Args, recording: &Arc<Recording>, at_ns: u64) -> anyhow::Result<Exit> {
+    if args.format == Format::Json {
         return output::print(&json_line(&Frame::new(recording, at_ns, None, 0))?);
     }
-    output::print(text(recording, at_ns, output::style().width)?.as_bytes())
+    output::print(text(recording, at_ns, output::style(args.width))?.as_bytes())
 }
 
 fn json_line(frame: &Frame) -> anyhow::Result<Vec<u8>> {
@@ -122,7 +126,8 @@ fn json_line(frame: &Frame) -> anyhow::Result<Vec<u8>> {
 }
 
 /// One frame as text, as high as it needs to be.
-fn text(recording: &Arc<Recording>, at_ns: u64, width: usize) -> anyhow::Result<String> {
+fn text(recording: &Arc<Recording>, at_ns: u64, style: Style) -> anyhow::Result<String> {
+    let width = style.width.unwrap_or(UNLIMITED);
     let mut ui = Ui::default();
     // Growth is since the first reading.
     if let Some(&first_ns) = frame::times(recording).first() {
@@ -142,5 +147,6 @@ fn text(recording: &Arc<Recording>, at_ns: u64, width: usize) -> anyhow::Result<
     // Its last line tells keys, and there are none to be pressed.
     let lines: Vec<_> = lines.collect();
     let shown = lines.iter().take(lines.len().saturating_sub(1));
-    Ok(shown.filter(|line| !line.is_empty()).map(|line| format!("{line}\n")).collect())
+    let text: String = shown.filter(|line| !line.is_empty()).map(|line| format!("{line}\n")).collect();
+    Ok(if style.ascii { ascii::of(&text) } else { text })
 }

@@ -14,8 +14,10 @@ use crate::recording::Recording;
 use crate::render::{FORMATS, Format, Style};
 use crate::units;
 
-/// Lists for people are this long.
-const TOP: usize = 10;
+/// Lists for people are this long...
+pub const TOP: usize = 10;
+/// ...and on the first screen of `show`.
+pub const TOP_FIRST: usize = 3;
 
 #[derive(Debug, clap::Args)]
 pub struct ViewArgs {
@@ -30,23 +32,32 @@ pub struct ViewArgs {
     /// Order of the source rows; unattributed is always last
     #[arg(long, value_parser = sorts(), default_value = "source")]
     sort: Sort,
-    /// Length of the lists of files, stacks and the like [default: 10, everything for json]
+    /// Length of the lists of files, stacks and the like [default: 10; 3 on the first screen of `show`; everything for
+    /// json]
     #[arg(long, value_name = "N")]
     top: Option<usize>,
+    #[command(flatten)]
+    pub width: output::WidthArg,
 }
 
 impl ViewArgs {
-    /// Puts a report in order; `form` says which renderer of a format takes it.
+    /// Puts a report in order, with lists of `top` where nothing else was asked for; `form` gives it a format's form.
     pub fn render<R: Arrange, E>(
         &self,
         mut report: R,
-        form: impl Fn(&Format) -> fn(&R, Style) -> Result<Vec<u8>, E>,
+        top: usize,
+        form: impl Fn(&Format, &R, Style) -> Result<Vec<u8>, E>,
     ) -> Result<Vec<u8>, E> {
         report.sort(self.sort);
-        if let Some(top) = self.top.or((!self.format.whole).then_some(TOP)) {
+        if let Some(top) = self.top.or((!self.format.whole).then_some(top)) {
             report.keep(top);
         }
-        form(self.format)(&report, output::style())
+        form(self.format, &report, output::style(self.width))
+    }
+
+    /// A format for programs has everything, and nothing to choose from.
+    pub const fn is_whole(&self) -> bool {
+        self.format.whole
     }
 }
 

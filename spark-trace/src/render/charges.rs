@@ -5,6 +5,7 @@ use super::units::{delta, unsigned};
 use crate::analysis::asked::AskedRow;
 use crate::analysis::charges::{Agreement, ChargeRow, Charges};
 use crate::analysis::diff::detail::ChargeDelta;
+use crate::analysis::passing::{self, Stack};
 
 /// Rows shown; JSON has all.
 const MOST: usize = 20;
@@ -55,7 +56,7 @@ const STACKS: &[Cell<ChargeRow>] = &[
     ("CHARGED", Fit::Number, |row| unsigned(row.bytes_charged)),
     ("TIMES", Fit::Number, |row| row.charges.to_string()),
     ("FOR", Fit::Name, |row| row.class.to_owned()),
-    ("STACK", Fit::Text, |row| row.frames.join(" <- ")),
+    ("STACK", Fit::Text, |row| passing::line(&row.frames, Stack::Kernel)),
 ];
 
 pub const ASKED: &[Cell<AskedRow>] =
@@ -67,7 +68,7 @@ pub const ASKED: &[Cell<AskedRow>] =
         ("PROCESS", Fit::Name, |row| {
             if row.pid == 0 { row.comm.clone() } else { format!("{} {}", row.pid, row.comm) }
         }),
-        ("STACK", Fit::Text, |row| row.frames.join(" <- ")),
+        ("STACK", Fit::Text, |row| passing::line(&row.frames, Stack::Kernel)),
     ];
 
 pub const DELTAS: &[Cell<ChargeDelta>] = &[
@@ -75,7 +76,7 @@ pub const DELTAS: &[Cell<ChargeDelta>] = &[
     ("A", Fit::Number, |row| unsigned(row.a_bytes)),
     ("B", Fit::Number, |row| unsigned(row.b_bytes)),
     ("FOR", Fit::Name, |row| row.class.to_owned()),
-    ("STACK", Fit::Text, |row| row.frames.join(" <- ")),
+    ("STACK", Fit::Text, |row| passing::line(&row.frames, Stack::Kernel)),
 ];
 
 #[cfg(test)]

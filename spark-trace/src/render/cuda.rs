@@ -14,9 +14,9 @@ const ERROR: &str = "CUDA_ERROR_";
 /// A row with its times as text, counted from the target's start.
 type Timed<T> = (T, String);
 
-pub fn show(document: &mut Document, report: &CudaReport, started_ns: u64) {
+/// What is held through the driver, and by whom.
+pub fn held(document: &mut Document, report: &CudaReport, started_ns: u64) {
     let after = |at_ns: u64| seconds(at_ns.saturating_sub(started_ns));
-    libraries(document, report);
     let totals: Vec<_> =
         shown(&report.totals, |row| &row.kind).map(|row| (row.clone(), after(row.peak_ns))).collect();
     let at = after(report.at_ns);
@@ -33,11 +33,11 @@ pub fn show(document: &mut Document, report: &CudaReport, started_ns: u64) {
     }
     let failures: Vec<_> = report.failures.iter().map(|row| (row.clone(), after(row.at_ns))).collect();
     document.section("CUDA allocations that failed", Table::of(FAILURES, &failures));
-    document.section("CUDA contexts, modules and pools", Table::of(EVENTS, &report.events));
+    missing_calls(document, report);
 }
 
-/// The libraries that are in use, and what is known to be missing of their calls.
-fn libraries(document: &mut Document, report: &CudaReport) {
+/// The libraries that are in use, and what else went through them.
+pub fn libraries(document: &mut Document, report: &CudaReport) {
     let (unused, used): (Vec<_>, Vec<_>) =
         report.libraries.iter().partition(|row| row.file.in_use == Some(false));
     document.section("CUDA libraries", Table::of(LIBRARIES, used.iter().copied()));
@@ -45,7 +45,16 @@ fn libraries(document: &mut Document, report: &CudaReport) {
         let (library, missing) = (&row.file.library, row.file.missing.join(", "));
         document.line(format!("{library} does not have {missing}"));
     }
-    for row in &used {
+    if !unused.is_empty() {
+        let paths: Vec<_> = unused.iter().map(|row| row.file.path.as_str()).collect();
+        document.line(format!("watched too, and mapped by no process: {}", paths.join(", ")));
+    }
+    document.section("CUDA contexts, modules and pools", Table::of(EVENTS, &report.events));
+}
+
+/// What is known to be missing of the calls, and what kept them from it.
+fn missing_calls(document: &mut Document, report: &CudaReport) {
+    for row in report.libraries.iter().filter(|row| row.file.in_use != Some(false)) {
         let (library, by) = (&row.file.library, row.file.mapped_by.unwrap_or_default());
         if let Some(paused_ns) = row.file.paused_ns {
             let paused = duration(paused_ns);
@@ -60,10 +69,6 @@ fn libraries(document: &mut Document, report: &CudaReport) {
                  --cuda-library PATH, the path of that file on the host"
             ));
         }
-    }
-    if !unused.is_empty() {
-        let paths: Vec<_> = unused.iter().map(|row| row.file.path.as_str()).collect();
-        document.line(format!("watched too, and mapped by no process: {}", paths.join(", ")));
     }
     if let Some(frees) = report.unknown_frees.filter(|frees| *frees > 0) {
         let (memory, was) = if frees == 1 {

@@ -7,10 +7,11 @@ use super::csv::{self, Field};
 use super::cuda;
 use super::document::{Cell, Document, Fit, Table};
 use super::findings;
-use super::units::{delta, known, percent, size};
+use super::units::{delta, known, share, size};
 use crate::analysis::diff::detail::{FileDelta, OnlyIn, RegionDelta, StackDelta};
 use crate::analysis::diff::{Report, Side, SourceDelta};
 use crate::analysis::files::FileRow;
+use crate::analysis::passing::{self, Stack};
 use crate::analysis::view::Scope;
 
 pub fn document(report: &Report) -> Document {
@@ -83,7 +84,7 @@ const SOURCES: &[Cell<SourceDelta>] = &[
     ("A", Fit::Number, |row| known(row.a_bytes, size)),
     ("B", Fit::Number, |row| known(row.b_bytes, size)),
     ("DELTA", Fit::Number, |row| known(row.delta_bytes, delta)),
-    ("SHARE", Fit::Number, |row| known(row.share, |share| percent(share * 100.0))),
+    ("SHARE", Fit::Number, |row| known(row.share, |part| share(part * 100.0))),
 ];
 
 pub(super) const FILES: &[Cell<FileDelta>] = &[
@@ -97,7 +98,7 @@ pub(super) const STACKS: &[Cell<StackDelta>] = &[
     ("DELTA", Fit::Number, |row| delta(row.delta_bytes)),
     ("ONLY IN", Fit::Name, |row| only_in(row.only_in)),
     ("SOURCE", Fit::Name, |row| row.source.to_owned()),
-    ("STACK", Fit::Text, |row| row.frames.join(" <- ")),
+    ("STACK", Fit::Text, |row| passing::line(&row.frames, Stack::Kernel)),
 ];
 
 pub(super) const REGIONS: &[Cell<RegionDelta>] = &[

@@ -3,6 +3,7 @@
 //! `show` and `diff` say what there is to tell, as a [`document`]; `terminal` and `markdown` set any
 //! document. Names from outside are made inert in the formats, in one place each (see [`escape`]).
 
+pub mod ascii;
 pub mod document;
 pub mod escape;
 pub mod export;
@@ -25,7 +26,7 @@ mod frames;
 mod kv;
 mod limits;
 mod queries;
-mod show;
+pub mod show;
 mod surroundings;
 
 use crate::analysis::{attribution, diff as comparison, kv as budget};
@@ -34,14 +35,19 @@ pub use crate::units;
 /// What the place of output can show.
 #[derive(Debug, Clone, Copy)]
 pub struct Style {
-    /// Columns of the terminal.
-    pub width: usize,
+    /// Columns that a line may have; absent where nothing is to be cut or wrapped.
+    pub width: Option<usize>,
     pub colour: bool,
+    /// The locale has no other characters.
+    pub ascii: bool,
 }
+
+/// Columns of what cannot do without a width, where none is given: a picture, the live view.
+pub const USUAL_WIDTH: usize = 80;
 
 impl Default for Style {
     fn default() -> Self {
-        Self { width: 80, colour: false }
+        Self { width: Some(USUAL_WIDTH), colour: false, ascii: false }
     }
 }
 
@@ -58,7 +64,7 @@ pub struct Format {
     pub about: &'static str,
     /// Made for programs: lists are whole unless asked otherwise.
     pub whole: bool,
-    pub show: fn(&attribution::Report, Style) -> Rendered,
+    pub show: fn(&attribution::Report, &show::Shown<'_>, Style) -> Rendered,
     pub diff: fn(&comparison::Report, Style) -> Rendered,
     pub kv: fn(&budget::Report, Style) -> Rendered,
 }
@@ -69,7 +75,7 @@ pub const FORMATS: &[Format] = &[
         name: "table",
         about: "Tables for a terminal",
         whole: false,
-        show: |report, style| Ok(terminal::render(&show::document(report), style).into_bytes()),
+        show: |report, shown, style| Ok(terminal::render(&show::document(report, shown), style).into_bytes()),
         diff: |report, style| Ok(terminal::render(&diff::document(report), style).into_bytes()),
         kv: |report, style| Ok(terminal::render(&kv::document(report), style).into_bytes()),
     },
@@ -77,7 +83,7 @@ pub const FORMATS: &[Format] = &[
         name: "json",
         about: "Everything, for programs",
         whole: true,
-        show: |report, _| json::render(report),
+        show: |report, _, _| json::render(report),
         diff: |report, _| json::render(report),
         kv: |report, _| json::render(report),
     },
@@ -85,7 +91,7 @@ pub const FORMATS: &[Format] = &[
         name: "csv",
         about: "The rows of the sources, for spreadsheets",
         whole: true,
-        show: |report, _| Ok(csv::render(show::CSV, &show::csv_rows(report)).into_bytes()),
+        show: |report, _, _| Ok(csv::render(show::CSV, &show::csv_rows(report)).into_bytes()),
         diff: |report, _| Ok(csv::render(diff::CSV, &report.sources).into_bytes()),
         kv: |report, _| Ok(kv::csv(report).into_bytes()),
     },
@@ -93,7 +99,7 @@ pub const FORMATS: &[Format] = &[
         name: "markdown",
         about: "The tables, for issues and reports",
         whole: false,
-        show: |report, _| Ok(markdown::render(&show::document(report)).into_bytes()),
+        show: |report, shown, _| Ok(markdown::render(&show::document(report, shown)).into_bytes()),
         diff: |report, _| Ok(markdown::render(&diff::document(report)).into_bytes()),
         kv: |report, _| Ok(markdown::render(&kv::document(report)).into_bytes()),
     },

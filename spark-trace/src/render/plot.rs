@@ -3,10 +3,10 @@
 use spark_trace_common::source::UNATTRIBUTED;
 use unicode_width::UnicodeWidthStr;
 
-use super::Style;
 use super::html::charts::fill;
 use super::html::charts::timeline::{SIGNS, Scale, sign};
 use super::units::{size, unsigned};
+use super::{Style, USUAL_WIDTH, ascii};
 use crate::analysis::timeline::{Band, Mark, MarkKind, Timeline};
 
 /// Lines of the picture itself; title, marks, axis and legend take up to eight more.
@@ -34,12 +34,21 @@ const COLOURS: &[(&str, u8)] = &[
 pub fn render(timelines: &[Timeline], marks: &[Mark], style: Style) -> String {
     let times = Scale::of(timelines);
     let plots: Vec<_> = timelines.iter().map(|timeline| plot(timeline, times, marks, style)).collect();
-    plots.join("\n")
+    let text = plots.join("\n");
+    if style.ascii { ascii::of(&text) } else { text }
 }
 
 /// Columns that a picture has on a terminal of that width.
 pub const fn columns(style: Style) -> usize {
-    style.width.saturating_sub(LEFT)
+    width(style).saturating_sub(LEFT)
+}
+
+/// A picture has a width, whatever the place it goes to.
+const fn width(style: Style) -> usize {
+    match style.width {
+        Some(width) => width,
+        None => USUAL_WIDTH,
+    }
 }
 
 struct Plot<'a> {
@@ -193,7 +202,7 @@ impl Plot<'_> {
         let mut lines: Vec<(usize, String)> = vec![];
         for (width, item) in bands.chain(signs) {
             match lines.last_mut() {
-                Some((used, line)) if *used + 2 + width <= self.style.width => {
+                Some((used, line)) if *used + 2 + width <= self::width(self.style) => {
                     *used += 2 + width;
                     line.push_str("  ");
                     line.push_str(&item);
@@ -223,7 +232,7 @@ mod tests {
     #[test]
     fn a_plot_fits_and_needs_no_colour() {
         for width in [80, 200] {
-            for plot in plots(Style { width, colour: false }) {
+            for plot in plots(Style { width: Some(width), ..Style::default() }) {
                 assert!(plot.lines().count() <= 20, "{plot}");
                 assert!(plot.lines().all(|line| line.width() <= width), "{plot}");
                 assert!(!plot.contains('\x1b'));
@@ -234,8 +243,8 @@ mod tests {
 
     #[test]
     fn letters_are_the_same_with_colours() {
-        let plain = plots(Style { width: 80, colour: false });
-        let coloured = plots(Style { width: 80, colour: true });
+        let plain = plots(Style::default());
+        let coloured = plots(Style { colour: true, ..Style::default() });
         assert!(coloured.iter().all(|plot| plot.contains("\x1b[38;5;")));
         let stripped = |text: &str| -> String {
             let parts = text.split('\x1b').enumerate();

@@ -2,26 +2,28 @@
 
 use spark_trace_common::source::UNATTRIBUTED;
 
-use super::charges;
 use super::csv::{self, Field};
-use super::cuda;
 use super::devices;
 use super::document::{Column, Document, Fit, Table};
 use super::limits;
-use super::queries;
-use super::surroundings;
-use super::units::{delta, duration, known, percent, seconds, size, unsigned};
+use super::units::{delta, duration, known, seconds, share, size, unsigned};
+use crate::analysis::answer::command_line;
 use crate::analysis::attribution::{PlaneReport, Reconciliation, Report, SourceRow};
 use crate::analysis::details::FOLLOW_NS;
 use crate::analysis::instant::At;
 use crate::analysis::view::Scope;
 use crate::recording::Instant;
 
+mod answer;
 pub mod lists;
+mod rest;
+mod sections;
 pub mod tables;
 
-use lists::Extent;
-use tables::{CGROUPS, MAPPINGS};
+pub use sections::{SECTIONS, Section};
+
+/// Characters of a command line in a heading.
+const COMMAND_LINE: usize = 200;
 
 /// The row that has what is charged to a cgroup and of no kind of its own.
 const KERNEL_OTHER: &str = "kernel-other";
@@ -29,42 +31,68 @@ const KERNEL_OTHER: &str = "kernel-other";
 /// What the names of the NVIDIA driver's sources begin with.
 const DRIVER: &str = "nvidia-";
 
-pub fn document(report: &Report) -> Document {
+/// What is shown, and of what.
+#[derive(Debug, Clone, Default)]
+pub struct Shown<'a> {
+    pub parts: Parts,
+    /// The recording as a shell takes it, to say how to see what is left out.
+    pub file: Option<&'a str>,
+}
+
+impl Shown<'_> {
+    pub const ALL: Self = Self { parts: Parts::All, file: None };
+}
+
+/// Which sections are shown.
+#[derive(Debug, Clone, Default)]
+pub enum Parts {
+    /// What answers who took the memory: the target's own.
+    #[default]
+    First,
+    All,
+    Named(Vec<&'static Section>),
+}
+
+/// How a section is told.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Manner {
+    /// Without what the answer says in short.
+    pub brief: bool,
+    /// Lists have the rows of others, too, and not their sum alone.
+    pub all: bool,
+}
+
+impl Parts {
+    const fn manner(&self) -> Manner {
+        Manner { brief: matches!(self, Self::First), all: matches!(self, Self::All) }
+    }
+}
+
+/// The answer, and the sections that are wanted.
+pub fn document(report: &Report, Shown { parts, file }: &Shown<'_>) -> Document {
     let mut document = Document::default();
-    head(&mut document, report);
-    for plane in report.planes.iter() {
-        self::plane(&mut document, report, plane);
+    answer::tell(&mut document, report);
+    let mut others = Vec::new();
+    for section in SECTIONS {
+        let wanted = match parts {
+            Parts::First => (section.is_first)(report),
+            Parts::All => true,
+            Parts::Named(names) => names.iter().any(|named| named.name == section.name),
+        };
+        if wanted {
+            (section.tell)(&mut document, report, parts.manner());
+        } else {
+            others.extend(section.has_anything(report).then_some(section.name));
+        }
     }
-    let started_ns = report.target.started_ns;
-    if let Some(cuda) = &report.cuda {
-        cuda::show(&mut document, cuda, started_ns);
+    if let Parts::Named(names) = parts {
+        for section in names.iter().filter(|section| !section.has_anything(report)) {
+            document.line(format!("{}: the recording has nothing of this", section.name));
+        }
     }
-    if let Some(queries) = &report.queries {
-        queries::show(&mut document, queries, started_ns);
+    if matches!(parts, Parts::First) {
+        rest::tell(&mut document, &others, *file);
     }
-    let at = seconds(report.details_at_ns.saturating_sub(report.target.started_ns));
-    let snapshot = report.target.is_snapshot();
-    let after = |what: &str| if snapshot { what.to_owned() } else { format!("{what}, after {at}") };
-    let read_at = |instant: Option<&Instant>| read_at(report, instant);
-    let stored = read_at(report.details_instant.as_ref());
-    let extent = Extent::default();
-    // Of a run each root has its plane; a machine has many more.
-    if report.cgroups.len() > 1 {
-        document.section(after("Cgroups, each with those below it"), Table::of(CGROUPS, &report.cgroups));
-    }
-    lists::files(&mut document, report, &stored, extent);
-    lists::stacks(&mut document, report, &stored, extent);
-    let asked = format!("Asked of the NVIDIA driver since the trace began and held after {stored}");
-    document.section(asked, Table::of(charges::ASKED, &report.asked));
-    if let Some(charges) = &report.charges {
-        charges::show(&mut document, charges, &read_at(charges.instant.as_ref()));
-    }
-    lists::processes(&mut document, report);
-    lists::regions(&mut document, report, None);
-    document.section(after("Large mappings by user stack"), Table::of(MAPPINGS, &report.mappings));
-    lists::tmpfs(&mut document, report, extent);
-    surroundings::contexts(&mut document, &report.contexts);
-    foot(&mut document, report);
     document
 }
 
@@ -79,11 +107,12 @@ pub fn read_at(report: &Report, instant: Option<&Instant>) -> String {
     }
 }
 
-fn head(document: &mut Document, report: &Report) {
+/// What ran, and on which machine.
+fn run(document: &mut Document, report: &Report, _manner: Manner) {
     let (target, host, tool) = (&report.target, &report.host, &report.tool);
     let name =
         target.container.as_ref().map(|container| container.name.as_ref().unwrap_or(&container.id).clone());
-    let command = (!target.argv.is_empty()).then(|| target.argv.join(" "));
+    let command = (!target.argv.is_empty()).then(|| command_line(&target.argv, COMMAND_LINE));
     let named = [name, command].into_iter().flatten().collect::<Vec<_>>().join(": ");
     document.heading(format!("{} {named}", target.kind));
     let ran = seconds(target.ended_ns.saturating_sub(target.started_ns));
@@ -102,12 +131,10 @@ fn head(document: &mut Document, report: &Report) {
         host.cgroup_version,
         host.provenance
     ));
-    for warning in &report.warnings {
-        document.warning(warning.to_string());
-    }
 }
 
-fn plane(document: &mut Document, report: &Report, plane: &PlaneReport) {
+/// A plane's sources; `brief` leaves out what the answer says in short.
+fn plane(document: &mut Document, report: &Report, plane: &PlaneReport, brief: bool) {
     let since_start = |at_ns: u64| seconds(at_ns.saturating_sub(report.target.started_ns));
     let what = match plane.plane {
         Scope::System => "System: all memory that is not free".to_owned(),
@@ -127,6 +154,23 @@ fn plane(document: &mut Document, report: &Report, plane: &PlaneReport) {
         report.limits.iter().for_each(|limit| document.line(limits::line(limit, several)));
     }
     explain_unattributed(document, plane);
+    if !brief {
+        reconcile(document, report, plane);
+    }
+    if let Some(device) = &plane.device {
+        devices::details(document, device);
+    }
+    let snapshot = report.target.is_snapshot();
+    for root in plane.roots.iter().filter(|_| !snapshot && !brief) {
+        let (sampled, kernel) = (known(root.sampled_peak, unsigned), known(root.kernel_peak, unsigned));
+        document.line(format!("{}: highest reading {sampled}, kernel's own peak {kernel}", root.shown));
+    }
+}
+
+/// The plane's own counter against its sources.
+fn reconcile(document: &mut Document, report: &Report, plane: &PlaneReport) {
+    let since_start = |at_ns: u64| seconds(at_ns.saturating_sub(report.target.started_ns));
+    let snapshot = report.target.is_snapshot();
     let at = match report.at {
         At::Peak => format!("the peak ({})", since_start(plane.at_ns)),
         At::End => format!("the end ({})", since_start(plane.at_ns)),
@@ -144,13 +188,6 @@ fn plane(document: &mut Document, report: &Report, plane: &PlaneReport) {
         [("", Fit::Name), ("COUNTER", Fit::Number), ("SOURCES", Fit::Number), ("UNATTRIBUTED", Fit::Number)];
     let columns = titles.into_iter().chain([("OF COUNTER", Fit::Number)]).map(column);
     document.table(Table { columns: columns.collect(), rows: rows.collect() });
-    if let Some(device) = &plane.device {
-        devices::details(document, device);
-    }
-    for root in plane.roots.iter().filter(|_| !snapshot) {
-        let (sampled, kernel) = (known(root.sampled_peak, unsigned), known(root.kernel_peak, unsigned));
-        document.line(format!("{}: highest reading {sampled}, kernel's own peak {kernel}", root.shown));
-    }
 }
 
 fn column((title, fit): (&str, Fit)) -> Column {
@@ -164,7 +201,7 @@ pub(super) fn reconciled(what: String, sums: &Reconciliation, format: fn(i64) ->
         known(sums.expected, format),
         format(sums.attributed),
         known(sums.residual, format),
-        known(sums.residual_percent, percent),
+        known(sums.residual_percent, share),
     ]
 }
 
@@ -272,7 +309,8 @@ fn charged(row: &SourceRow) -> String {
     }
 }
 
-fn foot(document: &mut Document, report: &Report) {
+/// Hooks and sources that do not run, and why.
+fn hooks(document: &mut Document, report: &Report, _manner: Manner) {
     let failed = report.health.hooks.iter().filter(|hook| hook.verdict != "ok" && hook.verdict != "off");
     let rows: Vec<Vec<String>> = failed
         .map(|hook| vec![hook.name.clone(), hook.verdict.clone(), hook.reason.clone().unwrap_or_default()])
@@ -286,6 +324,10 @@ fn foot(document: &mut Document, report: &Report) {
     for loss in report.health.losses.iter().filter(|loss| loss.count > 0) {
         document.warning(format!("lost in {}: {}", loss.what, loss.count));
     }
+}
+
+/// What the tracing itself took.
+fn cost(document: &mut Document, report: &Report, _manner: Manner) {
     let cost = &report.cost;
     document.heading(if report.target.is_snapshot() { "Cost" } else { "Cost of tracing" });
     document.line(format!(

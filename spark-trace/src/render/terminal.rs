@@ -16,6 +16,11 @@ const LEAST: usize = 12;
 const CUT: &str = "…";
 
 pub fn render(document: &Document, style: Style) -> String {
+    let text = set_document(document, style);
+    if style.ascii { super::ascii::of(&text) } else { text }
+}
+
+fn set_document(document: &Document, style: Style) -> String {
     let mut text = String::new();
     let mut before: Option<&Block> = None;
     for block in &document.blocks {
@@ -59,7 +64,7 @@ fn wrap(text: &mut String, start: &str, line: &str, style: Style) {
     let mut used = if start.is_empty() { 0 } else { "WARNING ".len() };
     for (index, word) in line.split(' ').enumerate() {
         let width = word.width();
-        if index > 0 && used + 1 + width > style.width {
+        if index > 0 && style.width.is_some_and(|columns| used + 1 + width > columns) {
             text.push_str("\n  ");
             used = 2;
         } else if index > 0 {
@@ -75,7 +80,7 @@ fn wrap(text: &mut String, start: &str, line: &str, style: Style) {
 fn set(text: &mut String, table: &Table, style: Style) {
     let rows: Vec<Vec<String>> =
         table.rows.iter().map(|row| row.iter().map(|cell| inert(cell)).collect()).collect();
-    let widths = widths(table, &rows, style.width);
+    let widths = widths(table, &rows, style.width.unwrap_or(usize::MAX));
     let titles: Vec<_> = table.columns.iter().map(|column| inert(&column.title)).collect();
     for (index, row) in std::iter::once(&titles).chain(&rows).enumerate() {
         let cells = row.iter().zip(&table.columns).zip(&widths);
@@ -156,7 +161,7 @@ mod tests {
     }
 
     fn narrow(width: usize) -> Style {
-        Style { width, colour: false }
+        Style { width: Some(width), ..Style::default() }
     }
 
     #[test]

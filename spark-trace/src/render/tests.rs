@@ -1,5 +1,6 @@
 use proptest::prelude::*;
 
+use super::show::Shown;
 use super::*;
 use crate::analysis::arrange::Arrange;
 use crate::analysis::instant::At;
@@ -78,7 +79,7 @@ fn rendered(a: &Recording, b: &Recording) -> Vec<(&'static str, String)> {
         .flat_map(|format| {
             let style = Style::default();
             [
-                (format.name, text((format.show)(&show, style))),
+                (format.name, text((format.show)(&show, &Shown::ALL, style))),
                 (format.name, text((format.diff)(&diff, style))),
             ]
         })
@@ -134,7 +135,7 @@ fn losses_are_shouted_and_unattributed_is_always_there() {
         }
     }
     let empty = attribution::report(&testing::empty(), At::Peak);
-    assert!((FORMATS[0].show)(&empty, Style::default()).is_ok());
+    assert!((FORMATS[0].show)(&empty, &Shown::ALL, Style::default()).is_ok());
 }
 
 #[test]
@@ -173,7 +174,10 @@ fn what_the_driver_did_is_in_every_report() {
     let of = |name: &str, (show, diff): (&attribution::Report, &comparison::Report)| {
         let format = FORMATS.iter().find(|format| format.name == name).unwrap();
         let text = |bytes: Rendered| String::from_utf8(bytes.unwrap()).unwrap();
-        (text((format.show)(show, Style::default())), text((format.diff)(diff, Style::default())))
+        (
+            text((format.show)(show, &Shown::ALL, Style::default())),
+            text((format.diff)(diff, Style::default())),
+        )
     };
     let recording = testing::cuda();
     let show = attribution::report(&recording, At::Peak);
@@ -218,7 +222,7 @@ fn csv_has_a_row_per_plane_and_source() {
     let mut report = attribution::report(&testing::container(), At::Peak);
     report.keep(0);
     let format = FORMATS.iter().find(|format| format.name == "csv").unwrap();
-    let text = String::from_utf8((format.show)(&report, Style::default()).unwrap()).unwrap();
+    let text = String::from_utf8((format.show)(&report, &Shown::ALL, Style::default()).unwrap()).unwrap();
     let lines: Vec<_> = text.lines().collect();
     assert_eq!(lines.len(), 1 + 2 * Plane::System.sources().count());
     assert!(lines[0].starts_with("plane,source,bytes_at_start,bytes_at_peak,bytes_at_end,"));
@@ -232,8 +236,8 @@ fn what_was_read_at_another_time_says_when() {
     let title = |recording: &Recording| {
         let report = attribution::report(recording, At::Peak);
         let table = FORMATS.iter().find(|format| format.name == "table").unwrap();
-        let wide = Style { width: 120, ..Style::default() };
-        let text = String::from_utf8((table.show)(&report, wide).unwrap()).unwrap();
+        let wide = Style { width: Some(120), ..Style::default() };
+        let text = String::from_utf8((table.show)(&report, &Shown::ALL, wide).unwrap()).unwrap();
         text.lines().find(|line| line.starts_with("Page cache by file")).unwrap().to_owned()
     };
     let mut recording = testing::container();
@@ -254,7 +258,7 @@ fn gpus_are_told_like_the_other_planes() {
     let report = attribution::report(&testing::gpus(), At::Peak);
     let text = |name: &str| {
         let format = FORMATS.iter().find(|format| format.name == name).unwrap();
-        String::from_utf8((format.show)(&report, Style::default()).unwrap()).unwrap()
+        String::from_utf8((format.show)(&report, &Shown::ALL, Style::default()).unwrap()).unwrap()
     };
     let table = text("table").split_whitespace().collect::<Vec<_>>().join(" ");
     for wanted in [
@@ -315,7 +319,7 @@ proptest! {
             for at in [At::Peak, At::End, At::SinceStart(u64::MAX), At::Time(0)] {
                 let report = attribution::report(&recording, at);
                 for format in FORMATS {
-                    prop_assert!((format.show)(&report, Style::default()).is_ok());
+                    prop_assert!((format.show)(&report, &Shown::ALL, Style::default()).is_ok());
                 }
             }
             if comparison::report(&testing::native(), &recording, None, At::Peak).is_ok() {

@@ -11,7 +11,7 @@ use crate::analysis::frame::{Frame, PlaneFrame, SourceFrame};
 use crate::analysis::queries;
 use crate::figures::{NO_LIMIT, V1_NO_LIMIT};
 use crate::recording::Recording;
-use crate::units::{UNKNOWN, delta, known, percent, size, unsigned};
+use crate::units::{self, UNKNOWN, delta, known, percent, size, unsigned};
 
 /// One line of the list.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -296,7 +296,7 @@ fn headline(ui: &Ui, frame: &Frame) -> String {
         known(plane.level.expected, size),
         size(plane.level.attributed),
         known(plane.level.residual, size),
-        known(plane.level.residual_percent, percent),
+        known(plane.level.residual_percent, units::share),
     )
 }
 

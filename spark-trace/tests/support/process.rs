@@ -85,9 +85,9 @@ impl Recorded {
         report(&[OsStr::new("show"), self.output.as_os_str()].into_iter().chain(options).collect::<Vec<_>>())
     }
 
-    /// The table that a user sees.
+    /// All tables that a user can see.
     pub fn table(&self) -> String {
-        run(&["show".as_ref(), self.output.as_os_str()])
+        run(&["show".as_ref(), self.output.as_os_str(), "--all".as_ref()])
     }
 
     /// What `diff` says of it and another one.

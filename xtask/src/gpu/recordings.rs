@@ -132,6 +132,8 @@ impl Session<'_> {
         let command = |format| {
             let mut command = Command::new(self.machine.folder.path(SPARK_TRACE));
             command.arg(subcommand).args(&recordings).args(["--format", format]);
+            // Its first screen leaves out the machine, which these results are about.
+            command.args((subcommand == "show").then_some("--all"));
             command
         };
         let (mut table, mut markdown) = (command("table"), command("markdown"));

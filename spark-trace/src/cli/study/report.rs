@@ -26,6 +26,8 @@ pub struct Args {
     /// Form of what is printed
     #[arg(long, value_parser = formats(), default_value = "table", conflicts_with = "output")]
     format: &'static Format,
+    #[command(flatten)]
+    width: output::WidthArg,
     /// Replace the files of an earlier site
     #[arg(long)]
     force: bool,
@@ -74,7 +76,7 @@ pub fn run(args: &Args) -> anyhow::Result<Exit> {
     let options = Options { alpha, margin, resamples, seed, ..Options::default() };
     let report = analysis::report(&results, options);
     match &args.output {
-        None => output::print(&(args.format.render)(&report, output::style())?),
+        None => output::print(&(args.format.render)(&report, output::style(args.width))?),
         Some(dir) => write(&report, dir, WriteOptions { force: args.force, owner: crate::invoker::owner() }),
     }
 }

@@ -22,6 +22,8 @@ pub struct Args {
     /// Form of the output
     #[arg(long, value_enum, default_value = "table")]
     format: Format,
+    #[command(flatten)]
+    width: output::WidthArg,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -71,7 +73,9 @@ pub fn run(args: &Args) -> anyhow::Result<Exit> {
     let status = status(&read_journal(&journal)?, run::is_running(&args.dir));
     match args.format {
         Format::Json => output::print(&json::render(&status)?),
-        Format::Table => output::print(terminal::render(&document(&status), output::style()).as_bytes()),
+        Format::Table => {
+            output::print(terminal::render(&document(&status), output::style(args.width)).as_bytes())
+        }
     }
 }
 

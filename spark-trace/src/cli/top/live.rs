@@ -108,7 +108,7 @@ fn stream(args: &Args, mut look: Look) -> anyhow::Result<Exit> {
         let Some(recording) = look.latest() else { continue };
         let at_ns = last(&recording);
         if args.once {
-            once(args.format, &recording, at_ns)?;
+            once(args, &recording, at_ns)?;
             break;
         }
         let frame = Frame::new(&recording, at_ns, mark.as_ref(), 0);
@@ -135,7 +135,7 @@ fn show(args: &Args, look: Look) -> anyhow::Result<Exit> {
     }
     let shown = match feed.look.has_ended() {
         true => Ok(()),
-        false => terminal::run(&mut feed, &mut ui, output::style().colour),
+        false => terminal::run(&mut feed, &mut ui, output::style(args.width).colour),
     };
     if feed.recording.is_some() {
         feed.act(Action::Record, &mut ui);

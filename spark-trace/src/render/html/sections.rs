@@ -204,7 +204,8 @@ fn cuda_calls(page: &mut Page, overview: &Overview) -> Result<(), HtmlError> {
         let others = shown.stacks.split_off(shown.stacks.len().min(TOP));
         let failures = shown.failures.len().saturating_sub(LISTED);
         shown.failures.truncate(LISTED);
-        cuda::show(&mut document, &shown, run.report.target.started_ns);
+        cuda::held(&mut document, &shown, run.report.target.started_ns);
+        cuda::libraries(&mut document, &shown);
         if !others.is_empty() {
             let bytes = others.iter().filter_map(|row| row.live).fold(0, u64::saturating_add);
             document.line(format!(

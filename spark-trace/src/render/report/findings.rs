@@ -3,7 +3,7 @@
 use crate::analysis::findings::{Evidence, Finding, Findings, Side, Unit, Verdict};
 use crate::analysis::view::Scope;
 use crate::render::document::{Cell, Document, Fit, Table};
-use crate::render::units::{delta, known, percent, size};
+use crate::render::units::{self, delta, known, size};
 
 pub fn section(document: &mut Document, planes: &[Findings]) {
     for findings in planes.iter().filter(|findings| !findings.findings.is_empty()) {
@@ -59,7 +59,7 @@ pub fn explains(finding: &Finding) -> String {
 }
 
 pub fn share(finding: &Finding) -> String {
-    known(finding.share, |share| percent(share * 100.0))
+    known(finding.share, |part| units::share(part * 100.0))
 }
 
 /// One number with its run and its place in the recording.

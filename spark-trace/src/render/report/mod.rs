@@ -2,7 +2,7 @@
 
 use super::document::{Cell, Column, Document, Fit, Table};
 use super::show::reconciled;
-use super::units::{UNKNOWN, delta, duration, known, percent, seconds, size, unsigned};
+use super::units::{UNKNOWN, delta, duration, known, seconds, share, size, unsigned};
 use crate::analysis::attribution::PlaneReport;
 use crate::analysis::diff::{self, SourceDelta};
 use crate::analysis::losses::{self, Missed};
@@ -158,7 +158,7 @@ const WATERFALL: &[Cell<SourceDelta>] = &[
     ("DELTA", Fit::Number, |row| known(row.delta_bytes, delta)),
     ("A", Fit::Number, |row| known(row.a_bytes, size)),
     ("B", Fit::Number, |row| known(row.b_bytes, size)),
-    ("SHARE", Fit::Number, |row| known(row.share, |share| percent(share * 100.0))),
+    ("SHARE", Fit::Number, |row| known(row.share, |part| share(part * 100.0))),
 ];
 
 /// Counters against sources on every plane, and what may be missing.

@@ -3,6 +3,7 @@
 use crate::analysis::cgroups::CgroupRow;
 use crate::analysis::files::FileRow;
 use crate::analysis::mappings::MappingRow;
+use crate::analysis::passing::{self, Stack};
 use crate::analysis::processes::ProcessRow;
 use crate::analysis::regions::RegionRow;
 use crate::analysis::stacks::StackRow;
@@ -52,7 +53,7 @@ pub const STACKS: &[Cell<StackRow>] = &[
         .to_owned()
     }),
     ("FOR", Fit::Text, |row| row.label.clone()),
-    ("STACK", Fit::Text, |row| row.path().collect::<Vec<_>>().join(" <- ")),
+    ("STACK", Fit::Text, |row| passing::line(&row.frames, Stack::Kernel)),
 ];
 
 pub const PROCESSES: &[Cell<ProcessRow>] = &[
@@ -114,5 +115,5 @@ pub const MAPPINGS: &[Cell<MappingRow>] = &[
     ("MAPPED", Fit::Number, |row| unsigned(row.bytes)),
     ("CALLS", Fit::Number, |row| row.calls.to_string()),
     ("KIND", Fit::Name, |row| row.kind.clone()),
-    ("STACK", Fit::Text, |row| row.frames.join(" <- ")),
+    ("STACK", Fit::Text, |row| passing::line(&row.frames, Stack::User)),
 ];
