@@ -7,7 +7,7 @@ use crate::analysis::names::Names;
 use crate::analysis::paths;
 use crate::analysis::view::Scope;
 use crate::analysis::whose::Whose;
-use crate::recording::{FilePages, FilePlace, FileState, Recording};
+use crate::recording::{FileContent, FilePages, FilePlace, FileState, Recording};
 
 /// Page cache of one file charged to one cgroup.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -41,6 +41,9 @@ pub struct FileRow {
     pub charged_to_target: bool,
     /// Absent where no page was seen to be added.
     pub first_touch: Option<Touch>,
+    /// What tells copies of it.
+    #[serde(skip)]
+    pub content: Option<FileContent>,
 }
 
 impl FileRow {
@@ -108,6 +111,7 @@ fn row(names: &Names<'_>, file: &FilePages, instant: Option<usize>) -> FileRow {
         payer: names.shown_cgroup(&names.cgroup(file.charged_to)),
         charged_to: names.cgroup(file.charged_to),
         charged_to_target: names.is_target(file.charged_to),
+        content: file.content.clone(),
         first_touch: file.first_touch.as_ref().map(|touch| Touch {
             at_ns: touch.at_ns,
             pid: touch.pid,

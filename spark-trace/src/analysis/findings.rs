@@ -14,6 +14,7 @@ mod accounting;
 mod cache;
 mod case;
 mod causes;
+mod copies;
 mod device;
 mod judge;
 mod memory;

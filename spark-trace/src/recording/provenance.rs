@@ -104,6 +104,9 @@ pub struct FilePages {
     /// Where it is to be found; absent in older recordings, and where no mount of its file system is known.
     #[serde(default)]
     pub place: Option<FilePlace>,
+    /// What it contained when the trace ended; absent where that was not to be had.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub content: Option<FileContent>,
 }
 
 /// Files of which it was asked how much of them is cached, among them those that are too small to be listed.
@@ -145,6 +148,43 @@ pub enum FileState {
     Hidden,
     /// It is a block device: blocks of the file system on it, such as directories and inodes.
     BlockDevice,
+}
+
+/// Of a file's content so much that copies of it can be told from files of the same name.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct FileContent {
+    pub size: u64,
+    /// Hashes of [`CONTENT_BLOCKS`] blocks of 4 KiB, evenly spread from the first to the last whole one: FNV-1a of 64
+    /// bits, its halves xored, 0 for a block of zeros; `null` for one that was not in the page cache.
+    pub blocks: Vec<Option<u32>>,
+}
+
+/// How many blocks of a file stand for its content.
+pub const CONTENT_BLOCKS: u64 = 64;
+
+/// So many of them must be known of both files, and hold something.
+const BLOCKS_TO_DECIDE: usize = 16;
+
+impl FileContent {
+    /// Whether two files are copies; nothing where too little of them is known.
+    pub fn equals(&self, other: &Self) -> Option<bool> {
+        if self.size != other.size {
+            return Some(false);
+        }
+        let both = self.blocks.iter().zip(&other.blocks).filter_map(|(a, b)| (*a).zip(*b));
+        let (mut equal, mut differing) = (0, 0);
+        for (a, b) in both {
+            match (a == b, a) {
+                (false, _) => differing += 1,
+                (true, 0) => {}
+                (true, _) => equal += 1,
+            }
+        }
+        if differing > 0 {
+            return Some(false);
+        }
+        (equal >= BLOCKS_TO_DECIDE).then_some(true)
+    }
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]

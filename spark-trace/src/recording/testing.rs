@@ -194,6 +194,7 @@ pub(crate) fn page_allocs(recording: &mut Recording, cgroup: u64, live: u64, fra
 /// Adds a file of which `mib` MiB came into the page cache, charged to `charged_to`.
 pub(crate) fn file(recording: &mut Recording, inode: u64, path: &str, mib: i64, charged_to: u64) {
     recording.provenance.files.push(FilePages {
+        content: None,
         before: None,
         device: "259:2".into(),
         inode,

@@ -1,7 +1,7 @@
 //! The hypotheses: one row each. `docs/findings.md` is generated from this table.
 
 use super::case::{Case, Judgement};
-use super::{accounting, cache, causes, device, memory, surroundings};
+use super::{accounting, cache, causes, copies, device, memory, surroundings};
 use crate::analysis::view::Scope;
 
 /// Slug of the claim that everybody asks about.
@@ -110,9 +110,11 @@ pub const HYPOTHESES: &[Hypothesis] = &[
         of_two: false,
         planes: BOTH,
         sources: &[],
-        judge: cache::duplicates,
-        test: "Files of one name with as many cached bytes, to within 2 %, and different inodes, within one run or between \
-               what A left cached and what B has cached. Its bytes are part of page cache.",
+        judge: copies::duplicates,
+        test: "Files with different inodes, equal sizes and equal contents, within one run or between what A left cached and \
+               what B has cached. Contents are compared by up to 64 blocks of 4 KiB of each file, read from the page cache \
+               when the trace ends; 16 must be known of both and be no zeros. Files of one name whose contents were not to \
+               be had make it inconclusive. Its bytes are part of page cache.",
         next: "Mount the directory into the container (`-v`) instead of copying it into the image, and record again",
     },
     Hypothesis {

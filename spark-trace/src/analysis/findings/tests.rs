@@ -1,6 +1,6 @@
 use super::*;
 use crate::recording::testing::{self, MIB, SECOND, START};
-use crate::recording::{Hook, Loss, MemoryState, ProcessContext, Query, Recording, Series};
+use crate::recording::{FileContent, Hook, Loss, MemoryState, ProcessContext, Query, Recording, Series};
 
 /// Hooks that hypotheses ask for.
 fn seen(mut recording: Recording) -> Recording {
@@ -100,6 +100,7 @@ const STAGED: &[(&str, Change)] = &[
     ("duplicate-files", |b| {
         testing::file(b, 70, "/srv/lib/libtorch.so", 200, 10);
         testing::file(b, 71, "/var/lib/docker/overlay2/a/diff/usr/lib/libtorch.so", 200, 10);
+        contain(b, &[(70, 7), (71, 7)]);
     }),
     ("host-memory", |b| {
         more(b, "meminfo.AnonPages", 300);
@@ -156,6 +157,15 @@ const STAGED: &[(&str, Change)] = &[
     ("limit-reclaim", |b| limited(b, 12, 100_000)),
     ("pin-leak", |b| add_last(b, "vmstat.nr_foll_pin_acquired", 100_000)),
 ];
+
+/// Says what files contain: their inodes, and what makes their contents differ.
+fn contain(recording: &mut Recording, contents: &[(u64, u32)]) {
+    for file in &mut recording.provenance.files {
+        let content = contents.iter().find(|(inode, _)| *inode == file.inode);
+        let blocks = content.map(|(_, content)| (0..64).map(|block| Some(content + block)).collect());
+        file.content = blocks.map(|blocks| FileContent { size: 200 * MIB, blocks });
+    }
+}
 
 /// The target's cgroup has a limit, which was reached so many times, and so many pages were read again.
 fn limited(recording: &mut Recording, reached: u64, refaults: u64) {
@@ -587,4 +597,48 @@ fn what_is_mapped_nowhere_without_huge_pages_is_not_called_huge_pages() {
     add(&mut b, &[("meminfo.MemFree", -300), ("meminfo.Inactive", 300)]);
     let host = verdict(&complete(native()), &b, "host-memory");
     assert_eq!((host.verdict, host.explains_bytes), (Verdict::Supported, Some(300 * MIB as i64)));
+}
+
+#[test]
+fn files_of_one_name_are_copies_only_where_their_contents_are_equal() {
+    // As PostgreSQL's segments of its log, each of which was made under one temporary name.
+    let segments = |contents: &[(u64, u32)]| {
+        let mut b = complete(native());
+        for inode in 70..78 {
+            testing::file(&mut b, inode, "/data/pg_wal/xlogtemp.22957", 16, 10);
+        }
+        contain(&mut b, contents);
+        verdict(&complete(native()), &b, "duplicate-files")
+    };
+    let unknown = segments(&[]);
+    assert_eq!(unknown.verdict, Verdict::Inconclusive, "{}", unknown.because);
+    assert!(unknown.evidence[0].what.contains("contents not compared"), "{:?}", unknown.evidence);
+    let all = |content: fn(u64) -> u32| (70..78).map(|inode| (inode, content(inode))).collect::<Vec<_>>();
+    assert_eq!(segments(&all(|inode| inode as u32 * 100)).verdict, Verdict::Refuted);
+    let copies = segments(&all(|_| 5));
+    assert_eq!(copies.verdict, Verdict::Supported);
+    assert_eq!(copies.evidence[0].value, Some(7 * 16 * MIB as i64));
+}
+
+#[test]
+fn a_copy_under_another_name_is_a_copy_and_what_a_left_is_compared_too() {
+    let (mut a, mut b) = (complete(native()), complete(native()));
+    testing::file(&mut a, 80, "/root/.cache/blobs/5f8a", 200, 10);
+    testing::file(&mut b, 81, "/var/lib/docker/overlay2/a/diff/model.safetensors", 200, 10);
+    contain(&mut a, &[(80, 3)]);
+    contain(&mut b, &[(81, 3)]);
+    b.target.started_ns = a.target.ended_ns;
+    let finding = verdict(&a, &b, "duplicate-files");
+    assert_eq!(finding.verdict, Verdict::Supported, "{}", finding.because);
+    assert!(finding.evidence[0].what.contains("A, left cached"), "{:?}", finding.evidence);
+    // Too little that is no zeros: nobody knows.
+    for recording in [&mut a, &mut b] {
+        for file in &mut recording.provenance.files {
+            if let Some(content) = &mut file.content {
+                content.blocks[10..].fill(Some(0));
+            }
+        }
+    }
+    let finding = verdict(&a, &b, "duplicate-files");
+    assert_eq!(finding.verdict, Verdict::Refuted, "of two names: {}", finding.because);
 }

@@ -2,6 +2,7 @@
 
 pub mod cache;
 pub mod cgroup;
+pub mod content;
 pub mod context;
 mod huge_pages;
 mod huge_zero;

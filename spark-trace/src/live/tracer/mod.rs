@@ -33,6 +33,7 @@ use super::{
     source::{
         cache,
         cgroup::Cgroup as CgroupReader,
+        content,
         process::{self, Processes},
         system::System,
     },
@@ -324,6 +325,7 @@ impl<W: Write> Tracer<W> {
         self.places.name(&mut aggregates.files);
         if self.ended && !self.looks {
             self.places.find(&mut aggregates.files);
+            content::read(&mut aggregates.files);
         }
         aggregates.charge_levels = self.charges.rows(&self.object)?;
         if !self.target.is_whole_machine() {
