@@ -96,7 +96,10 @@ impl Places {
                         .map(unchecked)
                         .or_else(|| self.elsewhere(&file.device, path))
                 }
-                None if own.contains_key(file.device.as_str()) => None,
+                None if own.contains_key(file.device.as_str()) => {
+                    let mounts = own.get(file.device.as_str()).map_or(&[][..], Vec::as_slice);
+                    mounts.iter().any(|mount| mount.kind == "ext4").then(|| own_blocks(file)).flatten()
+                }
                 None => block_device(&file.device, file.inode),
             };
         }
@@ -180,9 +183,21 @@ fn block_device(device: &str, inode: u64) -> Option<FilePlace> {
     if !device.starts_with("0:") {
         return None;
     }
-    let event = fs::read_to_string(format!("/sys/dev/block/{}/uevent", device_name(number))).ok()?;
+    device_node(&device_name(number))
+}
+
+/// The node of a block device, by its numbers.
+fn device_node(number: &str) -> Option<FilePlace> {
+    let event = fs::read_to_string(format!("/sys/dev/block/{number}/uevent")).ok()?;
     let name = event.lines().find_map(|line| line.strip_prefix("DEVNAME="))?;
     Some(FilePlace { path: format!("/dev/{name}"), state: FileState::BlockDevice, ..FilePlace::default() })
+}
+
+/// ext4 keeps what it knows of free blocks in pages of an inode that has no name and a number that no file has
+/// (fs/ext4/mballoc.c ext4_mb_init_backend: EXT4_BAD_INO; below EXT4_GOOD_OLD_FIRST_INO all are its own).
+fn own_blocks(file: &FilePages) -> Option<FilePlace> {
+    const FIRST_FILE: u64 = 11;
+    (file.inode < FIRST_FILE).then(|| device_node(&file.device)).flatten()
 }
 
 /// What was found at a path.

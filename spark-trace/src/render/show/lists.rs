@@ -118,7 +118,7 @@ fn coverage(document: &mut Document, report: &Report) {
         None => String::new(),
     };
     document.line(format!(
-        "named: {}{of}, in {} files that processes have mapped or open; --files DIR looks at more",
+        "named: {}{of}, in {} files; --files DIR looks at more",
         unsigned(named.bytes),
         named.files
     ));
