@@ -12,7 +12,7 @@ use std::process::Command;
 
 use serde_json::Value;
 use support::docker::{Named, docker, image};
-use support::{Faults, MIB, array, int, record_words, spark_trace, text};
+use support::{Faults, MIB, Running, array, int, record_words, spark_trace, text};
 
 /// The row of the file that can be opened at `path`.
 fn at<'a>(show: &'a Value, path: &str) -> &'a Value {
@@ -140,12 +140,18 @@ fn others_are_one_line_and_the_target_comes_first() {
 #[ignore = "needs root: cargo xtask test"]
 fn a_mount_namespace_of_its_own_is_the_targets() {
     let dir = support::disk_dir();
-    let script = "mount -t tmpfs -o size=64M none /mnt && mkdir /mnt/deep && head -c 12582912 /dev/zero > /mnt/deep/file && \
-                  stat -f -c '%b %f %S' /mnt && touch \"$0\"";
+    let script = "mount -t tmpfs -o size=64M none /mnt && mkdir /mnt/deep && head -c 12582912 /dev/zero > /mnt/deep/file; \
+                  while [ ! -e \"$0\" ]; do sleep 0.02; done";
     let mark = support::path(&dir, "mark");
     let words = ["--", "unshare", "-m", "sh", "-c", script, &mark];
-    let recorded = record_words(&support::path(&dir, "r.json"), &words).exited(0);
-    assert!(Path::new(&mark).exists());
+    let running = Running::start(&support::path(&dir, "r.json"), &words);
+    running.has_entry("the file in the target's own /mnt", |entry| {
+        let systems = entry["file_systems"].as_array();
+        systems
+            .is_some_and(|all| all.iter().any(|one| one["mount_point"] == "/mnt" && one["used"] == 12 * MIB))
+    });
+    fs::write(&mark, "").unwrap();
+    let recorded = running.finish().exited(0);
     let show = recorded.show();
     let row = array(&show["tmpfs"]).iter().find(|row| row["mount_point"] == "/mnt");
     // It was gone with its last process; at the peak, which is when it was full, it was read.
