@@ -438,13 +438,45 @@ pub const SOURCES: &[Source] = &[
         origin: "calls of libcuda (cuMemAlloc_v2 and its kin), bytes returned less bytes freed",
     },
     Source {
-        slug: "gpu-context",
-        title: "what the target's processes hold on the device beyond that (contexts, modules, the driver's share); \
-                all they hold where CUDA calls are not followed",
+        slug: "gpu-shared-process",
+        title: "what processes of the target that use several GPUs hold on this one, allocations and contexts together: \
+                calls do not say which GPU they are for",
         system: &[],
         cgroup_v2: &[],
         cgroup_v1: &[],
-        device: &[plus("derived.gpu_target"), minus("cuda.live")],
+        device: &[plus("cuda.mixed")],
+        charged: Charged::No,
+        reclaimable: Reclaimable::No,
+        cuda_used: DEVICE_MEMORY,
+        origin: "NVML nvmlDeviceGetComputeRunningProcesses_v3, usedGpuMemory of processes that are on several devices",
+    },
+    Source {
+        slug: "gpu-before",
+        title: "what the target's processes held on the device before the trace began and still hold: allocations and \
+                contexts together",
+        system: &[],
+        cgroup_v2: &[],
+        cgroup_v1: &[],
+        device: &[plus("derived.gpu_before")],
+        charged: Charged::No,
+        reclaimable: Reclaimable::No,
+        cuda_used: DEVICE_MEMORY,
+        origin: "NVML nvmlDeviceGetComputeRunningProcesses_v3 at the first reading, usedGpuMemory; later no more than a \
+                 process holds beyond its calls",
+    },
+    Source {
+        slug: "gpu-context",
+        title: "what the target's processes hold on the device beyond that (contexts, modules, the driver's share); \
+                all they took since the trace began where CUDA calls are not followed",
+        system: &[],
+        cgroup_v2: &[],
+        cgroup_v1: &[],
+        device: &[
+            plus("derived.gpu_target"),
+            minus("cuda.live"),
+            minus("cuda.mixed"),
+            minus("derived.gpu_before"),
+        ],
         charged: Charged::No,
         reclaimable: Reclaimable::No,
         cuda_used: DEVICE_MEMORY,

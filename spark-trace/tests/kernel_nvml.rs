@@ -87,6 +87,68 @@ fn a_targets_device_memory_is_told_from_that_of_others() {
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]
+fn a_process_on_two_gpus_has_a_row_on_each() {
+    let dir = support::disk_dir();
+    let workload = support::cuda_workload();
+    let script = format!(
+        "echo process 0 $$ 1073741824 >> $STATE; echo process 1 $$ 2147483648 >> $STATE; \
+         exec {workload} cuda-alloc --driver simulated --device 16M --hold 500ms > /dev/null"
+    );
+    let recorded = recorded(&dir, "gpus 2\n", &script);
+    let show = recorded.show();
+    for (index, held) in [(0, 1024 * MIB), (1, 2048 * MIB)] {
+        let plane = &show["planes"]["devices"][index];
+        let at_peak = |slug: &str| int(&source_row(plane, slug)["bytes_at_peak"]);
+        let rows = ["gpu-shared-process", "gpu-allocated"].map(at_peak);
+        // Before its first call it is all context; the peak is the first reading that stands so high.
+        assert_eq!(rows[0] + at_peak("gpu-context"), held, "{plane:#}");
+        assert_eq!(rows[1], 0, "which GPU its 16 MiB are on is not known");
+        assert_eq!(int(&plane["residual"]), 0, "{plane:#}");
+        let mixed = column(&recorded.recording()["samples"]["devices"][index], "cuda.mixed")
+            .iter()
+            .filter_map(|value| value.as_i64())
+            .max();
+        assert_eq!(mixed, Some(held), "it has allocated, and is on both");
+    }
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn what_a_process_held_before_the_trace_is_called_so() {
+    let dir = support::disk_dir();
+    let (state, output) = (support::path(&dir, "state"), support::path(&dir, "gpu.json"));
+    let process = support::process::Other::start(std::process::Command::new("sleep").arg("600"));
+    let pid = process.pid();
+    let says = |bytes: i64| std::fs::write(&state, format!("process 0 {pid} {bytes}\n")).unwrap();
+    says(1024 * MIB);
+    let mut command = spark_trace();
+    command.env("SPARK_TRACE_SIMULATED_NVML", &state);
+    let (library, pid) = (library(), pid.to_string());
+    let words = ["--gpu-interval", "20ms", "--nvml", library.to_str().unwrap(), "--pid", &pid];
+    let running = Running::start_as(command, &output, &words);
+    let has_read = |bytes: i64| {
+        let column = format!("process.{pid}.used");
+        running.has_entry("a reading of the GPU", |entry| {
+            entry["entry"] == "sample" && entry["values"][&column] == bytes
+        });
+    };
+    has_read(1024 * MIB);
+    says(1536 * MIB);
+    has_read(1536 * MIB);
+    says(700 * MIB);
+    has_read(700 * MIB);
+    running.signal(libc::SIGINT);
+    let show = running.finish().exited(0).show();
+    let plane = &show["planes"]["devices"][0];
+    let row = |slug: &str, when: &str| int(&source_row(plane, slug)[when]);
+    let before = ["bytes_at_start", "bytes_at_peak", "bytes_at_end"].map(|when| row("gpu-before", when));
+    assert_eq!(before, [1024 * MIB, 1024 * MIB, 700 * MIB], "{plane:#}");
+    assert_eq!((row("gpu-context", "bytes_at_peak"), row("gpu-context", "bytes_at_end")), (512 * MIB, 0));
+    assert_eq!(int(&plane["residual"]), 0);
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
 fn a_gpu_without_memory_of_its_own_has_processes_and_no_figure() {
     let dir = support::disk_dir();
     let script = "echo process 0 $$ 1073741824 >> $STATE; sleep 0.2";

@@ -178,6 +178,28 @@ impl Holdings {
         moment
     }
 
+    /// What a process has pinned, by what it lies in.
+    pub fn pinned_by(&self, pid: u32) -> BTreeMap<String, u64> {
+        let mut pinned = BTreeMap::new();
+        for (row, held) in self.rows.iter().zip(&self.held).filter(|(row, _)| row.pid == pid) {
+            if let Some(backing) = &row.backing {
+                *pinned.entry(backing.clone()).or_default() += held;
+            }
+        }
+        pinned
+    }
+
+    /// Device memory that each process holds.
+    pub fn device_by_process(&self) -> BTreeMap<u32, u64> {
+        let of_device = self.totals.iter().filter(|((_, kind), _)| *kind == DEVICE_ALL);
+        of_device.filter_map(|((pid, _), total)| Some(((*pid)?, total.live))).collect()
+    }
+
+    /// The same of one process.
+    pub fn device_of(&self, pid: u32) -> u64 {
+        self.totals.get(&(Some(pid), DEVICE_ALL)).map_or(0, |total| total.live)
+    }
+
     fn kind_of(&self, call: &Call, kind: Kind) -> Kind {
         let location = call.outs[1].map(|location| location as u32);
         match (kind, location) {

@@ -11,6 +11,7 @@ const DERIVED: &[(&str, Derive)] = &[
     ("derived.vmalloc_without_stacks", vmalloc_without_stacks),
     ("derived.gpu_target", device::target),
     ("derived.gpu_others", device::others),
+    ("derived.gpu_before", device::before),
 ];
 
 pub(super) fn by_name(column: &str) -> Option<Derive> {

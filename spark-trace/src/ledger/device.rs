@@ -32,10 +32,28 @@ fn held(reading: &Reading<'_>, by_target: bool) -> Cell {
     if known == listed { Cell::Known(sum) } else { Cell::Unknown }
 }
 
+/// What the target's processes held before the trace began, and still hold.
+pub(super) fn before(reading: &Reading<'_>) -> Cell {
+    if !reading.series.columns.keys().any(|column| column.starts_with(PROCESS) && column.ends_with(BEFORE)) {
+        return Cell::NoColumn;
+    }
+    let ours =
+        by_process(reading.series, reading.index, BEFORE).filter(|(pid, _)| reading.facts.is_target(*pid));
+    Cell::Known(ours.fold(0, |sum, (_, bytes)| sum.saturating_add(bytes)))
+}
+
 /// Processes with what each holds at reading `index`.
 pub fn processes(series: &Series, index: usize) -> impl Iterator<Item = (u32, u64)> {
+    by_process(series, index, ".used")
+}
+
+/// Columns of processes: `process.PID.used` and its like.
+const PROCESS: &str = "process.";
+const BEFORE: &str = ".before";
+
+fn by_process<'a>(series: &'a Series, index: usize, what: &'a str) -> impl Iterator<Item = (u32, u64)> + 'a {
     series.columns.iter().filter_map(move |(column, values)| {
-        let pid = column.strip_prefix("process.")?.strip_suffix(".used")?.parse().ok()?;
+        let pid = column.strip_prefix(PROCESS)?.strip_suffix(what)?.parse().ok()?;
         Some((pid, values.get(index)?))
     })
 }
@@ -85,6 +103,25 @@ mod tests {
     fn what_cuda_calls_allocated_is_taken_out_of_the_rest() {
         let balance = device(&[&READING[..], &[("cuda.live", 380)]].concat());
         assert_eq!((balance.bytes("gpu-allocated"), balance.bytes("gpu-context")), (Some(380), Some(40)));
+        assert_eq!(balance.residual, Some(30));
+    }
+
+    #[test]
+    fn what_the_target_held_before_the_trace_has_a_row_of_its_own() {
+        let columns =
+            [&READING[..], &[("process.7.before", 390), ("process.9.before", 200), ("cuda.live", 5)]]
+                .concat();
+        let balance = device(&columns);
+        let rows = ["gpu-allocated", "gpu-before", "gpu-context"].map(|slug| balance.bytes(slug));
+        assert_eq!(rows, [Some(5), Some(390), Some(25)], "that of others is in their row");
+        assert_eq!(balance.residual, Some(30));
+    }
+
+    #[test]
+    fn what_may_be_for_another_gpu_has_a_row_of_its_own() {
+        let balance = device(&[&READING[..], &[("cuda.live", 15), ("cuda.mixed", 400)]].concat());
+        let rows = ["gpu-allocated", "gpu-shared-process", "gpu-context"].map(|slug| balance.bytes(slug));
+        assert_eq!(rows, [Some(15), Some(400), Some(5)]);
         assert_eq!(balance.residual, Some(30));
     }
 

@@ -17,6 +17,7 @@ use super::{
         tmpfs,
     },
     target::{container::id_in_path, running},
+    tracer::gpus::Gpus,
 };
 use crate::recording::{
     CgroupName, Clock, Column, Cost, Health, Instant, Moment, Process, Recording, SCHEMA_VERSION, SNAPSHOT,
@@ -87,7 +88,9 @@ pub fn take(options: &Options) -> Result<Recording, SnapshotError> {
         if !came {
             snapshot.warnings.push("the GPUs were not read: NVML takes too long".to_owned());
         }
-        for sample in samples {
+        for mut sample in samples {
+            // Nothing is traced: all that processes hold was taken before.
+            Gpus::default().add_to(&mut sample, &None);
             snapshot.journal.add(Entry::Sample(sample))?;
         }
     }

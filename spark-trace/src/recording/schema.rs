@@ -391,7 +391,8 @@ pub struct DeviceSeries {
     /// Columns `memory.total`, `memory.free`, `memory.used`, `memory.reserved` and `process.<pid>.used` in bytes,
     /// `processes.listed`, `utilization.gpu` and `utilization.memory` in percent, `temperature.gpu` in degrees Celsius,
     /// `power.draw` in milliwatts, `clock.sm` and `clock.memory` in MHz, `throttle.reasons` (bits), `performance.state`;
-    /// `cuda.live`, bytes that the target allocated and has not freed, where CUDA calls are followed.
+    /// `cuda.live`, bytes that the target allocated and has not freed, where CUDA calls are followed; `cuda.mixed`, bytes
+    /// of processes that use several GPUs; `process.<pid>.before`, what a process held before the trace and still holds.
     #[serde(flatten)]
     pub series: Series,
 }

@@ -160,7 +160,15 @@ fn each_gpu_has_a_plane_of_its_own() {
     let slugs: Vec<_> = own.sources.iter().map(|row| row.source).collect();
     assert_eq!(
         slugs,
-        ["gpu-allocated", "gpu-context", "gpu-other-processes", "gpu-reserved", "unattributed"]
+        [
+            "gpu-allocated",
+            "gpu-shared-process",
+            "gpu-before",
+            "gpu-context",
+            "gpu-other-processes",
+            "gpu-reserved",
+            "unattributed"
+        ]
     );
     assert_eq!(row(own, "gpu-context").bytes_at_peak, Some(30_000 * M));
     assert_eq!(row(own, "gpu-other-processes").growth, Some(0));

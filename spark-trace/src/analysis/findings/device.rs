@@ -2,14 +2,15 @@
 
 use super::case::{Case, Judgement};
 
-/// What the target allocated through CUDA.
-pub const ALLOCATED: &[&str] = &["gpu-allocated"];
+/// What the target allocated through CUDA, and what cannot be told from that: taken before the trace, or on one of several
+/// GPUs.
+pub const ALLOCATED: &[&str] = &["gpu-allocated", "gpu-shared-process", "gpu-before"];
 /// What its processes hold on a GPU beyond that.
 pub const CONTEXTS: &[&str] = &["gpu-context"];
 /// What others hold.
 pub const OTHERS: &[&str] = &["gpu-other-processes", "gpu-reserved"];
 /// What of a GPU is the target's.
-pub const OF_TARGET: &[&str] = &["gpu-allocated", "gpu-context"];
+pub const OF_TARGET: &[&str] = &["gpu-allocated", "gpu-shared-process", "gpu-before", "gpu-context"];
 
 pub fn allocated(case: &Case<'_>) -> Judgement {
     by_bytes(case, ALLOCATED, "memory allocated through CUDA")

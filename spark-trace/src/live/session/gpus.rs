@@ -36,7 +36,8 @@ impl Session {
             self.warnings
                 .push("the GPUs were not read before the target started: NVML takes too long".to_owned());
         }
-        self.tracer.add_samples(samples)?;
+        self.tracer.expect_samples(samples);
+        self.drain()?;
         Ok(self.tracer.sample()?)
     }
 
@@ -49,7 +50,8 @@ impl Session {
         if cost.is_none() {
             self.warnings.push("the GPUs were not read at the end: NVML takes too long".to_owned());
         }
-        self.tracer.add_samples(samples)?;
+        self.tracer.expect_samples(samples);
+        self.drain()?;
         Ok(cost)
     }
 }

@@ -198,7 +198,7 @@ impl Session {
         let own_path = layout.of_process(std::process::id()).ok();
         let parts = (Stacks::new(kallsyms), Collector::new(&btf), layout, system);
         let mut tracer = Tracer::new(object, journal, target, parts, options.min_region);
-        tracer.gpus = nvml.machine().gpus.len();
+        tracer.has_gpus(nvml.machine().gpus.len());
         tracer.looks = matches!(options.keep, Keep::Latest(_));
         // SAFETY: the ring buffer owns its descriptor and keeps the same one for as long as it lives.
         let events = unsafe { AsyncFd::register(events) }
@@ -392,14 +392,17 @@ impl Session {
     }
 
     fn drain(&mut self) -> Result<(), SessionError> {
+        // Before the events: all calls that were made before a reading are among these.
         let samples = self.nvml.take();
-        self.tracer.add_samples(samples)?;
+        self.tracer.expect_samples(samples);
         if let Some(output) = &self.output {
             self.tracer.add_log_lines(output.take())?;
         }
         loop {
             // Copied out: handling an event may take long, and the buffer's room is wanted back.
-            let Some(record) = self.events.get_mut().next().map(|item| item.to_vec()) else { return Ok(()) };
+            let Some(record) = self.events.get_mut().next().map(|item| item.to_vec()) else {
+                return Ok(self.tracer.take_samples(u64::MAX)?);
+            };
             match self.tracer.event(&record)? {
                 Some(Notice::Candidate(container)) => self.container_appeared(container)?,
                 Some(Notice::Entered(container)) => self.container_entered(container)?,

@@ -159,7 +159,10 @@ impl<W: Write> Tracer<W> {
         stack: Option<u32>,
         backing: Option<&str>,
     ) -> Result<(), TracerError> {
-        match self.collector.cuda.apply(call, stack, backing) {
+        self.take_samples(call.end_ns)?;
+        let effect = self.collector.cuda.apply(call, stack, backing);
+        self.gpus.changed(call.pid, self.collector.cuda.device_of(call.pid));
+        match effect {
             Effect::None => Ok(()),
             Effect::Failure(failure) => Ok(self.journal.add(Entry::CudaFailure(failure))?),
             Effect::Event(event) => Ok(self.journal.add(Entry::CudaEvent(event))?),

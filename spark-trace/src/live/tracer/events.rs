@@ -159,6 +159,7 @@ impl<W: Write> Tracer<W> {
         event: decode::Process,
         context: Option<Box<ProcessContext>>,
     ) -> Result<(), TracerError> {
+        self.take_samples(event.at_ns)?;
         let context = match event.op {
             // A child has its parent's.
             ProcessOp::Fork => self.known.get(&event.parent).and_then(|parent| parent.context),
@@ -181,6 +182,7 @@ impl<W: Write> Tracer<W> {
                 process.started_ns = Some(event.at_ns);
                 process.context = context;
                 self.collector.cuda.process_began(event.pid);
+                self.gpus.began(event.pid);
                 self.alive.insert(event.pid);
             }
             ProcessOp::Exec => {
@@ -205,6 +207,7 @@ impl<W: Write> Tracer<W> {
                 process.rss_peak = event.rss_peak_pages.map(|p| p * page_size());
                 self.alive.remove(&event.pid);
                 self.stacks.forget(event.pid);
+                self.pins.ended(&self.collector.cuda.pinned_by(event.pid), event.at_ns);
                 self.collector.cuda.process_ended(event.pid);
             }
         }

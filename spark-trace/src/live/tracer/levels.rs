@@ -1,8 +1,6 @@
 //! Reading levels, and the aggregates at peaks.
 
-use std::{io::Write, path::Path, time::Duration};
-
-use spark_trace_common::cuda::DEVICE_ALL;
+use std::{collections::BTreeMap, io::Write, path::Path, time::Duration};
 
 use super::{Tracer, TracerError};
 use crate::{
@@ -10,7 +8,7 @@ use crate::{
     ledger::{self, Facts, Plane},
     live::{
         driver::DriverBytes,
-        now_ns,
+        now_ns, page_size,
         source::{pool, process},
     },
     recording::{
@@ -18,9 +16,6 @@ use crate::{
         journal::{Entry, Sample, SeriesId},
     },
 };
-
-/// Column of a GPU's readings: bytes the target holds on it.
-const CUDA_LIVE: &str = "cuda.live";
 
 /// When the aggregates were last read for a peak, and at which level.
 #[derive(Debug, Default)]
@@ -119,6 +114,8 @@ impl<W: Write> Tracer<W> {
     fn system_reading(&mut self) -> Result<Sample, TracerError> {
         let mut system = self.system.read();
         // Pinned pages are in their owners' counters too: the ledger moves them.
+        let living = self.collector.cuda.now().pinned;
+        self.pins.read(pinned_on_machine(&system), &living, system.end_ns);
         system.values.extend(self.pinned_columns());
         system.values.extend(self.held_before.bytes().map(|bytes| (driver_column("nvidia-before"), bytes)));
         let asked = self.object.asked_and_live()?;
@@ -145,13 +142,13 @@ impl<W: Write> Tracer<W> {
         Ok(system)
     }
 
-    fn pinned_columns(&self) -> impl Iterator<Item = (String, u64)> {
-        self.collector
-            .cuda
-            .now()
-            .pinned
-            .into_iter()
-            .map(|(backing, bytes)| (format!("cuda.pinned_{backing}"), bytes))
+    /// What the target has pinned, with what processes had pinned that have ended and the driver has not let go yet.
+    fn pinned_columns(&self) -> BTreeMap<String, u64> {
+        let mut pinned = self.collector.cuda.now().pinned;
+        for (backing, bytes) in self.pins.leaving() {
+            *pinned.entry(backing.to_owned()).or_default() += bytes;
+        }
+        pinned.into_iter().map(|(backing, bytes)| (format!("cuda.pinned_{backing}"), bytes)).collect()
     }
 
     /// Reads all levels once.
@@ -171,7 +168,7 @@ impl<W: Write> Tracer<W> {
         }
 
         let roots = self.cgroups.values().filter(|c| c.info.root).count();
-        let pinned: Vec<_> = self.pinned_columns().collect();
+        let pinned = self.pinned_columns();
         let mut charged = None;
         let mut samples = Vec::new();
         let anew = self.charges.skipped_anew(&self.object);
@@ -193,7 +190,7 @@ impl<W: Write> Tracer<W> {
             let Some(selected) = self.cgroups.get(&id) else { continue };
             // Which of several cgroups a page is charged to is not kept apart.
             if selected.info.root && roots == 1 {
-                sample.values.extend(pinned.iter().cloned());
+                sample.values.extend(pinned.clone());
                 for (source, held) in driver.iter().flat_map(DriverBytes::by_source) {
                     sample.values.insert(driver_column(source), held.target.charged);
                 }
@@ -219,30 +216,26 @@ impl<W: Write> Tracer<W> {
         self.read_aggregates_at_peaks(used, charged, held)
     }
 
-    /// Takes readings that were made elsewhere: those of the GPUs. What else is known of a device at that time has
-    /// its place in the same reading, as columns of its own (`cuda.live`).
-    pub fn add_samples(&mut self, samples: Vec<Sample>) -> Result<(), TracerError> {
-        for mut sample in samples {
+    /// How many GPUs are read.
+    pub fn has_gpus(&mut self, count: usize) {
+        self.gpus.count = count;
+    }
+
+    /// Takes readings that were made elsewhere: those of the GPUs. They are added as the calls come that were made before
+    /// them: what else is known of a device at that time has its place in the same reading, as columns of its own.
+    pub fn expect_samples(&mut self, samples: Vec<Sample>) {
+        self.gpus.expect(samples);
+    }
+
+    /// Adds the readings that ended before `at_ns`, of which all calls are known.
+    pub fn take_samples(&mut self, at_ns: u64) -> Result<(), TracerError> {
+        while let Some(mut sample) = self.gpus.next_before(at_ns) {
             self.held_before.read(&sample);
-            self.add_cuda_live(&mut sample);
+            let live = self.sees_calls().then(|| self.collector.cuda.device_by_process());
+            self.gpus.add_to(&mut sample, &live);
             self.journal.add(Entry::Sample(sample))?;
         }
         Ok(())
-    }
-
-    /// Adds what the target holds on a GPU to a reading of it: live device memory. Calls name no device, so with
-    /// several GPUs it stays unknown.
-    fn add_cuda_live(&self, sample: &mut Sample) {
-        let SeriesId::Device(_) = sample.series else { return };
-        if !self.sees_calls() {
-            return;
-        }
-        let cuda = &self.collector.cuda;
-        if self.gpus > 1 && !cuda.is_empty() {
-            sample.absent.push((CUDA_LIVE.to_owned(), "several GPUs: calls do not say which".to_owned()));
-            return;
-        }
-        sample.values.insert(CUDA_LIVE.to_owned(), cuda.now().by_kind.get(DEVICE_ALL).copied().unwrap_or(0));
     }
 
     /// Reads the aggregates when a plane, what the driver holds or what it has pinned stands at a new peak, as often as
@@ -298,6 +291,12 @@ impl<W: Write> Tracer<W> {
     pub fn read_aggregates(&mut self, why: &str) -> Result<(), TracerError> {
         Ok(self.collector.read(&self.object, &mut self.stacks, &[why], now_ns())?)
     }
+}
+
+/// Bytes on the machine that pins keep, as the kernel counts them.
+fn pinned_on_machine(sample: &Sample) -> Option<u64> {
+    let pages = |what: &str| sample.values.get(&format!("vmstat.nr_foll_pin_{what}")).copied();
+    Some(pages("acquired")?.saturating_sub(pages("released")?) * page_size())
 }
 
 /// What a reading of the system plane leaves unattributed.

@@ -3,7 +3,9 @@
 mod before;
 mod calls;
 mod events;
+pub(super) mod gpus;
 mod levels;
+mod pins;
 mod surroundings;
 mod tentative;
 mod upkeep;
@@ -19,7 +21,9 @@ use thiserror::Error;
 
 use before::HeldBefore;
 use calls::PartialReading;
+use gpus::Gpus;
 use levels::Peaks;
+use pins::Pins;
 use tentative::Tentative;
 
 use super::{
@@ -97,8 +101,9 @@ pub struct Tracer<W: Write> {
     held_before: HeldBefore,
     /// Bytes in the driver's pools of pages at the first reading.
     pool_at_start: Option<u64>,
-    /// GPUs that are read.
-    pub gpus: usize,
+    gpus: Gpus,
+    /// Pages that processes had pinned which have ended.
+    pins: Pins,
     /// Queries in the journal; where somebody only looks, those since the last reading.
     queries: u64,
     /// Queries that were not kept.
@@ -160,7 +165,8 @@ impl<W: Write> Tracer<W> {
             driver_module: std::path::Path::new("/sys/module/nvidia").exists(),
             held_before: HeldBefore::default(),
             pool_at_start: None,
-            gpus: 0,
+            gpus: Gpus::default(),
+            pins: Pins::default(),
             queries: 0,
             queries_lost: 0,
             files_lost: 0,

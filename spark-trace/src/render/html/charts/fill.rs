@@ -42,6 +42,8 @@ const FILLS: &[Fill] = &[
     ("nvidia-pool", "green", Dots),
     ("free-percpu-lists", "grey", Dots),
     ("gpu-allocated", "green", Plain),
+    ("gpu-shared-process", "green", Grid),
+    ("gpu-before", "green", Dots),
     ("gpu-context", "green", Stripes),
     ("gpu-other-processes", "red", Dots),
     ("gpu-reserved", "grey", Grid),
