@@ -468,3 +468,47 @@ fn a_published_study_is_imported_and_reported_in_every_form() {
         }
     }
 }
+
+#[test]
+fn a_pipe_is_not_cut_and_a_width_is_kept() {
+    use unicode_width::UnicodeWidthStr;
+    let file = container();
+    let widest = |text: &str| text.lines().map(UnicodeWidthStr::width).max().unwrap();
+    for words in [&["show", &file, "--all"][..], &["diff", &native(), &file]] {
+        let whole = stdout(words);
+        assert!(!whole.contains('…') && widest(&whole) > 100, "{whole}");
+        assert!(widest(&stdout(&[words, &["--width", "80"]].concat())) <= 80);
+        let output = spark_trace(words).env("COLUMNS", "90").assert().code(0).get_output().stdout.clone();
+        let (of_shell, text) =
+            (stdout(&[words, &["--width", "90"]].concat()), String::from_utf8(output).unwrap());
+        assert_eq!(text, of_shell);
+        assert_eq!(stdout(&[words, &["--width", "none"]].concat()), whole);
+    }
+    spark_trace(&["show", &file, "--width", "7"]).assert().code(USAGE);
+    let plain = spark_trace(&["show", &file, "--width", "80"]).env("LC_ALL", "C").assert().code(0);
+    assert!(plain.get_output().stdout.is_ascii());
+}
+
+#[test]
+fn sections_are_shown_by_name() {
+    let file = container();
+    let machine = stdout(&["show", &file, "machine", "cost"]);
+    assert!(machine.contains("\nSystem: ") && machine.contains("Cost of tracing"), "{machine}");
+    assert!(!machine.contains("Page cache by file") && !machine.contains("\nMore\n"), "{machine}");
+    let first = stdout(&["show", &file]);
+    assert!(!first.contains("\nSystem: ") && first.contains(&format!("show {file} --all")), "{first}");
+    let output = spark_trace(&["show", &file, "astral"]).assert().code(USAGE).get_output().stderr.clone();
+    let said = String::from_utf8(output).unwrap();
+    assert!(said.contains("machine") && said.contains("hooks"), "names them: {said}");
+    spark_trace(&["show", &file, "machine", "--format", "json"]).assert().code(USAGE);
+}
+
+#[test]
+fn a_recording_is_read_from_standard_input() {
+    let bytes = fs::read(container()).unwrap();
+    let wanted = stdout(&["show", &container(), "--all"]);
+    for name in ["-", "/dev/stdin"] {
+        let output = spark_trace(&["show", name, "--all"]).write_stdin(bytes.clone()).assert().code(0);
+        assert_eq!(String::from_utf8(output.get_output().stdout.clone()).unwrap(), wanted, "{name}");
+    }
+}

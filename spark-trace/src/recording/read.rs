@@ -3,6 +3,7 @@
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
 use serde::Deserializer as _;
@@ -16,8 +17,14 @@ use super::journal::JOURNAL_SCHEMA;
 use super::schema::{Recording, SCHEMA, SCHEMA_VERSION};
 use super::upgrade::upgrade;
 
-/// More text than any recording has; a compressed file could otherwise fill the memory.
+/// More text than any recording has.
 const MAX_TEXT: u64 = 4 << 30;
+/// A compressed file may have this many times its size in text, which no recording comes near, or `SMALL_TEXT` if that is
+/// more: a small file of nothing must not fill the memory.
+const MAX_RATIO: u64 = 200;
+const SMALL_TEXT: u64 = 64 << 20;
+/// Stands for standard input, as with other programs.
+const STANDARD_INPUT: &str = "-";
 /// First bytes of a zstd frame.
 const ZSTD_MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
 
@@ -29,6 +36,11 @@ pub enum ReadError {
     NotAFile { path: PathBuf },
     #[error("{}: more than {} GiB of text; no recording is that large", path.display(), MAX_TEXT >> 30)]
     TooLarge { path: PathBuf },
+    #[error(
+        "{}: its text is more than {MAX_RATIO} times as large as the compressed file; no recording compresses so well",
+        path.display()
+    )]
+    TooDense { path: PathBuf },
     #[error("{}: damaged zstd data", path.display())]
     Compression { path: PathBuf, source: io::Error },
     #[error("{}: not JSON", path.display())]
@@ -75,25 +87,41 @@ pub fn read(path: &Path) -> Result<Recording, ReadError> {
 
 fn read_bytes(path: &Path) -> Result<Vec<u8>, ReadError> {
     let io = |source| ReadError::Io { path: path.into(), source };
-    // Opening a FIFO without a writer would wait for ever, so look before.
-    if !path.metadata().map_err(io)?.is_file() {
+    let mut bytes = Vec::new();
+    if path.as_os_str() == STANDARD_INPUT {
+        io::stdin().lock().take(MAX_TEXT + 1).read_to_end(&mut bytes).map_err(io)?;
+        return within_limit(path, bytes);
+    }
+    let metadata = path.metadata().map_err(io)?;
+    // Opening a named FIFO without a writer would wait for ever. What is already open has a writer or has had one:
+    // /dev/stdin, and the /dev/fd/N of a shell's <(...).
+    if !metadata.is_file() && !(metadata.file_type().is_fifo() && is_open_here(path)) {
         return Err(ReadError::NotAFile { path: path.into() });
     }
-    let mut bytes = Vec::new();
     File::open(path).map_err(io)?.take(MAX_TEXT + 1).read_to_end(&mut bytes).map_err(io)?;
     within_limit(path, bytes)
 }
 
+/// The path is one of this process's own descriptors.
+fn is_open_here(path: &Path) -> bool {
+    let own = path.strip_prefix("/dev/fd").or_else(|_| path.strip_prefix("/proc/self/fd"));
+    own.is_ok() || path == Path::new("/dev/stdin")
+}
+
 fn decompress(path: &Path, bytes: &[u8]) -> Result<Vec<u8>, ReadError> {
+    let most = (bytes.len() as u64).saturating_mul(MAX_RATIO).clamp(SMALL_TEXT, MAX_TEXT);
     let mut text = Vec::new();
     zstd::Decoder::with_buffer(bytes)
-        .and_then(|decoder| decoder.take(MAX_TEXT + 1).read_to_end(&mut text))
+        .and_then(|decoder| decoder.take(most + 1).read_to_end(&mut text))
         .map_err(|source| match source.kind() {
-        io::ErrorKind::UnexpectedEof => {
-            ReadError::Truncated { path: path.into(), offset: bytes.len() as u64 }
-        }
-        _ => ReadError::Compression { path: path.into(), source },
-    })?;
+            io::ErrorKind::UnexpectedEof => {
+                ReadError::Truncated { path: path.into(), offset: bytes.len() as u64 }
+            }
+            _ => ReadError::Compression { path: path.into(), source },
+        })?;
+    if most < MAX_TEXT && text.len() as u64 > most {
+        return Err(ReadError::TooDense { path: path.into() });
+    }
     within_limit(path, text)
 }
 
@@ -273,6 +301,16 @@ mod tests {
             let error = parsed(text).unwrap_err();
             assert!(expected(&error), "{}: {error:?}", String::from_utf8_lossy(text));
         }
+    }
+
+    #[test]
+    fn a_small_file_of_much_text_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("bomb.json.zst");
+        let zeros = io::repeat(0).take(1 << 30);
+        std::fs::write(&path, zstd::encode_all(zeros, 1).unwrap()).unwrap();
+        let error = read(&path).unwrap_err();
+        assert!(matches!(error, ReadError::TooDense { .. }), "{error}");
     }
 
     #[test]
