@@ -87,5 +87,6 @@ impl SourceDelta {
 
 fn share(part: Option<i64>, total: Option<i64>) -> Option<f64> {
     let total = total.filter(|&total| total != 0)?;
-    Some(part? as f64 / total as f64)
+    // Nothing of a negative total is zero, not minus zero.
+    Some(part? as f64 / total as f64 + 0.0)
 }

@@ -56,10 +56,11 @@ pub fn find(named: Option<PathBuf>) -> Result<Option<Inference>, DemoError> {
 }
 
 impl Inference {
-    /// What `record` is told beside the command: the simulated driver is watched from the first call on.
+    /// Options of `record`: the log has the KV-cache budget, and the simulated driver is watched from the first call on.
     pub fn options(&self) -> Vec<String> {
         let library = self.simulated.iter().map(|library| library.to_string_lossy().into_owned());
-        library.flat_map(|library| ["--cuda-library".to_owned(), library]).collect()
+        let library = library.flat_map(|library| ["--cuda-library".to_owned(), library]);
+        std::iter::once("--log".to_owned()).chain(library).collect()
     }
 
     pub fn command(&self, model: &Path) -> Vec<String> {
@@ -124,7 +125,7 @@ mod tests {
     #[test]
     fn the_simulated_driver_is_watched_and_named() {
         let inference = Inference { workload: "/w".into(), simulated: Some("/lib.so".into()) };
-        assert_eq!(inference.options(), ["--cuda-library", "/lib.so"]);
+        assert_eq!(inference.options(), ["--log", "--cuda-library", "/lib.so"]);
         let command = inference.command(Path::new("/m"));
         assert_eq!(command[..4], ["/w", "llm", "--model-dir", "/m"]);
         assert_eq!(command[command.len() - 2..], ["--driver", "simulated"]);

@@ -3,6 +3,7 @@
 use super::case::{Case, Judgement, Run};
 use super::{Evidence, Verdict};
 use crate::analysis::queries;
+use crate::recording::Recording;
 use crate::units;
 
 /// Counters are read one after the other: so much of what is in use may move between two of them.
@@ -18,6 +19,8 @@ const SAME_ANSWER_BYTES: i64 = 64 << 20;
 enum Tested {
     Holds(String),
     Fails,
+    /// There is nothing that it could be tested with, and no reason to miss it.
+    NotApplicable,
     /// With what the reader should know beside.
     FailsBut(String),
     Unknown(String),
@@ -38,11 +41,12 @@ const ANSWERS: &str = "answers of cuMemGetInfo";
 
 pub fn double_counting(case: &Case<'_>) -> Judgement {
     let mut evidence = Vec::new();
-    let (mut holds, mut beside, mut unknown) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut holds, mut beside, mut unknown, mut fails) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for (name, test) in TESTS {
         match test(case, &mut evidence) {
             Tested::Holds(why) => holds.push(why),
-            Tested::Fails => {}
+            Tested::Fails => fails.push(*name),
+            Tested::NotApplicable => {}
             Tested::FailsBut(why) => beside.push(why),
             Tested::Unknown(why) => unknown.push((*name, why)),
         }
@@ -57,7 +61,10 @@ pub fn double_counting(case: &Case<'_>) -> Judgement {
     let mut because = "the sources add up to what is in use, and no page is in two of them".to_owned();
     match unknown.first() {
         Some((_, why)) => because.push_str(&format!(" (not compared with a GPU's answers: {why})")),
-        None => because.push_str("; cuMemGetInfo answers what is free, alike in all runs"),
+        None if fails.contains(&ANSWERS) => {
+            because.push_str("; cuMemGetInfo answers what is free, alike in all runs")
+        }
+        None => {}
     }
     for what in beside {
         because.push_str("; ");
@@ -173,6 +180,9 @@ fn unexplained(case: &Case<'_>, evidence: &mut Vec<Evidence>) -> Tested {
 
 /// cuMemGetInfo answers something else than what is free, in one run only.
 fn answers(case: &Case<'_>, evidence: &mut Vec<Evidence>) -> Tested {
+    if !case.runs().any(|run| shares_memory(run.recording)) {
+        return Tested::NotApplicable;
+    }
     let mut differing = Vec::new();
     for run in case.runs() {
         let Some(gap) = answer_minus_free(run) else {
@@ -200,6 +210,13 @@ fn answers(case: &Case<'_>, evidence: &mut Vec<Evidence>) -> Tested {
         }
         _ => Tested::Fails,
     }
+}
+
+/// A CUDA driver was used, on GPUs that have no memory of their own.
+fn shares_memory(recording: &Recording) -> bool {
+    let used = recording.provenance.queries.iter().any(|query| query.asked == "cuMemGetInfo_v2")
+        || recording.health.libraries.iter().any(|library| library.verdict == "ok");
+    used && !recording.host.gpus.iter().any(|gpu| gpu.memory_total.is_some())
 }
 
 /// Of GPUs without memory of their own: what was answered minus what was free then.

@@ -222,9 +222,11 @@ impl<'a> Case<'a> {
     /// What was found of something, in words.
     fn found(&self, bytes: i64, what: &str) -> String {
         let (amount, word) = (units::size(bytes.abs()), if bytes < 0 { "less" } else { "more" });
-        match self.a {
-            Some(_) => format!("B has {amount} {word} of {what}"),
-            None => format!("{amount} {word} of {what} than at the start"),
+        match (bytes, self.a.is_some()) {
+            (0, true) => format!("A and B have the same {what}"),
+            (0, false) => format!("as much {what} as at the start"),
+            (_, true) => format!("B has {amount} {word} {what}"),
+            (_, false) => format!("{amount} {word} {what} than at the start"),
         }
     }
 
@@ -283,14 +285,16 @@ impl<'a> Case<'a> {
     /// The judgement of a claim that a group of sources makes the difference, by how much of it they hold. It is
     /// `untestable` where the plane's levels say nothing of the runs.
     pub fn by_bytes(&self, explains: Option<i64>, what: &str, evidence: Vec<Evidence>) -> Judgement {
-        let judged = self.weigh(explains, what, evidence);
-        match &self.untestable {
-            Some(reason) => Judgement {
-                verdict: Verdict::Untestable,
-                because: format!("{}, but {reason}", judged.because),
-                ..judged
+        match (&self.untestable, explains) {
+            (Some(reason), Some(bytes)) => Judgement {
+                explains,
+                ..Judgement::new(
+                    Verdict::Untestable,
+                    format!("{}, but {reason}", self.found(bytes, what)),
+                    evidence,
+                )
             },
-            None => judged,
+            _ => self.weigh(explains, what, evidence),
         }
     }
 
@@ -301,9 +305,10 @@ impl<'a> Case<'a> {
         };
         let delta = self.delta.unwrap_or(0);
         let found = self.found(explains, what);
-        let (verdict, because) = if explains.abs() < self.material {
-            let than = units::size(self.material);
-            (Verdict::Refuted, format!("{found}, and {than} would matter"))
+        let (verdict, because) = if explains == 0 {
+            (Verdict::Refuted, found)
+        } else if explains.abs() < self.material {
+            (Verdict::Refuted, format!("{found}; less than {} does not count", units::size(self.material)))
         } else if delta.abs() >= self.material && (explains < 0) != (delta < 0) {
             let whole = units::delta(delta);
             (Verdict::Refuted, format!("{found}, the other way than the whole ({whole})"))

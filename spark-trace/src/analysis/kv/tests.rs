@@ -122,6 +122,127 @@ fn a_gpu_with_memory_of_its_own_has_nothing_to_reclaim() {
     assert!(!report.advice.iter().any(|advice| advice.what.contains("page cache")));
 }
 
+/// Answers of one kind, by second and with what device memory there was then.
+fn answers(asked: &str, figures: [&str; 2], rows: &[(u64, u64, u64)]) -> Vec<Query> {
+    let row = |&(seconds, free, live): &(u64, u64, u64)| Query {
+        at_ns: START + seconds * SECOND,
+        pid: 4242,
+        tid: 4242,
+        asked: asked.into(),
+        values: [(figures[0].to_owned(), free), (figures[1].to_owned(), 16 * GIB)].into(),
+        state: Some(MemoryState {
+            later: Some(LaterState {
+                cuda_live: [("device".to_owned(), live)].into(),
+                ..LaterState::default()
+            }),
+            ..MemoryState::default()
+        }),
+        ..Query::default()
+    };
+    rows.iter().map(row).collect()
+}
+
+fn with(queries: Vec<Query>) -> Recording {
+    let mut recording = testing::native();
+    recording.provenance.queries = queries;
+    recording
+}
+
+const CUDA: (&str, [&str; 2]) = ("cuMemGetInfo_v2", ["free", "total"]);
+
+#[test]
+fn answers_of_ordinary_programs_are_memory_queries_and_nothing_more() {
+    for (asked, figures) in [
+        ("sysinfo", ["freeram", "totalram"]),
+        ("/proc/meminfo", ["MemAvailable", "MemTotal"]),
+        ("memory.max", ["bytes", "total"]),
+        // A GPU's library answers a program that takes nothing of it.
+        CUDA,
+    ] {
+        let mut recording = with(answers(asked, figures, &[(1, 9 * GIB, 0), (4, 8 * GIB, 0)]));
+        assert_eq!(instant(&recording), None, "{asked}");
+        let error = report(None, &recording, Options::default()).unwrap_err().to_string();
+        assert!(error.contains("has no KV-cache reading"), "{error}");
+        // Nor does a log make one of it that states no budget.
+        lines(&mut recording, 6, "free memory: 8.00 GiB");
+        assert_eq!(instant(&recording), None, "{asked}");
+    }
+}
+
+#[test]
+fn with_a_budget_in_the_log_meminfo_may_be_the_reading() {
+    let queries = answers(
+        "/proc/meminfo",
+        ["MemAvailable", "MemTotal"],
+        &[(1, 9 * GIB, 0), (4, 8 * GIB, 0), (8, 2 * GIB, 0)],
+    );
+    let mut recording = with(queries);
+    let budget = "Peak memory during memory usage profiling (torch + non-torch): 8.50 GiB, available KV cache memory when \
+                  calculating max tokens: 6.00 GiB, fraction is set 0.8, kv size is 131072.";
+    lines(&mut recording, 6, budget);
+    let reading = reading_of(&recording).unwrap();
+    assert_eq!((reading.at_ns, reading.found_by), (START + 4 * SECOND, "log"));
+    // sort and git ask this while they work; an engine that logs its budget does not size it by that.
+    recording.provenance.queries = answers("sysinfo", ["freeram", "totalram"], &[(4, 8 * GIB, 0)]);
+    assert_eq!(instant(&recording), None);
+}
+
+/// Of several answers the choice rests on sums of calls, wherever samples fall.
+#[test]
+fn two_runs_of_one_program_have_the_same_reading_wherever_samples_fall() {
+    // 8 GiB are taken between the first and the second answer, 2 GiB more before the third: of 139 GiB.
+    let rows = [(1, 139 * GIB, 0), (4, 131 * GIB, 8 * GIB), (8, 129 * GIB, 10 * GIB)];
+    for sampled in [&[][..], &[2], &[5], &[2, 5, 9], &[9]] {
+        let mut recording = with(answers(CUDA.0, CUDA.1, &rows));
+        for &seconds in sampled {
+            let live = rows.iter().filter(|(at, ..)| *at <= seconds + 2).map(|(.., live)| *live).max();
+            testing::push(
+                &mut recording.samples.cuda,
+                START + seconds * SECOND,
+                [(reading::DEVICE.to_owned(), live.unwrap())],
+            );
+        }
+        assert_eq!(instant(&recording), Some(START + SECOND), "{sampled:?}");
+    }
+}
+
+#[test]
+fn growth_after_the_last_answer_is_known_from_the_highest_level() {
+    let mut recording = with(answers(CUDA.0, CUDA.1, &[(1, 12 * GIB, 0), (4, 10 * GIB, GIB / 4)]));
+    let total = |peak, peak_ns| crate::recording::CudaTotal {
+        kind: "device-all".into(),
+        peak,
+        peak_ns,
+        ..Default::default()
+    };
+    recording.provenance.cuda_totals = vec![total(9 * GIB, START + 5 * SECOND)];
+    assert_eq!(instant(&recording), Some(START + 4 * SECOND));
+    // A context and its modules are no cache.
+    recording.provenance.cuda_totals = vec![total(GIB / 2, START + 5 * SECOND)];
+    assert_eq!(instant(&recording), None);
+}
+
+#[test]
+fn another_thread_that_polls_does_not_cut_the_growth_short() {
+    let mut queries = answers(CUDA.0, CUDA.1, &[(2, 12 * GIB, 0)]);
+    let mut polls = answers(
+        CUDA.0,
+        CUDA.1,
+        &[(3, 12 * GIB, 0), (4, 12 * GIB, GIB / 2), (5, 11 * GIB, GIB), (6, 11 * GIB, 3 * GIB / 2)],
+    );
+    polls.iter_mut().for_each(|poll| poll.tid = 99);
+    queries.extend(polls);
+    assert_eq!(instant(&with(queries)), Some(START + 2 * SECOND));
+}
+
+#[test]
+fn nvml_is_a_reading_where_the_driver_s_own_answer_is_none() {
+    let nvml = "nvmlDeviceGetMemoryInfo_v2";
+    let recording = with(answers(nvml, CUDA.1, &[(2, 12 * GIB, 0), (5, 4 * GIB, 8 * GIB)]));
+    let reading = reading_of(&recording).unwrap();
+    assert_eq!((reading.at_ns, reading.query.asked.as_str()), (START + 2 * SECOND, nvml));
+}
+
 #[test]
 fn without_an_answer_there_is_no_budget() {
     let error = report(None, &testing::native(), Options::default()).unwrap_err().to_string();
