@@ -9,18 +9,24 @@ const EVIDENCE: usize = 8;
 
 /// Plane by plane: the target's first.
 pub fn show(document: &mut Document, planes: &[Findings]) {
-    for findings in planes {
-        plane(document, findings);
+    for (index, findings) in planes.iter().enumerate() {
+        plane(document, findings, planes.get(..index).unwrap_or_default());
     }
 }
 
-fn plane(document: &mut Document, findings: &Findings) {
+/// What a plane before has told with the same evidence is not told again.
+fn plane(document: &mut Document, findings: &Findings, before: &[Findings]) {
     document.heading(format!("Findings on {}", told::subject(findings)));
     document.line(&findings.headline);
     for finding in &findings.findings {
         document.line(line(finding));
     }
-    for finding in findings.findings.iter().filter(|finding| finding.verdict == Verdict::Supported) {
+    let told = |finding: &&Finding| {
+        let mut others = before.iter().flat_map(|findings| &findings.findings);
+        others.any(|other| (other.hypothesis, &other.evidence) == (finding.hypothesis, &finding.evidence))
+    };
+    let supported = findings.findings.iter().filter(|finding| finding.verdict == Verdict::Supported);
+    for finding in supported.filter(|finding| !told(finding)) {
         document.heading(format!("{}: {}", finding.title, finding.because));
         document.line(finding.claim);
         for row in finding.evidence.iter().take(EVIDENCE) {

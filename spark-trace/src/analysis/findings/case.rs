@@ -205,7 +205,7 @@ impl<'a> Case<'a> {
         let least = if scope == Scope::System { MATERIAL_BYTES } else { MATERIAL_BYTES_OF_TARGET };
         let material = least.max(delta.unwrap_or(0).abs() / 100 * MATERIAL_PERCENT);
         let untestable = match scope {
-            Scope::System => others::reason(compared, [a.as_ref(), b.as_ref()], delta, material),
+            Scope::System => others::reason(compared, at, [a.as_ref(), b.as_ref()], delta, material),
             Scope::Cgroup | Scope::Device => None,
         };
         Self { scope, at: at.b, a, b, rows, delta, residual, material, untestable }
@@ -219,14 +219,14 @@ impl<'a> Case<'a> {
         self.b.as_ref()
     }
 
-    /// What was found of something, in words.
-    fn found(&self, bytes: i64, what: &str) -> String {
+    /// How far something has come, in words: what it is, the finding's title says.
+    fn found(&self, bytes: i64) -> String {
         let (amount, word) = (units::size(bytes.abs()), if bytes < 0 { "less" } else { "more" });
         match (bytes, self.a.is_some()) {
-            (0, true) => format!("A and B have the same {what}"),
-            (0, false) => format!("as much {what} as at the start"),
-            (_, true) => format!("B has {amount} {word} {what}"),
-            (_, false) => format!("{amount} {word} {what} than at the start"),
+            (0, true) => "the same in A and B".to_owned(),
+            (0, false) => "the same as at the start".to_owned(),
+            (_, true) => format!("{amount} {word} in B"),
+            (_, false) => format!("{amount} {word} than at the start"),
         }
     }
 
@@ -290,7 +290,7 @@ impl<'a> Case<'a> {
                 explains,
                 ..Judgement::new(
                     Verdict::Untestable,
-                    format!("{}, but {reason}", self.found(bytes, what)),
+                    format!("{}, but {reason}", self.found(bytes)),
                     evidence,
                 )
             },
@@ -304,7 +304,7 @@ impl<'a> Case<'a> {
             return Judgement::untestable(format!("{what} was not read in both"));
         };
         let delta = self.delta.unwrap_or(0);
-        let found = self.found(explains, what);
+        let found = self.found(explains);
         let (verdict, because) = if explains == 0 {
             (Verdict::Refuted, found)
         } else if explains.abs() < self.material {

@@ -20,7 +20,8 @@ They are judged **plane by plane**, and a plane is judged by its own levels alon
 2. **device**: the GPUs' memory, where the target took some. It comes first where the target took most of its memory there.
 3. **system**: the whole machine (MemTotal - MemFree), last. It includes everything else that ran, and what nobody is charged
    for. Its levels are `untestable` where the runs began from different states, or where other programs moved more memory
-   than makes the difference: the machine's growth minus what the target was charged and what the driver took.
+   than makes the difference: the machine's growth minus what the target was charged and what the driver took. At a
+   KV-cache reading on unified memory they are always judged: there all of the machine's memory counts, whoever uses it.
 
 A verdict is one of
 

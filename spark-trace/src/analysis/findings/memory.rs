@@ -3,6 +3,7 @@
 use super::case::{Case, Judgement};
 use super::table::{DRIVER, FREE_LISTS, HOST, KERNEL, MANAGED, POOL};
 use super::{Evidence, Side, Unit, Verdict, surroundings};
+use crate::ledger::Plane;
 use crate::recording::Nvidia;
 use crate::units;
 
@@ -114,7 +115,20 @@ pub fn host(case: &Case<'_>) -> Judgement {
 }
 
 pub fn kernel(case: &Case<'_>) -> Judgement {
-    case.by_bytes(case.delta_of(KERNEL), "kernel memory", case.rows_evidence(KERNEL))
+    let mut evidence = case.rows_evidence(KERNEL);
+    // Under cgroup v1 one counter has all of it: stacks tell the kinds apart.
+    for run in case.runs().filter(|run| run.view.plane == Plane::CgroupV1) {
+        let kinds = KERNEL.iter().map(|slug| (slug, run.observed(slug).bytes()));
+        for (slug, bytes) in kinds.filter(|(_, bytes)| signed(*bytes) >= case.material / 16) {
+            let what = format!("{slug}: held by kernel stacks of the target");
+            evidence.push(run.evidence(what, Some(signed(bytes)), "provenance.page_allocs"));
+        }
+    }
+    case.by_bytes(case.delta_of(KERNEL), "kernel memory", evidence)
+}
+
+fn signed(bytes: u64) -> i64 {
+    i64::try_from(bytes).unwrap_or(i64::MAX)
 }
 
 pub fn free_lists(case: &Case<'_>) -> Judgement {

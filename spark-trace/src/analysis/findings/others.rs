@@ -3,6 +3,8 @@
 use super::case::Run;
 use crate::analysis::attribution::{bytes, difference};
 use crate::analysis::comparability;
+use crate::analysis::instant::At;
+use crate::analysis::moment::Moments;
 use crate::analysis::view::{Scope, View};
 use crate::recording::Recording;
 use crate::units;
@@ -14,10 +16,14 @@ const UNCHARGED: &[&str] = &["nvidia-sysmem", "nvidia-pool"];
 /// more memory than makes the difference.
 pub fn reason(
     compared: Option<(&Recording, &Recording)>,
+    at: Moments,
     runs: [Option<&Run<'_>>; 2],
     delta: Option<i64>,
     material: i64,
 ) -> Option<String> {
+    if sizes_a_cache(at, runs) {
+        return None;
+    }
     if let Some((a, b)) = compared
         && let Some(first) = comparability::start_state(a, b).into_iter().next()
     {
@@ -28,6 +34,14 @@ pub fn reason(
     let (name, most) = moved.max_by_key(|(_, moved)| moved.abs()).filter(|(_, moved)| moved.abs() > least)?;
     let during = if compared.is_some() { format!(" during {name}") } else { String::new() };
     Some(format!("other programs changed the machine's memory by {}{during}", units::delta(most)))
+}
+
+/// At a KV-cache reading on a GPU that shares the system's memory all of the machine's memory counts, whoever uses it and
+/// since when: it is what the answer was about.
+fn sizes_a_cache(at: Moments, runs: [Option<&Run<'_>>; 2]) -> bool {
+    let own_memory = |run: &&Run<'_>| run.recording.host.gpus.iter().any(|gpu| gpu.memory_total.is_some());
+    let read = [at.a, at.b].iter().all(|at| matches!(at, At::Kv(_)));
+    read && !runs.into_iter().flatten().any(|run| own_memory(&run))
 }
 
 /// How far the machine's memory has come since the run began, without what the target was charged and what the driver
