@@ -44,6 +44,11 @@ pub fn seconds(ns: u64) -> String {
     format!("{:.1} s", ns as f64 / 1e9)
 }
 
+/// `1 process`, `2 processes`.
+pub fn count(number: usize, one: &str, many: &str) -> String {
+    format!("{number} {}", if number == 1 { one } else { many })
+}
+
 /// How long something took: milliseconds where seconds would be small numbers.
 pub fn duration(ns: u64) -> String {
     if ns < 10_000_000_000 { format!("{:.1} ms", ns as f64 / 1e6) } else { seconds(ns) }

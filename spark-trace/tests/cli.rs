@@ -176,6 +176,37 @@ fn a_report_is_a_page_that_is_written_whole() {
 }
 
 #[test]
+fn what_is_no_file_is_never_replaced_and_a_dash_is_standard_output() {
+    let directory = tempfile::tempdir().unwrap();
+    let fifo = directory.path().join("fifo");
+    assert!(Process::new("mkfifo").arg(&fifo).status().unwrap().success());
+    let (fifo, native) = (fifo.to_str().unwrap(), native());
+    for name in [fifo, "/dev/null", "/dev/stdout"] {
+        let before = fs::symlink_metadata(name).unwrap().file_type();
+        for words in [&["report", &native][..], &["export", &native, "--to", "csv"], &["recover", "none"]] {
+            for force in [&[][..], &["--force"]] {
+                let said = error(&[words, &["-o", name], force].concat(), BAD_INPUT);
+                assert!(said.contains("never replaced"), "{words:?}: {said}");
+            }
+        }
+        assert_eq!(fs::symlink_metadata(name).unwrap().file_type(), before);
+    }
+    assert_eq!(stdout(&["report", &native, "-o", "-"]), stdout(&["report", &native]));
+    let html = stdout(&["report", &native, "-o", "-", "--format", "html"]);
+    assert_eq!(html, stdout(&["report", &native, "--format", "html"]));
+}
+
+#[test]
+fn a_time_after_the_end_of_the_run_is_an_error() {
+    let native = native();
+    for words in [&["show", &native][..], &["diff", &native, &native], &["report", &native]] {
+        let said = error(&[words, &["--at", "99s"]].concat(), BAD_INPUT);
+        assert!(said.contains("after the end of the run, which took 10.0 s"), "{said}");
+    }
+    stdout(&["show", &native, "--at", "10s"]);
+}
+
+#[test]
 fn a_recording_is_exported_in_every_format() {
     let directory = tempfile::tempdir().unwrap();
     let path = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
@@ -280,6 +311,7 @@ fn wrong_usage_is_64() {
         &["export", "a", "--to", "xml"],
         &["completions", "basic"],
         &["man", "fly"],
+        &["man", "study", "fly"],
         #[cfg(feature = "live")]
         &["serve", "--listen", "0.0.0.0:9753"],
         #[cfg(feature = "live")]
@@ -315,10 +347,19 @@ fn all_manual_pages_are_written_at_once() {
     let dir = tempfile::tempdir().unwrap();
     let folder = dir.path().join("man1");
     assert_eq!(stdout(&["man", "--output", folder.to_str().unwrap()]), "");
-    for (file, words) in [("spark-trace.1", &["man"][..]), ("spark-trace-show.1", &["man", "show"])] {
+    for (file, words) in [
+        ("spark-trace.1", &["man"][..]),
+        ("spark-trace-show.1", &["man", "show"]),
+        ("spark-trace-study-run.1", &["man", "study", "run"]),
+    ] {
         assert_eq!(fs::read_to_string(folder.join(file)).unwrap(), stdout(words), "{file}");
     }
     assert!(!folder.join("spark-trace-help.1").exists());
+    // The synopsis has what a command takes, and the examples are a section of their own with a line for each.
+    let page = fs::read_to_string(folder.join("spark-trace-diff.1")).unwrap();
+    let synopsis = page.split(".SH SYNOPSIS\n").nth(1).unwrap().split(".SH").next().unwrap().to_owned();
+    assert!(synopsis.contains("spark\\-trace diff [OPTIONS] <A> <B>"), "{synopsis}");
+    assert!(page.contains(".SH EXAMPLES\n.nf\n") && !page.contains("EXTRA"), "{page}");
     spark_trace(&["man", "show", "--output", "x"]).assert().code(USAGE);
     assert!(error(&["man", "--output", "/dev/null/man"], BAD_INPUT).contains("/dev/null/man"));
 }

@@ -67,6 +67,12 @@ pub fn capability_names(bits: u64) -> Vec<String> {
         .collect()
 }
 
+/// Capabilities that decide how much memory a process may lock, reserve or see.
+const ABOUT_MEMORY: [&str; 5] =
+    ["CAP_IPC_LOCK", "CAP_SYS_RESOURCE", "CAP_SYS_ADMIN", "CAP_SYS_NICE", "CAP_SYS_PTRACE"];
+/// So many are named.
+const MOST_CAPABILITIES: usize = 5;
+
 /// How many of the capabilities that are known, in words.
 pub fn capability_count(bits: u64) -> String {
     match bits.count_ones() as usize {
@@ -152,11 +158,22 @@ fn shown(value: &str) -> String {
 
 fn capabilities(a: &ProcessContext, b: &ProcessContext) -> Option<String> {
     let (a, b) = a.capabilities.zip(b.capabilities)?;
-    let side = |name: &str, bits: u64| {
-        (bits != 0).then(|| format!("only {name} has {}", capability_names(bits).join(", ")))
-    };
+    let side =
+        |name: &str, bits: u64| (bits != 0).then(|| format!("only {name} has {}", some_capabilities(bits)));
     let sides: Vec<_> = [side("A", a & !b), side("B", b & !a)].into_iter().flatten().collect();
     (!sides.is_empty()).then(|| format!("capabilities differ: {}", sides.join("; ")))
+}
+
+/// Those first that decide about memory; of many only these: an engine takes two dozen away from every container.
+fn some_capabilities(bits: u64) -> String {
+    let mut names = capability_names(bits);
+    names.sort_by_key(|name| {
+        ABOUT_MEMORY.iter().position(|about| about == name).unwrap_or(ABOUT_MEMORY.len())
+    });
+    let more = names.len().saturating_sub(MOST_CAPABILITIES);
+    names.truncate(MOST_CAPABILITIES);
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    format!("{}{more}", names.join(", "))
 }
 
 #[cfg(test)]
@@ -173,6 +190,15 @@ mod tests {
         let mut recording = testing::native();
         recording.provenance.contexts = vec![context];
         recording
+    }
+
+    #[test]
+    fn of_many_capabilities_those_that_matter_are_named() {
+        let all = (1u64 << 41) - 1;
+        let with = |bits: u64| ProcessContext { capabilities: Some(bits), ..ProcessContext::default() };
+        let note = capabilities(&with(all), &with(0)).unwrap();
+        assert!(note.starts_with("capabilities differ: only A has CAP_IPC_LOCK, "), "{note}");
+        assert!(note.ends_with(" and 36 more"), "{note}");
     }
 
     #[test]

@@ -5,6 +5,7 @@ use clap::ValueEnum;
 use super::{error::Exit, output};
 use crate::parse;
 use crate::{
+    health::Verdict,
     live::doctor::{
         self, CheckRow, Report,
         hooks::{HookRow, UNTRIED},
@@ -32,12 +33,12 @@ pub struct Args {
     #[command(flatten)]
     width: output::WidthArg,
 
-    /// Attach no hook, or this one, by a mechanism (tp_btf, fentry, fexit, kprobe, ...): the next best one that the
-    /// kernel has takes its place
+    /// Do not attach hooks (or this hook) by this mechanism (tp_btf, fentry, fexit, kprobe, ...). The next best
+    /// mechanism of the kernel is used instead
     #[arg(long, value_name = "[HOOK:]NAME")]
     without_mechanism: Vec<LeftOut>,
 
-    /// NVIDIA's management library (libnvidia-ml.so.1), where it is in no usual place
+    /// NVIDIA's management library (libnvidia-ml.so.1), if it is not in a standard location
     #[arg(long, value_name = "PATH", value_parser = parse::file)]
     nvml: Option<PathBuf>,
 }
@@ -81,10 +82,12 @@ fn document(report: &Report) -> Document {
     if let Some(obstacle) = &report.obstacle {
         document.warning(obstacle);
     }
-    let attached = report.hooks.iter().filter(|hook| hook.verdict == "ok").count();
+    let attached = report.hooks.iter().filter(|hook| hook.verdict == Verdict::Ok.as_str()).count();
+    let others = report.hooks.iter().filter(|hook| does_not_apply(hook)).count();
     document.line(format!(
-        "{attached} of {} hooks attach; {} of {} checks found nothing amiss",
-        report.hooks.len(),
+        "{attached} of {} hooks attach{}; {} of {} checks found nothing amiss",
+        report.hooks.len() - others,
+        if others > 0 { format!(" ({others} more do not apply to this machine)") } else { String::new() },
         report.checks.iter().filter(|check| !check.status.is_fault()).count(),
         report.checks.len()
     ));
@@ -130,8 +133,14 @@ const CHECKS: &[Cell<CheckRow>] = &[
     ("FOUND", Fit::Text, |row| row.found.clone()),
 ];
 
+/// There is nothing here that the hook could see: nothing is missing without it.
+fn does_not_apply(hook: &HookRow) -> bool {
+    hook.verdict == Verdict::NotApplicable.as_str()
+}
+
 fn hook_faults(report: &Report) -> Vec<String> {
-    let faulty: Vec<_> = report.hooks.iter().filter(|hook| hook.verdict != "ok").collect();
+    let is_fault = |hook: &&HookRow| hook.verdict != Verdict::Ok.as_str() && !does_not_apply(hook);
+    let faulty: Vec<_> = report.hooks.iter().filter(is_fault).collect();
     // One cause, one line: the obstacle above has said it.
     if faulty.len() == report.hooks.len() && faulty.iter().all(|hook| hook.verdict == UNTRIED) {
         return vec!["- all hooks: untried, for the reason at the top".to_owned()];

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use clap::CommandFactory;
 use clap_mangen::Man;
+use clap_mangen::roff::{Roff, roman};
 
 use crate::cli::error::Exit;
 use crate::cli::{Cli, output};
@@ -12,8 +13,8 @@ use crate::cli::{Cli, output};
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
-    /// Subcommand to print the page of; the program's own page where none is given
-    subcommand: Option<String>,
+    /// Subcommand to print the page of, such as `show` or `study run`; the program's own page where none is given
+    subcommand: Vec<String>,
 
     /// Print nothing; write all pages into this folder, which is made if missing
     #[arg(long, value_name = "DIR", conflicts_with = "subcommand")]
@@ -24,6 +25,7 @@ const EXAMPLES: &str = "\
 Examples:
   spark-trace man | man -l -
   spark-trace man show | man -l -
+  spark-trace man study run | man -l -
   spark-trace man --output /usr/local/share/man/man1";
 
 pub fn run(args: Args) -> anyhow::Result<Exit> {
@@ -31,35 +33,102 @@ pub fn run(args: Args) -> anyhow::Result<Exit> {
     // Subcommands take their full names ("spark-trace show") from this.
     program.build();
     if let Some(folder) = &args.output {
-        return write_all(&program, folder);
+        fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
+        write_all(&program, folder)?;
+        return Ok(Exit::Fine);
     }
-    let command = match &args.subcommand {
-        None => program,
-        Some(name) => program
+    let mut command = &program;
+    for name in &args.subcommand {
+        command = command
             .find_subcommand(name)
-            .cloned()
-            .with_context(|| format!("no subcommand `{name}`; `spark-trace help` lists them"))
-            .context(Exit::Usage)?,
-    };
+            .with_context(|| {
+                format!("no subcommand `{}`; `spark-trace help` lists them", args.subcommand.join(" "))
+            })
+            .context(Exit::Usage)?;
+    }
     output::print(&page(command)?)
 }
 
-fn page(command: clap::Command) -> anyhow::Result<Vec<u8>> {
+/// clap_mangen's page with what it leaves out of a synopsis, the values, and with headings for what stands at the end.
+fn page(command: &clap::Command) -> anyhow::Result<Vec<u8>> {
+    let man = Man::new(command.clone());
     let mut page = Vec::new();
-    Man::new(command).render(&mut page)?;
+    man.render_title(&mut page)?;
+    man.render_name_section(&mut page)?;
+    let usage = command.clone().render_usage().to_string();
+    let usage = usage.trim_start_matches("Usage:").lines().map(str::trim);
+    section("SYNOPSIS", usage, &mut page)?;
+    man.render_description_section(&mut page)?;
+    if command.get_arguments().any(|argument| !argument.is_hide_set()) {
+        man.render_options_section(&mut page)?;
+    }
+    if command.has_subcommands() {
+        man.render_subcommands_section(&mut page)?;
+    }
+    let end = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+    for (title, lines) in sections(&end) {
+        section(&title, lines.into_iter(), &mut page)?;
+    }
+    if command.get_version().is_some() {
+        man.render_version_section(&mut page)?;
+    }
     Ok(page)
 }
 
-/// One file for the program, and one for each subcommand: spark-trace-show.1.
-fn write_all(program: &clap::Command, folder: &Path) -> anyhow::Result<Exit> {
-    fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
-    // `help` shows what the pages say.
-    let subcommands = program.get_subcommands().filter(|command| command.get_name() != "help");
-    for command in std::iter::once(program).chain(subcommands) {
-        let name = command.get_display_name().unwrap_or_else(|| command.get_name());
-        let path = folder.join(format!("{name}.1"));
-        fs::write(&path, page(command.clone())?)
-            .with_context(|| format!("cannot write {}", path.display()))?;
+/// Lines that stay lines.
+fn section<'a>(title: &str, lines: impl Iterator<Item = &'a str>, page: &mut Vec<u8>) -> std::io::Result<()> {
+    let mut roff = Roff::default();
+    roff.control("SH", [title]).control("nf", []);
+    for line in lines {
+        roff.text([roman(line)]);
     }
-    Ok(Exit::Fine)
+    roff.control("fi", []).to_writer(page)
+}
+
+/// What `--help` ends with, by its headings: lines that begin at the margin and end with a colon.
+fn sections(text: &str) -> Vec<(String, Vec<&str>)> {
+    let mut sections: Vec<(String, Vec<&str>)> = Vec::new();
+    let mut lines = text.lines().peekable();
+    while let Some(line) = lines.next() {
+        let heads = lines.peek().is_some_and(|next| next.starts_with(' '));
+        match (line.strip_suffix(':').filter(|title| heads && !title.starts_with(' ')), sections.last_mut()) {
+            (Some("Exit codes"), _) => sections.push(("EXIT STATUS".to_owned(), Vec::new())),
+            (Some(title), _) => sections.push((title.to_uppercase(), Vec::new())),
+            (None, Some((title, lines)))
+                if title != "NOTES" && (line.is_empty() || line.starts_with(' ')) =>
+            {
+                lines.push(line);
+            }
+            (None, Some((title, lines))) if title == "NOTES" => lines.push(line),
+            (None, _) => sections.push(("NOTES".to_owned(), vec![line])),
+        }
+    }
+    sections
+}
+
+/// One file for the program, and one for each subcommand and for those below it: spark-trace-study-run.1.
+fn write_all(command: &clap::Command, folder: &Path) -> anyhow::Result<()> {
+    let name = command.get_display_name().unwrap_or_else(|| command.get_name());
+    let path = folder.join(format!("{name}.1"));
+    fs::write(&path, page(command)?).with_context(|| format!("cannot write {}", path.display()))?;
+    // `help` shows what the pages say.
+    for below in command.get_subcommands().filter(|command| command.get_name() != "help") {
+        write_all(below, folder)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_stands_at_the_end_of_help_has_headings() {
+        let text = "Examples:\n  one\n  two\n\nUnder sudo: this.\n\nExit codes:\n  0  fine";
+        let found = sections(text);
+        let titles: Vec<_> = found.iter().map(|(title, _)| title.as_str()).collect();
+        assert_eq!(titles, ["EXAMPLES", "NOTES", "EXIT STATUS"]);
+        assert_eq!(found[0].1, ["  one", "  two", ""]);
+        assert_eq!(found[1].1[0], "Under sudo: this.");
+    }
 }

@@ -319,17 +319,16 @@ fn summary(recording: &Recording, output: &Path) {
     }
     let health = &recording.health;
     let what = || -> String {
-        let counts = health.losses.iter().map(|l| format!("{} {}", l.count, l.what));
+        let counts = health.losses.iter().map(|l| format!("{} {}", l.count, l.what.replace('_', " ")));
         counts.collect::<Vec<_>>().join(", ")
     };
     if losses::matter(health) {
         eprintln!(
-            "spark-trace: WARNING: {} losses ({}): what the hooks report is incomplete; the levels are not affected",
-            health.lost_total,
+            "spark-trace: WARNING: lost: {}: what the hooks report is incomplete; the levels are not affected",
             what()
         );
     } else if health.lost_total > 0 {
-        eprintln!("spark-trace: the kernel left out {}, too few of any hook's events to matter", what());
+        eprintln!("spark-trace: lost: {}; that is too little of any hook's events to matter", what());
     }
     eprintln!("spark-trace: wrote {}; see it with `spark-trace show {}`", output.display(), output.display());
 }

@@ -6,7 +6,7 @@ use super::error::Exit;
 use crate::render::escape;
 use crate::study::rootfs;
 
-/// Unpack an image for `chroot`, with what its containers get
+/// Unpack an image for `chroot`, with the settings its containers would have
 ///
 /// Environment, entrypoint and working directory of the image are kept beside its files: `spark-trace chroot` uses them.
 /// What still differs from a container is printed.

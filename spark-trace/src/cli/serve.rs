@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use super::error::Exit;
 use crate::parse;
-use crate::serve::{self, Access, AccessError, DEFAULT_LISTEN, DEFAULT_STATE, Options, ServeError};
+use crate::serve::{
+    self, Access, AccessError, DEFAULT_LISTEN, DEFAULT_STATE, Options, ServeError, StateError,
+};
 
 /// Watch the whole machine for as long as it runs: metrics, recent minutes, recordings of OOM kills
 ///
@@ -23,7 +25,7 @@ pub struct Args {
     token_file: Option<PathBuf>,
 
     /// Time between two readings of the levels
-    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = parse::duration)]
+    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = parse::interval)]
     interval: Duration,
 
     /// How much of the past is kept
@@ -46,7 +48,7 @@ pub struct Args {
     #[arg(long)]
     light: bool,
 
-    /// NVIDIA's management library (libnvidia-ml.so.1), where it is in no usual place
+    /// NVIDIA's management library (libnvidia-ml.so.1), if it is not in a standard location
     #[arg(long, value_name = "PATH", value_parser = parse::file)]
     nvml: Option<PathBuf>,
 }
@@ -83,6 +85,14 @@ pub fn run(args: Args) -> anyhow::Result<Exit> {
     };
     let told = |address| eprintln!("spark-trace: serving http://{address}/metrics, {told}");
     match serve::run(options, told) {
+        Err(ServeError::State(StateError::Folder { path, cause }))
+            if cause.kind() == std::io::ErrorKind::PermissionDenied && !crate::live::is_root() =>
+        {
+            let path = path.display();
+            Err(anyhow::anyhow!(
+                "`serve` needs root: its folder {path} is root's. Try `sudo spark-trace serve`"
+            ))
+        }
         Err(ServeError::Trace(error)) => Err(anyhow::Error::new(error).context(Exit::TraceFailed)),
         other => Ok(other.map(|()| Exit::Fine)?),
     }

@@ -104,6 +104,16 @@ fn replay(args: &Args, mut player: Player, at_ns: Option<u64>) -> anyhow::Result
 }
 
 fn needs_terminal() -> anyhow::Result<()> {
+    // What clears the screen and moves the cursor would be printed by one that cannot do it.
+    let term = std::env::var_os("TERM").unwrap_or_default();
+    anyhow::ensure!(
+        !(terminal::is_there() && (term.is_empty() || term == "dumb")),
+        anyhow::anyhow!(
+            "`top` draws on the whole screen, and TERM={} cannot; --once prints one frame and --format json one line a frame",
+            escape::line(&term.to_string_lossy())
+        )
+        .context(Exit::Usage)
+    );
     anyhow::ensure!(
         terminal::is_there(),
         anyhow::anyhow!("`top` needs a terminal; --once prints one frame and --format json one line a frame")

@@ -21,9 +21,9 @@ pub const TOP_FIRST: usize = 3;
 
 #[derive(Debug, clap::Args)]
 pub struct ViewArgs {
-    /// Instant to look at: peak (each plane's own), end (of a removed cgroup its last reading), kv (the KV-cache
-    /// reading), seconds since the start such as 12.5s, or nanoseconds of the recording's clock [default: peak; `diff`:
-    /// kv where both recordings have a KV-cache reading]
+    /// Instant to look at: peak (each plane's own), end (the last reading; for a removed cgroup the last one before it was
+    /// removed), kv (the KV-cache reading), seconds since the start such as 12.5s, or nanoseconds of the recording's clock
+    /// [default: peak; `diff`: kv where both recordings have a KV-cache reading]
     #[arg(long, value_name = "INSTANT")]
     pub at: Option<Choice>,
     /// Form of the output

@@ -9,7 +9,7 @@ const FORMULA: &[char] = &['=', '+', '-', '@', '＝', '＋', '－', '＠'];
 
 /// Characters that mean something to Markdown or to the HTML in it.
 const MARKUP: &[char] =
-    &['\\', '`', '*', '_', '[', ']', '<', '>', '|', '#', '~', '!', '&', '$', '@', ':', '{', '}'];
+    &['\\', '`', '*', '_', '[', ']', '<', '>', '|', '#', '~', '!', '&', '$', '@', '{', '}'];
 
 /// Text in one line that a terminal cannot take as a command: control characters and those that
 /// are invisible or turn the direction of text are written as escapes.
@@ -29,8 +29,12 @@ pub fn line(text: &str) -> String {
 /// A line of Markdown without markup.
 pub fn markdown(text: &str) -> String {
     let mut inert = String::with_capacity(text.len());
-    for c in line(text).chars() {
-        if MARKUP.contains(&c) {
+    let text = line(text);
+    let mut characters = text.chars().peekable();
+    while let Some(c) = characters.next() {
+        // A colon begins an emoji (`:name:`) or is part of an address (`scheme://`); before a blank it is neither.
+        let joins = c == ':' && characters.peek().is_some_and(|next| !next.is_whitespace());
+        if joins || MARKUP.contains(&c) {
             inert.push('\\');
         }
         inert.push(c);
@@ -91,6 +95,7 @@ mod tests {
     fn markup_is_text() {
         assert_eq!(markdown("a|b<script>`x`"), "a\\|b\\<script\\>\\`x\\`");
         assert_eq!(markdown("[x](http://e)"), "\\[x\\](http\\://e)");
+        assert_eq!(markdown(":skull: grew by 1: more:"), "\\:skull: grew by 1: more:");
     }
 
     #[test]

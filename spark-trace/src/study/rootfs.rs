@@ -11,6 +11,8 @@ use std::process::{Command, ExitStatus, Stdio};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::units;
+
 /// In the unpacked tree; what is not in the image's files.
 pub const FILE: &str = ".spark-trace-rootfs.json";
 
@@ -201,7 +203,7 @@ pub fn differences(rootfs: &Rootfs, dir: &Path) -> Vec<String> {
         "seccomp: a container is filtered by the engine's profile, `chroot` is not".to_owned(),
         "namespaces: a container has its own of mounts, processes, network, ipc and names, `chroot` the caller's".to_owned(),
         "cgroup: a container has one made by the engine, `chroot` the one that `record` makes".to_owned(),
-        format!("limits: those of the caller; {}", limits()),
+        format!("limits: `chroot` has those of its caller ({})", limits("/proc/self/limits")),
         format!(
             "mounts: make them before the first run: mount --rbind /proc {dir}/proc; mount --rbind /sys {dir}/sys; \
              mount --rbind /dev {dir}/dev"
@@ -220,16 +222,38 @@ pub fn differences(rootfs: &Rootfs, dir: &Path) -> Vec<String> {
 }
 
 /// Those that GPU software runs into.
-fn limits() -> String {
-    let text = fs::read_to_string("/proc/self/limits").unwrap_or_default();
+fn limits(file: &str) -> String {
+    let text = fs::read_to_string(file).unwrap_or_default();
     let wanted = ["Max locked memory", "Max stack size"];
-    let lines = text.lines().filter(|line| wanted.iter().any(|name| line.starts_with(name)));
-    lines.map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect::<Vec<_>>().join("; ")
+    let size = |limit: &str| limit.parse().map_or_else(|_| limit.to_owned(), units::size);
+    let shown = text.lines().filter_map(|line| {
+        let name = wanted.iter().find(|name| line.starts_with(**name))?;
+        // Soft limit, hard limit, unit (fs/proc/base.c proc_pid_limits).
+        let mut values = line.strip_prefix(name)?.split_whitespace();
+        let (soft, hard) = (values.next()?, values.next()?);
+        Some(format!("{}: soft {}, hard {}", name.trim_start_matches("Max "), size(soft), size(hard)))
+    });
+    shown.collect::<Vec<_>>().join("; ")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn limits_are_said_in_words() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("limits");
+        let text = "Limit                     Soft Limit           Hard Limit           Units     \n\
+                    Max stack size            8388608              unlimited            bytes     \n\
+                    Max locked memory         65536                1048576              bytes     \n";
+        fs::write(&file, text).unwrap();
+        let said = limits(file.to_str().unwrap());
+        assert_eq!(
+            said,
+            "stack size: soft 8.0 MiB, hard unlimited; locked memory: soft 64.0 KiB, hard 1.0 MiB"
+        );
+    }
 
     #[test]
     fn an_image_is_described_by_its_engine() {

@@ -30,8 +30,8 @@ A verdict is one of
 - **refuted**: the numbers were there, and say that it is not so, or not enough to matter;
 - **inconclusive**: the numbers were there and do not decide;
 - **untestable**: the numbers were not there. Where a hook that a hypothesis needs was not attached, missed 2 % of its
-  events or more, or a map or buffer behind it lost entries, nothing else is said of it. What it missed below that stands
-  with the verdict.
+  events or more, or a map or buffer behind it lost entries, the hypothesis is not judged. If the hook missed less than
+  that, the verdict stands and says how much was missed.
 
 On one plane no source's bytes belong to two hypotheses, so shares add up; what is left of 100 % is `unattributed`. A hypothesis whose row
 has no share is about something that has no bytes of its own, or whose bytes another row counts.

@@ -54,7 +54,8 @@ impl Since<'_> {
         if !self.quiet {
             if kept + Duration::from_secs(1) < self.since {
                 eprintln!(
-                    "spark-trace: only the last {} are there: see --window of `spark-trace serve`",
+                    "spark-trace: only the last {} are there: `spark-trace serve` has run no longer, or keeps no more \
+                     (its --window)",
                     told(kept)
                 );
             }

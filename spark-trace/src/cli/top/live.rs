@@ -32,8 +32,8 @@ pub struct Options {
     /// Only a running process and what it forks
     #[arg(long, value_name = "PID", group = "target", conflicts_with = "replay")]
     pid: Option<u32>,
-    /// Time between two readings
-    #[arg(long, value_name = "TIME", default_value = "500ms", value_parser = parse::duration)]
+    /// Time between two readings, at least 50ms
+    #[arg(long, value_name = "TIME", default_value = "500ms", value_parser = interval)]
     interval: Duration,
     /// Readings and events older than this are forgotten
     #[arg(long, value_name = "TIME", default_value = "2m", value_parser = parse::duration)]
@@ -44,7 +44,7 @@ pub struct Options {
     /// Levels, and what the NVIDIA driver was asked for, without who took other memory from now on: costs least
     #[arg(long)]
     light: bool,
-    /// NVIDIA's management library (libnvidia-ml.so.1), where it is in no usual place
+    /// NVIDIA's management library (libnvidia-ml.so.1), if it is not in a standard location
     #[arg(long, value_name = "PATH", value_parser = parse::file)]
     nvml: Option<PathBuf>,
 }
@@ -52,10 +52,17 @@ pub struct Options {
 /// Readings faster than this are `record`'s business.
 const FASTEST: Duration = Duration::from_millis(50);
 
+fn interval(text: &str) -> Result<Duration, String> {
+    let time = parse::interval(text)?;
+    (time >= FASTEST)
+        .then_some(time)
+        .ok_or_else(|| "shorter than 50ms: `record` reads faster than that".to_owned())
+}
+
 impl Options {
     fn session(&self) -> session::Options {
         let profile = if self.light { Profile::Light } else { Profile::Default };
-        let interval = self.interval.max(FASTEST);
+        let interval = self.interval;
         session::Options {
             spec: self.spec(),
             hooks: Choice { profile, without: Vec::new(), without_mechanisms: Vec::new() },

@@ -54,6 +54,7 @@ use crate::recording::{
     claim::Claim,
     journal::{Begin, JOURNAL_SCHEMA, Journal},
 };
+use crate::units;
 
 #[derive(Debug, Error)]
 pub enum SessionError {
@@ -455,8 +456,8 @@ impl Session {
             let left = leaf.processes();
             if !left.is_empty() {
                 self.warnings.push(format!(
-                    "{} processes of the command still ran when it ended; they were moved out of its cgroup",
-                    left.len()
+                    "{} of the command still ran when it ended; they were moved out of its cgroup",
+                    units::count(left.len(), "process", "processes")
                 ));
             }
             if let Err(e) = leaf.remove() {

@@ -9,6 +9,7 @@ use crate::analysis::losses::{self, Missed};
 use crate::analysis::overview::{Overview, Run};
 use crate::analysis::view::Scope;
 use crate::analysis::warning::Warning;
+use crate::health::Verdict;
 use crate::recording::{Health, Hook};
 use spark_trace_common::source::UNATTRIBUTED;
 
@@ -209,8 +210,11 @@ fn lost(document: &mut Document, health: &Health) {
             document.line(missed.to_string());
         }
     }
-    let working = health.hooks.iter().filter(|hook| hook.verdict == "ok").count();
-    document.line(format!("hooks: {working} of {} work", health.hooks.len()));
+    let with = |verdict: Verdict| health.hooks.iter().filter(|hook| hook.verdict == verdict.as_str()).count();
+    let (working, others) = (with(Verdict::Ok), with(Verdict::NotApplicable));
+    let others_said =
+        if others > 0 { format!("; {others} more do not apply to this machine") } else { String::new() };
+    document.line(format!("hooks: {working} of {} work{others_said}", health.hooks.len() - others));
     for source in health.sources.iter().filter(|source| source.verdict != "ok") {
         let reason = source.reason.as_deref().unwrap_or("no reason given");
         document.line(format!("{}: {}: {reason}", source.name, source.verdict));
