@@ -553,3 +553,15 @@ fn a_recording_is_read_from_standard_input() {
         assert_eq!(String::from_utf8(output.get_output().stdout.clone()).unwrap(), wanted, "{name}");
     }
 }
+
+#[test]
+fn a_terminal_is_used_as_wide_as_it_is() {
+    let program = assert_cmd::cargo::cargo_bin!("spark-trace").display().to_string();
+    let line = format!("stty cols 160; {program} show {} --all", container());
+    // Its height is not known, as `stty` alone leaves it.
+    let script = Process::new("script").args(["-qec", &line, "/dev/null"]).stdin(Stdio::null()).output();
+    let Ok(output) = script else { return };
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let stack = text.lines().find(|line| line.contains("nv_alloc_system_pages")).unwrap_or(&text).to_owned();
+    assert!(stack.contains("nv_alloc_system_pages [nvidia] <- nv_alloc_pages [nvidia]"), "{text}");
+}

@@ -59,7 +59,10 @@ pub fn style(width: WidthArg) -> Style {
 
 /// The terminal's own width, else what the user's shell says; a pipe or a file without either has none.
 fn width_there(terminal: bool) -> Option<usize> {
-    let own = terminal_size::terminal_size().filter(|_| terminal).map(|(width, _)| usize::from(width.0));
+    // The first knows no width where the height is not known, as of a terminal whose width alone was set.
+    let other = || ratatui::crossterm::terminal::window_size().ok().map(|size| size.columns);
+    let own = || terminal_size::terminal_size().map(|(width, _)| width.0).or_else(other).map(usize::from);
+    let own = if terminal { own() } else { None };
     let shell = || std::env::var("COLUMNS").ok()?.parse().ok();
     let known = own.filter(|&width| width > 0).or_else(shell).filter(|&width| width > 0);
     known.or(terminal.then_some(USUAL_WIDTH)).map(|width| width.max(LEAST_WIDTH))
