@@ -91,6 +91,54 @@ fn a_running_process_is_followed_with_what_it_forks() {
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]
+fn children_that_exist_already_are_followed_with_what_they_hold() {
+    let dir = support::disk_dir();
+    let program = workload();
+    // Two generations below the one that is attached to; what they hold is told by words of their own.
+    let line = format!(
+        "sh -c '{program} alloc --anon 96M --hold 60s >/dev/null & wait' & {program} alloc --anon 48M --hold 60s >/dev/null & wait"
+    );
+    let mut shell = Command::new("sh");
+    let shell = Other::start(shell.args(["-c", &line]));
+    let anon = |pid: u32| {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"))?;
+        Some(line.split_whitespace().next()?.parse::<i64>().ok()? << 10)
+    };
+    let parent = |pid: u32| {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse::<u32>().ok()
+    };
+    let below =
+        |pid: &u32| std::iter::successors(Some(*pid), |pid| parent(*pid)).any(|pid| pid == shell.pid());
+    let holding = |word: &str, mib: i64| {
+        support::wait_for(&format!("a child to hold {mib} MiB"), || {
+            let children = support::processes_with(word).into_iter().filter(&below);
+            children.filter_map(|pid| Some((pid, anon(pid)?))).find(|(_, bytes)| *bytes >= mib * MIB)
+        })
+    };
+    let children = [holding("96M", 96), holding("48M", 48)];
+    let output = support::path(&dir, "r.json");
+    let line = format!("--pid {} --duration 700ms", shell.pid());
+    let recorded = support::record(&output, &line).exited(0);
+    for (pid, _) in &children {
+        support::process::signal(*pid, libc::SIGKILL);
+    }
+    let show = recorded.show_with(&["--at", "end"]);
+    let mut faults = Faults::default();
+    for (pid, held) in children {
+        let row = array(&show["processes"]).iter().find(|row| row["pid"] == pid);
+        let before = row.and_then(|row| row["before"]["rss_anon"].as_i64()).unwrap_or(-1);
+        faults.near(&format!("what {pid} held before"), before, held);
+        let seen =
+            array(&recorded.recording()["provenance"]["processes"]).iter().any(|row| row["pid"] == pid);
+        faults.expect(seen, || format!("{pid} is not the target's"));
+    }
+    faults.finish();
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
 fn a_trace_ends_with_its_process_although_nobody_has_waited_for_that() {
     let waiting = Waiting::start("--anon 8M --hold 100ms", |_| ());
     let running = waiting.record(&format!("--pid {}", waiting.process.pid()));

@@ -72,7 +72,7 @@ pub struct Args {
     #[arg(long, value_name = "PATH", group = "target")]
     cgroup: Option<PathBuf>,
 
-    /// Attach to a running process and what it forks
+    /// Attach to a running process with all its descendants, those that exist and those to come
     #[arg(long, value_name = "PID", group = "target")]
     pid: Option<u32>,
 

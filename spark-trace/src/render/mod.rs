@@ -17,6 +17,7 @@ pub mod study;
 pub mod terminal;
 
 mod charges;
+mod containers;
 mod csv;
 mod cuda;
 mod devices;

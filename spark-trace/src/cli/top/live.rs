@@ -29,7 +29,7 @@ pub struct Options {
     /// Only a cgroup, by its directory or its path below the memory hierarchy
     #[arg(long, value_name = "PATH", group = "target", conflicts_with = "replay")]
     cgroup: Option<PathBuf>,
-    /// Only a running process and what it forks
+    /// Only a running process with all its descendants
     #[arg(long, value_name = "PID", group = "target", conflicts_with = "replay")]
     pid: Option<u32>,
     /// Time between two readings, at least 50ms

@@ -16,6 +16,7 @@ impl Session {
             ("queries", self.tracer.queries_lost()),
             ("cuda_objects", self.tracer.collector.cuda.unreadable),
             ("contexts", self.tracer.contexts_lost),
+            ("awaiting_containers", self.tracer.refused_while_waiting()),
             ("stacks", self.tracer.stacks.refused()),
             ("log_lines", self.output.as_ref().map_or(0, Output::lost)),
             (losses::SKIPPED, hooks.iter().filter_map(|h| h.lost).sum()),

@@ -167,7 +167,7 @@ impl<W: Write> Tracer<W> {
             self.journal.add(Entry::Sample(sample))?;
         }
 
-        let roots = self.cgroups.values().filter(|c| c.info.root).count();
+        let sole = self.sole_root();
         let pinned = self.pinned_columns();
         let mut charged = None;
         let mut samples = Vec::new();
@@ -188,8 +188,9 @@ impl<W: Write> Tracer<W> {
         let driver = self.driver_bytes()?;
         for (id, mut sample) in samples {
             let Some(selected) = self.cgroups.get(&id) else { continue };
-            // Which of several cgroups a page is charged to is not kept apart.
-            if selected.info.root && roots == 1 {
+            // Which of several cgroups a page is charged to is not kept apart. A command that starts one container is charged
+            // for nothing of that itself, or the two are added up.
+            if sole == Some(id) && selected.info.root {
                 sample.values.extend(pinned.clone());
                 for (source, held) in driver.iter().flat_map(DriverBytes::by_source) {
                     sample.values.insert(driver_column(source), held.target.charged);
@@ -214,6 +215,14 @@ impl<W: Write> Tracer<W> {
             }
         }
         self.read_aggregates_at_peaks(used, charged, held)
+    }
+
+    /// The root that stands for all: the only one, or the only container beside the command that has started it.
+    fn sole_root(&self) -> Option<u64> {
+        let only = |mut roots: Vec<u64>| if roots.len() == 1 { roots.pop() } else { None };
+        let roots = || self.cgroups.iter().filter(|(_, c)| c.info.root);
+        let containers = roots().filter(|(_, c)| c.info.container.is_some());
+        only(roots().map(|(id, _)| *id).collect()).or_else(|| only(containers.map(|(id, _)| *id).collect()))
     }
 
     /// How many GPUs are read.

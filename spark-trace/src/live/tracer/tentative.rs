@@ -49,7 +49,7 @@ pub(super) struct Tentative {
     processes: HashMap<u32, u64>,
     /// With the cgroup that each is of, in their order.
     waiting: Vec<(u64, Waiting)>,
-    pub(super) refused: u64,
+    refused: u64,
 }
 
 impl Tentative {
@@ -117,6 +117,11 @@ impl<W: Write> Tracer<W> {
         // Clients that were counted and not heard of yet keep the kernel side selecting.
         self.object.clients_done(self.clients_started)?;
         self.drop_containers(|_| true)
+    }
+
+    /// Events for which there was no room until it was known whose they are.
+    pub const fn refused_while_waiting(&self) -> u64 {
+        self.tentative.refused
     }
 
     /// A cgroup was created that is selected. Says which container's it may be.
@@ -201,16 +206,18 @@ impl<W: Write> Tracer<W> {
     }
 
     /// Whether a command in the cgroup `leaf` did nothing but ask for containers: each of its processes is a client, was
-    /// started by one, or waits for one and holds next to nothing itself.
-    pub fn only_asked(&self, leaf: u64, clients: &BTreeSet<u32>) -> bool {
+    /// started by one, or waits for one and holds next to nothing itself. `clients`: when each became one.
+    pub fn only_asked(&self, leaf: u64, clients: &BTreeMap<u32, u64>) -> bool {
         let all = &self.journal.recording().provenance.processes;
         let parents: HashMap<u32, u32> = all.iter().filter_map(|row| Some((row.pid, row.parent?))).collect();
         let line = |pid: u32| -> Vec<u32> {
             std::iter::successors(Some(pid), |pid| parents.get(pid).copied()).take(DEEPEST).collect()
         };
-        let above: BTreeSet<u32> = clients.iter().flat_map(|&client| line(client)).collect();
+        let above: BTreeSet<u32> = clients.keys().flat_map(|&client| line(client)).collect();
         all.iter().filter(|row| row.cgroup == leaf).all(|row| {
-            let of_client = line(row.pid).iter().any(|pid| clients.contains(pid));
+            let client_then =
+                |pid: &u32| clients.get(pid).is_some_and(|&since| row.started_ns >= Some(since));
+            let of_client = clients.contains_key(&row.pid) || line(row.pid).iter().skip(1).any(client_then);
             let waits =
                 above.contains(&row.pid) && row.rss_peak.is_some_and(|peak| peak <= MOST_OF_A_WRAPPER);
             of_client || waits
