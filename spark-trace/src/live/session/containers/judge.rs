@@ -64,8 +64,9 @@ impl Session {
             }
         }
         for (at, id) in found {
-            self.containers.askers[at].found.insert(id.clone());
-            self.take(&id)?;
+            if self.containers.askers[at].found.insert(id.clone()) {
+                self.take(&id)?;
+            }
         }
         Ok(())
     }
@@ -77,8 +78,10 @@ impl Session {
                 continue;
             }
             for id in fits::named(&asker.life, &self.containers.seen) {
-                self.containers.askers[at].found.insert(id.clone());
-                self.take(&id)?;
+                // Its cgroup, if it is made later, is taken as it appears.
+                if self.containers.askers[at].found.insert(id.clone()) {
+                    self.take(&id)?;
+                }
             }
         }
         Ok(())
