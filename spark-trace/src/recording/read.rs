@@ -95,7 +95,8 @@ fn read_bytes(path: &Path) -> Result<Vec<u8>, ReadError> {
     let metadata = path.metadata().map_err(io)?;
     // Opening a named FIFO without a writer would wait for ever. What is already open has a writer or has had one:
     // /dev/stdin, and the /dev/fd/N of a shell's <(...).
-    if !metadata.is_file() && !(metadata.file_type().is_fifo() && is_open_here(path)) {
+    let open_pipe = metadata.file_type().is_fifo() && is_open_here(path);
+    if !metadata.is_file() && !open_pipe {
         return Err(ReadError::NotAFile { path: path.into() });
     }
     File::open(path).map_err(io)?.take(MAX_TEXT + 1).read_to_end(&mut bytes).map_err(io)?;
