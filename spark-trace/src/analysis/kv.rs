@@ -11,8 +11,21 @@ mod advice;
 mod budget;
 mod reading;
 
-/// An answer that sized a cache is followed by a growth of device memory of at least this part of it.
-pub const FOLLOWED_PERCENT: u64 = 5;
+/// An answer that sized a cache is followed by a growth of device memory of at least this part of it. Engines take most of
+/// what is free; a program that prints what is free and goes on seldom takes a fifth of a GPU in one go.
+pub const FOLLOWED_PERCENT: u64 = 20;
+/// A cache that was told to be small is followed by less. It is taken for one where there were weights before it...
+const WEIGHTS_PERCENT: u64 = 5;
+/// ...that it is larger than, and where it is no trifle.
+const SMALL_PERCENT: u64 = 1;
+
+/// What makes an answer the KV-cache reading without a log, for messages.
+pub fn rule() -> String {
+    format!(
+        "no answer about a GPU's free memory was followed by a growth of device memory by at least \
+         {FOLLOWED_PERCENT} % of it, or by more than the program had there before"
+    )
+}
 
 pub const SCHEMA: &str = "spark-trace/kv";
 pub const SCHEMA_VERSION: u32 = 1;
@@ -173,10 +186,10 @@ pub struct Advice {
 #[derive(Debug, thiserror::Error)]
 pub enum KvError {
     #[error(
-        "{which} has no KV-cache reading: no log line states a KV-cache budget, and no answer about a GPU's free memory \
-         was followed by a growth of device memory by at least {FOLLOWED_PERCENT} % of it. Record the engine from its start \
-         with --log, and see that `spark-trace doctor` says CUDA calls are watched; for any other program use `show` and \
-         `diff`"
+        "{which} has no KV-cache reading: no log line states a KV-cache budget, and {rule}. Record the engine from its \
+         start with --log, and see that `spark-trace doctor` says CUDA calls are watched; for any other program use `show` \
+         and `diff`",
+        rule = rule()
     )]
     NoReading { which: &'static str },
 }

@@ -26,9 +26,8 @@ pub struct Moment {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "there is no KV-cache reading: no log line states a KV-cache budget, and no answer about a GPU's free memory was \
-     followed by a growth of device memory by at least {} % of it; choose another --at",
-    kv::FOLLOWED_PERCENT
+    "there is no KV-cache reading: no log line states a KV-cache budget, and {}; choose another --at",
+    kv::rule()
 )]
 pub struct NoReading;
 

@@ -2,7 +2,7 @@
 
 use spark_trace_common::cuda::DEVICE_ALL;
 
-use crate::analysis::kv::{FOLLOWED_PERCENT, Reading};
+use crate::analysis::kv::{FOLLOWED_PERCENT, Reading, SMALL_PERCENT, WEIGHTS_PERCENT};
 use crate::analysis::log;
 use crate::analysis::queries::{self, Queries, QueryRow};
 use crate::recording::Recording;
@@ -77,7 +77,7 @@ impl Reader {
             .filter(|row| row.asked == self.asked && row.result == 0 && row.values.contains_key(self.free))
     }
 
-    /// The last answer that was followed by a growth of device memory worth a part of what it said is free. What
+    /// The last answer that was followed by a growth of device memory that it sized, see [`Growth::is_sized_by`]. What
     /// follows an answer ends with the next one of the same thread: another thread that polls does not cut it short.
     fn followed<'a>(&self, recording: &Recording, queries: &'a Queries) -> Option<&'a QueryRow> {
         let answers: Vec<_> = self.answers(queries).collect();
@@ -89,9 +89,30 @@ impl Reader {
             else {
                 return false;
             };
-            grown > 0 && u128::from(grown) * 100 >= u128::from(*free) * u128::from(FOLLOWED_PERCENT)
+            grown.is_sized_by(*free)
         });
         sized.map(|(_, row)| *row)
+    }
+}
+
+/// Device memory of the target at an answer, and what it took after it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Growth {
+    before: u64,
+    bytes: u64,
+}
+
+impl Growth {
+    /// Whether what was taken is a cache that an answer of `free` bytes sized.
+    fn is_sized_by(self, free: u64) -> bool {
+        let is_part = |part: u64, whole: u64, percent: u64| {
+            u128::from(part) * 100 >= u128::from(whole) * u128::from(percent)
+        };
+        let large = is_part(self.bytes, free, FOLLOWED_PERCENT);
+        let small = self.bytes > self.before
+            && is_part(self.before, self.bytes, WEIGHTS_PERCENT)
+            && is_part(self.bytes, free, SMALL_PERCENT);
+        self.bytes > 0 && (large || small)
     }
 }
 
@@ -102,7 +123,7 @@ fn growth(
     answer: &QueryRow,
     next: Option<&QueryRow>,
     later: &[&QueryRow],
-) -> Option<u64> {
+) -> Option<Growth> {
     let before = live_at(recording, answer)?;
     let until_ns = next.map_or(u64::MAX, |next| next.at_ns);
     let told = later.iter().filter(|row| row.at_ns <= until_ns).filter_map(|row| told(row));
@@ -112,7 +133,7 @@ fn growth(
         all.filter(|total| (answer.at_ns..=until_ns).contains(&total.peak_ns)).map(|all| all.peak);
     let sampled = highest(recording, answer.at_ns, until_ns);
     let most = told.chain(highest_of_all).chain(sampled).max()?;
-    Some(most.saturating_sub(before))
+    Some(Growth { before, bytes: most.saturating_sub(before) })
 }
 
 /// Device memory of the target at an answer.

@@ -190,8 +190,8 @@ fn with_a_budget_in_the_log_meminfo_may_be_the_reading() {
 /// Of several answers the choice rests on sums of calls, wherever samples fall.
 #[test]
 fn two_runs_of_one_program_have_the_same_reading_wherever_samples_fall() {
-    // 8 GiB are taken between the first and the second answer, 2 GiB more before the third: of 139 GiB.
-    let rows = [(1, 139 * GIB, 0), (4, 131 * GIB, 8 * GIB), (8, 129 * GIB, 10 * GIB)];
+    // 38 GiB are taken between the first and the second answer, 2 GiB more before the third: of 139 GiB.
+    let rows = [(1, 139 * GIB, 0), (4, 101 * GIB, 38 * GIB), (8, 99 * GIB, 40 * GIB)];
     for sampled in [&[][..], &[2], &[5], &[2, 5, 9], &[9]] {
         let mut recording = with(answers(CUDA.0, CUDA.1, &rows));
         for &seconds in sampled {
@@ -203,6 +203,26 @@ fn two_runs_of_one_program_have_the_same_reading_wherever_samples_fall() {
             );
         }
         assert_eq!(instant(&recording), Some(START + SECOND), "{sampled:?}");
+    }
+}
+
+/// A program that prints what is free before and after it takes 8 GiB of a GPU of 139 GiB has no KV cache; an engine whose
+/// cache is small, but larger than its weights, has one.
+#[test]
+fn what_follows_an_answer_must_have_been_sized_by_it() {
+    let mib = GIB / 1024;
+    for (before, grown, free, sized) in [
+        (2 * mib, 8 * GIB, 139 * GIB, false),
+        (0, 8 * GIB, 139 * GIB, false),
+        (0, 28 * GIB, 139 * GIB, true),
+        (200 * mib, 400 * mib, 17 * GIB, true),
+        (200 * mib, 200 * mib, 17 * GIB, false),
+        (20 * mib, 40 * mib, 17 * GIB, false),
+        (16 * GIB, 12 * GIB, 100 * GIB, false),
+    ] {
+        let rows = [(1, free, before), (4, free - grown, before + grown)];
+        let found = instant(&with(answers(CUDA.0, CUDA.1, &rows)));
+        assert_eq!(found.is_some(), sized, "{before} and {grown} of {free}");
     }
 }
 
@@ -228,7 +248,7 @@ fn another_thread_that_polls_does_not_cut_the_growth_short() {
     let mut polls = answers(
         CUDA.0,
         CUDA.1,
-        &[(3, 12 * GIB, 0), (4, 12 * GIB, GIB / 2), (5, 11 * GIB, GIB), (6, 11 * GIB, 3 * GIB / 2)],
+        &[(3, 12 * GIB, 0), (4, 11 * GIB, GIB), (5, 10 * GIB, 2 * GIB), (6, 9 * GIB, 3 * GIB)],
     );
     polls.iter_mut().for_each(|poll| poll.tid = 99);
     queries.extend(polls);
