@@ -367,6 +367,11 @@ fn an_interrupt_reaches_the_command_and_the_recording_is_finished() {
         let words: Vec<_> = line.split_whitespace().collect();
         let mut running = Running::start(&support::path(&dir, &format!("{signal}.json")), &words);
         running.phase("hold");
+        // What no reading has seen cannot be in the recording: the command ends at once.
+        running.has_entry("a reading of what is held", |entry| {
+            let columns = ["stat.anon", "stat.total_rss"].map(|column| entry["values"][column].as_i64());
+            entry["series"]["cgroup"].is_u64() && columns.into_iter().flatten().any(|held| held >= 64 * MIB)
+        });
         running.signal(signal);
         let recorded = running.finish().exited(128 + signal);
         let truth = json(&truth);
