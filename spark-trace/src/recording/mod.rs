@@ -7,6 +7,7 @@ pub mod column;
 pub mod context;
 pub mod cuda;
 pub mod journal;
+mod leave_out;
 pub mod provenance;
 pub mod read;
 pub mod redact;

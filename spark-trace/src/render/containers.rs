@@ -1,13 +1,18 @@
 //! The containers of a target, in a line of its header.
 
+use spark_trace_common::engine::client;
+
 use crate::recording::{COMMAND, Container, Target};
 
 /// Digits of an id as engines list them.
 const SHORT: usize = 12;
 
-/// What the target's containers are, where a command was recorded.
-pub(super) fn line(target: &Target) -> Option<String> {
-    if target.argv.is_empty() || target.containers.is_empty() {
+/// What the target's containers are, where a command was recorded that is not an engine's own `run`.
+pub fn line(target: &Target) -> Option<String> {
+    let itself =
+        target.argv.first().is_some_and(|word| client(word.rsplit('/').next().unwrap_or(word)).is_some());
+    let one = target.containers.len() == 1 && itself;
+    if one || target.argv.is_empty() || target.containers.is_empty() {
         return None;
     }
     let started = |container: &&Container| {

@@ -2,7 +2,6 @@
 
 use spark_trace_common::source::UNATTRIBUTED;
 
-use super::containers;
 use super::csv::{self, Field};
 use super::devices;
 use super::document::{Column, Document, Fit, Table};
@@ -122,9 +121,6 @@ fn run(document: &mut Document, report: &Report, _manner: Manner) {
         true => format!("one instant, read within {ran}; nothing was traced"),
         false => format!("{ran}{exit}; profile {}", tool.profile),
     });
-    if let Some(line) = containers::line(target) {
-        document.line(line);
-    }
     document.line(format!(
         "{} {}, {} CPUs, {} memory, {} KiB pages, cgroup {}, {}",
         host.arch,

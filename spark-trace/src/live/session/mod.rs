@@ -440,7 +440,7 @@ impl Session {
         self.end_pausing()?;
         self.containers.clean_up();
         self.tracer.await_no_more()?;
-        self.decide_kind()?;
+        let left_out = self.decide_kind()?;
         self.tracer.finish_readings(u64::MAX)?;
         // What was freed since the last sweep must not count as the driver's at the end.
         self.tracer.object.sweep_pages()?;
@@ -471,7 +471,10 @@ impl Session {
         self.tracer.publish_target()?;
         self.add_health_and_cost(nvml)?;
         self.tracer.object.detach_functions();
-        let recording = self.tracer.journal.finish(now_ns()).map_err(io_error("write the journal"))?;
+        let mut recording = self.tracer.journal.finish(now_ns()).map_err(io_error("write the journal"))?;
+        if let Some(cgroup) = left_out {
+            recording.leave_out(cgroup);
+        }
         // Who has asked for the end need not ask again.
         let output = self.output.filter(|_| self.interrupted == 0);
         Ok(Outcome { recording, exit_code, output })

@@ -4,6 +4,7 @@ use crate::analysis::answer::{Answer, How, Largest, who};
 use crate::analysis::attribution::Report;
 use crate::analysis::instant::At;
 use crate::analysis::view::Scope;
+use crate::render::containers;
 use crate::render::document::Document;
 use crate::render::limits;
 use crate::render::units::{UNKNOWN, delta, known, seconds, share, size};
@@ -22,6 +23,9 @@ pub fn tell(document: &mut Document, report: &Report) {
             items.into_iter().for_each(|items| document.line(format!("{items}.")));
             document.line([unexplained(answer), limited(report), ran(report)].concat());
         }
+    }
+    if let Some(line) = containers::line(&report.target) {
+        document.line(line);
     }
     for warning in &report.warnings {
         document.warning(warning.to_string());

@@ -213,9 +213,10 @@ impl Session {
     }
 
     /// Says what the target was in the end. A command that has only asked for containers is not part of it: they are.
-    pub(in crate::live::session) fn decide_kind(&mut self) -> Result<(), SessionError> {
+    /// Returns the cgroup that is left out.
+    pub(in crate::live::session) fn decide_kind(&mut self) -> Result<Option<u64>, SessionError> {
         if !matches!(self.options.spec, Spec::Command { .. }) {
-            return Ok(());
+            return Ok(None);
         }
         let any = self.tracer.target.cgroups.iter().any(|cgroup| cgroup.root && cgroup.container.is_some());
         let direct = self.tracer.target.kind == CONTAINER;
@@ -223,13 +224,16 @@ impl Session {
             self.warnings
                 .push("no container was seen to start: this recording has no cgroup plane".to_owned());
         }
-        let Some(leaf) = self.leaf.as_ref().map(|leaf| leaf.id).filter(|_| any) else { return Ok(()) };
+        let Some(leaf) = self.leaf.as_ref().map(|leaf| leaf.id).filter(|_| any) else {
+            return Ok(None);
+        };
         let since = |asker: &Asker| asker.life.began.saturating_add_signed(-self.containers.offset_ns);
         let clients = self.containers.askers.iter().map(|asker| (asker.pid, since(asker))).collect();
         if self.tracer.only_asked(leaf, &clients) {
             self.tracer.leave_out(leaf)?;
             self.tracer.target.kind = CONTAINER.to_owned();
+            return Ok(Some(leaf));
         }
-        Ok(())
+        Ok(None)
     }
 }
