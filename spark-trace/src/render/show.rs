@@ -28,6 +28,9 @@ const COMMAND_LINE: usize = 200;
 /// The row that has what is charged to a cgroup and of no kind of its own.
 const KERNEL_OTHER: &str = "kernel-other";
 
+/// Unattributed bytes of a cgroup below this need no explanation.
+const WORTH_A_LINE: i64 = 1 << 20;
+
 /// What the names of the NVIDIA driver's sources begin with.
 const DRIVER: &str = "nvidia-";
 
@@ -154,6 +157,9 @@ fn plane(document: &mut Document, report: &Report, plane: &PlaneReport, brief: b
         report.limits.iter().for_each(|limit| document.line(limits::line(limit, several)));
     }
     explain_unattributed(document, plane);
+    if let Some(line) = uncounted(report, plane) {
+        document.line(line);
+    }
     if !brief {
         reconcile(document, report, plane);
     }
@@ -294,6 +300,21 @@ fn explain_unattributed(document: &mut Document, plane: &PlaneReport) {
             charged(row)
         ));
     }
+}
+
+/// How much of `unattributed` the kernel's own batches may be, where it is worth a line.
+fn uncounted(report: &Report, plane: &PlaneReport) -> Option<String> {
+    let most = plane.uncounted_at_most?;
+    let unattributed = plane.level.residual.filter(|&bytes| bytes.abs() >= WORTH_A_LINE)?;
+    let cpus = report.host.cpus;
+    let within = match unattributed.unsigned_abs() <= most {
+        true => "unattributed is within what",
+        false => "unattributed is more than what",
+    };
+    Some(format!(
+        "{within} the kernel charges ahead and counts late: up to {} on {cpus} CPUs",
+        unsigned(most)
+    ))
 }
 
 /// How a driver's pages are split between charged and not; of other sources the level's plane tells.

@@ -36,6 +36,10 @@ fn the_cgroup_plane_of_a_new_cgroup_grows_from_nothing() {
     assert_eq!(plane.growth.residual, Some(M));
     assert_eq!(plane.growth, plane.level);
     assert_eq!(plane.cgroup_version, Some("v2"));
+    // 64 pages in stock, 64 that wait and 64 before they are taken in, on each CPU.
+    let host = testing::container().host;
+    let pages = 3 * 64 * u64::from(host.cpus);
+    assert_eq!(plane.uncounted_at_most, Some(pages * host.page_size));
 }
 
 #[test]
@@ -47,7 +51,7 @@ fn the_system_plane_reconciles_growth_and_level() {
     assert_eq!(plane.level.residual, Some((64 + 50) * M));
     assert_eq!(row(&plane, "unattributed").growth, Some(64 * M));
     assert_eq!(row(&plane, "anon").bytes_at_start, Some(500 * M));
-    assert!(plane.roots.is_empty());
+    assert!(plane.roots.is_empty() && plane.uncounted_at_most.is_none());
 }
 
 #[test]

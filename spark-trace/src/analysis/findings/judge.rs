@@ -151,7 +151,12 @@ fn causes(findings: &[Finding]) -> String {
     let parts = findings.iter().filter(|f| f.verdict == Verdict::Supported);
     let parts = parts.filter_map(|f| {
         let share = f.share.filter(|share| *share > 0.0)?;
-        Some(format!("{} {} ({:.0} %)", f.title, units::delta(f.explains_bytes?), share * 100.0))
+        let bytes = units::delta(f.explains_bytes?);
+        // More than the whole is no share of it: something else went the other way.
+        Some(match share <= 1.0 {
+            true => format!("{} {bytes} ({:.0} %)", f.title, share * 100.0),
+            false => format!("{} {bytes}", f.title),
+        })
     });
     let parts: Vec<_> = parts.take(NAMED).collect();
     match parts.is_empty() {
