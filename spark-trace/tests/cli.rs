@@ -350,7 +350,7 @@ fn all_manual_pages_are_written_at_once() {
     for (file, words) in [
         ("spark-trace.1", &["man"][..]),
         ("spark-trace-show.1", &["man", "show"]),
-        ("spark-trace-study-run.1", &["man", "study", "run"]),
+        ("spark-trace-study-report.1", &["man", "study", "report"]),
     ] {
         assert_eq!(fs::read_to_string(folder.join(file)).unwrap(), stdout(words), "{file}");
     }

@@ -34,7 +34,7 @@ fn the_exit_code_is_the_verdict() {
 
 #[test]
 fn the_table_fits_and_the_markdown_is_a_table() {
-    let table = spark_trace(&["doctor"]).output().unwrap().stdout;
+    let table = spark_trace(&["doctor"]).env("COLUMNS", "80").output().unwrap().stdout;
     let table = String::from_utf8(table).unwrap();
     assert!(table.starts_with("Recordings can"), "{table}");
     // Only a single long word, such as a path, may stick out.

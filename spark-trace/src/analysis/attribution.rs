@@ -165,7 +165,7 @@ pub struct PlaneReport {
     /// Root cgroups with their peaks; empty on other planes.
     pub roots: Vec<RootPeak>,
     /// On a cgroup plane, the most bytes by which the counter may differ from memory.stat although nothing is missing;
-    /// see [`uncounted_at_most`].
+    /// see [`BATCHES`].
     pub uncounted_at_most: Option<u64>,
     /// What else is known of the GPU that a device plane is about.
     pub device: Option<DeviceReport>,
@@ -352,25 +352,15 @@ fn plane_report(recording: &Recording, view: &View<'_>, at: At, peaks: Peaks) ->
         growth: balances.growth(),
         level: level(&balances.chosen),
         roots: roots(recording, view),
-        uncounted_at_most: (view.scope == Scope::Cgroup)
-            .then(|| uncounted_at_most(recording, view.roots.len())),
+        uncounted_at_most: (view.scope == Scope::Cgroup).then(|| view.stock().saturating_mul(BATCHES)),
         device: None,
     }
 }
 
-/// Pages that a CPU charges at a time, and may keep in stock for each cgroup (MEMCG_CHARGE_BATCH in
-/// include/linux/memcontrol.h, consume_stock in mm/memcontrol.c). So many changes of memory.stat may also wait on each CPU
-/// (memcg_rstat_updated), and so many for each CPU before a read of the file takes them in (memcg_vmstats_needs_flush);
-/// every two seconds all are taken in.
-const CHARGE_BATCH: u64 = 64;
+/// What may be charged to a cgroup and in no row of memory.stat yet, in what CPUs charge ahead: that itself, as many
+/// changes that wait on each CPU (memcg_rstat_updated in mm/memcontrol.c), and as many before a read of the file takes them
+/// in (memcg_vmstats_needs_flush); every two seconds all are taken in.
 const BATCHES: u64 = 3;
-
-/// The most bytes that are charged to `roots` cgroups and in no row of memory.stat yet.
-fn uncounted_at_most(recording: &Recording, roots: usize) -> u64 {
-    let host = &recording.host;
-    let pages = BATCHES * CHARGE_BATCH * u64::from(host.cpus);
-    pages.saturating_mul(host.page_size).saturating_mul(u64::try_from(roots).unwrap_or(u64::MAX))
-}
 
 impl Balances {
     fn row(&self, source: &'static Source) -> SourceRow {

@@ -1,6 +1,6 @@
 //! One plane over a whole run: its balance at the start, at the peak, at the end and in between.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 use spark_trace_common::cuda::Library;
@@ -15,6 +15,10 @@ use crate::recording::{DeviceSeries, Recording, Series, TargetCgroup};
 const COUNTERS_CATCH_UP_NS: u64 = 5_000_000_000;
 /// Less unattributed by less than this is no reason to leave the first of several equal readings.
 const WORTH_ANOTHER: u64 = 256 << 10;
+
+/// Pages that a CPU charges at a time, and may keep in stock for each cgroup (MEMCG_CHARGE_BATCH in
+/// include/linux/memcontrol.h, consume_stock in mm/memcontrol.c).
+pub const CHARGE_BATCH: u64 = 64;
 
 /// Which memory a report is about: all of the machine's, what is charged to the target's cgroups, or the GPUs' own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -49,6 +53,8 @@ pub struct View<'a> {
     counted: bool,
     /// Columns that the trace counted from its start.
     followed: BTreeSet<&'static str>,
+    /// Bytes that CPUs may have charged ahead to the roots.
+    stock: u64,
     started_ns: u64,
     ended_ns: u64,
 }
@@ -90,6 +96,10 @@ impl<'a> View<'a> {
             scope,
             plane,
             followed: followed(recording, plane, &roots),
+            stock: match scope {
+                Scope::Cgroup => stock(recording, roots.len()),
+                Scope::System | Scope::Device => 0,
+            },
             roots,
             vmap_stack: recording.host.vmap_stack,
             target: (!target.is_whole_machine())
@@ -125,8 +135,9 @@ impl<'a> View<'a> {
     }
 
     /// The reading between the target's start and end at which the plane stood highest; where the target has no such
-    /// reading, of all. Where the plane has no counter, the sum of its rows stands for it. Of several that stand
-    /// exactly as high, as where the target holds still, the first, or one soon after it that leaves clearly less
+    /// reading, of all. Where the plane has no counter, the sum of its rows stands for it. What CPUs charge ahead to a
+    /// cgroup makes no peak: of levels that differ by no more the one that was read most often counts. Of several that
+    /// stand exactly as high, as where the target holds still, the first, or one soon after it that leaves clearly less
     /// unattributed: counters of rows may lag behind the plane's.
     pub fn peak(&self) -> Balance {
         let mut times = self.times();
@@ -135,15 +146,24 @@ impl<'a> View<'a> {
             times.retain(during);
         }
         let heights: Vec<_> = times.iter().map(|&at_ns| self.height(at_ns)).collect();
-        let highest = heights.iter().max();
-        let mut as_high =
-            times.iter().zip(&heights).filter(|(_, height)| Some(*height) == highest).peekable();
+        let highest = self.level_of(&heights);
+        let mut as_high = times.iter().zip(&heights).filter(|(_, height)| **height == highest).peekable();
         let until_ns = as_high.peek().map_or(0, |(first, _)| first.saturating_add(COUNTERS_CATCH_UP_NS));
         let balances = as_high.take_while(|(at_ns, _)| **at_ns <= until_ns).map(|(&at_ns, _)| self.at(at_ns));
         let peak = balances.min_by_key(|balance| {
             balance.residual.map_or(u64::MAX, |bytes| bytes.unsigned_abs() / WORTH_ANOTHER)
         });
         peak.unwrap_or_else(|| self.at(self.started_ns))
+    }
+
+    /// The highest level, give or take what CPUs may have charged ahead.
+    fn level_of(&self, heights: &[Option<u64>]) -> Option<u64> {
+        let highest = heights.iter().copied().max()??;
+        let mut times = BTreeMap::<u64, usize>::new();
+        for height in heights.iter().flatten().filter(|height| highest - **height <= self.stock) {
+            *times.entry(*height).or_default() += 1;
+        }
+        times.into_iter().max_by_key(|&(height, count)| (count, height)).map(|(height, _)| height)
     }
 
     pub fn choose(&self, at: At) -> Balance {
@@ -190,6 +210,11 @@ impl<'a> View<'a> {
     /// Whether a process is the target's.
     pub fn is_target(&self, pid: u32) -> bool {
         self.target.as_ref().is_none_or(|pids| pids.contains(&pid))
+    }
+
+    /// Bytes that CPUs may have charged ahead to the roots; none on other planes than a cgroup's.
+    pub const fn stock(&self) -> u64 {
+        self.stock
     }
 
     /// Nothing where one of the roots was not read.
@@ -269,6 +294,13 @@ fn calls_are_seen(recording: &Recording) -> bool {
         return drivers.any(|ok| ok);
     }
     matches!(verdict("library-call"), "ok" | "not-applicable") && verdict("mapping") == "ok"
+}
+
+/// Bytes that CPUs may have charged ahead to cgroups.
+fn stock(recording: &Recording, cgroups: usize) -> u64 {
+    let host = &recording.host;
+    let pages = CHARGE_BATCH * u64::from(host.cpus);
+    pages.saturating_mul(host.page_size).saturating_mul(u64::try_from(cgroups).unwrap_or(u64::MAX))
 }
 
 fn cgroup_roots(recording: &Recording) -> Vec<Root<'_>> {

@@ -87,8 +87,12 @@ pub fn moment(
 fn is_within(at: At, path: &Path, recording: &Recording) -> anyhow::Result<()> {
     let (At::SinceStart(_) | At::Time(_)) = at else { return Ok(()) };
     let target = &recording.target;
-    let readings = recording.samples.system.end_ns.last().copied();
-    let Some(end_ns) = readings.max(Some(target.ended_ns)) else { return Ok(()) };
+    let samples = &recording.samples;
+    let cgroups = samples.cgroups.iter().map(|cgroup| &cgroup.series);
+    let devices = samples.devices.iter().map(|device| &device.series);
+    let all = [&samples.system, &samples.cuda].into_iter().chain(cgroups).chain(devices);
+    let last = all.filter_map(|series| series.end_ns.last().copied()).max();
+    let end_ns = last.unwrap_or(0).max(target.ended_ns);
     let length = units::seconds(end_ns.saturating_sub(target.started_ns));
     anyhow::ensure!(
         at.time(target.started_ns).is_none_or(|time| time <= end_ns),

@@ -106,7 +106,7 @@ fn pinned_unmapped(reading: &Reading<'_>) -> Cell {
 /// Pages that no process maps, no file has and the swap cache has not: what is left of a huge page of which some small
 /// pages were unmapped (mm/rmap.c __folio_remove_rmap takes those out of NR_ANON_MAPPED and queues the page for
 /// splitting; memory comes back when it is split, which is when memory is short), and pages that a pin or a pipe keeps.
-/// What the CUDA driver has pinned of them is in the row of anonymous pages.
+/// What the CUDA driver has pinned of them is in the row of anonymous pages, or in that of pinned shared memory.
 fn anon_unmapped(reading: &Reading<'_>) -> Cell {
     let pinned = match pinned_unmapped(reading) {
         Cell::Known(pinned) => pinned,
@@ -114,8 +114,25 @@ fn anon_unmapped(reading: &Reading<'_>) -> Cell {
         Cell::Unknown => return Cell::Unknown,
     };
     match unmapped(reading) {
-        Cell::Known(unmapped) => Cell::Known(unmapped - pinned),
+        Cell::Known(unmapped) => {
+            Cell::Known((unmapped - pinned).saturating_sub(pinned_without_a_file(reading)))
+        }
         cell => cell,
+    }
+}
+
+/// Pinned shared memory whose file is gone before the driver has let go of its pages: they have left the counter of
+/// shared memory (mm/filemap.c filemap_unaccount_folio), and the LRU lists still have them.
+fn pinned_without_a_file(reading: &Reading<'_>) -> u64 {
+    let shmem = match reading.plane {
+        Plane::System => "meminfo.Shmem",
+        Plane::CgroupV2 => "stat.shmem",
+        Plane::CgroupV1 => "stat.total_shmem",
+        Plane::Device => return 0,
+    };
+    match (reading.recorded("cuda.pinned_shmem"), reading.recorded(shmem)) {
+        (Cell::Known(pinned), Cell::Known(shmem)) => pinned.saturating_sub(shmem),
+        _ => 0,
     }
 }
 

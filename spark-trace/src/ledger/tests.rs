@@ -352,6 +352,29 @@ fn swap_cache_and_pinned_pages_that_nobody_maps_keep_their_rows() {
     assert_eq!(rows(&with(&[("meminfo.Unevictable", 0), ("meminfo.Buffers", 100)])), [30, 0, 0, 0]);
 }
 
+/// While a process is torn down its shared memory has left the counter, and the driver has not let go of the pages.
+#[test]
+fn pinned_shared_memory_without_a_file_is_counted_once() {
+    for (shmem, pinned_anon) in [(2000, 0), (0, 0), (500, 0), (0, 400)] {
+        let (charged, anon) = (2100 + 400, 400 - pinned_anon);
+        let columns = [
+            ("memory.current", charged),
+            ("stat.anon", anon),
+            ("stat.file", 100 + shmem),
+            ("stat.shmem", shmem),
+            ("stat.swapcached", 0),
+            ("stat.inactive_anon", 2000 + 400),
+            ("stat.active_file", 100),
+            ("cuda.pinned_shmem", 2000),
+            ("cuda.pinned_anon", pinned_anon),
+        ];
+        let balance = balance(Plane::CgroupV2, Facts::default(), &series(&[(0, &columns)]), 0).unwrap();
+        let rows = ["shmem", "shmem-pinned", "anon-pinned", "anon-unmapped"].map(|slug| balance.bytes(slug));
+        assert_eq!(rows, [Some(0), Some(2000), Some(pinned_anon), Some(0)], "{shmem} {pinned_anon}");
+        assert_eq!(balance.residual, Some(0), "{shmem} {pinned_anon}");
+    }
+}
+
 #[test]
 fn without_lists_or_with_one_that_was_not_read_nobody_knows_what_is_unmapped() {
     assert_eq!(system(&[("meminfo.AnonPages", 30), ("meminfo.Cached", 20)]).bytes("anon-unmapped"), None);

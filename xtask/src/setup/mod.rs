@@ -245,6 +245,6 @@ mod tests {
             let cross = matches!(scope, Scope::Cross | Scope::Machines);
             assert_eq!(wanted.iter().any(|(_, of)| *of == Scope::Cross), cross, "{scope:?}");
         }
-        assert_eq!(names(&[Scope::Comparisons, Scope::Machines]).len(), ITEMS.len());
+        assert_eq!(names(&[Scope::Comparisons, Scope::Machines, Scope::Field]).len(), ITEMS.len());
     }
 }

@@ -88,6 +88,22 @@ fn of_equal_peaks_the_one_counts_whose_counters_have_caught_up() {
     assert_eq!(peak([98, 98, 98, 100]), (1, 2), "so late it is something else");
 }
 
+/// 64 pages of 4 KiB on each of 4 CPUs are 1 MiB.
+#[test]
+fn what_cpus_charge_ahead_makes_no_peak() {
+    let level = mib;
+    let peak = |mib: &[u64]| {
+        let readings: Vec<_> = (1..).zip(mib.iter().copied()).collect();
+        let mut recording = with_cgroups(&[(None, None, &readings)]);
+        (recording.host.cpus, recording.host.page_size) = (4, 4096);
+        let peak = View::new(&recording, Scope::Cgroup).unwrap().peak();
+        ((peak.at_ns - START) / SECOND, level(&peak))
+    };
+    assert_eq!(peak(&[90, 101, 100, 100, 100]), (3, 100), "a level that lasts");
+    assert_eq!(peak(&[90, 101, 100, 99]), (2, 101), "none lasts");
+    assert_eq!(peak(&[90, 102, 100, 100, 100]), (2, 102), "more than CPUs hold");
+}
+
 #[test]
 fn a_cgroup_created_while_tracing_starts_from_nothing() {
     let created = with_cgroups(&[(Some(START + SECOND), None, &[(2, 5), (3, 7)])]);
