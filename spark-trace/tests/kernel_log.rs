@@ -265,6 +265,6 @@ fn a_log_is_of_a_command_and_replaces_nothing() {
     assert!(refused.code != Some(0) && refused.stderr.contains("--force"), "{}", refused.stderr);
     assert_eq!(fs::read_to_string(&log).unwrap(), "mine");
     fs::remove_file(&log).unwrap();
-    record(&output, &format!("--log-file {log} -- /no/such/program")).exited(1);
+    record(&output, &format!("--log-file {log} -- /no/such/program")).exited(127);
     assert!(!Path::new(&log).exists(), "a log of nothing");
 }

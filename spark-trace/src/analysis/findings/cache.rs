@@ -73,7 +73,7 @@ pub(super) fn left_by_a<'a, 'b>(case: &'b Case<'a>) -> Vec<(FileRow, &'b Run<'a>
 pub fn dirty(case: &Case<'_>) -> Judgement {
     const DIRTY: &[&str] = &["file-dirty"];
     let evidence = case.rows_evidence(DIRTY);
-    let judged = case.by_bytes(case.delta_of(DIRTY), "pages not written back", evidence);
+    let judged = case.by_part(case.delta_of(DIRTY), "pages not written back", evidence);
     // They are page cache: that row has the bytes.
     Judgement { explains: None, ..judged }
 }

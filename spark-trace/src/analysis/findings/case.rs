@@ -298,6 +298,18 @@ impl<'a> Case<'a> {
         }
     }
 
+    /// The same of a part of what another row has: it may move against the whole.
+    pub fn by_part(&self, explains: Option<i64>, what: &str, evidence: Vec<Evidence>) -> Judgement {
+        let judged = self.by_bytes(explains, what, evidence);
+        let counts = judged.explains.filter(|bytes| *bytes != 0 && bytes.abs() >= self.material);
+        match (judged.verdict, counts) {
+            (Verdict::Refuted, Some(bytes)) => {
+                Judgement { verdict: Verdict::Supported, because: self.found(bytes), ..judged }
+            }
+            _ => judged,
+        }
+    }
+
     /// The same of claims about what was there before the runs, which are not harmed by runs that began differently.
     pub fn weigh(&self, explains: Option<i64>, what: &str, evidence: Vec<Evidence>) -> Judgement {
         let Some(explains) = explains else {

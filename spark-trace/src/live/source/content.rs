@@ -2,7 +2,8 @@
 //!
 //! Names and files are the traced program's. Nothing here waits for a disk or for a file system in user space: the way to
 //! a file is taken from the cache of names (RESOLVE_CACHED), without links and within its file system, only the regular
-//! file of the inode that was recorded is opened, and only blocks that are in the page cache are read (RWF_NOWAIT).
+//! file of the inode that was recorded is opened, and only blocks that are in the page cache are read: mincore(2) says which,
+//! for RWF_NOWAIT alone starts to read ahead what is missing (mm/filemap.c filemap_get_pages).
 
 use std::{
     cmp::Reverse,
@@ -17,6 +18,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use super::cache::Mapped;
+use crate::live::page_size;
 use crate::recording::{CONTENT_BLOCKS, FileContent, FilePages, FileState};
 
 const BLOCK: usize = 4096;
@@ -125,7 +128,16 @@ fn open_below(point: &str, path: &str, recorded: &FilePages) -> io::Result<File>
         return Err(io::Error::other("another file is there"));
     }
     let flags = libc::O_NONBLOCK | libc::O_NOATIME | libc::O_NOCTTY;
-    OpenOptions::new().read(true).custom_flags(flags).open(format!("/proc/self/fd/{}", found.as_raw_fd()))
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(flags)
+        .open(format!("/proc/self/fd/{}", found.as_raw_fd()))?;
+    // A mark for reading ahead on a page that is cached must not bring in the next ones.
+    // SAFETY: a plain system call on a descriptor that is open.
+    match unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_RANDOM) } {
+        0 => Ok(file),
+        code => Err(io::Error::from_raw_os_error(code)),
+    }
 }
 
 fn sample(file: &File) -> io::Result<FileContent> {
@@ -141,6 +153,12 @@ fn sample(file: &File) -> io::Result<FileContent> {
 
 /// Reads what is in the page cache; an error where not all of it is.
 fn read_cached(file: &File, block: &mut [u8; BLOCK], at: u64) -> io::Result<()> {
+    // A page has at least the size of a block, and a block lies in one page.
+    let page = page_size();
+    let cached = Mapped::new(file, at / page * page, page)?.cached()?;
+    if cached.first() != Some(&true) {
+        return Err(io::ErrorKind::WouldBlock.into());
+    }
     let part = libc::iovec { iov_base: block.as_mut_ptr().cast(), iov_len: BLOCK };
     // The kernel puts the position together from two halves of a long each (fs/read_write.c pos_from_hilo).
     let (low, high) = (at as libc::c_ulong, 0 as libc::c_ulong);

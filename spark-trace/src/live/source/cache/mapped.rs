@@ -8,14 +8,14 @@ use crate::live::page_size;
 const WINDOW: u64 = 1 << 30;
 
 /// A part of a file in the address space, never touched unless asked to.
-pub(super) struct Mapped {
+pub(in crate::live::source) struct Mapped {
     address: *mut libc::c_void,
     length: usize,
 }
 
 impl Mapped {
     /// Maps `length` bytes from `offset`, which is a multiple of the page size.
-    pub(super) fn new(file: &File, offset: u64, length: u64) -> io::Result<Self> {
+    pub(in crate::live::source) fn new(file: &File, offset: u64, length: u64) -> io::Result<Self> {
         let too_large = |_| io::Error::from(io::ErrorKind::InvalidInput);
         let (length, offset) =
             (usize::try_from(length).map_err(too_large)?, i64::try_from(offset).map_err(too_large)?);
@@ -32,7 +32,7 @@ impl Mapped {
     }
 
     /// For each page whether it is in the page cache.
-    pub(super) fn cached(&self) -> io::Result<Vec<bool>> {
+    pub(in crate::live::source) fn cached(&self) -> io::Result<Vec<bool>> {
         let mut pages = vec![0u8; self.length.div_ceil(page_size() as usize)];
         // SAFETY: the range is this mapping, and `pages` has a byte for each of its pages.
         if unsafe { libc::mincore(self.address, self.length, pages.as_mut_ptr()) } != 0 {

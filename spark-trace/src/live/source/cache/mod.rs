@@ -5,6 +5,8 @@ mod candidates;
 mod charged;
 mod mapped;
 
+pub(in crate::live::source) use mapped::Mapped;
+
 use std::{
     fs::File,
     io,
