@@ -10,7 +10,7 @@ use crate::analysis::passing::{self, Stack};
 use crate::analysis::stacks::StackRow;
 use crate::analysis::view::Scope;
 use crate::analysis::whose::Whose;
-use crate::recording::Target;
+use crate::recording::{Container, Target};
 
 /// Items of a list in the answer.
 const MOST: usize = 3;
@@ -248,8 +248,9 @@ pub fn who(target: &Target, most: usize) -> String {
     if target.is_whole_machine() {
         return "the machine".to_owned();
     }
-    if let Some(container) = &target.container {
-        return format!("container {}", container.name.as_ref().unwrap_or(&container.id));
+    if let Some(name) = container_names(target) {
+        let containers = if target.containers.len() > 1 { "containers" } else { "container" };
+        return format!("{containers} {name}");
     }
     if target.argv.is_empty() {
         return match target.cgroups.iter().find(|cgroup| cgroup.root) {
@@ -258,6 +259,17 @@ pub fn who(target: &Target, most: usize) -> String {
         };
     }
     command_line(&target.argv, most)
+}
+
+/// Names of the target's containers, where it is containers: of more than two the first two and how many more.
+pub fn container_names(target: &Target) -> Option<String> {
+    let first = target.container.as_ref()?;
+    let name = |container: &Container| container.name.clone().unwrap_or_else(|| container.id.clone());
+    Some(match &target.containers[..] {
+        [] | [_] => name(first),
+        [one, other] => format!("{} and {}", name(one), name(other)),
+        [one, other, more @ ..] => format!("{}, {} and {} more", name(one), name(other), more.len()),
+    })
 }
 
 /// A command line of at most about `most` characters; of the words that do not fit it says how many they are.

@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use crate::analysis::answer;
 use crate::analysis::attribution::bytes;
 use crate::analysis::comparability::{Comparable, comparable};
 use crate::analysis::delta::Rows;
@@ -145,8 +146,7 @@ fn views<'a>(
 
 fn side(recording: &Recording, balance: &Balance) -> Side {
     let target = &recording.target;
-    let container = target.container.as_ref();
-    let name = container.map(|container| container.name.clone().unwrap_or_else(|| container.id.clone()));
+    let name = answer::container_names(target);
     let command = (!target.argv.is_empty()).then(|| target.argv.join(" "));
     let cgroup = target.cgroups.first().map(|cgroup| cgroup.path.clone());
     Side {

@@ -17,6 +17,9 @@ pub struct Limit {
     /// How often a charge met the limit during the trace, and the kernel reclaimed pages of the cgroup or refused.
     /// Absent where the limit is that of a cgroup above, which counts for itself.
     pub reached: Option<u64>,
+    /// The kernel's own peak, when the cgroup was removed, was the limit: it was reached, whatever the last reading of
+    /// the counter said.
+    pub reached_by_its_end: bool,
     /// Processes that the kernel killed during the trace because there was no more to reclaim.
     pub oom_kills: Option<u64>,
     /// Bytes of files that were read again during the trace, some time after the kernel had reclaimed them.
@@ -70,6 +73,7 @@ fn of(root: &Root<'_>, recording: &Recording) -> Option<Limit> {
         bytes,
         file: file.name,
         reached: file.reached.and_then(|column| counted(root, column)),
+        reached_by_its_end: root.cgroup?.peak_at_removal.is_some_and(|peak| peak >= bytes),
         oom_kills: counted(root, OOM_KILLS),
         read_again: refaults(root.series)
             .and_then(|column| counted(root, column))

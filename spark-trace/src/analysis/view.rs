@@ -130,7 +130,8 @@ impl<'a> View<'a> {
     pub fn at(&self, at_ns: u64) -> Balance {
         self.sum(|root| {
             let nearest = self.balance(root, root.nearest(at_ns)?)?;
-            Some(if root.exists(at_ns) { nearest } else { nearest.emptied(nearest.at_ns) })
+            // Its own last reading may be long ago: what counts is the time that is looked at.
+            Some(if root.exists(at_ns) { nearest } else { nearest.emptied(at_ns) })
         })
     }
 

@@ -93,6 +93,13 @@ fn is_within(at: At, path: &Path, recording: &Recording) -> anyhow::Result<()> {
     let all = [&samples.system, &samples.cuda].into_iter().chain(cgroups).chain(devices);
     let last = all.filter_map(|series| series.end_ns.last().copied()).max();
     let end_ns = last.unwrap_or(0).max(target.ended_ns);
+    let first_ns = samples.system.begin_ns.first().copied().unwrap_or(target.started_ns);
+    anyhow::ensure!(
+        at.time(target.started_ns).is_none_or(|time| time >= first_ns.min(target.started_ns)),
+        "{}: --at {at} is before the first reading, at {first_ns} of the recording's clock; seconds after the start have an \
+         `s`: `--at {at}s`",
+        path.display()
+    );
     let length = units::seconds(end_ns.saturating_sub(target.started_ns));
     anyhow::ensure!(
         at.time(target.started_ns).is_none_or(|time| time <= end_ns),

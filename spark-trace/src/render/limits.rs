@@ -13,7 +13,8 @@ pub fn line(limit: &Limit, several: bool) -> String {
         text.push_str(&format!(" of {}", limit.cgroup));
     }
     match limit.reached {
-        Some(0) => text.push_str(", never reached"),
+        Some(0) if limit.reached_by_its_end => text.push_str(", reached after the last reading"),
+        Some(0) => text.push_str(", not seen to be reached"),
         Some(1) => text.push_str(", reached once"),
         Some(times) => text.push_str(&format!(", reached {times} times")),
         None => text.push_str(", set on a cgroup above it"),
@@ -39,6 +40,7 @@ mod tests {
             bytes: 150 << 20,
             file: "memory.max",
             reached: Some(12),
+            reached_by_its_end: true,
             oom_kills: Some(0),
             read_again: Some(956 << 20),
         };
@@ -51,6 +53,8 @@ mod tests {
             line(&killed, true),
             "limit 150.0 MiB of /docker/0123, reached once; out of memory: the kernel killed 2 processes"
         );
+        let at_its_end = Limit { reached: Some(0), read_again: None, ..limit.clone() };
+        assert_eq!(line(&at_its_end, false), "limit 150.0 MiB, reached after the last reading");
         let above = Limit { reached: None, oom_kills: None, read_again: Some(0), ..limit };
         assert_eq!(line(&above, false), "limit 150.0 MiB, set on a cgroup above it");
     }

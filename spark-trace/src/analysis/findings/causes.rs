@@ -115,8 +115,14 @@ fn weigh_limit(limit: &Limit, of_run: &str, files: &[(String, i64)], material: i
         );
         return (verdict, because);
     };
+    if reached == 0 && limit.reached_by_its_end {
+        let because = format!(
+            "the limit of {size}{of_run} was reached after the last reading: what that did is not known"
+        );
+        return (Verdict::Inconclusive, because);
+    }
     if reached == 0 {
-        return (Verdict::Refuted, format!("the limit of {size}{of_run} was never reached"));
+        return (Verdict::Refuted, format!("the limit of {size}{of_run} was not seen to be reached"));
     }
     let times = if reached == 1 { "once".to_owned() } else { format!("{reached} times") };
     let mut because = format!("the limit of {size}{of_run} was reached {times}");

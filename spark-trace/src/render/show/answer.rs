@@ -56,9 +56,22 @@ fn headline(report: &Report, answer: &Answer) -> String {
     };
     let growth =
         answer.growth.map_or_else(String::new, |growth| format!(" ({} since the start)", delta(growth)));
-    let took = format!("{who} {has} {}{on}{when}{growth}", known(answer.bytes, size));
+    let least = if kernel_peak(report, answer).is_some() { "at least " } else { "" };
+    let kernel = kernel_peak(report, answer)
+        .map_or_else(String::new, |peak| format!(" (the kernel's own peak: {})", size(peak)));
+    let took = format!("{who} {has} {least}{}{on}{when}{growth}{kernel}", known(answer.bytes, size));
     let parts = answer.parts.iter().map(|part| format!("{} {}", size(part.bytes), part.what));
     within(format!("{took}: "), parts, ", ").unwrap_or(took)
+}
+
+/// The peak that the kernel kept of the target's cgroup, where it is clearly above the highest reading.
+fn kernel_peak(report: &Report, answer: &Answer) -> Option<i64> {
+    let (Scope::Cgroup, At::Peak) = (answer.plane, report.at) else { return None };
+    let [root] = &report.planes.cgroup.as_ref()?.roots[..] else { return None };
+    // That of an older cgroup may be from before the trace.
+    report.target.cgroups.iter().find(|cgroup| cgroup.path == root.path)?.created_ns?;
+    let (kernel, sampled) = (root.kernel_peak?, root.sampled_peak?);
+    (kernel.saturating_sub(sampled) > (kernel / 50).max(1 << 20)).then(|| i64::try_from(kernel).ok())?
 }
 
 /// As many items after `start` as a sentence has room for, but one in any case; nothing where there are none.
