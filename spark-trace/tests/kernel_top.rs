@@ -90,7 +90,7 @@ fn a_planted_source_is_followed_to_its_stack_with_five_keys() {
     tmux.press(&["Enter"]);
     tmux.wait_for("its mapping", |screen| {
         let row = screen.lines().skip_while(|line| !line.contains("COUNTS")).nth(1)?;
-        (row.contains("300.0 MiB mapped") && row.contains("mmap")).then_some(())
+        (row.contains("300.0 MiB mapped") && row.contains("spark_trace_workload")).then_some(())
     });
     tmux.press(&["Enter"]);
     tmux.wait_for("its stack", |screen| {
