@@ -28,10 +28,13 @@ pub fn delta(bytes: i64) -> String {
     if bytes > 0 { format!("+{}", size(bytes)) } else { size(bytes) }
 }
 
-/// A part of a whole, in percent: from 0 to 100, else it is no share. A part with the other sign, or larger than what it
-/// is measured by, tells nothing as one.
+/// The most that a part may be above its whole: where others went the other way a little, it still is nearly all of it.
+const MOST_PERCENT: f64 = 110.0;
+
+/// A part of a whole, in percent: from 0 to a little over 100, else it is no share. A part with the other sign, or much
+/// larger than what it is measured by, tells nothing as one.
 pub fn share(percent: f64) -> String {
-    if (0.0..=100.0).contains(&percent) { self::percent(percent) } else { UNKNOWN.to_owned() }
+    if (0.0..=MOST_PERCENT).contains(&percent) { self::percent(percent) } else { UNKNOWN.to_owned() }
 }
 
 pub fn percent(value: f64) -> String {
@@ -92,6 +95,7 @@ mod tests {
             (-0.0, "0.0 %"),
             (99.96, "100.0 %"),
             (100.0, "100.0 %"),
+            (100.9, "100.9 %"),
             (-0.01, "-"),
             (-265.6, "-"),
             (367.4, "-"),

@@ -77,6 +77,7 @@ pub enum How {
 const WORDS: &[(&str, &str)] = &[
     ("anon", "anonymous memory"),
     ("anon-pinned", "pinned memory"),
+    ("anon-unmapped", "memory that no process maps any more"),
     ("shmem", "shared memory"),
     ("shmem-pinned", "pinned memory"),
     ("file-clean", "page cache"),
@@ -96,6 +97,8 @@ const WORDS: &[(&str, &str)] = &[
     ("nvidia-pool", "NVIDIA driver"),
     ("gpu-allocated", "allocated through CUDA"),
     ("gpu-context", "CUDA contexts"),
+    ("gpu-before", "taken before the trace began"),
+    ("gpu-shared-process", "processes that use several GPUs"),
 ];
 
 /// Sources of a device plane that are not the target's.

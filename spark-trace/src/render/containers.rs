@@ -22,12 +22,13 @@ pub fn line(target: &Target) -> Option<String> {
     let (new, old): (Vec<&Container>, Vec<&Container>) = target.containers.iter().partition(started);
     let list =
         |containers: &[&Container]| containers.iter().map(|c| called(c)).collect::<Vec<_>>().join(", ");
+    let containers = |of: &[&Container]| if of.len() == 1 { "container" } else { "containers" };
     let mut parts = Vec::new();
     if !new.is_empty() {
-        parts.push(format!("The command started container {}", list(&new)));
+        parts.push(format!("The command started {} {}", containers(&new), list(&new)));
     }
     if !old.is_empty() {
-        parts.push(format!("The command entered container {}", list(&old)));
+        parts.push(format!("The command entered {} {}", containers(&old), list(&old)));
     }
     let whole = if target.kind == COMMAND {
         "The target is the command with these containers"

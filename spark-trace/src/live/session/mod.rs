@@ -70,12 +70,20 @@ pub enum SessionError {
     Tracer(#[from] TracerError),
     #[error("cannot {what}: {cause}")]
     Io { what: String, cause: io::Error },
-    #[error("cannot start {program}: {cause}")]
+    #[error("cannot start {program}: {cause}{}", quoted(program))]
     Start { program: String, cause: io::Error },
     #[error(transparent)]
     Output(#[from] OutputError),
     #[error("{0}")]
     Target(String),
+}
+
+/// A hint for who has put a whole command line into one word.
+fn quoted(program: &str) -> &'static str {
+    match program.trim().contains(' ') {
+        true => "; write the command as words of their own, without quotes around all of it",
+        false => "",
+    }
 }
 
 fn io_error(what: impl Into<String>) -> impl FnOnce(io::Error) -> SessionError {

@@ -37,14 +37,13 @@ fn headline(report: &Report, answer: &Answer) -> String {
     let after = seconds(answer.at_ns.saturating_sub(report.target.started_ns));
     let has = match (answer.plane, report.target.is_whole_machine()) {
         (Scope::System, true) => "had in use",
+        // Its own cgroup was not read.
+        (Scope::System, false) => "ran while the machine had",
         _ => "took",
     };
     let on = match (answer.plane, answer.device) {
         (Scope::Device, Some(index)) => format!(" of GPU {index}"),
-        // Its own cgroup was not read.
-        (Scope::System, _) if !report.target.is_whole_machine() => {
-            " of the machine, together with all else".to_owned()
-        }
+        (Scope::System, _) if !report.target.is_whole_machine() => " in use".to_owned(),
         _ => String::new(),
     };
     let when = match report.at {

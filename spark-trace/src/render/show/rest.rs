@@ -10,8 +10,7 @@ pub fn tell(document: &mut Document, others: &[&str], file: Option<&str>) {
     document.heading("More");
     document.line(match file {
         Some(file) => format!(
-            "`spark-trace show {file} --all` shows everything, with longer lists; a name in place of --all one section: \
-             {names}"
+            "`spark-trace show {file} --all` shows everything. `spark-trace show {file} NAME` shows one section: {names}"
         ),
         None => format!("--all shows everything: {names}"),
     });
