@@ -94,8 +94,10 @@ fn a_planted_source_is_followed_to_its_stack_with_five_keys() {
     });
     tmux.press(&["Enter"]);
     tmux.wait_for("its stack", |screen| {
-        (screen.contains("INNERMOST FIRST") && screen.contains("mmap") && screen.contains("spark-trace-wor"))
-            .then_some(())
+        (screen.contains("INNERMOST FIRST")
+            && screen.contains("spark_trace_workload")
+            && screen.contains("spark-trace-wor"))
+        .then_some(())
     });
 
     // Another size, and back up again.
