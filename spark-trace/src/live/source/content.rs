@@ -19,6 +19,7 @@ use std::{
 };
 
 use super::cache::Mapped;
+use crate::live::mounts::{self, Mount};
 use crate::live::page_size;
 use crate::recording::{CONTENT_BLOCKS, FileContent, FilePages, FileState};
 
@@ -32,8 +33,7 @@ const TIME: Duration = Duration::from_millis(500);
 /// Looks at the files of which most is cached.
 pub fn read(files: &mut [FilePages]) {
     let until = Instant::now() + TIME;
-    let Ok(mounts) = std::fs::read_to_string("/proc/self/mountinfo") else { return };
-    let mounts: Vec<_> = mounts.lines().filter_map(Mount::parse).collect();
+    let mounts = mounts::of_process("self");
     let mut order: Vec<usize> = (0..files.len()).filter(|&index| held(&files[index]) >= LEAST).collect();
     order.sort_by_key(|&index| Reverse(held(&files[index])));
     // One file may be charged to several cgroups.
@@ -57,42 +57,24 @@ fn held(file: &FilePages) -> u64 {
     file.before.unwrap_or(0).saturating_add_signed(since)
 }
 
-/// A line of /proc/self/mountinfo.
-#[derive(Debug, PartialEq, Eq)]
-struct Mount<'a> {
-    /// `major:minor`
-    device: &'a str,
-    /// The part of the file system that is mounted.
-    part: &'a str,
-    point: &'a str,
-}
-
-impl<'a> Mount<'a> {
-    /// Names with blanks and the like, which are written as digits there, are left out.
-    fn parse(line: &'a str) -> Option<Self> {
-        let mut fields = line.split(' ').skip(2);
-        let (device, part, point) = (fields.next()?, fields.next()?, fields.next()?);
-        (!part.contains('\\') && !point.contains('\\')).then_some(Self { device, part, point })
-    }
-
-    /// The path below this mount point of a path below the root of the file system.
-    fn below<'p>(&self, path: &'p str) -> Option<&'p str> {
-        let rest = path.strip_prefix(self.part.trim_end_matches('/'))?;
-        rest.strip_prefix('/').filter(|rest| !rest.is_empty())
-    }
+/// The path below a mount point of a path below the root of its file system.
+fn below<'p>(mount: &Mount, path: &'p str) -> Option<&'p str> {
+    let rest = path.strip_prefix(mount.root.trim_end_matches('/'))?;
+    rest.strip_prefix('/').filter(|rest| !rest.is_empty())
 }
 
 /// The file that was recorded: where it was found when the trace ended, else where it was first seen.
-fn open(mounts: &[Mount<'_>], file: &FilePages) -> Option<File> {
+fn open(mounts: &[Mount], file: &FilePages) -> Option<File> {
     let of_device = || mounts.iter().filter(|mount| mount.device == file.device);
     let found = file.place.as_ref().filter(|place| {
         place.seen_by.is_none() && matches!(place.state, FileState::Found | FileState::Renamed)
     });
     let found = of_device().filter_map(|mount| {
         let rest = found?.path.strip_prefix(mount.point.trim_end_matches('/'))?;
-        Some((mount.point, rest.strip_prefix('/')?))
+        Some((mount.point.as_str(), rest.strip_prefix('/')?))
     });
-    let first = of_device().filter_map(|mount| Some((mount.point, mount.below(file.path.as_deref()?)?)));
+    let first =
+        of_device().filter_map(|mount| Some((mount.point.as_str(), below(mount, file.path.as_deref()?)?)));
     found.chain(first).find_map(|(point, path)| open_below(point, path, file).ok())
 }
 
@@ -252,13 +234,11 @@ mod tests {
 
     #[test]
     fn a_path_is_put_below_the_mount_point() {
-        let mount =
-            Mount::parse("36 35 98:0 /data /mnt/models rw,noatime master:1 - ext4 /dev/root rw").unwrap();
-        assert_eq!(mount, Mount { device: "98:0", part: "/data", point: "/mnt/models" });
-        assert_eq!(mount.below("/data/a/b"), Some("a/b"));
-        assert_eq!(mount.below("/database/a"), None);
-        let whole = Mount { part: "/", ..mount };
-        assert_eq!(whole.below("/data/a/b"), Some("data/a/b"));
-        assert_eq!(Mount::parse("36 35 98:0 / /mnt/a\\040b rw - ext4 /dev/root rw"), None);
+        let text = "36 35 98:0 /data /mnt/models rw,noatime master:1 - ext4 /dev/root rw\n\
+                    36 35 98:0 / /mnt/a\\040b rw - ext4 /dev/root rw";
+        let [part, whole] = &mounts::parse(text)[..] else { panic!("two mounts") };
+        assert_eq!(below(part, "/data/a/b"), Some("a/b"));
+        assert_eq!(below(part, "/database/a"), None);
+        assert_eq!((below(whole, "/data/a/b"), whole.point.as_str()), (Some("data/a/b"), "/mnt/a b"));
     }
 }
