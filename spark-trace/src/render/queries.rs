@@ -1,4 +1,4 @@
-//! What the target was told of memory: a line for each thing asked, then the answers in their order.
+//! The memory queries of the target: a line for each question, then the answers in their order.
 
 use std::collections::BTreeMap;
 
@@ -17,7 +17,7 @@ const INSIDE: &str = "  ";
 
 pub fn show(document: &mut Document, queries: &Queries, started_ns: u64) {
     let after = |at_ns: u64| seconds(at_ns.saturating_sub(started_ns));
-    document.heading("What the target was told of memory");
+    document.heading("The memory queries of the target, and their answers");
     for summary in &queries.summaries {
         document.line(self::summary(summary, &after));
     }

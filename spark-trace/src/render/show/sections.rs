@@ -104,7 +104,7 @@ pub const SECTIONS: &[Section] = &[
     Section { name: "driver", about: "What the NVIDIA driver was asked for", is_first: never, tell: asked },
     Section {
         name: "queries",
-        about: "What the target was told of memory",
+        about: "The memory queries of the target, and their answers",
         is_first: never,
         tell: |document, report, _| {
             let started_ns = report.target.started_ns;
