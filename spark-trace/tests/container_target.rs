@@ -332,7 +332,14 @@ fn where_two_could_be_meant_both_are_named() {
 #[ignore = "needs root: cargo xtask test"]
 fn an_engine_that_cannot_be_asked_is_a_warning() {
     let dir = support::disk_dir();
-    let line = format!("-- timeout 60 docker -H unix:///no/such/socket run {} /workload", image());
+    let socket = support::path(&dir, "engine");
+    let engine = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    // The command's client is answered once its engine is asked about it as well, and then by an end: until then it lives.
+    std::thread::spawn(move || {
+        let clients = [engine.accept(), engine.accept()];
+        drop((engine, clients));
+    });
+    let line = format!("-- timeout 60 docker -H unix://{socket} run {} /workload", image());
     let recorded = support::record(&support::path(&dir, "r.json"), &line).exited(125);
     let warnings = warnings(&recorded.recording());
     assert!(warnings.iter().any(|w| w.contains("docker cannot be asked")), "{warnings:?}");
