@@ -82,13 +82,23 @@ fn a_planted_source_is_followed_to_its_stack_with_five_keys() {
     });
     tmux.press(&["Enter"]);
     let name = own.path.trim_start_matches('/').to_owned();
-    // The first row, unless somebody else takes more at the same time.
-    let rows_above = tmux.wait_for("its cgroup", |screen| {
-        let mut rows = screen.lines().skip_while(|line| !line.contains("CGROUP")).skip(1);
-        rows.position(|row| row.ends_with(&name) && has_planted(row))
-    });
-    (0..rows_above).for_each(|_| tmux.press(&["Down"]));
-    tmux.press(&["Enter"]);
+    // The first row, unless others take more: they come and go, so that another row may be where ours was.
+    while {
+        let rows_above = tmux.wait_for("its cgroup", |screen| {
+            let mut rows = screen.lines().skip_while(|line| !line.contains("CGROUP")).skip(1);
+            rows.position(|row| row.ends_with(&name) && has_planted(row))
+        });
+        (0..rows_above).for_each(|_| tmux.press(&["Down"]));
+        tmux.press(&["Enter"]);
+        let path = tmux.wait_for("a cgroup's processes", |screen| {
+            screen.contains("PROCESS").then(|| screen.lines().nth(2).unwrap_or_default().to_owned())
+        });
+        !path.ends_with(&name)
+    } {
+        tmux.press(&["Escape"]);
+        tmux.wait_for("the cgroups again", |screen| screen.contains("CGROUP").then_some(()));
+        tmux.press(&["Home"]);
+    }
     tmux.wait_for("its process", |screen| {
         let row = screen.lines().skip_while(|line| !line.contains("PROCESS")).nth(1)?;
         (row.contains(&format!("({})", process.pid())) && has_planted(row)).then_some(())
