@@ -293,14 +293,9 @@ impl Stacks {
         let any = !unnamed.is_empty();
         for (index, file, offset) in unnamed {
             let Some(open) = &self.files[file].file else { continue };
-            let source = Source::Elf(Elf::new(fd_path(open)));
             // A return address may lie just past the function that made the call.
-            let input = Input::FileOffset(offset.saturating_sub(1));
-            if let Ok(symbolized) = self.symbolizer.symbolize_single(&source, input)
-                && let Some(symbol) = symbolized.into_sym()
-            {
-                self.symbols[index as usize].name = Some(symbol.name.into_owned());
-            }
+            let offset = offset.saturating_sub(1);
+            self.symbols[index as usize].name = name_at(&self.symbolizer, &fd_path(open), offset);
         }
         if any {
             // It keeps the tables it has read: hundreds of MiB for a machine full of programs.
@@ -330,6 +325,17 @@ impl Stacks {
 pub(super) fn build_id(path: &std::path::Path) -> Option<String> {
     let id = blazesym::helper::read_elf_build_id(path).ok()??;
     Some(id.iter().map(|b| format!("{b:02x}")).collect())
+}
+
+/// The function that holds the code at `offset` of a file. The symbol table comes first: it has the whole name,
+/// `crate::module::Type::function`, where debug information of line tables has its last part only.
+fn name_at(symbolizer: &Symbolizer, path: &std::path::Path, offset: u64) -> Option<String> {
+    [false, true].into_iter().find_map(|debug_syms| {
+        let mut elf = Elf::new(path);
+        elf.debug_syms = debug_syms;
+        let symbolized = symbolizer.symbolize_single(&Source::Elf(elf), Input::FileOffset(offset)).ok()?;
+        Some(symbolized.into_sym()?.name.into_owned())
+    })
 }
 
 /// A frame between the traced event and our program.
@@ -379,7 +385,9 @@ mod tests {
         let (all, symbols) = stacks.snapshot();
         assert_eq!(all.len(), 1);
         let innermost = &symbols[all[0].frames[0] as usize];
-        assert!(innermost.name.as_deref().unwrap().contains("telling_name"), "{innermost:?}");
+        // With line tables as the only debug information that has `telling_name` and no more.
+        let name = innermost.name.as_deref().unwrap();
+        assert_eq!(name, "spark_trace::live::symbols::tests::telling_name");
         assert!(innermost.module.is_some());
         assert!(symbols[all[0].frames[1] as usize].name.is_none(), "an address in no file has no name");
     }
