@@ -11,14 +11,16 @@ use std::{
     path::PathBuf,
 };
 
+use super::{
+    code::{Code, Found},
+    kallsyms::Kallsyms,
+    maps::Mapping,
+};
+use crate::recording::{Stack, Symbol};
 use blazesym::symbolize::{
     Input, Symbolizer,
     source::{Elf, Source},
 };
-use procfs::process::{MMPermissions, MMapPath, Process};
-
-use super::kallsyms::Kallsyms;
-use crate::recording::{Stack, Symbol};
 
 /// Files kept open for naming. Beyond that, frames of further files keep their offsets without names.
 const OPEN_FILES: usize = 512;
@@ -39,7 +41,7 @@ pub struct Stacks {
     /// Files that are open.
     open: usize,
     by_inode: HashMap<(i32, i32, u64), usize>,
-    maps: HashMap<u32, Vec<Mapped>>,
+    code: Code,
     symbolizer: Symbolizer,
     refused: u64,
 }
@@ -75,15 +77,6 @@ struct MappedFile {
     build_id: Option<Option<String>>,
 }
 
-/// An executable mapping of a file.
-#[derive(Debug, Clone, Copy)]
-struct Mapped {
-    start: u64,
-    end: u64,
-    offset: u64,
-    file: usize,
-}
-
 impl Stacks {
     pub fn new(kallsyms: Kallsyms) -> Self {
         Self {
@@ -96,7 +89,7 @@ impl Stacks {
             files: Vec::new(),
             open: 0,
             by_inode: HashMap::new(),
-            maps: HashMap::new(),
+            code: Code::default(),
             symbolizer: Symbolizer::new(),
             refused: 0,
         }
@@ -143,21 +136,37 @@ impl Stacks {
             self.refused += 1;
             return None;
         }
-        let known = self.maps.get(&pid);
-        let missing = |maps: &Vec<Mapped>| addresses.iter().any(|a| find(maps, *a).is_none());
-        if known.is_none_or(missing) {
+        if !self.code.knows(pid) {
             self.look_at(pid);
         }
-        let maps = self.maps.get(&pid).cloned().unwrap_or_default();
-        let mut addresses = addresses.to_vec();
-        if addresses.get(1) != Some(&caller) && find(&maps, caller).is_some() {
-            addresses.insert(1, caller);
+        let mut places = Vec::with_capacity(addresses.len() + 1);
+        for (index, address) in addresses.iter().enumerate() {
+            if index == 1 && *address != caller {
+                places.extend(self.place_of(pid, caller).filter(|place| matches!(place, Place::File(..))));
+            }
+            match self.place_of(pid, *address) {
+                Some(place) => places.push(place),
+                // What the kernel takes for frame pointers beyond this are none: code without them was called.
+                None if index > 0 => break,
+                None => {
+                    places.push(Place::Unknown(*address));
+                    break;
+                }
+            }
         }
-        let place = |address: &u64| match find(&maps, *address) {
-            Some(mapped) => Place::File(mapped.file, address - mapped.start + mapped.offset),
-            None => Place::Unknown(*address),
-        };
-        Some(Placed(addresses.iter().map(place).collect()))
+        if addresses.len() == 1 {
+            places.extend(self.place_of(pid, caller).filter(|place| matches!(place, Place::File(..))));
+        }
+        Some(Placed(places))
+    }
+
+    /// Where an address of a process lies; `None` where it is none of code.
+    fn place_of(&mut self, pid: u32, address: u64) -> Option<Place> {
+        match self.with_code(|code, number| code.find(pid, address, number), pid) {
+            Found::File(file, offset) => Some(Place::File(file, offset)),
+            Found::Generated | Found::Unknown => Some(Place::Unknown(address)),
+            Found::Outside => None,
+        }
     }
 
     /// Id of a stack that is kept.
@@ -205,39 +214,42 @@ impl Stacks {
 
     /// Notes which files `pid` has mapped executable, and holds them open.
     pub fn look_at(&mut self, pid: u32) {
-        let Ok(process) = i32::try_from(pid).map_err(drop).and_then(|p| Process::new(p).map_err(drop)) else {
-            return;
+        self.with_code(|code, number| code.look_at(pid, number), pid);
+    }
+
+    fn with_code<R>(
+        &mut self,
+        work: impl FnOnce(&mut Code, &mut dyn FnMut(&Mapping) -> usize) -> R,
+        pid: u32,
+    ) -> R {
+        let mut code = std::mem::take(&mut self.code);
+        let mut number = |mapping: &Mapping| {
+            self.file(pid, mapping.inode, (mapping.start, mapping.end), std::path::Path::new(&mapping.name))
         };
-        let Ok(maps) = process.maps() else { return };
-        let mut found = Vec::new();
-        for map in maps {
-            let MMapPath::Path(path) = &map.pathname else { continue };
-            if !map.perms.contains(MMPermissions::EXECUTE) {
-                continue;
-            }
-            let file = self.file(pid, (map.dev.0, map.dev.1, map.inode), map.address, path);
-            found.push(Mapped { start: map.address.0, end: map.address.1, offset: map.offset, file });
-        }
-        // A process that is ending has none left: keep what was known.
-        if !found.is_empty() {
-            self.maps.insert(pid, found);
-        }
+        let result = work(&mut code, &mut number);
+        self.code = code;
+        result
+    }
+
+    /// A process has mapped something there, which may be a file, or nothing any more.
+    pub fn changed(&mut self, pid: u32, start: u64, length: u64, is_file: bool, at_ns: u64) {
+        self.code.changed(pid, (start, start.saturating_add(length)), is_file, at_ns);
     }
 
     /// Forgets a process that has ended.
     pub fn forget(&mut self, pid: u32) {
-        self.maps.remove(&pid);
+        self.code.forget(pid);
     }
 
     /// Forgets processes that turned out to be somebody else's, and lets go of the files that only they had mapped.
     pub fn drop_processes(&mut self, pids: &[u32]) {
-        let dropped: Vec<Mapped> = pids.iter().filter_map(|pid| self.maps.remove(pid)).flatten().collect();
+        let dropped: Vec<usize> = pids.iter().flat_map(|pid| self.code.forget(*pid)).collect();
         if dropped.is_empty() {
             return;
         }
-        let mapped = self.maps.values().flatten().map(|map| map.file);
-        let used: HashSet<usize> = mapped.chain(self.unnamed.iter().map(|(_, file, _)| *file)).collect();
-        for file in dropped.iter().map(|map| map.file).filter(|file| !used.contains(file)) {
+        let used: HashSet<usize> =
+            self.code.files().chain(self.unnamed.iter().map(|(_, file, _)| *file)).collect();
+        for file in dropped.into_iter().filter(|file| !used.contains(file)) {
             self.open -= usize::from(self.files[file].file.take().is_some());
         }
     }
@@ -268,7 +280,7 @@ impl Stacks {
     /// Held open, those of a container that is gone would keep their place on the disk.
     pub fn rest(&mut self) {
         self.symbolizer = Symbolizer::new();
-        let mapped: HashSet<usize> = self.maps.values().flatten().map(|map| map.file).collect();
+        let mapped: HashSet<usize> = self.code.files().collect();
         for (_, file) in self.files.iter_mut().enumerate().filter(|(index, _)| !mapped.contains(index)) {
             self.open -= usize::from(file.file.take().is_some());
         }
@@ -357,10 +369,6 @@ fn intern(
     })
 }
 
-fn find(maps: &[Mapped], address: u64) -> Option<Mapped> {
-    maps.iter().find(|m| (m.start..m.end).contains(&address)).copied()
-}
-
 fn fd_path(file: &File) -> PathBuf {
     PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()))
 }
@@ -379,8 +387,12 @@ mod tests {
         let mut stacks = Stacks::new(Kallsyms::default());
         let address = telling_name as *const () as u64 + 2;
         let pid = std::process::id();
-        let first = stacks.user(pid, &[address, 0x10], 0);
-        assert_eq!(stacks.user(pid, &[address, 0x10], 0), first);
+        let first = stacks.user(pid, &[address, address, 0x10], 0);
+        assert_eq!(
+            stacks.user(pid, &[address, address, 0x7ffe_6dfd_b190, 8], 0),
+            first,
+            "rubbish after code"
+        );
         stacks.name_frames(&Names::All);
         let (all, symbols) = stacks.snapshot();
         assert_eq!(all.len(), 1);
@@ -389,7 +401,11 @@ mod tests {
         let name = innermost.name.as_deref().unwrap();
         assert_eq!(name, "spark_trace::live::symbols::tests::telling_name");
         assert!(innermost.module.is_some());
-        assert!(symbols[all[0].frames[1] as usize].name.is_none(), "an address in no file has no name");
+        assert_eq!(all[0].frames.len(), 2);
+        let alone = stacks.user(pid, &[0x10, 0x20], 0).unwrap();
+        let (all, symbols) = stacks.snapshot();
+        let frames = &all[alone as usize].frames;
+        assert_eq!((frames.len(), symbols[frames[0] as usize].address), (1, 0x10), "an address in no code");
     }
 
     #[test]

@@ -2,10 +2,7 @@
 
 use std::{io::Write, path::PathBuf};
 
-use procfs::{
-    Current, Meminfo,
-    process::{MMapPath, Process},
-};
+use procfs::{Current, Meminfo};
 use spark_trace_common::cuda::Op;
 
 use super::{
@@ -16,7 +13,13 @@ use crate::{
     cuda::Effect,
     decode::{Call, Figures, MappedLibrary, State},
     figures,
-    live::{driver::DriverBytes, now_ns, page_size, source::Reading, symbols::Placed},
+    live::{
+        driver::DriverBytes,
+        maps::{self, Answer},
+        now_ns, page_size,
+        source::Reading,
+        symbols::Placed,
+    },
     recording::{
         LaterState, LibraryFile, MemoryState, Query,
         journal::{Entry, Sample, SeriesId},
@@ -317,20 +320,24 @@ fn backing(call: &Call) -> Option<&'static str> {
         return None;
     }
     let address = call.value(call.function.object)?;
-    let process = Process::new(i32::try_from(call.pid).ok()?).ok()?;
-    let maps = process.maps().ok()?;
-    let map = maps.into_iter().find(|map| (map.address.0..map.address.1).contains(&address))?;
-    Some(match map.pathname {
-        MMapPath::Path(path) => by_name(&path.to_string_lossy()),
-        MMapPath::Vsys(_) => "shmem",
-        _ => "anon",
-    })
+    let mapping = match maps::at(call.pid, address) {
+        Answer::Mapped(mapping) => mapping,
+        Answer::Nothing | Answer::Gone => return None,
+        Answer::Unsupported => {
+            let all = maps::all(call.pid)?;
+            all.into_iter().find(|map| (map.start..map.end).contains(&address))?
+        }
+    };
+    Some(by_name(&mapping.name))
 }
 
 fn by_name(path: &str) -> &'static str {
-    // Shared anonymous memory is a file of the kernel's own, named after the device that used to give it.
-    const SHMEM: &[&str] = &["/dev/zero", "/memfd:", "/dev/shm/", "/SYSV"];
-    if path.starts_with("/dev/nvidia") {
+    // Shared anonymous memory is a file of the kernel's own, named after the device that used to give it, or by the
+    // program (mm/madvise.c anon_vma_name, fs/proc/task_mmu.c).
+    const SHMEM: &[&str] = &["/dev/zero", "/memfd:", "/dev/shm/", "/SYSV", "[anon_shmem:"];
+    if path.is_empty() || path.starts_with('[') && !path.starts_with("[anon_shmem:") {
+        "anon"
+    } else if path.starts_with("/dev/nvidia") {
         "driver"
     } else if SHMEM.iter().any(|beginning| path.starts_with(beginning)) {
         "shmem"

@@ -42,6 +42,11 @@ impl<W: Write> Tracer<W> {
             Event::Figures(figures) => self.figures_event(*figures)?,
             Event::Library(event) => self.library_event(&event)?,
             Event::Mapping(event) => {
+                if matches!(event.op, MappingOp::Mmap | MappingOp::Munmap) {
+                    let file = event.op == MappingOp::Mmap && mmap_kind(event.detail) == "file";
+                    let length = event.length.unsigned_abs();
+                    self.stacks.changed(event.pid, event.address, length, file, event.at_ns);
+                }
                 if self.looks && event.op == MappingOp::Mmap && mmap_kind(event.detail) == "file" {
                     // The page cache tells of files; who mapped them is not worth a stack to somebody who looks.
                 } else if self.follows(event.pid) {

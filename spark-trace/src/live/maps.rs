@@ -1,0 +1,215 @@
+//! What a process has mapped at an address. Kernels from 6.11 on answer for one address (ioctl PROCMAP_QUERY of
+//! /proc/PID/maps, fs/proc/task_mmu.c do_procmap_query); older ones only write out all mappings.
+
+use std::{fs::File, io, os::fd::AsRawFd, path::PathBuf};
+
+use procfs::process::{MMPermissions, MMapPath, Process};
+
+/// `_IOWR('f', 17, struct procmap_query)` of include/uapi/linux/fs.h.
+const PROCMAP_QUERY: libc::Ioctl = 0xc068_6611_u32 as libc::Ioctl;
+/// Bits of its `query_flags` and `vma_flags`.
+const EXECUTABLE: u64 = 0x04;
+const COVERING_OR_NEXT: u64 = 0x10;
+/// A path in the kernel's answer: PATH_MAX and its end.
+const LONGEST_NAME: usize = 4096;
+
+/// Mappings of code that are kept of one process.
+const MOST_CODE: usize = 16_384;
+
+/// `struct procmap_query`.
+#[repr(C)]
+#[derive(Default)]
+struct Query {
+    size: u64,
+    query_flags: u64,
+    query_addr: u64,
+    vma_start: u64,
+    vma_end: u64,
+    vma_flags: u64,
+    vma_page_size: u64,
+    vma_offset: u64,
+    inode: u64,
+    dev_major: u32,
+    dev_minor: u32,
+    vma_name_size: u32,
+    build_id_size: u32,
+    vma_name_addr: u64,
+    build_id_addr: u64,
+}
+
+const _: () = assert!(size_of::<Query>() == 0x68);
+
+/// A mapping.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mapping {
+    pub start: u64,
+    pub end: u64,
+    pub offset: u64,
+    pub executable: bool,
+    /// Device, as major and minor number, and inode of its file.
+    pub inode: (i32, i32, u64),
+    /// Path of its file, or a name in brackets; empty for anonymous memory.
+    pub name: String,
+}
+
+impl Mapping {
+    /// Whether it shows a file that has a path.
+    pub fn is_file(&self) -> bool {
+        self.name.starts_with('/')
+    }
+}
+
+/// What the kernel says of an address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer {
+    Mapped(Mapping),
+    Nothing,
+    /// There is no such process any more.
+    Gone,
+    /// This kernel does not answer for one address.
+    Unsupported,
+}
+
+/// The mapping that an address of a process lies in.
+pub fn at(pid: u32, address: u64) -> Answer {
+    match File::open(path(pid)) {
+        Ok(maps) => ask(&maps, address, 0),
+        Err(_) => Answer::Gone,
+    }
+}
+
+/// All mappings of code, lowest first. `None` where the process is gone.
+pub fn code(pid: u32) -> Option<Vec<Mapping>> {
+    let maps = File::open(path(pid)).ok()?;
+    let (mut found, mut from) = (Vec::new(), 0);
+    while found.len() < MOST_CODE {
+        match ask(&maps, from, COVERING_OR_NEXT | EXECUTABLE) {
+            Answer::Mapped(mapping) => {
+                from = mapping.end;
+                found.push(mapping);
+            }
+            Answer::Nothing => break,
+            Answer::Gone => return None,
+            Answer::Unsupported => {
+                return Some(all(pid)?.into_iter().filter(|mapping| mapping.executable).collect());
+            }
+        }
+    }
+    Some(found)
+}
+
+/// All mappings, lowest first: as dear as there are many. `None` where the process is gone.
+pub fn all(pid: u32) -> Option<Vec<Mapping>> {
+    let maps = Process::new(i32::try_from(pid).ok()?).ok()?.maps().ok()?;
+    let mapping = |map: procfs::process::MemoryMap| Mapping {
+        start: map.address.0,
+        end: map.address.1,
+        offset: map.offset,
+        executable: map.perms.contains(MMPermissions::EXECUTE),
+        inode: (map.dev.0, map.dev.1, map.inode),
+        name: name_of(&map.pathname),
+    };
+    Some(maps.into_iter().map(mapping).collect())
+}
+
+fn name_of(path: &MMapPath) -> String {
+    match path {
+        MMapPath::Path(path) => path.display().to_string(),
+        MMapPath::Anonymous => String::new(),
+        // `/SYSV` and the segment's key, as the kernel writes it.
+        MMapPath::Vsys(key) => format!("/SYSV{key:08x}"),
+        MMapPath::Other(name) => format!("[{name}]"),
+        named => format!("[{named:?}]").to_lowercase(),
+    }
+}
+
+fn path(pid: u32) -> PathBuf {
+    PathBuf::from(format!("/proc/{pid}/maps"))
+}
+
+fn ask(maps: &File, address: u64, flags: u64) -> Answer {
+    let mut name = [0u8; LONGEST_NAME];
+    let mut query = Query {
+        size: size_of::<Query>() as u64,
+        query_flags: flags,
+        query_addr: address,
+        vma_name_size: LONGEST_NAME as u32,
+        vma_name_addr: name.as_mut_ptr() as u64,
+        ..Query::default()
+    };
+    // SAFETY: the kernel writes the fields of `query`, which has the size it says, and at most `vma_name_size` bytes of `name`.
+    let result = unsafe { libc::ioctl(maps.as_raw_fd(), PROCMAP_QUERY, &raw mut query) };
+    if result < 0 {
+        return match io::Error::last_os_error().raw_os_error() {
+            Some(libc::ENOENT) => Answer::Nothing,
+            Some(libc::ESRCH) => Answer::Gone,
+            _ => Answer::Unsupported,
+        };
+    }
+    let name = name.get(..query.vma_name_size as usize).unwrap_or_default();
+    let name = name.split(|byte| *byte == 0).next().unwrap_or_default();
+    Answer::Mapped(Mapping {
+        start: query.vma_start,
+        end: query.vma_end,
+        offset: query.vma_offset,
+        executable: query.vma_flags & EXECUTABLE != 0,
+        inode: (query.dev_major as i32, query.dev_minor as i32, query.inode),
+        name: String::from_utf8_lossy(name).into_owned(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What the kernel itself writes of this process's mappings.
+    fn lines() -> Vec<(u64, u64, String, String)> {
+        let text = std::fs::read_to_string("/proc/self/maps").unwrap();
+        let line = |line: &str| {
+            let mut words = line.split_whitespace();
+            let (start, end) = words.next()?.split_once('-')?;
+            let permissions = words.next()?.to_owned();
+            let name = words.nth(3).unwrap_or_default().to_owned();
+            let hex = |text| u64::from_str_radix(text, 16).ok();
+            Some((hex(start)?, hex(end)?, permissions, name))
+        };
+        text.lines().filter_map(line).collect()
+    }
+
+    #[test]
+    fn code_is_what_proc_maps_marks_executable() {
+        let found = code(std::process::id()).unwrap();
+        let found: Vec<_> = found.into_iter().map(|map| (map.start, map.end, map.name)).collect();
+        let lines = lines().into_iter().filter(|line| line.2.contains('x'));
+        // Made by the kernel for old programs, and of no process.
+        let lines = lines.filter(|line| line.3 != "[vsyscall]");
+        let wanted: Vec<_> = lines.map(|line| (line.0, line.1, line.3)).collect();
+        assert!(wanted.len() > 1);
+        let found: Vec<_> = found.into_iter().filter(|map| map.2 != "[vsyscall]").collect();
+        assert_eq!(found, wanted);
+    }
+
+    #[test]
+    fn an_address_lies_in_its_mapping_or_in_none() {
+        let pid = std::process::id();
+        let here = code as *const () as u64;
+        let wanted = lines().into_iter().find(|line| (line.0..line.1).contains(&here)).unwrap();
+        match at(pid, here) {
+            Answer::Mapped(map) => {
+                assert_eq!((map.start, map.end, map.name), (wanted.0, wanted.1, wanted.3));
+                assert!(map.executable && map.inode.2 > 0);
+                assert_eq!(at(pid, 0x10), Answer::Nothing);
+            }
+            // A kernel before 6.11.
+            other => assert_eq!(other, Answer::Unsupported),
+        }
+        assert_eq!(at(u32::MAX, here), Answer::Gone);
+        assert_eq!(code(u32::MAX), None);
+    }
+
+    #[test]
+    fn all_mappings_are_those_of_proc_maps() {
+        let map = all(std::process::id()).unwrap().into_iter().find(|map| map.name == "[stack]").unwrap();
+        assert!(lines().iter().any(|line| line.3 == "[stack]" && line.0 <= map.start && !map.executable));
+    }
+}
