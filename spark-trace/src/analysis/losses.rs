@@ -27,6 +27,7 @@ const TOUCHED: &[(&str, &[&str])] = &[
     ("driver_allocs", &["nvidia-alloc", "nvidia-pages", "nvidia-pin", "managed-alloc"]),
     ("log_lines", &[]),
     ("contexts", &[]),
+    ("walks", &[]),
 ];
 
 /// What a hook missed of its events.

@@ -29,6 +29,7 @@ pub mod statistics;
 pub mod symbols;
 pub mod target;
 pub mod tracer;
+mod walks;
 
 /// The kernel's page size: read, never assumed.
 pub fn page_size() -> u64 {

@@ -177,7 +177,10 @@ impl Builder {
             SeriesId::Cgroup(id) => {
                 let index = *self.cgroups.entry(id).or_insert_with(|| {
                     let known = self.recording.target.cgroups.iter().find(|c| c.id == id);
-                    let path = known.map(|c| c.path.clone()).unwrap_or_default();
+                    // A new one has its name before the target is told again.
+                    let named = || self.recording.provenance.cgroups.iter().rev().find(|c| c.id == id);
+                    let path = known.map(|c| &c.path).or_else(|| Some(&named()?.path));
+                    let path = path.cloned().unwrap_or_default();
                     samples.cgroups.push(CgroupSeries { id, path, series: Series::default() });
                     samples.cgroups.len() - 1
                 });

@@ -263,8 +263,23 @@ pub struct Health {
     #[serde(default)]
     pub sources: Vec<SourceVerdict>,
     pub warnings: Vec<String>,
+    /// Times without a reading of the kernel's levels; absent where they were not counted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gaps: Option<Gaps>,
+    /// The same of the GPUs' levels: of the GPU that was without a reading for longest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device_gaps: Option<Gaps>,
     /// False for a recording recovered from a partial one.
     pub complete: bool,
+}
+
+/// Times without a reading: two readings in a row that lie further apart than three intervals, from the end of the first
+/// to the beginning of the second.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Gaps {
+    pub count: u64,
+    pub longest_ns: u64,
+    pub total_ns: u64,
 }
 
 /// Events or entries that a buffer or map could not take.

@@ -1,6 +1,6 @@
 //! The GPUs in a session: who they are, their first reading and their last.
 
-use super::{Session, SessionError};
+use super::{Session, SessionError, follow::Take};
 use crate::{
     health::Verdict,
     live::source::nvml::Machine,
@@ -37,7 +37,7 @@ impl Session {
                 .push("the GPUs were not read before the target started: NVML takes too long".to_owned());
         }
         self.tracer.expect_samples(samples);
-        self.drain()?;
+        self.drain(Take::All)?;
         Ok(self.tracer.sample()?)
     }
 
@@ -51,7 +51,7 @@ impl Session {
             self.warnings.push("the GPUs were not read at the end: NVML takes too long".to_owned());
         }
         self.tracer.expect_samples(samples);
-        self.drain()?;
+        self.drain(Take::All)?;
         Ok(cost)
     }
 }

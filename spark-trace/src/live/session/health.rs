@@ -18,6 +18,7 @@ impl Session {
             ("contexts", self.tracer.contexts_lost),
             ("awaiting_containers", self.tracer.refused_while_waiting()),
             ("stacks", self.tracer.stacks.refused()),
+            ("walks", self.walks_not_made),
             ("log_lines", self.output.as_ref().map_or(0, Output::lost)),
             (losses::SKIPPED, hooks.iter().filter_map(|h| h.lost).sum()),
         ];
@@ -32,6 +33,7 @@ impl Session {
                  counts as live until its process ends"
             ));
         }
+        let (gaps, device_gaps) = self.tracer.gaps();
         let health = Health {
             lost_total: losses.iter().map(|l| l.count).sum(),
             losses,
@@ -39,6 +41,8 @@ impl Session {
             libraries: Vec::new(),
             sources: vec![self.nvml.machine().verdict.clone()],
             warnings,
+            gaps,
+            device_gaps,
             complete: true,
         };
         let (agent_cpu_ns, agent_rss_peak) = own_usage();

@@ -1,6 +1,7 @@
 //! One recording from start to end: load, attach, start or find the target, follow it, finish.
 
 mod containers;
+mod follow;
 mod gpus;
 mod health;
 mod options;
@@ -21,7 +22,6 @@ use tokio::{
     io::unix::AsyncFd,
     process::Child,
     signal::unix::{Signal, SignalKind, signal},
-    time::{Instant, MissedTickBehavior, interval_at},
 };
 
 use super::{
@@ -39,13 +39,11 @@ use super::{
     source::{nvml::Nvml, process, system::System},
     statistics::Statistics,
     symbols::{Names, Stacks},
-    target::{
-        self, Spec,
-        command::{self, Invoker},
-    },
-    tracer::{Notice, Tracer, TracerError},
+    target::{self, Spec, command::Invoker},
+    tracer::{Tracer, TracerError},
 };
 use containers::Containers;
+use follow::Take;
 pub use options::{Keep, Named, Options, Wishes};
 
 use crate::analysis::details::END;
@@ -106,18 +104,6 @@ pub struct Outcome {
     pub output: Option<Output>,
 }
 
-/// Why details are read when whoever looks asks for them.
-const NOW: &str = "now";
-
-/// How often events are taken where nobody waits for each: often enough that processes still live whose stacks they bring.
-const DRAIN_EVERY: Duration = Duration::from_millis(100);
-
-/// Ticks between two sweeps of the kernel pages in use: with fewer pages to retire each is quicker.
-const SWEEP_EVERY: u64 = 10;
-
-/// How often what is too old is dropped while a window goes by: so much of it may be kept beyond it.
-const FORGETS_PER_WINDOW: u64 = 32;
-
 /// The journal's writer.
 type Out = BufWriter<File>;
 
@@ -140,11 +126,17 @@ pub struct Session {
     guard: Option<Guard>,
     interrupts: Signal,
     terminations: Signal,
+    /// The terminal is gone; absent where that is ignored, as nohup(1) has it.
+    hangups: Option<Signal>,
     invoker: Option<Invoker>,
     /// Times that the user has asked for the end.
     interrupted: u32,
     /// When what is too old was dropped last.
     forgot_ns: u64,
+    /// The event buffer was not empty when it was last left.
+    has_backlog: bool,
+    /// Walks of processes' mappings that were wanted.
+    walks_not_made: u64,
 }
 
 impl Session {
@@ -153,6 +145,7 @@ impl Session {
         // Before anything that would have to be cleaned up.
         let interrupts = signals(SignalKind::interrupt())?;
         let terminations = signals(SignalKind::terminate())?;
+        let hangups = if ignores(libc::SIGHUP) { None } else { Some(signals(SignalKind::hangup())?) };
         // Starting it may take as long as everything below.
         let mut nvml = Nvml::start(options.nvml.clone(), options.gpu_interval);
         let btf = Btf::from_kernel()?;
@@ -227,9 +220,12 @@ impl Session {
             guard: None,
             interrupts,
             terminations,
+            hangups,
             invoker,
             interrupted: 0,
             forgot_ns: 0,
+            has_backlog: false,
+            walks_not_made: 0,
         })
     }
 
@@ -257,6 +253,8 @@ impl Session {
             let pids = self.tracer.alive();
             self.warnings.extend(self.tracer.read_cached_before(&pids));
         }
+        let gpu_interval = self.nvml.machine().is_ok().then_some(self.options.gpu_interval);
+        self.tracer.watch_readings(self.options.interval, gpu_interval);
         let exit_code = self.follow(progress).await?;
         self.end_output().await?;
         self.finish(exit_code)
@@ -274,177 +272,11 @@ impl Session {
         }
     }
 
-    async fn follow(&mut self, progress: Report<'_>) -> Result<Option<i32>, SessionError> {
-        let started = Instant::now();
-        let mut ticks = interval_at(started + self.options.interval, self.options.interval);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
-        let looks = matches!(self.options.keep, Keep::Latest(_));
-        let mut drains = interval_at(started + DRAIN_EVERY, DRAIN_EVERY);
-        drains.set_missed_tick_behavior(MissedTickBehavior::Skip);
-        let mut tick = 0u64;
-        let mut exit_code = None;
-        // Aggregates go to the journal at growing distances: it is only read if we are killed.
-        let mut next_dump = Duration::from_secs(1);
-        loop {
-            if self.is_over(exit_code.is_some(), started) {
-                return Ok(exit_code);
-            }
-            tokio::select! {
-                // Each wake-up costs more than the event. Who only looks can wait for many.
-                _ = drains.tick(), if looks => self.drain()?,
-                ready = self.events.readable_mut(), if !looks => {
-                    let mut guard = ready.map_err(io_error("watch the event buffer"))?;
-                    guard.clear_ready();
-                    drop(guard);
-                    self.drain()?;
-                }
-                status = wait(&mut self.child) => {
-                    self.child = None;
-                    let status = status.map_err(io_error("wait for the command"))?;
-                    exit_code = Some(command::exit_code(status));
-                    self.drain()?;
-                    self.close_containers()?;
-                    self.tracer.phase("exit", now_ns())?;
-                    self.nvml.request_now();
-                    self.tracer.sample()?;
-                }
-                _ = ticks.tick() => {
-                    tick += 1;
-                    self.statistics.tick(tick);
-                    if tick.is_multiple_of(SWEEP_EVERY) {
-                        self.tracer.object.sweep_now_and_then()?;
-                    }
-                    self.drain()?;
-                    self.tracer.sample()?;
-                    match self.options.keep {
-                        Keep::Journal(_) if started.elapsed() >= next_dump => {
-                            next_dump = started.elapsed() * 2;
-                            self.tracer.journal_aggregates(&Names::None)?;
-                        }
-                        Keep::Journal(_) => {}
-                        Keep::Latest(_) => self.add_health_and_cost(None)?,
-                    }
-                    self.journal_flush()?;
-                    let lost = self.tracer.object.losses()?.iter().map(|l| l.count).sum();
-                    let wishes = progress(&Progress { elapsed: started.elapsed(), recording: self.tracer.journal.recording(), lost });
-                    self.grant(wishes)?;
-                }
-                ready = self.containers.ready() => {
-                    self.drain()?;
-                    self.containers_ready(ready)?;
-                }
-                _ = self.interrupts.recv() => {
-                    self.interrupted += 1;
-                    self.pass_on(if self.interrupted > 1 { libc::SIGKILL } else { libc::SIGINT });
-                }
-                _ = self.terminations.recv() => {
-                    self.interrupted += 1;
-                    self.pass_on(libc::SIGTERM);
-                }
-            }
-        }
-    }
-
-    /// Does what whoever looks wants, and forgets what nobody will look at any more.
-    fn grant(&mut self, wishes: Wishes) -> Result<(), SessionError> {
-        if wishes.end {
-            self.interrupted += 1;
-        }
-        let Keep::Latest(window) = self.options.keep else { return Ok(()) };
-        let (now, window) = (now_ns(), window.as_nanos() as u64);
-        // All that is kept is gone through for that: not at every tick.
-        if now.saturating_sub(self.forgot_ns) >= window / FORGETS_PER_WINDOW {
-            self.forgot_ns = now;
-            let since = now.saturating_sub(window);
-            self.tracer.forget(wishes.keep_since.map_or(since, |kept| kept.min(since)));
-            self.tracer.tidy()?;
-        }
-        if let Named::Process(pid) = wishes.names {
-            self.tracer.read_mappings(pid)?;
-        }
-        if wishes.details {
-            self.tracer.read_aggregates(NOW)?;
-            let names = match wishes.names {
-                Named::None => Names::None,
-                Named::All => Names::All,
-                Named::Process(pid) => Names::Of(self.tracer.stacks_of(pid)),
-            };
-            self.tracer.journal_aggregates(&names)?;
-        }
-        Ok(())
-    }
-
-    fn journal_flush(&mut self) -> Result<(), SessionError> {
-        self.tracer.journal.flush().map_err(io_error("write the journal"))
-    }
-
-    /// Whether there is nothing more to follow.
-    fn is_over(&self, exited: bool, started: Instant) -> bool {
-        let interrupted = self.interrupted;
-        if self.options.duration.is_some_and(|d| started.elapsed() >= d) && self.child.is_none() {
-            return true;
-        }
-        if self.child.is_some() {
-            return false;
-        }
-        match &self.options.spec {
-            // Where clients have ended, detached containers may go on.
-            Spec::Command { .. } => {
-                exited
-                    && !self.containers.is_busy()
-                    && (interrupted > 0 || self.tracer.containers_are_empty())
-            }
-            Spec::System { argv } => interrupted > 0 || !argv.is_empty() && exited,
-            Spec::Pid(pid) => interrupted > 0 || process::has_ended(*pid),
-            Spec::Cgroup(_) | Spec::Container { .. } => interrupted > 0 || self.tracer.is_empty(),
-        }
-    }
-
-    fn drain(&mut self) -> Result<(), SessionError> {
-        // Before the events: all calls that were made before a reading are among these.
-        let samples = self.nvml.take();
-        self.tracer.expect_samples(samples);
-        if let Some(output) = &self.output {
-            self.tracer.add_log_lines(output.take())?;
-        }
-        loop {
-            // Copied out: handling an event may take long, and the buffer's room is wanted back.
-            let Some(record) = self.events.get_mut().next().map(|item| item.to_vec()) else {
-                return Ok(self.tracer.take_samples(u64::MAX)?);
-            };
-            match self.tracer.event(&record)? {
-                Some(Notice::Candidate(container)) => self.container_appeared(container)?,
-                Some(Notice::Entered(container)) => self.container_entered(container)?,
-                Some(Notice::Client { pid, client, at_ns }) => self.client_began(pid, client, at_ns)?,
-                Some(Notice::ClientEnded { pid, at_ns }) => self.client_ended(pid, at_ns)?,
-                // The cgroup is removed any moment: a last reading.
-                Some(Notice::Emptied(_)) => self.tracer.sample()?,
-                None => {}
-            }
-        }
-    }
-
-    /// Passes a signal on to the command, unless the terminal has sent it there already.
-    fn pass_on(&self, signal: i32) {
-        let Some(pid) = self.child.as_ref().and_then(Child::id).and_then(|p| i32::try_from(p).ok()) else {
-            return;
-        };
-        // SAFETY: no pointers involved.
-        let from_terminal = signal == libc::SIGINT
-            && unsafe {
-                libc::isatty(libc::STDIN_FILENO) == 1
-                    && libc::tcgetpgrp(libc::STDIN_FILENO) == libc::getpgrp()
-            };
-        if !from_terminal {
-            // SAFETY: no pointers involved; the child has not been waited for, so the pid is still its own.
-            unsafe { libc::kill(pid, signal) };
-        }
-    }
-
     fn finish(mut self, exit_code: Option<i32>) -> Result<Outcome, SessionError> {
+        self.tracer.ends_ns = Some(now_ns());
         // The last reading is taken while the rest is.
         self.nvml.request_stop();
-        self.drain()?;
+        self.drain(Take::All)?;
         self.end_pausing()?;
         self.containers.clean_up();
         self.tracer.await_no_more()?;
@@ -453,6 +285,7 @@ impl Session {
         // What was freed since the last sweep must not count as the driver's at the end.
         self.tracer.object.sweep_pages()?;
         self.tracer.sample()?;
+        self.walks_not_made = self.tracer.finish_walks()?;
         self.tracer.sample_pss()?;
         self.tracer.read_tmpfs(Moment::End)?;
         let nvml = self.last_gpu_reading()?;
@@ -472,8 +305,10 @@ impl Session {
                 self.warnings.push(e.to_string());
             }
             // The removal is part of the story: what stays charged to a dead cgroup.
-            self.drain()?;
+            self.drain(Take::All)?;
         }
+        // All events before the last readings.
+        self.drain(Take::All)?;
         self.tracer.target.exit_code = exit_code;
         self.tracer.target.ended_ns = now_ns();
         self.tracer.publish_target()?;
@@ -495,14 +330,15 @@ fn begin_journal(claim: &Claim, begin: Begin) -> Result<Journal<Out>, SessionErr
     Journal::begin(BufWriter::new(file), begin).map_err(failed())
 }
 
-fn signals(kind: SignalKind) -> Result<Signal, SessionError> {
-    signal(kind).map_err(io_error("watch for signals"))
+/// Whether a signal was ignored when this process began.
+fn ignores(signal: i32) -> bool {
+    // SAFETY: all zeros is a valid sigaction, which the kernel fills.
+    let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+    // SAFETY: nothing is set; the pointer is to `action`.
+    let known = unsafe { libc::sigaction(signal, std::ptr::null(), &raw mut action) } == 0;
+    known && action.sa_sigaction == libc::SIG_IGN
 }
 
-/// Waits for the command; for ever where there is none.
-async fn wait(child: &mut Option<Child>) -> io::Result<std::process::ExitStatus> {
-    match child {
-        Some(child) => child.wait().await,
-        None => std::future::pending().await,
-    }
+fn signals(kind: SignalKind) -> Result<Signal, SessionError> {
+    signal(kind).map_err(io_error("watch for signals"))
 }

@@ -1,6 +1,6 @@
 //! Whether processes are paused until a library of theirs is watched, and that none stays so.
 
-use super::{Session, SessionError};
+use super::{Session, SessionError, follow::Take};
 use crate::live::{pause::Guard, target::Spec};
 
 impl Session {
@@ -29,7 +29,7 @@ impl Session {
         let Some(guard) = self.guard.take() else { return Ok(()) };
         self.tracer.object.pause(false)?;
         // Those whose events wait are attached to first.
-        self.drain()?;
+        self.drain(Take::All)?;
         self.tracer.object.let_all_go()?;
         guard.end();
         Ok(())

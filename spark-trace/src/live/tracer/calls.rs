@@ -17,7 +17,6 @@ use crate::{
         driver::DriverBytes,
         maps::{self, Answer},
         now_ns, page_size,
-        source::Reading,
         symbols::Placed,
     },
     recording::{
@@ -109,16 +108,19 @@ impl<W: Write> Tracer<W> {
         Ok(Some(self.collector.driver_bytes(&self.object, &mut self.stacks)?))
     }
 
-    /// What is held through the CUDA driver now; `None` where it was never used.
-    pub(super) fn cuda_sample(&self) -> Option<Sample> {
+    /// What is held through the CUDA driver after the events before `at_ns`; `None` where it was never used.
+    pub(super) fn cuda_sample(&self, at_ns: u64) -> Option<Sample> {
         if self.collector.cuda.is_empty() {
             return None;
         }
-        let mut reading = Reading::begin();
-        for (kind, bytes) in self.collector.cuda.now().by_kind {
-            reading.put(format!("live.{kind}"), bytes);
-        }
-        Some(reading.end(SeriesId::Cuda))
+        let live = self.collector.cuda.now().by_kind.into_iter();
+        Some(Sample {
+            series: SeriesId::Cuda,
+            begin_ns: at_ns,
+            end_ns: at_ns,
+            values: live.map(|(kind, bytes)| (format!("live.{kind}"), bytes)).collect(),
+            absent: Vec::new(),
+        })
     }
 
     pub(super) fn call_event(&mut self, call: Call) -> Result<(), TracerError> {
@@ -263,17 +265,23 @@ impl<W: Write> Tracer<W> {
         self.queries_lost
     }
 
+    /// What is free at some time after `at_ns`. Where events are behind, what was read for one is later than many others.
+    fn free_since(&mut self, at_ns: u64) -> Free {
+        match self.free {
+            Some(free) if free.at_ns >= at_ns => free,
+            _ => *self.free.insert(Free::read()),
+        }
+    }
+
     fn state_of(&mut self, state: Option<State>, at_ns: u64) -> Result<Option<MemoryState>, TracerError> {
         // Of no use beyond what is kept, and not free.
         let Some(state) = state.filter(|_| self.has_room_for_query()) else { return Ok(None) };
         let driver = self.driver_bytes()?;
         let driver_bytes = driver.map(|driver| driver.by_source().map(|(_, held)| held.total()).sum());
         let bytes = |pages: u64| pages * page_size();
-        // MemAvailable is in no counter: the kernel works it out for each reader.
-        let meminfo = Meminfo::current().ok();
-        let mem_free = meminfo.as_ref().map(|meminfo| meminfo.mem_free);
-        let mem_available = meminfo.and_then(|meminfo| meminfo.mem_available);
-        let beyond = mem_free.zip(allocator_free()).map(|(all, allocator)| all.saturating_sub(allocator));
+        let later = self.free_since(at_ns);
+        let beyond =
+            later.mem_free.zip(later.allocator).map(|(all, allocator)| all.saturating_sub(allocator));
         let beyond = beyond.filter(|bytes| *bytes > BEYOND_FREE).unwrap_or(0);
         let cuda_live = self
             .collector
@@ -284,7 +292,7 @@ impl<W: Write> Tracer<W> {
             .map(|(kind, live)| (kind.to_owned(), live))
             .collect();
         Ok(Some(MemoryState {
-            mem_free: mem_free.map(|_| bytes(state.free) + beyond),
+            mem_free: later.mem_free.map(|_| bytes(state.free) + beyond),
             free: bytes(state.free),
             file: bytes(state.file),
             dirty: bytes(state.dirty),
@@ -295,13 +303,36 @@ impl<W: Write> Tracer<W> {
             cgroup_usage: bytes(state.cgroup_usage),
             cgroup: state.cgroup,
             later: Some(LaterState {
-                age_ns: now_ns().saturating_sub(at_ns),
-                mem_free,
-                mem_available,
+                age_ns: later.at_ns.saturating_sub(at_ns),
+                mem_free: later.mem_free,
+                mem_available: later.mem_available,
                 driver_bytes,
                 cuda_live,
             }),
         }))
+    }
+}
+
+/// What is free, as the kernel's files say.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Free {
+    at_ns: u64,
+    mem_free: Option<u64>,
+    /// In no counter: the kernel works it out for each reader.
+    mem_available: Option<u64>,
+    allocator: Option<u64>,
+}
+
+impl Free {
+    fn read() -> Self {
+        let at_ns = now_ns();
+        let meminfo = Meminfo::current().ok();
+        Self {
+            at_ns,
+            mem_free: meminfo.as_ref().map(|meminfo| meminfo.mem_free),
+            mem_available: meminfo.and_then(|meminfo| meminfo.mem_available),
+            allocator: allocator_free(),
+        }
     }
 }
 

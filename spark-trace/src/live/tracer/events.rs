@@ -41,6 +41,7 @@ impl<W: Write> Tracer<W> {
             Event::Call(call) => self.call_event(*call)?,
             Event::Figures(figures) => self.figures_event(*figures)?,
             Event::Library(event) => self.library_event(&event)?,
+            Event::Mapping(event) if self.ends_ns.is_some_and(|end| event.at_ns > end) => {}
             Event::Mapping(event) => {
                 if matches!(event.op, MappingOp::Mmap | MappingOp::Munmap) {
                     let file = event.op == MappingOp::Mmap && mmap_kind(event.detail) == "file";
@@ -124,7 +125,7 @@ impl<W: Write> Tracer<W> {
                 if (below || all) && !known {
                     let root = !self.has_ancestor(&event.path);
                     self.open_cgroup(event.id, event.path, root, Some(event.at_ns));
-                    self.publish_target()?;
+                    self.unpublished = true;
                 } else if event.target && !known {
                     let container = self.new_tentative(event.id, &event.path, event.at_ns)?;
                     return Ok(container.map(Notice::Candidate));
@@ -143,9 +144,7 @@ impl<W: Write> Tracer<W> {
                         selected.info.usage_at_removal = Some(usage * page_size());
                         selected.info.peak_at_removal = Some(peak * page_size());
                     }
-                    if ours {
-                        self.publish_target()?;
-                    }
+                    self.unpublished |= ours;
                 }
             }
             CgroupOp::Populated => {

@@ -2,17 +2,16 @@
 
 use std::{collections::BTreeMap, io::Write, path::Path, time::Duration};
 
-use super::{Tracer, TracerError};
+use super::{
+    Tracer, TracerError,
+    on_time::{Levels, Watch},
+};
 use crate::{
     analysis::details::{Held, QUERY, held_by_driver, margin},
     ledger::{self, Facts, Plane},
-    live::{
-        driver::DriverBytes,
-        now_ns, page_size,
-        source::{pool, process},
-    },
+    live::{now_ns, page_size, source::pool, walks::Walk},
     recording::{
-        Column, Moment, Series,
+        Column, Gaps, Moment, Series,
         journal::{Entry, Sample, SeriesId},
     },
 };
@@ -50,7 +49,7 @@ impl Peak {
 const CGROUP_PEAK: &str = "cgroup-peak";
 
 /// Column of what the driver holds of a source.
-fn driver_column(source: &str) -> String {
+pub(super) fn driver_column(source: &str) -> String {
     format!("driver.{}", source.replace('-', "_"))
 }
 
@@ -65,6 +64,25 @@ const REREAD_PAUSE: Duration = Duration::from_millis(8);
 
 /// A file read in parts is complete after this long.
 const LONGEST_READING_NS: u64 = 50_000_000;
+
+/// What is waited for walks at the end.
+const LONGEST_WALKS: Duration = Duration::from_secs(2);
+
+/// Cgroups below the roots that are read at one sample; with more than that, each sample takes its turn of them.
+const CGROUPS_PER_SAMPLE: usize = 128;
+
+/// One of some rounds.
+#[derive(Debug, Clone, Copy)]
+struct Turn {
+    rounds: usize,
+    which: usize,
+}
+
+impl Turn {
+    const fn has(self, index: usize) -> bool {
+        index % self.rounds == self.which
+    }
+}
 
 /// A reading of the aggregates is followed by so many times its own length without one, ...
 const REST_FACTOR: u64 = 4;
@@ -113,10 +131,9 @@ impl<W: Write> Tracer<W> {
     /// The kernel's counters, and beside them what only events tell.
     fn system_reading(&mut self) -> Result<Sample, TracerError> {
         let mut system = self.system.read();
-        // Pinned pages are in their owners' counters too: the ledger moves them.
-        let living = self.collector.cuda.now().pinned;
-        self.pins.read(pinned_on_machine(&system), &living, system.end_ns);
-        system.values.extend(self.pinned_columns());
+        if !self.is_behind {
+            self.add_pinned(&mut system);
+        }
         system.values.extend(self.held_before.bytes().map(|bytes| (driver_column("nvidia-before"), bytes)));
         let asked = self.object.asked_and_live()?;
         system.values.extend(asked.pinned.map(|bytes| (driver_column("nvidia-pinned"), bytes)));
@@ -142,8 +159,15 @@ impl<W: Write> Tracer<W> {
         Ok(system)
     }
 
+    /// Pinned pages are in their owners' counters too: the ledger moves them.
+    pub(super) fn add_pinned(&mut self, system: &mut Sample) {
+        let living = self.collector.cuda.now().pinned;
+        self.pins.read(pinned_on_machine(system), &living, system.end_ns);
+        system.values.extend(self.pinned_columns());
+    }
+
     /// What the target has pinned, with what processes had pinned that have ended and the driver has not let go yet.
-    fn pinned_columns(&self) -> BTreeMap<String, u64> {
+    pub(super) fn pinned_columns(&self) -> BTreeMap<String, u64> {
         let mut pinned = self.collector.cuda.now().pinned;
         for (backing, bytes) in self.pins.leaving() {
             *pinned.entry(backing.to_owned()).or_default() += bytes;
@@ -155,24 +179,25 @@ impl<W: Write> Tracer<W> {
     pub fn sample(&mut self) -> Result<(), TracerError> {
         self.finish_readings(now_ns().saturating_sub(LONGEST_READING_NS))?;
         self.tell_of_the_young()?;
+        self.publish_changes()?;
         if self.looks {
             self.queries = 0;
         }
         let system = self.read_system()?;
+        self.watch.read(system.begin_ns, system.end_ns);
+        let is_early = self.is_behind;
         // As the analysis has it, whose peak this is for.
         let series = series_of(&system);
         let (used, held) = (ledger::height_at(Plane::System, &series, 0), held_by_driver(&series, 0));
-        self.journal.add(Entry::Sample(system))?;
-        if let Some(sample) = self.cuda_sample() {
-            self.journal.add(Entry::Sample(sample))?;
-        }
 
-        let sole = self.sole_root();
-        let pinned = self.pinned_columns();
         let mut charged = None;
-        let mut samples = Vec::new();
+        let mut cgroups = Vec::new();
         let anew = self.charges.skipped_anew(&self.object);
-        for (&id, selected) in self.cgroups.iter_mut().filter(|(_, c)| !c.gone) {
+        let turn = self.turn_of_cgroups();
+        for (index, (&id, selected)) in self.cgroups.iter_mut().filter(|(_, c)| !c.gone).enumerate() {
+            if !selected.info.root && !turn.has(index) {
+                continue;
+            }
             let Some(sample) = self.charges.read(&self.object, &mut selected.reader, anew)? else {
                 continue;
             };
@@ -181,44 +206,46 @@ impl<W: Write> Tracer<W> {
                     ["memory.current", "memory.usage_in_bytes"].iter().find_map(|c| sample.values.get(*c));
                 charged = usage.map(|u| charged.unwrap_or(0) + u).or(charged);
             }
-            samples.push((id, sample));
+            cgroups.push((id, sample));
         }
         // After the kernel's counters, as on the system plane: a peak that these show while the driver still
         // allocates would else be told without the driver's part of it.
         let driver = self.driver_bytes()?;
-        for (id, mut sample) in samples {
-            let Some(selected) = self.cgroups.get(&id) else { continue };
-            // Which of several cgroups a page is charged to is not kept apart. A command that starts one container is charged
-            // for nothing of that itself, or the two are added up.
-            if sole == Some(id) && selected.info.root {
-                sample.values.extend(pinned.clone());
-                for (source, held) in driver.iter().flat_map(DriverBytes::by_source) {
-                    sample.values.insert(driver_column(source), held.target.charged);
-                }
-            }
-            self.journal.add(Entry::Sample(sample))?;
-        }
+        self.take_levels(Levels { system, cgroups, driver, is_early })?;
         self.sample_tentative(anew)?;
+        let walks = self.walks.take();
+        self.take_walks(walks)?;
         let alive: Vec<u32> = self.alive.iter().copied().collect();
         for sample in self.processes.read(&alive) {
             let walk = self.processes.wants_walk(&sample);
             let SeriesId::Process(pid) = sample.series else { continue };
             self.journal.add(Entry::Sample(sample))?;
-            if walk
-                && !self.looks
-                && let Some(regions) = process::regions(pid, self.min_region)
-            {
-                self.journal.add(Entry::Regions { pid, regions })?;
-                if let Some(pss) = process::pss(pid) {
-                    self.journal.add(Entry::Sample(pss))?;
-                }
+            if walk && !self.looks {
+                self.walks.want(pid, self.min_region);
             }
         }
         self.read_aggregates_at_peaks(used, charged, held)
     }
 
+    fn take_walks(&mut self, walks: Vec<Walk>) -> Result<(), TracerError> {
+        for Walk { pid, regions, pss } in walks {
+            self.journal.add(Entry::Regions { pid, regions })?;
+            if let Some(pss) = pss {
+                self.journal.add(Entry::Sample(pss))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits for the walks under way. Says how many were not made in all.
+    pub fn finish_walks(&mut self) -> Result<u64, TracerError> {
+        let walks = self.walks.finish(LONGEST_WALKS);
+        self.take_walks(walks)?;
+        Ok(self.walks.refused)
+    }
+
     /// The root that stands for all: the only one, or the only container beside the command that has started it.
-    fn sole_root(&self) -> Option<u64> {
+    pub(super) fn sole_root(&self) -> Option<u64> {
         let only = |mut roots: Vec<u64>| if roots.len() == 1 { roots.pop() } else { None };
         let roots = || self.cgroups.iter().filter(|(_, c)| c.info.root);
         let containers = roots().filter(|(_, c)| c.info.container.is_some());
@@ -230,14 +257,44 @@ impl<W: Write> Tracer<W> {
         self.gpus.count = count;
     }
 
+    /// Which cgroups have their turn at this sample.
+    fn turn_of_cgroups(&mut self) -> Turn {
+        let all = self.cgroups.values().filter(|c| !c.gone).count();
+        // Whoever looks reads each of the few that are taken in.
+        let rounds = if self.looks { 1 } else { all.div_ceil(CGROUPS_PER_SAMPLE).max(1) };
+        self.turn = self.turn.wrapping_add(1);
+        Turn { rounds, which: self.turn % rounds }
+    }
+
     /// Takes readings that were made elsewhere: those of the GPUs. They are added as the calls come that were made before
     /// them: what else is known of a device at that time has its place in the same reading, as columns of its own.
     pub fn expect_samples(&mut self, samples: Vec<Sample>) {
+        for sample in &samples {
+            if let (SeriesId::Device(device), Some(begun)) = (&sample.series, self.device_watch) {
+                let watch = self.device_watches.entry(*device).or_insert(begun);
+                watch.read(sample.begin_ns, sample.end_ns);
+            }
+        }
         self.gpus.expect(samples);
+    }
+
+    /// Counts times without a reading from now on.
+    pub fn watch_readings(&mut self, interval: Duration, gpu_interval: Option<Duration>) {
+        let now = now_ns();
+        self.watch = Watch::begin(interval.as_nanos() as u64, now);
+        self.device_watch = gpu_interval.map(|interval| Watch::begin(interval.as_nanos() as u64, now));
+    }
+
+    /// Times without a reading of the kernel's levels, and of those of the GPU that was without for longest.
+    pub fn gaps(&self) -> (Option<Gaps>, Option<Gaps>) {
+        let devices = self.device_watches.values().chain(&self.device_watch);
+        let longest = devices.filter_map(Watch::gaps).max_by_key(|gaps| gaps.total_ns);
+        (self.watch.gaps(), longest)
     }
 
     /// Adds the readings that ended before `at_ns`, of which all calls are known.
     pub fn take_samples(&mut self, at_ns: u64) -> Result<(), TracerError> {
+        self.complete_levels(at_ns)?;
         while let Some(mut sample) = self.gpus.next_before(at_ns) {
             self.held_before.read(&sample);
             let live = self.sees_calls().then(|| self.collector.cuda.device_by_process());

@@ -5,6 +5,7 @@ mod calls;
 mod events;
 pub(super) mod gpus;
 mod levels;
+pub(super) mod on_time;
 mod pins;
 mod surroundings;
 mod tentative;
@@ -20,9 +21,10 @@ use spark_trace_common::engine::Client;
 use thiserror::Error;
 
 use before::HeldBefore;
-use calls::PartialReading;
+use calls::{Free, PartialReading};
 use gpus::Gpus;
 use levels::Peaks;
+use on_time::{Waiting, Watch};
 use pins::Pins;
 use tentative::Tentative;
 
@@ -43,6 +45,7 @@ use super::{
     },
     symbols::{Names, Stacks},
     target::{container::id_in_path, running},
+    walks::Walks,
 };
 use crate::recording::{
     CgroupName, Phase, Process, Target, TargetCgroup,
@@ -72,6 +75,10 @@ const LONGEST_LOOK: Duration = Duration::from_millis(500);
 
 /// Cgroups that are read of a whole machine.
 const MOST_CGROUPS: usize = 512;
+
+/// Targets with more cgroups than this are published at most so often.
+const FEW_CGROUPS: usize = 32;
+const PUBLISH_EVERY_NS: u64 = 2_000_000_000;
 
 /// Something the session must act on.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -112,11 +119,14 @@ pub struct Tracer<W: Write> {
     files_lost: u64,
     /// Files being read, by thread, name and directory.
     readings: HashMap<(u32, String, String), PartialReading>,
+    /// What was free when that was last looked at for a query.
+    free: Option<Free>,
     layout: Layout,
     system: System,
     /// What the last reading of the system plane left unattributed.
     residual: Option<i64>,
     processes: Processes,
+    walks: Walks,
     min_region: u64,
     cgroups: BTreeMap<u64, Selected>,
     /// What hooks on page counters make of the cgroups' levels.
@@ -144,6 +154,20 @@ pub struct Tracer<W: Write> {
     places: Places,
     /// The target has ended: files are looked for where they are now.
     pub ended: bool,
+    /// What programs map after this is no part of the trace.
+    pub ends_ns: Option<u64>,
+    /// Events wait that are older than what is read now.
+    pub is_behind: bool,
+    waiting: Waiting,
+    watch: Watch,
+    /// As a GPU's begins, and of each GPU that was read.
+    device_watch: Option<Watch>,
+    device_watches: BTreeMap<u32, Watch>,
+    /// Samples taken: which cgroups have their turn.
+    turn: usize,
+    /// What is known of the target has changed since it was published.
+    unpublished: bool,
+    published_ns: u64,
 }
 
 impl<W: Write> Tracer<W> {
@@ -171,10 +195,12 @@ impl<W: Write> Tracer<W> {
             queries_lost: 0,
             files_lost: 0,
             readings: HashMap::new(),
+            free: None,
             layout,
             system,
             residual: None,
             processes: Processes::default(),
+            walks: Walks::default(),
             min_region,
             cgroups: BTreeMap::new(),
             charges: Charges::default(),
@@ -194,6 +220,15 @@ impl<W: Write> Tracer<W> {
             contexts_lost: 0,
             places: Places::of_this_process(),
             ended: false,
+            ends_ns: None,
+            is_behind: false,
+            waiting: Waiting::default(),
+            watch: Watch::default(),
+            device_watch: None,
+            device_watches: BTreeMap::new(),
+            turn: 0,
+            unpublished: false,
+            published_ns: 0,
         }
     }
 
@@ -370,7 +405,15 @@ impl<W: Write> Tracer<W> {
     /// Writes what is known of the target.
     pub fn publish_target(&mut self) -> Result<(), TracerError> {
         self.target.cgroups = self.cgroups.values().map(|c| c.info.clone()).collect();
+        (self.unpublished, self.published_ns) = (false, now_ns());
         Ok(self.journal.add(Entry::Target(self.target.clone()))?)
+    }
+
+    /// The same, where it has changed. It holds every cgroup of the target: with many of them, not at every change.
+    pub(super) fn publish_changes(&mut self) -> Result<(), TracerError> {
+        let few = self.cgroups.len() <= FEW_CGROUPS;
+        let due = few || now_ns().saturating_sub(self.published_ns) >= PUBLISH_EVERY_NS;
+        if self.unpublished && due { self.publish_target() } else { Ok(()) }
     }
 
     /// Names of all cgroups of the machine, so that ids in provenance can be read.
