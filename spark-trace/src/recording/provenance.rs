@@ -232,7 +232,11 @@ pub struct Process {
     pub pid: u32,
     pub parent: Option<u32>,
     pub comm: String,
+    /// The first 64 arguments, at most 4 KiB of them.
     pub argv: Vec<String>,
+    /// It had more than that; the last argument that is kept then ends in `…`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub argv_cut: bool,
     pub cgroup: u64,
     pub started_ns: Option<u64>,
     pub exec_ns: Option<u64>,

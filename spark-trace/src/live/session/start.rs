@@ -38,7 +38,7 @@ impl Session {
                 if process::has_ended(pid) {
                     return Err(SessionError::Target(format!("no process {pid}")));
                 }
-                self.tracer.target.argv = process::argv(pid);
+                self.tracer.target.argv = process::command_line(pid).argv;
                 self.tracer.add_tree(pid)?;
                 self.tracer.publish_target()?;
             }

@@ -2,10 +2,11 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    fs,
+    fs::{self, File},
+    io::{BufRead, BufReader, Read},
 };
 
-use procfs::process::{MMapPath, Process as ProcProcess};
+use procfs::process::Process as ProcProcess;
 
 use super::{KernelFile, Reading};
 use crate::{
@@ -100,37 +101,92 @@ impl Processes {
     }
 }
 
-/// The mappings of `pid` with at least `min` bytes resident, from /proc/PID/smaps.
+/// Mappings of one process that are kept. The kernel lets a process have some 65 thousand (vm.max_map_count) or more.
+const MOST_REGIONS: usize = 4096;
+/// Read of one line of smaps: a path of the longest kind has four times as many characters where each is escaped.
+const LONGEST_LINE: u64 = 20 << 10;
+
+/// The mappings of `pid` with at least `min` bytes resident, from /proc/PID/smaps: the largest, where there are many.
 pub fn regions(pid: u32, min: u64) -> Option<Vec<Region>> {
     let at_ns = now_ns();
-    let maps = ProcProcess::new(i32::try_from(pid).ok()?).ok()?.smaps().ok()?;
-    let regions = maps.into_iter().filter_map(|map| {
-        let field = |name: &str| map.extension.map.get(name).copied().unwrap_or(0);
-        let region = Region {
-            at_ns,
-            pid,
-            address: map.address.0,
-            length: map.address.1 - map.address.0,
-            name: name_of(&map.pathname),
-            rss: field("Rss"),
-            pss: field("Pss"),
-            anonymous: field("Anonymous"),
-            swap: field("Swap"),
-        };
-        (region.rss >= min).then_some(region)
-    });
-    Some(regions.collect())
+    let smaps = File::open(format!("/proc/{pid}/smaps")).ok()?;
+    Some(parse_regions(BufReader::new(smaps), pid, at_ns, min))
 }
 
-fn name_of(path: &MMapPath) -> String {
+/// Line by line: the text of all mappings may have tens of megabytes.
+fn parse_regions(mut smaps: impl BufRead, pid: u32, at_ns: u64, min: u64) -> Vec<Region> {
+    let mut kept: Vec<Region> = Vec::new();
+    let mut current: Option<Region> = None;
+    let mut bytes = Vec::new();
+    loop {
+        bytes.clear();
+        let read = smaps.by_ref().take(LONGEST_LINE).read_until(b'\n', &mut bytes);
+        let is_end = !matches!(read, Ok(1..));
+        let line = String::from_utf8_lossy(&bytes);
+        let next = region_of(line.trim_end_matches('\n'));
+        if is_end || next.is_some() {
+            kept.extend(current.take().filter(|region| region.rss >= min));
+            if kept.len() >= 2 * MOST_REGIONS {
+                keep_largest(&mut kept);
+            }
+            current = next.map(|region| Region { at_ns, pid, ..region });
+        } else if let Some(region) = &mut current {
+            count(region, &line);
+        }
+        if is_end {
+            keep_largest(&mut kept);
+            return kept;
+        }
+    }
+}
+
+/// Those with the most resident, in the order of their addresses.
+fn keep_largest(regions: &mut Vec<Region>) {
+    if regions.len() > MOST_REGIONS {
+        regions.sort_by_key(|region| std::cmp::Reverse(region.rss));
+        regions.truncate(MOST_REGIONS);
+        regions.sort_by_key(|region| region.address);
+    }
+}
+
+/// The mapping that a line begins: `START-END PERMISSIONS OFFSET DEVICE INODE      PATH`.
+fn region_of(line: &str) -> Option<Region> {
+    let mut fields = line.splitn(6, ' ');
+    let (start, end) = fields.next()?.split_once('-')?;
+    let [start, end] = [start, end].map(|address| u64::from_str_radix(address, 16).ok());
+    let (address, end) = (start?, end?);
+    let inode = fields.nth(3)?;
+    inode.parse::<u64>().ok()?;
+    let path = fields.next().unwrap_or_default().trim_start_matches(' ');
+    Some(Region { address, length: end.checked_sub(address)?, name: name_of(path), ..Region::default() })
+}
+
+fn count(region: &mut Region, line: &str) {
+    let Some((key, value)) = line.split_once(':') else { return };
+    let field = match key {
+        "Rss" => &mut region.rss,
+        "Pss" => &mut region.pss,
+        "Anonymous" => &mut region.anonymous,
+        "Swap" => &mut region.swap,
+        _ => return,
+    };
+    let kib = value.split_whitespace().next().and_then(|word| word.parse::<u64>().ok());
+    *field = kib.unwrap_or(0).saturating_mul(1024);
+}
+
+/// What a mapping is called: its path, or what the kernel calls it (fs/proc/task_mmu.c get_vma_name).
+fn name_of(path: &str) -> String {
     match path {
-        MMapPath::Path(path) => path.display().to_string(),
-        MMapPath::Heap => "[heap]".to_owned(),
-        MMapPath::Stack | MMapPath::TStack(_) => "[stack]".to_owned(),
-        MMapPath::Anonymous => "[anon]".to_owned(),
-        MMapPath::Vsys(key) => format!("[shm {key}]"),
-        MMapPath::Other(name) => format!("[{name}]"),
-        special => format!("[{special:?}]").to_lowercase(),
+        "" => "[anon]".to_owned(),
+        _ if path.starts_with("[stack") => "[stack]".to_owned(),
+        _ => match path.strip_prefix("/SYSV").and_then(|rest| rest.get(..8)) {
+            // A segment of System V shared memory, by its key.
+            Some(key) => match u32::from_str_radix(key, 16) {
+                Ok(key) => format!("[shm {}]", key as i32),
+                Err(_) => path.to_owned(),
+            },
+            None => path.to_owned(),
+        },
     }
 }
 
@@ -151,14 +207,26 @@ pub fn all() -> Vec<u32> {
 pub fn describe(pid: u32) -> Option<Process> {
     let stat = ProcProcess::new(i32::try_from(pid).ok()?).ok()?.stat().ok()?;
     let parent = u32::try_from(stat.ppid).ok();
-    Some(Process { pid, parent, comm: stat.comm, argv: argv(pid), ..Process::default() })
+    let CommandLine { argv, argv_cut } = command_line(pid);
+    Some(Process { pid, parent, comm: stat.comm, argv, argv_cut, ..Process::default() })
 }
+
+/// Read of an environment, at most.
+const LONGEST_ENVIRONMENT: u64 = 4 << 20;
 
 /// Environment of a process: what it was given when its program began.
 pub fn environment(pid: u32) -> BTreeMap<String, String> {
-    let bytes = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+    let bytes = beginning(&format!("/proc/{pid}/environ"), LONGEST_ENVIRONMENT);
     let words = bytes.split(|byte| *byte == 0).filter_map(|word| std::str::from_utf8(word).ok());
     words.filter_map(|word| word.split_once('=')).map(|(n, v)| (n.to_owned(), v.to_owned())).collect()
+}
+
+/// The first bytes of a file; none where it cannot be read.
+fn beginning(path: &str, most: u64) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    // What was read before an error is what there is: a process may end meanwhile.
+    let _ = File::open(path).and_then(|file| file.take(most).read_to_end(&mut bytes));
+    bytes
 }
 
 /// Parent of a process.
@@ -175,14 +243,56 @@ pub fn has_ended(pid: u32) -> bool {
     stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with(['Z', 'X', 'x']))
 }
 
-/// Command line of a process, one element an argument.
-pub fn argv(pid: u32) -> Vec<String> {
-    let bytes = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-    bytes
-        .split(|b| *b == 0)
-        .map(|a| String::from_utf8_lossy(a).into_owned())
-        .filter(|a| !a.is_empty())
-        .collect()
+/// Kept of a command line. Who starts a process may give it megabytes, and a recording keeps thousands of processes.
+pub const LONGEST_COMMAND_LINE: usize = 4 << 10;
+pub const MOST_ARGUMENTS: usize = 64;
+/// What the last argument that is kept ends in where more was there.
+pub const CUT: char = '…';
+
+/// A command line as recordings keep it, one element an argument.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct CommandLine {
+    pub argv: Vec<String>,
+    /// It has more than is kept; the last argument then ends in [`CUT`].
+    pub argv_cut: bool,
+}
+
+/// The beginning of a process's command line.
+pub fn command_line(pid: u32) -> CommandLine {
+    // One byte more, which tells that there is more.
+    cut_command_line(&beginning(&format!("/proc/{pid}/cmdline"), LONGEST_COMMAND_LINE as u64 + 1))
+}
+
+/// Reads it anew into what is known of a process.
+pub fn read_command_line(process: &mut Process) {
+    CommandLine { argv: process.argv, argv_cut: process.argv_cut } = command_line(process.pid);
+}
+
+fn cut_command_line(bytes: &[u8]) -> CommandLine {
+    let kept = bytes.get(..LONGEST_COMMAND_LINE).unwrap_or(bytes);
+    let mut argv = words(kept);
+    let argv_cut = bytes.len() > kept.len() || argv.len() > MOST_ARGUMENTS;
+    argv.truncate(MOST_ARGUMENTS);
+    if argv_cut {
+        match argv.last_mut() {
+            Some(last) => last.push(CUT),
+            None => argv.push(CUT.to_string()),
+        }
+    }
+    CommandLine { argv, argv_cut }
+}
+
+/// Read of the command line of an engine's client, whose options say which container it starts. It is not kept.
+const LONGEST_REQUEST: u64 = 1 << 20;
+
+/// The whole command line of a process, to be looked at now.
+pub fn arguments(pid: u32) -> Vec<String> {
+    words(&beginning(&format!("/proc/{pid}/cmdline"), LONGEST_REQUEST))
+}
+
+fn words(bytes: &[u8]) -> Vec<String> {
+    let words = bytes.split(|byte| *byte == 0).filter(|word| !word.is_empty());
+    words.map(|word| String::from_utf8_lossy(word).into_owned()).collect()
 }
 
 /// Proportional share of a process's memory, split as smaps_rollup has it.
@@ -228,6 +338,89 @@ mod tests {
         assert!(regions.iter().any(|r| r.name == "[heap]" || r.name == "[stack]"));
         assert!(pss(pid).unwrap().values["pss"] > 0);
         assert!(regions.iter().all(|r| r.pss <= r.rss));
+    }
+
+    #[test]
+    fn command_lines_are_cut_and_say_so() {
+        let line = |words: &[&str]| cut_command_line(words.join("\0").as_bytes());
+        let short = line(&["sleep", "1"]);
+        assert_eq!((short.argv, short.argv_cut), (vec!["sleep".to_owned(), "1".to_owned()], false));
+        // As many and as long as are kept, and one more of each.
+        let most = line(&["a"; MOST_ARGUMENTS]);
+        assert_eq!((most.argv.len(), most.argv_cut), (MOST_ARGUMENTS, false));
+        let more = line(&["a"; MOST_ARGUMENTS + 1]);
+        assert_eq!((more.argv.len(), more.argv_cut), (MOST_ARGUMENTS, true));
+        assert_eq!(more.argv.last().unwrap(), "a…");
+        let longest = "x".repeat(LONGEST_COMMAND_LINE);
+        assert!(!line(&[&longest]).argv_cut);
+        let longer = line(&["sh", &longest]);
+        assert!(longer.argv_cut && longer.argv[1].ends_with("xx…"));
+        assert!(longer.argv.iter().map(String::len).sum::<usize>() <= LONGEST_COMMAND_LINE + CUT.len_utf8());
+        assert_eq!(line(&[""]), CommandLine::default());
+    }
+
+    /// Started with far more than is kept, and read back from the kernel.
+    #[test]
+    fn a_process_with_megabytes_of_arguments_is_kept_short() {
+        let mut command = std::process::Command::new("sh");
+        let arguments = vec!["y".repeat(100_000); 15];
+        let child = command.args(["-c", "read x"]).args(&arguments).stdin(std::process::Stdio::piped());
+        let mut child = child.spawn().unwrap();
+        // In the midst of exec(2) it has none yet.
+        let found = loop {
+            match command_line(child.id()) {
+                found if found.argv.is_empty() => std::thread::yield_now(),
+                found => break found,
+            }
+        };
+        assert!(found.argv_cut && found.argv[..3] == ["sh", "-c", "read x"], "{:?}", found.argv);
+        assert!(found.argv.iter().map(String::len).sum::<usize>() < 2 * LONGEST_COMMAND_LINE);
+        assert_eq!(super::arguments(child.id()).len(), 3 + 11, "a client's is read further");
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    #[test]
+    fn mappings_are_read_line_by_line() {
+        let text = "\
+00400000-00401000 r-xp 00000000 fe:00 17                                 /a b/c:d
+Size:                  4 kB
+Rss:                   4 kB
+Pss:                   2 kB
+Anonymous:             0 kB
+Swap:                  8 kB
+VmFlags: rd ex mr
+7f0000000000-7f0000200000 rw-p 00000000 00:00 0 
+Rss:                2048 kB
+7f0000200000-7f0000300000 rw-s 00000000 00:01 5                          /SYSV0000002a (deleted)
+Rss:                1024 kB
+7f0000300000-7f0000400000 rw-s 00000000 00:01 5                          [anon:a: 1-2]
+Rss:                   1 kB
+7ffc00000000-7ffc00021000 rw-p 00000000 00:00 0                          [stack]
+Rss:                   0 kB
+";
+        let found = parse_regions(text.as_bytes(), 7, 9, 1);
+        let rows: Vec<_> =
+            found.iter().map(|r| (r.address, r.length, r.name.as_str(), r.rss >> 10)).collect();
+        let wanted = [
+            (0x40_0000, 0x1000, "/a b/c:d", 4),
+            (0x7f00_0000_0000, 0x20_0000, "[anon]", 2048),
+            (0x7f00_0020_0000, 0x10_0000, "[shm 42]", 1024),
+            (0x7f00_0030_0000, 0x10_0000, "[anon:a: 1-2]", 1),
+        ];
+        assert_eq!(rows, wanted);
+        assert_eq!((found[0].pss, found[0].swap, found[0].pid, found[0].at_ns), (2048, 8192, 7, 9));
+    }
+
+    #[test]
+    fn of_many_mappings_the_largest_are_kept() {
+        let many = MOST_REGIONS as u64 * 5;
+        let text: String =
+            (0..many).map(|i| format!("{i:x}000-{i:x}800 r--p 0 00:00 0\nRss: {} kB\n", i + 1)).collect();
+        let found = parse_regions(text.as_bytes(), 1, 1, 1);
+        assert_eq!(found.len(), MOST_REGIONS);
+        assert!(found.iter().all(|region| region.rss > (many - MOST_REGIONS as u64) * 1024));
+        assert!(found.is_sorted_by_key(|region| region.address));
     }
 
     #[test]

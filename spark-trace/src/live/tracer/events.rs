@@ -196,7 +196,7 @@ impl<W: Write> Tracer<W> {
                 self.collector.cuda.process_ended(event.pid);
                 self.collector.cuda.process_began(event.pid);
                 if !self.young.contains(&event.pid) {
-                    process.argv = process::argv(event.pid);
+                    process::read_command_line(process);
                 }
                 self.alive.insert(event.pid);
                 // Who only looks can wait until there is a stack of it.

@@ -325,7 +325,7 @@ impl<W: Write> Tracer<W> {
     fn tell_of_the_young(&mut self) -> Result<(), TracerError> {
         for pid in std::mem::take(&mut self.young) {
             let Some(process) = self.known.get_mut(&pid) else { continue };
-            process.argv = process::argv(pid);
+            process::read_command_line(process);
             let process = process.clone();
             self.journal.add(Entry::Process(process))?;
         }
@@ -434,9 +434,11 @@ impl<W: Write> Tracer<W> {
             self.layout.of_process(pid).ok().and_then(|p| cgroup::id_of(&self.layout.dir(&p))).unwrap_or(0);
         let comm = comm.trim_end().to_owned();
         let context = if self.looks { None } else { surroundings::of(pid) };
+        let process::CommandLine { argv, argv_cut } = process::command_line(pid);
         let process = Process {
             pid,
-            argv: process::argv(pid),
+            argv,
+            argv_cut,
             comm,
             context: self.take_context(context)?,
             cgroup,

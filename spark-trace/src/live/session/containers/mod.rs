@@ -190,7 +190,7 @@ impl Session {
 
     /// A process of the target has become a client of an engine.
     pub(super) fn client_began(&mut self, pid: u32, client: Client, at_ns: u64) -> Result<(), SessionError> {
-        let argv = process::argv(pid);
+        let argv = process::arguments(pid);
         let environment = process::environment(pid);
         let request = asked::request(client.comm, &argv);
         let identity = Identity::of(pid);
