@@ -15,6 +15,7 @@ pub mod cuda;
 pub mod decode;
 #[cfg(feature = "live")]
 pub mod demo;
+pub mod elf;
 pub mod figures;
 pub mod health;
 pub mod invoker;

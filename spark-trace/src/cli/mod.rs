@@ -41,7 +41,7 @@ use clap::{Parser, Subcommand};
 use error::Exit;
 
 #[cfg(feature = "live")]
-use crate::live::pause;
+use crate::live::{names, pause};
 
 /// Who is using the memory? Traces a run from the kernel up and says where every byte is.
 #[derive(Debug, Parser)]
@@ -123,6 +123,10 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     if args.get(1).is_some_and(|arg| arg == pause::GUARD) {
         // No subcommand of the user's: the tracer calls itself so.
         return if pause::guard().is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+    }
+    #[cfg(feature = "live")]
+    if args.get(1).is_some_and(|arg| arg == names::READER) {
+        return names::run();
     }
     let cli = match Cli::try_parse_from(args) {
         Ok(cli) => cli,

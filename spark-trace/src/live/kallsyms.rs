@@ -1,6 +1,6 @@
 //! Kernel addresses to names and modules, from /proc/kallsyms.
 //!
-//! Our own reader because the classifier needs the module a frame lies in, which blazesym leaves out.
+//! Our own reader because the classifier needs the module a frame lies in.
 
 use std::{fs, io};
 

@@ -1,9 +1,12 @@
 //! What a process has mapped at an address. Kernels from 6.11 on answer for one address (ioctl PROCMAP_QUERY of
 //! /proc/PID/maps, fs/proc/task_mmu.c do_procmap_query); older ones only write out all mappings.
 
-use std::{fs::File, io, os::fd::AsRawFd, path::PathBuf};
-
-use procfs::process::{MMPermissions, MMapPath, Process};
+use std::{
+    fs::File,
+    io::{self, BufRead, BufReader, Read},
+    os::fd::AsRawFd,
+    path::PathBuf,
+};
 
 /// `_IOWR('f', 17, struct procmap_query)` of include/uapi/linux/fs.h.
 const PROCMAP_QUERY: libc::Ioctl = 0xc068_6611_u32 as libc::Ioctl;
@@ -98,29 +101,41 @@ pub fn code(pid: u32) -> Option<Vec<Mapping>> {
     Some(found)
 }
 
+/// Read of the text of all mappings, at most: some 65 thousand of them, with long names.
+const LONGEST_TEXT: u64 = 32 << 20;
+
 /// All mappings, lowest first: as dear as there are many. `None` where the process is gone.
 pub fn all(pid: u32) -> Option<Vec<Mapping>> {
-    let maps = Process::new(i32::try_from(pid).ok()?).ok()?.maps().ok()?;
-    let mapping = |map: procfs::process::MemoryMap| Mapping {
-        start: map.address.0,
-        end: map.address.1,
-        offset: map.offset,
-        executable: map.perms.contains(MMPermissions::EXECUTE),
-        inode: (map.dev.0, map.dev.1, map.inode),
-        name: name_of(&map.pathname),
-    };
-    Some(maps.into_iter().map(mapping).collect())
+    let maps = File::open(path(pid)).ok()?;
+    let mut lines = BufReader::new(maps.take(LONGEST_TEXT));
+    let (mut found, mut line) = (Vec::new(), Vec::new());
+    // Of a process that ends meanwhile there is an error, or nothing more.
+    while lines.read_until(b'\n', &mut line).ok()? > 0 {
+        found.extend(parse(&String::from_utf8_lossy(&line)));
+        line.clear();
+    }
+    Some(found)
 }
 
-fn name_of(path: &MMapPath) -> String {
-    match path {
-        MMapPath::Path(path) => path.display().to_string(),
-        MMapPath::Anonymous => String::new(),
-        // `/SYSV` and the segment's key, as the kernel writes it.
-        MMapPath::Vsys(key) => format!("/SYSV{key:08x}"),
-        MMapPath::Other(name) => format!("[{name}]"),
-        named => format!("[{named:?}]").to_lowercase(),
-    }
+/// `START-END PERMISSIONS OFFSET DEVICE INODE      NAME` (fs/proc/task_mmu.c show_map_vma). The name is whatever somebody
+/// has called a file.
+pub(super) fn parse(line: &str) -> Option<Mapping> {
+    let mut fields = line.trim_end_matches('\n').splitn(6, ' ');
+    let hex = |text: &str| u64::from_str_radix(text, 16).ok();
+    let (start, end) = fields.next()?.split_once('-')?;
+    let permissions = fields.next()?;
+    let offset = hex(fields.next()?)?;
+    let (major, minor) = fields.next()?.split_once(':')?;
+    let number = |text: &str| i32::from_str_radix(text, 16).ok();
+    let inode = fields.next()?.parse().ok()?;
+    Some(Mapping {
+        start: hex(start)?,
+        end: hex(end)?,
+        offset,
+        executable: permissions.contains('x'),
+        inode: (number(major)?, number(minor)?, inode),
+        name: fields.next().unwrap_or_default().trim_start_matches(' ').to_owned(),
+    })
 }
 
 fn path(pid: u32) -> PathBuf {
@@ -174,6 +189,25 @@ mod tests {
             Some((hex(start)?, hex(end)?, permissions, name))
         };
         text.lines().filter_map(line).collect()
+    }
+
+    #[test]
+    fn names_of_any_kind_are_read() {
+        let map =
+            parse("00400000-00627000 r-xp 00001000 fe:0a 17        /opt/a b/lib.so (deleted)\n").unwrap();
+        let wanted = (0x40_0000, 0x62_7000, 0x1000, true, (0xfe, 10, 17), "/opt/a b/lib.so (deleted)");
+        let found = (map.start, map.end, map.offset, map.executable, map.inode, map.name.as_str());
+        assert_eq!(found, wanted);
+        assert!(!map.name.is_empty() && map.is_file());
+        // A reader of keys of shared memory would trip over these.
+        for name in ["/SYSV", "/SYSV\u{e4}\u{e4}\u{e4}\u{e4}", "/SYSVzzzzzzzz (deleted)", ""] {
+            let map = parse(&format!("1000-2000 rw-s 00000000 00:01 5      {name}")).unwrap();
+            assert_eq!((map.name.as_str(), map.executable), (name, false));
+        }
+        for line in ["", "1000 r-xp 0 0:0 1", "1000-2000", "1000-2000 r-xp 0 00 1 /a", "x-y r-xp 0 0:0 1 /a"]
+        {
+            assert_eq!(parse(line), None, "{line}");
+        }
     }
 
     #[test]

@@ -18,6 +18,7 @@ pub mod look;
 mod maps;
 pub mod mounts;
 mod multi;
+pub mod names;
 pub mod object;
 pub mod offsets;
 pub mod output;

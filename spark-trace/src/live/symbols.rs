@@ -7,19 +7,21 @@
 use std::{
     collections::{HashMap, HashSet},
     fs::File,
-    os::fd::AsRawFd,
     path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
 };
 
 use super::{
     code::{Code, Found},
     kallsyms::Kallsyms,
     maps::Mapping,
+    mounts::regular,
+    names::{NO_TIME, Namer},
 };
-use crate::recording::{Stack, Symbol};
-use blazesym::symbolize::{
-    Input, Symbolizer,
-    source::{Elf, Source},
+use crate::{
+    elf,
+    recording::{Stack, Symbol},
 };
 
 /// Files kept open for naming. Beyond that, frames of further files keep their offsets without names.
@@ -42,7 +44,7 @@ pub struct Stacks {
     open: usize,
     by_inode: HashMap<(i32, i32, u64), usize>,
     code: Code,
-    symbolizer: Symbolizer,
+    namer: Namer,
     refused: u64,
 }
 
@@ -50,10 +52,14 @@ pub struct Stacks {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Names {
     None,
-    All,
-    /// Those with these ids.
-    Of(Vec<u32>),
+    /// All of them, while whoever wants them waits no longer than that; the names that come later come with the next.
+    All(Duration),
+    /// Those with these ids, likewise.
+    Of(Vec<u32>, Duration),
 }
+
+/// After this no file is begun that names are wanted from.
+const LONGEST_NAMING: Duration = Duration::from_secs(60);
 
 /// A user stack whose frames were found in the files that its process had mapped, and of which nothing is kept yet.
 #[derive(Debug)]
@@ -72,7 +78,9 @@ enum Place {
 struct MappedFile {
     path: String,
     /// Held so that the file can be read when its process or its name is gone.
-    file: Option<File>,
+    file: Option<Arc<File>>,
+    /// Why it could not be opened.
+    closed: Option<String>,
     /// Absent until a frame in it is kept.
     build_id: Option<Option<String>>,
 }
@@ -90,7 +98,7 @@ impl Stacks {
             open: 0,
             by_inode: HashMap::new(),
             code: Code::default(),
-            symbolizer: Symbolizer::new(),
+            namer: Namer::default(),
             refused: 0,
         }
     }
@@ -184,10 +192,8 @@ impl Stacks {
         let before = self.symbols.len();
         let mapped = &mut self.files[file];
         // Only now: a file that somebody else's process has mapped is not looked into.
-        let build_id = mapped
-            .build_id
-            .get_or_insert_with(|| mapped.file.as_ref().and_then(|open| build_id(&fd_path(open))))
-            .clone();
+        let build_id =
+            mapped.build_id.get_or_insert_with(|| elf::build_id(mapped.file.as_deref()?).ok()?).clone();
         let index = intern(&mut self.symbols, &mut self.by_place, place, || Symbol {
             name: None,
             module: Some(mapped.path.clone()),
@@ -264,55 +270,88 @@ impl Stacks {
         }
         // The link leads to the mapped file itself, whatever its path means in the process's mount namespace.
         let link = PathBuf::from(format!("/proc/{pid}/map_files/{:x}-{:x}", range.0, range.1));
-        let file = if self.open < OPEN_FILES { File::open(link).ok() } else { None };
+        let (file, closed) = if self.open < OPEN_FILES {
+            match regular::open_of_process(pid, &link) {
+                Ok(file) => (Some(Arc::new(file)), None),
+                Err(error) => (None, Some(format!("it could not be opened: {error}"))),
+            }
+        } else {
+            (None, Some(format!("{OPEN_FILES} other files were open for naming")))
+        };
         self.open += usize::from(file.is_some());
         if let Some(index) = known {
-            self.files[index].file = file;
+            (self.files[index].file, self.files[index].closed) = (file, closed);
             return index;
         }
         let index = self.files.len();
-        self.files.push(MappedFile { path: path.display().to_string(), file, build_id: None });
+        self.files.push(MappedFile { path: path.display().to_string(), file, closed, build_id: None });
         self.by_inode.insert(inode, index);
         index
     }
 
-    /// Lets go of what only naming needs: symbol tables that were read, and files that no process has mapped any more.
+    /// Lets go of files that no process has mapped any more.
     /// Held open, those of a container that is gone would keep their place on the disk.
     pub fn rest(&mut self) {
-        self.symbolizer = Symbolizer::new();
         let mapped: HashSet<usize> = self.code.files().collect();
         for (_, file) in self.files.iter_mut().enumerate().filter(|(index, _)| !mapped.contains(index)) {
             self.open -= usize::from(file.file.take().is_some());
         }
     }
 
-    /// Names the user frames that have no name yet, of these stacks or of all. It reads symbol tables into the page
+    /// Names the user frames that have no name yet, of these stacks or of all. Symbol tables are read into the page
     /// cache.
     pub fn name_frames(&mut self, names: &Names) {
-        let wanted: Option<HashSet<u32>> = match names {
-            Names::None => return,
-            Names::All => None,
-            Names::Of(stacks) => {
+        let (wanted, longest): (Option<HashSet<u32>>, Duration) = match names {
+            Names::None => return self.take_names(Duration::ZERO),
+            Names::All(longest) => (None, *longest),
+            Names::Of(stacks, longest) => {
                 let stacks = stacks.iter().filter_map(|id| self.stacks.get(*id as usize));
-                Some(stacks.flat_map(|stack| stack.frames.iter().copied()).collect())
+                (Some(stacks.flat_map(|stack| stack.frames.iter().copied()).collect()), *longest)
             }
         };
-        let unnamed = std::mem::take(&mut self.unnamed);
-        let is_wanted =
-            |(index, ..): &(u32, usize, u64)| wanted.as_ref().is_none_or(|set| set.contains(index));
-        let (unnamed, left): (Vec<_>, Vec<_>) = unnamed.into_iter().partition(is_wanted);
-        self.unnamed = left;
-        let any = !unnamed.is_empty();
-        for (index, file, offset) in unnamed {
-            let Some(open) = &self.files[file].file else { continue };
+        let is_wanted = |index: &u32| wanted.as_ref().is_none_or(|set| set.contains(index));
+        let mut places: HashMap<usize, Vec<(u32, u64)>> = HashMap::new();
+        self.unnamed.retain(|(index, file, offset)| {
+            if !is_wanted(index) {
+                return true;
+            }
             // A return address may lie just past the function that made the call.
-            let offset = offset.saturating_sub(1);
-            self.symbols[index as usize].name = name_at(&self.symbolizer, &fd_path(open), offset);
+            places.entry(*file).or_default().push((*index, offset.saturating_sub(1)));
+            false
+        });
+        let until = Instant::now() + LONGEST_NAMING;
+        for (file, places) in places {
+            let MappedFile { path, file, closed, .. } = &self.files[file];
+            match (file, closed) {
+                (Some(file), _) => self.namer.ask(path, file, &places, until),
+                (None, Some(why)) => self.namer.miss_frames(path, why, places.len() as u64),
+                // It was let go of when nobody had it mapped any more.
+                (None, None) => {}
+            }
         }
-        if any {
-            // It keeps the tables it has read: hundreds of MiB for a machine full of programs.
-            self.symbolizer = Symbolizer::new();
-        }
+        self.take_names(longest);
+    }
+
+    /// Takes in the names that have come, and waits no longer than that for the others.
+    fn take_names(&mut self, longest: Duration) {
+        let symbols = &mut self.symbols;
+        self.namer.take(Instant::now() + longest, |index, name| symbols[index as usize].name = Some(name));
+    }
+
+    /// Whether names are still to come.
+    pub fn awaits_names(&self) -> bool {
+        self.namer.is_waiting()
+    }
+
+    /// Names that have not come by now do not come any more.
+    pub fn end_naming(&mut self) {
+        self.take_names(Duration::ZERO);
+        self.namer.give_up(NO_TIME);
+    }
+
+    /// What is to be said about names that are missing.
+    pub fn missing_names(&self) -> Vec<String> {
+        self.namer.warnings()
     }
 
     /// Stacks for which there was no room.
@@ -333,23 +372,6 @@ impl Stacks {
     }
 }
 
-/// Build id of an ELF file, in hexadecimal.
-pub(super) fn build_id(path: &std::path::Path) -> Option<String> {
-    let id = blazesym::helper::read_elf_build_id(path).ok()??;
-    Some(id.iter().map(|b| format!("{b:02x}")).collect())
-}
-
-/// The function that holds the code at `offset` of a file. The symbol table comes first: it has the whole name,
-/// `crate::module::Type::function`, where debug information of line tables has its last part only.
-fn name_at(symbolizer: &Symbolizer, path: &std::path::Path, offset: u64) -> Option<String> {
-    [false, true].into_iter().find_map(|debug_syms| {
-        let mut elf = Elf::new(path);
-        elf.debug_syms = debug_syms;
-        let symbolized = symbolizer.symbolize_single(&Source::Elf(elf), Input::FileOffset(offset)).ok()?;
-        Some(symbolized.into_sym()?.name.into_owned())
-    })
-}
-
 /// A frame between the traced event and our program.
 fn is_tracing(name: &str) -> bool {
     ["bpf_prog_", "bpf_trace_run", "__bpf_trace_", "__traceiter_", "__bpf_prog_"]
@@ -367,10 +389,6 @@ fn intern(
         symbols.push(symbol());
         symbols.len() as u32 - 1
     })
-}
-
-fn fd_path(file: &File) -> PathBuf {
-    PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()))
 }
 
 #[cfg(test)]
@@ -393,12 +411,12 @@ mod tests {
             first,
             "rubbish after code"
         );
-        stacks.name_frames(&Names::All);
+        stacks.name_frames(&Names::All(LONGEST_NAMING));
         let (all, symbols) = stacks.snapshot();
         assert_eq!(all.len(), 1);
         let innermost = &symbols[all[0].frames[0] as usize];
         // With line tables as the only debug information that has `telling_name` and no more.
-        let name = innermost.name.as_deref().unwrap();
+        let name = innermost.name.as_deref().unwrap_or_else(|| panic!("{:?}", stacks.missing_names()));
         assert_eq!(name, "spark_trace::live::symbols::tests::telling_name");
         assert!(innermost.module.is_some());
         assert_eq!(all[0].frames.len(), 2);

@@ -5,8 +5,6 @@
 //! is told by the program at system call exit when a process maps it, and attached to then. The process is paused
 //! meanwhile ([`super::pause`]); where it is not, how long it ran on is in the recording.
 
-mod elf;
-
 use std::{
     collections::HashMap,
     fs::{self, File},
@@ -14,14 +12,18 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use procfs::process::{MMPermissions, MMapPath, Process};
 use spark_trace_common::{
     cuda::{FUNCTIONS, Library, cookie},
     row::LibraryKey,
 };
 
-use super::{now_ns, object::Object};
-use crate::{decode::MappedLibrary, health::Verdict, recording::LibraryFile};
+use super::{
+    maps,
+    mounts::regular::{self, Links},
+    now_ns,
+    object::Object,
+};
+use crate::{decode::MappedLibrary, elf, health::Verdict, recording::LibraryFile};
 
 /// Directories where the driver's libraries are on the systems we know: distributions, containers prepared by
 /// NVIDIA's toolkit, compatibility packages, WSL.
@@ -78,7 +80,7 @@ impl Libraries {
                 reason: Some(reason),
                 ..LibraryFile::default()
             };
-            match File::open(&path) {
+            match regular::open(&path, Links::Proc) {
                 Ok(_) if library_of(&name).is_none() => {
                     let known: Vec<_> =
                         Library::ALL.iter().flat_map(|library| library.file_names()).copied().collect();
@@ -92,7 +94,7 @@ impl Libraries {
             let name = mapped.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
             self.driver_in_use |= is_cuda_driver(&name);
             // A process may have ended since.
-            if let Ok(file) = File::open(&mapped.link)
+            if let Ok(file) = regular::open_of_process(mapped.pid, &mapped.link)
                 && let Some(row) = self.open(object, &file, &mapped.path)
             {
                 self.rows[row].in_use = Some(true);
@@ -116,7 +118,8 @@ impl Libraries {
         let row = self.known.get(&event.file).copied().or_else(|| {
             let is_it = |mapping: &Mapping| mapping.path.file_name().is_some_and(|name| *name == *event.name);
             let mapping = executable_mappings(event.pid).into_iter().find(is_it)?;
-            self.open(object, &File::open(&mapping.link).ok()?, &mapping.path)
+            let file = regular::open_of_process(event.pid, &mapping.link).ok()?;
+            self.open(object, &file, &mapping.path)
         });
         let Some(row) = row else {
             return Some(told(LibraryFile {
@@ -151,7 +154,7 @@ impl Libraries {
         let library = library_of(&path.file_name()?.to_string_lossy())?;
         let meta = file.metadata().ok()?;
         let link = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
-        let build_id = super::symbols::build_id(&link);
+        let build_id = elf::build_id(file).ok().flatten();
         let kind = build_id.clone().map_or(FileKind::Device(meta.dev()), FileKind::BuildId);
         let (major, minor) = (libc::major(meta.dev()), libc::minor(meta.dev()));
         let key = LibraryKey { inode: meta.ino(), device: major << MINOR_BITS | minor, reserved: 0 };
@@ -169,7 +172,7 @@ impl Libraries {
             in_use: Some(false),
             ..LibraryFile::default()
         };
-        let verdict = match elf::exported(file, FUNCTIONS.iter().map(|f| f.symbol)) {
+        let verdict = match elf::exports(file, FUNCTIONS.iter().map(|f| f.symbol)) {
             Ok(offsets) => attach(object, &link, library, &offsets, &mut found),
             Err(e) => Err((Verdict::NotApplicable, e.to_string())),
         };
@@ -257,23 +260,19 @@ fn on_host() -> Vec<PathBuf> {
 
 /// An executable mapping of a file.
 struct Mapping {
+    pid: u32,
     path: PathBuf,
     /// Leads to the file itself, whatever its path means in the process's mount namespace.
     link: PathBuf,
 }
 
 fn executable_mappings(pid: u32) -> Vec<Mapping> {
-    let process = i32::try_from(pid).ok().and_then(|pid| Process::new(pid).ok());
-    let Some(maps) = process.and_then(|process| process.maps().ok()) else { return Vec::new() };
-    maps.into_iter()
-        .filter(|map| map.perms.contains(MMPermissions::EXECUTE))
-        .filter_map(|map| {
-            let MMapPath::Path(path) = map.pathname else { return None };
-            let (start, end) = map.address;
-            let link = PathBuf::from(format!("/proc/{pid}/map_files/{start:x}-{end:x}"));
-            Some(Mapping { path, link })
-        })
-        .collect()
+    let code = maps::code(pid).unwrap_or_default().into_iter().filter(maps::Mapping::is_file);
+    let mapping = |map: maps::Mapping| {
+        let link = PathBuf::from(format!("/proc/{pid}/map_files/{:x}-{:x}", map.start, map.end));
+        Mapping { pid, path: PathBuf::from(map.name), link }
+    };
+    code.map(mapping).collect()
 }
 
 /// Whether a file of this name is a CUDA driver.

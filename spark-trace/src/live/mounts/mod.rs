@@ -3,6 +3,7 @@
 mod handle;
 pub mod open;
 pub mod places;
+pub mod regular;
 
 use std::{
     fs::{self, File},

@@ -80,7 +80,7 @@ impl Paths {
 
 /// Kinds of file systems that answer without a program or a server: in /proc/filesystems those that need a block device
 /// have no `nodev` before them (fs/filesystems.c filesystems_proc_show).
-fn local_kinds() -> BTreeSet<String> {
+pub(super) fn local_kinds() -> BTreeSet<String> {
     let text = fs::read_to_string("/proc/filesystems").unwrap_or_default();
     let with_device = text.lines().filter_map(|line| line.strip_prefix('\t'));
     let with_device = with_device.filter(|kind| !BY_PROGRAM.contains(kind));

@@ -23,6 +23,9 @@ const NOW: &str = "now";
 /// How often events are taken where nobody waits for each: often enough that processes still live whose stacks they bring.
 const DRAIN_EVERY: Duration = Duration::from_millis(100);
 
+/// How long readings wait for names that whoever looks wants; what comes later is shown later.
+const PATIENCE: Duration = Duration::from_millis(100);
+
 /// Ticks between two sweeps of the kernel pages in use: with fewer pages to retire each is quicker.
 const SWEEP_EVERY: u64 = 10;
 
@@ -147,10 +150,13 @@ impl Session {
             self.tracer.read_aggregates(NOW)?;
             let names = match wishes.names {
                 Named::None => Names::None,
-                Named::All => Names::All,
-                Named::Process(pid) => Names::Of(self.tracer.stacks_of(pid)),
+                Named::All => Names::All(PATIENCE),
+                Named::Process(pid) => Names::Of(self.tracer.stacks_of(pid), PATIENCE),
             };
             self.tracer.journal_aggregates(&names)?;
+        } else if self.tracer.stacks.awaits_names() {
+            // Those that have come since are handed on.
+            self.tracer.journal_aggregates(&Names::None)?;
         }
         Ok(())
     }

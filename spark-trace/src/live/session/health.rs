@@ -33,6 +33,7 @@ impl Session {
                  counts as live until its process ends"
             ));
         }
+        warnings.extend(self.tracer.stacks.missing_names());
         let (gaps, device_gaps) = self.tracer.gaps();
         let health = Health {
             lost_total: losses.iter().map(|l| l.count).sum(),

@@ -104,6 +104,10 @@ pub struct Outcome {
     pub output: Option<Output>,
 }
 
+/// How long a recording waits for its names, and how long a look that ends.
+const LONGEST_NAMING: Duration = Duration::from_secs(60);
+const LONGEST_LAST_NAMING: Duration = Duration::from_secs(5);
+
 /// The journal's writer.
 type Out = BufWriter<File>;
 
@@ -292,7 +296,12 @@ impl Session {
         self.tracer.phase("end", now_ns())?;
         self.tracer.read_aggregates(END)?;
         self.tracer.ended = true;
-        self.tracer.journal_aggregates(&Names::All)?;
+        let patience = match self.options.keep {
+            Keep::Journal(_) => LONGEST_NAMING,
+            Keep::Latest(_) => LONGEST_LAST_NAMING,
+        };
+        self.tracer.journal_aggregates(&Names::All(patience))?;
+        self.tracer.stacks.end_naming();
         if let Some(leaf) = self.leaf.take() {
             let left = leaf.processes();
             if !left.is_empty() {

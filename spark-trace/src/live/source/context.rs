@@ -85,7 +85,9 @@ fn read_once(pid: u32) -> Option<ProcessContext> {
     let variables = variables(pid)?;
     // In the midst of exec(2) the new address space has neither yet (fs/exec.c: exec_mmap, then create_elf_tables), and
     // the name is the new program's. No program is without arguments: the kernel gives it an empty one.
-    if variables.is_empty() && fs::read(format!("/proc/{pid}/cmdline")).ok()?.is_empty() {
+    // A byte tells: there may be megabytes.
+    let has_arguments = || File::open(format!("/proc/{pid}/cmdline"))?.read(&mut [0]).map(|read| read > 0);
+    if variables.is_empty() && !has_arguments().ok()? {
         return None;
     }
     let limits = limits(&fs::read_to_string(format!("/proc/{pid}/limits")).ok()?);

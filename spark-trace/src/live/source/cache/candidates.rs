@@ -1,10 +1,12 @@
 //! Files whose pages may be cached: those that processes have mapped or open, and those below directories.
 
 use std::{
-    fs::{self, File, OpenOptions},
-    os::unix::fs::{MetadataExt, OpenOptionsExt},
+    fs::{self, File},
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
+
+use crate::live::mounts::regular::{self, Links};
 
 /// A file by a way to open it and the name to tell.
 #[derive(Debug)]
@@ -16,12 +18,12 @@ pub(super) struct Candidate {
 }
 
 impl Candidate {
-    /// Opens it for nothing but to be asked about; without waiting, should it not be a file after all.
+    /// Opens it, if it is a file.
     pub(super) fn open(&self) -> Option<File> {
-        let flags = libc::O_NONBLOCK | libc::O_NOCTTY | libc::O_CLOEXEC;
-        let open = |flags| OpenOptions::new().read(true).custom_flags(flags).open(&self.way);
-        // Without changing its access time, where that is ours to ask.
-        open(flags | libc::O_NOATIME).or_else(|_| open(flags)).ok()
+        match self.pid {
+            Some(pid) => regular::open_of_process(pid, &self.way).ok(),
+            None => regular::open(&self.way, Links::Refused).ok(),
+        }
     }
 }
 
