@@ -8,13 +8,14 @@ mod support;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
 use openmetrics_parser::{OpenMetricsValue, openmetrics::parse_openmetrics};
 use serde_json::Value;
 use support::process::Other;
-use support::{Faults, MIB, array, cgroup, int, meminfo, spark_trace, text, wait_for, workload};
+use support::{Faults, MIB, array, cgroup, elf, int, meminfo, spark_trace, text, wait_for, workload};
 use tempfile::TempDir;
 
 /// A service on a port that the kernel has chosen, until it is dropped.
@@ -271,6 +272,37 @@ fn the_minutes_before_now_become_a_recording() {
         done.status.code() == Some(2) && error.contains("no `spark-trace serve` keeps its files"),
         "{error}"
     );
+    serving.end();
+}
+
+/// The file of a killed program may be made to end whoever looks into it.
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn an_oom_kill_of_a_program_that_means_harm_is_recorded() {
+    let serving = Serving::start(&[]);
+    serving.new_reading();
+    let mut program = fs::read(workload()).unwrap();
+    let claim = elf::compressed(1 << 63, b"x");
+    elf::add_section(&mut program, ".debug_info", elf::PROGBITS, elf::COMPRESSED, &claim);
+    elf::resize_sections(&mut program, elf::SYMTAB, 1 << 62);
+    let path = support::path(&serving.dir, "program");
+    fs::write(&path, program).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    let (_, v2) = cgroup::memory_root();
+    let own = cgroup::Own::create("serve-hostile");
+    let limit = if v2 { "memory.max" } else { "memory.limit_in_bytes" };
+    fs::write(own.dir.join(limit), (64 * MIB).to_string()).unwrap();
+    serving.new_reading();
+    let mut victim = Command::new(&path);
+    victim.args(["alloc", "--anon", "256M", "--hold", "300s"]);
+    own.start_in(&mut victim);
+    let mut victim = Other::start(&mut victim);
+    let pid = victim.pid();
+    wait_for("the workload to be killed", || (!victim.runs()).then_some(()));
+    let file = wait_for("the recording of it", || serving.kills().first().cloned());
+    let shown = show(&file);
+    assert!(array(&shown["processes"]).iter().any(|row| row["pid"] == pid && row["exit"] == "signal 9"));
+    serving.new_reading();
     serving.end();
 }
 

@@ -16,6 +16,7 @@ pub mod bpf;
 pub mod cache;
 pub mod cgroup;
 pub mod docker;
+pub mod elf;
 pub mod field;
 pub mod field_checks;
 pub mod ledger;
