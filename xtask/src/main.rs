@@ -13,6 +13,7 @@ mod demo;
 mod dist;
 mod docker;
 mod docs;
+mod fuzz;
 mod gpu;
 mod process;
 mod setup;
@@ -44,6 +45,7 @@ enum Task {
     Bench(bench::Args),
     BenchReading(bench_reading::Args),
     BenchTop(bench_top::Args),
+    Fuzz(fuzz::Args),
     Gpu(gpu::Args),
     Dist(dist::Args),
     Vm(vm::Args),
@@ -70,6 +72,7 @@ fn run(task: Task) -> anyhow::Result<()> {
         Task::Bench(args) => bench::run(&args),
         Task::BenchReading(args) => bench_reading::run(&args),
         Task::BenchTop(args) => bench_top::run(&args),
+        Task::Fuzz(args) => fuzz::run(&args),
         Task::Gpu(args) => gpu::run(&args),
         Task::Dist(args) => dist::run(&args),
         Task::Vm(args) => vm::run(&args),

@@ -100,7 +100,8 @@ impl Btf {
         Self::parse(&bytes).map_err(|what| BtfError::Format { path: name, what })
     }
 
-    fn parse(bytes: &[u8]) -> Result<Self, &'static str> {
+    /// From the bytes of such a file.
+    pub fn parse(bytes: &[u8]) -> Result<Self, &'static str> {
         let mut header = Cursor { bytes, at: 0 };
         if header.u16()? != MAGIC {
             return Err("wrong magic number or byte order");

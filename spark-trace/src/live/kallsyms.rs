@@ -22,7 +22,8 @@ impl Kallsyms {
         fs::read_to_string("/proc/kallsyms").map(|text| Self::parse(&text))
     }
 
-    fn parse(text: &str) -> Self {
+    /// From the text of such a file.
+    pub fn parse(text: &str) -> Self {
         let mut symbols: Vec<_> = text.lines().filter_map(symbol).collect();
         symbols.sort_by_key(|(address, _)| *address);
         Self { symbols }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::{Results, StudyError};
 
-mod benchmark_spark;
+pub mod benchmark_spark;
 mod folder;
 mod run_name;
 

@@ -1,0 +1,83 @@
+//! What is read while a trace runs.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
+
+use hyper::Method;
+use hyper::header::{HeaderMap, HeaderName, HeaderValue};
+use spark_trace::decode;
+use spark_trace::live::target::{asked, container, question};
+use spark_trace::live::{btf::Btf, kallsyms::Kallsyms, mounts};
+use spark_trace::serve::{Access, http::Server};
+
+pub fn wire(data: &[u8]) {
+    let _ = decode::decode(data);
+}
+
+pub fn btf(data: &[u8]) {
+    let Ok(btf) = Btf::parse(data) else { return };
+    for (name, path) in [("task_struct", &["mm"][..]), ("mm_struct", &["owner", "rss_stat"]), ("a", &["b"])] {
+        let _ = (btf.offset(name, path), btf.size(name), btf.element_size(name, path));
+    }
+    let _ = (btf.enumerator("a"), btf.enum_with("a").len(), btf.function("a").is_some());
+}
+
+pub fn kallsyms(data: &[u8]) {
+    let symbols = Kallsyms::parse(&String::from_utf8_lossy(data));
+    for address in [0, 1, u64::MAX / 2, u64::MAX] {
+        let _ = symbols.find(address);
+    }
+}
+
+pub fn mounts(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    let _ = mounts::parse(&text);
+    for line in text.lines() {
+        let _ = container::id_in_path(line);
+    }
+}
+
+/// Words are set apart by zeros, as in /proc/PID/cmdline.
+pub fn engine(data: &[u8]) {
+    let words: Vec<String> =
+        data.split(|&byte| byte == 0).map(|word| String::from_utf8_lossy(word).into_owned()).collect();
+    for client in ["docker", "podman", "nerdctl", "docker-compose", "ctr"] {
+        let request = asked::request(client, &words);
+        let _ = asked::value_of(&request.words, &["--name", "--cidfile"]);
+    }
+    let _ = asked::direct(&words);
+}
+
+pub fn events(data: &[u8]) {
+    let mut seen = BTreeMap::new();
+    for line in data.split(|&byte| byte == b'\n') {
+        if let Ok(event) = serde_json::from_slice::<question::Event>(line) {
+            event.tell(&mut seen);
+        }
+    }
+}
+
+/// A request as it comes out of HTTP's own reader: method, path and headers a line.
+pub fn http(data: &[u8]) {
+    let mut lines = data.split(|&byte| byte == b'\n');
+    let Some(method) = lines.next().and_then(|line| Method::from_bytes(line).ok()) else { return };
+    let Some(path) = lines.next().and_then(|line| std::str::from_utf8(line).ok()) else { return };
+    let mut headers = HeaderMap::new();
+    for line in lines {
+        let Some(at) = line.iter().position(|&byte| byte == b':') else { continue };
+        let (name, value) = (HeaderName::from_bytes(&line[..at]), HeaderValue::from_bytes(&line[at + 1..]));
+        if let (Ok(name), Ok(value)) = (name, value) {
+            headers.append(name, value);
+        }
+    }
+    let _ = SERVER.answer(&method, path, &headers);
+}
+
+static SERVER: LazyLock<Server> = LazyLock::new(|| {
+    let here = SocketAddr::from(([127, 0, 0, 1], 0));
+    let access =
+        Access::new(here, None).unwrap_or_else(|error| unreachable!("loopback needs no token: {error}"));
+    Server { access, shared: Arc::default(), cgroups: 16, interval: Duration::from_secs(1) }
+});

@@ -1,0 +1,69 @@
+//! Recordings and journals, as strangers may send them.
+
+use std::path::Path;
+
+use spark_trace::analysis::instant::At;
+use spark_trace::analysis::moment::{Moment, Moments};
+use spark_trace::analysis::{attribution, diff, overview};
+use spark_trace::recording::{Recording, journal as journals, read, redact, window};
+use spark_trace::render::export::{EXPORTS, Options};
+use spark_trace::render::show::{Parts, Shown};
+use spark_trace::render::{FORMATS, Style, html, plot};
+
+use crate::edits;
+
+pub fn recording(data: &[u8]) {
+    if let Ok(recording) = read::parse(Path::new("-"), data) {
+        look(&recording);
+    }
+}
+
+/// Bytes alone seldom make a recording: here some values of a whole one become others.
+pub fn edited(data: &[u8]) {
+    let text = edits::edited(data);
+    if let Ok(recording) = read::parse(Path::new("-"), text.as_bytes()) {
+        look(&recording);
+    }
+}
+
+pub fn journal(data: &[u8]) {
+    if let Ok(recording) = journals::recover(data) {
+        // What `recover` writes, others must be able to read.
+        let text = serde_json::to_vec(&recording).unwrap_or_default();
+        let again = read::parse(Path::new("-"), &text);
+        assert!(
+            again.is_ok(),
+            "recovered, and then refused: {}",
+            again.err().map(|e| e.to_string()).unwrap_or_default()
+        );
+        look(&recording);
+    }
+}
+
+/// All that is done with recordings.
+fn look(recording: &Recording) {
+    for at in [At::Peak, At::End, At::SinceStart(1_000_000), At::Time(u64::MAX)] {
+        let report = attribution::report(recording, at);
+        for format in FORMATS {
+            let _ = (format.show)(&report, &Shown { parts: Parts::All, file: None }, Style::default());
+        }
+    }
+    let at = At::Peak;
+    let moment = || Moment::chosen(Moments { a: at, b: at }, recording, recording);
+    if let Ok(report) = diff::report(recording, recording, None, moment()) {
+        for format in FORMATS {
+            let _ = (format.diff)(&report, Style::default());
+        }
+    }
+    let named = ("-", recording);
+    let overview = overview::overview(None, named, moment());
+    let _ = html::render(&overview);
+    for export in EXPORTS {
+        let _ = (export.export)(recording, Options::default());
+    }
+    let _ = plot::columns(Style::default());
+    let _ = redact::redact(recording);
+    let mut cut = recording.clone();
+    window::begin_at(&mut cut, recording.target.started_ns.saturating_add(1));
+    window::forget(&mut cut, u64::MAX / 2);
+}
