@@ -120,9 +120,14 @@ pub fn system_at(recording: &Value, column: &str, at_ns: i64) -> i64 {
 
 /// Value of a column at the reading nearest to `at_ns`.
 pub fn nearest(series: &Value, column: &str, at_ns: i64) -> i64 {
+    int(&series["columns"][column][nearest_reading(series, at_ns)])
+}
+
+/// Index of the reading nearest to `at_ns`.
+pub fn nearest_reading(series: &Value, at_ns: i64) -> usize {
     let begins = array(&series["begin_ns"]).iter().map(int);
-    let (index, _) = begins.enumerate().min_by_key(|(_, begin)| begin.abs_diff(at_ns)).expect("no readings");
-    int(&series["columns"][column][index])
+    let nearest = begins.enumerate().min_by_key(|(_, begin)| begin.abs_diff(at_ns));
+    nearest.expect("no readings").0
 }
 
 /// What our buffers and maps could not take, and the runs of programs that the kernel skipped while another ran on the
