@@ -170,6 +170,11 @@ fn a_file_in_the_containers_own_layer_has_its_path_in_the_container() {
     faults.finish();
 }
 
+/// What the machine begins a run with, as the test sees it.
+fn start_state() -> [i64; 2] {
+    ["MemFree", "Cached"].map(support::meminfo)
+}
+
 #[test]
 #[ignore = "needs root: cargo xtask test"]
 fn more_anonymous_memory_in_one_of_native_and_container_is_attributed_to_anon() {
@@ -178,8 +183,10 @@ fn more_anonymous_memory_in_one_of_native_and_container_is_attributed_to_anon() 
     support::cold_file(&input, 192);
     let rest = format!("--shmem 128M --file-read 192M --file {input} --hold 400ms");
     let line = format!("-- {} alloc --anon 320M {rest}", workload());
+    let start_of_native = start_state();
     let native = record(&support::path(&dir, "native.json"), &line).exited(0);
     support::drop_from_cache(&input);
+    let start_of_container = start_state();
     let docker = format!("docker run --rm --network=none --memory=1g -v {shared}:{shared}:ro");
     let line = format!("-- {docker} {} /workload alloc --anon 256M {rest}", image());
     let container = record(&support::path(&dir, "container.json"), &line).exited(0);
@@ -197,7 +204,11 @@ fn more_anonymous_memory_in_one_of_native_and_container_is_attributed_to_anon() 
     faults.expect(file.abs() <= if dropping { 32 } else { 2 } * MIB, || {
         format!("page cache differs by {file}")
     });
-    faults.expect(diff["comparable"]["ok"] == true, || format!("comparable: {}", diff["comparable"]));
+    // On a busy machine the runs begin from different states; then that is said, and nothing else.
+    let apart = start_of_native.iter().zip(start_of_container).any(|(a, b)| (a - b).abs() > 128 * MIB);
+    let reasons = array(&diff["comparable"]["reasons"]);
+    let of_start = reasons.iter().all(|reason| text(reason).starts_with("start state differs"));
+    faults.expect(reasons.is_empty() || apart && of_start, || format!("comparable: {}", diff["comparable"]));
     println!("anon {} residual {residual} file {file}", delta("anon") - 64 * MIB);
 
     // The container once more, with the file that it has read before still cached: its first toucher paid. What
