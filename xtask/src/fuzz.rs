@@ -109,10 +109,8 @@ pub fn run(args: &Args) -> Result<()> {
     report(&outcomes.into_inner().unwrap_or_default())
 }
 
-fn take<'a, T: Copy>(next: &Mutex<impl Iterator<Item = &'a T>>) -> Option<T>
-where
-    T: 'a,
-{
+/// The next target; none once we are to end.
+fn take<'a>(next: &Mutex<impl Iterator<Item = &'a &'a Target>>) -> Option<&'a Target> {
     if signals::check().is_err() {
         return None;
     }
