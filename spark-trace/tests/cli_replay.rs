@@ -49,7 +49,7 @@ fn so_do_the_programs() {
         let frames: Vec<Value> = frames.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
         let step = (frames.len() / ASKED).max(1);
         for frame in frames.iter().step_by(step) {
-            let at = frame["at_ns"].to_string();
+            let at = format!("@{}", frame["at_ns"]);
             let shown: Value =
                 serde_json::from_str(&run(&["show", file, "--at", &at, "--format", "json"])).unwrap();
             assert_eq!(levels(frame), levels_of_show(&shown), "{name} at {at}");

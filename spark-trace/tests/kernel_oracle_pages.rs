@@ -244,7 +244,7 @@ fn reserved_huge_pages_are_the_machines_and_not_the_cgroups() {
         let show = recorded.show_with(&["--at", at]);
         int(&show["planes"]["system"]["level"]["residual"])
     };
-    let (before, during) = (residual("0s"), residual(&at_ns.to_string()));
+    let (before, during) = (residual("0s"), residual(&format!("@{at_ns}")));
     faults.expect((during - before).abs() < used / 4, || {
         format!("unattributed {before} before, {during} with {used} bytes of the pool in use")
     });

@@ -6,7 +6,11 @@ use std::str::FromStr;
 use serde::{Serialize, Serializer};
 use thiserror::Error;
 
+use crate::parse;
+
 const NANOSECONDS: f64 = 1e9;
+/// What a time of the recording's clock begins with.
+const CLOCK: char = '@';
 
 /// An instant of one run that can be looked at.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -34,7 +38,8 @@ pub enum Choice {
 
 #[derive(Debug, Error)]
 #[error(
-    "neither `peak`, `end`, `kv`, seconds since the start (`12.5s`) nor nanoseconds of the recording's clock"
+    "neither `peak`, `end`, `kv`, a time since the start (`12.5`, `12.5s`, `465ms`) nor `@` and nanoseconds of the \
+     recording's clock"
 )]
 pub struct NoInstant;
 
@@ -71,19 +76,17 @@ impl FromStr for Choice {
     type Err = NoInstant;
 
     fn from_str(text: &str) -> Result<Self, NoInstant> {
-        let at = match (text, text.strip_suffix('s')) {
+        let at = match (text, text.strip_prefix(CLOCK)) {
             ("peak", _) => At::Peak,
             ("end", _) => At::End,
             ("kv", _) => return Ok(Self::Kv),
-            (_, Some(seconds)) => {
-                let seconds: f64 = seconds.parse().map_err(|_| NoInstant)?;
-                if !(0.0..f64::MAX).contains(&seconds) {
-                    return Err(NoInstant);
-                }
+            (_, Some(clock)) => clock.parse().map(At::Time).map_err(|_| NoInstant)?,
+            // A number alone is seconds, as for every other time.
+            (_, None) => {
+                let since = parse::duration(text).map_err(|_| NoInstant)?;
                 // Saturates: no run is 584 years long.
-                At::SinceStart((seconds * NANOSECONDS).round() as u64)
+                At::SinceStart(u64::try_from(since.as_nanos()).unwrap_or(u64::MAX))
             }
-            (_, None) => text.parse().map(At::Time).map_err(|_| NoInstant)?,
         };
         Ok(Self::Fixed(at))
     }
@@ -105,7 +108,7 @@ impl fmt::Display for At {
             Self::End => f.write_str("end"),
             Self::Kv(_) => f.write_str("kv"),
             Self::SinceStart(ns) => write!(f, "{}s", *ns as f64 / NANOSECONDS),
-            Self::Time(ns) => write!(f, "{ns}"),
+            Self::Time(ns) => write!(f, "{CLOCK}{ns}"),
         }
     }
 }
@@ -128,12 +131,16 @@ mod tests {
             ("kv", Choice::Kv),
             ("12.5s", Choice::Fixed(At::SinceStart(12_500_000_000))),
             ("0s", Choice::Fixed(At::SinceStart(0))),
-            ("123456", Choice::Fixed(At::Time(123_456))),
+            ("@123456", Choice::Fixed(At::Time(123_456))),
         ] {
             assert_eq!(text.parse::<Choice>().unwrap(), at);
             assert_eq!(at.to_string(), text);
         }
-        for text in ["", "s", "-1s", "nans", "infs", "-3", "12,5s", "later"] {
+        for (text, ms) in [("465ms", 465), ("0.465s", 465), ("0.465", 465), ("3", 3000), ("1.5m", 90_000)] {
+            let at = Choice::Fixed(At::SinceStart(ms * 1_000_000));
+            assert_eq!(text.parse::<Choice>().unwrap(), at, "{text}: as `record --interval` reads it");
+        }
+        for text in ["", "s", "-1s", "nans", "infs", "-3", "12,5s", "later", "@", "@-1", "@1.5", "@3s"] {
             assert!(text.parse::<Choice>().is_err(), "{text}");
         }
     }

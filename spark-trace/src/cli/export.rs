@@ -27,8 +27,9 @@ pub struct Args {
     /// File to write, or - for standard output [default: standard output for formats that are text]
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
-    /// Instant to look at, for formats that are about one: peak, end, kv (the KV-cache reading), seconds
-    /// since the start such as 12.5s, or nanoseconds of the recording's clock [default: peak]
+    /// Instant to look at, for formats that are about one: peak, end, kv (the KV-cache reading), a time since
+    /// the start such as 465ms or 12.5s (a number alone is seconds), or @NS, nanoseconds of the recording's clock
+    /// [default: peak]
     #[arg(long, value_name = "INSTANT")]
     at: Option<Choice>,
     /// Kind of stacks, for folded and flamegraph [default: all of them; for a picture the first that there is]

@@ -22,8 +22,8 @@ pub const TOP_FIRST: usize = 3;
 #[derive(Debug, clap::Args)]
 pub struct ViewArgs {
     /// Instant to look at: peak (each plane's own), end (the last reading; for a removed cgroup the last one before it was
-    /// removed), kv (the KV-cache reading), seconds since the start such as 12.5s, or nanoseconds of the recording's clock
-    /// [default: peak; `diff`: kv where both recordings have a KV-cache reading]
+    /// removed), kv (the KV-cache reading), a time since the start such as 465ms or 12.5s (a number alone is seconds), or
+    /// @NS, nanoseconds of the recording's clock [default: peak; `diff`: kv where both recordings have a KV-cache reading]
     #[arg(long, value_name = "INSTANT")]
     pub at: Option<Choice>,
     /// Form of the output
@@ -96,14 +96,14 @@ fn is_within(at: At, path: &Path, recording: &Recording) -> anyhow::Result<()> {
     let first_ns = samples.system.begin_ns.first().copied().unwrap_or(target.started_ns);
     anyhow::ensure!(
         at.time(target.started_ns).is_none_or(|time| time >= first_ns.min(target.started_ns)),
-        "{}: --at {at} is before the first reading, at {first_ns} of the recording's clock; seconds after the start have an \
-         `s`: `--at {at}s`",
+        "{}: --at {at} is before the first reading, which is at @{first_ns}",
         path.display()
     );
     let length = units::seconds(end_ns.saturating_sub(target.started_ns));
     anyhow::ensure!(
         at.time(target.started_ns).is_none_or(|time| time <= end_ns),
-        "{}: --at {at} is after the end of the run, which took {length} and ended at {end_ns} of the recording's clock",
+        "{}: --at {at} is after the end of the run, which took {length} and ended at @{end_ns}; a number without `@` is seconds \
+         since the start",
         path.display()
     );
     Ok(())

@@ -251,7 +251,7 @@ pub fn last(series: &Value, column: &str) -> Option<i64> {
 impl Recorded {
     /// What `show` says of the instant at `at_ns` of the recording's clock.
     pub fn show_at(&self, at_ns: i64) -> Value {
-        self.show_with(&["--at", &at_ns.to_string()])
+        self.show_with(&["--at", &format!("@{at_ns}")])
     }
 
     /// It is whole, and nothing was lost but runs of programs that would have interrupted another run on the same

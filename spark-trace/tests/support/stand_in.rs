@@ -85,5 +85,5 @@ fn must(program: &str, args: &[&str]) {
 pub fn during(truth: &Value, phase: &str) -> String {
     let phases = array(&truth["phases"]);
     let row = phases.iter().find(|row| row["phase"] == phase).expect("the workload had that phase");
-    ((int(&row["ready_ns"]) + int(&row["end_ns"])) / 2).to_string()
+    format!("@{}", (int(&row["ready_ns"]) + int(&row["end_ns"])) / 2)
 }
