@@ -3,19 +3,18 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use clap::ValueEnum;
-use ratatui::Terminal;
-use ratatui::backend::TestBackend;
 
 use super::error::Exit;
 use super::{output, view};
-use crate::analysis::frame::{self, Frame};
+use crate::analysis::frame::Frame;
 use crate::recording::{self, Recording};
-use crate::render::{Style, ascii, escape};
+use crate::render::escape;
 use crate::tui::player::Player;
-use crate::tui::{Ui, draw, terminal};
+use crate::tui::{Ui, terminal};
 
 #[cfg(feature = "live")]
 mod live;
+mod once;
 
 /// Look at the memory of the machine as it changes
 ///
@@ -36,7 +35,7 @@ pub struct Args {
     format: Format,
     #[command(flatten)]
     width: output::WidthArg,
-    /// Of a recording: begin at this many seconds after the start, such as 12.5s, or at nanoseconds of its clock
+    /// Of a recording: begin at this time after the start, such as 465ms or 12.5s, or at @NS, nanoseconds of its clock
     #[arg(long, value_name = "INSTANT", requires = "replay")]
     at: Option<crate::analysis::instant::Choice>,
     #[cfg(feature = "live")]
@@ -59,11 +58,6 @@ enum Format {
     Table,
     Json,
 }
-
-/// Columns of a frame where nothing is to be cut: more than any of its lines has.
-const UNLIMITED: usize = 400;
-/// Lines of a frame around its list.
-const AROUND: u16 = 8;
 
 pub fn run(args: Args) -> anyhow::Result<Exit> {
     match &args.replay {
@@ -98,7 +92,7 @@ fn replay(args: &Args, mut player: Player, at_ns: Option<u64>) -> anyhow::Result
         return Ok(Exit::Fine);
     }
     needs_terminal()?;
-    terminal::run(&mut player, &mut Ui::default(), output::style(args.width).colour)
+    terminal::run(&mut player, &mut Ui::default(), output::style(args.width))
         .context("cannot use the terminal")?;
     Ok(Exit::Fine)
 }
@@ -126,37 +120,11 @@ fn once(args: &Args, recording: &Arc<Recording>, at_ns: u64) -> anyhow::Result<E
     if args.format == Format::Json {
         return output::print(&json_line(&Frame::new(recording, at_ns, None, 0))?);
     }
-    output::print(text(recording, at_ns, output::style(args.width))?.as_bytes())
+    output::print(once::text(recording, at_ns, output::style(args.width))?.as_bytes())
 }
 
 fn json_line(frame: &Frame) -> anyhow::Result<Vec<u8>> {
     let mut line = serde_json::to_vec(frame).context("the frame has no JSON form")?;
     line.push(b'\n');
     Ok(line)
-}
-
-/// One frame as text, as high as it needs to be.
-fn text(recording: &Arc<Recording>, at_ns: u64, style: Style) -> anyhow::Result<String> {
-    let width = style.width.unwrap_or(UNLIMITED);
-    let mut ui = Ui::default();
-    // Growth is since the first reading.
-    if let Some(&first_ns) = frame::times(recording).first() {
-        ui.screen(recording, first_ns, 0);
-    }
-    let screen = ui.screen(recording, at_ns, draw::HISTORY);
-    let height =
-        u16::try_from(screen.rows.len() + screen.queries.len()).unwrap_or(u16::MAX).saturating_add(AROUND);
-    let mut terminal = Terminal::new(TestBackend::new(u16::try_from(width).unwrap_or(u16::MAX), height))
-        .context("cannot draw")?;
-    terminal.draw(|frame| draw::draw(frame, &ui, &screen, false)).context("cannot draw")?;
-    let buffer = terminal.backend().buffer();
-    let lines = buffer.content().chunks(usize::from(buffer.area.width)).map(|cells| {
-        let line: String = cells.iter().map(ratatui::buffer::Cell::symbol).collect();
-        escape::line(line.trim_end())
-    });
-    // Its last line tells keys, and there are none to be pressed.
-    let lines: Vec<_> = lines.collect();
-    let shown = lines.iter().take(lines.len().saturating_sub(1));
-    let text: String = shown.filter(|line| !line.is_empty()).map(|line| format!("{line}\n")).collect();
-    Ok(if style.ascii { ascii::of(&text) } else { text })
 }

@@ -1,6 +1,7 @@
 //! The screen on a terminal of any size, with or without colours.
 
 use ratatui::Frame;
+use ratatui::buffer::Buffer;
 use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::{Line, Span};
@@ -8,7 +9,7 @@ use ratatui::widgets::{Block, Borders, Clear, Paragraph, Row as TableRow, Table,
 
 use super::keys::HELP;
 use super::{Screen, Tab, Ui};
-use crate::render::escape;
+use crate::render::{self, ascii, escape};
 
 /// Readings that a line of the list draws.
 pub const HISTORY: usize = 60;
@@ -19,8 +20,23 @@ const LOW: u16 = 16;
 
 const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
 
-/// Draws everything; `colour` is off where the user or the terminal wants none.
-pub fn draw(target: &mut Frame<'_>, ui: &Ui, screen: &Screen, colour: bool) {
+/// Draws everything, in what the terminal can show.
+pub fn draw(target: &mut Frame<'_>, ui: &Ui, screen: &Screen, style: render::Style) {
+    draw_all(target, ui, screen, style.colour);
+    if style.ascii {
+        to_ascii(target.buffer_mut());
+    }
+}
+
+/// Each cell keeps its place: what is not ASCII has one sign that is.
+fn to_ascii(buffer: &mut Buffer) {
+    for cell in buffer.content.iter_mut().filter(|cell| !cell.symbol().is_ascii()) {
+        let sign = ascii::of(cell.symbol()).chars().next().unwrap_or(' ');
+        cell.set_char(sign);
+    }
+}
+
+fn draw_all(target: &mut Frame<'_>, ui: &Ui, screen: &Screen, colour: bool) {
     let area = target.area();
     let queries = if area.height < LOW { 0 } else { QUERIES.min(screen.queries.len() as u16) };
     let [head, tabs, trail, list, asked, health, foot] = Layout::vertical([

@@ -323,6 +323,17 @@ fn queries(frame: &Frame, started_ns: u64) -> Vec<String> {
 
 fn health(frame: &Frame, spent: Spent) -> String {
     let share = |ns: u64| percent(ns as f64 / spent.elapsed_ns.max(1) as f64 * 100.0);
+    let agent = format!("{} of a CPU", share(spent.agent_ns));
+    said(frame, &agent, &spent.programs_ns.map_or_else(|| UNKNOWN.to_owned(), share))
+}
+
+/// The same of one frame alone, whose trace has just begun: loading programs is most of what it took.
+pub fn health_until(frame: &Frame) -> String {
+    let agent = format!("{} of CPU time since it was started", units::duration(frame.agent_cpu_ns));
+    said(frame, &agent, &known(frame.programs_ns, units::duration))
+}
+
+fn said(frame: &Frame, agent: &str, programs: &str) -> String {
     let skipped = |count: u64| format!("{count} runs of hooks skipped");
     let lost = match (frame.entries_lost, frame.lost.saturating_sub(frame.entries_lost)) {
         (0, 0) => "nothing lost".to_owned(),
@@ -338,9 +349,7 @@ fn health(frame: &Frame, spent: Spent) -> String {
         wanted => format!("hooks {} of {wanted}", frame.hooks.ok),
     };
     format!(
-        "{hooks} | {lost} | agent {} of a CPU, {} | programs {}",
-        share(spent.agent_ns),
+        "{hooks} | {lost} | agent {agent}, {} | programs {programs}",
         size(i64::try_from(frame.agent_rss_peak).unwrap_or(i64::MAX)),
-        spent.programs_ns.map_or_else(|| UNKNOWN.to_owned(), share),
     )
 }

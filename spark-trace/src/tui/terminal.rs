@@ -8,6 +8,7 @@ use ratatui::crossterm::event::{self, Event, KeyCode, KeyEvent, KeyEventKind, Ke
 
 use super::player::{Feed, LOOK};
 use super::{Action, Key, Ui, draw};
+use crate::render::Style;
 
 /// A signal that ends programs has come.
 static ENDED: AtomicBool = AtomicBool::new(false);
@@ -30,10 +31,10 @@ pub fn is_there() -> bool {
 }
 
 /// Shows what `feed` has until the user ends it. A panic gives the terminal back before it is told.
-pub fn run(feed: &mut dyn Feed, ui: &mut Ui, colour: bool) -> io::Result<()> {
+pub fn run(feed: &mut dyn Feed, ui: &mut Ui, style: Style) -> io::Result<()> {
     note_signals();
     let mut terminal = ratatui::try_init()?;
-    let result = show(&mut terminal, feed, ui, colour);
+    let result = show(&mut terminal, feed, ui, style);
     // What was wrong before this matters more than what is wrong with this.
     let restored = ratatui::try_restore();
     result.and(restored)
@@ -43,7 +44,7 @@ fn show(
     terminal: &mut ratatui::DefaultTerminal,
     feed: &mut dyn Feed,
     ui: &mut Ui,
-    colour: bool,
+    style: Style,
 ) -> io::Result<()> {
     let mut screen = None;
     let mut stale = true;
@@ -52,7 +53,7 @@ fn show(
             if let Some((recording, at_ns)) = feed.now() {
                 feed.status(ui);
                 let made = ui.screen(&recording, at_ns, draw::HISTORY);
-                terminal.draw(|frame| draw::draw(frame, ui, &made, colour))?;
+                terminal.draw(|frame| draw::draw(frame, ui, &made, style))?;
                 screen = Some(made);
             }
             stale = false;

@@ -4,10 +4,14 @@ use ratatui::backend::TestBackend;
 use super::*;
 use crate::recording::testing::{self, SECOND, START};
 
+fn style(ascii: bool) -> crate::render::Style {
+    crate::render::Style { ascii, ..Default::default() }
+}
+
 /// What a terminal of that size shows.
 fn drawn(ui: &Ui, screen: &Screen, width: u16, height: u16) -> String {
     let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
-    terminal.draw(|frame| draw::draw(frame, ui, screen, false)).unwrap();
+    terminal.draw(|frame| draw::draw(frame, ui, screen, style(false))).unwrap();
     let buffer = terminal.backend().buffer();
     let line = |cells: &[ratatui::buffer::Cell]| {
         let line: String = cells.iter().map(ratatui::buffer::Cell::symbol).collect();
@@ -55,6 +59,22 @@ fn frames_of_two_sizes_are_as_stored() {
             compare(&format!("top-{name}-{width}x{height}.txt"), &drawn(&ui, &screen, width, height));
         }
     }
+}
+
+#[test]
+fn a_terminal_without_unicode_gets_ascii_alone_and_every_cell_in_its_place() {
+    let recording = Arc::new(testing::container());
+    let (mut ui, screen) = view(&recording);
+    ui.help = true;
+    let unicode = drawn(&ui, &screen, 80, 24);
+    assert!(!unicode.is_ascii(), "{unicode}");
+    let mut terminal = Terminal::new(TestBackend::new(80, 24)).unwrap();
+    terminal.draw(|frame| draw::draw(frame, &ui, &screen, style(true))).unwrap();
+    let cells = terminal.backend().buffer().content();
+    let ascii: Vec<&str> = cells.iter().map(ratatui::buffer::Cell::symbol).collect();
+    assert!(ascii.iter().all(|symbol| symbol.is_ascii() && symbol.len() == 1), "{ascii:?}");
+    let letters = |text: &str| text.chars().filter(char::is_ascii_alphanumeric).count();
+    assert!(letters(&ascii.concat()) >= letters(&unicode), "no letter is lost");
 }
 
 #[test]

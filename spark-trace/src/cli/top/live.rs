@@ -96,6 +96,8 @@ pub fn run(args: &Args) -> anyhow::Result<Exit> {
         needs_terminal()?;
     }
     let look = Look::start(args.live.session());
+    // One frame lists processes, too.
+    look.want_details(args.once, None);
     if streams { stream(args, look) } else { show(args, look) }
 }
 
@@ -142,7 +144,7 @@ fn show(args: &Args, look: Look) -> anyhow::Result<Exit> {
     }
     let shown = match feed.look.has_ended() {
         true => Ok(()),
-        false => terminal::run(&mut feed, &mut ui, output::style(args.width).colour),
+        false => terminal::run(&mut feed, &mut ui, output::style(args.width)),
     };
     if feed.recording.is_some() {
         feed.act(Action::Record, &mut ui);
