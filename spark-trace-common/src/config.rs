@@ -43,6 +43,8 @@ config! {
     cgroup_root_hierarchy,
     kernfs_id,
     memcg_css, memcg_usage, memcg_watermark,
+    /// The cgroup's count of processes that were killed for want of memory.
+    memcg_oom_kills,
     /// The counter of a cgroup's memory, and from a counter to that of the cgroup above.
     memcg_memory, counter_parent,
     /// From the per-node argument of `__mod_memcg_lruvec_state` back to its `struct mem_cgroup_per_node`, and on to the

@@ -50,6 +50,8 @@ pub struct MappingEvent {
     /// Where the system call's stub returns to, if it keeps no frame: top of the user stack (x86-64) or
     /// link register (arm64). The frame-pointer walk leaves this caller out.
     pub caller: u64,
+    /// `mremap`: where the range was.
+    pub from: u64,
     /// User stack, innermost frame first. In the event and not in a stack map, whose hash buckets hold one
     /// stack each: large regions are rare, and theirs must not be lost to a collision.
     pub stack: [u64; USER_STACK_DEPTH],
@@ -112,6 +114,11 @@ pub struct CgroupEvent {
     pub peak_pages: u64,
     /// 1 where the two above were readable.
     pub has_usage: u64,
+    /// Processes that the kernel had killed in it for want of memory, by this moment; of the second hierarchy version
+    /// also those below it.
+    pub oom_kills: u64,
+    /// 1 where that was readable.
+    pub has_oom_kills: u64,
     pub path: [u8; CGROUP_PATH_LEN],
 }
 
@@ -240,9 +247,9 @@ pub struct FileNameEvent {
 }
 
 wire! {
-    MappingEvent = 64 + 8 * USER_STACK_DEPTH,
+    MappingEvent = 72 + 8 * USER_STACK_DEPTH,
     ProcessEvent = 64,
-    CgroupEvent = 64 + CGROUP_PATH_LEN,
+    CgroupEvent = 80 + CGROUP_PATH_LEN,
     FileNameEvent = 24 + FILE_NAME_LEN,
     MemoryState = 80,
     CallEvent = 48 + 8 * ARGS + 8 * OUTS + 8 + 80,

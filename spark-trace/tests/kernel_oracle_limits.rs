@@ -159,6 +159,10 @@ fn a_process_killed_for_memory_is_told_as_that() {
     });
     let kept = int(&oracle::cgroup_row(&recording, &path)["peak_at_removal"]);
     faults.expect(kept == peak, || format!("peak {kept}, the kernel's own {peak}"));
+    // Where no reading is left to see a kill, this is what tells of it.
+    let kills = &oracle::cgroup_row(&recording, &path)["oom_kills_at_removal"];
+    faults
+        .expect(*kills == events["oom_kill"], || format!("killed when it was removed: {kills}, {events:?}"));
     // What is asked for in one piece may be large, and is refused as a whole.
     faults.expect((LIMIT - LIMIT / 8..=LIMIT + stock()).contains(&peak), || {
         format!("peak {peak} at a limit of {LIMIT}")

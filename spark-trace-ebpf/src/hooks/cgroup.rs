@@ -10,6 +10,7 @@ use aya_ebpf::{
     programs::BtfTracePointContext,
 };
 use spark_trace_common::{
+    config::NO_MEMBER,
     event::{CGROUP_PATH_LEN, CgroupEvent, CgroupOp, EventKind},
     hook::index,
 };
@@ -84,6 +85,8 @@ unsafe fn report(op: CgroupOp, cgroup: *const u8, path: *const u8, populated: u3
         usage_pages: 0,
         peak_pages: 0,
         has_usage: 0,
+        oom_kills: 0,
+        has_oom_kills: 0,
         path: [0; CGROUP_PATH_LEN],
     };
     // SAFETY: as above; the memory controller's state begins with its css.
@@ -98,6 +101,12 @@ unsafe fn report(op: CgroupOp, cgroup: *const u8, path: *const u8, populated: u3
                 event.usage_pages = usage;
                 event.peak_pages = peak;
                 event.has_usage = 1;
+            }
+            if conf!(memcg_oom_kills) != NO_MEMBER {
+                if let Some(kills) = crate::read::probe::<u64>(memcg, conf!(memcg_oom_kills)) {
+                    event.oom_kills = kills;
+                    event.has_oom_kills = 1;
+                }
             }
         }
         bpf_probe_read_kernel_str(event.path.as_mut_ptr().cast(), CGROUP_PATH_LEN as u32, path.cast());

@@ -148,6 +148,7 @@ pub fn mapping(ctx: BtfTracePointContext) -> i32 {
         (*event).detail = detail;
         (*event).prot = if op == MappingOp::Mmap { arg2 as u32 } else { 0 };
         (*event).caller = caller(regs);
+        (*event).from = if op == MappingOp::Mremap { arg0 } else { 0 };
         let stack = (&raw mut (*event).stack).cast::<c_void>();
         let bytes = bpf_get_stack(ctx.as_ptr(), stack, (8 * USER_STACK_DEPTH) as u32, USER_STACK);
         // Negative where there is none: the address space is going away.

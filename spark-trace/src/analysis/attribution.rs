@@ -267,7 +267,12 @@ pub fn report(recording: &Recording, at: At) -> Report {
             of: page_cache,
         }),
         others: Others {
-            files: Sums::of(&files, |row| row.whose, |row| row.bytes),
+            files: Sums::of(
+                &files,
+                // A file that has lost pages from before the trace has nothing that came since.
+                |row| if row.is_from_before() || row.bytes <= 0 { Whose::Target } else { row.whose },
+                |row| row.bytes,
+            ),
             stacks: Sums::of(
                 &stacks,
                 |row| if row.is_listed() { Whose::Target } else { row.whose },

@@ -115,7 +115,7 @@ fn row(names: &Names<'_>, file: &FilePages, instant: Option<usize>) -> FileRow {
         first_touch: file.first_touch.as_ref().map(|touch| Touch {
             at_ns: touch.at_ns,
             pid: touch.pid,
-            comm: touch.comm.clone(),
+            comm: names.toucher(touch),
             cgroup: names.cgroup(touch.cgroup),
         }),
     }

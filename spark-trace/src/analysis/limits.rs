@@ -74,11 +74,21 @@ fn of(root: &Root<'_>, recording: &Recording) -> Option<Limit> {
         file: file.name,
         reached: file.reached.and_then(|column| counted(root, column)),
         reached_by_its_end: root.cgroup?.peak_at_removal.is_some_and(|peak| peak >= bytes),
-        oom_kills: counted(root, OOM_KILLS),
+        oom_kills: oom_kills(root),
         read_again: refaults(root.series)
             .and_then(|column| counted(root, column))
             .map(|pages| pages.saturating_mul(recording.host.page_size)),
     })
+}
+
+/// Also those after the last reading, where the kernel told of them as it removed the cgroup.
+fn oom_kills(root: &Root<'_>) -> Option<u64> {
+    let removed = root.cgroup.and_then(|cgroup| cgroup.oom_kills_at_removal);
+    let before = match root.created_ns() {
+        Some(_) => 0,
+        None => root.series.columns.get(OOM_KILLS).and_then(|column| column.known().next()).unwrap_or(0),
+    };
+    counted(root, OOM_KILLS).max(removed.map(|kills| kills.saturating_sub(before)))
 }
 
 fn last(series: &Series, column: &str) -> Option<u64> {

@@ -125,9 +125,14 @@ impl<'a> Space<'a> {
                 return None;
             }
             "mremap" => {
-                // What shrank in place gives up its end. Where one that moved came from is not recorded.
-                self.unmap(mapping.address, mapping.detail.unwrap_or(0).unsigned_abs());
-                self.map(mapping.address, length, key);
+                let former = mapping.detail.unwrap_or(0).unsigned_abs();
+                // Older recordings have the new place alone: what shrank in place gives up its end.
+                let from = mapping.from.unwrap_or(mapping.address);
+                // A range keeps its kind where it moves.
+                let kind = self.kind_at(from).unwrap_or(key.0);
+                self.unmap(from, former);
+                self.map(mapping.address, length, (kind, mapping.stack));
+                return Some(((kind, mapping.stack), length));
             }
             "brk" if mapping.length > 0 => {
                 let held = self.heap.entry(("heap", mapping.stack)).or_default();
@@ -142,6 +147,11 @@ impl<'a> Space<'a> {
             _ => return None,
         }
         Some((key, length))
+    }
+
+    fn kind_at(&self, address: u64) -> Option<&'a str> {
+        let (_, &(end, (kind, _))) = self.ranges.range(..=address).next_back()?;
+        (end > address).then_some(kind)
     }
 
     /// Maps a range, over whatever was there (MAP_FIXED).
@@ -206,6 +216,7 @@ mod tests {
                 kind,
                 detail: None,
                 stack,
+                from: None,
             });
         }
         recording
@@ -267,6 +278,17 @@ mod tests {
         recording.provenance.mappings[1].detail = Some(100);
         let held: u64 = rows(&recording, 9).iter().map(|row| row.bytes).sum();
         assert_eq!(held, 40);
+    }
+
+    #[test]
+    fn a_range_that_moves_keeps_its_kind_and_leaves_nothing_behind() {
+        let mut recording = with(&[("mmap", 100, 100, 1), ("mmap", 300, 50, 1), ("mremap", 500, 200, 2)]);
+        let moved = &mut recording.provenance.mappings[2];
+        (moved.kind, moved.detail, moved.from) = (None, Some(100), Some(100));
+        let rows = rows(&recording, 9);
+        let told: Vec<_> = rows.iter().map(|row| (row.kind.as_str(), row.bytes)).collect();
+        assert_eq!(told, [("anon", 200), ("anon", 50)]);
+        assert!(rows[0].frames.last().is_some_and(|frame| frame.contains("load_weights")), "{rows:?}");
     }
 
     #[test]

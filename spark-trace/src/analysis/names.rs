@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::analysis::whose::Whose;
-use crate::recording::{FilePages, FirstTouch, Recording, Stack, Symbol, TRACER};
+use crate::recording::{FilePages, FirstTouch, Process, Recording, Stack, Symbol, TRACER};
 
 /// A name that several ids could not be given.
 const NO_CGROUP: &str = "(none)";
@@ -19,6 +19,8 @@ pub struct Names<'a> {
     tracer: Option<u32>,
     stacks: BTreeMap<u32, &'a Stack>,
     comms: BTreeMap<u32, &'a str>,
+    /// Processes that spark-trace started: what they are called, and when they became that.
+    started: BTreeMap<u32, (&'a str, u64)>,
     symbols: &'a [Symbol],
     /// Names of containers by their ids.
     containers: BTreeMap<&'a str, &'a str>,
@@ -42,6 +44,7 @@ impl<'a> Names<'a> {
             target: ids,
             stacks: provenance.stacks.iter().map(|stack| (stack.id, stack)).collect(),
             comms: provenance.processes.iter().map(|process| (process.pid, process.comm.as_str())).collect(),
+            started: provenance.processes.iter().filter_map(|process| started(recording, process)).collect(),
             symbols: &provenance.symbols,
             containers: containers(recording).collect(),
         }
@@ -104,6 +107,16 @@ impl<'a> Names<'a> {
         }
     }
 
+    /// The command name of who touched a file first. Of a command that spark-trace started that may be the child before it
+    /// became the command: it has the command's name.
+    pub fn toucher(&self, touch: &FirstTouch) -> String {
+        let before_exec = || {
+            let (process, exec_ns) = self.started.get(&touch.pid)?;
+            (touch.comm == TRACER && touch.at_ns < *exec_ns).then(|| (*process).to_owned())
+        };
+        before_exec().unwrap_or_else(|| touch.comm.clone())
+    }
+
     /// Command name of a process; of a pid that came again the last one.
     pub fn comm(&self, pid: u32) -> String {
         self.comms.get(&pid).map_or_else(|| "?".to_owned(), |comm| (*comm).to_owned())
@@ -124,21 +137,27 @@ impl<'a> Names<'a> {
     }
 }
 
+/// A process that is a child of spark-trace's, with its name and its first exec.
+fn started<'a>(recording: &Recording, process: &'a Process) -> Option<(u32, (&'a str, u64))> {
+    let is_child = process.parent.is_some() && process.parent == recording.tool.pid;
+    is_child.then_some((process.pid, (process.comm.as_str(), process.exec_ns?)))
+}
+
 /// Length of the ids that engines give containers, and what of one their listings show.
 const ID: usize = 64;
 const SHORT_ID: usize = 12;
 
-/// A path or id with the first digits of each container's id, as `docker ps` shows them.
-pub fn short(path: &str) -> String {
-    let is_id = |part: &str| part.len() == ID && part.bytes().all(|byte| byte.is_ascii_hexdigit());
-    let mut text = String::with_capacity(path.len());
-    for part in path.split_inclusive(['/', '-', '.', ':']) {
-        let end = part.len() - usize::from(part.ends_with(['/', '-', '.', ':']));
-        let (id, separator) = part.split_at(end);
-        text.push_str(if is_id(id) { id.get(..SHORT_ID).unwrap_or(id) } else { id });
-        text.push_str(separator);
+/// A path, an id or a sentence with the first digits of each container's id, as `docker ps` shows them.
+pub fn short(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for part in text.split_inclusive(|c: char| !c.is_ascii_alphanumeric()) {
+        let word = part.trim_end_matches(|c: char| !c.is_ascii_alphanumeric());
+        let is_id = word.len() == ID && word.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let cut = if is_id { SHORT_ID } else { word.len() };
+        shown.push_str(word.get(..cut).unwrap_or(word));
+        shown.push_str(part.get(word.len()..).unwrap_or_default());
     }
-    text
+    shown
 }
 
 /// Ids and names of the containers that the recording knows.

@@ -67,7 +67,7 @@ fn row(names: &Names<'_>, process: &Process, samples: Option<&ProcessSeries>, at
         cgroup_shown: names.shown_cgroup(&names.cgroup(process.cgroup)),
         cgroup: names.cgroup(process.cgroup),
         target: names.is_target(process.cgroup),
-        rss_peak: process.rss_peak,
+        rss_peak: process.rss_peak.into_iter().chain(marks(samples)).max(),
         before: readings().next().filter(|_| process.started_ns.is_none() && process.exec_ns.is_none()),
         at_peak: readings().max_by_key(|split| (split.resident(), std::cmp::Reverse(split.at_ns))),
         at: readings().min_by_key(|split| split.at_ns.abs_diff(at_ns)).filter(|_| existed),
@@ -75,6 +75,14 @@ fn row(names: &Names<'_>, process: &Process, samples: Option<&ProcessSeries>, at
         ended_ns: process.ended_ns,
         exit: process.exit_status.map(exit),
     }
+}
+
+/// The kernel's high-water mark as it was read while the process ran: one that has not ended has no other.
+fn marks(samples: Option<&ProcessSeries>) -> impl Iterator<Item = u64> + '_ {
+    let column = samples.and_then(|samples| Some((samples, samples.series.columns.get("rss_peak")?)));
+    column.into_iter().flat_map(|(samples, column)| {
+        (0..samples.series.begin_ns.len()).filter_map(|index| column.get(index))
+    })
 }
 
 fn splits(series: &Series) -> impl Iterator<Item = Split> + '_ {
@@ -115,6 +123,19 @@ fn exit(status: u32) -> String {
 mod tests {
     use super::*;
     use crate::recording::testing::{self, MIB, SECOND, START};
+
+    #[test]
+    fn a_process_that_has_not_ended_has_the_mark_that_was_read() {
+        let mut recording = testing::container();
+        recording.provenance.processes[0].rss_peak = None;
+        let series = &mut recording.samples.processes[0].series;
+        let mut marks = crate::recording::Column::default();
+        (0..series.begin_ns.len()).for_each(|index| marks.set(index, Some((900 + index as u64) * MIB)));
+        series.columns.insert("rss_peak".into(), marks);
+        let last = 899 + recording.samples.processes[0].series.begin_ns.len() as u64;
+        let row = &rows(&recording, START + 5 * SECOND)[0];
+        assert_eq!(row.rss_peak, Some(last * MIB));
+    }
 
     #[test]
     fn a_process_has_its_peak_and_its_end() {

@@ -31,12 +31,22 @@ pub struct RegionRow {
     pub pss: Option<u64>,
     pub anonymous: u64,
     pub swap: u64,
+    /// It is the sum of mappings that are too small for a row each.
+    pub smaller: bool,
     /// When the first and the last of the processes were read.
     pub read_from_ns: u64,
     pub read_until_ns: u64,
 }
 
 impl RegionRow {
+    /// Its name, and of a sum how many mappings it is of.
+    pub fn shown(&self) -> String {
+        match self.smaller {
+            true => format!("{} {}", self.regions, self.name.trim_matches(['(', ')'])),
+            false => self.name.clone(),
+        }
+    }
+
     /// Its pages are shared memory, except those that were copied on write.
     pub fn is_shared_memory(&self) -> bool {
         SHARED_MEMORY.iter().any(|prefix| self.name.starts_with(prefix))
@@ -57,7 +67,7 @@ pub fn rows(recording: &Recording, at_ns: u64) -> Vec<RegionRow> {
     let one_look = recording.target.is_snapshot();
     let mut groups: BTreeMap<(&str, &str), Group> = BTreeMap::new();
     for region in provenance.regions.iter().filter(|region| read_at.get(&region.pid) == Some(&region.at_ns)) {
-        let comm = comms.get(&region.pid).copied().unwrap_or("(unknown)");
+        let comm = comms.get(&region.pid).copied().filter(|comm| !comm.is_empty()).unwrap_or("(unknown)");
         let name = if region.name.is_empty() { "(anonymous)" } else { &region.name };
         let (row, resident) = groups.entry((comm, name)).or_default();
         row.add(region);
@@ -121,7 +131,8 @@ impl RegionRow {
         self.read_from_ns =
             if self.regions == 0 { region.at_ns } else { self.read_from_ns.min(region.at_ns) };
         self.read_until_ns = self.read_until_ns.max(region.at_ns);
-        self.regions += 1;
+        self.regions += region.smaller.map_or(1, |count| count as usize);
+        self.smaller |= region.smaller.is_some();
         self.pss = Some(self.pss.unwrap_or(0).saturating_add(region.pss));
         for (sum, value) in [
             (&mut self.length, region.length),
@@ -197,6 +208,24 @@ mod tests {
         let of = |second: u64| tell_of(&recording, START + second * SECOND);
         assert!(of(5) && of(7), "1 % less");
         assert!(!of(9), "the process had given back a third");
+    }
+
+    #[test]
+    fn mappings_too_small_for_a_row_are_one_that_says_how_many() {
+        let mut recording = testing::container();
+        let first = recording.provenance.regions[0].clone();
+        let smaller = |pid, count| Region {
+            pid,
+            name: "(mappings below 1.0 MiB each)".into(),
+            rss: 5 * MIB,
+            smaller: Some(count),
+            ..first.clone()
+        };
+        recording.provenance.regions.extend([smaller(1, 30), smaller(2, 12)]);
+        let rows = rows(&recording, START + 5 * SECOND);
+        let row = rows.iter().find(|row| row.smaller).unwrap();
+        assert_eq!(row.shown(), "42 mappings below 1.0 MiB each");
+        assert_eq!((row.rss, row.processes), (10 * MIB, 2));
     }
 
     #[test]

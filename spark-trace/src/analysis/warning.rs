@@ -13,7 +13,9 @@ pub enum Warning {
     /// No reading came near the peak that the kernel remembers.
     PeakMissed { cgroup: String, sampled: u64, kernel: u64, interval_ns: u64 },
     /// The kernel killed processes in a cgroup of the target because memory had run out for it.
-    Killed { cgroup: String, count: u64 },
+    Killed { cgroup: String, count: u64, seen: KilledSeen },
+    /// The machine's counter of such kills rose, and these processes of the target ended as the killed do.
+    MayBeKilled { count: u64, victims: Vec<String> },
     /// A root cgroup of the target was never read.
     NeverRead { cgroup: String },
     /// The nearest reading is far from the instant asked for.
@@ -26,6 +28,23 @@ pub enum Warning {
     UnwatchedLibrary { path: String, reason: String },
     /// What the recorder itself warned about.
     Recorded(String),
+}
+
+/// What told of kills.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KilledSeen {
+    Reading,
+    /// No reading: the cgroup was gone too soon.
+    AtRemoval,
+}
+
+impl KilledSeen {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Reading => "events.oom_kill",
+            Self::AtRemoval => "after the last reading; by the kernel's count when the cgroup was removed",
+        }
+    }
 }
 
 impl fmt::Display for Warning {
@@ -46,10 +65,18 @@ impl fmt::Display for Warning {
                 *sampled as f64 / *kernel as f64 * 100.0,
                 interval_ns / 1_000_000
             ),
-            Self::Killed { cgroup, count } => write!(
+            Self::Killed { cgroup, count, seen } => write!(
                 f,
-                "{cgroup}: the kernel killed {count} of its processes because memory had run out (events.oom_kill): the \
-                 run is not what it would have been; raise the limit, or see who held what at the peak"
+                "{cgroup}: the kernel killed {count} of its processes because memory had run out ({}): the \
+                 run is not what it would have been; raise the limit, or see who held what at the peak",
+                seen.as_str()
+            ),
+            Self::MayBeKilled { count, victims } => write!(
+                f,
+                "the kernel killed {count} {} of the machine because memory had run out (vmstat.oom_kill) while this ran, \
+                 and {} ended by SIGKILL: see who held what at the peak",
+                if *count == 1 { "process" } else { "processes" },
+                victims.join(", ")
             ),
             Self::NeverRead { cgroup } => {
                 write!(f, "{cgroup}: gone before it was read; record with a shorter --interval")

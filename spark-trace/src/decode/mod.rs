@@ -44,6 +44,8 @@ pub struct Mapping {
     pub stack: Vec<u64>,
     /// Return address of the system call's stub, if it keeps no frame.
     pub caller: u64,
+    /// `mremap`: where the range was.
+    pub from: Option<u64>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -68,6 +70,8 @@ pub struct Cgroup {
     pub populated: bool,
     /// Pages charged and their high-water mark.
     pub usage_pages: Option<(u64, u64)>,
+    /// Processes killed in it for want of memory.
+    pub oom_kills: Option<u64>,
     pub path: String,
 }
 
@@ -116,6 +120,7 @@ fn mapping(bytes: &[u8]) -> Result<Event, DecodeError> {
         prot: raw.prot,
         stack: raw.stack.iter().copied().take(raw.frames as usize).collect(),
         caller: raw.caller,
+        from: (raw.op == MappingOp::Mremap as u32).then_some(raw.from),
     }))
 }
 
@@ -145,6 +150,7 @@ fn cgroup(bytes: &[u8]) -> Result<Event, DecodeError> {
         target: raw.target != 0,
         populated: raw.populated != 0,
         usage_pages: (raw.has_usage != 0).then_some((raw.usage_pages, raw.peak_pages)),
+        oom_kills: (raw.has_oom_kills != 0).then_some(raw.oom_kills),
         path: text(&raw.path),
     }))
 }

@@ -119,6 +119,12 @@ fn members(btf: &Btf, config: &mut Config) -> Result<(), MissingType> {
         Some(function) if function.first_points_to == "mem_cgroup_per_node" => 0,
         _ => optional("mem_cgroup_per_node", &["lruvec"]),
     };
+    // include/linux/memcontrol.h: an array of counters, one for each enum memcg_memory_event.
+    let kills = btf.enumerator("MEMCG_OOM_KILL").and_then(|index| u32::try_from(index).ok());
+    config.memcg_oom_kills = match (btf.offset("mem_cgroup", &["memory_events"]), kills) {
+        (Some(events), Some(index)) => events + 8 * index,
+        _ => NO_MEMBER,
+    };
     config.file_mapping = optional("file", &["f_mapping"]);
     // The member tells the kernels whose folios point to such an object.
     config.objcg_memcg = match btf.offset("obj_cgroup", &["is_root"]) {

@@ -211,6 +211,9 @@ pub struct Mapping {
     pub detail: Option<i64>,
     /// Id in `stacks` of the user stack.
     pub stack: Option<u32>,
+    /// Where a `mremap` took the range from; absent of other operations, and in older recordings.
+    #[serde(default)]
+    pub from: Option<u64>,
 }
 
 /// A mapping with what was resident in it, from /proc/PID/smaps.
@@ -225,6 +228,9 @@ pub struct Region {
     pub pss: u64,
     pub anonymous: u64,
     pub swap: u64,
+    /// So many mappings, each with less than `tool.min_region` resident, that are one row: the sums of a process's.
+    #[serde(default)]
+    pub smaller: Option<u32>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]

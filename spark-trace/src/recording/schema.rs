@@ -225,6 +225,9 @@ pub struct TargetCgroup {
     /// Charge and peak that the kernel held when the cgroup was removed.
     pub usage_at_removal: Option<u64>,
     pub peak_at_removal: Option<u64>,
+    /// Processes that the kernel had killed in it for want of memory when it was removed; with cgroup v2 also those below.
+    #[serde(default)]
+    pub oom_kills_at_removal: Option<u64>,
     /// Id of the container whose cgroup it is, or in whose cgroup it lies.
     #[serde(default)]
     pub container: Option<String>,

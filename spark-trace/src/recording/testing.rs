@@ -232,6 +232,7 @@ fn process(recording: &mut Recording, cgroup: u64, anon: u64) {
         &[("rss_anon", anon * MIB), ("rss_file", 40 * MIB), ("rss_shmem", 0), ("swap", 0)];
     recording.samples.processes.push(ProcessSeries { pid, series: series(&[(peak, columns)]) });
     recording.provenance.regions.push(Region {
+        smaller: None,
         at_ns: peak,
         pid,
         address: 0x5555_0000_0000,
@@ -244,6 +245,7 @@ fn process(recording: &mut Recording, cgroup: u64, anon: u64) {
     });
     let user = stack(&mut recording.provenance, "user", &["libc.so.6:mmap", "python3:arena_alloc"]);
     recording.provenance.mappings.push(Mapping {
+        from: None,
         at_ns: START + 2 * SECOND,
         pid,
         op: "mmap".into(),

@@ -1,6 +1,7 @@
 //! A cgroup's memory limit in a sentence.
 
 use crate::analysis::limits::Limit;
+use crate::analysis::names;
 use crate::units::unsigned as size;
 
 /// What is read again below this is no news.
@@ -10,7 +11,7 @@ const READ_AGAIN: u64 = 1 << 20;
 pub fn line(limit: &Limit, several: bool) -> String {
     let mut text = format!("limit {}", size(limit.bytes));
     if several {
-        text.push_str(&format!(" of {}", limit.cgroup));
+        text.push_str(&format!(" of {}", names::short(&limit.cgroup)));
     }
     match limit.reached {
         Some(0) if limit.reached_by_its_end => text.push_str(", reached after the last reading"),

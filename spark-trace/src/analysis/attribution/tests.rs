@@ -1,6 +1,7 @@
 use spark_trace_common::source::SOURCES;
 
 use super::*;
+use crate::analysis::warning::KilledSeen;
 use crate::recording::testing::{self, MIB, SECOND, START};
 
 const M: i64 = MIB as i64;
@@ -111,6 +112,44 @@ fn a_peak_between_readings_is_warned_about() {
     };
     recording.samples.cgroups[0].series.columns.get_mut("memory.peak").unwrap().map(|_| 4000 * MIB);
     assert!(report(&recording, At::Peak).warnings.is_empty());
+}
+
+#[test]
+fn a_kill_after_the_last_reading_is_warned_about() {
+    let mut recording = testing::container();
+    let id = "0123456789abcdef".repeat(4);
+    recording.target.cgroups[0].path = format!("/docker/{id}");
+    recording.samples.cgroups[0].path = format!("/docker/{id}");
+    let readings = recording.samples.cgroups[0].series.begin_ns.len();
+    recording.samples.cgroups[0]
+        .series
+        .columns
+        .insert("events.oom_kill".into(), vec![Some(0); readings].into());
+    assert!(report(&recording, At::Peak).warnings.is_empty());
+    recording.target.cgroups[0].oom_kills_at_removal = Some(1);
+    let warnings = report(&recording, At::Peak).warnings;
+    assert!(
+        matches!(&warnings[..], [Warning::Killed { count: 1, seen: KilledSeen::AtRemoval, .. }]),
+        "{warnings:?}"
+    );
+    let told = warnings[0].to_string();
+    assert!(told.contains("/docker/0123456789ab") && !told.contains(&id), "{told}");
+}
+
+#[test]
+fn a_kill_that_only_the_machine_counted_names_who_ended_so() {
+    let mut recording = testing::container();
+    let readings = recording.samples.system.begin_ns.len();
+    let mut kills = vec![Some(5); readings];
+    kills[readings - 1] = Some(6);
+    recording.samples.system.columns.insert("vmstat.oom_kill".into(), kills.into());
+    assert!(report(&recording, At::Peak).warnings.is_empty(), "somebody else's, as far as is known");
+    recording.provenance.processes[0].exit_status = Some(9);
+    let warnings = report(&recording, At::Peak).warnings;
+    assert!(
+        matches!(&warnings[..], [Warning::MayBeKilled { count: 1, victims }] if victims.len() == 1),
+        "{warnings:?}"
+    );
 }
 
 #[test]

@@ -4,10 +4,11 @@ use super::{PlaneReport, Planes};
 use crate::analysis::cuda;
 use crate::analysis::instant::At;
 use crate::analysis::losses;
+use crate::analysis::names::{self, Names};
 use crate::analysis::view::{Root, Scope, View};
-use crate::analysis::warning::Warning;
+use crate::analysis::warning::{KilledSeen, Warning};
 use crate::ledger::Plane;
-use crate::recording::{Column, LibraryFile, Recording};
+use crate::recording::{Column, LibraryFile, Process, Recording};
 
 /// Sampling that missed more of the kernel's peak than this is worth a warning.
 const NEAR_PEAK_PERCENT: u64 = 99;
@@ -17,6 +18,11 @@ const FAR_INTERVALS: u64 = 3;
 const PEAK_COLUMNS: [&str; 2] = ["memory.peak", "memory.max_usage_in_bytes"];
 /// What the kernel killed for want of memory, as both hierarchy versions are recorded.
 const KILLED_COLUMN: &str = "events.oom_kill";
+/// The same of the whole machine.
+const MACHINE_KILLED_COLUMN: &str = "vmstat.oom_kill";
+/// A status as wait(2) reports it has the signal in these bits.
+const SIGNAL_BITS: u32 = 0x7f;
+const SIGKILL: u32 = 9;
 
 pub(super) fn all(recording: &Recording, at: At, planes: &Planes) -> Vec<Warning> {
     let health = &recording.health;
@@ -28,11 +34,15 @@ pub(super) fn all(recording: &Recording, at: At, planes: &Planes) -> Vec<Warning
         warnings.push(Warning::Incomplete);
     }
     warnings.extend(missed_peaks(recording));
-    warnings.extend(killed(recording));
+    let killed = killed(recording);
+    if killed.is_empty() {
+        warnings.extend(may_be_killed(recording));
+    }
+    warnings.extend(killed);
     warnings.extend(never_read(recording));
     warnings.extend(far_readings(recording, at, planes));
     warnings.extend(health.libraries.iter().flat_map(library));
-    warnings.extend(health.warnings.iter().cloned().map(Warning::Recorded));
+    warnings.extend(health.warnings.iter().map(|text| Warning::Recorded(names::short(text))));
     warnings
 }
 
@@ -67,10 +77,11 @@ fn peaked_while_tracing(root: &Root<'_>) -> bool {
 
 fn missed_peaks(recording: &Recording) -> Vec<Warning> {
     let Some(view) = View::new(recording, Scope::Cgroup) else { return vec![] };
+    let names = Names::new(recording);
     let missed = view.roots.iter().filter(|root| peaked_while_tracing(root)).filter_map(|root| {
         let (sampled, kernel) = (view.highest_of(root)?, kernel_peak(root)?);
         let near = u128::from(sampled) * 100 >= u128::from(kernel) * u128::from(NEAR_PEAK_PERCENT);
-        let cgroup = root.cgroup?.path.clone();
+        let cgroup = names.shown_cgroup(&root.cgroup?.path);
         let interval_ns = recording.tool.interval_ns;
         (!near).then_some(Warning::PeakMissed { cgroup, sampled, kernel, interval_ns })
     });
@@ -80,16 +91,41 @@ fn missed_peaks(recording: &Recording) -> Vec<Warning> {
 /// Processes killed while tracing, of each cgroup that counts them for itself: v2 counts a kill in all ancestors, too.
 fn killed(recording: &Recording) -> Vec<Warning> {
     let cgroups = recording.target.cgroups.iter();
+    let names = Names::new(recording);
     let killed = cgroups.filter_map(|cgroup| {
-        let samples = recording.samples.cgroups.iter().find(|samples| samples.id == cgroup.id)?;
-        let counts_below = Plane::of_cgroup(&samples.series) == Some(Plane::CgroupV2);
-        let mut counts = samples.series.columns.get(KILLED_COLUMN)?.known();
-        let before = if cgroup.created_ns.is_some() { 0 } else { counts.clone().next()? };
-        let count = counts.next_back()?.saturating_sub(before);
-        (count > 0 && (cgroup.root || !counts_below))
-            .then(|| Warning::Killed { cgroup: cgroup.path.clone(), count })
+        let samples = recording.samples.cgroups.iter().find(|samples| samples.id == cgroup.id);
+        let counts_below = samples.map_or(recording.host.cgroup_version == "v2", |samples| {
+            Plane::of_cgroup(&samples.series) == Some(Plane::CgroupV2)
+        });
+        let counts = samples.and_then(|samples| samples.series.columns.get(KILLED_COLUMN));
+        let read = || counts.into_iter().flat_map(Column::known);
+        let before = if cgroup.created_ns.is_some() { 0 } else { read().next()? };
+        // The kernel kills, and the cgroup is gone before it is read again.
+        let after = cgroup.oom_kills_at_removal;
+        let (read, all) = (read().next_back(), read().next_back().max(after)?);
+        let count = all.saturating_sub(before);
+        (count > 0 && (cgroup.root || !counts_below)).then(|| Warning::Killed {
+            cgroup: names.shown_cgroup(&cgroup.path),
+            count,
+            seen: if after > read { KilledSeen::AtRemoval } else { KilledSeen::Reading },
+        })
     });
     killed.collect()
+}
+
+/// Kills that only the machine's counter tells of, where processes of the target ended as the killed do: a target without
+/// a cgroup of its own, or one whose cgroup was gone before it was read.
+fn may_be_killed(recording: &Recording) -> Option<Warning> {
+    let column = recording.samples.system.columns.get(MACHINE_KILLED_COLUMN)?;
+    let count = column.known().next_back()?.saturating_sub(column.known().next()?);
+    let names = Names::new(recording);
+    let is_killed = |process: &&Process| {
+        (recording.target.cgroups.is_empty() || names.is_target(process.cgroup))
+            && process.exit_status.is_some_and(|status| status & SIGNAL_BITS == SIGKILL)
+    };
+    let victims = recording.provenance.processes.iter().filter(is_killed);
+    let victims: Vec<_> = victims.map(|process| format!("{} ({})", process.comm, process.pid)).collect();
+    (count > 0 && !victims.is_empty()).then_some(Warning::MayBeKilled { count, victims })
 }
 
 fn never_read(recording: &Recording) -> impl Iterator<Item = Warning> {
@@ -97,10 +133,11 @@ fn never_read(recording: &Recording) -> impl Iterator<Item = Warning> {
         let mut samples = recording.samples.cgroups.iter();
         samples.any(|samples| samples.id == id && !samples.series.begin_ns.is_empty())
     };
+    let names = Names::new(recording);
     let roots = recording.target.cgroups.iter().filter(|cgroup| cgroup.root);
     roots
         .filter(move |cgroup| !read(cgroup.id))
-        .map(|cgroup| Warning::NeverRead { cgroup: cgroup.path.clone() })
+        .map(move |cgroup| Warning::NeverRead { cgroup: names.shown_cgroup(&cgroup.path) })
 }
 
 fn far_readings(recording: &Recording, at: At, planes: &Planes) -> Vec<Warning> {

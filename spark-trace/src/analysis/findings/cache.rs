@@ -55,7 +55,7 @@ fn cached(row: &FileRow) -> String {
         .first_touch
         .as_ref()
         .map_or_else(String::new, |touch| format!(", first touched by {} ({})", touch.comm, touch.pid));
-    format!("{}: cached since the trace began{by}, charged to {}", row.inner_path, row.charged_to)
+    format!("{}: cached since the trace began{by}, charged to {}", row.inner_path, row.payer)
 }
 
 /// Files that A had in the page cache when it ended, where B began after that on the same boot: nobody saw B find

@@ -15,6 +15,7 @@ use crate::{
         Process, Region,
         journal::{Sample, SeriesId},
     },
+    units,
 };
 
 /// Processes read at one sample; with more than that, each sample takes its turn of them.
@@ -106,7 +107,8 @@ const MOST_REGIONS: usize = 4096;
 /// Read of one line of smaps: a path of the longest kind has four times as many characters where each is escaped.
 const LONGEST_LINE: u64 = 20 << 10;
 
-/// The mappings of `pid` with at least `min` bytes resident, from /proc/PID/smaps: the largest, where there are many.
+/// The mappings of `pid` with at least `min` bytes resident, from /proc/PID/smaps: the largest, where there are many. The
+/// smaller ones are one row: thousands of them may hold most of a process.
 pub fn regions(pid: u32, min: u64) -> Option<Vec<Region>> {
     let at_ns = now_ns();
     let smaps = File::open(format!("/proc/{pid}/smaps")).ok()?;
@@ -117,6 +119,13 @@ pub fn regions(pid: u32, min: u64) -> Option<Vec<Region>> {
 fn parse_regions(mut smaps: impl BufRead, pid: u32, at_ns: u64, min: u64) -> Vec<Region> {
     let mut kept: Vec<Region> = Vec::new();
     let mut current: Option<Region> = None;
+    let mut smaller = Region {
+        at_ns,
+        pid,
+        name: format!("(mappings below {} each)", units::unsigned(min)),
+        smaller: Some(0),
+        ..Region::default()
+    };
     let mut bytes = Vec::new();
     loop {
         bytes.clear();
@@ -125,7 +134,11 @@ fn parse_regions(mut smaps: impl BufRead, pid: u32, at_ns: u64, min: u64) -> Vec
         let line = String::from_utf8_lossy(&bytes);
         let next = region_of(line.trim_end_matches('\n'));
         if is_end || next.is_some() {
-            kept.extend(current.take().filter(|region| region.rss >= min));
+            match current.take() {
+                Some(region) if region.rss >= min => kept.push(region),
+                Some(region) => add(&mut smaller, &region),
+                None => {}
+            }
             if kept.len() >= 2 * MOST_REGIONS {
                 keep_largest(&mut kept);
             }
@@ -135,8 +148,26 @@ fn parse_regions(mut smaps: impl BufRead, pid: u32, at_ns: u64, min: u64) -> Vec
         }
         if is_end {
             keep_largest(&mut kept);
+            kept.extend(Some(smaller).filter(|sum| sum.rss > 0));
             return kept;
         }
+    }
+}
+
+/// One more mapping in a sum, if there is anything in it.
+fn add(sum: &mut Region, region: &Region) {
+    if region.rss == 0 {
+        return;
+    }
+    sum.smaller = sum.smaller.map(|count| count.saturating_add(1));
+    for (sum, value) in [
+        (&mut sum.length, region.length),
+        (&mut sum.rss, region.rss),
+        (&mut sum.pss, region.pss),
+        (&mut sum.anonymous, region.anonymous),
+        (&mut sum.swap, region.swap),
+    ] {
+        *sum = sum.saturating_add(value);
     }
 }
 
@@ -410,6 +441,21 @@ Rss:                   0 kB
         ];
         assert_eq!(rows, wanted);
         assert_eq!((found[0].pss, found[0].swap, found[0].pid, found[0].at_ns), (2048, 8192, 7, 9));
+    }
+
+    #[test]
+    fn mappings_too_small_for_a_row_are_one_with_their_sums() {
+        let text: String = [(1, 4), (2, 8), (3, 4096), (4, 0)]
+            .iter()
+            .map(|(i, kib)| {
+                format!("{i}000-{i}800 r--p 0 00:00 0\nRss: {kib} kB\nPss: {kib} kB\nAnonymous: {kib} kB\n")
+            })
+            .collect();
+        let found = parse_regions(text.as_bytes(), 7, 9, 1 << 20);
+        let [large, sum] = &found[..] else { panic!("{found:?}") };
+        assert_eq!((large.rss, large.smaller), (4 << 20, None));
+        assert_eq!((sum.smaller, sum.rss, sum.pss, sum.anonymous), (Some(2), 12 << 10, 12 << 10, 12 << 10));
+        assert_eq!((sum.name.as_str(), sum.pid, sum.at_ns), ("(mappings below 1.0 MiB each)", 7, 9));
     }
 
     #[test]

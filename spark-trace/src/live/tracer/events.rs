@@ -140,6 +140,7 @@ impl<W: Write> Tracer<W> {
                 if let Some(selected) = selected {
                     selected.gone = true;
                     selected.info.removed_ns = Some(event.at_ns);
+                    selected.info.oom_kills_at_removal = event.oom_kills;
                     if let Some((usage, peak)) = event.usage_pages {
                         selected.info.usage_at_removal = Some(usage * page_size());
                         selected.info.peak_at_removal = Some(peak * page_size());
@@ -177,7 +178,8 @@ impl<W: Write> Tracer<W> {
             ..Process::default()
         });
         // The one that ends a process may be any of its threads.
-        if event.op != ProcessOp::Exit {
+        // Of one whose start was not seen that is better than none.
+        if event.op != ProcessOp::Exit || process.comm.is_empty() {
             process.comm = event.comm;
         }
         process.cgroup = event.cgroup;
@@ -271,6 +273,7 @@ impl<W: Write> Tracer<W> {
             kind: kind.map(ToOwned::to_owned),
             detail,
             stack,
+            from: event.from,
         }))?;
         Ok(())
     }
