@@ -2,7 +2,10 @@
 
 use std::fmt;
 use std::io;
+use std::path::Path;
 use std::process::ExitCode;
+
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 use crate::render::escape;
 
@@ -74,7 +77,22 @@ pub fn report(error: &anyhow::Error) -> Exit {
 pub fn usage(error: &clap::Error) -> ExitCode {
     // Nothing is left to do where even this cannot be printed.
     let _ = error.print();
+    if let Some(tip) = tip(error) {
+        eprintln!("\n  tip: {tip}");
+    }
     if error.use_stderr() { Exit::Usage.into() } else { Exit::Fine.into() }
+}
+
+/// What was probably meant, where clap cannot know.
+fn tip(error: &clap::Error) -> Option<&'static str> {
+    let text = |kind| match error.get(kind) {
+        Some(ContextValue::String(text)) => Some(text.as_str()),
+        _ => None,
+    };
+    let (argument, value) = (text(ContextKind::InvalidArg)?, text(ContextKind::InvalidValue)?);
+    let is_file = value.ends_with(".json") || value.ends_with(".json.zst") || Path::new(value).is_file();
+    (error.kind() == ErrorKind::InvalidValue && argument.contains("SECTION") && is_file)
+        .then_some("`show` shows one recording; to compare two: `spark-trace diff A B`")
 }
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {

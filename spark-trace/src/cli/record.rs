@@ -150,6 +150,7 @@ pub struct Args {
     /// Command to run and trace, with its arguments. Options of spark-trace stand before it
     #[arg(
         trailing_var_arg = true,
+        value_hint = clap::ValueHint::CommandWithArguments,
         value_name = "COMMAND",
         required_unless_present_any = ["target"],
         conflicts_with_all = ["container", "cgroup", "pid"]
@@ -197,6 +198,31 @@ impl From<ProfileArg> for Profile {
     }
 }
 
+/// Options that hardly any other program has: behind the command they are most likely meant for spark-trace.
+const OWN_OPTIONS: &[&str] = &[
+    "--min-region",
+    "--no-cgroup",
+    "--as-root",
+    "--ring-size",
+    "--without-hook",
+    "--without-mechanism",
+    "--cuda-library",
+    "--no-pause",
+    "--gpu-interval",
+];
+
+/// An option among the command's arguments that looks like one of spark-trace's.
+fn misplaced(command: &[OsString]) -> Option<&str> {
+    let words: Vec<&str> = command.iter().skip(1).filter_map(|word| word.to_str()).collect();
+    let is_recording = |name: &&str| name.ends_with(".json") || name.ends_with(".json.zst");
+    let output = words.windows(2).find(
+        |pair| matches!(pair, [option, name] if matches!(*option, "-o" | "--output") && is_recording(name)),
+    );
+    let output = output.and_then(|pair| pair.first().copied());
+    let is_own = |word: &&str| OWN_OPTIONS.contains(&word.split('=').next().unwrap_or(word));
+    output.or_else(|| words.iter().copied().find(is_own))
+}
+
 pub fn run(args: Args) -> anyhow::Result<Exit> {
     for file in args.output.iter().chain(&args.log_file) {
         anyhow::ensure!(
@@ -205,6 +231,13 @@ pub fn run(args: Args) -> anyhow::Result<Exit> {
                 "`-` is no file: a recording is kept in a file while it is made, and standard output is the command's"
             )
             .context(Exit::Usage)
+        );
+    }
+    if let Some(option) = misplaced(&args.command).filter(|_| !args.quiet) {
+        eprintln!(
+            "spark-trace: `{}` stands after the command, so the command gets it; options of spark-trace stand before the \
+             command",
+            crate::render::escape::line(option)
         );
     }
     let spec = args.spec();
@@ -394,5 +427,24 @@ impl Args {
         }
         let placement = if self.no_cgroup { Placement::Unchanged } else { Placement::Leaf };
         Spec::Command { argv, placement, as_root: self.as_root }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_behind_the_command_are_pointed_out_where_they_look_like_ours() {
+        let found = |line: &str| {
+            let words: Vec<OsString> = line.split(' ').map(OsString::from).collect();
+            misplaced(&words).map(str::to_owned)
+        };
+        assert_eq!(found("sleep 1 -o x.json").as_deref(), Some("-o"));
+        assert_eq!(found("./train.py --output run.json.zst").as_deref(), Some("--output"));
+        assert_eq!(found("./train.py --min-region=64K").as_deref(), Some("--min-region=64K"));
+        for ordinary in ["gcc -o x x.c", "curl --output page.html u", "-o x.json", "sleep 1"] {
+            assert_eq!(found(ordinary), None, "{ordinary}");
+        }
     }
 }
