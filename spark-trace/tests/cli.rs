@@ -197,6 +197,28 @@ fn what_is_no_file_is_never_replaced_and_a_dash_is_standard_output() {
 }
 
 #[test]
+fn two_recordings_to_show_are_for_diff() {
+    let native = native();
+    let said = |section: &str| {
+        let output = spark_trace(&["show", &native, section]).assert().code(USAGE).get_output().clone();
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let tip = "spark-trace diff A B";
+    assert!(said(&container()).contains(tip), "{}", said(&container()));
+    assert!(!said("nonsense").contains(tip), "{}", said("nonsense"));
+}
+
+#[test]
+fn a_report_has_a_width_where_it_has_columns() {
+    let (native, container) = (native(), container());
+    let table = stdout(&["report", &native, &container, "--format", "table", "--width", "80"]);
+    assert!(table.lines().all(|line| line.starts_with("    ") || line.chars().count() <= 80), "{table}");
+    assert_eq!(table, stdout(&["report", &native, &container, "--width", "80"]));
+    let said = error(&["report", &native, "--format", "markdown", "--width", "80"], USAGE);
+    assert!(said.contains("--format table"), "{said}");
+}
+
+#[test]
 fn a_time_after_the_end_of_the_run_is_an_error() {
     let native = native();
     for words in [&["show", &native][..], &["diff", &native, &native], &["report", &native]] {
@@ -369,6 +391,45 @@ fn completions_exist_for_every_shell() {
     for shell in ["bash", "elvish", "fish", "powershell", "zsh"] {
         assert!(stdout(&["completions", shell]).contains("spark-trace"), "{shell}");
     }
+}
+
+/// What bash offers for a command line whose last word is being typed.
+fn offered(dir: &Path, words: &[&str]) -> Vec<String> {
+    let script = dir.join("completions.bash");
+    fs::write(&script, stdout(&["completions", "bash"])).unwrap();
+    let line = r#"source "$1"; shift; COMP_WORDS=(spark-trace "$@"); COMP_CWORD=$#
+        _spark-trace_all spark-trace "${COMP_WORDS[COMP_CWORD]}" "${COMP_WORDS[COMP_CWORD-1]}"
+        printf '%s\n' "${COMPREPLY[@]}""#;
+    let output = Process::new("bash")
+        .args(["--norc", "-c", line, "bash"])
+        .arg(&script)
+        .args(words)
+        .current_dir(dir)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn bash_completes_recordings_and_commands() {
+    if Process::new("bash").arg("--version").stdout(Stdio::null()).status().is_err() {
+        eprintln!("SKIPPED: there is no bash");
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    for name in ["run.json", "run.json.zst", "run.txt", "other.json"] {
+        fs::write(dir.path().join(name), "").unwrap();
+    }
+    fs::create_dir(dir.path().join("runs")).unwrap();
+    let mut recordings = offered(dir.path(), &["show", "ru"]);
+    recordings.sort();
+    assert_eq!(recordings, ["run.json", "run.json.zst", "runs"]);
+    assert_eq!(offered(dir.path(), &["diff", "run.json", "oth"]), ["other.json"]);
+    assert!(offered(dir.path(), &["show", "run.json", "mach"]).contains(&"machine".to_owned()));
+    assert!(offered(dir.path(), &["record", "--", "prin"]).contains(&"printf".to_owned()));
+    assert_eq!(offered(dir.path(), &["record", "--", "cat", "run.t"]), ["run.txt"]);
+    assert!(offered(dir.path(), &["record", "--inter"]).contains(&"--interval".to_owned()));
 }
 
 #[test]

@@ -164,7 +164,11 @@ pub fn run(args: Args) -> anyhow::Result<Exit> {
     teller.say(&format!("$ {own} diff {} {} --top 3", outcome.native.display(), outcome.container.display()));
     let mut shown = comparison.clone();
     shown.keep(3);
-    output::print(&(table().diff)(&shown, output::style(args.width))?)?;
+    output::print(&(table().diff)(
+        &shown,
+        crate::render::diff::Shown::default(),
+        output::style(args.width),
+    )?)?;
     for paragraph in story::tell(&comparison, outcome.place) {
         teller.say("");
         teller.say(&wrapped(&paragraph));

@@ -8,6 +8,7 @@ use crate::cli::error::Exit;
 use crate::cli::output;
 use crate::cli::view::{TOP, ViewArgs, moment, planes};
 use crate::recording;
+use crate::render::diff::Shown;
 
 /// Compare two recorded runs: who holds more in B than in A
 ///
@@ -24,6 +25,9 @@ pub struct Args {
     /// Plane to compare [default: cgroup where both have one, else system]
     #[arg(long, value_parser = planes())]
     plane: Option<Scope>,
+    /// Name every hypothesis, also those that are refuted
+    #[arg(long)]
+    all: bool,
     #[command(flatten)]
     view: ViewArgs,
 }
@@ -38,7 +42,15 @@ pub fn run(args: Args) -> anyhow::Result<Exit> {
     let (a, b) = recording::read_both(&args.a, &args.b)?;
     let moment = moment(args.view.at, (&args.a, &a), (&args.b, &b))?;
     let report = diff::report(&a, &b, args.plane, moment).with_context(|| files(&args.a, &args.b))?;
-    output::print(&args.view.render(report, TOP, |format, report, style| (format.diff)(report, style))?)
+    if args.all && args.view.is_whole() {
+        return Err(
+            anyhow::anyhow!("formats for programs have everything: leave out --all").context(Exit::Usage)
+        );
+    }
+    let shown = Shown { all: args.all };
+    output::print(
+        &args.view.render(report, TOP, |format, report, style| (format.diff)(report, shown, style))?,
+    )
 }
 
 fn files(a: &Path, b: &Path) -> String {

@@ -19,6 +19,12 @@ pub struct WidthArg {
     width: Option<Columns>,
 }
 
+impl WidthArg {
+    pub const fn is_given(self) -> bool {
+        self.width.is_some()
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Columns {
     Unlimited,

@@ -7,9 +7,10 @@ use crate::analysis::instant::Choice;
 use crate::analysis::overview::{self, Overview};
 use crate::cli::destination::Destination;
 use crate::cli::error::Exit;
+use crate::cli::output::{self, WidthArg};
 use crate::cli::view::{instant, moment};
 use crate::recording;
-use crate::render::{html, markdown, report};
+use crate::render::{html, markdown, report, terminal};
 
 /// Write a report of one recording, or of what differs between two
 ///
@@ -26,11 +27,14 @@ pub struct Args {
     /// File to write, or - for standard output [default: standard output]
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
-    /// Form of the output [default: html where a file is written, unless its name ends in .md; else markdown]
+    /// Form of the output [default: html where a file is written, unless its name ends in .md; table on a terminal; else
+    /// markdown]
     #[arg(long, value_enum)]
     format: Option<Format>,
-    /// Instant to look at: peak (each plane's own), end, kv (the KV-cache reading), seconds since the start such
-    /// as 12.5s, or nanoseconds of the recording's clock [default: peak; of two recordings kv where both have a KV-cache
+    #[command(flatten)]
+    width: WidthArg,
+    /// Instant to look at: peak (each plane's own), end, kv (the KV-cache reading), a time since the start
+    /// such as 465ms or 12.5s (a number alone is seconds), or @NS, nanoseconds of the recording's clock [default: peak; of two recordings kv where both have a KV-cache
     /// reading]
     #[arg(long, value_name = "INSTANT")]
     at: Option<Choice>,
@@ -51,22 +55,33 @@ enum Format {
     Html,
     /// Headline, findings, differences and budget, for issues
     Markdown,
+    /// The same for a terminal, in columns
+    Table,
 }
 
 pub fn run(args: Args) -> anyhow::Result<Exit> {
-    let format = args.format.unwrap_or_else(|| default_format(args.output.as_deref()));
     let destination = Destination::new(args.output.as_deref(), args.force)?;
+    let format = args
+        .format
+        .unwrap_or_else(|| default_format(args.output.as_deref(), destination.is_terminal(), args.width));
+    if format != Format::Table && args.width.is_given() {
+        return Err(anyhow::anyhow!(
+            "--width is for --format table: the other forms have no columns of characters"
+        ))
+        .context(Exit::Usage);
+    }
     if format == Format::Html && destination.is_terminal() {
         return Err(anyhow::anyhow!(
             "a page is not for a terminal; name a file with -o, or use --format markdown"
         ))
         .context(Exit::Usage);
     }
-    destination.write(&render(&overview(&args)?, format)?, "")
+    destination.write(&render(&overview(&args)?, format, args.width)?, "")
 }
 
-fn default_format(output: Option<&Path>) -> Format {
+fn default_format(output: Option<&Path>, is_terminal: bool, width: WidthArg) -> Format {
     match output.map(Path::extension) {
+        _ if is_terminal || width.is_given() => Format::Table,
         None => Format::Markdown,
         Some(_) if output == Some(Path::new("-")) => Format::Markdown,
         Some(Some(extension)) if extension == "md" => Format::Markdown,
@@ -90,9 +105,10 @@ fn overview(args: &Args) -> anyhow::Result<Overview> {
     Ok(overview::overview(Some((&name_a, &a)), (&name(path_b), &b), moment))
 }
 
-fn render(overview: &Overview, format: Format) -> anyhow::Result<Vec<u8>> {
+fn render(overview: &Overview, format: Format, width: WidthArg) -> anyhow::Result<Vec<u8>> {
     Ok(match format {
         Format::Html => html::render(overview)?,
         Format::Markdown => markdown::render(&report::document(overview)).into_bytes(),
+        Format::Table => terminal::render(&report::document(overview), output::style(width)).into_bytes(),
     })
 }

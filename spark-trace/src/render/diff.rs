@@ -14,7 +14,14 @@ use crate::analysis::files::FileRow;
 use crate::analysis::passing::{self, Stack};
 use crate::analysis::view::Scope;
 
-pub fn document(report: &Report) -> Document {
+/// How much is shown.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Shown {
+    /// Every hypothesis by its name, also those that are refuted.
+    pub all: bool,
+}
+
+pub fn document(report: &Report, Shown { all }: Shown) -> Document {
     let mut document = Document::default();
     document.heading(format!(
         "B minus A on the {} plane, each at its {}",
@@ -53,7 +60,7 @@ pub fn document(report: &Report) -> Document {
     if let Some(cuda) = &report.cuda {
         cuda::diff(&mut document, cuda);
     }
-    findings::show(&mut document, &report.findings);
+    findings::show(&mut document, &report.findings, all);
     document
 }
 

@@ -13,8 +13,12 @@ pub struct Document {
 pub enum Block {
     Heading(String),
     Line(String),
+    /// Words of our own, with nothing from outside in them: what stands between backticks is code.
+    Own(String),
     /// To be typed as it stands: never wrapped.
     Command(String),
+    /// Lines that stay as they are, one below the other.
+    Listing(Vec<String>),
     /// What the reader must not overlook.
     Warning(String),
     Table(Table),
@@ -43,6 +47,8 @@ pub enum Fit {
     Path,
     /// Other text: cut at its end.
     Text,
+    /// Words of our own, with nothing from outside in them: what stands between backticks is code. Cut at its end.
+    Own,
 }
 
 impl Document {
@@ -60,6 +66,14 @@ impl Document {
 
     pub fn command(&mut self, text: impl Into<String>) {
         self.blocks.push(Block::Command(text.into()));
+    }
+
+    pub fn own(&mut self, text: impl Into<String>) {
+        self.blocks.push(Block::Own(text.into()));
+    }
+
+    pub fn listing(&mut self, lines: Vec<String>) {
+        self.blocks.push(Block::Listing(lines));
     }
 
     pub fn warning(&mut self, text: impl Into<String>) {

@@ -42,6 +42,22 @@ pub fn markdown(text: &str) -> String {
     inert
 }
 
+/// The same for words of our own, in which what stands between backticks is code: nothing in code is markup.
+pub fn markdown_with_code(text: &str) -> String {
+    let parts: Vec<&str> = text.split('`').collect();
+    let pairs = (parts.len() - 1) / 2;
+    let mut inert = String::with_capacity(text.len());
+    for (index, part) in parts.iter().enumerate() {
+        let is_code = index % 2 == 1 && index < 2 * pairs;
+        if index > 0 {
+            // One that is left over is a character.
+            inert.push_str(if index <= 2 * pairs { "`" } else { "\\`" });
+        }
+        inert.push_str(&if is_code { line(part) } else { markdown(part) });
+    }
+    inert
+}
+
 /// Text that HTML, or SVG in it, takes as text: between tags and in quoted attributes.
 pub fn html(text: &str) -> String {
     let mut inert = String::with_capacity(text.len());
@@ -96,6 +112,19 @@ mod tests {
         assert_eq!(markdown("a|b<script>`x`"), "a\\|b\\<script\\>\\`x\\`");
         assert_eq!(markdown("[x](http://e)"), "\\[x\\](http\\://e)");
         assert_eq!(markdown(":skull: grew by 1: more:"), "\\:skull: grew by 1: more:");
+    }
+
+    #[test]
+    fn code_is_not_escaped_and_what_is_around_it_is() {
+        for (text, inert) in [
+            ("`drop_caches` of a_b", "`drop_caches` of a\\_b"),
+            ("`a` and `b`", "`a` and `b`"),
+            ("one ` alone_", "one \\` alone\\_"),
+            ("`a_` ` _", "`a_` \\` \\_"),
+            ("plain_", "plain\\_"),
+        ] {
+            assert_eq!(markdown_with_code(text), inert);
+        }
     }
 
     #[test]

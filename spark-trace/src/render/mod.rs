@@ -21,7 +21,7 @@ mod containers;
 mod csv;
 mod cuda;
 mod devices;
-mod diff;
+pub mod diff;
 mod findings;
 mod frames;
 mod kv;
@@ -66,7 +66,7 @@ pub struct Format {
     /// Made for programs: lists are whole unless asked otherwise.
     pub whole: bool,
     pub show: fn(&attribution::Report, &show::Shown<'_>, Style) -> Rendered,
-    pub diff: fn(&comparison::Report, Style) -> Rendered,
+    pub diff: fn(&comparison::Report, diff::Shown, Style) -> Rendered,
     pub kv: fn(&budget::Report, Style) -> Rendered,
 }
 
@@ -77,7 +77,7 @@ pub const FORMATS: &[Format] = &[
         about: "Tables for a terminal",
         whole: false,
         show: |report, shown, style| Ok(terminal::render(&show::document(report, shown), style).into_bytes()),
-        diff: |report, style| Ok(terminal::render(&diff::document(report), style).into_bytes()),
+        diff: |report, shown, style| Ok(terminal::render(&diff::document(report, shown), style).into_bytes()),
         kv: |report, style| Ok(terminal::render(&kv::document(report), style).into_bytes()),
     },
     Format {
@@ -85,7 +85,7 @@ pub const FORMATS: &[Format] = &[
         about: "Everything, for programs",
         whole: true,
         show: |report, _, _| json::render(report),
-        diff: |report, _| json::render(report),
+        diff: |report, _, _| json::render(report),
         kv: |report, _| json::render(report),
     },
     Format {
@@ -93,7 +93,7 @@ pub const FORMATS: &[Format] = &[
         about: "The rows of the sources, for spreadsheets",
         whole: true,
         show: |report, _, _| Ok(csv::render(show::CSV, &show::csv_rows(report)).into_bytes()),
-        diff: |report, _| Ok(csv::render(diff::CSV, &report.sources).into_bytes()),
+        diff: |report, _, _| Ok(csv::render(diff::CSV, &report.sources).into_bytes()),
         kv: |report, _| Ok(kv::csv(report).into_bytes()),
     },
     Format {
@@ -101,7 +101,7 @@ pub const FORMATS: &[Format] = &[
         about: "The tables, for issues and reports",
         whole: false,
         show: |report, shown, _| Ok(markdown::render(&show::document(report, shown)).into_bytes()),
-        diff: |report, _| Ok(markdown::render(&diff::document(report)).into_bytes()),
+        diff: |report, shown, _| Ok(markdown::render(&diff::document(report, shown)).into_bytes()),
         kv: |report, _| Ok(markdown::render(&kv::document(report)).into_bytes()),
     },
 ];

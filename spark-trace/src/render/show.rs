@@ -6,7 +6,7 @@ use super::csv::{self, Field};
 use super::devices;
 use super::document::{Column, Document, Fit, Table};
 use super::limits;
-use super::units::{delta, duration, known, seconds, share, size, unsigned};
+use super::units::{delta, duration, known, percent, seconds, share, size, unsigned};
 use crate::analysis::answer::command_line;
 use crate::analysis::attribution::{PlaneReport, Reconciliation, Report, SourceRow};
 use crate::analysis::details::FOLLOW_NS;
@@ -15,6 +15,7 @@ use crate::analysis::view::Scope;
 use crate::recording::Instant;
 
 mod answer;
+mod frames;
 pub mod lists;
 mod rest;
 mod sections;
@@ -94,7 +95,7 @@ pub fn document(report: &Report, Shown { parts, file }: &Shown<'_>) -> Document 
         }
     }
     if matches!(parts, Parts::First) {
-        rest::tell(&mut document, &others, *file);
+        rest::tell(&mut document, report, &others, *file);
     }
     document
 }
@@ -155,6 +156,9 @@ fn plane(document: &mut Document, report: &Report, plane: &PlaneReport, brief: b
     if plane.plane == Scope::Cgroup {
         let several = plane.roots.len() > 1;
         report.limits.iter().for_each(|limit| document.line(limits::line(limit, several)));
+        if let Some(line) = removed(report, plane) {
+            document.line(line);
+        }
     }
     explain_unattributed(document, plane);
     if let Some(line) = uncounted(report, plane) {
@@ -302,6 +306,28 @@ fn explain_unattributed(document: &mut Document, plane: &PlaneReport) {
     }
 }
 
+/// What the column END is of a cgroup that is gone: charged then, and no leak.
+fn removed(report: &Report, plane: &PlaneReport) -> Option<String> {
+    let root = |path: &str| report.target.cgroups.iter().find(|cgroup| cgroup.path == path);
+    let roots: Vec<_> = plane.roots.iter().filter_map(|row| root(&row.path)).collect();
+    let removed_ns = roots.iter().map(|cgroup| cgroup.removed_ns).collect::<Option<Vec<_>>>()?;
+    let end = plane.sources.iter().filter_map(|row| row.bytes_at_end).fold(0, i64::saturating_add);
+    let last_ns = removed_ns.into_iter().max().filter(|_| end >= WORTH_A_LINE)?;
+    let before = duration(last_ns.saturating_sub(plane.end_ns));
+    let left = roots.iter().map(|cgroup| cgroup.usage_at_removal).collect::<Option<Vec<_>>>();
+    let left = left.map(|bytes| bytes.into_iter().fold(0, u64::saturating_add));
+    let freed = match left {
+        Some(0) => "; all of it was freed by then".to_owned(),
+        Some(bytes) => format!(
+            "; at removal {} were still charged: page cache and kernel memory that the kernel may reclaim",
+            unsigned(bytes)
+        ),
+        None => String::new(),
+    };
+    let cgroups = if roots.len() > 1 { "cgroups were" } else { "cgroup was" };
+    Some(format!("END is the last reading, {before} before the {cgroups} removed{freed}"))
+}
+
 /// How much of `unattributed` the kernel's own batches may be, where it is worth a line.
 fn uncounted(report: &Report, plane: &PlaneReport) -> Option<String> {
     let most = plane.uncounted_at_most?;
@@ -345,6 +371,26 @@ fn hooks(document: &mut Document, report: &Report, _manner: Manner) {
     for loss in report.health.losses.iter().filter(|loss| loss.count > 0) {
         document.warning(format!("lost in {}: {}", loss.what, loss.count));
     }
+}
+
+/// The same in a few words: absent where nothing was counted.
+pub fn cost_in_short(report: &Report) -> Option<String> {
+    let (cost, target) = (&report.cost, &report.target);
+    let ran_ns = target.ended_ns.checked_sub(target.started_ns).filter(|ns| *ns > 0)?;
+    if cost.agent_cpu_ns == 0 || target.is_snapshot() {
+        return None;
+    }
+    let of_cpu = |ns: u64| percent(ns as f64 / ran_ns as f64 * 100.0);
+    let programs = match (cost.bpf_run_time_ns, cost.bpf_memory) {
+        (Some(ns), Some(bytes)) => format!("; in the kernel {} and {}", of_cpu(ns), unsigned(bytes)),
+        (Some(ns), None) => format!("; in the kernel {}", of_cpu(ns)),
+        (None, _) => String::new(),
+    };
+    Some(format!(
+        "Cost of tracing: {} of a CPU and {}{programs}.",
+        of_cpu(cost.agent_cpu_ns),
+        unsigned(cost.agent_rss_peak)
+    ))
 }
 
 /// What the tracing itself took.

@@ -39,11 +39,18 @@ fn set_document(document: &Document, style: Style) -> String {
                 text += &coloured(lines.trim_end(), BOLD, style);
                 text.push('\n');
             }
-            Block::Line(line) => wrap(&mut text, "", &inert(line), style),
+            Block::Line(line) | Block::Own(line) => wrap(&mut text, "", &inert(line), style),
             Block::Command(command) => {
                 text.push_str("    ");
                 text.push_str(&inert(command));
                 text.push('\n');
+            }
+            Block::Listing(lines) => {
+                for line in lines {
+                    text.push_str("    ");
+                    text.push_str(&inert(line));
+                    text.push('\n');
+                }
             }
             Block::Warning(warning) => {
                 wrap(&mut text, &coloured("WARNING ", BOLD_YELLOW, style), &inert(warning), style);
@@ -112,14 +119,16 @@ fn widths(table: &Table, rows: &[Vec<String>], available: usize) -> Vec<usize> {
 
 impl Fit {
     const fn may_be_cut(self) -> bool {
-        matches!(self, Self::Path | Self::Text)
+        matches!(self, Self::Path | Self::Text | Self::Own)
     }
 }
 
 fn pad(cell: &str, fit: Fit, width: usize) -> String {
     let cell = match fit {
         Fit::Path if cell.width() > width => format!("{CUT}{}", last_columns(cell, width - CUT.width())),
-        Fit::Text if cell.width() > width => format!("{}{CUT}", first_columns(cell, width - CUT.width())),
+        Fit::Text | Fit::Own if cell.width() > width => {
+            format!("{}{CUT}", first_columns(cell, width - CUT.width()))
+        }
         _ => cell.to_owned(),
     };
     let blank = " ".repeat(width.saturating_sub(cell.width()));

@@ -80,7 +80,7 @@ fn rendered(a: &Recording, b: &Recording) -> Vec<(&'static str, String)> {
             let style = Style::default();
             [
                 (format.name, text((format.show)(&show, &Shown::ALL, style))),
-                (format.name, text((format.diff)(&diff, style))),
+                (format.name, text((format.diff)(&diff, diff::Shown { all: true }, style))),
             ]
         })
         .collect()
@@ -176,7 +176,7 @@ fn what_the_driver_did_is_in_every_report() {
         let text = |bytes: Rendered| String::from_utf8(bytes.unwrap()).unwrap();
         (
             text((format.show)(show, &Shown::ALL, Style::default())),
-            text((format.diff)(diff, Style::default())),
+            text((format.diff)(diff, diff::Shown::default(), Style::default())),
         )
     };
     let recording = testing::cuda();

@@ -24,8 +24,14 @@ pub fn document(page: &mut Page, document: &Document) {
                 caption = text;
                 page.element("h3", &[], text);
             }
-            Block::Line(text) => page.element("p", &[], text),
+            Block::Line(text) | Block::Own(text) => page.element("p", &[], text),
             Block::Command(text) => page.element("pre", &[("tabindex", "0")], text),
+            Block::Listing(lines) => page.within("pre", &[("tabindex", "0")], |page| {
+                for line in lines {
+                    page.text(line);
+                    page.fixed("\n");
+                }
+            }),
             Block::Warning(text) => warning(page, text),
             // Right below its heading a table needs no visible caption.
             Block::Table(table) => self::table(page, caption, !follows, table),
@@ -101,7 +107,7 @@ const fn class(fit: Fit) -> &'static str {
     match fit {
         Fit::Number => "n",
         Fit::Name => "s",
-        Fit::Path | Fit::Text => "t",
+        Fit::Path | Fit::Text | Fit::Own => "t",
     }
 }
 

@@ -44,6 +44,11 @@ pub fn to_explain(findings: &Findings) -> String {
     )
 }
 
+/// What to do about it: nothing, where it is not so.
+pub fn next(finding: &Finding) -> &'static str {
+    if finding.verdict == Verdict::Refuted { "" } else { finding.next }
+}
+
 /// A verdict is told by sign and word: colours come on top.
 pub const fn sign(verdict: Verdict) -> &'static str {
     match verdict {
@@ -85,5 +90,5 @@ const FINDINGS: &[Cell<Finding>] = &[
     ("EXPLAINS", Fit::Number, explains),
     ("SHARE", Fit::Number, share),
     ("BECAUSE", Fit::Text, |row| row.because.clone()),
-    ("NEXT", Fit::Text, |row| row.next.to_owned()),
+    ("NEXT", Fit::Own, |row| next(row).to_owned()),
 ];

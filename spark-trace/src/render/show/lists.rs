@@ -2,6 +2,7 @@
 
 use super::tables;
 use crate::analysis::attribution::Report;
+use crate::analysis::files::FileRow;
 use crate::analysis::processes::ProcessRow;
 use crate::analysis::regions::RegionRow;
 use crate::analysis::tmpfs::TmpfsRow;
@@ -79,8 +80,8 @@ fn others_line(name: &str, sum: Sum, noun: &str) -> String {
 
 /// Page cache by file: what came since the trace began, and apart from it what was cached before.
 pub fn files(document: &mut Document, report: &Report, at: &str, extent: Extent) {
-    let (before, since): (Vec<_>, Vec<_>) =
-        report.files.iter().cloned().partition(|row| row.is_from_before());
+    let files = report.files.iter().filter(|row| row.bytes > 0).cloned();
+    let (before, since): (Vec<_>, Vec<_>) = files.partition(FileRow::is_from_before);
     if report.target.is_snapshot() {
         document.section("Page cache by file", Table::of(tables::FILES_CACHED, &before));
         coverage(document, report);
@@ -145,7 +146,12 @@ pub fn processes(document: &mut Document, report: &Report) {
         true => tables::PROCESSES_NOW,
         false => tables::PROCESSES,
     };
-    document.section("Processes", Table::of(cells, &report.processes));
+    let heading = match report.processes.len() {
+        0 | 1 => "Processes",
+        // Also what a fork has from its parent.
+        _ => "Processes; pages that several share are counted in each of them",
+    };
+    document.section(heading, Table::of(cells, &report.processes));
 }
 
 /// Mappings are read of one process after another, as they grow: the heading or the rows say when.
@@ -171,9 +177,14 @@ pub fn regions(document: &mut Document, report: &Report, most: Option<usize>) {
         return;
     }
     let from_ns = rows.iter().map(|row| row.read_from_ns).min().unwrap_or(0);
+    // Of one process PSS is beside it.
+    let shared = match rows.iter().any(|row| row.processes > 1) {
+        true => "; RSS counts pages that processes share in each of them",
+        false => "",
+    };
     let until_ns = rows.iter().map(|row| row.read_until_ns).max().unwrap_or(0);
     if until_ns.saturating_sub(from_ns) <= ONE_READING_NS {
-        document.section(format!("Mappings by name, as read after {}", after(from_ns)), table);
+        document.section(format!("Mappings by name, as read after {}{shared}", after(from_ns)), table);
         left_out(document);
         return;
     }
@@ -186,7 +197,8 @@ pub fn regions(document: &mut Document, report: &Report, most: Option<usize>) {
         cells.insert(3, read(row));
     }
     let about = after(report.details_at_ns);
-    document.section(format!("Mappings by name, of each process the reading nearest to {about}"), table);
+    document
+        .section(format!("Mappings by name, of each process the reading nearest to {about}{shared}"), table);
     left_out(document);
 }
 

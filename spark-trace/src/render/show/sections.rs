@@ -2,12 +2,15 @@
 
 use super::lists::{self, Extent};
 use super::tables::{CGROUPS, MAPPINGS};
-use super::{Manner, cost, hooks, plane, read_at, run};
+use super::{Manner, cost, frames, hooks, plane, read_at, run};
 use crate::analysis::answer::is_worth_a_word;
 use crate::analysis::attribution::Report;
+use crate::analysis::mappings::MappingRow;
+use crate::analysis::passing::Stack;
+use crate::analysis::stacks::StackRow;
 use crate::analysis::whose::Whose;
 use crate::render::document::{Document, Table};
-use crate::render::units::seconds;
+use crate::render::units::{seconds, unsigned};
 use crate::render::{charges, cuda, queries, surroundings};
 
 #[derive(Debug)]
@@ -198,6 +201,11 @@ fn files(document: &mut Document, report: &Report, manner: Manner) {
 
 fn stacks(document: &mut Document, report: &Report, manner: Manner) {
     lists::stacks(document, report, &stored(report), extent(manner));
+    if !manner.brief {
+        let rows = report.stacks.iter().filter(|row| row.is_listed());
+        let told = |row: &StackRow| (format!("{} {}", unsigned(row.bytes), row.source), row.bytes);
+        frames::largest(document, rows.map(|row| (told(row), &row.frames[..])), Stack::Kernel);
+    }
 }
 
 fn asked(document: &mut Document, report: &Report, _manner: Manner) {
@@ -212,8 +220,13 @@ fn charged(document: &mut Document, report: &Report, _manner: Manner) {
     }
 }
 
-fn mappings(document: &mut Document, report: &Report, _manner: Manner) {
+fn mappings(document: &mut Document, report: &Report, manner: Manner) {
     lists::regions(document, report, None);
     let heading = after(report, "Large mappings by user stack");
     document.section(heading, Table::of(MAPPINGS, &report.mappings));
+    if !manner.brief {
+        let told = |row: &MappingRow| (format!("{} {}", unsigned(row.bytes), row.kind), row.bytes);
+        let rows = report.mappings.iter().map(|row| (told(row), &row.frames[..]));
+        frames::largest(document, rows, Stack::User);
+    }
 }

@@ -108,7 +108,7 @@ pub const REGIONS: &[Cell<RegionRow>] = &[
     ("PSS", Fit::Number, |row| known(row.pss, unsigned)),
     ("ANON", Fit::Number, |row| unsigned(row.anonymous)),
     ("COMM", Fit::Name, |row| row.comm.clone()),
-    ("MAPPING", Fit::Path, |row| row.name.clone()),
+    ("MAPPING", Fit::Path, RegionRow::shown),
 ];
 
 pub const MAPPINGS: &[Cell<MappingRow>] = &[

@@ -71,6 +71,7 @@ pub const MAIN: &[Cell] = &[
 /// The same for 80 columns.
 pub const BRIEF: &[Cell] = &[
     ("METRIC", Fit::Text, |row| row.subject.name.clone()),
+    ("UNIT", Fit::Name, |row| row.subject.unit.clone()),
     ("A", Fit::Number, |row| to_spread(row.a.mean, row.a.sd)),
     ("B", Fit::Number, |row| to_spread(row.b.mean, row.b.sd)),
     ("B - A", Fit::Number, |row| signed(row.difference)),

@@ -42,7 +42,7 @@ pub fn brief(report: &Report) -> Document {
         }
         let sources = differing(report, &model, &other);
         if !sources.is_empty() {
-            document.line(format!("{}, those that differ most, GiB:", sources_title(report)));
+            document.line(format!("{}, those that differ most:", sources_title(report)));
             document.table(table(BRIEF, sources));
         }
     }

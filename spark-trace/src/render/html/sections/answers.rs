@@ -62,7 +62,7 @@ fn finding(page: &mut Page, finding: &Finding) {
             }
         });
     });
-    page.element("td", &[("class", "t")], finding.next);
+    page.element("td", &[("class", "t")], verdicts::next(finding));
 }
 
 pub fn kv(page: &mut Page, overview: &Overview) -> Result<(), HtmlError> {
