@@ -203,7 +203,9 @@ fn anonymous(report: &Report, plane: &PlaneReport) -> Vec<Largest> {
     let rows = report.mappings.iter().filter(|row| matches!(row.kind.as_str(), "anon" | "heap"));
     let mapped: Vec<_> = rows.filter_map(mapped).collect();
     let fits = |item: &Largest| i128::from(item.bytes) * 100 <= i128::from(there) * TOUCHED_PERCENT;
-    if mapped.first().is_some_and(|_| mapped.iter().all(fits)) {
+    // An allocator's own function says nothing of who asked it: a walk without frame pointers may end there.
+    let is_told = |item: &Largest| !passing::is_passing(&item.place, Stack::User);
+    if mapped.iter().max_by_key(|item| item.bytes).is_some_and(is_told) && mapped.iter().all(fits) {
         return mapped;
     }
     let regions = report.regions.iter().filter(|row| row.anonymous > 0 && signed(row.anonymous) <= there);
@@ -320,6 +322,19 @@ mod tests {
         let mut recording = testing::container();
         for mapping in &mut recording.provenance.mappings {
             mapping.length *= 10;
+        }
+        let answer = attribution::report(&recording, At::Peak).answer.unwrap();
+        assert!(answer.largest.iter().all(|item| item.how != How::Mapped), "{:?}", answer.largest);
+        assert!(answer.largest.iter().any(|item| item.place == "[heap] of python3"), "{:?}", answer.largest);
+    }
+
+    #[test]
+    fn an_allocators_own_function_is_told_as_nobodys_call_site() {
+        let mut recording = testing::container();
+        for symbol in &mut recording.provenance.symbols {
+            if symbol.name.as_deref() == Some("arena_alloc") {
+                (symbol.name, symbol.module) = (Some("sbrk".into()), Some("/usr/lib/libc.so.6".into()));
+            }
         }
         let answer = attribution::report(&recording, At::Peak).answer.unwrap();
         assert!(answer.largest.iter().all(|item| item.how != How::Mapped), "{:?}", answer.largest);

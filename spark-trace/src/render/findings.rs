@@ -60,7 +60,7 @@ fn lines(findings: &[Finding], all: bool) -> Vec<String> {
     match findings.iter().filter(is_short).collect::<Vec<_>>()[..] {
         [] => {}
         [one] => lines.push(line(one)),
-        [ref many @ ..] => lines.push(format!(
+        ref many => lines.push(format!(
             "{:<WORD$} {} other hypotheses; --all names them",
             Verdict::Refuted.as_str(),
             many.len()

@@ -6,7 +6,7 @@ use super::csv::{self, Field};
 use super::devices;
 use super::document::{Column, Document, Fit, Table};
 use super::limits;
-use super::units::{delta, duration, known, percent, seconds, share, size, unsigned};
+use super::units::{delta, duration, known, seconds, share, size, unsigned};
 use crate::analysis::answer::command_line;
 use crate::analysis::attribution::{PlaneReport, Reconciliation, Report, SourceRow};
 use crate::analysis::details::FOLLOW_NS;
@@ -313,7 +313,7 @@ fn removed(report: &Report, plane: &PlaneReport) -> Option<String> {
     let removed_ns = roots.iter().map(|cgroup| cgroup.removed_ns).collect::<Option<Vec<_>>>()?;
     let end = plane.sources.iter().filter_map(|row| row.bytes_at_end).fold(0, i64::saturating_add);
     let last_ns = removed_ns.into_iter().max().filter(|_| end >= WORTH_A_LINE)?;
-    let before = duration(last_ns.saturating_sub(plane.end_ns));
+    let before = seconds(last_ns.saturating_sub(plane.end_ns));
     let left = roots.iter().map(|cgroup| cgroup.usage_at_removal).collect::<Option<Vec<_>>>();
     let left = left.map(|bytes| bytes.into_iter().fold(0, u64::saturating_add));
     let freed = match left {
@@ -380,15 +380,15 @@ pub fn cost_in_short(report: &Report) -> Option<String> {
     if cost.agent_cpu_ns == 0 || target.is_snapshot() {
         return None;
     }
-    let of_cpu = |ns: u64| percent(ns as f64 / ran_ns as f64 * 100.0);
     let programs = match (cost.bpf_run_time_ns, cost.bpf_memory) {
-        (Some(ns), Some(bytes)) => format!("; in the kernel {} and {}", of_cpu(ns), unsigned(bytes)),
-        (Some(ns), None) => format!("; in the kernel {}", of_cpu(ns)),
+        (Some(ns), Some(bytes)) => format!("; in the kernel {}, {}", seconds(ns), unsigned(bytes)),
+        (Some(ns), None) => format!("; in the kernel {}", seconds(ns)),
         (None, _) => String::new(),
     };
     Some(format!(
-        "Cost of tracing: {} of a CPU and {}{programs}.",
-        of_cpu(cost.agent_cpu_ns),
+        "Cost of tracing {}: {} of CPU time, {}{programs}.",
+        seconds(ran_ns),
+        seconds(cost.agent_cpu_ns),
         unsigned(cost.agent_rss_peak)
     ))
 }

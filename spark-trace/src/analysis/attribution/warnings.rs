@@ -41,15 +41,21 @@ pub(super) fn all(recording: &Recording, at: At, planes: &Planes) -> Vec<Warning
     warnings.extend(killed);
     warnings.extend(never_read(recording));
     warnings.extend(far_readings(recording, at, planes));
-    warnings.extend(health.libraries.iter().flat_map(library));
+    // Somebody else's says nothing about this run.
+    let provenance = &recording.provenance;
+    let uses_gpu = !provenance.cuda_totals.is_empty()
+        || !provenance.cuda_allocs.is_empty()
+        || !provenance.cuda_events.is_empty()
+        || !recording.samples.devices.is_empty();
+    warnings.extend(health.libraries.iter().flat_map(|file| library(file, uses_gpu)));
     warnings.extend(health.warnings.iter().map(|text| Warning::Recorded(names::short(text))));
     warnings
 }
 
-fn library(file: &LibraryFile) -> Vec<Warning> {
+fn library(file: &LibraryFile, uses_gpu: bool) -> Vec<Warning> {
     let path = || file.path.clone();
     let late = cuda::late(file).map(|late_ns| Warning::LateLibrary { path: path(), late_ns });
-    let simulated = file.simulated.then(|| Warning::SimulatedLibrary { path: path() });
+    let simulated = (file.simulated && uses_gpu).then(|| Warning::SimulatedLibrary { path: path() });
     let unwatched =
         (file.verdict == "broken" && file.in_use != Some(false)).then(|| Warning::UnwatchedLibrary {
             path: path(),

@@ -21,7 +21,10 @@ pub fn tell(document: &mut Document, report: &Report) {
             document.heading(headline(report, answer));
             let items = within("Largest: ".to_owned(), answer.largest.iter().map(largest), "; ");
             items.into_iter().for_each(|items| document.line(format!("{items}.")));
-            document.line([unexplained(answer), limited(report), ran(report)].concat());
+            let kernel = kernel_peak(report, answer);
+            let kernel =
+                kernel.map_or_else(String::new, |peak| format!(" The kernel's own peak: {}.", size(peak)));
+            document.line([unexplained(answer), kernel, limited(report), ran(report)].concat());
         }
     }
     if let Some(line) = containers::line(&report.target) {
@@ -56,9 +59,7 @@ fn headline(report: &Report, answer: &Answer) -> String {
     let growth =
         answer.growth.map_or_else(String::new, |growth| format!(" ({} since the start)", delta(growth)));
     let least = if kernel_peak(report, answer).is_some() { "at least " } else { "" };
-    let kernel = kernel_peak(report, answer)
-        .map_or_else(String::new, |peak| format!(" (the kernel's own peak: {})", size(peak)));
-    let took = format!("{who} {has} {least}{}{on}{when}{growth}{kernel}", known(answer.bytes, size));
+    let took = format!("{who} {has} {least}{}{on}{when}{growth}", known(answer.bytes, size));
     let parts = answer.parts.iter().map(|part| format!("{} {}", size(part.bytes), part.what));
     within(format!("{took}: "), parts, ", ").unwrap_or(took)
 }
