@@ -398,7 +398,7 @@ fn offered(dir: &Path, words: &[&str]) -> Vec<String> {
     let script = dir.join("completions.bash");
     fs::write(&script, stdout(&["completions", "bash"])).unwrap();
     let line = r#"source "$1"; shift; COMP_WORDS=(spark-trace "$@"); COMP_CWORD=$#
-        _spark-trace_all spark-trace "${COMP_WORDS[COMP_CWORD]}" "${COMP_WORDS[COMP_CWORD-1]}"
+        _spark__trace_all spark-trace "${COMP_WORDS[COMP_CWORD]}" "${COMP_WORDS[COMP_CWORD-1]}"
         printf '%s\n' "${COMPREPLY[@]}""#;
     let output = Process::new("bash")
         .args(["--norc", "-c", line, "bash"])

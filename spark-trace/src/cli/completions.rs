@@ -21,7 +21,7 @@ Examples:
 
 /// What the generator leaves out for bash: a command and its arguments behind `--`, and recordings where they are read.
 const BASH: &str = r#"
-_spark-trace_all() {
+_spark__trace_all() {
     local cur="${COMP_WORDS[COMP_CWORD]}" i name
     for ((i = 1; i < COMP_CWORD; i++)); do
         if [[ "${COMP_WORDS[i]}" == -- ]]; then
@@ -34,7 +34,7 @@ _spark-trace_all() {
             return 0
         fi
     done
-    _spark-trace "$@"
+    _spark__trace "$@"
     case "${COMP_WORDS[1]}" in
         show | diff | kv | report | export) ;;
         *) return 0 ;;
@@ -54,7 +54,7 @@ _spark-trace_all() {
         mapfile -t -O "${#COMPREPLY[@]}" COMPREPLY < <(compgen -W "SECTIONS" -- "$cur")
     fi
 }
-complete -F _spark-trace_all -o nosort -o bashdefault -o default spark-trace
+complete -F _spark__trace_all -o nosort -o bashdefault -o default spark-trace
 "#;
 
 pub fn run(args: Args) -> anyhow::Result<Exit> {
