@@ -62,7 +62,10 @@ pub fn run(args: Args) -> anyhow::Result<Exit> {
     clap_complete::generate(args.shell, &mut Cli::command(), "spark-trace", &mut script);
     if args.shell == Shell::Bash {
         let sections: Vec<&str> = SECTIONS.iter().map(|section| section.name).collect();
-        script.extend_from_slice(BASH.replace("SECTIONS", &sections.join(" ")).as_bytes());
+        let own = BASH.replace("SECTIONS", &sections.join(" "));
+        // clap_complete 4.6 takes the hyphen of the program's name for the start of a subcommand in one of two places.
+        let generated = String::from_utf8_lossy(&script).replace("spark__subcmd__trace", "spark__trace");
+        script = (generated + &own).into_bytes();
     }
     output::print(&script)
 }
