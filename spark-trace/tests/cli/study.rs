@@ -1,0 +1,101 @@
+//! Studies.
+
+use std::fs;
+
+use super::*;
+
+fn study(words: &[&str]) -> assert_cmd::assert::Assert {
+    spark_trace(&["study"]).args(words).assert()
+}
+
+#[cfg(feature = "live")]
+#[test]
+fn a_plan_is_written_once_and_says_what_is_wrong_with_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let plan = dir.path().join("study.toml").display().to_string();
+    study(&["init", "--template", "phase2-baseline", &plan]).success();
+    study(&["init", &plan]).code(2);
+    let text = fs::read_to_string(&plan).unwrap();
+    for (from, to, said) in [
+        ("order = \"abba\"", "order = \"abab\"", "abab"),
+        ("runs = 30", "runs = 0", "0 runs tell nothing"),
+        ("{requests}", "{request}", "nothing is known of `{request}`"),
+        ("name = \"docker\"", "name = \"native\"", "is there twice"),
+        ("drop-caches = true", "drop-cache = true", "drop-cache"),
+        ("timeout = \"2h\"", "timeout = \"soon\"", "no unit of time"),
+    ] {
+        assert!(text.contains(from), "{from}");
+        let wrong = dir.path().join("wrong.toml").display().to_string();
+        fs::write(&wrong, text.replace(from, to)).unwrap();
+        let output = study(&["run", &wrong, "--dry-run"]).code(2).get_output().stderr.clone();
+        let output = String::from_utf8(output).unwrap();
+        assert!(output.contains(said), "{from}: {output}");
+    }
+}
+
+#[cfg(feature = "live")]
+#[test]
+fn a_folder_without_a_study_is_an_error_of_its_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().display().to_string();
+    for step in ["report", "status", "resume", "stop"] {
+        let output = study(&[step, &path]).code(2).get_output().stderr.clone();
+        assert!(String::from_utf8(output).unwrap().contains("no study"), "{step}");
+    }
+    let results = dir.path().join("results.json");
+    fs::write(&results, "{}").unwrap();
+    study(&["report", &path]).code(2);
+}
+
+#[test]
+fn a_published_study_is_imported_and_reported_in_every_form() {
+    let dir = tempfile::tempdir().unwrap();
+    let (file, study_dir) = (dir.path().join("all.json"), dir.path().join("s").display().to_string());
+    let run = |iteration: u32, hour: u32, peak: f64| {
+        format!(
+            "{{\"iteration\": {iteration}, \"timestamp\": \"20251109_{hour:02}0000\", \"output_throughput\": {}, \
+             \"peak_memory\": {peak}, \"kv_cache\": {}}}",
+            120.0 + f64::from(iteration) / 10.0,
+            0.9 * (119.708 - peak)
+        )
+    };
+    let runs = |first: u32, peak: f64| {
+        (1..=5).map(|n| run(n, first + n, peak + f64::from(n * n % 7))).collect::<Vec<_>>().join(",")
+    };
+    // A name from outside is inert in every form.
+    let text = format!(
+        "{{\"models\": {{\"<img src=x onerror=alert(1)>\": {{\"native\": [{}], \"=cmd()\": [{}]}}}}}}",
+        runs(0, 70.0),
+        runs(10, 100.0)
+    );
+    fs::write(&file, text).unwrap();
+    let file = file.display().to_string();
+    study(&["import", "--format", "benchmark-spark", &file, "--dir", &study_dir]).success();
+    study(&["import", "--format", "benchmark-spark", &file, "--dir", &study_dir]).code(2);
+    for format in ["table", "markdown", "csv", "json", "latex"] {
+        let output = study(&["report", &study_dir, "--format", format]).success().get_output().stdout.clone();
+        let output = String::from_utf8(output).unwrap();
+        assert!(output.contains("confounded"), "{format}");
+        assert!(format != "csv" || !output.lines().any(|line| line.contains(",=cmd")), "{output}");
+        assert!(format != "markdown" || !output.replace("\\<img", "").contains("<img"), "{output}");
+    }
+    let site = dir.path().join("site");
+    study(&["report", &study_dir, "-o", &site.display().to_string()]).success();
+    for page in fs::read_dir(&site).unwrap() {
+        let page = page.unwrap();
+        assert!(
+            page.file_name()
+                .to_str()
+                .unwrap()
+                .chars()
+                .all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
+        );
+        if page.path().extension().is_some_and(|extension| extension == "html") {
+            let text = fs::read_to_string(page.path()).unwrap();
+            assert!(
+                !text.contains("<img") && !text.contains("<script") && !text.contains("http:"),
+                "{page:?}"
+            );
+        }
+    }
+}
