@@ -43,7 +43,8 @@ fn series(what: &str, series: &Series) -> Result<(), String> {
     times(what, series.begin_ns.iter().chain(&series.end_ns).copied())?;
     for (name, values) in &series.columns {
         same_length(what, name, values.len(), readings)?;
-        let known = values.known().filter(|value| !NO_LIMIT.contains(value));
+        let is_none = |value: &u64| name.contains("limit") && NO_LIMIT.contains(value);
+        let known = values.known().filter(|value| !is_none(value));
         possible(what, name, known.map(i128::from))?;
     }
     Ok(())
@@ -179,13 +180,13 @@ mod tests {
         recording.samples.system.begin_ns[0] = u64::MAX;
         assert!(check(&recording).unwrap_err().contains("no time"));
         let mut recording = testing::container();
-        let column = recording.samples.system.columns.get_mut("meminfo.AnonPages").unwrap();
-        // No limit, as cgroup v1 says it with pages of 64 KiB.
-        column.set(0, Some(i64::MAX as u64 - 0xffff));
+        // No limit, as cgroup v1 says it with pages of 64 KiB; anything else cannot have so much.
+        let mut most = recording.samples.system.columns["meminfo.AnonPages"].clone();
+        most.set(0, Some(i64::MAX as u64 - 0xffff));
+        recording.samples.system.columns.insert("memory.limit_in_bytes".to_owned(), most.clone());
         assert_eq!(check(&recording), Ok(()));
-        let column = recording.samples.system.columns.get_mut("meminfo.AnonPages").unwrap();
-        column.set(0, Some(u64::MAX));
-        assert!(check(&recording).unwrap_err().contains("`meminfo.AnonPages` is 18446744073709551615"));
+        recording.samples.system.columns.insert("meminfo.AnonPages".to_owned(), most);
+        assert!(check(&recording).unwrap_err().contains("`meminfo.AnonPages` is 9223372036854710272"));
     }
 
     #[test]
