@@ -32,6 +32,9 @@ const KERNEL_OTHER: &str = "kernel-other";
 /// Unattributed bytes of a cgroup below this need no explanation.
 const WORTH_A_LINE: i64 = 1 << 20;
 
+/// A time that would be told as 0.0 seconds.
+const JUST_BEFORE_NS: u64 = 50_000_000;
+
 /// What the names of the NVIDIA driver's sources begin with.
 const DRIVER: &str = "nvidia-";
 
@@ -313,7 +316,10 @@ fn removed(report: &Report, plane: &PlaneReport) -> Option<String> {
     let removed_ns = roots.iter().map(|cgroup| cgroup.removed_ns).collect::<Option<Vec<_>>>()?;
     let end = plane.sources.iter().filter_map(|row| row.bytes_at_end).fold(0, i64::saturating_add);
     let last_ns = removed_ns.into_iter().max().filter(|_| end >= WORTH_A_LINE)?;
-    let before = seconds(last_ns.saturating_sub(plane.end_ns));
+    let before = match last_ns.saturating_sub(plane.end_ns) {
+        0..JUST_BEFORE_NS => "just".to_owned(),
+        ns => seconds(ns),
+    };
     let left = roots.iter().map(|cgroup| cgroup.usage_at_removal).collect::<Option<Vec<_>>>();
     let left = left.map(|bytes| bytes.into_iter().fold(0, u64::saturating_add));
     let freed = match left {

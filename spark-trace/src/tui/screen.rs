@@ -316,7 +316,7 @@ fn queries(frame: &Frame, started_ns: u64) -> Vec<String> {
             (None, true) => String::new(),
             (None, false) => format!(": {}", figures.join(", ")),
         };
-        format!("{after:.1} s  {} ({}) asked {}{told}", asked.comm, asked.pid, asked.asked)
+        format!("{after:.1} s  {} ({}) queried {}{told}", asked.comm, asked.pid, asked.asked)
     });
     told.collect()
 }
