@@ -23,6 +23,7 @@ pub mod files;
 pub mod findings;
 pub mod flame;
 pub mod frame;
+pub mod gaps;
 pub mod held;
 pub mod instant;
 pub mod kv;

@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::{Serialize, Serializer};
 
+use crate::units;
+
 #[derive(Debug, Clone, PartialEq)]
 pub enum Warning {
     /// Events or entries were lost.
@@ -16,6 +18,10 @@ pub enum Warning {
     Killed { cgroup: String, count: u64, seen: KilledSeen },
     /// The machine's counter of such kills rose, and these processes of the target ended as the killed do.
     MayBeKilled { count: u64, victims: Vec<String> },
+    /// There were times without a reading.
+    Gaps { what: &'static str, count: u64, longest_ns: u64, total_ns: u64 },
+    /// One of them lies just before or after the highest reading of a plane.
+    GapAtPeak { plane: String, gap_ns: u64 },
     /// A root cgroup of the target was never read.
     NeverRead { cgroup: String },
     /// The nearest reading is far from the instant asked for.
@@ -64,6 +70,19 @@ impl fmt::Display for Warning {
                  below {} ms",
                 *sampled as f64 / *kernel as f64 * 100.0,
                 interval_ns / 1_000_000
+            ),
+            Self::Gaps { what, count, longest_ns, total_ns } => write!(
+                f,
+                "{what} were not read for {:.1} s at a time ({}, {:.1} s in all): the machine was too busy, or \
+                 spark-trace was stopped",
+                *longest_ns as f64 / 1e9,
+                units::count(usize::try_from(*count).unwrap_or(usize::MAX), "gap", "gaps"),
+                *total_ns as f64 / 1e9
+            ),
+            Self::GapAtPeak { plane, gap_ns } => write!(
+                f,
+                "{plane}: not read for {:.1} s around its peak, which may have been higher",
+                *gap_ns as f64 / 1e9
             ),
             Self::Killed { cgroup, count, seen } => write!(
                 f,

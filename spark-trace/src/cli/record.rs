@@ -1,3 +1,4 @@
+mod keep;
 mod name;
 mod rescue;
 mod since;
@@ -19,7 +20,7 @@ use spark_trace_common::{
 
 use super::{error::Exit, progress::Line};
 use crate::{
-    analysis::losses,
+    analysis::{gaps, losses},
     invoker,
     live::{
         output::{self, screen::Screen},
@@ -288,10 +289,16 @@ fn record(
         .context(Exit::TraceFailed)
         .inspect_err(|_| remove_empty(journal))?;
     rescue::arm(journal);
+    let mut told = Vec::new();
     let outcome = runtime.block_on(async {
         let session = Session::prepare(options)?;
         session
             .run(&mut |progress| {
+                if let Some(notice) = progress.notice {
+                    line.clear();
+                    eprintln!("spark-trace: WARNING: {}", crate::render::escape::line(notice));
+                    told.push(notice.to_owned());
+                }
                 line.show(progress);
                 Wishes::default()
             })
@@ -310,9 +317,21 @@ fn record(
                 .context(exit);
         }
     };
-    recording::write(&outcome.recording, output, write)
-        .with_context(|| rescue::told(journal))
-        .context(Exit::TraceFailed)?;
+    let exit =
+        outcome.exit_code.map_or(Exit::Fine, |code| Exit::Child(u8::try_from(code & 0xff).unwrap_or(1)));
+    let written = keep::what_fits(&outcome.recording, (output, claim), outcome.journal_is_cut, write);
+    let written = written.map_err(|error| {
+        let error = anyhow::Error::new(error);
+        // It is empty where it has made room.
+        let error = if journal.metadata().is_ok_and(|about| about.len() > 0) {
+            error.context(rescue::told(journal))
+        } else {
+            let _ = std::fs::remove_file(journal);
+            error.context("the recording is lost")
+        };
+        // The command ran all the same: a failure of its own is the one to be told.
+        error.context(if outcome.exit_code.is_some_and(|code| code != 0) { exit } else { Exit::TraceFailed })
+    })?;
     // Only now: until here it was the only copy.
     let _ = std::fs::remove_file(journal);
     if let Some(rest) = outcome.output {
@@ -320,9 +339,13 @@ fn record(
         runtime.block_on(rest.delivered()).context("cannot watch for signals").context(Exit::TraceFailed)?;
     }
     if !quiet {
-        summary(&outcome.recording, output);
+        if written != output {
+            let (packed, wanted) = (written.display(), output.display());
+            eprintln!("spark-trace: WARNING: no room for {wanted}: the recording is compressed, in {packed}");
+        }
+        summary(&outcome.recording, &written, &told);
     }
-    Ok(outcome.exit_code.map_or(Exit::Fine, |code| Exit::Child(u8::try_from(code & 0xff).unwrap_or(1))))
+    Ok(exit)
 }
 
 /// A command that does not start is told from a trace that fails, as shells do (POSIX, "Exit Status for Commands").
@@ -346,8 +369,11 @@ fn remove_empty(journal: &Path) {
     }
 }
 
-fn summary(recording: &Recording, output: &Path) {
-    for warning in &recording.health.warnings {
+/// What there is to say of a recording, but for what was told before.
+fn summary(recording: &Recording, output: &Path, told: &[String]) {
+    let gaps = gaps::counted(&recording.health).map(|warning| format!("WARNING: {warning}"));
+    let warnings = recording.health.warnings.iter().filter(|warning| !told.contains(warning)).cloned();
+    for warning in &gaps.chain(warnings).collect::<Vec<_>>() {
         eprintln!("spark-trace: {}", crate::render::escape::line(warning));
     }
     let health = &recording.health;

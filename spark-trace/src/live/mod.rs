@@ -32,6 +32,11 @@ pub mod target;
 pub mod tracer;
 mod walks;
 
+use std::sync::{
+    OnceLock,
+    atomic::{AtomicU64, Ordering},
+};
+
 /// The kernel's page size: read, never assumed.
 pub fn page_size() -> u64 {
     // SAFETY: no pointers involved.
@@ -68,16 +73,39 @@ fn own_usage() -> (u64, u64) {
     (ns(usage.ru_utime) + ns(usage.ru_stime), usage.ru_maxrss as u64 * 1024)
 }
 
+/// The limit of open files that this process was started with: what it starts has the same.
+static OPEN_FILES: OnceLock<libc::rlimit> = OnceLock::new();
+/// Files that could not be opened because too many were open.
+static NOT_OPENED: AtomicU64 = AtomicU64::new(0);
+
 /// Lets this process open as many files as it may.
 pub fn raise_open_files() {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: both calls take a pointer to a valid rlimit. Where they fail, the limit is as it was.
     unsafe {
         if libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) == 0 {
+            OPEN_FILES.get_or_init(|| limit);
             limit.rlim_cur = limit.rlim_max;
             libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit);
         }
     }
+}
+
+/// The limit before it was raised, if it was.
+pub fn open_files_at_start() -> Option<libc::rlimit> {
+    OPEN_FILES.get().copied()
+}
+
+/// Counts an error of opening a file, if it is that too many are open.
+pub fn note_not_opened(error: &std::io::Error) {
+    if matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE)) {
+        NOT_OPENED.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Files that could not be opened because too many were open.
+pub fn not_opened() -> u64 {
+    NOT_OPENED.load(Ordering::Relaxed)
 }
 
 /// Gives memory that is free inside this process back to the system.

@@ -4,7 +4,7 @@
 
 use std::{
     collections::HashSet,
-    sync::mpsc::{Receiver, Sender, TryRecvError, channel},
+    sync::mpsc::{Receiver, Sender, channel},
     thread,
     time::{Duration, Instant},
 };
@@ -23,9 +23,20 @@ pub struct Walk {
     pub pss: Option<Sample>,
 }
 
+/// A process that was walked, and what was found where it still lived.
+type Found = (u32, Option<Walk>);
+
+/// The thread, seen from outside.
+#[derive(Debug)]
+struct Thread {
+    /// Processes, each with the least that a mapping of it must have resident.
+    wishes: Sender<(u32, u64)>,
+    found: Receiver<Found>,
+}
+
 #[derive(Debug, Default)]
 pub struct Walks {
-    thread: Option<(Sender<(u32, u64)>, Receiver<(u32, Option<Walk>)>)>,
+    thread: Option<Thread>,
     waiting: HashSet<u32>,
     /// Walks that were wanted and not made.
     pub refused: u64,
@@ -58,17 +69,14 @@ impl Walks {
                 }
             };
             thread::Builder::new().name("walks".to_owned()).spawn(work).ok()?;
-            self.thread = Some((wishes, found));
+            self.thread = Some(Thread { wishes, found });
         }
-        self.thread.as_ref().map(|(wishes, _)| wishes)
+        self.thread.as_ref().map(|thread| &thread.wishes)
     }
 
     /// What was found since this was last called.
     pub fn take(&mut self) -> Vec<Walk> {
-        self.collect(|found| match found.try_recv() {
-            Ok(walk) => Some(walk),
-            Err(TryRecvError::Empty | TryRecvError::Disconnected) => None,
-        })
+        self.collect(|found| found.try_recv().ok())
     }
 
     /// The same, after the walks that are still wanted, for so long at most. The others are not made any more.
@@ -91,10 +99,7 @@ impl Walks {
         all
     }
 
-    fn collect(
-        &mut self,
-        next: impl Fn(&Receiver<(u32, Option<Walk>)>) -> Option<(u32, Option<Walk>)>,
-    ) -> Vec<Walk> {
+    fn collect(&mut self, next: impl Fn(&Receiver<Found>) -> Option<Found>) -> Vec<Walk> {
         let mut all = Vec::new();
         while let Some(found) = self.collect_one(&next) {
             all.extend(found);
@@ -102,11 +107,8 @@ impl Walks {
         all
     }
 
-    fn collect_one(
-        &mut self,
-        next: impl Fn(&Receiver<(u32, Option<Walk>)>) -> Option<(u32, Option<Walk>)>,
-    ) -> Option<Option<Walk>> {
-        let (pid, walk) = next(&self.thread.as_ref()?.1)?;
+    fn collect_one(&mut self, next: impl Fn(&Receiver<Found>) -> Option<Found>) -> Option<Option<Walk>> {
+        let (pid, walk) = next(&self.thread.as_ref()?.found)?;
         self.waiting.remove(&pid);
         Some(walk)
     }

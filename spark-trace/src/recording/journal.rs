@@ -131,25 +131,41 @@ pub struct Journal<W: Write> {
     /// Absent where nothing is to outlive this process.
     out: Option<W>,
     builder: Builder,
+    /// Why nothing is written any more.
+    failure: Option<io::Error>,
 }
 
 impl<W: Write> Journal<W> {
     pub fn begin(mut out: W, begin: Begin) -> io::Result<Self> {
         write_line(&mut out, &Entry::Begin(Box::new(begin.clone())))?;
-        Ok(Self { out: Some(out), builder: Builder::new(begin) })
+        Ok(Self { out: Some(out), builder: Builder::new(begin), failure: None })
     }
 
     /// Folds entries and writes none.
     pub fn unwritten(begin: Begin) -> Self {
-        Self { out: None, builder: Builder::new(begin) }
+        Self { out: None, builder: Builder::new(begin), failure: None }
     }
 
+    /// Where it cannot be written any more, as on a full disk, entries are folded all the same: what is in memory is the
+    /// recording.
     pub fn add(&mut self, entry: Entry) -> io::Result<()> {
-        if let Some(out) = &mut self.out {
-            write_line(out, &entry)?;
-        }
+        let written = self.out.as_mut().map_or(Ok(()), |out| write_line(out, &entry));
+        self.note(written);
         self.builder.apply(&entry);
         Ok(())
+    }
+
+    fn note(&mut self, written: io::Result<()>) {
+        if let Err(error) = written {
+            // What is left of it is read up to its last whole line.
+            self.out = None;
+            self.failure = Some(error);
+        }
+    }
+
+    /// Why the journal is not written any more, if it is not.
+    pub const fn failure(&self) -> Option<&io::Error> {
+        self.failure.as_ref()
     }
 
     /// Drops what is older than `before_ns` from what is folded; what was written stays.
@@ -159,7 +175,9 @@ impl<W: Write> Journal<W> {
 
     /// Hands what was written to the kernel, so that it outlives this process.
     pub fn flush(&mut self) -> io::Result<()> {
-        self.out.as_mut().map_or(Ok(()), Write::flush)
+        let written = self.out.as_mut().map_or(Ok(()), Write::flush);
+        self.note(written);
+        Ok(())
     }
 
     pub const fn recording(&self) -> &Recording {
@@ -238,6 +256,34 @@ mod tests {
         journal.add(sample(30, &[("meminfo.New", 2)])).unwrap();
         journal.finish(40).unwrap();
         out
+    }
+
+    /// A disk with room for so many bytes.
+    struct Small(usize);
+
+    impl Write for Small {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let room = self.0.min(bytes.len());
+            self.0 -= room;
+            if room == 0 { Err(io::ErrorKind::StorageFull.into()) } else { Ok(room) }
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_full_disk_ends_the_journal_and_not_the_recording() {
+        let mut journal = Journal::begin(Small(2000), begin()).unwrap();
+        for at in 1..=100 {
+            journal.add(sample(at * 10, &[("meminfo.MemFree", at)])).unwrap();
+            journal.flush().unwrap();
+        }
+        assert_eq!(journal.failure().unwrap().kind(), io::ErrorKind::StorageFull);
+        let recording = journal.finish(5000).unwrap();
+        assert_eq!(recording.samples.system.columns["meminfo.MemFree"].len(), 100);
+        assert!(recording.health.complete);
     }
 
     #[test]

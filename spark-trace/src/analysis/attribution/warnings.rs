@@ -1,12 +1,12 @@
 //! What to know before trusting a report on one recording.
 
 use super::{PlaneReport, Planes};
-use crate::analysis::cuda;
 use crate::analysis::instant::At;
 use crate::analysis::losses;
 use crate::analysis::names::{self, Names};
 use crate::analysis::view::{Root, Scope, View};
 use crate::analysis::warning::{KilledSeen, Warning};
+use crate::analysis::{cuda, gaps};
 use crate::ledger::Plane;
 use crate::recording::{Column, LibraryFile, Process, Recording};
 
@@ -33,6 +33,7 @@ pub(super) fn all(recording: &Recording, at: At, planes: &Planes) -> Vec<Warning
     if !health.complete {
         warnings.push(Warning::Incomplete);
     }
+    warnings.extend(gaps::warnings(recording, planes));
     warnings.extend(missed_peaks(recording));
     let killed = killed(recording);
     if killed.is_empty() {

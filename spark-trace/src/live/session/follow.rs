@@ -100,7 +100,13 @@ impl Session {
                     }
                     self.journal_flush()?;
                     let lost = self.tracer.object.losses()?.iter().map(|l| l.count).sum();
-                    let wishes = progress(&Progress { elapsed: started.elapsed(), recording: self.tracer.journal.recording(), lost });
+                    let notice = self.note_journal();
+                    let wishes = progress(&Progress {
+                        elapsed: started.elapsed(),
+                        recording: self.tracer.journal.recording(),
+                        lost,
+                        notice: notice.as_deref(),
+                    });
                     self.grant(wishes)?;
                     // With very short intervals the next tick is due already: signals must be heard of all the same.
                     tokio::task::yield_now().await;
@@ -159,6 +165,18 @@ impl Session {
             self.tracer.journal_aggregates(&Names::None)?;
         }
         Ok(())
+    }
+
+    /// What is to be told of a journal that cannot be written any more, once.
+    pub(super) fn note_journal(&mut self) -> Option<String> {
+        let failure = self.tracer.journal.failure().filter(|_| !self.journal_failed)?;
+        let notice = format!(
+            "the journal is not written any more ({failure}): the recording goes on in memory, and is lost if spark-trace \
+             is killed"
+        );
+        self.journal_failed = true;
+        self.warnings.push(notice.clone());
+        Some(notice)
     }
 
     fn journal_flush(&mut self) -> Result<(), SessionError> {

@@ -3,8 +3,9 @@
 use super::{Session, SessionError, io_error};
 use crate::{
     analysis::losses,
-    live::{output::Output, own_usage},
+    live::{not_opened, output::Output, own_usage},
     recording::{Cost, Health, Loss, Readings, journal::Entry},
+    units,
 };
 
 impl Session {
@@ -19,6 +20,7 @@ impl Session {
             ("awaiting_containers", self.tracer.refused_while_waiting()),
             ("stacks", self.tracer.stacks.refused()),
             ("walks", self.walks_not_made),
+            ("open_files", not_opened()),
             ("log_lines", self.output.as_ref().map_or(0, Output::lost)),
             (losses::SKIPPED, hooks.iter().filter_map(|h| h.lost).sum()),
         ];
@@ -27,6 +29,13 @@ impl Session {
         let bpf_run_time_ns = hooks.iter().filter_map(|h| h.run_time_ns).reduce(|a, b| a + b);
         let ambiguous = self.tracer.collector.cuda.ambiguous_contexts;
         let mut warnings = self.warnings.clone();
+        if not_opened() > 0 {
+            warnings.push(format!(
+                "{} could not be opened, because too many were open (EMFILE): cgroups and processes are missing; raise \
+                 the hard limit (`ulimit -Hn`)",
+                units::count(usize::try_from(not_opened()).unwrap_or(usize::MAX), "file", "files")
+            ));
+        }
         if ambiguous > 0 {
             warnings.push(format!(
                 "{ambiguous} CUDA contexts ended while others of their process lived: what was allocated in them \

@@ -94,12 +94,16 @@ pub struct Progress<'a> {
     pub elapsed: Duration,
     pub recording: &'a Recording,
     pub lost: u64,
+    /// Something that the user must know now; told once.
+    pub notice: Option<&'a str>,
 }
 
 pub struct Outcome {
     pub recording: Recording,
     /// Exit code of the traced command.
     pub exit_code: Option<i32>,
+    /// The journal could not be written to its end: it is no copy of the recording.
+    pub journal_is_cut: bool,
     /// The command's output, where it was read: some of it may not have been passed on yet.
     pub output: Option<Output>,
 }
@@ -141,11 +145,16 @@ pub struct Session {
     has_backlog: bool,
     /// Walks of processes' mappings that were wanted.
     walks_not_made: u64,
+    /// The journal is not written any more, and that was told.
+    journal_failed: bool,
 }
 
 impl Session {
     /// Loads and attaches everything; nothing of the target runs yet.
     pub fn prepare(options: Options) -> Result<Self, SessionError> {
+        super::raise_open_files();
+        // A file that grows beyond RLIMIT_FSIZE is an error of that file (EFBIG), and not the end.
+        drop(signals(SignalKind::from_raw(libc::SIGXFSZ))?);
         // Before anything that would have to be cleaned up.
         let interrupts = signals(SignalKind::interrupt())?;
         let terminations = signals(SignalKind::terminate())?;
@@ -230,6 +239,7 @@ impl Session {
             forgot_ns: 0,
             has_backlog: false,
             walks_not_made: 0,
+            journal_failed: false,
         })
     }
 
@@ -323,13 +333,15 @@ impl Session {
         self.tracer.publish_target()?;
         self.add_health_and_cost(nvml)?;
         self.tracer.object.detach_functions();
+        self.note_journal();
+        let journal_is_cut = self.journal_failed;
         let mut recording = self.tracer.journal.finish(now_ns()).map_err(io_error("write the journal"))?;
         if let Some(cgroup) = left_out {
             recording.leave_out(cgroup);
         }
         // Who has asked for the end need not ask again.
         let output = self.output.filter(|_| self.interrupted == 0);
-        Ok(Outcome { recording, exit_code, output })
+        Ok(Outcome { recording, exit_code, journal_is_cut, output })
     }
 }
 

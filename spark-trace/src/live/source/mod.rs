@@ -15,7 +15,7 @@ pub mod tmpfs;
 use std::{collections::BTreeMap, fs::File, io, os::unix::fs::FileExt, path::Path};
 
 use crate::{
-    live::now_ns,
+    live::{note_not_opened, now_ns},
     recording::journal::{Sample, SeriesId},
 };
 
@@ -29,7 +29,8 @@ pub struct KernelFile {
 
 impl KernelFile {
     pub fn open(path: &Path) -> io::Result<Self> {
-        Ok(Self { file: File::open(path)?, buffer: vec![0; 16 << 10] })
+        let file = File::open(path).inspect_err(note_not_opened)?;
+        Ok(Self { file, buffer: vec![0; 16 << 10] })
     }
 
     /// The file as it is now.

@@ -9,7 +9,10 @@ use std::{
 
 use tokio::process::{Child, Command};
 
-use crate::{invoker::c_name, live::output::Ends};
+use crate::{
+    invoker::c_name,
+    live::{open_files_at_start, output::Ends},
+};
 
 pub use crate::invoker::Invoker;
 
@@ -72,11 +75,16 @@ pub fn start(
             None => command.env_remove(variable),
         };
     }
-    // SAFETY: between fork and exec only async-signal-safe calls: write, setgid, setuid. initgroups reads
+    let open_files = open_files_at_start();
+    // SAFETY: between fork and exec only async-signal-safe calls: setrlimit, write, setgid, setuid. initgroups reads
     // the user database and so is not one of them in general, but this process has no other thread that
     // could hold a lock across the fork (the runtime is single-threaded).
     unsafe {
         command.pre_exec(move || {
+            // As it was before spark-trace raised it for itself.
+            if let Some(limit) = &open_files {
+                libc::setrlimit(libc::RLIMIT_NOFILE, limit);
+            }
             if let Some(procs) = &procs {
                 // "0" is the writing process itself.
                 if libc::write(procs.as_raw_fd(), c"0".as_ptr().cast(), 1) != 1 {
