@@ -112,16 +112,31 @@ fn names_that_are_missing_are_told() {
     assert!(warnings.iter().any(|warning| text(warning).starts_with(&beginning)), "{warnings:?}");
 }
 
-/// A file in memory of this process, mapped as code.
-fn map_as_code(path: &str) {
-    let file = File::open(path).unwrap();
-    // SAFETY: a new mapping of a page of a file, of which nothing is run.
-    let mapped = unsafe {
-        let protection = libc::PROT_READ | libc::PROT_EXEC;
-        libc::mmap(std::ptr::null_mut(), 4096, protection, libc::MAP_PRIVATE, file.as_raw_fd(), 0)
-    };
-    assert_ne!(mapped, libc::MAP_FAILED);
+/// A page of a file, mapped as code into this process.
+struct Mapped(*mut libc::c_void);
+
+impl Mapped {
+    fn new(path: &str) -> Self {
+        let file = File::open(path).unwrap();
+        // SAFETY: a new mapping of a page of a file, of which nothing is run.
+        let mapped = unsafe {
+            let protection = libc::PROT_READ | libc::PROT_EXEC;
+            libc::mmap(std::ptr::null_mut(), PAGE, protection, libc::MAP_PRIVATE, file.as_raw_fd(), 0)
+        };
+        assert_ne!(mapped, libc::MAP_FAILED);
+        Self(mapped)
+    }
 }
+
+impl Drop for Mapped {
+    fn drop(&mut self) {
+        // SAFETY: what was mapped above, to which nothing points.
+        unsafe { libc::munmap(self.0, PAGE) };
+    }
+}
+
+/// Less than a page is a page.
+const PAGE: usize = 4096;
 
 /// Anybody may map a file that is called like the CUDA driver.
 #[test]
@@ -133,7 +148,7 @@ fn a_file_called_like_the_driver_ends_nobody() {
         ("hole", elf::library(3 << 30, &[]), 0x2000 + (3 << 30)),
         ("rubbish", b"\x7fELF rubbish".repeat(400), 0),
     ];
-    let paths: Vec<String> = cases
+    let files: Vec<(String, Mapped)> = cases
         .into_iter()
         .map(|(name, content, length)| {
             let folder = dir.path().join(name);
@@ -142,19 +157,40 @@ fn a_file_called_like_the_driver_ends_nobody() {
             let mut file = File::create(&path).unwrap();
             file.write_all(&content).unwrap();
             file.set_len(length.max(content.len() as u64)).unwrap();
-            map_as_code(&path);
-            path
+            let mapped = Mapped::new(&path);
+            (path, mapped)
         })
         .collect();
     let recorded = record(&support::path(&dir, "out.json"), "-- true").exited(0);
     let recording = recorded.recording();
     let libraries = array(&recording["health"]["libraries"]);
-    for path in paths {
-        let row = libraries.iter().find(|row| row["path"] == path.as_str()).expect(&path);
+    for (path, _) in &files {
+        let row = libraries.iter().find(|row| row["path"] == path.as_str()).expect(path);
         assert_eq!(row["verdict"], "not-applicable", "{row}");
         assert!(!text(&row["reason"]).is_empty() && row["attached_ns"].is_null());
     }
     assert!(int(&recording["cost"]["agent_rss_peak"]) < MOST_MEMORY);
+}
+
+/// However many such files there are, a bounded number of them is looked at, and the recording says that there were more.
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn many_files_called_like_the_driver_are_bounded() {
+    let dir = support::disk_dir();
+    let map = |index| {
+        let path = support::path(&dir, &format!("libcuda.so.{index}"));
+        fs::write(&path, [0; PAGE]).unwrap();
+        Mapped::new(&path)
+    };
+    let _files: Vec<Mapped> = (0..200).map(map).collect();
+    let recording = record(&support::path(&dir, "out.json"), "-- true").exited(0).recording();
+    let libraries = array(&recording["health"]["libraries"]).len();
+    assert!((100..=130).contains(&libraries), "{libraries} files");
+    let warnings = array(&recording["health"]["warnings"]);
+    assert!(
+        warnings.iter().any(|warning| text(warning).contains("such files had been looked at")),
+        "{warnings:?}"
+    );
 }
 
 /// Processes with megabytes of arguments are kept with the beginning of them.

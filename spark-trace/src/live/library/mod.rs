@@ -45,6 +45,9 @@ pub const DIRECTORIES: &[&str] = &[
 /// What the simulated driver's file is called.
 const SIMULATED: &str = "libspark_trace_simulated";
 
+/// Files that are looked at, and as many that could not be. There are few on a machine, but anybody may call a file so.
+const MOST_FILES: usize = 128;
+
 /// What tells files of one inode number apart.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum FileKind {
@@ -61,6 +64,10 @@ pub struct Libraries {
     seen: HashMap<(u64, FileKind), usize>,
     /// The same by the names that the kernel side has for them.
     known: HashMap<LibraryKey, usize>,
+    /// Files that were mapped and could not be opened any more.
+    unopened: usize,
+    /// Times that a file was not looked at because there were too many.
+    left_out: u64,
     /// A CUDA driver was attached to.
     pub driver_watched: bool,
     /// A CUDA driver is mapped, or has been: there is memory to follow that is the driver's.
@@ -94,14 +101,25 @@ impl Libraries {
             let name = mapped.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
             self.driver_in_use |= is_cuda_driver(&name);
             // A process may have ended since.
-            if let Ok(file) = regular::open_of_process(mapped.pid, &mapped.link)
-                && let Some(row) = self.open(object, &file, &mapped.path)
-            {
-                self.rows[row].in_use = Some(true);
+            let Ok(file) = regular::open_of_process(mapped.pid, &mapped.link) else { continue };
+            match self.open(object, &file, &mapped.path) {
+                Some(row) => self.rows[row].in_use = Some(true),
+                None => self.left_out += 1,
             }
         }
         files.extend(self.rows.iter().cloned());
         files
+    }
+
+    /// What is to be said about files that were not looked at.
+    pub fn warning(&self) -> Option<String> {
+        (self.left_out > 0).then(|| {
+            format!(
+                "processes mapped a file called like a CUDA library {} times more after {MOST_FILES} such files had been \
+                 looked at: calls of those files are not followed",
+                self.left_out
+            )
+        })
     }
 
     /// Attaches to what a process has just mapped. Gives the file's row where that is new, or in use only from now on.
@@ -122,6 +140,11 @@ impl Libraries {
             self.open(object, &file, &mapping.path)
         });
         let Some(row) = row else {
+            if self.rows.len() >= MOST_FILES || self.unopened >= MOST_FILES {
+                self.left_out += 1;
+                return None;
+            }
+            self.unopened += 1;
             return Some(told(LibraryFile {
                 library: library_of(&event.name)?.as_str().to_owned(),
                 path: event.name.clone(),
@@ -161,6 +184,9 @@ impl Libraries {
         if let Some(&row) = self.seen.get(&(meta.ino(), kind.clone())) {
             self.know(object, key, row);
             return Some(row);
+        }
+        if self.rows.len() >= MOST_FILES {
+            return None;
         }
         let mut found = LibraryFile {
             library: library.as_str().to_owned(),
