@@ -30,6 +30,13 @@ pub const TARGETS: &[Target] = &[
     Target { name: "btf", about: "types of a kernel", longest: 8192, run: live::btf },
     Target { name: "kallsyms", about: "symbols of a kernel", longest: 4096, run: live::kallsyms },
     Target { name: "mounts", about: "mount tables, cgroup paths", longest: 4096, run: live::mounts },
+    Target { name: "elf", about: "programs and libraries of processes", longest: 8192, run: live::elf },
+    Target {
+        name: "process",
+        about: "mappings and arguments of processes",
+        longest: 8192,
+        run: live::process,
+    },
     Target { name: "engine", about: "command lines of container engines", longest: 2048, run: live::engine },
     Target { name: "events", about: "what container engines answer", longest: 4096, run: live::events },
     Target { name: "http", about: "requests to serve", longest: 2048, run: live::http },

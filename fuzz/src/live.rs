@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use hyper::Method;
 use hyper::header::{HeaderMap, HeaderName, HeaderValue};
-use spark_trace::decode;
 use spark_trace::live::target::{asked, container, question};
-use spark_trace::live::{btf::Btf, kallsyms::Kallsyms, mounts};
+use spark_trace::live::{btf::Btf, kallsyms::Kallsyms, maps, mounts, source::process};
 use spark_trace::serve::{Access, http::Server};
+use spark_trace::{decode, elf};
 
 pub fn wire(data: &[u8]) {
     let _ = decode::decode(data);
@@ -37,6 +37,21 @@ pub fn mounts(data: &[u8]) {
     for line in text.lines() {
         let _ = container::id_in_path(line);
     }
+}
+
+/// A file that a traced process has mapped.
+pub fn elf(data: &[u8]) {
+    let _ = (elf::build_id(data), elf::exports(data, ["cuInit", "malloc"].into_iter()));
+    let _ = elf::names(data, &[0, 0x10, 0x400, 0x1000, u64::MAX]);
+}
+
+/// What the kernel writes of a process, with the names that it has chosen.
+pub fn process(data: &[u8]) {
+    for line in String::from_utf8_lossy(data).lines() {
+        let _ = maps::parse(line);
+    }
+    let _ = process::parse_regions(data, 1, 1, 1);
+    let _ = process::cut_command_line(data);
 }
 
 /// Words are set apart by zeros, as in /proc/PID/cmdline.

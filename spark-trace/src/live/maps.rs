@@ -119,7 +119,7 @@ pub fn all(pid: u32) -> Option<Vec<Mapping>> {
 
 /// `START-END PERMISSIONS OFFSET DEVICE INODE      NAME` (fs/proc/task_mmu.c show_map_vma). The name is whatever somebody
 /// has called a file.
-pub(super) fn parse(line: &str) -> Option<Mapping> {
+pub fn parse(line: &str) -> Option<Mapping> {
     let mut fields = line.trim_end_matches('\n').splitn(6, ' ');
     let hex = |text: &str| u64::from_str_radix(text, 16).ok();
     let (start, end) = fields.next()?.split_once('-')?;

@@ -15,7 +15,7 @@ pub mod host;
 pub mod kallsyms;
 pub mod library;
 pub mod look;
-mod maps;
+pub mod maps;
 pub mod mounts;
 mod multi;
 pub mod names;

@@ -116,7 +116,7 @@ pub fn regions(pid: u32, min: u64) -> Option<Vec<Region>> {
 }
 
 /// Line by line: the text of all mappings may have tens of megabytes.
-fn parse_regions(mut smaps: impl BufRead, pid: u32, at_ns: u64, min: u64) -> Vec<Region> {
+pub fn parse_regions(mut smaps: impl BufRead, pid: u32, at_ns: u64, min: u64) -> Vec<Region> {
     let mut kept: Vec<Region> = Vec::new();
     let mut current: Option<Region> = None;
     let mut smaller = Region {
@@ -299,7 +299,8 @@ pub fn read_command_line(process: &mut Process) {
     CommandLine { argv: process.argv, argv_cut: process.argv_cut } = command_line(process.pid);
 }
 
-fn cut_command_line(bytes: &[u8]) -> CommandLine {
+/// What is kept of the text of /proc/PID/cmdline.
+pub fn cut_command_line(bytes: &[u8]) -> CommandLine {
     let kept = bytes.get(..LONGEST_COMMAND_LINE).unwrap_or(bytes);
     let mut argv = words(kept);
     let argv_cut = bytes.len() > kept.len() || argv.len() > MOST_ARGUMENTS;
