@@ -12,7 +12,7 @@ use std::{
 
 use super::{
     now_ns,
-    session::{Named, Options, Session, SessionError, Wishes},
+    session::{Named, Options, Progress, Session, SessionError, Wishes},
 };
 use crate::recording::{self, Recording, WriteError, WriteOptions, window};
 
@@ -49,8 +49,8 @@ struct Asked {
 
 /// What a trace shows to whoever watches it.
 pub enum Seen<'a> {
-    /// A reading has been added.
-    Reading(&'a Recording),
+    /// A reading has been added; names that were wanted may still be to come.
+    Reading { recording: &'a Recording, awaits_names: bool },
     /// The trace has ended, and this is what it leaves.
     End(Box<Recording>),
 }
@@ -68,7 +68,9 @@ impl Look {
         let theirs = Arc::clone(&shared);
         let mut asked = Asked::default();
         let observe = move |seen: Seen<'_>| match seen {
-            Seen::Reading(recording) => hand_over(&theirs, recording, &mut asked),
+            Seen::Reading { recording, awaits_names } => {
+                hand_over(&theirs, recording, awaits_names, &mut asked)
+            }
             Seen::End(_) => Wishes::default(),
         };
         Self::begin(options, shared, observe)
@@ -194,7 +196,8 @@ fn trace(
         let session = Session::prepare(options)?;
         let outcome = session
             .run(&mut |progress| {
-                let wishes = observe(Seen::Reading(progress.recording));
+                let Progress { recording, awaits_names, .. } = *progress;
+                let wishes = observe(Seen::Reading { recording, awaits_names });
                 Wishes { end: wishes.end || shared.wants_end.load(Ordering::Relaxed), ..wishes }
             })
             .await?;
@@ -203,9 +206,9 @@ fn trace(
     })
 }
 
-fn hand_over(shared: &Shared, recording: &Recording, asked: &mut Asked) -> Wishes {
+fn hand_over(shared: &Shared, recording: &Recording, awaits_names: bool, asked: &mut Asked) -> Wishes {
     // What was wished for last time is in this one.
-    if std::mem::take(&mut asked.names) {
+    if !awaits_names && std::mem::take(&mut asked.names) {
         shared.wants_names.store(false, Ordering::Release);
     }
     let latest = Arc::new(recording.clone());

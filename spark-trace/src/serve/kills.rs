@@ -18,6 +18,8 @@ const REST_NS: u64 = 60_000_000_000;
 /// How long a kill's victim is waited for. The counter grows when the kernel sends the signal (mm/oom_kill.c
 /// __oom_kill_process); the process ends when it next runs, which takes its time on a busy machine.
 const VICTIM_LIMIT_NS: u64 = 3_000_000_000;
+/// How long names are waited for: they are looked up file by file, and one of these may mean harm.
+const NAMES_LIMIT_NS: u64 = 10_000_000_000;
 
 /// What is to be done after a reading.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,6 +36,8 @@ pub struct Kills {
     machine: Option<u64>,
     cgroups: HashMap<u64, u64>,
     begun: bool,
+    /// Names that were asked for are still to come.
+    pub awaits_names: bool,
     /// A kill that is in no recording yet.
     pending: bool,
     /// When details were asked for that have not been written yet.
@@ -49,7 +53,9 @@ impl Kills {
         // Read even where a recording is due: what has come since it was asked for is in it.
         self.pending |= self.has_grown(recording);
         if let Some(asked_ns) = self.asked_ns {
-            if !self.has_victim(recording) && now_ns.saturating_sub(asked_ns) < VICTIM_LIMIT_NS {
+            let waited_ns = now_ns.saturating_sub(asked_ns);
+            let awaits_victim = waited_ns < VICTIM_LIMIT_NS && !self.has_victim(recording);
+            if awaits_victim || self.awaits_names && waited_ns < NAMES_LIMIT_NS {
                 return Step::Nothing;
             }
             (self.asked_ns, self.pending, self.written_ns) = (None, false, Some(now_ns));
@@ -136,6 +142,21 @@ mod tests {
         let steps: Vec<_> =
             (1..=5).map(|second| kills.step(&reading(8, &[]), START + second * SECOND)).collect();
         assert_eq!(steps, [Step::Ask, Step::Nothing, Step::Nothing, Step::Write, Step::Nothing]);
+    }
+
+    #[test]
+    fn names_are_waited_for_but_not_for_ever() {
+        for (until, written) in [(4, 4), (100, 11)] {
+            let mut kills = Kills::default();
+            kills.step(&reading(7, &[]), START);
+            let killed = with_victim(reading(8, &[]), START + SECOND);
+            assert_eq!(kills.step(&killed, START + SECOND), Step::Ask);
+            let at = (2..200).find(|second| {
+                kills.awaits_names = *second < until;
+                kills.step(&killed, START + second * SECOND) == Step::Write
+            });
+            assert_eq!(at, Some(written));
+        }
     }
 
     #[test]

@@ -86,7 +86,10 @@ impl Watcher {
 
     pub fn see(&mut self, seen: Seen<'_>) -> Wishes {
         let recording = match seen {
-            Seen::Reading(recording) => recording,
+            Seen::Reading { recording, awaits_names } => {
+                self.kills.awaits_names = awaits_names;
+                recording
+            }
             Seen::End(recording) => {
                 // The last file may take its time; who does not take it has ended, and nothing can be done.
                 if let Some(job) = self.waiting.take() {

@@ -155,6 +155,10 @@ impl Namer {
             .iter()
             .map(|((path, why), count)| format!("names of {} in {path} are missing: {why}", frames(**count)))
             .collect();
+        let awaited: u64 = self.asked.values().map(|asked| asked.symbols.len() as u64).sum();
+        if awaited > 0 {
+            warnings.push(format!("names of {} are still being looked up", frames(awaited)));
+        }
         let rest = rest.iter().map(|(_, count)| **count).sum::<u64>() + self.more_missing;
         if rest > 0 {
             warnings.push(format!("names of {} in other files are missing, too", frames(rest)));

@@ -192,6 +192,7 @@ fn what_is_missing_is_told_by_file_and_reason() {
     namer.ask("/bin/hang", &Arc::new(file("hang")), &[(5, 0)], until);
     namer.take(Instant::now(), |_, _| ());
     assert!(namer.is_waiting());
+    assert!(namer.warnings().contains(&"names of 1 frame are still being looked up".to_owned()));
     namer.give_up(NO_TIME);
     assert!(namer.warnings().iter().any(|line| line.contains("/bin/hang")));
 }

@@ -106,6 +106,7 @@ impl Session {
                         recording: self.tracer.journal.recording(),
                         lost,
                         notice: notice.as_deref(),
+                        awaits_names: self.tracer.stacks.awaits_names(),
                     });
                     self.grant(wishes)?;
                     // With very short intervals the next tick is due already: signals must be heard of all the same.

@@ -96,6 +96,8 @@ pub struct Progress<'a> {
     pub lost: u64,
     /// Something that the user must know now; told once.
     pub notice: Option<&'a str>,
+    /// Names that were wanted are still to come.
+    pub awaits_names: bool,
 }
 
 pub struct Outcome {
