@@ -8,7 +8,7 @@ use spark_trace::analysis::{attribution, diff, overview};
 use spark_trace::recording::{Recording, journal as journals, read, redact, window};
 use spark_trace::render::export::{EXPORTS, Options};
 use spark_trace::render::show::{Parts, Shown};
-use spark_trace::render::{FORMATS, Style, html, plot};
+use spark_trace::render::{self, FORMATS, Style, html, plot};
 
 use crate::edits;
 
@@ -52,7 +52,9 @@ fn look(recording: &Recording) {
     let moment = || Moment::chosen(Moments { a: at, b: at }, recording, recording);
     if let Ok(report) = diff::report(recording, recording, None, moment()) {
         for format in FORMATS {
-            let _ = (format.diff)(&report, Style::default());
+            for all in [false, true] {
+                let _ = (format.diff)(&report, render::diff::Shown { all }, Style::default());
+            }
         }
     }
     let named = ("-", recording);
