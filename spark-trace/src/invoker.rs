@@ -1,10 +1,17 @@
 //! The user who called sudo: whose files and commands these are.
 
 use std::ffi::{CStr, CString, OsStr, OsString};
+use std::io;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+use thiserror::Error;
 
 /// The largest entry of the user database that is read.
 const MAX_ENTRY: usize = 1 << 20;
+/// NGROUPS_MAX of include/uapi/linux/limits.h.
+const MOST_GROUPS: usize = 65_536;
 
 /// The user behind sudo.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,6 +36,40 @@ impl Invoker {
         (uid != 0).then_some(Self { uid, gid, name })
     }
 
+    /// The groups of the user, as the user database has them.
+    pub fn groups(&self) -> Vec<u32> {
+        let Ok(name) = CString::new(self.name.as_str()) else { return vec![self.gid] };
+        let mut groups = vec![0; 64];
+        loop {
+            let mut count = i32::try_from(groups.len()).unwrap_or(i32::MAX);
+            // SAFETY: the name is a string, and there is room for as many groups as it says.
+            let found =
+                unsafe { libc::getgrouplist(name.as_ptr(), self.gid, groups.as_mut_ptr(), &raw mut count) };
+            let count = usize::try_from(count).unwrap_or(0);
+            if found < 0 && count > groups.len() && count <= MOST_GROUPS {
+                groups.resize(count, 0);
+                continue;
+            }
+            groups.truncate(count.min(groups.len()));
+            return groups;
+        }
+    }
+
+    /// Has a program run as the user, with the user's own variables.
+    pub fn become_user(&self, command: &mut Command) {
+        for (variable, value) in self.environment() {
+            match value {
+                Some(value) => command.env(variable, value),
+                None => command.env_remove(variable),
+            };
+        }
+        let (uid, gid, groups) = (self.uid, self.gid, self.groups());
+        // SAFETY: between fork and exec only system calls with data that was made before.
+        unsafe {
+            command.pre_exec(move || become_id(uid, gid, &groups));
+        }
+    }
+
     /// User and group, as files are given to them.
     pub const fn owner(&self) -> (u32, u32) {
         (self.uid, self.gid)
@@ -41,6 +82,81 @@ impl Invoker {
     }
 }
 
+/// Gives up this process's user, groups and with them its capabilities. Makes system calls only: it may be called between
+/// fork and exec.
+pub fn become_id(uid: u32, gid: u32, groups: &[u32]) -> io::Result<()> {
+    // SAFETY: the pointer is to so many groups.
+    let changed = unsafe {
+        libc::setgroups(groups.len(), groups.as_ptr()) == 0
+            && libc::setgid(gid) == 0
+            && libc::setuid(uid) == 0
+    };
+    if changed { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Refuses to go on as root where it is not clear who called sudo: the command would run as root, and what is written would
+/// be root's.
+pub fn check() -> Result<(), SudoError> {
+    // SAFETY: no arguments, cannot fail.
+    if unsafe { libc::geteuid() } != 0 {
+        return Ok(());
+    }
+    fit_together(
+        |name| std::env::var_os(name),
+        |name| Account::named(name).map(|account| account.uid),
+        |uid| Account::of(uid).is_some(),
+    )
+}
+
+/// What sudo sets (sudo(8), ENVIRONMENT).
+const VARIABLES: [&str; 3] = ["SUDO_UID", "SUDO_GID", "SUDO_USER"];
+
+#[derive(Debug, Error, PartialEq, Eq)]
+#[error(
+    "{what}: it is not clear who called sudo. Call spark-trace by sudo, or as root without SUDO_UID, SUDO_GID and SUDO_USER"
+)]
+pub struct SudoError {
+    what: String,
+}
+
+fn fit_together(
+    variable: impl Fn(&str) -> Option<OsString>,
+    uid_of: impl Fn(&str) -> Option<u32>,
+    is_known: impl Fn(u32) -> bool,
+) -> Result<(), SudoError> {
+    let error = |what: String| Err(SudoError { what });
+    let [uid, gid, user] = VARIABLES.map(&variable);
+    if [&uid, &gid, &user].into_iter().all(Option::is_none) {
+        return Ok(());
+    }
+    let number = |value: &Option<OsString>| {
+        let number = value.as_ref()?.to_str()?.parse::<u32>().ok()?;
+        // (uid_t) -1 stands for no change (setresuid(2)).
+        (number != u32::MAX).then_some(number)
+    };
+    let numbers = [number(&uid), number(&gid)];
+    for ((name, value), number) in VARIABLES.iter().zip([&uid, &gid]).zip(numbers) {
+        match (value, number) {
+            (None, _) => return error(format!("{name} is missing")),
+            (Some(value), None) => {
+                return error(format!("{name} is {value:?}, which is no number of a user or group"));
+            }
+            (Some(_), Some(_)) => {}
+        }
+    }
+    let Some(user) = user else { return error("SUDO_USER is missing".to_owned()) };
+    let Some(user) = user.to_str().filter(|user| !user.is_empty()) else {
+        return error(format!("SUDO_USER is {user:?}, which is no name of a user"));
+    };
+    // The name decides about groups where the database does not know the number.
+    match (numbers[0], uid_of(user)) {
+        (Some(uid), Some(other)) if uid != other && !is_known(uid) => {
+            error(format!("SUDO_USER is {user:?}, whose number is {other}, and SUDO_UID is {uid}"))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// The file owner that a command under sudo gives what it writes.
 pub fn owner() -> Option<(u32, u32)> {
     Invoker::from_environment().map(|invoker| invoker.owner())
@@ -49,6 +165,7 @@ pub fn owner() -> Option<(u32, u32)> {
 /// An entry of the user database.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Account {
+    uid: u32,
     name: OsString,
     home: OsString,
     shell: OsString,
@@ -56,21 +173,27 @@ struct Account {
 
 impl Account {
     fn of(uid: u32) -> Option<Self> {
+        // SAFETY: the pointers are those that the function wants, and it is told how long the buffer is.
+        Self::find(|entry, buffer, len, found| unsafe { libc::getpwuid_r(uid, entry, buffer, len, found) })
+    }
+
+    fn named(name: &str) -> Option<Self> {
+        let name = CString::new(name).ok()?;
+        // SAFETY: as above, and the name is a string.
+        Self::find(|entry, buffer, len, found| unsafe {
+            libc::getpwnam_r(name.as_ptr(), entry, buffer, len, found)
+        })
+    }
+
+    fn find(
+        look: impl Fn(*mut libc::passwd, *mut libc::c_char, usize, *mut *mut libc::passwd) -> i32,
+    ) -> Option<Self> {
         let mut buffer = vec![0u8; 1024];
         loop {
             // SAFETY: all-zero bytes are a valid passwd: null pointers and numbers.
             let mut entry: libc::passwd = unsafe { std::mem::zeroed() };
             let mut found = std::ptr::null_mut();
-            // SAFETY: every pointer is to memory of this function, and the buffer is as long as it says.
-            let status = unsafe {
-                libc::getpwuid_r(
-                    uid,
-                    &raw mut entry,
-                    buffer.as_mut_ptr().cast(),
-                    buffer.len(),
-                    &raw mut found,
-                )
-            };
+            let status = look(&raw mut entry, buffer.as_mut_ptr().cast(), buffer.len(), &raw mut found);
             if status == libc::ERANGE && buffer.len() < MAX_ENTRY {
                 buffer.resize(buffer.len() * 2, 0);
                 continue;
@@ -84,6 +207,7 @@ impl Account {
                     .then(|| OsStr::from_bytes(unsafe { CStr::from_ptr(field) }.to_bytes()).into())
             };
             return Some(Self {
+                uid: entry.pw_uid,
                 name: text(entry.pw_name)?,
                 home: text(entry.pw_dir)?,
                 shell: text(entry.pw_shell)?,
@@ -119,17 +243,12 @@ fn changes(
         .collect()
 }
 
-/// The C string of a user's name; names with a zero byte do not exist.
-pub fn c_name(invoker: &Invoker) -> std::io::Result<CString> {
-    CString::new(invoker.name.as_str()).map_err(std::io::Error::other)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn account(name: &str, home: &str, shell: &str) -> Option<Account> {
-        Some(Account { name: name.into(), home: home.into(), shell: shell.into() })
+        Some(Account { uid: 0, name: name.into(), home: home.into(), shell: shell.into() })
     }
 
     fn under_sudo(name: &str) -> Option<OsString> {
@@ -166,6 +285,54 @@ mod tests {
         let changed = changes(&account("root", "/root", "/bin/sh"), &None, "far", under_sudo);
         let name = || Some(OsString::from("far"));
         assert_eq!(changed, [("HOME", None), ("USER", name()), ("LOGNAME", name())]);
+    }
+
+    #[test]
+    fn what_sudo_says_is_whole_or_refused() {
+        let check = |uid: Option<&str>, gid: Option<&str>, user: Option<&str>| {
+            let variable = |name: &str| match name {
+                "SUDO_UID" => uid.map(OsString::from),
+                "SUDO_GID" => gid.map(OsString::from),
+                _ => user.map(OsString::from),
+            };
+            let uid_of =
+                |name: &str| [("ada", 1000), ("eve", 1001)].iter().find(|(n, _)| *n == name).map(|(_, u)| *u);
+            fit_together(variable, uid_of, |uid| (1000..=1001).contains(&uid))
+        };
+        assert_eq!(check(None, None, None), Ok(()));
+        // The database has the last word on a number that it knows; a directory service knows others.
+        for (uid, user) in [("1000", "ada"), ("0", "root"), ("1000", "someone-else"), ("77", "far")] {
+            assert_eq!(check(Some(uid), Some("1000"), Some(user)), Ok(()), "{uid} {user}");
+        }
+        let one = Some("1000");
+        for (uid, gid, user, said) in [
+            (None, one, Some("ada"), "SUDO_UID is missing"),
+            (one, None, Some("ada"), "SUDO_GID is missing"),
+            (one, one, None, "SUDO_USER is missing"),
+            (None, None, Some("ada"), "SUDO_UID"),
+            (Some("x1234"), one, Some("ada"), "x1234"),
+            (Some("-1"), one, Some("ada"), "-1"),
+            (Some("4294967295"), one, Some("ada"), "4294967295"),
+            (one, Some(""), Some("ada"), "SUDO_GID"),
+            (one, one, Some(""), "SUDO_USER"),
+            (Some("77"), one, Some("eve"), "1001"),
+        ] {
+            let error = check(uid, gid, user).unwrap_err().to_string();
+            assert!(error.contains(said), "{error}");
+        }
+    }
+
+    #[test]
+    fn groups_are_those_of_the_user_database() {
+        let invoker = |name: &str| Invoker { uid: 12345, gid: 54321, name: name.to_owned() };
+        assert_eq!(invoker("no-such-user-anywhere").groups(), [54321]);
+        let text = std::fs::read_to_string("/etc/group").unwrap();
+        for line in text.lines() {
+            let fields: Vec<_> = line.split(':').collect();
+            for member in fields[3].split(',').filter(|member| !member.is_empty()) {
+                assert!(invoker(member).groups().contains(&fields[2].parse().unwrap()), "{line}");
+            }
+        }
     }
 
     #[test]

@@ -16,6 +16,7 @@ pub mod decode;
 #[cfg(feature = "live")]
 pub mod demo;
 pub mod elf;
+pub mod engine;
 pub mod figures;
 pub mod health;
 pub mod invoker;
@@ -23,6 +24,7 @@ pub mod ledger;
 #[cfg(feature = "live")]
 pub mod live;
 pub mod parse;
+pub mod place;
 pub mod plan;
 pub mod recording;
 pub mod render;

@@ -17,6 +17,7 @@ use crate::{
     },
     demo::{self, DemoError, Event, Options, Outcome, Place, story},
     live::target::command::Invoker,
+    place::{WriteOptions, make_directories},
     recording,
     render::{FORMATS, Format, escape, json, show::Shown},
 };
@@ -238,7 +239,8 @@ fn directory(wanted: Option<PathBuf>) -> anyhow::Result<PathBuf> {
         let taken = Path::new(DEFAULT).symlink_metadata().is_ok();
         if taken { format!("{DEFAULT}-{}", crate::parse::utc_now()) } else { DEFAULT.to_owned() }.into()
     });
-    std::fs::create_dir_all(&dir)
+    let options = WriteOptions { force: false, owner: crate::invoker::owner() };
+    make_directories(&dir, options)
         .and_then(|()| dir.canonicalize())
         .with_context(|| format!("cannot make {}", dir.display()))
 }

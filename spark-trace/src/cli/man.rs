@@ -8,6 +8,7 @@ use clap_mangen::roff::{Roff, roman};
 
 use crate::cli::error::Exit;
 use crate::cli::{Cli, output};
+use crate::recording::write::{WriteOptions, write_public};
 
 /// Print the manual page of the program or of one subcommand
 #[derive(Debug, clap::Args)]
@@ -110,7 +111,8 @@ fn sections(text: &str) -> Vec<(String, Vec<&str>)> {
 fn write_all(command: &clap::Command, folder: &Path) -> anyhow::Result<()> {
     let name = command.get_display_name().unwrap_or_else(|| command.get_name());
     let path = folder.join(format!("{name}.1"));
-    fs::write(&path, page(command)?).with_context(|| format!("cannot write {}", path.display()))?;
+    let options = WriteOptions { force: true, owner: None };
+    write_public(&page(command)?, &path, options)?;
     // `help` shows what the pages say.
     for below in command.get_subcommands().filter(|command| command.get_name() != "help") {
         write_all(below, folder)?;

@@ -132,5 +132,8 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return error::usage(&error),
     };
+    if let Err(error) = crate::invoker::check() {
+        return error::report(&anyhow::Error::new(error).context(Exit::Usage)).into();
+    }
     cli.command.run().unwrap_or_else(|error| error::report(&error)).into()
 }

@@ -29,7 +29,7 @@ use crate::{
     },
     parse,
     plan::{Choice, LeftOut},
-    recording::{self, Recording, WriteOptions, claim::Claim, write::refuse_existing},
+    recording::{Recording, WriteOptions, claim::Claim, write::refuse_existing},
     serve::DEFAULT_STATE,
 };
 
@@ -257,6 +257,10 @@ pub fn run(args: Args) -> anyhow::Result<Exit> {
     let line = Line::new(args.has_line(), screen);
     // Last of what may refuse: until it is removed, the name is this recording's.
     let (output, claim) = name::claim(args.output.as_deref(), &spec, write)?;
+    if let Some(moved) = &claim.moved {
+        let told = format!("the journal of an earlier recording is now {}", moved.display());
+        eprintln!("spark-trace: {}", crate::render::escape::line(&told));
+    }
     let options = Options {
         spec,
         hooks: args.hooks(),
@@ -287,7 +291,7 @@ fn record(
         .build()
         .context("cannot set up the event loop")
         .context(Exit::TraceFailed)
-        .inspect_err(|_| remove_empty(journal))?;
+        .inspect_err(|_| remove_empty(claim))?;
     rescue::arm(journal);
     let mut told = Vec::new();
     let outcome = runtime.block_on(async {
@@ -309,11 +313,11 @@ fn record(
     let outcome = match outcome {
         Ok(outcome) => outcome,
         Err(error) => {
-            remove_empty(journal);
+            remove_empty(claim);
             let exit = exit_of(&error);
             let error = anyhow::Error::new(error);
             // What was read until then is worth as much as what a killed spark-trace leaves.
-            return Err(if journal.exists() { error.context(rescue::told(journal)) } else { error })
+            return Err(if claim.is_there() { error.context(rescue::told(journal)) } else { error })
                 .context(exit);
         }
     };
@@ -323,17 +327,17 @@ fn record(
     let written = written.map_err(|error| {
         let error = anyhow::Error::new(error);
         // It is empty where it has made room.
-        let error = if journal.metadata().is_ok_and(|about| about.len() > 0) {
+        let error = if claim.has_content() {
             error.context(rescue::told(journal))
         } else {
-            let _ = std::fs::remove_file(journal);
+            claim.remove();
             error.context("the recording is lost")
         };
         // The command ran all the same: a failure of its own is the one to be told.
         error.context(if outcome.exit_code.is_some_and(|code| code != 0) { exit } else { Exit::TraceFailed })
     })?;
     // Only now: until here it was the only copy.
-    let _ = std::fs::remove_file(journal);
+    claim.remove();
     if let Some(rest) = outcome.output {
         // The recording is safe; a slow reader still gets everything.
         runtime.block_on(rest.delivered()).context("cannot watch for signals").context(Exit::TraceFailed)?;
@@ -357,15 +361,10 @@ fn exit_of(error: &SessionError) -> Exit {
     }
 }
 
-/// A journal of a trace that never started holds nothing worth recovering.
-fn remove_empty(journal: &Path) {
-    let Ok(file) = std::fs::File::open(journal) else { return };
-    let is_new = file.metadata().is_ok_and(|about| about.len() == 0);
-    if is_new
-        || recording::journal::recover(std::io::BufReader::new(file))
-            .is_ok_and(|r| r.samples.system.begin_ns.is_empty())
-    {
-        let _ = std::fs::remove_file(journal);
+/// A journal of a trace that never started has nothing worth recovering.
+fn remove_empty(claim: &Claim) {
+    if claim.is_empty() {
+        claim.remove();
     }
 }
 

@@ -70,7 +70,7 @@ pub fn run(args: Args) -> anyhow::Result<Exit> {
     let output = args.output.as_deref().map(|name| Destination::new(Some(name), args.force)).transpose()?;
     let bundle = args.bundle.as_deref().map(|name| Destination::new(Some(name), args.force)).transpose()?;
     anyhow::ensure!(
-        !bundle.is_some_and(|bundle| bundle.is_terminal()),
+        !bundle.as_ref().is_some_and(|bundle| bundle.is_terminal()),
         anyhow::anyhow!("a bundle is binary and not for a terminal: name a file with --bundle")
             .context(Exit::Usage)
     );

@@ -1,12 +1,14 @@
 //! The name of a recording that is being made: taken by its journal before anything runs.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, fchown};
+use std::fs::{File, TryLockError};
+use std::io::{self, BufReader, Seek};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::write::{MODE, WriteError, WriteOptions, refuse_existing, refuse_special};
+use super::journal;
+use super::schema::Recording;
+use super::write::{WriteError, WriteOptions, write_at};
+use crate::place::Place;
 
 /// Two recordings that replace each other's leftovers at the same time: one of them wins within a few tries.
 const TRIES: u32 = 10;
@@ -17,61 +19,118 @@ const TRIES: u32 = 10;
 pub struct Claim {
     pub journal: PathBuf,
     pub file: Arc<File>,
+    /// Where the journal of an earlier recording is now, which lay here.
+    pub moved: Option<PathBuf>,
+    /// In the directory as it was at the start: the traced program may have put another one in its place by the end.
+    output: Place,
+    partial: Place,
 }
 
 impl Claim {
     /// Takes the name `output`: neither it nor its journal may belong to another recording.
     pub fn new(output: &Path, options: WriteOptions) -> Result<Self, WriteError> {
-        let journal = partial_name(output);
+        let output = Place::new(output)?;
+        let partial = output.beside(partial_name(&output));
+        let journal = partial.path().to_owned();
         let error = |source| WriteError::Io { path: journal.clone(), doing: "create", source };
+        let mut moved = None;
         for _ in 0..TRIES {
-            refuse_existing(output, options)?;
-            // Follows no link, and opens nothing that is there already.
-            match OpenOptions::new().write(true).create_new(true).mode(MODE).open(&journal) {
+            output.refuse_existing(options)?;
+            match partial.create_new(0, options) {
                 Ok(file) => {
-                    if !(locks(&file) && is_named(&file, &journal)) {
+                    if !(locks(&file) && partial.is(&file)) {
                         continue;
                     }
-                    if let Some((uid, gid)) = options.owner {
-                        fchown(&file, Some(uid), Some(gid)).map_err(error)?;
-                    }
-                    return Ok(Self { journal, file: Arc::new(file) });
+                    return Ok(Self { journal, file: Arc::new(file), moved, output, partial });
                 }
                 Err(source) if source.kind() == io::ErrorKind::AlreadyExists => {
-                    clear_away(&journal, options)?;
+                    moved = clear_away(&partial, options)?.or(moved);
                 }
                 Err(source) => return Err(error(source)),
             }
         }
         Err(WriteError::InUse { path: journal })
     }
+
+    /// Writes the recording under its name.
+    pub fn write(&self, recording: &Recording, options: WriteOptions) -> Result<(), WriteError> {
+        write_at(recording, &self.output, options)
+    }
+
+    /// The same under another name in the same directory.
+    pub fn write_beside(
+        &self,
+        path: &Path,
+        recording: &Recording,
+        options: WriteOptions,
+    ) -> Result<(), WriteError> {
+        write_at(recording, &self.output.beside(path.file_name().unwrap_or_default()), options)
+    }
+
+    /// Whether the journal has its name still, and anything in it.
+    pub fn has_content(&self) -> bool {
+        self.is_there() && self.file.metadata().is_ok_and(|about| about.len() > 0)
+    }
+
+    /// Removes the journal, if its name is still that of this one.
+    pub fn remove(&self) {
+        if self.is_there() {
+            // Nothing is left to do where it cannot be removed.
+            let _ = self.partial.remove();
+        }
+    }
+
+    /// Whether the journal has its name still.
+    pub fn is_there(&self) -> bool {
+        self.partial.is(&self.file)
+    }
+
+    /// Whether the journal has no reading: nothing is lost with it. For when it is written no more.
+    pub fn is_empty(&self) -> bool {
+        let read = || -> io::Result<bool> {
+            let mut file = self.file.try_clone()?;
+            if file.metadata()?.len() == 0 {
+                return Ok(true);
+            }
+            file.rewind()?;
+            let recovered = journal::recover(BufReader::new(file));
+            Ok(recovered.is_ok_and(|recording| recording.samples.system.begin_ns.is_empty()))
+        };
+        read().unwrap_or(false)
+    }
 }
 
-/// Where the journal of a recording lies while it is made.
-fn partial_name(output: &Path) -> PathBuf {
-    let mut name = output.file_name().unwrap_or_default().to_os_string();
+/// What the journal of a recording is called while it is made.
+fn partial_name(output: &Place) -> std::ffi::OsString {
+    let mut name = output.name().to_os_string();
     name.push(".partial");
-    output.with_file_name(name)
+    name
 }
 
-/// Removes a journal that nobody writes and nobody misses.
-fn clear_away(journal: &Path, options: WriteOptions) -> Result<(), WriteError> {
-    let error = |source| WriteError::Io { path: journal.into(), doing: "replace", source };
-    refuse_special(journal)?;
+/// Makes room for a journal: what nobody writes and nobody misses is removed, and what an interrupted recording has left
+/// is renamed where that is wanted. Says what it is called now.
+fn clear_away(partial: &Place, options: WriteOptions) -> Result<Option<PathBuf>, WriteError> {
+    let path = || partial.path().to_owned();
+    let error = |doing| move |source| WriteError::Io { path: partial.path().into(), doing, source };
+    partial.refuse_special()?;
     // Not waiting: it may be a FIFO by now.
-    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
-    let file = match OpenOptions::new().read(true).custom_flags(flags).open(journal) {
-        Err(gone) if gone.kind() == io::ErrorKind::NotFound => return Ok(()),
-        file => file.map_err(error)?,
+    let file = match partial.open(libc::O_RDONLY | libc::O_NONBLOCK) {
+        Err(gone) if gone.kind() == io::ErrorKind::NotFound => return Ok(None),
+        file => file.map_err(error("open what is there"))?,
     };
     if !locks(&file) {
-        return Err(WriteError::InUse { path: journal.into() });
+        return Err(WriteError::InUse { path: path() });
     }
-    let is_empty = file.metadata().map_err(error)?.len() == 0;
-    if !options.force && !is_empty {
-        return Err(WriteError::LeftBehind { path: journal.into() });
+    if !partial.is(&file) {
+        return Ok(None);
     }
-    if is_named(&file, journal) { fs::remove_file(journal).map_err(error) } else { Ok(()) }
+    if file.metadata().map_err(error("open what is there"))?.len() == 0 {
+        partial.remove().map_err(error("remove what is there")).map(|()| None)
+    } else if options.force {
+        partial.rename_away().map_err(error("rename what is there")).map(Some)
+    } else {
+        Err(WriteError::LeftBehind { path: path() })
+    }
 }
 
 /// Whether nobody else has it locked. A file system without locks has no better answer than yes.
@@ -79,16 +138,10 @@ fn locks(file: &File) -> bool {
     !matches!(file.try_lock(), Err(TryLockError::WouldBlock))
 }
 
-fn is_named(file: &File, path: &Path) -> bool {
-    let identity = |about: fs::Metadata| (about.dev(), about.ino());
-    match (file.metadata(), path.symlink_metadata()) {
-        (Ok(file), Ok(named)) => identity(file) == identity(named),
-        _ => false,
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     const PLAIN: WriteOptions = WriteOptions { force: false, owner: None };
@@ -110,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_killed_recording_has_left_is_kept_unless_forced() {
+    fn what_a_killed_recording_has_left_is_never_lost() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("run.json");
         let journal = directory.path().join("run.json.partial");
@@ -120,6 +173,9 @@ mod tests {
         assert_eq!(fs::read(&journal).unwrap(), b"readings");
         let claim = Claim::new(&path, FORCE).unwrap();
         assert_eq!(claim.file.metadata().unwrap().len(), 0);
+        let moved = directory.path().join("run.json.partial.1");
+        assert_eq!(claim.moved.as_deref(), Some(moved.as_path()));
+        assert_eq!(fs::read(moved).unwrap(), b"readings");
     }
 
     #[test]
@@ -144,5 +200,33 @@ mod tests {
             threads.into_iter().map(|thread| thread.join().unwrap()).collect()
         });
         assert_eq!(claims.iter().filter(|claim| claim.is_ok()).count(), 1);
+    }
+
+    #[test]
+    fn what_has_taken_the_journals_name_is_not_removed() {
+        let directory = tempfile::tempdir().unwrap();
+        let claim = Claim::new(&directory.path().join("run.json"), PLAIN).unwrap();
+        assert!(claim.is_there() && claim.is_empty());
+        fs::remove_file(&claim.journal).unwrap();
+        fs::write(&claim.journal, "theirs").unwrap();
+        assert!(!claim.is_there());
+        claim.remove();
+        assert_eq!(fs::read(&claim.journal).unwrap(), b"theirs");
+    }
+
+    #[test]
+    fn a_recording_lies_where_its_journal_does() {
+        let top = tempfile::tempdir().unwrap();
+        let inside = |name: &str| top.path().join(name);
+        fs::create_dir(inside("out")).unwrap();
+        fs::create_dir(inside("private")).unwrap();
+        let claim = Claim::new(&inside("out/run.json"), FORCE).unwrap();
+        fs::rename(inside("out"), inside("moved")).unwrap();
+        std::os::unix::fs::symlink(inside("private"), inside("out")).unwrap();
+        claim.write(&crate::recording::testing::container(), FORCE).unwrap();
+        claim.remove();
+        assert_eq!(fs::read_dir(inside("private")).unwrap().count(), 0);
+        let names: Vec<_> = fs::read_dir(inside("moved")).unwrap().map(|e| e.unwrap().file_name()).collect();
+        assert_eq!(names, ["run.json"]);
     }
 }

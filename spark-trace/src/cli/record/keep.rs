@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::recording::{self, Recording, WriteError, WriteOptions, claim::Claim};
+use crate::recording::{Recording, WriteError, WriteOptions, claim::Claim};
 
 /// Writes a recording, and where it does not fit what fits of it: compressed, beside the name that was wanted. A journal
 /// that was cut is no copy of it, and makes room first. Says where the recording is.
@@ -15,7 +15,7 @@ pub fn what_fits(
     journal_is_cut: bool,
     write: WriteOptions,
 ) -> Result<PathBuf, WriteError> {
-    let as_wanted = || recording::write(recording, output, write).map(|()| output.to_path_buf());
+    let as_wanted = || claim.write(recording, write).map(|()| output.to_path_buf());
     let mut written = as_wanted();
     if journal_is_cut && written.as_ref().is_err_and(lacks_room) {
         // It stays open, so that removing it would make no room.
@@ -28,7 +28,7 @@ pub fn what_fits(
     };
     let Some(packed) = packed_name(output) else { return Err(error) };
     // What is said is why it does not fit, not what became of this try.
-    recording::write(recording, &packed, write).map(|()| packed).map_err(|_| error)
+    claim.write_beside(&packed, recording, write).map(|()| packed).map_err(|_| error)
 }
 
 fn lacks_room(error: &WriteError) -> bool {

@@ -3,6 +3,7 @@ use std::path::PathBuf;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 
 use crate::cli::error::Exit;
+use crate::place::make_directories;
 use crate::recording::{self, WriteOptions};
 use crate::render::{escape, json};
 use crate::study::import::{FORMATS, Format, Imported, read};
@@ -38,8 +39,8 @@ pub fn run(args: &Args) -> anyhow::Result<Exit> {
     let Imported { results, notes } = read(args.format, &args.file)?;
     let output = args.dir.join(RESULTS);
     let options = WriteOptions { force: args.force, owner: crate::invoker::owner() };
+    make_directories(&args.dir, options).map_err(StudyError::io(&args.dir))?;
     recording::write::refuse_existing(&output, options)?;
-    std::fs::create_dir_all(&args.dir).map_err(StudyError::io(&args.dir))?;
     recording::write::write_bytes(&json::render(&results)?, &output, options)?;
     let file = escape::line(&output.display().to_string());
     for note in notes {

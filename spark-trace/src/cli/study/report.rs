@@ -5,6 +5,7 @@ use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 
 use crate::cli::error::Exit;
 use crate::cli::output;
+use crate::place::make_directories;
 use crate::recording::{self, WriteOptions};
 use crate::render::escape;
 use crate::render::study::{FORMATS, Format, site};
@@ -83,15 +84,14 @@ pub fn run(args: &Args) -> anyhow::Result<Exit> {
 
 fn write(report: &Report, dir: &Path, options: WriteOptions) -> anyhow::Result<Exit> {
     let files = site::files(report)?;
+    make_directories(dir, options).map_err(StudyError::io(dir))?;
     // All or nothing: half a new site beside half an old one tells lies.
     for (name, _) in &files {
         recording::write::refuse_existing(&dir.join(name), options)?;
     }
-    std::fs::create_dir_all(dir).map_err(StudyError::io(dir))?;
     for (name, bytes) in &files {
         // To be read by a web server: not with the mode of recordings.
-        let path = dir.join(name);
-        std::fs::write(&path, bytes).map_err(StudyError::io(&path))?;
+        recording::write::write_public(bytes, &dir.join(name), options)?;
     }
     let index = escape::line(&dir.join("index.html").display().to_string());
     eprintln!("spark-trace: wrote {} files; begin with {index}", files.len());

@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use crate::cli::error::Exit;
 use crate::cli::output;
+use crate::place::{Place, WriteOptions};
 use crate::render::document::{Document, Fit, Table};
 use crate::render::{json, terminal};
 use crate::study::journal::{LOST, State};
@@ -152,7 +153,12 @@ pub fn stop(args: &StopArgs) -> anyhow::Result<Exit> {
         return Ok(Exit::Fine);
     }
     let stop = args.dir.join(run::STOP);
-    std::fs::write(&stop, "").map_err(StudyError::io(&stop)).context(Exit::TraceFailed)?;
+    let options = WriteOptions { force: false, owner: crate::invoker::owner() };
+    match Place::new(&stop)?.create_new(0, options) {
+        // It has been asked before.
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+        made => drop(made.map_err(StudyError::io(&stop)).context(Exit::TraceFailed)?),
+    }
     eprintln!("spark-trace: the study ends after the run under way");
     Ok(Exit::Fine)
 }

@@ -11,17 +11,15 @@ use std::{
 /// Longer answers are cut.
 const LONGEST: u64 = 64 << 10;
 
-/// Runs `argv` and returns what it prints to standard output, trimmed. The reason of a failure is the last
+/// Runs `command` and returns what it prints to standard output, trimmed. The reason of a failure is the last
 /// line on standard error: warnings come before it.
-pub fn answer(argv: &[&str], limit: Duration) -> Result<String, String> {
-    let (program, args) = argv.split_first().ok_or("nothing to run")?;
-    let mut child = Command::new(program)
-        .args(args)
+pub fn answer(mut command: Command, limit: Duration) -> Result<String, String> {
+    let mut child = command
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
-        .map_err(|e| format!("cannot run {program}: {e}"))?;
+        .map_err(|e| format!("cannot run {}: {e}", command.get_program().display()))?;
     let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
     // Read beside, so that a program that fills its pipe or leaves a child behind cannot block us.
     let (send, receive) = mpsc::channel();
@@ -76,6 +74,12 @@ mod tests {
     use super::*;
 
     const LIMIT: Duration = Duration::from_secs(5);
+
+    fn answer(argv: &[&str], limit: Duration) -> Result<String, String> {
+        let mut command = Command::new(argv[0]);
+        command.args(&argv[1..]);
+        super::answer(command, limit)
+    }
 
     #[test]
     fn answers_and_failures() {

@@ -1,8 +1,11 @@
 //! Container engines: is the client there, and does what it talks to answer?
 
-use std::{path::PathBuf, time::Duration};
+use std::time::Duration;
 
 use super::{Finding, command::answer};
+use crate::engine;
+
+pub use crate::engine::in_path;
 
 /// A daemon on this machine answers in milliseconds; one that takes longer is as good as none.
 const LIMIT: Duration = Duration::from_secs(2);
@@ -43,10 +46,14 @@ pub enum Answer {
 
 impl Engine {
     pub fn ask(&self) -> Answer {
-        if in_path(self.name).is_none() {
+        if engine::client(self.name).is_none() {
             return Answer::NotInstalled;
         }
-        let ask = |args: &[&'static str]| answer(&[&[self.name], args].concat(), LIMIT);
+        let ask = |args: &[&'static str]| {
+            let mut client = engine::client(self.name).ok_or("it is gone")?;
+            client.args(args);
+            answer(client, LIMIT)
+        };
         let client = ask(self.client).unwrap_or_else(|reason| format!("client: {reason}"));
         match ask(self.server) {
             Ok(server) if !server.is_empty() => Answer::Works { client, server },
@@ -54,17 +61,6 @@ impl Engine {
             Err(reason) => Answer::Silent { client, reason },
         }
     }
-}
-
-/// Where the shell would find `program`.
-pub fn in_path(program: &str) -> Option<PathBuf> {
-    let path = std::env::var_os("PATH")?;
-    std::env::split_paths(&path).map(|dir| dir.join(program)).find(|file| is_executable(file))
-}
-
-fn is_executable(file: &std::path::Path) -> bool {
-    use std::os::unix::fs::PermissionsExt;
-    file.metadata().is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
 }
 
 fn finding(engine: &Engine) -> Finding {

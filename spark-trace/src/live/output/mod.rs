@@ -8,12 +8,9 @@ mod pump;
 pub mod screen;
 
 use std::{
-    fs::{self, File, OpenOptions},
+    fs::File,
     io::{self, PipeReader, PipeWriter},
-    os::{
-        fd::AsFd,
-        unix::fs::{OpenOptionsExt, fchown},
-    },
+    os::fd::AsFd,
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, PoisonError,
@@ -31,7 +28,8 @@ use tokio::{
 
 use pump::Pump;
 
-use crate::recording::{LogLine, WriteOptions, write::refuse_special};
+use crate::place::Place;
+use crate::recording::{LogLine, WriteOptions};
 use screen::Screen;
 
 /// Lines that are kept.
@@ -110,17 +108,14 @@ impl Shared {
 /// A file that has all of it.
 #[derive(Debug)]
 struct Copy {
-    path: PathBuf,
+    place: Place,
     file: File,
 }
 
 impl Output {
     /// Makes the pipes and the file; the command gets the other ends.
     pub fn new(options: &Options) -> Result<(Self, Ends), OutputError> {
-        let copy = |path: &PathBuf| {
-            Copy::create(path, options).map_err(|cause| OutputError::Copy { path: path.clone(), cause })
-        };
-        let copy = options.file.as_ref().map(copy).transpose()?;
+        let copy = options.file.as_ref().map(|path| Copy::create(path, options)).transpose()?;
         let (stdout_reader, stdout) = io::pipe()?;
         let (stderr_reader, stderr) = io::pipe()?;
         // Bounded, though never full: lines that there is no room for are not sent.
@@ -166,7 +161,7 @@ impl Output {
     pub fn abandon(self) {
         if let Some(copy) = self.copy {
             // It is as empty as it was made.
-            let _ = fs::remove_file(copy.path);
+            let _ = copy.place.remove();
         }
     }
 
@@ -213,20 +208,18 @@ impl Output {
 }
 
 impl Copy {
-    fn create(path: &Path, options: &Options) -> io::Result<Self> {
-        let WriteOptions { force, owner } = options.write;
-        if force {
-            refuse_special(path).map_err(io::Error::other)?;
-            match fs::remove_file(path) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+    fn create(path: &Path, options: &Options) -> Result<Self, OutputError> {
+        let failed = |cause| OutputError::Copy { path: path.into(), cause };
+        let place = Place::new(path).map_err(|error| failed(io::Error::other(error)))?;
+        place.refuse_existing(options.write).map_err(|error| failed(io::Error::other(error)))?;
+        if options.write.force {
+            match place.remove() {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
                 _ => {}
             }
         }
-        // Appending, for two threads write; private, like the recording; new, so that no link is followed.
-        let file = OpenOptions::new().append(true).create_new(true).mode(0o600).open(path)?;
-        if let Some((uid, gid)) = owner {
-            fchown(&file, Some(uid), Some(gid))?;
-        }
-        Ok(Self { path: path.into(), file })
+        // Appending, for two threads write; private, like the recording.
+        let file = place.create_new(libc::O_APPEND, options.write).map_err(failed)?;
+        Ok(Self { place, file })
     }
 }

@@ -284,7 +284,7 @@ impl Session {
             let _ = leaf.remove();
         }
         if let Keep::Journal(claim) = &self.options.keep {
-            let _ = std::fs::remove_file(&claim.journal);
+            claim.remove();
         }
     }
 

@@ -9,13 +9,13 @@ use super::{Keep, Session, SessionError, io_error};
 use crate::{
     live::{
         cgroup::{Layout, Leaf},
-        now_ns,
         output::Output,
         source::process,
         target::{
             Placement, Spec,
             asked::{self, Asked, Request},
-            command,
+            command::{self, Invoker},
+            id_file::IdFile,
             question::{Described, Endpoint, Identity},
             text,
         },
@@ -134,21 +134,26 @@ impl Session {
             self.child = Some(self.start_command(argv, None)?);
             return Ok(());
         }
-        let file = std::env::temp_dir().join(format!("spark-trace-{}-{}.cid", std::process::id(), now_ns()));
+        let file = IdFile::new(self.invoker.as_ref().map(Invoker::owner))
+            .map_err(io_error("make a place for the container's id"))?;
         let mut argv = argv.to_vec();
         let flags_at = argv.len() - request.words.len();
-        argv.splice(flags_at..flags_at, ["--cidfile".into(), file.clone().into_os_string()]);
+        argv.splice(flags_at..flags_at, ["--cidfile".into(), file.path().into_os_string()]);
         self.tracer.await_containers()?;
         self.tracer.sample()?;
         let child = self.start_command(&argv, None)?;
         let pid = child.id().unwrap_or_default();
         self.child = Some(child);
-        self.client_with_file(client, request, pid, &file)
+        self.client_with_file(client, request, pid, file)
     }
 
     /// `exec`: the target is the container that is entered, the first that the words name.
     async fn adopt_named(&mut self, client: Client, request: &Request) -> Result<(), SessionError> {
-        let endpoint = self.own_endpoint(client.engine, &request.global)?;
+        // The command itself will ask as whoever it runs as.
+        let endpoint = match &self.invoker {
+            Some(invoker) => Endpoint::of_invoker(client.engine, &request.global, invoker),
+            None => self.own_endpoint(client.engine, &request.global)?,
+        };
         let mut reason = None;
         for word in request.words.iter().filter(|word| !word.starts_with('-')) {
             match endpoint.inspect(word).await {
@@ -171,9 +176,13 @@ impl Session {
         let mut engines: Vec<&'static str> = CLIENTS.iter().map(|client| client.engine).collect();
         engines.dedup();
         for candidate in engines.into_iter().filter(|e| engine.is_none_or(|wanted| wanted == *e)) {
-            match self.own_endpoint(candidate, &[])?.inspect(name).await {
-                Ok(found) => return self.adopt(candidate, found),
-                Err(e) => reasons.push(format!("{candidate}: {e}")),
+            // As the user who called sudo, and as root, whom alone the engine may serve.
+            let users = self.invoker.as_ref().map(|user| Endpoint::of_invoker(candidate, &[], user));
+            for endpoint in users.into_iter().chain([self.own_endpoint(candidate, &[])?]) {
+                match endpoint.inspect(name).await {
+                    Ok(found) => return self.adopt(candidate, found),
+                    Err(e) => reasons.push(format!("{candidate}: {e}")),
+                }
             }
         }
         Err(SessionError::Target(format!("no running container {name}: {}", reasons.join("; "))))

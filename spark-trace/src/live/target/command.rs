@@ -10,7 +10,7 @@ use std::{
 use tokio::process::{Child, Command};
 
 use crate::{
-    invoker::c_name,
+    invoker::become_id,
     live::{open_files_at_start, output::Ends},
 };
 
@@ -68,7 +68,7 @@ pub fn start(
     if let Some(Ends { stdout, stderr }) = ends {
         command.stdout(stdout).stderr(stderr);
     }
-    let user = invoker.map(|i| c_name(i).map(|name| (name, i.uid, i.gid))).transpose()?;
+    let user = invoker.map(|invoker| (invoker.uid, invoker.gid, invoker.groups()));
     for (variable, value) in invoker.map(Invoker::environment).unwrap_or_default() {
         match value {
             Some(value) => command.env(variable, value),
@@ -76,9 +76,7 @@ pub fn start(
         };
     }
     let open_files = open_files_at_start();
-    // SAFETY: between fork and exec only async-signal-safe calls: setrlimit, write, setgid, setuid. initgroups reads
-    // the user database and so is not one of them in general, but this process has no other thread that
-    // could hold a lock across the fork (the runtime is single-threaded).
+    // SAFETY: between fork and exec only system calls with data that was made before.
     unsafe {
         command.pre_exec(move || {
             // As it was before spark-trace raised it for itself.
@@ -91,10 +89,8 @@ pub fn start(
                     return Err(failed(CGROUP));
                 }
             }
-            if let Some((name, uid, gid)) = &user
-                && (libc::initgroups(name.as_ptr(), *gid) != 0
-                    || libc::setgid(*gid) != 0
-                    || libc::setuid(*uid) != 0)
+            if let Some((uid, gid, groups)) = &user
+                && become_id(*uid, *gid, groups).is_err()
             {
                 return Err(failed(USER));
             }

@@ -4,6 +4,7 @@ pub mod asked;
 pub mod command;
 pub mod container;
 pub mod fits;
+pub mod id_file;
 pub mod question;
 pub mod running;
 

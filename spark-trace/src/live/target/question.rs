@@ -1,24 +1,17 @@
 //! Asking a container engine what has happened to its containers, as the client asked for them, and with programs of the
 //! machine's own: nothing of the traced program is run here.
 
-use std::{
-    collections::BTreeMap,
-    fs, io,
-    os::unix::fs::MetadataExt,
-    path::{Path, PathBuf},
-    process::Stdio,
-    time::Duration,
-};
+use std::{collections::BTreeMap, fs, io, path::Path, process::Stdio, time::Duration};
 
 use serde::Deserialize;
 use tokio::process::Command;
 
 use super::{container::SERVICE_LABEL, fits::Seen};
-use crate::{live::doctor::engine::in_path, recording::Container};
-
-/// Where engines' programs are looked for, whatever $PATH says.
-const TRUSTED: &[&str] =
-    &["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin", "/snap/bin"];
+use crate::{
+    engine::{TRUSTED, in_path, only_root_writes, trusted},
+    invoker::{Invoker, become_id},
+    recording::Container,
+};
 
 /// An engine that does not answer in this time counts as one that cannot be reached.
 const LIMIT: Duration = Duration::from_secs(5);
@@ -82,6 +75,11 @@ impl Identity {
         Self::of(std::process::id())
     }
 
+    /// The user's who called sudo.
+    pub fn of_invoker(invoker: &Invoker) -> Self {
+        Self { uid: invoker.uid, gid: invoker.gid, groups: invoker.groups() }
+    }
+
     /// A process's, as the kernel tells it.
     pub fn of(pid: u32) -> Option<Self> {
         let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
@@ -121,9 +119,21 @@ impl Endpoint {
         Self { engine, args: flags(global), environment, identity }
     }
 
-    /// By the environment of this process, acting as `identity`.
+    /// By the environment of this process, acting as this process.
     pub fn own(engine: &'static str, global: &[String], identity: Identity) -> Self {
-        Self::new(engine, global, &std::env::vars().collect(), identity)
+        Self::new(engine, global, &variables().collect(), identity)
+    }
+
+    /// By the environment of this process, acting as the user who called sudo.
+    pub fn of_invoker(engine: &'static str, global: &[String], invoker: &Invoker) -> Self {
+        let mut environment: BTreeMap<String, String> = variables().collect();
+        for (name, value) in invoker.environment() {
+            match value.and_then(|value| value.into_string().ok()) {
+                Some(value) => environment.insert(name.to_owned(), value),
+                None => environment.remove(name),
+            };
+        }
+        Self::new(engine, global, &environment, Identity::of_invoker(invoker))
     }
 
     pub fn tells(&self) -> Tells {
@@ -173,7 +183,9 @@ impl Endpoint {
     }
 
     async fn run(&self, args: &[&str]) -> io::Result<String> {
-        let program = trusted(self.engine).ok_or_else(|| {
+        // Root runs only what root has installed; what a user finds runs as that user.
+        let others = || in_path(self.engine).filter(|_| self.identity.uid != 0);
+        let program = trusted(self.engine).or_else(others).ok_or_else(|| {
             io::Error::new(io::ErrorKind::NotFound, format!("no {} in {}", self.engine, TRUSTED.join(":")))
         })?;
         let mut command = Command::new(program);
@@ -205,17 +217,15 @@ impl Endpoint {
         let Identity { uid, gid, groups } = self.identity.clone();
         // SAFETY: between fork and exec only system calls with data that was made before.
         unsafe {
-            command.pre_exec(move || {
-                if libc::setgroups(groups.len(), groups.as_ptr()) != 0
-                    || libc::setgid(gid) != 0
-                    || libc::setuid(uid) != 0
-                {
-                    return Err(io::Error::last_os_error());
-                }
-                Ok(())
-            });
+            command.pre_exec(move || become_id(uid, gid, &groups));
         }
     }
+}
+
+/// Those of this process's that are text.
+fn variables() -> impl Iterator<Item = (String, String)> {
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
 }
 
 /// Those of a client's global words that say which engine, with their values.
@@ -231,29 +241,6 @@ fn flags(global: &[String]) -> Vec<String> {
         }
     }
     kept
-}
-
-/// A program that root has installed.
-fn trusted(program: &str) -> Option<PathBuf> {
-    let of_root = |path: &PathBuf| {
-        fs::metadata(path).is_ok_and(|m| m.is_file() && m.uid() == 0 && m.mode() & 0o002 == 0)
-    };
-    let usual = TRUSTED.iter().map(|dir| Path::new(dir).join(program)).find(of_root);
-    // Where our own caller has it elsewhere, if nobody but root can change what lies there.
-    usual.or_else(|| in_path(program).filter(|path| only_root_writes(path)))
-}
-
-/// Whether nobody but root can change what a path leads to: it and every directory above it.
-fn only_root_writes(path: &Path) -> bool {
-    const OTHERS: u32 = 0o022;
-    const STICKY: u32 = 0o1000;
-    let Ok(path) = path.canonicalize() else { return false };
-    path.ancestors().all(|part| {
-        let safe = |m: fs::Metadata| {
-            m.uid() == 0 && (m.mode() & OTHERS == 0 || m.is_dir() && m.mode() & STICKY != 0)
-        };
-        fs::metadata(part).is_ok_and(safe)
-    })
 }
 
 /// An event of the engine's stream.
@@ -410,18 +397,5 @@ mod tests {
             flags(&words("-l debug -H unix:///x --runtime /tmp/evil --root=/r")),
             words("-H unix:///x --root=/r")
         );
-    }
-
-    #[test]
-    fn only_what_root_alone_can_change_is_trusted() {
-        let dir = tempfile::tempdir_in("/tmp").unwrap();
-        let file = dir.path().join("docker");
-        fs::write(&file, "").unwrap();
-        // Whoever runs this test: a directory that all may write to is not trusted.
-        let open = std::os::unix::fs::PermissionsExt::from_mode(0o777);
-        fs::set_permissions(dir.path(), open).unwrap();
-        assert!(!only_root_writes(&file));
-        assert!(only_root_writes(Path::new("/proc")));
-        assert!(!only_root_writes(Path::new("/no/such/file")));
     }
 }

@@ -1,6 +1,6 @@
 //! The commands of a study, one at a time, and the signals that reach the runner meanwhile.
 
-use std::fs::{self, File};
+use std::fs;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::RunError;
+use crate::invoker;
+use crate::place::{Place, WriteOptions};
 
 const EVERY: Duration = Duration::from_millis(20);
 /// A recording is written after its command has ended: seconds, where it is large.
@@ -76,7 +78,13 @@ pub fn record(
 ) -> Result<Result<(), String>, RunError> {
     let (program, args) = split(line)?;
     let io = |source| RunError::Io { path: messages.to_owned(), source };
-    let said = File::create(messages).map_err(io)?;
+    let place = Place::new(messages)?;
+    place.refuse_special()?;
+    match place.remove() {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(io(error)),
+        _ => {}
+    }
+    let said = place.create_new(0, WriteOptions { force: false, owner: invoker::owner() }).map_err(io)?;
     let mut command = Command::new(program);
     command.args(args).stdin(Stdio::null()).stdout(said.try_clone().map_err(io)?).stderr(said);
     let ended_with_us = || {

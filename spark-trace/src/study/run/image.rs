@@ -2,7 +2,7 @@
 
 use std::io::Write;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use super::{Event, RunError, machine};
 use crate::demo::archive;
@@ -31,7 +31,9 @@ pub fn make(
     let layer = archive::with_program(path, &name)
         .map_err(|source| RunError::Io { path: path.to_owned(), source })?;
     tell(Event::Note(format!("{engine} import - {image}    (a tar archive of /{name})")));
-    let mut child = Command::new(engine)
+    let missing = || start(std::io::ErrorKind::NotFound.into());
+    let mut child = crate::engine::client(engine)
+        .ok_or_else(missing)?
         .args(["import", "-", &image])
         .stdin(Stdio::piped())
         .stdout(Stdio::null())

@@ -6,9 +6,10 @@ use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use super::gates;
+use crate::engine;
 use crate::study::command::{Places, Values};
 use crate::study::plan::Plan;
 
@@ -69,7 +70,8 @@ pub fn image_id(engine: &str, image: &str) -> Option<String> {
 
 fn asked(line: &[&str]) -> Option<String> {
     let (program, args) = line.split_first()?;
-    let output = Command::new(program).args(args).stdin(Stdio::null()).stderr(Stdio::null()).output().ok()?;
+    let output =
+        engine::client(program)?.args(args).stdin(Stdio::null()).stderr(Stdio::null()).output().ok()?;
     let text = String::from_utf8_lossy(&output.stdout).trim().to_owned();
     (output.status.success() && !text.is_empty()).then_some(text)
 }

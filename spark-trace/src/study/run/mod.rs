@@ -7,6 +7,7 @@ mod machine;
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -19,7 +20,8 @@ use super::plan::{Environment, Model, Plan};
 use super::results::{Run, SCHEMA_VERSION};
 use super::schedule::{self, Slot};
 use super::{JOURNAL, StudyError, figures, read_journal};
-use crate::recording;
+use crate::place::{self, PUBLIC, Place, WriteError, WriteOptions};
+use crate::{invoker, recording};
 
 pub use child::Signals;
 
@@ -38,6 +40,8 @@ pub enum RunError {
     Study(#[from] StudyError),
     #[error("{}: cannot be used", path.display())]
     Io { path: PathBuf, source: io::Error },
+    #[error(transparent)]
+    Write(#[from] WriteError),
     #[error("{}: there is a study in it; `spark-trace study resume` goes on with it", dir.display())]
     Exists { dir: PathBuf },
     #[error("{}: another runner is at work on it", dir.display())]
@@ -118,10 +122,8 @@ pub enum Outcome {
 /// Writes the journal of a new study.
 pub fn create(dir: &Path, plan: &Plan, spark_trace: &Path) -> Result<(), RunError> {
     let journal = dir.join(JOURNAL);
-    fs::create_dir_all(dir).map_err(StudyError::io(dir))?;
-    // It takes its name with its first line in it: whoever looks sees a journal or none.
-    let temporary = dir.join(format!("{JOURNAL}.{}.tmp", std::process::id()));
-    let mut file = File::create(&temporary).map_err(StudyError::io(&temporary))?;
+    let options = WriteOptions { force: false, owner: invoker::owner() };
+    place::make_directories(dir, options).map_err(StudyError::io(dir))?;
     let entry = Entry::Study {
         schema: JOURNAL_SCHEMA.to_owned(),
         schema_version: SCHEMA_VERSION,
@@ -129,14 +131,11 @@ pub fn create(dir: &Path, plan: &Plan, spark_trace: &Path) -> Result<(), RunErro
         slots: schedule::schedule(plan),
         machine: machine::describe(plan, spark_trace),
     };
-    let written = append(&mut file, &entry).and_then(|()| fs::hard_link(&temporary, &journal));
-    // Nothing is left to do where it cannot be removed.
-    let _ = fs::remove_file(&temporary);
-    match written {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            Err(RunError::Exists { dir: dir.to_owned() })
-        }
-        written => written.map_err(|source| RunError::Io { path: journal, source }),
+    // It takes its name with its first line in it: whoever looks sees a journal or none.
+    let place = Place::new(&journal)?;
+    match place.write(options, PUBLIC, |file| append(file, &entry)) {
+        Err(WriteError::Exists { .. }) => Err(RunError::Exists { dir: dir.to_owned() }),
+        written => Ok(written?),
     }
 }
 
@@ -192,8 +191,12 @@ struct Runner<'a> {
 impl<'a> Runner<'a> {
     fn open(options: &'a Options, signals: &'a Signals) -> Result<Self, RunError> {
         let path = options.dir.join(JOURNAL);
-        let mut journal =
-            OpenOptions::new().read(true).append(true).open(&path).map_err(|source| match source.kind() {
+        let journal = OpenOptions::new()
+            .read(true)
+            .append(true)
+            .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
+            .open(&path)
+            .map_err(|source| match source.kind() {
                 io::ErrorKind::NotFound => StudyError::NoStudy { dir: options.dir.clone() },
                 _ => StudyError::Io { path: path.clone(), source },
             })?;
@@ -209,7 +212,7 @@ impl<'a> Runner<'a> {
         if let Some((number, attempt)) = state.open {
             child::wait_for_leftovers(&options.dir.join(format!("runs/{number:04}-{attempt}-")), signals)?;
             let entry = Entry::Lost { number, attempt, at_s: now() };
-            append(&mut journal, &entry).map_err(io)?;
+            append(&journal, &entry).map_err(io)?;
             state = read_journal(&path)?;
         }
         Ok(Self { options, signals, state, journal })
@@ -259,7 +262,8 @@ impl<'a> Runner<'a> {
         let model = plan.model(&slot.model).ok_or_else(missing)?;
         let name = slot.folder(attempt);
         let dir = self.options.dir.join(&name);
-        fs::create_dir_all(&dir).map_err(|source| RunError::Io { path: dir.clone(), source })?;
+        let made = WriteOptions { force: false, owner: invoker::owner() };
+        place::make_directories(&dir, made).map_err(|source| RunError::Io { path: dir.clone(), source })?;
         let values = self.values(environment, model, slot.iteration, &dir);
         for command in &plan.workload.before {
             child::quiet(&fill(&values, command)?)?;
@@ -316,7 +320,7 @@ impl<'a> Runner<'a> {
 
     fn append(&mut self, entry: &Entry) -> Result<(), RunError> {
         let path = || self.options.dir.join(JOURNAL);
-        append(&mut self.journal, entry).map_err(|source| RunError::Io { path: path(), source })
+        append(&self.journal, entry).map_err(|source| RunError::Io { path: path(), source })
     }
 }
 
@@ -373,7 +377,7 @@ fn fill(values: &Values, command: &[String]) -> Result<Vec<String>, RunError> {
     command.iter().map(|text| values.fill(text)).collect::<Result<_, _>>().map_err(RunError::Command)
 }
 
-fn append(file: &mut File, entry: &Entry) -> io::Result<()> {
+fn append(mut file: &File, entry: &Entry) -> io::Result<()> {
     let mut line = serde_json::to_vec(entry)?;
     line.push(b'\n');
     file.write_all(&line)?;

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use tokio::time::Instant;
 
-use super::{Asker, id_in_file};
+use super::Asker;
 use crate::{
     live::{
         session::{Session, SessionError},
@@ -59,7 +59,7 @@ impl Session {
     fn take_from_files(&mut self) -> Result<(), SessionError> {
         let mut found = Vec::new();
         for (at, asker) in self.containers.askers.iter().enumerate().filter(|(_, asker)| !asker.settled) {
-            if let Some(id) = asker.id_file.as_deref().and_then(id_in_file) {
+            if let Some(id) = asker.id_file.as_ref().and_then(|file| file.id()) {
                 found.push((at, id));
             }
         }

@@ -5,9 +5,7 @@ mod judge;
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
-    io::Read,
-    os::unix::fs::OpenOptionsExt,
-    path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
@@ -25,6 +23,7 @@ use crate::live::{
         asked::{self, Asked, Request},
         container::id_in_path,
         fits::{Fit, Life, Seen},
+        id_file::IdFile,
         question::{Described, Endpoint, Event, Identity, Tells},
     },
 };
@@ -36,8 +35,6 @@ const AT_LEAST: Duration = Duration::from_secs(5);
 
 /// What is given to engines once the command has ended.
 const LAST_WORD: Duration = Duration::from_secs(6);
-/// Bytes of a container's id.
-const ID_LEN: usize = 64;
 
 /// One client of an engine.
 struct Asker {
@@ -45,7 +42,7 @@ struct Asker {
     life: Life,
     endpoint: Endpoint,
     /// A file that the engine writes the new container's id to, known to be this client's.
-    id_file: Option<PathBuf>,
+    id_file: Option<Arc<IdFile>>,
     /// Containers that it was found to have asked for.
     found: BTreeSet<String>,
     /// Nothing of it is awaited any more.
@@ -84,7 +81,7 @@ pub(super) struct Containers {
     /// The container that this process runs in, which is not the target.
     own: Option<String>,
     contradicted: BTreeSet<BTreeSet<String>>,
-    remove: Option<PathBuf>,
+    remove: Option<Arc<IdFile>>,
     closing: Option<Instant>,
 }
 
@@ -139,8 +136,7 @@ impl Containers {
     /// Removes the file for the id that is ours.
     pub(super) fn clean_up(&mut self) {
         if let Some(file) = self.remove.take() {
-            // It is not there where the container was never created.
-            let _ = fs::remove_file(file);
+            file.remove();
         }
     }
 
@@ -172,17 +168,18 @@ impl Session {
         client: Client,
         request: Request,
         pid: u32,
-        file: &Path,
+        file: IdFile,
     ) -> Result<(), SessionError> {
+        let file = Arc::new(file);
+        self.containers.remove = Some(Arc::clone(&file));
         let Some(identity) = Identity::of(pid).or_else(Identity::own) else { return Ok(()) };
         let endpoint = Endpoint::new(client.engine, &request.global, &process::environment(pid), identity);
         let life = Life { request, began: self.containers.now(), ended: None, working: None, project: None };
-        self.containers.remove = Some(file.to_owned());
         self.add_asker(Asker {
             pid,
             life,
             endpoint,
-            id_file: Some(file.to_owned()),
+            id_file: Some(file),
             found: BTreeSet::new(),
             settled: false,
         })
@@ -432,18 +429,4 @@ async fn question(
         Tells::Descriptions | Tells::Nothing => Vec::new(),
     };
     Ok((events, endpoint.inspect_all(ids).await))
-}
-
-/// The id in a file that an engine writes it to, once it is whole. The file's name may be the traced program's choice: only a
-/// regular file is read, and no more than an id.
-fn id_in_file(path: &Path) -> Option<String> {
-    let mut options = fs::OpenOptions::new();
-    let file = options.read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOFOLLOW).open(path).ok()?;
-    if !file.metadata().ok()?.is_file() {
-        return None;
-    }
-    let mut text = String::new();
-    file.take(ID_LEN as u64 + 1).read_to_string(&mut text).ok()?;
-    let id = text.trim();
-    (id.len() == ID_LEN && id.bytes().all(|byte| byte.is_ascii_hexdigit())).then(|| id.to_owned())
 }
