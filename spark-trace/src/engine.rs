@@ -4,7 +4,7 @@
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use crate::invoker::Invoker;
 
@@ -67,6 +67,16 @@ pub fn clients(engine: &str) -> Vec<Command> {
     };
     let under_sudo = Invoker::from_environment().is_some();
     client(engine).into_iter().chain(if under_sudo { as_root() } else { None }).collect()
+}
+
+/// The first of them that reaches the engine.
+pub fn reaching(engine: &str) -> Option<Command> {
+    let reaches = |mut client: Command| {
+        client.arg("version").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        client.status().is_ok_and(|status| status.success())
+    };
+    let way = clients(engine).into_iter().position(reaches)?;
+    clients(engine).into_iter().nth(way)
 }
 
 #[cfg(test)]

@@ -138,7 +138,7 @@ fn an_image_runs_in_a_chroot_with_what_its_containers_get() {
         "image inspect --format {{{{.Config.Env}}}} {}",
         support::docker::image()
     ));
-    let rootfs: Value = support::json(format!("{dir}/.spark-trace-rootfs.json"));
+    let rootfs: Value = support::json(format!("{dir}/rootfs.json"));
     assert_eq!(path.contains("PATH="), rootfs["environment"]["PATH"].is_string(), "{path}: {rootfs}");
     // A second time it would mix two images.
     let mut again = support::spark_trace();
@@ -152,4 +152,66 @@ fn an_image_runs_in_a_chroot_with_what_its_containers_get() {
     assert_eq!(int(&recorded.said()["sources"][0]["bytes"]), 64 * MIB);
     let held = support::source(&recorded.show(), "cgroup", "anon");
     assert!((64 * MIB..72 * MIB).contains(&held), "{held}");
+}
+
+#[test]
+#[ignore = "needs root and Docker: cargo xtask test"]
+fn an_image_writes_nowhere_but_into_its_tree_and_gives_nobody_rights() {
+    use std::os::unix::fs::{FileTypeExt, MetadataExt, symlink};
+    let parent = support::disk_dir();
+    let path = |name: &str| support::path(&parent, name);
+    fs::write(path("victim"), "theirs").unwrap();
+    let mut archive = tar::Builder::new(Vec::new());
+    archive.follow_symlinks(false);
+    // The names of notes, here and in the directory above, lead out of the tree.
+    for name in [".spark-trace-rootfs.json", "rootfs.json", "tree"] {
+        symlink(path("victim"), path("link")).unwrap();
+        archive.append_path_with_name(path("link"), name).unwrap();
+        fs::remove_file(path("link")).unwrap();
+    }
+    let mut add = |name: &str, kind, mode, contents: &[u8]| {
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(kind);
+        header.set_mode(mode);
+        header.set_size(contents.len() as u64);
+        header.set_device_major(1).unwrap();
+        header.set_device_minor(3).unwrap();
+        archive.append_data(&mut header, name, contents).unwrap();
+    };
+    add("rootshell", tar::EntryType::Regular, 0o6755, b"program");
+    add("disk", tar::EntryType::Block, 0o666, b"");
+    add("null", tar::EntryType::Char, 0o666, b"");
+    add("plain", tar::EntryType::Regular, 0o644, b"text");
+    fs::write(path("image.tar"), archive.into_inner().unwrap()).unwrap();
+    let image = format!("spark-trace-rootfs-test-{}:latest", std::process::id());
+    let change = "ENV X=$(touch pwned)";
+    let import = Command::new("docker").args(["import", "-c", change, &path("image.tar"), &image]).output();
+    assert!(import.unwrap().status.success());
+    let unpack = |dir: &str, options: &[&str]| {
+        support::spark_trace().args(["rootfs", &image, &path(dir)]).args(options).output().unwrap()
+    };
+    let first = unpack("rfs", &[]);
+    let again = unpack("rfs", &["--force"]);
+    fs::create_dir(path("open")).unwrap();
+    let open = unpack("open", &[]);
+    let _ = Command::new("docker").args(["image", "rm", &image]).output();
+    assert!(first.status.success(), "{}", String::from_utf8_lossy(&first.stderr));
+    assert!(again.status.success(), "{}", String::from_utf8_lossy(&again.stderr));
+    assert_eq!(fs::read_to_string(path("victim")).unwrap(), "theirs");
+    assert_eq!(fs::metadata(path("rfs")).unwrap().mode() & 0o7777, 0o700);
+    for tree in ["rfs/tree", "rfs/tree.1"] {
+        let about = |name: &str| fs::symlink_metadata(path(&format!("{tree}/{name}")));
+        assert_eq!(about("rootshell").unwrap().mode() & 0o7777, 0o755);
+        assert_eq!(about("plain").unwrap().mode() & 0o7777, 0o644);
+        for device in ["disk", "null"] {
+            let kind = about(device).map(|about| about.file_type());
+            assert!(kind.is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound), "{device}");
+        }
+        assert!(!about("rootfs.json").unwrap().file_type().is_block_device());
+    }
+    let notes: Value = support::json(path("rfs/rootfs.json"));
+    assert_eq!(notes["environment"]["X"], "$(touch pwned)");
+    assert!(fs::symlink_metadata(path("rfs/rootfs.json")).unwrap().is_file());
+    assert_eq!(open.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&open.stderr).contains("chmod 700"));
 }

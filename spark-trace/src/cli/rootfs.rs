@@ -4,11 +4,13 @@ use clap::ValueEnum;
 
 use super::error::Exit;
 use crate::render::escape;
-use crate::study::rootfs;
+use crate::study::rootfs::{self, LeftOut};
+use crate::units;
 
 /// Unpack an image for `chroot`, with the settings its containers would have
 ///
-/// Environment, entrypoint and working directory of the image are kept beside its files: `spark-trace chroot` uses them.
+/// Its files come into DIR/tree. Environment, entrypoint and working directory of the image are kept beside them in
+/// DIR/rootfs.json: `spark-trace chroot` uses them. DIR is for root alone; device nodes and set-user-ID are left out.
 /// What still differs from a container is printed.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
@@ -20,7 +22,7 @@ pub struct Args {
     /// Container engine
     #[arg(long, value_enum, default_value = "docker")]
     engine: Engine,
-    /// Unpack over what is there
+    /// Unpack beside what is there: the earlier files are renamed
     #[arg(long)]
     force: bool,
 }
@@ -41,12 +43,27 @@ pub fn run(args: &Args) -> anyhow::Result<Exit> {
         Engine::Docker => "docker",
         Engine::Podman => "podman",
     };
-    let made = rootfs::unpack(engine, &args.image, &args.dir, args.force)?;
+    let unpacked = rootfs::unpack(engine, &args.image, &args.dir, args.force)?;
+    let made = unpacked.rootfs;
     println!("{} ({}) is in {}", escape::line(&made.image), escape::line(&made.id), args.dir.display());
     println!(
         "carried over: {} environment variables, entrypoint, command, working directory",
         made.environment.len()
     );
+    let LeftOut { devices, privileged } = unpacked.left_out;
+    if devices > 0 {
+        println!(
+            "left out: {}",
+            units::count(usize::try_from(devices).unwrap_or(usize::MAX), "device node", "device nodes")
+        );
+    }
+    if privileged > 0 {
+        let files = units::count(usize::try_from(privileged).unwrap_or(usize::MAX), "file", "files");
+        println!("set-user-ID and set-group-ID were taken away from {files}");
+    }
+    if let Some(moved) = unpacked.moved {
+        println!("the earlier files are in {}", escape::line(&moved.display().to_string()));
+    }
     println!("what still differs from a container:");
     for line in rootfs::differences(&made, &args.dir) {
         println!("  {}", escape::line(&line));

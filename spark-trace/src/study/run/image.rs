@@ -32,7 +32,7 @@ pub fn make(
         .map_err(|source| RunError::Io { path: path.to_owned(), source })?;
     tell(Event::Note(format!("{engine} import - {image}    (a tar archive of /{name})")));
     let missing = || start(std::io::ErrorKind::NotFound.into());
-    let mut child = crate::engine::client(engine)
+    let mut child = crate::engine::reaching(engine)
         .ok_or_else(missing)?
         .args(["import", "-", &image])
         .stdin(Stdio::piped())

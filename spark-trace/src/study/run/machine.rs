@@ -71,7 +71,7 @@ pub fn image_id(engine: &str, image: &str) -> Option<String> {
 fn asked(line: &[&str]) -> Option<String> {
     let (program, args) = line.split_first()?;
     let output =
-        engine::client(program)?.args(args).stdin(Stdio::null()).stderr(Stdio::null()).output().ok()?;
+        engine::reaching(program)?.args(args).stdin(Stdio::null()).stderr(Stdio::null()).output().ok()?;
     let text = String::from_utf8_lossy(&output.stdout).trim().to_owned();
     (output.status.success() && !text.is_empty()).then_some(text)
 }
