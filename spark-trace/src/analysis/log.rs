@@ -79,7 +79,7 @@ const FIELDS: &[Field] = &[
     field(OUTSIDE, PROFILING, |f, v| f.outside = gib(v)),
     field(PEAK, PEAK, |f, v| f.peak = gib(v)),
     field(PEAK, "available KV cache memory when calculating max tokens: ", |f, v| f.available_kv = gib(v)),
-    field(PEAK, "fraction is set ", |f, v| f.fraction = Some(v)),
+    field(PEAK, "fraction is set ", |f, v| f.fraction = part(v).or(f.fraction)),
     field(PEAK, "kv size is ", |f, v| f.kv_bytes_per_token = whole(v)),
     field(PEAK, "device total memory ", |f, v| f.total = gib(v)),
     field(PEAK, "tmp kv_mem ", |f, v| f.temporary_kv = gib(v)),
@@ -90,7 +90,7 @@ const FIELDS: &[Field] = &[
     field(ALLOCATED, "for max tokens in paged KV cache (", |f, v| f.max_tokens = whole(v)),
     field(RUNTIME, "total: ", |f, v| f.runtime_total = gib(v)),
     field(RUNTIME, "available: ", |f, v| f.runtime_available = gib(v)),
-    field(LIMIT, LIMIT, |f, v| f.allocator_fraction = Some(v)),
+    field(LIMIT, LIMIT, |f, v| f.allocator_fraction = part(v).or(f.allocator_fraction)),
     field(LIMIT, " (", |f, v| f.allocator_limit = gib(v)),
 ];
 
@@ -171,6 +171,11 @@ fn number(text: &str) -> Option<f64> {
 }
 
 /// GiB in bytes. Logs round to two digits or four, so nothing is lost by it.
+/// A part of a whole. Anything else is no fraction, whatever the line calls it.
+fn part(value: f64) -> Option<f64> {
+    (value > 0.0 && value <= 1.0).then_some(value)
+}
+
 fn gib(value: f64) -> Option<u64> {
     whole(value * (1_u64 << 30) as f64)
 }
@@ -313,5 +318,21 @@ Average request latency (ms):                     799.1234
         ] {
             assert_eq!(figures(line), LogFigures::default(), "{line}");
         }
+    }
+
+    #[test]
+    fn a_fraction_is_a_part_of_a_whole() {
+        let line = |fraction: &str| format!("{PEAK}1.0 GiB, fraction is set {fraction}, kv size is 1");
+        let limit = |fraction: &str| format!("{LIMIT}{fraction} (1.0 GiB)");
+        let found = |fraction: &str| {
+            let figures = parse_text(&format!("{}\n{}", line(fraction), limit(fraction)));
+            (figures.fraction, figures.allocator_fraction)
+        };
+        assert_eq!(found("1"), (Some(1.0), Some(1.0)));
+        for wrong in ["1.5", "0", "-0.5", "nan", &"9".repeat(400)] {
+            assert_eq!(found(wrong), (None, None), "{wrong}");
+        }
+        let twice = parse_text(&format!("{}\n{}", line("0.9"), line("90")));
+        assert_eq!(twice.fraction, Some(0.9), "the last that is one");
     }
 }

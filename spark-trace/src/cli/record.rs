@@ -144,7 +144,7 @@ pub struct Args {
     #[arg(long, conflicts_with = "quiet")]
     progress: bool,
 
-    /// No progress line, and nothing at the end
+    /// No progress line, and at the end nothing but warnings
     #[arg(short, long)]
     quiet: bool,
 
@@ -342,12 +342,13 @@ fn record(
         // The recording is safe; a slow reader still gets everything.
         runtime.block_on(rest.delivered()).context("cannot watch for signals").context(Exit::TraceFailed)?;
     }
+    warnings(&outcome.recording, &told);
+    if written != output {
+        let (packed, wanted) = (written.display(), output.display());
+        eprintln!("spark-trace: WARNING: no room for {wanted}: the recording is compressed, in {packed}");
+    }
     if !quiet {
-        if written != output {
-            let (packed, wanted) = (written.display(), output.display());
-            eprintln!("spark-trace: WARNING: no room for {wanted}: the recording is compressed, in {packed}");
-        }
-        summary(&outcome.recording, &written, &told);
+        summary(&outcome.recording, &written);
     }
     Ok(exit)
 }
@@ -368,25 +369,32 @@ fn remove_empty(claim: &Claim) {
     }
 }
 
-/// What there is to say of a recording, but for what was told before.
-fn summary(recording: &Recording, output: &Path, told: &[String]) {
+/// What must be known of a recording whoever has asked for quiet, but for what was told before.
+fn warnings(recording: &Recording, told: &[String]) {
     let gaps = gaps::counted(&recording.health).map(|warning| format!("WARNING: {warning}"));
     let warnings = recording.health.warnings.iter().filter(|warning| !told.contains(warning)).cloned();
     for warning in &gaps.chain(warnings).collect::<Vec<_>>() {
         eprintln!("spark-trace: {}", crate::render::escape::line(warning));
     }
-    let health = &recording.health;
-    let what = || -> String {
-        let counts = health.losses.iter().map(|l| format!("{} {}", l.count, l.what.replace('_', " ")));
-        counts.collect::<Vec<_>>().join(", ")
-    };
-    if losses::matter(health) {
+    if losses::matter(&recording.health) {
         eprintln!(
             "spark-trace: WARNING: lost: {}: what the hooks report is incomplete; the levels are not affected",
-            what()
+            lost(recording)
         );
-    } else if health.lost_total > 0 {
-        eprintln!("spark-trace: lost: {}; that is too little of any hook's events to matter", what());
+    }
+}
+
+fn lost(recording: &Recording) -> String {
+    let losses = recording.health.losses.iter();
+    losses.map(|l| format!("{} {}", l.count, l.what.replace('_', " "))).collect::<Vec<_>>().join(", ")
+}
+
+fn summary(recording: &Recording, output: &Path) {
+    if recording.health.lost_total > 0 && !losses::matter(&recording.health) {
+        eprintln!(
+            "spark-trace: lost: {}; that is too little of any hook's events to matter",
+            lost(recording)
+        );
     }
     eprintln!("spark-trace: wrote {}; see it with `spark-trace show {}`", output.display(), output.display());
 }

@@ -118,6 +118,12 @@ pub struct Aggregates {
 pub enum JournalError {
     #[error("cannot read the journal: {0}")]
     Io(#[from] io::Error),
+    #[error(
+        "the journal is empty: spark-trace was ended before its first line was written, and nothing can be recovered"
+    )]
+    Empty,
+    #[error("the journal does not fit together: {0}")]
+    Inconsistent(String),
     #[error("not a spark-trace journal; `recover` takes the .partial file that an interrupted record leaves")]
     NotAJournal,
     #[error("written by a newer spark-trace, schema {found}; this one reads up to {SCHEMA_VERSION}")]
@@ -199,7 +205,9 @@ fn write_line(out: &mut impl Write, entry: &Entry) -> io::Result<()> {
 /// Folds a journal that was cut anywhere. Its last line may be incomplete; any other must be whole.
 pub fn recover(mut input: impl BufRead) -> Result<Recording, JournalError> {
     let mut line = Vec::new();
-    input.read_until(b'\n', &mut line)?;
+    if input.read_until(b'\n', &mut line)? == 0 {
+        return Err(JournalError::Empty);
+    }
     let begin = match serde_json::from_slice(&line) {
         Ok(Entry::Begin(begin)) if begin.schema == JOURNAL_SCHEMA => *begin,
         _ => return Err(JournalError::NotAJournal),
@@ -220,7 +228,14 @@ pub fn recover(mut input: impl BufRead) -> Result<Recording, JournalError> {
             Err(cause) => return Err(JournalError::Entry { line: number, cause }),
         }
     }
-    Ok(builder.finish())
+    let mut recording = builder.finish();
+    // The line that says what surrounds a process may be among those that were cut off.
+    let contexts = recording.provenance.contexts.len();
+    for process in &mut recording.provenance.processes {
+        process.context = process.context.filter(|context| (*context as usize) < contexts);
+    }
+    super::check::check(&recording).map_err(JournalError::Inconsistent)?;
+    Ok(recording)
 }
 
 #[cfg(test)]
@@ -349,6 +364,10 @@ mod tests {
         let first = whole.iter().position(|b| *b == b'\n').unwrap() + 1;
         for cut in 0..whole.len() {
             let result = recover(&whole[..cut]);
+            if cut == 0 {
+                assert!(matches!(result, Err(JournalError::Empty)));
+                continue;
+            }
             if cut < first - 1 {
                 assert!(matches!(result, Err(JournalError::NotAJournal)), "{cut} bytes");
                 continue;
@@ -366,5 +385,27 @@ mod tests {
         damaged[second] = b'!';
         assert!(matches!(recover(damaged.as_slice()), Err(JournalError::Entry { line: 2, .. })));
         assert!(matches!(recover(&b"{}"[..]), Err(JournalError::NotAJournal)));
+    }
+
+    #[test]
+    fn what_is_recovered_can_be_shown() {
+        let with = |entry: Entry| {
+            let mut out = Vec::new();
+            let mut journal = Journal::begin(&mut out, begin()).unwrap();
+            journal.add(sample(10, &[("meminfo.MemFree", 5)])).unwrap();
+            journal.add(entry).unwrap();
+            journal.flush().unwrap();
+            drop(journal);
+            recover(out.as_slice())
+        };
+        let process = Process { pid: 7, context: Some(0), ..Process::default() };
+        let recording = with(Entry::Process(process)).unwrap();
+        assert_eq!(recording.provenance.processes[0].context, None);
+        let text = serde_json::to_vec(&recording).unwrap();
+        super::super::read::parse(std::path::Path::new("recovered"), &text).unwrap();
+        let stacks = vec![Stack { id: 1, space: "user".to_owned(), frames: vec![5] }];
+        let aggregates = Aggregates { stacks, ..Aggregates::default() };
+        let error = with(Entry::Aggregates(Box::new(aggregates))).unwrap_err();
+        assert!(matches!(error, JournalError::Inconsistent(_)), "{error}");
     }
 }

@@ -1,10 +1,12 @@
 //! Reading recordings, with an error for each way in which a file is not one.
 
+use std::cell::Cell;
 use std::fmt;
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, BufReader, Read, Seek};
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use serde::Deserializer as _;
 use serde::de::{Error as _, IgnoredAny, MapAccess, Visitor};
@@ -12,19 +14,16 @@ use serde_json::Value;
 use serde_json::error::Category;
 use thiserror::Error;
 
+use super::bounds::{Bounds, MAX_RATIO, Refusal, VARIABLE};
 use super::check::check;
 use super::journal::JOURNAL_SCHEMA;
 use super::schema::{Recording, SCHEMA, SCHEMA_VERSION};
 use super::upgrade::upgrade;
 
-/// More text than any recording has.
-const MAX_TEXT: u64 = 4 << 30;
-/// A compressed file may have this many times its size in text, which no recording comes near, or `SMALL_TEXT` if that is
-/// more: a small file of nothing must not fill the memory.
-const MAX_RATIO: u64 = 200;
-const SMALL_TEXT: u64 = 64 << 20;
 /// Stands for standard input, as with other programs.
 const STANDARD_INPUT: &str = "-";
+/// Read at a time.
+const BUFFER: usize = 64 << 10;
 /// First bytes of a zstd frame.
 const ZSTD_MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
 
@@ -34,8 +33,16 @@ pub enum ReadError {
     Io { path: PathBuf, source: io::Error },
     #[error("{}: not a file", path.display())]
     NotAFile { path: PathBuf },
-    #[error("{}: more than {} GiB of text; no recording is that large", path.display(), MAX_TEXT >> 30)]
-    TooLarge { path: PathBuf },
+    #[error(
+        "{}: more than {} MiB of text; if you trust the file, set {VARIABLE}=4G to read up to 4 GiB",
+        path.display(), most >> 20
+    )]
+    TooLarge { path: PathBuf, most: u64 },
+    #[error(
+        "{}: reading it takes more than {} MiB of memory; if you trust the file, set {VARIABLE}=4G to use up to 4 GiB",
+        path.display(), most >> 20
+    )]
+    TooMuchMemory { path: PathBuf, most: u64 },
     #[error(
         "{}: its text is more than {MAX_RATIO} times as large as the compressed file; no recording compresses so well",
         path.display()
@@ -70,9 +77,10 @@ pub enum ReadError {
 
 /// Reads two recordings at once: reading is most of the work where they are large.
 pub fn read_both(a: &Path, b: &Path) -> Result<(Recording, Recording), ReadError> {
+    let bounds = Bounds::new(2);
     std::thread::scope(|scope| {
-        let reading = scope.spawn(|| read(a));
-        let b = read(b);
+        let reading = scope.spawn(|| read_within(a, bounds));
+        let b = read_within(b, bounds);
         // A thread that panicked is a defect: passed on, not hidden.
         let a = reading.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
         Ok((a, b?))
@@ -81,56 +89,134 @@ pub fn read_both(a: &Path, b: &Path) -> Result<(Recording, Recording), ReadError
 
 /// Reads the recording at `path`, plain or zstd-compressed; its first bytes tell which.
 pub fn read(path: &Path) -> Result<Recording, ReadError> {
-    let bytes = read_bytes(path)?;
-    if bytes.starts_with(&ZSTD_MAGIC) { parse(path, &decompress(path, &bytes)?) } else { parse(path, &bytes) }
+    read_within(path, Bounds::new(1))
 }
 
-fn read_bytes(path: &Path) -> Result<Vec<u8>, ReadError> {
-    let io = |source| ReadError::Io { path: path.into(), source };
-    let mut bytes = Vec::new();
-    if path.as_os_str() == STANDARD_INPUT {
-        io::stdin().lock().take(MAX_TEXT + 1).read_to_end(&mut bytes).map_err(io)?;
-        return within_limit(path, bytes);
+fn read_within(path: &Path, bounds: Bounds) -> Result<Recording, ReadError> {
+    let mut source = Source::open(path, &bounds)?;
+    let mut magic = Vec::new();
+    let packed = source.length().map_err(|source| ReadError::Io { path: path.into(), source })?;
+    let begin = source.begin().and_then(|begin| begin.take(ZSTD_MAGIC.len() as u64).read_to_end(&mut magic));
+    begin.map_err(|source| ReadError::Io { path: path.into(), source })?;
+    let compressed = magic == ZSTD_MAGIC;
+    let bounds = if compressed { bounds.packed(packed) } else { bounds };
+    let mut refusal = Rc::default();
+    // Twice from the beginning: for its first words, and for all of it.
+    let header = {
+        let mut json =
+            serde_json::Deserializer::from_reader(reader(&mut source, compressed, bounds, &mut refusal)?);
+        Header::of(&mut json)
+    };
+    let told = |error: serde_json::Error, refusal: &Rc<Cell<Option<Refusal>>>| {
+        refused(path, refusal.get()).unwrap_or_else(|| match error.io_error_kind() {
+            Some(io::ErrorKind::UnexpectedEof) if compressed => {
+                ReadError::Truncated { path: path.into(), offset: packed }
+            }
+            Some(kind) if compressed => ReadError::Compression { path: path.into(), source: kind.into() },
+            Some(kind) => ReadError::Io { path: path.into(), source: kind.into() },
+            None => malformed(path, error, packed),
+        })
+    };
+    let version = match header {
+        Ok(header) => header.version(path)?,
+        Err(error) if error.is_data() => return Err(ReadError::NotARecording { path: path.into() }),
+        Err(error) => return Err(told(error, &refusal)),
+    };
+    let text = reader(&mut source, compressed, bounds, &mut refusal)?;
+    let recording = if version == SCHEMA_VERSION {
+        serde_json::from_reader(text)
+    } else {
+        serde_json::from_reader(text).and_then(|value| upgraded(value, version))
     }
-    let metadata = path.metadata().map_err(io)?;
-    // Opening a named FIFO without a writer would wait for ever. What is already open has a writer or has had one:
-    // /dev/stdin, and the /dev/fd/N of a shell's <(...).
-    let open_pipe = metadata.file_type().is_fifo() && is_open_here(path);
-    if !metadata.is_file() && !open_pipe {
-        return Err(ReadError::NotAFile { path: path.into() });
+    .map_err(|error| told(error, &refusal))?;
+    checked(path, recording)
+}
+
+/// The text from its beginning.
+fn reader<'a>(
+    source: &'a mut Source,
+    compressed: bool,
+    bounds: Bounds,
+    refusal: &mut Rc<Cell<Option<Refusal>>>,
+) -> Result<Box<dyn Read + 'a>, ReadError> {
+    let path = source.path.clone();
+    let begin = source.begin().map_err(|source| ReadError::Io { path: path.clone(), source })?;
+    let text: Box<dyn Read + 'a> = if compressed {
+        let decoder = zstd::Decoder::with_buffer(BufReader::new(begin));
+        Box::new(decoder.map_err(|source| ReadError::Compression { path, source })?)
+    } else {
+        begin
+    };
+    let (bounded, its) = bounds.bound(text);
+    *refusal = its;
+    Ok(Box::new(BufReader::with_capacity(BUFFER, bounded)))
+}
+
+fn refused(path: &Path, refusal: Option<Refusal>) -> Option<ReadError> {
+    let path = path.to_owned();
+    Some(match refusal? {
+        Refusal::Text(most) => ReadError::TooLarge { path, most },
+        Refusal::Dense => ReadError::TooDense { path },
+        Refusal::Memory(most) => ReadError::TooMuchMemory { path, most },
+    })
+}
+
+/// What a recording is read from, more than once.
+struct Source {
+    path: PathBuf,
+    from: Input,
+}
+
+enum Input {
+    File(File),
+    /// Of a pipe.
+    Bytes(Vec<u8>),
+}
+
+impl Source {
+    fn open(path: &Path, bounds: &Bounds) -> Result<Self, ReadError> {
+        let io = |source| ReadError::Io { path: path.into(), source };
+        let all = |input: &mut dyn Read| {
+            let mut bytes = Vec::new();
+            input.take(bounds.text() + 1).read_to_end(&mut bytes).map_err(io)?;
+            Ok(Self { path: path.into(), from: Input::Bytes(bytes) })
+        };
+        if path.as_os_str() == STANDARD_INPUT {
+            return all(&mut io::stdin().lock());
+        }
+        let metadata = path.metadata().map_err(io)?;
+        // Opening a named FIFO without a writer would wait for ever. What is already open has a writer or has had one:
+        // /dev/stdin, and the /dev/fd/N of a shell's <(...).
+        let open_pipe = metadata.file_type().is_fifo() && is_open_here(path);
+        if !metadata.is_file() && !open_pipe {
+            return Err(ReadError::NotAFile { path: path.into() });
+        }
+        let mut file = File::open(path).map_err(io)?;
+        if open_pipe { all(&mut file) } else { Ok(Self { path: path.into(), from: Input::File(file) }) }
     }
-    File::open(path).map_err(io)?.take(MAX_TEXT + 1).read_to_end(&mut bytes).map_err(io)?;
-    within_limit(path, bytes)
+
+    fn length(&self) -> io::Result<u64> {
+        match &self.from {
+            Input::File(file) => Ok(file.metadata()?.len()),
+            Input::Bytes(bytes) => Ok(bytes.len() as u64),
+        }
+    }
+
+    fn begin(&mut self) -> io::Result<Box<dyn Read + '_>> {
+        Ok(match &mut self.from {
+            Input::File(file) => {
+                file.rewind()?;
+                Box::new(file)
+            }
+            Input::Bytes(bytes) => Box::new(bytes.as_slice()),
+        })
+    }
 }
 
 /// The path is one of this process's own descriptors.
 fn is_open_here(path: &Path) -> bool {
     let own = path.strip_prefix("/dev/fd").or_else(|_| path.strip_prefix("/proc/self/fd"));
     own.is_ok() || path == Path::new("/dev/stdin")
-}
-
-fn decompress(path: &Path, bytes: &[u8]) -> Result<Vec<u8>, ReadError> {
-    let most = (bytes.len() as u64).saturating_mul(MAX_RATIO).clamp(SMALL_TEXT, MAX_TEXT);
-    let mut text = Vec::new();
-    zstd::Decoder::with_buffer(bytes)
-        .and_then(|decoder| decoder.take(most + 1).read_to_end(&mut text))
-        .map_err(|source| match source.kind() {
-            io::ErrorKind::UnexpectedEof => {
-                ReadError::Truncated { path: path.into(), offset: bytes.len() as u64 }
-            }
-            _ => ReadError::Compression { path: path.into(), source },
-        })?;
-    if most < MAX_TEXT && text.len() as u64 > most {
-        return Err(ReadError::TooDense { path: path.into() });
-    }
-    within_limit(path, text)
-}
-
-fn within_limit(path: &Path, bytes: Vec<u8>) -> Result<Vec<u8>, ReadError> {
-    if bytes.len() as u64 > MAX_TEXT {
-        return Err(ReadError::TooLarge { path: path.into() });
-    }
-    Ok(bytes)
 }
 
 /// The two fields that say how to read the rest; any type, so that foreign JSON is told apart from damaged JSON.
@@ -142,9 +228,10 @@ struct Header {
 
 impl Header {
     /// Reads no further than it must: a recording has both fields before its first hundred bytes are over.
-    fn of(text: &[u8]) -> serde_json::Result<Self> {
+    fn of<'de, R: serde_json::de::Read<'de>>(
+        json: &mut serde_json::Deserializer<R>,
+    ) -> serde_json::Result<Self> {
         let mut header = Self::default();
-        let mut json = serde_json::Deserializer::from_slice(text);
         let read = json.deserialize_map(Fields(&mut header)).and_then(|()| json.end());
         if header.is_enough() { Ok(header) } else { read.map(|()| header) }
     }
@@ -152,6 +239,21 @@ impl Header {
     fn is_enough(&self) -> bool {
         let foreign = self.schema.as_ref().is_some_and(|schema| schema != SCHEMA);
         foreign || (self.schema.is_some() && self.schema_version.is_some())
+    }
+
+    /// Which version of a recording it is.
+    fn version(self, path: &Path) -> Result<u32, ReadError> {
+        let path = || PathBuf::from(path);
+        if self.is(JOURNAL_SCHEMA) {
+            return Err(ReadError::Journal { path: path() });
+        }
+        if !self.is(SCHEMA) {
+            return Err(ReadError::NotARecording { path: path() });
+        }
+        let version = self.schema_version.and_then(|version| version.as_u64()).filter(|&version| version > 0);
+        let version = version.ok_or_else(|| ReadError::NoVersion { path: path() })?;
+        let known = u32::try_from(version).ok().filter(|version| *version <= SCHEMA_VERSION);
+        known.ok_or_else(|| ReadError::TooNew { path: path(), version })
     }
 
     fn is(&self, schema: &str) -> bool {
@@ -186,36 +288,38 @@ impl<'de> Visitor<'de> for Fields<'_> {
 
 /// Parses the text of a recording; `path` is for error messages.
 pub fn parse(path: &Path, text: &[u8]) -> Result<Recording, ReadError> {
-    let path = || PathBuf::from(path);
-    let header = Header::of(text).map_err(|source| match source.classify() {
-        Category::Eof => ReadError::Truncated { path: path(), offset: text.len() as u64 },
-        Category::Data => ReadError::NotARecording { path: path() },
-        Category::Syntax | Category::Io => ReadError::NotJson { path: path(), source },
-    })?;
-    if header.is(JOURNAL_SCHEMA) {
-        return Err(ReadError::Journal { path: path() });
+    let told = |error| malformed(path, error, text.len() as u64);
+    let header = Header::of(&mut serde_json::Deserializer::from_slice(text));
+    let version = match header {
+        Ok(header) => header.version(path)?,
+        Err(error) if error.is_data() => return Err(ReadError::NotARecording { path: path.into() }),
+        Err(error) => return Err(told(error)),
+    };
+    let recording = if version == SCHEMA_VERSION {
+        serde_json::from_slice(text)
+    } else {
+        serde_json::from_slice(text).and_then(|value| upgraded(value, version))
     }
-    if !header.is(SCHEMA) {
-        return Err(ReadError::NotARecording { path: path() });
+    .map_err(told)?;
+    checked(path, recording)
+}
+
+/// What JSON's parser says of text that ends at `end`.
+fn malformed(path: &Path, source: serde_json::Error, end: u64) -> ReadError {
+    let path = path.to_owned();
+    match source.classify() {
+        Category::Eof => ReadError::Truncated { path, offset: end },
+        Category::Syntax | Category::Io => ReadError::NotJson { path, source },
+        Category::Data => ReadError::Malformed { path, source },
     }
-    let version = header.schema_version.and_then(|version| version.as_u64()).filter(|&version| version > 0);
-    let version = version.ok_or_else(|| ReadError::NoVersion { path: path() })?;
-    let recording = match u32::try_from(version) {
-        Ok(SCHEMA_VERSION) => serde_json::from_slice(text),
-        Ok(older) if older < SCHEMA_VERSION => upgraded(text, older),
-        _ => return Err(ReadError::TooNew { path: path(), version }),
-    }
-    .map_err(|source: serde_json::Error| match source.classify() {
-        Category::Eof => ReadError::Truncated { path: path(), offset: text.len() as u64 },
-        Category::Syntax | Category::Io => ReadError::NotJson { path: path(), source },
-        Category::Data => ReadError::Malformed { path: path(), source },
-    })?;
-    check(&recording).map_err(|what| ReadError::Inconsistent { path: path(), what })?;
+}
+
+fn checked(path: &Path, recording: Recording) -> Result<Recording, ReadError> {
+    check(&recording).map_err(|what| ReadError::Inconsistent { path: path.into(), what })?;
     Ok(recording)
 }
 
-fn upgraded(text: &[u8], from: u32) -> serde_json::Result<Recording> {
-    let mut value = serde_json::from_slice(text)?;
+fn upgraded(mut value: Value, from: u32) -> serde_json::Result<Recording> {
     upgrade(&mut value, from);
     serde_json::from_value(value)
 }

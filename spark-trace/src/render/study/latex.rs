@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use super::tables::{MAIN, table};
 use super::told::{cells, of_cell, title};
+use crate::render::escape;
 use crate::study::analysis::Report;
 
 pub fn render(report: &Report) -> String {
@@ -34,7 +35,9 @@ pub fn render(report: &Report) -> String {
 /// Nothing in a name is a command.
 fn escaped(text: &str) -> String {
     let mut out = String::new();
-    for c in text.chars() {
+    // What is invisible or turns the direction of text is written as an escape.
+    let plain: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    for c in escape::line(&plain).chars() {
         match c {
             '\\' => out.push_str("\\textbackslash{}"),
             '~' => out.push_str("\\textasciitilde{}"),
@@ -45,7 +48,6 @@ fn escaped(text: &str) -> String {
                 out.push('\\');
                 out.push(c);
             }
-            c if c.is_control() => out.push(' '),
             c => out.push(c),
         }
     }
@@ -60,5 +62,6 @@ mod tests {
     fn names_are_inert() {
         assert_eq!(escaped("a_b & 5 % \\input{x}"), "a\\_b \\& 5 \\% \\textbackslash{}input\\{x\\}");
         assert_eq!(escaped("1\n2"), "1 2");
+        assert_eq!(escaped("a\u{202e}b"), "a\\textbackslash{}u\\{202e\\}b");
     }
 }

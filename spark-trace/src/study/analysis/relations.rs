@@ -104,13 +104,17 @@ pub fn indistinct(results: &Results, options: Options) -> Vec<Indistinct> {
             .filter(|(_, values)| values.len() > 1)
             .collect();
         let means: Vec<f64> = cells.iter().filter_map(|(_, values)| Some(describe(values)?.mean)).collect();
+        // Figures so large that they have no mean say nothing of models that are alike.
+        if means.len() != cells.len() || !means.iter().all(|mean| mean.is_finite()) {
+            continue;
+        }
         let same = |a: &[f64], b: &[f64], mean: f64| {
             let margin = (mean * options.margin).abs();
             equivalence::tost(a, b, -margin, margin, options.alpha).is_ok_and(|tost| tost.equivalent)
         };
         let pairs = (0..cells.len()).flat_map(|a| (a + 1..cells.len()).map(move |b| (a, b)));
         let all = pairs.clone().all(|(a, b)| same(&cells[a].1, &cells[b].1, means[a]));
-        if cells.len() > 1 && means.len() == cells.len() && all {
+        if cells.len() > 1 && all {
             let largest = pairs.map(|(a, b)| ((means[b] - means[a]) / means[a]).abs()).fold(0.0, f64::max);
             found.push(Indistinct {
                 metric: (*metric).to_owned(),

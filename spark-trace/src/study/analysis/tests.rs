@@ -181,3 +181,19 @@ fn noise_of_the_same_environment_bounds_what_is_told() {
     assert!(docker.because.contains("environments that are the same differ"), "{}", docker.because);
     assert!(report.comparisons[1].alike);
 }
+
+#[test]
+fn figures_too_large_to_have_a_mean_are_no_panic() {
+    let mut results = simulated(Truth { sd: 1.0, ..Truth::default() }, 3);
+    let others: Vec<Run> =
+        results.runs.iter().map(|run| Run { model: "n".to_owned(), ..run.clone() }).collect();
+    results.models.push("n".to_owned());
+    results.runs.extend(others);
+    let alike = |results: &Results| relations::indistinct(results, Options::default()).len();
+    assert_eq!(alike(&results), 1);
+    for run in &mut results.runs {
+        run.metrics.insert("output-throughput".to_owned(), 1.7e308);
+    }
+    assert_eq!(alike(&results), 0);
+    report(&results, Options::default());
+}

@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use super::Imported;
 use super::benchmark_spark::{Record, of_runs, run, seconds};
 use super::run_name::{self, RunName};
-use crate::study::figures;
 use crate::study::results::Run;
+use crate::study::{figures, read_bytes, read_text};
 
 const METADATA: &str = "_metadata.json";
 const LOG: &str = ".log";
@@ -53,7 +53,7 @@ pub fn read(dir: &Path) -> Result<Imported, String> {
     });
     let mut monitors = 0;
     for path in ends_with(".csv") {
-        let text = fs::read_to_string(path).map_err(|e| format!("{}: {e}", path.display()))?;
+        let text = read_text(path).map_err(|e| e.to_string())?;
         let Some((at, seen)) = monitored(&text) else { continue };
         monitors += 1;
         // The last run that had begun by then.
@@ -125,7 +125,7 @@ fn files(dir: &Path) -> Result<Vec<PathBuf>, String> {
 /// A run with the figures of its log, where there is one.
 fn one(metadata: &Path) -> Result<Run, String> {
     let wrong = |e: &dyn std::fmt::Display| format!("{}: {e}", metadata.display());
-    let text = fs::read_to_string(metadata).map_err(|e| wrong(&e))?;
+    let text = read_text(metadata).map_err(|e| wrong(&e))?;
     let record: Record = serde_json::from_str(&text).map_err(|e| wrong(&e))?;
     let (model, environment) = (record.model_name.clone(), record.environment.clone());
     let named = || Some((model?, environment?));
@@ -150,7 +150,7 @@ fn named(log: &Path, name: RunName) -> Result<Run, String> {
 }
 
 fn figures_of(log: &Path) -> BTreeMap<String, f64> {
-    match fs::read(log) {
+    match read_bytes(log) {
         Ok(text) => figures::of(None, &String::from_utf8_lossy(&text), &[]).metrics,
         Err(_) => BTreeMap::new(),
     }

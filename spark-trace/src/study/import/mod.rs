@@ -35,7 +35,7 @@ pub fn read(format: &'static Format, path: &Path) -> Result<Imported, StudyError
     let read = if path.is_dir() {
         (format.read_folder)(path)
     } else {
-        let text = std::fs::read_to_string(path).map_err(StudyError::io(path))?;
+        let text = super::read_text(path)?;
         (format.read)(&text).map(|results| Imported { results, notes: vec![] })
     };
     let mut imported =
