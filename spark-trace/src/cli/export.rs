@@ -9,8 +9,8 @@ use crate::analysis::instant::Choice;
 use crate::cli::destination::Destination;
 use crate::cli::error::Exit;
 use crate::cli::view::instant;
-use crate::recording;
-use crate::render::export::{EXPORTS, Export, Options};
+use crate::recording::{self, redact::redact};
+use crate::render::export::{EXPORTS, Export, Options, RECORDING};
 
 /// Hand a recording over to other tools, in their formats
 ///
@@ -35,6 +35,9 @@ pub struct Args {
     /// Kind of stacks, for folded and flamegraph [default: all of them; for a picture the first that there is]
     #[arg(long, value_name = "KIND", value_parser = kinds())]
     stacks: Option<&'static Kind>,
+    /// Put stand-ins in the place of names of users, processes, functions, files, cgroups and images
+    #[arg(long)]
+    redact: bool,
     /// Replace an existing file
     #[arg(long)]
     force: bool,
@@ -46,13 +49,22 @@ Examples:
   spark-trace export run.json --to pprof --at kv -o run.pb.gz
   spark-trace export run.json --to csv > run.csv
   spark-trace export run.json --to flamegraph --stacks pages -o run.svg
-  spark-trace export run.json --to openmetrics --at end -o run.om";
+  spark-trace export run.json --to openmetrics --at end -o run.om
+  spark-trace export run.json --to recording --redact -o for-the-issue.json";
 
 pub fn run(args: Args) -> anyhow::Result<Exit> {
     wrong_usage(&args).map_err(|error| error.context(Exit::Usage))?;
     let destination = Destination::new(args.output.as_deref(), args.force)?;
-    let recording = recording::read(&args.file)?;
+    let mut recording = recording::read(&args.file)?;
+    if args.redact {
+        recording = redact(&recording).context("cannot put stand-ins in the place of names")?;
+    }
     let at = instant(args.at, &args.file, &recording)?;
+    if args.to.name == RECORDING {
+        destination.write_recording(&recording)?;
+        destination.tell("wrote", "see it with `spark-trace show FILE`");
+        return Ok(Exit::Fine);
+    }
     let bytes = (args.to.export)(&recording, Options { at, stacks: args.stacks })
         .with_context(|| format!("{}: cannot be exported as {}", args.file.display(), args.to.name))?;
     destination.write(&bytes, "")

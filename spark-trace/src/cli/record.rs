@@ -29,7 +29,7 @@ use crate::{
     },
     parse,
     plan::{Choice, LeftOut},
-    recording::{Recording, WriteOptions, claim::Claim, write::refuse_existing},
+    recording::{Recording, WriteOptions, claim::Claim, journal::Arguments, write::refuse_existing},
     serve::DEFAULT_STATE,
 };
 
@@ -84,7 +84,7 @@ pub struct Args {
     /// The last minutes, such as 5m, from what a running `spark-trace serve` has kept
     #[arg(long, value_name = "TIME", group = "target", value_parser = parse::duration, conflicts_with_all = [
         "interval", "profile", "min_region", "duration", "no_cgroup", "as_root", "without_hook", "without_mechanism",
-        "cuda_library", "no_pause", "gpu_interval", "nvml", "log", "log_file", "command",
+        "cuda_library", "no_pause", "keep_arguments", "gpu_interval", "nvml", "log", "log_file", "command",
     ])]
     since: Option<Duration>,
 
@@ -138,6 +138,11 @@ pub struct Args {
     /// Also write COMMAND's output to FILE; implies --log
     #[arg(long, value_name = "FILE", conflicts_with_all = ["container", "cgroup", "pid"])]
     log_file: Option<PathBuf>,
+
+    /// Keep command lines as they are. Without this option the values of -e and --env, and of variables and options whose
+    /// names look like those of secrets (token, password, key, ...), are replaced by <hidden>
+    #[arg(long)]
+    keep_arguments: bool,
 
     /// Show a progress line even where COMMAND would write to the same terminal: its output then goes through pipes, as
     /// with --log
@@ -274,6 +279,7 @@ pub fn run(args: Args) -> anyhow::Result<Exit> {
         gpu_interval: args.gpu_interval,
         output: output_options,
         keep: Keep::Journal(claim.clone()),
+        arguments: if args.keep_arguments { Arguments::Kept } else { Arguments::Hidden },
     };
     record(options, (&output, &claim), write, (line, args.quiet))
 }

@@ -9,7 +9,7 @@ use crate::cli::destination::Destination;
 use crate::cli::error::Exit;
 use crate::cli::output::{self, WidthArg};
 use crate::cli::view::{instant, moment};
-use crate::recording;
+use crate::recording::{self, Recording, redact::redact};
 use crate::render::{html, markdown, report, terminal};
 
 /// Write a report of one recording, or of what differs between two
@@ -38,6 +38,9 @@ pub struct Args {
     /// reading]
     #[arg(long, value_name = "INSTANT")]
     at: Option<Choice>,
+    /// Put stand-ins in the place of names of users, processes, functions, files, cgroups and images
+    #[arg(long)]
+    redact: bool,
     /// Replace an existing file
     #[arg(long)]
     force: bool,
@@ -96,13 +99,21 @@ fn overview(args: &Args) -> anyhow::Result<Overview> {
     };
     let name_a = name(&args.a);
     let Some(path_b) = &args.b else {
-        let recording = recording::read(&args.a)?;
+        let recording = hidden(args, recording::read(&args.a)?)?;
         let at = instant(args.at, &args.a, &recording)?;
         return Ok(overview::overview(None, (&name_a, &recording), at));
     };
     let (a, b) = recording::read_both(&args.a, path_b)?;
+    let (a, b) = (hidden(args, a)?, hidden(args, b)?);
     let moment = moment(args.at, (&args.a, &a), (path_b, &b))?;
     Ok(overview::overview(Some((&name_a, &a)), (&name(path_b), &b), moment))
+}
+
+fn hidden(args: &Args, recording: Recording) -> anyhow::Result<Recording> {
+    if !args.redact {
+        return Ok(recording);
+    }
+    redact(&recording).context("cannot put stand-ins in the place of names")
 }
 
 fn render(overview: &Overview, format: Format, width: WidthArg) -> anyhow::Result<Vec<u8>> {

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 pub use super::builder::Builder;
-use super::{context::*, cuda::*, provenance::*, schema::*};
+use super::{context::*, cuda::*, provenance::*, schema::*, secrets};
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "entry", rename_all = "kebab-case")]
@@ -139,22 +139,42 @@ pub struct Journal<W: Write> {
     builder: Builder,
     /// Why nothing is written any more.
     failure: Option<io::Error>,
+    arguments: Arguments,
+}
+
+/// What becomes of values in command lines that look like secrets.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Arguments {
+    #[default]
+    Hidden,
+    Kept,
 }
 
 impl<W: Write> Journal<W> {
-    pub fn begin(mut out: W, begin: Begin) -> io::Result<Self> {
+    pub fn begin(out: W, begin: Begin) -> io::Result<Self> {
+        Self::begin_with(out, begin, Arguments::Hidden)
+    }
+
+    pub fn begin_with(mut out: W, mut begin: Begin, arguments: Arguments) -> io::Result<Self> {
+        if arguments == Arguments::Hidden {
+            secrets::hide(&mut begin.target.argv);
+        }
         write_line(&mut out, &Entry::Begin(Box::new(begin.clone())))?;
-        Ok(Self { out: Some(out), builder: Builder::new(begin), failure: None })
+        Ok(Self { out: Some(out), builder: Builder::new(begin), failure: None, arguments })
     }
 
     /// Folds entries and writes none.
-    pub fn unwritten(begin: Begin) -> Self {
-        Self { out: None, builder: Builder::new(begin), failure: None }
+    pub fn unwritten(mut begin: Begin) -> Self {
+        secrets::hide(&mut begin.target.argv);
+        Self { out: None, builder: Builder::new(begin), failure: None, arguments: Arguments::Hidden }
     }
 
     /// Where it cannot be written any more, as on a full disk, entries are folded all the same: what is in memory is the
     /// recording.
-    pub fn add(&mut self, entry: Entry) -> io::Result<()> {
+    pub fn add(&mut self, mut entry: Entry) -> io::Result<()> {
+        if self.arguments == Arguments::Hidden {
+            secrets::hide_in(&mut entry);
+        }
         let written = self.out.as_mut().map_or(Ok(()), |out| write_line(out, &entry));
         self.note(written);
         self.builder.apply(&entry);
@@ -407,5 +427,22 @@ mod tests {
         let aggregates = Aggregates { stacks, ..Aggregates::default() };
         let error = with(Entry::Aggregates(Box::new(aggregates))).unwrap_err();
         assert!(matches!(error, JournalError::Inconsistent(_)), "{error}");
+    }
+
+    #[test]
+    fn secrets_in_command_lines_are_not_written() {
+        let words = || vec!["run".to_owned(), "--token".to_owned(), "S3CRET".to_owned()];
+        let written = |arguments| {
+            let mut out = Vec::new();
+            let target = Target { argv: words(), ..Target::default() };
+            let begin = Begin { target: target.clone(), ..begin() };
+            let mut journal = Journal::begin_with(&mut out, begin, arguments).unwrap();
+            journal.add(Entry::Target(target)).unwrap();
+            journal.add(Entry::Process(Process { argv: words(), ..Process::default() })).unwrap();
+            let recording = journal.finish(40).unwrap();
+            String::from_utf8(out).unwrap() + &serde_json::to_string(&recording).unwrap()
+        };
+        assert!(!written(Arguments::Hidden).contains("S3CRET"));
+        assert_eq!(written(Arguments::Kept).matches("S3CRET").count(), 5);
     }
 }

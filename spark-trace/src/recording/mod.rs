@@ -13,6 +13,7 @@ pub mod provenance;
 pub mod read;
 pub mod redact;
 pub mod schema;
+pub mod secrets;
 mod series;
 pub mod upgrade;
 pub mod window;

@@ -4,11 +4,15 @@
 //! same name has the same stand-in throughout, so that files, cgroups and processes can still be told apart; the key
 //! is made anew for each recording and kept nowhere, so that names cannot be tried out.
 
+use std::collections::BTreeSet;
 use std::hash::{BuildHasher, RandomState};
 
 use serde_json::Value;
 
 use super::schema::Recording;
+
+/// `space` of a stack in the kernel.
+const KERNEL: &str = "kernel";
 
 /// Texts that stay, by their place. `*` is any element or field; what lies below a place is meant too.
 const KEPT: &[&str] = &[
@@ -56,7 +60,6 @@ const KEPT: &[&str] = &[
     "provenance/queries/*/kind",
     "provenance/queries/*/api",
     "provenance/stacks/*/space",
-    "provenance/symbols/*/name",
     "provenance/tmpfs/*/device",
     "provenance/tmpfs/*/kind",
     "provenance/tmpfs/*/moment",
@@ -95,14 +98,96 @@ const COMMON: &[&str] = &[
     "var",
 ];
 
+/// What the kernel puts between brackets in the place of a file's name (fs/proc/task_mmu.c), and spark-trace itself.
+const SPECIAL: &[&str] = &[
+    "[anon]",
+    "[heap]",
+    "[kernel]",
+    "[sigreturn]",
+    "[stack]",
+    "[uprobes]",
+    "[vdso]",
+    "[vectors]",
+    "[vsyscall]",
+    "[vvar]",
+    "[vvar_vclock]",
+];
+
+/// Libraries that many use, and that decide findings: their names without `.so` and what follows it.
+const LIBRARIES: &[&str] = &[
+    "ld-linux-aarch64",
+    "ld-linux-x86-64",
+    "libc",
+    "libc10",
+    "libc10_cuda",
+    "libcrypto",
+    "libcublas",
+    "libcublasLt",
+    "libcuda",
+    "libcudart",
+    "libcudnn",
+    "libcudnn_adv",
+    "libcudnn_cnn",
+    "libcudnn_engines_precompiled",
+    "libcudnn_graph",
+    "libcudnn_heuristic",
+    "libcudnn_ops",
+    "libcufft",
+    "libcufile",
+    "libcupti",
+    "libcurand",
+    "libcusolver",
+    "libcusparse",
+    "libcusparseLt",
+    "libdl",
+    "libgcc_s",
+    "libgomp",
+    "libiomp5",
+    "libjemalloc",
+    "libm",
+    "libmimalloc",
+    "libmkl_core",
+    "libmpi",
+    "libnccl",
+    "libnvidia-ml",
+    "libnvidia-ptxjitcompiler",
+    "libnvinfer",
+    "libnvJitLink",
+    "libnvrtc",
+    "libnvToolsExt",
+    "libomp",
+    "libopenblas",
+    "libpthread",
+    "libpython3",
+    "librt",
+    "libssl",
+    "libstdc++",
+    "libtcmalloc",
+    "libtcmalloc_minimal",
+    "libtorch",
+    "libtorch_cpu",
+    "libtorch_cuda",
+    "libtorch_python",
+    "libucp",
+    "libucs",
+    "libz",
+];
+
 /// The recording with stand-ins for names.
 pub fn redact(recording: &Recording) -> serde_json::Result<Recording> {
     let mut recording = recording.clone();
     // Whoever has a file could tell that it was there.
     recording.provenance.files.iter_mut().for_each(|file| file.content = None);
+    let hidden = Hidden { key: RandomState::new() };
+    hidden.symbols(&mut recording);
     let mut value = serde_json::to_value(&recording)?;
-    Hidden { key: RandomState::new() }.visit(&mut value, &mut Vec::new());
+    hidden.visit(&mut value, &mut Vec::new());
     serde_json::from_value(value)
+}
+
+/// Anything else with stand-ins for all of its texts but for those at `kept`.
+pub fn redact_value(value: &mut Value, kept: &'static [&'static str]) {
+    Hidden { key: RandomState::new() }.visit_but(value, &mut Vec::new(), kept);
 }
 
 struct Hidden {
@@ -111,22 +196,55 @@ struct Hidden {
 
 impl Hidden {
     fn visit(&self, value: &mut Value, place: &mut Vec<String>) {
+        self.visit_but(value, place, KEPT);
+    }
+
+    fn visit_but(&self, value: &mut Value, place: &mut Vec<String>, kept: &[&str]) {
         match value {
-            Value::String(text) if !is_kept(place) => *text = self.text(text),
+            Value::String(text) if !is_kept(place, kept) => *text = self.text(text),
+            // A sentence of ours, or a word out of a list: only paths in it are somebody's.
+            Value::String(text) if text.contains('/') => *text = self.paths(text),
             Value::Array(elements) => {
                 place.push("*".to_owned());
-                elements.iter_mut().for_each(|element| self.visit(element, place));
+                elements.iter_mut().for_each(|element| self.visit_but(element, place, kept));
                 place.pop();
             }
             Value::Object(fields) => {
                 for (name, field) in fields {
                     place.push(name.clone());
-                    self.visit(field, place);
+                    self.visit_but(field, place, kept);
                     place.pop();
                 }
             }
             _ => {}
         }
+    }
+
+    /// Functions of the kernel and of libraries that many use stay; those of programs are their makers' names.
+    fn symbols(&self, recording: &mut Recording) {
+        let provenance = &mut recording.provenance;
+        let of_kernel: BTreeSet<u32> = provenance
+            .stacks
+            .iter()
+            .filter(|stack| stack.space == KERNEL)
+            .flat_map(|stack| stack.frames.iter().copied())
+            .collect();
+        for (index, symbol) in (0..).zip(&mut provenance.symbols) {
+            let file = symbol.module.as_deref().map(|module| module.rsplit('/').next().unwrap_or(module));
+            if !of_kernel.contains(&index)
+                && !file.is_some_and(is_library)
+                && let Some(name) = &mut symbol.name
+            {
+                *name = self.stand_in(name);
+            }
+        }
+    }
+
+    /// Text with paths in it.
+    fn paths(&self, text: &str) -> String {
+        let word =
+            |word: &str| if word.contains("/") && word.len() > 1 { self.text(word) } else { word.to_owned() };
+        text.split(' ').map(word).collect::<Vec<_>>().join(" ")
     }
 
     /// Paths keep their depth, and what is common in them.
@@ -138,18 +256,31 @@ impl Hidden {
     }
 
     fn part(&self, part: &str) -> String {
-        // What kind of file a library is decides findings; its name is its maker's.
-        let is_library = part.starts_with("lib") && part.contains(".so");
-        let is_special = part.starts_with('[') && part.ends_with(']');
-        if part.is_empty() || is_library || is_special || COMMON.contains(&part) {
-            return part.to_owned();
-        }
-        format!("name-{:08x}", self.key.hash_one(part) as u32)
+        let is_plain = part.is_empty() || COMMON.contains(&part) || SPECIAL.contains(&part);
+        if is_plain || is_library(part) { part.to_owned() } else { self.stand_in(part) }
+    }
+
+    fn stand_in(&self, name: &str) -> String {
+        format!("name-{:08x}", self.key.hash_one(name) as u32)
     }
 }
 
-fn is_kept(place: &[String]) -> bool {
-    KEPT.iter().any(|kept| {
+/// `libcudart.so.12`, `libgomp-a34b3233.so.1`, `libpython3.11.so.1.0`: no part of it is free for another name.
+fn is_library(file: &str) -> bool {
+    let Some((stem, version)) = file.split_once(".so") else { return false };
+    let is_version = |text: &str| text.chars().all(|c| c.is_ascii_digit() || c == '.');
+    let hash = |rest: &str| {
+        rest.strip_prefix('-')
+            .is_some_and(|hash| hash.len() == 8 && hash.bytes().all(|b| b.is_ascii_hexdigit()))
+    };
+    let is_known = LIBRARIES.iter().any(|known| {
+        stem.strip_prefix(known).is_some_and(|rest| rest.is_empty() || hash(rest) || is_version(rest))
+    });
+    is_known && is_version(version)
+}
+
+fn is_kept(place: &[String], kept: &[&str]) -> bool {
+    kept.iter().any(|kept| {
         let mut parts = place.iter();
         kept.split('/').all(|wanted| parts.next().is_some_and(|part| wanted == "*" || part == wanted))
     })
@@ -197,5 +328,122 @@ mod tests {
         assert!(value["host"]["owner"].as_str().unwrap().starts_with("name-"));
         assert!(value["new"]["a"][0].as_str().unwrap().starts_with("name-"));
         assert_eq!(value["new"]["a"][1], 5);
+    }
+
+    /// Puts a name into every text that a recording has, once as it is and once dressed up as something that stays.
+    fn plant(value: &mut Value, place: &mut Vec<String>, dressed: &str) {
+        match value {
+            Value::String(text) if !is_kept(place, KEPT) && !is_enumerated(place) => dressed.clone_into(text),
+            Value::String(text) => text.push_str(&format!(" /srv/{dressed}/file")),
+            Value::Array(elements) => {
+                place.push("*".to_owned());
+                elements.iter_mut().for_each(|element| plant(element, place, dressed));
+                place.pop();
+            }
+            Value::Object(fields) => {
+                for (name, field) in fields {
+                    place.push(name.clone());
+                    plant(field, place, dressed);
+                    place.pop();
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Texts out of a closed list: with anything else in them it would be no recording.
+    fn is_enumerated(place: &[String]) -> bool {
+        is_kept(place, &["schema", "provenance/tmpfs/*/moment", "provenance/files/*/place/state"])
+    }
+
+    #[test]
+    fn no_planted_name_is_left() {
+        const NAME: &str = "S3CRET";
+        for dressed in [
+            "S3CRET",
+            "[S3CRET]",
+            "libS3CRET.so.1",
+            "libcuda.so.S3CRET",
+            "libcuda-S3CRET.so.1",
+            "/dev/S3CRET",
+            "[anon:S3CRET]",
+            "S3CRET (deleted)",
+            "/[S3CRETcg]/libS3CRET.so",
+            "[stack]S3CRET",
+            "lib.soS3CRET",
+        ] {
+            for recording in [testing::container(), testing::native(), testing::gpus()] {
+                let mut value = serde_json::to_value(&recording).unwrap();
+                // These are decided by lists, and by what stands in the stacks.
+                let kinds: Vec<_> =
+                    recording.provenance.stacks.iter().map(|stack| stack.space.clone()).collect();
+                plant(&mut value, &mut Vec::new(), dressed);
+                value["schema"] = "spark-trace/recording".into();
+                for state in ["provenance/files", "provenance/tmpfs"] {
+                    restore(&mut value, &serde_json::to_value(&recording).unwrap(), state);
+                }
+                let mut planted: Recording = serde_json::from_value(value).unwrap();
+                for (stack, space) in planted.provenance.stacks.iter_mut().zip(kinds) {
+                    stack.space = space;
+                }
+                for symbol in &mut planted.provenance.symbols {
+                    symbol.module = Some(format!("/opt/{dressed}"));
+                }
+                let of_kernel: BTreeSet<u32> = planted
+                    .provenance
+                    .stacks
+                    .iter()
+                    .filter(|stack| stack.space == KERNEL)
+                    .flat_map(|stack| stack.frames.clone())
+                    .collect();
+                for (index, symbol) in (0..).zip(&mut planted.provenance.symbols) {
+                    symbol.name =
+                        Some(if of_kernel.contains(&index) { "kmalloc" } else { dressed }.to_owned());
+                }
+                let text = serde_json::to_string(&redact(&planted).unwrap()).unwrap();
+                let left =
+                    text.match_indices(NAME).next().map(|(at, _)| &text[at.saturating_sub(80)..at + 20]);
+                assert_eq!(left, None, "{dressed}");
+            }
+        }
+    }
+
+    /// Puts back what is out of a closed list.
+    fn restore(value: &mut Value, before: &Value, place: &str) {
+        let (first, second) = place.split_once('/').unwrap();
+        let rows = value[first][second].as_array_mut().unwrap();
+        for (row, before) in rows.iter_mut().zip(before[first][second].as_array().unwrap()) {
+            for field in ["moment"] {
+                if !before[field].is_null() {
+                    row[field] = before[field].clone();
+                }
+            }
+            if !before["place"]["state"].is_null() {
+                row["place"]["state"] = before["place"]["state"].clone();
+            }
+        }
+    }
+
+    #[test]
+    fn well_known_libraries_stay() {
+        for name in [
+            "libcudart.so.12",
+            "libgomp-a34b3233.so.1",
+            "libpython3.11.so.1.0",
+            "libc.so.6",
+            "libcuda.so.550.54.14",
+        ] {
+            assert!(is_library(name), "{name}");
+        }
+        for name in [
+            "libcudaX.so",
+            "libgomp-mycompany.so",
+            "libc.so.6.secret",
+            "libc.socket",
+            "ours.so",
+            "libmine.so.1",
+        ] {
+            assert!(!is_library(name), "{name}");
+        }
     }
 }

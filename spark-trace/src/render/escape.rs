@@ -26,6 +26,23 @@ pub fn line(text: &str) -> String {
     inert
 }
 
+/// The same in a way that can be undone, so that two texts never become one: as in an address, `%` and two digits for each
+/// byte, and for `%` itself.
+pub fn percent(text: &str) -> String {
+    let mut inert = String::with_capacity(text.len());
+    for c in text.chars() {
+        if is_active(c) || c == '%' {
+            for byte in c.encode_utf8(&mut [0; 4]).bytes() {
+                // Writing to a String cannot fail.
+                let _ = write!(inert, "%{byte:02X}");
+            }
+        } else {
+            inert.push(c);
+        }
+    }
+    inert
+}
+
 /// A line of Markdown without markup.
 pub fn markdown(text: &str) -> String {
     let mut inert = String::with_capacity(text.len());
@@ -135,7 +152,30 @@ mod tests {
         assert_eq!(csv("plain"), "plain");
     }
 
+    #[test]
+    fn a_name_with_a_tab_is_not_one_with_a_backslash() {
+        assert_eq!(percent("a\tb"), "a%09b");
+        assert_eq!(percent("a\\tb"), "a\\tb");
+        assert_eq!(percent("a%09b"), "a%2509b");
+        assert_eq!(percent("\u{202e}"), "%E2%80%AE");
+    }
+
     proptest! {
+        #[test]
+        fn what_is_percent_encoded_can_be_read_back(text in "\\PC*|[\\x00-\\x1f%\\\\a09]*|.*") {
+            let inert = percent(&text);
+            prop_assert!(!inert.chars().any(is_active));
+            let mut bytes = Vec::new();
+            let mut rest = inert.as_str();
+            while let Some((before, after)) = rest.split_once('%') {
+                bytes.extend_from_slice(before.as_bytes());
+                bytes.push(u8::from_str_radix(&after[..2], 16).unwrap());
+                rest = &after[2..];
+            }
+            bytes.extend_from_slice(rest.as_bytes());
+            prop_assert_eq!(String::from_utf8(bytes).unwrap(), text);
+        }
+
         #[test]
         fn nothing_active_is_left(text in "\\PC*|[\\x00-\\x1f=+@|,\"]*|.*") {
             for inert in [line(&text), markdown(&text), csv(&text), html(&text)] {

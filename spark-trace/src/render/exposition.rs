@@ -113,9 +113,9 @@ pub fn labels(labels: &[(&str, &str)]) -> String {
     format!("{{{}}}", labels.join(","))
 }
 
-/// Text in quotes, or behind `# HELP`: line feeds are gone before.
+/// Text in quotes, or behind `# HELP`.
 fn text(value: &str) -> String {
-    escape::line(value).replace('\\', "\\\\").replace('"', "\\\"")
+    escape::percent(value).replace('\\', "\\\\").replace('"', "\\\"")
 }
 
 #[cfg(test)]
@@ -137,8 +137,8 @@ mod tests {
     #[test]
     fn openmetrics_has_units_times_and_an_end() {
         let expected = "# TYPE held_bytes gauge\n# UNIT held_bytes bytes\n# HELP held_bytes About.\n\
-                        held_bytes{a=\"x\\\\n\\\"y\\\"\"} 3 1.5\n\
-                        # TYPE kills counter\n# HELP kills About.\nkills_total{a=\"x\\\\n\\\"y\\\"\"} 4 1.5\n\
+                        held_bytes{a=\"x%0A\\\"y\\\"\"} 3 1.5\n\
+                        # TYPE kills counter\n# HELP kills About.\nkills_total{a=\"x%0A\\\"y\\\"\"} 4 1.5\n\
                         # TYPE it info\n# HELP it About.\nit_info 1\n# EOF\n";
         assert_eq!(both(Dialect::OpenMetrics), expected);
         openmetrics_parser::openmetrics::parse_openmetrics(expected).unwrap();
@@ -146,8 +146,8 @@ mod tests {
 
     #[test]
     fn the_older_format_knows_neither_info_nor_units() {
-        let expected = "# TYPE held_bytes gauge\n# HELP held_bytes About.\nheld_bytes{a=\"x\\\\n\\\"y\\\"\"} 3\n\
-                        # TYPE kills_total counter\n# HELP kills_total About.\nkills_total{a=\"x\\\\n\\\"y\\\"\"} 4\n\
+        let expected = "# TYPE held_bytes gauge\n# HELP held_bytes About.\nheld_bytes{a=\"x%0A\\\"y\\\"\"} 3\n\
+                        # TYPE kills_total counter\n# HELP kills_total About.\nkills_total{a=\"x%0A\\\"y\\\"\"} 4\n\
                         # TYPE it_info gauge\n# HELP it_info About.\nit_info 1\n";
         assert_eq!(both(Dialect::Plain), expected);
         openmetrics_parser::prometheus::parse_prometheus(expected).unwrap();

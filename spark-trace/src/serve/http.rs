@@ -11,15 +11,16 @@ use http_body_util::Full;
 use hyper::{
     HeaderMap, Method, Request, Response, StatusCode,
     body::{Bytes, Incoming},
-    header::{ACCEPT, ALLOW, AUTHORIZATION, CONTENT_TYPE, HeaderName, HeaderValue, WWW_AUTHENTICATE},
+    header::{ACCEPT, ALLOW, AUTHORIZATION, CONTENT_TYPE, HOST, HeaderName, HeaderValue, WWW_AUTHENTICATE},
     server::conn::http1,
     service::service_fn,
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::{net::TcpListener, sync::Semaphore};
+use tokio::net::TcpListener;
 
 use super::{
     access::Access,
+    connections::Connections,
     metrics::{self, Agent},
     watcher::Shared,
 };
@@ -31,8 +32,8 @@ use crate::{
 
 /// Time between two looks at whether the trace goes on.
 pub const LOOK: Duration = Duration::from_millis(100);
-/// Connections at a time; more wait.
-const MOST_CONNECTIONS: usize = 16;
+/// A request's header comes at once from whoever wants an answer.
+const LONGEST_HEADER: Duration = Duration::from_secs(2);
 /// A request and its answer take no longer: a connection is for one of them.
 const LONGEST: Duration = Duration::from_secs(10);
 /// A reading is late where it is older than so many intervals, and than this.
@@ -55,7 +56,7 @@ impl Server {
     /// Answers until `ended` says that the trace has.
     pub async fn serve(self, listener: TcpListener, ended: impl Fn() -> bool) -> io::Result<()> {
         let server = Arc::new(self);
-        let room = Arc::new(Semaphore::new(MOST_CONNECTIONS));
+        let mut connections = Connections::default();
         let mut looks = tokio::time::interval(LOOK);
         loop {
             tokio::select! {
@@ -64,26 +65,30 @@ impl Server {
                         return Ok(());
                     }
                 }
-                accepted = accept(&listener, &room) => {
-                    let Some((stream, permit)) = accepted else {
+                accepted = listener.accept() => {
+                    let Ok((stream, peer)) = accepted else {
                         // Out of descriptors, most likely: some are given back meanwhile.
                         tokio::time::sleep(LOOK).await;
                         continue;
                     };
                     let server = Arc::clone(&server);
-                    tokio::spawn(async move {
+                    let asked = connections.asked();
+                    let its = Arc::clone(&asked);
+                    let task = tokio::spawn(async move {
                         let answer = service_fn(|request: Request<Incoming>| {
+                            its.store(true, Ordering::Relaxed);
                             let answer = server.answer(request.method(), request.uri().path(), request.headers());
                             async move { Ok::<_, Infallible>(answer) }
                         });
                         let connection = http1::Builder::new()
                             .timer(TokioTimer::new())
+                            .header_read_timeout(LONGEST_HEADER)
                             .keep_alive(false)
                             .serve_connection(TokioIo::new(stream), answer);
                         // What goes wrong with a connection is its client's business.
                         let _ = tokio::time::timeout(LONGEST, connection).await;
-                        drop(permit);
                     });
+                    connections.add(peer.ip(), task.abort_handle(), asked);
                 }
             }
         }
@@ -91,6 +96,12 @@ impl Server {
 
     /// The answer to a request, whose body is not read.
     pub fn answer(&self, method: &Method, path: &str, headers: &HeaderMap) -> Response<Full<Bytes>> {
+        if !self.access.allows_host(headers.get(HOST).map(HeaderValue::as_bytes)) {
+            return text(
+                StatusCode::FORBIDDEN,
+                "without a token only localhost and loopback addresses are answered\n",
+            );
+        }
         if !self.access.allows(headers.get(AUTHORIZATION).map(HeaderValue::as_bytes)) {
             return with(
                 text(StatusCode::UNAUTHORIZED, "a token is needed: Authorization: Bearer TOKEN\n"),
@@ -136,17 +147,6 @@ impl Server {
             None => text(StatusCode::SERVICE_UNAVAILABLE, "nothing has been read yet\n"),
         }
     }
-}
-
-/// A connection, once there is room for it.
-async fn accept(
-    listener: &TcpListener,
-    room: &Arc<Semaphore>,
-) -> Option<(tokio::net::TcpStream, tokio::sync::OwnedSemaphorePermit)> {
-    // It is never closed.
-    let permit = Arc::clone(room).acquire_owned().await.ok()?;
-    let (stream, _) = listener.accept().await.ok()?;
-    Some((stream, permit))
 }
 
 /// Time since the last reading.
@@ -232,6 +232,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("token");
         std::fs::write(&file, TOKEN).unwrap();
+        std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
         let server = server(Some(&file), Some(testing::container()));
         for path in ["/metrics", "/healthz", "/none"] {
             for bad in [headers(&[]), headers(&[(AUTHORIZATION, "Bearer 0123456789abcdeX")])] {
@@ -284,5 +285,62 @@ mod tests {
         *end_ns = now_ns();
         let response = server(None, Some(recording)).answer(&Method::GET, HEALTH, &HeaderMap::new());
         assert_eq!((response.status(), body(response).as_str()), (StatusCode::OK, "ok\n"));
+    }
+
+    #[test]
+    fn a_page_of_another_name_is_not_answered() {
+        let server = server(None, Some(testing::container()));
+        let status = |host| server.answer(&Method::GET, METRICS, &headers(&[(HOST, host)])).status();
+        assert_eq!(status("127.0.0.1:9753"), StatusCode::OK);
+        assert_eq!(status("attacker.example"), StatusCode::FORBIDDEN);
+    }
+
+    /// Serves on a port of its own until the test is over; says which.
+    fn serving() -> (std::net::SocketAddr, Arc<std::sync::atomic::AtomicBool>, std::thread::JoinHandle<()>) {
+        let server = server(None, Some(testing::container()));
+        let ended = Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let (sender, address) = std::sync::mpsc::channel();
+        let ends = Arc::clone(&ended);
+        let thread = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+                sender.send(listener.local_addr().unwrap()).unwrap();
+                server.serve(listener, || ends.load(Ordering::Relaxed)).await.unwrap();
+            });
+        });
+        (address.recv().unwrap(), ended, thread)
+    }
+
+    #[test]
+    fn idle_connections_keep_nobody_out_and_are_closed() {
+        use std::{
+            io::{Read, Write},
+            net::TcpStream,
+        };
+        let (address, ended, thread) = serving();
+        let mut idle: Vec<_> = (0..200).map(|_| TcpStream::connect(address).unwrap()).collect();
+        for stream in &mut idle {
+            // Closed by now, or waiting for the rest.
+            let _ = stream.write_all(b"GET /metrics HT");
+        }
+        let begun = std::time::Instant::now();
+        let mut scrape = TcpStream::connect(address).unwrap();
+        scrape.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        scrape.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer:.100}");
+        // The requirement is a second; the others would have kept it out for as long as they may stay.
+        assert!(begun.elapsed() < LONGEST_HEADER, "{:?}", begun.elapsed());
+        for mut stream in idle {
+            stream.set_read_timeout(Some(10 * LONGEST)).unwrap();
+            let mut rest = Vec::new();
+            match stream.read_to_end(&mut rest) {
+                Ok(_) => {}
+                Err(closed) => assert_eq!(closed.kind(), io::ErrorKind::ConnectionReset),
+            }
+        }
+        ended.store(true, Ordering::Relaxed);
+        thread.join().unwrap();
     }
 }

@@ -1,11 +1,9 @@
 //! Writes the recent minutes and the recordings of kills.
 
-use std::{
-    path::Path,
-    sync::{Arc, atomic::Ordering, mpsc::Receiver},
-};
+use std::sync::{Arc, atomic::Ordering, mpsc::Receiver};
 
 use super::{state::State, watcher::Shared};
+use crate::place::{Place, WriteError};
 use crate::{
     live::{self, realtime_offset_ns},
     parse,
@@ -36,9 +34,9 @@ impl Keeper {
     pub fn run(&self, jobs: &Receiver<Job>) {
         for job in jobs {
             match job {
-                Job::Recent(recording) => self.write(*recording, &self.state.recent()),
+                Job::Recent(recording) => self.write(*recording, self.state.recent()),
                 Job::Kill(recording) => {
-                    if self.write(*recording, &self.state.of_kill(&parse::utc_now())) {
+                    if self.write(*recording, self.state.of_kill(&parse::utc_now())) {
                         self.shared.oom_recordings.fetch_add(1, Ordering::Relaxed);
                     }
                     self.state.prune(self.keep_oom);
@@ -51,9 +49,10 @@ impl Keeper {
     }
 
     /// Whether it was written. A full disk is told each time, and does not end the service.
-    fn write(&self, mut recording: Recording, path: &Path) -> bool {
+    fn write(&self, mut recording: Recording, place: Result<Place, WriteError>) -> bool {
         complete(&mut recording);
-        match recording::write(&recording, path, WriteOptions { force: true, owner: None }) {
+        let options = WriteOptions { force: true, owner: None };
+        match place.and_then(|place| recording::write::write_at(&recording, &place, options)) {
             Ok(()) => true,
             Err(error) => {
                 self.shared.failed_writes.fetch_add(1, Ordering::Relaxed);

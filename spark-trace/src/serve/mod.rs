@@ -4,6 +4,7 @@
 //! one, which answers over [`http`].
 
 pub mod access;
+mod connections;
 pub mod http;
 pub mod keeper;
 pub mod kills;
@@ -33,6 +34,7 @@ use crate::{
         target::Spec,
     },
     plan::Choice,
+    recording::journal::Arguments,
 };
 use keeper::Keeper;
 use watcher::{Shared, Watcher};
@@ -149,6 +151,7 @@ impl Options {
             gpu_interval: interval,
             output: None,
             keep: Keep::Latest(self.window),
+            arguments: Arguments::Hidden,
         }
     }
 }

@@ -1,13 +1,16 @@
 //! The folder of a service: its recent minutes, recordings of kills, and a lock that says that it runs.
 
 use std::{
-    fs::{self, DirBuilder, File, OpenOptions, TryLockError},
+    fs::{self, DirBuilder, File, TryLockError},
     io,
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    os::unix::fs::{DirBuilderExt, MetadataExt},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use thiserror::Error;
+
+use crate::place::{Place, WriteError, WriteOptions, open_directory};
 
 pub const DEFAULT_STATE: &str = "/var/lib/spark-trace";
 
@@ -16,6 +19,8 @@ const LOCK: &str = "serve.lock";
 const KILL: (&str, &str) = ("oom-", ".json.zst");
 /// Made by whoever wants [`RECENT`] now; the service removes it.
 const WANTED: &str = "wanted";
+/// Rights of others to the folder.
+const OTHERS: u32 = 0o077;
 /// What files are called while they are written.
 const TEMPORARY: &str = ".tmp";
 
@@ -23,6 +28,14 @@ const TEMPORARY: &str = ".tmp";
 pub enum StateError {
     #[error("cannot use the folder {}: {cause}", path.display())]
     Folder { path: PathBuf, cause: io::Error },
+    #[error("{}: belongs to user {uid}, who could put other files in the place of recordings: choose another folder", path.display())]
+    Foreign { path: PathBuf, uid: u32 },
+    #[error(
+        "{}: others than its owner may use it (mode {mode:03o}), and recordings name processes and files of everyone: \
+         `chmod 700` it",
+        path.display()
+    )]
+    Shared { path: PathBuf, mode: u32 },
     #[error("another `spark-trace serve` keeps its files in {}: end it, or choose another folder with --state", path.display())]
     Taken { path: PathBuf },
 }
@@ -31,6 +44,7 @@ pub enum StateError {
 #[derive(Debug)]
 pub struct State {
     dir: PathBuf,
+    folder: Arc<File>,
     _lock: File,
 }
 
@@ -39,13 +53,14 @@ impl State {
     pub fn open(dir: &Path) -> Result<Self, StateError> {
         let failed = |cause| StateError::Folder { path: dir.into(), cause };
         DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(failed)?;
-        let lock = lock_file(dir, true).map_err(failed)?;
+        let folder = private_folder(dir)?;
+        let lock = lock_file(&folder, dir, true).map_err(failed)?;
         match lock.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Err(StateError::Taken { path: dir.into() }),
             Err(TryLockError::Error(cause)) => return Err(failed(cause)),
         }
-        let state = Self { dir: dir.into(), _lock: lock };
+        let state = Self { dir: dir.into(), folder, _lock: lock };
         // Left by a service that was killed while it wrote.
         state.remove(|name| {
             name.ends_with(TEMPORARY) && (name.starts_with(RECENT) || name.starts_with(KILL.0))
@@ -54,12 +69,12 @@ impl State {
         Ok(state)
     }
 
-    pub fn recent(&self) -> PathBuf {
-        recent(&self.dir)
+    pub fn recent(&self) -> Result<Place, WriteError> {
+        Place::inside(&self.folder, &recent(&self.dir))
     }
 
-    pub fn of_kill(&self, time: &str) -> PathBuf {
-        self.dir.join(format!("{}{time}{}", KILL.0, KILL.1))
+    pub fn of_kill(&self, time: &str) -> Result<Place, WriteError> {
+        Place::inside(&self.folder, &self.dir.join(format!("{}{time}{}", KILL.0, KILL.1)))
     }
 
     /// Whether somebody has asked for the file since this was asked last.
@@ -97,14 +112,39 @@ fn is_of_kill(name: &str) -> bool {
     })
 }
 
-fn lock_file(dir: &Path, create: bool) -> io::Result<File> {
-    OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(create)
-        .mode(0o600)
-        .custom_flags(libc::O_NOFOLLOW)
-        .open(dir.join(LOCK))
+/// Opens the folder, if it is this user's or root's, and for nobody else.
+fn private_folder(dir: &Path) -> Result<Arc<File>, StateError> {
+    let failed = |cause| StateError::Folder { path: dir.into(), cause };
+    let folder = open_directory(dir).map_err(failed)?;
+    let about = folder.metadata().map_err(failed)?;
+    // SAFETY: cannot fail.
+    let own = unsafe { libc::geteuid() };
+    if about.uid() != own && about.uid() != 0 {
+        return Err(StateError::Foreign { path: dir.into(), uid: about.uid() });
+    }
+    if about.mode() & OTHERS != 0 {
+        return Err(StateError::Shared { path: dir.into(), mode: about.mode() & 0o777 });
+    }
+    Ok(Arc::new(folder))
+}
+
+fn inside(folder: &Arc<File>, dir: &Path, name: &str) -> io::Result<Place> {
+    Place::inside(folder, &dir.join(name)).map_err(io::Error::other)
+}
+
+fn lock_file(folder: &Arc<File>, dir: &Path, create: bool) -> io::Result<File> {
+    let place = inside(folder, dir, LOCK)?;
+    let open = || place.open(libc::O_RDWR | libc::O_NONBLOCK);
+    match open() {
+        Err(missing) if create && missing.kind() == io::ErrorKind::NotFound => {
+            match place.create_new(0, WriteOptions::default()) {
+                // Another service has just made it.
+                Err(taken) if taken.kind() == io::ErrorKind::AlreadyExists => open(),
+                made => made,
+            }
+        }
+        opened => opened,
+    }
 }
 
 /// Where the recent minutes of a service are.
@@ -112,29 +152,31 @@ pub fn recent(dir: &Path) -> PathBuf {
     dir.join(RECENT)
 }
 
-/// Whether a service uses the folder.
-pub fn is_served(dir: &Path) -> io::Result<bool> {
-    match lock_file(dir, false) {
+/// Whether a service uses the folder. What lies in a folder of somebody else's is not looked at.
+pub fn is_served(dir: &Path) -> Result<bool, StateError> {
+    let failed = |cause| StateError::Folder { path: dir.into(), cause };
+    let folder = match private_folder(dir) {
+        Err(StateError::Folder { cause, .. }) if cause.kind() == io::ErrorKind::NotFound => return Ok(false),
+        folder => folder?,
+    };
+    match lock_file(&folder, dir, false) {
         Ok(file) => match file.try_lock_shared() {
             Ok(()) => Ok(false),
             Err(TryLockError::WouldBlock) => Ok(true),
-            Err(TryLockError::Error(cause)) => Err(cause),
+            Err(TryLockError::Error(cause)) => Err(failed(cause)),
         },
         Err(cause) if cause.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(cause) => Err(cause),
+        Err(cause) => Err(failed(cause)),
     }
 }
 
 /// Asks the service for the file as it is now.
 pub fn wish(dir: &Path) -> io::Result<()> {
-    let mut options = OpenOptions::new();
-    options
-        .write(true)
-        .create(true)
-        .mode(0o600)
-        .custom_flags(libc::O_NOFOLLOW)
-        .open(dir.join(WANTED))
-        .map(drop)
+    let folder = private_folder(dir).map_err(io::Error::other)?;
+    match inside(&folder, dir, WANTED)?.create_new(0, WriteOptions::default()) {
+        Err(asked) if asked.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        made => made.map(drop),
+    }
 }
 
 pub fn take_wish(dir: &Path) -> bool {
@@ -200,6 +242,31 @@ mod tests {
         let state = State::open(dir.path()).unwrap();
         assert!(left.iter().all(|name| !dir.path().join(name).exists()));
         assert!(dir.path().join("mine.tmp").exists());
-        assert_eq!(state.recent(), recent(dir.path()));
+        assert_eq!(state.recent().unwrap().path(), recent(dir.path()));
+    }
+
+    #[test]
+    fn a_folder_that_others_may_use_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("state");
+        drop(State::open(&path).unwrap());
+        for mode in [0o777, 0o755, 0o710, 0o701] {
+            fs::set_permissions(&path, PermissionsExt::from_mode(mode)).unwrap();
+            let error = State::open(&path).unwrap_err();
+            assert!(error.to_string().contains("chmod 700"), "{mode:o}: {error}");
+            assert!(is_served(&path).is_err() && wish(&path).is_err());
+        }
+    }
+
+    #[test]
+    fn links_in_the_folder_are_not_followed() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, other) = (dir.path().join("state"), dir.path().join("other"));
+        drop(State::open(&path).unwrap());
+        fs::write(&other, "theirs").unwrap();
+        fs::remove_file(path.join(LOCK)).unwrap();
+        std::os::unix::fs::symlink(&other, path.join(LOCK)).unwrap();
+        assert!(matches!(State::open(&path), Err(StateError::Folder { .. })));
+        assert_eq!(fs::read(&other).unwrap(), b"theirs");
     }
 }

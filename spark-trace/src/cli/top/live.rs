@@ -17,7 +17,7 @@ use crate::live::session::{self, Keep};
 use crate::live::target::{Spec, command::Invoker};
 use crate::parse;
 use crate::plan::Choice;
-use crate::recording::{Recording, WriteOptions};
+use crate::recording::{Recording, WriteOptions, journal::Arguments};
 use crate::tui::player::{Feed, LOOK};
 use crate::tui::{Action, Tab, Ui, terminal};
 
@@ -76,6 +76,7 @@ impl Options {
             gpu_interval: interval,
             output: None,
             keep: Keep::Latest(self.window),
+            arguments: Arguments::Hidden,
         }
     }
 

@@ -50,7 +50,7 @@ use crate::analysis::details::END;
 use crate::recording::{
     Clock, Moment, Recording, SCHEMA_VERSION, Target, Tool,
     claim::Claim,
-    journal::{Begin, JOURNAL_SCHEMA, Journal},
+    journal::{Arguments, Begin, JOURNAL_SCHEMA, Journal},
 };
 use crate::units;
 
@@ -207,7 +207,7 @@ impl Session {
             target: target.clone(),
         };
         let journal = match &options.keep {
-            Keep::Journal(claim) => begin_journal(claim, begin)?,
+            Keep::Journal(claim) => begin_journal(claim, begin, options.arguments)?,
             Keep::Latest(_) => Journal::unwritten(begin),
         };
         let kallsyms = Kallsyms::from_kernel().unwrap_or_default();
@@ -347,10 +347,10 @@ impl Session {
     }
 }
 
-fn begin_journal(claim: &Claim, begin: Begin) -> Result<Journal<Out>, SessionError> {
+fn begin_journal(claim: &Claim, begin: Begin, arguments: Arguments) -> Result<Journal<Out>, SessionError> {
     let failed = || io_error(format!("write {}", claim.journal.display()));
     let file = claim.file.try_clone().map_err(failed())?;
-    Journal::begin(BufWriter::new(file), begin).map_err(failed())
+    Journal::begin_with(BufWriter::new(file), begin, arguments).map_err(failed())
 }
 
 /// Whether a signal was ignored when this process began.

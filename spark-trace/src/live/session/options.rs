@@ -5,7 +5,7 @@ use std::{path::PathBuf, time::Duration};
 use crate::{
     live::{output, target::Spec},
     plan::Choice,
-    recording::claim::Claim,
+    recording::{claim::Claim, journal::Arguments},
 };
 
 #[derive(Debug, Clone)]
@@ -28,6 +28,8 @@ pub struct Options {
     /// Reads what the command writes; absent to leave it where it goes.
     pub output: Option<output::Options>,
     pub keep: Keep,
+    /// Whether values in command lines that look like secrets are kept.
+    pub arguments: Arguments,
 }
 
 /// What becomes of what is read.

@@ -38,6 +38,8 @@ pub enum ExportError {
     Flame(#[from] io::Error),
     #[error("the profile cannot be compressed")]
     Compress(#[source] io::Error),
+    #[error("the recording cannot be written")]
+    Recording(#[from] serde_json::Error),
     #[error("the table cannot be written")]
     Parquet(#[from] ::parquet::errors::ParquetError),
 }
@@ -128,7 +130,19 @@ pub const EXPORTS: &[Export] = &[
         stacks: false,
         export: openmetrics::export,
     },
+    Export {
+        name: RECORDING,
+        about: "The recording itself, for spark-trace: with --redact without names; .json.zst compresses it",
+        extension: "json",
+        binary: false,
+        at: false,
+        stacks: false,
+        export: |recording, _| Ok(serde_json::to_vec(recording)?),
+    },
 ];
+
+/// The format that is no other tool's.
+pub const RECORDING: &str = "recording";
 
 #[cfg(test)]
 mod tests;
