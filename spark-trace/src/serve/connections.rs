@@ -40,7 +40,8 @@ impl Connections {
         if self.count(peer) > MOST_OF_ONE {
             self.close_one(peer);
         } else if self.0.len() > MOST
-            && let Some(most) = self.0.iter().map(|c| c.peer).max_by_key(|peer| self.count(*peer))
+            // Of several with as many, whose is the oldest.
+            && let Some(most) = self.0.iter().rev().map(|c| c.peer).max_by_key(|peer| self.count(*peer))
         {
             self.close_one(most);
         }
@@ -73,15 +74,15 @@ mod tests {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let mut connections = Connections::default();
         let mut tasks = Vec::new();
-        let mut add = |connections: &mut Connections, last: u8, has_asked: bool| {
+        let mut add = |connections: &mut Connections, last: u32, has_asked: bool| {
             let task = runtime.spawn(std::future::pending::<()>());
             let asked = connections.asked();
             asked.store(has_asked, Ordering::Relaxed);
-            connections.add(Ipv4Addr::new(10, 0, 0, last).into(), task.abort_handle(), asked);
+            connections.add(Ipv4Addr::from(0x0a00_0000 + last).into(), task.abort_handle(), asked);
             tasks.push(task);
         };
         let peers =
-            |connections: &Connections, last: u8| connections.count(Ipv4Addr::new(10, 0, 0, last).into());
+            |connections: &Connections, last: u32| connections.count(Ipv4Addr::from(0x0a00_0000 + last).into());
         add(&mut connections, 1, true);
         for _ in 0..2 * MOST_OF_ONE {
             add(&mut connections, 1, false);
@@ -89,11 +90,12 @@ mod tests {
         assert_eq!(peers(&connections, 1), MOST_OF_ONE);
         assert!(connections.0[0].asked.load(Ordering::Relaxed), "what is being answered stays");
         add(&mut connections, 2, false);
-        for last in 3..=MOST as u8 - 1 {
+        for last in 3..300 {
             add(&mut connections, last, false);
         }
         assert_eq!(connections.0.len(), MOST);
-        assert_eq!(peers(&connections, 2), 1, "the one of another address stays");
+        // Where all have one, the oldest goes.
+        assert_eq!((peers(&connections, 2), peers(&connections, 299)), (0, 1));
         runtime.block_on(tokio::task::yield_now());
         let ended = tasks.iter().filter(|task| task.is_finished()).count();
         assert_eq!(ended, tasks.len() - MOST);
