@@ -189,6 +189,12 @@ mod tests {
 
     use super::*;
 
+    fn private() -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o700)).unwrap();
+        dir
+    }
+
     #[test]
     fn the_folder_is_for_one_service_and_for_root() {
         let dir = tempfile::tempdir().unwrap();
@@ -205,7 +211,7 @@ mod tests {
 
     #[test]
     fn a_wish_is_taken_once() {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = private();
         let state = State::open(dir.path()).unwrap();
         assert!(!state.take_wish());
         wish(dir.path()).unwrap();
@@ -216,7 +222,7 @@ mod tests {
 
     #[test]
     fn the_oldest_recordings_of_kills_go_and_nothing_else() {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = private();
         let others = ["recent.json.zst", "oom-mine.json.zst", "oom-20260101T000000Z.json", "notes"];
         let kills: Vec<_> = (1..=12).map(|day| format!("oom-202601{day:02}T000000Z.json.zst")).collect();
         for name in others.iter().copied().chain(kills.iter().map(String::as_str)) {
@@ -234,7 +240,7 @@ mod tests {
 
     #[test]
     fn what_a_killed_service_had_begun_is_removed() {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = private();
         let left = ["recent.json.zst.17.tmp", "oom-20260101T000000Z.json.zst.17.tmp"];
         for name in left.iter().chain(&["mine.tmp"]) {
             fs::write(dir.path().join(name), "").unwrap();
