@@ -115,10 +115,10 @@ impl<'a> Demo<'a> {
         let inside = format!("/{PROGRAM}");
         if self.place == Place::Sandbox {
             let copy = self.root.join(PROGRAM);
-            runner.run(&words(&["cp", &text(workload), &text(&copy)]), tell).await?;
+            runner.run(&words(&[&program("cp"), &text(workload), &text(&copy)]), tell).await?;
             let root = format!("--root={}", text(&self.root));
             return Ok(words(&[
-                "unshare",
+                &program("unshare"),
                 "--mount",
                 "--uts",
                 "--ipc",
@@ -129,7 +129,7 @@ impl<'a> Demo<'a> {
                 &inside,
             ]));
         }
-        let engine = self.place.as_str();
+        let engine = &program(self.place.as_str());
         let layer = archive::with_program(workload, PROGRAM).map_err(DemoError::io(workload))?;
         let origin = format!("< (a tar archive of {inside})");
         runner.feed(&words(&[engine, "import", "-", &self.image]), &layer, &origin, tell).await?;
@@ -165,8 +165,13 @@ impl<'a> Demo<'a> {
         if !self.imported {
             return Ok(());
         }
-        runner.run(&words(&[self.place.as_str(), "image", "rm", &self.image]), tell).await
+        runner.run(&words(&[&program(self.place.as_str()), "image", "rm", &self.image]), tell).await
     }
+}
+
+/// What runs as root is what root has installed, whatever $PATH says; where nothing is, the start will say so.
+fn program(name: &str) -> String {
+    crate::engine::trusted(name).map_or_else(|| format!("/usr/bin/{name}"), |path| text(&path))
 }
 
 /// The workload's command line behind `front`.
