@@ -144,14 +144,15 @@ fn what_lies_in_the_journals_place_is_not_written_to() {
     symlink(path("victim"), path("link.json.partial")).unwrap();
     assert!(Command::new("mkfifo").arg(path("fifo.json.partial")).status().unwrap().success());
     fs::create_dir(path("folder.json")).unwrap();
+    let ran = path("ran");
     for name in ["link.json", "fifo.json", "folder.json"] {
         for force in [&[][..], &["--force"]] {
-            let words = [force, &["--", "touch", &path("ran")]].concat();
+            let words = [force, &["--", "touch", &ran]].concat();
             let refused = support::record_words(&path(name), &words);
             assert_eq!(refused.code, Some(BAD_INPUT), "{name}: {}", refused.stderr);
         }
     }
-    assert!(!Path::new(&path("ran")).exists());
+    assert!(!Path::new(&ran).exists());
     assert_eq!(fs::read_to_string(path("victim")).unwrap(), "theirs");
     // What an earlier run has left is kept, under another name.
     fs::write(path("r.json.partial"), "readings").unwrap();
