@@ -220,7 +220,7 @@ fn with_a_token_nobody_gets_in_without() {
     let dir = support::disk_dir();
     let token = support::path(&dir, "token");
     fs::write(&token, "0123456789abcdef0123\n").unwrap();
-    fs::set_permissions(&token, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    fs::set_permissions(&token, PermissionsExt::from_mode(0o600)).unwrap();
     let serving = Serving::start(&["--token-file", &token, "--light"]);
     for path in ["/metrics", "/healthz"] {
         for header in ["", "Authorization: Bearer 0123456789abcdef0124\r\n", "Authorization: Basic eDp5\r\n"]
