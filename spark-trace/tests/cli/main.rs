@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use assert_cmd::Command;
 
 mod shown;
+mod strangers;
 mod study;
 mod usage;
 mod written;

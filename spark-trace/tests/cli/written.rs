@@ -36,12 +36,12 @@ fn a_report_is_a_page_that_is_written_whole() {
 }
 
 #[test]
-fn what_is_no_file_is_never_replaced_and_a_dash_is_standard_output() {
+fn what_is_no_file_is_never_replaced() {
     let directory = tempfile::tempdir().unwrap();
-    let fifo = directory.path().join("fifo");
-    assert!(Process::new("mkfifo").arg(&fifo).status().unwrap().success());
-    let (fifo, native) = (fifo.to_str().unwrap(), native());
-    for name in [fifo, "/dev/null", "/dev/stdout"] {
+    let link = directory.path().join("link");
+    std::os::unix::fs::symlink("elsewhere", &link).unwrap();
+    let native = native();
+    for name in [link.to_str().unwrap(), "/dev/null", directory.path().to_str().unwrap()] {
         let before = fs::symlink_metadata(name).unwrap().file_type();
         for words in [&["report", &native][..], &["export", &native, "--to", "csv"], &["recover", "none"]] {
             for force in [&[][..], &["--force"]] {
@@ -51,9 +51,30 @@ fn what_is_no_file_is_never_replaced_and_a_dash_is_standard_output() {
         }
         assert_eq!(fs::symlink_metadata(name).unwrap().file_type(), before);
     }
-    assert_eq!(stdout(&["report", &native, "-o", "-"]), stdout(&["report", &native]));
-    let html = stdout(&["report", &native, "-o", "-", "--format", "html"]);
-    assert_eq!(html, stdout(&["report", &native, "--format", "html"]));
+    assert!(!directory.path().join("elsewhere").exists());
+}
+
+#[test]
+fn standard_output_descriptors_and_fifos_are_written_to() {
+    let native = native();
+    let expected = stdout(&["report", &native, "--format", "html"]);
+    for name in ["-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"] {
+        assert_eq!(stdout(&["report", &native, "-o", name, "--format", "html"]), expected, "{name}");
+    }
+    assert_eq!(stdout(&["report", &native, "-o", "-"]), stdout(&["report", &native]), "markdown");
+    assert!(error(&["report", &native, "-o", "/dev/fd/987"], BAD_INPUT).contains("/dev/fd/987"));
+
+    let directory = tempfile::tempdir().unwrap();
+    let fifo = directory.path().join("fifo");
+    assert!(Process::new("mkfifo").arg(&fifo).status().unwrap().success());
+    let read = std::thread::spawn({
+        let fifo = fifo.clone();
+        move || fs::read_to_string(fifo).unwrap()
+    });
+    let name = fifo.to_str().unwrap();
+    spark_trace(&["report", &native, "-o", name, "--format", "html"]).assert().code(0);
+    assert_eq!(read.join().unwrap(), expected);
+    assert!(std::os::unix::fs::FileTypeExt::is_fifo(&fs::symlink_metadata(&fifo).unwrap().file_type()));
 }
 
 #[test]
