@@ -184,7 +184,7 @@ fn an_image_writes_nowhere_but_into_its_tree_and_gives_nobody_rights() {
     add("plain", tar::EntryType::Regular, 0o644, b"text");
     fs::write(path("image.tar"), archive.into_inner().unwrap()).unwrap();
     let image = format!("spark-trace-rootfs-test-{}:latest", std::process::id());
-    let change = "ENV X=$(touch pwned)";
+    let change = r#"ENV X="$(touch pwned)""#;
     let import = Command::new("docker").args(["import", "-c", change, &path("image.tar"), &image]).output();
     assert!(import.unwrap().status.success());
     let unpack = |dir: &str, options: &[&str]| {
