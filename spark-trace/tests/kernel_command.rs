@@ -303,8 +303,8 @@ fn a_copy_of_the_output_that_cannot_be_made_is_told_before_the_command_runs() {
     let ran = support::path(&dir, "ran");
     let nowhere = support::path(&dir, "none/log");
     let recorded =
-        record(&support::path(&dir, "r.json"), &format!("--log-file {nowhere} -- touch {ran}")).exited(1);
-    assert!(recorded.stderr.contains(&format!("cannot create {nowhere}")), "{}", recorded.stderr);
+        record(&support::path(&dir, "r.json"), &format!("--log-file {nowhere} -- touch {ran}")).exited(2);
+    assert!(recorded.stderr.contains(&nowhere), "{}", recorded.stderr);
     assert!(!Path::new(&ran).exists() && !recorded.partial().exists());
 }
 

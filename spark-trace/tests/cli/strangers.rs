@@ -9,6 +9,7 @@ use serde_json::Value;
 use super::*;
 
 /// Runs it and says how it ended, what it said, and how much it had resident at most.
+#[expect(clippy::zombie_processes, reason = "wait4 waits for it, and says what it has used")]
 fn with_peak(args: &[&str]) -> (i32, String, u64) {
     let mut command = Process::new(env!("CARGO_BIN_EXE_spark-trace"));
     let mut child = command.args(args).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
@@ -41,11 +42,11 @@ fn a_recording_from_a_stranger_does_not_fill_the_memory() {
         let path = directory.path().join(format!("{name}.json.zst"));
         let mut packed = zstd::Encoder::new(fs::File::create(&path).unwrap(), 1).unwrap();
         let piece = element.repeat(4096);
-        packed.write_all(recording[..at].as_bytes()).unwrap();
+        packed.write_all(&recording.as_bytes()[..at]).unwrap();
         for _ in 0..length / piece.len() {
             packed.write_all(piece.as_bytes()).unwrap();
         }
-        packed.write_all(recording[at..].as_bytes()).unwrap();
+        packed.write_all(&recording.as_bytes()[at..]).unwrap();
         packed.finish().unwrap();
         let (code, said, peak) = with_peak(&["show", path.to_str().unwrap()]);
         match refused {
