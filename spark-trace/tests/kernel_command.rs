@@ -328,7 +328,7 @@ fn where_spark_trace_breaks_it_says_what_is_left() {
     // The command takes the name of its own recording: that cannot be written, and is not lost.
     let output = support::path(&dir, "r.json");
     let recorded =
-        record_words(&output, &["--", "sh", "-c", "echo mine > \"$0\"; exit 3", &output]).exited(1);
+        record_words(&output, &["--", "sh", "-c", "echo mine > \"$0\"; exit 3", &output]).exited(3);
     let told = format!("run `spark-trace recover {output}.partial`");
     let last = recorded.stderr.lines().last().unwrap();
     assert!(last.starts_with("spark-trace: the trace failed: ") && last.contains(&told), "{last}");
