@@ -175,5 +175,8 @@ fn bash_completes_recordings_and_commands() {
     assert!(offered(dir.path(), &["show", "run.json", "mach"]).contains(&"machine".to_owned()));
     assert!(offered(dir.path(), &["record", "--", "prin"]).contains(&"printf".to_owned()));
     assert_eq!(offered(dir.path(), &["record", "--", "cat", "run.t"]), ["run.txt"]);
-    assert!(offered(dir.path(), &["record", "--inter"]).contains(&"--interval".to_owned()));
+    assert!(offered(dir.path(), &["diff", "--al"]).contains(&"--all".to_owned()));
+    if cfg!(feature = "live") {
+        assert!(offered(dir.path(), &["record", "--inter"]).contains(&"--interval".to_owned()));
+    }
 }
