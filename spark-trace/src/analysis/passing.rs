@@ -302,6 +302,9 @@ const ALLOCATORS: &[(&str, Place, Names)] = &[
     ("CUDA", Program, Library(&["libcudart", "libcuda.so"])),
 ];
 
+/// How the names of C libraries' files begin: glibc, its former name, musl's loader that is the library, too.
+const C_LIBRARIES: &[&str] = &["libc.so", "libc-", "ld-linux", "ld-musl", "libpthread"];
+
 /// Whether a frame only passes an allocation on.
 pub fn is_passing(frame: &str, place: Stack) -> bool {
     let (name, library) = parts(frame);
@@ -311,6 +314,11 @@ pub fn is_passing(frame: &str, place: Stack) -> bool {
         Stack::User => Program,
     };
     if wanted == Kernel && !is_telling(name) {
+        return true;
+    }
+    // The C library exports what programs call; what it maps by has no name once it is stripped.
+    let in_c_library = |library: &str| C_LIBRARIES.iter().any(|file| library.starts_with(file));
+    if wanted == Program && name.starts_with("0x") && library.is_some_and(in_c_library) {
         return true;
     }
     ALLOCATORS.iter().filter(|(_, place, _)| *place == wanted).any(|(.., names)| match names {
@@ -395,6 +403,13 @@ mod tests {
             "0x6c0000000fff01",
         ];
         assert_eq!(line(&heap, Stack::User), "array_new [_multiarray_umath.so] <- main [python3.11]");
+        // A C library without its symbol table.
+        let stripped = [
+            "mmap [/usr/lib/x86_64-linux-gnu/libc.so.6]",
+            "0x95f28 [/usr/lib/x86_64-linux-gnu/libc.so.6]",
+            "0x22d099 [/usr/bin/python3.11]",
+        ];
+        assert_eq!(line(&stripped, Stack::User), "0x22d099 [python3.11]");
         let torch = [
             "cudaMalloc [/venv/lib/libcudart.so.13]",
             "c10::cuda::CUDACachingAllocator::Native::DeviceCachingAllocator::malloc(int) [/venv/libc10_cuda.so]",
