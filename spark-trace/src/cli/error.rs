@@ -26,6 +26,8 @@ pub enum Exit {
     NotFound,
     /// The traced command's own exit code, passed on.
     Child(u8),
+    /// The same, where the trace failed after that.
+    ChildOfFailedTrace(u8),
 }
 
 impl Exit {
@@ -37,7 +39,7 @@ impl Exit {
             Self::Usage => 64,
             Self::NotExecutable => 126,
             Self::NotFound => 127,
-            Self::Child(code) => code,
+            Self::Child(code) | Self::ChildOfFailedTrace(code) => code,
         }
     }
 }
@@ -53,7 +55,7 @@ impl fmt::Display for Exit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Fine => "fine",
-            Self::TraceFailed => "the trace failed",
+            Self::TraceFailed | Self::ChildOfFailedTrace(_) => "the trace failed",
             Self::BadInput => "bad input",
             Self::Usage => "wrong usage",
             Self::NotExecutable | Self::NotFound => "nothing was traced",

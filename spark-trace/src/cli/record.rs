@@ -178,7 +178,8 @@ Under sudo the command runs as you, with your HOME, USER, LOGNAME and SHELL. sud
 
 Exit codes:
   the command's own, 128+N if signal N ended it; 0 where none was run
-  1    the trace failed: `spark-trace: the trace failed: ...` is the last line then, which tells it from a command's 1
+  1    the trace failed and the command did not: `spark-trace: the trace failed: ...` is the last line then, which tells
+       it from a command's 1
   2    bad input: for example, the file to write exists
   64   wrong usage
   126  the command was found and could not be executed
@@ -327,8 +328,8 @@ fn record(
                 .context(exit);
         }
     };
-    let exit =
-        outcome.exit_code.map_or(Exit::Fine, |code| Exit::Child(u8::try_from(code & 0xff).unwrap_or(1)));
+    let code = outcome.exit_code.map(|code| u8::try_from(code & 0xff).unwrap_or(1));
+    let exit = code.map_or(Exit::Fine, Exit::Child);
     let written = keep::what_fits(&outcome.recording, (output, claim), outcome.journal_is_cut, write);
     let written = written.map_err(|error| {
         let error = anyhow::Error::new(error);
@@ -340,7 +341,7 @@ fn record(
             error.context("the recording is lost")
         };
         // The command ran all the same: a failure of its own is the one to be told.
-        error.context(if outcome.exit_code.is_some_and(|code| code != 0) { exit } else { Exit::TraceFailed })
+        error.context(code.filter(|&code| code != 0).map_or(Exit::TraceFailed, Exit::ChildOfFailedTrace))
     })?;
     // Only now: until here it was the only copy.
     claim.remove();
