@@ -339,7 +339,7 @@ fn where_spark_trace_breaks_it_says_what_is_left() {
     // Aborted, as by a failed allocation.
     let output = support::path(&dir, "aborted.json");
     let mark = support::path(&dir, "mark");
-    let line = format!("-- {} alloc --anon 4M --hold 60s --output {mark}", workload());
+    let line = format!("-- {} alloc --anon 4M --hold 10s --output {mark}", workload());
     let running = Running::start(&output, &line.split_whitespace().collect::<Vec<_>>());
     running.has_entry("a reading", |entry| entry["entry"] == "sample");
     running.signal(libc::SIGABRT);
