@@ -3,7 +3,10 @@
 use std::{fs, io};
 
 use super::doctor;
-use crate::recording::{Recording, redact::redact_value};
+use crate::recording::{
+    Recording,
+    redact::{HOST, Kept, redact_value},
+};
 
 /// A file of the kernel's that goes along, and whether it holds names of somebody's.
 struct Raw {
@@ -33,20 +36,11 @@ const RAW: &[Raw] = &[
 ];
 
 /// Texts of `doctor` that stay: those of its own lists. What was found, and why something does not work, may name anybody.
-const DOCTOR: &[&str] = &[
+const DOCTOR: Kept = &[HOST, OF_DOCTOR];
+
+const OF_DOCTOR: &[&str] = &[
     "schema",
     "tool_version",
-    "host/kernel",
-    "host/arch",
-    "host/cgroup_version",
-    "host/memory_controller",
-    "host/model",
-    "host/transparent_hugepage",
-    "host/provenance",
-    "host/gpus/*/name",
-    "host/nvidia/driver_version",
-    "host/nvidia/cuda_driver_version",
-    "host/nvidia/kernel_module",
     "hooks/*/name",
     "hooks/*/mechanism",
     "hooks/*/verdict",

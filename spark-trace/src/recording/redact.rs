@@ -15,9 +15,10 @@ use super::schema::Recording;
 const KERNEL: &str = "kernel";
 
 /// Texts that stay, by their place. `*` is any element or field; what lies below a place is meant too.
-const KEPT: &[&str] = &[
-    "schema",
-    "tool",
+pub type Kept = &'static [&'static [&'static str]];
+
+/// Of the machine, in recordings and in what `doctor` says.
+pub const HOST: &[&str] = &[
     "host/kernel",
     "host/arch",
     "host/cgroup_version",
@@ -26,10 +27,17 @@ const KEPT: &[&str] = &[
     "host/transparent_hugepage",
     "host/provenance",
     "host/gpus/*/name",
-    "host/gpus/*/compute_capability",
     "host/nvidia/driver_version",
     "host/nvidia/cuda_driver_version",
     "host/nvidia/kernel_module",
+];
+
+const KEPT: Kept = &[HOST, OF_RECORDINGS];
+
+const OF_RECORDINGS: &[&str] = &[
+    "schema",
+    "tool",
+    "host/gpus/*/compute_capability",
     "host/nvidia/nvml_version",
     "clock",
     "target/kind",
@@ -186,7 +194,7 @@ pub fn redact(recording: &Recording) -> serde_json::Result<Recording> {
 }
 
 /// Anything else with stand-ins for all of its texts but for those at `kept`.
-pub fn redact_value(value: &mut Value, kept: &'static [&'static str]) {
+pub fn redact_value(value: &mut Value, kept: Kept) {
     Hidden { key: RandomState::new() }.visit_but(value, &mut Vec::new(), kept);
 }
 
@@ -199,7 +207,7 @@ impl Hidden {
         self.visit_but(value, place, KEPT);
     }
 
-    fn visit_but(&self, value: &mut Value, place: &mut Vec<String>, kept: &[&str]) {
+    fn visit_but(&self, value: &mut Value, place: &mut Vec<String>, kept: Kept) {
         match value {
             Value::String(text) if !is_kept(place, kept) => *text = self.text(text),
             // A sentence of ours, or a word out of a list: only paths in it are somebody's.
@@ -281,8 +289,8 @@ fn is_library(file: &str) -> bool {
     is_known && is_version(version)
 }
 
-fn is_kept(place: &[String], kept: &[&str]) -> bool {
-    kept.iter().any(|kept| {
+fn is_kept(place: &[String], kept: Kept) -> bool {
+    kept.iter().copied().flatten().any(|kept| {
         let mut parts = place.iter();
         kept.split('/').all(|wanted| parts.next().is_some_and(|part| wanted == "*" || part == wanted))
     })
@@ -357,7 +365,7 @@ mod tests {
 
     /// Texts out of a closed list: with anything else in them it would be no recording.
     fn is_enumerated(place: &[String]) -> bool {
-        is_kept(place, &["schema", "provenance/tmpfs/*/moment", "provenance/files/*/place/state"])
+        is_kept(place, &[&["schema", "provenance/tmpfs/*/moment", "provenance/files/*/place/state"]])
     }
 
     #[test]
