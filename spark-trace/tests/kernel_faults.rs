@@ -146,7 +146,7 @@ fn killed_by_its_own_limit_it_leaves_nothing_attached_and_a_journal() {
     let mut command = spark_trace();
     own.start_in(&mut command);
     let mark = support::path(&dir, "truth");
-    let line = format!("{} alloc --anon 16M --hold 60s --json {mark}", workload());
+    let line = format!("{} alloc --anon 16M --hold 60s --output {mark}", workload());
     let words: Vec<_> = ["--"].into_iter().chain(line.split(' ')).collect();
     let running = Running::start_as(command, &output, &words);
     let journal = partial(Path::new(&output));
@@ -162,6 +162,9 @@ fn killed_by_its_own_limit_it_leaves_nothing_attached_and_a_journal() {
         }
         (!alive).then_some(())
     });
+    assert_eq!(support::processes_with(&mark).len(), 1, "the command is not in that cgroup: it goes on");
+    // It has the recorder's pipes, which `finish` reads to their end.
+    support::kill_all_with(&mark);
     let recorded = running.finish();
     assert_eq!(recorded.code, Some(137), "{}", recorded.stderr);
     assert_eq!(bpf::left_behind(&before, &workload()), Ids::default());
@@ -170,7 +173,6 @@ fn killed_by_its_own_limit_it_leaves_nothing_attached_and_a_journal() {
     let recover = spark_trace().args(["recover", "-o", &recovered]).arg(&journal).output().unwrap();
     assert!(recover.status.success(), "{}", String::from_utf8_lossy(&recover.stderr));
     assert!(!array(&support::json(&recovered)["samples"]["system"]["begin_ns"]).is_empty());
-    support::kill_all_with(&mark);
 }
 
 fn process_ended(pid: u32) -> bool {
