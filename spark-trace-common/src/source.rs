@@ -45,8 +45,8 @@ pub const SOURCES: &[Source] = &[
     },
     Source {
         slug: "anon-unmapped",
-        title: "pages that no process maps and no file has, still held: the rest of huge pages of which parts were \
-                unmapped, pages that only a pin or a pipe keeps",
+        title: "pages in use that no process maps and no file has: the rest of huge pages of which parts were \
+                unmapped, and pages that only a pin or a pipe keeps",
         system: &[plus("derived.anon_unmapped")],
         cgroup_v2: &[plus("derived.anon_unmapped")],
         cgroup_v1: &[plus("derived.anon_unmapped")],
@@ -246,7 +246,7 @@ pub const SOURCES: &[Source] = &[
     },
     Source {
         slug: "zswap",
-        title: "compressed swap pages held in memory",
+        title: "compressed swap pages in memory",
         system: &[plus("meminfo.Zswap")],
         cgroup_v2: &[plus("stat.zswap")],
         cgroup_v1: &[],
@@ -280,7 +280,7 @@ pub const SOURCES: &[Source] = &[
     },
     Source {
         slug: "nvidia-sysmem",
-        title: "NVIDIA driver system memory (RM sysmem: cudaMalloc on unified memory, cudaMallocHost); what was held before the trace is an estimate",
+        title: "NVIDIA driver system memory (RM sysmem: cudaMalloc on unified memory, cudaMallocHost); the part from before the trace is an estimate",
         system: &[plus("driver.nvidia_sysmem"), plus("driver.nvidia_before")],
         cgroup_v2: &[],
         cgroup_v1: &[],
@@ -353,7 +353,7 @@ pub const SOURCES: &[Source] = &[
     },
     Source {
         slug: "gpu-before",
-        title: "what the target's processes held on the device before the trace began and still hold: allocations and \
+        title: "device memory of the target's processes from before the trace, and still in use: allocations and \
                 contexts together",
         system: &[],
         cgroup_v2: &[],

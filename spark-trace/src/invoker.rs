@@ -113,7 +113,7 @@ const VARIABLES: [&str; 3] = ["SUDO_UID", "SUDO_GID", "SUDO_USER"];
 
 #[derive(Debug, Error, PartialEq, Eq)]
 #[error(
-    "{what}: it is not clear who called sudo. Call spark-trace by sudo, or as root without SUDO_UID, SUDO_GID and SUDO_USER"
+    "{what}: the user who called sudo is unknown. Run spark-trace with sudo, or as root without SUDO_UID, SUDO_GID and SUDO_USER"
 )]
 pub struct SudoError {
     what: String,

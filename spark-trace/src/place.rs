@@ -37,7 +37,7 @@ pub struct WriteOptions {
 pub enum WriteError {
     #[error("{}: exists; choose another name or use --force", path.display())]
     Exists { path: PathBuf },
-    #[error("{}: is {kind}, which is never replaced; choose another name", path.display())]
+    #[error("{}: is {kind} which is never replaced; choose another name", path.display())]
     NotAFile { path: PathBuf, kind: &'static str },
     #[error("{}: another recording is being written there; choose another name", path.display())]
     InUse { path: PathBuf },
@@ -177,7 +177,7 @@ impl Place {
         let made = self.open(libc::O_RDONLY | libc::O_DIRECTORY)?;
         // SAFETY: cannot fail.
         if made.metadata()?.uid() != unsafe { libc::geteuid() } {
-            return Err(io::Error::other("somebody has put another directory in its place"));
+            return Err(io::Error::other("another program has put another directory in its place"));
         }
         give(&made, options)?;
         Ok(made)

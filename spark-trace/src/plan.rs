@@ -119,7 +119,7 @@ fn step(hook: &'static Hook, choice: &Choice, facts: &impl Facts) -> Step {
     if hook.profile > profile {
         return nothing(
             Verdict::Off,
-            format!("profile {} leaves it out; --profile {} has it", profile.as_str(), hook.profile.as_str()),
+            format!("not in profile {}; use --profile {}", profile.as_str(), hook.profile.as_str()),
         );
     }
     if let Some(module) = hook.module.filter(|module| !facts.has_module(module)) {

@@ -82,8 +82,8 @@ fn a_sandbox_stands_in_and_is_called_so() {
         "2/6 sandbox run",
         "3/6 inference",
         "more in the sandbox",
-        "6/6 what the inference was told",
-        "cuMemGetInfo said",
+        "6/6 the memory queries of the inference",
+        "cuMemGetInfo returned",
         "sandbox.json",
     ] {
         assert!(text.contains(part), "no {part:?} in {text}");

@@ -322,9 +322,9 @@ fn where_two_could_be_meant_both_are_named() {
     other.0.wait().unwrap();
     let recording = recorded.recording();
     let warnings = warnings(&recording);
-    let told = warnings
-        .iter()
-        .find(|w| w.contains("started alike") && w.contains(" and ") && w.contains("--container"));
+    let told = warnings.iter().find(|w| {
+        w.contains("in the same way at the same time") && w.contains(" and ") && w.contains("--container")
+    });
     assert!(told.is_some(), "{warnings:?}: {}", recording["target"]);
 }
 
@@ -342,7 +342,7 @@ fn an_engine_that_cannot_be_asked_is_a_warning() {
     let line = format!("-- timeout 60 docker -H unix://{socket} run {} /workload", image());
     let recorded = support::record(&support::path(&dir, "r.json"), &line).exited(125);
     let warnings = warnings(&recorded.recording());
-    assert!(warnings.iter().any(|w| w.contains("docker cannot be asked")), "{warnings:?}");
+    assert!(warnings.iter().any(|w| w.contains("docker does not answer which")), "{warnings:?}");
 }
 
 #[test]

@@ -188,7 +188,7 @@ fn many_files_called_like_the_driver_are_bounded() {
     assert!((100..=130).contains(&libraries), "{libraries} files");
     let warnings = array(&recording["health"]["warnings"]);
     assert!(
-        warnings.iter().any(|warning| text(warning).contains("such files had been looked at")),
+        warnings.iter().any(|warning| text(warning).contains("calls of those files are not followed")),
         "{warnings:?}"
     );
 }

@@ -193,7 +193,7 @@ fn without_a_terminal_there_are_frames_all_the_same() {
         line(&once, "unattributed").is_some() && once.lines().all(|line| line.chars().count() <= 80),
         "{once}"
     );
-    let processes = once.split("Processes, the largest").nth(1).unwrap_or_default();
+    let processes = once.split("The largest processes").nth(1).unwrap_or_default();
     assert!(line(processes, "RESIDENT").is_some() && processes.lines().count() > 3, "{once}");
 
     // Others on the machine take and give back memory meanwhile: frames lie in the range that the test itself sees.

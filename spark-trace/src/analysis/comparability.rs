@@ -94,7 +94,7 @@ fn stand_ins(a: &Recording, b: &Recording) -> impl Iterator<Item = String> {
     let stood_in = |recording: &Recording| recording.host.nvidia.as_ref().is_some_and(Nvidia::is_stand_in);
     let runs = [("A", stood_in(a)), ("B", stood_in(b))].into_iter().filter(|(_, stood_in)| *stood_in);
     runs.map(|(name, _)| {
-        format!("{name} ran on a STAND-IN for NVIDIA's kernel modules: its nvidia-* rows are no driver's")
+        format!("{name} ran on a STAND-IN for NVIDIA's kernel modules: its nvidia-* rows are not those of a driver")
     })
 }
 

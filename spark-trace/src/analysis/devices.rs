@@ -99,8 +99,8 @@ fn note(series: &Series) -> Option<String> {
     let reason = series.absent.iter().rev().find(|absent| absent.column == column).map(|a| a.reason.as_str());
     Some(match reason {
         Some(reason) if reason.starts_with(NVML_NOT_SUPPORTED) => SHARES_MEMORY.to_owned(),
-        Some(reason) => format!("how much memory it has is unknown: {reason}"),
-        None => "how much memory it has is unknown".to_owned(),
+        Some(reason) => format!("size of its memory unknown: {reason}"),
+        None => "size of its memory unknown".to_owned(),
     })
 }
 
@@ -231,6 +231,6 @@ mod tests {
         let mut recording = testing::gpus();
         recording.samples.devices[1].series.absent[0].reason = "NVML: GPU is lost (f)".into();
         let note = reports(&recording)[1].note.clone();
-        assert_eq!(note.as_deref(), Some("how much memory it has is unknown: NVML: GPU is lost (f)"));
+        assert_eq!(note.as_deref(), Some("size of its memory unknown: NVML: GPU is lost (f)"));
     }
 }

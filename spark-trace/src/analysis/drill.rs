@@ -88,19 +88,19 @@ const WAYS: &[Way] = &[
         sources: &["file-dirty"],
         part: None,
         details: none,
-        nothing: "which files are not written back is not known",
+        nothing: "the files that are not written back are unknown",
     },
     Way {
         sources: &["swap-cache"],
         part: None,
         details: none,
-        nothing: "whose pages are in the swap cache is not known",
+        nothing: "the owners of pages in the swap cache are unknown",
     },
     Way { sources: &["nvidia-"], part: None, details: driver, nothing: NOT_SEEN },
     Way { sources: &["gpu-", "cuda-"], part: None, details: devices, nothing: NOT_SEEN },
 ];
 
-const NOT_SEEN: &str = "nothing was seen taken since the trace began";
+const NOT_SEEN: &str = "no allocation since the trace began";
 
 /// What the kernel takes for itself.
 const KERNEL: Way = Way { sources: &[""], part: None, details: kernel, nothing: NOT_SEEN };

@@ -48,9 +48,9 @@ pub struct Kind {
 }
 
 pub const KINDS: &[Kind] = &[
-    Kind { name: "pages", title: "Kernel and driver pages held", stacks: pages },
+    Kind { name: "pages", title: "Kernel and driver pages in use", stacks: pages },
     Kind { name: "charges", title: "Charged to the target's cgroups", stacks: charges },
-    Kind { name: "cuda", title: "Held through the CUDA driver", stacks: cuda },
+    Kind { name: "cuda", title: "Allocated through the CUDA driver", stacks: cuda },
 ];
 
 /// The graphs that have any bytes in them, of `b` or of both.

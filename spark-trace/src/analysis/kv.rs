@@ -186,9 +186,7 @@ pub struct Advice {
 #[derive(Debug, thiserror::Error)]
 pub enum KvError {
     #[error(
-        "{which} has no KV-cache reading: no log line states a KV-cache budget, and {rule}. Record the engine from its \
-         start with --log, and see that `spark-trace doctor` says CUDA calls are watched; for any other program use `show` \
-         and `diff`",
+        "{which} has no KV-cache reading: no log line states a KV-cache budget, and {rule}. Record the engine from its start with --log, and check with `spark-trace doctor` that CUDA calls are watched. For other programs use `show` and `diff`",
         rule = rule()
     )]
     NoReading { which: &'static str },
@@ -244,26 +242,26 @@ pub fn instant(recording: &Recording) -> Option<u64> {
 fn headline(a: Option<&Budget>, b: &Budget, delta: Option<i64>) -> String {
     let told = |name: &str, budget: &Budget| {
         let reading = &budget.reading;
-        let asked = match name {
-            "" => format!("{} answered", reading.query.asked),
-            name => format!("In {name}, {} answered", reading.query.asked),
+        let query = match name {
+            "" => reading.query.asked.clone(),
+            name => format!("{name}: {}", reading.query.asked),
         };
         let of = reading.total.map_or_else(String::new, |total| format!(" of {}", units::unsigned(total)));
         let kv = match budget.figures.budget() {
-            Some(kv) => format!(", which makes a KV cache of {}", units::unsigned(kv)),
+            Some(kv) => format!("; KV-cache budget {}", units::unsigned(kv)),
             None => String::new(),
         };
         let taken = budget
             .figures
             .taken_of_it()
-            .map_or_else(String::new, |taken| format!(" (it took {} of that)", units::unsigned(taken)));
-        format!("{asked} that {}{of} is free{kv}{taken}", units::unsigned(reading.free))
+            .map_or_else(String::new, |taken| format!(", of which {} was allocated", units::unsigned(taken)));
+        format!("{query} returned {}{of} free{kv}{taken}", units::unsigned(reading.free))
     };
     let told = |name: &str, budget: &Budget| {
         let mut text = told(name, budget);
         if budget.reclaimable > 0 {
             let bytes = units::unsigned(budget.reclaimable);
-            text.push_str(&format!("; {bytes} of what was in use could have been reclaimed"));
+            text.push_str(&format!("; {bytes} of the memory in use was reclaimable"));
         }
         text.push('.');
         text

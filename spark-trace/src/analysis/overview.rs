@@ -65,11 +65,10 @@ impl Provenance {
     pub fn of(recording: &Recording) -> Self {
         let nvidia = recording.host.nvidia.as_ref();
         let stand_in = nvidia.is_some_and(Nvidia::is_stand_in).then(|| {
-            "STAND-IN: its NVIDIA kernel modules are test modules; rows nvidia-* are no driver's".to_owned()
+            "STAND-IN: its NVIDIA kernel modules are test modules; rows nvidia-* are not those of a driver".to_owned()
         });
         let simulated = nvidia.is_some_and(|nvidia| nvidia.simulated && !nvidia.is_stand_in()).then(|| {
-            "SIMULATED: a program played the part of NVIDIA's driver and GPUs; nothing of them is measured"
-                .to_owned()
+            "SIMULATED: NVIDIA's driver and GPUs were simulated; their numbers are not measured".to_owned()
         });
         let libraries = recording.health.libraries.iter().filter(|library| library.simulated);
         let libraries = libraries.map(|library| {

@@ -58,8 +58,8 @@ impl fmt::Display for Warning {
         match self {
             Self::Lost { count } => write!(
                 f,
-                "{count} events or entries were lost: who holds the memory is incomplete, how much of it is not; \
-                 record again with less going on, or with a lighter profile"
+                "{count} events or entries were lost: lists of holders and stacks are incomplete, levels are complete; \
+                 record again on a quieter machine, or with a lighter profile"
             ),
             Self::Incomplete => {
                 f.write_str("the recording was recovered from a partial one: it ends before the run did")
@@ -87,13 +87,13 @@ impl fmt::Display for Warning {
             Self::Killed { cgroup, count, seen } => write!(
                 f,
                 "{cgroup}: the kernel killed {count} of its processes because memory had run out ({}): the \
-                 run is not what it would have been; raise the limit, or see who held what at the peak",
+                 run was cut short; raise the limit, or look at the holders at the peak",
                 seen.as_str()
             ),
             Self::MayBeKilled { count, victims } => write!(
                 f,
                 "the kernel killed {count} {} of the machine because memory had run out (vmstat.oom_kill) while this ran, \
-                 and {} ended by SIGKILL: see who held what at the peak",
+                 and {} ended by SIGKILL: look at the holders at the peak",
                 if *count == 1 { "process" } else { "processes" },
                 victims.join(", ")
             ),
@@ -102,7 +102,7 @@ impl fmt::Display for Warning {
             }
             Self::FarReading { plane, asked_ns, found_ns } => write!(
                 f,
-                "{plane}: the reading nearest to the instant asked for is {:.1} s away",
+                "{plane}: the nearest reading is {:.1} s away from the requested instant",
                 asked_ns.abs_diff(*found_ns) as f64 / 1e9
             ),
             Self::LateLibrary { path, late_ns } => write!(
@@ -117,7 +117,7 @@ impl fmt::Display for Warning {
             Self::UnwatchedLibrary { path, reason } => {
                 write!(
                     f,
-                    "{path} was not watched, what went through it is missing: {reason}; --cuda-library PATH names such a file"
+                    "{path} was not watched: {reason}. Allocations through it are missing; name the file with --cuda-library PATH"
                 )
             }
             Self::Recorded(text) => f.write_str(text),

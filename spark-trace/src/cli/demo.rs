@@ -7,6 +7,7 @@ use anyhow::Context;
 use clap::ValueEnum;
 use serde::Serialize;
 
+use super::headings;
 use super::{error::Exit, output};
 use crate::{
     analysis::{
@@ -22,10 +23,10 @@ use crate::{
     render::{FORMATS, Format, escape, json, show::Shown},
 };
 
-/// Record a workload natively and in a container, and explain the difference
+/// Record a known workload twice and explain the difference
 ///
-/// Does what spark-trace is for, with a workload whose allocations are known: two recordings, what they
-/// show, and what differs. Every command line is shown before it runs. Takes about ten seconds.
+/// Records a workload natively and in a container, shows both recordings and compares them.
+/// Each command line is printed before it runs. Takes about ten seconds.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
@@ -35,16 +36,16 @@ pub struct Args {
 
     /// The static reference workload [default: $SPARK_TRACE_WORKLOAD, else spark-trace-workload beside this
     /// program or in PATH]
-    #[arg(long, value_name = "PATH")]
+    #[arg(help_heading = headings::CONTENT, long, value_name = "PATH")]
     workload: Option<PathBuf>,
 
-    /// The workload that can load a CUDA driver, for a run of inference [default: $SPARK_TRACE_CUDA_WORKLOAD].
-    /// Without a GPU it uses the simulated driver beside it
-    #[arg(long, value_name = "PATH")]
+    /// The workload that loads a CUDA driver, for a run of inference [default: $SPARK_TRACE_CUDA_WORKLOAD].
+    /// Without a GPU it uses the simulated driver in its directory
+    #[arg(help_heading = headings::CONTENT, long, value_name = "PATH")]
     cuda_workload: Option<PathBuf>,
 
     /// Where the second run takes place [default: the first that works]
-    #[arg(long, value_enum, value_name = "PLACE")]
+    #[arg(help_heading = headings::CONTENT, long, value_enum, value_name = "PLACE")]
     place: Option<PlaceArg>,
 
     /// Replace what an earlier demo left in DIR
@@ -55,8 +56,8 @@ pub struct Args {
     #[arg(long)]
     keep: bool,
 
-    /// Form of the output
-    #[arg(long, value_enum, default_value = "text")]
+    /// Output format
+    #[arg(help_heading = headings::OUTPUT, long, value_enum, default_value = "text")]
     format: FormatArg,
 
     #[command(flatten)]
@@ -71,7 +72,7 @@ Examples:
   sudo spark-trace demo --format json | jq .diff.sources
 
 Without a container engine a sandbox (own namespaces and root directory) stands in for the container and
-is called so. DIR should be on a disk: in a tmpfs files are shared memory, not page cache.";
+is labelled as one. DIR should be on a disk: in a tmpfs, files are shared memory, not page cache.";
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum PlaceArg {
@@ -83,9 +84,9 @@ enum PlaceArg {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum FormatArg {
-    /// What happens, what it shows, and what it means
+    /// Each step with its output and an explanation
     Text,
-    /// Where the recordings are and how they differ, for programs; what happens goes to standard error
+    /// Paths of the recordings and their difference, for programs; the steps go to standard error
     Json,
 }
 
@@ -155,13 +156,13 @@ pub fn run(args: Args) -> anyhow::Result<Exit> {
         })?);
     }
     let own = options.spark_trace.display();
-    teller.step("what each run was charged for");
+    teller.step("memory charged to each run");
     for (path, recording) in [(&outcome.native, &native), (&outcome.container, &second)] {
         teller.say(&format!("$ {own} show {} --top 3   # only the cgroup's part here", path.display()));
         output::print(&(table().show)(&highlights(recording), &Shown::ALL, output::style(args.width))?)?;
         teller.say("");
     }
-    teller.step(&format!("the {} run less the native run", outcome.place.noun()));
+    teller.step(&format!("the {} run minus the native run", outcome.place.noun()));
     teller.say(&format!("$ {own} diff {} {} --top 3", outcome.native.display(), outcome.container.display()));
     let mut shown = comparison.clone();
     shown.keep(3);
@@ -175,7 +176,7 @@ pub fn run(args: Args) -> anyhow::Result<Exit> {
         teller.say(&wrapped(&paragraph));
     }
     if let Some(path) = &outcome.inference {
-        teller.step("what the inference was told of memory, and what it took");
+        teller.step("the memory queries of the inference, and its allocations");
         teller.say(&format!("$ {own} show {} --top 5   # only CUDA's part here", path.display()));
         let recording = recording::read(path)?;
         output::print(&(table().show)(&cuda_part(&recording), &Shown::ALL, output::style(args.width))?)?;
@@ -198,7 +199,7 @@ fn conclude(teller: &Teller, outcome: &Outcome) {
     }
 }
 
-/// What went through the CUDA driver, and what was told of memory.
+/// Allocations through the CUDA driver, and memory queries.
 fn cuda_part(recording: &recording::Recording) -> attribution::Report {
     let mut report = attribution::report(recording, At::Peak);
     (report.planes.system, report.planes.cgroup) = (None, None);

@@ -29,7 +29,7 @@ enum Way {
     Output,
     /// One of this process's own descriptors.
     Open(File),
-    /// Opened when there is something to write: that waits for whoever reads.
+    /// Opened when there is something to write: opening waits for a reader.
     Fifo(Place),
     File(Place),
 }

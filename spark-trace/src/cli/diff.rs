@@ -5,28 +5,29 @@ use anyhow::Context;
 use crate::analysis::diff;
 use crate::analysis::view::Scope;
 use crate::cli::error::Exit;
+use crate::cli::headings;
 use crate::cli::output;
 use crate::cli::view::{TOP, ViewArgs, moment, planes};
 use crate::recording;
 use crate::render::diff::Shown;
 
-/// Compare two recorded runs: who holds more in B than in A
+/// Compare two recordings: what uses more memory in B than in A
 ///
-/// Sources are compared at the same kind of instant of each run: by default at the KV-cache reading, if both runs have
-/// one, else at the peak. What else differs between the runs (kernel, profile, losses, state at the start) is said before
-/// the numbers, and what explains them after: hypotheses with their verdicts.
+/// Compares the sources at the same kind of instant of each run: the KV-cache reading if both runs have one, else the
+/// peak. Other differences between the runs (kernel, profile, losses, state at the start) come before the numbers;
+/// findings with their verdicts come after them.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
-    /// Recording to compare with
+    /// Baseline
     a: PathBuf,
-    /// Recording to explain
+    /// Recording to compare with the baseline
     b: PathBuf,
-    /// Plane to compare [default: cgroup where both have one, else system]
-    #[arg(long, value_parser = planes())]
+    /// Plane to compare [default: cgroup if both have one, else system]
+    #[arg(help_heading = headings::CONTENT, long, value_parser = planes())]
     plane: Option<Scope>,
-    /// Name every hypothesis, also those that are refuted
-    #[arg(long)]
+    /// List every finding, also the refuted ones
+    #[arg(help_heading = headings::CONTENT, long)]
     all: bool,
     #[command(flatten)]
     view: ViewArgs,

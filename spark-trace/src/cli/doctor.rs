@@ -2,6 +2,7 @@ use std::path::PathBuf;
 
 use clap::ValueEnum;
 
+use super::headings;
 use super::{error::Exit, output};
 use crate::parse;
 use crate::{
@@ -19,27 +20,27 @@ use crate::{
     },
 };
 
-/// Try what this machine can record, and say what is missing
+/// Check what this machine can record, and list what is missing
 ///
-/// Loads and attaches every hook for a moment, makes and removes a cgroup, asks the container engines, and
-/// looks at everything else that a recording uses. Changes nothing that stays.
+/// Loads and attaches every hook for a moment, makes and removes a cgroup, queries the container engines, and
+/// checks everything else that a recording uses. Leaves nothing changed.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
-    /// Form of the output
-    #[arg(long, value_enum, default_value = "table")]
+    /// Output format
+    #[arg(help_heading = headings::OUTPUT, long, value_enum, default_value = "table")]
     format: Format,
 
     #[command(flatten)]
     width: output::WidthArg,
 
-    /// Do not attach hooks (or this hook) by this mechanism (tp_btf, fentry, fexit, kprobe, ...). The next best
-    /// mechanism of the kernel is used instead
-    #[arg(long, value_name = "[HOOK:]NAME")]
+    /// Do not use this attach mechanism (tp_btf, fentry, fexit, kprobe, ...), for all hooks or for one; the next
+    /// available one is used
+    #[arg(help_heading = headings::HOOKS, long, value_name = "[HOOK:]NAME")]
     without_mechanism: Vec<LeftOut>,
 
     /// NVIDIA's management library (libnvidia-ml.so.1), if it is not in a standard location
-    #[arg(long, value_name = "PATH", value_parser = parse::file)]
+    #[arg(help_heading = headings::HOOKS, long, value_name = "PATH", value_parser = parse::file)]
     nvml: Option<PathBuf>,
 }
 
@@ -47,11 +48,11 @@ const EXAMPLES: &str = "\
 Examples:
   sudo spark-trace doctor
   sudo spark-trace doctor --format json | jq '.hooks[] | select(.verdict != \"ok\")'
-  sudo spark-trace doctor --format markdown   # for an issue: names no files or users of yours but sudo's
+  sudo spark-trace doctor --format markdown   # for an issue; has no names except sudo's user
 
 Exit codes:
   0   a recording can be made here
-  1   it cannot; the first lines say why. Without root that is so: what needs root is not tried then";
+  1   it cannot; the first lines give the reason. Without root the checks that need root are skipped";
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum Format {
@@ -74,7 +75,7 @@ pub fn run(args: Args) -> anyhow::Result<Exit> {
     Ok(if report.can_record { Exit::Fine } else { Exit::TraceFailed })
 }
 
-/// What there is to tell: the verdict, both tables, then what each fault costs.
+/// The verdict, both tables, then what each fault costs.
 fn document(report: &Report) -> Document {
     let mut document = Document::default();
     let verdict = if report.can_record { "can be made" } else { "cannot be made" };
@@ -85,7 +86,7 @@ fn document(report: &Report) -> Document {
     let attached = report.hooks.iter().filter(|hook| hook.verdict == Verdict::Ok.as_str()).count();
     let others = report.hooks.iter().filter(|hook| does_not_apply(hook)).count();
     document.line(format!(
-        "{attached} of {} hooks attach{}; {} of {} checks found nothing amiss",
+        "{attached} of {} hooks attach{}; {} of {} checks passed",
         report.hooks.len() - others,
         if others > 0 { format!(" ({others} more do not apply to this machine)") } else { String::new() },
         report.checks.iter().filter(|check| !check.status.is_fault()).count(),

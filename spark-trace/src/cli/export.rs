@@ -8,38 +8,38 @@ use crate::analysis::flame::{KINDS, Kind};
 use crate::analysis::instant::Choice;
 use crate::cli::destination::Destination;
 use crate::cli::error::Exit;
+use crate::cli::headings;
 use crate::cli::view::instant;
 use crate::recording::{self, redact::redact};
 use crate::render::export::{EXPORTS, Export, Options, RECORDING};
 
-/// Hand a recording over to other tools, in their formats
+/// Convert a recording for other tools
 ///
-/// Levels are those of `show`, at every instant. Planes overlap (a charged page is on the system's and on the
-/// cgroup's): do not sum across them. docs/export.md says how to open each format.
+/// Levels are those of `show`, at every instant. Planes overlap (a charged page is on the system plane and on the cgroup
+/// plane): do not sum across them. docs/export.md explains how to open each format.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
     /// Recording to export (.json or .json.zst)
     file: PathBuf,
     /// Format to write
-    #[arg(long, value_name = "FORMAT", value_parser = exports())]
+    #[arg(help_heading = headings::OUTPUT, long, value_name = "FORMAT", value_parser = exports())]
     to: &'static Export,
     /// File to write, or - for standard output [default: standard output for formats that are text]
-    #[arg(short, long, value_name = "FILE")]
+    #[arg(help_heading = headings::OUTPUT, short, long, value_name = "FILE")]
     output: Option<PathBuf>,
-    /// Instant to look at, for formats that are about one: peak, end, kv (the KV-cache reading), a time since
-    /// the start such as 465ms or 12.5s (a number alone is seconds), or @NS, nanoseconds of the recording's clock
-    /// [default: peak]
-    #[arg(long, value_name = "INSTANT")]
+    /// Instant to export, for formats that have only one: peak, end, kv (the KV-cache reading), a time since the start
+    /// such as 465ms or 12.5s, or @NS, nanoseconds of the recording's clock [default: peak]
+    #[arg(help_heading = headings::CONTENT, long, value_name = "INSTANT")]
     at: Option<Choice>,
-    /// Kind of stacks, for folded and flamegraph [default: all of them; for a picture the first that there is]
-    #[arg(long, value_name = "KIND", value_parser = kinds())]
+    /// Kind of stacks, for folded and flamegraph [default: all; flamegraph: the first available]
+    #[arg(help_heading = headings::CONTENT, long, value_name = "KIND", value_parser = kinds())]
     stacks: Option<&'static Kind>,
-    /// Put stand-ins in the place of names of users, processes, functions, files, cgroups and images
-    #[arg(long)]
+    /// Replace names of users, processes, functions, files, cgroups and images
+    #[arg(help_heading = headings::CONTENT, long)]
     redact: bool,
     /// Replace an existing file
-    #[arg(long)]
+    #[arg(help_heading = headings::OUTPUT, long)]
     force: bool,
 }
 
@@ -57,7 +57,7 @@ pub fn run(args: Args) -> anyhow::Result<Exit> {
     let destination = Destination::new(args.output.as_deref(), args.force)?;
     let mut recording = recording::read(&args.file)?;
     if args.redact {
-        recording = redact(&recording).context("cannot put stand-ins in the place of names")?;
+        recording = redact(&recording).context("cannot replace the names")?;
     }
     let at = instant(args.at, &args.file, &recording)?;
     if args.to.name == RECORDING {

@@ -5,31 +5,32 @@ use anyhow::Context;
 
 use crate::analysis::kv::{self, Options};
 use crate::cli::error::Exit;
+use crate::cli::headings;
 use crate::cli::output;
 use crate::cli::view;
 use crate::recording;
 use crate::render::Format;
 
-/// Explain how large the KV cache became, and how large it could have been
+/// Explain the size of the KV cache of an inference engine
 ///
-/// Inference engines size the KV cache by one reading of free memory. Shown are that reading, who held what was
-/// in use then and how much of it the kernel would have given up, the framework's arithmetic beside what was traced,
-/// and what to do about it. Given two recordings, the second is explained against the first.
+/// An inference engine sizes its KV cache by one reading of free memory. Prints that reading, the memory in use at
+/// that time and how much of it was reclaimable, the framework's arithmetic beside the traced bytes, and advice. With
+/// two recordings, explains the second against the first.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
-    /// Recording, or the one to compare with where there are two
+    /// Recording to explain, or the baseline if there are two
     a: PathBuf,
     /// Recording to explain
     b: Option<PathBuf>,
-    /// The framework's log; given twice, of A and of B in this order [default: lines in the recordings]
-    #[arg(long, value_name = "FILE")]
+    /// The framework's log; use it twice for A and B, in this order [default: lines in the recordings]
+    #[arg(help_heading = headings::CONTENT, long, value_name = "FILE")]
     log: Vec<PathBuf>,
-    /// Part of the free memory that the cache may take, where the log does not say it [default: 0.9]
-    #[arg(long, value_name = "0..1", value_parser = fraction)]
+    /// Part of the free memory that the cache may take, if no log line has it [default: 0.9]
+    #[arg(help_heading = headings::CONTENT, long, value_name = "0..1", value_parser = fraction)]
     fraction: Option<f64>,
-    /// Form of the output
-    #[arg(long, value_parser = view::formats(), default_value = "table")]
+    /// Output format
+    #[arg(help_heading = headings::OUTPUT, long, value_parser = view::formats(), default_value = "table")]
     format: &'static Format,
     #[command(flatten)]
     width: output::WidthArg,
@@ -46,10 +47,8 @@ pub fn run(args: Args) -> anyhow::Result<Exit> {
     let recordings = 1 + usize::from(args.b.is_some());
     let logs = args.log.len();
     if logs != 0 && logs != recordings {
-        return Err(anyhow::anyhow!(
-            "{logs} --log for {recordings} recordings: give one for each, A's first"
-        )
-        .context(Exit::Usage));
+        return Err(anyhow::anyhow!("{logs} --log for {recordings} recordings: use one for each, A first")
+            .context(Exit::Usage));
     }
     let logs = args.log.iter().map(|path| log(path)).collect::<anyhow::Result<Vec<_>>>()?;
     let (a, b) = match &args.b {

@@ -68,6 +68,11 @@ fn page(command: &clap::Command) -> anyhow::Result<Vec<u8>> {
     }
     let end = command.get_after_help().map(ToString::to_string).unwrap_or_default();
     for (title, lines) in sections(&end) {
+        // The section on subcommands has them already.
+        let first = lines.first().and_then(|line| line.split_whitespace().next());
+        if first.is_some_and(|name| command.find_subcommand(name).is_some()) {
+            continue;
+        }
         section(&title, lines.into_iter(), &mut page)?;
     }
     if command.get_version().is_some() {

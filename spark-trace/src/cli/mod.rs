@@ -14,6 +14,7 @@ mod diff;
 #[cfg(feature = "live")]
 mod doctor;
 mod export;
+mod headings;
 mod kv;
 mod man;
 #[cfg(feature = "live")]
@@ -43,15 +44,48 @@ use error::Exit;
 #[cfg(feature = "live")]
 use crate::live::{names, pause};
 
-/// Who is using the memory? Traces a run from the kernel up and says where every byte is.
+/// Shows what uses memory on machines whose GPU shares it, and why one run uses more than another.
 #[derive(Debug, Parser)]
-#[command(name = "spark-trace", version, max_term_width = 100, after_help = EXIT_CODES)]
+#[command(name = "spark-trace", version, max_term_width = 100, after_help = COMMANDS, help_template = TEMPLATE)]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,
 }
 
-const EXIT_CODES: &str = "\
+const TEMPLATE: &str =
+    "{about-with-newline}\n{usage-heading} {usage}\n\n{after-help}\n\nOptions:\n{options}\n";
+
+/// The commands in the order in which they are needed. A list without groups does not say where to begin.
+const COMMANDS: &str = "\
+Start here:
+  doctor       Check what this machine can record, and list what is missing
+  record       Record where the memory of a run goes
+  show         Show the memory of a recorded run
+  diff         Compare two recordings: what uses more memory in B than in A
+
+More from recordings:
+  kv           Explain the size of the KV cache of an inference engine
+  report       Write a report (HTML, Markdown) of one or two recordings
+  export       Convert a recording for other tools
+  recover      Make a recording from the journal of an interrupted `record`
+
+The machine as it is:
+  snapshot     Show the machine's memory now
+  top          Watch the memory of the machine live
+  serve        Monitor the machine: metrics, recent minutes, OOM kills
+
+Many runs:
+  study        Record many runs by a plan, and compare them with statistics
+  rootfs       Unpack an image for `chroot`
+  chroot       Run a command in an image that `rootfs` has unpacked
+
+Others:
+  demo         Record a known workload twice and explain the difference
+  schema       Print the JSON Schema of the recording format
+  completions  Print a completion script for a shell
+  man          Print the manual page of the program or of one subcommand
+  help         Print the help of a command
+
 Exit codes:
   0   fine
   1   the trace failed
@@ -136,4 +170,44 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         return error::report(&anyhow::Error::new(error).context(Exit::Usage)).into();
     }
     cli.command.run().unwrap_or_else(|error| error::report(&error)).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::Cli;
+
+    /// Lines of a terminal's first screen, and its columns.
+    const LINES: usize = 30;
+    const COLUMNS: usize = 80;
+
+    /// Help that is longer than a screen is found in by its headings.
+    #[test]
+    fn help_fits_a_screen_or_has_sections() {
+        let mut open = vec![Cli::command()];
+        let (mut seen, mut long, mut faults) = (0, 0, Vec::new());
+        while let Some(mut command) = open.pop() {
+            let help = command.clone().term_width(COLUMNS).render_long_help().to_string();
+            let is_heading = |line: &&str| line.ends_with(':') && line.starts_with(char::is_alphabetic);
+            let headings = help.lines().filter(is_heading).count();
+            let lines = help.lines().count();
+            if command.get_name() == "spark-trace" {
+                for command in command.get_subcommands() {
+                    let about = command.get_about().map(ToString::to_string).unwrap_or_default();
+                    let line = format!("  {:<12} {about}", command.get_name());
+                    assert!(help.lines().any(|listed| listed == line), "{line}");
+                }
+            }
+            // Arguments, options and examples alone are no sections.
+            if lines > LINES && headings < 4 {
+                faults.push(format!("{}: {lines} lines, {headings} headings", command.get_name()));
+            }
+            seen += 1;
+            long += usize::from(lines > LINES);
+            open.extend(command.get_subcommands_mut().map(|command| command.clone()));
+        }
+        assert!(faults.is_empty(), "{faults:#?}");
+        assert!(seen > long && long > 0, "{long} of {seen} are longer than a screen");
+    }
 }

@@ -6,6 +6,7 @@ use std::io::{self, IsTerminal, Write};
 use anyhow::Context;
 
 use super::error::Exit;
+use super::headings;
 use crate::render::{Style, USUAL_WIDTH};
 
 /// Narrower tables say nothing.
@@ -15,7 +16,7 @@ const LEAST_WIDTH: usize = 40;
 #[derive(Debug, Clone, Copy, Default, clap::Args)]
 pub struct WidthArg {
     /// Columns that a line may have, or `none` to cut nothing [default: the terminal's width; elsewhere $COLUMNS, or none]
-    #[arg(long, value_name = "COLUMNS", value_parser = columns)]
+    #[arg(help_heading = headings::OUTPUT, long, value_name = "COLUMNS", value_parser = columns)]
     width: Option<Columns>,
 }
 
@@ -47,8 +48,7 @@ pub fn print(bytes: &[u8]) -> anyhow::Result<Exit> {
     Ok(Exit::Fine)
 }
 
-/// What standard output can show. Colour only where a person reads, and only unless they asked for
-/// none (<https://no-color.org>).
+/// What standard output can show. Colour only on a terminal, and never with NO_COLOR (<https://no-color.org>).
 pub fn style(width: WidthArg) -> Style {
     let asked_for_none = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     let terminal = io::stdout().is_terminal();

@@ -18,6 +18,7 @@ use spark_trace_common::{
     map,
 };
 
+use super::headings;
 use super::{error::Exit, progress::Line};
 use crate::{
     analysis::{gaps, losses},
@@ -41,7 +42,7 @@ use crate::{
                       spark-trace record [OPTIONS] --container|--cgroup|--pid|--system|--since ..."
 )]
 pub struct Args {
-    /// File to write; `.json.zst` compresses it. Default: named after target and time
+    /// File to write; `.json.zst` compresses it [default: named after target and time]
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
 
@@ -50,110 +51,110 @@ pub struct Args {
     force: bool,
 
     /// Time between two readings of the levels, at least 1ms; without a unit it is in seconds
-    #[arg(long, value_name = "TIME", default_value = "100ms", value_parser = parse::interval)]
+    #[arg(help_heading = headings::DETAIL, long, value_name = "TIME", default_value = "100ms", value_parser = parse::interval)]
     interval: Duration,
 
-    /// How much detail for how much cost
-    #[arg(long, value_enum, default_value = "default")]
+    /// Amount of detail; more detail costs more
+    #[arg(help_heading = headings::DETAIL, long, value_enum, default_value = "default")]
     profile: ProfileArg,
 
-    /// Mappings at least this long are listed with their stack, shorter ones counted
-    #[arg(long, value_name = "SIZE", default_value = "1M", value_parser = parse::size)]
+    /// List mappings of at least this size with their stack; count smaller ones
+    #[arg(help_heading = headings::DETAIL, long, value_name = "SIZE", default_value = "1M", value_parser = parse::size)]
     min_region: u64,
 
-    /// Stop after this time (for what is attached to; a command runs to its end)
-    #[arg(long, value_name = "TIME", value_parser = parse::duration)]
+    /// Stop after this time (with --container, --cgroup, --pid or --system; a command runs to its end)
+    #[arg(help_heading = headings::ATTACH, long, value_name = "TIME", value_parser = parse::duration)]
     duration: Option<Duration>,
 
     /// Attach to a running container, by id or name
-    #[arg(long, value_name = "ID|NAME", group = "target")]
+    #[arg(help_heading = headings::ATTACH, long, value_name = "ID|NAME", group = "target")]
     container: Option<String>,
 
     /// Attach to a cgroup, by its directory or its path below the memory hierarchy
-    #[arg(long, value_name = "PATH", group = "target")]
+    #[arg(help_heading = headings::ATTACH, long, value_name = "PATH", group = "target")]
     cgroup: Option<PathBuf>,
 
-    /// Attach to a running process with all its descendants, those that exist and those to come
-    #[arg(long, value_name = "PID", group = "target")]
+    /// Attach to a running process with all its descendants, present and future
+    #[arg(help_heading = headings::ATTACH, long, value_name = "PID", group = "target")]
     pid: Option<u32>,
 
-    /// The whole machine, while COMMAND runs or until Ctrl-C
-    #[arg(long, group = "target")]
+    /// Record the whole machine, while COMMAND runs or until Ctrl-C
+    #[arg(help_heading = headings::ATTACH, long, group = "target")]
     system: bool,
 
-    /// The last minutes, such as 5m, from what a running `spark-trace serve` has kept
-    #[arg(long, value_name = "TIME", group = "target", value_parser = parse::duration, conflicts_with_all = [
+    /// Write the last minutes, such as 5m, that a running `spark-trace serve` has in memory
+    #[arg(help_heading = headings::ATTACH, long, value_name = "TIME", group = "target", value_parser = parse::duration, conflicts_with_all = [
         "interval", "profile", "min_region", "duration", "no_cgroup", "as_root", "without_hook", "without_mechanism",
         "cuda_library", "no_pause", "keep_arguments", "gpu_interval", "nvml", "log", "log_file", "command",
     ])]
     since: Option<Duration>,
 
-    /// The folder of `spark-trace serve`
-    #[arg(long, value_name = "DIR", default_value = DEFAULT_STATE, requires = "since")]
+    /// State directory of `spark-trace serve`
+    #[arg(help_heading = headings::ATTACH, long, value_name = "DIR", default_value = DEFAULT_STATE, requires = "since")]
     state: PathBuf,
 
-    /// Leave COMMAND in the cgroup it is started in
-    #[arg(long)]
+    /// Do not move COMMAND to a cgroup of its own
+    #[arg(help_heading = headings::COMMAND, long)]
     no_cgroup: bool,
 
     /// Run COMMAND as root also under sudo
-    #[arg(long)]
+    #[arg(help_heading = headings::COMMAND, long)]
     as_root: bool,
 
-    /// Room for events between two polls (a power of two)
-    #[arg(long, value_name = "SIZE", default_value_t = u64::from(map::RING_BYTES), value_parser = parse::size, hide_default_value = true)]
+    /// Size of the event buffer, a power of two
+    #[arg(help_heading = headings::DETAIL, long, value_name = "SIZE", default_value_t = u64::from(map::RING_BYTES), value_parser = parse::size, hide_default_value = true)]
     ring_size: u64,
 
-    /// Leave a hook out, by its name in `spark-trace doctor`
-    #[arg(long, value_name = "NAME", value_parser = PossibleValuesParser::new(HOOKS.iter().map(|h| h.name)), hide_possible_values = true)]
+    /// Do not attach this hook; `spark-trace doctor` lists the names
+    #[arg(help_heading = headings::HOOKS, long, value_name = "NAME", value_parser = PossibleValuesParser::new(HOOKS.iter().map(|h| h.name)), hide_possible_values = true)]
     without_hook: Vec<String>,
 
-    /// Do not attach hooks (or this hook) by this mechanism (tp_btf, fentry, fexit, kprobe, ...). The next best
-    /// mechanism of the kernel is used instead
-    #[arg(long, value_name = "[HOOK:]NAME")]
+    /// Do not use this attach mechanism (tp_btf, fentry, fexit, kprobe, ...), for all hooks or for one; the next
+    /// available one is used
+    #[arg(help_heading = headings::HOOKS, long, value_name = "[HOOK:]NAME")]
     without_mechanism: Vec<LeftOut>,
 
-    /// A CUDA driver or NVML library to watch besides those that are found
-    #[arg(long, value_name = "PATH", value_parser = parse::file)]
+    /// Also watch this CUDA driver or NVML library
+    #[arg(help_heading = headings::HOOKS, long, value_name = "PATH", value_parser = parse::file)]
     cuda_library: Vec<PathBuf>,
 
-    /// Never pause a process. Without this option a process of the target that maps a CUDA library which is not watched yet
-    /// is stopped until it is watched, for two seconds at most, so that no call is missed
-    #[arg(long)]
+    /// Never pause a process. By default a process that maps a CUDA library for the first time is paused until the
+    /// library is watched, for two seconds at most, so that no call is missed
+    #[arg(help_heading = headings::HOOKS, long)]
     no_pause: bool,
 
     /// Time between two readings of the GPUs, at least 1ms
-    #[arg(long, value_name = "TIME", default_value = "200ms", value_parser = parse::interval)]
+    #[arg(help_heading = headings::DETAIL, long, value_name = "TIME", default_value = "200ms", value_parser = parse::interval)]
     gpu_interval: Duration,
 
     /// NVIDIA's management library (libnvidia-ml.so.1), if it is not in a standard location
-    #[arg(long, value_name = "PATH", value_parser = parse::file)]
+    #[arg(help_heading = headings::HOOKS, long, value_name = "PATH", value_parser = parse::file)]
     nvml: Option<PathBuf>,
 
-    /// Read COMMAND's output and keep the lines in which frameworks report their memory. COMMAND then writes to pipes,
-    /// not to the terminal
-    #[arg(long, conflicts_with_all = ["container", "cgroup", "pid"])]
+    /// Keep the lines of COMMAND's output in which frameworks report their memory. COMMAND then writes to pipes, not to
+    /// the terminal
+    #[arg(help_heading = headings::COMMAND, long, conflicts_with_all = ["container", "cgroup", "pid"])]
     log: bool,
 
     /// Also write COMMAND's output to FILE; implies --log
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["container", "cgroup", "pid"])]
+    #[arg(help_heading = headings::COMMAND, long, value_name = "FILE", conflicts_with_all = ["container", "cgroup", "pid"])]
     log_file: Option<PathBuf>,
 
-    /// Keep command lines as they are. Without this option the values of -e and --env, and of variables and options whose
-    /// names look like those of secrets (token, password, key, ...), are replaced by <hidden>
-    #[arg(long)]
+    /// Keep command lines as they are. By default the values of -e and --env, and of variables and options named like
+    /// secrets (token, password, key, ...), are replaced by <hidden>
+    #[arg(help_heading = headings::COMMAND, long)]
     keep_arguments: bool,
 
-    /// Show a progress line even where COMMAND would write to the same terminal: its output then goes through pipes, as
-    /// with --log
-    #[arg(long, conflicts_with = "quiet")]
+    /// Show a progress line even if COMMAND writes to the same terminal. Its output then goes through pipes, as with
+    /// --log
+    #[arg(help_heading = headings::COMMAND, long, conflicts_with = "quiet")]
     progress: bool,
 
-    /// No progress line, and at the end nothing but warnings
+    /// Print no progress line, and only warnings at the end
     #[arg(short, long)]
     quiet: bool,
 
-    /// Command to run and trace, with its arguments. Options of spark-trace stand before it
+    /// Command to run and trace, with its arguments. Options of spark-trace come before it
     #[arg(
         trailing_var_arg = true,
         value_hint = clap::ValueHint::CommandWithArguments,
@@ -177,9 +178,8 @@ const EXAMPLES: &str = r#"Examples:
 Under sudo the command runs as you, with your HOME, USER, LOGNAME and SHELL. sudo itself replaces PATH: see above.
 
 Exit codes:
-  the command's own, 128+N if signal N ended it; 0 where none was run
-  1    the trace failed and the command did not: `spark-trace: the trace failed: ...` is the last line then, which tells
-       it from a command's 1
+  the command's own, 128+N if signal N ended it; 0 without a command
+  1    the trace failed; the last line is then `spark-trace: the trace failed: ...`
   2    bad input: for example, the file to write exists
   64   wrong usage
   126  the command was found and could not be executed
@@ -187,11 +187,11 @@ Exit codes:
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum ProfileArg {
-    /// Levels, processes, cgroups and what the NVIDIA driver was asked for
+    /// Levels, processes, cgroups, requests to the NVIDIA driver
     Light,
-    /// With page cache by file, kernel pages by stack, large mappings
+    /// Also page cache by file, kernel pages by stack, large mappings
     Default,
-    /// With every page and every cgroup charge: costs much
+    /// Also every page and every cgroup charge: high overhead
     Deep,
 }
 
@@ -242,8 +242,7 @@ pub fn run(args: Args) -> anyhow::Result<Exit> {
     }
     if let Some(option) = misplaced(&args.command).filter(|_| !args.quiet) {
         eprintln!(
-            "spark-trace: `{}` stands after the command, so the command gets it; options of spark-trace stand before the \
-             command",
+            "spark-trace: `{}` comes after the command and is passed to it; options of spark-trace come before the command",
             crate::render::escape::line(option)
         );
     }
@@ -360,7 +359,7 @@ fn record(
     Ok(exit)
 }
 
-/// A command that does not start is told from a trace that fails, as shells do (POSIX, "Exit Status for Commands").
+/// A command that does not start has another code than a trace that fails, as shells do (POSIX, "Exit Status for Commands").
 fn exit_of(error: &SessionError) -> Exit {
     match error {
         SessionError::Start { cause, .. } if cause.kind() == std::io::ErrorKind::NotFound => Exit::NotFound,
@@ -376,7 +375,7 @@ fn remove_empty(claim: &Claim) {
     }
 }
 
-/// What must be known of a recording whoever has asked for quiet, but for what was told before.
+/// Warnings that are printed even with --quiet, without those that were printed before.
 fn warnings(recording: &Recording, told: &[String]) {
     let gaps = gaps::counted(&recording.health).map(|warning| format!("WARNING: {warning}"));
     let warnings = recording.health.warnings.iter().filter(|warning| !told.contains(warning)).cloned();
@@ -398,10 +397,7 @@ fn lost(recording: &Recording) -> String {
 
 fn summary(recording: &Recording, output: &Path) {
     if recording.health.lost_total > 0 && !losses::matter(&recording.health) {
-        eprintln!(
-            "spark-trace: lost: {}; that is too little of any hook's events to matter",
-            lost(recording)
-        );
+        eprintln!("spark-trace: lost: {}; negligible for every hook", lost(recording));
     }
     eprintln!("spark-trace: wrote {}; see it with `spark-trace show {}`", output.display(), output.display());
 }

@@ -5,7 +5,7 @@ use anyhow::Context;
 use super::{destination::Destination, error::Exit};
 use crate::recording::journal;
 
-/// Make a recording of what an interrupted `record` left behind
+/// Make a recording from the journal of an interrupted `record`
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -17,7 +17,7 @@ pub struct Args {
     /// The `.partial` file
     file: PathBuf,
 
-    /// File to write, or - for standard output. Default: the name without `.partial`
+    /// File to write, or - for standard output [default: the name without `.partial`]
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
 

@@ -7,42 +7,42 @@ use crate::analysis::instant::Choice;
 use crate::analysis::overview::{self, Overview};
 use crate::cli::destination::Destination;
 use crate::cli::error::Exit;
+use crate::cli::headings;
 use crate::cli::output::{self, WidthArg};
 use crate::cli::view::{instant, moment};
 use crate::recording::{self, Recording, redact::redact};
 use crate::render::{html, markdown, report, terminal};
 
-/// Write a report of one recording, or of what differs between two
+/// Write a report (HTML, Markdown) of one or two recordings
 ///
-/// One page with the answer first: how A becomes B source by source, the course of every source with the memory queries
-/// made meanwhile, verdicts on findings, the KV-cache budget, files, CUDA calls, flame graphs; at its end what
-/// the numbers rest on. The HTML page needs no network and can be read without scripts.
+/// One page: the difference source by source, charts over time with the memory queries, verdicts on findings, the
+/// KV-cache budget, files, CUDA calls, flame graphs, and the machine and losses behind the numbers. The HTML page needs
+/// no network and works without scripts.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
-    /// Recording to report on; with B the one to compare with
+    /// Recording to report on; with B, the baseline
     a: PathBuf,
-    /// Recording to explain
+    /// Recording to compare with A
     b: Option<PathBuf>,
     /// File to write, or - for standard output [default: standard output]
-    #[arg(short, long, value_name = "FILE")]
+    #[arg(help_heading = headings::OUTPUT, short, long, value_name = "FILE")]
     output: Option<PathBuf>,
-    /// Form of the output [default: html where a file is written, unless its name ends in .md; table on a terminal; else
-    /// markdown]
-    #[arg(long, value_enum)]
+    /// Output format [default: html for a file, markdown if its name ends in .md or in a pipe, table on a terminal]
+    #[arg(help_heading = headings::OUTPUT, long, value_enum)]
     format: Option<Format>,
     #[command(flatten)]
     width: WidthArg,
-    /// Instant to look at: peak (each plane's own), end, kv (the KV-cache reading), a time since the start
-    /// such as 465ms or 12.5s (a number alone is seconds), or @NS, nanoseconds of the recording's clock [default: peak; of two recordings kv where both have a KV-cache
-    /// reading]
-    #[arg(long, value_name = "INSTANT")]
+    /// Instant to show: peak (of each plane), end, kv (the KV-cache reading), a time since the start such as 465ms or
+    /// 12.5s, or @NS, nanoseconds of the recording's clock [default: peak; kv if there are two recordings and both have a
+    /// KV-cache reading]
+    #[arg(help_heading = headings::CONTENT, long, value_name = "INSTANT")]
     at: Option<Choice>,
-    /// Put stand-ins in the place of names of users, processes, functions, files, cgroups and images
-    #[arg(long)]
+    /// Replace names of users, processes, functions, files, cgroups and images
+    #[arg(help_heading = headings::CONTENT, long)]
     redact: bool,
     /// Replace an existing file
-    #[arg(long)]
+    #[arg(help_heading = headings::OUTPUT, long)]
     force: bool,
 }
 
@@ -54,11 +54,11 @@ Examples:
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Format {
-    /// One page with charts, for people
+    /// One page with charts
     Html,
     /// Headline, findings, differences and budget, for issues
     Markdown,
-    /// The same for a terminal, in columns
+    /// The same in columns, for a terminal
     Table,
 }
 
@@ -68,14 +68,11 @@ pub fn run(args: Args) -> anyhow::Result<Exit> {
         .format
         .unwrap_or_else(|| default_format(args.output.as_deref(), destination.is_terminal(), args.width));
     if format != Format::Table && args.width.is_given() {
-        return Err(anyhow::anyhow!(
-            "--width is for --format table: the other forms have no columns of characters"
-        ))
-        .context(Exit::Usage);
+        return Err(anyhow::anyhow!("--width needs --format table")).context(Exit::Usage);
     }
     if format == Format::Html && destination.is_terminal() {
         return Err(anyhow::anyhow!(
-            "a page is not for a terminal; name a file with -o, or use --format markdown"
+            "HTML is not printed to a terminal; name a file with -o, or use --format markdown"
         ))
         .context(Exit::Usage);
     }
@@ -113,7 +110,7 @@ fn hidden(args: &Args, recording: Recording) -> anyhow::Result<Recording> {
     if !args.redact {
         return Ok(recording);
     }
-    redact(&recording).context("cannot put stand-ins in the place of names")
+    redact(&recording).context("cannot replace the names")
 }
 
 fn render(overview: &Overview, format: Format, width: WidthArg) -> anyhow::Result<Vec<u8>> {

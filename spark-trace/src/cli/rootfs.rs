@@ -3,27 +3,27 @@ use std::path::PathBuf;
 use clap::ValueEnum;
 
 use super::error::Exit;
+use super::headings;
 use crate::render::escape;
 use crate::study::rootfs::{self, LeftOut};
 use crate::units;
 
-/// Unpack an image for `chroot`, with the settings its containers would have
+/// Unpack an image for `chroot`
 ///
-/// Its files come into DIR/tree. Environment, entrypoint and working directory of the image are kept beside them in
-/// DIR/rootfs.json: `spark-trace chroot` uses them. DIR is for root alone; device nodes and set-user-ID are left out.
-/// What still differs from a container is printed.
+/// Writes its files to DIR/tree and its environment, entrypoint and working directory to DIR/rootfs.json, without
+/// device nodes and set-user-ID. Prints the remaining differences from a container.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
-    /// Image that the engine has
+    /// Image of the engine
     image: String,
-    /// Directory to unpack it in, empty or to be made
+    /// Directory to unpack to
     dir: PathBuf,
-    /// Container engine
+    /// Engine
     #[arg(long, value_enum, default_value = "docker")]
     engine: Engine,
-    /// Unpack beside what is there: the earlier files are renamed
-    #[arg(long)]
+    /// Rename files that exist
+    #[arg(help_heading = headings::OUTPUT, long)]
     force: bool,
 }
 

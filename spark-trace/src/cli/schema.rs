@@ -4,8 +4,8 @@ use crate::recording::Recording;
 
 /// Print the JSON Schema of the recording format
 ///
-/// The schema is generated from the types that read and write recordings. docs/recording.md tells
-/// the same in prose.
+/// The schema is generated from the types that read and write recordings. docs/recording.md explains
+/// the fields.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {}

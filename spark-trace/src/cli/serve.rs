@@ -3,53 +3,54 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::error::Exit;
+use super::headings;
 use crate::parse;
 use crate::serve::{
     self, Access, AccessError, DEFAULT_LISTEN, DEFAULT_STATE, Options, ServeError, StateError,
 };
 
-/// Watch the whole machine for as long as it runs: metrics, recent minutes, recordings of OOM kills
+/// Monitor the machine: metrics, recent minutes, OOM kills
 ///
-/// Answers GET /metrics (OpenMetrics, for Prometheus and the like) and GET /healthz. The last minutes stay in memory and in
-/// a file, from which `spark-trace record --since` makes a recording after the fact; when the kernel kills a process
-/// because memory has run out, the minutes before are kept. docs/fleet.md tells how to run it on many machines.
+/// Serves GET /metrics (OpenMetrics, for Prometheus) and GET /healthz. Keeps the last minutes in memory and in a file;
+/// `spark-trace record --since` makes a recording of them. When the kernel kills a process because memory has run out,
+/// the minutes before the kill are written as a recording. docs/fleet.md explains how to run it on many machines.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
-    /// Address to answer at. Any that is not loopback wants --token-file
-    #[arg(long, value_name = "ADDR", default_value_t = DEFAULT_LISTEN)]
+    /// Listen address; one that is not loopback requires --token-file
+    #[arg(help_heading = headings::SERVICE, long, value_name = "ADDR", default_value_t = DEFAULT_LISTEN)]
     listen: SocketAddr,
 
-    /// Answer only requests with the token in this file (`Authorization: Bearer TOKEN`)
-    #[arg(long, value_name = "FILE")]
+    /// Answer only requests that have the token in this file (`Authorization: Bearer TOKEN`)
+    #[arg(help_heading = headings::SERVICE, long, value_name = "FILE")]
     token_file: Option<PathBuf>,
 
     /// Time between two readings of the levels
-    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = parse::interval)]
+    #[arg(help_heading = headings::DETAIL, long, value_name = "TIME", default_value = "1s", value_parser = parse::interval)]
     interval: Duration,
 
-    /// How much of the past is kept
-    #[arg(long, value_name = "TIME", default_value = "10m", value_parser = parse::duration)]
+    /// Time for which readings are kept
+    #[arg(help_heading = headings::DETAIL, long, value_name = "TIME", default_value = "10m", value_parser = parse::duration)]
     window: Duration,
 
-    /// Folder for the recent minutes and the recordings of OOM kills; made if missing
-    #[arg(long, value_name = "DIR", default_value = DEFAULT_STATE)]
+    /// Directory for the recent minutes and the recordings of OOM kills; created if missing
+    #[arg(help_heading = headings::SERVICE, long, value_name = "DIR", default_value = DEFAULT_STATE)]
     state: PathBuf,
 
-    /// Largest cgroups that have metrics of their own; the rest has one together
-    #[arg(long, value_name = "N", default_value_t = 50)]
+    /// Number of cgroups with their own metrics, largest first; the others are summed
+    #[arg(help_heading = headings::SERVICE, long, value_name = "N", default_value_t = 50)]
     cgroups: usize,
 
-    /// Recordings of OOM kills that are kept, the latest
-    #[arg(long, value_name = "N", default_value_t = 10)]
+    /// Number of recordings of OOM kills to keep, latest first
+    #[arg(help_heading = headings::SERVICE, long, value_name = "N", default_value_t = 10)]
     keep_oom: usize,
 
-    /// Levels, and what the NVIDIA driver was asked for, without who took other memory: costs least
-    #[arg(long)]
+    /// Record only levels and requests to the NVIDIA driver, no stacks or files: lowest overhead
+    #[arg(help_heading = headings::DETAIL, long)]
     light: bool,
 
     /// NVIDIA's management library (libnvidia-ml.so.1), if it is not in a standard location
-    #[arg(long, value_name = "PATH", value_parser = parse::file)]
+    #[arg(help_heading = headings::HOOKS, long, value_name = "PATH", value_parser = parse::file)]
     nvml: Option<PathBuf>,
 }
 
@@ -60,7 +61,7 @@ Examples:
   sudo spark-trace record --since 5m -o what-happened.json.zst
   sudo spark-trace serve --listen 0.0.0.0:9753 --token-file /etc/spark-trace/token
 
-It ends by SIGINT or SIGTERM, and then leaves nothing attached.";
+SIGINT or SIGTERM ends it; nothing stays attached.";
 
 pub fn run(args: Args) -> anyhow::Result<Exit> {
     let access = Access::new(args.listen, args.token_file.as_deref()).map_err(|error| {

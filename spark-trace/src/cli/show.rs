@@ -4,33 +4,33 @@ use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 
 use crate::analysis::{attribution, queries, timeline};
 use crate::cli::error::Exit;
+use crate::cli::headings;
 use crate::cli::output;
 use crate::cli::view::{self, ViewArgs, instant};
 use crate::recording::{self, Recording};
 use crate::render::show::{Parts, SECTIONS, Section, Shown};
 use crate::render::{Style, plot};
 
-/// Show who held the memory of a recorded run
+/// Show the memory of a recorded run
 ///
-/// First comes an answer in a few lines: who took how much, when, by which largest paths, and what remains unexplained.
-/// Then the target's own memory. The machine, hooks, the environment and more are sections that can be named, or shown
-/// with --all. Two planes overlap: all memory of the machine that is not free, and what is charged to the target's
-/// cgroups. On each, sources add up to the plane's own counter, and what they leave of it is unattributed.
+/// Prints a summary in a few lines, then the target's own memory. Name a SECTION to see the machine, hooks, the
+/// environment and so on, or use --all. There are two planes, which overlap: the memory in use on the machine, and the
+/// memory charged to the target's cgroups. On each, the sources and `unattributed` add up to the kernel's own counter.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
     /// Recording to show (.json or .json.zst); `-` is standard input
     file: PathBuf,
-    /// Sections to show in place of the first screen
+    /// Sections to show instead of the first screen
     #[arg(value_name = "SECTION", value_parser = sections(), conflicts_with_all = ["all", "plot"])]
     sections: Vec<&'static Section>,
     /// Show every section, with longer lists
-    #[arg(long)]
+    #[arg(help_heading = headings::CONTENT, long)]
     all: bool,
     #[command(flatten)]
     view: ViewArgs,
-    /// Draw how the sources went over the run instead, in the terminal
-    #[arg(long, conflicts_with_all = ["at", "format", "sort", "top", "all"])]
+    /// Plot the sources over time instead, in the terminal
+    #[arg(help_heading = headings::CONTENT, long, conflicts_with_all = ["at", "format", "sort", "top", "all"])]
     plot: bool,
 }
 

@@ -5,6 +5,7 @@ use anyhow::Context;
 
 use super::destination::Destination;
 use super::error::Exit;
+use super::headings;
 use super::output;
 use super::view::{TOP, ViewArgs};
 use crate::analysis::{attribution, instant::At};
@@ -14,39 +15,39 @@ use crate::parse;
 use crate::recording::redact;
 use crate::render::show::Shown;
 
-/// Show who holds the machine's memory now
+/// Show the machine's memory now
 ///
-/// Everything is read once, from the kernel's own counters: no program is loaded and nothing is traced. So levels are
-/// told, and who holds them; who allocated what, and when, only `record` and `top` can tell.
+/// Reads the kernel's counters once; loads no eBPF program and traces nothing. Shows levels and holders only. For
+/// allocations with their time and caller use `record` or `top`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
     /// Write a recording instead, for `show` and `diff`; `.json.zst` compresses it, - is standard output
-    #[arg(short, long, value_name = "FILE")]
+    #[arg(help_heading = headings::OUTPUT, short, long, value_name = "FILE")]
     output: Option<PathBuf>,
-    /// Write all that a bug report needs: the recording, what `doctor` says and the kernel's files, as a tar.zst
-    #[arg(long, value_name = "FILE")]
+    /// Write everything for a bug report: the recording, the output of `doctor` and files of the kernel, as a tar.zst
+    #[arg(help_heading = headings::OUTPUT, long, value_name = "FILE")]
     bundle: Option<PathBuf>,
-    /// Put stand-ins in the place of names of processes, files, cgroups and images
-    #[arg(long)]
+    /// Replace names of processes, files, cgroups and images
+    #[arg(help_heading = headings::CONTENT, long)]
     redact: bool,
     /// Replace an existing file
-    #[arg(long)]
+    #[arg(help_heading = headings::OUTPUT, long)]
     force: bool,
-    /// Look for cached files below this directory too; without it at those that processes have mapped or open
-    #[arg(long, value_name = "DIR", value_parser = parse::directory)]
+    /// Also look for cached files below this directory; by default only at files that processes have mapped or open
+    #[arg(help_heading = headings::CONTENT, long, value_name = "DIR", value_parser = parse::directory)]
     files: Vec<PathBuf>,
-    /// Files that are kept, the most cached
-    #[arg(long, value_name = "N", default_value_t = 200)]
+    /// Number of files to list, most cached first
+    #[arg(help_heading = headings::CONTENT, long, value_name = "N", default_value_t = 200)]
     keep_files: usize,
-    /// Time for looking at files
-    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = parse::duration)]
+    /// Time limit for reading how much of the files is cached
+    #[arg(help_heading = headings::CONTENT, long, value_name = "TIME", default_value = "1s", value_parser = parse::duration)]
     files_time: Duration,
-    /// Mappings with at least this much resident are listed
-    #[arg(long, value_name = "SIZE", default_value = "1M", value_parser = parse::size)]
+    /// List mappings with at least this much resident memory
+    #[arg(help_heading = headings::CONTENT, long, value_name = "SIZE", default_value = "1M", value_parser = parse::size)]
     min_region: u64,
     /// NVIDIA's management library (libnvidia-ml.so.1), if it is not in a standard location
-    #[arg(long, value_name = "PATH", value_parser = parse::file)]
+    #[arg(help_heading = headings::HOOKS, long, value_name = "PATH", value_parser = parse::file)]
     nvml: Option<PathBuf>,
     #[command(flatten)]
     view: ViewArgs,
@@ -60,7 +61,7 @@ Examples:
   spark-trace diff before.json after.json
   sudo spark-trace snapshot --redact --bundle for-the-issue.tar.zst
 
-Without root it shows what the user may see of others' processes, and says so.";
+Without root, processes of other users are shown only as far as permissions allow; a warning says so.";
 
 pub fn run(args: Args) -> anyhow::Result<Exit> {
     anyhow::ensure!(
@@ -81,7 +82,7 @@ pub fn run(args: Args) -> anyhow::Result<Exit> {
     };
     let mut recording = snapshot::take(&options).context(Exit::TraceFailed)?;
     if args.redact {
-        recording = redact::redact(&recording).context("cannot put stand-ins in the place of names")?;
+        recording = redact::redact(&recording).context("cannot replace the names")?;
     }
     if let Some(bundle) = &bundle {
         let contents = bundle::contents(&recording, args.redact).context(Exit::TraceFailed)?;

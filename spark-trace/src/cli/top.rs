@@ -5,6 +5,7 @@ use anyhow::Context;
 use clap::ValueEnum;
 
 use super::error::Exit;
+use super::headings;
 use super::{output, view};
 use crate::analysis::frame::Frame;
 use crate::recording::{self, Recording};
@@ -16,26 +17,26 @@ use crate::tui::{Ui, terminal};
 mod live;
 mod once;
 
-/// Look at the memory of the machine as it changes
+/// Watch the memory of the machine live
 ///
-/// Sources with their levels, what they grew by since a mark, and who holds them: from a source down to cgroup, process
-/// and mapping, file or stack. Everything that runs is watched, or one target; what was there before is in the levels,
-/// and what is taken from now on has its caller too. `--replay` plays a recording back in the same view.
+/// Lists sources with their levels, their growth since a mark, and their holders: from a source down to cgroup, process,
+/// and mapping, file or stack. Watches all processes, or one target. Levels include older memory; callers are known for
+/// memory that is allocated from now on. `--replay` plays a recording in the same view.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
-    /// Play a recording back instead
+    /// Play a recording instead
     #[arg(long, value_name = "FILE")]
     replay: Option<PathBuf>,
-    /// Print one frame and end
-    #[arg(long)]
+    /// Print one frame and exit
+    #[arg(help_heading = headings::OUTPUT, long)]
     once: bool,
-    /// `table` for a terminal, `json` for one line a frame
-    #[arg(long, value_enum, default_value = "table")]
+    /// `table` for a terminal, `json` for one line per frame
+    #[arg(help_heading = headings::OUTPUT, long, value_enum, default_value = "table")]
     format: Format,
     #[command(flatten)]
     width: output::WidthArg,
-    /// Of a recording: begin at this time after the start, such as 465ms or 12.5s, or at @NS, nanoseconds of its clock
+    /// With --replay: begin at this time after the start, such as 465ms or 12.5s, or at @NS, nanoseconds of its clock
     #[arg(long, value_name = "INSTANT", requires = "replay")]
     at: Option<crate::analysis::instant::Choice>,
     #[cfg(feature = "live")]
@@ -51,7 +52,7 @@ Examples:
   sudo spark-trace top --format json | jq -c '.planes[0].residual'
   spark-trace top --replay run.json
 
-Keys: ? shows them. NO_COLOR=1 draws without colours.";
+Press ? for the keys. NO_COLOR=1 turns colours off.";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Format {
@@ -75,7 +76,7 @@ pub fn run(args: Args) -> anyhow::Result<Exit> {
         #[cfg(feature = "live")]
         None => live::run(&args),
         #[cfg(not(feature = "live"))]
-        None => Err(anyhow::anyhow!("built without what traces: only --replay works")).context(Exit::Usage),
+        None => Err(anyhow::anyhow!("built without tracing: only --replay works")).context(Exit::Usage),
     }
 }
 

@@ -9,6 +9,7 @@ use crate::analysis::arrange::{Arrange, Sort};
 use crate::analysis::instant::{At, Choice};
 use crate::analysis::moment::{self, Moment, Moments};
 use crate::analysis::view::Scope;
+use crate::cli::headings;
 use crate::cli::output;
 use crate::recording::Recording;
 use crate::render::{FORMATS, Format, Style};
@@ -21,27 +22,26 @@ pub const TOP_FIRST: usize = 3;
 
 #[derive(Debug, clap::Args)]
 pub struct ViewArgs {
-    /// Instant to look at: peak (each plane's own), end (the last reading; for a removed cgroup the last one before it was
-    /// removed), kv (the KV-cache reading), a time since the start such as 465ms or 12.5s (a number alone is seconds), or
-    /// @NS, nanoseconds of the recording's clock [default: peak; `diff`: kv where both recordings have a KV-cache reading]
-    #[arg(long, value_name = "INSTANT")]
+    /// Instant to show: peak (of each plane), end (the last reading), kv (the KV-cache reading), a time since the start
+    /// such as 465ms or 12.5s, or @NS, nanoseconds of the recording's clock [default: peak; `diff`: kv if both recordings
+    /// have a KV-cache reading]
+    #[arg(help_heading = headings::CONTENT, long, value_name = "INSTANT")]
     pub at: Option<Choice>,
-    /// Form of the output
-    #[arg(long, value_parser = formats(), default_value = "table")]
+    /// Output format
+    #[arg(help_heading = headings::OUTPUT, long, value_parser = formats(), default_value = "table")]
     format: &'static Format,
     /// Order of the source rows; unattributed is always last
-    #[arg(long, value_parser = sorts(), default_value = "source")]
+    #[arg(help_heading = headings::OUTPUT, long, value_parser = sorts(), default_value = "source")]
     sort: Sort,
-    /// Length of the lists of files, stacks and the like [default: 10; 3 on the first screen of `show`; everything for
-    /// json]
-    #[arg(long, value_name = "N")]
+    /// Rows in lists of files, stacks and so on [default: 10; 3 on the first screen of `show`; all for json]
+    #[arg(help_heading = headings::OUTPUT, long, value_name = "N")]
     top: Option<usize>,
     #[command(flatten)]
     pub width: output::WidthArg,
 }
 
 impl ViewArgs {
-    /// Puts a report in order, with lists of `top` where nothing else was asked for; `form` gives it a format's form.
+    /// Puts a report in order, with lists of `top` by default; `form` gives it a format's form.
     pub fn render<R: Arrange, E>(
         &self,
         mut report: R,

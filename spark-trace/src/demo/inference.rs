@@ -76,17 +76,16 @@ pub fn tell(recording: &Recording) -> Vec<String> {
     let answers = recording.provenance.queries.iter().rev().filter(|query| query.asked == "cuMemGetInfo_v2");
     let last = { answers }.find_map(|query| Some((query, *query.values.get("free")?)));
     let Some((query, free)) = last else {
-        return vec!["The run never asked the driver how much memory is free.".to_owned()];
+        return vec!["The run never queried the driver for free memory.".to_owned()];
     };
     let mut told = vec![format!(
-        "cuMemGetInfo said {} free. A framework that takes 0.9 of what is free would size its KV cache by that one number.",
+        "cuMemGetInfo returned {} free. A framework that takes 90 % of free memory sizes its KV cache by that number.",
         unsigned(free)
     )];
     told.extend(beside(query));
     if recording.health.libraries.iter().any(|library| library.simulated && library.attached > 0) {
         told.push(
-            "The driver was the simulated one: no GPU took part, its device memory is the process's own memory, and it \
-             answers with MemFree as a GPU that shares the system's memory does."
+            "The driver was simulated: there was no GPU, device memory was memory of the process, and memory queries returned MemFree as on a GPU that shares the system's memory."
                 .to_owned(),
         );
     }
@@ -97,8 +96,8 @@ fn beside(query: &Query) -> Option<String> {
     let state = query.state.as_ref()?;
     let available = state.later.as_ref()?.mem_available?;
     Some(format!(
-        "At that moment MemFree was {}, and {} were available: the page cache held {}, which the kernel would give back. \
-         On unified memory the difference is what a framework does not get.",
+        "At that moment MemFree was {} and MemAvailable was {}: the page cache used {}, which is reclaimable. \
+         On unified memory a framework does not count that difference as free.",
         unsigned(state.mem_free.unwrap_or(state.free)),
         unsigned(available),
         unsigned(state.file.saturating_sub(state.shmem)),
@@ -113,8 +112,8 @@ mod tests {
     #[test]
     fn the_answer_and_what_was_available_are_told() {
         let told = tell(&testing::cuda());
-        assert!(told[0].starts_with("cuMemGetInfo said "), "{told:?}");
-        assert!(told[1].contains("MemFree was") && told[1].contains("available"), "{told:?}");
+        assert!(told[0].starts_with("cuMemGetInfo returned "), "{told:?}");
+        assert!(told[1].contains("MemFree was") && told[1].contains("reclaimable"), "{told:?}");
     }
 
     #[test]

@@ -34,13 +34,13 @@ const HOLD: &str = "2s";
 
 #[derive(Debug, Error)]
 pub enum DemoError {
-    #[error("the demo traces the kernel and so needs root: run `sudo {0} demo`")]
+    #[error("the demo traces the kernel, which needs root: run `sudo {0} demo`")]
     NotRoot(String),
     #[error(
         "the reference workload is not found (looked for {0}); name it with --workload, or use `cargo xtask demo`"
     )]
     NoWorkload(String),
-    #[error("{} is linked dynamically and cannot run where there are no libraries; `cargo xtask demo` builds it statically", .0.display())]
+    #[error("{} is linked dynamically and cannot run in a container without libraries; `cargo xtask demo` builds it statically", .0.display())]
     Dynamic(PathBuf),
     #[error("cannot use {}", path.display())]
     Io { path: PathBuf, source: io::Error },
@@ -49,7 +49,7 @@ pub enum DemoError {
     #[error("{engine} does not answer: {reason}")]
     NoEngine { engine: &'static str, reason: String },
     #[error(
-        "neither a container engine nor `unshare` (package util-linux) is here: no second run to compare"
+        "neither a container engine nor `unshare` (package util-linux) is installed: the second run is not possible"
     )]
     NoSandbox,
     #[error("cannot run {program}")]

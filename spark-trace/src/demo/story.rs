@@ -18,7 +18,7 @@ fn anonymous(report: &Report, place: Place) -> String {
     let row = report.sources.iter().find(|row| row.source == "anon");
     let asked = asked_for();
     format!(
-        "Anonymous memory: the workload asks for {} more in the {noun} than in the native run. Found: {} of \
+        "Anonymous memory: the workload allocates {} more in the {noun} than in the native run. Found: {} of \
          `anon` ({} against {}).",
         size(asked),
         known(row.and_then(|row| row.delta_bytes), delta),
@@ -45,18 +45,21 @@ fn page_cache(report: &Report, place: Place) -> Option<String> {
     let noun = place.noun();
     let paid = match second {
         0 => {
-            format!("the {noun} found it there and is charged nothing for it, though it reads all of it too")
+            format!("the {noun} reads the same file from the page cache and is charged nothing for it")
         }
         bytes => {
-            format!("the {noun} found all but {0} of it there and is charged only for these {0}", size(bytes))
+            format!(
+                "the {noun} found the file in the page cache except {0}, and is charged for these {0} only",
+                size(bytes)
+            )
         }
     };
     let cached = report.sources.iter().filter(|row| row.source.starts_with("file-"));
     let cached = cached.filter_map(|row| row.delta_bytes).fold(0, i64::saturating_add);
     Some(format!(
         "Page cache: the native run read {FILE_NAME} ({}) first, so {} of it are charged to its cgroup {}; {paid}. \
-         File pages (`file-clean` and `file-dirty`) differ by {} in all. That is no saving: whoever touches a file \
-         first pays for it.",
+         File pages (`file-clean` and `file-dirty`) differ by {} in all. That is no saving: the kernel charges a file to the cgroup that \
+         touches it first.",
         size(signed(FILE)),
         size(native),
         holder.charged_to,
@@ -107,7 +110,7 @@ mod tests {
         let ours = report.files.iter_mut().find(|row| is_ours(row)).unwrap();
         ours.a_holders[0].charged_to_target = true;
         let read_first = format!("so {} of it are charged to its cgroup", size(ours.a_bytes));
-        for (bytes, told) in [(0, "is charged nothing"), (2 << 20, "all but 2.0 MiB of it there")] {
+        for (bytes, told) in [(0, "is charged nothing"), (2 << 20, "in the page cache except 2.0 MiB")] {
             report.files.iter_mut().find(|row| is_ours(row)).unwrap().b_bytes = bytes;
             let text = page_cache(&report, Place::Docker).unwrap();
             assert!(text.contains(&read_first) && text.contains(told), "{text}");

@@ -106,9 +106,7 @@ impl Charges {
 impl Level {
     fn put(&self, beside: &Beside, sample: &mut Sample) {
         let Some(seed) = self.seed else {
-            return sample
-                .absent
-                .push((AFTER.to_owned(), "where it stood at first is not known yet".to_owned()));
+            return sample.absent.push((AFTER.to_owned(), "its first level is not known yet".to_owned()));
         };
         for (column, counted) in [(BEFORE, beside.before), (AFTER, beside.after)] {
             match u64::try_from(seed + net_bytes(counted)) {

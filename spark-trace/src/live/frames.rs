@@ -128,7 +128,7 @@ impl OnePage {
         let entry = u64::from_ne_bytes(entry);
         match entry & ((1 << 55) - 1) {
             frame if entry >> 63 == 1 && frame != 0 => Ok(frame),
-            _ => Err("/proc/self/pagemap tells no frame numbers: that needs CAP_SYS_ADMIN".to_owned()),
+            _ => Err("/proc/self/pagemap has no frame numbers: they need CAP_SYS_ADMIN".to_owned()),
         }
     }
 }

@@ -75,7 +75,7 @@ pub fn take(options: &Options) -> Result<Recording, SnapshotError> {
     let mut snapshot = Snapshot { journal: Journal::unwritten(begin), target, warnings: Vec::new() };
     if !is_root() {
         snapshot.warnings.push(
-            "not taken as root: mappings and open files of other users' processes, and who pays for page cache, are left out"
+            "not run as root: mappings and open files of other users' processes, and the cgroups that page cache is charged to, are missing"
                 .to_owned(),
         );
     }
@@ -174,8 +174,9 @@ impl Snapshot {
         let until = std::time::Instant::now() + LONGEST_WALKS;
         for &pid in largest.iter().take(WALKED) {
             if std::time::Instant::now() >= until {
-                self.warnings
-                    .push("the mappings of the largest processes alone were read in time".to_owned());
+                self.warnings.push(
+                    "only the mappings of the largest processes were read within the time limit".to_owned(),
+                );
                 break;
             }
             if let Some(regions) = process::regions(pid, min_region) {

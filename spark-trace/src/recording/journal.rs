@@ -122,7 +122,7 @@ pub enum JournalError {
         "the journal is empty: spark-trace was ended before its first line was written, and nothing can be recovered"
     )]
     Empty,
-    #[error("the journal does not fit together: {0}")]
+    #[error("the journal is inconsistent: {0}")]
     Inconsistent(String),
     #[error("not a spark-trace journal; `recover` takes the .partial file that an interrupted record leaves")]
     NotAJournal,

@@ -67,11 +67,11 @@ pub enum ReadError {
         path.display()
     )]
     TooNew { path: PathBuf, version: u64 },
-    #[error("{}: says to be a recording but does not have its form", path.display())]
+    #[error("{}: not a valid recording", path.display())]
     Malformed { path: PathBuf, source: serde_json::Error },
     #[error("{}: `schema_version` is not a version", path.display())]
     NoVersion { path: PathBuf },
-    #[error("{}: does not fit together: {what}", path.display())]
+    #[error("{}: inconsistent: {what}", path.display())]
     Inconsistent { path: PathBuf, what: String },
 }
 

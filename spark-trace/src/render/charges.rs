@@ -12,7 +12,7 @@ const MOST: usize = 20;
 
 /// Charges by stack, and whether hooks and kernel count the same. `at`: the time the rows are about, and when they were read.
 pub fn show(document: &mut Document, charges: &Charges, at: &str) {
-    document.heading(format!("Charged by stack, until {at} (what was given back since is in it)"));
+    document.heading(format!("Charged by stack, until {at} (including bytes uncharged since)"));
     document.table(Table::of(STACKS, charges.stacks.iter().take(MOST)));
     let left_out = charges.stacks.len().saturating_sub(MOST);
     if left_out > 0 {
@@ -31,15 +31,13 @@ fn agreement(agreement: &Agreement) -> String {
     let told = match (settled, differing) {
         (0, _) if readings == 0 => "hooks and the cgroup's usage were never read together".to_owned(),
         (0, _) => format!(
-            "hooks and the cgroup's usage cannot be compared: in all {readings} readings charges went on"
+            "hooks and the cgroup's usage cannot be compared: charges changed during all {readings} readings"
         ),
         (_, 0) => format!(
-            "hooks and the cgroup's usage agree: difference 0 in {settled} readings that nothing was charged beside, \
-             of {readings}"
+            "hooks and the cgroup's usage agree: difference 0 in {settled} of {readings} readings; charges changed during the others"
         ),
         _ => format!(
-            "hooks and the cgroup's usage differ in {differing} of {settled} readings that nothing was charged beside, \
-             by {} at most",
+            "hooks and the cgroup's usage differ in {differing} of {settled} readings without concurrent charges, by {} at most",
             delta(largest_difference)
         ),
     };
@@ -47,7 +45,7 @@ fn agreement(agreement: &Agreement) -> String {
         return told;
     }
     format!(
-        "{told}; the kernel skipped programs, and the level was set anew {reseeds} times, by {} in all",
+        "{told}; the kernel skipped programs, and the level was corrected {reseeds} times, by {} in all",
         delta(corrected)
     )
 }
@@ -62,7 +60,7 @@ const STACKS: &[Cell<ChargeRow>] = &[
 pub const ASKED: &[Cell<AskedRow>] =
     &[
         ("LIVE", Fit::Number, |row| unsigned(row.live)),
-        ("ASKED", Fit::Number, |row| unsigned(row.bytes_allocated)),
+        ("REQUESTED", Fit::Number, |row| unsigned(row.bytes_allocated)),
         ("TIMES", Fit::Number, |row| row.allocs.to_string()),
         ("KIND", Fit::Name, |row| row.kind.clone()),
         ("PROCESS", Fit::Name, |row| {
@@ -86,11 +84,11 @@ mod tests {
     #[test]
     fn agreement_is_told_in_one_line() {
         let all = Agreement { readings: 9, settled: 7, ..Agreement::default() };
-        assert!(agreement(&all).contains("difference 0 in 7 readings"));
+        assert!(agreement(&all).contains("difference 0 in 7 of "));
         let some = Agreement { differing: 2, largest_difference: -8192, ..all.clone() };
         assert!(agreement(&some).contains("differ in 2 of 7") && agreement(&some).contains("-8.0 KiB"));
         let anew = Agreement { reseeds: 3, corrected: 4096, ..all.clone() };
-        assert!(agreement(&anew).contains("set anew 3 times, by +4.0 KiB"), "{}", agreement(&anew));
+        assert!(agreement(&anew).contains("corrected 3 times, by +4.0 KiB"), "{}", agreement(&anew));
         assert!(agreement(&Agreement { settled: 0, ..all }).contains("all 9 readings"));
         assert!(agreement(&Agreement::default()).contains("never"));
     }

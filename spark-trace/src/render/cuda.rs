@@ -20,16 +20,15 @@ pub fn held(document: &mut Document, report: &CudaReport, started_ns: u64) {
     let totals: Vec<_> =
         shown(&report.totals, |row| &row.kind).map(|row| (row.clone(), after(row.peak_ns))).collect();
     let at = after(report.at_ns);
-    document.section(format!("CUDA: held through the driver after {at}"), Table::of(TOTALS, &totals));
-    document.section("CUDA host memory by what it lies in", Table::of(HOST, &report.host));
+    document
+        .section(format!("CUDA: memory in use through the driver after {at}"), Table::of(TOTALS, &totals));
+    document.section("CUDA host memory by mapping", Table::of(HOST, &report.host));
     by_process(document, report);
     let details =
-        report.details_at_ns.map_or_else(String::new, |at_ns| format!(", held after {}", after(at_ns)));
+        report.details_at_ns.map_or_else(String::new, |at_ns| format!(", in use after {}", after(at_ns)));
     document.section(format!("CUDA memory by user stack{details}"), Table::of(STACKS, &report.stacks));
     if report.stacks.iter().any(|row| row.caller.through.is_some_and(|through| through != THROUGH_RUNTIME)) {
-        document.line(
-            "by driver: the driver's functions called directly, or by a runtime that is linked in statically",
-        );
+        document.line("by driver: called directly, or by a statically linked runtime");
     }
     let failures: Vec<_> = report.failures.iter().map(|row| (row.clone(), after(row.at_ns))).collect();
     document.section("CUDA allocations that failed", Table::of(FAILURES, &failures));
@@ -47,7 +46,7 @@ pub fn libraries(document: &mut Document, report: &CudaReport) {
     }
     if !unused.is_empty() {
         let paths: Vec<_> = unused.iter().map(|row| row.file.path.as_str()).collect();
-        document.line(format!("watched too, and mapped by no process: {}", paths.join(", ")));
+        document.line(format!("also watched, but mapped by no process: {}", paths.join(", ")));
     }
     document.section("CUDA contexts, modules and pools", Table::of(EVENTS, &report.events));
 }
@@ -127,7 +126,7 @@ const LIBRARIES: &[Cell<LibraryRow>] = &[
 
 const TOTALS: &[Cell<Timed<TotalRow>>] = &[
     ("KIND", Fit::Name, |(row, _)| kind(&row.kind)),
-    ("HELD", Fit::Number, |(row, _)| known(row.live, unsigned)),
+    ("IN USE", Fit::Number, |(row, _)| known(row.live, unsigned)),
     ("PEAK", Fit::Number, |(row, _)| unsigned(row.peak)),
     ("AFTER", Fit::Number, |(_, peak)| peak.clone()),
     ("ALLOCS", Fit::Number, |(row, _)| row.allocs.to_string()),
@@ -140,7 +139,7 @@ const PROCESSES: &[Cell<ProcessTotals>] = &[
     ("PID", Fit::Number, |row| row.pid.to_string()),
     ("COMM", Fit::Name, |row| row.comm.clone()),
     ("KIND", Fit::Name, |row| kind(&row.total.kind)),
-    ("HELD", Fit::Number, |row| known(row.total.live, unsigned)),
+    ("IN USE", Fit::Number, |row| known(row.total.live, unsigned)),
     ("PEAK", Fit::Number, |row| unsigned(row.total.peak)),
     ("ALLOCS", Fit::Number, |row| row.total.allocs.to_string()),
     ("FAILED", Fit::Number, |row| row.total.failures.to_string()),
@@ -149,7 +148,7 @@ const PROCESSES: &[Cell<ProcessTotals>] = &[
 const HOST: &[Cell<HostRow>] = &[
     ("KIND", Fit::Name, |row| row.kind.clone()),
     ("LIES IN", Fit::Name, |row| row.backing.clone().unwrap_or_else(|| UNKNOWN.to_owned())),
-    ("HELD", Fit::Number, |row| known(row.live, unsigned)),
+    ("IN USE", Fit::Number, |row| known(row.live, unsigned)),
     ("ALLOCATED", Fit::Number, |row| unsigned(row.bytes_allocated)),
     ("ALLOCS", Fit::Number, |row| row.allocs.to_string()),
     ("CHARGED", Fit::Name, |row| row.charged.unwrap_or(UNKNOWN).to_owned()),
@@ -157,7 +156,7 @@ const HOST: &[Cell<HostRow>] = &[
 ];
 
 const STACKS: &[Cell<AllocRow>] = &[
-    ("HELD", Fit::Number, |row| known(row.live, unsigned)),
+    ("IN USE", Fit::Number, |row| known(row.live, unsigned)),
     ("ALLOCATED", Fit::Number, |row| unsigned(row.bytes_allocated)),
     ("ALLOCS", Fit::Number, |row| row.allocs.to_string()),
     ("KIND", Fit::Name, |row| row.kind.clone()),
@@ -194,7 +193,7 @@ pub fn error(name: Option<&str>, result: i32) -> String {
 
 pub fn diff(document: &mut Document, report: &CudaDelta) {
     let kinds: Vec<_> = shown(&report.kinds, |row| &row.kind).collect();
-    document.section("CUDA memory by kind, held at each instant", Table::of(KINDS, kinds));
+    document.section("CUDA memory by kind, in use at each instant", Table::of(KINDS, kinds));
     document.section("Memory queries of each run", Table::of(TOLD, &report.queries));
 }
 
@@ -208,7 +207,7 @@ const KINDS: &[Cell<KindDelta>] = &[
 ];
 
 const TOLD: &[Cell<QueryDelta>] = &[
-    ("ASKED", Fit::Text, |row| row.asked.clone()),
+    ("QUERY", Fit::Text, |row| row.asked.clone()),
     ("FIGURE", Fit::Name, |row| row.figure.to_owned()),
     ("A FIRST", Fit::Number, |row| known(row.a.first, unsigned)),
     ("B FIRST", Fit::Number, |row| known(row.b.first, unsigned)),

@@ -5,11 +5,10 @@ use super::units::{known, unsigned};
 use crate::analysis::devices::{DeviceProcess, DeviceReport, Range};
 
 pub(super) fn title(device: Option<&DeviceReport>) -> String {
-    let Some(device) = device else { return "GPUs: memory of their own that is not free".to_owned() };
+    let Some(device) = device else { return "GPUs: device memory in use".to_owned() };
     let name = device.name.as_deref().unwrap_or("of unknown name");
     let simulated = if device.simulated { " (simulated)" } else { "" };
-    let what =
-        if device.note.is_none() { "its memory that is not free" } else { "what processes hold on it" };
+    let what = if device.note.is_none() { "device memory in use" } else { "device memory of processes" };
     format!("GPU {} {name}{simulated}: {what}", device.index)
 }
 
@@ -23,7 +22,7 @@ pub(super) fn details(document: &mut Document, device: &DeviceReport) {
         document.line(format!("lowest / median / highest of the run: {}", ranges.join("; ")));
     }
     if !device.throttle_reasons.is_empty() {
-        document.line(format!("clocks were held down by: {}", device.throttle_reasons.join(", ")));
+        document.line(format!("clocks were limited by: {}", device.throttle_reasons.join(", ")));
     }
 }
 

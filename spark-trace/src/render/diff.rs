@@ -98,7 +98,7 @@ pub(super) const FILES: &[Cell<FileDelta>] = &[
     ("DELTA", Fit::Number, |row| delta(row.delta_bytes)),
     ("ONLY IN", Fit::Name, |row| only_in(row.only_in)),
     ("FILE", Fit::Path, |row| row.path.clone()),
-    ("HELD BY (FIRST TOUCH)", Fit::Text, holders),
+    ("FIRST TOUCH", Fit::Text, holders),
 ];
 
 pub(super) const STACKS: &[Cell<StackDelta>] = &[

@@ -107,7 +107,7 @@ impl Document {
         let others = rows.get(most..).unwrap_or_default();
         if !others.is_empty() {
             let bytes = others.iter().map(bytes).fold(0, i64::saturating_add);
-            self.line(format!("{} more are left out; they hold {}", others.len(), size(bytes)));
+            self.line(format!("{} more rows not shown: {}", others.len(), size(bytes)));
         }
     }
 }

@@ -36,7 +36,7 @@ fn plane(document: &mut Document, findings: &Findings, before: &[Findings], all:
         if let Some(left) = finding.evidence.len().checked_sub(EVIDENCE).filter(|left| *left > 0) {
             document.line(format!("{left} more in --format json"));
         }
-        document.own(format!("To make sure: {}", finding.next));
+        document.own(format!("To confirm: {}", finding.next));
     }
 }
 

@@ -53,11 +53,11 @@ mod tests {
         let rows = vec![cells.map(str::to_owned).to_vec()];
         let mut document = Document::default();
         document.table(Table { columns, rows });
-        document.own("To make sure: `echo 2 > drop_caches` for max_entries");
+        document.own("To confirm: `echo 2 > drop_caches` for max_entries");
         let text = render(&document);
         for part in [
             "| \\`a\\_b\\` | `sync; echo 3 > /proc/sys/vm/drop_caches` of x\\_y, `a \\| b` |",
-            "To make sure: `echo 2 > drop_caches` for max\\_entries",
+            "To confirm: `echo 2 > drop_caches` for max\\_entries",
         ] {
             assert!(text.contains(part), "{part}: {text}");
         }

@@ -37,9 +37,9 @@ pub fn show(document: &mut Document, queries: &Queries, started_ns: u64) {
 fn summary(summary: &Summary, after: &impl Fn(u64) -> String) -> String {
     let asked = asked(&summary.asked, summary.directory.as_deref());
     let times = match (summary.count, summary.inside) {
-        (0, inside) => return format!("{asked}: {inside} times, only by the calls above themselves"),
+        (0, inside) => return format!("{asked}: {inside} times, only from inside the calls above"),
         (count, 0) => times(count),
-        (count, inside) => format!("{} and {inside} by other calls themselves", times(count)),
+        (count, inside) => format!("{} and {inside} from inside other calls", times(count)),
     };
     let failed = if summary.failed == 0 { String::new() } else { format!(", {} failed", summary.failed) };
     let answer = |what: &str, answer: &Option<Answer>| {
@@ -123,11 +123,11 @@ const ANSWERS: &[Cell<Line>] = &[
     ("AFTER", Fit::Number, |line| line.after.clone()),
     ("TIMES", Fit::Number, |line| line.row.count.to_string()),
     ("PROCESS", Fit::Text, |line| format!("{} {}", line.row.pid, line.row.comm)),
-    ("ASKED", Fit::Text, |line| {
+    ("QUERY", Fit::Text, |line| {
         format!("{}{}", line.inside, asked(&line.row.asked, line.row.directory.as_deref()))
     }),
     // Numbers are not cut; what else was told is in the lines above.
-    ("TOLD", Fit::Name, |line| match line.row.result {
+    ("ANSWER", Fit::Name, |line| match line.row.result {
         0 => {
             let told = told(&line.row.asked, line.row.text.as_deref(), &line.row.values);
             let first = told.split(", ").next().unwrap_or_default();
@@ -150,7 +150,7 @@ fn callers(document: &mut Document, lines: &[Line]) {
     for (caller, numbers) in callers {
         let through = caller.through.filter(|&through| through == THROUGH_RUNTIME);
         let through = through.map_or_else(String::new, |through| format!(" through the {through}"));
-        document.line(format!("{} asked{through} by {}", numbers.join(", "), caller.label));
+        document.line(format!("{}: called{through} by {}", numbers.join(", "), caller.label));
     }
 }
 

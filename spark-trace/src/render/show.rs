@@ -94,7 +94,7 @@ pub fn document(report: &Report, Shown { parts, file }: &Shown<'_>) -> Document 
     }
     if let Parts::Named(names) = parts {
         for section in names.iter().filter(|section| !section.has_anything(report)) {
-            document.line(format!("{}: the recording has nothing of this", section.name));
+            document.line(format!("{}: not in this recording", section.name));
         }
     }
     if matches!(parts, Parts::First) {
@@ -125,7 +125,7 @@ fn run(document: &mut Document, report: &Report, _manner: Manner) {
     let ran = seconds(target.ended_ns.saturating_sub(target.started_ns));
     let exit = target.exit_code.map_or_else(String::new, |code| format!(", exit code {code}"));
     document.line(match target.is_snapshot() {
-        true => format!("one instant, read within {ran}; nothing was traced"),
+        true => format!("one instant, read within {ran}; no trace"),
         false => format!("{ran}{exit}; profile {}", tool.profile),
     });
     document.line(format!(
@@ -144,11 +144,10 @@ fn run(document: &mut Document, report: &Report, _manner: Manner) {
 fn plane(document: &mut Document, report: &Report, plane: &PlaneReport, brief: bool) {
     let since_start = |at_ns: u64| seconds(at_ns.saturating_sub(report.target.started_ns));
     let what = match plane.plane {
-        Scope::System => "System: all memory that is not free".to_owned(),
+        Scope::System => "System: all memory in use".to_owned(),
         Scope::Cgroup => {
-            let whose =
-                if report.target.is_snapshot() { "all cgroups together are" } else { "the target is" };
-            format!("Cgroup {}: what {whose} charged", plane.cgroup_version.unwrap_or_default())
+            let whose = if report.target.is_snapshot() { "all cgroups together" } else { "the target" };
+            format!("Cgroup {}: memory charged to {whose}", plane.cgroup_version.unwrap_or_default())
         }
         Scope::Device => devices::title(plane.device.as_ref()),
     };
@@ -340,13 +339,10 @@ fn uncounted(report: &Report, plane: &PlaneReport) -> Option<String> {
     let unattributed = plane.level.residual.filter(|&bytes| bytes.abs() >= WORTH_A_LINE)?;
     let cpus = report.host.cpus;
     let within = match unattributed.unsigned_abs() <= most {
-        true => "unattributed is within what",
-        false => "unattributed is more than what",
+        true => "unattributed is within",
+        false => "unattributed is more than",
     };
-    Some(format!(
-        "{within} the kernel charges ahead and counts late: up to {} on {cpus} CPUs",
-        unsigned(most)
-    ))
+    Some(format!("{within} the kernel's own delay in counting: up to {} on {cpus} CPUs", unsigned(most)))
 }
 
 /// How a driver's pages are split between charged and not; of other sources the level's plane tells.

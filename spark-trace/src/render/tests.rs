@@ -241,11 +241,11 @@ fn what_was_read_at_another_time_says_when() {
         text.lines().find(|line| line.starts_with("Page cache by file")).unwrap().to_owned()
     };
     let mut recording = testing::container();
-    assert_eq!(title(&recording), "Page cache by file, added since the trace began and held after 5.0 s");
+    assert_eq!(title(&recording), "Page cache by file, added since the trace began, in use after 5.0 s");
     // The last reading before that is the peak as well.
     recording.provenance.instants[1].at_ns += testing::SECOND;
     let read_later =
-        "Page cache by file, added since the trace began and held after 5.0 s, as read after 6.0 s";
+        "Page cache by file, added since the trace began, in use after 5.0 s, as read after 6.0 s";
     assert_eq!(title(&recording), read_later);
     let report = attribution::report(&recording, At::Peak);
     assert_eq!(report.details_instant.as_ref(), recording.provenance.instants.get(1));
@@ -262,14 +262,14 @@ fn gpus_are_told_like_the_other_planes() {
     };
     let table = text("table").split_whitespace().collect::<Vec<_>>().join(" ");
     for wanted in [
-        "GPU 0 Simulated GPU 0 (simulated): its memory that is not free; peak after 5.0 s",
+        "GPU 0 Simulated GPU 0 (simulated): device memory in use; peak after 5.0 s",
         "gpu-context 0 29.30 GiB",
         "4242 python3 0 29.30 GiB 0",
         "99 not the target's 500.0 MiB",
-        "GPU 1 Simulated GPU 1 (simulated): what processes hold on it; peak after 5.0 s",
+        "GPU 1 Simulated GPU 1 (simulated): device memory of processes; peak after 5.0 s",
         "this device has no memory of its own: its allocations are system memory, on the system plane",
         "utilization 0/0/97 %; power 75/75/640 W",
-        "clocks were held down by: gpu-idle, sw-power-cap, unknown (0x8000)",
+        "clocks were limited by: gpu-idle, sw-power-cap, unknown (0x8000)",
         "NVML 3 readings in 9.0 ms",
     ] {
         assert!(table.contains(wanted), "{wanted:?} is not in {}", text("table"));

@@ -27,18 +27,18 @@ const SCHEME: &str = "Bearer";
 #[derive(Debug, Error)]
 pub enum AccessError {
     #[error(
-        "--listen {0} is no loopback address: whoever reaches it would see names of processes' cgroups; give --token-file \
+        "--listen {0} is no loopback address, and everyone in that network could read the metrics; use --token-file \
          FILE, or listen on 127.0.0.1"
     )]
     Open(SocketAddr),
     #[error("cannot read the token in {}: {cause}", path.display())]
     Unreadable { path: PathBuf, cause: io::Error },
     #[error(
-        "{}: others than its owner may read it (mode {mode:03o}), and then it is no secret: `chmod 600` it",
+        "{}: other users can read it (mode {mode:03o}): run `chmod 600` on it",
         path.display()
     )]
     Shared { path: PathBuf, mode: u32 },
-    #[error("{}: belongs to user {uid}, who could read and change it: `chown` it to the user that serves", path.display())]
+    #[error("{}: belongs to user {uid}, who could read and change it: `chown` it to the user that runs serve", path.display())]
     Foreign { path: PathBuf, uid: u32 },
     #[error(
         "{}: a token is one line of at least {SHORTEST} visible ASCII characters; make one with `openssl rand -hex 32`",

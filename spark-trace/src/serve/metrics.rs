@@ -35,12 +35,12 @@ const LINES: &[&str] = &["MemTotal", "MemFree", "MemAvailable"];
 const CGROUP: Family = Family {
     name: "spark_trace_cgroup_bytes",
     unit: "bytes",
-    about: "Charged to a cgroup without those below it: the sum over all is the cgroup plane's counter.",
+    about: "Charged to a cgroup without its descendants: the sum over all is the counter of the cgroup plane.",
 };
 const CHARGED: Family = Family {
     name: "spark_trace_cgroup_charged_bytes",
     unit: "bytes",
-    about: "Charged to a cgroup with those below it: never sum these.",
+    about: "Charged to a cgroup with its descendants: do not sum these.",
 };
 const CGROUPS: Family =
     Family { name: "spark_trace_cgroups", unit: "", about: "Memory cgroups that are read." };
@@ -69,17 +69,17 @@ const FAILED_WRITES: Family =
 const READING: Family = Family {
     name: "spark_trace_reading_timestamp_seconds",
     unit: "seconds",
-    about: "When the levels were read last.",
+    about: "Time of the last reading of the levels.",
 };
 const HOOKS: Family = Family {
     name: "spark_trace_hooks",
     unit: "",
-    about: "Hooks that are attached, and those that this machine and the profile call for.",
+    about: "Hooks that are attached, and hooks that the profile needs on this machine.",
 };
 const LOSSES: Family = Family {
     name: "spark_trace_losses",
     unit: "",
-    about: "Events and entries that a buffer or map could not take: provenance is incomplete, levels are not touched.",
+    about: "Events and entries lost in a full buffer or map: provenance is incomplete, levels are not affected.",
 };
 const AGENT_CPU: Family = Family {
     name: "spark_trace_agent_cpu_seconds",
@@ -94,7 +94,7 @@ const AGENT_RESIDENT: Family = Family {
 const PROGRAMS: Family = Family {
     name: "spark_trace_programs_run_seconds",
     unit: "seconds",
-    about: "Run time of the eBPF programs, put up from the windows in which the kernel counts it.",
+    about: "Run time of the eBPF programs, extrapolated from the windows in which the kernel counts it.",
 };
 const KERNEL: Family = Family {
     name: "spark_trace_programs_memory_bytes",

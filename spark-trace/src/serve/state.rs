@@ -28,11 +28,10 @@ const TEMPORARY: &str = ".tmp";
 pub enum StateError {
     #[error("cannot use the folder {}: {cause}", path.display())]
     Folder { path: PathBuf, cause: io::Error },
-    #[error("{}: belongs to user {uid}, who could put other files in the place of recordings: choose another folder", path.display())]
+    #[error("{}: belongs to user {uid}, who could replace the recordings: choose another folder", path.display())]
     Foreign { path: PathBuf, uid: u32 },
     #[error(
-        "{}: others than its owner may use it (mode {mode:03o}), and recordings name processes and files of everyone: \
-         `chmod 700` it",
+        "{}: other users can use it (mode {mode:03o}), and recordings have names of all processes and files: run `chmod 700` on it",
         path.display()
     )]
     Shared { path: PathBuf, mode: u32 },

@@ -90,7 +90,7 @@ impl Values {
 
     fn unknown(&self, text: &str, name: &str) -> String {
         let known: Vec<_> = self.0.keys().map(|name| format!("{{{name}}}")).collect();
-        format!("`{text}`: nothing is known of `{{{name}}}`; there are {}", known.join(", "))
+        format!("`{text}`: unknown placeholder `{{{name}}}`; known are {}", known.join(", "))
     }
 }
 

@@ -228,7 +228,7 @@ impl Plan {
     fn check(&self) -> Result<(), PlanError> {
         name("name", &self.name)?;
         if self.runs == 0 {
-            return Err(PlanError::at("runs", "0 runs tell nothing; write at least 2"));
+            return Err(PlanError::at("runs", "0 runs show nothing; write at least 2"));
         }
         if self.workload.command.is_empty() {
             return Err(PlanError::at("workload.command", "is empty; name a program and its arguments"));

@@ -164,8 +164,8 @@ fn list(ui: &Ui, recording: &Recording, frame: &Frame) -> List {
     (DETAILS, details.collect(), drill::nothing(source))
 }
 
-const NO_PLANE: &str = "nothing is read of this plane here";
-const NOBODY: &str = "nobody that can be told apart holds any of it";
+const NO_PLANE: &str = "this plane is not read here";
+const NOBODY: &str = "no attributable holder";
 const NO_STACK: &str = "no stack was taken";
 
 /// What a list is part of: a cgroup's level of the source, or the plane's. Nothing it has can be more.

@@ -149,5 +149,5 @@ fn keys_that_mean_nothing_here_do_nothing() {
     let others = [Key::Up, Key::Down, Key::PageUp, Key::PageDown, Key::Home, Key::End, Key::Enter, Key::Back];
     let screen = press(&mut ui, &recording, &[&all[..], &others[..]].concat());
     assert!(screen.rows.is_empty());
-    assert_eq!(screen.empty, "nothing is read of this plane here");
+    assert_eq!(screen.empty, "this plane is not read here");
 }

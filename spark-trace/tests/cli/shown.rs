@@ -78,7 +78,7 @@ fn a_kv_reading_that_a_recording_does_not_have_is_an_error() {
     ] {
         assert!(error(args, BAD_INPUT).contains("no KV-cache reading"), "{args:?}");
     }
-    assert!(error(&["kv", &native, "--log", "a", "--log", "b"], USAGE).contains("give one for each"));
+    assert!(error(&["kv", &native, "--log", "a", "--log", "b"], USAGE).contains("use one for each"));
 }
 
 #[test]

@@ -18,8 +18,8 @@ fn a_plan_is_written_once_and_says_what_is_wrong_with_it() {
     let text = fs::read_to_string(&plan).unwrap();
     for (from, to, said) in [
         ("order = \"abba\"", "order = \"abab\"", "abab"),
-        ("runs = 30", "runs = 0", "0 runs tell nothing"),
-        ("{requests}", "{request}", "nothing is known of `{request}`"),
+        ("runs = 30", "runs = 0", "0 runs show nothing"),
+        ("{requests}", "{request}", "unknown placeholder `{request}`"),
         ("name = \"docker\"", "name = \"native\"", "is there twice"),
         ("drop-caches = true", "drop-cache = true", "drop-cache"),
         ("timeout = \"2h\"", "timeout = \"soon\"", "no unit of time"),

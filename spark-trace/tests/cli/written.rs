@@ -126,7 +126,7 @@ fn an_export_says_what_it_cannot_do() {
         (&["--to", "csv", "--at", "end"][..], USAGE, "leave out --at"),
         (&["--to", "pprof", "--stacks", "pages", "-o", "-"], USAGE, "leave out --stacks"),
         (&["--to", "openmetrics", "--at", "kv"], BAD_INPUT, "no KV-cache reading"),
-        (&["--to", "folded", "--stacks", "cuda"], BAD_INPUT, "no stack holds any bytes"),
+        (&["--to", "folded", "--stacks", "cuda"], BAD_INPUT, "no stack has any bytes"),
     ] {
         let text = error(&[&["export", &native], args].concat(), code);
         assert!(text.contains(said), "{text}");

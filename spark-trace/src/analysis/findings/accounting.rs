@@ -56,13 +56,13 @@ pub fn double_counting(case: &Case<'_>) -> Judgement {
     }
     let mut undecided = unknown.iter().filter(|(name, _)| *name != ANSWERS);
     if let Some((name, why)) = undecided.next() {
-        return Judgement::new(Verdict::Inconclusive, format!("the {name} does not decide: {why}"), evidence);
+        return Judgement::new(Verdict::Inconclusive, format!("not decided by the {name}: {why}"), evidence);
     }
     let mut because = "the sources add up to what is in use, and no page is in two of them".to_owned();
     match unknown.first() {
         Some((_, why)) => because.push_str(&format!(" (not compared with a GPU's answers: {why})")),
         None if fails.contains(&ANSWERS) => {
-            because.push_str("; cuMemGetInfo answers what is free, alike in all runs")
+            because.push_str("; cuMemGetInfo returns the same counter in all runs")
         }
         None => {}
     }
@@ -78,7 +78,7 @@ fn sum(case: &Case<'_>, evidence: &mut Vec<Evidence>) -> Tested {
     let mut worst: Option<(i64, &'static str)> = None;
     for run in case.runs() {
         let (Some(used), Some(residual)) = (run.balance.expected, run.balance.residual) else {
-            return Tested::Unknown(format!("what is in use was not read in {}", run.name()));
+            return Tested::Unknown(format!("memory in use was not read in {}", run.name()));
         };
         let used = i64::try_from(used).unwrap_or(i64::MAX);
         evidence.push(run.evidence(
@@ -87,7 +87,7 @@ fn sum(case: &Case<'_>, evidence: &mut Vec<Evidence>) -> Tested {
             "samples.system: meminfo.MemTotal -meminfo.MemFree",
         ));
         evidence.push(run.evidence(
-            "of it in no source; below zero the sources would add up to more",
+            "of it unattributed; negative if the sources exceed it",
             Some(residual),
             "samples.system",
         ));
@@ -97,9 +97,10 @@ fn sum(case: &Case<'_>, evidence: &mut Vec<Evidence>) -> Tested {
         }
     }
     match worst {
-        Some((surplus, name)) => {
-            Tested::Holds(format!("the sources of {name} exceed what is in use by {}", units::size(surplus)))
-        }
+        Some((surplus, name)) => Tested::Holds(format!(
+            "the sources of {name} exceed the memory in use by {}",
+            units::size(surplus)
+        )),
         None => Tested::Fails,
     }
 }
@@ -135,10 +136,10 @@ fn charges(case: &Case<'_>, evidence: &mut Vec<Evidence>) -> Tested {
 /// MemFree has fallen by more than the sources have grown.
 fn unexplained(case: &Case<'_>, evidence: &mut Vec<Evidence>) -> Tested {
     let (Some(delta), Some(residual)) = (case.delta, case.residual) else {
-        return Tested::Unknown("the difference of what is in use is not known".to_owned());
+        return Tested::Unknown("the difference of memory in use is unknown".to_owned());
     };
     let Some(b) = case.b() else { return Tested::Unknown("there are no readings".to_owned()) };
-    evidence.push(b.evidence("of the difference in use, in no source", Some(residual), "samples.system"));
+    evidence.push(b.evidence("of the difference in use, unattributed", Some(residual), "samples.system"));
     let slack = case.material.max(delta.abs() / 100 * (100 - ATTRIBUTED_PERCENT));
     if residual.abs() <= slack {
         return Tested::Fails;
@@ -156,7 +157,7 @@ fn unexplained(case: &Case<'_>, evidence: &mut Vec<Evidence>) -> Tested {
             "provenance.page_allocs",
         ));
         return Tested::FailsBut(format!(
-            "{} in no source are socket buffers, as kernel stacks show",
+            "{} of unattributed memory are socket buffers, by kernel stacks",
             units::size(in_sockets)
         ));
     }
@@ -165,17 +166,17 @@ fn unexplained(case: &Case<'_>, evidence: &mut Vec<Evidence>) -> Tested {
     let passing = run.map_or(0, Run::passing);
     if let Some(run) = run.filter(|_| residual.abs() - passing <= slack) {
         evidence.push(run.evidence(
-            "free again soon after, as free pages are that the kernel reports to a hypervisor",
+            "free again soon after, like free pages that the kernel reports to a hypervisor",
             Some(passing),
             "samples.system; host.page_reporting_bytes",
         ));
         return Tested::FailsBut(format!(
-            "{} in no source in {} were free again soon after, as they are when they are reported to a hypervisor",
+            "{} of unattributed memory in {} were free again soon after, like pages reported to a hypervisor",
             units::size(passing),
             run.name()
         ));
     }
-    Tested::Unknown(format!("{} of the difference are in no source", units::size(residual)))
+    Tested::Unknown(format!("{} of the difference are unattributed", units::size(residual)))
 }
 
 /// cuMemGetInfo answers something else than what is free, in one run only.
@@ -187,26 +188,22 @@ fn answers(case: &Case<'_>, evidence: &mut Vec<Evidence>) -> Tested {
     for run in case.runs() {
         let Some(gap) = answer_minus_free(run) else {
             return Tested::Unknown(format!(
-                "{} has no answer of cuMemGetInfo on a GPU that shares the system's memory",
+                "{} has no cuMemGetInfo answer of a GPU that shares the system's memory",
                 run.name()
             ));
         };
         evidence.push(run.evidence(
-            "the last answer of cuMemGetInfo minus MemFree at that time",
+            "last cuMemGetInfo answer minus MemFree at that time",
             Some(gap),
             "provenance.queries",
         ));
         differing.push(gap.abs() > SAME_ANSWER_BYTES.max(case.material));
     }
     match differing[..] {
-        [false, true] => {
-            Tested::Holds("cuMemGetInfo answers MemFree in A and something else in B".to_owned())
-        }
-        [true, false] => {
-            Tested::Holds("cuMemGetInfo answers MemFree in B and something else in A".to_owned())
-        }
+        [false, true] => Tested::Holds("cuMemGetInfo returns MemFree in A and not in B".to_owned()),
+        [true, false] => Tested::Holds("cuMemGetInfo returns MemFree in B and not in A".to_owned()),
         [true, ..] => {
-            Tested::Unknown("cuMemGetInfo answers something else than MemFree in all runs".to_owned())
+            Tested::Unknown("cuMemGetInfo returns another value than MemFree in all runs".to_owned())
         }
         _ => Tested::Fails,
     }

@@ -127,7 +127,7 @@ impl<'a> Run<'a> {
         let name = self.name();
         let health = &self.recording.health;
         let Some(row) = health.hooks.iter().find(|row| row.name == hook) else {
-            return Some(format!("{name} does not know the hook {hook}"));
+            return Some(format!("{name} has no hook {hook}"));
         };
         let reason = row.reason.as_deref().unwrap_or("no reason recorded");
         match row.verdict.as_str() {
@@ -320,10 +320,10 @@ impl<'a> Case<'a> {
         let (verdict, because) = if explains == 0 {
             (Verdict::Refuted, found)
         } else if explains.abs() < self.material {
-            (Verdict::Refuted, format!("{found}; less than {} does not count", units::size(self.material)))
+            (Verdict::Refuted, format!("{found}; below the threshold of {}", units::size(self.material)))
         } else if delta.abs() >= self.material && (explains < 0) != (delta < 0) {
             let whole = units::delta(delta);
-            (Verdict::Refuted, format!("{found}, the other way than the whole ({whole})"))
+            (Verdict::Refuted, format!("{found}, in the opposite direction of the total ({whole})"))
         } else {
             (Verdict::Supported, found)
         };

@@ -36,12 +36,11 @@ pub fn huge_page_rest(case: &Case<'_>) -> Judgement {
         }
         if let Some(count) = run.grown(QUEUED) {
             huge = Some(huge.unwrap_or(false) || count > 0);
-            let what = "huge pages of the machine that came to be mapped in part during the run";
+            let what = "huge pages of the machine that became partly mapped during the run";
             evidence.push(counted(run, what, count, QUEUED));
         }
     }
-    let judged =
-        case.by_bytes(case.delta_of(UNMAPPED), "memory that is mapped nowhere and still held", evidence);
+    let judged = case.by_bytes(case.delta_of(UNMAPPED), "memory that is in use and mapped nowhere", evidence);
     let judged = match (judged.verdict, huge) {
         (Verdict::Supported, Some(false)) => Judgement {
             verdict: Verdict::Refuted,
@@ -80,9 +79,7 @@ pub fn limit(case: &Case<'_>) -> Judgement {
             told.push(weigh_limit(&limit, &of_run, &files, case.material));
             evidence.extend(files.into_iter().take(MOST).map(|(path, bytes)| {
                 run.evidence(
-                    format!(
-                        "{path}: brought into the page cache beyond the most that it had there at a time"
-                    ),
+                    format!("{path}: added to the page cache beyond its highest level there"),
                     Some(bytes),
                     "provenance.files",
                 )
@@ -109,20 +106,19 @@ fn weigh_limit(limit: &Limit, of_run: &str, files: &[(String, i64)], material: i
     let Some(reached) = limit.reached else {
         let verdict = if again >= material || kills > 0 { Verdict::Inconclusive } else { Verdict::Refuted };
         let because = format!(
-            "the limit of {size} on a cgroup above the target's{of_run} counts for itself how often it is reached; {} of \
+            "the limit of {size} is on a cgroup above the target's{of_run}, which has its own count of limit events; {} of \
              files were read again after they had been reclaimed",
             units::size(again)
         );
         return (verdict, because);
     };
     if reached == 0 && limit.reached_by_its_end {
-        let because = format!(
-            "the limit of {size}{of_run} was reached after the last reading: what that did is not known"
-        );
+        let because =
+            format!("the limit of {size}{of_run} was reached after the last reading: the effect is unknown");
         return (Verdict::Inconclusive, because);
     }
     if reached == 0 {
-        return (Verdict::Refuted, format!("the limit of {size}{of_run} was not seen to be reached"));
+        return (Verdict::Refuted, format!("the limit of {size}{of_run} was not reached"));
     }
     let times = if reached == 1 { "once".to_owned() } else { format!("{reached} times") };
     let mut because = format!("the limit of {size}{of_run} was reached {times}");
@@ -151,7 +147,7 @@ fn limit_evidence(run: &Run<'_>, limit: &Limit, evidence: &mut Vec<Evidence>) {
         evidence.push(counted(run, "times that the limit was reached", signed(reached), "samples.cgroups"));
     }
     if let Some(kills) = limit.oom_kills.filter(|kills| *kills > 0) {
-        let what = "processes that the kernel killed for want of memory";
+        let what = "processes that the kernel killed because memory had run out";
         evidence.push(counted(run, what, signed(kills), "samples.cgroups: events.oom_kill"));
     }
     if let Some(bytes) = limit.read_again {
@@ -196,7 +192,7 @@ pub fn sockets(case: &Case<'_>) -> Judgement {
             by_counter(run).into_iter().filter(|(_, bytes)| bytes.abs() >= case.material / 4)
         {
             evidence.push(run.evidence(
-                "what sockets were given for data, since the start",
+                "memory of socket buffers, growth since the start",
                 Some(bytes),
                 column,
             ));
@@ -211,8 +207,8 @@ pub fn sockets(case: &Case<'_>) -> Judgement {
 /// Names and inodes that the kernel keeps of files.
 pub fn names(case: &Case<'_>) -> Judgement {
     const ENTRIES: &[(&str, &str)] = &[
-        ("dentry.entries", "names of files that came into the machine's cache since the start"),
-        ("dentry.negative", "of them names of files that do not exist"),
+        ("dentry.entries", "names of files added to the machine's cache since the start"),
+        ("dentry.negative", "of those, names of files that do not exist"),
     ];
     let mut evidence = Vec::new();
     for run in case.runs() {
@@ -249,7 +245,11 @@ fn by_stacks(
         evidence.extend(
             rows.into_iter().take(MOST).filter(|(_, bytes)| signed(*bytes) >= case.material / 16).map(
                 |(label, bytes)| {
-                    run.evidence(format!("{label}: held by kernel stacks"), Some(signed(bytes)), STACKS_PLACE)
+                    run.evidence(
+                        format!("{label}: in use by kernel stacks"),
+                        Some(signed(bytes)),
+                        STACKS_PLACE,
+                    )
                 },
             ),
         );

@@ -52,8 +52,8 @@ impl Group<'_> {
     }
 }
 
-const EQUAL: &str = "with equal contents in all blocks that were compared";
-const NOT_COMPARED: &str = "of one name and about as much cached; contents not compared";
+const EQUAL: &str = "equal contents in all compared blocks";
+const NOT_COMPARED: &str = "same name and similar cached bytes; contents not compared";
 
 pub fn duplicates(case: &Case<'_>) -> Judgement {
     const LEFT: &str = "A, left cached";
@@ -85,12 +85,13 @@ pub fn duplicates(case: &Case<'_>) -> Judgement {
     let evidence = evidence.chain(unknown.iter().take(MOST).map(|group| group.evidence(NOT_COMPARED)));
     let evidence: Vec<_> = evidence.collect();
     if twice >= case.material {
-        let because = format!("{} would not be cached if they were the same files", units::size(twice));
+        let because =
+            format!("{} of page cache would be saved if they were the same files", units::size(twice));
         return Judgement::new(Verdict::Supported, because, evidence);
     }
     if maybe >= case.material {
         let because = format!(
-            "files of the same name with about as much cached hold {}; whether their contents are equal is not known",
+            "files of the same name with similar cached bytes use {}; their contents were not compared",
             units::size(maybe)
         );
         return Judgement::new(Verdict::Inconclusive, because, evidence);
@@ -100,8 +101,7 @@ pub fn duplicates(case: &Case<'_>) -> Judgement {
     let because = match unnamed {
         0 => "no file is cached twice".to_owned(),
         older => format!(
-            "of the files cached since the traces began none of weight is cached twice; {} that were cached before have no \
-             names here",
+            "no large file added since the traces began is cached twice; {} of page cache is from before and has no file names",
             units::unsigned(older)
         ),
     };

@@ -45,7 +45,7 @@ impl Case<'_> {
         let unseen = row.hooks.iter().find_map(|hook| self.runs().find_map(|run| run.unseen(hook)));
         let judgement = match (self.b(), row.of_two && self.a.is_none(), unseen) {
             (None, ..) => Judgement::untestable("the recording has no readings of this memory"),
-            (_, true, _) => Judgement::untestable("it takes two runs to compare"),
+            (_, true, _) => Judgement::untestable("needs two runs"),
             (.., Some(unseen)) => {
                 // What was seen may still be told; it decides nothing.
                 let judged = (row.judge)(self);

@@ -38,7 +38,7 @@ fn no_driver(case: &Case<'_>, evidence: Vec<Evidence>) -> Judgement {
     let loaded =
         case.runs().any(|run| run.recording.host.nvidia.as_ref().is_some_and(|n| n.kernel_module.is_some()));
     if loaded {
-        return Judgement::untestable("the NVIDIA module's pages were not followed in both");
+        return Judgement::untestable("pages of the NVIDIA module were not traced in both runs");
     }
     Judgement::new(Verdict::Refuted, "no NVIDIA kernel module was loaded", evidence)
 }
@@ -56,7 +56,7 @@ pub fn pool(case: &Case<'_>) -> Judgement {
     let kept: Vec<_> = case.runs().filter_map(|run| Some((run, beyond(run)?))).collect();
     for (run, kept) in &kept {
         let place = "samples.system: driver.nvidia_sysmem -driver.nvidia_asked";
-        evidence.push(run.evidence("held by the driver beyond what it was asked for", Some(*kept), place));
+        evidence.push(run.evidence("in use by the driver beyond the requested bytes", Some(*kept), place));
     }
     if kept.is_empty() {
         return no_pool(case, evidence);
@@ -64,7 +64,7 @@ pub fn pool(case: &Case<'_>) -> Judgement {
     let most = kept.iter().map(|(_, kept)| *kept).max().unwrap_or(0);
     let verdict = if most < case.material { Verdict::Refuted } else { Verdict::Inconclusive };
     let because = format!(
-        "the kernel does not show the pools (CONFIG_SHRINKER_DEBUG); the driver holds up to {} beyond what it was asked for",
+        "the kernel does not show the pools (CONFIG_SHRINKER_DEBUG); the driver uses up to {} more than was requested",
         units::size(most)
     );
     Judgement::new(verdict, because, evidence)
@@ -120,7 +120,7 @@ pub fn kernel(case: &Case<'_>) -> Judgement {
     for run in case.runs().filter(|run| run.view.plane == Plane::CgroupV1) {
         let kinds = KERNEL.iter().map(|slug| (slug, run.observed(slug).bytes()));
         for (slug, bytes) in kinds.filter(|(_, bytes)| signed(*bytes) >= case.material / 16) {
-            let what = format!("{slug}: held by kernel stacks of the target");
+            let what = format!("{slug}: in use by kernel stacks of the target");
             evidence.push(run.evidence(what, Some(signed(bytes)), "provenance.page_allocs"));
         }
     }

@@ -49,10 +49,11 @@ pub fn leftovers(case: &Case<'_>) -> Judgement {
             // Of one run: it found something, which is in its level and not in its growth.
             let found = case.b().and_then(|b| b.counter_at_start("meminfo.Shmem")).unwrap_or(0);
             let (verdict, because) = match found >= case.material {
-                true => {
-                    (Verdict::Inconclusive, "was there before the run; whose it is one recording cannot tell")
-                }
-                false => (Verdict::Refuted, "was there before the run, which is too little to matter"),
+                true => (
+                    Verdict::Inconclusive,
+                    "was there before the run; one recording does not show whose it is",
+                ),
+                false => (Verdict::Refuted, "was there before the run: below the threshold"),
             };
             Judgement::new(verdict, format!("{} {because}", units::size(found)), evidence)
         }
@@ -80,7 +81,7 @@ pub fn environment(case: &Case<'_>) -> Judgement {
     match (differences.len(), both.is_some() || seen_libraries) {
         (0, true) if both.is_some() => Judgement::new(
             Verdict::Refuted,
-            "libraries, environment, capabilities and limits that were recorded are the same",
+            "recorded libraries, environment, capabilities and limits are the same",
             evidence,
         ),
         (0, true) => Judgement::new(
@@ -148,11 +149,9 @@ pub fn memory_limit(case: &Case<'_>) -> Judgement {
     match (limited, evidence.is_empty()) {
         (true, _) => Judgement::new(Verdict::Supported, "a process of the target read a limit", evidence),
         (false, true) => Judgement::new(Verdict::Refuted, "no process of the target read a limit", evidence),
-        (false, false) => Judgement::new(
-            Verdict::Refuted,
-            "limits were read, and there are none below the machine's memory",
-            evidence,
-        ),
+        (false, false) => {
+            Judgement::new(Verdict::Refuted, "limits were read, none below the machine's memory", evidence)
+        }
     }
 }
 
@@ -196,7 +195,7 @@ pub fn reclaim(case: &Case<'_>) -> Judgement {
     let (verdict, because) = if most >= case.material {
         (Verdict::Supported, format!("up to {} were reclaimed during a run", units::size(most)))
     } else {
-        (Verdict::Refuted, format!("hardly anything was reclaimed ({})", units::size(most)))
+        (Verdict::Refuted, format!("almost nothing was reclaimed ({})", units::size(most)))
     };
     Judgement::new(verdict, because, evidence)
 }
@@ -226,13 +225,13 @@ pub fn pin_leak(case: &Case<'_>) -> Judgement {
     let (verdict, because) = match (most >= case.material, goes_on) {
         (false, _) => (
             Verdict::Refuted,
-            format!("what was pinned was released, to within {}", units::size(most.max(0))),
+            format!("pinned pages were released (remaining: {})", units::size(most.max(0))),
         ),
         (true, false) => {
             (Verdict::Supported, format!("{} stayed pinned after the target's end", units::size(most)))
         }
         (true, true) => {
-            (Verdict::Inconclusive, format!("{} are pinned, and the target may go on", units::size(most)))
+            (Verdict::Inconclusive, format!("{} are pinned, and the target may still run", units::size(most)))
         }
     };
     Judgement::new(verdict, because, evidence)

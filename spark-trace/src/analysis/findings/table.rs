@@ -81,25 +81,21 @@ pub const HYPOTHESES: &[Hypothesis] = &[
         planes: MACHINE,
         sources: &[],
         judge: accounting::double_counting,
-        test: "Four tests. The sources add up to more than MemTotal - MemFree. Pages of the NVIDIA driver that are charged to \
-               no cgroup are also in one's charge. MemFree has fallen by more than all sources have grown, free pages that \
-               were being reported to a hypervisor left out. cuMemGetInfo answers something else than MemFree in one run \
-               and not in the other. One that holds supports the claim; it is refuted where none does and the third could \
-               be decided to within 2 %.",
+        test: "Four tests. The sources add up to more than MemTotal - MemFree. Pages of the NVIDIA driver that are charged to no cgroup are also in the charge of one. MemFree has fallen by more than all sources have grown, free pages that \
+               were being reported to a hypervisor left out. cuMemGetInfo returns another value than MemFree in one run only. One positive test supports the claim; it is refuted if none is and the third is decided to within 2 %.",
         next: "Run A and B in turn (ABBA) with `sync; echo 3 > /proc/sys/vm/drop_caches` before each: a double count \
                would stay, page cache would not",
     },
     Hypothesis {
         slug: "page-cache",
         title: "page cache",
-        claim: "Files in the page cache hold the difference; the kernel would give them up, but counts them as used.",
+        claim: "The difference is page cache: reclaimable, but counted as used.",
         hooks: &[],
         of_two: false,
         planes: BOTH,
         sources: CACHE,
         judge: cache::page_cache,
-        test: "Difference of Cached + Buffers - Shmem; which files, from the hooks on the page cache; what was cached \
-               before the run began; what A left cached where B began later on the same boot.",
+        test: "Difference of Cached + Buffers - Shmem; the files, from the hooks on the page cache; page cache from before the run; files that A left cached if B began later on the same boot.",
         next: "`sync; echo 3 > /proc/sys/vm/drop_caches` before the reading that matters, and record both again",
     },
     Hypothesis {
@@ -113,14 +109,13 @@ pub const HYPOTHESES: &[Hypothesis] = &[
         judge: copies::duplicates,
         test: "Files with different inodes, equal sizes and equal contents, within one run or between what A left cached and \
                what B has cached. Contents are compared by up to 64 blocks of 4 KiB of each file, read from the page cache \
-               when the trace ends; 16 must be known of both and be no zeros. Files of one name whose contents were not to \
-               be had make it inconclusive. Its bytes are part of page cache.",
+               when the trace ends; 16 must be known of both and not zero. Files of one name with unknown contents make it inconclusive. Its bytes are part of page cache.",
         next: "Mount the directory into the container (`-v`) instead of copying it into the image, and record again",
     },
     Hypothesis {
         slug: "dirty-files",
         title: "files not written back",
-        claim: "Files that were written and not yet written back hold the difference: dropping caches does not free them.",
+        claim: "The difference is files that are not yet written back: dropping caches does not free them.",
         hooks: &[],
         of_two: false,
         planes: BOTH,
@@ -132,132 +127,128 @@ pub const HYPOTHESES: &[Hypothesis] = &[
     Hypothesis {
         slug: "leftovers",
         title: "leftovers of earlier processes",
-        claim: "Memory that processes before the run left behind holds the difference: files in tmpfs, shared memory.",
+        claim: "The difference is memory that earlier processes left behind: files in tmpfs, shared memory.",
         hooks: &[],
         of_two: false,
         planes: MACHINE,
         sources: &[],
         judge: surroundings::leftovers,
-        test: "Difference of Shmem at the start of the runs, and which files in memory file systems held it then.",
+        test: "Difference of Shmem at the start of the runs, and the files in memory file systems at that time.",
         next: "Remove what is in /dev/shm and /tmp of earlier runs (`ls -la /dev/shm; ipcs -m`), and record again",
     },
     Hypothesis {
         slug: "driver-memory",
         title: "memory of the NVIDIA driver",
-        claim: "The NVIDIA driver itself holds more system memory: cudaMalloc on unified memory, managed memory, tables.",
+        claim: "The NVIDIA driver itself uses more system memory: cudaMalloc on unified memory, managed memory, tables.",
         hooks: &["page-alloc"],
         of_two: false,
         planes: MACHINE,
         sources: DRIVER,
         judge: memory::driver,
         test: "Difference of the pages that stacks through the nvidia modules have allocated and not freed.",
-        next: "Compare what went through the CUDA driver (`spark-trace diff`, CUDA section): equal calls and more pages are \
-               the driver's own",
+        next: "Compare the CUDA calls (`spark-trace diff`, CUDA section): with equal calls, more pages are the driver's own",
     },
     Hypothesis {
         slug: "managed-memory",
         title: "CUDA managed memory",
-        claim: "Managed memory that the GPU's driver keeps in system memory and charges to the target holds the difference.",
+        claim: "The difference is managed memory that the GPU's driver has in system memory and charges to the target.",
         hooks: &["page-alloc"],
         of_two: false,
         planes: TARGET,
         sources: MANAGED,
         judge: memory::managed,
         test: "Difference of the pages that stacks through nvidia-uvm have allocated and not freed.",
-        next: "Compare what went through the CUDA driver (`spark-trace diff`, CUDA section)",
+        next: "Compare the CUDA calls (`spark-trace diff`, CUDA section)",
     },
     Hypothesis {
         slug: "gpu-allocations",
         title: "memory allocated through CUDA",
-        claim: "Device memory that the target allocated through CUDA holds the difference.",
+        claim: "The difference is device memory that the target allocated through CUDA.",
         hooks: &[],
         of_two: false,
         planes: GPUS,
         sources: device::ALLOCATED,
         judge: device::allocated,
-        test: "Difference of what calls of libcuda returned and did not free.",
+        test: "Difference of allocated minus freed bytes of libcuda calls.",
         next: "`spark-trace diff` lists the calls, `show` the stacks (CUDA section)",
     },
     Hypothesis {
         slug: "gpu-contexts",
         title: "contexts and modules on the GPU",
-        claim: "What the target's processes hold on the GPU beyond their allocations holds the difference.",
+        claim: "The difference is device memory of the target's processes beyond their allocations.",
         hooks: &[],
         of_two: false,
         planes: GPUS,
         sources: device::CONTEXTS,
         judge: device::contexts,
-        test: "Difference of what NVML counts for the target's processes minus what they allocated through CUDA. Where calls \
-               were not followed, allocations are in it.",
+        test: "Difference of NVML's bytes of the target's processes minus their CUDA allocations. If calls were not followed, allocations are in it.",
         next: "`spark-trace doctor` says whether CUDA calls are watched; CUDA_MODULE_LOADING=LAZY loads fewer modules",
     },
     Hypothesis {
         slug: "gpu-others",
         title: "other processes on the GPU",
-        claim: "Processes that are not the target's hold the difference on the GPU.",
+        claim: "The difference is device memory of processes outside the target.",
         hooks: &[],
         of_two: false,
         planes: GPUS,
         sources: device::OTHERS,
         judge: device::others,
-        test: "Difference of what NVML counts for other processes, and of the reserved part.",
+        test: "Difference of NVML's bytes of other processes, and of the reserved part.",
         next: "`nvidia-smi` names them; end them and record again",
     },
     Hypothesis {
         slug: "driver-pool",
         title: "pages the NVIDIA driver keeps",
-        claim: "The NVIDIA driver (590 and later) keeps freed pages in pools that nobody is charged for.",
+        claim: "The NVIDIA driver (590 and later) keeps freed pages in pools that are charged to no cgroup.",
         hooks: &["page-alloc"],
         of_two: false,
         planes: MACHINE,
         sources: POOL,
         judge: memory::pool,
-        test: "Difference of what the driver's shrinkers count; where the kernel does not show shrinkers, pages that it \
-               holds beyond what it was asked for (kprobes).",
+        test: "Difference of the pages that the driver's shrinkers count; where the kernel does not show shrinkers, the pages \
+               that the driver uses beyond the requested ones (kprobes).",
         next: "`echo 2 > /proc/sys/vm/drop_caches` shrinks the pools; or load the module with \
                NVreg_EnableSystemMemoryPools=0 and record again",
     },
     Hypothesis {
         slug: "host-memory",
         title: "memory of processes",
-        claim: "The processes' own memory holds the difference: heaps, pinned buffers, huge pages, shared memory.",
+        claim: "The difference is memory of the processes: heaps, pinned buffers, huge pages, shared memory.",
         hooks: &[],
         of_two: false,
         planes: BOTH,
         sources: HOST,
         judge: memory::host,
-        test: "Difference of anonymous, shared and pinned memory, on the system plane minus what earlier processes had left.",
+        test: "Difference of anonymous, shared and pinned memory, on the system plane minus leftovers of earlier processes.",
         next: "`spark-trace diff --plane cgroup` names the mappings and stacks; compare MALLOC_ARENA_MAX, thread counts and \
                transparent huge pages",
     },
     Hypothesis {
         slug: "huge-page-rest",
         title: "huge pages that are mapped in part",
-        claim: "Parts of huge pages were given back and the kernel keeps the pages whole: memory that no process maps and \
-                that stays charged.",
+        claim: "Parts of huge pages were freed and the kernel keeps the pages whole: memory that no process maps and that stays charged.",
         hooks: &[],
         of_two: false,
         planes: BOTH,
         sources: &[],
         judge: causes::huge_page_rest,
-        test: "Difference of what the LRU lists hold beyond mapped anonymous memory, page cache and swap cache. It is of huge \
-               pages where the kernel counts some that are mapped in part (nr_anon_partially_mapped) or has queued some for \
+        test: "Difference of the LRU lists minus mapped anonymous memory, page cache and swap cache. It is attributed to huge pages if the kernel counts some that are mapped in part (nr_anon_partially_mapped) or has queued some for \
                splitting (thp_deferred_split_page). Its bytes are part of memory of processes.",
-        next: "Give memory back by whole huge pages (2 MiB, aligned), or run the program without transparent huge pages \
+        next: "Free memory by whole huge pages (2 MiB, aligned), or run the program without transparent huge pages \
                (MADV_NOHUGEPAGE, `prctl PR_SET_THP_DISABLE`, or `madvise` or `never` in \
                /sys/kernel/mm/transparent_hugepage/enabled); a write to the cgroup's memory.reclaim makes the kernel split them",
     },
     Hypothesis {
         slug: "kernel-memory",
         title: "kernel memory",
-        claim: "The kernel's own memory holds the difference: slab, page tables, kernel stacks, vmalloc.",
+        claim: "The difference is memory of the kernel: slab, page tables, kernel stacks, vmalloc.",
         hooks: &[],
         of_two: false,
         planes: BOTH,
         sources: KERNEL,
         judge: memory::kernel,
         test: "Difference of SReclaimable, SUnreclaim, PageTables, KernelStack, Percpu and VmallocUsed.",
-        next: "`spark-trace show` lists the kernel stacks that hold the pages",
+        next: "`spark-trace show FILE kernel` lists the kernel stacks of the pages",
     },
     Hypothesis {
         slug: "sockets",
@@ -268,9 +259,7 @@ pub const HYPOTHESES: &[Hypothesis] = &[
         planes: BOTH,
         sources: &[],
         judge: causes::sockets,
-        test: "Growth of what TCP and UDP sockets were given (/proc/net/sockstat; of a cgroup `sock` of memory.stat, \
-               kmem.tcp.usage under v1), or of what kernel stacks through socket buffers hold, whichever is more: sockets of \
-               other kinds are in no counter. Its bytes are part of kernel memory, or in no source.",
+        test: "Growth of TCP and UDP socket memory (/proc/net/sockstat; of a cgroup `sock` of memory.stat, kmem.tcp.usage under v1), or of pages by kernel stacks through socket buffers, whichever is larger: other sockets are in no counter. Its bytes are part of kernel memory, or unattributed.",
         next: "`ss -tmpn` and `ss -xp` list the queues (Recv-Q, Send-Q) and their processes; read faster, or limit the queue \
                (SO_RCVBUF, SO_SNDBUF, net.ipv4.tcp_rmem)",
     },
@@ -283,21 +272,20 @@ pub const HYPOTHESES: &[Hypothesis] = &[
         planes: BOTH,
         sources: &[],
         judge: causes::names,
-        test: "Slab pages that kernel stacks through dentries and inodes hold (d_alloc, alloc_inode). Its bytes are part of \
+        test: "Slab pages by kernel stacks through dentries and inodes (d_alloc, alloc_inode). Its bytes are part of \
                kernel memory.",
-        next: "`echo 2 > /proc/sys/vm/drop_caches` frees them where nobody uses them; look for programs that walk large trees, \
-               or ask again and again for files that do not exist (`strace -e trace=%file`)",
+        next: "`echo 2 > /proc/sys/vm/drop_caches` frees unused ones; look for programs that walk large trees, or look up files that do not exist (`strace -e trace=%file`)",
     },
     Hypothesis {
         slug: "ebpf-maps",
         title: "eBPF maps",
-        claim: "Maps of eBPF programs hold the difference: most kinds take the memory of all their entries when they are created.",
+        claim: "The difference is maps of eBPF programs: most kinds allocate all entries when they are created.",
         hooks: &["page-alloc"],
         of_two: false,
         planes: BOTH,
         sources: &[],
         judge: causes::bpf_maps,
-        test: "Pages that kernel stacks through the creation of maps hold (array_map_alloc, htab_map_alloc). Its bytes are \
+        test: "Pages by kernel stacks through the creation of maps (array_map_alloc, htab_map_alloc). Its bytes are \
                part of kernel memory.",
         next: "`bpftool map` lists the maps with their sizes; use fewer entries (max_entries), or BPF_F_NO_PREALLOC for hash \
                maps",
@@ -305,7 +293,7 @@ pub const HYPOTHESES: &[Hypothesis] = &[
     Hypothesis {
         slug: "free-lists",
         title: "free pages at the CPUs",
-        claim: "Free pages that CPUs keep at hand, which MemFree leaves out, hold the difference.",
+        claim: "The difference is free pages on per-CPU lists, which MemFree does not count.",
         hooks: &[],
         of_two: false,
         planes: MACHINE,
@@ -313,8 +301,7 @@ pub const HYPOTHESES: &[Hypothesis] = &[
         judge: memory::free_lists,
         test: "Difference of the pages on per-CPU lists (count of each pageset in /proc/zoneinfo; mm/page_alloc.c \
                free_frozen_page_commit).",
-        next: "repeat both runs: what CPUs keep at hand changes from run to run, and the kernel takes it back when memory is \
-               short (mm/page_alloc.c drain_all_pages)",
+        next: "repeat both runs: per-CPU lists change from run to run, and the kernel drains them when memory is short (mm/page_alloc.c drain_all_pages)",
     },
     Hypothesis {
         slug: "environment",
@@ -358,14 +345,13 @@ pub const HYPOTHESES: &[Hypothesis] = &[
     Hypothesis {
         slug: "reclaim",
         title: "reclaim",
-        claim: "The machine was short of memory during the run: the level depends on what ran before.",
+        claim: "The machine was short of memory during the run: the level depends on earlier programs.",
         hooks: &[],
         of_two: false,
         planes: MACHINE,
         sources: &[],
         judge: surroundings::reclaim,
-        test: "Growth of pgsteal, workingset_refault_file and pswpout of the machine over the run. What the target's cgroups \
-               read again because they were at their own limit is left out.",
+        test: "Growth of pgsteal, workingset_refault_file and pswpout of the machine over the run. Refaults of the target's cgroups at their own limit are left out.",
         next: "Drop caches before each run, so that each begins with memory free, and record again",
     },
     Hypothesis {

@@ -39,8 +39,8 @@ fn drop_caches(budget: &Budget) -> Vec<Advice> {
     }
     vec![Advice {
         what: format!(
-            "Give up the page cache ({}) right before the framework reads how much is free: after the weights are loaded \
-             it counts as used, although the kernel would give it up",
+            "Drop the page cache ({}) right before the framework reads free memory: after the weights are loaded it \
+             counts as used, although it is reclaimable",
             units::unsigned(cached)
         ),
         command: Some("sync; echo 3 | sudo tee /proc/sys/vm/drop_caches".to_owned()),
@@ -56,7 +56,8 @@ fn drop_files(budget: &Budget) -> Vec<Advice> {
     let large = budget.files.iter().filter(|file| u64::try_from(file.bytes).unwrap_or(0) >= WORTH_BYTES);
     let advice = large.take(FILES).map(|file| Advice {
         what: format!(
-            "Give up only {} ({}): posix_fadvise(POSIX_FADV_DONTNEED) after it was read does the same in a program",
+            "Drop only {} ({}) from the page cache: posix_fadvise(POSIX_FADV_DONTNEED) after reading it does the same in a \
+             program",
             file.path,
             units::size(file.bytes)
         ),
@@ -85,7 +86,7 @@ fn one_workspace(budget: &Budget) -> Vec<Advice> {
     }
     vec![Advice {
         what: format!(
-            "Put the workspace (engines, caches: {} were cached in the container's own layer) on one directory of the host \
+            "Put the workspace (engines, caches; {} of page cache are files of the container's own layer) on one directory of the host \
              for native and container runs alike, so that both find the same files",
             units::unsigned(bytes)
         ),
@@ -102,7 +103,7 @@ fn clear_shared(budget: &Budget) -> Vec<Advice> {
     }
     vec![Advice {
         what: format!(
-            "See whether earlier processes left shared memory behind ({} are in use)",
+            "Check whether earlier processes left shared memory behind ({} in use)",
             units::unsigned(shared)
         ),
         command: Some("ls -la /dev/shm; ipcs -m".to_owned()),
@@ -116,9 +117,9 @@ fn fraction(budget: &Budget) -> Vec<Advice> {
     let Some(row) = better.max_by_key(|row| row.delta) else { return vec![] };
     let fraction = row.what.trim_start_matches("fraction ");
     vec![Advice {
-        what: format!("Let the cache take more of what is free: free_gpu_memory_fraction {fraction}"),
+        what: format!("Let the cache take more of the free memory: free_gpu_memory_fraction {fraction}"),
         command: Some(format!("trtllm-bench ... --kv_cache_free_gpu_mem_fraction {fraction}")),
-        risk: "less is left for activations of longer prompts and for other programs: the run may end out of memory",
+        risk: "less memory for activations of longer prompts and for other programs: the run may end out of memory",
         gains_bytes: u64::try_from(row.delta).ok(),
     }]
 }

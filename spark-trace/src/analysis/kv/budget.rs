@@ -26,14 +26,11 @@ pub fn of(recording: &Recording, log: Option<LogFigures>, fraction: Option<f64>)
     let reclaimable = if shared { system.as_ref().map_or(0, given_up) } else { 0 };
     let mut notes = Vec::new();
     if !shared {
-        notes.push(
-            "the GPU has memory of its own: page cache and the like do not count against its KV cache"
-                .to_owned(),
-        );
+        notes.push("the GPU has memory of its own: page cache does not reduce its KV cache".to_owned());
     }
     if recording.provenance.log_lines.is_empty() && log == LogFigures::default() {
         notes.push(
-            "no lines of the framework's log: its figures are computed from what was traced (record with --log, or give \
+            "no lines of the framework's log: its figures are computed from the trace (record with --log, or use \
              --log FILE)"
                 .to_owned(),
         );
@@ -121,7 +118,7 @@ fn what_if(reading: &Reading, figures: &Figures, reclaimable: u64) -> Vec<WhatIf
     };
     let reclaimed = (reclaimable > 0).then(|| {
         row(
-            "what could be reclaimed had been, before the reading".to_owned(),
+            "reclaimable memory dropped before the reading".to_owned(),
             outside.saturating_sub(reclaimable),
             figures.fraction,
         )

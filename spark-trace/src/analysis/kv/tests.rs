@@ -99,7 +99,7 @@ fn the_log_says_which_answer_and_how_much() {
     let off: Vec<_> = report.b.agreement.iter().map(|row| (row.figure, row.percent.round())).collect();
     assert_eq!(off[0], ("peak", 0.0));
     assert_eq!(off[1].1, 3.0, "{off:?}");
-    assert!(report.headline.contains("makes a KV cache of 6.00 GiB;"), "{}", report.headline);
+    assert!(report.headline.contains("KV-cache budget 6.00 GiB;"), "{}", report.headline);
 }
 
 #[test]

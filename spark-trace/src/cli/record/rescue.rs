@@ -38,7 +38,7 @@ pub fn arm(journal: &Path) {
     unsafe { libc::signal(libc::SIGABRT, handler as libc::sighandler_t) };
 }
 
-/// The journal is gone, or its name has been told.
+/// The journal is gone, or its name has been printed.
 pub fn disarm() {
     IS_NEEDED.store(false, Ordering::Relaxed);
 }

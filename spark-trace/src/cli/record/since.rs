@@ -1,4 +1,4 @@
-//! `record --since`: what `serve` has kept as a recording of its own. Asks nothing of the kernel.
+//! `record --since`: the latest readings of `serve` as a recording of their own. Reads nothing from the kernel.
 
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
@@ -48,14 +48,13 @@ impl Since<'_> {
         self.wait_for_new(&file)?;
         let mut recording = recording::read(&file)?;
         let kept = cut(&mut recording, self.since).with_context(|| {
-            format!("{}: nothing of the last {} is in it", file.display(), told(self.since))
+            format!("{}: has no readings of the last {}", file.display(), told(self.since))
         })?;
         recording::write(&recording, self.output, self.write)?;
         if !self.quiet {
             if kept + Duration::from_secs(1) < self.since {
                 eprintln!(
-                    "spark-trace: only the last {} are there: `spark-trace serve` has run no longer, or keeps no more \
-                     (its --window)",
+                    "spark-trace: only the last {} are available: `spark-trace serve` started later, or its --window is shorter",
                     told(kept)
                 );
             }
@@ -65,12 +64,12 @@ impl Since<'_> {
         Ok(Exit::Fine)
     }
 
-    /// Asks for the file as it is now, and waits for it. An older one will do where none comes.
+    /// Requests the file as it is now, and waits for it. An older one will do where none comes.
     fn wait_for_new(&self, file: &Path) -> anyhow::Result<()> {
         let changed = || file.metadata().and_then(|about| about.modified()).ok();
         let before = changed();
         state::wish(self.state)
-            .with_context(|| format!("cannot ask for the file: {} is root's", self.state.display()))?;
+            .with_context(|| format!("cannot request the file: {} is root's", self.state.display()))?;
         let asked = Instant::now();
         while changed() == before && asked.elapsed() < PATIENCE {
             std::thread::sleep(LOOK);
@@ -82,7 +81,7 @@ impl Since<'_> {
         let age = SystemTime::now().duration_since(written).unwrap_or_default();
         anyhow::ensure!(
             age < self.since,
-            "{}: the service has not written it for {}, longer than the time asked for: is the disk full?",
+            "{}: the service has not written it for {}, longer than the requested time: is the disk full?",
             file.display(),
             told(age)
         );

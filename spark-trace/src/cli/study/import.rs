@@ -9,7 +9,7 @@ use crate::render::{escape, json};
 use crate::study::import::{FORMATS, Format, Imported, read};
 use crate::study::{RESULTS, StudyError};
 
-/// Read the results of a study that was run by other means
+/// Import the results of a study of another tool
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Example:\n  spark-trace study import --format benchmark-spark all_benchmark_results.json --dir phase1\n  spark-trace study report phase1 -o phase1-site"

@@ -3,12 +3,13 @@ use std::path::{Path, PathBuf};
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 
 use crate::cli::error::Exit;
+use crate::cli::headings;
 use crate::cli::output;
 use crate::recording::{self, WriteOptions};
 use crate::render::escape;
 use crate::study::templates::{TEMPLATES, Template, find};
 
-/// Write a plan to begin with
+/// Write a plan from a template
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
@@ -19,7 +20,7 @@ pub struct Args {
     #[arg(long, value_parser = templates(), default_value = "quick")]
     template: &'static Template,
     /// Replace an existing file
-    #[arg(long)]
+    #[arg(help_heading = headings::OUTPUT, long)]
     force: bool,
 }
 

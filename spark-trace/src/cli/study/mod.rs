@@ -12,10 +12,9 @@ use clap::Subcommand;
 
 use crate::cli::error::Exit;
 
-/// Many runs by a plan, and what they show
+/// Record many runs by a plan, and compare them with statistics
 ///
-/// A study compares environments (natively, chroot, containers) over many runs in an order that keeps drift out,
-/// keeps every run's recording, and says what the figures show and what they cannot show.
+/// A study compares environments (native, chroot, containers) over many runs, in an order that cancels drift.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
@@ -25,11 +24,11 @@ pub struct Args {
 
 const EXAMPLES: &str = "\
 Examples:
-  spark-trace study init --template quick study.toml      # a plan to adapt
-  spark-trace study run study.toml --dry-run              # what it would run, in which order
-  sudo spark-trace study run study.toml --dir my-study    # hours; Ctrl-C loses the run under way
+  spark-trace study init --template quick study.toml   # a plan to adapt
+  spark-trace study run study.toml --dry-run           # order and commands
+  sudo spark-trace study run study.toml --dir my-study # hours
   sudo spark-trace study resume my-study
-  spark-trace study report my-study -o site               # a site for GitHub Pages";
+  spark-trace study report my-study -o site            # a web site";
 
 #[derive(Debug, Subcommand)]
 enum Step {

@@ -4,6 +4,7 @@ use anyhow::ensure;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 
 use crate::cli::error::Exit;
+use crate::cli::headings;
 use crate::cli::output;
 use crate::place::make_directories;
 use crate::recording::{self, WriteOptions};
@@ -14,35 +15,35 @@ use crate::study::{self, StudyError};
 
 /// Say what a study shows, and what it cannot show
 ///
-/// Diagnostics come first: where order, drift or the state of the machine could have made a difference, the verdict
-/// says so, whatever p is. A study that is still running is reported as far as it has come.
+/// Diagnostics come first: if order, drift or the state of the machine may explain a difference, the verdict is
+/// `confounded`, whatever p is. A running study is reported up to now.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
     /// Folder of the study
     dir: PathBuf,
     /// Folder of the site to write; without it the report is printed
-    #[arg(short, long, value_name = "DIR")]
+    #[arg(help_heading = headings::OUTPUT, short, long, value_name = "DIR")]
     output: Option<PathBuf>,
-    /// Form of what is printed
-    #[arg(long, value_parser = formats(), default_value = "table", conflicts_with = "output")]
+    /// Output format
+    #[arg(help_heading = headings::OUTPUT, long, value_parser = formats(), default_value = "table", conflicts_with = "output")]
     format: &'static Format,
     #[command(flatten)]
     width: output::WidthArg,
     /// Replace the files of an earlier site
-    #[arg(long)]
+    #[arg(help_heading = headings::OUTPUT, long)]
     force: bool,
     /// Level of the tests
-    #[arg(long, value_name = "P", default_value_t = Options::default().alpha, value_parser = part)]
+    #[arg(help_heading = headings::STATISTICS, long, value_name = "P", default_value_t = Options::default().alpha, value_parser = part)]
     alpha: f64,
     /// Means within this part of the baseline's are equivalent
-    #[arg(long, value_name = "PART", default_value_t = Options::default().margin, value_parser = part)]
+    #[arg(help_heading = headings::STATISTICS, long, value_name = "PART", default_value_t = Options::default().margin, value_parser = part)]
     margin: f64,
     /// Bootstrap resamples
-    #[arg(long, value_name = "N", default_value_t = Options::default().resamples)]
+    #[arg(help_heading = headings::STATISTICS, long, value_name = "N", default_value_t = Options::default().resamples)]
     resamples: usize,
     /// Seed of the bootstrap
-    #[arg(long, value_name = "N", default_value_t = Options::default().seed)]
+    #[arg(help_heading = headings::STATISTICS, long, value_name = "N", default_value_t = Options::default().seed)]
     seed: u64,
 }
 

@@ -13,19 +13,18 @@ use crate::study::plan::{Order, Plan};
 use crate::study::run::{self, Event, Options, Outcome, Signals};
 use crate::study::{JOURNAL, StudyError, read_journal};
 
-/// Run a plan from its first run to its last
+/// Run a plan
 ///
-/// Runs one recording after the other and nothing beside them. Each run is a line in the folder's journal: after
-/// Ctrl-C, a crash or a reboot `study resume` goes on where it ended.
+/// Runs one recording at a time. After Ctrl-C, a crash or a reboot use `study resume`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
-    /// The plan, as `study init` writes one
+    /// The plan; `study init` writes one
     plan: PathBuf,
-    /// Folder of the study, to be made [default: the plan's name]
+    /// Folder of the study, to be created [default: the plan's name]
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
-    /// Print the order and every command, and run nothing
+    /// Print the order and all commands; run nothing
     #[arg(long)]
     dry_run: bool,
     /// The reference workload, for `{workload}` [default: beside this program, or in PATH]
@@ -38,9 +37,9 @@ Examples:
   spark-trace study run study.toml --dry-run
   sudo spark-trace study run study.toml --dir my-study
 
-Exit codes: 0 complete or stopped, 1 it could not go on, 2 the plan is wrong, 130 interrupted.";
+Exit codes: 0 complete or stopped, 1 failed, 2 wrong plan, 130 interrupted.";
 
-/// Go on with a study that was stopped, interrupted or cut off
+/// Continue a study that was stopped or interrupted
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  sudo spark-trace study resume my-study")]
 pub struct ResumeArgs {
@@ -105,7 +104,7 @@ fn needs_root() -> anyhow::Result<()> {
 }
 
 fn options(dir: &Path, workload: Option<&Path>, needed: bool) -> anyhow::Result<Options> {
-    let spark_trace = std::env::current_exe().context("cannot tell where this program is")?;
+    let spark_trace = std::env::current_exe().context("cannot find the path of this program")?;
     let workload = match demo::find_workload(workload.map(Path::to_owned), &spark_trace) {
         Ok(found) => Some(found),
         Err(error) if needed || workload.is_some() => return Err(error.into()),
@@ -120,7 +119,7 @@ fn dry_run(plan: &Plan, options: &Options) -> anyhow::Result<Exit> {
     let mut text = String::new();
     writeln!(text, "{}: {} runs in {}", plan.name, lines.len(), options.dir.display())?;
     if plan.order == Order::Blocked {
-        writeln!(text, "WARNING: the order is blocked: what drifts will be taken for the environment")?;
+        writeln!(text, "WARNING: the order is blocked: drift will look like a difference of environments")?;
     }
     for (slot, line) in lines {
         let kind = if slot.warmup { " (warm-up)" } else { "" };

@@ -12,7 +12,7 @@ use crate::render::{json, terminal};
 use crate::study::journal::{LOST, State};
 use crate::study::{JOURNAL, StudyError, read_journal, run};
 
-/// Say how far a study has come
+/// Show the progress of a study
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  spark-trace study status my-study\n  spark-trace study status my-study --format json"
@@ -33,7 +33,7 @@ enum Format {
     Json,
 }
 
-/// Ask a running study to end after the run under way
+/// Stop a running study after the current run
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  sudo spark-trace study stop my-study")]
 pub struct StopArgs {

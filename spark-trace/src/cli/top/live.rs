@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::Context;
 use spark_trace_common::{hook::Profile, map};
 
+use super::headings;
 use super::{Args, Format, json_line, needs_terminal, once};
 use crate::analysis::frame::Frame;
 use crate::cli::error::Exit;
@@ -24,28 +25,28 @@ use crate::tui::{Action, Tab, Ui, terminal};
 #[derive(Debug, clap::Args)]
 pub struct Options {
     /// Only a running container, by id or name
-    #[arg(long, value_name = "ID|NAME", group = "target", conflicts_with = "replay")]
+    #[arg(help_heading = headings::CONTENT, long, value_name = "ID|NAME", group = "target", conflicts_with = "replay")]
     container: Option<String>,
     /// Only a cgroup, by its directory or its path below the memory hierarchy
-    #[arg(long, value_name = "PATH", group = "target", conflicts_with = "replay")]
+    #[arg(help_heading = headings::CONTENT, long, value_name = "PATH", group = "target", conflicts_with = "replay")]
     cgroup: Option<PathBuf>,
     /// Only a running process with all its descendants
-    #[arg(long, value_name = "PID", group = "target", conflicts_with = "replay")]
+    #[arg(help_heading = headings::CONTENT, long, value_name = "PID", group = "target", conflicts_with = "replay")]
     pid: Option<u32>,
     /// Time between two readings, at least 50ms
-    #[arg(long, value_name = "TIME", default_value = "500ms", value_parser = interval)]
+    #[arg(help_heading = headings::DETAIL, long, value_name = "TIME", default_value = "500ms", value_parser = interval)]
     interval: Duration,
     /// Readings and events older than this are forgotten
-    #[arg(long, value_name = "TIME", default_value = "2m", value_parser = parse::duration)]
+    #[arg(help_heading = headings::DETAIL, long, value_name = "TIME", default_value = "2m", value_parser = parse::duration)]
     window: Duration,
     /// Stop after this time
-    #[arg(long, value_name = "TIME", value_parser = parse::duration)]
+    #[arg(help_heading = headings::DETAIL, long, value_name = "TIME", value_parser = parse::duration)]
     duration: Option<Duration>,
-    /// Levels, and what the NVIDIA driver was asked for, without who took other memory from now on: costs least
-    #[arg(long)]
+    /// Record only levels and requests to the NVIDIA driver, no stacks or files: lowest overhead
+    #[arg(help_heading = headings::DETAIL, long)]
     light: bool,
     /// NVIDIA's management library (libnvidia-ml.so.1), if it is not in a standard location
-    #[arg(long, value_name = "PATH", value_parser = parse::file)]
+    #[arg(help_heading = headings::HOOKS, long, value_name = "PATH", value_parser = parse::file)]
     nvml: Option<PathBuf>,
 }
 
@@ -203,7 +204,7 @@ impl Feed for Watched {
             }
             Action::Record => ui.status.message = Some(self.toggle_recording()),
             Action::Step(_) | Action::Jump(_) | Action::Faster | Action::Slower => {
-                ui.status.message = Some("only a recording can be gone through: --replay FILE".to_owned());
+                ui.status.message = Some("this key works only with --replay FILE".to_owned());
             }
             Action::Redraw | Action::Quit | Action::Marked => {}
         }

@@ -42,7 +42,7 @@ pub fn text(recording: &Arc<Recording>, at_ns: u64, style: Style) -> anyhow::Res
         text += &wrapped(
             [match tab.scope() {
                 Some(_) => screen.headline.clone(),
-                None => "Processes, the largest; pages that they share are in each of them".to_owned(),
+                None => "The largest processes; shared pages count in each process".to_owned(),
             }],
             style,
         );
@@ -135,7 +135,7 @@ mod tests {
         let recording = Arc::new(testing::gpus());
         let text = text(&recording, START + 5 * SECOND, Style::default()).unwrap();
         for part in
-            ["system ", "cgroup ", "device ", "gpu-context", "Processes, the largest", "Processes on GPU 0"]
+            ["system ", "cgroup ", "device ", "gpu-context", "The largest processes", "Processes on GPU 0"]
         {
             assert!(text.contains(part), "{part}: {text}");
         }

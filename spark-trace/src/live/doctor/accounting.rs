@@ -24,8 +24,8 @@ pub fn leaf(machine: &Machine) -> Finding {
 pub fn peak(machine: &Machine) -> Finding {
     match &machine.trial.exercise.leaf {
         Ok(leaf) if leaf.has_peak => Finding::ok("kept by the kernel for each cgroup"),
-        Ok(_) => Finding::warning("this kernel keeps none (memory.peak came with 5.19)"),
-        Err(_) => Finding::missing("no cgroup could be made to look"),
+        Ok(_) => Finding::warning("this kernel has none (memory.peak needs 5.19)"),
+        Err(_) => Finding::missing("not checked: no cgroup could be created"),
     }
 }
 
@@ -46,6 +46,6 @@ pub fn huge_pages(machine: &Machine) -> Finding {
 fn with_host(machine: &Machine, finding: impl Fn(&Host) -> Finding) -> Finding {
     match &machine.layout {
         Ok(layout) => finding(&host::facts(layout)),
-        Err(_) => Finding::warning("not looked at, for want of a cgroup hierarchy"),
+        Err(_) => Finding::warning("not checked: there is no cgroup hierarchy"),
     }
 }

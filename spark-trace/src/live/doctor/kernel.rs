@@ -56,7 +56,7 @@ pub fn module_types(_: &Machine) -> Finding {
 
 pub fn members(machine: &Machine) -> Finding {
     match &machine.trial.members {
-        Ok(()) => Finding::ok("all that the programs need"),
+        Ok(()) => Finding::ok("all structures that the programs need"),
         Err(e) => Finding::missing(e),
     }
 }
@@ -65,9 +65,9 @@ pub fn program_memory(machine: &Machine) -> Finding {
     match machine.trial.memory {
         Some(bytes) => Finding::ok(format!("{} while a recording is made", mib(bytes))),
         None if machine.trial.statistics.is_none() => {
-            Finding::missing("programs could not be loaded, so it is not known")
+            Finding::missing("unknown: programs could not be loaded")
         }
-        None => Finding::warning("the kernel does not tell"),
+        None => Finding::warning("the kernel does not show it"),
     }
 }
 
@@ -75,7 +75,7 @@ pub fn run_times(machine: &Machine) -> Finding {
     match machine.trial.statistics {
         Some(true) => Finding::ok("can be counted"),
         Some(false) => Finding::warning("the kernel refuses to count them"),
-        None => Finding::missing("programs could not be loaded, so it was not tried"),
+        None => Finding::missing("not tried: programs could not be loaded"),
     }
 }
 

@@ -56,7 +56,7 @@ fn gpu(gpu: &Gpu) -> String {
     let name = gpu.name.as_deref().unwrap_or("of unknown name");
     let memory = match (gpu.memory_total, gpu.unknown.get("memory_total")) {
         (Some(total), _) => format!("{} of its own", units::unsigned(total)),
-        (None, Some(reason)) => format!("no figure of its memory: {reason}"),
+        (None, Some(reason)) => format!("size of its memory unknown: {reason}"),
         (None, None) => "no figure of its memory".to_owned(),
     };
     let mig = if gpu.mig == Some(true) { ", divided (MIG)" } else { "" };

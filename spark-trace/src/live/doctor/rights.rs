@@ -13,7 +13,7 @@ pub fn user(_: &Machine) -> Finding {
             Finding::ok(format!("root, through sudo by {} ({})", invoker.name, invoker.uid))
         }
         (0, None) => Finding::ok("root"),
-        (uid, _) => Finding::missing(format!("user {uid}: what needs root could not be tried")),
+        (uid, _) => Finding::missing(format!("user {uid}: checks that need root were not made")),
     }
 }
 
@@ -39,7 +39,7 @@ const CAPABILITIES: &[Capability] = &[
 pub fn capabilities(_: &Machine) -> Finding {
     match fs::read_to_string("/proc/self/status").ok().as_deref().and_then(effective) {
         Some(mask) => judge(mask),
-        None => Finding::warning("/proc/self/status does not tell"),
+        None => Finding::warning("/proc/self/status does not show it"),
     }
 }
 

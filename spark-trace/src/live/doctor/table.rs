@@ -18,7 +18,7 @@ pub const CHECKS: &[Check] = &[
     Check {
         name: "user",
         probe: "the effective user id",
-        without: "nothing is recorded, unless the capabilities below are there",
+        without: "nothing is recorded without the capabilities below",
         remedy: "sudo spark-trace doctor",
         run: rights::user,
     },
@@ -34,7 +34,7 @@ pub const CHECKS: &[Check] = &[
     Check {
         name: "lockdown",
         probe: "/sys/kernel/security/lockdown",
-        without: "in mode confidentiality programs may not read kernel memory: nothing is recorded",
+        without: "nothing is recorded in mode confidentiality: programs may not read kernel memory",
         remedy: "boot with lockdown=integrity, or without Secure Boot",
         run: rights::lockdown,
     },
@@ -69,8 +69,8 @@ pub const CHECKS: &[Check] = &[
     Check {
         name: "kernel-types",
         probe: "read and decoded /sys/kernel/btf/vmlinux",
-        without: "nothing is recorded: programs cannot find their way in kernel structures",
-        remedy: "a kernel built with CONFIG_DEBUG_INFO_BTF=y (distributions' kernels are, from 5.8 or so on)",
+        without: "nothing is recorded: the layout of kernel structures is unknown",
+        remedy: "a kernel built with CONFIG_DEBUG_INFO_BTF=y (most distributions' kernels since 5.8)",
         run: kernel::types,
     },
     Check {
@@ -83,7 +83,7 @@ pub const CHECKS: &[Check] = &[
     Check {
         name: "module-types",
         probe: "/sys/kernel/btf has an entry for each line of /proc/modules",
-        without: "no hook can be attached inside these modules; none is yet",
+        without: "hooks inside these modules cannot be attached",
         remedy: "modules built with CONFIG_DEBUG_INFO_BTF_MODULES=y; out-of-tree ones need the kernel's vmlinux \
                  when they are built",
         run: kernel::module_types,
@@ -91,14 +91,14 @@ pub const CHECKS: &[Check] = &[
     Check {
         name: "program-memory",
         probe: "loaded programs and maps at a recording's sizes, memlock in their fdinfo",
-        without: "the recording does not say what itself takes of kernel memory",
+        without: "the recording does not have its own kernel memory",
         remedy: "root; on kernels before 5.11 also `ulimit -l unlimited`",
         run: kernel::program_memory,
     },
     Check {
         name: "program-run-times",
         probe: "bpf(BPF_ENABLE_STATS)",
-        without: "the recording does not say what its programs cost",
+        without: "the recording does not have the run time of its programs",
         remedy: "CAP_SYS_ADMIN and a kernel from 5.8 on",
         run: kernel::run_times,
     },
@@ -112,7 +112,7 @@ pub const CHECKS: &[Check] = &[
     Check {
         name: "kernel-symbols",
         probe: "addresses in /proc/kallsyms",
-        without: "kernel stacks have no names, and what they allocated no source",
+        without: "kernel stacks have no names, and their pages no source",
         remedy: "root, or CAP_SYSLOG with sysctl kernel.kptr_restrict=1",
         run: rights::kernel_symbols,
     },
@@ -126,7 +126,7 @@ pub const CHECKS: &[Check] = &[
     Check {
         name: "kernel-config",
         probe: "/proc/config.gz or /boot/config-*",
-        without: "whether kernel stacks are part of vmalloc space is assumed: it is, as by default",
+        without: "kernel stacks are assumed to be in vmalloc space, as by default",
         remedy: "modprobe configs, or install the kernel's config file",
         run: kernel::configuration,
     },
@@ -140,14 +140,14 @@ pub const CHECKS: &[Check] = &[
     Check {
         name: "exact-counters",
         probe: "read /proc/sys/vm/stat_refresh",
-        without: "the system's counters may be some hundred pages a CPU behind",
+        without: "the system's counters may lag by some hundred pages per CPU",
         remedy: "root, and /proc/sys not mounted read-only",
         run: kernel::exact_counters,
     },
     Check {
         name: "cachestat",
         probe: "the system call, on this program's file",
-        without: "how much of a file is cached is found out more slowly, and not on all file systems",
+        without: "cached pages of files are read more slowly, and not on all file systems",
         remedy: "root, a kernel from 6.5 on, and a seccomp filter that knows it",
         run: kernel::cachestat,
     },
@@ -161,14 +161,14 @@ pub const CHECKS: &[Check] = &[
     Check {
         name: "cgroups",
         probe: "/proc/self/mountinfo and /proc/cgroups",
-        without: "nothing is recorded: there is nothing that memory is charged to",
+        without: "nothing is recorded: there are no cgroups that memory is charged to",
         remedy: "mount -t cgroup2 none /sys/fs/cgroup; boot with cgroup_enable=memory where it is off",
         run: accounting::hierarchy,
     },
     Check {
         name: "cgroup-leaf",
         probe: "made a cgroup, ran a process in it, removed it",
-        without: "native commands need --no-cgroup, and are then not accounted the way a container is",
+        without: "native commands need --no-cgroup, and then have no cgroup plane of their own",
         remedy: "root, and cgroups mounted writable (in a container: --cgroupns=host and -v /sys/fs/cgroup:rw)",
         run: accounting::leaf,
     },
@@ -204,7 +204,7 @@ pub const CHECKS: &[Check] = &[
         name: "podman",
         probe: "podman --version and podman info, within 2 s",
         without: "no Podman containers can be recorded",
-        remedy: "see what `podman info` says, as the user who runs containers",
+        remedy: "run `podman info` as the user who runs containers",
         run: |_| engine::podman(),
     },
     Check {
@@ -217,7 +217,7 @@ pub const CHECKS: &[Check] = &[
     Check {
         name: "nvidia-driver",
         probe: "/proc/driver/nvidia/version",
-        without: "nothing that a GPU's driver takes is named",
+        without: "pages of the GPU's driver have no source",
         remedy: "load the driver",
         run: |_| nvidia::driver(),
     },

@@ -115,8 +115,7 @@ impl Libraries {
     pub fn warning(&self) -> Option<String> {
         (self.left_out > 0).then(|| {
             format!(
-                "processes mapped a file called like a CUDA library {} times more after {MOST_FILES} such files had been \
-                 looked at: calls of those files are not followed",
+                "processes mapped {} more files named like a CUDA library after the first {MOST_FILES}: calls of those files are not followed",
                 self.left_out
             )
         })

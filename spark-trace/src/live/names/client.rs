@@ -67,7 +67,7 @@ impl Client {
             }
             Err(Broken::Lies) => {
                 reader.end();
-                Err("the reader of symbols answered with nonsense".to_owned())
+                Err("the reader of symbols sent invalid data".to_owned())
             }
             Err(Broken::Closed) => Err(match reader.end() {
                 Some(status) => format!("the reader of symbols ended ({})", told(status)),

@@ -84,7 +84,9 @@ impl Namer {
                     self.next += 1;
                 }
                 Ok(_) => self.miss(&asked, "the thread that looks names up has ended"),
-                Err(error) => self.miss(&asked, &format!("no thread to look them up: {error}")),
+                Err(error) => {
+                    self.miss(&asked, &format!("the thread that looks names up cannot be started: {error}"))
+                }
             }
         }
     }
@@ -198,7 +200,7 @@ impl Namer {
 }
 
 /// Why names are missing that nobody had the time to look up.
-pub const NO_TIME: &str = "there was no time left to look them up";
+pub const NO_TIME: &str = "the time limit for names was reached";
 
 /// Files that are named in warnings.
 const MOST_TOLD: usize = 8;

@@ -131,7 +131,7 @@ fn whatever_becomes_of_the_reader_costs_the_names_of_one_file() {
         ("abort", "(SIGABRT)"),
         ("panic", "ended (exit code "),
         ("memory", "(SIGABRT)"),
-        ("lie", "nonsense"),
+        ("lie", "invalid data"),
         ("no ELF file", "not an ELF file"),
     ] {
         let answer = client.names(&file(content), &[0], WAIT);
@@ -185,7 +185,7 @@ fn what_is_missing_is_told_by_file_and_reason() {
     let told = namer.warnings();
     let wanted = [
         "names of 2 frames in /bin/hostile are missing: the reader of symbols ended (SIGABRT)",
-        "names of 1 frame in /bin/late are missing: there was no time left to look them up",
+        "names of 1 frame in /bin/late are missing: the time limit for names was reached",
     ];
     assert_eq!(told, wanted);
     // Nobody waits for what is wanted now, and it is told all the same.

@@ -8,8 +8,7 @@ use crate::{
 };
 
 /// Said of every trace under modules that are not NVIDIA's.
-const STAND_IN: &str = "the NVIDIA kernel modules of this machine are a STAND-IN for tests: sources called nvidia-* are its \
-                        pages, taken as NVIDIA's driver takes them; no driver and no GPU took part";
+const STAND_IN: &str = "the NVIDIA kernel modules of this machine are a STAND-IN for tests: sources called nvidia-* are pages of the stand-in; there was no driver and no GPU";
 
 /// Puts what NVML found into the facts about the machine. That there is no NVML is no fault; that it does not answer
 /// is.

@@ -38,8 +38,7 @@ impl Session {
         }
         if ambiguous > 0 {
             warnings.push(format!(
-                "{ambiguous} CUDA contexts ended while others of their process lived: what was allocated in them \
-                 counts as live until its process ends"
+                "{ambiguous} CUDA contexts ended while others of their process lived: their allocations count as in use until the process ends"
             ));
         }
         warnings.extend(self.tracer.stacks.missing_names());

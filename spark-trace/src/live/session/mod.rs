@@ -79,7 +79,7 @@ pub enum SessionError {
 /// A hint for who has put a whole command line into one word.
 fn quoted(program: &str) -> &'static str {
     match program.trim().contains(' ') {
-        true => "; write the command as words of their own, without quotes around all of it",
+        true => "; do not put quotes around the whole command",
         false => "",
     }
 }

@@ -8,7 +8,7 @@ impl Session {
         let Some(output) = &mut self.output else { return Ok(()) };
         if !output.stop().await {
             self.warnings.push(
-                "whoever reads the output is slow: the command's last lines may not be in the recording"
+                "the reader of the command's output is slow: the last lines may be missing in the recording"
                     .to_owned(),
             );
         }

@@ -15,8 +15,7 @@ impl Session {
             Ok(guard) => self.guard = Some(guard),
             Err(e) => {
                 self.warnings.push(format!(
-                    "no process is paused for a library that is not watched yet (the process that would let it go \
-                     on does not start: {e}); use --cuda-library PATH"
+                    "processes are not paused while a new library is attached (the guard process did not start: {e}): first calls may be missing; use --cuda-library PATH"
                 ));
                 return Ok(());
             }

@@ -29,8 +29,7 @@ pub struct Options {
 #[derive(Debug, thiserror::Error)]
 pub enum ExportError {
     #[error(
-        "no stack holds any bytes at this instant ({}): choose another --at, or see which hooks ran with \
-         `spark-trace show`",
+        "no stack has any bytes in use at this instant ({}): choose another --at, or list the hooks with `spark-trace show FILE hooks`",
         kinds(*wanted)
     )]
     NoStacks { wanted: Option<&'static Kind> },
@@ -123,7 +122,7 @@ pub const EXPORTS: &[Export] = &[
     },
     Export {
         name: "openmetrics",
-        about: "The levels at one instant as metrics, for Prometheus and its kin",
+        about: "The levels at one instant as metrics, for Prometheus",
         extension: "om",
         binary: false,
         at: true,
@@ -132,7 +131,7 @@ pub const EXPORTS: &[Export] = &[
     },
     Export {
         name: RECORDING,
-        about: "The recording itself, for spark-trace: with --redact without names; .json.zst compresses it",
+        about: "The recording itself; --redact replaces names, .json.zst compresses it",
         extension: "json",
         binary: false,
         at: false,

@@ -25,22 +25,25 @@ const KINDS: &[Kind] = &[
 pub const MEMORY: Family = Family {
     name: "spark_trace_memory_bytes",
     unit: "bytes",
-    about: "Held by each source of a plane; unattributed is the rest of the plane's counter, and may be negative.",
+    about: "Bytes of each source of a plane; unattributed is the counter of the plane minus its sources, and may be negative.",
 };
 pub const PLANE: Family =
-    Family { name: "spark_trace_plane_bytes", unit: "bytes", about: "What the plane's own counter says." };
+    Family { name: "spark_trace_plane_bytes", unit: "bytes", about: "The counter of the plane." };
 const PROCESS: Family = Family {
     name: "spark_trace_process_bytes",
     unit: "bytes",
-    about: "Resident, or swapped out; what processes share is in each.",
+    about: "Resident or swapped memory; shared pages count in each process.",
 };
 const CUDA: Family = Family {
     name: "spark_trace_cuda_bytes",
     unit: "bytes",
-    about: "Held through the CUDA driver, as it was asked for.",
+    about: "Allocated through the CUDA driver and not yet freed; requested bytes.",
 };
-const RECORDING: Family =
-    Family { name: "spark_trace_recording", unit: "", about: "What was recorded, where and by what." };
+const RECORDING: Family = Family {
+    name: "spark_trace_recording",
+    unit: "",
+    about: "Target, machine and version of the recording.",
+};
 
 pub fn export(recording: &Recording, options: Options) -> Exported {
     let report = attribution::report(recording, options.at);

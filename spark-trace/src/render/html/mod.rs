@@ -85,8 +85,7 @@ fn footer(page: &mut Page, overview: &Overview) {
         "p",
         &[],
         &format!(
-            "Made by spark-trace {} from recordings that it does not change. Sizes are in powers of 1024. A dash stands \
-             for what is not known, which is never zero. Planes overlap and are not summed.",
+            "Made by spark-trace {}. Sizes are in powers of 1024. A dash means unknown, not zero. Planes overlap and are not summed.",
             env!("CARGO_PKG_VERSION")
         ),
     );

@@ -61,8 +61,10 @@ pub fn header(page: &mut Page, overview: &Overview) {
     }
     let Some(comparable) = &overview.comparable else { return };
     let verdict = match comparable.reasons.len() {
-        0 => "The runs are comparable: nothing that was checked differs but what is named here.".to_owned(),
-        1 => "The runs are hard to compare, for a reason:".to_owned(),
+        0 => {
+            "The runs are comparable: of everything that was checked, only the items below differ.".to_owned()
+        }
+        1 => "The runs are hard to compare, for one reason:".to_owned(),
         count => format!("The runs are hard to compare, for {count} reasons:"),
     };
     page.element("p", &[("class", "strong")], &verdict);
@@ -111,7 +113,7 @@ fn difference(page: &mut Page, overview: &Overview) -> Result<(), HtmlError> {
             page.element(
                 "figcaption",
                 &[],
-                "▲ more in B (plain), ▼ less in B (striped); what no source explains is unattributed.",
+                "▲ more in B (plain), ▼ less in B (striped). Unattributed: the counter of the plane minus its sources.",
             );
             tables::behind(page, &title, &told::waterfall(diff));
         });
@@ -208,11 +210,7 @@ fn cuda_calls(page: &mut Page, overview: &Overview) -> Result<(), HtmlError> {
         cuda::libraries(&mut document, &shown);
         if !others.is_empty() {
             let bytes = others.iter().filter_map(|row| row.live).fold(0, u64::saturating_add);
-            document.line(format!(
-                "{} more stacks are left out; they hold {}",
-                others.len(),
-                unsigned(bytes)
-            ));
+            document.line(format!("{} more stacks not shown: {}", others.len(), unsigned(bytes)));
         }
         if failures > 0 {
             document.line(format!("{failures} more failures are left out"));
@@ -233,11 +231,11 @@ fn stacks(page: &mut Page, overview: &Overview) -> Result<(), HtmlError> {
     }
     for (letter, run) in overview.runs() {
         let mut document = Document::default();
-        let held = |what: &str| format!("{what}, held after {}", read_at(run));
+        let held = |what: &str| format!("{what}, in use after {}", read_at(run));
         let bytes = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
         let report = &run.report;
         lists::stacks(&mut document, report, &read_at(run), EXTENT);
-        let title = held("Asked of the NVIDIA driver");
+        let title = held("Requested of the NVIDIA driver");
         document.largest(title, charges::ASKED, &report.asked, TOP, |row| bytes(row.live));
         if let Some(charged) = &report.charges {
             charges::show(&mut document, charged, &show::read_at(report, charged.instant.as_ref()));
@@ -260,10 +258,9 @@ fn flame(page: &mut Page, title: &str, flame: &Flame, compared: bool) -> Result<
         drawn = flame::draw(page, title, flame, compared);
         let caption = match compared {
             true => {
-                "Widths are B's bytes. Red frames have more in B than in A, blue ones less; each says by how much. What \
-                 only A has is in the table."
+                "Widths are B's bytes. Red frames have more in B than in A, blue ones less; each title has the difference. Stacks of A alone are in the table."
             }
-            false => "Widths are bytes; whose code asked is at the top.",
+            false => "Widths are bytes; the code that allocated is at the top.",
         };
         page.element("figcaption", &[], caption);
         let mut table = Table::of(FLAME_ROWS, flame.rows.iter().take(TOP));
@@ -276,7 +273,7 @@ fn flame(page: &mut Page, title: &str, flame: &Flame, compared: bool) -> Result<
         let bytes = others.iter().map(|row| row.b_bytes).fold(flame.left_out.b_bytes, u64::saturating_add);
         let count = others.len() + flame.left_out.rows;
         if count > 0 {
-            page.element("p", &[("class", "note")], &format!("{count} more stacks are not in the table; they hold {}", unsigned(bytes)));
+            page.element("p", &[("class", "note")], &format!("{count} more stacks not in the table: {}", unsigned(bytes)));
         }
     });
     drawn

@@ -31,7 +31,7 @@ fn the_answer_comes_first_and_what_it_rests_on_last() {
         "The target of B is charged",
         "The machine has",
         "A: SIMULATED",
-        "SIMULATED: a program played the part",
+        "SIMULATED: a program replaced",
         "The runs are",
         "id=\"difference\"",
         "id=\"timeline\"",
@@ -203,7 +203,7 @@ fn a_long_list_says_what_is_left_out() {
         testing::file(&mut recording, 5000 + inode, &format!("/data/{inode}"), 1, 20);
     }
     let html = page(None, &recording);
-    assert!(html.contains("178 more are left out; they hold 178.0 MiB"), "{html}");
+    assert!(html.contains("178 more rows not shown: 178.0 MiB"), "{html}");
 }
 
 #[test]

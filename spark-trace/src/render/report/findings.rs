@@ -24,7 +24,7 @@ fn plane(document: &mut Document, findings: &Findings) {
 /// Whose memory the verdicts are about.
 pub fn subject(findings: &Findings) -> &'static str {
     match (findings.plane, findings.includes_others) {
-        (Scope::Cgroup, _) => "what the target is charged (cgroup plane)",
+        (Scope::Cgroup, _) => "memory charged to the target (cgroup plane)",
         (Scope::Device, _) => "the GPUs' memory (device plane)",
         (Scope::System, true) => "the whole machine, with everything else that ran (system plane)",
         (Scope::System, false) => "the machine's memory (system plane)",
@@ -35,7 +35,7 @@ pub fn subject(findings: &Findings) -> &'static str {
 pub fn to_explain(findings: &Findings) -> String {
     let what = if findings.a_at_ns.is_some() { "B minus A" } else { "growth since the start" };
     format!(
-        "To explain: {what} {} on the {} plane, at the {}, of which {} in no source; less than {} explains nothing",
+        "To explain: {what} {} on the {} plane, at the {}, of which {} unattributed; threshold {}",
         known(findings.delta_bytes, delta),
         findings.plane.as_str(),
         findings.at.of_a_run(),

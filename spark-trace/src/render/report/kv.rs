@@ -55,7 +55,7 @@ fn budget(document: &mut Document, letter: &str, budget: &Budget) {
     document.heading(of("the KV-cache reading"));
     let query = &reading.query;
     document.line(format!(
-        "after {} {} ({}) queried {}, which answered {} free{}; found by {}, agrees with {}",
+        "after {}, {} ({}) called {}, which returned {} free{}; found by {}, agrees with {}",
         seconds(reading.since_start_ns),
         query.comm,
         query.pid,
@@ -66,14 +66,14 @@ fn budget(document: &mut Document, letter: &str, budget: &Budget) {
         reading.signal.unwrap_or("no counter of the machine")
     ));
     document.line(format!(
-        "in use then {}, of which {} the kernel would have given up; MemAvailable {}",
+        "in use at that time: {}, of which {} reclaimable; MemAvailable {}",
         known(budget.used_total, unsigned),
         unsigned(budget.reclaimable),
         known(budget.available, unsigned)
     ));
     document.section(of("in use at the reading, by source"), Table::of(USED, &budget.used));
     document.section(of("what if"), Table::of(WHAT_IF, &budget.what_if));
-    document.section(of("figures that log and trace both have"), Table::of(AGREEMENT, &budget.agreement));
+    document.section(of("figures in both the log and the trace"), Table::of(AGREEMENT, &budget.agreement));
     document.section(
         of("page cache at the reading, by file"),
         Table::of(FILES, budget.files.iter().take(FILES_SHOWN)),
@@ -81,12 +81,15 @@ fn budget(document: &mut Document, letter: &str, budget: &Budget) {
     let left_out = budget.files.get(FILES_SHOWN..).unwrap_or_default();
     if !left_out.is_empty() {
         let bytes = left_out.iter().map(|file| file.bytes).fold(0, i64::saturating_add);
-        document.line(format!("and {} other files, which hold {}", left_out.len(), size(bytes)));
+        document.line(format!("and {} other files: {}", left_out.len(), size(bytes)));
     }
     for note in &budget.notes {
         document.line(format!("note: {note}"));
     }
 }
+
+/// The figure of which two runs have a difference.
+const COMPUTED: &str = "KV cache, computed";
 
 type Figure = (&'static str, fn(&Figures) -> Option<u64>);
 
@@ -95,13 +98,13 @@ const FIGURES: &[Figure] = &[
     ("allocated at most before", |figures| figures.allocated_peak),
     ("of it, cache of the dummy run", |figures| Some(figures.temporary_kv).filter(|&bytes| bytes > 0)),
     ("outside (total - free - allocated)", |figures| figures.outside),
-    ("peak (allocated at most + outside)", |figures| figures.peak),
-    ("KV cache by the arithmetic", |figures| figures.kv),
+    ("peak (highest allocated + outside)", |figures| figures.peak),
+    (COMPUTED, |figures| figures.kv),
     ("taken after the reading", |figures| figures.kv_taken),
     ("outside, as logged", |figures| figures.logged_outside),
     ("peak, as logged", |figures| figures.logged_peak),
     ("KV cache, as logged", |figures| figures.logged_kv),
-    ("allocated for it, as logged", |figures| figures.logged_allocated),
+    ("allocated for it, from the log", |figures| figures.logged_allocated),
 ];
 
 /// The framework's arithmetic, a column for each run.
@@ -129,7 +132,7 @@ fn figures(report: &Report) -> Table {
     if budgets.len() > 1 {
         table.columns.push(column("B MINUS A", Fit::Number));
         for row in &mut table.rows {
-            let is_kv = row.first().is_some_and(|name| name.starts_with("KV cache by"));
+            let is_kv = row.first().is_some_and(|name| *name == COMPUTED);
             row.push(match is_kv {
                 true => known(report.kv_delta_bytes, delta),
                 false => String::new(),

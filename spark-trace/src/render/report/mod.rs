@@ -119,7 +119,7 @@ pub fn machine(run: &Run) -> String {
 pub fn provenance_warnings(run: &Run) -> impl Iterator<Item = String> {
     let host = (run.provenance.host != "measured").then(|| match run.provenance.host.as_str() {
         "emulated" => "EMULATED: the CPU was software; memory accounting is real, timing is not".to_owned(),
-        "simulated" => "SIMULATED: a program played the part of something that was not there".to_owned(),
+        "simulated" => "SIMULATED: a program replaced missing hardware".to_owned(),
         other => format!("NOT MEASURED: the recording calls its host {other:?}"),
     });
     host.into_iter().chain(run.provenance.remarks.iter().cloned())
@@ -181,7 +181,7 @@ pub fn reconciliation(document: &mut Document, letter: &str, run: &Run) {
     ];
     let columns = titles.map(|(title, fit)| Column { title: title.to_owned(), fit });
     document.section(
-        prefixed(letter, "Reconciliation: each plane's own counter against its sources"),
+        prefixed(letter, "Reconciliation: the counter of each plane against its sources"),
         Table { columns: columns.into(), rows },
     );
     lost(document, &run.report.health);

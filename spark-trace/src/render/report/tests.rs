@@ -162,7 +162,7 @@ fn markdown_has_the_answer_and_what_it_rests_on() {
         "B's KV cache is 916.0 MiB smaller",
         "SIMULATED",
         "Compared at each run's peak",
-        "### Findings on what the target is charged",
+        "### Findings on memory charged to the target",
         "✔ supported",
         "### From A to B by source, cgroup plane",
         "| file-clean |",

@@ -17,7 +17,7 @@ pub fn largest<'a>(
     let held = rows.filter(|((_, bytes), _)| *bytes > 0).take(STACKS);
     for (index, ((told, _), frames)) in held.enumerate() {
         if index == 0 {
-            document.heading("The largest of them, from the caller of the allocator outwards");
+            document.heading("The largest, from the caller of the allocator outwards");
         }
         document.line(told);
         let callers = passing::callers(frames, stack);

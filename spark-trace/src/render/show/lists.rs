@@ -61,7 +61,7 @@ impl<T> List<'_, T> {
         }
         if !left_out.is_empty() {
             let bytes = left_out.iter().map(|row| (self.bytes)(row)).fold(0, i64::saturating_add);
-            document.line(format!("{} more are left out; they hold {}", left_out.len(), size(bytes)));
+            document.line(format!("{} more rows not shown: {}", left_out.len(), size(bytes)));
         }
         if !extent.all {
             for (name, sum) in [("spark-trace's own", self.sums.tracer), ("others", self.sums.others)] {
@@ -88,7 +88,7 @@ pub fn files(document: &mut Document, report: &Report, at: &str, extent: Extent)
         return;
     }
     let since = List {
-        heading: format!("Page cache by file, added since the trace began and held after {at}"),
+        heading: format!("Page cache by file, added since the trace began, in use after {at}"),
         cells: tables::FILES,
         rows: &since,
         whose: |row| row.whose,
@@ -119,7 +119,7 @@ fn coverage(document: &mut Document, report: &Report) {
         None => String::new(),
     };
     document.line(format!(
-        "named: {}{of}, in {} files; --files DIR looks at more",
+        "found: {}{of}, in {} files; --files DIR searches more",
         unsigned(named.bytes),
         named.files
     ));
@@ -128,7 +128,7 @@ fn coverage(document: &mut Document, report: &Report) {
 pub fn stacks(document: &mut Document, report: &Report, at: &str, extent: Extent) {
     let list = List {
         heading: format!(
-            "Kernel and driver pages by stack, allocated since the trace began and held after {at}"
+            "Kernel and driver pages by stack, allocated since the trace began, in use after {at}"
         ),
         cells: tables::STACKS,
         rows: &report.stacks,
@@ -149,7 +149,7 @@ pub fn processes(document: &mut Document, report: &Report) {
     let heading = match report.processes.len() {
         0 | 1 => "Processes",
         // Also what a fork has from its parent.
-        _ => "Processes; pages that several share are counted in each of them",
+        _ => "Processes; shared pages count in each process",
     };
     document.section(heading, Table::of(cells, &report.processes));
 }
@@ -164,11 +164,7 @@ pub fn regions(document: &mut Document, report: &Report, most: Option<usize>) {
     let left_out = |document: &mut Document| {
         if !left_out.is_empty() {
             let bytes = left_out.iter().map(|row| row.rss).fold(0, u64::saturating_add);
-            document.line(format!(
-                "{} more are left out; {} are resident in them",
-                left_out.len(),
-                unsigned(bytes)
-            ));
+            document.line(format!("{} more rows not shown: {} resident", left_out.len(), unsigned(bytes)));
         }
     };
     if report.target.is_snapshot() {
@@ -179,12 +175,12 @@ pub fn regions(document: &mut Document, report: &Report, most: Option<usize>) {
     let from_ns = rows.iter().map(|row| row.read_from_ns).min().unwrap_or(0);
     // Of one process PSS is beside it.
     let shared = match rows.iter().any(|row| row.processes > 1) {
-        true => "; RSS counts pages that processes share in each of them",
+        true => "; in RSS, shared pages count in each process",
         false => "",
     };
     let until_ns = rows.iter().map(|row| row.read_until_ns).max().unwrap_or(0);
     if until_ns.saturating_sub(from_ns) <= ONE_READING_NS {
-        document.section(format!("Mappings by name, as read after {}{shared}", after(from_ns)), table);
+        document.section(format!("Mappings by name, read after {}{shared}", after(from_ns)), table);
         left_out(document);
         return;
     }
@@ -197,8 +193,10 @@ pub fn regions(document: &mut Document, report: &Report, most: Option<usize>) {
         cells.insert(3, read(row));
     }
     let about = after(report.details_at_ns);
-    document
-        .section(format!("Mappings by name, of each process the reading nearest to {about}{shared}"), table);
+    document.section(
+        format!("Mappings by name, for each process from the reading nearest to {about}{shared}"),
+        table,
+    );
     left_out(document);
 }
 

@@ -34,7 +34,7 @@ impl Section {
 pub const SECTIONS: &[Section] = &[
     Section {
         name: "target",
-        about: "What the target's cgroups are charged, by source",
+        about: "Memory charged to the target's cgroups, by source",
         is_first: |_| true,
         tell: |document, report, manner| {
             report.planes.cgroup.iter().for_each(|plane| self::plane(document, report, plane, manner.brief));
@@ -50,7 +50,7 @@ pub const SECTIONS: &[Section] = &[
     },
     Section {
         name: "machine",
-        about: "All memory of the machine that is not free, by source",
+        about: "Memory in use on the machine, by source",
         is_first: |report| report.target.is_whole_machine() || report.planes.cgroup.is_none(),
         tell: |document, report, manner| {
             report.planes.system.iter().for_each(|plane| self::plane(document, report, plane, manner.brief));
@@ -58,7 +58,7 @@ pub const SECTIONS: &[Section] = &[
     },
     Section {
         name: "cuda",
-        about: "Memory held through the CUDA driver, and by which callers",
+        about: "Memory allocated through the CUDA driver, by caller",
         is_first: |_| true,
         tell: |document, report, _| {
             let started_ns = report.target.started_ns;
@@ -67,7 +67,7 @@ pub const SECTIONS: &[Section] = &[
     },
     Section {
         name: "cgroups",
-        about: "Cgroups, each with those below it",
+        about: "Cgroups, each including its descendants",
         is_first: |_| true,
         tell: cgroups,
     },
@@ -88,7 +88,7 @@ pub const SECTIONS: &[Section] = &[
     },
     Section {
         name: "mappings",
-        about: "Resident memory by mapping, and the calls that mapped most",
+        about: "Resident memory by mapping, and the largest mapping calls",
         is_first: |_| true,
         tell: mappings,
     },
@@ -104,7 +104,7 @@ pub const SECTIONS: &[Section] = &[
         is_first: never,
         tell: charged,
     },
-    Section { name: "driver", about: "What the NVIDIA driver was asked for", is_first: never, tell: asked },
+    Section { name: "driver", about: "Memory requested of the NVIDIA driver", is_first: never, tell: asked },
     Section {
         name: "queries",
         about: "The memory queries of the target, and their answers",
@@ -130,7 +130,7 @@ pub const SECTIONS: &[Section] = &[
     },
     Section { name: "run", about: "What ran, how long, and on which machine", is_first: never, tell: run },
     Section { name: "hooks", about: "Hooks that do not run, and why", is_first: never, tell: hooks },
-    Section { name: "cost", about: "What the tracing itself took", is_first: never, tell: cost },
+    Section { name: "cost", about: "Cost of the tracing itself", is_first: never, tell: cost },
 ];
 
 const fn never(_: &Report) -> bool {
@@ -190,7 +190,7 @@ fn extent(manner: Manner) -> Extent {
 fn cgroups(document: &mut Document, report: &Report, _manner: Manner) {
     // Of a run each root has its plane; a machine has many more.
     if report.cgroups.len() > 1 {
-        let heading = after(report, "Cgroups, each with those below it");
+        let heading = after(report, "Cgroups, each including its descendants");
         document.section(heading, Table::of(CGROUPS, &report.cgroups));
     }
 }
@@ -210,7 +210,7 @@ fn stacks(document: &mut Document, report: &Report, manner: Manner) {
 
 fn asked(document: &mut Document, report: &Report, _manner: Manner) {
     let heading =
-        format!("Asked of the NVIDIA driver since the trace began and held after {}", stored(report));
+        format!("Requested of the NVIDIA driver since the trace began, in use after {}", stored(report));
     document.section(heading, Table::of(charges::ASKED, &report.asked));
 }
 

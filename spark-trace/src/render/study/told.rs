@@ -132,7 +132,7 @@ pub fn warnings(report: &Report) -> Vec<String> {
     let mut warnings = vec![];
     if report.order == Some(Order::Blocked) {
         warnings.push(
-            "The plan ran one environment after the other. What changed with time cannot be told from the environment; \
+            "The plan ran one environment after the other. Changes over time cannot be separated from the environment; \
              run it again with `order = \"abba\"`."
                 .to_owned(),
         );
@@ -211,7 +211,7 @@ pub fn methods(report: &Report) -> Vec<String> {
             "Warm-ups and failed runs are left out of the analysis and counted. Differences are B minus A. Runs of one \
              round are compared by the paired t test, others by Welch's, both with t-based 95 % confidence intervals; p \
              is adjusted: {}; other metrics, sources of memory and comparisons of environments that are the same are families \
-             of their own. A difference is told below an adjusted p of \
+             of their own. A difference is reported below an adjusted p of \
              {}.",
             report.family, options.alpha
         ),

@@ -107,8 +107,7 @@ fn problems(found: &Diagnostics, subject: &Subject, difference: f64, options: Op
     let confounded = |what: String| Problem { verdict: Verdict::Confounded, what };
     if found.blocked {
         problems.push(confounded(
-            "all runs of one environment came before all of the other, so that whatever changed with time is part of \
-             the difference"
+            "all runs of one environment came before all of the other, so changes over time are part of the difference"
                 .to_owned(),
         ));
     }

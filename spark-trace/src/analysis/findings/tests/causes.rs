@@ -32,7 +32,7 @@ fn memory_that_is_counted_twice_is_seen_by_each_test() {
     let finding = verdict(&a, &b, DOUBLE_COUNTING);
     assert!(
         finding.verdict == Verdict::Inconclusive
-            && finding.because.starts_with("the memory in no source does not decide"),
+            && finding.because.starts_with("not decided by the memory in no source"),
         "{}",
         finding.because
     );
@@ -52,12 +52,16 @@ fn memory_that_is_counted_twice_is_seen_by_each_test() {
     let finding = verdict(&asked(&base, 0), &asked(&base, 3000), DOUBLE_COUNTING);
     assert!(
         finding.verdict == Verdict::Supported
-            && finding.because.starts_with("cuMemGetInfo answers MemFree in A"),
+            && finding.because.starts_with("cuMemGetInfo returns MemFree in A"),
         "{}",
         finding.because
     );
     let finding = verdict(&asked(&base, 0), &asked(&base, 0), DOUBLE_COUNTING);
-    assert!(finding.verdict == Verdict::Refuted && finding.because.contains("alike"), "{}", finding.because);
+    assert!(
+        finding.verdict == Verdict::Refuted && finding.because.contains("the same counter in all runs"),
+        "{}",
+        finding.because
+    );
 }
 
 #[test]
@@ -155,7 +159,7 @@ fn what_goes_the_other_way_explains_nothing() {
     add(&mut b, &[("meminfo.Active", -100)]);
     let finding = verdict(&a, &b, "host-memory");
     assert!(
-        finding.verdict == Verdict::Refuted && finding.because.contains("the other way"),
+        finding.verdict == Verdict::Refuted && finding.because.contains("opposite direction"),
         "{}",
         finding.because
     );

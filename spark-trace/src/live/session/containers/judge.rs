@@ -120,7 +120,7 @@ impl Session {
             {
                 self.warnings.push(self.unclear(
                     &group,
-                    "not all of them are part of this recording, and those that are may be the wrong ones",
+                    "some of them are missing in this recording, and others may be in it by mistake",
                 ));
             }
         }
@@ -170,8 +170,7 @@ impl Session {
     fn unclear(&self, group: &BTreeSet<String>, so: &str) -> String {
         let names: Vec<_> = group.iter().map(|id| self.containers.called(id)).collect();
         format!(
-            "containers {} were started alike and at the same time, by the command and by others: {so}; choose with --container \
-             NAME, give the container a --name, or put `docker run` directly after --",
+            "the command and other programs started containers {} in the same way at the same time: {so}; use --container NAME, give the container a --name, or put `docker run` directly after --",
             names.join(" and ")
         )
     }
@@ -221,8 +220,7 @@ impl Session {
         let any = self.tracer.target.cgroups.iter().any(|cgroup| cgroup.root && cgroup.container.is_some());
         let direct = self.tracer.target.kind == CONTAINER;
         if direct && !any {
-            self.warnings
-                .push("no container was seen to start: this recording has no cgroup plane".to_owned());
+            self.warnings.push("no container started: this recording has no cgroup plane".to_owned());
         }
         let Some(leaf) = self.leaf.as_ref().map(|leaf| leaf.id).filter(|_| any) else {
             return Ok(None);

@@ -216,7 +216,8 @@ impl Session {
         if !asker.settled && asker.endpoint.is_remote() {
             asker.settled = true;
             self.warnings.push(
-                "a container engine on another machine was asked for a container: it is not part of this recording".to_owned(),
+                "the command started a container on another machine: it is not part of this recording"
+                    .to_owned(),
             );
         }
         if !asker.settled {
@@ -308,7 +309,7 @@ impl Session {
                 let needed = |asker: &Asker| asker.endpoint == answer.endpoint && asker.id_file.is_none();
                 if !containers.failed.contains(&answer.endpoint) && containers.askers.iter().any(needed) {
                     self.warnings.push(format!(
-                        "{} cannot be asked which containers the command has started ({reason}): they are not part of this \
+                        "{} does not answer which containers the command started ({reason}): they are not part of this \
                          recording; use --container NAME, or put `{} run` directly after --",
                         answer.endpoint.engine, answer.endpoint.engine
                     ));

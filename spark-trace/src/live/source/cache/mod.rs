@@ -100,7 +100,7 @@ pub fn read(pids: &[u32], wanted: &Wanted) -> Found {
     found.seen.files = seen.len() as u64;
     found.note = over.then(|| {
         format!(
-            "the page cache was looked at in {} files, then the time for it ({} s) was over",
+            "the page cache of {} files was read, then the time limit of {} s was reached",
             seen.len(),
             wanted.time.as_secs_f64()
         )

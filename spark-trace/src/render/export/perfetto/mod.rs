@@ -39,7 +39,7 @@ fn counters(packets: &mut Packets, lines: &[Line]) {
     for of_plane in lines.chunk_by(|a, b| (a.plane, &a.object) == (b.plane, &b.object)) {
         let Some(Line { plane, object, .. }) = of_plane.first() else { continue };
         let group = match *plane {
-            CUDA => packets.group("CUDA driver: as asked for"),
+            CUDA => packets.group("CUDA driver: requested bytes"),
             plane => packets.group(&format!("Memory, {plane} plane: {object}")),
         };
         for line in of_plane {

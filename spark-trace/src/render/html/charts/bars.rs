@@ -34,7 +34,7 @@ pub fn plane(page: &mut Page, title: &str, plane: &PlaneReport) {
     draw(
         page,
         title,
-        "A bar for each source; the short line is its level at the start.",
+        "One bar per source; the short line is its level at the start.",
         &bars.collect::<Vec<_>>(),
     );
 }

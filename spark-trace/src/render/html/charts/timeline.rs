@@ -251,7 +251,7 @@ fn legend(page: &mut Page, chart: &Chart<'_>, bands: &[Band]) {
         if chart.at_ns.is_some() {
             page.within("li", &[], |page| {
                 page.fixed("<span class=\"sign\" aria-hidden=\"true\">┃</span> ");
-                page.text("the instant this report is about");
+                page.text("the instant of this report");
             });
         }
         let present = SIGNS.iter().filter(|(kind, ..)| chart.marks.iter().any(|mark| mark.kind == *kind));

@@ -71,7 +71,7 @@ fn steps(report: &Report, a: i64) -> (Vec<Step>, String) {
         count => {
             let bytes = small.iter().map(|(_, bytes)| *bytes).fold(0, i64::saturating_add);
             differing.push((crate::analysis::timeline::OTHERS, bytes));
-            format!("{count} sources that differ least are one step: {}.", delta(bytes))
+            format!("The {count} smallest differences are one step: {}.", delta(bytes))
         }
     };
     differing.extend(report.residual_bytes.map(|bytes| (UNATTRIBUTED, bytes)));

@@ -58,7 +58,10 @@ fn timeline(page: &mut Page, letter: &str, run: &Run, timeline: &Timeline, scale
         let shown = timeline.at_ns.len();
         let caption = match timeline.readings > shown {
             true => {
-                format!("{shown} of {} readings are drawn: the highest of each column.", timeline.readings)
+                format!(
+                    "{shown} of {} readings are drawn: the highest per column of pixels.",
+                    timeline.readings
+                )
             }
             false => format!("All {shown} readings are drawn."),
         };
