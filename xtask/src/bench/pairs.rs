@@ -60,7 +60,7 @@ pub fn measure(
             let untraced = within(&rounds, &[*before, after]);
             ensure!(
                 !traced.is_empty() && !untraced.is_empty(),
-                "a window of {} ms held no whole round of storm {}: the machine is too slow or too busy",
+                "a window of {} ms had no complete round of storm {}: the machine is too slow or too busy",
                 storm.window.as_millis(),
                 storm.name
             );

@@ -82,10 +82,13 @@ fn document(from: &str, machines: &[Machine]) -> String {
         out.push_str(STAND_IN);
     }
     let names: Vec<_> = machines.iter().map(|machine| machine.name.as_str()).collect();
-    let _ = writeln!(out, "| hook | {} |\n|---|{}", names.join(" | "), "---|".repeat(names.len()));
-    for hook in HOOKS {
+    let _ = writeln!(out, "| hooks | {} |\n|---|{}", names.join(" | "), "---|".repeat(names.len()));
+    let rows = HOOKS.iter().map(|hook| {
         let carried: Vec<_> = machines.iter().map(|machine| carried(&machine.doctor, hook.name)).collect();
-        let _ = writeln!(out, "| `{}` | {} |", hook.name, carried.join(" | "));
+        (carried.join(" | "), hook.name)
+    });
+    for (carried, hooks) in together(rows) {
+        let _ = writeln!(out, "| `{}` | {carried} |", hooks.join("`, `"));
     }
     reasons(&mut out, machines);
     remarks(&mut out, machines);
@@ -95,7 +98,7 @@ fn document(from: &str, machines: &[Machine]) -> String {
 /// By what mechanism a machine carries a hook, or its verdict.
 fn carried(doctor: &Value, hook: &str) -> String {
     match row(doctor, hook) {
-        None => "not asked".to_owned(),
+        None => "not tried".to_owned(),
         Some(row) if row["verdict"] == "ok" => text_of(&row["mechanism"]),
         Some(row) => text_of(&row["verdict"]),
     }
@@ -107,37 +110,69 @@ fn row<'a>(doctor: &'a Value, hook: &str) -> Option<&'a Value> {
 
 /// Why a better mechanism, or none at all, was possible.
 fn reasons(out: &mut String, machines: &[Machine]) {
-    out.push_str("\n## Why not better\n\n");
+    out.push_str("\n## Reasons\n\n");
+    // Kernels with the same reason are listed together, and hooks with the same reasons on the same kernels.
+    let mut listed: Vec<(String, Vec<&str>)> = Vec::new();
     for hook in HOOKS {
-        // Kernels that say the same are listed together.
-        let mut said: Vec<(String, Vec<&str>)> = Vec::new();
-        for machine in machines {
-            let reason = row(&machine.doctor, hook.name).and_then(|row| row["reason"].as_str());
-            let Some(reason) = reason else { continue };
-            match said.iter_mut().find(|(known, _)| known == reason) {
-                Some((_, names)) => names.push(&machine.name),
-                None => said.push((reason.to_owned(), vec![&machine.name])),
-            }
+        let of_hook = machines.iter().filter_map(|machine| {
+            let reason = row(&machine.doctor, hook.name)?["reason"].as_str()?;
+            Some((reason.to_owned(), machine.name.as_str()))
+        });
+        for (reason, names) in together(of_hook) {
+            let text = format!("on {}: {}", names.join(", "), cell(&reason));
+            add(&mut listed, text, hook.name);
         }
-        for (reason, names) in said {
-            let _ = writeln!(out, "- `{}` on {}: {}", hook.name, names.join(", "), cell(&reason));
-        }
+    }
+    for (text, hooks) in listed {
+        let _ = writeln!(out, "- `{}` {text}", hooks.join("`, `"));
     }
 }
 
 fn remarks(out: &mut String, machines: &[Machine]) {
-    out.push_str("\n## Tests that did not simply pass\n\n");
-    let mut any = false;
-    for Machine { name, tests, .. } in machines {
-        for test in list(&tests["tests"]).iter().filter(|test| test["reason"].is_string()) {
-            any = true;
-            let [suite, test, outcome, reason] =
-                ["suite", "test", "outcome", "reason"].map(|field| text_of(&test[field]));
-            let _ = writeln!(out, "- {name}: `{suite}::{test}` {outcome}: {}", cell(&reason));
+    out.push_str("\n## Tests with a remark\n\n");
+    let mut remarks: Vec<(String, Vec<String>)> = Vec::new();
+    let mut of_the_machine = 0;
+    for (what, names) in together(machines.iter().flat_map(|Machine { name, tests, .. }| {
+        list(&tests["tests"]).iter().filter(|test| test["reason"].is_string()).map(|test| {
+            let fields = ["suite", "test", "outcome", "reason"].map(|field| text_of(&test[field]));
+            (fields, name.as_str())
+        })
+    })) {
+        let [suite, test, outcome, reason] = what;
+        if MACHINE.iter().any(|verdict| reason.contains(verdict)) {
+            of_the_machine += names.len();
+            continue;
         }
+        let text = format!("{outcome} on {}: {}", names.join(", "), cell(&reason));
+        add(&mut remarks, text, format!("{suite}::{test}"));
     }
-    if !any {
+    for (text, tests) in &remarks {
+        let _ = writeln!(out, "- `{}` {text}", tests.join("`, `"));
+    }
+    if of_the_machine > 0 {
+        let _ = writeln!(
+            out,
+            "- {of_the_machine} further tests were skipped because of the machine, not the kernel (no tmux, no packages)"
+        );
+    } else if remarks.is_empty() {
         out.push_str("None.\n");
+    }
+}
+
+/// Verdicts that say something of a test machine and nothing of its kernel.
+const MACHINE: &[&str] = &[": not-applicable: ", ": off: "];
+
+/// Values under their keys, in the order in which the keys come.
+fn together<K: PartialEq, V>(pairs: impl Iterator<Item = (K, V)>) -> Vec<(K, Vec<V>)> {
+    let mut groups = Vec::new();
+    pairs.for_each(|(key, value)| add(&mut groups, key, value));
+    groups
+}
+
+fn add<K: PartialEq, V>(groups: &mut Vec<(K, Vec<V>)>, key: K, value: V) {
+    match groups.iter_mut().find(|(known, _)| *known == key) {
+        Some((_, values)) => values.push(value),
+        None => groups.push((key, vec![value])),
     }
 }
 
@@ -154,21 +189,21 @@ const INTRODUCTION: &str = "\
 
 <!-- Generated by `cargo xtask docs` from results/FROM: run `cargo xtask vm --all --output results/DATE-kernels`. -->
 
-Debian's kernels in virtual machines, on cgroup v2 and as root, emulated by QEMU (TCG). So these results show
-what works on each kernel. They say nothing about speed. The whole output is in results/FROM. Nothing here was measured on a GB10.
+Debian's kernels in virtual machines, cgroup v2, as root, emulated by QEMU (TCG): what works, not how fast. The whole output is
+in results/FROM. Nothing here was measured on a GB10.
 
 ";
 
 const STAND_IN: &str = "\
-Hooks on NVIDIA's modules are on the stand-in for them (`stand-in/`), where it can be built.
+NVIDIA's modules are the stand-in (`stand-in/`), where it can be built.
 
 ";
 
 const HOOKS_TABLE: &str = "
-## What carries each hook
+## Mechanism of each hook
 
-As `spark-trace doctor` says on each of them, with every hook of profile `deep`. A verdict stands where nothing carries
-it.
+From `spark-trace doctor` on each kernel, with every hook of profile `deep`: the mechanism, or the verdict where none
+attaches.
 
 ";
 
@@ -198,9 +233,12 @@ mod tests {
         assert!(text.contains(&format!("| `{hook}` | tp_btf | unsupported | unsupported |")), "{text}");
         assert!(text.contains(&format!("- `{hook}` on b, c: no\\|thing")), "{text}");
         assert!(text.contains("| a | 6.1 aarch64 | 4096 | 1 | 0 | 1 |"), "{text}");
-        assert!(text.contains("- a: `s::t` skipped: x: unsupported: y"), "{text}");
+        assert!(text.contains("- `s::t` skipped on a, b, c: x: unsupported: y"), "{text}");
         for hook in HOOKS {
-            assert!(text.contains(&format!("| `{}` |", hook.name)), "{}", hook.name);
+            assert_eq!(
+                text.matches(&format!("`{}`", hook.name)).count(),
+                if hook.name == HOOKS[0].name { 2 } else { 1 }
+            );
         }
     }
 

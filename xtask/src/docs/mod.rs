@@ -1,7 +1,9 @@
 //! `cargo xtask docs`: documents that are generated from tables and from kept measurements.
 
 mod kernels;
+mod literals;
 mod sources;
+mod words;
 
 use anyhow::{Context, Result, bail};
 
@@ -13,7 +15,7 @@ use crate::workspace;
     after_help = "Examples:\n  cargo xtask docs\n  cargo xtask docs --check   # in CI: are they up to date?"
 )]
 pub struct Args {
-    /// Only compare with the files that are there; fail where they differ
+    /// Only check: fail if a file differs, or if text for users has a word that docs/glossary.md bans
     #[arg(long)]
     check: bool,
 }
@@ -32,7 +34,8 @@ const DOCUMENTS: &[Document] = &[
 ];
 
 pub fn run(args: &Args) -> Result<()> {
-    DOCUMENTS.iter().try_for_each(|document| document.run(args.check))
+    DOCUMENTS.iter().try_for_each(|document| document.run(args.check))?;
+    if args.check { words::check() } else { Ok(()) }
 }
 
 impl Document {

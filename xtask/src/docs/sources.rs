@@ -9,11 +9,6 @@ pub fn text() -> String {
     for source in SOURCES {
         row(&mut out, source);
     }
-    out.push_str(ORIGINS);
-    for source in SOURCES {
-        // Writing to a String cannot fail.
-        let _ = writeln!(out, "| `{}` | {} |", source.slug, cell(source.origin));
-    }
     out
 }
 
@@ -41,15 +36,14 @@ const INTRODUCTION: &str = "\
 
 Every output of spark-trace uses these names, in this order. A plane is a set of memory that one counter of the kernel (or of
 the GPU's driver) measures: all memory in use on the machine (*system*), what a cgroup is charged (*cgroup*), the memory of a
-GPU (*device*). A source is one kind of memory on a plane. What no source explains of the plane's counter is `unattributed`.
+GPU (*device*). A source is one kind of memory on a plane. The counter minus its sources is `unattributed`. The functions of
+the kernel that count each source are named in that file.
 
-A level is a sum of counters. Counters are read one after the other, so a sum can come out below zero; it is then shown as
-zero. `-` means that no counter gives the level on that plane. Hooks may still measure it; otherwise it is part of
-`unattributed`. Levels of one plane add up. Levels of different planes must not be added, because planes overlap; only the
-planes of GPUs overlap with no other plane.
+A level is a sum of counters, and zero if the sum is negative. `-`: no counter has the level on that plane; hooks may measure it,
+else it is part of `unattributed`. Levels of one plane add up. Do not add levels of different planes: they overlap.
 
-Columns of counters: `meminfo.` is /proc/meminfo, `zoneinfo.` /proc/zoneinfo, `kpageflags.` what flags of pages in
-/proc/kpageflags tell, `stat.` the cgroup's memory.stat, `memory.` a file of the cgroup, `derived.` computed by
+Columns of counters: `meminfo.` is /proc/meminfo, `zoneinfo.` /proc/zoneinfo, `kpageflags.` flags of pages in
+/proc/kpageflags, `stat.` the cgroup's memory.stat, `memory.` a file of the cgroup, `derived.` computed by
 spark-trace from several of them;
 `cuda.` and `driver.` are sums of events from the start of the trace, 0 before the first one.
 Of devices, `memory.` and `process.<pid>.used` are what NVML says (`derived.gpu_target` and `derived.gpu_others` are
@@ -59,13 +53,6 @@ sums of the latter), `cuda.live` comes from the target's CUDA calls. The device 
 
 | source | what it is | system | cgroup v2 | cgroup v1 | device | charged to a cgroup | reclaimable | cudaMemGetInfo, unified | cudaMemGetInfo, discrete |
 |---|---|---|---|---|---|---|---|---|---|
-";
-
-const ORIGINS: &str = "
-## Where the kernel counts them
-
-| source | kernel source |
-|---|---|
 ";
 
 fn formula(terms: &[Term]) -> String {
@@ -104,14 +91,14 @@ mod tests {
     }
 
     #[test]
-    fn every_source_has_one_row_in_each_table() {
+    fn every_source_has_one_row() {
         let text = text();
         for source in SOURCES {
             let start = format!("| `{}` |", source.slug);
-            assert_eq!(text.lines().filter(|line| line.starts_with(&start)).count(), 2, "{}", source.slug);
+            assert_eq!(text.lines().filter(|line| line.starts_with(&start)).count(), 1, "{}", source.slug);
         }
         let columns = |line: &str| line.replace("\\|", "").matches('|').count();
         let counts: Vec<usize> = text.lines().filter(|l| l.starts_with('|')).map(columns).collect();
-        assert!(counts.iter().all(|&n| n == 11 || n == 3), "{counts:?}");
+        assert!(counts.iter().all(|&n| n == 11), "{counts:?}");
     }
 }
