@@ -238,7 +238,7 @@ pub struct Process {
     pub pid: u32,
     pub parent: Option<u32>,
     pub comm: String,
-    /// The first 64 arguments, at most 4 KiB of them.
+    /// The first 64 arguments, at most 4 KiB of them; less where `serve` or `top` has very many long ones.
     pub argv: Vec<String>,
     /// It had more than that; the last argument that is kept then ends in `…`.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -259,6 +259,37 @@ pub struct Process {
     pub small_mmap_bytes: u64,
     pub small_munmap_calls: u64,
     pub small_munmap_bytes: u64,
+}
+
+impl Process {
+    /// What the last argument that is kept ends in where more was there.
+    pub const CUT: char = '…';
+
+    pub fn argument_bytes(&self) -> usize {
+        self.argv.iter().map(String::len).sum()
+    }
+
+    /// Leaves at most so many bytes of the arguments, the mark of the cut included.
+    pub fn cut_arguments(&mut self, most: usize) {
+        if self.argument_bytes() <= most {
+            return;
+        }
+        let mut left = most.saturating_sub(Self::CUT.len_utf8());
+        let mut kept = 0;
+        for argument in &mut self.argv {
+            kept += 1;
+            if argument.len() >= left {
+                argument.truncate(argument.floor_char_boundary(left));
+                argument.push(Self::CUT);
+                argument.shrink_to_fit();
+                break;
+            }
+            left -= argument.len();
+        }
+        self.argv.truncate(kept);
+        self.argv.shrink_to_fit();
+        self.argv_cut = true;
+    }
 }
 
 /// Name of a cgroup id that occurs above, target or not.

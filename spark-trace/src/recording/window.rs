@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::column::Column;
+use super::provenance::Process;
 use super::schema::{CgroupSeries, DeviceSeries, Recording, Samples, Series, Target};
 
 /// Events of mappings that are kept, the latest: what a process mapped long ago may be mapped still, so they do not go
@@ -11,7 +12,9 @@ const MOST_MAPPINGS: usize = 20_000;
 /// The same for what was asked and for single CUDA events: each frame of a view has all of them.
 const MOST_EVENTS: usize = 500;
 /// Processes that have ended, the latest: a machine may fork thousands a second.
-const MOST_ENDED: usize = 10_000;
+const MOST_ENDED: usize = 4_096;
+/// Bytes of all arguments. Any user can start thousands of processes with as long arguments as are kept.
+const MOST_ARGUMENT_BYTES: usize = 4 << 20;
 /// Names of cgroups that are not followed any more, the latest: rows of older ones are left with their ids.
 const MOST_NAMES: usize = 4_096;
 
@@ -43,6 +46,7 @@ pub fn forget(recording: &mut Recording, before_ns: u64) {
         left -= usize::from(process.ended_ns.is_some());
         !surplus
     });
+    shorten_arguments(&mut provenance.processes);
     let alive: BTreeSet<u32> = provenance.processes.iter().map(|process| process.pid).collect();
     samples.processes.retain(|process| alive.contains(&process.pid));
     samples.processes.iter_mut().for_each(|process| cut(&mut process.series, before_ns));
@@ -132,12 +136,33 @@ fn last<T>(rows: &mut Vec<T>, most: usize) {
     rows.drain(..rows.len().saturating_sub(most));
 }
 
+/// Where all arguments are more than [`MOST_ARGUMENT_BYTES`], every process keeps the same length at most. The longest
+/// lose first: a usual command line stays whole.
+fn shorten_arguments(processes: &mut [Process]) {
+    let mut lengths: Vec<usize> = processes.iter().map(Process::argument_bytes).collect();
+    if lengths.iter().sum::<usize>() <= MOST_ARGUMENT_BYTES {
+        return;
+    }
+    lengths.sort_unstable();
+    let (mut left, mut sharing) = (MOST_ARGUMENT_BYTES, lengths.len());
+    for length in lengths {
+        if length > left / sharing {
+            break;
+        }
+        left -= length;
+        sharing -= 1;
+    }
+    // The loop ends before the last length, as they do not fit.
+    let most = left / sharing.max(1);
+    processes.iter_mut().for_each(|process| process.cut_arguments(most));
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::testing::{self, SECOND, START};
     use super::*;
     use crate::analysis::view::{Scope, View};
-    use crate::recording::{CgroupName, Process, TargetCgroup};
+    use crate::recording::{CgroupName, TargetCgroup};
 
     #[test]
     fn what_is_left_says_what_it_said() {
@@ -183,7 +208,29 @@ mod tests {
         recording.provenance.processes.extend((2..20_002).map(|pid| process(pid, Some(START))));
         forget(&mut recording, START);
         let pids: Vec<_> = recording.provenance.processes.iter().map(|process| process.pid).collect();
-        assert_eq!((pids.len(), pids[0], pids[1]), (1 + MOST_ENDED, 1, 10_002));
+        assert_eq!((pids.len(), pids[0], pids[1]), (1 + MOST_ENDED, 1, 20_002 - MOST_ENDED as u32));
+    }
+
+    #[test]
+    fn long_arguments_of_many_do_not_pile_up_and_short_ones_stay() {
+        let mut recording = testing::empty();
+        let process = |pid, argv: Vec<String>| Process { pid, argv, ..Process::default() };
+        let usual = vec!["vllm".to_owned(), "serve".to_owned(), "x".repeat(200)];
+        recording.provenance.processes.push(process(1, usual.clone()));
+        let long = || vec!["sh".to_owned(), "é".repeat(1000), "A".repeat(2094)];
+        recording.provenance.processes.extend((2..5_002).map(|pid| process(pid, long())));
+        forget(&mut recording, START);
+        let processes = &recording.provenance.processes;
+        assert_eq!((processes.len(), &processes[0].argv, processes[0].argv_cut), (5_001, &usual, false));
+        let kept: usize = processes.iter().map(Process::argument_bytes).sum();
+        let longest = processes.iter().map(Process::argument_bytes).max().unwrap();
+        // 4 MiB are 838 bytes for each of 5,000.
+        assert!(kept <= MOST_ARGUMENT_BYTES && (830..=838).contains(&longest), "{kept} {longest}");
+        let cut = |process: &Process| process.argv_cut && process.argv[1].ends_with("é…");
+        assert!(processes[1..].iter().all(cut), "{:?}", processes[1]);
+        let once = recording.clone();
+        forget(&mut recording, START);
+        assert_eq!(recording, once, "what has been cut fits");
     }
 
     #[test]

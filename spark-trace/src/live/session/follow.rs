@@ -8,7 +8,7 @@ use tokio::{
     time::{Instant, MissedTickBehavior, interval_at},
 };
 
-use super::{Keep, Named, Progress, Report, Session, SessionError, Wishes, io_error};
+use super::{Forgot, Keep, Named, Progress, Report, Session, SessionError, Wishes, io_error};
 use crate::live::{
     now_ns,
     source::process,
@@ -31,6 +31,8 @@ const SWEEP_EVERY: u64 = 10;
 
 /// How often what is too old is dropped while a window goes by: so much of it may be kept beyond it.
 const FORGETS_PER_WINDOW: u64 = 32;
+/// ... and after so many processes: a storm of them fills memory long before that.
+const FORGETS_AFTER: usize = 2_048;
 
 /// Events are taken for so long before it is looked whether anything else is due.
 const TURN: Duration = Duration::from_millis(20);
@@ -144,11 +146,12 @@ impl Session {
         let Keep::Latest(window) = self.options.keep else { return Ok(()) };
         let (now, window) = (now_ns(), window.as_nanos() as u64);
         // All that is kept is gone through for that: not at every tick.
-        if now.saturating_sub(self.forgot_ns) >= window / FORGETS_PER_WINDOW {
-            self.forgot_ns = now;
+        let started = self.tracer.process_count().saturating_sub(self.forgot.processes);
+        if now.saturating_sub(self.forgot.at_ns) >= window / FORGETS_PER_WINDOW || started >= FORGETS_AFTER {
             let since = now.saturating_sub(window);
             self.tracer.forget(wishes.keep_since.map_or(since, |kept| kept.min(since)));
             self.tracer.tidy()?;
+            self.forgot = Forgot { at_ns: now, processes: self.tracer.process_count() };
         }
         if let Named::Process(pid) = wishes.names {
             self.tracer.read_mappings(pid)?;

@@ -120,6 +120,14 @@ type Out = BufWriter<File>;
 /// What a trace reports to, a few times a second.
 pub type Report<'a> = &'a mut dyn FnMut(&Progress<'_>) -> Wishes;
 
+/// The last time that old rows were dropped.
+#[derive(Debug, Default)]
+struct Forgot {
+    at_ns: u64,
+    /// Rows of processes that were left.
+    processes: usize,
+}
+
 /// A trace with everything attached.
 pub struct Session {
     tracer: Tracer<Out>,
@@ -141,8 +149,7 @@ pub struct Session {
     invoker: Option<Invoker>,
     /// Times that the user has asked for the end.
     interrupted: u32,
-    /// When what is too old was dropped last.
-    forgot_ns: u64,
+    forgot: Forgot,
     /// The event buffer was not empty when it was last left.
     has_backlog: bool,
     /// Walks of processes' mappings that were wanted.
@@ -238,7 +245,7 @@ impl Session {
             hangups,
             invoker,
             interrupted: 0,
-            forgot_ns: 0,
+            forgot: Forgot::default(),
             has_backlog: false,
             walks_not_made: 0,
             journal_failed: false,

@@ -277,14 +277,12 @@ pub fn has_ended(pid: u32) -> bool {
 /// Kept of a command line. Who starts a process may give it megabytes, and a recording keeps thousands of processes.
 pub const LONGEST_COMMAND_LINE: usize = 4 << 10;
 pub const MOST_ARGUMENTS: usize = 64;
-/// What the last argument that is kept ends in where more was there.
-pub const CUT: char = '…';
 
 /// A command line as recordings keep it, one element an argument.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct CommandLine {
     pub argv: Vec<String>,
-    /// It has more than is kept; the last argument then ends in [`CUT`].
+    /// It has more than is kept; the last argument then ends in [`Process::CUT`].
     pub argv_cut: bool,
 }
 
@@ -307,8 +305,8 @@ pub fn cut_command_line(bytes: &[u8]) -> CommandLine {
     argv.truncate(MOST_ARGUMENTS);
     if argv_cut {
         match argv.last_mut() {
-            Some(last) => last.push(CUT),
-            None => argv.push(CUT.to_string()),
+            Some(last) => last.push(Process::CUT),
+            None => argv.push(Process::CUT.to_string()),
         }
     }
     CommandLine { argv, argv_cut }
@@ -387,7 +385,10 @@ mod tests {
         assert!(!line(&[&longest]).argv_cut);
         let longer = line(&["sh", &longest]);
         assert!(longer.argv_cut && longer.argv[1].ends_with("xx…"));
-        assert!(longer.argv.iter().map(String::len).sum::<usize>() <= LONGEST_COMMAND_LINE + CUT.len_utf8());
+        assert!(
+            longer.argv.iter().map(String::len).sum::<usize>()
+                <= LONGEST_COMMAND_LINE + Process::CUT.len_utf8()
+        );
         assert_eq!(line(&[""]), CommandLine::default());
     }
 

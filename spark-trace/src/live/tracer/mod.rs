@@ -299,6 +299,11 @@ impl<W: Write> Tracer<W> {
         self.journal.forget(before_ns);
     }
 
+    /// Rows of processes that are kept, ended ones too.
+    pub fn process_count(&self) -> usize {
+        self.journal.recording().provenance.processes.len()
+    }
+
     /// Stacks of a process's calls that are listed one by one or counted.
     pub fn stacks_of(&self, pid: u32) -> Vec<u32> {
         let provenance = &self.journal.recording().provenance;
