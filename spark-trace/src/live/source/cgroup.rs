@@ -115,8 +115,8 @@ impl Cgroup {
     }
 
     /// Reads one file; whether there was something to read.
-    fn read_file(&mut self, index: usize, reading: &mut Reading) -> bool {
-        let (name, form, file) = &mut self.files[index];
+    fn read_file(&self, index: usize, reading: &mut Reading) -> bool {
+        let (name, form, file) = &self.files[index];
         let file = match file {
             Ok(file) => file,
             Err(reason) => {
@@ -126,7 +126,7 @@ impl Cgroup {
         };
         match file.read() {
             Ok(text) => {
-                put(name, *form, text, reading);
+                put(name, *form, &text, reading);
                 true
             }
             // What the kernel answers for files of a removed cgroup.

@@ -28,9 +28,9 @@ impl PartlyMapped {
     }
 
     /// Bytes of such pages, mapped and unmapped parts together; absent where the kernel does not tell.
-    pub fn bytes(&mut self) -> Option<u64> {
+    pub fn bytes(&self) -> Option<u64> {
         let mut sum = None;
-        for (size, file) in &mut self.sizes {
+        for (size, file) in &self.sizes {
             let count: u64 = file.read().ok()?.trim().parse().ok()?;
             *sum.get_or_insert(0) += *size * count;
         }

@@ -12,7 +12,7 @@ pub mod process;
 pub mod system;
 pub mod tmpfs;
 
-use std::{collections::BTreeMap, fs::File, io, os::unix::fs::FileExt, path::Path};
+use std::{cell::RefCell, collections::BTreeMap, fs::File, io, os::unix::fs::FileExt, path::Path};
 
 use crate::{
     live::{note_not_opened, now_ns},
@@ -20,33 +20,39 @@ use crate::{
 };
 
 /// A kernel file kept open: reading it again costs no path walk, and a cgroup's can still be read for
-/// as long as the cgroup exists.
+/// as long as the cgroup exists. There are thousands of them: a buffer of its own would be most of what each takes.
 #[derive(Debug)]
-pub struct KernelFile {
-    file: File,
-    buffer: Vec<u8>,
+pub struct KernelFile(File);
+
+const _: () = assert!(size_of::<KernelFile>() == size_of::<File>());
+
+thread_local! {
+    /// What a file has is read here first: the kernel makes the text anew for each read(2), so one should take all of it.
+    static TEXT: RefCell<Vec<u8>> = RefCell::new(vec![0; 64 << 10]);
 }
 
 impl KernelFile {
     pub fn open(path: &Path) -> io::Result<Self> {
-        let file = File::open(path).inspect_err(note_not_opened)?;
-        Ok(Self { file, buffer: vec![0; 16 << 10] })
+        File::open(path).inspect_err(note_not_opened).map(Self)
     }
 
     /// The file as it is now.
-    pub fn read(&mut self) -> io::Result<&str> {
-        let mut len = 0;
-        loop {
-            let n = self.file.read_at(&mut self.buffer[len..], len as u64)?;
-            len += n;
-            if n == 0 {
-                break;
+    pub fn read(&self) -> io::Result<String> {
+        TEXT.with_borrow_mut(|buffer| {
+            let mut len = 0;
+            loop {
+                let n = self.0.read_at(&mut buffer[len..], len as u64)?;
+                len += n;
+                if n == 0 {
+                    break;
+                }
+                if len == buffer.len() {
+                    buffer.resize(2 * len, 0);
+                }
             }
-            if len == self.buffer.len() {
-                self.buffer.resize(2 * len, 0);
-            }
-        }
-        std::str::from_utf8(&self.buffer[..len]).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))
+            let text = std::str::from_utf8(&buffer[..len]);
+            text.map(str::to_owned).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))
+        })
     }
 }
 

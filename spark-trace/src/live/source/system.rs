@@ -85,7 +85,7 @@ impl System {
         }
         let mut reading = self.read_balanced();
         match self.vmstat.read() {
-            Ok(text) => parse_vmstat(text, &mut reading),
+            Ok(text) => parse_vmstat(&text, &mut reading),
             Err(e) => reading.absent("vmstat", e),
         }
         let taken = reading.values.get(&format!("vmstat.{}", huge_zero::TAKEN)).copied();
@@ -97,11 +97,11 @@ impl System {
         if let Some(bytes) = self.partly_mapped.bytes() {
             reading.put(PARTLY_MAPPED, bytes);
         }
-        if let Some(Ok(text)) = self.sockets.as_mut().map(KernelFile::read) {
-            parse_sockets(text, &mut reading);
+        if let Some(Ok(text)) = self.sockets.as_ref().map(KernelFile::read) {
+            parse_sockets(&text, &mut reading);
         }
-        if let Some(Ok(text)) = self.dentries.as_mut().map(KernelFile::read) {
-            parse_dentries(text, &mut reading);
+        if let Some(Ok(text)) = self.dentries.as_ref().map(KernelFile::read) {
+            parse_dentries(&text, &mut reading);
         }
         reading.end(SeriesId::System)
     }
@@ -122,13 +122,13 @@ impl System {
                     return reading;
                 }
             };
-            parse_meminfo(text, &mut reading);
+            parse_meminfo(&text, &mut reading);
             match self.zoneinfo.read() {
-                Ok(text) => reading.put("zoneinfo.pcp_count", page_size() * parse_pcp_pages(text)),
+                Ok(text) => reading.put("zoneinfo.pcp_count", page_size() * parse_pcp_pages(&text)),
                 Err(e) => reading.absent("zoneinfo.pcp_count", e),
             }
             let before = reading.values.get("meminfo.MemFree").copied();
-            let after = self.meminfo.read().ok().and_then(mem_free);
+            let after = self.meminfo.read().ok().and_then(|text| mem_free(&text));
             if before.zip(after).is_none_or(|(a, b)| a.abs_diff(b) <= STEADY) {
                 break;
             }
@@ -220,7 +220,7 @@ mod tests {
     #[test]
     fn per_cpu_lists_are_summed_over_zones_and_cpus() {
         let text = "  pagesets\n    cpu: 0\n              count:    10\n              high:  5\n    cpu: 1\n              count: 4\n";
-        assert_eq!(parse_pcp_pages(text), 14);
+        assert_eq!(parse_pcp_pages(&text), 14);
     }
 
     #[test]
