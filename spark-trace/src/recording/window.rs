@@ -12,9 +12,9 @@ const MOST_MAPPINGS: usize = 20_000;
 /// The same for what was asked and for single CUDA events: each frame of a view has all of them.
 const MOST_EVENTS: usize = 500;
 /// Processes that have ended, the latest: a machine may fork thousands a second.
-const MOST_ENDED: usize = 4_096;
+const MOST_ENDED: usize = 2_048;
 /// Bytes of all arguments. Any user can start thousands of processes with as long arguments as are kept.
-const MOST_ARGUMENT_BYTES: usize = 4 << 20;
+const MOST_ARGUMENT_BYTES: usize = 2 << 20;
 /// Names of cgroups that are not followed any more, the latest: rows of older ones are left with their ids.
 const MOST_NAMES: usize = 4_096;
 
@@ -224,8 +224,8 @@ mod tests {
         assert_eq!((processes.len(), &processes[0].argv, processes[0].argv_cut), (5_001, &usual, false));
         let kept: usize = processes.iter().map(Process::argument_bytes).sum();
         let longest = processes.iter().map(Process::argument_bytes).max().unwrap();
-        // 4 MiB are 838 bytes for each of 5,000.
-        assert!(kept <= MOST_ARGUMENT_BYTES && (830..=838).contains(&longest), "{kept} {longest}");
+        // 2 MiB are 419 bytes for each of 5,000.
+        assert!(kept <= MOST_ARGUMENT_BYTES && (410..=419).contains(&longest), "{kept} {longest}");
         let cut = |process: &Process| process.argv_cut && process.argv[1].ends_with("é…");
         assert!(processes[1..].iter().all(cut), "{:?}", processes[1]);
         let once = recording.clone();

@@ -22,6 +22,7 @@ use std::{
 
 use spark_trace_common::{hook::Profile, map};
 use thiserror::Error;
+use tokio::net::{TcpListener, TcpSocket};
 
 pub use access::{Access, AccessError, DEFAULT_LISTEN};
 pub use state::{DEFAULT_STATE, State, StateError};
@@ -83,6 +84,18 @@ fn what_to_do(cause: &io::Error) -> &'static str {
     }
 }
 
+/// Connections that the kernel completes before they are accepted. Beyond, a client is made to try again after a second
+/// (net/ipv4/tcp_input.c, tcp_conn_request): whoever opens hundreds at once would delay a scrape by that much.
+const BACKLOG: u32 = 1024;
+
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // What a service before this one left in TIME_WAIT does not hinder.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
 /// Serves until SIGINT or SIGTERM, or until the trace fails. `told` is called once requests are answered.
 pub fn run(options: Options, told: impl FnOnce(SocketAddr)) -> Result<(), ServeError> {
     // Several files of each cgroup and one of each process stay open.
@@ -91,7 +104,7 @@ pub fn run(options: Options, told: impl FnOnce(SocketAddr)) -> Result<(), ServeE
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     // Before anything is attached: a port that is taken is told at once.
     let listener = runtime
-        .block_on(tokio::net::TcpListener::bind(options.listen))
+        .block_on(async { listen(options.listen) })
         .map_err(|cause| ServeError::Listen { address: options.listen, cause })?;
     let address = listener.local_addr()?;
 

@@ -32,7 +32,7 @@ const SWEEP_EVERY: u64 = 10;
 /// How often what is too old is dropped while a window goes by: so much of it may be kept beyond it.
 const FORGETS_PER_WINDOW: u64 = 32;
 /// ... and after so many processes: a storm of them fills memory long before that.
-const FORGETS_AFTER: usize = 2_048;
+const FORGETS_AFTER: usize = 1_024;
 
 /// Events are taken for so long before it is looked whether anything else is due.
 const TURN: Duration = Duration::from_millis(20);
