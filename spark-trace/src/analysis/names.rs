@@ -8,6 +8,9 @@ use crate::recording::{FilePages, FirstTouch, Process, Recording, Stack, Symbol,
 /// A name that several ids could not be given.
 const NO_CGROUP: &str = "(none)";
 
+/// What the cgroup that spark-trace made for the command is called.
+const COMMAND_LEAF: &str = "command";
+
 pub struct Names<'a> {
     paths: BTreeMap<u64, &'a str>,
     target: BTreeSet<u64>,
@@ -24,6 +27,8 @@ pub struct Names<'a> {
     symbols: &'a [Symbol],
     /// Names of containers by their ids.
     containers: BTreeMap<&'a str, &'a str>,
+    /// The cgroup that spark-trace made for the command.
+    leaf: Option<&'a str>,
 }
 
 impl<'a> Names<'a> {
@@ -47,6 +52,7 @@ impl<'a> Names<'a> {
             started: provenance.processes.iter().filter_map(|process| started(recording, process)).collect(),
             symbols: &provenance.symbols,
             containers: containers(recording).collect(),
+            leaf: target.cgroups.iter().map(|cgroup| cgroup.path.as_str()).find(|path| is_leaf(path)),
         }
     }
 
@@ -72,8 +78,13 @@ impl<'a> Names<'a> {
         self.containers.get(id).map(|name| (*name).to_owned())
     }
 
-    /// Path of a cgroup for people: a container's id by its first digits, and its name.
+    /// Path of a cgroup for people: a container's id by its first digits, and its name; `command` for the cgroup that
+    /// spark-trace made for the command, whose own name looks as if spark-trace's memory were in it.
     pub fn shown_cgroup(&self, path: &str) -> String {
+        let below_leaf = self.leaf.and_then(|leaf| path.strip_prefix(leaf));
+        if let Some(below) = below_leaf.filter(|below| below.is_empty() || below.starts_with('/')) {
+            return format!("{COMMAND_LEAF}{below}");
+        }
         let name = path.split(['/', '-', '.', ':']).find_map(|part| self.containers.get(part));
         match name {
             Some(name) => format!("{} ({name})", short(path)),
@@ -135,6 +146,13 @@ impl<'a> Names<'a> {
             stack.frames.iter().filter_map(|&frame| self.symbols.get(frame as usize)).collect()
         })
     }
+}
+
+/// `/.../spark-trace-PID-START`, as `record` names the cgroup that it makes for a command.
+fn is_leaf(path: &str) -> bool {
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let name = path.rsplit('/').next().and_then(|name| name.strip_prefix("spark-trace-"));
+    name.and_then(|name| name.split_once('-')).is_some_and(|(pid, start)| is_number(pid) && is_number(start))
 }
 
 /// A process that is a child of spark-trace's, with its name and its first exec.
@@ -218,6 +236,23 @@ mod tests {
         assert_eq!(names.shown_cgroup(&format!("/docker/{id}/x")), "/docker/0123456789ab/x (serve)");
         assert_eq!(names.shown_cgroup("/docker/other"), "/docker/other");
         assert_eq!((names.container(&id).as_str(), names.container("b").as_str()), ("serve", "b"));
+    }
+
+    #[test]
+    fn the_cgroup_made_for_a_command_is_called_so() {
+        let mut recording = testing::container();
+        recording.target.cgroups[0].path = "/user.slice/spark-trace-5220-2781822".to_owned();
+        let names = Names::new(&recording);
+        assert_eq!(names.shown_cgroup("/user.slice/spark-trace-5220-2781822"), "command");
+        assert_eq!(names.shown_cgroup("/user.slice/spark-trace-5220-2781822/child"), "command/child");
+        // Another recorder's, and names that only begin alike.
+        for other in ["/user.slice/spark-trace-5220-27818220", "/spark-trace-1-2", "/user.slice"] {
+            assert_eq!(names.shown_cgroup(other), other);
+        }
+        for no_leaf in ["/spark-trace-1", "/spark-trace-1-x", "/spark-trace--", "/a-spark-trace-1-2", "", "/"]
+        {
+            assert!(!is_leaf(no_leaf), "{no_leaf}");
+        }
     }
 
     #[test]
