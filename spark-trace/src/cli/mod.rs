@@ -52,8 +52,7 @@ pub struct Cli {
     command: Command,
 }
 
-const TEMPLATE: &str =
-    "{about-with-newline}\n{usage-heading} {usage}\n\n{after-help}\n\nOptions:\n{options}\n";
+const TEMPLATE: &str = "{about-with-newline}\n{usage-heading} {usage}{after-help}\n\nOptions:\n{options}\n";
 
 /// The commands in the order in which they are needed. A list without groups does not say where to begin.
 const COMMANDS: &str = "\
@@ -69,7 +68,7 @@ More from recordings:
   export       Convert a recording for other tools
   recover      Make a recording from the journal of an interrupted `record`
 
-The machine as it is:
+The machine now:
   snapshot     Show the machine's memory now
   top          Watch the memory of the machine live
   serve        Monitor the machine: metrics, recent minutes, OOM kills

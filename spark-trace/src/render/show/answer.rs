@@ -39,14 +39,14 @@ fn headline(report: &Report, answer: &Answer) -> String {
     let who = subject(report);
     let after = seconds(answer.at_ns.saturating_sub(report.target.started_ns));
     let has = match (answer.plane, report.target.is_whole_machine()) {
-        (Scope::System, true) => "had in use",
+        (Scope::System, true) => "had",
         // Its own cgroup was not read.
         (Scope::System, false) => "ran while the machine had",
         _ => "took",
     };
     let on = match (answer.plane, answer.device) {
         (Scope::Device, Some(index)) => format!(" of GPU {index}"),
-        (Scope::System, _) if !report.target.is_whole_machine() => " in use".to_owned(),
+        (Scope::System, _) => " in use".to_owned(),
         _ => String::new(),
     };
     let when = match report.at {
