@@ -1,6 +1,6 @@
 //! Which kernel paths charged the target's cgroups, and whether what hooks count is what the kernel counts.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
@@ -119,27 +119,28 @@ pub fn report(recording: &Recording, at_ns: u64) -> Option<Charges> {
 pub fn rows(recording: &Recording, at_ns: u64) -> Vec<ChargeRow> {
     let names = Names::new(recording);
     let instant = details::index_of_charges(recording, at_ns);
-    let mut groups: BTreeMap<(&'static str, Vec<String>), ChargeRow> = BTreeMap::new();
+    // With its cgroups, which may be very many.
+    let mut groups: BTreeMap<(&'static str, Vec<String>), (ChargeRow, BTreeSet<String>)> = BTreeMap::new();
     for charged in &recording.provenance.charge_stacks {
         let symbols = names.frames(charged.stack);
         let asking = symbols.iter().skip_while(|symbol| symbol.name.as_deref().is_some_and(is_charging));
         let frames: Vec<_> = asking.map(|symbol| names::frame(symbol)).collect();
         let class = class_of(&symbols);
-        let row = groups.entry((class, frames)).or_insert_with_key(|(class, frames)| ChargeRow {
-            class,
-            frames: frames.clone(),
-            ..ChargeRow::default()
+        let (row, cgroups) = groups.entry((class, frames)).or_insert_with_key(|(class, frames)| {
+            let row = ChargeRow { class, frames: frames.clone(), ..ChargeRow::default() };
+            (row, BTreeSet::new())
         });
         let bytes = instant.and_then(|index| charged.charged.get(index));
         row.bytes_charged = row.bytes_charged.saturating_add(bytes.unwrap_or(0));
         row.charges = row.charges.saturating_add(charged.charges);
         let cgroup = names.cgroup(charged.cgroup);
-        if !row.cgroups.contains(&cgroup) {
+        if cgroups.insert(cgroup.clone()) {
             row.cgroups.push(cgroup);
         }
     }
     // Some came after the instant.
-    let mut rows: Vec<_> = groups.into_values().filter(|row| row.bytes_charged > 0).collect();
+    let mut rows: Vec<_> =
+        groups.into_values().map(|(row, _)| row).filter(|row| row.bytes_charged > 0).collect();
     rows.sort_by_key(|row| std::cmp::Reverse(row.bytes_charged));
     rows
 }

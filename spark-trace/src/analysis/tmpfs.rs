@@ -1,5 +1,7 @@
 //! What file systems in memory held when a run began, at its peak and when it ended, and whose they are.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 
 use crate::analysis::names::Names;
@@ -68,12 +70,13 @@ impl TmpfsRow {
 pub fn rows(recording: &Recording) -> Vec<TmpfsRow> {
     let names = Names::new(recording);
     let mut rows: Vec<TmpfsRow> = Vec::new();
+    let mut known = Known::default();
     let readings = &recording.provenance.tmpfs;
     // Where readings do not say so: the first time is before the target starts; a trace that was killed has no other.
     let Some(first_ns) = readings.iter().map(|reading| reading.at_ns).min() else { return rows };
     for reading in readings {
         let other = if reading.at_ns == first_ns { Moment::Start } else { Moment::End };
-        let row = row(&names, &mut rows, reading);
+        let row = row(&names, &mut rows, &mut known, reading);
         match reading.moment.unwrap_or(other) {
             Moment::Start => {
                 (row.bytes_at_start, row.files_at_start) = (Some(reading.used), reading.files.clone());
@@ -100,12 +103,42 @@ pub fn rows(recording: &Recording) -> Vec<TmpfsRow> {
     rows
 }
 
-fn row<'a>(names: &Names<'_>, rows: &'a mut Vec<TmpfsRow>, reading: &TmpfsUse) -> &'a mut TmpfsRow {
-    let same = |row: &TmpfsRow| match (&row.device, &reading.device) {
-        (Some(known), Some(device)) => known == device,
-        _ => row.mount_point == reading.mount_point && row.kind == reading.kind,
-    };
-    let index = rows.iter().position(same).unwrap_or_else(|| {
+/// The first row of each file system, which there may be very many of: by device where both row and reading have one,
+/// else by place.
+#[derive(Default)]
+struct Known<'a> {
+    by_device: BTreeMap<&'a str, usize>,
+    by_place: BTreeMap<(&'a str, &'a str), usize>,
+    /// Those without a device alone.
+    without_device: BTreeMap<(&'a str, &'a str), usize>,
+}
+
+impl<'a> Known<'a> {
+    fn find(&self, reading: &'a TmpfsUse) -> Option<usize> {
+        let place = (reading.mount_point.as_str(), reading.kind.as_str());
+        let Some(device) = reading.device.as_deref() else { return self.by_place.get(&place).copied() };
+        let found = [self.by_device.get(device), self.without_device.get(&place)];
+        found.into_iter().flatten().min().copied()
+    }
+
+    fn insert(&mut self, reading: &'a TmpfsUse, index: usize) {
+        let place = (reading.mount_point.as_str(), reading.kind.as_str());
+        self.by_place.entry(place).or_insert(index);
+        match reading.device.as_deref() {
+            Some(device) => self.by_device.entry(device).or_insert(index),
+            None => self.without_device.entry(place).or_insert(index),
+        };
+    }
+}
+
+fn row<'a, 'b>(
+    names: &Names<'_>,
+    rows: &'a mut Vec<TmpfsRow>,
+    known: &mut Known<'b>,
+    reading: &'b TmpfsUse,
+) -> &'a mut TmpfsRow {
+    let index = known.find(reading).unwrap_or_else(|| {
+        known.insert(reading, rows.len());
         let container = reading.container.as_deref().map(|id| names.container(id));
         let point = &reading.mount_point;
         rows.push(TmpfsRow {

@@ -3,7 +3,8 @@
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, IsTerminal, Write};
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
 use anyhow::Context;
@@ -43,6 +44,33 @@ impl<'a> Destination<'a> {
         Ok(Self { name, way: Way::of(name, options)?, options })
     }
 
+    /// Standard output or a pipe, if that is what has this name.
+    pub fn stream(name: &'a Path) -> Result<Option<Self>, WriteError> {
+        let options = WriteOptions { force: false, owner: invoker::owner() };
+        match Way::stream(name)? {
+            Some(Way::Open(file)) => {
+                // The command is no holder of it: whoever reads is not to wait for what the command leaves behind.
+                close_on_exec(name);
+                Ok(Some(Self { name, way: Way::Open(file), options }))
+            }
+            way => Ok(way.map(|way| Self { name, way, options })),
+        }
+    }
+
+    /// Whether `other` leads to the same pipe, file or socket. Of devices it does not matter: nobody reads what is written
+    /// to two of them as one.
+    pub fn is_also(&self, other: &impl AsFd) -> bool {
+        let of = |fd: BorrowedFd<'_>| Some(File::from(fd.try_clone_to_owned().ok()?).metadata().ok()?);
+        let own = match &self.way {
+            Way::Output => of(io::stdout().as_fd()),
+            Way::Open(file) => file.metadata().ok(),
+            Way::Fifo(place) => place.path().metadata().ok(),
+            Way::File(_) => None,
+        };
+        let (Some(own), Some(other)) = (own, of(other.as_fd())) else { return false };
+        !own.file_type().is_char_device() && (own.dev(), own.ino()) == (other.dev(), other.ino())
+    }
+
     pub fn is_terminal(&self) -> bool {
         match &self.way {
             Way::Output => io::stdout().is_terminal(),
@@ -56,7 +84,7 @@ impl<'a> Destination<'a> {
         match &self.way {
             Way::Output => return output::print(bytes),
             Way::File(place) => write::write_bytes_at(bytes, place, self.options)?,
-            Way::Open(_) | Way::Fifo(_) => self.stream(|mut file| file.write_all(bytes))?,
+            Way::Open(_) | Way::Fifo(_) => self.fill(|mut file| file.write_all(bytes))?,
         }
         self.tell("wrote", next);
         Ok(Exit::Fine)
@@ -70,16 +98,16 @@ impl<'a> Destination<'a> {
                 write::write_text(recording, stdout).context("cannot write to standard output")?;
             }
             Way::Open(_) | Way::Fifo(_) => {
-                self.stream(|file| write::write_text(recording, io::BufWriter::new(file)))?;
+                self.fill(|file| write::write_text(recording, io::BufWriter::new(file)))?;
             }
         }
         Ok(())
     }
 
-    fn stream(&self, fill: impl FnOnce(&File) -> io::Result<()>) -> anyhow::Result<()> {
+    fn fill(&self, fill: impl FnOnce(&File) -> io::Result<()>) -> anyhow::Result<()> {
         let written = match &self.way {
             Way::Open(file) => fill(file),
-            Way::Fifo(place) => place.open(libc::O_WRONLY).and_then(|file| fill(&file)),
+            Way::Fifo(place) => place.open_fifo().and_then(|file| fill(&file)),
             Way::Output | Way::File(_) => Ok(()),
         };
         written.with_context(|| format!("{}: cannot be written", self.name.display()))
@@ -97,21 +125,34 @@ impl<'a> Destination<'a> {
 
 impl Way {
     fn of(name: &Path, options: WriteOptions) -> Result<Self, WriteError> {
+        if let Some(stream) = Self::stream(name)? {
+            return Ok(stream);
+        }
+        let place = Place::new(name)?;
+        place.refuse_existing(options)?;
+        Ok(Self::File(place))
+    }
+
+    fn stream(name: &Path) -> Result<Option<Self>, WriteError> {
         if name == Path::new("-") || name == Path::new("/dev/stdout") {
-            return Ok(Self::Output);
+            return Ok(Some(Self::Output));
         }
         if let Some(number) = own_descriptor(name) {
             // SAFETY: whether it is open is checked by duplicating it, which is all that is done with it.
             let open = unsafe { BorrowedFd::borrow_raw(number) }.try_clone_to_owned();
             let failed = |source| WriteError::Io { path: name.into(), doing: "open", source };
-            return open.map(File::from).map(Self::Open).map_err(failed);
+            return open.map(|open| Some(Self::Open(File::from(open)))).map_err(failed);
         }
         let place = Place::new(name)?;
-        if place.is_fifo() {
-            return Ok(Self::Fifo(place));
-        }
-        place.refuse_existing(options)?;
-        Ok(Self::File(place))
+        Ok(if place.is_fifo()? { Some(Self::Fifo(place)) } else { None })
+    }
+}
+
+/// Keeps a descriptor from the programs that this process starts; the standard ones are theirs as well.
+fn close_on_exec(name: &Path) {
+    if let Some(number) = own_descriptor(name).filter(|number| *number > libc::STDERR_FILENO) {
+        // SAFETY: no pointers involved; it was open a moment ago.
+        unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) };
     }
 }
 

@@ -4,6 +4,7 @@ use anyhow::Context;
 
 use crate::analysis::diff;
 use crate::analysis::view::Scope;
+use crate::cli::bounded::bounded;
 use crate::cli::error::Exit;
 use crate::cli::headings;
 use crate::cli::output;
@@ -40,6 +41,11 @@ Examples:
   spark-trace diff before.json after.json --format markdown > report.md";
 
 pub fn run(args: Args) -> anyhow::Result<Exit> {
+    let (a, b) = (args.a.clone(), args.b.clone());
+    output::print(&bounded(&[&a, &b], || text(args))?)
+}
+
+fn text(args: Args) -> anyhow::Result<Vec<u8>> {
     let (a, b) = recording::read_both(&args.a, &args.b)?;
     let moment = moment(args.view.at, (&args.a, &a), (&args.b, &b))?;
     let report = diff::report(&a, &b, args.plane, moment).with_context(|| files(&args.a, &args.b))?;
@@ -49,9 +55,7 @@ pub fn run(args: Args) -> anyhow::Result<Exit> {
         );
     }
     let shown = Shown { all: args.all };
-    output::print(
-        &args.view.render(report, TOP, |format, report, style| (format.diff)(report, shown, style))?,
-    )
+    Ok(args.view.render(report, TOP, |format, report, style| (format.diff)(report, shown, style))?)
 }
 
 fn files(a: &Path, b: &Path) -> String {

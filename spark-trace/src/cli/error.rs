@@ -97,7 +97,7 @@ fn tip(error: &clap::Error) -> Option<&'static str> {
         .then_some("`show` shows one recording; to compare two: `spark-trace diff A B`")
 }
 
-fn is_broken_pipe(error: &anyhow::Error) -> bool {
+pub fn is_broken_pipe(error: &anyhow::Error) -> bool {
     error
         .chain()
         .filter_map(|cause| cause.downcast_ref::<io::Error>())

@@ -6,11 +6,12 @@ use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 
 use crate::analysis::flame::{KINDS, Kind};
 use crate::analysis::instant::Choice;
+use crate::cli::bounded::bounded;
 use crate::cli::destination::Destination;
 use crate::cli::error::Exit;
 use crate::cli::headings;
 use crate::cli::view::instant;
-use crate::recording::{self, redact::redact};
+use crate::recording::{self, Recording, redact::redact};
 use crate::render::export::{EXPORTS, Export, Options, RECORDING};
 
 /// Convert a recording for other tools
@@ -54,20 +55,36 @@ Examples:
 
 pub fn run(args: Args) -> anyhow::Result<Exit> {
     wrong_usage(&args).map_err(|error| error.context(Exit::Usage))?;
-    let destination = Destination::new(args.output.as_deref(), args.force)?;
+    let (file, output) = (args.file.clone(), args.output.clone());
+    let destination = Destination::new(output.as_deref(), args.force)?;
+    match bounded(&[&file], move || exported(&args))? {
+        Exported::Recording(recording) => {
+            destination.write_recording(&recording)?;
+            destination.tell("wrote", "see it with `spark-trace show FILE`");
+            Ok(Exit::Fine)
+        }
+        Exported::Bytes(bytes) => destination.write(&bytes, ""),
+    }
+}
+
+enum Exported {
+    /// Its text is made as it is written: it is as large as all else together.
+    Recording(Box<Recording>),
+    Bytes(Vec<u8>),
+}
+
+fn exported(args: &Args) -> anyhow::Result<Exported> {
     let mut recording = recording::read(&args.file)?;
     if args.redact {
         recording = redact(&recording).context("cannot replace the names")?;
     }
     let at = instant(args.at, &args.file, &recording)?;
     if args.to.name == RECORDING {
-        destination.write_recording(&recording)?;
-        destination.tell("wrote", "see it with `spark-trace show FILE`");
-        return Ok(Exit::Fine);
+        return Ok(Exported::Recording(Box::new(recording)));
     }
     let bytes = (args.to.export)(&recording, Options { at, stacks: args.stacks })
         .with_context(|| format!("{}: cannot be exported as {}", args.file.display(), args.to.name))?;
-    destination.write(&bytes, "")
+    Ok(Exported::Bytes(bytes))
 }
 
 /// What is refused before anything is read.

@@ -1,9 +1,10 @@
-use std::fs;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 
 use crate::analysis::kv::{self, Options};
+use crate::cli::bounded::bounded;
 use crate::cli::error::Exit;
 use crate::cli::headings;
 use crate::cli::output;
@@ -44,6 +45,12 @@ Examples:
   spark-trace kv run.json --fraction 0.8 --format json | jq .b.figures";
 
 pub fn run(args: Args) -> anyhow::Result<Exit> {
+    let files: Vec<_> = [Some(&args.a), args.b.as_ref()].into_iter().flatten().cloned().collect();
+    let files: Vec<_> = files.iter().map(PathBuf::as_path).collect();
+    output::print(&bounded(&files, || text(args))?)
+}
+
+fn text(args: Args) -> anyhow::Result<Vec<u8>> {
     let recordings = 1 + usize::from(args.b.is_some());
     let logs = args.log.len();
     if logs != 0 && logs != recordings {
@@ -69,11 +76,14 @@ pub fn run(args: Args) -> anyhow::Result<Exit> {
         names.join(", ")
     };
     let report = kv::report(a.as_ref(), &b, options).with_context(files)?;
-    output::print(&(args.format.kv)(&report, output::style(args.width))?)
+    Ok((args.format.kv)(&report, output::style(args.width))?)
 }
 
 fn log(path: &Path) -> anyhow::Result<String> {
-    let bytes = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let mut bytes = Vec::new();
+    recording::read::open(path)?
+        .read_to_end(&mut bytes)
+        .with_context(|| format!("cannot read {}", path.display()))?;
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 

@@ -5,6 +5,7 @@
 pub mod error;
 pub mod output;
 
+mod bounded;
 mod chroot;
 mod completions;
 #[cfg(feature = "live")]

@@ -1,3 +1,4 @@
+mod goes;
 mod keep;
 mod name;
 mod rescue;
@@ -19,20 +20,21 @@ use spark_trace_common::{
 };
 
 use super::headings;
-use super::{error::Exit, progress::Line};
+use super::{destination::Destination, error::Exit, progress::Line};
 use crate::{
     analysis::{gaps, losses},
     invoker,
     live::{
         output::{self, screen::Screen},
-        session::{Keep, Options, Session, SessionError, Wishes},
+        session::{Options, Session, SessionError, Wishes},
         target::{Placement, Spec},
     },
     parse,
     plan::{Choice, LeftOut},
-    recording::{Recording, WriteOptions, claim::Claim, journal::Arguments, write::refuse_existing},
+    recording::{Recording, WriteOptions, journal::Arguments, write::refuse_existing},
     serve::DEFAULT_STATE,
 };
+use goes::Goes;
 
 /// Record where the memory of a run goes
 #[derive(Debug, clap::Args)]
@@ -42,7 +44,8 @@ use crate::{
                       spark-trace record [OPTIONS] --container|--cgroup|--pid|--system|--since ..."
 )]
 pub struct Args {
-    /// File to write; `.json.zst` compresses it [default: named after target and time]
+    /// File to write; `.json.zst` compresses it. - is standard output: then what COMMAND writes there goes to standard
+    /// error, and nothing can be recovered after a kill [default: named after target and time]
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
 
@@ -231,15 +234,11 @@ fn misplaced(command: &[OsString]) -> Option<&str> {
 }
 
 pub fn run(args: Args) -> anyhow::Result<Exit> {
-    for file in args.output.iter().chain(&args.log_file) {
-        anyhow::ensure!(
-            file != Path::new("-"),
-            anyhow::anyhow!(
-                "`-` is no file: a recording is kept in a file while it is made, and standard output is the command's"
-            )
+    anyhow::ensure!(
+        args.log_file.as_deref() != Some(Path::new("-")),
+        anyhow::anyhow!("`--log-file -`: the command's output goes to standard output as it is")
             .context(Exit::Usage)
-        );
-    }
+    );
     if let Some(option) = misplaced(&args.command).filter(|_| !args.quiet) {
         eprintln!(
             "spark-trace: `{}` comes after the command and is passed to it; options of spark-trace come before the command",
@@ -249,8 +248,9 @@ pub fn run(args: Args) -> anyhow::Result<Exit> {
     let spec = args.spec();
     let write = WriteOptions { force: args.force, owner: invoker::owner() };
     if let Some(since) = args.since {
-        let output = name::free(args.output.as_deref(), &spec, write)?;
-        return since::Since { since, state: &args.state, output: &output, write, quiet: args.quiet }.run();
+        let output = args.output.map_or_else(|| name::free(&spec, write), Ok)?;
+        let output = Destination::new(Some(&output), args.force)?;
+        return since::Since { since, state: &args.state, output: &output, quiet: args.quiet }.run();
     }
     let ring_bytes = u32::try_from(args.ring_size)
         .ok()
@@ -261,11 +261,7 @@ pub fn run(args: Args) -> anyhow::Result<Exit> {
     let output_options = args.output_options(write, &screen)?;
     let line = Line::new(args.has_line(), screen);
     // Last of what may refuse: until it is removed, the name is this recording's.
-    let (output, claim) = name::claim(args.output.as_deref(), &spec, write)?;
-    if let Some(moved) = &claim.moved {
-        let told = format!("the journal of an earlier recording is now {}", moved.display());
-        eprintln!("spark-trace: {}", crate::render::escape::line(&told));
-    }
+    let goes = Goes::new(args.output.as_deref(), &spec, write)?;
     let options = Options {
         spec,
         hooks: args.hooks(),
@@ -278,27 +274,27 @@ pub fn run(args: Args) -> anyhow::Result<Exit> {
         nvml: args.nvml.clone(),
         gpu_interval: args.gpu_interval,
         output: output_options,
-        keep: Keep::Journal(claim.clone()),
+        command_output: goes.of_command(),
+        keep: goes.keep(),
         arguments: if args.keep_arguments { Arguments::Kept } else { Arguments::Hidden },
     };
-    record(options, (&output, &claim), write, (line, args.quiet))
+    record(options, &goes, write, (line, args.quiet))
 }
 
 /// Records and writes; the exit code is the command's.
 fn record(
     options: Options,
-    (output, claim): (&Path, &Claim),
+    goes: &Goes<'_>,
     write: WriteOptions,
     (mut line, quiet): (Line, bool),
 ) -> anyhow::Result<Exit> {
-    let journal = &claim.journal;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("cannot set up the event loop")
         .context(Exit::TraceFailed)
-        .inspect_err(|_| remove_empty(claim))?;
-    rescue::arm(journal);
+        .inspect_err(|_| goes.remove_empty())?;
+    goes.arm();
     let mut told = Vec::new();
     let outcome = runtime.block_on(async {
         let session = Session::prepare(options)?;
@@ -319,42 +315,23 @@ fn record(
     let outcome = match outcome {
         Ok(outcome) => outcome,
         Err(error) => {
-            remove_empty(claim);
             let exit = exit_of(&error);
-            let error = anyhow::Error::new(error);
-            // What was read until then is worth as much as what a killed spark-trace leaves.
-            return Err(if claim.is_there() { error.context(rescue::told(journal)) } else { error })
-                .context(exit);
+            return Err(goes.failed(anyhow::Error::new(error))).context(exit);
         }
     };
     let code = outcome.exit_code.map(|code| u8::try_from(code & 0xff).unwrap_or(1));
     let exit = code.map_or(Exit::Fine, Exit::Child);
-    let written = keep::what_fits(&outcome.recording, (output, claim), outcome.journal_is_cut, write);
-    let written = written.map_err(|error| {
-        let error = anyhow::Error::new(error);
-        // It is empty where it has made room.
-        let error = if claim.has_content() {
-            error.context(rescue::told(journal))
-        } else {
-            claim.remove();
-            error.context("the recording is lost")
-        };
+    let written = goes.write(&outcome.recording, outcome.journal_is_cut, write).map_err(|error| {
         // The command ran all the same: a failure of its own is the one to be told.
         error.context(code.filter(|&code| code != 0).map_or(Exit::TraceFailed, Exit::ChildOfFailedTrace))
     })?;
-    // Only now: until here it was the only copy.
-    claim.remove();
     if let Some(rest) = outcome.output {
         // The recording is safe; a slow reader still gets everything.
         runtime.block_on(rest.delivered()).context("cannot watch for signals").context(Exit::TraceFailed)?;
     }
     warnings(&outcome.recording, &told);
-    if written != output {
-        let (packed, wanted) = (written.display(), output.display());
-        eprintln!("spark-trace: WARNING: no room for {wanted}: the recording is compressed, in {packed}");
-    }
     if !quiet {
-        summary(&outcome.recording, &written);
+        summary(&outcome.recording, written.as_deref());
     }
     Ok(exit)
 }
@@ -365,13 +342,6 @@ fn exit_of(error: &SessionError) -> Exit {
         SessionError::Start { cause, .. } if cause.kind() == std::io::ErrorKind::NotFound => Exit::NotFound,
         SessionError::Start { .. } => Exit::NotExecutable,
         _ => Exit::TraceFailed,
-    }
-}
-
-/// A journal of a trace that never started has nothing worth recovering.
-fn remove_empty(claim: &Claim) {
-    if claim.is_empty() {
-        claim.remove();
     }
 }
 
@@ -395,11 +365,13 @@ fn lost(recording: &Recording) -> String {
     losses.map(|l| format!("{} {}", l.count, l.what.replace('_', " "))).collect::<Vec<_>>().join(", ")
 }
 
-fn summary(recording: &Recording, output: &Path) {
+fn summary(recording: &Recording, output: Option<&Path>) {
     if recording.health.lost_total > 0 && !losses::matter(&recording.health) {
         eprintln!("spark-trace: lost: {}; negligible for every hook", lost(recording));
     }
-    eprintln!("spark-trace: wrote {}; see it with `spark-trace show {}`", output.display(), output.display());
+    if let Some(output) = output.map(Path::display) {
+        eprintln!("spark-trace: wrote {output}; see it with `spark-trace show {output}`");
+    }
 }
 
 impl Args {

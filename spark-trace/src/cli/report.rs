@@ -5,6 +5,7 @@ use clap::ValueEnum;
 
 use crate::analysis::instant::Choice;
 use crate::analysis::overview::{self, Overview};
+use crate::cli::bounded::bounded;
 use crate::cli::destination::Destination;
 use crate::cli::error::Exit;
 use crate::cli::headings;
@@ -63,7 +64,8 @@ enum Format {
 }
 
 pub fn run(args: Args) -> anyhow::Result<Exit> {
-    let destination = Destination::new(args.output.as_deref(), args.force)?;
+    let output = args.output.clone();
+    let destination = Destination::new(output.as_deref(), args.force)?;
     let format = args
         .format
         .unwrap_or_else(|| default_format(args.output.as_deref(), destination.is_terminal(), args.width));
@@ -76,7 +78,10 @@ pub fn run(args: Args) -> anyhow::Result<Exit> {
         ))
         .context(Exit::Usage);
     }
-    destination.write(&render(&overview(&args)?, format, args.width)?, "")
+    let files: Vec<_> = [Some(&args.a), args.b.as_ref()].into_iter().flatten().cloned().collect();
+    let files: Vec<_> = files.iter().map(PathBuf::as_path).collect();
+    let page = bounded(&files, move || render(&overview(&args)?, format, args.width))?;
+    destination.write(&page, "")
 }
 
 fn default_format(output: Option<&Path>, is_terminal: bool, width: WidthArg) -> Format {

@@ -3,6 +3,7 @@ use std::path::PathBuf;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 
 use crate::analysis::{attribution, queries, timeline};
+use crate::cli::bounded::bounded;
 use crate::cli::error::Exit;
 use crate::cli::headings;
 use crate::cli::output;
@@ -45,9 +46,14 @@ Examples:
   spark-trace show run.json --format json | jq '.planes.cgroup.sources'";
 
 pub fn run(args: Args) -> anyhow::Result<Exit> {
+    let file = args.file.clone();
+    output::print(&bounded(&[&file], || text(args))?)
+}
+
+fn text(args: Args) -> anyhow::Result<Vec<u8>> {
     let recording = recording::read(&args.file)?;
     if args.plot {
-        return output::print(plot(&recording, output::style(args.view.width)).as_bytes());
+        return Ok(plot(&recording, output::style(args.view.width)).into_bytes());
     }
     let at = instant(args.view.at, &args.file, &recording)?;
     let report = attribution::report(&recording, at);
@@ -63,9 +69,7 @@ pub fn run(args: Args) -> anyhow::Result<Exit> {
     }
     let file = output::quoted(&args.file.display().to_string());
     let shown = Shown { parts, file: Some(&file) };
-    output::print(
-        &args.view.render(report, top, |format, report, style| (format.show)(report, &shown, style))?,
-    )
+    Ok(args.view.render(report, top, |format, report, style| (format.show)(report, &shown, style))?)
 }
 
 fn sections() -> impl TypedValueParser<Value = &'static Section> {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use anyhow::Context;
 use clap::ValueEnum;
 
+use super::bounded::bounded;
 use super::error::Exit;
 use super::headings;
 use super::{output, view};
@@ -63,7 +64,8 @@ enum Format {
 pub fn run(args: Args) -> anyhow::Result<Exit> {
     match &args.replay {
         Some(file) => {
-            let recording = recording::read(file)?;
+            let path = file.clone();
+            let recording = bounded(&[file], move || Ok(recording::read(&path)?))?;
             let at = view::instant(args.at, file, &recording)?;
             let at_ns = at.time(recording.target.started_ns);
             let mut player = Player::new(recording)

@@ -22,7 +22,7 @@ use super::{
 use crate::recording::{
     CgroupName, Clock, Column, Cost, Health, Instant, Moment, Process, Recording, SCHEMA_VERSION, SNAPSHOT,
     Target, TargetCgroup, Tool,
-    journal::{Aggregates, Begin, Entry, JOURNAL_SCHEMA, Journal, SeriesId},
+    journal::{Aggregates, Arguments, Begin, Entry, JOURNAL_SCHEMA, Journal, SeriesId},
 };
 
 /// Processes of which the mappings are read, the largest: walking page tables is dear.
@@ -72,7 +72,8 @@ pub fn take(options: &Options) -> Result<Recording, SnapshotError> {
         target: Target { kind: SNAPSHOT.to_owned(), started_ns, ..Target::default() },
     };
     let target = begin.target.clone();
-    let mut snapshot = Snapshot { journal: Journal::unwritten(begin), target, warnings: Vec::new() };
+    let mut snapshot =
+        Snapshot { journal: Journal::unwritten(begin, Arguments::Hidden), target, warnings: Vec::new() };
     if !is_root() {
         snapshot.warnings.push(
             "not run as root: mappings and open files of other users' processes, and the cgroups that page cache is charged to, are missing"

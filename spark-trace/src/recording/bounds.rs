@@ -23,6 +23,11 @@ pub const VARIABLE: &str = "SPARK_TRACE_READ_LIMIT";
 /// Text between two looks at the memory.
 const PIECE: u64 = 256 << 10;
 
+/// What the user has set both to.
+pub fn chosen() -> Option<u64> {
+    std::env::var(VARIABLE).ok().and_then(|text| parse::size(&text).ok())
+}
+
 /// Why reading was given up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refusal {
@@ -43,7 +48,7 @@ pub struct Bounds {
 impl Bounds {
     /// For one of `recordings` that are read at the same time.
     pub fn new(recordings: u64) -> Self {
-        let chosen = std::env::var(VARIABLE).ok().and_then(|text| parse::size(&text).ok());
+        let chosen = chosen();
         let memory = chosen.unwrap_or(MEMORY).saturating_mul(recordings);
         Self { text: chosen.unwrap_or(TEXT), memory, dense: false, before: resident() }
     }
@@ -58,20 +63,20 @@ impl Bounds {
         self
     }
 
-    pub const fn text(&self) -> u64 {
-        self.text
-    }
-
-    /// Reads no further than this.
-    pub fn bound<R: Read>(self, inner: R) -> (Bounded<R>, Rc<Cell<Option<Refusal>>>) {
+    /// Reads no further than this. `taken`: packed bytes so far, where it is not known how many there are.
+    pub fn bound<R: Read>(self, inner: R, taken: Option<Taken>) -> (Bounded<R>, Rc<Cell<Option<Refusal>>>) {
         let refusal = Rc::new(Cell::new(None));
-        (Bounded { inner, bounds: self, read: 0, looked: 0, refusal: Rc::clone(&refusal) }, refusal)
+        (Bounded { inner, bounds: self, taken, read: 0, looked: 0, refusal: Rc::clone(&refusal) }, refusal)
     }
 }
+
+/// Bytes that were read of a stream.
+pub type Taken = Rc<Cell<u64>>;
 
 pub struct Bounded<R> {
     inner: R,
     bounds: Bounds,
+    taken: Option<Taken>,
     read: u64,
     looked: u64,
     refusal: Rc<Cell<Option<Refusal>>>,
@@ -91,7 +96,8 @@ impl<R: Read> Read for Bounded<R> {
 
 impl<R> Bounded<R> {
     fn refuses(&mut self) -> Option<Refusal> {
-        let Bounds { text, memory, dense, before } = self.bounds;
+        let bounds = self.taken.as_ref().map_or(self.bounds, |taken| self.bounds.packed(taken.get()));
+        let Bounds { text, memory, dense, before } = bounds;
         if self.read > text {
             return Some(if dense { Refusal::Dense } else { Refusal::Text(text) });
         }
@@ -105,7 +111,7 @@ impl<R> Bounded<R> {
 }
 
 /// Bytes of this process that are in memory (Documentation/filesystems/proc.rst, statm).
-fn resident() -> Option<u64> {
+pub fn resident() -> Option<u64> {
     let text = fs::read_to_string("/proc/self/statm").ok()?;
     let pages: u64 = text.split(' ').nth(1)?.parse().ok()?;
     // SAFETY: a plain call without pointers.
@@ -130,7 +136,18 @@ mod tests {
     fn text_is_read_up_to_the_bound() {
         let bounds = Bounds { text: 1000, memory: MEMORY, dense: false, before: None };
         for (length, refused) in [(1000, None), (1001, Some(Refusal::Text(1000)))] {
-            let (mut bounded, refusal) = bounds.bound(io::repeat(1).take(length));
+            let (mut bounded, refusal) = bounds.bound(io::repeat(1).take(length), None);
+            let read = io::copy(&mut bounded, &mut io::sink());
+            assert_eq!((read.is_err(), refusal.get()), (refused.is_some(), refused));
+        }
+    }
+
+    #[test]
+    fn a_stream_may_have_what_its_packed_bytes_so_far_allow() {
+        let bounds = Bounds { text: TEXT, memory: u64::MAX, dense: false, before: None };
+        for (taken, refused) in [(1, Some(Refusal::Dense)), (SMALL_TEXT / 100, None)] {
+            let taken = Some(Rc::new(Cell::new(taken)));
+            let (mut bounded, refusal) = bounds.bound(io::repeat(1).take(SMALL_TEXT + 1), taken);
             let read = io::copy(&mut bounded, &mut io::sink());
             assert_eq!((read.is_err(), refusal.get()), (refused.is_some(), refused));
         }
@@ -139,7 +156,7 @@ mod tests {
     #[test]
     fn memory_that_grows_ends_it() {
         let bounds = Bounds { text: TEXT, memory: 64 << 20, dense: false, before: resident() };
-        let (mut bounded, refusal) = bounds.bound(io::repeat(1));
+        let (mut bounded, refusal) = bounds.bound(io::repeat(1), None);
         let mut kept = Vec::new();
         let mut piece = vec![0; 1 << 20];
         while bounded.read(&mut piece).is_ok() {

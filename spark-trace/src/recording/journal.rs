@@ -164,9 +164,11 @@ impl<W: Write> Journal<W> {
     }
 
     /// Folds entries and writes none.
-    pub fn unwritten(mut begin: Begin) -> Self {
-        secrets::hide(&mut begin.target.argv);
-        Self { out: None, builder: Builder::new(begin), failure: None, arguments: Arguments::Hidden }
+    pub fn unwritten(mut begin: Begin, arguments: Arguments) -> Self {
+        if arguments == Arguments::Hidden {
+            secrets::hide(&mut begin.target.argv);
+        }
+        Self { out: None, builder: Builder::new(begin), failure: None, arguments }
     }
 
     /// Where it cannot be written any more, as on a full disk, entries are folded all the same: what is in memory is the

@@ -1,6 +1,6 @@
 //! Recordings: what they hold, and how they are read and written.
 
-mod bounds;
+pub mod bounds;
 mod builder;
 mod check;
 pub mod claim;

@@ -14,7 +14,7 @@ use serde_json::Value;
 use serde_json::error::Category;
 use thiserror::Error;
 
-use super::bounds::{Bounds, MAX_RATIO, Refusal, VARIABLE};
+use super::bounds::{Bounded, Bounds, MAX_RATIO, Refusal, Taken, VARIABLE};
 use super::check::check;
 use super::journal::JOURNAL_SCHEMA;
 use super::schema::{Recording, SCHEMA, SCHEMA_VERSION};
@@ -93,21 +93,31 @@ pub fn read(path: &Path) -> Result<Recording, ReadError> {
 }
 
 fn read_within(path: &Path, bounds: Bounds) -> Result<Recording, ReadError> {
-    let mut source = Source::open(path, &bounds)?;
+    let mut source = Source::open(path)?;
     let mut magic = Vec::new();
-    let packed = source.length().map_err(|source| ReadError::Io { path: path.into(), source })?;
-    let begin = source.begin().and_then(|begin| begin.take(ZSTD_MAGIC.len() as u64).read_to_end(&mut magic));
+    let begin = source.begin(Pass::First);
+    let begin = begin.and_then(|begin| begin.take(ZSTD_MAGIC.len() as u64).read_to_end(&mut magic));
     begin.map_err(|source| ReadError::Io { path: path.into(), source })?;
     let compressed = magic == ZSTD_MAGIC;
-    let bounds = if compressed { bounds.packed(packed) } else { bounds };
+    let length = source.length().map_err(|source| ReadError::Io { path: path.into(), source })?;
+    let taken = source.taken();
+    let bounds = match length {
+        Some(length) if compressed => bounds.packed(length),
+        _ => bounds,
+    };
     let mut refusal = Rc::default();
     // Twice from the beginning: for its first words, and for all of it.
     let header = {
-        let mut json =
-            serde_json::Deserializer::from_reader(reader(&mut source, compressed, bounds, &mut refusal)?);
+        let mut json = serde_json::Deserializer::from_reader(source.text(
+            Pass::First,
+            compressed,
+            bounds,
+            &mut refusal,
+        )?);
         Header::of(&mut json)
     };
     let told = |error: serde_json::Error, refusal: &Rc<Cell<Option<Refusal>>>| {
+        let packed = length.or_else(|| taken.as_ref().map(|taken| taken.get())).unwrap_or_default();
         refused(path, refusal.get()).unwrap_or_else(|| match error.io_error_kind() {
             Some(io::ErrorKind::UnexpectedEof) if compressed => {
                 ReadError::Truncated { path: path.into(), offset: packed }
@@ -122,7 +132,7 @@ fn read_within(path: &Path, bounds: Bounds) -> Result<Recording, ReadError> {
         Err(error) if error.is_data() => return Err(ReadError::NotARecording { path: path.into() }),
         Err(error) => return Err(told(error, &refusal)),
     };
-    let text = reader(&mut source, compressed, bounds, &mut refusal)?;
+    let text = source.text(Pass::Last, compressed, bounds, &mut refusal)?;
     let recording = if version == SCHEMA_VERSION {
         serde_json::from_reader(text)
     } else {
@@ -130,26 +140,6 @@ fn read_within(path: &Path, bounds: Bounds) -> Result<Recording, ReadError> {
     }
     .map_err(|error| told(error, &refusal))?;
     checked(path, recording)
-}
-
-/// The text from its beginning.
-fn reader<'a>(
-    source: &'a mut Source,
-    compressed: bool,
-    bounds: Bounds,
-    refusal: &mut Rc<Cell<Option<Refusal>>>,
-) -> Result<Box<dyn Read + 'a>, ReadError> {
-    let path = source.path.clone();
-    let begin = source.begin().map_err(|source| ReadError::Io { path: path.clone(), source })?;
-    let text: Box<dyn Read + 'a> = if compressed {
-        let decoder = zstd::Decoder::with_buffer(BufReader::new(begin));
-        Box::new(decoder.map_err(|source| ReadError::Compression { path, source })?)
-    } else {
-        begin
-    };
-    let (bounded, its) = bounds.bound(text);
-    *refusal = its;
-    Ok(Box::new(BufReader::with_capacity(BUFFER, bounded)))
 }
 
 fn refused(path: &Path, refusal: Option<Refusal>) -> Option<ReadError> {
@@ -169,48 +159,126 @@ struct Source {
 
 enum Input {
     File(File),
-    /// Of a pipe.
-    Bytes(Vec<u8>),
+    Stream(Stream),
 }
 
+/// A pipe: what was read of it is kept until the last pass, which is the first hundred bytes of most recordings.
+struct Stream {
+    rest: Box<dyn Read>,
+    seen: Vec<u8>,
+    taken: Taken,
+}
+
+/// Whether it will be read once more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Pass {
+    First,
+    Last,
+}
+
+/// The text of a recording, unpacked. The buffer is the outermost, and of a type that is known: the parser takes it byte by
+/// byte.
+type Text<'a> = BufReader<Bounded<Box<dyn Read + 'a>>>;
+
 impl Source {
-    fn open(path: &Path, bounds: &Bounds) -> Result<Self, ReadError> {
+    fn open(path: &Path) -> Result<Self, ReadError> {
         let io = |source| ReadError::Io { path: path.into(), source };
-        let all = |input: &mut dyn Read| {
-            let mut bytes = Vec::new();
-            input.take(bounds.text() + 1).read_to_end(&mut bytes).map_err(io)?;
-            Ok(Self { path: path.into(), from: Input::Bytes(bytes) })
+        let stream = |rest| {
+            let stream = Stream { rest, seen: Vec::new(), taken: Rc::default() };
+            Self { path: path.into(), from: Input::Stream(stream) }
         };
         if path.as_os_str() == STANDARD_INPUT {
-            return all(&mut io::stdin().lock());
+            return Ok(stream(Box::new(io::stdin())));
         }
-        let metadata = path.metadata().map_err(io)?;
-        // Opening a named FIFO without a writer would wait for ever. What is already open has a writer or has had one:
-        // /dev/stdin, and the /dev/fd/N of a shell's <(...).
-        let open_pipe = metadata.file_type().is_fifo() && is_open_here(path);
-        if !metadata.is_file() && !open_pipe {
-            return Err(ReadError::NotAFile { path: path.into() });
-        }
-        let mut file = File::open(path).map_err(io)?;
-        if open_pipe { all(&mut file) } else { Ok(Self { path: path.into(), from: Input::File(file) }) }
+        let file = open(path)?;
+        let is_file = file.metadata().map_err(io)?.is_file();
+        Ok(if is_file { Self { path: path.into(), from: Input::File(file) } } else { stream(Box::new(file)) })
     }
 
-    fn length(&self) -> io::Result<u64> {
+    /// Where it is known.
+    fn length(&self) -> io::Result<Option<u64>> {
         match &self.from {
-            Input::File(file) => Ok(file.metadata()?.len()),
-            Input::Bytes(bytes) => Ok(bytes.len() as u64),
+            Input::File(file) => Ok(Some(file.metadata()?.len())),
+            Input::Stream(_) => Ok(None),
         }
     }
 
-    fn begin(&mut self) -> io::Result<Box<dyn Read + '_>> {
+    fn taken(&self) -> Option<Taken> {
+        match &self.from {
+            Input::File(_) => None,
+            Input::Stream(stream) => Some(Rc::clone(&stream.taken)),
+        }
+    }
+
+    fn begin(&mut self, pass: Pass) -> io::Result<Box<dyn Read + '_>> {
         Ok(match &mut self.from {
             Input::File(file) => {
                 file.rewind()?;
                 Box::new(file)
             }
-            Input::Bytes(bytes) => Box::new(bytes.as_slice()),
+            Input::Stream(stream) => Box::new(Again { stream, at: 0, pass }),
         })
     }
+
+    /// The text from its beginning.
+    fn text(
+        &mut self,
+        pass: Pass,
+        compressed: bool,
+        bounds: Bounds,
+        refusal: &mut Rc<Cell<Option<Refusal>>>,
+    ) -> Result<Text<'_>, ReadError> {
+        let (path, taken) = (self.path.clone(), self.taken().filter(|_| compressed));
+        let begin = self.begin(pass).map_err(|source| ReadError::Io { path: path.clone(), source })?;
+        let text: Box<dyn Read + '_> = if compressed {
+            let decoder = zstd::Decoder::with_buffer(BufReader::new(begin));
+            Box::new(decoder.map_err(|source| ReadError::Compression { path, source })?)
+        } else {
+            begin
+        };
+        let (bounded, its) = bounds.bound(text, taken);
+        *refusal = its;
+        Ok(BufReader::with_capacity(BUFFER, bounded))
+    }
+}
+
+/// A stream from its beginning: first what was read before.
+struct Again<'a> {
+    stream: &'a mut Stream,
+    at: usize,
+    pass: Pass,
+}
+
+impl Read for Again<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let Stream { rest, seen, taken } = &mut *self.stream;
+        let mut before = seen.get(self.at..).unwrap_or_default();
+        if !before.is_empty() {
+            let read = before.read(buffer)?;
+            self.at += read;
+            return Ok(read);
+        }
+        let read = rest.read(buffer)?;
+        taken.set(taken.get() + read as u64);
+        if self.pass == Pass::First {
+            seen.extend_from_slice(buffer.get(..read).unwrap_or_default());
+            self.at = seen.len();
+        }
+        Ok(read)
+    }
+}
+
+/// Opens a file, or a pipe that is open here already.
+pub fn open(path: &Path) -> Result<File, ReadError> {
+    let io = |source| ReadError::Io { path: path.into(), source };
+    let metadata = path.metadata().map_err(io)?;
+    // Opening a named FIFO without a writer would wait for ever. What is already open has a writer or has had one:
+    // /dev/stdin, and the /dev/fd/N of a shell's <(...).
+    let open_pipe = metadata.file_type().is_fifo() && is_open_here(path);
+    if !metadata.is_file() && !open_pipe {
+        return Err(ReadError::NotAFile { path: path.into() });
+    }
+    File::open(path).map_err(io)
 }
 
 /// The path is one of this process's own descriptors.

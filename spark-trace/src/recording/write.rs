@@ -58,7 +58,9 @@ fn fill(file: &File, recording: &Recording, compressed: bool) -> io::Result<()> 
 /// Writes `recording` as text.
 pub fn write_text(recording: &Recording, mut out: impl Write) -> io::Result<()> {
     serde_json::to_writer(&mut out, recording)?;
-    out.write_all(b"\n")
+    out.write_all(b"\n")?;
+    // A buffer that is dropped keeps its errors to itself.
+    out.flush()
 }
 
 #[cfg(test)]

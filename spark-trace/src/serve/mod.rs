@@ -31,6 +31,7 @@ use crate::{
     live::{
         self,
         look::Look,
+        output::StandardOutput,
         session::{self, Keep, SessionError},
         target::Spec,
     },
@@ -163,6 +164,7 @@ impl Options {
             nvml: self.nvml.clone(),
             gpu_interval: interval,
             output: None,
+            command_output: StandardOutput::Own,
             keep: Keep::Latest(self.window),
             arguments: Arguments::Hidden,
         }

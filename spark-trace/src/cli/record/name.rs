@@ -23,8 +23,8 @@ pub fn claim(
 }
 
 /// The name of a recording that is made at once.
-pub fn free(wanted: Option<&Path>, spec: &Spec, write: WriteOptions) -> Result<PathBuf, WriteError> {
-    first_free(wanted, spec, |path| refuse_existing(path, write)).map(|(path, ())| path)
+pub fn free(spec: &Spec, write: WriteOptions) -> Result<PathBuf, WriteError> {
+    first_free(None, spec, |path| refuse_existing(path, write)).map(|(path, ())| path)
 }
 
 fn first_free<Taken>(

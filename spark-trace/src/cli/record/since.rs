@@ -5,8 +5,9 @@ use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::Context;
 
+use crate::cli::destination::Destination;
 use crate::cli::error::Exit;
-use crate::recording::{self, Recording, WriteOptions, window, write::refuse_existing};
+use crate::recording::{self, Recording, window};
 use crate::serve::state;
 use crate::units;
 
@@ -20,14 +21,12 @@ pub struct Since<'a> {
     pub since: Duration,
     /// The service's folder.
     pub state: &'a Path,
-    pub output: &'a Path,
-    pub write: WriteOptions,
+    pub output: &'a Destination<'a>,
     pub quiet: bool,
 }
 
 impl Since<'_> {
     pub fn run(&self) -> anyhow::Result<Exit> {
-        refuse_existing(self.output, self.write)?;
         let file = state::recent(self.state);
         let served = state::is_served(self.state).with_context(|| {
             format!(
@@ -50,7 +49,7 @@ impl Since<'_> {
         let kept = cut(&mut recording, self.since).with_context(|| {
             format!("{}: has no readings of the last {}", file.display(), told(self.since))
         })?;
-        recording::write(&recording, self.output, self.write)?;
+        self.output.write_recording(&recording)?;
         if !self.quiet {
             if kept + Duration::from_secs(1) < self.since {
                 eprintln!(
@@ -58,8 +57,7 @@ impl Since<'_> {
                     told(kept)
                 );
             }
-            let output = self.output.display();
-            eprintln!("spark-trace: wrote {output}; see it with `spark-trace show {output}`");
+            self.output.tell("wrote", "see it with `spark-trace show FILE`");
         }
         Ok(Exit::Fine)
     }

@@ -2,6 +2,7 @@ use std::path::PathBuf;
 
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 
+use crate::cli::bounded::bounded;
 use crate::cli::error::Exit;
 use crate::place::make_directories;
 use crate::recording::{self, WriteOptions};
@@ -36,7 +37,8 @@ fn formats() -> impl TypedValueParser<Value = &'static Format> {
 }
 
 pub fn run(args: &Args) -> anyhow::Result<Exit> {
-    let Imported { results, notes } = read(args.format, &args.file)?;
+    let (format, file) = (args.format, args.file.clone());
+    let Imported { results, notes } = bounded(&[&args.file], move || Ok(read(format, &file)?))?;
     let output = args.dir.join(RESULTS);
     let options = WriteOptions { force: args.force, owner: crate::invoker::owner() };
     make_directories(&args.dir, options).map_err(StudyError::io(&args.dir))?;

@@ -3,6 +3,7 @@ use std::path::{Path, PathBuf};
 use anyhow::ensure;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 
+use crate::cli::bounded::bounded;
 use crate::cli::error::Exit;
 use crate::cli::headings;
 use crate::cli::output;
@@ -68,15 +69,18 @@ fn part(text: &str) -> Result<f64, String> {
 }
 
 pub fn run(args: &Args) -> anyhow::Result<Exit> {
-    let results = study::load(&args.dir)?;
-    ensure!(
-        results.runs.iter().any(study::results::Run::counts),
-        "{}: no run has succeeded yet, so there is nothing to report; see `spark-trace study status`",
-        args.dir.display()
-    );
     let Args { alpha, margin, resamples, seed, .. } = *args;
     let options = Options { alpha, margin, resamples, seed, ..Options::default() };
-    let report = analysis::report(&results, options);
+    let dir = args.dir.clone();
+    let report = bounded(&[&args.dir], move || {
+        let results = study::load(&dir)?;
+        ensure!(
+            results.runs.iter().any(study::results::Run::counts),
+            "{}: no run has succeeded yet, so there is nothing to report; see `spark-trace study status`",
+            dir.display()
+        );
+        Ok(analysis::report(&results, options))
+    })?;
     match &args.output {
         None => output::print(&(args.format.render)(&report, output::style(args.width))?),
         Some(dir) => write(&report, dir, WriteOptions { force: args.force, owner: crate::invoker::owner() }),

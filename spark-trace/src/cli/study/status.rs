@@ -4,6 +4,7 @@ use anyhow::Context;
 use clap::ValueEnum;
 use serde::Serialize;
 
+use crate::cli::bounded::bounded;
 use crate::cli::error::Exit;
 use crate::cli::output;
 use crate::place::{Place, WriteOptions};
@@ -71,7 +72,8 @@ pub fn run(args: &Args) -> anyhow::Result<Exit> {
     if !journal.is_file() {
         return Err(StudyError::NoStudy { dir: args.dir.clone() }.into());
     }
-    let status = status(&read_journal(&journal)?, run::is_running(&args.dir));
+    let running = run::is_running(&args.dir);
+    let status = bounded(&[&args.dir], move || Ok(status(&read_journal(&journal)?, running)))?;
     match args.format {
         Format::Json => output::print(&json::render(&status)?),
         Format::Table => {

@@ -14,6 +14,7 @@ use crate::analysis::frame::Frame;
 use crate::cli::error::Exit;
 use crate::cli::output;
 use crate::live::look::Look;
+use crate::live::output::StandardOutput;
 use crate::live::session::{self, Keep};
 use crate::live::target::{Spec, command::Invoker};
 use crate::parse;
@@ -76,6 +77,7 @@ impl Options {
             nvml: self.nvml.clone(),
             gpu_interval: interval,
             output: None,
+            command_output: StandardOutput::Own,
             keep: Keep::Latest(self.window),
             arguments: Arguments::Hidden,
         }

@@ -37,6 +37,15 @@ const MOST_LINES: u64 = 10_000;
 /// How long what is left at the end is waited for before the recording goes on without it.
 const PATIENCE: Duration = Duration::from_secs(2);
 
+/// Where what the command writes to standard output goes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum StandardOutput {
+    #[default]
+    Own,
+    /// To standard error: this process's standard output is for the recording.
+    Error,
+}
+
 /// What the user asked for.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
@@ -68,6 +77,7 @@ pub struct Ends {
 pub struct Output {
     readers: Option<[PipeReader; 2]>,
     copy: Option<Copy>,
+    standard_output: StandardOutput,
     screen: Arc<Screen>,
     shared: Arc<Shared>,
     lines: mpsc::Receiver<LogLine>,
@@ -114,7 +124,7 @@ struct Copy {
 
 impl Output {
     /// Makes the pipes and the file; the command gets the other ends.
-    pub fn new(options: &Options) -> Result<(Self, Ends), OutputError> {
+    pub fn new(options: &Options, standard_output: StandardOutput) -> Result<(Self, Ends), OutputError> {
         let copy = options.file.as_ref().map(|path| Copy::create(path, options)).transpose()?;
         let (stdout_reader, stdout) = io::pipe()?;
         let (stderr_reader, stderr) = io::pipe()?;
@@ -123,6 +133,7 @@ impl Output {
         let output = Self {
             readers: Some([stdout_reader, stderr_reader]),
             copy,
+            standard_output,
             screen: Arc::clone(&options.screen),
             shared: Arc::default(),
             lines,
@@ -138,8 +149,12 @@ impl Output {
         let Some([stdout, stderr]) = self.readers.take() else { return Ok(()) };
         let (stop, running) = io::pipe()?;
         let (alive, ended) = counted::channel(1);
-        let (here, there) = (io::stdout(), io::stderr());
-        for (stream, reader, to) in [("stdout", stdout, here.as_fd()), ("stderr", stderr, there.as_fd())] {
+        let (own, error) = (io::stdout(), io::stderr());
+        let first = match self.standard_output {
+            StandardOutput::Own => own.as_fd(),
+            StandardOutput::Error => error.as_fd(),
+        };
+        for (stream, reader, to) in [("stdout", stdout, first), ("stderr", stderr, error.as_fd())] {
             let pump = Pump {
                 stream,
                 reader,

@@ -93,11 +93,11 @@ impl Session {
                     self.drain(Take::Turn)?;
                     self.tracer.sample()?;
                     match self.options.keep {
-                        Keep::Journal(_) if started.elapsed() >= next_dump => {
+                        Keep::All(_) if started.elapsed() >= next_dump => {
                             next_dump = started.elapsed() * 2;
                             self.tracer.journal_aggregates(&Names::None)?;
                         }
-                        Keep::Journal(_) => {}
+                        Keep::All(_) => {}
                         Keep::Latest(_) => self.add_health_and_cost(None)?,
                     }
                     self.journal_flush()?;

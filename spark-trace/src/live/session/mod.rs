@@ -214,8 +214,8 @@ impl Session {
             target: target.clone(),
         };
         let journal = match &options.keep {
-            Keep::Journal(claim) => begin_journal(claim, begin, options.arguments)?,
-            Keep::Latest(_) => Journal::unwritten(begin),
+            Keep::All(Some(claim)) => begin_journal(claim, begin, options.arguments)?,
+            Keep::All(None) | Keep::Latest(_) => Journal::unwritten(begin, options.arguments),
         };
         let kallsyms = Kallsyms::from_kernel().unwrap_or_default();
         let system = System::open().map_err(io_error("open the kernel's counters"))?;
@@ -290,7 +290,7 @@ impl Session {
         if let Some(leaf) = self.leaf {
             let _ = leaf.remove();
         }
-        if let Keep::Journal(claim) = &self.options.keep {
+        if let Keep::All(Some(claim)) = &self.options.keep {
             claim.remove();
         }
     }
@@ -316,7 +316,7 @@ impl Session {
         self.tracer.read_aggregates(END)?;
         self.tracer.ended = true;
         let patience = match self.options.keep {
-            Keep::Journal(_) => LONGEST_NAMING,
+            Keep::All(_) => LONGEST_NAMING,
             Keep::Latest(_) => LONGEST_LAST_NAMING,
         };
         self.tracer.journal_aggregates(&Names::All(patience))?;

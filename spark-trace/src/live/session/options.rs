@@ -3,7 +3,10 @@
 use std::{path::PathBuf, time::Duration};
 
 use crate::{
-    live::{output, target::Spec},
+    live::{
+        output::{self, StandardOutput},
+        target::Spec,
+    },
     plan::Choice,
     recording::{claim::Claim, journal::Arguments},
 };
@@ -27,6 +30,8 @@ pub struct Options {
     pub gpu_interval: Duration,
     /// Reads what the command writes; absent to leave it where it goes.
     pub output: Option<output::Options>,
+    /// Where what the command writes to standard output goes.
+    pub command_output: StandardOutput,
     pub keep: Keep,
     /// Whether values in command lines that look like secrets are kept.
     pub arguments: Arguments,
@@ -35,8 +40,8 @@ pub struct Options {
 /// What becomes of what is read.
 #[derive(Debug, Clone)]
 pub enum Keep {
-    /// All of it, in a journal that outlives this process.
-    Journal(Claim),
+    /// All of it; with a name of its own in a journal that outlives this process.
+    All(Option<Claim>),
     /// The latest, for looking at: every cgroup and process of the machine where that is the target, and details only
     /// when they are asked for.
     Latest(Duration),

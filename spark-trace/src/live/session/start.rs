@@ -14,7 +14,7 @@ use crate::{
         target::{
             Placement, Spec,
             asked::{self, Asked, Request},
-            command::{self, Invoker},
+            command::{self, Invoker, Writes},
             id_file::IdFile,
             question::{Described, Endpoint, Identity},
             text,
@@ -89,14 +89,14 @@ impl Session {
         let variables: Vec<_> = asked::assignments(argv).collect();
         let argv = &argv[variables.len()..];
         let program = argv.first().map(|word| word.to_string_lossy().into_owned()).unwrap_or_default();
-        let (output, ends) = match &self.options.output {
+        let (output, writes) = match &self.options.output {
             Some(options) => {
-                let (output, ends) = Output::new(options)?;
-                (Some(output), Some(ends))
+                let (output, ends) = Output::new(options, self.options.command_output)?;
+                (Some(output), Writes::Pipes(ends))
             }
-            None => (None, None),
+            None => (None, Writes::Inherited(self.options.command_output)),
         };
-        match command::start(argv, &variables, procs, self.invoker.as_ref(), ends) {
+        match command::start(argv, &variables, procs, self.invoker.as_ref(), writes) {
             Ok(mut child) => {
                 self.output = output;
                 if let Some(Err(cause)) = self.output.as_mut().map(Output::begin) {

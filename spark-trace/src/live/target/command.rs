@@ -11,7 +11,10 @@ use tokio::process::{Child, Command};
 
 use crate::{
     invoker::become_id,
-    live::{open_files_at_start, output::Ends},
+    live::{
+        open_files_at_start,
+        output::{Ends, StandardOutput},
+    },
 };
 
 pub use crate::invoker::Invoker;
@@ -53,20 +56,29 @@ fn failure(error: io::Error) -> Failure {
     }
 }
 
-/// Starts `argv` with `variables` set. `procs` is the `cgroup.procs` of the cgroup to start it in; `invoker` whom to start it as; `ends` where
-/// it writes, if not where this process does.
+/// Where a command writes.
+#[derive(Debug)]
+pub enum Writes {
+    /// Where this process does.
+    Inherited(StandardOutput),
+    Pipes(Ends),
+}
+
+/// Starts `argv` with `variables` set. `procs` is the `cgroup.procs` of the cgroup to start it in; `invoker` whom to start it as.
 pub fn start(
     argv: &[OsString],
     variables: &[(&OsStr, &OsStr)],
     procs: Option<File>,
     invoker: Option<&Invoker>,
-    ends: Option<Ends>,
+    writes: Writes,
 ) -> Result<Child, Failure> {
     let (program, args) = argv.split_first().ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
     let mut command = Command::new(program);
     command.args(args).envs(variables.iter().copied());
-    if let Some(Ends { stdout, stderr }) = ends {
-        command.stdout(stdout).stderr(stderr);
+    match writes {
+        Writes::Inherited(StandardOutput::Own) => {}
+        Writes::Inherited(StandardOutput::Error) => drop(command.stdout(io::stderr())),
+        Writes::Pipes(Ends { stdout, stderr }) => drop(command.stdout(stdout).stderr(stderr)),
     }
     let user = invoker.map(|invoker| (invoker.uid, invoker.gid, invoker.groups()));
     for (variable, value) in invoker.map(Invoker::environment).unwrap_or_default() {
