@@ -90,12 +90,11 @@ fn a_fifo_and_a_descriptor_get_the_recording_and_standard_output_stays_the_comma
 
     // As a shell's >(...) gives it, with a process that the command leaves behind: it does not have the pipe.
     let binary = spark_trace().get_program().to_str().unwrap().to_owned();
-    let script =
-        r#""$0" record -q -o /dev/fd/9 -- sh -c 'sleep 600 & echo $! > "$0"; exit 7' "$1" 9>&1 >/dev/null"#;
-    let pid = support::path(&dir, "pid");
-    let output = Command::new("sh").args(["-c", script, &binary, &pid]).output().unwrap();
+    let script = r#""$0" record -q -o /dev/fd/9 -- sh -c 'sleep 600 & echo $! > "$0"; exit 7' "$1" 9>&1 >/dev/null 2>"$2""#;
+    let (pid, said) = (support::path(&dir, "pid"), support::path(&dir, "said"));
+    let output = Command::new("sh").args(["-c", script, &binary, &pid, &said]).output().unwrap();
     support::process::signal(fs::read_to_string(&pid).unwrap().trim().parse().unwrap(), libc::SIGKILL);
-    assert_eq!(output.status.code(), Some(7), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(output.status.code(), Some(7), "{}", fs::read_to_string(said).unwrap());
     is_recording(&output.stdout);
 }
 
