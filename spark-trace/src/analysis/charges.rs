@@ -115,20 +115,25 @@ pub fn report(recording: &Recording, at_ns: u64) -> Option<Charges> {
     })
 }
 
+/// A row with its cgroups, which may be very many.
+struct Group {
+    row: ChargeRow,
+    cgroups: BTreeSet<String>,
+}
+
 /// Stacks with what they had charged until the instant nearest to `at_ns`, the most first.
 pub fn rows(recording: &Recording, at_ns: u64) -> Vec<ChargeRow> {
     let names = Names::new(recording);
     let instant = details::index_of_charges(recording, at_ns);
-    // With its cgroups, which may be very many.
-    let mut groups: BTreeMap<(&'static str, Vec<String>), (ChargeRow, BTreeSet<String>)> = BTreeMap::new();
+    let mut groups: BTreeMap<(&'static str, Vec<String>), Group> = BTreeMap::new();
     for charged in &recording.provenance.charge_stacks {
         let symbols = names.frames(charged.stack);
         let asking = symbols.iter().skip_while(|symbol| symbol.name.as_deref().is_some_and(is_charging));
         let frames: Vec<_> = asking.map(|symbol| names::frame(symbol)).collect();
         let class = class_of(&symbols);
-        let (row, cgroups) = groups.entry((class, frames)).or_insert_with_key(|(class, frames)| {
+        let Group { row, cgroups } = groups.entry((class, frames)).or_insert_with_key(|(class, frames)| {
             let row = ChargeRow { class, frames: frames.clone(), ..ChargeRow::default() };
-            (row, BTreeSet::new())
+            Group { row, cgroups: BTreeSet::new() }
         });
         let bytes = instant.and_then(|index| charged.charged.get(index));
         row.bytes_charged = row.bytes_charged.saturating_add(bytes.unwrap_or(0));
@@ -140,7 +145,7 @@ pub fn rows(recording: &Recording, at_ns: u64) -> Vec<ChargeRow> {
     }
     // Some came after the instant.
     let mut rows: Vec<_> =
-        groups.into_values().map(|(row, _)| row).filter(|row| row.bytes_charged > 0).collect();
+        groups.into_values().map(|group| group.row).filter(|row| row.bytes_charged > 0).collect();
     rows.sort_by_key(|row| std::cmp::Reverse(row.bytes_charged));
     rows
 }

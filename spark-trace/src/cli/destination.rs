@@ -60,7 +60,7 @@ impl<'a> Destination<'a> {
     /// Whether `other` leads to the same pipe, file or socket. Of devices it does not matter: nobody reads what is written
     /// to two of them as one.
     pub fn is_also(&self, other: &impl AsFd) -> bool {
-        let of = |fd: BorrowedFd<'_>| Some(File::from(fd.try_clone_to_owned().ok()?).metadata().ok()?);
+        let of = |fd: BorrowedFd<'_>| File::from(fd.try_clone_to_owned().ok()?).metadata().ok();
         let own = match &self.way {
             Way::Output => of(io::stdout().as_fd()),
             Way::Open(file) => file.metadata().ok(),

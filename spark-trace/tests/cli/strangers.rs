@@ -176,6 +176,8 @@ fn long_lists_are_analysed_in_time() {
     }
 }
 
+type Feed<'a> = dyn Fn(&mut dyn Write) + Sync + 'a;
+
 /// Standard input may be without end.
 #[test]
 fn a_stream_without_end_comes_to_one() {
@@ -191,7 +193,7 @@ fn a_stream_without_end_comes_to_one() {
         let _ = to.write_all(&recording.as_bytes()[..end]);
         blanks(to);
     };
-    let feeds: [(&str, &(dyn Fn(&mut dyn Write) + Sync)); 3] =
+    let feeds: [(&str, &Feed<'_>); 3] =
         [("blanks", &blanks), ("packed blanks", &packed), ("a recording that goes on", &begun)];
     for (name, feed) in feeds {
         let ended = run_with(&["show", "-"], |to| feed(to));

@@ -19,11 +19,11 @@ pub enum Goes<'a> {
 
 impl<'a> Goes<'a> {
     pub fn new(wanted: Option<&'a Path>, spec: &Spec, write: WriteOptions) -> anyhow::Result<Self> {
-        if let Some(wanted) = wanted {
-            if let Some(stream) = Destination::stream(wanted)? {
-                refuse_mixed(&stream, wanted).context(Exit::Usage)?;
-                return Ok(Self::Stream(stream));
-            }
+        if let Some(wanted) = wanted
+            && let Some(stream) = Destination::stream(wanted)?
+        {
+            refuse_mixed(&stream, wanted).context(Exit::Usage)?;
+            return Ok(Self::Stream(stream));
         }
         let (path, claim) = name::claim(wanted, spec, write)?;
         if let Some(moved) = &claim.moved {

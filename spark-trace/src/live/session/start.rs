@@ -166,9 +166,7 @@ impl Session {
     }
 
     fn own_endpoint(&self, engine: &'static str, global: &[String]) -> Result<Endpoint, SessionError> {
-        let identity = Identity::own()
-            .ok_or_else(|| SessionError::Target("cannot read /proc/self/status".to_owned()))?;
-        Ok(Endpoint::own(engine, global, identity))
+        Ok(Endpoint::own(engine, global, own_identity()?))
     }
 
     async fn attach_container(&mut self, engine: Option<&str>, name: &str) -> Result<(), SessionError> {
@@ -177,8 +175,14 @@ impl Session {
         engines.dedup();
         for candidate in engines.into_iter().filter(|e| engine.is_none_or(|wanted| wanted == *e)) {
             // As the user who called sudo, and as root, whom alone the engine may serve.
-            let users = self.invoker.as_ref().map(|user| Endpoint::of_invoker(candidate, &[], user));
-            for endpoint in users.into_iter().chain([self.own_endpoint(candidate, &[])?]) {
+            let endpoints = match &self.invoker {
+                None => vec![self.own_endpoint(candidate, &[])?],
+                Some(user) => {
+                    let root = Endpoint::of_root(candidate, own_identity()?);
+                    vec![Endpoint::of_invoker(candidate, &[], user), root]
+                }
+            };
+            for endpoint in endpoints {
                 match endpoint.inspect(name).await {
                     Ok(found) => return self.adopt(candidate, found),
                     Err(e) => reasons.push(format!("{candidate}: {e}")),
@@ -212,4 +216,8 @@ impl Session {
         }
         Ok(if below.starts_with('/') { below } else { format!("/{below}") })
     }
+}
+
+fn own_identity() -> Result<Identity, SessionError> {
+    Identity::own().ok_or_else(|| SessionError::Target("cannot read /proc/self/status".to_owned()))
 }

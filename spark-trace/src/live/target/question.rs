@@ -28,6 +28,8 @@ const ENVIRONMENT: &[&str] = &[
     "CONTAINERD_ADDRESS",
     "CONTAINERD_NAMESPACE",
 ];
+/// Those of them that may name a socket.
+const SOCKETS: &[&str] = &["DOCKER_HOST", "CONTAINER_HOST", "CONTAINERD_ADDRESS"];
 /// Those that name directories with programs in them (plug-ins): for root only where nobody else can write there.
 const DIRECTORIES: &[&str] = &["HOME", "DOCKER_CONFIG"];
 
@@ -122,6 +124,12 @@ impl Endpoint {
     /// By the environment of this process, acting as this process.
     pub fn own(engine: &'static str, global: &[String], identity: Identity) -> Self {
         Self::new(engine, global, &variables().collect(), identity)
+    }
+
+    /// Acting as root where another user has called sudo. Of that user's environment root takes nothing but a socket of
+    /// this machine: any other address would have a client of root's reach wherever that user likes (`ssh://`).
+    pub fn of_root(engine: &'static str, identity: Identity) -> Self {
+        Self::new(engine, &[], &sockets(variables()), identity)
     }
 
     /// By the environment of this process, acting as the user who called sudo.
@@ -220,6 +228,13 @@ impl Endpoint {
             command.pre_exec(move || become_id(uid, gid, &groups));
         }
     }
+}
+
+/// Variables that name a socket of this machine.
+fn sockets(variables: impl Iterator<Item = (String, String)>) -> BTreeMap<String, String> {
+    let is_address = |name: &str| SOCKETS.contains(&name);
+    let is_socket = |value: &str| value.starts_with('/') || value.starts_with("unix://");
+    variables.filter(|(name, value)| is_address(name) && is_socket(value)).collect()
 }
 
 /// Those of this process's that are text.
@@ -388,6 +403,22 @@ mod tests {
             (web.command.as_deref(), web.id_file.as_deref()),
             (Some(&["a".to_owned(), "b".to_owned()][..]), Some("/x"))
         );
+    }
+
+    #[test]
+    fn root_takes_a_socket_of_this_machine_from_a_user_and_nothing_else() {
+        let user = [
+            ("DOCKER_HOST", "ssh://elsewhere"),
+            ("CONTAINER_HOST", "unix:///run/a"),
+            ("CONTAINERD_ADDRESS", "/run/b"),
+            ("DOCKER_CONTEXT", "/c"),
+            ("DOCKER_CONFIG", "/d"),
+            ("HOME", "/e"),
+            ("PATH", "/f"),
+        ];
+        let kept = sockets(user.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())));
+        let names: Vec<_> = kept.keys().map(String::as_str).collect();
+        assert_eq!(names, ["CONTAINERD_ADDRESS", "CONTAINER_HOST"]);
     }
 
     #[test]
