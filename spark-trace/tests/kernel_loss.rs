@@ -19,8 +19,10 @@ fn a_ring_made_tiny_loses_and_says_so() {
     // The least that there can be: a page.
     // SAFETY: no pointers.
     let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) }.to_string();
-    let words = ["--ring-size", &page, "--", "sh", "-c", &script];
+    // Quiet: what is lost is told all the same.
+    let words = ["-q", "--ring-size", &page, "--", "sh", "-c", &script];
     let recorded: Recorded = record_words(&support::path(&dir, "tiny.json"), &words).exited(0);
+    assert!(!recorded.stderr.contains("wrote"), "{}", recorded.stderr);
     let recording = recorded.recording();
     let health = &recording["health"];
     let lost = int(&health["lost_total"]);

@@ -181,6 +181,8 @@ fn secrets_in_command_lines_are_not_recorded() {
 #[ignore = "needs root: cargo xtask test"]
 fn what_is_written_under_sudo_is_the_users() {
     let dir = support::disk_dir();
+    // The command of no other test: it outlives its recorder and is killed by its words.
+    let sleep = format!("600.{}", std::process::id());
     let path = |name: &str| support::path(&dir, name);
     record_under_sudo(&path("r.json"), &["--", "true"]).exited(0);
     for words in [
@@ -191,7 +193,17 @@ fn what_is_written_under_sudo_is_the_users() {
         let output = under_sudo().args(words).output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     }
-    for name in ["r.json", "report.html", "r.csv", "redacted.json.zst"] {
+    // And what is recovered of one that was killed, whose journal the user can read as well.
+    let running = Running::start_as(under_sudo(), &path("killed.json"), &["--", "sleep", &sleep]);
+    running.reads(2);
+    running.signal(libc::SIGKILL);
+    drop(running);
+    support::kill_all_with(&sleep);
+    let recovered = under_sudo().args(["recover", &path("killed.json.partial")]).output().unwrap();
+    assert!(recovered.status.success(), "{}", String::from_utf8_lossy(&recovered.stderr));
+    let written =
+        ["r.json", "report.html", "r.csv", "redacted.json.zst", "killed.json.partial", "killed.json"];
+    for name in written {
         let about = fs::metadata(path(name)).unwrap();
         assert_eq!((about.uid().to_string().as_str(), about.mode() & 0o7777), (NOBODY, 0o600), "{name}");
     }

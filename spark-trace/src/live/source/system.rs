@@ -220,7 +220,7 @@ mod tests {
     #[test]
     fn per_cpu_lists_are_summed_over_zones_and_cpus() {
         let text = "  pagesets\n    cpu: 0\n              count:    10\n              high:  5\n    cpu: 1\n              count: 4\n";
-        assert_eq!(parse_pcp_pages(&text), 14);
+        assert_eq!(parse_pcp_pages(text), 14);
     }
 
     #[test]
