@@ -1,4 +1,4 @@
-//! What reading and analysing files of strangers may cost. Whoever wrote a file chose how large each list in it is, and no
+//! What reading and analysing files of strangers may cost. The author of a file chooses how long each list in it is, and no
 //! bound on a file says how long an analysis of it takes: so what it takes is measured while it runs.
 
 use std::path::Path;
