@@ -1,7 +1,7 @@
 //! Times without a reading, and peaks that stand beside one.
 
 use super::attribution::{PlaneReport, Planes};
-use super::view::Scope;
+use super::view::{Root, Scope};
 use super::warning::Warning;
 use crate::recording::{Gaps, Health, Recording, Series};
 
@@ -17,6 +17,18 @@ pub fn counted(health: &Health) -> impl Iterator<Item = Warning> {
     })
 }
 
+/// What was left out so that the recording stays within its limits.
+pub fn reduced(health: &Health) -> impl Iterator<Item = Warning> {
+    let reduced = health.reduced.unwrap_or_default();
+    let readings = (reduced.readings > 0).then_some(Warning::Thinned {
+        readings: reduced.readings,
+        levels_ns: reduced.levels_spacing_ns,
+        processes_ns: reduced.processes_spacing_ns,
+    });
+    let mappings = (reduced.mappings > 0).then_some(Warning::BriefMappings { count: reduced.mappings });
+    readings.into_iter().chain(mappings)
+}
+
 /// The same, and whose peak that touches.
 pub(super) fn warnings(recording: &Recording, planes: &Planes) -> Vec<Warning> {
     let beside = planes.iter().filter_map(|plane| {
@@ -27,7 +39,7 @@ pub(super) fn warnings(recording: &Recording, planes: &Planes) -> Vec<Warning> {
             .map_or_else(|| plane.plane.as_str().to_owned(), |device| format!("GPU {}", device.index));
         Some(Warning::GapAtPeak { plane, gap_ns })
     });
-    counted(&recording.health).chain(beside).collect()
+    counted(&recording.health).chain(reduced(&recording.health)).chain(beside).collect()
 }
 
 /// For how long a plane was not read just before or after its highest reading, where that is a gap.
@@ -46,7 +58,27 @@ fn at_peak(recording: &Recording, plane: &PlaneReport) -> Option<u64> {
             (&device.series, tool.gpu_interval_ns.unwrap_or(tool.interval_ns))
         }
     };
+    let interval_ns = recording.health.spacing_ns(interval_ns);
     around(series, plane.peak_ns, recording.target.started_ns, interval_ns.saturating_mul(INTERVALS))
+}
+
+/// For how long a cgroup was not read while its usage rose to the peak that the kernel remembers, where that is a gap.
+/// The kernel's own peak is read with the usage: it has risen between the first reading that shows it and the one before.
+pub(super) fn at_kernel_peak(
+    recording: &Recording,
+    root: &Root<'_>,
+    columns: &[&str],
+    peak: u64,
+) -> Option<u64> {
+    let series = root.series;
+    let column = columns.iter().find_map(|name| series.columns.get(*name))?;
+    let shows = column.iter().position(|value| value.is_some_and(|value| value >= peak));
+    let (end, begin) = match shows {
+        Some(first) => (*series.end_ns.get(first.checked_sub(1)?)?, *series.begin_ns.get(first)?),
+        None => (*series.end_ns.last()?, root.cgroup.and_then(|cgroup| cgroup.removed_ns)?),
+    };
+    let interval_ns = recording.health.spacing_ns(recording.tool.interval_ns);
+    Some(begin.saturating_sub(end)).filter(|gap| *gap > interval_ns.saturating_mul(INTERVALS))
 }
 
 /// The longer of the times without a reading before and after the one at `at_ns`, if it is longer than `limit_ns`. What
@@ -65,6 +97,18 @@ fn around(series: &Series, at_ns: u64, started_ns: u64, limit_ns: u64) -> Option
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::recording::Reduced;
+
+    #[test]
+    fn what_was_left_out_is_said_and_is_no_gap() {
+        let reduced = Reduced { readings: 5, levels_spacing_ns: 400, processes_spacing_ns: 0, mappings: 7 };
+        let health = Health { reduced: Some(reduced), ..Health::default() };
+        let said: Vec<String> = super::reduced(&health).map(|warning| warning.to_string()).collect();
+        assert!(said[0].starts_with("5 readings") && !said[0].contains("processes"), "{said:?}");
+        assert!(said[1].starts_with("7 events of mappings"), "{said:?}");
+        assert_eq!((health.spacing_ns(100), health.spacing_ns(500)), (400, 500));
+        assert_eq!(super::reduced(&Health::default()).count(), 0);
+    }
 
     #[test]
     fn a_gap_on_either_side_of_a_reading_is_beside_it() {

@@ -28,6 +28,11 @@ const TOUCHED: &[(&str, &[&str])] = &[
     ("log_lines", &[]),
     ("contexts", &[]),
     ("walks", &[]),
+    ("mappings", &["mapping"]),
+    ("processes", &["mapping"]),
+    ("regions", &[]),
+    ("cuda_events", &["library-call"]),
+    ("cgroups", &[]),
 ];
 
 /// What a hook missed of its events.

@@ -13,13 +13,18 @@ pub enum Warning {
     /// The recording was recovered from a partial one.
     Incomplete,
     /// No reading came near the peak that the kernel remembers.
-    PeakMissed { cgroup: String, sampled: u64, kernel: u64, interval_ns: u64 },
+    /// `gap_ns`: how long the cgroup was not read while it rose to that peak, where that is a gap.
+    PeakMissed { cgroup: String, sampled: u64, kernel: u64, interval_ns: u64, gap_ns: Option<u64> },
     /// The kernel killed processes in a cgroup of the target because memory had run out for it.
     Killed { cgroup: String, count: u64, seen: KilledSeen },
     /// The machine's counter of such kills rose, and these processes of the target ended as the killed do.
     MayBeKilled { count: u64, victims: Vec<String> },
     /// There were times without a reading.
     Gaps { what: &'static str, count: u64, longest_ns: u64, total_ns: u64 },
+    /// Readings were left out so that the recording stays within its limits: beyond that one is kept in so long a time.
+    Thinned { readings: u64, levels_ns: u64, processes_ns: u64 },
+    /// Events of mappings of which no reading can tell were left out likewise.
+    BriefMappings { count: u64 },
     /// One of them lies just before or after the highest reading of a plane.
     GapAtPeak { plane: String, gap_ns: u64 },
     /// A root cgroup of the target was never read.
@@ -64,12 +69,35 @@ impl fmt::Display for Warning {
             Self::Incomplete => {
                 f.write_str("the recording was recovered from a partial one: it ends before the run did")
             }
-            Self::PeakMissed { cgroup, sampled, kernel, interval_ns } => write!(
+            Self::PeakMissed { cgroup, sampled, kernel, interval_ns, gap_ns } => {
+                let percent = *sampled as f64 / *kernel as f64 * 100.0;
+                write!(
+                    f,
+                    "{cgroup}: the highest reading is {percent:.1} % of the peak the kernel remembers; "
+                )?;
+                match gap_ns {
+                    Some(gap_ns) => write!(
+                        f,
+                        "the peak lies in a gap of {:.1} s between two readings: a shorter --interval does not help, a \
+                         machine that is less busy does",
+                        *gap_ns as f64 / 1e9
+                    ),
+                    None => write!(f, "record with an --interval below {} ms", interval_ns / 1_000_000),
+                }
+            }
+            Self::Thinned { readings, levels_ns, processes_ns } => {
+                let seconds = |ns: u64| ns as f64 / 1e9;
+                write!(f, "{readings} readings were left out, because the recording is long: ")?;
+                let kept = [("levels", *levels_ns), ("levels of processes", *processes_ns)];
+                let kept = kept.into_iter().filter(|(_, ns)| *ns > 0);
+                let kept: Vec<_> =
+                    kept.map(|(what, ns)| format!("one in {:.1} s of the {what}", seconds(ns))).collect();
+                write!(f, "{} is kept, and the highest and lowest of each figure", kept.join(" and "))
+            }
+            Self::BriefMappings { count } => write!(
                 f,
-                "{cgroup}: the highest reading is {:.1} % of the peak the kernel remembers; record with an --interval \
-                 below {} ms",
-                *sampled as f64 / *kernel as f64 * 100.0,
-                interval_ns / 1_000_000
+                "{count} events of mappings that were made and removed between two readings are not listed, because there \
+                 are too many: stacks that map memory have made more calls than shown"
             ),
             Self::Gaps { what, count, longest_ns, total_ns } => write!(
                 f,

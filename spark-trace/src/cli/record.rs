@@ -180,6 +180,9 @@ const EXAMPLES: &str = r#"Examples:
 
 Under sudo the command runs as you, with your HOME, USER, LOGNAME and SHELL. sudo itself replaces PATH: see above.
 
+A recording has limits, so that a trace can go on for days: see "How large a recording may be" in docs/recording.md. Beyond
+them old readings are thinned (the highest and lowest stay), and a warning says so.
+
 Exit codes:
   the command's own, 128+N if signal N ended it; 0 without a command
   1    the trace failed; the last line is then `spark-trace: the trace failed: ...`
@@ -333,6 +336,8 @@ fn record(
     if !quiet {
         summary(&outcome.recording, written.as_deref());
     }
+    // The process ends now: giving a million rows back one by one would be for nobody.
+    std::mem::forget(outcome.recording);
     Ok(exit)
 }
 
@@ -347,7 +352,8 @@ fn exit_of(error: &SessionError) -> Exit {
 
 /// Warnings that are printed even with --quiet, without those that were printed before.
 fn warnings(recording: &Recording, told: &[String]) {
-    let gaps = gaps::counted(&recording.health).map(|warning| format!("WARNING: {warning}"));
+    let told_of = gaps::counted(&recording.health).chain(gaps::reduced(&recording.health));
+    let gaps = told_of.map(|warning| format!("WARNING: {warning}"));
     let warnings = recording.health.warnings.iter().filter(|warning| !told.contains(warning)).cloned();
     for warning in &gaps.chain(warnings).collect::<Vec<_>>() {
         eprintln!("spark-trace: {}", crate::render::escape::line(warning));

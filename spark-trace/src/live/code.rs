@@ -2,16 +2,17 @@
 //! mappings: code is looked at when a program begins, one address is asked of the kernel, and where it does not
 //! answer for one address, all mappings are read at a bounded rate and what lies in none is remembered.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use super::{
     maps::{self, Answer, Mapping},
     now_ns,
 };
 
-/// Time between two readings of all mappings of a process, at least, ...
+/// Time between two readings of all mappings of a process, at least, and how long an address that the kernel was asked
+/// for counts as none of code, ...
 const REST_NS: u64 = 5_000_000;
-/// ... and how many times as long as the last one took.
+/// ... and between readings, how many times as long as the last one took.
 const REST_FACTOR: u64 = 20;
 /// Addresses remembered of one process.
 const MOST_OUTSIDE: usize = 4096;
@@ -43,8 +44,9 @@ pub struct Code {
 struct Known {
     /// Lowest first.
     code: Vec<Range>,
-    /// Addresses that lay in no code when all was read last.
-    outside: HashSet<u64>,
+    /// Addresses that lay in no code, and when that was seen. A program that makes mappings fast brings the same few again
+    /// and again.
+    outside: HashMap<u64, u64>,
     read_ns: u64,
     cost_ns: u64,
     /// It has mapped a file since.
@@ -94,6 +96,13 @@ impl Known {
         }
     }
 
+    fn is_outside(&mut self, address: u64, now: u64) {
+        if self.outside.len() >= MOST_OUTSIDE {
+            self.outside.clear();
+        }
+        self.outside.insert(address, now);
+    }
+
     const fn is_due(&self, now: u64) -> bool {
         let rest = self.cost_ns.saturating_mul(REST_FACTOR);
         self.changed || now.saturating_sub(self.read_ns) >= if rest > REST_NS { rest } else { REST_NS }
@@ -118,18 +127,25 @@ impl Code {
             return range.at(address);
         }
         if !self.walks {
+            let now = now_ns();
+            if known.outside.get(&address).is_some_and(|seen_ns| now.saturating_sub(*seen_ns) < REST_NS) {
+                return Found::Outside;
+            }
             match maps::at(pid, address) {
                 Answer::Mapped(mapping) if mapping.executable => {
                     let range = Range::new(&mapping, number);
                     known.insert(range);
                     return range.at(address);
                 }
-                Answer::Mapped(_) | Answer::Nothing => return Found::Outside,
+                Answer::Mapped(_) | Answer::Nothing => {
+                    known.is_outside(address, now);
+                    return Found::Outside;
+                }
                 Answer::Gone => return Found::Unknown,
                 Answer::Unsupported => self.walks = true,
             }
         }
-        if known.outside.contains(&address) {
+        if known.outside.contains_key(&address) {
             return Found::Outside;
         }
         if !known.is_due(now_ns()) {
@@ -142,9 +158,7 @@ impl Code {
             // The process was gone, and what is known is as old as it was.
             None if known.is_due(now_ns()) => Found::Unknown,
             None => {
-                if known.outside.len() < MOST_OUTSIDE {
-                    known.outside.insert(address);
-                }
+                known.is_outside(address, now_ns());
                 Found::Outside
             }
         }
@@ -261,7 +275,7 @@ mod tests {
             assert_eq!(code.find(pid, address, &mut number), Found::Unknown);
         }
         assert_eq!(code.processes[&pid].read_ns, read_ns);
-        code.processes.get_mut(&pid).unwrap().outside.insert(8);
+        code.processes.get_mut(&pid).unwrap().outside.insert(8, read_ns);
         assert_eq!(code.find(pid, 8, &mut number), Found::Outside);
         assert!(!code.files().count().eq(&0) && !code.forget(pid).is_empty() && !code.knows(pid));
     }

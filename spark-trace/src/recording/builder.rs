@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use super::budget::{self, Budget, Group, LIMITS, Limits};
 use super::column::Column;
 use super::journal::{Begin, Entry, Sample, SeriesId};
 use super::window;
@@ -22,10 +23,16 @@ pub struct Builder {
     lives: HashMap<u32, usize>,
     devices: HashMap<u32, usize>,
     last_ns: u64,
+    budget: Budget,
 }
 
 impl Builder {
     pub fn new(begin: Begin) -> Self {
+        Self::with_limits(begin, LIMITS)
+    }
+
+    /// One that keeps so much at most.
+    pub fn with_limits(begin: Begin, limits: Limits) -> Self {
         let recording = Recording {
             schema: SCHEMA.to_owned(),
             schema_version: SCHEMA_VERSION,
@@ -46,6 +53,7 @@ impl Builder {
             lives: HashMap::new(),
             devices: HashMap::new(),
             last_ns: 0,
+            budget: Budget::new(limits),
         }
     }
 
@@ -59,12 +67,16 @@ impl Builder {
                 self.recording.phases.push(phase.clone());
             }
             Entry::Sample(sample) => self.sample(sample),
-            Entry::Mapping(mapping) => provenance.mappings.push(mapping.clone()),
+            Entry::Mapping(mapping) => self.budget.mapping(&mut self.recording, mapping),
             Entry::Regions { pid, regions } => {
                 provenance.regions.retain(|r| r.pid != *pid);
-                provenance.regions.extend(regions.iter().cloned());
+                self.budget.regions(&mut provenance.regions, regions);
             }
             Entry::Process(process) => {
+                if self.budget.make_room_for_process(&mut self.recording) {
+                    self.find_places();
+                }
+                let provenance = &mut self.recording.provenance;
                 // A pid may come again; its start tells the lives apart, once it is known.
                 let same = |p: &&mut Process| {
                     p.pid == process.pid
@@ -89,7 +101,7 @@ impl Builder {
             }
             Entry::Cgroup(name) => match provenance.cgroups.iter_mut().find(|c| c.id == name.id) {
                 Some(known) => *known = name.clone(),
-                None => provenance.cgroups.push(name.clone()),
+                None => self.budget.cgroup_name(&mut provenance.cgroups, name),
             },
             Entry::Aggregates(new) => {
                 provenance.instants.clone_from(&new.instants);
@@ -106,8 +118,10 @@ impl Builder {
                 provenance.stacks.clone_from(&new.stacks);
                 provenance.symbols.clone_from(&new.symbols);
             }
-            Entry::CudaFailure(failure) => provenance.cuda_failures.push(failure.clone()),
-            Entry::CudaEvent(event) => provenance.cuda_events.push(event.clone()),
+            Entry::CudaFailure(failure) => {
+                self.budget.cuda_failure(&mut provenance.cuda_failures, failure);
+            }
+            Entry::CudaEvent(event) => self.budget.cuda_event(&mut provenance.cuda_events, event),
             Entry::Query(query) => provenance.queries.push(Query::clone(query)),
             Entry::Context(context) => provenance.contexts.push(ProcessContext::clone(context)),
             Entry::Tmpfs { file_systems } => {
@@ -135,6 +149,7 @@ impl Builder {
                 // Libraries come one by one.
                 let libraries = std::mem::take(&mut self.recording.health.libraries);
                 self.recording.health = Health { libraries, ..health.clone() };
+                self.budget.tell(&mut self.recording.health);
             }
             Entry::Cost(cost) => self.recording.cost = cost.clone(),
             Entry::End { at_ns } => {
@@ -147,12 +162,23 @@ impl Builder {
     /// Drops what is older, see [`window::forget`].
     pub fn forget(&mut self, before_ns: u64) {
         window::forget(&mut self.recording, before_ns);
+        self.find_places();
+        self.budget.count(&self.recording);
+    }
+
+    /// Notes anew where everything stands.
+    fn find_places(&mut self) {
         let samples = &self.recording.samples;
         self.cgroups = samples.cgroups.iter().enumerate().map(|(index, cgroup)| (cgroup.id, index)).collect();
         self.processes =
             samples.processes.iter().enumerate().map(|(index, process)| (process.pid, index)).collect();
         let lives = self.recording.provenance.processes.iter().enumerate();
         self.lives = lives.map(|(index, process)| (process.pid, index)).collect();
+    }
+
+    /// The latest life of a pid.
+    pub fn latest(&self, pid: u32) -> Option<&Process> {
+        self.recording.provenance.processes.get(*self.lives.get(&pid)?)
     }
 
     /// What has been folded so far.
@@ -165,12 +191,24 @@ impl Builder {
         if self.recording.target.ended_ns == 0 {
             self.recording.target.ended_ns = self.last_ns;
         }
+        self.budget.tell(&mut self.recording.health);
         self.recording
     }
 
     fn sample(&mut self, sample: &Sample) {
         self.last_ns = self.last_ns.max(sample.end_ns);
         let samples = &mut self.recording.samples;
+        let is_new = |id: u64| !self.cgroups.contains_key(&id);
+        if let SeriesId::Cgroup(id) = sample.series
+            && is_new(id)
+            && !self.budget.has_room_for_cgroup(samples.cgroups.len())
+        {
+            return;
+        }
+        let group = match sample.series {
+            SeriesId::Process(_) => Group::Processes,
+            _ => Group::Levels,
+        };
         let series = match sample.series {
             SeriesId::System => &mut samples.system,
             SeriesId::Cuda => &mut samples.cuda,
@@ -203,7 +241,12 @@ impl Builder {
                 &mut samples.devices[index].series
             }
         };
+        let before = budget::values(series);
         push(series, sample);
+        self.budget.grown(group, budget::values(series) - before);
+        if self.budget.is_full() {
+            self.budget.thin(&mut self.recording);
+        }
     }
 }
 

@@ -132,10 +132,39 @@ pub enum JournalError {
     Entry { line: usize, cause: serde_json::Error },
 }
 
+/// The most that a journal may have: a trace may go on for days, and the disk is not its own.
+pub const LONGEST_JOURNAL: u64 = 8 << 30;
+
+/// What is written, up to a length.
+struct Bounded<W> {
+    out: W,
+    room: u64,
+}
+
+impl<W: Write> Write for Bounded<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let length = bytes.len() as u64;
+        let Some(room) = self.room.checked_sub(length) else {
+            let most = LONGEST_JOURNAL >> 30;
+            return Err(io::Error::new(
+                io::ErrorKind::FileTooLarge,
+                format!("it may have {most} GiB at most"),
+            ));
+        };
+        let written = self.out.write(bytes)?;
+        self.room = room + (length - written as u64);
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+}
+
 /// Writes entries as they come and folds them.
 pub struct Journal<W: Write> {
     /// Absent where nothing is to outlive this process.
-    out: Option<W>,
+    out: Option<Bounded<W>>,
     builder: Builder,
     /// Why nothing is written any more.
     failure: Option<io::Error>,
@@ -155,7 +184,13 @@ impl<W: Write> Journal<W> {
         Self::begin_with(out, begin, Arguments::Hidden)
     }
 
-    pub fn begin_with(mut out: W, mut begin: Begin, arguments: Arguments) -> io::Result<Self> {
+    pub fn begin_with(out: W, begin: Begin, arguments: Arguments) -> io::Result<Self> {
+        Self::begin_within(out, begin, arguments, LONGEST_JOURNAL)
+    }
+
+    /// The same with so many bytes at most.
+    fn begin_within(out: W, mut begin: Begin, arguments: Arguments, room: u64) -> io::Result<Self> {
+        let mut out = Bounded { out, room };
         if arguments == Arguments::Hidden {
             secrets::hide(&mut begin.target.argv);
         }
@@ -206,6 +241,11 @@ impl<W: Write> Journal<W> {
         let written = self.out.as_mut().map_or(Ok(()), Write::flush);
         self.note(written);
         Ok(())
+    }
+
+    /// The latest life of a pid.
+    pub fn latest(&self, pid: u32) -> Option<&Process> {
+        self.builder.latest(pid)
     }
 
     pub const fn recording(&self) -> &Recording {
@@ -321,6 +361,20 @@ mod tests {
         let recording = journal.finish(5000).unwrap();
         assert_eq!(recording.samples.system.columns["meminfo.MemFree"].len(), 100);
         assert!(recording.health.complete);
+    }
+
+    #[test]
+    fn a_journal_has_a_longest_size_and_the_recording_goes_on() {
+        let mut out = Vec::new();
+        let mut journal = Journal::begin_within(&mut out, begin(), Arguments::Hidden, 2000).unwrap();
+        for at in 1..=100 {
+            journal.add(sample(at * 10, &[("meminfo.MemFree", at)])).unwrap();
+        }
+        assert_eq!(journal.failure().unwrap().kind(), io::ErrorKind::FileTooLarge);
+        assert_eq!(journal.finish(5000).unwrap().samples.system.begin_ns.len(), 100);
+        assert!(out.len() <= 2000);
+        // What was written up to there is read.
+        assert!(recover(out.as_slice()).unwrap().samples.system.begin_ns.len() > 5);
     }
 
     #[test]

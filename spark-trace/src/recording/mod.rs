@@ -1,6 +1,7 @@
 //! Recordings: what they hold, and how they are read and written.
 
 pub mod bounds;
+mod budget;
 mod builder;
 mod check;
 pub mod claim;

@@ -272,8 +272,32 @@ pub struct Health {
     /// The same of the GPUs' levels: of the GPU that was without a reading for longest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub device_gaps: Option<Gaps>,
+    /// What was left out so that the recording stays within its limits; absent where nothing was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reduced: Option<Reduced>,
     /// False for a recording recovered from a partial one.
     pub complete: bool,
+}
+
+impl Health {
+    /// The time between two readings of levels that are kept, of those that were made at an interval.
+    pub fn spacing_ns(&self, interval_ns: u64) -> u64 {
+        self.reduced.map_or(interval_ns, |reduced| interval_ns.max(reduced.levels_spacing_ns))
+    }
+}
+
+/// What was left out of a recording so that it stays within its limits, and is no loss of who holds what.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Reduced {
+    /// Readings, of all series together.
+    pub readings: u64,
+    /// One reading of the system, of each cgroup and of each GPU is kept for each stretch of this length, and beside it the
+    /// lowest and highest of each column; 0 where all are kept.
+    pub levels_spacing_ns: u64,
+    /// The same of processes.
+    pub processes_spacing_ns: u64,
+    /// Events of mappings that were made and removed again between two readings.
+    pub mappings: u64,
 }
 
 /// Times without a reading: two readings in a row that lie further apart than three intervals, from the end of the first

@@ -10,6 +10,8 @@ pub use crate::place::{WriteError, WriteOptions};
 
 /// zstd's own default: recordings are written once, right after a run.
 const ZSTD_LEVEL: i32 = 3;
+/// What is written at once: a recording is tens of megabytes.
+const BUFFER: usize = 256 << 10;
 
 /// Refuses early what [`write`] would refuse at the end of a run.
 pub fn refuse_existing(path: &Path, options: WriteOptions) -> Result<(), WriteError> {
@@ -43,7 +45,7 @@ pub fn write_public(bytes: &[u8], path: &Path, options: WriteOptions) -> Result<
 }
 
 fn fill(file: &File, recording: &Recording, compressed: bool) -> io::Result<()> {
-    let mut out = BufWriter::new(file);
+    let mut out = BufWriter::with_capacity(BUFFER, file);
     if compressed {
         let mut encoder = zstd::Encoder::new(&mut out, ZSTD_LEVEL)?;
         encoder.include_checksum(true)?;

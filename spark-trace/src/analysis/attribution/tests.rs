@@ -103,7 +103,10 @@ fn a_peak_between_readings_is_warned_about() {
     assert!(report(&recording, At::Peak).warnings.is_empty());
     recording.target.cgroups[0].peak_at_removal = Some(4000 * MIB);
     let warnings = report(&recording, At::Peak).warnings;
-    assert!(matches!(warnings[..], [Warning::PeakMissed { sampled, kernel, .. }] if sampled < kernel));
+    assert!(
+        matches!(warnings[..], [Warning::PeakMissed { sampled, kernel, gap_ns: None, .. }] if sampled < kernel)
+    );
+    assert!(warnings[0].to_string().contains("--interval"), "{}", warnings[0]);
     // A peak from before the trace says nothing about the trace.
     recording.target.cgroups[0] = crate::recording::TargetCgroup {
         created_ns: None,
@@ -112,6 +115,36 @@ fn a_peak_between_readings_is_warned_about() {
     };
     recording.samples.cgroups[0].series.columns.get_mut("memory.peak").unwrap().map(|_| 4000 * MIB);
     assert!(report(&recording, At::Peak).warnings.is_empty());
+}
+
+#[test]
+fn a_peak_that_lies_in_a_gap_names_the_gap() {
+    let mut recording = testing::container();
+    let series = &mut recording.samples.cgroups[0].series;
+    let (readings, middle) = (series.begin_ns.len(), series.begin_ns.len() / 2);
+    let interval_ns = series.begin_ns.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap();
+    recording.tool.interval_ns = interval_ns;
+    // The kernel's peak rises between two readings that lie far apart.
+    let late = 20 * interval_ns;
+    let gap_ns = series.begin_ns[middle] + late - series.end_ns[middle - 1];
+    series.begin_ns[middle..].iter_mut().chain(&mut series.end_ns[middle..]).for_each(|at| *at += late);
+    let peaks = (0..readings).map(|reading| Some(if reading < middle { 1 } else { 4000 * MIB }));
+    series.columns.insert("memory.peak".to_owned(), peaks.collect());
+    let missed = |recording: &Recording| {
+        let warnings = report(recording, At::Peak).warnings.into_iter();
+        warnings.filter(|warning| matches!(warning, Warning::PeakMissed { .. })).collect::<Vec<_>>()
+    };
+    let found = missed(&recording);
+    assert!(
+        matches!(found[..], [Warning::PeakMissed { gap_ns: Some(gap), .. }] if gap == gap_ns),
+        "{found:?}"
+    );
+    assert!(found[0].to_string().contains("gap of"), "{}", found[0]);
+    // The same where they are not far apart.
+    let series = &mut recording.samples.cgroups[0].series;
+    series.begin_ns[middle..].iter_mut().chain(&mut series.end_ns[middle..]).for_each(|at| *at -= late);
+    let found = missed(&recording);
+    assert!(matches!(found[..], [Warning::PeakMissed { gap_ns: None, .. }]), "{found:?}");
 }
 
 #[test]

@@ -90,7 +90,8 @@ fn missed_peaks(recording: &Recording) -> Vec<Warning> {
         let near = u128::from(sampled) * 100 >= u128::from(kernel) * u128::from(NEAR_PEAK_PERCENT);
         let cgroup = names.shown_cgroup(&root.cgroup?.path);
         let interval_ns = recording.tool.interval_ns;
-        (!near).then_some(Warning::PeakMissed { cgroup, sampled, kernel, interval_ns })
+        let gap_ns = gaps::at_kernel_peak(recording, root, &PEAK_COLUMNS, kernel);
+        (!near).then_some(Warning::PeakMissed { cgroup, sampled, kernel, interval_ns, gap_ns })
     });
     missed.collect()
 }
@@ -154,7 +155,8 @@ fn far_readings(recording: &Recording, at: At, planes: &Planes) -> Vec<Warning> 
         Scope::Device => tool.gpu_interval_ns.unwrap_or(tool.interval_ns),
         Scope::System | Scope::Cgroup => tool.interval_ns,
     };
-    let far = |plane: &PlaneReport| interval_ns(plane).saturating_mul(FAR_INTERVALS);
+    let spacing_ns = |plane: &PlaneReport| recording.health.spacing_ns(interval_ns(plane));
+    let far = |plane: &PlaneReport| spacing_ns(plane).saturating_mul(FAR_INTERVALS);
     let planes = planes.iter().filter(|plane| plane.at_ns.abs_diff(asked_ns) > far(plane));
     planes
         .map(|plane| Warning::FarReading { plane: plane.plane.as_str(), asked_ns, found_ns: plane.at_ns })

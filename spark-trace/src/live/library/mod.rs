@@ -6,9 +6,12 @@
 //! meanwhile ([`super::pause`]); where it is not, how long it ran on is in the recording.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     fs::{self, File},
-    os::{fd::AsRawFd, unix::fs::MetadataExt},
+    os::{
+        fd::AsRawFd,
+        unix::fs::{FileExt, MetadataExt},
+    },
     path::{Path, PathBuf},
 };
 
@@ -70,8 +73,11 @@ pub struct Libraries {
     left_out: u64,
     /// A CUDA driver was attached to.
     pub driver_watched: bool,
-    /// A CUDA driver is mapped, or has been: there is memory to follow that is the driver's.
+    /// A CUDA driver is mapped, or has been: there is memory to follow that is the driver's. Anybody may call a file so:
+    /// one that is none of the driver's counts as none.
     pub driver_in_use: bool,
+    /// Rows of files that are no CUDA driver, whatever they are called.
+    no_drivers: HashSet<usize>,
 }
 
 impl Libraries {
@@ -99,10 +105,14 @@ impl Libraries {
         }
         for mapped in mapped_by_processes() {
             let name = mapped.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            self.driver_in_use |= is_cuda_driver(&name);
             // A process may have ended since.
-            let Ok(file) = regular::open_of_process(mapped.pid, &mapped.link) else { continue };
-            match self.open(object, &file, &mapped.path) {
+            let Ok(file) = regular::open_of_process(mapped.pid, &mapped.link) else {
+                self.is_used(&name, None);
+                continue;
+            };
+            let row = self.open(object, &file, &mapped.path);
+            self.is_used(&name, row);
+            match row {
                 Some(row) => self.rows[row].in_use = Some(true),
                 None => self.left_out += 1,
             }
@@ -124,7 +134,6 @@ impl Libraries {
     /// Attaches to what a process has just mapped. Gives the file's row where that is new, or in use only from now on.
     pub fn mapped(&mut self, object: &mut Object, event: &MappedLibrary) -> Option<LibraryFile> {
         library_of(&event.name)?;
-        self.driver_in_use |= is_cuda_driver(&event.name);
         let told = |file: LibraryFile| LibraryFile {
             mapped_by: Some(event.pid),
             mapped_ns: Some(event.at_ns),
@@ -138,6 +147,7 @@ impl Libraries {
             let file = regular::open_of_process(event.pid, &mapping.link).ok()?;
             self.open(object, &file, &mapping.path)
         });
+        self.is_used(&event.name, row);
         let Some(row) = row else {
             if self.rows.len() >= MOST_FILES || self.unopened >= MOST_FILES {
                 self.left_out += 1;
@@ -161,6 +171,11 @@ impl Libraries {
         }
         *file = told(std::mem::take(file));
         Some(file.clone())
+    }
+
+    /// A process has mapped a file of this name. One that could not be looked into may be the driver.
+    fn is_used(&mut self, name: &str, row: Option<usize>) {
+        self.driver_in_use |= is_cuda_driver(name) && row.is_none_or(|row| !self.no_drivers.contains(&row));
     }
 
     /// Nobody is paused for this file any more.
@@ -197,7 +212,10 @@ impl Libraries {
             in_use: Some(false),
             ..LibraryFile::default()
         };
-        let verdict = match elf::exports(file, FUNCTIONS.iter().map(|f| f.symbol)) {
+        let exports = elf::exports(file, FUNCTIONS.iter().map(|f| f.symbol));
+        let is_no_driver =
+            exports.as_ref().map_or_else(|_| !is_elf(file), |offsets| !has_any(library, offsets));
+        let verdict = match exports {
             Ok(offsets) => attach(object, &link, library, &offsets, &mut found),
             Err(e) => Err((Verdict::NotApplicable, e.to_string())),
         };
@@ -210,6 +228,9 @@ impl Libraries {
         found.attached_ns = (found.attached > 0).then(now_ns);
         self.driver_watched |= library == Library::Cuda && found.attached > 0;
         let row = self.rows.len();
+        if is_no_driver {
+            self.no_drivers.insert(row);
+        }
         self.rows.push(found);
         self.seen.insert((meta.ino(), kind), row);
         self.know(object, key, row);
@@ -223,6 +244,17 @@ const MINORS: u32 = (1 << MINOR_BITS) - 1;
 
 fn device_text(major: u32, minor: u32) -> String {
     format!("{major}:{minor}")
+}
+
+/// Whether a file has functions that are watched of a library.
+fn has_any(library: Library, offsets: &HashMap<String, u64>) -> bool {
+    FUNCTIONS.iter().any(|function| function.library == library && offsets.contains_key(function.symbol))
+}
+
+/// Whether a file begins as a library does; what cannot be read may.
+fn is_elf(file: &File) -> bool {
+    let mut beginning = [0; 4];
+    file.read_exact_at(&mut beginning, 0).map_or(true, |()| beginning == *b"\x7fELF")
 }
 
 /// Attaches to every function of the table that the file has.
@@ -318,6 +350,28 @@ fn mapped_by_processes() -> Vec<Mapping> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_file_is_a_driver_by_its_functions_and_not_by_its_name() {
+        let cuda = FUNCTIONS.iter().find(|function| function.library == Library::Cuda).unwrap().symbol;
+        let nvml = FUNCTIONS.iter().find(|function| function.library == Library::Nvml).unwrap().symbol;
+        let offsets = |symbol: &str| HashMap::from([(symbol.to_owned(), 1)]);
+        assert!(has_any(Library::Cuda, &offsets(cuda)) && !has_any(Library::Cuda, &offsets(nvml)));
+        let file = |content: &[u8]| {
+            let mut file = tempfile::tempfile().unwrap();
+            std::io::Write::write_all(&mut file, content).unwrap();
+            file
+        };
+        assert!(is_elf(&file(b"\x7fELF and what nobody can read")));
+        assert!(!is_elf(&file(b"a text of this name")));
+        let mut libraries = Libraries { no_drivers: HashSet::from([3]), ..Libraries::default() };
+        libraries.is_used("libcuda.so.1", Some(3));
+        libraries.is_used("libnvidia-ml.so.1", Some(4));
+        assert!(!libraries.driver_in_use);
+        // One that nobody could look into may be the driver.
+        libraries.is_used("libcuda.so.1", None);
+        assert!(libraries.driver_in_use);
+    }
 
     #[test]
     fn libraries_are_told_by_name() {

@@ -61,6 +61,22 @@ impl Object {
         }
     }
 
+    /// Detaches a hook at a tracepoint; its verdict and what it has counted stay. The kernel does not wait for programs
+    /// that run (kernel/trace/bpf_trace.c bpf_probe_unregister), so this is quick.
+    pub fn end_hook(&mut self, name: &str) {
+        let Some(program) = self.hooks.iter().find(|hook| hook.name == name).and_then(|hook| hook.program)
+        else {
+            return;
+        };
+        if let Some(link) = self.tracepoints.remove(program)
+            && let Ok(program) = self.program(program)
+            && let Ok(program) = of_type::<BtfTracePoint>(program)
+        {
+            // One that stays attached costs time and nothing else.
+            let _ = program.detach(link);
+        }
+    }
+
     /// Whether the hook called `name` is at work.
     pub(super) fn is_attached(&self, name: &str) -> bool {
         self.hooks.iter().any(|h| h.name == name && h.verdict == Verdict::Ok)
@@ -154,7 +170,8 @@ impl Object {
                 let program: &mut BtfTracePoint = of_type(program)?;
                 program.load(candidate.target, kernel_types).map_err(|e| describe(&e))?;
                 if attach {
-                    program.attach().map_err(|e| describe(&e))?;
+                    let link = program.attach().map_err(|e| describe(&e))?;
+                    self.tracepoints.insert(candidate.program, link);
                 }
             }
         }

@@ -12,7 +12,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use aya::{
     Ebpf, EbpfLoader, Pod,
     maps::{Array, HashMap, MapData, PerCpuArray, RingBuf},
-    programs::{ProgramError, uprobe::UProbeLink},
+    programs::{ProgramError, tp_btf::BtfTracePointLinkId, uprobe::UProbeLink},
 };
 use spark_trace_common::{
     config::{CLIENTS_DONE, CONFIG_SYMBOL, CONTROL_GENERATION, CONTROL_SELECT_NEW, Config},
@@ -79,6 +79,8 @@ pub struct Object {
     /// The ring buffer, also after it was taken out.
     events: OwnedFd,
     hooks: Vec<Attached>,
+    /// Links of tracepoints, by the program they belong to.
+    tracepoints: std::collections::HashMap<&'static str, BtfTracePointLinkId>,
     /// Hooks that are loaded and not attached yet, and what each waits for.
     waiting: Vec<(&'static str, &'static str)>,
     /// The page frames that can be followed.
@@ -141,6 +143,7 @@ impl Object {
         Ok(Self {
             ebpf,
             hooks: Vec::new(),
+            tracepoints: std::collections::HashMap::new(),
             waiting: Vec::new(),
             span,
             page_struct_size: config.page_struct_size,

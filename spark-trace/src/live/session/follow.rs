@@ -89,6 +89,7 @@ impl Session {
                     self.statistics.tick(tick);
                     if tick.is_multiple_of(SWEEP_EVERY) {
                         self.tracer.object.sweep_now_and_then()?;
+                        self.tracer.tidy_names()?;
                     }
                     self.drain(Take::Turn)?;
                     self.tracer.sample()?;

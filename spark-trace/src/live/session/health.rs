@@ -53,6 +53,8 @@ impl Session {
             warnings,
             gaps,
             device_gaps,
+            // The journal knows.
+            reduced: None,
             complete: true,
         };
         let (agent_cpu_ns, agent_rss_peak) = own_usage();

@@ -114,6 +114,12 @@ pub struct Outcome {
 const LONGEST_NAMING: Duration = Duration::from_secs(60);
 const LONGEST_LAST_NAMING: Duration = Duration::from_secs(5);
 
+/// The hook that sees programs change their address space, and read the files that tell of memory.
+const MAPPING: &str = "mapping";
+
+/// What is written of a journal at once.
+const JOURNAL_BUFFER: usize = 64 << 10;
+
 /// The journal's writer.
 type Out = BufWriter<File>;
 
@@ -297,6 +303,8 @@ impl Session {
 
     fn finish(mut self, exit_code: Option<i32>) -> Result<Outcome, SessionError> {
         self.tracer.ends_ns = Some(now_ns());
+        // What it would bring from now on is no part of the trace, and of that there may be more than can be taken.
+        self.tracer.object.end_hook(MAPPING);
         // The last reading is taken while the rest is.
         self.nvml.request_stop();
         self.drain(Take::All)?;
@@ -309,7 +317,7 @@ impl Session {
         self.tracer.object.sweep_pages()?;
         self.tracer.sample()?;
         self.walks_not_made = self.tracer.finish_walks()?;
-        self.tracer.sample_pss()?;
+        self.walks_not_made += self.tracer.sample_pss()?;
         self.tracer.read_tmpfs(Moment::End)?;
         let nvml = self.last_gpu_reading()?;
         self.tracer.phase("end", now_ns())?;
@@ -357,7 +365,7 @@ impl Session {
 fn begin_journal(claim: &Claim, begin: Begin, arguments: Arguments) -> Result<Journal<Out>, SessionError> {
     let failed = || io_error(format!("write {}", claim.journal.display()));
     let file = claim.file.try_clone().map_err(failed())?;
-    Journal::begin_with(BufWriter::new(file), begin, arguments).map_err(failed())
+    Journal::begin_with(BufWriter::with_capacity(JOURNAL_BUFFER, file), begin, arguments).map_err(failed())
 }
 
 /// Whether a signal was ignored when this process began.

@@ -43,6 +43,8 @@ impl<W: Write> Tracer<W> {
             Event::Library(event) => self.library_event(&event)?,
             Event::Mapping(event) if self.ends_ns.is_some_and(|end| event.at_ns > end) => {}
             Event::Mapping(event) => {
+                // In a storm of them the buffer is never empty, and no other event may come.
+                self.take_samples(event.at_ns)?;
                 if matches!(event.op, MappingOp::Mmap | MappingOp::Munmap) {
                     let file = event.op == MappingOp::Mmap && mmap_kind(event.detail) == "file";
                     let length = event.length.unsigned_abs();

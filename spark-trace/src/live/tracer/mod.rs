@@ -14,7 +14,7 @@ mod upkeep;
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     io::Write,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use spark_trace_common::engine::Client;
@@ -72,6 +72,9 @@ struct Selected {
 /// Files that are told of those cached before a trace, and the time for finding them: nothing is sampled meanwhile.
 const MOST_FILES: usize = 200;
 const LONGEST_LOOK: Duration = Duration::from_millis(500);
+
+/// The time for the last readings of processes' proportional shares, each of which walks a process's page tables.
+const LONGEST_PSS: Duration = Duration::from_millis(200);
 
 /// Cgroups that are read of a whole machine.
 const MOST_CGROUPS: usize = 512;
@@ -380,8 +383,7 @@ impl<W: Write> Tracer<W> {
             aggregates.charge_levels.retain(|row| ours(row.cgroup));
         }
         for (pid, totals) in Collector::mapping_totals(&self.object)? {
-            let mut last = self.journal.recording().provenance.processes.iter().rev();
-            if let Some(mut process) = last.find(|p| p.pid == pid).cloned() {
+            if let Some(mut process) = self.journal.latest(pid).cloned() {
                 process.small_mmap_calls = totals.mmap_calls;
                 process.small_mmap_bytes = totals.mmap_bytes;
                 process.small_munmap_calls = totals.munmap_calls;
@@ -393,14 +395,18 @@ impl<W: Write> Tracer<W> {
         Ok(self.journal.flush()?)
     }
 
-    /// PSS of what still lives.
-    pub fn sample_pss(&mut self) -> Result<(), TracerError> {
-        for pid in self.alive.clone() {
+    /// PSS of what still lives. Says of how many processes there was no time to read it.
+    pub fn sample_pss(&mut self) -> Result<u64, TracerError> {
+        let until = Instant::now() + LONGEST_PSS;
+        let mut pids = self.alive().into_iter();
+        while Instant::now() < until
+            && let Some(pid) = pids.next()
+        {
             if let Some(sample) = process::pss(pid) {
                 self.journal.add(Entry::Sample(sample))?;
             }
         }
-        Ok(())
+        Ok(pids.len() as u64)
     }
 
     pub fn phase(&mut self, name: &str, at_ns: u64) -> Result<(), TracerError> {

@@ -7,6 +7,11 @@ use spark_trace_common::map::LossKind;
 use super::{Tracer, TracerError};
 
 impl<W: Write> Tracer<W> {
+    /// What no row of a recording names any more.
+    pub fn tidy_names(&mut self) -> Result<(), TracerError> {
+        Ok(self.collector.tidy(&self.object)?)
+    }
+
     /// Only where somebody looks: a recording keeps everything.
     pub fn tidy(&mut self) -> Result<(), TracerError> {
         let alive = &self.alive;
