@@ -1,6 +1,6 @@
 //! Programs that ask a container engine for containers, by the name that the kernel gives their processes.
 
-use crate::event::COMM_LEN;
+use crate::task::COMM_LEN;
 
 /// A client that may start containers outside of the tree of its own processes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

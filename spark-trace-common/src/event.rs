@@ -7,6 +7,7 @@ use crate::{
     cuda::{ARGS, OUTS},
     map::USER_STACK_DEPTH,
     row::LibraryKey,
+    task::COMM_LEN,
 };
 
 /// First field of every event: which record follows.
@@ -22,7 +23,6 @@ pub enum EventKind {
     Figures = 7,
 }
 
-pub const COMM_LEN: usize = 16;
 /// Longest cgroup path an event carries.
 pub const CGROUP_PATH_LEN: usize = 256;
 /// Room for the components of a file name, each terminated by NUL, innermost first.

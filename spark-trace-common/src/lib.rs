@@ -23,3 +23,4 @@ pub mod hook;
 pub mod map;
 pub mod row;
 pub mod source;
+pub mod task;

@@ -4,8 +4,8 @@
 
 use crate::{
     cuda::ARGS,
-    event::COMM_LEN,
     map::{CGROUP_DEPTH, LIVE_FRAMES},
+    task::COMM_LEN,
 };
 
 /// What a program did on one CPU.
@@ -184,6 +184,13 @@ pub struct ChargeKey {
 pub struct ChargeLevel {
     pub charged: u64,
     pub uncharged: u64,
+}
+
+impl ChargeLevel {
+    /// What is left of charged pages, in bytes.
+    pub const fn net_bytes(self, page_size: u64) -> i64 {
+        self.charged.wrapping_sub(self.uncharged) as i64 * page_size as i64
+    }
 }
 
 /// Key of charged pages by stack.

@@ -85,6 +85,22 @@ impl Text {
     }
 }
 
+/// The kernels that can be launched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kernel {
+    /// C = A B, of f32 by rows: (a, b, c, m, n, k), the first three u64, the others u32.
+    Gemm,
+}
+
+impl Kernel {
+    pub fn by_name(name: &[u8]) -> Option<Self> {
+        match name {
+            b"spark_trace_gemm" => Some(Self::Gemm),
+            _ => None,
+        }
+    }
+}
+
 /// An exported function: for cuGetProcAddress, and for being asked how often it ran.
 pub struct Function {
     pub name: &'static str,

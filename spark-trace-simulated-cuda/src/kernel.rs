@@ -2,26 +2,11 @@
 
 use std::ffi::{c_uint, c_void};
 
-use crate::abi::{Done, Error};
+use crate::abi::{Done, Error, Kernel};
 use crate::state::lock;
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kernel {
-    /// C = A B, of f32 by rows: (a, b, c, m, n, k), the first three u64, the others u32.
-    Gemm,
-}
 
 /// Threads of a block in x and in y, and so elements of a tile.
 const TILE: c_uint = 16;
-
-impl Kernel {
-    pub fn by_name(name: &[u8]) -> Option<Self> {
-        match name {
-            b"spark_trace_gemm" => Some(Self::Gemm),
-            _ => None,
-        }
-    }
-}
 
 pub struct Launch {
     pub grid: [c_uint; 3],

@@ -1,6 +1,7 @@
 //! Host memory that plays the part of device memory.
 
 use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
 use crate::abi::Error;
 use crate::meminfo::MemInfo;
@@ -82,6 +83,32 @@ impl Drop for Mapping {
             // the function that frees, as it is with a GPU.
             unsafe { libc::munmap(std::ptr::with_exposed_provenance_mut(self.address), self.len) };
         }
+    }
+}
+
+/// What cuMemCreate makes: pages in a memfd, which stay as long as it is open or mapped.
+#[derive(Debug)]
+pub struct Physical {
+    pub file: OwnedFd,
+    pub len: usize,
+}
+
+impl Physical {
+    pub fn new(len: usize) -> Result<Self, Error> {
+        check_free(len)?;
+        // SAFETY: the name is a string that ends; a new descriptor touches nothing of ours.
+        let fd = unsafe { libc::memfd_create(c"simulated-cuda".as_ptr(), libc::MFD_CLOEXEC) };
+        if fd < 0 {
+            return Err(Error::OUT_OF_MEMORY);
+        }
+        // SAFETY: just made, and nobody else's.
+        let file = unsafe { OwnedFd::from_raw_fd(fd) };
+        let size = libc::off_t::try_from(len).map_err(|_| Error::OUT_OF_MEMORY)?;
+        // SAFETY: plain numbers; fallocate makes the file's pages now, as a GPU's would be.
+        if unsafe { libc::fallocate(file.as_raw_fd(), 0, 0, size) } != 0 {
+            return Err(Error::OUT_OF_MEMORY);
+        }
+        Ok(Self { file, len })
     }
 }
 

@@ -2,8 +2,8 @@
 
 use std::ffi::{CStr, c_char, c_uint, c_void};
 
-use crate::abi::{Done, Error, Handle, Out, Text, exported};
-use crate::kernel::{self, Kernel, Launch};
+use crate::abi::{Done, Error, Handle, Kernel, Out, Text, exported};
+use crate::kernel::{self, Launch};
 use crate::state::{Object, lock};
 
 /// Names after `.entry` in PTX text.

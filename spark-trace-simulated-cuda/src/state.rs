@@ -5,11 +5,9 @@ use std::collections::BTreeMap;
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use crate::abi::{CUdevice, Done, Error, Handle};
+use crate::abi::{CUdevice, Done, Error, Handle, Kernel};
 use crate::blocks::Blocks;
-use crate::kernel::Kernel;
-use crate::mapping::Mapping;
-use crate::vmm::Physical;
+use crate::mapping::{Mapping, Physical};
 
 /// What a handle stands for.
 #[derive(Debug)]

@@ -2,41 +2,15 @@
 
 use std::ffi::{c_int, c_uint, c_ulonglong, c_void};
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::AsRawFd;
 
 use crate::abi::{CUdeviceptr, Error, Out, exported};
 use crate::blocks::{Block, Kind};
-use crate::mapping::{Mapping, check_free, populate};
+use crate::mapping::{Mapping, Physical, populate};
 use crate::state::{check_initialized, lock};
 
 /// Sizes are multiples of this, as on every GPU so far.
 const GRANULARITY: usize = 2 << 20;
-
-/// What cuMemCreate makes: pages in a memfd, which stay as long as it is open or mapped.
-#[derive(Debug)]
-pub struct Physical {
-    file: OwnedFd,
-    len: usize,
-}
-
-impl Physical {
-    fn new(len: usize) -> Result<Self, Error> {
-        check_free(len)?;
-        // SAFETY: the name is a string that ends; a new descriptor touches nothing of ours.
-        let fd = unsafe { libc::memfd_create(c"simulated-cuda".as_ptr(), libc::MFD_CLOEXEC) };
-        if fd < 0 {
-            return Err(Error::OUT_OF_MEMORY);
-        }
-        // SAFETY: just made, and nobody else's.
-        let file = unsafe { OwnedFd::from_raw_fd(fd) };
-        let size = libc::off_t::try_from(len).map_err(|_| Error::OUT_OF_MEMORY)?;
-        // SAFETY: plain numbers; fallocate makes the file's pages now, as a GPU's would be.
-        if unsafe { libc::fallocate(file.as_raw_fd(), 0, 0, size) } != 0 {
-            return Err(Error::OUT_OF_MEMORY);
-        }
-        Ok(Self { file, len })
-    }
-}
 
 fn whole(size: usize) -> Result<usize, Error> {
     if size > 0 && size.is_multiple_of(GRANULARITY) { Ok(size) } else { Err(Error::INVALID_VALUE) }

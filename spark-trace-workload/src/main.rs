@@ -8,6 +8,7 @@ mod files;
 #[cfg(all(feature = "cuda", not(target_feature = "crt-static")))]
 mod llm;
 mod output;
+mod rounds;
 mod size;
 mod storm;
 mod sys;

@@ -15,18 +15,8 @@ use crate::alloc::map::Mapping;
 use crate::cli::Storm;
 use crate::files;
 use crate::output::{SCHEMA_VERSION, print_line};
-use crate::sys::{self, Machine, clock_ns, monotonic_ns};
-
-/// One timed round, or batch of rounds.
-#[derive(Debug, Serialize)]
-pub struct Round {
-    /// CLOCK_MONOTONIC.
-    begin_ns: u64,
-    wall_ns: u64,
-    /// Of our one thread: includes the kernel's work for it, not what other tasks do.
-    cpu_ns: u64,
-    operations: u64,
-}
+use crate::rounds::{Round, batch_sizes, time, until_stopped};
+use crate::sys::{self, Machine};
 
 #[derive(Debug, PartialEq, Eq, Serialize)]
 struct Summary {
@@ -113,18 +103,6 @@ pub fn run(storm: &Storm) -> Result<()> {
     })
 }
 
-pub fn until_stopped<T>(rounds: impl Iterator<Item = T>) -> impl Iterator<Item = T> {
-    rounds.take_while(|_| sys::stop_signal().is_none())
-}
-
-/// Times `round`, which returns how many operations it did.
-pub fn time(round: impl FnOnce() -> Result<u64>) -> Result<Round> {
-    let (wall, cpu) = (monotonic_ns(), clock_ns(libc::CLOCK_THREAD_CPUTIME_ID));
-    let operations = round()?;
-    let cpu_ns = clock_ns(libc::CLOCK_THREAD_CPUTIME_ID).saturating_sub(cpu);
-    Ok(Round { begin_ns: wall, wall_ns: monotonic_ns().saturating_sub(wall), cpu_ns, operations })
-}
-
 fn summary(values: impl Iterator<Item = u64>) -> Summary {
     let mut values: Vec<u64> = values.collect();
     values.sort_unstable();
@@ -133,12 +111,6 @@ fn summary(values: impl Iterator<Item = u64>) -> Summary {
     };
     let low = if values.len().is_multiple_of(2) { values[values.len() / 2 - 1] } else { high };
     Summary { median_ns: low + (high - low) / 2, min_ns }
-}
-
-/// `rounds` in up to `batches` parts which differ by one at most.
-pub fn batch_sizes(rounds: u32, batches: u32) -> impl Iterator<Item = u32> {
-    let batches = batches.clamp(1, rounds.max(1));
-    (0..batches).map(move |index| rounds / batches + u32::from(index < rounds % batches))
 }
 
 #[inline(never)]
@@ -245,13 +217,5 @@ mod tests {
         assert_eq!(summary([3, 1, 2].into_iter()), Summary { median_ns: 2, min_ns: 1 });
         assert_eq!(summary([4, 1, 2, 3].into_iter()), Summary { median_ns: 2, min_ns: 1 });
         assert_eq!(summary([].into_iter()), Summary { median_ns: 0, min_ns: 0 });
-    }
-
-    #[test]
-    fn batches_hold_all_rounds() {
-        for (rounds, batches) in [(200_000, 20), (7, 3), (2, 20), (1, 1)] {
-            assert_eq!(batch_sizes(rounds, batches).sum::<u32>(), rounds);
-            assert!(batch_sizes(rounds, batches).all(|size| size > 0));
-        }
     }
 }

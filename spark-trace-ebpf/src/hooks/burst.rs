@@ -20,7 +20,7 @@ use spark_trace_common::{
     row::Burst,
 };
 
-use super::page::retire;
+use super::page_rows::retire;
 use crate::{
     config::conf,
     frame::{frame_at, frame_of, live_row_of},

@@ -10,5 +10,6 @@ mod filemap;
 mod mapping;
 mod nvidia;
 mod page;
+mod page_rows;
 mod process;
 mod sweep;

@@ -13,21 +13,20 @@
 use core::ffi::c_void;
 
 use aya_ebpf::{
-    EbpfContext, bindings::BPF_NOEXIST, helpers::generated::bpf_task_pt_regs, macros::btf_tracepoint,
-    programs::BtfTracePointContext,
+    EbpfContext, helpers::generated::bpf_task_pt_regs, macros::btf_tracepoint, programs::BtfTracePointContext,
 };
 use spark_trace_common::{
-    config::PLACE_ROWS,
     hook::index,
-    map::{self as cap, LossKind, PAGE_PLACES, STACK_USES, STACK_USES_MOST},
-    row::{PAGE_CHARGED, PAGE_ORDER_SHIFT, PageCache, PageKey, PageRow},
+    map::{LossKind, PAGE_PLACES, STACK_USES, STACK_USES_MOST},
+    row::{PAGE_CHARGED, PAGE_ORDER_SHIFT, PageCache, PageKey},
 };
 
 use super::burst;
+use super::page_rows::{retire, row_of};
 use crate::{
     config::conf,
     frame::live_row,
-    maps::{PAGE_CACHE, PAGE_KEYS, PAGE_ROWS, PLACE, add, generation, lost, next, run, stand_in},
+    maps::{PAGE_CACHE, PAGE_ROWS, PLACE, add, generation, lost, run, stand_in},
     read::load,
     stack::take_stack,
     target::{current_task, current_tgid, is_target, memory_cgroup_of},
@@ -102,16 +101,6 @@ fn allocated(ctx: &BtfTracePointContext, page: u64, row_of: impl FnOnce(&BtfTrac
         unsafe { add(&raw mut (*totals).frees, 1) };
     } else if before != 0 {
         retire(before);
-    }
-}
-
-/// Counts an allocation as freed. One may be freed in parts (split_page); its owner frees all of them, so the
-/// head page's free retires it whole.
-#[inline(always)]
-pub(super) fn retire(row: u32) {
-    if let Some(totals) = PAGE_ROWS.get_ptr_mut(row) {
-        // SAFETY: a live map value.
-        unsafe { add(&raw mut (*totals).frees, 1) };
     }
 }
 
@@ -191,32 +180,6 @@ fn row_anew(ctx: &BtfTracePointContext) -> (u32, bool) {
     let class = migratetype & 0xff | charged | (order & 31) << PAGE_ORDER_SHIFT;
     let row = row_of(&PageKey { cgroup, stack, class });
     (row, row != 0 && stack >= 0)
-}
-
-/// The row of `key`, made if there is none; 0 where there is no room for it.
-#[inline(always)]
-fn row_of(key: &PageKey) -> u32 {
-    if let Some(row) = PAGE_KEYS.get_ptr(key) {
-        // SAFETY: a live map value, which never changes.
-        return unsafe { *row };
-    }
-    let Some(given) = PLACE.get_ptr_mut(PLACE_ROWS) else { return 0 };
-    // SAFETY: a live map value.
-    let row = unsafe { next(given) } + 1;
-    if row >= u64::from(cap::PAGE_ROWS) {
-        return 0;
-    }
-    let row = row as u32;
-    if let Some(totals) = PAGE_ROWS.get_ptr_mut(row) {
-        // SAFETY: a live map value that nobody knows of yet.
-        unsafe { *totals = PageRow { key: *key, allocs: 0, frees: 0 } };
-    }
-    if PAGE_KEYS.insert(key, &row, u64::from(BPF_NOEXIST)).is_ok() {
-        return row;
-    }
-    // Another CPU has made one since; ours stays empty.
-    // SAFETY: as above.
-    PAGE_KEYS.get_ptr(key).map_or(0, |row| unsafe { *row })
 }
 
 /// `void mm_page_free(struct page *page, unsigned int order)`

@@ -4,8 +4,9 @@ use aya_ebpf::{helpers::bpf_ktime_get_ns, macros::btf_tracepoint, programs::BtfT
 use spark_trace_common::{
     config::NO_MEMBER,
     engine::is_client,
-    event::{COMM_LEN, EventKind, ProcessEvent, ProcessOp},
+    event::{EventKind, ProcessEvent, ProcessOp},
     hook::index,
+    task::COMM_LEN,
 };
 
 use crate::{

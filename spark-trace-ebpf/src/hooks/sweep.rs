@@ -10,7 +10,7 @@ use spark_trace_common::{
     row::LiveFrames,
 };
 
-use super::page::retire;
+use super::page_rows::retire;
 use crate::{
     config::conf,
     frame,

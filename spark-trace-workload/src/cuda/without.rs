@@ -7,7 +7,7 @@ use anyhow::{Result, bail};
 use serde_json::Value;
 
 use crate::cli::cuda::{CudaAllocArgs, CudaStorm, LlmArgs, MatmulArgs};
-use crate::storm::Round;
+use crate::rounds::Round;
 use crate::sys::Machine;
 
 fn refuse() -> Result<Infallible> {

@@ -3,7 +3,6 @@
 use serde::Serialize;
 use spark_trace_common::source::{Source, UNATTRIBUTED};
 
-use crate::analysis::answer::{self, Answer};
 use crate::analysis::asked::{self, AskedRow};
 use crate::analysis::cgroups::{self, CgroupRow};
 use crate::analysis::charges::{self, Charges};
@@ -28,7 +27,11 @@ use crate::recording::{
     Cost, Health, Host, Instant, LogLine, Phase, ProcessContext, Recording, Target, Tool,
 };
 
+pub mod answer;
+pub mod gaps;
 mod warnings;
+
+use answer::Answer;
 
 pub const SCHEMA: &str = "spark-trace/show";
 pub const SCHEMA_VERSION: u32 = 1;

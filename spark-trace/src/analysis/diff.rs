@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::analysis::answer;
+use crate::analysis::attribution::answer;
 use crate::analysis::attribution::bytes;
 use crate::analysis::comparability::{Comparable, comparable};
 use crate::analysis::delta::Rows;

@@ -16,9 +16,11 @@ mod case;
 mod causes;
 mod copies;
 mod device;
+mod groups;
 mod judge;
 mod memory;
 mod others;
+mod run;
 mod surroundings;
 mod table;
 

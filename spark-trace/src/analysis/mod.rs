@@ -3,7 +3,6 @@
 //! [`attribution`] answers "who holds the memory?", [`diff`] "who holds more in one run than in
 //! another?". The other modules are what both are made of.
 
-pub mod answer;
 pub mod arrange;
 pub mod asked;
 pub mod attribution;
@@ -23,7 +22,6 @@ pub mod files;
 pub mod findings;
 pub mod flame;
 pub mod frame;
-pub mod gaps;
 pub mod held;
 pub mod instant;
 pub mod kv;

@@ -22,7 +22,7 @@ use spark_trace_common::{
 use super::headings;
 use super::{destination::Destination, error::Exit, progress::Line};
 use crate::{
-    analysis::{gaps, losses},
+    analysis::{attribution::gaps, losses},
     invoker,
     live::{
         output::{self, screen::Screen},

@@ -189,10 +189,20 @@ pub fn device_name(device: u32) -> String {
     format!("{}:{}", device >> 20, device & 0xf_ffff)
 }
 
+/// Name of a migrate type (include/linux/mmzone.h enum migratetype).
+pub const fn mobility(class: u32) -> &'static str {
+    match class & 0xff {
+        0 => "unmovable",
+        1 => "movable",
+        2 => "reclaimable",
+        _ => "other",
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use spark_trace_common::event::{COMM_LEN, FILE_NAME_LEN};
+    use spark_trace_common::{event::FILE_NAME_LEN, task::COMM_LEN};
 
     fn bytes_of<T: Copy>(record: &T) -> Vec<u8> {
         // SAFETY: wire records have no padding.

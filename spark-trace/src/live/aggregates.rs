@@ -12,16 +12,17 @@ use spark_trace_common::row::{
 use super::{
     asked::Asked,
     btf::Btf,
-    driver::{self, DriverBytes, KernelStacks},
+    driver::{self, DriverBytes},
+    kernel_stacks::KernelStacks,
     object::{Object, ObjectError, Wire},
     page_size,
     symbols::{Names, Stacks},
 };
 use crate::{
     cuda::Holdings,
-    decode::device_name,
+    decode::{device_name, mobility},
     recording::{
-        CacheSeen, Charge, ChargeStack, Column, FilePages, FirstTouch, Instant, PageAllocs, column::Value,
+        CacheSeen, Charge, ChargeStack, Column, FilePages, FirstTouch, Instant, PageAllocs,
         journal::Aggregates,
     },
 };
@@ -161,7 +162,7 @@ impl Collector {
         let map = object.page_row_map()?;
         let traces: StackTraceMap<&MapData> = object.map("KERNEL_STACKS")?;
         for row in &mut self.pages {
-            set(&mut row.live, slots, None);
+            row.live.set_each(slots, None);
             (row.allocs, row.frees, row.bytes_allocated, row.bytes_freed) = (0, 0, 0, 0);
         }
         for number in object.page_rows()? {
@@ -188,7 +189,7 @@ impl Collector {
             row.frees += counted.frees;
             row.bytes_allocated += counted.allocs * bytes;
             row.bytes_freed += counted.frees * bytes;
-            set(&mut row.live, slots, Some(row.bytes_allocated.saturating_sub(row.bytes_freed)));
+            row.live.set_each(slots, Some(row.bytes_allocated.saturating_sub(row.bytes_freed)));
         }
         Ok(())
     }
@@ -202,7 +203,7 @@ impl Collector {
     fn read_files(&mut self, object: &Object, slots: &[usize]) -> Result<(), ObjectError> {
         let map: BpfHashMap<&MapData, Wire<FileKey>, Wire<FileTotals>> = object.map("FILES")?;
         for row in &mut self.files {
-            set(&mut row.live, slots, None);
+            row.live.set_each(slots, None);
         }
         for (Wire(key), Wire(totals)) in map.iter().flatten() {
             let index =
@@ -225,7 +226,7 @@ impl Collector {
                 cgroup: totals.first_cgroup,
             });
             row.bytes_removed = totals.bytes_removed;
-            set(&mut row.live, slots, Some(totals.bytes_added as i64 - totals.bytes_removed as i64));
+            row.live.set_each(slots, Some(totals.bytes_added as i64 - totals.bytes_removed as i64));
         }
         Ok(())
     }
@@ -233,7 +234,7 @@ impl Collector {
     fn read_charges(&mut self, object: &Object, slots: &[usize]) -> Result<(), ObjectError> {
         let map: BpfHashMap<&MapData, Wire<ChargeKey>, u64> = object.map("CHARGES")?;
         for row in &mut self.charges {
-            set(&mut row.net, slots, None);
+            row.net.set_each(slots, None);
         }
         let own_units = [false, true].map(|per_node| object.charges_in_own_units(per_node));
         for (Wire(key), count) in map.iter().flatten() {
@@ -247,7 +248,7 @@ impl Collector {
             // The tracepoints hand over pages, whatever unit the counter has.
             let unit =
                 if own_units[usize::from(key.per_node != 0)] { unit_of(&row.item) } else { page_size() };
-            set(&mut row.net, slots, Some(count as i64 * unit as i64));
+            row.net.set_each(slots, Some(count as i64 * unit as i64));
         }
         Ok(())
     }
@@ -260,7 +261,7 @@ impl Collector {
     ) -> Result<(), ObjectError> {
         let traces: StackTraceMap<&MapData> = object.map("KERNEL_STACKS")?;
         for row in &mut self.charge_stacks {
-            set(&mut row.charged, slots, None);
+            row.charged.set_each(slots, None);
         }
         for (key, counted) in object.charge_stacks()? {
             let index = match self.charge_stack_rows.get(&key) {
@@ -279,7 +280,7 @@ impl Collector {
             let row = &mut self.charge_stacks[index];
             row.charges = counted.charges;
             row.bytes_charged = counted.pages * page_size();
-            set(&mut row.charged, slots, Some(row.bytes_charged));
+            row.charged.set_each(slots, Some(row.bytes_charged));
         }
         Ok(())
     }
@@ -345,20 +346,6 @@ fn unit_of(item: &str) -> u64 {
 }
 
 /// Sets the elements at `slots`, making room for them.
-pub(super) fn set<T: Value>(values: &mut Column<T>, slots: &[usize], value: Option<T>) {
-    slots.iter().for_each(|&slot| values.set(slot, value));
-}
-
-/// Name of a migrate type (include/linux/mmzone.h enum migratetype).
-pub(super) const fn mobility(class: u32) -> &'static str {
-    match class & 0xff {
-        0 => "unmovable",
-        1 => "movable",
-        2 => "reclaimable",
-        _ => "other",
-    }
-}
-
 fn comm(bytes: &[u8]) -> String {
     let end = bytes.iter().position(|b| *b == 0).unwrap_or(bytes.len());
     String::from_utf8_lossy(&bytes[..end]).into_owned()

@@ -6,8 +6,7 @@ use aya::maps::{MapData, StackTraceMap};
 use spark_trace_common::row::{DriverKey, DriverKind};
 
 use super::{
-    aggregates::set,
-    driver::KernelStacks,
+    kernel_stacks::KernelStacks,
     object::{Object, ObjectError},
     symbols::Stacks,
 };
@@ -31,7 +30,7 @@ impl Asked {
     ) -> Result<(), ObjectError> {
         let traces: StackTraceMap<&MapData> = object.map("KERNEL_STACKS")?;
         for row in &mut self.rows {
-            set(&mut row.live, slots, None);
+            row.live.set_each(slots, None);
         }
         for (key, counted) in object.driver_rows()? {
             let index = *self.index.entry(key).or_insert_with(|| {
@@ -47,7 +46,7 @@ impl Asked {
             let row = &mut self.rows[index];
             (row.allocs, row.frees) = (counted.allocs, counted.frees);
             (row.bytes_allocated, row.bytes_freed) = (counted.bytes_allocated, counted.bytes_freed);
-            set(&mut row.live, slots, Some(counted.bytes_allocated.saturating_sub(counted.bytes_freed)));
+            row.live.set_each(slots, Some(counted.bytes_allocated.saturating_sub(counted.bytes_freed)));
         }
         Ok(())
     }

@@ -109,7 +109,7 @@ impl Level {
             return sample.absent.push((AFTER.to_owned(), "its first level is not known yet".to_owned()));
         };
         for (column, counted) in [(BEFORE, beside.before), (AFTER, beside.after)] {
-            match u64::try_from(seed + net_bytes(counted)) {
+            match u64::try_from(seed + counted.net_bytes(page_size())) {
                 Ok(bytes) => _ = sample.values.insert(column.to_owned(), bytes),
                 Err(_) => {
                     sample.absent.push((column.to_owned(), "more was uncharged than charged".to_owned()))
@@ -136,11 +136,6 @@ impl Level {
             self.seed = Some(seed);
         }
     }
-}
-
-/// What is left of charged pages, in bytes.
-pub fn net_bytes(level: row::ChargeLevel) -> i64 {
-    level.charged.wrapping_sub(level.uncharged) as i64 * page_size() as i64
 }
 
 #[cfg(test)]

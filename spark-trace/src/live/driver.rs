@@ -3,18 +3,16 @@
 //! No counter has it. It is in the page rows whose stack leads into the driver; which those are is decided once
 //! for each row, and only they are read after that.
 
-use std::collections::HashMap;
-
 use aya::maps::{MapData, StackTraceMap};
 use spark_trace_common::row::{PAGE_CHARGED, PageKey, PageRow};
 
 use super::{
-    aggregates::mobility,
+    kernel_stacks::KernelStacks,
     object::{Object, ObjectError, Wire},
     page_size,
     symbols::Stacks,
 };
-use crate::analysis::classify::classify;
+use crate::{analysis::classify::classify, decode::mobility};
 
 /// The sources that are the driver's.
 pub const SOURCES: [&str; 2] = ["nvidia-sysmem", "nvidia-managed"];
@@ -127,29 +125,6 @@ impl Rows {
             }
         }
         Ok(bytes)
-    }
-}
-
-/// Kernel-side stack ids and the recording's.
-#[derive(Debug, Default)]
-pub(super) struct KernelStacks(HashMap<u32, u32>);
-
-impl KernelStacks {
-    /// The recording's id of a stack, if one could be taken.
-    pub(super) fn of(
-        &mut self,
-        stack: i32,
-        traces: &StackTraceMap<&MapData>,
-        stacks: &mut Stacks,
-    ) -> Option<u32> {
-        let id = u32::try_from(stack).ok()?;
-        Some(*self.0.entry(id).or_insert_with(|| {
-            let frames: Vec<u64> = traces
-                .get(&id, 0)
-                .map(|trace| trace.frames().iter().map(|frame| frame.ip).collect())
-                .unwrap_or_default();
-            stacks.kernel(&frames)
-        }))
     }
 }
 

@@ -13,6 +13,7 @@ pub mod facts;
 pub mod frames;
 pub mod host;
 pub mod kallsyms;
+mod kernel_stacks;
 pub mod library;
 pub mod look;
 pub mod maps;

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::budget::{self, Budget, Group, LIMITS, Limits};
 use super::column::Column;
-use super::journal::{Begin, Entry, Sample, SeriesId};
+use super::entry::{Begin, Entry, Sample, SeriesId};
 use super::window;
 use super::{
     context::{Moment, ProcessContext, TmpfsUse},

@@ -95,6 +95,11 @@ impl<T: Value> Column<T> {
         }
     }
 
+    /// Sets the same value of several readings.
+    pub fn set_each(&mut self, indices: &[usize], value: Option<T>) {
+        indices.iter().for_each(|&index| self.set(index, value));
+    }
+
     /// Sets the value of a reading, making room for it.
     pub fn set(&mut self, index: usize, value: Option<T>) {
         if index >= self.len() {

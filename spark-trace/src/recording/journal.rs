@@ -4,115 +4,16 @@
 //! folded into a [`Builder`]; at the end the builder's recording is written and the journal removed. What
 //! a killed spark-trace leaves behind is folded the same way by `spark-trace recover`.
 
-use std::{
-    collections::BTreeMap,
-    io::{self, BufRead, Write},
-};
+use std::io::{self, BufRead, Write};
 
-use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 pub use super::builder::Builder;
-use super::{context::*, cuda::*, provenance::*, schema::*, secrets};
-
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "entry", rename_all = "kebab-case")]
-pub enum Entry {
-    /// First line.
-    Begin(Box<Begin>),
-    /// Replaces the target: what is known of it grows.
-    Target(Target),
-    Phase(Phase),
-    Sample(Sample),
-    Mapping(Mapping),
-    /// Replaces the regions of one process.
-    Regions {
-        pid: u32,
-        regions: Vec<Region>,
-    },
-    /// Replaces what is known of a process.
-    Process(Process),
-    Cgroup(CgroupName),
-    /// Replaces all aggregates: they are cumulative.
-    Aggregates(Box<Aggregates>),
-    CudaFailure(CudaFailure),
-    CudaEvent(CudaEvent),
-    Query(Box<Query>),
-    Context(Box<ProcessContext>),
-    /// What all file systems in memory held at one time.
-    Tmpfs {
-        file_systems: Vec<TmpfsUse>,
-    },
-    LogLine(LogLine),
-    /// Replaces what is known of a file.
-    Library(LibraryFile),
-    Health(Health),
-    Cost(Cost),
-    /// Last line of a journal that was brought to its end.
-    End {
-        at_ns: u64,
-    },
-}
-
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Begin {
-    pub schema: String,
-    pub schema_version: u32,
-    pub tool: Tool,
-    pub host: Host,
-    pub clock: Clock,
-    pub target: Target,
-}
+pub use super::entry::{Aggregates, Begin, Entry, Sample, SeriesId};
+use super::{schema::*, secrets};
 
 /// Value of [`Begin::schema`].
 pub const JOURNAL_SCHEMA: &str = "spark-trace/journal";
-
-/// Which series a reading belongs to.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum SeriesId {
-    System,
-    Cgroup(u64),
-    Process(u32),
-    Cuda,
-    /// NVML's index of a GPU.
-    Device(u32),
-}
-
-/// One reading.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Sample {
-    pub series: SeriesId,
-    pub begin_ns: u64,
-    pub end_ns: u64,
-    pub values: BTreeMap<String, u64>,
-    /// Columns (or whole files) that could not be read, with the reason.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub absent: Vec<(String, String)>,
-}
-
-/// Kernel-side aggregates as read at the last instant, each row with its history.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct Aggregates {
-    pub instants: Vec<Instant>,
-    pub page_allocs: Vec<PageAllocs>,
-    pub files: Vec<FilePages>,
-    #[serde(default)]
-    pub cache_seen: Option<CacheSeen>,
-    pub charges: Vec<Charge>,
-    #[serde(default)]
-    pub charge_stacks: Vec<ChargeStack>,
-    #[serde(default)]
-    pub charge_levels: Vec<ChargeLevel>,
-    #[serde(default)]
-    pub driver_allocs: Vec<DriverAllocs>,
-    pub cuda_allocs: Vec<CudaAllocs>,
-    pub cuda_totals: Vec<CudaTotal>,
-    #[serde(default)]
-    pub cuda_unknown_frees: Option<u64>,
-    pub stacks: Vec<Stack>,
-    pub symbols: Vec<Symbol>,
-}
 
 #[derive(Debug, Error)]
 pub enum JournalError {
@@ -302,7 +203,10 @@ pub fn recover(mut input: impl BufRead) -> Result<Recording, JournalError> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
+    use crate::recording::*;
 
     fn begin() -> Begin {
         Begin {
@@ -478,7 +382,7 @@ mod tests {
         let recording = with(Entry::Process(process)).unwrap();
         assert_eq!(recording.provenance.processes[0].context, None);
         let text = serde_json::to_vec(&recording).unwrap();
-        super::super::read::parse(std::path::Path::new("recovered"), &text).unwrap();
+        read::parse(std::path::Path::new("recovered"), &text).unwrap();
         let stacks = vec![Stack { id: 1, space: "user".to_owned(), frames: vec![5] }];
         let aggregates = Aggregates { stacks, ..Aggregates::default() };
         let error = with(Entry::Aggregates(Box::new(aggregates))).unwrap_err();

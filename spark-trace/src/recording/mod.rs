@@ -8,6 +8,7 @@ pub mod claim;
 pub mod column;
 pub mod context;
 pub mod cuda;
+mod entry;
 pub mod journal;
 mod leave_out;
 pub mod provenance;

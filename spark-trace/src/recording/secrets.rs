@@ -3,7 +3,7 @@
 //! What counts is how a value is called: a variable or an option whose name has one of [`WORDS`] in it. The values of `-e`
 //! and `--env`, by which container engines take variables, are never kept.
 
-use super::journal::Entry;
+use super::entry::Entry;
 
 /// Stands for a value.
 pub const HIDDEN: &str = "<hidden>";

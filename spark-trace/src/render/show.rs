@@ -7,7 +7,7 @@ use super::devices;
 use super::document::{Column, Document, Fit, Table};
 use super::limits;
 use super::units::{delta, duration, known, seconds, share, size, unsigned};
-use crate::analysis::answer::command_line;
+use crate::analysis::attribution::answer::command_line;
 use crate::analysis::attribution::{PlaneReport, Reconciliation, Report, SourceRow};
 use crate::analysis::details::FOLLOW_NS;
 use crate::analysis::instant::At;

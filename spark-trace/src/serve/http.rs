@@ -22,7 +22,7 @@ use super::{
     access::Access,
     connections::Connections,
     metrics::{self, Agent},
-    watcher::Shared,
+    shared::Shared,
 };
 use crate::{
     live::{now_ns, own_cpu_ns, own_resident, realtime_offset_ns},

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, atomic::Ordering, mpsc::Receiver};
 
-use super::{state::State, watcher::Shared};
+use super::{shared::Shared, state::State};
 use crate::place::{Place, WriteError};
 use crate::{
     live::{self, realtime_offset_ns},

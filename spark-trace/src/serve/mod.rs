@@ -9,6 +9,7 @@ pub mod http;
 pub mod keeper;
 pub mod kills;
 pub mod metrics;
+pub mod shared;
 pub mod state;
 pub mod watcher;
 
@@ -39,7 +40,8 @@ use crate::{
     recording::journal::Arguments,
 };
 use keeper::Keeper;
-use watcher::{Shared, Watcher};
+use shared::Shared;
+use watcher::Watcher;
 
 /// Readings faster than this are `record`'s business.
 const FASTEST: Duration = Duration::from_millis(100);

@@ -3,8 +3,8 @@
 
 use std::{
     sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        Arc,
+        atomic::Ordering,
         mpsc::{SyncSender, TrySendError},
     },
     time::{Duration, Instant},
@@ -13,6 +13,7 @@ use std::{
 use super::{
     keeper::Job,
     kills::{Kills, Step},
+    shared::Shared,
 };
 use crate::{
     live::{
@@ -20,7 +21,7 @@ use crate::{
         now_ns,
         session::{Named, Wishes},
     },
-    recording::{Phase, Recording, window},
+    recording::{Phase, window},
 };
 
 /// Time between two writings of the recent minutes.
@@ -28,36 +29,6 @@ pub const WRITE_EVERY: Duration = Duration::from_secs(30);
 
 /// A mark in the recording of a kill: the reading at which it was noticed.
 const OOM_KILL: &str = "oom-kill";
-
-/// What the threads see of each other.
-#[derive(Debug, Default)]
-pub struct Shared {
-    latest: Mutex<Option<Arc<Recording>>>,
-    /// Run time of the programs is put up from windows, and may come out a little less than before.
-    programs_ns: AtomicU64,
-    /// Somebody wants the file now.
-    pub wants_file: AtomicBool,
-    pub oom_recordings: AtomicU64,
-    pub failed_writes: AtomicU64,
-}
-
-impl Shared {
-    /// The last reading, as [`window::latest`] makes it.
-    pub fn latest(&self) -> Option<Arc<Recording>> {
-        self.latest.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    pub fn has_reading(&self) -> bool {
-        self.latest().is_some()
-    }
-
-    pub fn put(&self, mut latest: Recording) {
-        if let Some(ns) = &mut latest.cost.bpf_run_time_ns {
-            *ns = (*ns).max(self.programs_ns.fetch_max(*ns, Ordering::Relaxed));
-        }
-        *self.latest.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(latest));
-    }
-}
 
 pub struct Watcher {
     shared: Arc<Shared>,

@@ -6,7 +6,7 @@ use std::path::Path;
 use super::plan::{Environment, Kind, Model, Plan};
 
 /// Placeholders that are there without being written down.
-const GIVEN: &[&str] = &[
+pub(super) const GIVEN: &[&str] = &[
     "model",
     "environment",
     "iteration",
@@ -115,24 +115,4 @@ pub fn line(plan: &Plan, environment: &Environment, values: &Values) -> Result<V
     };
     line.extend(command);
     Ok(line)
-}
-
-/// Whether every placeholder of a cell has a value.
-pub fn check(plan: &Plan, environment: &Environment, model: &Model) -> Result<(), String> {
-    for values in [&plan.values, &environment.values, &model.values] {
-        if let Some(name) = values.keys().find(|name| GIVEN.contains(&name.as_str())) {
-            return Err(format!("`values.{name}`: `{{{name}}}` is given and cannot be set"));
-        }
-    }
-    let places = Places {
-        study: Path::new("/"),
-        run: Path::new("/"),
-        workload: "workload",
-        spark_trace: "spark-trace",
-    };
-    let values = Values::of(plan, environment, model, 1, &places);
-    line(plan, environment, &values)?;
-    let commands = plan.workload.prepare.iter().chain(&plan.workload.before).flatten();
-    let others = commands.chain(&plan.workload.record).chain(&model.files).chain(&environment.import_program);
-    others.map(|text| values.fill(text)).try_for_each(|filled| filled.map(drop))
 }

@@ -102,3 +102,4 @@ pub fn read_journal(path: &Path) -> Result<journal::State, StudyError> {
     let text = String::from_utf8_lossy(&bytes);
     journal::read(&text).map_err(|source| StudyError::Journal { path: path.to_owned(), source })
 }
+mod validate;

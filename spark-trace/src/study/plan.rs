@@ -2,13 +2,12 @@
 //!
 //! [`Plan::parse`] refuses what could not be run or would answer another question, and says where it stands.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize};
 use thiserror::Error;
 
-use super::command;
 use crate::parse;
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -205,51 +204,19 @@ pub enum PlanError {
 
 impl PlanError {
     /// In one line, with its place.
-    fn form(text: &str, error: &toml::de::Error) -> Self {
+    pub(super) fn form(text: &str, error: &toml::de::Error) -> Self {
         let line =
             error.span().and_then(|span| text.get(..span.start)).map(|before| before.lines().count().max(1));
         let message = error.message().trim().replace('\n', ", ");
         Self::Form(line.map_or_else(|| message.clone(), |line| format!("line {line}: {message}")))
     }
 
-    fn at(place: impl Into<String>, what: impl Into<String>) -> Self {
+    pub(super) fn at(place: impl Into<String>, what: impl Into<String>) -> Self {
         Self::Content { place: place.into(), what: what.into() }
     }
 }
 
 impl Plan {
-    pub fn parse(text: &str) -> Result<Self, PlanError> {
-        let plan: Self = toml::from_str(text).map_err(|error| PlanError::form(text, &error))?;
-        plan.check()?;
-        Ok(plan)
-    }
-
-    /// What types cannot say.
-    fn check(&self) -> Result<(), PlanError> {
-        name("name", &self.name)?;
-        if self.runs == 0 {
-            return Err(PlanError::at("runs", "0 runs show nothing; write at least 2"));
-        }
-        if self.workload.command.is_empty() {
-            return Err(PlanError::at("workload.command", "is empty; name a program and its arguments"));
-        }
-        several("environments", self.environments.iter().map(|environment| &environment.name))?;
-        several("models", self.models.iter().map(|model| &model.name))?;
-        self.environments.iter().try_for_each(environment)?;
-        let metrics: Vec<_> = self.metrics.iter().map(|metric| &metric.name).collect();
-        unique("metrics", metrics.into_iter())?;
-        for metric in &self.metrics {
-            self::metric(metric)?;
-        }
-        for environment in &self.environments {
-            for model in &self.models {
-                command::check(self, environment, model)
-                    .map_err(|what| PlanError::at(format!("{} of {}", environment.name, model.name), what))?;
-            }
-        }
-        Ok(())
-    }
-
     /// Environments that differ in nothing but their names.
     pub fn alike(&self) -> Vec<(String, String)> {
         let nameless = |environment: &Environment| Environment { name: String::new(), ..environment.clone() };
@@ -268,68 +235,6 @@ impl Plan {
     pub fn model(&self, name: &str) -> Option<&Model> {
         self.models.iter().find(|model| model.name == name)
     }
-}
-
-/// Names are parts of file names and of tables.
-fn name(place: &str, name: &str) -> Result<(), PlanError> {
-    let fine = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
-    if name.is_empty() || name.len() > 64 || !name.chars().all(fine) || name.starts_with('.') {
-        let what = format!("`{name}` is no name: use up to 64 letters, digits, `-`, `_` and `.`");
-        return Err(PlanError::at(place, what));
-    }
-    Ok(())
-}
-
-fn unique<'a>(place: &str, mut names: impl Iterator<Item = &'a String>) -> Result<(), PlanError> {
-    let mut seen = BTreeSet::new();
-    match names.find(|name| !seen.insert(name.as_str())) {
-        Some(twice) => Err(PlanError::at(place, format!("`{twice}` is there twice"))),
-        None => Ok(()),
-    }
-}
-
-fn several<'a>(place: &str, names: impl Iterator<Item = &'a String> + Clone) -> Result<(), PlanError> {
-    if names.clone().next().is_none() {
-        return Err(PlanError::at(place, "is empty"));
-    }
-    names.clone().try_for_each(|text| name(place, text))?;
-    unique(place, names)
-}
-
-fn environment(environment: &Environment) -> Result<(), PlanError> {
-    let place = format!("environments.{}", environment.name);
-    let Environment { kind, image, rootfs, flags, import_program, .. } = environment;
-    let wrong = match kind {
-        Kind::Docker | Kind::Podman if image.is_none() => Some("a container needs an `image`"),
-        Kind::Chroot if rootfs.is_none() => {
-            Some("a chroot needs its `rootfs`; `spark-trace rootfs IMAGE DIR` makes one")
-        }
-        Kind::Native | Kind::Chroot if image.is_some() => Some("only a container has an `image`"),
-        Kind::Native | Kind::Chroot if !flags.is_empty() => Some("only a container has `flags`"),
-        Kind::Native | Kind::Chroot if import_program.is_some() => {
-            Some("only a container's image can be made by `import-program`")
-        }
-        Kind::Native | Kind::Docker | Kind::Podman if rootfs.is_some() => {
-            Some("only a chroot has a `rootfs`")
-        }
-        _ => None,
-    };
-    match wrong {
-        Some(what) => Err(PlanError::at(place, what)),
-        None => Ok(()),
-    }
-}
-
-fn metric(metric: &Metric) -> Result<(), PlanError> {
-    let place = format!("metrics.{}", metric.name);
-    name(&place, &metric.name)?;
-    let Some(regex) = &metric.regex else { return Ok(()) };
-    let compiled = regex::Regex::new(regex).map_err(|e| PlanError::at(&place, e.to_string()))?;
-    // The whole match is a group, too.
-    if compiled.captures_len() != 2 {
-        return Err(PlanError::at(place, "`regex` needs exactly one group, around the number"));
-    }
-    Ok(())
 }
 
 const fn hours() -> Duration {

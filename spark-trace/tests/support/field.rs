@@ -13,8 +13,8 @@ use std::time::Duration;
 use serde_json::Value;
 use tempfile::TempDir;
 
+use super::clock::monotonic_ns;
 use super::docker::Named;
-use super::oracle::monotonic_ns;
 use super::{MIB, Recorded, Running, array, cgroup, int};
 
 /// One program of the field. Its script runs under `sh` with `$DIR`, a directory of its own on a disk, and calls

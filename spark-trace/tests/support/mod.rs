@@ -15,6 +15,7 @@ use tempfile::TempDir;
 pub mod bpf;
 pub mod cache;
 pub mod cgroup;
+pub mod clock;
 pub mod docker;
 pub mod elf;
 pub mod field;

@@ -13,6 +13,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::cgroup::{self, memory_root};
+pub use super::clock::monotonic_ns;
 use super::{Faults, Recorded, Running, array, int};
 
 /// The kernel brings memory.stat up to date every two seconds; before, small changes may be missing in it.
@@ -34,17 +35,6 @@ pub fn stock() -> i64 {
     // SAFETY: no pointers involved.
     let cpus = unsafe { libc::sysconf(libc::_SC_NPROCESSORS_CONF) };
     STOCK_PAGES * cpus * page_size()
-}
-
-/// The recording's clock.
-pub fn monotonic_ns() -> i64 {
-    // SAFETY: an all-zero timespec is valid, and the pointer is to it.
-    let now = unsafe {
-        let mut now: libc::timespec = std::mem::zeroed();
-        libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut now);
-        now
-    };
-    now.tv_sec * 1_000_000_000 + now.tv_nsec
 }
 
 /// Whether this machine is there for tests only, so that its swap and huge pages may be changed.

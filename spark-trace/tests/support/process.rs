@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use serde_json::Value;
 
-use super::oracle::monotonic_ns;
+use super::clock::monotonic_ns;
 use super::{json, limit, wait_for};
 
 /// The binary under test, without what the caller's environment says about sudo.

@@ -10,6 +10,7 @@ mod pairs;
 mod report;
 pub mod runs;
 mod storm;
+mod subject;
 mod tracer;
 
 use std::path::{Path, PathBuf};

@@ -10,17 +10,8 @@ use super::{
     pairs::{Pair, median},
     runs::{METRICS, Runs},
     storm::Storm,
+    subject::Subject,
 };
-
-/// What is timed.
-#[derive(Debug, Clone, Copy)]
-pub struct Subject {
-    pub name: &'static str,
-    pub what: &'static str,
-    pub clock: &'static str,
-    /// Highest ratio that is acceptable in the default profile.
-    pub bound: Option<f64>,
-}
 
 /// The CUDA driver that a row stands on.
 struct Driver {

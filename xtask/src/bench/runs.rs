@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use serde_json::Value;
 
 use super::cuda::{Cuda, last_line};
-use super::report::Subject;
+use super::subject::Subject;
 use crate::{process, signals};
 
 /// The one workload that is run so.

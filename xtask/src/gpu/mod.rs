@@ -1,6 +1,7 @@
 //! `cargo xtask gpu`: what needs a GPU, taken to a machine that has one but no Rust, no network and no checkout.
 
 mod folder;
+mod machine;
 mod pack;
 mod recordings;
 mod run;

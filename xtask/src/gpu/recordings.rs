@@ -8,7 +8,7 @@ use std::process::Command;
 use anyhow::{Context, Result};
 
 use super::folder::{CUDA_WORKLOAD, SPARK_TRACE};
-use super::run::Machine;
+use super::machine::Machine;
 use crate::bench::runs;
 use crate::docker::{GPU_IMAGE, PrivateDocker};
 use crate::{process, signals};

@@ -9,6 +9,7 @@ use clap::ValueEnum;
 use ebpf_build::find_in_path;
 
 use super::folder::{CUDA_WORKLOAD, FILES, Folder, SPARK_TRACE, STATIC_WORKLOAD};
+use super::machine::Machine;
 use super::recordings;
 use crate::bench::{self, cuda::Cuda};
 use crate::docker::{self, PrivateDocker, Tools};
@@ -62,25 +63,6 @@ enum Part {
     Bench,
     /// Minutes; only where it is asked for
     Study,
-}
-
-/// What the parts share.
-pub struct Machine<'a> {
-    pub folder: &'a Folder,
-    pub cuda: &'a Cuda,
-    /// With the image [`docker::GPU_IMAGE`] in it.
-    pub docker: Option<&'a PrivateDocker>,
-    /// On a disk; gone at the end.
-    pub scratch: &'a Path,
-    pub output: &'a Path,
-    /// What machine it is, by lines.
-    pub about: Vec<String>,
-}
-
-impl Machine<'_> {
-    pub fn is_simulated(&self) -> bool {
-        self.cuda.is_simulated()
-    }
 }
 
 pub fn run(args: &Args) -> Result<()> {

@@ -2,15 +2,16 @@
 
 use std::path::Path;
 use std::sync::Mutex;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::Result;
 
+use super::job::{Mode, Plan, Ran, locked};
 use super::kernel;
 use super::kernels::Kernel;
 use super::outcome::Console;
-use super::plan::{Mode, Origin, Plan, Side, locked};
 use super::qemu::{self, Machine};
+use super::side::Side;
 use super::{module, report};
 use crate::signals;
 
@@ -107,27 +108,4 @@ pub fn run(
 fn is_noise(line: &str) -> bool {
     let begins = ["running 1 test", "test result: ok", "successes:", "    "];
     begins.iter().any(|begin| line.starts_with(begin)) || (line.starts_with("test ") && line.ends_with("ok"))
-}
-
-/// A machine that has run.
-pub struct Ran {
-    pub kernel: &'static Kernel,
-    pub of: Origin,
-    pub package: String,
-    pub console: Console,
-    /// What `spark-trace doctor` said there.
-    pub doctor: serde_json::Value,
-    /// All that the console has said.
-    pub log: String,
-    pub took: Duration,
-}
-
-impl Ran {
-    pub fn broken(kernel: &'static Kernel, why: String) -> Self {
-        let mut console = Console::new(kernel.name);
-        console.ended(Some(why));
-        let (package, log) = (String::new(), String::new());
-        let doctor = serde_json::Value::Null;
-        Self { kernel, of: Origin::default(), package, console, doctor, log, took: Duration::ZERO }
-    }
 }

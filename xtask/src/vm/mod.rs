@@ -5,6 +5,7 @@
 //! Everything is emulated: what runs there shows that it works, not how fast.
 
 mod disk;
+mod job;
 mod kernel;
 mod kernels;
 mod machine;
@@ -15,6 +16,7 @@ mod plan;
 mod programs;
 mod qemu;
 mod report;
+mod side;
 mod skips;
 mod userland;
 
@@ -25,9 +27,9 @@ use anyhow::{Result, ensure};
 
 use crate::arch::Arch;
 use crate::{setup, signals};
+use job::Mode;
+pub use job::Plan;
 use kernels::{KERNELS, Kernel};
-use plan::Mode;
-pub use plan::Plan;
 
 /// Runs the kernel tests in virtual machines with other kernels
 ///

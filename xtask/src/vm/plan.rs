@@ -1,71 +1,26 @@
 //! What runs on which kernels, and in what order.
 
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
 use sha2::{Digest, Sha256};
 
 use super::disk::Base;
+use super::job::{Mode, Origin, Plan, Ran, TEST_LIMIT, locked};
 use super::kernels::{KERNELS, Kernel};
-use super::machine::{self, Ran};
+use super::machine;
 use super::programs::{self, Programs};
 use super::qemu::Qemu;
+use super::side::Side;
 use super::userland::{Userland, files};
 use super::{MEMORY_MIB, at_once, part_of_a_name, report};
 use crate::arch::Arch;
 use crate::docker::TEST_IMAGE;
 use crate::{signals, workspace};
-
-/// No test takes longer in a machine.
-pub const TEST_LIMIT: Duration = Duration::from_mins(10);
-
-/// What a machine is started for.
-pub enum Mode {
-    Tests,
-    Shell,
-    /// A line for a shell.
-    Command(String),
-}
-
-/// What all machines of an architecture start with.
-pub struct Side<'a> {
-    pub qemu: Qemu<'a>,
-    pub base: Base,
-    pub image: PathBuf,
-    pub of: Origin,
-}
-
-/// What runs in a machine, as results tell it.
-#[derive(Debug, Clone, Default)]
-pub struct Origin {
-    pub commit: String,
-    /// SHA-256 of programs, tests and what to do with them: the same is the same run.
-    pub programs: String,
-}
-
-/// What was being done when a thread panicked is told elsewhere.
-pub fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// What to run where.
-pub struct Plan {
-    pub kernels: Vec<&'static Kernel>,
-    /// Parts of tests' names; all tests where there are none.
-    pub filter: Vec<String>,
-    pub mode: Mode,
-    pub output: Option<PathBuf>,
-    /// Leaves out what is in `output` already, of the same programs.
-    pub goes_on: bool,
-    pub packages: Option<PathBuf>,
-    pub memory_mib: u32,
-    pub at_once: usize,
-    pub instructions: bool,
-}
 
 impl Plan {
     /// One kernel per architecture.

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::plan::TEST_LIMIT;
+use super::job::TEST_LIMIT;
 use super::userland::Userland;
 use crate::{arch::Arch, process, signals};
 

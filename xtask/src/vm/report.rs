@@ -9,10 +9,9 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
+use super::job::{Origin, Ran};
 use super::kernels::{KERNELS, Kernel};
-use super::machine::Ran;
 use super::outcome::{Console, Outcome, Test};
-use super::plan::Origin;
 use crate::process;
 
 /// One test that has ended.

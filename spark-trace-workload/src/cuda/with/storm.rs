@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::driver::{Buffer, Driver, call};
 use super::memory::take_managed;
 use crate::cli::cuda::CudaStorm;
-use crate::storm::{Round, batch_sizes, time, until_stopped};
+use crate::rounds::{Round, batch_sizes, time, until_stopped};
 use crate::sys::Machine;
 
 /// Name, operation, options, rounds, driver.

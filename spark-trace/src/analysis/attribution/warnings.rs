@@ -1,12 +1,12 @@
 //! What to know before trusting a report on one recording.
 
-use super::{PlaneReport, Planes};
+use super::{PlaneReport, Planes, gaps};
+use crate::analysis::cuda;
 use crate::analysis::instant::At;
 use crate::analysis::losses;
 use crate::analysis::names::{self, Names};
 use crate::analysis::view::{Root, Scope, View};
 use crate::analysis::warning::{KilledSeen, Warning};
-use crate::analysis::{cuda, gaps};
 use crate::ledger::Plane;
 use crate::recording::{Column, LibraryFile, Process, Recording};
 

@@ -1,6 +1,7 @@
 //! Whether the kernel counts memory twice.
 
-use super::case::{Case, Judgement, Run};
+use super::case::{Case, Judgement};
+use super::run::Run;
 use super::{Evidence, Verdict};
 use crate::analysis::queries;
 use crate::recording::Recording;

@@ -1,7 +1,8 @@
 //! Claims about files in the page cache.
 
-use super::case::{Case, Judgement, Run};
-use super::table::CACHE;
+use super::case::{Case, Judgement};
+use super::groups::CACHE;
+use super::run::Run;
 use super::{Evidence, Side, Unit};
 use crate::analysis::files::{self, FileRow};
 

@@ -1,7 +1,8 @@
 //! Claims that name one cause inside a larger one: their bytes are part of another row's, so they explain none of their
 //! own.
 
-use super::case::{Case, Judgement, Run};
+use super::case::{Case, Judgement};
+use super::run::Run;
 use super::{Evidence, Unit, Verdict};
 use crate::analysis::classify::purpose::Purpose;
 use crate::analysis::limits::{self, Limit};

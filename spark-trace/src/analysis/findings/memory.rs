@@ -1,7 +1,7 @@
 //! Claims that sources of memory hold the difference: these share it out.
 
 use super::case::{Case, Judgement};
-use super::table::{DRIVER, FREE_LISTS, HOST, KERNEL, MANAGED, POOL};
+use super::groups::{DRIVER, FREE_LISTS, HOST, KERNEL, MANAGED, POOL};
 use super::{Evidence, Side, Unit, Verdict, surroundings};
 use crate::ledger::Plane;
 use crate::recording::Nvidia;
@@ -49,7 +49,7 @@ pub fn pool(case: &Case<'_>) -> Judgement {
         return case.by_bytes(Some(explains), "pages in the driver's pools", evidence);
     }
     // Without the shrinkers' counts: what it holds beyond what it was asked for.
-    let beyond = |run: &super::case::Run<'_>| {
+    let beyond = |run: &super::run::Run<'_>| {
         let held = run.counter("driver.nvidia_sysmem")?;
         Some(held - run.counter("driver.nvidia_asked")?)
     };

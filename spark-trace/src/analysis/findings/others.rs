@@ -1,6 +1,6 @@
 //! What else changed the machine's memory: other programs, and what was there before.
 
-use super::case::Run;
+use super::run::Run;
 use crate::analysis::attribution::{bytes, difference};
 use crate::analysis::comparability;
 use crate::analysis::instant::At;

@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::case::{Case, Judgement, Run};
+use super::case::{Case, Judgement};
+use super::run::Run;
 use super::{Evidence, Side, Unit, Verdict};
 use crate::analysis::view::Scope;
 use crate::analysis::{context, limits, queries};

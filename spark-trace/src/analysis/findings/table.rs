@@ -1,6 +1,7 @@
 //! The hypotheses: one row each. `docs/findings.md` is generated from this table.
 
 use super::case::{Case, Judgement};
+use super::groups::{CACHE, DRIVER, FREE_LISTS, HOST, KERNEL, MANAGED, POOL};
 use super::{accounting, cache, causes, copies, device, memory, surroundings};
 use crate::analysis::view::Scope;
 
@@ -29,39 +30,6 @@ pub struct Hypothesis {
     /// The experiment that would decide it, or make sure.
     pub next: &'static str,
 }
-
-/// Sources of files' pages.
-pub const CACHE: &[&str] = &["file-clean", "file-dirty"];
-/// Pages that the NVIDIA modules hold for somebody.
-pub const DRIVER: &[&str] = &["nvidia-sysmem", "nvidia-managed"];
-/// What of it a cgroup is charged for.
-pub const MANAGED: &[&str] = &["nvidia-managed"];
-pub const POOL: &[&str] = &["nvidia-pool"];
-/// Memory of processes.
-pub const HOST: &[&str] = &[
-    "anon",
-    "anon-pinned",
-    "anon-unmapped",
-    "shmem",
-    "shmem-pinned",
-    "swap-cache",
-    "hugetlb",
-    "huge-zero-page",
-    "zswap",
-];
-/// Memory of the kernel itself.
-pub const KERNEL: &[&str] = &[
-    "slab-reclaimable",
-    "slab-unreclaimable",
-    "kernel-stack",
-    "page-tables",
-    "percpu",
-    "vmalloc",
-    "sock",
-    "kernel-other",
-];
-/// Free, and not in MemFree.
-pub const FREE_LISTS: &[&str] = &["free-percpu-lists"];
 
 /// What is charged to the target, and the machine's memory.
 const BOTH: &[Scope] = &[Scope::Cgroup, Scope::System];

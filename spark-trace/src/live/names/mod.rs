@@ -206,4 +206,6 @@ pub const NO_TIME: &str = "the time limit for names was reached";
 const MOST_TOLD: usize = 8;
 
 #[cfg(test)]
+mod misbehave;
+#[cfg(test)]
 mod tests;

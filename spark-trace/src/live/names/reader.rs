@@ -47,7 +47,7 @@ fn serve(socket: BorrowedFd<'_>) -> io::Result<()> {
         let offsets: Vec<u64> = packet.as_chunks().0.iter().map(|bytes| u64::from_le_bytes(*bytes)).collect();
         let file = File::from(file);
         #[cfg(test)]
-        if super::tests::misbehave(&file) {
+        if super::misbehave::misbehave(&file) {
             continue;
         }
         match elf::names(&file, &offsets) {

@@ -6,7 +6,7 @@ use spark_trace_common::row::ChargeLevel;
 
 use super::{KernelFile, Reading};
 use crate::{
-    live::{charges::net_bytes, object::ObjectError},
+    live::{object::ObjectError, page_size},
     recording::journal::{Sample, SeriesId},
 };
 
@@ -69,7 +69,7 @@ pub struct Beside {
 impl Beside {
     /// What to add to the hooks' count to have the file's; `None` where something was counted meanwhile.
     pub fn seed(&self) -> Option<i64> {
-        (self.before == self.after).then(|| self.usage as i64 - net_bytes(self.after))
+        (self.before == self.after).then(|| self.usage as i64 - self.after.net_bytes(page_size()))
     }
 }
 

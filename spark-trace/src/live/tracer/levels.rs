@@ -4,7 +4,8 @@ use std::{collections::BTreeMap, io::Write, path::Path, time::Duration};
 
 use super::{
     Tracer, TracerError,
-    on_time::{Levels, Watch},
+    on_time::Watch,
+    reading::{Levels, driver_column},
 };
 use crate::{
     analysis::details::{Held, QUERY, held_by_driver, margin},
@@ -47,11 +48,6 @@ impl Peak {
 
 /// Why details are read when the target's cgroups stand at a peak.
 const CGROUP_PEAK: &str = "cgroup-peak";
-
-/// Column of what the driver holds of a source.
-pub(super) fn driver_column(source: &str) -> String {
-    format!("driver.{}", source.replace('-', "_"))
-}
 
 /// How long a machine is given to stand still, and how still that is.
 const SETTLE_TRIES: u32 = 20;

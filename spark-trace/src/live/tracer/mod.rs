@@ -7,6 +7,7 @@ pub(super) mod gpus;
 mod levels;
 pub(super) mod on_time;
 mod pins;
+mod reading;
 mod surroundings;
 mod tentative;
 mod upkeep;

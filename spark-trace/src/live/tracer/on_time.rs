@@ -5,26 +5,17 @@
 
 use std::{collections::VecDeque, io::Write};
 
-use super::{Tracer, TracerError, levels::driver_column};
+use super::{
+    Tracer, TracerError,
+    reading::{Levels, driver_column},
+};
 use crate::{
     live::driver::DriverBytes,
-    recording::{
-        Gaps,
-        journal::{Entry, Sample},
-    },
+    recording::{Gaps, journal::Entry},
 };
 
 /// Readings further apart than so many intervals are a gap.
 const INTERVALS: u64 = 3;
-
-/// Readings of the kernel's levels, made one after the other.
-pub(super) struct Levels {
-    pub system: Sample,
-    pub cgroups: Vec<(u64, Sample)>,
-    pub driver: Option<DriverBytes>,
-    /// What is pinned was not known when it was read.
-    pub is_early: bool,
-}
 
 #[derive(Default)]
 pub(super) struct Waiting {

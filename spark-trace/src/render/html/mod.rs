@@ -9,6 +9,7 @@ use crate::analysis::overview::Overview;
 pub mod charts;
 pub(in crate::render) mod page;
 mod sections;
+mod svg;
 pub(in crate::render) mod tables;
 
 use page::Page;

@@ -73,8 +73,8 @@ impl Page {
         format!("{kind}-{}", self.ids)
     }
 
-    /// What another library drew, cleaned by [`super::charts::flame`].
-    pub(super) fn drawn(&mut self, frames: &super::charts::flame::Frames) {
+    /// What another library drew, cleaned.
+    pub(super) fn drawn(&mut self, frames: &super::svg::Frames) {
         self.html.push_str(frames.as_str());
     }
 

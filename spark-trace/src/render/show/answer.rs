@@ -1,7 +1,7 @@
 //! The answer of `show` in sentences: at most five lines of 80 columns.
 
-use crate::analysis::answer::{Answer, How, Largest, who};
 use crate::analysis::attribution::Report;
+use crate::analysis::attribution::answer::{Answer, How, Largest, who};
 use crate::analysis::instant::At;
 use crate::analysis::view::Scope;
 use crate::render::containers;

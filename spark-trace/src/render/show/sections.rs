@@ -3,8 +3,8 @@
 use super::lists::{self, Extent};
 use super::tables::{CGROUPS, MAPPINGS};
 use super::{Manner, cost, frames, hooks, plane, read_at, run};
-use crate::analysis::answer::is_worth_a_word;
 use crate::analysis::attribution::Report;
+use crate::analysis::attribution::answer::is_worth_a_word;
 use crate::analysis::mappings::MappingRow;
 use crate::analysis::passing::Stack;
 use crate::analysis::stacks::StackRow;

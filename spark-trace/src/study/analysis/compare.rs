@@ -13,7 +13,7 @@ use spark_trace_statistics::t::{self, TTest};
 use spark_trace_statistics::{Description, LEVEL, describe};
 
 use super::diagnostics::{self, Diagnostics};
-use super::{Options, Subject};
+use super::{Options, Subject, Verdict};
 use crate::study::results::{Results, Run};
 
 /// Differences are B minus A. What a figure is not defined for is absent.
@@ -78,31 +78,6 @@ pub struct Point {
     pub value: f64,
     /// By Tukey's fences within its environment: named, and kept.
     pub outlier: bool,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Verdict {
-    Different,
-    Equivalent,
-    /// Neither shown to differ nor to be the same.
-    Undecided,
-    /// Something else has changed with the environment.
-    Confounded,
-    /// The runs did not begin alike, or are too few.
-    NotComparable,
-}
-
-impl Verdict {
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Different => "different",
-            Self::Equivalent => "equivalent",
-            Self::Undecided => "undecided",
-            Self::Confounded => "confounded",
-            Self::NotComparable => "not comparable",
-        }
-    }
 }
 
 /// Nothing where one side has no values.

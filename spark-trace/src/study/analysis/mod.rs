@@ -4,6 +4,7 @@
 pub mod compare;
 pub mod diagnostics;
 pub mod relations;
+pub mod verdict;
 
 use std::collections::BTreeMap;
 
@@ -13,8 +14,9 @@ use spark_trace_statistics::multiple;
 use super::figures::{self, Better};
 use super::plan::Order;
 use super::results::{Origin, Results, Run};
-pub use compare::{Comparison, Verdict};
+pub use compare::Comparison;
 pub use relations::{Indistinct, Relation};
+pub use verdict::Verdict;
 
 pub const SCHEMA: &str = "spark-trace/study-report";
 pub const SCHEMA_VERSION: u32 = 1;

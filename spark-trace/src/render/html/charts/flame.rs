@@ -3,6 +3,7 @@
 use std::io;
 
 use super::super::page::Page;
+use super::super::svg::Frames;
 use super::picture;
 use crate::analysis::flame::{Flame, Row};
 use crate::render::frames::inert;
@@ -14,9 +15,6 @@ const LEAST: f64 = 0.15;
 const WIDTH: usize = 1000;
 /// Longer names are cut: a picture has no room for them.
 const NAME: usize = 200;
-/// What the library's drawing begins and ends with around the frames.
-const BEGINS: &str = "<svg id=\"frames\"";
-const FRAME: u32 = 16;
 
 #[derive(Debug, thiserror::Error)]
 pub enum FlameError {
@@ -24,19 +22,6 @@ pub enum FlameError {
     Draw(#[from] io::Error),
     #[error("flame graph is not in the form that is known")]
     Form,
-}
-
-/// Rectangles, texts and titles, and nothing else.
-#[derive(Debug)]
-pub struct Frames {
-    svg: String,
-    height: u32,
-}
-
-impl Frames {
-    pub fn as_str(&self) -> &str {
-        &self.svg
-    }
 }
 
 /// Draws `flame`; where `compared`, colours tell how B differs from A.
@@ -52,7 +37,7 @@ pub fn draw(page: &mut Page, title: &str, flame: &Flame, compared: bool) -> Resu
         "div",
         &[("class", "zoomable wide"), ("tabindex", "0"), ("role", "group"), ("aria-label", title)],
         |page| {
-            picture(page, class, frames.height, (title, &description), |page| page.drawn(&frames));
+            picture(page, class, frames.height(), (title, &description), |page| page.drawn(&frames));
         },
     );
     Ok(())
@@ -72,7 +57,7 @@ fn frames(flame: &Flame, compared: bool) -> Result<Frames, FlameError> {
     let lines: Vec<_> = flame.rows.iter().map(|row| line(row, compared)).collect();
     let mut drawn = Vec::new();
     inferno::flamegraph::from_lines(&mut options, lines.iter().map(String::as_str), &mut drawn)?;
-    clean(&String::from_utf8_lossy(&drawn))
+    Frames::clean(&String::from_utf8_lossy(&drawn)).ok_or(FlameError::Form)
 }
 
 /// `outermost;...;innermost A B`, as the library reads it.
@@ -89,49 +74,11 @@ fn name(frame: &str) -> String {
     if cut.len() < whole.len() { format!("{cut}…") } else { cut }
 }
 
-/// The frames alone, moved to the top.
-fn clean(svg: &str) -> Result<Frames, FlameError> {
-    let begins = svg.find(BEGINS).ok_or(FlameError::Form)?;
-    let inner = svg.get(begins..).and_then(|frames| frames.split_once('>')).ok_or(FlameError::Form)?.1;
-    let inner = inner.trim_end().strip_suffix("</svg></svg>").ok_or(FlameError::Form)?;
-    // Attributes for the library's own script; no text can hold a quote or an angle bracket, which are escaped.
-    let mut svg = String::with_capacity(inner.len());
-    let mut rest = inner;
-    while let Some((before, after)) = rest.split_once(" fg:") {
-        svg.push_str(before);
-        let in_tag = svg.rfind('<') > svg.rfind('>');
-        rest = match in_tag {
-            // Up to the value's second quote.
-            true => after.splitn(3, '"').nth(2).ok_or(FlameError::Form)?,
-            false => {
-                svg.push_str(" fg:");
-                after
-            }
-        };
-    }
-    svg.push_str(rest);
-    if svg.contains("<script") || svg.contains("<style") {
-        return Err(FlameError::Form);
-    }
-    let rows = tops(&svg);
-    let (Some(&least), Some(&most)) = (rows.iter().min(), rows.iter().max()) else {
-        return Err(FlameError::Form);
-    };
-    let height = most.saturating_sub(least).saturating_add(FRAME + 2);
-    let view = format!("<svg y=\"-{least}\" width=\"100%\" height=\"{}\">", height.saturating_add(least));
-    Ok(Frames { svg: format!("{view}{svg}</svg>"), height })
-}
-
-/// The y of every rectangle.
-fn tops(svg: &str) -> Vec<u32> {
-    let rects = svg.split("<rect ").skip(1);
-    rects.filter_map(|rect| rect.split_once("y=\"")?.1.split_once('"')?.0.parse().ok()).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::analysis::flame::LeftOut;
+    use crate::render::html::svg::FRAME;
 
     fn flame(stacks: &[(&[&str], u64, u64)]) -> Flame {
         let row = |&(frames, a_bytes, b_bytes): &(&[&str], u64, u64)| Row {
@@ -148,19 +95,19 @@ mod tests {
             frames(&flame(&[(&["anon", "main", "f fg:x=\"1\""], 0, 4096), (&["anon", "g"], 0, 4096)]), false);
         let drawn = drawn.unwrap();
         for gone in ["<script", "<style", "onload", "fg:w", "Search", "id=", "xmlns"] {
-            assert!(!drawn.svg.contains(gone), "{gone} in {}", drawn.svg);
+            assert!(!drawn.as_str().contains(gone), "{gone} in {}", drawn.as_str());
         }
-        assert!(drawn.svg.contains("main (4,096 bytes, 50.00%)"), "{}", drawn.svg);
-        assert!(drawn.svg.contains("f fg:x=&quot;1&quot; (4,096"), "{}", drawn.svg);
-        assert_eq!(drawn.height, 4 * FRAME + 2);
+        assert!(drawn.as_str().contains("main (4,096 bytes, 50.00%)"), "{}", drawn.as_str());
+        assert!(drawn.as_str().contains("f fg:x=&quot;1&quot; (4,096"), "{}", drawn.as_str());
+        assert_eq!(drawn.height(), 4 * FRAME + 2);
         let again = frames(&flame(&[(&["anon", "main"], 0, 4096)]), false).unwrap();
-        assert_eq!(again.svg, frames(&flame(&[(&["anon", "main"], 0, 4096)]), false).unwrap().svg);
+        assert_eq!(again.as_str(), frames(&flame(&[(&["anon", "main"], 0, 4096)]), false).unwrap().as_str());
     }
 
     #[test]
     fn a_difference_is_told_in_words() {
         let drawn = frames(&flame(&[(&["slab", "f"], 100, 300), (&["slab", "g"], 100, 100)]), true).unwrap();
-        assert!(drawn.svg.contains("f (300 bytes, 75.00%; +50.00%)"), "{}", drawn.svg);
+        assert!(drawn.as_str().contains("f (300 bytes, 75.00%; +50.00%)"), "{}", drawn.as_str());
     }
 
     #[test]
@@ -168,10 +115,10 @@ mod tests {
         let hostile = "# a;b </title><script>alert(1)</script> 7 8\n\u{202e}";
         let long = "x".repeat(300);
         let drawn = frames(&flame(&[(&["anon", hostile, &long], 0, 100)]), false).unwrap();
-        assert!(!drawn.svg.contains("<script") && !drawn.svg.contains('\u{202e}'));
-        assert!(drawn.svg.contains("a,b &lt;/title&gt;&lt;script&gt;"), "{}", drawn.svg);
-        assert!(!drawn.svg.contains(&long));
-        assert_eq!(drawn.height, 4 * FRAME + 2);
+        assert!(!drawn.as_str().contains("<script") && !drawn.as_str().contains('\u{202e}'));
+        assert!(drawn.as_str().contains("a,b &lt;/title&gt;&lt;script&gt;"), "{}", drawn.as_str());
+        assert!(!drawn.as_str().contains(&long));
+        assert_eq!(drawn.height(), 4 * FRAME + 2);
     }
 
     #[test]

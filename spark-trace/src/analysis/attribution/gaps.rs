@@ -1,8 +1,8 @@
 //! Times without a reading, and peaks that stand beside one.
 
-use super::attribution::{PlaneReport, Planes};
-use super::view::{Root, Scope};
-use super::warning::Warning;
+use super::{PlaneReport, Planes};
+use crate::analysis::view::{Root, Scope};
+use crate::analysis::warning::Warning;
 use crate::recording::{Gaps, Health, Recording, Series};
 
 /// Readings further apart than so many intervals are a gap.

@@ -1,0 +1,123 @@
+//! What types cannot say of a plan.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use super::command::{GIVEN, Places, Values, line};
+use super::plan::{Environment, Kind, Metric, Model, Plan, PlanError};
+
+impl Plan {
+    pub fn parse(text: &str) -> Result<Self, PlanError> {
+        let plan: Self = toml::from_str(text).map_err(|error| PlanError::form(text, &error))?;
+        plan.check()?;
+        Ok(plan)
+    }
+
+    /// What types cannot say.
+    fn check(&self) -> Result<(), PlanError> {
+        name("name", &self.name)?;
+        if self.runs == 0 {
+            return Err(PlanError::at("runs", "0 runs show nothing; write at least 2"));
+        }
+        if self.workload.command.is_empty() {
+            return Err(PlanError::at("workload.command", "is empty; name a program and its arguments"));
+        }
+        several("environments", self.environments.iter().map(|environment| &environment.name))?;
+        several("models", self.models.iter().map(|model| &model.name))?;
+        self.environments.iter().try_for_each(environment)?;
+        let metrics: Vec<_> = self.metrics.iter().map(|metric| &metric.name).collect();
+        unique("metrics", metrics.into_iter())?;
+        for metric in &self.metrics {
+            self::metric(metric)?;
+        }
+        for environment in &self.environments {
+            for model in &self.models {
+                placeholders(self, environment, model)
+                    .map_err(|what| PlanError::at(format!("{} of {}", environment.name, model.name), what))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Names are parts of file names and of tables.
+fn name(place: &str, name: &str) -> Result<(), PlanError> {
+    let fine = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    if name.is_empty() || name.len() > 64 || !name.chars().all(fine) || name.starts_with('.') {
+        let what = format!("`{name}` is no name: use up to 64 letters, digits, `-`, `_` and `.`");
+        return Err(PlanError::at(place, what));
+    }
+    Ok(())
+}
+
+fn unique<'a>(place: &str, mut names: impl Iterator<Item = &'a String>) -> Result<(), PlanError> {
+    let mut seen = BTreeSet::new();
+    match names.find(|name| !seen.insert(name.as_str())) {
+        Some(twice) => Err(PlanError::at(place, format!("`{twice}` is there twice"))),
+        None => Ok(()),
+    }
+}
+
+fn several<'a>(place: &str, names: impl Iterator<Item = &'a String> + Clone) -> Result<(), PlanError> {
+    if names.clone().next().is_none() {
+        return Err(PlanError::at(place, "is empty"));
+    }
+    names.clone().try_for_each(|text| name(place, text))?;
+    unique(place, names)
+}
+
+fn environment(environment: &Environment) -> Result<(), PlanError> {
+    let place = format!("environments.{}", environment.name);
+    let Environment { kind, image, rootfs, flags, import_program, .. } = environment;
+    let wrong = match kind {
+        Kind::Docker | Kind::Podman if image.is_none() => Some("a container needs an `image`"),
+        Kind::Chroot if rootfs.is_none() => {
+            Some("a chroot needs its `rootfs`; `spark-trace rootfs IMAGE DIR` makes one")
+        }
+        Kind::Native | Kind::Chroot if image.is_some() => Some("only a container has an `image`"),
+        Kind::Native | Kind::Chroot if !flags.is_empty() => Some("only a container has `flags`"),
+        Kind::Native | Kind::Chroot if import_program.is_some() => {
+            Some("only a container's image can be made by `import-program`")
+        }
+        Kind::Native | Kind::Docker | Kind::Podman if rootfs.is_some() => {
+            Some("only a chroot has a `rootfs`")
+        }
+        _ => None,
+    };
+    match wrong {
+        Some(what) => Err(PlanError::at(place, what)),
+        None => Ok(()),
+    }
+}
+
+fn metric(metric: &Metric) -> Result<(), PlanError> {
+    let place = format!("metrics.{}", metric.name);
+    name(&place, &metric.name)?;
+    let Some(regex) = &metric.regex else { return Ok(()) };
+    let compiled = regex::Regex::new(regex).map_err(|e| PlanError::at(&place, e.to_string()))?;
+    // The whole match is a group, too.
+    if compiled.captures_len() != 2 {
+        return Err(PlanError::at(place, "`regex` needs exactly one group, around the number"));
+    }
+    Ok(())
+}
+
+/// Whether every placeholder of a cell has a value.
+fn placeholders(plan: &Plan, environment: &Environment, model: &Model) -> Result<(), String> {
+    for values in [&plan.values, &environment.values, &model.values] {
+        if let Some(name) = values.keys().find(|name| GIVEN.contains(&name.as_str())) {
+            return Err(format!("`values.{name}`: `{{{name}}}` is given and cannot be set"));
+        }
+    }
+    let places = Places {
+        study: Path::new("/"),
+        run: Path::new("/"),
+        workload: "workload",
+        spark_trace: "spark-trace",
+    };
+    let values = Values::of(plan, environment, model, 1, &places);
+    line(plan, environment, &values)?;
+    let commands = plan.workload.prepare.iter().chain(&plan.workload.before).flatten();
+    let others = commands.chain(&plan.workload.record).chain(&model.files).chain(&environment.import_program);
+    others.map(|text| values.fill(text)).try_for_each(|filled| filled.map(drop))
+}
