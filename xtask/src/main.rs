@@ -15,6 +15,7 @@ mod docker;
 mod docs;
 mod fuzz;
 mod gpu;
+mod lint;
 mod process;
 mod setup;
 mod signals;
@@ -47,6 +48,7 @@ enum Task {
     BenchTop(bench_top::Args),
     Fuzz(fuzz::Args),
     Gpu(gpu::Args),
+    Lint(lint::Args),
     Dist(dist::Args),
     Vm(vm::Args),
 }
@@ -74,6 +76,7 @@ fn run(task: Task) -> anyhow::Result<()> {
         Task::BenchTop(args) => bench_top::run(&args),
         Task::Fuzz(args) => fuzz::run(&args),
         Task::Gpu(args) => gpu::run(&args),
+        Task::Lint(args) => lint::run(&args),
         Task::Dist(args) => dist::run(&args),
         Task::Vm(args) => vm::run(&args),
     }

@@ -1,0 +1,65 @@
+//! `cargo xtask lint`: what the compiler does not check of the layout. docs/architecture.md has the rules.
+
+mod graph;
+mod module;
+mod names;
+mod tree;
+
+#[cfg(test)]
+mod tests;
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::suites::elements;
+use crate::{process, workspace};
+use graph::Graph;
+use tree::Tree;
+
+/// Checks that no files use each other in a circle
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  cargo xtask lint
+  cargo xtask lint --uses spark-trace/src/live    # what that file or folder uses outside itself")]
+pub struct Args {
+    /// Only list what this file or folder uses, from the workspace's directory
+    #[arg(long, value_name = "PATH")]
+    uses: Option<String>,
+}
+
+pub fn run(args: &Args) -> Result<()> {
+    let mut graph = Graph::default();
+    for root in roots()? {
+        graph.add(&Tree::read(&workspace::root(), &root)?);
+    }
+    if let Some(path) = &args.uses {
+        let list = graph.list(path);
+        ensure!(!list.is_empty(), "{path} uses nothing, or is none of the workspace's files and folders");
+        print!("{list}");
+        return Ok(());
+    }
+    let circles = graph.circles();
+    for circle in &circles {
+        print!("{}", graph.describe(circle));
+    }
+    if !circles.is_empty() {
+        bail!("{} circles of files: move what two files share to a file of its own", circles.len());
+    }
+    println!("no circle among {} files", graph.uses.len());
+    Ok(())
+}
+
+/// The root file of every target of every crate in the workspace.
+fn roots() -> Result<Vec<PathBuf>> {
+    let mut command = process::cargo();
+    command.args(["metadata", "--no-deps", "--format-version=1"]).current_dir(workspace::root());
+    let metadata = process::output(&mut command, "asking cargo for the crates")?;
+    let metadata: serde_json::Value = serde_json::from_str(&metadata).context("cargo metadata is no JSON")?;
+    let targets = elements(&metadata["packages"]).iter().flat_map(|package| elements(&package["targets"]));
+    let roots: Vec<PathBuf> =
+        targets.filter_map(|target| target["src_path"].as_str().map(PathBuf::from)).collect();
+    ensure!(!roots.is_empty(), "cargo names no crate");
+    Ok(roots)
+}
