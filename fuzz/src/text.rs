@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use spark_trace::analysis::{instant, log};
+use spark_trace::analysis::instant;
+use spark_trace::framework_log as log;
 use spark_trace::parse;
 use spark_trace::study::analysis::{self, Options};
 use spark_trace::study::import::benchmark_spark;

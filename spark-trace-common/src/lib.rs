@@ -21,6 +21,7 @@ pub mod engine;
 pub mod event;
 pub mod hook;
 pub mod map;
+pub mod result;
 pub mod row;
 pub mod source;
 pub mod task;

@@ -10,6 +10,7 @@ use crate::recording::{Column, Series};
 
 mod derived;
 mod device;
+pub mod heights;
 
 pub use device::processes as device_processes;
 

@@ -7,9 +7,12 @@
 //! (feature of that name) is the only part that needs a kernel to talk to.
 //!
 //! Modules depend on each other in one direction: `recording` <- `ledger` <- `analysis` <-
-//! `render` <- `cli`.
+//! `render` <- `cli`. The table of all is `xtask/src/lint/direction.rs`.
 
 pub mod analysis;
+#[cfg(feature = "live")]
+pub mod archive;
+pub mod classify;
 pub mod cli;
 pub mod cuda;
 pub mod decode;
@@ -18,11 +21,14 @@ pub mod demo;
 pub mod elf;
 pub mod engine;
 pub mod figures;
+pub mod framework_log;
 pub mod health;
 pub mod invoker;
 pub mod ledger;
 #[cfg(feature = "live")]
 pub mod live;
+#[cfg(feature = "live")]
+pub mod nvml;
 pub mod parse;
 pub mod place;
 pub mod plan;

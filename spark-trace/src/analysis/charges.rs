@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
-use crate::analysis::classify::{base_name, is_telling, source_at};
 use crate::analysis::details;
 use crate::analysis::names::{self, Names};
+use crate::classify::{base_name, is_telling, source_at};
 use crate::recording::{Instant, Recording, Series, Symbol};
 
 /// Frames that belong to charging itself, whoever asked for it.

@@ -2,34 +2,14 @@
 
 use crate::analysis::view::{Scope, View};
 use crate::ledger;
-use crate::recording::{Instant, Recording, Series};
+use crate::ledger::heights::{Held, held_by_driver, margin};
+use crate::recording::{END, Instant, QUERY, Recording};
 
 /// Details of a peak, or of an answer to a query, are read once that has been seen, as a rule no later than this.
 pub const FOLLOW_NS: u64 = 500_000_000;
 
-/// Why details are read when the target was told how much memory is free.
-pub const QUERY: &str = "query";
-
-/// Why details are read when the target has ended.
-pub const END: &str = "end";
-
 /// Planes whose peaks details are read at.
 const WATCHED: [Scope; 2] = [Scope::System, Scope::Cgroup];
-
-/// Columns of the system plane's readings that have what the NVIDIA driver holds as its own, and what it has pinned. Where
-/// free memory is in page cache, what it takes is taken from there: the machine stands no higher, and nobody is charged.
-/// Pinning takes nothing at all.
-const HELD_BY_DRIVER: [&[&str]; 2] =
-    [&["driver.nvidia_sysmem", "driver.nvidia_managed"], &["driver.nvidia_pinned"]];
-
-/// What the driver holds, and what it has pinned, in bytes.
-pub type Held = [Option<u64>; 2];
-
-/// Two levels that differ by no more than this are as good as one: readings of a machine that does nothing do.
-/// `height` is the higher one.
-pub fn margin(height: u64) -> u64 {
-    (height >> 9).max(256 << 10)
-}
 
 /// The instant that stacks, files and calls of `at_ns` are told of.
 pub fn instant(recording: &Recording, at_ns: u64) -> Option<&Instant> {
@@ -87,14 +67,6 @@ pub fn index_of_charges(recording: &Recording, at_ns: u64) -> Option<usize> {
         .map(|(index, _)| index)
 }
 
-/// What of the machine's memory the driver holds and has pinned at reading `index`.
-pub fn held_by_driver(system: &Series, index: usize) -> Held {
-    HELD_BY_DRIVER.map(|columns| {
-        let held = columns.iter().filter_map(|column| system.columns.get(*column)?.get(index));
-        held.reduce(u64::saturating_add)
-    })
-}
-
 /// When the target began, if that was while tracing.
 fn began_ns(recording: &Recording) -> Option<u64> {
     let target = &recording.target;
@@ -122,7 +94,9 @@ mod tests {
     use super::*;
     use crate::analysis::asked;
     use crate::recording::testing::{MIB, SECOND, START, empty, push};
-    use crate::recording::{CgroupSeries, ChargeStack, DriverAllocs, PageAllocs, Target, TargetCgroup};
+    use crate::recording::{
+        CgroupSeries, ChargeStack, DriverAllocs, PageAllocs, Series, Target, TargetCgroup,
+    };
 
     const MILLISECOND: u64 = SECOND / 1000;
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use crate::analysis::attribution::Report;
-use crate::analysis::classify::base_name;
+use crate::classify::base_name;
 
 /// More stacks than anybody can tell apart in a picture; the others are one frame.
 const MOST: usize = 400;

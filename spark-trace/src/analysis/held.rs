@@ -4,12 +4,12 @@
 use std::collections::BTreeMap;
 
 use crate::analysis::charges::class_of;
-use crate::analysis::classify::classify;
 use crate::analysis::cuda;
 use crate::analysis::details;
 use crate::analysis::mappings;
 use crate::analysis::names::Names;
 use crate::analysis::view::Scope;
+use crate::classify::classify;
 use crate::recording::Recording;
 
 /// Where bytes with a stack were seen. Kinds overlap and are not summed.

@@ -2,8 +2,8 @@
 
 use serde::Serialize;
 
-use crate::analysis::log;
 use crate::analysis::queries::QueryRow;
+use crate::framework_log as log;
 use crate::recording::Recording;
 use crate::units;
 

@@ -3,14 +3,11 @@
 //! A run that the kernel skipped is one event of one hook: among many it changes nothing that is worth telling. An entry
 //! that a map or buffer of ours could not take is another matter: how much it would have held is unknown.
 
-use crate::recording::{Health, Hook, Loss};
+use crate::recording::{Health, Hook, Loss, SKIPPED};
 
 /// A hook that missed less than this part of its events says as much as one that missed none: differences below it are
 /// not told either.
 const MATTERS_PERCENT: u64 = 2;
-
-/// How the losses of all hooks together are called: each hook says itself what it missed.
-pub const SKIPPED: &str = "skipped_runs";
 
 /// Losses that touch what some hooks are for, and nothing else. Those that are not here touch everything.
 const TOUCHED: &[(&str, &[&str])] = &[

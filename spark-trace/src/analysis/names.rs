@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::analysis::whose::Whose;
+pub use crate::classify::frame;
 use crate::recording::{FilePages, FirstTouch, Process, Recording, Stack, Symbol, TRACER};
 
 /// A name that several ids could not be given.
@@ -189,18 +190,6 @@ fn containers(recording: &Recording) -> impl Iterator<Item = (&str, &str)> {
 pub fn resolved(frames: &[&Symbol]) -> Vec<String> {
     let frames = frames.iter().filter(|symbol| symbol.name.is_some() || symbol.module.is_some());
     frames.map(|symbol| frame(symbol)).collect()
-}
-
-/// One frame for people: its name, or where it lies.
-pub fn frame(symbol: &Symbol) -> String {
-    let place = match &symbol.name {
-        Some(name) => name.clone(),
-        None => format!("{:#x}", symbol.address),
-    };
-    match &symbol.module {
-        Some(module) => format!("{place} [{module}]"),
-        None => place,
-    }
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 //! A stack is shown from behind them, for who called the allocator is what is asked. Nothing is lost by it: JSON and
 //! exports have all frames.
 
-use crate::analysis::classify::{base_name, is_telling};
+use crate::classify::{base_name, is_telling};
 
 /// Where functions of this name are found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -11,8 +11,8 @@ use spark_trace_common::cuda::FUNCTIONS;
 
 use crate::analysis::callers::{Caller, Callers};
 use crate::analysis::names::Names;
-use crate::cuda::result_name;
 use crate::recording::{MemoryState, Query, Recording};
+use spark_trace_common::result::result_name;
 
 mod fold;
 

@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
-use crate::analysis::classify::classify;
-use crate::analysis::classify::purpose::Purpose;
 use crate::analysis::details;
 use crate::analysis::names::{self, Names};
 use crate::analysis::view::Scope;
 use crate::analysis::whose::Whose;
+use crate::classify::classify;
+use crate::classify::purpose::Purpose;
 use crate::recording::{PageAllocs, Recording};
 
 /// Page allocations of one kernel stack since the trace began.

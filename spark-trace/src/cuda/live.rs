@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use spark_trace_common::cuda::{DEVICE_ALL, Kind, Op};
 
-use super::result_name;
 use crate::{
     decode::Call,
     recording::{CudaAllocs, CudaEvent, CudaFailure, CudaTotal},
 };
+use spark_trace_common::result::result_name;
 
 /// `CUmemLocationType` of cuMemCreate's properties: anything but the device (1) is host memory.
 const LOCATION_DEVICE: u32 = 1;

@@ -4,7 +4,5 @@
 //! that frees them, to the end of their context or to that of their process.
 
 mod live;
-mod results;
 
 pub use live::{Effect, Holdings, Moment};
-pub use results::result_name;

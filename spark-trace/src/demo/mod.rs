@@ -2,7 +2,6 @@
 //!
 //! Everything is done by command lines that the user can repeat; [`story`] says in words what came out.
 
-pub(crate) mod archive;
 pub mod inference;
 mod runner;
 mod steps;

@@ -8,7 +8,7 @@ use std::{
 
 use super::{
     CONTAINER_ANON, DemoError, Event, FILE, FILE_NAME, HOLD, NATIVE_ANON, Options, Outcome, Place, SHMEM,
-    archive, runner::Runner,
+    runner::Runner,
 };
 
 /// Name of the program in image and sandbox: the same as outside, so that `diff` sees one program.
@@ -130,7 +130,7 @@ impl<'a> Demo<'a> {
             ]));
         }
         let engine = &program(self.place.as_str());
-        let layer = archive::with_program(workload, PROGRAM).map_err(DemoError::io(workload))?;
+        let layer = crate::archive::with_program(workload, PROGRAM).map_err(DemoError::io(workload))?;
         let origin = format!("< (a tar archive of {inside})");
         runner.feed(&words(&[engine, "import", "-", &self.image]), &layer, &origin, tell).await?;
         self.imported = true;

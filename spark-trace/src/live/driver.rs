@@ -12,7 +12,7 @@ use super::{
     page_size,
     symbols::Stacks,
 };
-use crate::{analysis::classify::classify, decode::mobility};
+use crate::{classify::classify, decode::mobility};
 
 /// The sources that are the driver's.
 pub const SOURCES: [&str; 2] = ["nvidia-sysmem", "nvidia-managed"];

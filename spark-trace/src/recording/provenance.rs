@@ -53,6 +53,12 @@ pub struct Provenance {
     pub symbols: Vec<Symbol>,
 }
 
+/// Why details are read when the target was told how much memory is free.
+pub const QUERY: &str = "query";
+
+/// Why details are read when the target has ended.
+pub const END: &str = "end";
+
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Instant {
     pub at_ns: u64,

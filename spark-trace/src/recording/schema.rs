@@ -309,6 +309,9 @@ pub struct Gaps {
     pub total_ns: u64,
 }
 
+/// How the losses of all hooks together are called: each hook says itself what it missed.
+pub const SKIPPED: &str = "skipped_runs";
+
 /// Events or entries that a buffer or map could not take.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Loss {

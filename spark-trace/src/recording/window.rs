@@ -159,46 +159,9 @@ fn shorten_arguments(processes: &mut [Process]) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{self, SECOND, START};
+    use super::super::testing::{self, START};
     use super::*;
-    use crate::analysis::view::{Scope, View};
     use crate::recording::{CgroupName, TargetCgroup};
-
-    #[test]
-    fn what_is_left_says_what_it_said() {
-        let whole = testing::container();
-        let mut rest = whole.clone();
-        forget(&mut rest, START + 30 * SECOND);
-        assert!(rest.samples.system.begin_ns.len() < whole.samples.system.begin_ns.len());
-        for scope in [Scope::System, Scope::Cgroup] {
-            let (whole, rest) = (View::new(&whole, scope).unwrap(), View::new(&rest, scope).unwrap());
-            for at_ns in rest.times() {
-                let levels = |view: &View<'_>| {
-                    let balance = view.at(at_ns);
-                    balance.rows.iter().map(|row| (row.source.slug, row.bytes)).collect::<Vec<_>>()
-                };
-                assert_eq!(levels(&rest), levels(&whole), "{at_ns}");
-            }
-        }
-    }
-
-    #[test]
-    fn the_latest_reading_says_what_the_whole_says_of_that_time() {
-        let mut whole = testing::container();
-        whole.target.cgroups.iter_mut().for_each(|cgroup| cgroup.removed_ns = None);
-        let thin = latest(&whole);
-        for scope in [Scope::System, Scope::Cgroup] {
-            let (whole, thin) = (View::new(&whole, scope).unwrap(), View::new(&thin, scope).unwrap());
-            let times = thin.times();
-            let at_ns = *times.last().unwrap();
-            let levels = |view: &View<'_>| {
-                let balance = view.at(at_ns);
-                balance.rows.iter().map(|row| (row.source.slug, row.bytes)).collect::<Vec<_>>()
-            };
-            assert_eq!(levels(&thin), levels(&whole));
-            assert_eq!(times.len(), thin.roots.len().min(times.len()), "one reading each");
-        }
-    }
 
     #[test]
     fn of_those_that_ended_the_latest_stay() {

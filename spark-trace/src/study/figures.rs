@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::analysis::attribution::{self, PlaneReport};
 use crate::analysis::instant::At;
 use crate::analysis::kv;
-use crate::analysis::log::{self, LogFigures};
+use crate::framework_log::{self as log, LogFigures};
 use crate::recording::Recording;
 
 use super::plan::Metric;

@@ -152,8 +152,8 @@ pub fn charges(scope: Scope, a: Look<'_>, b: Look<'_>) -> Vec<ChargeDelta> {
 /// Builds of one kernel differ in how the compiler named clones of a function.
 fn base_names(frames: &[String]) -> Vec<String> {
     let base = |frame: &String| match frame.split_once(" [") {
-        Some((name, module)) => format!("{} [{module}", crate::analysis::classify::base_name(name)),
-        None => crate::analysis::classify::base_name(frame).to_owned(),
+        Some((name, module)) => format!("{} [{module}", crate::classify::base_name(name)),
+        None => crate::classify::base_name(frame).to_owned(),
     };
     frames.iter().map(base).collect()
 }

@@ -4,10 +4,10 @@
 use super::case::{Case, Judgement};
 use super::run::Run;
 use super::{Evidence, Unit, Verdict};
-use crate::analysis::classify::purpose::Purpose;
 use crate::analysis::limits::{self, Limit};
 use crate::analysis::stacks;
 use crate::analysis::view::Scope;
+use crate::classify::purpose::Purpose;
 use crate::ledger;
 use crate::recording::Series;
 use crate::units;

@@ -2,8 +2,8 @@
 
 use crate::analysis::files;
 use crate::analysis::kv::{Agreement, Budget, CachedFile, Figures, Reading, Used, WhatIf, reading};
-use crate::analysis::log::{self, LogFigures};
 use crate::analysis::view::{Scope, View};
+use crate::framework_log::{self as log, LogFigures};
 use crate::ledger::Balance;
 use crate::recording::Recording;
 use spark_trace_common::source::Reclaimable;

@@ -3,8 +3,8 @@
 use spark_trace_common::cuda::DEVICE_ALL;
 
 use crate::analysis::kv::{FOLLOWED_PERCENT, Reading, SMALL_PERCENT, WEIGHTS_PERCENT};
-use crate::analysis::log;
 use crate::analysis::queries::{self, Queries, QueryRow};
+use crate::framework_log as log;
 use crate::recording::Recording;
 
 /// A question whose answer an engine may size its cache by, and the figures of the answer.

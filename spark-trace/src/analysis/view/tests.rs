@@ -1,6 +1,6 @@
 use super::*;
 use crate::recording::testing::{self, MIB, SECOND, START, empty, series};
-use crate::recording::{CgroupSeries, TargetCgroup};
+use crate::recording::{CgroupSeries, TargetCgroup, window};
 
 /// When a cgroup was created and removed, and its readings: seconds after the start, MiB.
 type Life<'a> = (Option<u64>, Option<u64>, &'a [(u64, u64)]);
@@ -170,4 +170,40 @@ fn without_readings_there_is_no_view() {
     assert!(View::new(&empty(), Scope::System).is_none());
     assert!(View::new(&empty(), Scope::Cgroup).is_none());
     assert!(View::new(&with_cgroups(&[(None, None, &[])]), Scope::Cgroup).is_none());
+}
+
+#[test]
+fn what_is_left_says_what_it_said() {
+    let whole = testing::container();
+    let mut rest = whole.clone();
+    window::forget(&mut rest, START + 30 * SECOND);
+    assert!(rest.samples.system.begin_ns.len() < whole.samples.system.begin_ns.len());
+    for scope in [Scope::System, Scope::Cgroup] {
+        let (whole, rest) = (View::new(&whole, scope).unwrap(), View::new(&rest, scope).unwrap());
+        for at_ns in rest.times() {
+            let levels = |view: &View<'_>| {
+                let balance = view.at(at_ns);
+                balance.rows.iter().map(|row| (row.source.slug, row.bytes)).collect::<Vec<_>>()
+            };
+            assert_eq!(levels(&rest), levels(&whole), "{at_ns}");
+        }
+    }
+}
+
+#[test]
+fn the_latest_reading_says_what_the_whole_says_of_that_time() {
+    let mut whole = testing::container();
+    whole.target.cgroups.iter_mut().for_each(|cgroup| cgroup.removed_ns = None);
+    let thin = window::latest(&whole);
+    for scope in [Scope::System, Scope::Cgroup] {
+        let (whole, thin) = (View::new(&whole, scope).unwrap(), View::new(&thin, scope).unwrap());
+        let times = thin.times();
+        let at_ns = *times.last().unwrap();
+        let levels = |view: &View<'_>| {
+            let balance = view.at(at_ns);
+            balance.rows.iter().map(|row| (row.source.slug, row.bytes)).collect::<Vec<_>>()
+        };
+        assert_eq!(levels(&thin), levels(&whole));
+        assert_eq!(times.len(), thin.roots.len().min(times.len()), "one reading each");
+    }
 }

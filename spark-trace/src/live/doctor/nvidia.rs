@@ -3,12 +3,7 @@
 use std::{fs, path::PathBuf};
 
 use super::{Finding, Machine};
-use crate::{
-    health::Verdict,
-    live::{host, library::DIRECTORIES},
-    recording::Gpu,
-    render::units,
-};
+use crate::{health::Verdict, live::host, nvml::DIRECTORIES, recording::Gpu, units};
 
 const LIBRARY: &str = "libcuda.so.1";
 

@@ -26,24 +26,7 @@ use super::{
     now_ns,
     object::Object,
 };
-use crate::{decode::MappedLibrary, elf, health::Verdict, recording::LibraryFile};
-
-/// Directories where the driver's libraries are on the systems we know: distributions, containers prepared by
-/// NVIDIA's toolkit, compatibility packages, WSL.
-pub const DIRECTORIES: &[&str] = &[
-    "/usr/lib/x86_64-linux-gnu",
-    "/usr/lib/aarch64-linux-gnu",
-    "/usr/lib/x86_64-linux-gnu/nvidia/current",
-    "/usr/lib64",
-    "/usr/lib64/nvidia",
-    "/usr/lib",
-    "/usr/local/nvidia/lib64",
-    "/usr/local/nvidia/lib",
-    "/usr/local/cuda/compat",
-    "/usr/local/cuda/compat/lib.real",
-    "/usr/lib/wsl/lib",
-    "/run/opengl-driver/lib",
-];
+use crate::{decode::MappedLibrary, elf, health::Verdict, nvml::DIRECTORIES, recording::LibraryFile};
 
 /// What the simulated driver's file is called.
 const SIMULATED: &str = "libspark_trace_simulated";

@@ -10,7 +10,7 @@ use std::{
 use tokio::sync::mpsc as counted;
 
 use super::{Shared, lines::Lines, screen::Screen};
-use crate::{analysis::log::is_known, live::now_ns, recording::LogLine};
+use crate::{framework_log::is_known, live::now_ns, recording::LogLine};
 
 /// As much as a pipe holds.
 const PIECE: usize = 64 << 10;

@@ -2,9 +2,8 @@
 
 use super::{Session, SessionError, io_error};
 use crate::{
-    analysis::losses,
     live::{not_opened, output::Output, own_usage},
-    recording::{Cost, Health, Loss, Readings, journal::Entry},
+    recording::{Cost, Health, Loss, Readings, SKIPPED, journal::Entry},
     units,
 };
 
@@ -22,7 +21,7 @@ impl Session {
             ("walks", self.walks_not_made),
             ("open_files", not_opened()),
             ("log_lines", self.output.as_ref().map_or(0, Output::lost)),
-            (losses::SKIPPED, hooks.iter().filter_map(|h| h.lost).sum()),
+            (SKIPPED, hooks.iter().filter_map(|h| h.lost).sum()),
         ];
         let own = own.into_iter().filter(|(_, count)| *count > 0);
         losses.extend(own.map(|(what, count)| Loss { what: what.to_owned(), count }));

@@ -46,7 +46,7 @@ use containers::Containers;
 use follow::Take;
 pub use options::{Keep, Named, Options, Wishes};
 
-use crate::analysis::details::END;
+use crate::recording::END;
 use crate::recording::{
     Clock, Moment, Recording, SCHEMA_VERSION, Target, Tool,
     claim::Claim,

@@ -8,11 +8,13 @@ use super::{
     reading::{Levels, driver_column},
 };
 use crate::{
-    analysis::details::{Held, QUERY, held_by_driver, margin},
-    ledger::{self, Facts, Plane},
+    ledger::{
+        self, Facts, Plane,
+        heights::{Held, held_by_driver, margin},
+    },
     live::{now_ns, page_size, source::pool, walks::Walk},
     recording::{
-        Column, Gaps, Moment, Series,
+        Column, Gaps, Moment, QUERY, Series,
         journal::{Entry, Sample, SeriesId},
     },
 };

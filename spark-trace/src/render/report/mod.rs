@@ -5,12 +5,12 @@ use super::show::reconciled;
 use super::units::{UNKNOWN, delta, duration, known, seconds, share, size, unsigned};
 use crate::analysis::attribution::PlaneReport;
 use crate::analysis::diff::{self, SourceDelta};
-use crate::analysis::losses::{self, Missed};
+use crate::analysis::losses::Missed;
 use crate::analysis::overview::{Overview, Run};
 use crate::analysis::view::Scope;
 use crate::analysis::warning::Warning;
 use crate::health::Verdict;
-use crate::recording::{Health, Hook};
+use crate::recording::{Health, Hook, SKIPPED};
 use spark_trace_common::source::UNATTRIBUTED;
 
 pub(super) mod findings;
@@ -200,7 +200,7 @@ fn lost(document: &mut Document, health: &Health) {
     if health.lost_total == 0 {
         document.line("losses: none");
     }
-    for loss in health.losses.iter().filter(|loss| loss.count > 0 && loss.what != losses::SKIPPED) {
+    for loss in health.losses.iter().filter(|loss| loss.count > 0 && loss.what != SKIPPED) {
         document.warning(format!("lost in {}: {}", loss.what, loss.count));
     }
     for missed in health.hooks.iter().filter_map(Missed::of) {

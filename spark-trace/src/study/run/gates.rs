@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use nvml_wrapper::enum_wrappers::device::TemperatureSensor;
 
 use super::RunError;
-use crate::live::source::nvml::library;
+use crate::nvml;
 use crate::study::plan::Gates;
 
 const EVERY: Duration = Duration::from_millis(500);
@@ -114,7 +114,7 @@ fn drop_caches() -> Result<(), RunError> {
 }
 
 fn gpus() -> Result<Vec<Gpu>, String> {
-    let nvml = library::open()?;
+    let nvml = nvml::open()?;
     let count = nvml.device_count().map_err(|e| e.to_string())?;
     let gpu = |index| {
         let device = nvml.device_by_index(index)?;

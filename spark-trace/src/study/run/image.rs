@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Stdio;
 
 use super::{Event, RunError, machine};
-use crate::demo::archive;
+use crate::archive;
 use crate::study::command::Values;
 use crate::study::plan::Environment;
 

@@ -12,7 +12,7 @@ use nvml_wrapper::{
 
 use super::super::Reading;
 use crate::{
-    health::NVML_NOT_SUPPORTED,
+    nvml::reason,
     recording::journal::{Sample, SeriesId},
 };
 
@@ -212,14 +212,6 @@ fn by_process(list: &[ProcessInfo]) -> BTreeMap<u32, Option<u64>> {
     sums
 }
 
-/// Why a value is absent, with the function that did not give it.
-pub(super) fn reason(error: &NvmlError, function: &str) -> String {
-    match error {
-        NvmlError::NotSupported => format!("{NVML_NOT_SUPPORTED} ({function})"),
-        error => format!("NVML: {error} ({function})"),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -233,11 +225,5 @@ mod tests {
         let used = UsedGpuMemory::Used;
         let list = [process(1, used(5)), process(1, used(7)), process(2, UsedGpuMemory::Unavailable)];
         assert_eq!(by_process(&list), BTreeMap::from([(1, Some(12)), (2, None)]));
-    }
-
-    #[test]
-    fn reasons_name_the_function() {
-        assert_eq!(reason(&NvmlError::NotSupported, "f"), "NVML: not supported (f)");
-        assert!(reason(&NvmlError::GpuLost, "f").ends_with("(f)"));
     }
 }

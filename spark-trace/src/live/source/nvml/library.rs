@@ -1,22 +1,16 @@
 //! Finding and starting the library, and what it says of the machine.
 
-use std::{
-    collections::BTreeMap,
-    ffi::OsStr,
-    fs,
-    path::{Path, PathBuf},
-};
+use std::{collections::BTreeMap, fs, path::Path};
 
 use nvml_wrapper::{Device, Nvml, error::NvmlError};
 
-use super::{Machine, NAME, device::reason};
+use super::{Machine, NAME};
 use crate::{
     health::Verdict,
-    live::{host, library::DIRECTORIES},
+    live::host,
+    nvml::{load, reason},
     recording::{Gpu, Nvidia, SourceVerdict},
 };
-
-const LIBRARY: &str = "libnvidia-ml.so.1";
 
 /// What a library says that plays the part of a driver which is not there.
 const SIMULATED: &str = "simulated";
@@ -31,44 +25,6 @@ pub(super) fn start(path: Option<&Path>) -> (Machine, Option<Nvml>) {
             (machine, usable)
         }
     }
-}
-
-/// Why there is no library.
-type Refusal = (Verdict, String);
-
-/// The library that is found; why there is none, where none is.
-pub(crate) fn open() -> Result<Nvml, String> {
-    load(None).map_err(|(_, reason)| reason)
-}
-
-fn load(path: Option<&Path>) -> Result<Nvml, Refusal> {
-    let open = |path: &OsStr| Nvml::builder().lib_path(path).init();
-    if let Some(path) = path {
-        return open(path.as_os_str()).map_err(|e| refused(&path.display().to_string(), &e, true));
-    }
-    let by_loader = match open(LIBRARY.as_ref()) {
-        Ok(nvml) => return Ok(nvml),
-        Err(error) => error,
-    };
-    // Anything but a library that could not be opened is the answer of the one that was.
-    if !matches!(by_loader, NvmlError::LibloadingError(_)) {
-        return Err(refused(LIBRARY, &by_loader, false));
-    }
-    let usual = DIRECTORIES.iter().map(|dir| PathBuf::from(dir).join(LIBRARY)).find(|path| path.exists());
-    let Some(path) = usual else {
-        let places = DIRECTORIES.join(", ");
-        let reason = format!("no {LIBRARY} in the loader's path or in {places}");
-        return Err((Verdict::NotApplicable, reason));
-    };
-    open(path.as_os_str()).map_err(|e| refused(&path.display().to_string(), &e, false))
-}
-
-/// A library that is there and does not start. Without a driver it has nothing to tell of: packages bring the library
-/// to machines without a GPU too.
-fn refused(library: &str, error: &NvmlError, asked_for: bool) -> Refusal {
-    let idle = matches!(error, NvmlError::DriverNotLoaded | NvmlError::LibraryNotFound) && !asked_for;
-    let verdict = if idle { Verdict::NotApplicable } else { Verdict::Broken };
-    (verdict, format!("{library}: {}", reason(error, "nvmlInit_v2")))
 }
 
 fn machine(nvml: &Nvml, path: Option<&Path>) -> Machine {

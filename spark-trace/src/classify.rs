@@ -6,7 +6,6 @@
 
 use spark_trace_common::source::UNATTRIBUTED;
 
-use crate::analysis::names;
 use crate::recording::Symbol;
 
 mod objects;
@@ -253,8 +252,20 @@ pub fn is_telling(name: &str) -> bool {
 /// The two innermost telling frames.
 fn innermost(frames: &[&Symbol]) -> String {
     let telling = frames.iter().filter(|frame| frame.name.as_deref().is_none_or(is_telling));
-    let label: Vec<_> = telling.take(2).map(|symbol| names::frame(symbol)).collect();
+    let label: Vec<_> = telling.take(2).map(|symbol| frame(symbol)).collect();
     if label.is_empty() { "(no stack)".to_owned() } else { label.join(" <- ") }
+}
+
+/// One frame for people: its name, or where it lies.
+pub fn frame(symbol: &Symbol) -> String {
+    let place = match &symbol.name {
+        Some(name) => name.clone(),
+        None => format!("{:#x}", symbol.address),
+    };
+    match &symbol.module {
+        Some(module) => format!("{place} [{module}]"),
+        None => place,
+    }
 }
 
 #[cfg(test)]

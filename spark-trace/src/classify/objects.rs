@@ -4,7 +4,7 @@
 //! open-gpu-kernel-modules at 580 (src/nvidia/src/kernel, kernel-open/nvidia, kernel-open/nvidia-uvm). Leading
 //! underscores of static functions and the chip's suffix (`_GH100`, `_IMPL`) are left aside.
 
-use crate::analysis::classify::base_name;
+use crate::classify::base_name;
 use crate::recording::Symbol;
 
 /// Modules of the driver, by the names that kallsyms and modinfo give them.

@@ -1,4 +1,4 @@
-//! The image's only layer: a tar archive of one program and a directory to mount at.
+//! The only layer of an image that is made here: a tar archive of one program and a directory to mount at.
 
 use std::{io, path::Path};
 

@@ -1,6 +1,6 @@
 //! Names of result codes.
 
-use spark_trace_common::cuda::Library;
+use crate::cuda::Library;
 
 /// `CUresult` (cuda.h), those that memory and context calls return.
 const CUDA: &[(i32, &str)] = &[
