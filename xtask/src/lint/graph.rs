@@ -163,9 +163,8 @@ impl Tree {
     /// What a name means in a module: what it defines or imports by name, else what it has by `*`.
     fn lookup(&self, module: usize, name: &str, seen: &mut Seen) -> Vec<Target> {
         let key = (module, name.to_owned());
-        if seen.contains(&key) {
-            return Vec::new();
-        }
+        // `use names::names` leads to the module of that name, and not to itself.
+        let is_anew = !seen.contains(&key);
         seen.push(key);
         let Some(here) = self.modules.get(module) else { return Vec::new() };
         let mut targets = Vec::new();
@@ -173,10 +172,11 @@ impl Tree {
             match meaning {
                 Name::Here => targets.push(Target::Item(here.node)),
                 Name::Module(child) => targets.push(Target::Module(*child)),
-                Name::Import(path) => targets.extend(self.resolve(module, path, seen)),
+                Name::Import(path) if is_anew => targets.extend(self.resolve(module, path, seen)),
+                Name::Import(_) => {}
             }
         }
-        if !here.names.contains_key(name) {
+        if is_anew && !here.names.contains_key(name) {
             for glob in &here.globs {
                 for target in self.resolve(module, glob, seen) {
                     if let Target::Module(from) = target {

@@ -1,5 +1,6 @@
 //! `cargo xtask lint`: what the compiler does not check of the layout. docs/architecture.md has the rules.
 
+mod direction;
 mod graph;
 mod module;
 mod names;
@@ -17,7 +18,7 @@ use crate::{process, workspace};
 use graph::Graph;
 use tree::Tree;
 
-/// Checks that no files use each other in a circle
+/// Checks that no files use each other in a circle, and that folders of spark-trace use each other in one direction
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -44,10 +45,15 @@ pub fn run(args: &Args) -> Result<()> {
     for circle in &circles {
         print!("{}", graph.describe(circle));
     }
+    let faults = direction::faults(&graph);
+    faults.iter().for_each(|fault| println!("{fault}"));
     if !circles.is_empty() {
         bail!("{} circles of files: move what two files share to a file of its own", circles.len());
     }
-    println!("no circle among {} files", graph.uses.len());
+    if !faults.is_empty() {
+        bail!("{} uses against the table in xtask/src/lint/direction.rs", faults.len());
+    }
+    println!("{} files: no circle, and every folder uses what it may", graph.uses.len());
     Ok(())
 }
 

@@ -78,10 +78,14 @@ fn every_way_to_name_an_item_counts() {
         "pub fn x() { crate::a::A::method() }",
         "pub mod inner { pub struct X(super::super::a::A); }",
         "crate::a::make!();",
+        "use crate::same;\npub fn x() { same::same() }",
     ];
     for way in ways {
         let found = circles(&[
-            ("lib.rs", "mod a; mod b; mod facade;"),
+            (
+                "lib.rs",
+                "mod a; mod b; mod facade; mod same { mod same { pub use crate::a::f as same; } pub use same::same; }",
+            ),
             ("facade.rs", "pub use super::a::*;"),
             (
                 "a.rs",
