@@ -10,7 +10,7 @@ use thiserror::Error;
 
 pub use super::builder::Builder;
 pub use super::entry::{Aggregates, Begin, Entry, Sample, SeriesId};
-use super::{schema::*, secrets};
+use super::{provenance::Process, schema::*, secrets};
 
 /// Value of [`Begin::schema`].
 pub const JOURNAL_SCHEMA: &str = "spark-trace/journal";
