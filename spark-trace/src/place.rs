@@ -130,21 +130,21 @@ impl Place {
 
     /// Whether it is a FIFO. One of another user is refused: in a directory that others may write to, anybody can put one
     /// where a file was meant to be, and read what is written.
-    pub fn is_fifo(&self) -> Result<bool, WriteError> {
+    pub fn is_fifo(&self, options: WriteOptions) -> Result<bool, WriteError> {
         let about = self.stat().ok().filter(|about| about.st_mode & libc::S_IFMT == libc::S_IFIFO);
         match about {
             None => Ok(false),
-            Some(about) if is_ours(about.st_uid) => Ok(true),
+            Some(about) if is_ours(about.st_uid, options) => Ok(true),
             Some(_) => Err(WriteError::NotAFile { path: self.path.clone(), kind: "a FIFO of another user" }),
         }
     }
 
     /// Opens a FIFO to write to, once somebody reads from it. What has taken its place meanwhile is let be.
-    pub fn open_fifo(&self) -> io::Result<File> {
+    pub fn open_fifo(&self, options: WriteOptions) -> io::Result<File> {
         use std::os::unix::fs::{FileTypeExt, MetadataExt};
         let file = self.open(libc::O_WRONLY)?;
         let about = file.metadata()?;
-        if about.file_type().is_fifo() && is_ours(about.uid()) {
+        if about.file_type().is_fifo() && is_ours(about.uid(), options) {
             Ok(file)
         } else {
             Err(io::Error::other("it is no longer the FIFO that was there"))
@@ -410,11 +410,11 @@ fn temporary_name(name: &OsStr) -> OsString {
     OsString::from_vec(temporary)
 }
 
-/// Root's, this process's, or of the user who called sudo.
-fn is_ours(uid: u32) -> bool {
+/// Root's, this process's, or of the user whom files are given to.
+fn is_ours(uid: u32, options: WriteOptions) -> bool {
     // SAFETY: cannot fail.
     let own = unsafe { libc::geteuid() };
-    uid == 0 || uid == own || crate::invoker::owner().is_some_and(|(owner, _)| owner == uid)
+    uid == 0 || uid == own || options.owner.is_some_and(|(owner, _)| owner == uid)
 }
 
 fn c_string(name: &OsStr) -> io::Result<CString> {

@@ -51,7 +51,7 @@ impl<'a> Destination<'a> {
     #[cfg(feature = "live")]
     pub fn stream(name: &'a Path) -> Result<Option<Self>, WriteError> {
         let options = WriteOptions { force: false, owner: invoker::owner() };
-        match Way::stream(name)? {
+        match Way::stream(name, options)? {
             Some(Way::Open(file)) => {
                 // The command is no holder of it: whoever reads is not to wait for what the command leaves behind.
                 close_on_exec(name);
@@ -112,7 +112,7 @@ impl<'a> Destination<'a> {
     fn fill(&self, fill: impl FnOnce(&File) -> io::Result<()>) -> anyhow::Result<()> {
         let written = match &self.way {
             Way::Open(file) => fill(file),
-            Way::Fifo(place) => place.open_fifo().and_then(|file| fill(&file)),
+            Way::Fifo(place) => place.open_fifo(self.options).and_then(|file| fill(&file)),
             Way::Output | Way::File(_) => Ok(()),
         };
         written.with_context(|| format!("{}: cannot be written", self.name.display()))
@@ -130,7 +130,7 @@ impl<'a> Destination<'a> {
 
 impl Way {
     fn of(name: &Path, options: WriteOptions) -> Result<Self, WriteError> {
-        if let Some(stream) = Self::stream(name)? {
+        if let Some(stream) = Self::stream(name, options)? {
             return Ok(stream);
         }
         let place = Place::new(name)?;
@@ -138,7 +138,7 @@ impl Way {
         Ok(Self::File(place))
     }
 
-    fn stream(name: &Path) -> Result<Option<Self>, WriteError> {
+    fn stream(name: &Path, options: WriteOptions) -> Result<Option<Self>, WriteError> {
         if name == Path::new("-") || name == Path::new("/dev/stdout") {
             return Ok(Some(Self::Output));
         }
@@ -149,7 +149,7 @@ impl Way {
             return open.map(|open| Some(Self::Open(File::from(open)))).map_err(failed);
         }
         let place = Place::new(name)?;
-        Ok(if place.is_fifo()? { Some(Self::Fifo(place)) } else { None })
+        Ok(if place.is_fifo(options)? { Some(Self::Fifo(place)) } else { None })
     }
 }
 
