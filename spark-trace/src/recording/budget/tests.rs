@@ -1,7 +1,6 @@
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 
 use super::*;
-use crate::analysis::mappings;
 use crate::recording::builder::Builder;
 use crate::recording::journal::{self, Arguments, Begin, Entry, Journal, Sample, SeriesId};
 use crate::recording::{Clock, Host, Target, Tool};
@@ -127,32 +126,42 @@ fn readings_beside_what_a_report_looks_at_stay() {
     assert_eq!((series.begin_ns[after - 1], series.begin_ns[after]), (2340 * MS, 2350 * MS));
 }
 
-/// Bytes that are mapped, as the events say one by one.
+/// What is mapped, as the events say one by one: each MiB of each process.
 #[derive(Default)]
 struct Truth {
-    mapped: BTreeMap<(u32, u64), u64>,
+    mapped: BTreeSet<(u32, u64)>,
     at_readings: Vec<(u64, u64)>,
 }
 
 impl Truth {
     fn see(&mut self, entry: &Entry) {
         match entry {
-            Entry::Mapping(event) if event.op == "mmap" => {
-                self.mapped.insert((event.pid, event.address), event.length as u64);
-            }
             Entry::Mapping(event) => {
-                self.mapped.remove(&(event.pid, event.address));
+                let first = event.address / MIB;
+                for part in first..first + event.length as u64 / MIB {
+                    match event.op.as_str() {
+                        "mmap" => self.mapped.insert((event.pid, part)),
+                        _ => self.mapped.remove(&(event.pid, part)),
+                    };
+                }
             }
-            Entry::Sample(sample) => {
-                self.at_readings.push((sample.end_ns, self.mapped.values().sum()));
-            }
+            Entry::Sample(sample) => self.at_readings.push((sample.end_ns, self.bytes())),
             _ => {}
         }
+    }
+
+    fn bytes(&self) -> u64 {
+        self.mapped.len() as u64 * MIB
     }
 }
 
 fn mapped_at(recording: &Recording, at_ns: u64) -> u64 {
-    mappings::rows(recording, at_ns).iter().map(|row| row.bytes).sum()
+    let mut events: Vec<_> =
+        recording.provenance.mappings.iter().filter(|event| event.at_ns <= at_ns).collect();
+    events.sort_by_key(|event| event.at_ns);
+    let mut kept = Truth::default();
+    events.into_iter().for_each(|event| kept.see(&Entry::Mapping(event.clone())));
+    kept.bytes()
 }
 
 #[test]
