@@ -347,6 +347,42 @@ fn an_engine_that_cannot_be_asked_is_a_warning() {
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]
+fn an_engine_that_never_answers_delays_no_reading() {
+    let dir = support::disk_dir();
+    let socket = support::path(&dir, "engine");
+    let engine = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    // The command's client and the query about it wait for the same engine. spark-trace gives its query up; then the
+    // engine ends, and with it the client.
+    std::thread::spawn(move || {
+        let clients = [engine.accept().unwrap().0, engine.accept().unwrap().0];
+        clients.iter().for_each(|client| client.set_nonblocking(true).unwrap());
+        support::wait_for("the query to be given up", || {
+            let is_closed = |mut client: &std::os::unix::net::UnixStream| loop {
+                match std::io::Read::read(&mut client, &mut [0; 4096]) {
+                    Ok(0) => return true,
+                    Ok(_) => {}
+                    Err(error) => return error.kind() != std::io::ErrorKind::WouldBlock,
+                }
+            };
+            clients.iter().any(is_closed).then_some(())
+        });
+        drop((engine, clients));
+    });
+    let line = format!("-- timeout 120 docker -H unix://{socket} run {} /workload", image());
+    let recorded = support::record(&support::path(&dir, "r.json"), &line).exited(125);
+    let recording = recorded.recording();
+    let warnings = warnings(&recording);
+    assert!(warnings.iter().any(|w| w.contains("docker does not answer which")), "{warnings:?}");
+    let begins = array(&recording["samples"]["system"]["begin_ns"]);
+    let begins: Vec<_> = begins.iter().map(int).collect();
+    let whole_s = (begins[begins.len() - 1] - begins[0]) as f64 / 1e9;
+    let longest_s = begins.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap() as f64 / 1e9;
+    // The query lasts 5 s. A reading may be late on a busy machine, but not by that.
+    assert!(whole_s >= 5.0 && longest_s < 3.0, "{longest_s} of {whole_s} s without a reading");
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
 fn containers_that_descend_from_their_client_are_followed() {
     let podman = |line: &str| Command::new("podman").args(line.split_whitespace()).output();
     // Its other runtime refuses machines with both cgroup versions.

@@ -228,3 +228,18 @@ fn few_descriptors_and_little_locked_memory_are_an_error_or_a_warning() {
     }
     faults.finish();
 }
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn top_follows_more_cgroups_than_the_usual_limit_of_open_files_allows() {
+    // Nine files of each stay open on cgroup v1.
+    let _many: Vec<_> = (0..120).map(|number| cgroup::Own::create(&format!("many-{number}"))).collect();
+    let program = spark_trace().get_program().to_owned();
+    let once = Command::new("sh")
+        .args(["-c", "ulimit -n 8192 && ulimit -S -n 1024 && exec \"$0\" top --once"])
+        .arg(program)
+        .output()
+        .unwrap();
+    assert!(once.status.success(), "{}", String::from_utf8_lossy(&once.stderr));
+    assert!(!once.stdout.is_empty());
+}

@@ -14,7 +14,7 @@ use support::bpf::{self, Ids};
 use support::process::partial;
 use support::{Faults, Running, array, cgroup, int, json, spark_trace, workload};
 
-const KILLS: u32 = 20;
+const KILLS: u32 = 60;
 /// From start-up, where programs are being loaded, to well into the hold: three times what this machine takes until
 /// there is a journal.
 const EARLIEST: Duration = Duration::from_millis(50);
@@ -41,7 +41,7 @@ enum Left {
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]
-fn killed_at_twenty_moments_it_leaves_nothing_attached_and_a_journal_to_recover() {
+fn killed_at_sixty_moments_it_leaves_nothing_attached_and_a_journal_to_recover() {
     let dir = support::disk_dir();
     let (mut random, mut faults) = (Random(0x5eed), Faults::default());
     let mut killed = Vec::new();

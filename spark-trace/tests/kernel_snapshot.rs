@@ -149,7 +149,9 @@ fn a_bundle_has_everything_and_with_stand_ins_no_name() {
     };
     let (at, whole) = unpacked("whole.tar.zst", &[]);
     let program = workload();
-    for name in ["secret-model.engine", "secret-cgroup", &program] {
+    // Names the machine until it starts again.
+    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
+    for name in ["secret-model.engine", "secret-cgroup", &program, boot.trim()] {
         assert!(whole.contains(name), "{name} is not in the bundle");
     }
     let place = |at: &TempDir, name: &str| at.path().join("spark-trace").join(name);
@@ -157,7 +159,7 @@ fn a_bundle_has_everything_and_with_stand_ins_no_name() {
     assert!(fs::read_to_string(place(&at, "kernel/proc/meminfo")).unwrap().contains("MemTotal:"));
 
     let (at, hidden) = unpacked("hidden.tar.zst", &["--redact"]);
-    for name in ["secret-model.engine", "secret-cgroup", &program, files] {
+    for name in ["secret-model.engine", "secret-cgroup", &program, files, boot.trim()] {
         assert!(!hidden.contains(name), "{name} is in the bundle");
     }
     let recording = json(place(&at, "snapshot.json"));
