@@ -51,7 +51,7 @@ fn a_snapshot_calls_containers_by_name_and_says_what_it_could_name() {
         faults.expect(!table.contains(word), || format!("{word:?} in a snapshot"));
     }
     // A narrow table cuts the beginning of a path, not the name behind it.
-    for word in ["SHMEM", "lists-snapshot)", "named: "] {
+    for word in ["SHMEM", "lists-snapshot)", "found: "] {
         faults.expect(table.contains(word), || format!("no {word:?} in {table}"));
     }
     faults.finish();

@@ -148,7 +148,7 @@ fn a_process_killed_for_memory_is_told_as_that() {
     check_events(series, &events, &mut faults);
     let warned = array(&show["warnings"]).iter().any(|line| {
         let line = line.as_str().unwrap();
-        line.contains(&path) && line.contains("killed 1 of its processes")
+        line.starts_with("command: ") && line.contains("killed 1 of its processes")
     });
     faults.expect(warned, || format!("no warning of it: {}", show["warnings"]));
     let system = &recording["samples"]["system"]["columns"]["vmstat.oom_kill"];

@@ -12,8 +12,9 @@ use std::{
 use super::source::process;
 use crate::recording::{Region, journal::Sample};
 
-/// Processes that wait for a walk.
-const MOST_WAITING: usize = 64;
+/// Processes that wait for a walk. Hundreds that a server forks at once want theirs at the same reading; a small process takes
+/// less than a millisecond.
+const MOST_WAITING: usize = 1024;
 
 /// What a walk has found.
 #[derive(Debug)]

@@ -74,8 +74,9 @@ struct Selected {
 const MOST_FILES: usize = 200;
 const LONGEST_LOOK: Duration = Duration::from_millis(500);
 
-/// The time for the last readings of processes' proportional shares, each of which walks a process's page tables.
-const LONGEST_PSS: Duration = Duration::from_millis(200);
+/// The time for the last readings of processes' proportional shares, each of which walks a process's page tables: some
+/// milliseconds for a process of gigabytes.
+const LONGEST_PSS: Duration = Duration::from_secs(2);
 
 /// Cgroups that are read of a whole machine.
 const MOST_CGROUPS: usize = 512;
