@@ -356,7 +356,7 @@ fn an_engine_that_never_answers_delays_no_reading() {
     std::thread::spawn(move || {
         let clients = [engine.accept().unwrap().0, engine.accept().unwrap().0];
         clients.iter().for_each(|client| client.set_nonblocking(true).unwrap());
-        support::wait_for("the query to be given up", || {
+        wait_for("the query to be given up", || {
             let is_closed = |mut client: &std::os::unix::net::UnixStream| loop {
                 match std::io::Read::read(&mut client, &mut [0; 4096]) {
                     Ok(0) => return true,
