@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::analysis::whose::Whose;
 pub use crate::classify::frame;
+use crate::recording::cgroup_path::{below, leaf_owner};
 use crate::recording::{FilePages, FirstTouch, Process, Recording, Stack, Symbol, TRACER};
 
 /// A name that several ids could not be given.
@@ -82,8 +83,7 @@ impl<'a> Names<'a> {
     /// Path of a cgroup for people: a container's id by its first digits, and its name; `command` for the cgroup that
     /// spark-trace made for the command, whose own name looks as if spark-trace's memory were in it.
     pub fn shown_cgroup(&self, path: &str) -> String {
-        let below_leaf = self.leaf.and_then(|leaf| path.strip_prefix(leaf));
-        if let Some(below) = below_leaf.filter(|below| below.is_empty() || below.starts_with('/')) {
+        if let Some(below) = self.leaf.and_then(|leaf| below(path, leaf)) {
             return format!("{COMMAND_LEAF}{below}");
         }
         let name = path.split(['/', '-', '.', ':']).find_map(|part| self.containers.get(part));
@@ -151,9 +151,7 @@ impl<'a> Names<'a> {
 
 /// `/.../spark-trace-PID-START`, as `record` names the cgroup that it makes for a command.
 fn is_leaf(path: &str) -> bool {
-    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    let name = path.rsplit('/').next().and_then(|name| name.strip_prefix("spark-trace-"));
-    name.and_then(|name| name.split_once('-')).is_some_and(|(pid, start)| is_number(pid) && is_number(start))
+    path.rsplit('/').next().and_then(leaf_owner).is_some()
 }
 
 /// A process that is a child of spark-trace's, with its name and its first exec.

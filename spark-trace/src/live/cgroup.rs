@@ -9,6 +9,8 @@ use std::{
 
 use thiserror::Error;
 
+use crate::recording::cgroup_path::{leaf_name, leaf_owner};
+
 #[derive(Debug, Error)]
 pub enum CgroupError {
     #[error("cannot read {path}: {cause}")]
@@ -172,8 +174,6 @@ fn children(dir: &Path) -> Vec<PathBuf> {
     entries.filter(|entry| entry.file_type().is_ok_and(|t| t.is_dir())).map(|entry| entry.path()).collect()
 }
 
-const LEAF_PREFIX: &str = "spark-trace-";
-
 /// The cgroup a native command runs in, so that it is accounted the way a container is.
 ///
 /// It lies at the top of the hierarchy, as a container engine's do. Its name holds our pid and start
@@ -202,7 +202,7 @@ impl Leaf {
             }
         }
         let pid = std::process::id();
-        let name = format!("{LEAF_PREFIX}{pid}-{}", start_time(pid).unwrap_or(0));
+        let name = leaf_name(pid, start_time(pid).unwrap_or(0));
         let dir = layout.memory_root.join(&name);
         fs::create_dir(&dir).map_err(leaf_error("create", &dir))?;
         let id = id_of(&dir).ok_or_else(|| CgroupError::Leaf {
@@ -266,8 +266,7 @@ pub fn remove_stale_leaves(layout: &Layout) -> Vec<String> {
         .flatten()
         .filter_map(|entry| {
             let name = entry.file_name().into_string().ok()?;
-            let (pid, start) = name.strip_prefix(LEAF_PREFIX)?.split_once('-')?;
-            let owner = (pid.parse().ok()?, start.parse::<u64>().ok()?);
+            let owner = leaf_owner(&name)?;
             let owned = start_time(owner.0) == Some(owner.1);
             (!owned && fs::remove_dir(entry.path()).is_ok()).then_some(name)
         })

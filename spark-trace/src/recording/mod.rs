@@ -3,6 +3,7 @@
 pub mod bounds;
 mod budget;
 mod builder;
+pub mod cgroup_path;
 mod check;
 pub mod claim;
 pub mod column;

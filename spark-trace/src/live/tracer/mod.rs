@@ -48,6 +48,7 @@ use super::{
     target::{container::id_in_path, running},
     walks::Walks,
 };
+use crate::recording::cgroup_path::is_at_or_below;
 use crate::recording::{
     CgroupName, Phase, Process, Target, TargetCgroup,
     journal::{Entry, Journal, Sample},
@@ -483,22 +484,5 @@ impl<W: Write> Tracer<W> {
 
     fn has_ancestor(&self, path: &str) -> bool {
         self.cgroups.values().any(|c| c.info.path != path && is_at_or_below(path, &c.info.path))
-    }
-}
-
-fn is_at_or_below(path: &str, root: &str) -> bool {
-    path.strip_prefix(root.trim_end_matches('/')).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ancestry_is_by_whole_components() {
-        assert!(is_at_or_below("/a/b", "/a"));
-        assert!(is_at_or_below("/a", "/a"));
-        assert!(!is_at_or_below("/ab", "/a"));
-        assert!(is_at_or_below("/a", "/"));
     }
 }

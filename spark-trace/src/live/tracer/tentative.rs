@@ -6,11 +6,11 @@ use std::{
     io::Write,
 };
 
-use super::{Selected, Tracer, TracerError, is_at_or_below};
+use super::{Selected, Tracer, TracerError};
 use crate::{
     decode,
     live::{cgroup::Layout, symbols::Placed, target::container::id_in_path},
-    recording::{CgroupName, ProcessContext, Query, journal::Entry},
+    recording::{CgroupName, ProcessContext, Query, cgroup_path::is_at_or_below, journal::Entry},
 };
 
 /// An event of a process that may turn out to be the target's. Where a stack lies is found out at once: its process may have
