@@ -5,25 +5,26 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Environment, rights and limits of a process, from /proc/PID/{environ,status,limits}, right after it became the program
-/// that it is. One for each set that differs from those before it.
+/// Environment, rights and limits of a process, from /proc/PID/{environ,status,limits}, read right after exec.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ProcessContext {
+    /// When it was read.
     pub at_ns: u64,
-    /// The first process that had it; `context` of others in `processes` points here, too.
+    /// The first process with it; `context` of other processes may refer to it, too.
     pub pid: u32,
     pub comm: String,
-    /// Variables that libraries for GPUs, allocators and loaders read; no others, which may be secrets.
+    /// Variables of CUDA, frameworks, allocators and the loader, by a list of names. Others may be secrets and are not
+    /// read.
     pub environment: BTreeMap<String, String>,
-    /// Variables that were to be taken and did not fit.
+    /// Number of listed variables for which there was no room.
     #[serde(default)]
     pub left_out: u64,
     /// `CapEff` of /proc/PID/status: a bit for each capability.
     pub capabilities: Option<u64>,
     /// `Seccomp` of /proc/PID/status: 0 none, 1 strict, 2 filter.
     pub seccomp: Option<u32>,
-    /// Soft limits by their name in /proc/PID/limits, in its units. `null` is no limit here; one that could not be read is
-    /// missing.
+    /// Soft limits by their name in /proc/PID/limits, in its units. `null` means no limit; a limit that could not be
+    /// read is missing.
     pub limits: BTreeMap<String, Option<u64>>,
 }
 
@@ -37,12 +38,12 @@ impl ProcessContext {
     }
 }
 
-/// A file system that lives in memory at one time. All are read before the target starts and at the end; those of the
-/// target's own mount namespaces also when its cgroups stand at a peak. All that were read together have one time.
+/// A file system in memory at one time. All are read at the start and at the end; those in mount namespaces of the
+/// target also at a peak of its cgroups. All that were read together have the same time.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct TmpfsUse {
     pub at_ns: u64,
-    /// Where it is mounted, as the tracer sees it, or the process `seen_by`; `(System V shared memory)` for the segments of
+    /// Where it is mounted, as spark-trace or the process `seen_by` sees it; `(System V shared memory)` for segments of
     /// shmget(2).
     pub mount_point: String,
     /// `tmpfs`, `devtmpfs`, `ramfs` or `sysv`.
@@ -50,7 +51,7 @@ pub struct TmpfsUse {
     pub kind: String,
     /// Bytes of its files.
     pub used: u64,
-    /// The largest files in it, up to ten.
+    /// Its largest files, up to ten.
     pub files: Vec<TmpfsFile>,
     /// Why `files` may lack some.
     #[serde(default)]
@@ -58,16 +59,16 @@ pub struct TmpfsUse {
     /// Absent in recordings of 0.1.0, which have the start and the end only.
     #[serde(default)]
     pub moment: Option<Moment>,
-    /// `major:minor`: two readings of one file system have the same.
+    /// `major:minor`, the same in all readings of one file system.
     #[serde(default)]
     pub device: Option<String>,
-    /// A process in whose mount namespace it is mounted, where it is not mounted where spark-trace runs.
+    /// A process in whose mount namespace it is mounted, if it is not mounted where spark-trace runs.
     #[serde(default)]
     pub seen_by: Option<u32>,
-    /// Id of the container that this process is in.
+    /// Id of this process's container.
     #[serde(default)]
     pub container: Option<String>,
-    /// Processes of the target have it mounted; absent where that was not looked at.
+    /// Whether processes of the target have it mounted; absent if not checked.
     #[serde(default)]
     pub target_has_it: Option<bool>,
 }
@@ -81,9 +82,10 @@ pub enum Moment {
     End,
 }
 
+/// A file in it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct TmpfsFile {
-    /// Of a System V segment: its id, key and maker.
+    /// For a System V segment: its id, key and creator.
     pub path: String,
     /// Bytes allocated.
     pub bytes: u64,
@@ -96,6 +98,6 @@ pub struct LogLine {
     pub at_ns: u64,
     /// `stdout` or `stderr`.
     pub stream: String,
-    /// The first KiB of it.
+    /// Its first KiB.
     pub text: String,
 }

@@ -1,4 +1,4 @@
-//! What went through the CUDA driver and NVML, and what the target was told of memory.
+//! Calls of the CUDA driver and NVML, and memory queries of the target.
 
 use std::collections::BTreeMap;
 
@@ -7,36 +7,39 @@ use serde::{Deserialize, Serialize};
 
 use super::column::Column;
 
-/// A library whose functions are watched, or should have been.
+/// A library whose functions are watched, or should be.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct LibraryFile {
     /// `libcuda` or `libnvidia-ml`.
     pub library: String,
-    /// Path as it was found: on the host, or in the mount namespace of the process that mapped it.
+    /// Path as it was found, on the host or in the mount namespace of the process that mapped it.
     pub path: String,
-    /// Device as `major:minor` and inode: the file itself, below overlays and bind mounts.
+    /// Device as `major:minor`. With the inode number it identifies the file itself, below overlays and bind mounts.
     pub device: String,
     pub inode: u64,
     pub build_id: Option<String>,
-    /// The simulated driver, not NVIDIA's.
+    /// It is the simulated driver, not NVIDIA's.
     pub simulated: bool,
-    /// `ok`, `broken` or `not-applicable`, with the reason.
+    /// `ok`, `broken` or `not-applicable`.
     pub verdict: String,
+    /// Why the verdict is not `ok`.
     pub reason: Option<String>,
-    /// Functions attached to, and those the file does not have.
+    /// Number of functions with a hook.
     pub attached: u32,
+    /// Functions that the file does not have.
     pub missing: Vec<String>,
-    /// The process of the target that mapped it first after the trace began; absent where none did, or others had before.
+    /// The first process of the target that mapped it during the trace; absent if none did, or if others had it before.
     pub mapped_by: Option<u32>,
+    /// When that process mapped it.
     pub mapped_ns: Option<u64>,
-    /// When the last function was attached to. Calls between `mapped_ns` and this may not have been seen, unless the
-    /// process was paused.
+    /// When the last function had its hook. Calls between `mapped_ns` and this time may be missing, unless the process
+    /// was paused.
     pub attached_ns: Option<u64>,
-    /// How long the process that mapped it was paused, until it was attached to: no call was missed. Absent where it
-    /// was not paused, or went on before.
+    /// How long that process was paused until the hooks were attached, so that no call was missed; absent if it was not
+    /// paused or continued before.
     #[serde(default)]
     pub paused_ns: Option<u64>,
-    /// Whether a process has it mapped, or mapped it while the trace went on.
+    /// Whether a process has it mapped, or mapped it during the trace.
     #[serde(default)]
     pub in_use: Option<bool>,
 }
@@ -45,35 +48,39 @@ pub struct LibraryFile {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct CudaAllocs {
     pub pid: u32,
-    /// `device`, `async`, `physical`, `physical-host`, `managed`, `pinned`, `registered`, `imported` or
-    /// `reserved` (addresses, no memory).
+    /// `device`, `async`, `physical`, `physical-host`, `managed`, `pinned`, `registered`, `imported` or `reserved`
+    /// (addresses only, no memory).
     pub kind: String,
+    /// Function of libcuda that was called.
     pub function: String,
-    /// Id in `stacks` of the caller's user stack.
+    /// Id in `stacks` of the user stack.
     pub stack: Option<u32>,
-    /// For host memory: `anon`, `shmem`, `driver` (pages of the NVIDIA module) or `file`, as the mapping says
-    /// that it lies in; absent where that could not be seen.
+    /// For host memory, by its mapping: `anon`, `shmem`, `driver` (pages of the NVIDIA module) or `file`; absent if
+    /// unknown.
     pub backing: Option<String>,
     pub allocs: u64,
     pub frees: u64,
-    /// Freed by the end of a context or of the process.
+    /// Frees by the end of a context or of the process.
     pub implicit_frees: u64,
     pub failures: u64,
     pub bytes_allocated: u64,
     pub bytes_freed: u64,
-    /// Bytes allocated and not freed, at each instant; absent where not read then.
+    /// Bytes allocated and not freed, at each instant; `null` if not read then.
     pub live: Column,
 }
 
 /// Sums of [`CudaAllocs`] with their exact peaks.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct CudaTotal {
-    /// Absent for the target as a whole.
+    /// Absent for the whole target.
     pub pid: Option<u32>,
-    /// As in `cuda_allocs`, or `device-all`: `device`, `async` and `physical` together.
+    /// As in `cuda_allocs`; `device-all` is `device`, `async` and `physical` together.
     pub kind: String,
+    /// Bytes at the last instant.
     pub live: u64,
+    /// Highest number of bytes at any time.
     pub peak: u64,
+    /// When that was.
     pub peak_ns: u64,
     pub allocs: u64,
     pub frees: u64,
@@ -89,25 +96,27 @@ pub struct CudaFailure {
     pub tid: u32,
     pub function: String,
     pub kind: String,
+    /// Bytes requested.
     pub size: Option<u64>,
+    /// Result code of the call.
     pub result: i32,
-    /// Name of the result in cuda.h, where it is a known one.
+    /// Name of the result in cuda.h, if known.
     pub result_name: Option<String>,
     pub stack: Option<u32>,
 }
 
-/// A context, module or pool came or went.
+/// A context, module or pool was created or destroyed.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct CudaEvent {
     pub at_ns: u64,
-    /// How long the call took.
+    /// Duration of the call.
     pub duration_ns: u64,
     pub pid: u32,
     pub tid: u32,
     /// `context-create`, `module-load`, `pool-trim`, ...
     pub event: String,
     pub function: String,
-    /// Handle.
+    /// Handle of the object.
     pub object: Option<u64>,
     /// Bytes to keep, for `pool-trim`.
     pub size: Option<u64>,
@@ -115,58 +124,66 @@ pub struct CudaEvent {
     pub stack: Option<u32>,
 }
 
-/// A process asked how much memory there is.
+/// A process queried how much memory there is.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Query {
-    /// When it had its answer.
+    /// Time of the answer.
     pub at_ns: u64,
-    /// When a library call began; a query of the same thread in between was made inside it.
+    /// When a library call began. Queries of the same thread in between were made inside it.
     pub began_ns: Option<u64>,
     pub pid: u32,
     pub tid: u32,
+    /// Memory cgroup of the querying task.
     pub cgroup: u64,
-    /// The function (`cuMemGetInfo_v2`), the file (`/proc/meminfo`, `memory.max`) or the system call (`sysinfo`).
+    /// The query: a function (`cuMemGetInfo_v2`), a file (`/proc/meminfo`, `memory.max`) or the system call
+    /// (`sysinfo`).
     pub asked: String,
-    /// For a file of a cgroup or process: the directory it lies in.
+    /// Directory of the file, for files of a cgroup or process.
     pub directory: Option<String>,
     /// Result code of a library call.
     pub result: i32,
-    /// What it was told, in bytes. Of a file only the figures within the first KiB that was read.
+    /// Figures of the answer, in bytes. Of a file only those within the first KiB that was read.
     pub values: BTreeMap<String, u64>,
-    /// What it was told where that is not a number: `max`.
+    /// The answer, if it is not a number: `max`.
     pub text: Option<String>,
+    /// The machine's memory at that time.
     pub state: Option<MemoryState>,
+    /// Id in `stacks` of the user stack.
     pub stack: Option<u32>,
 }
 
-/// The machine's memory as a process was told of it, bytes.
+/// The machine's memory at a memory answer, in bytes, read in the kernel as the call returned.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct MemoryState {
-    /// MemFree: `free`, and what this kernel counts as free beyond what its page allocator has (memory that is not
-    /// plugged in yet), as the tracer found it `later.age_ns` after.
+    /// MemFree: `free`, and memory that this kernel counts as free beyond its page allocator (not yet plugged in), as
+    /// read `later.age_ns` later.
     pub mem_free: Option<u64>,
-    /// Read in the kernel as the call returned. `free` is what the page allocator has free (nr_free_pages). `file` is all page cache: with shmem, swap cache and buffers.
+    /// Free pages of the page allocator (nr_free_pages).
     pub free: u64,
+    /// All page cache, including shmem, swap cache and buffers.
     pub file: u64,
     pub dirty: u64,
     pub writeback: u64,
     pub shmem: u64,
     pub anon: u64,
     pub slab_reclaimable: u64,
-    /// Charge of the asking task's memory cgroup.
+    /// Bytes charged to the memory cgroup of the querying task.
     pub cgroup_usage: u64,
+    /// That memory cgroup.
     pub cgroup: u64,
-    /// What the kernel side cannot tell, read by the tracer `age_ns` after the answer.
+    /// What the kernel side cannot read, read by spark-trace later.
     pub later: Option<LaterState>,
 }
 
+/// Counters that spark-trace read after the answer.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct LaterState {
+    /// Time since the answer.
     pub age_ns: u64,
     pub mem_free: Option<u64>,
     pub mem_available: Option<u64>,
-    /// Bytes of the NVIDIA modules' pages seen allocated and not freed; absent where not followed.
+    /// Bytes of NVIDIA module pages that were seen allocated and not freed; absent if not followed.
     pub driver_bytes: Option<u64>,
-    /// Bytes the target holds through the CUDA driver, by kind.
+    /// Bytes that the target allocated through the CUDA driver and did not free, by kind.
     pub cuda_live: BTreeMap<String, u64>,
 }

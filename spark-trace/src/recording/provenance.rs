@@ -1,4 +1,4 @@
-//! Provenance: who took memory, by which path and when, as programs in the kernel counted and told it.
+//! Provenance: who took memory, by which path and when, as eBPF programs counted it.
 //!
 //! Units and absence as in the rest of a recording (`schema.rs`).
 
@@ -9,117 +9,135 @@ use super::column::Column;
 use super::context::{LogLine, ProcessContext, TmpfsUse};
 use super::cuda::{CudaAllocs, CudaEvent, CudaFailure, CudaTotal, Query};
 
+/// Who took memory, by which path and when. Each vector `live` has one element for each instant.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Provenance {
-    /// When the kernel-side aggregates were read; `live` vectors have one element per instant.
+    /// When the maps of the kernel side were read.
     pub instants: Vec<Instant>,
+    /// Pages of the kernel and of drivers, by cgroup and stack.
     pub page_allocs: Vec<PageAllocs>,
+    /// Page cache of the whole machine, by file and owner.
     pub files: Vec<FilePages>,
-    /// What was looked at for files that were cached before; absent where nothing was.
+    /// Files that were checked for pages from before the trace; absent if none were.
     #[serde(default)]
     pub cache_seen: Option<CacheSeen>,
+    /// Changes of address spaces, from `tool.min_region` up.
     pub mappings: Vec<Mapping>,
+    /// Resident bytes by mapping, at the last reading of each process.
     pub regions: Vec<Region>,
+    /// Processes of the target.
     pub processes: Vec<Process>,
+    /// Names of the cgroup ids.
     pub cgroups: Vec<CgroupName>,
+    /// Net change by kernel counter (profile `deep`).
     pub charges: Vec<Charge>,
-    /// Empty where the hooks on page counters do not attach.
+    /// Charges by cgroup and kernel stack; empty if the hooks on page counters do not attach.
     #[serde(default)]
     pub charge_stacks: Vec<ChargeStack>,
+    /// Levels by the same hooks.
     #[serde(default)]
     pub charge_levels: Vec<ChargeLevel>,
-    /// Empty where the NVIDIA modules are not loaded, or hooks on them do not attach.
+    /// Requests to the NVIDIA modules; empty if they are not loaded, or if hooks on them do not attach (kprobes are
+    /// needed).
     #[serde(default)]
     pub driver_allocs: Vec<DriverAllocs>,
+    /// Memory allocated through the CUDA driver, by caller.
     pub cuda_allocs: Vec<CudaAllocs>,
+    /// Sums of `cuda_allocs`, with exact peaks.
     pub cuda_totals: Vec<CudaTotal>,
-    /// Frees of memory whose allocation was not seen: it is older than the trace, or calls were missed.
+    /// Frees of memory whose allocation was not seen, because it is older than the trace or calls were missed.
     #[serde(default)]
     pub cuda_unknown_frees: Option<u64>,
+    /// Allocations that the driver refused.
     pub cuda_failures: Vec<CudaFailure>,
+    /// Contexts, modules and pools.
     pub cuda_events: Vec<CudaEvent>,
-    /// Every time the target was told how much memory there is, in the order of the answers.
+    /// Memory queries of the target, in the order of their answers.
     pub queries: Vec<Query>,
-    /// What surrounds the target's processes, each set once, in the order they were met.
+    /// Environments of the target's processes, each distinct one once.
     #[serde(default)]
     pub contexts: Vec<ProcessContext>,
-    /// What the file systems that live in memory held, when the trace began and when it ended.
+    /// File systems in memory.
     #[serde(default)]
     pub tmpfs: Vec<TmpfsUse>,
-    /// Lines that the traced command wrote about its memory; empty where its output was not read.
+    /// Lines of TensorRT-LLM and vLLM about memory and results, at most 10,000; empty if the output was not read.
     #[serde(default)]
     pub log_lines: Vec<LogLine>,
+    /// Call stacks.
     pub stacks: Vec<Stack>,
+    /// Names of their frames.
     pub symbols: Vec<Symbol>,
 }
 
-/// Why details are read when the target was told how much memory is free.
+/// Why the maps are read after a memory answer.
 pub const QUERY: &str = "query";
 
-/// Why details are read when the target has ended.
+/// Why the maps are read when the target has ended.
 pub const END: &str = "end";
 
+/// When the maps were read, and why.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Instant {
     pub at_ns: u64,
-    /// `system-peak`, `cgroup-peak`, `driver-peak`, `query` (the target was told how much memory is free) or `end`;
-    /// `snapshot` or `now` where one reading is all there is.
+    /// `system-peak`, `cgroup-peak`, `driver-peak`, `query` (the last answer that a framework sizes itself by) or
+    /// `end`; `snapshot` or `now` if there is one reading only.
     pub why: String,
 }
 
-/// Page allocations that are not movable user pages (with profile `deep`: all), by cgroup, kind and kernel stack.
+/// Page allocations other than movable user pages (with profile `deep`: all), by cgroup, kind and kernel stack.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct PageAllocs {
-    /// Memory cgroup of the allocating task; 0 for all that are not the target's.
+    /// Memory cgroup of the allocating task; 0 if it is not the target's.
     pub cgroup: u64,
-    /// The allocation asked to be charged (`__GFP_ACCOUNT`).
+    /// The allocation has the flag `__GFP_ACCOUNT`.
     pub charged: bool,
-    /// `unmovable`, `reclaimable`, `movable` or `other`: the allocation's migrate type.
+    /// Migrate type of the allocation: `unmovable`, `reclaimable`, `movable` or `other`.
     pub mobility: String,
-    /// Id in `stacks`; absent where the kernel could not take one.
+    /// Id in `stacks`; absent if the kernel could not take a stack.
     pub stack: Option<u32>,
     pub allocs: u64,
     pub frees: u64,
     pub bytes_allocated: u64,
     pub bytes_freed: u64,
-    /// Bytes allocated since the trace began and not freed, at each instant; absent where not read then.
+    /// Bytes allocated since the trace began and not freed, at each instant; `null` if not read then.
     pub live: Column,
 }
 
-/// Page cache of one file charged to one cgroup.
+/// Page cache of one file, charged to one cgroup.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct FilePages {
-    /// Device as `major:minor`; with the inode number this is the real file below overlays and bind mounts.
+    /// Device as `major:minor`. With the inode number it identifies the real file below overlays and bind mounts.
     pub device: String,
     pub inode: u64,
-    /// Path as the kernel knew it when its first page was added, below the root of its file system; `place` has the mount
+    /// Path below the root of its file system, from the time when the first page was added. `place` has the mount
     /// point.
     pub path: Option<String>,
-    /// Bytes in the page cache when the trace began, as cachestat(2) or mincore(2) told; nobody saw who added them.
-    /// Absent where that was not asked.
+    /// Bytes in the page cache when the trace began, by cachestat(2) or mincore(2). Who added them is unknown. Absent
+    /// if not checked.
     #[serde(default)]
     pub before: Option<u64>,
-    /// Memory cgroup its pages are charged to; 0 where none.
+    /// Memory cgroup to which its pages are charged; 0 if none.
     pub charged_to: u64,
     pub bytes_added: u64,
     pub bytes_removed: u64,
-    /// Added since the trace began less removed, at each instant; negative where older pages went.
+    /// Bytes added since the trace began minus bytes removed, at each instant; negative if older pages were removed.
     pub live: Column<i64>,
-    /// Who added the first page that was seen to be added; absent where none was.
+    /// The process that added the first page; absent if none was added during the trace.
     pub first_touch: Option<FirstTouch>,
-    /// Where it is to be found; absent in older recordings, and where no mount of its file system is known.
+    /// Where the file is; absent in older recordings, and if no mount of its file system is known.
     #[serde(default)]
     pub place: Option<FilePlace>,
-    /// What it contained when the trace ended; absent where that was not to be had.
+    /// Its content when the trace ended; absent if it could not be read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub content: Option<FileContent>,
 }
 
-/// Files of which it was asked how much of them is cached, among them those that are too small to be listed.
+/// Files that were checked for cached pages, including those too small to be listed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct CacheSeen {
+    /// Number of files.
     pub files: u64,
-    /// Cached of all of them.
+    /// Their bytes in the page cache.
     pub bytes: u64,
 }
 
@@ -127,12 +145,12 @@ pub struct CacheSeen {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct FilePlace {
     pub path: String,
+    /// What is known of the path at the end of the trace.
     pub state: FileState,
-    /// A process in whose mount namespace the path is, where the file system is mounted there and not where
-    /// spark-trace runs.
+    /// A process in whose mount namespace the path is, if the file system is not mounted where spark-trace runs.
     #[serde(default)]
     pub seen_by: Option<u32>,
-    /// Id of the container that this process is in.
+    /// Id of this process's container.
     #[serde(default)]
     pub container: Option<String>,
 }
@@ -141,27 +159,28 @@ pub struct FilePlace {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum FileState {
-    /// The path was not tried: another mount namespace, a file system of the network or in user space, or no time.
+    /// The path was not tried: another mount namespace, a network or user-space file system, or no time.
     #[default]
     Unchecked,
     /// The path leads to this very file.
     Found,
-    /// The file was renamed since its first page was added: this is its name at the end.
+    /// The file was renamed after its first page was added; the path has the name at the end.
     Renamed,
-    /// Nothing there is this file any more: it was removed, or moved elsewhere.
+    /// The path no longer leads to this file: it was removed or moved.
     Gone,
     /// Another file system is mounted over it.
     Hidden,
-    /// It is a block device: blocks of the file system on it, such as directories and inodes.
+    /// A block device: blocks of the file system on it, such as directories and inodes.
     BlockDevice,
 }
 
-/// Of a file's content so much that copies of it can be told from files of the same name.
+/// Enough of a file's content to tell copies of it from other files of the same name.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct FileContent {
+    /// Bytes of the file.
     pub size: u64,
-    /// Hashes of [`CONTENT_BLOCKS`] blocks of 4 KiB, evenly spread from the first to the last whole one: FNV-1a of 64
-    /// bits, its halves xored, 0 for a block of zeros; `null` for one that was not in the page cache.
+    /// Hashes of 64 blocks of 4 KiB, evenly spread from the first to the last whole one: FNV-1a of 64 bits, its halves
+    /// xored, 0 for a block of zeros; `null` for a block that was not in the page cache.
     pub blocks: Vec<Option<u32>>,
 }
 
@@ -193,6 +212,7 @@ impl FileContent {
     }
 }
 
+/// The process that brought the first page into the page cache.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct FirstTouch {
     pub at_ns: u64,
@@ -201,7 +221,7 @@ pub struct FirstTouch {
     pub cgroup: u64,
 }
 
-/// One change of an address space, at least `tool.min_region` long.
+/// One change of an address space, of at least `tool.min_region` bytes.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Mapping {
     pub at_ns: u64,
@@ -209,20 +229,20 @@ pub struct Mapping {
     /// `mmap`, `munmap`, `mremap`, `brk` or `madvise`.
     pub op: String,
     pub address: u64,
-    /// Bytes; for `brk` negative where the heap shrank.
+    /// Bytes; negative if `brk` made the heap smaller.
     pub length: i64,
-    /// `anon`, `shared-anon`, `file`, `heap`; absent where the operation does not tell.
+    /// `anon`, `shared-anon`, `file` or `heap`; absent if the call does not show it.
     pub kind: Option<String>,
     /// Former length for `mremap`, advice for `madvise`, protection for `mmap`.
     pub detail: Option<i64>,
     /// Id in `stacks` of the user stack.
     pub stack: Option<u32>,
-    /// Where a `mremap` took the range from; absent of other operations, and in older recordings.
+    /// Former address, of `mremap` only; absent in older recordings.
     #[serde(default)]
     pub from: Option<u64>,
 }
 
-/// A mapping with what was resident in it, from /proc/PID/smaps.
+/// A mapping and what is resident in it, from /proc/PID/smaps.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Region {
     pub at_ns: u64,
@@ -234,36 +254,42 @@ pub struct Region {
     pub pss: u64,
     pub anonymous: u64,
     pub swap: u64,
-    /// So many mappings, each with less than `tool.min_region` resident, that are one row: the sums of a process's.
+    /// Number of mappings in this row. One row has the sums of all mappings of a process with less than
+    /// `tool.min_region` resident.
     #[serde(default)]
     pub smaller: Option<u32>,
 }
 
+/// One process.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Process {
     pub pid: u32,
     pub parent: Option<u32>,
     pub comm: String,
-    /// The first 64 arguments, at most 4 KiB of them; less where `serve` or `top` has very many long ones.
+    /// The first 64 arguments, at most 4 KiB of them; less if `serve` or `top` has very many long ones.
     pub argv: Vec<String>,
-    /// It had more than that; the last argument that is kept then ends in `…`.
+    /// It had more arguments; the last one here ends in `…`.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub argv_cut: bool,
+    /// Its memory cgroup.
     pub cgroup: u64,
     pub started_ns: Option<u64>,
     pub exec_ns: Option<u64>,
     pub ended_ns: Option<u64>,
     /// As wait(2) reports it: code << 8, or the signal.
     pub exit_status: Option<u32>,
-    /// High-water mark of resident memory.
+    /// Peak of its resident memory.
     pub rss_peak: Option<u64>,
-    /// Index in `contexts`; absent where the process was gone before it could be read, and where there is no room for more.
+    /// Index in `contexts`; absent if the process had ended before it could be read, or if there was no room for more.
     #[serde(default)]
     pub context: Option<u32>,
-    /// Mappings shorter than `tool.min_region`, counted instead of listed.
+    /// Calls that mapped less than `tool.min_region`, counted and not listed.
     pub small_mmap_calls: u64,
+    /// Their bytes.
     pub small_mmap_bytes: u64,
+    /// Calls that unmapped less.
     pub small_munmap_calls: u64,
+    /// Their bytes.
     pub small_munmap_bytes: u64,
 }
 
@@ -298,73 +324,76 @@ impl Process {
     }
 }
 
-/// Name of a cgroup id that occurs above, target or not.
+/// Name of a cgroup id that appears above.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct CgroupName {
     pub id: u64,
     pub path: String,
+    /// Whether it is the target's.
     pub target: bool,
 }
 
-/// Charges observed by hooks on cgroup accounting (profile `deep`): net change of a counter since the trace began.
+/// Charges seen by hooks on cgroup accounting (profile `deep`).
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Charge {
     pub cgroup: u64,
     /// Kernel name of the counter, for example `NR_ANON_MAPPED`.
     pub item: String,
-    /// Bytes at each instant.
+    /// Net change in bytes since the trace began, at each instant.
     pub net: Column<i64>,
 }
 
-/// Pages charged to a target cgroup's memory by one kernel stack. A task is charged some 64 pages at once and draws on
-/// them: a row has what was charged when the stack was seen, not what was taken from it.
+/// Pages charged to a cgroup of the target by one kernel stack. The kernel charges a task some 64 pages at once, and
+/// the task uses them up later: a row has what was charged when the stack was seen.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ChargeStack {
     pub cgroup: u64,
-    /// Id in `stacks`; absent where the kernel could not take one.
+    /// Id in `stacks`; absent if the kernel could not take a stack.
     pub stack: Option<u32>,
-    /// Times it charged.
+    /// Number of charges.
     pub charges: u64,
     pub bytes_charged: u64,
-    /// Bytes charged since the trace began, at each instant; absent where not read then.
+    /// Bytes charged since the trace began, at each instant; `null` if not read then.
     pub charged: Column,
 }
 
-/// The memory of a target cgroup, with its descendants, as hooks on its page counter count it.
+/// The memory of a target cgroup and its descendants, by the hooks on its page counter.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ChargeLevel {
     pub cgroup: u64,
-    /// What it held when it was first followed, less what had been counted by then: 0 where it was created while tracing;
-    /// absent where no reading was found that nothing was charged or uncharged beside.
+    /// Its level when it was first followed, minus what was counted by then: 0 if it was created while tracing; absent
+    /// if charges disturbed every reading.
     pub seed: Option<i64>,
     pub bytes_charged: u64,
     pub bytes_uncharged: u64,
-    /// The kernel skipped runs of the programs, and the level was set anew from the file.
+    /// Number of times the level was read from the file again, because the kernel had skipped runs of the programs.
     pub reseeds: u64,
-    /// Runs skipped by the time of the last of them, of any cgroup.
+    /// Skipped runs, of any cgroup, by the last of these times.
     pub skipped_runs: u64,
-    /// Bytes that setting it anew has changed it by, all together.
+    /// Sum of the bytes by which these readings changed the level.
     pub corrected: i64,
 }
 
-/// What the NVIDIA kernel modules were asked for, by process and kernel stack, where hooks on their functions attach.
+/// Memory requested of the NVIDIA kernel modules, by process and kernel stack.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct DriverAllocs {
     /// `sysmem` (nv_alloc_pages), `pinned` (os_lock_user_pages) or `managed` (uvm_cpu_chunk_alloc).
     pub kind: String,
-    /// Memory cgroup and process that asked; 0 for all that are not the target's.
+    /// Memory cgroup of the requesting process; 0 if it is not the target's.
     pub cgroup: u64,
+    /// The requesting process; 0 if it is not the target's.
     pub pid: u32,
-    /// Id in `stacks`; absent where the kernel could not take one.
+    /// Id in `stacks`; absent if the kernel could not take a stack.
     pub stack: Option<u32>,
     pub allocs: u64,
     pub frees: u64,
     pub bytes_allocated: u64,
     pub bytes_freed: u64,
-    /// Bytes asked for since the trace began and not given back, at each instant; absent where not read then.
+    /// Bytes requested since the trace began and not freed, at each instant; `null` if not read then.
     pub live: Column,
 }
 
+/// One call stack.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Stack {
     pub id: u32,
@@ -374,11 +403,12 @@ pub struct Stack {
     pub frames: Vec<u32>,
 }
 
+/// The name of a frame.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Symbol {
     /// Absent where no name was found.
     pub name: Option<String>,
-    /// Kernel module, or the file a user frame lies in.
+    /// Kernel module, or the file of a user frame.
     pub module: Option<String>,
     /// Address (kernel) or offset in the file (user).
     pub address: u64,

@@ -1,7 +1,7 @@
 //! A recording without the names of people, programs and files, for giving it to others.
 //!
 //! Every text is replaced but for those that are listed: a field that is new, and not thought of here, is hidden. The
-//! same name has the same stand-in throughout, so that files, cgroups and processes can still be told apart; the key
+//! same name has the same stand-in throughout, so that files, cgroups and processes stay distinct; the key
 //! is made anew for each recording and kept nowhere, so that names cannot be tried out.
 
 use std::collections::BTreeSet;

@@ -3,7 +3,7 @@
 //! A recording is evidence. It holds what was read and counted, with the window of every reading,
 //! the verdict on every hook and every loss; no analysis result. Sizes are bytes and times are
 //! nanoseconds of CLOCK_MONOTONIC unless a name says otherwise. What could not be read is absent
-//! (`null`) with a reason, never 0. `docs/recording.md` tells it in prose.
+//! (`null`) with a reason, never 0. `docs/recording.md` explains it.
 
 use std::collections::BTreeMap;
 
@@ -21,15 +21,19 @@ pub const SCHEMA_VERSION: u32 = 1;
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Recording {
+    /// Always `spark-trace/recording`.
     pub schema: String,
+    /// Rises when an older reader would misunderstand a recording.
     pub schema_version: u32,
     pub tool: Tool,
     pub host: Host,
     pub clock: Clock,
     pub target: Target,
+    /// Instants that the run passed through.
     pub phases: Vec<Phase>,
     pub health: Health,
     pub cost: Cost,
+    /// Levels: counters, read at intervals.
     pub samples: Samples,
     pub provenance: Provenance,
 }
@@ -53,18 +57,20 @@ impl Recording {
     }
 }
 
-/// What recorded, and with which settings.
+/// The program that recorded, and its settings.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Tool {
+    /// Version of spark-trace.
     pub version: String,
-    /// `light`, `default` or `deep`; `snapshot` where nothing was traced.
+    /// `light`, `default` or `deep`; `snapshot` if nothing was traced.
     pub profile: String,
+    /// Time between two readings of the levels.
     pub interval_ns: u64,
-    /// Between two readings of the GPUs; absent where there was nobody to ask.
+    /// Time between two readings of the GPUs; absent if none were read.
     pub gpu_interval_ns: Option<u64>,
-    /// Mappings at least this long have an event of their own.
+    /// Mappings of at least this many bytes have an event of their own.
     pub min_region: u64,
-    /// The process that recorded: what it took itself is not the target's. Absent in older recordings.
+    /// The process that recorded. Its own memory is not the target's. Absent in older recordings.
     #[serde(default)]
     pub pid: Option<u32>,
 }
@@ -75,50 +81,58 @@ pub const TRACER: &str = "spark-trace";
 /// Facts about the machine that explain the numbers.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Host {
+    /// Release of the kernel, as uname(2) gives it.
     pub kernel: String,
+    /// Machine, as uname(2) gives it.
     pub arch: String,
+    /// Bytes of a page.
     pub page_size: u64,
+    /// Number of CPUs.
     pub cpus: u32,
+    /// MemTotal.
     pub memory_total: u64,
-    /// `v1`, `v2` or `hybrid`: who holds the memory controller, see `memory_controller`.
+    /// `v1`, `v2` or `hybrid` (both are mounted, and the memory controller is on v1).
     pub cgroup_version: String,
-    /// Mount point of the hierarchy that holds the memory controller; absent where none does.
+    /// Mount point of the hierarchy that has the memory controller; absent if none has it.
     pub memory_controller: Option<String>,
+    /// Random id of this boot, from /proc/sys/kernel/random/boot_id.
     pub boot_id: String,
+    /// Model of the machine, from DMI or the device tree.
     pub model: Option<String>,
+    /// SwapTotal.
     pub swap_total: u64,
-    /// Kernel stacks live in vmalloc space (CONFIG_VMAP_STACK); absent where it cannot be told.
+    /// Whether kernel stacks are in vmalloc space (CONFIG_VMAP_STACK); absent if unknown.
     pub vmap_stack: Option<bool>,
-    /// The most bytes that the kernel takes off its free lists at a time to report them to a hypervisor as free
-    /// (mm/page_reporting.c); they are in no counter then. Absent where no virtio balloon has agreed to be told.
+    /// The most bytes that the kernel takes off its free lists at once to report them to a hypervisor as free
+    /// (mm/page_reporting.c). They are then in no counter. Absent without a virtio balloon that wants such reports.
     #[serde(default)]
     pub page_reporting_bytes: Option<u64>,
     /// Selected word of /sys/kernel/mm/transparent_hugepage/enabled.
     pub transparent_hugepage: Option<String>,
     /// `measured`, `emulated` (a virtual CPU under TCG) or `simulated`.
     pub provenance: String,
-    /// GPUs that NVML lists; empty where there is no NVML, see `health.sources`.
+    /// GPUs that NVML lists; empty without NVML, see `health.sources`.
     #[serde(default)]
     pub gpus: Vec<Gpu>,
-    /// NVIDIA's driver; absent where neither its kernel module nor NVML was found.
+    /// NVIDIA's driver; absent if neither its kernel module nor NVML was found.
     pub nvidia: Option<Nvidia>,
 }
 
 /// One GPU, as NVML described it when the trace began.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Gpu {
-    /// NVML's index; it recurs in `samples.devices`.
+    /// NVML's index, as in `samples.devices`.
     pub index: u32,
     pub uuid: Option<String>,
     pub name: Option<String>,
     pub pci_bus_id: Option<String>,
-    /// Bytes of its own memory; absent where it has none (unified memory).
+    /// Bytes of its own memory; absent if it has none (unified memory).
     pub memory_total: Option<u64>,
-    /// It is divided into instances (MIG mode).
+    /// Whether it is divided into instances (MIG mode).
     pub mig: Option<bool>,
     /// For example `9.0`.
     pub compute_capability: Option<String>,
-    /// Why a field above is absent, by its name.
+    /// The reason for each absent field above, by its name.
     #[serde(default)]
     pub unknown: BTreeMap<String, String>,
 }
@@ -126,16 +140,16 @@ pub struct Gpu {
 /// NVIDIA's driver on this machine.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Nvidia {
-    /// As NVML says it, else as the kernel module does.
+    /// From NVML, otherwise from the kernel module.
     pub driver_version: Option<String>,
-    /// Newest CUDA version that the driver serves, for example `13.0`.
+    /// Newest CUDA version that the driver supports, for example `13.0`.
     pub cuda_driver_version: Option<String>,
-    /// `open` or `proprietary`, `stand-in` for the test modules that take its place; absent where no module is loaded.
+    /// `open`, `proprietary`, or `stand-in` for the test modules; absent if no module is loaded.
     pub kernel_module: Option<String>,
     pub nvml_version: Option<String>,
-    /// The library that was loaded.
+    /// Path of the library that was loaded.
     pub nvml_library: Option<String>,
-    /// Something plays the part of driver and GPU: nothing about devices in this recording is measured.
+    /// Driver and GPU are simulated: no figure about devices in this recording is measured.
     pub simulated: bool,
 }
 
@@ -149,28 +163,35 @@ impl Nvidia {
     }
 }
 
+/// How to turn the times of this recording into dates.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Clock {
     /// Always `CLOCK_MONOTONIC`.
     pub name: String,
-    /// Add to a time of this recording to get nanoseconds since the epoch.
+    /// Add this to a time of the recording for nanoseconds since 1970.
     pub realtime_offset_ns: i64,
 }
 
 /// What was traced.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Target {
-    /// `command`, `container`, `cgroup`, `pid`, `system`, or `snapshot` for one instant of the whole machine.
+    /// `command`, `container`, `cgroup`, `pid`, `system`, or `snapshot` for one instant of the whole machine. A command
+    /// that only starts containers is of kind `container`. `pid`, `system` and `record --no-cgroup` have no cgroup
+    /// plane.
     pub kind: String,
+    /// The traced command with its arguments.
     pub argv: Vec<String>,
-    /// The target's memory cgroups: its roots and every cgroup created below them.
+    /// The target's memory cgroups: its roots and every cgroup created below them. Counters of a root include those of
+    /// its descendants, so the cgroup plane is the sum of the roots.
     pub cgroups: Vec<TargetCgroup>,
     /// The first of `containers`.
     pub container: Option<Container>,
-    /// Containers that are part of the target, in the order in which they were found. Recordings of 0.1.0 have `container` only.
+    /// Containers that are part of the target, in the order in which they were found. Recordings of 0.1.0 have
+    /// `container` only.
     #[serde(default)]
     pub containers: Vec<Container>,
-    /// Exit code of the traced command; 128 + signal where one killed it; absent where none was run or waited for.
+    /// Exit code of the traced command; 128 + signal after a signal; absent if there was no command or its end was not
+    /// seen.
     pub exit_code: Option<i32>,
     pub started_ns: u64,
     pub ended_ns: u64,
@@ -211,28 +232,33 @@ impl Target {
     }
 }
 
+/// One memory cgroup of the target.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct TargetCgroup {
-    /// Inode number of the cgroup's directory in the memory hierarchy; ids recur in samples and provenance.
+    /// Inode number of the cgroup's directory in the memory hierarchy. `samples` and `provenance` use the same ids.
     pub id: u64,
-    /// Path below the hierarchy's mount point.
+    /// Path below the mount point of the hierarchy.
     pub path: String,
-    /// No ancestor of it is part of the target: its counters already contain its descendants.
+    /// No ancestor of it is part of the target.
     pub root: bool,
-    /// Created while tracing, so that it started from nothing.
+    /// When it was created, if that was while tracing. Its counters then started at 0.
     pub created_ns: Option<u64>,
+    /// When it was removed.
     pub removed_ns: Option<u64>,
-    /// Charge and peak that the kernel held when the cgroup was removed.
+    /// Bytes charged to it when it was removed.
     pub usage_at_removal: Option<u64>,
+    /// Its peak, as the kernel counted it, when it was removed.
     pub peak_at_removal: Option<u64>,
-    /// Processes that the kernel had killed in it for want of memory when it was removed; with cgroup v2 also those below.
+    /// Processes that the kernel had killed in it for lack of memory when it was removed; with cgroup v2 also those in
+    /// cgroups below it.
     #[serde(default)]
     pub oom_kills_at_removal: Option<u64>,
-    /// Id of the container whose cgroup it is, or in whose cgroup it lies.
+    /// Id of the container to which the cgroup belongs.
     #[serde(default)]
     pub container: Option<String>,
 }
 
+/// A container that is part of the target.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Container {
     /// `docker`, `podman` or `nerdctl`.
@@ -241,41 +267,46 @@ pub struct Container {
     pub name: Option<String>,
     pub image: Option<String>,
     pub image_id: Option<String>,
-    /// The service of a compose project that it belongs to.
+    /// Its service, if it belongs to a compose project.
     #[serde(default)]
     pub service: Option<String>,
 }
 
-/// An instant the run passed through: `start`, `exec` (the target's first), `exit` (the command's), `end`; `oom-kill` in recordings
-/// of one that `serve` wrote.
+/// One such instant.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Phase {
+    /// `start`, `exec` (the first of the target), `exit` (of the command), `end`; `oom-kill` in recordings that `serve`
+    /// wrote.
     pub name: String,
     pub at_ns: u64,
 }
 
+/// What the recording lacks, and why.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Health {
     /// Sum of `losses`.
     pub lost_total: u64,
+    /// Events that a full buffer or map dropped.
     pub losses: Vec<Loss>,
+    /// One row for each hook, attached or not.
     pub hooks: Vec<Hook>,
-    /// Libraries whose functions are watched, as they were found.
+    /// Libraries whose functions are watched, in the order in which they were found.
     pub libraries: Vec<LibraryFile>,
-    /// What became of the libraries that are asked for levels.
+    /// Verdicts on libraries that are read for levels.
     #[serde(default)]
     pub sources: Vec<SourceVerdict>,
+    /// Sentences for the user.
     pub warnings: Vec<String>,
-    /// Times without a reading of the kernel's levels; absent where they were not counted.
+    /// Times without a reading of the kernel's counters; absent if they were not counted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gaps: Option<Gaps>,
-    /// The same of the GPUs' levels: of the GPU that was without a reading for longest.
+    /// The same for GPUs: of the GPU with the longest time without a reading.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub device_gaps: Option<Gaps>,
-    /// What was left out so that the recording stays within its limits; absent where nothing was.
+    /// What was left out so that the recording stays within its limits; absent if nothing was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reduced: Option<Reduced>,
-    /// False for a recording recovered from a partial one.
+    /// False if the recording was recovered from a journal.
     pub complete: bool,
 }
 
@@ -286,22 +317,21 @@ impl Health {
     }
 }
 
-/// What was left out of a recording so that it stays within its limits, and is no loss of who holds what.
+/// What was left out of a recording so that it stays within its limits. Losses are counted apart.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Reduced {
-    /// Readings, of all series together.
+    /// Readings left out, of all series together.
     pub readings: u64,
-    /// One reading of the system, of each cgroup and of each GPU is kept for each stretch of this length, and beside it the
-    /// lowest and highest of each column; 0 where all are kept.
+    /// For the system, each cgroup and each GPU one reading is kept for each stretch of this length, and with it the
+    /// lowest and highest of each column; 0 if all are kept.
     pub levels_spacing_ns: u64,
-    /// The same of processes.
+    /// The same for processes.
     pub processes_spacing_ns: u64,
-    /// Events of mappings that were made and removed again between two readings.
+    /// Events left out: mappings that were made and removed between two readings.
     pub mappings: u64,
 }
 
-/// Times without a reading: two readings in a row that lie further apart than three intervals, from the end of the first
-/// to the beginning of the second.
+/// Times longer than three intervals between the end of one reading and the beginning of the next.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Gaps {
     pub count: u64,
@@ -309,83 +339,96 @@ pub struct Gaps {
     pub total_ns: u64,
 }
 
-/// How the losses of all hooks together are called: each hook says itself what it missed.
+/// Name of the losses of all hooks together; `health.hooks` has them by hook.
 pub const SKIPPED: &str = "skipped_runs";
 
-/// Events or entries that a buffer or map could not take.
+/// Events or rows that a buffer or map had no room for.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Loss {
-    /// Buffer or map, for example `events` or `live_pages`.
+    /// Buffer or map, for example `events`, `files`, `live_pages`, `kernel_stacks`, `queries`, `skipped_runs`, `walks`
+    /// or `open_files`.
     pub what: String,
     pub count: u64,
 }
 
+/// A place in the kernel or in a library where an eBPF program runs.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Hook {
+    /// Name of the hook, as `--without-hook` takes it.
     pub name: String,
-    /// `tp_btf`, `fentry`, `fexit`, `kprobe`, `uprobe.multi`, `uprobe`, `on-demand`; absent where none attached.
+    /// `tp_btf`, `fentry`, `fexit`, `kprobe`, `uprobe.multi`, `uprobe` or `on-demand`; absent if it is not attached.
     pub mechanism: Option<String>,
-    /// `ok`, `unsupported`, `not-applicable`, `broken` or `off` (the profile leaves it out).
+    /// `ok`; `unsupported` (this kernel has nothing to attach to); `not-applicable`; `broken` (it should attach and did
+    /// not); `off` (by profile, option or trigger).
     pub verdict: String,
-    /// Why it is not `ok`, or why a better mechanism did not carry it.
+    /// Why the verdict is not `ok`, or why a better mechanism was not used.
     pub reason: Option<String>,
-    /// Events the program took (those it lets pass at once are not counted); absent where it is not attached.
+    /// Events that the program processed, without those it dismissed at once; absent if it is not attached.
     pub hits: Option<u64>,
-    /// Times the program ran, those included in which it had nothing to do: put up from the windows in which the kernel's
-    /// BPF statistics were on; absent where they never were.
+    /// Runs of the program, including those with nothing to do. Extrapolated from the windows in which BPF statistics
+    /// were on; absent if they never were.
     #[serde(default)]
     pub runs: Option<u64>,
-    /// Runs the kernel skipped (recursion guard).
+    /// Runs that the kernel skipped, because the program would have interrupted itself.
     pub lost: Option<u64>,
-    /// Run time, put up from the windows in which the kernel's BPF statistics were on; absent where they never were.
+    /// Time in the program, extrapolated like `runs`.
     pub run_time_ns: Option<u64>,
 }
 
-/// What became of a library that is asked for levels.
+/// Verdict on a library that is read for levels.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct SourceVerdict {
     /// `nvml`.
     pub name: String,
-    /// `ok`, `not-applicable` (there is none on this machine) or `broken` (there is one and it did not answer).
+    /// `ok`, `not-applicable` (this machine has none) or `broken` (it exists and did not work).
     pub verdict: String,
+    /// Why the verdict is not `ok`.
     pub reason: Option<String>,
 }
 
 /// What the tracing itself cost.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Cost {
+    /// CPU time of spark-trace.
     pub agent_cpu_ns: u64,
+    /// Peak of the resident memory of spark-trace.
     pub agent_rss_peak: u64,
-    /// Absent where the kernel's BPF statistics are off.
+    /// Time in eBPF programs, an estimate; absent if the kernel's BPF statistics are off.
     pub bpf_run_time_ns: Option<u64>,
-    /// Kernel memory of the tracer's maps and programs.
+    /// Kernel memory of the maps and programs.
     pub bpf_memory: Option<u64>,
-    /// Readings of the GPUs; absent where there were none.
+    /// Readings of the GPUs; absent if there were none.
     pub nvml: Option<Readings>,
 }
 
-/// What it took to read a source that is read in a thread of its own. Elapsed time, mostly waiting; the CPU time in
-/// it is part of `agent_cpu_ns`.
+/// What it took to read a source that has a thread of its own: elapsed time, mostly waiting. Its CPU time is part of
+/// `agent_cpu_ns`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Readings {
-    /// Readings of all devices.
+    /// Number of readings of all devices.
     pub readings: u64,
-    /// In calls of the library, over all readings.
+    /// Time in calls of the library, over all readings.
     pub calls_ns: u64,
-    /// The longest reading.
+    /// Longest reading.
     pub longest_ns: u64,
-    /// Loading and starting the library.
+    /// Time to load and start the library.
     pub start_ns: u64,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Samples {
-    /// Columns `meminfo.*`, `vmstat.*`, `zoneinfo.*`, `kpageflags.*`.
+    /// The machine. Columns `meminfo.*`, `vmstat.*` (selected), `zoneinfo.pcp_count`, `kpageflags.huge_zero_page`,
+    /// `thp.anon_partially_mapped`, `sockstat.TCP`, `sockstat.UDP`, `dentry.entries`, `dentry.negative`; and columns by
+    /// events.
     pub system: Series,
+    /// One series for each cgroup of the target.
     pub cgroups: Vec<CgroupSeries>,
+    /// One series for each process of the target.
     pub processes: Vec<ProcessSeries>,
-    /// Columns `live.KIND`: bytes the target holds through the CUDA driver; empty where it never used it.
+    /// Columns `live.KIND`: bytes that the target allocated through the CUDA driver and did not free; empty if it never
+    /// used it.
     pub cuda: Series,
+    /// One series for each GPU.
     #[serde(default)]
     pub devices: Vec<DeviceSeries>,
 }
@@ -393,51 +436,59 @@ pub struct Samples {
 /// Readings in columns: element i of every vector belongs to reading i.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Series {
-    /// Window of each reading: all its counters were read between these two times.
+    /// Beginning of each reading. Its counters were read one after the other between this time and `end_ns`.
     pub begin_ns: Vec<u64>,
+    /// End of each reading.
     pub end_ns: Vec<u64>,
+    /// Values by the name of the column; `null` if the value is unknown.
     pub columns: BTreeMap<String, Column>,
-    /// Why a value is absent: the first reading it was absent in and the reason, once per column and reason.
+    /// Why values are `null`: one row for each column and reason.
     pub absent: Vec<Absent>,
 }
 
+/// Why values of a column are `null`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Absent {
     pub column: String,
+    /// The first reading without the value.
     pub since_ns: u64,
     pub reason: String,
 }
 
+/// Readings of one cgroup. Columns of cgroup v2: `memory.current`, `memory.peak`, `memory.swap.current`, `memory.max`,
+/// `memory.high`, `stat.*`, `events.*`. Of v1: `memory.usage_in_bytes`, `memory.max_usage_in_bytes`,
+/// `memory.limit_in_bytes`, `memory.failcnt`, `memory.kmem.*`, `memory.memsw.usage_in_bytes`, `stat.*`, `events.*`.
+/// `hooks.before` and `hooks.after`: usage by the hooks on page counters, just before and just after the kernel's file
+/// was read. And columns by events.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, JsonSchema)]
 pub struct CgroupSeries {
+    /// As in `target.cgroups`.
     pub id: u64,
     pub path: String,
-    /// Columns by file: `memory.current`, `memory.peak`, `stat.anon`, ... (v2);
-    /// `memory.usage_in_bytes`, `memory.max_usage_in_bytes`, `memory.kmem.usage_in_bytes`, `stat.total_rss`, ... (v1).
-    /// `hooks.before` and `hooks.after`: what hooks on page counters make the usage to be, just before and just after
-    /// the kernel's file was read.
     #[serde(flatten)]
     pub series: Series,
 }
 
+/// Readings of one process. Columns `rss_anon`, `rss_file`, `rss_shmem`, `swap`, `rss_peak`; `pss*` in readings of
+/// smaps_rollup.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, JsonSchema)]
 pub struct ProcessSeries {
     pub pid: u32,
-    /// Columns `rss_anon`, `rss_file`, `rss_shmem`, `swap`; `pss*` where smaps_rollup was read.
     #[serde(flatten)]
     pub series: Series,
 }
 
+/// Readings of one GPU. Columns `memory.total`, `memory.free`, `memory.used`, `memory.reserved` and
+/// `process.<pid>.used` in bytes; `processes.listed`; `utilization.gpu` and `utilization.memory` in percent;
+/// `temperature.gpu` in degrees Celsius; `power.draw` in milliwatts; `clock.sm` and `clock.memory` in MHz;
+/// `throttle.reasons` (bits); `performance.state`. With CUDA calls followed also `cuda.live`, bytes that the target
+/// allocated and did not free; `cuda.mixed`, bytes of processes that use several GPUs; `process.<pid>.before`, bytes
+/// that a process had before the trace and still has.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, JsonSchema)]
 pub struct DeviceSeries {
     /// As in `host.gpus`.
     pub index: u32,
     pub uuid: Option<String>,
-    /// Columns `memory.total`, `memory.free`, `memory.used`, `memory.reserved` and `process.<pid>.used` in bytes,
-    /// `processes.listed`, `utilization.gpu` and `utilization.memory` in percent, `temperature.gpu` in degrees Celsius,
-    /// `power.draw` in milliwatts, `clock.sm` and `clock.memory` in MHz, `throttle.reasons` (bits), `performance.state`;
-    /// `cuda.live`, bytes that the target allocated and has not freed, where CUDA calls are followed; `cuda.mixed`, bytes
-    /// of processes that use several GPUs; `process.<pid>.before`, what a process held before the trace and still holds.
     #[serde(flatten)]
     pub series: Series,
 }
