@@ -273,16 +273,16 @@ mod tests {
     #[test]
     fn test_programs_and_their_libraries_are_in_cargos_messages() {
         let messages = r#"{"target":{"name":"spark-trace","kind":["bin"]},"executable":"/t/spark-trace"}
-{"target":{"name":"gpu_cuda","kind":["test"]},"executable":"/t/deps/gpu_cuda-1"}
+{"target":{"name":"gpu","kind":["test"]},"executable":"/t/deps/gpu-1"}
 {"target":{"name":"gpu_lib","kind":["test"]},"executable":null}
 {"target":{"name":"sim","kind":["cdylib","rlib"]},"filenames":["/t/deps/libsim.so","/t/deps/libsim.rlib"],"executable":null}
 not JSON
 {"reason":"build-finished","success":true}"#;
         let expected = Tests {
-            programs: vec![("gpu_cuda".to_owned(), "/t/deps/gpu_cuda-1".into())],
+            programs: vec![("gpu".to_owned(), "/t/deps/gpu-1".into())],
             libraries: vec!["/t/deps/libsim.so".into()],
         };
-        assert_eq!(Tests::from_messages(messages, &["gpu_cuda", "gpu_lib"]), expected);
+        assert_eq!(Tests::from_messages(messages, &["gpu", "gpu_lib"]), expected);
     }
 
     #[test]

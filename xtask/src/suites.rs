@@ -1,4 +1,6 @@
 //! The workspace's integration tests, sorted by what they need.
+//!
+//! A test's name is that of its program, its module and its function: `kernel::record::a_test`.
 
 use std::process::Command;
 
@@ -7,29 +9,26 @@ use serde_json::Value;
 
 use crate::{process, workspace};
 
-/// What an integration test needs; its name says so.
+/// What the tests of a program need; its name says so.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// Nothing special.
     Plain,
-    /// `kernel_*`: root, to load programs into the running kernel.
+    /// `kernel`: root, to load programs into the running kernel.
     Kernel,
-    /// `container_*`: root and a Docker daemon.
+    /// `container`: root and a Docker daemon.
     Container,
-    /// `gpu_*`: root and a GPU; run by `xtask gpu run`.
+    /// `gpu`: root and a GPU; run by `xtask gpu run`.
     Gpu,
 }
 
 impl Kind {
     fn of(name: &str) -> Self {
-        if name.starts_with("kernel_") {
-            Self::Kernel
-        } else if name.starts_with("container_") {
-            Self::Container
-        } else if name.starts_with("gpu_") {
-            Self::Gpu
-        } else {
-            Self::Plain
+        match name {
+            "kernel" => Self::Kernel,
+            "container" => Self::Container,
+            "gpu" => Self::Gpu,
+            _ => Self::Plain,
         }
     }
 }
@@ -82,23 +81,50 @@ pub fn elements(value: &Value) -> &[Value] {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
+
+    use crate::vm::{LEFT_OUT, MAY_SKIP};
+
+    /// The module of tests at `path`, such as `kernel::record`: its source.
+    fn source(path: &str) -> String {
+        let file = workspace::root().join("spark-trace/tests").join(path.replace("::", "/") + ".rs");
+        fs::read_to_string(&file).unwrap_or_else(|error| panic!("{path}: {}: {error}", file.display()))
+    }
+
+    #[test]
+    fn tests_that_are_named_here_exist() {
+        for row in MAY_SKIP {
+            let source = source(row.suite);
+            assert!(source.contains(&format!("fn {}", row.test)), "{}::{}", row.suite, row.test);
+        }
+        for (suite, _) in LEFT_OUT {
+            source(suite);
+        }
+        let script = fs::read_to_string(workspace::root().join(".ci/run")).unwrap();
+        let filters: Vec<_> = script.split("--filter ").skip(1).collect();
+        assert!(!filters.is_empty(), "{script}");
+        for filter in filters {
+            let word = filter.split_whitespace().next().unwrap();
+            source(word.strip_suffix("::").unwrap_or_else(|| panic!("{word} names no module")));
+        }
+    }
 
     #[test]
     fn suites_are_sorted_by_name() {
         let metadata = serde_json::json!({"packages": [{"name": "p", "targets": [
             {"name": "p", "kind": ["lib"]},
             {"name": "cli", "kind": ["test"]},
-            {"name": "kernel_hooks", "kind": ["test"], "required-features": ["live"]},
-            {"name": "container_oom", "kind": ["test"]},
-            {"name": "gpu_cuda", "kind": ["test"]},
+            {"name": "kernel", "kind": ["test"], "required-features": ["live"]},
+            {"name": "container", "kind": ["test"]},
+            {"name": "gpu", "kind": ["test"]},
         ]}]});
         let found = from_metadata(&metadata);
         let seen: Vec<_> = found.iter().map(|s| (s.name.as_str(), s.kind, s.needs_feature)).collect();
         let expected = [
             ("cli", Kind::Plain, false),
-            ("kernel_hooks", Kind::Kernel, true),
-            ("container_oom", Kind::Container, false),
-            ("gpu_cuda", Kind::Gpu, false),
+            ("kernel", Kind::Kernel, true),
+            ("container", Kind::Container, false),
+            ("gpu", Kind::Gpu, false),
         ];
         assert_eq!(seen, expected);
     }

@@ -11,9 +11,9 @@ use crate::{build, process, setup, signals, suites, vm, workspace};
 
 /// Runs all tests: what needs no root, then kernel tests, then container tests, then kernel tests on other kernels
 ///
-/// Integration tests called kernel_* load programs into the running kernel; those called container_*
-/// run containers in a private Docker daemon. Both need root and run one at a time, ignored ones too.
-/// Those called gpu_* are left out: `cargo xtask gpu` takes them to a machine with a GPU.
+/// Integration tests in `kernel` load programs into the running kernel; those in `container` run
+/// containers in a private Docker daemon. Both need root and run one at a time, ignored ones too.
+/// Those in `gpu` are left out: `cargo xtask gpu` takes them to a machine with a GPU.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -21,6 +21,7 @@ Examples:
   cargo xtask test --no-root            # leaves kernel and container tests out, and says so
   cargo xtask test --machines none      # without virtual machines
   cargo xtask test -- ledger            # only tests with `ledger` in their name
+  cargo xtask test -- oracle::          # only those of a module, without the name of the program
 
 Tests find the static workload in $SPARK_TRACE_WORKLOAD and, beside the simulated CUDA driver, the one
 that can load it in $SPARK_TRACE_CUDA_WORKLOAD; container tests also the image that
@@ -185,7 +186,7 @@ mod tests {
     #[test]
     fn summary_fails_where_a_step_failed() {
         let session = |failed| Session { environment: Vec::new(), test_args: Vec::new(), passed: 1, failed };
-        assert!(session(vec![]).summary(Instant::now(), &[("need root", vec!["kernel_x"])]).is_ok());
+        assert!(session(vec![]).summary(Instant::now(), &[("need root", vec!["kernel"])]).is_ok());
         let error = session(vec!["kernel"]).summary(Instant::now(), &[]).unwrap_err().to_string();
         assert!(error.starts_with("1 of 2 test steps failed") && error.ends_with(": kernel"), "{error}");
     }

@@ -1,12 +1,15 @@
-//! The command line as a user meets it: exit codes, formats, help. Needs no kernel and no root.
+//! The command line as a user meets it: exit codes, formats, help. Needs no root.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on should stop")]
 
 use std::fs;
 use std::path::PathBuf;
 
 use assert_cmd::Command;
 
+#[cfg(feature = "live")]
+mod doctor;
+mod replay;
 mod shown;
 mod strangers;
 mod study;

@@ -142,7 +142,8 @@ fn exists(path: &str) -> bool {
 /// Where a program runs.
 pub enum Place {
     Native,
-    /// In a container of the image of [`tree_image`], with the machine's programs mounted into it.
+    /// In a container of an image of an empty tree, with the machine's programs mounted into it.
+    #[allow(dead_code, reason = "only container tests have an image")]
     Container {
         image: String,
     },
@@ -162,7 +163,6 @@ pub struct Observed {
 pub struct Seen {
     pub begin_ns: i64,
     pub end_ns: i64,
-    pub usage: i64,
     pub anon: i64,
     pub shmem: i64,
     pub file: i64,
@@ -286,7 +286,6 @@ impl Seen {
         .map(value);
         Some(Self {
             begin_ns,
-            usage: number(["memory.current", "memory.usage_in_bytes"])?,
             anon: anon?,
             shmem: shmem?,
             file: file? - shmem?,
@@ -335,25 +334,6 @@ pub fn bytes_of(report: &Value, slugs: &[&str], key: &str) -> i64 {
 /// How far a figure may lie from the truth: 2 % of it, or 1 MiB.
 pub fn tolerance(truth: i64) -> i64 {
     (truth / 50).max(MIB)
-}
-
-/// An image of an empty tree, for the machine's /usr and /etc to be mounted into.
-pub fn tree_image() -> String {
-    let dir = super::disk_dir();
-    let root = dir.path().join("root");
-    for name in ["dev", "etc", "proc", "run", "sys", "tmp", "usr", "var/tmp"] {
-        fs::create_dir_all(root.join(name)).unwrap();
-    }
-    for link in ["bin", "sbin", "lib", "lib64"] {
-        std::os::unix::fs::symlink(Path::new("usr").join(link), root.join(link)).unwrap();
-    }
-    let image = "spark-trace-field:test".to_owned();
-    let archive = dir.path().join("root.tar");
-    let tar = Command::new("tar").arg("-C").arg(&root).arg("-cf").arg(&archive).arg(".").status().unwrap();
-    assert!(tar.success());
-    let import = Command::new("docker").arg("import").arg(&archive).arg(&image).output().unwrap();
-    assert!(import.status.success(), "{}", String::from_utf8_lossy(&import.stderr));
-    image
 }
 
 /// `int` where the value is there.

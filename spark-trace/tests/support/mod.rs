@@ -3,8 +3,6 @@
 //! Nothing here asks the code under test about itself. Truth is the reference workload's own report, the
 //! kernel's files read by the test, and BPF objects listed through bpf(2).
 
-#![allow(dead_code, unused_imports, reason = "each test program uses a part")]
-
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -16,6 +14,7 @@ pub mod bpf;
 pub mod cache;
 pub mod cgroup;
 pub mod clock;
+#[allow(dead_code, reason = "only container tests use all of it")]
 pub mod docker;
 pub mod elf;
 pub mod field;

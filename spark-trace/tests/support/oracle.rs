@@ -56,7 +56,6 @@ pub struct Names {
     pub limit: &'static str,
     pub anon: &'static str,
     pub anon_thp: &'static str,
-    pub file: &'static str,
 }
 
 pub fn names() -> Names {
@@ -68,7 +67,6 @@ pub fn names() -> Names {
             limit: "memory.max",
             anon: "anon",
             anon_thp: "anon_thp",
-            file: "file",
         }
     } else {
         Names {
@@ -78,7 +76,6 @@ pub fn names() -> Names {
             limit: "memory.limit_in_bytes",
             anon: "total_rss",
             anon_thp: "total_rss_huge",
-            file: "total_cache",
         }
     }
 }
@@ -94,10 +91,6 @@ impl Files {
 
     pub fn of_process(pid: i64) -> Self {
         Self::of(&cgroup::of_process(u32::try_from(pid).unwrap()).unwrap())
-    }
-
-    pub fn has(&self, name: &str) -> bool {
-        self.0.join(name).is_file()
     }
 
     pub fn text(&self, name: &str) -> String {
@@ -297,11 +290,4 @@ impl Drop for Setting {
             eprintln!("cannot write {} back to {}: {error}", self.before, self.path.display());
         }
     }
-}
-
-/// Whether DAMON pages out what is not used, on a machine with memory to spare: no counter of reclaim tells of it.
-pub fn pages_out_on_its_own() -> bool {
-    fs::read_dir("/proc").unwrap().flatten().any(|entry| {
-        fs::read_to_string(entry.path().join("comm")).is_ok_and(|comm| comm.starts_with("kdamond"))
-    })
 }

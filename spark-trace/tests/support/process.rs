@@ -192,13 +192,6 @@ impl Running {
         self.has_entry(&format!("process {pid}"), |entry| entry["entry"] == "process" && entry["pid"] == pid);
     }
 
-    /// Waits until it has attached to the library at `path`.
-    pub fn has_attached_to(&self, path: &str) {
-        self.has_entry(&format!("the library {path}"), |entry| {
-            entry["entry"] == "library" && entry["path"] == path && entry["attached_ns"].is_u64()
-        });
-    }
-
     /// Waits for an entry of the journal.
     pub fn has_entry(&self, what: &str, wanted: impl Fn(&Value) -> bool) {
         let journal = partial(&self.output);

@@ -40,10 +40,6 @@ pub fn run(args: &Args) -> Result<()> {
     setup::ensure(setup::Scope::Building)?;
     let folder = Folder(args.dir.clone());
     fs::create_dir_all(&folder.0).with_context(|| format!("cannot create {}", folder.0.display()))?;
-    // Of an earlier pack, maybe renamed since.
-    for test in folder.tests()? {
-        fs::remove_file(&test).with_context(|| format!("cannot remove {}", test.display()))?;
-    }
     let built = HERE.all()?;
     let cuda = HERE.cuda()?;
     put(&built.spark_trace, &folder.path(SPARK_TRACE), Strip::All)?;
@@ -52,13 +48,9 @@ pub fn run(args: &Args) -> Result<()> {
     put(&cuda.simulated_driver, &folder.path(SIMULATED_DRIVER), Strip::DebugInfo)?;
     put(&xtask()?, &folder.path(XTASK), Strip::All)?;
     let tests = HERE.tests(Kind::Gpu)?.programs;
-    if tests.is_empty() {
-        eprintln!("there are no tests called {TESTS}*: packed without");
-    }
-    for (name, program) in &tests {
-        put(program, &folder.path(name), Strip::All)?;
-    }
-    copy_files(&workspace::root().join("spark-trace/tests/gpu"), &folder.path(FILES))?;
+    let (_, program) = tests.first().context("spark-trace has no tests called gpu")?;
+    put(program, &folder.path(TESTS), Strip::All)?;
+    copy_files(&workspace::root().join("spark-trace/tests/gpu/files"), &folder.path(FILES))?;
     println!(
         "packed into {}; copy it to the machine with a GPU and run there as root: ./{XTASK} gpu run --output OUT",
         folder.0.display()

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::ValueEnum;
 use ebpf_build::find_in_path;
 
-use super::folder::{CUDA_WORKLOAD, FILES, Folder, SPARK_TRACE, STATIC_WORKLOAD};
+use super::folder::{CUDA_WORKLOAD, FILES, Folder, SPARK_TRACE, STATIC_WORKLOAD, TESTS};
 use super::machine::Machine;
 use super::recordings;
 use crate::bench::{self, cuda::Cuda};
@@ -17,7 +17,7 @@ use crate::{process, signals};
 
 /// Runs what needs a GPU, from the folder that `pack` made
 ///
-/// First the tests called gpu_*, then recordings of one inference natively and in a container, then what tracing
+/// First the tests, then recordings of one inference natively and in a container, then what tracing
 /// costs. One part failing does not keep the next from running.
 #[derive(clap::Args)]
 #[command(after_help = "\
@@ -147,41 +147,21 @@ fn tests(machine: &Machine) -> Result<()> {
         println!("left out: the tests need a GPU");
         return Ok(());
     }
-    let tests = folder.tests()?;
-    if tests.is_empty() {
-        println!("there are no test programs in {}", folder.0.display());
+    let mut command = Command::new(folder.path(TESTS));
+    command.args(["--include-ignored", "--test-threads=1"]).current_dir(&folder.0);
+    for (name, file) in [
+        ("SPARK_TRACE_BIN", SPARK_TRACE),
+        ("SPARK_TRACE_WORKLOAD", STATIC_WORKLOAD),
+        ("SPARK_TRACE_CUDA_WORKLOAD", CUDA_WORKLOAD),
+        ("SPARK_TRACE_GPU_FILES", FILES),
+    ] {
+        command.env(name, folder.path(file));
     }
-    let mut failed = Vec::new();
-    for test in &tests {
-        let mut command = Command::new(test);
-        command.args(["--include-ignored", "--test-threads=1"]).current_dir(&folder.0);
-        for (name, file) in [
-            ("SPARK_TRACE_BIN", SPARK_TRACE),
-            ("SPARK_TRACE_WORKLOAD", STATIC_WORKLOAD),
-            ("SPARK_TRACE_CUDA_WORKLOAD", CUDA_WORKLOAD),
-            ("SPARK_TRACE_GPU_FILES", FILES),
-        ] {
-            command.env(name, folder.path(file));
-        }
-        command.env("SPARK_TRACE_TEST_DIR", scratch.join("tests"));
-        if let Some(docker) = docker {
-            command.envs(docker.environment()).env("SPARK_TRACE_IMAGE", docker::GPU_IMAGE);
-        }
-        let name = test.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        if let Err(error) = process::run(&mut command, &name) {
-            signals::check()?;
-            eprintln!("{error:#}");
-            failed.push(name);
-        }
+    command.env("SPARK_TRACE_TEST_DIR", scratch.join("tests"));
+    if let Some(docker) = docker {
+        command.envs(docker.environment()).env("SPARK_TRACE_IMAGE", docker::GPU_IMAGE);
     }
-    ensure!(
-        failed.is_empty(),
-        "{} of {} test programs failed: {}",
-        failed.len(),
-        tests.len(),
-        failed.join(", ")
-    );
-    Ok(())
+    process::run(&mut command, "the tests")
 }
 
 /// The study of one inference natively and in Docker, or what is left of it, and its site.

@@ -30,10 +30,14 @@ use crate::{setup, signals};
 use job::Mode;
 pub use job::Plan;
 use kernels::{KERNELS, Kernel};
+#[cfg(test)]
+pub use programs::LEFT_OUT;
+#[cfg(test)]
+pub use skips::MAY_SKIP;
 
 /// Runs the kernel tests in virtual machines with other kernels
 ///
-/// Downloads Debian's kernels, starts them in QEMU and runs the tests called kernel_* there as root, one by one.
+/// Downloads Debian's kernels, starts them in QEMU and runs the tests in `kernel` there as root, one by one.
 /// A test may be skipped only where the kernel lacks what it needs; what may is a table in xtask/src/vm/skips.rs.
 #[derive(clap::Args)]
 #[command(after_help = "\
@@ -41,7 +45,7 @@ Examples:
   cargo xtask vm                                  # one kernel per architecture, as in `cargo xtask test`
   cargo xtask vm --all --output results/kernels   # every kernel, for hours; keeps what each has said
   cargo xtask vm --all --output results/kernels --continue    # goes on where that was interrupted
-  cargo xtask vm --arch arm64 --filter kernel_record
+  cargo xtask vm --arch arm64 --filter kernel::record::
   cargo xtask vm --kernel 6.1-amd64 --shell       # look around; `exit` ends it
   cargo xtask vm --all --command 'cat /proc/version; /guest/spark-trace doctor'
   cargo xtask vm --list")]
@@ -55,7 +59,7 @@ pub struct Args {
     /// Only kernels of this architecture
     #[arg(long, value_enum, value_name = "ARCH")]
     arch: Option<Arch>,
-    /// Only tests with this in their name, as SUITE::TEST (may be given again: with any of them)
+    /// Only tests with this in their name, as PROGRAM::MODULE::TEST (may be given again: with any of them)
     #[arg(long, value_name = "TEXT", value_parser = part_of_a_name)]
     filter: Vec<String>,
     /// Start a shell instead of the tests

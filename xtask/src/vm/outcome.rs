@@ -28,6 +28,7 @@ impl Outcome {
 /// One test.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Test {
+    /// Its module, with the program: `kernel::record`.
     pub suite: String,
     pub name: String,
     pub outcome: Outcome,
@@ -215,12 +216,12 @@ mod tests {
     fn each_test_has_an_outcome() {
         let mut console = console(&[
             "@@ release 6.12.9 aarch64 16384",
-            "@@ start kernel_record one",
+            "@@ start kernel::record one",
             "test one ... ok",
-            "@@ end kernel_record one 0 1.50 3.00",
-            "@@ start kernel_record two",
-            "@@ end kernel_record two 101 3.00 4.00",
-            "@@ start kernel_record three",
+            "@@ end kernel::record one 0 1.50 3.00",
+            "@@ start kernel::record two",
+            "@@ end kernel::record two 101 3.00 4.00",
+            "@@ start kernel::record three",
         ]);
         assert_eq!((&console.release[..], &console.page_size[..]), ("6.12.9", "16384"));
         console.ended(None);
@@ -257,7 +258,7 @@ mod tests {
         assert!(allowed.is_good());
         allowed.check_skips(&json!({"hooks": [{"name": hook, "verdict": "ok"}]}));
         assert_eq!(allowed.tests[0].outcome, Outcome::Failed);
-        assert!(!skipped("kernel_no_such_suite", &format!("{hook}: unsupported: no")).is_good());
+        assert!(!skipped("kernel::no_such_suite", &format!("{hook}: unsupported: no")).is_good());
     }
 
     #[test]

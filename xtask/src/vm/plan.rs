@@ -178,12 +178,13 @@ impl Plan {
             }
         };
         let environment = format!(
-            "MODE={mode}\nFILTER='{}'\nLIMIT={}\nIMAGE={TEST_IMAGE}\n\
+            "MODE={mode}\nFILTER='{}'\nLEFT_OUT='{}'\nLIMIT={}\nIMAGE={TEST_IMAGE}\n\
              export SPARK_TRACE_MACHINE=1\n\
              export SPARK_TRACE_BIN=/guest/spark-trace SPARK_TRACE_WORKLOAD=/guest/workload-static\n\
              export SPARK_TRACE_CUDA_WORKLOAD=/guest/spark-trace-workload SPARK_TRACE_TEST_DIR=/var/tmp/tests\n\
              export SPARK_TRACE_PACKAGES=/guest/packages SPARK_TRACE_STAND_IN=/run/modules\n{}",
             self.filter.join(" "),
+            programs::LEFT_OUT.iter().map(|(suite, _)| *suite).collect::<Vec<_>>().join(" "),
             TEST_LIMIT.as_secs(),
             if self.instructions { "export SPARK_TRACE_COUNTS_INSTRUCTIONS=1\n" } else { "" },
         );
@@ -226,14 +227,14 @@ mod tests {
     fn a_changed_program_is_another_run() {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir(dir.path().join("tests")).unwrap();
-        let file = dir.path().join("tests/kernel_record");
+        let file = dir.path().join("tests/kernel");
         fs::write(&file, "one").unwrap();
         let before = digest(dir.path()).unwrap();
         assert_eq!(before, digest(dir.path()).unwrap());
         fs::write(&file, "two").unwrap();
         assert_ne!(before, digest(dir.path()).unwrap());
         fs::write(&file, "one").unwrap();
-        fs::rename(&file, dir.path().join("tests/kernel_recover")).unwrap();
+        fs::rename(&file, dir.path().join("tests/container")).unwrap();
         assert_ne!(before, digest(dir.path()).unwrap());
     }
 }

@@ -2,6 +2,7 @@
 
 /// One permission.
 pub struct MaySkip {
+    /// Module of tests, with its program.
     pub suite: &'static str,
     /// Test in it; all where empty.
     pub test: &'static str,
@@ -13,21 +14,21 @@ pub struct MaySkip {
 
 pub const MAY_SKIP: &[MaySkip] = &[
     // Only where packages were made before.
-    MaySkip { suite: "kernel_package", test: "", kernels: &[], reason: "packages" },
+    MaySkip { suite: "kernel::package", test: "", kernels: &[], reason: "packages" },
     // There are no headers to build it with.
-    MaySkip { suite: "kernel_stand_in", test: "", kernels: &["6.17-"], reason: "stand-in" },
+    MaySkip { suite: "kernel::stand_in", test: "", kernels: &["6.17-"], reason: "stand-in" },
     MaySkip {
-        suite: "kernel_findings",
+        suite: "kernel::findings",
         test: "the_drivers_memory_is_told_from_its_pool",
         kernels: &["6.17-"],
         reason: "stand-in",
     },
-    // Linux 6.6 brought them.
     // What distributions bring: not all of it is in the machines.
-    MaySkip { suite: "kernel_instant", test: "", kernels: &[], reason: "program" },
-    MaySkip { suite: "kernel_multi", test: "", kernels: &["6.1-"], reason: "uprobe.multi" },
+    MaySkip { suite: "kernel::instant", test: "", kernels: &[], reason: "program" },
+    // Linux 6.6 brought them.
+    MaySkip { suite: "kernel::multi", test: "", kernels: &["6.1-"], reason: "uprobe.multi" },
     // Machines have no terminal; what needs one is tested where they are started.
-    MaySkip { suite: "kernel_top", test: "", kernels: &[], reason: "tmux" },
+    MaySkip { suite: "kernel::top", test: "", kernels: &[], reason: "tmux" },
 ];
 
 /// Whether a row allows it.

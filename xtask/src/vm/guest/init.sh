@@ -59,20 +59,24 @@ run_tests() {
     rmmod nvidia-uvm nvidia 2>/dev/null
     cat /results/doctor.err
     for program in /guest/tests/*; do
-        suite=${program##*/}
-        case $suite in
+        kind=${program##*/}
+        case $kind in
         *.so) continue ;;
-        container_*) [ -n "$CONTAINERS" ] || continue ;;
+        container) [ -n "$CONTAINERS" ] || continue ;;
         esac
         "$program" --list --format terse --include-ignored 2>/dev/null | sed -n 's/: test$//p' >/tmp/tests
-        while read -r test <&3; do
+        while read -r path <&3; do
+            # A module of the program, and a test in it.
+            test=${path##*::}
+            suite=$kind::${path%::*}
             wanted "$suite::$test" || continue
-            case $suite in container_*) start_docker ;; esac
+            case " $LEFT_OUT " in *" $suite "*) continue ;; esac
+            [ $kind != container ] || start_docker
             # An emulated CPU shares its machine with others: what fails is tried again, and that is told.
             for try in 1 2; do
                 say start "$suite" "$test"
                 start=$(cut -d' ' -f1 /proc/uptime)
-                timeout -s KILL "$LIMIT" "$program" --exact "$test" --include-ignored --show-output \
+                timeout -s KILL "$LIMIT" "$program" --exact "$path" --include-ignored --show-output \
                     --test-threads=1 </dev/null >/tmp/output 2>&1
                 status=$?
                 cat /tmp/output

@@ -1,0 +1,213 @@
+//! A study run to its end, natively and in Docker, though its runner is killed twice on the way.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::support::{self, MIB, array, int, wait_for};
+
+const ROUNDS: usize = 10;
+/// A dozen runs on a busy machine.
+const LIMIT: Duration = Duration::from_mins(8);
+
+fn study(words: &[&str]) -> Command {
+    let mut command = support::spark_trace();
+    command.arg("study").args(words).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+fn output(words: &[&str]) -> String {
+    let output = study(words).output().unwrap();
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{words:?}: {told}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn status(dir: &str) -> Value {
+    serde_json::from_str(&output(&["status", dir, "--format", "json"])).unwrap()
+}
+
+/// Starts a runner and kills it once `runs` have succeeded and another one is under way.
+fn killed_after(words: &[&str], dir: &str, runs: i64) {
+    let told = format!("{dir}.messages");
+    let mut runner: Child = study(words).stderr(fs::File::create(&told).unwrap()).spawn().unwrap();
+    let began = Instant::now();
+    loop {
+        let ended = runner.try_wait().unwrap();
+        assert!(ended.is_none(), "the runner has ended by itself: {}", fs::read_to_string(&told).unwrap());
+        assert!(began.elapsed() < LIMIT, "after {LIMIT:?} there are not {runs} runs");
+        if fs::exists(format!("{dir}/journal.jsonl")).unwrap() {
+            let status = status(dir);
+            if int(&status["succeeded"]) >= runs && status["under_way"].is_u64() {
+                break;
+            }
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    runner.kill().unwrap();
+    runner.wait().unwrap();
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn a_study_that_is_killed_twice_loses_nothing_and_repeats_nothing() {
+    let parent = support::disk_dir();
+    let (plan, dir) = (support::path(&parent, "study.toml"), support::path(&parent, "study"));
+    output(&["init", "--template", "demo", &plan]);
+    // What else this kernel's machine does must not decide it: the image is this test's own.
+    let text = fs::read_to_string(&plan).unwrap().replace("study-demo:latest", "study-test:latest");
+    fs::write(&plan, text).unwrap();
+
+    killed_after(&["run", &plan, "--dir", &dir], &dir, 3);
+    killed_after(&["resume", &dir], &dir, 12);
+    // A second runner is refused while one is at work.
+    let mut last = study(&["resume", &dir]).stderr(Stdio::null()).spawn().unwrap();
+    wait_for("the runner", || (status(&dir)["running"] == true).then_some(()));
+    let refused = study(&["resume", &dir]).output().unwrap();
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("another runner"));
+    assert!(last.wait().unwrap().success());
+
+    let status = status(&dir);
+    let planned = 2 * (ROUNDS + 1);
+    assert_eq!((&status["complete"], int(&status["succeeded"])), (&Value::Bool(true), planned as i64));
+    assert_eq!((int(&status["failed"]), int(&status["lost"])), (0, 2));
+    // Each run once, in the planned order, with a recording of its own.
+    let report: Value = serde_json::from_str(&output(&["report", &dir, "--format", "json"])).unwrap();
+    let journal = fs::read_to_string(format!("{dir}/journal.jsonl")).unwrap();
+    let mut succeeded: BTreeMap<i64, usize> = BTreeMap::new();
+    let mut last_number = 0;
+    for line in journal.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()) {
+        if line["entry"] == "end" && line["run"]["failure"].is_null() {
+            let number = int(&line["run"]["number"]);
+            assert!(number > last_number, "{number} after {last_number}");
+            last_number = number;
+            *succeeded.entry(number).or_default() += 1;
+            let recording = format!("{dir}/{}", line["run"]["recording"].as_str().unwrap());
+            assert!(fs::metadata(&recording).unwrap().len() > 1000, "{recording}");
+        }
+    }
+    assert_eq!(succeeded.len(), planned);
+    assert!(succeeded.values().all(|times| *times == 1), "{succeeded:?}");
+
+    // Both take the same: 128 MiB and 32 MiB, and the file that neither finds in memory.
+    let comparison = |name: &str| {
+        let rows = array(&report["comparisons"]).iter().chain(array(&report["sources"]));
+        rows.clone().find(|row| row["subject"]["name"] == name).unwrap_or_else(|| panic!("no {name}"))
+    };
+    let gib = |bytes: i64| bytes as f64 / (1024.0 * MIB as f64);
+    let charged = comparison("cgroup-used");
+    for side in ["a", "b"] {
+        assert_eq!(int(&charged[side]["n"]), ROUNDS as i64);
+        let mean = charged[side]["mean"].as_f64().unwrap();
+        assert!(mean > gib(160 * MIB) && mean < gib(240 * MIB), "{side}: {mean}");
+    }
+    assert_eq!(charged["test"], "paired t test");
+    assert_eq!(comparison("unattributed")["a"]["n"], ROUNDS);
+
+    // Its site, and what a second one would destroy.
+    let site = support::path(&parent, "site");
+    output(&["report", &dir, "-o", &site]);
+    let index = fs::read_to_string(format!("{site}/index.html")).unwrap();
+    assert!(index.contains("small: docker against native") && index.contains("small--docker.html"));
+    assert!(fs::read_to_string(format!("{site}/small--docker.html")).unwrap().contains("<svg"));
+    let again = study(&["report", &dir, "-o", &site]).output().unwrap();
+    assert_eq!(again.status.code(), Some(2));
+    let _ = Command::new("docker").args(["image", "rm", "spark-trace-study-test:latest"]).output();
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn an_image_runs_in_a_chroot_with_what_its_containers_get() {
+    let parent = support::disk_dir();
+    let dir = support::path(&parent, "rootfs");
+    let mut command = support::spark_trace();
+    let output = command.args(["rootfs", &support::docker::image(), &dir]).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let told = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(told.contains("inodes:") && told.contains("capabilities:"), "{told}");
+    // The engine's own word for what it put there.
+    let path = support::docker::docker(&format!(
+        "image inspect --format {{{{.Config.Env}}}} {}",
+        support::docker::image()
+    ));
+    let rootfs: Value = support::json(format!("{dir}/rootfs.json"));
+    assert_eq!(path.contains("PATH="), rootfs["environment"]["PATH"].is_string(), "{path}: {rootfs}");
+    // A second time it would mix two images.
+    let mut again = support::spark_trace();
+    assert_eq!(
+        again.args(["rootfs", &support::docker::image(), &dir]).output().unwrap().status.code(),
+        Some(2)
+    );
+    let bin = support::spark_trace().get_program().to_string_lossy().into_owned();
+    let line = format!("-- {bin} chroot {dir} -- /workload alloc --anon 64M --hold 2s");
+    let recorded = support::record(&support::path(&parent, "r.json"), &line).exited(0);
+    assert_eq!(int(&recorded.said()["sources"][0]["bytes"]), 64 * MIB);
+    let held = support::source(&recorded.show(), "cgroup", "anon");
+    assert!((64 * MIB..72 * MIB).contains(&held), "{held}");
+}
+
+#[test]
+#[ignore = "needs root and Docker: cargo xtask test"]
+fn an_image_writes_nowhere_but_into_its_tree_and_gives_nobody_rights() {
+    use std::os::unix::fs::{FileTypeExt, MetadataExt, symlink};
+    let parent = support::disk_dir();
+    let path = |name: &str| support::path(&parent, name);
+    fs::write(path("victim"), "theirs").unwrap();
+    let mut archive = tar::Builder::new(Vec::new());
+    archive.follow_symlinks(false);
+    // The names of notes, here and in the directory above, lead out of the tree.
+    for name in [".spark-trace-rootfs.json", "rootfs.json", "tree"] {
+        symlink(path("victim"), path("link")).unwrap();
+        archive.append_path_with_name(path("link"), name).unwrap();
+        fs::remove_file(path("link")).unwrap();
+    }
+    let mut add = |name: &str, kind, mode, contents: &[u8]| {
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(kind);
+        header.set_mode(mode);
+        header.set_size(contents.len() as u64);
+        header.set_device_major(1).unwrap();
+        header.set_device_minor(3).unwrap();
+        archive.append_data(&mut header, name, contents).unwrap();
+    };
+    add("rootshell", tar::EntryType::Regular, 0o6755, b"program");
+    add("disk", tar::EntryType::Block, 0o666, b"");
+    add("null", tar::EntryType::Char, 0o666, b"");
+    add("plain", tar::EntryType::Regular, 0o644, b"text");
+    fs::write(path("image.tar"), archive.into_inner().unwrap()).unwrap();
+    let image = format!("spark-trace-rootfs-test-{}:latest", std::process::id());
+    let change = r#"ENV X="$(touch pwned)""#;
+    let import = Command::new("docker").args(["import", "-c", change, &path("image.tar"), &image]).output();
+    assert!(import.unwrap().status.success());
+    let unpack = |dir: &str, options: &[&str]| {
+        support::spark_trace().args(["rootfs", &image, &path(dir)]).args(options).output().unwrap()
+    };
+    let first = unpack("rfs", &[]);
+    let again = unpack("rfs", &["--force"]);
+    fs::create_dir(path("open")).unwrap();
+    let open = unpack("open", &[]);
+    let _ = Command::new("docker").args(["image", "rm", &image]).output();
+    assert!(first.status.success(), "{}", String::from_utf8_lossy(&first.stderr));
+    assert!(again.status.success(), "{}", String::from_utf8_lossy(&again.stderr));
+    assert_eq!(fs::read_to_string(path("victim")).unwrap(), "theirs");
+    assert_eq!(fs::metadata(path("rfs")).unwrap().mode() & 0o7777, 0o700);
+    for tree in ["rfs/tree", "rfs/tree.1"] {
+        let about = |name: &str| fs::symlink_metadata(path(&format!("{tree}/{name}")));
+        assert_eq!(about("rootshell").unwrap().mode() & 0o7777, 0o755);
+        assert_eq!(about("plain").unwrap().mode() & 0o7777, 0o644);
+        for device in ["disk", "null"] {
+            let kind = about(device).map(|about| about.file_type());
+            assert!(kind.is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound), "{device}");
+        }
+        assert!(!about("rootfs.json").unwrap().file_type().is_block_device());
+    }
+    let notes: Value = support::json(path("rfs/rootfs.json"));
+    assert_eq!(notes["environment"]["X"], "$(touch pwned)");
+    assert!(fs::symlink_metadata(path("rfs/rootfs.json")).unwrap().is_file());
+    assert_eq!(open.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&open.stderr).contains("chmod 700"));
+}

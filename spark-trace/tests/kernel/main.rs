@@ -1,0 +1,42 @@
+//! What loads programs into the running kernel: as root, one test at a time.
+
+#![cfg(feature = "live")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on should stop")]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod attach;
+mod charge;
+mod command;
+mod context;
+mod cuda;
+mod diff;
+mod doctor;
+mod faults;
+mod field;
+mod findings;
+mod hostile;
+mod instant;
+mod lists;
+mod log;
+mod loss;
+mod multi;
+mod nvml;
+mod on_time;
+mod oracle;
+mod oracle_limits;
+mod oracle_pages;
+mod oracle_tasks;
+mod package;
+mod pause;
+mod progress;
+mod record;
+mod recover;
+mod rights;
+mod serve;
+mod show;
+mod snapshot;
+mod stand_in;
+mod stream;
+mod top;
