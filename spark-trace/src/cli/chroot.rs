@@ -5,7 +5,7 @@ use crate::study::rootfs;
 
 /// Run a command in an image that `rootfs` has unpacked
 ///
-/// With the image's environment, entrypoint and working directory, and nothing of the caller's environment.
+/// The command gets the image's environment, entrypoint and working directory, and nothing of the caller's environment.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Example:\n  sudo spark-trace chroot /data/rootfs/tensorrt-llm -- trtllm-bench --help"

@@ -48,7 +48,7 @@ pub struct Args {
     #[arg(help_heading = headings::CONTENT, long, value_enum, value_name = "PLACE")]
     place: Option<PlaceArg>,
 
-    /// Replace what an earlier demo left in DIR
+    /// Replace the files of an earlier demo in DIR
     #[arg(long)]
     force: bool,
 
@@ -71,8 +71,9 @@ Examples:
   sudo spark-trace demo --place sandbox     # no container engine needed
   sudo spark-trace demo --format json | jq .diff.sources
 
-Without a container engine a sandbox (own namespaces and root directory) stands in for the container and
-is labelled as one. DIR should be on a disk: in a tmpfs, files are shared memory, not page cache.";
+Without a container engine the second run takes place in a sandbox (own namespaces and
+root directory) and is labelled as one. DIR should be on a disk: in a tmpfs, files are
+shared memory, not page cache.";
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum PlaceArg {

@@ -14,7 +14,7 @@ use crate::recording::write::{WriteOptions, write_public};
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
-    /// Subcommand to print the page of, such as `show` or `study run`; the program's own page where none is given
+    /// Subcommand to print the page of, such as `show` or `study run`; without one, the program's own page
     subcommand: Vec<String>,
 
     /// Print nothing; write all pages into this folder, which is made if missing

@@ -178,10 +178,12 @@ const EXAMPLES: &str = r#"Examples:
   sudo spark-trace record --system --duration 10s -o machine.json.zst
   sudo spark-trace record --since 5m -o what-happened.json.zst      # where `spark-trace serve` runs
 
-Under sudo the command runs as you, with your HOME, USER, LOGNAME and SHELL. sudo itself replaces PATH: see above.
+Under sudo the command runs as you, with your HOME, USER, LOGNAME and SHELL. sudo itself
+replaces PATH: see above.
 
-A recording has limits, so that a trace can go on for days: see "How large a recording may be" in docs/recording.md. Beyond
-them old readings are thinned (the highest and lowest stay), and a warning says so.
+A recording has limits, so that a trace can go on for days. Beyond them old readings
+are thinned (the highest and lowest stay), and a warning says so: see Limits in
+docs/recording.md.
 
 Exit codes:
   the command's own, 128+N if signal N ended it; 0 without a command

@@ -69,7 +69,7 @@ pub struct CudaAllocs {
     pub live: Column,
 }
 
-/// Sums of [`CudaAllocs`] with their exact peaks.
+/// Sums of `cuda_allocs`, with exact peaks.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct CudaTotal {
     /// Absent for the whole target.

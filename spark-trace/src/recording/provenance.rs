@@ -266,7 +266,7 @@ pub struct Process {
     pub pid: u32,
     pub parent: Option<u32>,
     pub comm: String,
-    /// The first 64 arguments, at most 4 KiB of them; less if `serve` or `top` has very many long ones.
+    /// The first 64 arguments, at most 4 KiB of them; `serve` and `top` keep 2 MiB of arguments in all.
     pub argv: Vec<String>,
     /// It had more arguments; the last one here ends in `…`.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]

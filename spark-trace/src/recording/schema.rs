@@ -272,7 +272,7 @@ pub struct Container {
     pub service: Option<String>,
 }
 
-/// One such instant.
+/// An instant that the run passed through.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Phase {
     /// `start`, `exec` (the first of the target), `exit` (of the command), `end`; `oom-kill` in recordings that `serve`
@@ -300,7 +300,7 @@ pub struct Health {
     /// Times without a reading of the kernel's counters; absent if they were not counted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gaps: Option<Gaps>,
-    /// The same for GPUs: of the GPU with the longest time without a reading.
+    /// Times without a reading of a GPU: those of the GPU with the longest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub device_gaps: Option<Gaps>,
     /// What was left out so that the recording stays within its limits; absent if nothing was.

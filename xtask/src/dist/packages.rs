@@ -71,6 +71,7 @@ pub const PACKAGES: &[Package] = &[
                 "README.md",
                 "docs/limits.md",
                 "docs/recording.md",
+                "docs/reference/recording-fields.md",
                 "docs/sources.md",
                 "docs/cuda.md",
                 "docs/fleet.md",

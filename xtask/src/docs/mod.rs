@@ -1,7 +1,10 @@
-//! `cargo xtask docs`: documents that are generated from tables and from kept measurements.
+//! `cargo xtask docs`: documents that are generated from tables, from the program and from kept measurements.
 
+mod commands;
+mod fields;
 mod kernels;
 mod literals;
+mod program;
 mod sources;
 mod words;
 
@@ -9,7 +12,8 @@ use anyhow::{Context, Result, bail};
 
 use crate::workspace;
 
-/// Generates docs/sources.md from the table of memory sources, and docs/kernels.md from the kept runs of `cargo xtask vm`
+/// Generates docs/sources.md from the table of memory sources, docs/kernels.md from the kept runs of `cargo xtask vm`, and
+/// docs/reference/ from what spark-trace prints
 #[derive(clap::Args)]
 #[command(
     after_help = "Examples:\n  cargo xtask docs\n  cargo xtask docs --check   # in CI: are they up to date?"
@@ -30,6 +34,8 @@ struct Document {
 
 const DOCUMENTS: &[Document] = &[
     Document { file: "docs/sources.md", from: "the table SOURCES", text: || Ok(sources::text()) },
+    Document { file: "docs/reference/cli.md", from: "the program's help", text: commands::text },
+    Document { file: "docs/reference/recording-fields.md", from: "the program's schema", text: fields::text },
     Document { file: "docs/kernels.md", from: "the newest results/*-kernels", text: kernels::text },
 ];
 

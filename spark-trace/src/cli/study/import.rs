@@ -18,7 +18,7 @@ use crate::study::{RESULTS, StudyError};
 pub struct Args {
     /// The results
     file: PathBuf,
-    /// What wrote them
+    /// Format of the results
     #[arg(long, value_parser = formats())]
     format: &'static Format,
     /// Folder of the study, to be made

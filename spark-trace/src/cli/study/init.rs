@@ -16,7 +16,7 @@ pub struct Args {
     /// File to write; `-` prints it
     #[arg(default_value = "study.toml", value_name = "FILE")]
     output: PathBuf,
-    /// What to begin with
+    /// Template to begin with
     #[arg(long, value_parser = templates(), default_value = "quick")]
     template: &'static Template,
     /// Replace an existing file

@@ -14,7 +14,7 @@ use crate::render::study::{FORMATS, Format, site};
 use crate::study::analysis::{self, Options, Report};
 use crate::study::{self, StudyError};
 
-/// Say what a study shows, and what it cannot show
+/// Show the verdicts of a study, with their reasons
 ///
 /// Diagnostics come first: if order, drift or the state of the machine may explain a difference, the verdict is
 /// `confounded`, whatever p is. A running study is reported up to now.
@@ -51,7 +51,7 @@ pub struct Args {
 const EXAMPLES: &str = "\
 Examples:
   spark-trace study report my-study
-  spark-trace study report my-study -o site           # index.html, a page per comparison, JSON, CSV, LaTeX
+  spark-trace study report my-study -o site           # a web site, with JSON, CSV and LaTeX
   spark-trace study report my-study --format latex > table.tex";
 
 fn formats() -> impl TypedValueParser<Value = &'static Format> {

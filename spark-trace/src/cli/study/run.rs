@@ -52,7 +52,7 @@ pub struct ResumeArgs {
 
 /// Read the figures of all runs again from their recordings and logs
 ///
-/// After an update of spark-trace. The journal keeps what was read before.
+/// Use it after an update of spark-trace. The journal keeps the earlier figures.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  sudo spark-trace study reread my-study")]
 pub struct RereadArgs {

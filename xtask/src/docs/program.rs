@@ -1,0 +1,28 @@
+//! What spark-trace itself prints: its schema and its help.
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::OnceLock;
+
+use anyhow::Result;
+
+use crate::build::{Build, Profile};
+use crate::process;
+
+/// Built once for all documents.
+static BUILT: OnceLock<PathBuf> = OnceLock::new();
+
+/// What the program prints with these arguments, at the same width on every machine.
+pub fn output(arguments: &[&str]) -> Result<String> {
+    let program = match BUILT.get() {
+        Some(program) => program,
+        None => {
+            let program = Build { arch: None, profile: Profile::Debug }.spark_trace()?;
+            BUILT.get_or_init(|| program)
+        }
+    };
+    let mut command = Command::new(program);
+    // clap takes the width of a terminal, of which there is none here, and then this variable.
+    command.args(arguments).env_remove("COLUMNS");
+    process::output(&mut command, "printing what a document is made of")
+}
