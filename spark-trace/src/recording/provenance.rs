@@ -174,7 +174,7 @@ pub enum FileState {
     BlockDevice,
 }
 
-/// Enough of a file's content to tell copies of it from other files of the same name.
+/// Enough of a file's content to distinguish its copies from other files of the same name.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct FileContent {
     /// Bytes of the file.

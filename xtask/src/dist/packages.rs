@@ -47,11 +47,11 @@ const UNIT: &str = "lib/systemd/system/spark-trace.service";
 pub const PACKAGES: &[Package] = &[
     Package {
         name: "spark-trace",
-        synopsis: "say who uses the memory, with counters and eBPF",
+        synopsis: "show what uses the memory, with counters and eBPF",
         description: &[
             "spark-trace records a run of a command or a container from its first instruction: how much memory every \
-             source holds, from the kernel's counters, and who took it, by which path and when, from eBPF programs. It \
-             shows what holds the memory, compares two recordings, and prints what it cannot explain.",
+             source uses, from the kernel's counters, and who took it, by which path and when, from eBPF programs. It \
+             shows what uses the memory, compares two recordings, and prints what it cannot explain.",
             "It is made for machines whose GPU shares the system's memory, such as DGX Spark, and follows allocations \
              through the CUDA driver and NVIDIA's kernel modules. Recording needs root and a kernel with BTF.",
         ],

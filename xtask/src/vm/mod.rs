@@ -43,7 +43,7 @@ pub use skips::MAY_SKIP;
 #[command(after_help = "\
 Examples:
   cargo xtask vm                                  # one kernel per architecture, as in `cargo xtask test`
-  cargo xtask vm --all --output results/kernels   # every kernel, for hours; keeps what each has said
+  cargo xtask vm --all --output results/kernels   # every kernel, for hours; keeps the results
   cargo xtask vm --all --output results/kernels --continue    # goes on where that was interrupted
   cargo xtask vm --arch arm64 --filter kernel::record::
   cargo xtask vm --kernel 6.1-amd64 --shell       # look around; `exit` ends it
