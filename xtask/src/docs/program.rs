@@ -22,7 +22,7 @@ pub fn output(arguments: &[&str]) -> Result<String> {
         }
     };
     let mut command = Command::new(program);
-    // clap takes the width of a terminal, of which there is none here, and then this variable.
-    command.args(arguments).env_remove("COLUMNS");
+    // clap takes the width of a terminal, of which there is none here, then COLUMNS; the other one forces colours.
+    command.args(arguments).env_remove("COLUMNS").env_remove("CLICOLOR_FORCE");
     process::output(&mut command, "printing what a document is made of")
 }
