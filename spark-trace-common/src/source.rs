@@ -1,7 +1,7 @@
 //! The taxonomy of memory sources: one row each, in the order every output uses.
 //!
 //! A source's level is a linear combination of kernel counters, written as [`Term`]s, so the ledger
-//! is one fold over this table and `docs/sources.md` is generated from it. Levels are bytes and
+//! is one fold over this table and `docs/reference/sources.md` is generated from it. Levels are bytes and
 //! never negative: a combination that falls below zero (counters are read one after the other, not
 //! at one instant) counts as zero.
 

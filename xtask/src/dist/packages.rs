@@ -72,7 +72,7 @@ pub const PACKAGES: &[Package] = &[
                 "docs/limits.md",
                 "docs/recording.md",
                 "docs/reference/recording-fields.md",
-                "docs/sources.md",
+                "docs/reference/sources.md",
                 "docs/cuda.md",
                 "docs/fleet.md",
             ] {

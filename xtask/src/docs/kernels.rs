@@ -1,4 +1,4 @@
-//! docs/kernels.md, from what `cargo xtask vm --all --output results/DATE-kernels` has kept.
+//! docs/reference/kernels.md, from what `cargo xtask vm --all --output results/DATE-kernels` has kept.
 
 use std::fmt::Write as _;
 use std::fs;

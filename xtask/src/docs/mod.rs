@@ -12,8 +12,8 @@ use anyhow::{Context, Result, bail};
 
 use crate::workspace;
 
-/// Generates docs/sources.md from the table of memory sources, docs/kernels.md from the kept runs of `cargo xtask vm`, and
-/// docs/reference/ from what spark-trace prints
+/// Generates docs/reference/: sources from their table, kernels from the kept runs of `cargo xtask vm`, commands and fields
+/// from what spark-trace prints
 #[derive(clap::Args)]
 #[command(
     after_help = "Examples:\n  cargo xtask docs\n  cargo xtask docs --check   # in CI: are they up to date?"
@@ -33,10 +33,10 @@ struct Document {
 }
 
 const DOCUMENTS: &[Document] = &[
-    Document { file: "docs/sources.md", from: "the table SOURCES", text: || Ok(sources::text()) },
+    Document { file: "docs/reference/sources.md", from: "the table SOURCES", text: || Ok(sources::text()) },
     Document { file: "docs/reference/cli.md", from: "the program's help", text: commands::text },
     Document { file: "docs/reference/recording-fields.md", from: "the program's schema", text: fields::text },
-    Document { file: "docs/kernels.md", from: "the newest results/*-kernels", text: kernels::text },
+    Document { file: "docs/reference/kernels.md", from: "the newest results/*-kernels", text: kernels::text },
 ];
 
 pub fn run(args: &Args) -> Result<()> {

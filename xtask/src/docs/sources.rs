@@ -1,4 +1,4 @@
-//! docs/sources.md, from the table SOURCES.
+//! docs/reference/sources.md, from the table SOURCES.
 
 use std::fmt::Write as _;
 

@@ -1,4 +1,4 @@
-//! The hypotheses: one row each. `docs/findings.md` is generated from this table.
+//! The hypotheses: one row each. `docs/reference/findings.md` is generated from this table.
 
 use super::case::{Case, Judgement};
 use super::groups::{CACHE, DRIVER, FREE_LISTS, HOST, KERNEL, MANAGED, POOL};
