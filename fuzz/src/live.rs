@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use hyper::Method;
 use hyper::header::{HeaderMap, HeaderName, HeaderValue};
-use spark_trace::live::target::{asked, container, question};
-use spark_trace::live::{btf::Btf, kallsyms::Kallsyms, maps, mounts, source::process};
 use spark_trace::serve::{Access, http::Server};
-use spark_trace::{decode, elf};
+use spark_trace_agent::decode;
+use spark_trace_agent::elf;
+use spark_trace_agent::target::{asked, container, question};
+use spark_trace_agent::{btf::Btf, kallsyms::Kallsyms, maps, mounts, source::process};
 
 pub fn wire(data: &[u8]) {
     let _ = decode::decode(data);

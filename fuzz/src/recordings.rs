@@ -2,13 +2,14 @@
 
 use std::path::Path;
 
-use spark_trace::analysis::instant::At;
-use spark_trace::analysis::moment::{Moment, Moments};
-use spark_trace::analysis::{attribution, diff, overview};
-use spark_trace::recording::{Recording, journal as journals, read, redact, window};
-use spark_trace::render::export::{EXPORTS, Options};
-use spark_trace::render::show::{Parts, Shown};
-use spark_trace::render::{self, FORMATS, Style, html, plot};
+use spark_trace_analysis::instant::At;
+use spark_trace_analysis::moment::{Moment, Moments};
+use spark_trace_analysis::{attribution, diff, overview};
+use spark_trace_recording::{Recording, journal as journals, read, redact, window};
+use spark_trace_render as render;
+use spark_trace_render::export::{EXPORTS, Options};
+use spark_trace_render::show::{Parts, Shown};
+use spark_trace_render::{FORMATS, Style, html, plot};
 
 use crate::edits;
 

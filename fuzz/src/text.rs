@@ -2,12 +2,12 @@
 
 use std::path::Path;
 
-use spark_trace::analysis::instant;
-use spark_trace::framework_log as log;
-use spark_trace::parse;
-use spark_trace::study::analysis::{self, Options};
-use spark_trace::study::import::benchmark_spark;
-use spark_trace::study::{Results, journal, plan::Plan};
+use spark_trace_analysis::instant;
+use spark_trace_recording::framework_log as log;
+use spark_trace_recording::parse;
+use spark_trace_study::analysis::{self, Options};
+use spark_trace_study::import::benchmark_spark;
+use spark_trace_study::{Results, journal, plan::Plan};
 
 pub fn plan(data: &[u8]) {
     let _ = Plan::parse(&String::from_utf8_lossy(data));

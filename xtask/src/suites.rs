@@ -39,8 +39,6 @@ pub struct Suite {
     pub package: String,
     pub name: String,
     pub kind: Kind,
-    /// Built only with some feature on.
-    pub needs_feature: bool,
 }
 
 /// All of them, as cargo sees them.
@@ -65,7 +63,6 @@ fn from_metadata(metadata: &Value) -> Vec<Suite> {
                     package: package.to_owned(),
                     name: name.to_owned(),
                     kind: Kind::of(name),
-                    needs_feature: !elements(&target["required-features"]).is_empty(),
                 });
             }
         }
@@ -114,17 +111,17 @@ mod tests {
         let metadata = serde_json::json!({"packages": [{"name": "p", "targets": [
             {"name": "p", "kind": ["lib"]},
             {"name": "cli", "kind": ["test"]},
-            {"name": "kernel", "kind": ["test"], "required-features": ["live"]},
+            {"name": "kernel", "kind": ["test"]},
             {"name": "container", "kind": ["test"]},
             {"name": "gpu", "kind": ["test"]},
         ]}]});
         let found = from_metadata(&metadata);
-        let seen: Vec<_> = found.iter().map(|s| (s.name.as_str(), s.kind, s.needs_feature)).collect();
+        let seen: Vec<_> = found.iter().map(|s| (s.name.as_str(), s.kind)).collect();
         let expected = [
-            ("cli", Kind::Plain, false),
-            ("kernel", Kind::Kernel, true),
-            ("container", Kind::Container, false),
-            ("gpu", Kind::Gpu, false),
+            ("cli", Kind::Plain),
+            ("kernel", Kind::Kernel),
+            ("container", Kind::Container),
+            ("gpu", Kind::Gpu),
         ];
         assert_eq!(seen, expected);
     }

@@ -71,11 +71,6 @@ pub fn run(args: &Args) -> Result<()> {
     let programs = ["--lib", "--bins"];
     session.step("workspace", &[&programs, &selected(of(Kind::Plain))[..]].concat(), &[])?;
     session.step("documentation", &["--doc"], &[])?;
-    let offline = of(Kind::Plain).filter(|suite| suite.package == "spark-trace" && !suite.needs_feature);
-    let feature = ["--package", "spark-trace", "--no-default-features"];
-    let offline = [&feature[..], &programs, &selected(offline)].concat();
-    session.step("without the live feature", &offline, &[])?;
-
     let names = |kind| of(kind).map(|suite| &suite.name[..]).collect::<Vec<_>>();
     let need_gpu = ("need a GPU: cargo xtask gpu", names(Kind::Gpu));
     if args.no_root {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 
-use crate::recording::bounds;
+use spark_trace_recording::bounds;
 
 /// Processor time for one file. An answer is there within 5 s then, where nobody else takes the processor.
 const TIME: Duration = Duration::from_secs(4);

@@ -1,7 +1,7 @@
 use std::path::PathBuf;
 
 use super::error::Exit;
-use crate::study::rootfs;
+use spark_trace_study::rootfs;
 
 /// Run a command in an image that `rootfs` has unpacked
 ///

@@ -3,7 +3,7 @@ use clap_complete::Shell;
 
 use crate::cli::error::Exit;
 use crate::cli::{Cli, output};
-use crate::render::show::SECTIONS;
+use spark_trace_render::show::SECTIONS;
 
 /// Print a completion script for a shell
 #[derive(Debug, clap::Args)]

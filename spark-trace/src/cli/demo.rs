@@ -9,19 +9,17 @@ use serde::Serialize;
 
 use super::headings;
 use super::{error::Exit, output};
-use crate::{
-    analysis::{
-        arrange::{Arrange, Sort},
-        attribution, diff,
-        instant::At,
-        view::Scope,
-    },
-    demo::{self, DemoError, Event, Options, Outcome, Place, story},
-    live::target::command::Invoker,
-    place::{WriteOptions, make_directories},
-    recording,
-    render::{FORMATS, Format, escape, json, show::Shown},
+use crate::demo::{self, DemoError, Event, Options, Outcome, Place, story};
+use spark_trace_agent::target::command::Invoker;
+use spark_trace_analysis::{
+    arrange::{Arrange, Sort},
+    attribution, diff,
+    instant::At,
+    view::Scope,
 };
+use spark_trace_host::place::{WriteOptions, make_directories};
+use spark_trace_recording as recording;
+use spark_trace_render::{FORMATS, Format, escape, json, show::Shown};
 
 /// Record a known workload twice and explain the difference
 ///
@@ -113,7 +111,7 @@ const STEPS_OF_INFERENCE: u32 = 2;
 pub fn run(args: Args) -> anyhow::Result<Exit> {
     let spark_trace =
         std::env::current_exe().context("cannot find this program").context(Exit::TraceFailed)?;
-    if !crate::live::is_root() {
+    if !spark_trace_agent::is_root() {
         return Err(DemoError::NotRoot(spark_trace.display().to_string())).context(Exit::TraceFailed);
     }
     let workload = demo::find_workload(args.workload, &spark_trace).context(Exit::TraceFailed)?;
@@ -169,7 +167,7 @@ pub fn run(args: Args) -> anyhow::Result<Exit> {
     shown.keep(3);
     output::print(&(table().diff)(
         &shown,
-        crate::render::diff::Shown::default(),
+        spark_trace_render::diff::Shown::default(),
         output::style(args.width),
     )?)?;
     for paragraph in story::tell(&comparison, outcome.place) {
@@ -239,9 +237,14 @@ fn directory(wanted: Option<PathBuf>) -> anyhow::Result<PathBuf> {
     const DEFAULT: &str = "spark-trace-demo";
     let dir = wanted.unwrap_or_else(|| {
         let taken = Path::new(DEFAULT).symlink_metadata().is_ok();
-        if taken { format!("{DEFAULT}-{}", crate::parse::utc_now()) } else { DEFAULT.to_owned() }.into()
+        if taken {
+            format!("{DEFAULT}-{}", spark_trace_recording::parse::utc_now())
+        } else {
+            DEFAULT.to_owned()
+        }
+        .into()
     });
-    let options = WriteOptions { force: false, owner: crate::invoker::owner() };
+    let options = WriteOptions { force: false, owner: spark_trace_host::invoker::owner() };
     make_directories(&dir, options)
         .and_then(|()| dir.canonicalize())
         .with_context(|| format!("cannot make {}", dir.display()))

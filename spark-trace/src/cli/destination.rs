@@ -3,10 +3,8 @@
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, IsTerminal, Write};
-#[cfg(feature = "live")]
 use std::os::fd::AsFd;
 use std::os::fd::BorrowedFd;
-#[cfg(feature = "live")]
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
@@ -14,11 +12,11 @@ use anyhow::Context;
 
 use super::error::Exit;
 use super::output;
-use crate::invoker;
-use crate::place::Place;
-use crate::recording::Recording;
-use crate::recording::write::{self, WriteError, WriteOptions};
-use crate::render::escape;
+use spark_trace_host::invoker;
+use spark_trace_host::place::Place;
+use spark_trace_recording::Recording;
+use spark_trace_recording::write::{self, WriteError, WriteOptions};
+use spark_trace_render::escape;
 
 /// Refuses what cannot be written before anything is read or made.
 #[derive(Debug)]
@@ -48,7 +46,6 @@ impl<'a> Destination<'a> {
     }
 
     /// Standard output or a pipe, if that is what has this name.
-    #[cfg(feature = "live")]
     pub fn stream(name: &'a Path) -> Result<Option<Self>, WriteError> {
         let options = WriteOptions { force: false, owner: invoker::owner() };
         match Way::stream(name, options)? {
@@ -63,7 +60,6 @@ impl<'a> Destination<'a> {
 
     /// Whether `other` leads to the same pipe, file or socket. Of devices it does not matter: nobody reads what is written
     /// to two of them as one.
-    #[cfg(feature = "live")]
     pub fn is_also(&self, other: &impl AsFd) -> bool {
         let of = |fd: BorrowedFd<'_>| File::from(fd.try_clone_to_owned().ok()?).metadata().ok();
         let own = match &self.way {
@@ -154,7 +150,6 @@ impl Way {
 }
 
 /// Keeps a descriptor from the programs that this process starts; the standard ones are theirs as well.
-#[cfg(feature = "live")]
 fn close_on_exec(name: &Path) {
     if let Some(number) = own_descriptor(name).filter(|number| *number > libc::STDERR_FILENO) {
         // SAFETY: no pointers involved; it was open a moment ago.

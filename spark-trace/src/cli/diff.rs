@@ -2,15 +2,15 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 
-use crate::analysis::diff;
-use crate::analysis::view::Scope;
 use crate::cli::bounded::bounded;
 use crate::cli::error::Exit;
 use crate::cli::headings;
 use crate::cli::output;
 use crate::cli::view::{TOP, ViewArgs, moment, planes};
-use crate::recording;
-use crate::render::diff::Shown;
+use spark_trace_analysis::diff;
+use spark_trace_analysis::view::Scope;
+use spark_trace_recording as recording;
+use spark_trace_render::diff::Shown;
 
 /// Compare two recordings: what uses more memory in B than in A
 ///

@@ -4,20 +4,18 @@ use clap::ValueEnum;
 
 use super::headings;
 use super::{error::Exit, output};
-use crate::parse;
-use crate::{
-    health::Verdict,
-    live::doctor::{
-        self, CheckRow, Report,
-        hooks::{HookRow, UNTRIED},
-    },
-    plan::LeftOut,
-    recording::LibraryFile,
-    render::{
-        document::{Cell, Document, Fit, Table},
-        json, markdown, terminal,
-        units::UNKNOWN,
-    },
+use spark_trace_agent::doctor::{
+    self, CheckRow, Report,
+    hooks::{HookRow, UNTRIED},
+};
+use spark_trace_agent::plan::LeftOut;
+use spark_trace_recording::LibraryFile;
+use spark_trace_recording::parse;
+use spark_trace_recording::units::UNKNOWN;
+use spark_trace_recording::verdict::Verdict;
+use spark_trace_render::{
+    document::{Cell, Document, Fit, Table},
+    json, markdown, terminal,
 };
 
 /// Check what this machine can record, and list what is missing

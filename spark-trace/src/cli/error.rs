@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
-use crate::render::escape;
+use spark_trace_render::escape;
 
 /// How a command ended, as the shell sees it.
 ///

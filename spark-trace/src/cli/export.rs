@@ -4,15 +4,16 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 
-use crate::analysis::flame::{KINDS, Kind};
-use crate::analysis::instant::Choice;
 use crate::cli::bounded::bounded;
 use crate::cli::destination::Destination;
 use crate::cli::error::Exit;
 use crate::cli::headings;
 use crate::cli::view::instant;
-use crate::recording::{self, Recording, redact::redact};
-use crate::render::export::{EXPORTS, Export, Options, RECORDING};
+use spark_trace_analysis::flame::{KINDS, Kind};
+use spark_trace_analysis::instant::Choice;
+use spark_trace_recording as recording;
+use spark_trace_recording::{Recording, redact::redact};
+use spark_trace_render::export::{EXPORTS, Export, Options, RECORDING};
 
 /// Convert a recording for other tools
 ///

@@ -3,14 +3,14 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 
-use crate::analysis::kv::{self, Options};
 use crate::cli::bounded::bounded;
 use crate::cli::error::Exit;
 use crate::cli::headings;
 use crate::cli::output;
 use crate::cli::view;
-use crate::recording;
-use crate::render::Format;
+use spark_trace_analysis::kv::{self, Options};
+use spark_trace_recording as recording;
+use spark_trace_render::Format;
 
 /// Explain the size of the KV cache of an inference engine
 ///

@@ -8,7 +8,7 @@ use clap_mangen::roff::{Roff, roman};
 
 use crate::cli::error::Exit;
 use crate::cli::{Cli, output};
-use crate::recording::write::{WriteOptions, write_public};
+use spark_trace_recording::write::{WriteOptions, write_public};
 
 /// Print the manual page of the program or of one subcommand
 #[derive(Debug, clap::Args)]

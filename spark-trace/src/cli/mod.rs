@@ -8,28 +8,22 @@ pub mod output;
 mod bounded;
 mod chroot;
 mod completions;
-#[cfg(feature = "live")]
 mod demo;
 mod destination;
 mod diff;
-#[cfg(feature = "live")]
 mod doctor;
 mod export;
 mod headings;
 mod kv;
 mod man;
-#[cfg(feature = "live")]
 mod progress;
-#[cfg(feature = "live")]
 mod record;
 mod recover;
 mod report;
 mod rootfs;
 mod schema;
-#[cfg(feature = "live")]
 mod serve;
 mod show;
-#[cfg(feature = "live")]
 mod snapshot;
 mod study;
 mod top;
@@ -42,8 +36,7 @@ use clap::{Parser, Subcommand};
 
 use error::Exit;
 
-#[cfg(feature = "live")]
-use crate::live::{names, pause};
+use spark_trace_agent::{names, pause};
 
 /// Shows what uses memory on machines whose GPU shares it, and why one run uses more than another.
 #[derive(Debug, Parser)]
@@ -95,15 +88,10 @@ Exit codes:
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    #[cfg(feature = "live")]
     Record(Box<record::Args>),
-    #[cfg(feature = "live")]
     Doctor(doctor::Args),
-    #[cfg(feature = "live")]
     Demo(demo::Args),
-    #[cfg(feature = "live")]
     Snapshot(snapshot::Args),
-    #[cfg(feature = "live")]
     Serve(serve::Args),
     Show(show::Args),
     Top(Box<top::Args>),
@@ -123,15 +111,10 @@ enum Command {
 impl Command {
     fn run(self) -> anyhow::Result<Exit> {
         match self {
-            #[cfg(feature = "live")]
             Self::Record(args) => record::run(*args),
-            #[cfg(feature = "live")]
             Self::Doctor(args) => doctor::run(args),
-            #[cfg(feature = "live")]
             Self::Demo(args) => demo::run(args),
-            #[cfg(feature = "live")]
             Self::Snapshot(args) => snapshot::run(args),
-            #[cfg(feature = "live")]
             Self::Serve(args) => serve::run(args),
             Self::Show(args) => show::run(args),
             Self::Top(args) => top::run(*args),
@@ -153,12 +136,10 @@ impl Command {
 /// Runs the command that `args` (the program's name first) ask for.
 pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let args: Vec<OsString> = args.into_iter().collect();
-    #[cfg(feature = "live")]
     if args.get(1).is_some_and(|arg| arg == pause::GUARD) {
         // No subcommand of the user's: the tracer calls itself so.
         return if pause::guard().is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
     }
-    #[cfg(feature = "live")]
     if args.get(1).is_some_and(|arg| arg == names::READER) {
         return names::run();
     }
@@ -166,7 +147,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return error::usage(&error),
     };
-    if let Err(error) = crate::invoker::check() {
+    if let Err(error) = spark_trace_host::invoker::check() {
         return error::report(&anyhow::Error::new(error).context(Exit::Usage)).into();
     }
     cli.command.run().unwrap_or_else(|error| error::report(&error)).into()

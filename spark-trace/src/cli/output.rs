@@ -7,7 +7,7 @@ use anyhow::Context;
 
 use super::error::Exit;
 use super::headings;
-use crate::render::{Style, USUAL_WIDTH};
+use spark_trace_render::{Style, USUAL_WIDTH};
 
 /// Narrower tables say nothing.
 const LEAST_WIDTH: usize = 40;

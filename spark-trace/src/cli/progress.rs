@@ -9,12 +9,10 @@ use std::{
 
 use terminal_size::terminal_size_of;
 
-use crate::{
-    ledger::{self, Facts, Plane},
-    live::{output::screen::Screen, session::Progress},
-    recording::{Recording, Series},
-    render::units,
-};
+use spark_trace_agent::{output::screen::Screen, session::Progress};
+use spark_trace_recording::ledger::{self, Facts, Plane};
+use spark_trace_recording::units;
+use spark_trace_recording::{Recording, Series};
 
 const EVERY: Duration = Duration::from_millis(500);
 /// Where the terminal does not say.

@@ -21,20 +21,18 @@ use spark_trace_common::{
 
 use super::headings;
 use super::{destination::Destination, error::Exit, progress::Line};
-use crate::{
-    analysis::{attribution::gaps, losses},
-    invoker,
-    live::{
-        output::{self, screen::Screen},
-        session::{Options, Session, SessionError, Wishes},
-        target::{Placement, Spec},
-    },
-    parse,
-    plan::{Choice, LeftOut},
-    recording::{Recording, WriteOptions, journal::Arguments, write::refuse_existing},
-    serve::DEFAULT_STATE,
-};
+use crate::serve::DEFAULT_STATE;
 use goes::Goes;
+use spark_trace_agent::plan::{Choice, LeftOut};
+use spark_trace_agent::{
+    output::{self, screen::Screen},
+    session::{Options, Session, SessionError, Wishes},
+    target::{Placement, Spec},
+};
+use spark_trace_analysis::{attribution::gaps, losses};
+use spark_trace_host::invoker;
+use spark_trace_recording::parse;
+use spark_trace_recording::{Recording, WriteOptions, journal::Arguments, write::refuse_existing};
 
 /// Record where the memory of a run goes
 #[derive(Debug, clap::Args)]
@@ -247,7 +245,7 @@ pub fn run(args: Args) -> anyhow::Result<Exit> {
     if let Some(option) = misplaced(&args.command).filter(|_| !args.quiet) {
         eprintln!(
             "spark-trace: `{}` comes after the command and is passed to it; options of spark-trace come before the command",
-            crate::render::escape::line(option)
+            spark_trace_render::escape::line(option)
         );
     }
     let spec = args.spec();
@@ -259,7 +257,7 @@ pub fn run(args: Args) -> anyhow::Result<Exit> {
     }
     let ring_bytes = u32::try_from(args.ring_size)
         .ok()
-        .filter(|n| n.is_power_of_two() && u64::from(*n) >= crate::live::page_size())
+        .filter(|n| n.is_power_of_two() && u64::from(*n) >= spark_trace_agent::page_size())
         .context("--ring-size must be a power of two from the page size up")
         .context(Exit::Usage)?;
     let screen = Arc::new(Screen::default());
@@ -307,7 +305,7 @@ fn record(
             .run(&mut |progress| {
                 if let Some(notice) = progress.notice {
                     line.clear();
-                    eprintln!("spark-trace: WARNING: {}", crate::render::escape::line(notice));
+                    eprintln!("spark-trace: WARNING: {}", spark_trace_render::escape::line(notice));
                     told.push(notice.to_owned());
                 }
                 line.show(progress);
@@ -358,7 +356,7 @@ fn warnings(recording: &Recording, told: &[String]) {
     let gaps = told_of.map(|warning| format!("WARNING: {warning}"));
     let warnings = recording.health.warnings.iter().filter(|warning| !told.contains(warning)).cloned();
     for warning in &gaps.chain(warnings).collect::<Vec<_>>() {
-        eprintln!("spark-trace: {}", crate::render::escape::line(warning));
+        eprintln!("spark-trace: {}", spark_trace_render::escape::line(warning));
     }
     if losses::matter(&recording.health) {
         eprintln!(

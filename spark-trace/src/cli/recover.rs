@@ -3,7 +3,7 @@ use std::{fs::File, io::BufReader, path::PathBuf};
 use anyhow::Context;
 
 use super::{destination::Destination, error::Exit};
-use crate::recording::journal;
+use spark_trace_recording::journal;
 
 /// Make a recording from the journal of an interrupted `record`
 #[derive(Debug, clap::Args)]

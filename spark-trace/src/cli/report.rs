@@ -3,16 +3,17 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use clap::ValueEnum;
 
-use crate::analysis::instant::Choice;
-use crate::analysis::overview::{self, Overview};
 use crate::cli::bounded::bounded;
 use crate::cli::destination::Destination;
 use crate::cli::error::Exit;
 use crate::cli::headings;
 use crate::cli::output::{self, WidthArg};
 use crate::cli::view::{instant, moment};
-use crate::recording::{self, Recording, redact::redact};
-use crate::render::{html, markdown, report, terminal};
+use spark_trace_analysis::instant::Choice;
+use spark_trace_analysis::overview::{self, Overview};
+use spark_trace_recording as recording;
+use spark_trace_recording::{Recording, redact::redact};
+use spark_trace_render::{html, markdown, report, terminal};
 
 /// Write a report (HTML, Markdown) of one or two recordings
 ///

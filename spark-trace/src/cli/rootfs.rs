@@ -4,9 +4,9 @@ use clap::ValueEnum;
 
 use super::error::Exit;
 use super::headings;
-use crate::render::escape;
-use crate::study::rootfs::{self, LeftOut};
-use crate::units;
+use spark_trace_recording::units;
+use spark_trace_render::escape;
+use spark_trace_study::rootfs::{self, LeftOut};
 
 /// Unpack an image for `chroot`
 ///

@@ -1,6 +1,6 @@
 use crate::cli::error::Exit;
 use crate::cli::output;
-use crate::recording::Recording;
+use spark_trace_recording::Recording;
 
 /// Print the JSON Schema of the recording format
 ///

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use super::error::Exit;
 use super::headings;
-use crate::parse;
 use crate::serve::{
     self, Access, AccessError, DEFAULT_LISTEN, DEFAULT_STATE, Options, ServeError, StateError,
 };
+use spark_trace_recording::parse;
 
 /// Monitor the machine: metrics, recent minutes, OOM kills
 ///
@@ -87,7 +87,7 @@ pub fn run(args: Args) -> anyhow::Result<Exit> {
     let told = |address| eprintln!("spark-trace: serving http://{address}/metrics, {told}");
     match serve::run(options, told) {
         Err(ServeError::State(StateError::Folder { path, cause }))
-            if cause.kind() == std::io::ErrorKind::PermissionDenied && !crate::live::is_root() =>
+            if cause.kind() == std::io::ErrorKind::PermissionDenied && !spark_trace_agent::is_root() =>
         {
             let path = path.display();
             Err(anyhow::anyhow!(

@@ -2,15 +2,16 @@ use std::path::PathBuf;
 
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 
-use crate::analysis::{attribution, queries, timeline};
 use crate::cli::bounded::bounded;
 use crate::cli::error::Exit;
 use crate::cli::headings;
 use crate::cli::output;
 use crate::cli::view::{self, ViewArgs, instant};
-use crate::recording::{self, Recording};
-use crate::render::show::{Parts, SECTIONS, Section, Shown};
-use crate::render::{Style, plot};
+use spark_trace_analysis::{attribution, queries, timeline};
+use spark_trace_recording as recording;
+use spark_trace_recording::Recording;
+use spark_trace_render::show::{Parts, SECTIONS, Section, Shown};
+use spark_trace_render::{Style, plot};
 
 /// Show the memory of a recorded run
 ///

@@ -8,12 +8,12 @@ use super::error::Exit;
 use super::headings;
 use super::output;
 use super::view::{TOP, ViewArgs};
-use crate::analysis::{attribution, instant::At};
-use crate::live::source::cache::Wanted;
-use crate::live::{bundle, snapshot};
-use crate::parse;
-use crate::recording::redact;
-use crate::render::show::Shown;
+use spark_trace_agent::source::cache::Wanted;
+use spark_trace_agent::{bundle, snapshot};
+use spark_trace_analysis::{attribution, instant::At};
+use spark_trace_recording::parse;
+use spark_trace_recording::redact;
+use spark_trace_render::show::Shown;
 
 /// Show the machine's memory now
 ///

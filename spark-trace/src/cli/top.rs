@@ -8,13 +8,13 @@ use super::bounded::bounded;
 use super::error::Exit;
 use super::headings;
 use super::{output, view};
-use crate::analysis::frame::Frame;
-use crate::recording::{self, Recording};
-use crate::render::escape;
 use crate::tui::player::Player;
 use crate::tui::{Ui, terminal};
+use spark_trace_analysis::frame::Frame;
+use spark_trace_recording as recording;
+use spark_trace_recording::Recording;
+use spark_trace_render::escape;
 
-#[cfg(feature = "live")]
 mod live;
 mod once;
 
@@ -39,8 +39,7 @@ pub struct Args {
     width: output::WidthArg,
     /// With --replay: begin at this time after the start, such as 465ms or 12.5s, or at @NS, nanoseconds of its clock
     #[arg(long, value_name = "INSTANT", requires = "replay")]
-    at: Option<crate::analysis::instant::Choice>,
-    #[cfg(feature = "live")]
+    at: Option<spark_trace_analysis::instant::Choice>,
     #[command(flatten)]
     live: live::Options,
 }
@@ -75,10 +74,7 @@ pub fn run(args: Args) -> anyhow::Result<Exit> {
             }
             replay(&args, player, at_ns)
         }
-        #[cfg(feature = "live")]
         None => live::run(&args),
-        #[cfg(not(feature = "live"))]
-        None => Err(anyhow::anyhow!("built without tracing: only --replay works")).context(Exit::Usage),
     }
 }
 

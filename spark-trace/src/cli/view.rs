@@ -5,15 +5,15 @@ use std::path::Path;
 use anyhow::Context;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 
-use crate::analysis::arrange::{Arrange, Sort};
-use crate::analysis::instant::{At, Choice};
-use crate::analysis::moment::{self, Moment, Moments};
-use crate::analysis::view::Scope;
 use crate::cli::headings;
 use crate::cli::output;
-use crate::recording::Recording;
-use crate::render::{FORMATS, Format, Style};
-use crate::units;
+use spark_trace_analysis::arrange::{Arrange, Sort};
+use spark_trace_analysis::instant::{At, Choice};
+use spark_trace_analysis::moment::{self, Moment, Moments};
+use spark_trace_analysis::view::Scope;
+use spark_trace_recording::Recording;
+use spark_trace_recording::units;
+use spark_trace_render::{FORMATS, Format, Style};
 
 /// Lists for people are this long...
 pub const TOP: usize = 10;

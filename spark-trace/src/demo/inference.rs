@@ -4,10 +4,8 @@
 use std::path::{Path, PathBuf};
 
 use super::DemoError;
-use crate::{
-    recording::{Query, Recording},
-    render::units::unsigned,
-};
+use spark_trace_recording::units::unsigned;
+use spark_trace_recording::{Query, Recording};
 
 const VARIABLE: &str = "SPARK_TRACE_CUDA_WORKLOAD";
 const SIMULATED: &str = "libspark_trace_simulated_cuda.so";
@@ -107,7 +105,7 @@ fn beside(query: &Query) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::recording::testing;
+    use spark_trace_testing as testing;
 
     #[test]
     fn the_answer_and_what_was_available_are_told() {

@@ -15,7 +15,7 @@ use std::{
 
 use thiserror::Error;
 
-use crate::live::doctor::engine::{Answer, ENGINES, Engine};
+use spark_trace_agent::doctor::engine::{Answer, ENGINES, Engine};
 
 pub use inference::Inference;
 pub use workload::find as find_workload;
@@ -165,7 +165,7 @@ fn choose(wanted: Option<Place>, tell: &mut dyn FnMut(Event<'_>)) -> Result<Plac
     {
         return Err(DemoError::NoEngine { engine, reason });
     }
-    if crate::live::doctor::engine::in_path("unshare").is_none() {
+    if spark_trace_agent::doctor::engine::in_path("unshare").is_none() {
         return Err(DemoError::NoSandbox);
     }
     let why: Vec<_> = reasons.iter().map(|(engine, reason)| format!("{engine}: {reason}")).collect();

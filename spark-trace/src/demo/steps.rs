@@ -130,7 +130,8 @@ impl<'a> Demo<'a> {
             ]));
         }
         let engine = &program(self.place.as_str());
-        let layer = crate::archive::with_program(workload, PROGRAM).map_err(DemoError::io(workload))?;
+        let layer =
+            spark_trace_host::archive::with_program(workload, PROGRAM).map_err(DemoError::io(workload))?;
         let origin = format!("< (a tar archive of {inside})");
         runner.feed(&words(&[engine, "import", "-", &self.image]), &layer, &origin, tell).await?;
         self.imported = true;
@@ -171,7 +172,7 @@ impl<'a> Demo<'a> {
 
 /// What runs as root is what root has installed, whatever $PATH says; where nothing is, the start will say so.
 fn program(name: &str) -> String {
-    crate::engine::trusted(name).map_or_else(|| format!("/usr/bin/{name}"), |path| text(&path))
+    spark_trace_host::engine::trusted(name).map_or_else(|| format!("/usr/bin/{name}"), |path| text(&path))
 }
 
 /// The workload's command line behind `front`.

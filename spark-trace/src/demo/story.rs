@@ -1,10 +1,8 @@
 //! What the comparison shows, in words. Every number is the comparison's own. Pure.
 
 use super::{CONTAINER_ANON, FILE, FILE_NAME, NATIVE_ANON, Place};
-use crate::{
-    analysis::diff::{Report, detail::FileDelta},
-    render::units::{delta, known, size},
-};
+use spark_trace_analysis::diff::{Report, detail::FileDelta};
+use spark_trace_recording::units::{delta, known, size};
 
 /// Paragraphs of plain text.
 pub fn tell(report: &Report, place: Place) -> Vec<String> {
@@ -84,10 +82,8 @@ fn rest(report: &Report) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        analysis::{diff, instant::At},
-        recording::testing,
-    };
+    use spark_trace_analysis::{diff, instant::At};
+    use spark_trace_testing as testing;
 
     #[test]
     fn numbers_are_those_of_the_comparison() {

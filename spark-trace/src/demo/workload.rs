@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::DemoError;
-use crate::live::doctor::engine::in_path;
+use spark_trace_agent::doctor::engine::in_path;
 
 const NAME: &str = "spark-trace-workload";
 const VARIABLE: &str = "SPARK_TRACE_WORKLOAD";

@@ -24,11 +24,9 @@ use super::{
     metrics::{self, Agent},
     shared::Shared,
 };
-use crate::{
-    live::{now_ns, own_cpu_ns, own_resident, realtime_offset_ns},
-    recording::Recording,
-    render::exposition::Dialect,
-};
+use spark_trace_agent::{now_ns, own_cpu_ns, own_resident, realtime_offset_ns};
+use spark_trace_recording::Recording;
+use spark_trace_render::exposition::Dialect;
 
 /// Time between two looks at whether the trace goes on.
 pub const LOOK: Duration = Duration::from_millis(100);
@@ -190,7 +188,8 @@ mod tests {
 
     use super::super::access::DEFAULT_LISTEN;
     use super::*;
-    use crate::recording::{testing, window};
+    use spark_trace_recording::window;
+    use spark_trace_testing as testing;
 
     const TOKEN: &str = "0123456789abcdef";
 

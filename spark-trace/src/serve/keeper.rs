@@ -3,13 +3,13 @@
 use std::sync::{Arc, atomic::Ordering, mpsc::Receiver};
 
 use super::{shared::Shared, state::State};
-use crate::place::{Place, WriteError};
-use crate::{
-    live::{self, realtime_offset_ns},
-    parse,
-    recording::{self, Recording, WriteOptions},
-    render::escape,
-};
+use spark_trace_agent as live;
+use spark_trace_agent::realtime_offset_ns;
+use spark_trace_host::place::{Place, WriteError};
+use spark_trace_recording as recording;
+use spark_trace_recording::parse;
+use spark_trace_recording::{Recording, WriteOptions};
+use spark_trace_render::escape;
 
 /// What is to be written.
 pub enum Job {
@@ -87,7 +87,7 @@ mod tests {
     use std::fs;
 
     use super::*;
-    use crate::recording::testing;
+    use spark_trace_testing as testing;
 
     #[test]
     fn files_are_replaced_and_kills_have_one_each() {

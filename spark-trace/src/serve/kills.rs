@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use crate::recording::Recording;
+use spark_trace_recording::Recording;
 
 /// Column of the system's series, and of a cgroup's.
 const OF_MACHINE: &str = "vmstat.oom_kill";
@@ -106,8 +106,9 @@ impl Kills {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::recording::testing::{self, SECOND, START};
-    use crate::recording::{CgroupSeries, Process, Recording};
+    use spark_trace_recording::{CgroupSeries, Process, Recording};
+    use spark_trace_testing as testing;
+    use spark_trace_testing::{SECOND, START};
 
     fn reading(machine: u64, cgroups: &[(u64, u64)]) -> Recording {
         let mut recording = testing::empty();

@@ -5,20 +5,18 @@
 
 use spark_trace_common::map::LossKind;
 
-use crate::{
-    analysis::{
-        attribution::level_of,
-        cgroups,
-        levels::{self, Object},
-        view::Scope,
-    },
-    health::Verdict,
-    ledger::time_of,
-    recording::{Recording, Series},
-    render::{
-        export::openmetrics::{MEMORY, PLANE},
-        exposition::{Dialect, Exposition, Family, Point, labels},
-    },
+use spark_trace_analysis::{
+    attribution::level_of,
+    cgroups,
+    levels::{self, Object},
+    view::Scope,
+};
+use spark_trace_recording::ledger::time_of;
+use spark_trace_recording::verdict::Verdict;
+use spark_trace_recording::{Recording, Series};
+use spark_trace_render::{
+    export::openmetrics::{MEMORY, PLANE},
+    exposition::{Dialect, Exposition, Family, Point, labels},
 };
 
 /// Label of what all cgroups without a metric of their own hold. Paths begin with a slash.
@@ -225,8 +223,9 @@ mod tests {
     use openmetrics_parser::{OpenMetricsValue, openmetrics::parse_openmetrics};
 
     use super::*;
-    use crate::recording::testing::{self, MIB, START, series};
-    use crate::recording::{CgroupSeries, TargetCgroup, window};
+    use spark_trace_recording::{CgroupSeries, TargetCgroup, window};
+    use spark_trace_testing as testing;
+    use spark_trace_testing::{MIB, START, series};
 
     /// Values by family and labels.
     type Values = BTreeMap<(String, Vec<(String, String)>), f64>;
@@ -259,7 +258,7 @@ mod tests {
     /// A machine with so many cgroups at its top, each a MiB more than the one before, with one below each.
     fn machine(cgroups: u64) -> Recording {
         let mut recording = testing::gpus();
-        recording.target = crate::recording::Target { kind: "system".into(), ..Default::default() };
+        recording.target = spark_trace_recording::Target { kind: "system".into(), ..Default::default() };
         recording.samples.cgroups.clear();
         for id in 1..=cgroups {
             for (id, path, mib) in [(2 * id, format!("/{id}"), id), (2 * id + 1, format!("/{id}/below"), 1)] {

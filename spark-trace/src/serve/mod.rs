@@ -28,19 +28,17 @@ use tokio::net::{TcpListener, TcpSocket};
 pub use access::{Access, AccessError, DEFAULT_LISTEN};
 pub use state::{DEFAULT_STATE, State, StateError};
 
-use crate::{
-    live::{
-        self,
-        look::Look,
-        output::StandardOutput,
-        session::{self, Keep, SessionError},
-        target::Spec,
-    },
-    plan::Choice,
-    recording::journal::Arguments,
-};
 use keeper::Keeper;
 use shared::Shared;
+use spark_trace_agent as live;
+use spark_trace_agent::plan::Choice;
+use spark_trace_agent::{
+    look::Look,
+    output::StandardOutput,
+    session::{self, Keep, SessionError},
+    target::Spec,
+};
+use spark_trace_recording::journal::Arguments;
 use watcher::Watcher;
 
 /// Readings faster than this are `record`'s business.

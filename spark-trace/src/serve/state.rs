@@ -10,7 +10,7 @@ use std::{
 
 use thiserror::Error;
 
-use crate::place::{Place, WriteError, WriteOptions, open_directory};
+use spark_trace_host::place::{Place, WriteError, WriteOptions, open_directory};
 
 pub const DEFAULT_STATE: &str = "/var/lib/spark-trace";
 

@@ -15,14 +15,12 @@ use super::{
     kills::{Kills, Step},
     shared::Shared,
 };
-use crate::{
-    live::{
-        look::Seen,
-        now_ns,
-        session::{Named, Wishes},
-    },
-    recording::{Phase, window},
+use spark_trace_agent::{
+    look::Seen,
+    now_ns,
+    session::{Named, Wishes},
 };
+use spark_trace_recording::{Phase, window};
 
 /// Time between two writings of the recent minutes.
 pub const WRITE_EVERY: Duration = Duration::from_secs(30);

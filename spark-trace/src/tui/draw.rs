@@ -9,7 +9,8 @@ use ratatui::widgets::{Block, Borders, Clear, Paragraph, Row as TableRow, Table,
 
 use super::keys::HELP;
 use super::{Screen, Tab, Ui};
-use crate::render::{self, ascii, escape};
+use spark_trace_render as render;
+use spark_trace_render::{ascii, escape};
 
 /// Readings that a line of the list draws.
 pub const HISTORY: usize = 60;

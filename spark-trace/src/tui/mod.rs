@@ -11,9 +11,9 @@ pub mod terminal;
 
 use std::sync::Arc;
 
-use crate::analysis::frame::{Frame, Mark};
-use crate::analysis::view::Scope;
-use crate::recording::Recording;
+use spark_trace_analysis::frame::{Frame, Mark};
+use spark_trace_analysis::view::Scope;
+use spark_trace_recording::Recording;
 
 pub use keys::{Action, Key};
 pub use screen::{Row, Screen};

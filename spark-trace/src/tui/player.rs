@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::{Action, Ui};
-use crate::analysis::frame;
-use crate::recording::Recording;
+use spark_trace_analysis::frame;
+use spark_trace_recording::Recording;
 
 /// Something to look at.
 pub trait Feed {
@@ -158,7 +158,7 @@ pub const LOOK: Duration = Duration::from_millis(50);
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::recording::testing;
+    use spark_trace_testing as testing;
 
     #[test]
     fn steps_go_from_reading_to_reading_and_stay_inside() {

@@ -6,12 +6,12 @@ use std::collections::BTreeMap;
 use spark_trace_common::source::UNATTRIBUTED;
 
 use super::{Order, Spent, Step, Tab, Ui};
-use crate::analysis::drill::{self, Detail, Holder};
-use crate::analysis::frame::{Frame, PlaneFrame, SourceFrame};
-use crate::analysis::queries;
-use crate::figures::{NO_LIMIT, V1_NO_LIMIT};
-use crate::recording::Recording;
-use crate::units::{self, UNKNOWN, delta, known, percent, size, unsigned};
+use spark_trace_analysis::drill::{self, Detail, Holder};
+use spark_trace_analysis::frame::{Frame, PlaneFrame, SourceFrame};
+use spark_trace_analysis::queries;
+use spark_trace_recording::Recording;
+use spark_trace_recording::units::{self, UNKNOWN, delta, known, percent, size, unsigned};
+use spark_trace_recording::unlimited::{NO_LIMIT, V1_NO_LIMIT};
 
 /// One line of the list.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -286,7 +286,7 @@ fn sort(rows: &mut [Row], order: Order) {
 
 fn headline(ui: &Ui, frame: &Frame) -> String {
     // Processes are in the system's memory.
-    let scope = ui.tab.scope().unwrap_or(crate::analysis::view::Scope::System);
+    let scope = ui.tab.scope().unwrap_or(spark_trace_analysis::view::Scope::System);
     let Some(plane) = frame.planes.iter().find(|plane| plane.plane == scope) else {
         return format!("{}: not read here", scope.as_str());
     };

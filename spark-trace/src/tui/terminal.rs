@@ -8,7 +8,7 @@ use ratatui::crossterm::event::{self, Event, KeyCode, KeyEvent, KeyEventKind, Ke
 
 use super::player::{Feed, LOOK};
 use super::{Action, Key, Ui, draw};
-use crate::render::Style;
+use spark_trace_render::Style;
 
 /// A signal that ends programs has come.
 static ENDED: AtomicBool = AtomicBool::new(false);

@@ -2,10 +2,11 @@ use ratatui::Terminal;
 use ratatui::backend::TestBackend;
 
 use super::*;
-use crate::recording::testing::{self, SECOND, START};
+use spark_trace_testing as testing;
+use spark_trace_testing::{SECOND, START};
 
-fn style(ascii: bool) -> crate::render::Style {
-    crate::render::Style { ascii, ..Default::default() }
+fn style(ascii: bool) -> spark_trace_render::Style {
+    spark_trace_render::Style { ascii, ..Default::default() }
 }
 
 /// What a terminal of that size shows.

@@ -7,7 +7,6 @@ use std::path::PathBuf;
 
 use assert_cmd::Command;
 
-#[cfg(feature = "live")]
 mod doctor;
 mod replay;
 mod shown;

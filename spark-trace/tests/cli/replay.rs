@@ -3,10 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
-use spark_trace::analysis::attribution;
-use spark_trace::analysis::frame::{self, Frame};
-use spark_trace::analysis::instant::At;
-use spark_trace::recording;
+use spark_trace_analysis::attribution;
+use spark_trace_analysis::frame::{self, Frame};
+use spark_trace_analysis::instant::At;
+use spark_trace_recording as recording;
 
 use super::stdout;
 

@@ -8,7 +8,6 @@ fn study(words: &[&str]) -> assert_cmd::assert::Assert {
     spark_trace(&["study"]).args(words).assert()
 }
 
-#[cfg(feature = "live")]
 #[test]
 fn a_plan_is_written_once_and_says_what_is_wrong_with_it() {
     let dir = tempfile::tempdir().unwrap();
@@ -33,7 +32,6 @@ fn a_plan_is_written_once_and_says_what_is_wrong_with_it() {
     }
 }
 
-#[cfg(feature = "live")]
 #[test]
 fn a_folder_without_a_study_is_an_error_of_its_own() {
     let dir = tempfile::tempdir().unwrap();

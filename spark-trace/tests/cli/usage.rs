@@ -80,17 +80,11 @@ fn wrong_usage_is_64() {
         &["completions", "basic"],
         &["man", "fly"],
         &["man", "study", "fly"],
-        #[cfg(feature = "live")]
         &["serve", "--listen", "0.0.0.0:9753"],
-        #[cfg(feature = "live")]
         &["serve", "--listen", "localhost"],
-        #[cfg(feature = "live")]
         &["serve", "--interval", "1m", "--window", "1s"],
-        #[cfg(feature = "live")]
         &["record", "--since", "5m", "--", "true"],
-        #[cfg(feature = "live")]
         &["record", "--since", "5m", "--system"],
-        #[cfg(feature = "live")]
         &["record", "--since", "5m", "--interval", "1s"],
     ] {
         spark_trace(args).assert().code(USAGE);
@@ -176,7 +170,5 @@ fn bash_completes_recordings_and_commands() {
     assert!(offered(dir.path(), &["record", "--", "prin"]).contains(&"printf".to_owned()));
     assert_eq!(offered(dir.path(), &["record", "--", "cat", "run.t"]), ["run.txt"]);
     assert!(offered(dir.path(), &["diff", "--al"]).contains(&"--all".to_owned()));
-    if cfg!(feature = "live") {
-        assert!(offered(dir.path(), &["record", "--inter"]).contains(&"--interval".to_owned()));
-    }
+    assert!(offered(dir.path(), &["record", "--inter"]).contains(&"--interval".to_owned()));
 }

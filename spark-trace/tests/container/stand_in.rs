@@ -1,5 +1,5 @@
 //! What the NVIDIA module takes on behalf of a process in a container, on the module that stands in for it
-//! (stand-in/): charged to nobody, and still the container's.
+//! (testing/stand-in/): charged to nobody, and still the container's.
 
 use serde_json::Value;
 

@@ -1,6 +1,5 @@
 //! What loads programs into the running kernel: as root, one test at a time.
 
-#![cfg(feature = "live")]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on should stop")]
 
 #[path = "../support/mod.rs"]

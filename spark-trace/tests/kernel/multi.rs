@@ -7,17 +7,15 @@ use std::{
 
 use aya::maps::{MapData, RingBuf};
 use serde_json::Value;
-use spark_trace::{
-    health::Verdict,
-    live::{
-        btf::Btf,
-        cgroup::Layout,
-        object::{Attached, Object},
-        offsets::{self, Settings},
-    },
-    plan::Choice,
+use spark_trace_agent::plan::Choice;
+use spark_trace_agent::{
+    btf::Btf,
+    cgroup::Layout,
+    object::{Attached, Object},
+    offsets::{self, Settings},
 };
 use spark_trace_common::hook::{Mechanism, Profile};
+use spark_trace_recording::verdict::Verdict;
 use tempfile::NamedTempFile;
 
 use crate::support::{self, Recorded, array, int, text};

@@ -1,4 +1,4 @@
-//! Pages that NVIDIA's kernel modules take, on the modules that stand in for them (stand-in/): the kernel's own pages
+//! Pages that NVIDIA's kernel modules take, on the modules that stand in for them (testing/stand-in/): the kernel's own pages
 //! and cgroups, functions of the real names, no GPU. Truth is the workload's report and the kernel's files.
 //!
 //! What is looked at where the machine's memory is at its peak is held for 3 s: levels are not read while stacks are, which an

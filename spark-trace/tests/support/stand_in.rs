@@ -1,4 +1,4 @@
-//! The modules that stand in for NVIDIA's (stand-in/), for one test at a time.
+//! The modules that stand in for NVIDIA's (testing/stand-in/), for one test at a time.
 
 use std::fs;
 use std::path::PathBuf;

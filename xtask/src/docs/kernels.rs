@@ -195,7 +195,7 @@ in results/FROM. Nothing here was measured on a GB10.
 ";
 
 const STAND_IN: &str = "\
-NVIDIA's modules are the stand-in (`stand-in/`), where it can be built.
+NVIDIA's modules are the stand-in (`testing/stand-in/`), where it can be built.
 
 ";
 

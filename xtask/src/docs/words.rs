@@ -15,7 +15,7 @@ const MAX_TERMS: usize = 40;
 /// Documents for users, and folders of them. The glossary itself names the words.
 const DOCUMENTS: &[&str] = &["README.md", "docs"];
 /// Folders of code whose strings are printed.
-const PRINTED: &[&str] = &["spark-trace/src", "spark-trace-common/src", "xtask/src"];
+const PRINTED: &[&str] = &["crates", "spark-trace/src", "xtask/src"];
 /// Code whose doc comments are printed: --help and manual pages.
 const HELP: &[&str] = &["spark-trace/src/cli"];
 

@@ -1,156 +1,128 @@
-//! Which part of spark-trace may use which.
+//! Which crate may use which. The compiler refuses a circle of crates; that nothing which only reads recordings comes to need
+//! a kernel is for this table to refuse.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
-use super::graph::Graph;
+use serde_json::Value;
 
-/// What the parts are of.
-const SOURCE: &str = "spark-trace/src/";
+use crate::suites::elements;
 
-/// A file or folder in [`SOURCE`], and the others that it may use.
-struct Part {
+/// A crate of the workspace, and the others that it may use. What its tests use is free.
+struct Crate {
     name: &'static str,
     uses: &'static [&'static str],
 }
 
-const fn part(name: &'static str, uses: &'static [&'static str]) -> Part {
-    Part { name, uses }
+const fn row(name: &'static str, uses: &'static [&'static str]) -> Crate {
+    Crate { name, uses }
 }
 
-/// From what knows nothing of the others to what knows them all: a part uses only parts above it.
+/// From what knows nothing of the others to what knows them all: a crate uses only crates above it.
 #[rustfmt::skip]
-const PARTS: &[Part] = &[
-    part("archive", &[]),
-    part("decode", &[]),
-    part("elf", &[]),
-    part("figures", &[]),
-    part("framework_log", &[]),
-    part("health", &[]),
-    part("invoker", &[]),
-    part("parse", &[]),
-    part("place", &[]),
-    part("units", &[]),
-    part("engine", &["invoker"]),
-    part("nvml", &["health"]),
-    part("plan", &["health"]),
-    part("recording", &["health", "parse", "place"]),
-    part("classify", &["recording"]),
-    part("cuda", &["decode", "recording"]),
-    part("ledger", &["recording"]),
-    part("analysis", &["classify", "framework_log", "health", "ledger", "parse", "recording", "units"]),
-    part("live", &[
-        "classify", "cuda", "decode", "elf", "engine", "figures", "framework_log", "health", "invoker", "ledger", "nvml",
-        "place", "plan", "recording", "units",
+const CRATES: &[Crate] = &[
+    row("ebpf-build", &[]),
+    row("spark-trace-common", &[]),
+    row("spark-trace-ebpf", &["spark-trace-common"]),
+    row("spark-trace-host", &[]),
+    row("spark-trace-statistics", &[]),
+    row("spark-trace-recording", &["spark-trace-common", "spark-trace-host"]),
+    row("spark-trace-testing", &["spark-trace-recording"]),
+    row("spark-trace-analysis", &["spark-trace-common", "spark-trace-recording"]),
+    row("spark-trace-render", &["spark-trace-analysis", "spark-trace-common", "spark-trace-recording"]),
+    row("spark-trace-study", &[
+        "spark-trace-analysis", "spark-trace-common", "spark-trace-host", "spark-trace-recording", "spark-trace-render",
+        "spark-trace-statistics",
     ]),
-    part("study", &[
-        "analysis", "archive", "engine", "framework_log", "invoker", "nvml", "parse", "place", "recording", "units",
+    row("spark-trace-agent", &["ebpf-build", "spark-trace-common", "spark-trace-host", "spark-trace-recording"]),
+    row("spark-trace", &[
+        "spark-trace-agent", "spark-trace-analysis", "spark-trace-common", "spark-trace-host", "spark-trace-recording",
+        "spark-trace-render", "spark-trace-study",
     ]),
-    part("render", &["analysis", "classify", "figures", "health", "ledger", "recording", "study", "units"]),
-    part("demo", &["analysis", "archive", "engine", "live", "recording", "units"]),
-    part("serve", &["analysis", "health", "ledger", "live", "parse", "place", "plan", "recording", "render"]),
-    part("tui", &["analysis", "figures", "recording", "render", "units"]),
-    part("cli", &[
-        "analysis", "demo", "health", "invoker", "ledger", "live", "parse", "place", "plan", "recording", "render", "serve",
-        "study", "tui", "units",
+    row("spark-trace-fuzz", &[
+        "spark-trace", "spark-trace-agent", "spark-trace-analysis", "spark-trace-recording", "spark-trace-render",
+        "spark-trace-study",
     ]),
+    row("spark-trace-simulated-cuda", &[]),
+    row("spark-trace-simulated-nvml", &[]),
+    row("spark-trace-workload", &[]),
+    row("xtask", &["ebpf-build", "spark-trace-common"]),
 ];
 
-/// Every use that the table does not allow, a line each; parts that it lacks, and what it allows and nobody needs.
-pub fn faults(graph: &Graph) -> Vec<String> {
-    faults_of(PARTS, graph)
+/// Every use that the table does not allow, a line each; crates that it lacks, and what it allows and nobody needs.
+pub fn faults(metadata: &Value) -> Vec<String> {
+    faults_of(CRATES, metadata)
 }
 
-fn faults_of(parts: &[Part], graph: &Graph) -> Vec<String> {
+fn faults_of(table: &[Crate], metadata: &Value) -> Vec<String> {
+    let packages = elements(&metadata["packages"]);
+    let members: BTreeSet<&str> = packages.iter().filter_map(|package| package["name"].as_str()).collect();
     let mut faults = Vec::new();
-    let mut unused: BTreeMap<&str, BTreeSet<&str>> =
-        parts.iter().map(|part| (part.name, part.uses.iter().copied().collect())).collect();
-    for (from, uses) in &graph.uses {
-        for (to, place) in uses {
-            let (Some(of), Some(used)) = (part_of(&from.file), part_of(&to.file)) else { continue };
-            if of == used {
-                continue;
-            }
-            if let Some(part) = parts.iter().find(|part| part.name == of)
-                && part.uses.contains(&used)
-            {
-                unused.get_mut(of).map(|left| left.remove(used));
-                continue;
-            }
-            faults.push(format!(
-                "{}:{} uses {}: `{of}` may not use `{used}`",
-                from.file, place.line, place.path
-            ));
-        }
-    }
-    for (of, left) in unused {
+    for package in packages {
+        let name = package["name"].as_str().unwrap_or_default();
+        let Some(row) = table.iter().find(|row| row.name == name) else {
+            faults.push(format!("{name}: no row in the table"));
+            continue;
+        };
+        let used: BTreeSet<&str> = elements(&package["dependencies"])
+            .iter()
+            .filter(|dependency| dependency["kind"].as_str() != Some("dev"))
+            .filter_map(|dependency| dependency["name"].as_str())
+            .filter(|name| members.contains(name))
+            .collect();
+        let allowed: BTreeSet<&str> = row.uses.iter().copied().collect();
+        faults.extend(used.difference(&allowed).map(|used| format!("{name} may not use {used}")));
         faults.extend(
-            left.iter().map(|used| format!("`{of}` need not be allowed to use `{used}`: it does not")),
+            allowed
+                .difference(&used)
+                .map(|used| format!("{name} need not be allowed to use {used}: it does not")),
         );
     }
+    let gone = table.iter().filter(|row| !members.contains(row.name));
+    faults.extend(gone.map(|row| format!("{}: no such crate", row.name)));
     faults
-}
-
-/// The part that a file belongs to; none for the crate's root, which is wired from all of them.
-fn part_of(file: &str) -> Option<&str> {
-    let rest = file.strip_prefix(SOURCE)?;
-    let first = rest.split('/').next().unwrap_or(rest);
-    let name = first.strip_suffix(".rs").unwrap_or(first);
-    (!matches!(name, "lib" | "main")).then_some(name)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::lint::graph::Place;
-    use crate::lint::tree::Node;
+    use serde_json::json;
 
-    fn graph(uses: &[(&str, &str)]) -> Graph {
-        let node = |file: &str| Node { file: file.to_owned(), tests: false };
-        let mut graph = Graph::default();
-        for (from, to) in uses {
-            let place = Place { line: 7, path: "crate::x::X".to_owned() };
-            graph.uses.entry(node(from)).or_default().insert(node(to), place);
-        }
-        graph
-    }
+    use super::*;
 
     #[test]
-    fn parts_use_what_is_above_them() {
-        for (at, part) in PARTS.iter().enumerate() {
-            for used in part.uses {
-                let above = PARTS[..at].iter().any(|above| above.name == *used);
-                assert!(above, "{} uses {used}, which is not above it", part.name);
+    fn crates_use_what_is_above_them() {
+        for (at, row) in CRATES.iter().enumerate() {
+            for used in row.uses {
+                let above = CRATES[..at].iter().any(|above| above.name == *used);
+                assert!(above, "{} uses {used}, which is not above it", row.name);
             }
-            assert!(part.uses.is_sorted(), "{}", part.name);
+            assert!(row.uses.is_sorted(), "{}", row.name);
         }
+    }
+
+    fn package(name: &str, dependencies: Value) -> Value {
+        json!({ "name": name, "dependencies": dependencies })
     }
 
     #[test]
     fn what_the_table_does_not_allow_is_a_fault() {
-        let parts = [part("units", &[]), part("live", &["units"])];
-        let right = ("spark-trace/src/live/tracer/mod.rs", "spark-trace/src/units.rs");
-        assert_eq!(faults_of(&parts, &graph(&[right])), Vec::<String>::new());
-        let back = ("spark-trace/src/units.rs", "spark-trace/src/live/mod.rs");
+        let table = [row("units", &[]), row("agent", &["units"])];
+        let right =
+            package("agent", json!([{ "name": "units", "kind": null }, { "name": "libc", "kind": null }]));
+        let of = |packages: Value| faults_of(&table, &json!({ "packages": packages }));
+        assert_eq!(of(json!([package("units", json!([])), right])), Vec::<String>::new());
+        let back = package("units", json!([{ "name": "agent", "kind": "build" }]));
+        assert_eq!(of(json!([back, right])), ["units may not use agent"]);
+        let in_tests = package("units", json!([{ "name": "agent", "kind": "dev" }]));
+        assert_eq!(of(json!([in_tests, right])), Vec::<String>::new());
+        let idle = package("agent", json!([]));
         assert_eq!(
-            faults_of(&parts, &graph(&[right, back])),
-            ["spark-trace/src/units.rs:7 uses crate::x::X: `units` may not use `live`"]
-        );
-        let new = ("spark-trace/src/new.rs", "spark-trace/src/units.rs");
-        assert_eq!(
-            faults_of(&parts, &graph(&[right, new])),
-            ["spark-trace/src/new.rs:7 uses crate::x::X: `new` may not use `units`"]
+            of(json!([package("units", json!([])), idle])),
+            ["agent need not be allowed to use units: it does not"]
         );
         assert_eq!(
-            faults_of(&parts, &graph(&[])),
-            ["`live` need not be allowed to use `units`: it does not"]
+            of(json!([package("units", json!([])), right, package("new", json!([]))])),
+            ["new: no row in the table"]
         );
-    }
-
-    #[test]
-    fn only_files_of_the_library_are_parts() {
-        assert_eq!(part_of("spark-trace/src/live/tracer/mod.rs"), Some("live"));
-        assert_eq!(part_of("spark-trace/src/units.rs"), Some("units"));
-        assert_eq!(part_of("spark-trace/src/lib.rs"), None);
-        assert_eq!(part_of("spark-trace/tests/cli.rs"), None);
+        assert_eq!(of(json!([package("units", json!([]))])), ["agent: no such crate"]);
     }
 }

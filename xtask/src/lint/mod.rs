@@ -23,7 +23,7 @@ use tree::Tree;
 #[command(after_help = "\
 Examples:
   cargo xtask lint
-  cargo xtask lint --uses spark-trace/src/live    # what that file or folder uses outside itself")]
+  cargo xtask lint --uses crates/agent/src/doctor    # what that file or folder uses outside itself")]
 pub struct Args {
     /// Only list what this file or folder uses, from the workspace's directory
     #[arg(long, value_name = "PATH")]
@@ -31,8 +31,9 @@ pub struct Args {
 }
 
 pub fn run(args: &Args) -> Result<()> {
+    let metadata = metadata()?;
     let mut graph = Graph::default();
-    for root in roots()? {
+    for root in roots(&metadata)? {
         graph.add(&Tree::read(&workspace::root(), &root)?);
     }
     if let Some(path) = &args.uses {
@@ -45,24 +46,27 @@ pub fn run(args: &Args) -> Result<()> {
     for circle in &circles {
         print!("{}", graph.describe(circle));
     }
-    let faults = direction::faults(&graph);
+    let faults = direction::faults(&metadata);
     faults.iter().for_each(|fault| println!("{fault}"));
     if !circles.is_empty() {
         bail!("{} circles of files: move what two files share to a file of its own", circles.len());
     }
     if !faults.is_empty() {
-        bail!("{} uses against the table in xtask/src/lint/direction.rs", faults.len());
+        bail!("{} faults against the table in xtask/src/lint/direction.rs", faults.len());
     }
-    println!("{} files: no circle, and every folder uses what it may", graph.uses.len());
+    println!("{} files: no circle, and every crate uses what it may", graph.uses.len());
     Ok(())
 }
 
-/// The root file of every target of every crate in the workspace.
-fn roots() -> Result<Vec<PathBuf>> {
+fn metadata() -> Result<serde_json::Value> {
     let mut command = process::cargo();
     command.args(["metadata", "--no-deps", "--format-version=1"]).current_dir(workspace::root());
     let metadata = process::output(&mut command, "asking cargo for the crates")?;
-    let metadata: serde_json::Value = serde_json::from_str(&metadata).context("cargo metadata is no JSON")?;
+    serde_json::from_str(&metadata).context("cargo metadata is no JSON")
+}
+
+/// The root file of every target of every crate in the workspace.
+fn roots(metadata: &serde_json::Value) -> Result<Vec<PathBuf>> {
     let targets = elements(&metadata["packages"]).iter().flat_map(|package| elements(&package["targets"]));
     let roots: Vec<PathBuf> =
         targets.filter_map(|target| target["src_path"].as_str().map(PathBuf::from)).collect();

@@ -1,4 +1,4 @@
-//! The stand-in for NVIDIA's kernel modules (stand-in/), built for one of the kernels.
+//! The stand-in for NVIDIA's kernel modules (testing/stand-in/), built for one of the kernels.
 //!
 //! Debian has headers for each kernel, and the programs that kbuild runs (`linux-kbuild-*`) for the machine that
 //! builds. Both are unpacked, not installed. Newer suites' programs need a newer C library than this machine may have, so
@@ -38,7 +38,7 @@ pub fn build(
 ) -> Result<Vec<PathBuf>> {
     let release = unpacked.package.trim_start_matches("linux-image-");
     let dir = cache.join("stand-in").join(release);
-    let sources = workspace::root().join("stand-in");
+    let sources = workspace::root().join("testing/stand-in");
     let text = all_text(&sources)?;
     let built: Vec<_> = MODULES.iter().map(|name| dir.join(name)).collect();
     let stamp = dir.join("built-from");
@@ -49,7 +49,7 @@ pub fn build(
     let _ = fs::remove_dir_all(&dir);
     let mut copy = Command::new("cp");
     fs::create_dir_all(cache.join("stand-in")).context("cannot create the modules' folder")?;
-    process::output(copy.arg("--recursive").arg(&sources).arg(&dir), "copying stand-in/")?;
+    process::output(copy.arg("--recursive").arg(&sources).arg(&dir), "copying testing/stand-in/")?;
     let compiler = dir.join("compiler");
     write_program(&compiler, &COMPILER.replace("GCC", &kernel.arch.gcc()))?;
     let mut make = Command::new("make");
@@ -62,7 +62,7 @@ pub fn build(
     // Both are the kernel's own variables, too.
     make.env_remove("ARCH").env_remove("KBUILD_OUTPUT");
     let purpose = format!(
-        "building stand-in/ for {release} (it takes make, {} and binutils, see `cargo xtask setup --cross`)",
+        "building testing/stand-in/ for {release} (it takes make, {} and binutils, see `cargo xtask setup --cross`)",
         kernel.arch.gcc()
     );
     process::output(&mut make, &purpose)?;

@@ -7,9 +7,9 @@ use anyhow::Context;
 use super::{keep, name, rescue};
 use crate::cli::destination::Destination;
 use crate::cli::error::{Exit, is_broken_pipe};
-use crate::live::{output::StandardOutput, session::Keep, target::Spec};
-use crate::recording::{Recording, WriteOptions, claim::Claim};
-use crate::render::escape;
+use spark_trace_agent::{output::StandardOutput, session::Keep, target::Spec};
+use spark_trace_recording::{Recording, WriteOptions, claim::Claim};
+use spark_trace_render::escape;
 
 pub enum Goes<'a> {
     File(PathBuf, Box<Claim>),

@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::recording::{Recording, WriteError, WriteOptions, claim::Claim};
+use spark_trace_recording::{Recording, WriteError, WriteOptions, claim::Claim};
 
 /// Writes a recording, and where it does not fit what fits of it: compressed, beside the name that was wanted. A journal
 /// that was cut is no copy of it, and makes room first. Says where the recording is.

@@ -2,11 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::live::target::{Spec, text};
-use crate::parse;
-use crate::recording::WriteOptions;
-use crate::recording::claim::Claim;
-use crate::recording::write::{WriteError, refuse_existing};
+use spark_trace_agent::target::{Spec, text};
+use spark_trace_recording::WriteOptions;
+use spark_trace_recording::claim::Claim;
+use spark_trace_recording::parse;
+use spark_trace_recording::write::{WriteError, refuse_existing};
 
 /// So much of a target's name is in a file's: what is put around it keeps that below NAME_MAX (255 bytes).
 const LONGEST_TARGET: usize = 100;
@@ -77,7 +77,7 @@ fn stem(spec: &Spec) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::live::target::Placement;
+    use spark_trace_agent::target::Placement;
 
     fn command(program: &str) -> Spec {
         Spec::Command { argv: vec![program.into()], placement: Placement::Leaf, as_root: false }

@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::cli::output::quoted;
-use crate::render::escape;
+use spark_trace_render::escape;
 
 /// Made before anything can break: a handler of signals may not allocate.
 static TOLD: OnceLock<String> = OnceLock::new();

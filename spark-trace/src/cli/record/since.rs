@@ -7,9 +7,10 @@ use anyhow::Context;
 
 use crate::cli::destination::Destination;
 use crate::cli::error::Exit;
-use crate::recording::{self, Recording, window};
 use crate::serve::state;
-use crate::units;
+use spark_trace_recording as recording;
+use spark_trace_recording::units;
+use spark_trace_recording::{Recording, window};
 
 /// The service looks every tenth of a second whether its file is wanted, writes after its next reading, and may be
 /// writing another file.
@@ -103,7 +104,8 @@ fn cut(recording: &mut Recording, since: Duration) -> Option<Duration> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::recording::testing::{self, SECOND};
+    use spark_trace_testing as testing;
+    use spark_trace_testing::SECOND;
 
     #[test]
     fn what_is_older_is_gone() {

@@ -4,11 +4,12 @@ use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 
 use crate::cli::bounded::bounded;
 use crate::cli::error::Exit;
-use crate::place::make_directories;
-use crate::recording::{self, WriteOptions};
-use crate::render::{escape, json};
-use crate::study::import::{FORMATS, Format, Imported, read};
-use crate::study::{RESULTS, StudyError};
+use spark_trace_host::place::make_directories;
+use spark_trace_recording as recording;
+use spark_trace_recording::WriteOptions;
+use spark_trace_render::{escape, json};
+use spark_trace_study::import::{FORMATS, Format, Imported, read};
+use spark_trace_study::{RESULTS, StudyError};
 
 /// Import the results of a study of another tool
 #[derive(Debug, clap::Args)]
@@ -40,7 +41,7 @@ pub fn run(args: &Args) -> anyhow::Result<Exit> {
     let (format, file) = (args.format, args.file.clone());
     let Imported { results, notes } = bounded(&[&args.file], move || Ok(read(format, &file)?))?;
     let output = args.dir.join(RESULTS);
-    let options = WriteOptions { force: args.force, owner: crate::invoker::owner() };
+    let options = WriteOptions { force: args.force, owner: spark_trace_host::invoker::owner() };
     make_directories(&args.dir, options).map_err(StudyError::io(&args.dir))?;
     recording::write::refuse_existing(&output, options)?;
     recording::write::write_bytes(&json::render(&results)?, &output, options)?;

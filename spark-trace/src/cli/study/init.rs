@@ -5,9 +5,10 @@ use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use crate::cli::error::Exit;
 use crate::cli::headings;
 use crate::cli::output;
-use crate::recording::{self, WriteOptions};
-use crate::render::escape;
-use crate::study::templates::{TEMPLATES, Template, find};
+use spark_trace_recording as recording;
+use spark_trace_recording::WriteOptions;
+use spark_trace_render::escape;
+use spark_trace_study::templates::{TEMPLATES, Template, find};
 
 /// Write a plan from a template
 #[derive(Debug, clap::Args)]
@@ -40,7 +41,7 @@ pub fn run(args: &Args) -> anyhow::Result<Exit> {
     if args.output == Path::new("-") {
         return output::print(args.template.text.as_bytes());
     }
-    let options = WriteOptions { force: args.force, owner: crate::invoker::owner() };
+    let options = WriteOptions { force: args.force, owner: spark_trace_host::invoker::owner() };
     recording::write::refuse_existing(&args.output, options)?;
     recording::write::write_bytes(args.template.text.as_bytes(), &args.output, options)?;
     let file = escape::line(&args.output.display().to_string());

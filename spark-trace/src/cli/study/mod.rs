@@ -3,9 +3,7 @@
 mod import;
 mod init;
 mod report;
-#[cfg(feature = "live")]
 mod run;
-#[cfg(feature = "live")]
 mod status;
 
 use clap::Subcommand;
@@ -33,15 +31,10 @@ Examples:
 #[derive(Debug, Subcommand)]
 enum Step {
     Init(init::Args),
-    #[cfg(feature = "live")]
     Run(run::Args),
-    #[cfg(feature = "live")]
     Resume(run::ResumeArgs),
-    #[cfg(feature = "live")]
     Reread(run::RereadArgs),
-    #[cfg(feature = "live")]
     Status(status::Args),
-    #[cfg(feature = "live")]
     Stop(status::StopArgs),
     Import(import::Args),
     Report(report::Args),
@@ -50,15 +43,10 @@ enum Step {
 pub fn run(args: Args) -> anyhow::Result<Exit> {
     match args.step {
         Step::Init(args) => init::run(&args),
-        #[cfg(feature = "live")]
         Step::Run(args) => run::run(&args),
-        #[cfg(feature = "live")]
         Step::Resume(args) => run::resume(&args),
-        #[cfg(feature = "live")]
         Step::Reread(args) => run::reread(&args),
-        #[cfg(feature = "live")]
         Step::Status(args) => status::run(&args),
-        #[cfg(feature = "live")]
         Step::Stop(args) => status::stop(&args),
         Step::Import(args) => import::run(&args),
         Step::Report(args) => report::run(&args),

@@ -7,12 +7,14 @@ use crate::cli::bounded::bounded;
 use crate::cli::error::Exit;
 use crate::cli::headings;
 use crate::cli::output;
-use crate::place::make_directories;
-use crate::recording::{self, WriteOptions};
-use crate::render::escape;
-use crate::render::study::{FORMATS, Format, site};
-use crate::study::analysis::{self, Options, Report};
-use crate::study::{self, StudyError};
+use spark_trace_host::place::make_directories;
+use spark_trace_recording as recording;
+use spark_trace_recording::WriteOptions;
+use spark_trace_render::escape;
+use spark_trace_study as study;
+use spark_trace_study::StudyError;
+use spark_trace_study::analysis::{self, Options, Report};
+use spark_trace_study::report::{FORMATS, Format, site};
 
 /// Show the verdicts of a study, with their reasons
 ///
@@ -83,7 +85,9 @@ pub fn run(args: &Args) -> anyhow::Result<Exit> {
     })?;
     match &args.output {
         None => output::print(&(args.format.render)(&report, output::style(args.width))?),
-        Some(dir) => write(&report, dir, WriteOptions { force: args.force, owner: crate::invoker::owner() }),
+        Some(dir) => {
+            write(&report, dir, WriteOptions { force: args.force, owner: spark_trace_host::invoker::owner() })
+        }
     }
 }
 

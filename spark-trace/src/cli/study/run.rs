@@ -7,11 +7,11 @@ use anyhow::Context;
 use crate::cli::error::Exit;
 use crate::cli::output;
 use crate::demo;
-use crate::live;
-use crate::render::escape;
-use crate::study::plan::{Order, Plan};
-use crate::study::run::{self, Event, Options, Outcome, Signals};
-use crate::study::{JOURNAL, StudyError, read_journal};
+use spark_trace_agent as live;
+use spark_trace_render::escape;
+use spark_trace_study::plan::{Order, Plan};
+use spark_trace_study::run::{self, Event, Options, Outcome, Signals};
+use spark_trace_study::{JOURNAL, StudyError, read_journal};
 
 /// Run a plan
 ///

@@ -7,11 +7,11 @@ use serde::Serialize;
 use crate::cli::bounded::bounded;
 use crate::cli::error::Exit;
 use crate::cli::output;
-use crate::place::{Place, WriteOptions};
-use crate::render::document::{Document, Fit, Table};
-use crate::render::{json, terminal};
-use crate::study::journal::{LOST, State};
-use crate::study::{JOURNAL, StudyError, read_journal, run};
+use spark_trace_host::place::{Place, WriteOptions};
+use spark_trace_render::document::{Document, Fit, Table};
+use spark_trace_render::{json, terminal};
+use spark_trace_study::journal::{LOST, State};
+use spark_trace_study::{JOURNAL, StudyError, read_journal, run};
 
 /// Show the progress of a study
 #[derive(Debug, clap::Args)]
@@ -83,7 +83,7 @@ pub fn run(args: &Args) -> anyhow::Result<Exit> {
 }
 
 fn status(state: &State, running: bool) -> Status {
-    let lost = |run: &&crate::study::results::Run| run.failure.as_deref() == Some(LOST);
+    let lost = |run: &&spark_trace_study::results::Run| run.failure.as_deref() == Some(LOST);
     let mut cells = vec![];
     for model in &state.plan.models {
         for environment in &state.plan.environments {
@@ -155,7 +155,7 @@ pub fn stop(args: &StopArgs) -> anyhow::Result<Exit> {
         return Ok(Exit::Fine);
     }
     let stop = args.dir.join(run::STOP);
-    let options = WriteOptions { force: false, owner: crate::invoker::owner() };
+    let options = WriteOptions { force: false, owner: spark_trace_host::invoker::owner() };
     match Place::new(&stop)?.create_new(0, options) {
         // It has been asked before.
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}

@@ -10,18 +10,18 @@ use spark_trace_common::{hook::Profile, map};
 
 use super::headings;
 use super::{Args, Format, json_line, needs_terminal, once};
-use crate::analysis::frame::Frame;
 use crate::cli::error::Exit;
 use crate::cli::output;
-use crate::live::look::Look;
-use crate::live::output::StandardOutput;
-use crate::live::session::{self, Keep};
-use crate::live::target::{Spec, command::Invoker};
-use crate::parse;
-use crate::plan::Choice;
-use crate::recording::{Recording, WriteOptions, journal::Arguments};
 use crate::tui::player::{Feed, LOOK};
 use crate::tui::{Action, Tab, Ui, terminal};
+use spark_trace_agent::look::Look;
+use spark_trace_agent::output::StandardOutput;
+use spark_trace_agent::plan::Choice;
+use spark_trace_agent::session::{self, Keep};
+use spark_trace_agent::target::{Spec, command::Invoker};
+use spark_trace_analysis::frame::Frame;
+use spark_trace_recording::parse;
+use spark_trace_recording::{Recording, WriteOptions, journal::Arguments};
 
 #[derive(Debug, clap::Args)]
 pub struct Options {
@@ -160,7 +160,7 @@ fn show(args: &Args, look: Look) -> anyhow::Result<Exit> {
     feed.look.end().context(Exit::TraceFailed)?;
     shown.context("cannot use the terminal")?;
     if let Some(message) = &ui.status.message {
-        eprintln!("spark-trace: {}", crate::render::escape::line(message));
+        eprintln!("spark-trace: {}", spark_trace_render::escape::line(message));
     }
     Ok(Exit::Fine)
 }
@@ -168,7 +168,11 @@ fn show(args: &Args, look: Look) -> anyhow::Result<Exit> {
 /// The latest reading there is.
 fn last(recording: &Recording) -> u64 {
     let series = &recording.samples.system;
-    let end = series.begin_ns.len().checked_sub(1).and_then(|index| crate::ledger::time_of(series, index));
+    let end = series
+        .begin_ns
+        .len()
+        .checked_sub(1)
+        .and_then(|index| spark_trace_recording::ledger::time_of(series, index));
     end.unwrap_or(0)
 }
 

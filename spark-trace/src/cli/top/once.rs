@@ -6,16 +6,16 @@ use anyhow::Context;
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
 
-use crate::analysis::attribution;
-use crate::analysis::devices::{DeviceProcess, DeviceReport};
-use crate::analysis::frame;
-use crate::analysis::instant::At;
-use crate::recording::Recording;
-use crate::render::document::{Cell, Document, Fit, Table};
-use crate::render::units::{known, unsigned};
-use crate::render::{Style, ascii, escape, terminal};
 use crate::tui::screen::health_until;
 use crate::tui::{Screen, Tab, Ui, draw};
+use spark_trace_analysis::attribution;
+use spark_trace_analysis::devices::{DeviceProcess, DeviceReport};
+use spark_trace_analysis::frame;
+use spark_trace_analysis::instant::At;
+use spark_trace_recording::Recording;
+use spark_trace_recording::units::{known, unsigned};
+use spark_trace_render::document::{Cell, Document, Fit, Table};
+use spark_trace_render::{Style, ascii, escape, terminal};
 
 /// Columns of a frame where nothing is to be cut: more than any of its lines has.
 const UNLIMITED: usize = 400;
@@ -128,7 +128,8 @@ const GPU_PROCESSES: &[Cell<DeviceProcess>] = &[
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::recording::testing::{self, SECOND, START};
+    use spark_trace_testing as testing;
+    use spark_trace_testing::{SECOND, START};
 
     #[test]
     fn one_frame_has_every_plane_and_the_processes_of_gpus() {

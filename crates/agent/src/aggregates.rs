@@ -1,0 +1,349 @@
+//! Kernel-side aggregates, read at chosen instants and put into the recording's rows.
+
+use std::collections::{HashMap, HashSet};
+
+use aya::maps::{HashMap as BpfHashMap, MapData, PerCpuArray, StackTraceMap};
+use spark_trace_common::map::FILES;
+use spark_trace_common::row::{
+    ChargeKey, ChargeStackKey, FileKey, FileTotals, MappingCache, MappingTotals, PAGE_CHARGED,
+    PAGE_ORDER_SHIFT, PageKey,
+};
+
+use super::{
+    asked::Asked,
+    btf::Btf,
+    driver::{self, DriverBytes},
+    kernel_stacks::KernelStacks,
+    object::{Object, ObjectError, Wire},
+    page_size,
+    symbols::{Names, Stacks},
+};
+use crate::cuda::Holdings;
+use crate::decode::{device_name, mobility};
+use spark_trace_recording::{
+    CacheSeen, Charge, ChargeStack, Column, FilePages, FirstTouch, Instant, PageAllocs, journal::Aggregates,
+};
+
+/// Instants kept at most; each costs an element in every row.
+const MAX_INSTANTS: usize = 16;
+/// Names of files kept before it is looked which of them are of use: twice as many as the kernel's table has rows.
+const MAX_NAMES: usize = 2 * FILES as usize;
+
+/// The rows so far, and the keys they belong to.
+#[derive(Debug)]
+pub struct Collector {
+    instants: Vec<Instant>,
+    pages: Vec<PageAllocs>,
+    files: Vec<FilePages>,
+    charges: Vec<Charge>,
+    charge_stacks: Vec<ChargeStack>,
+    asked: Asked,
+    page_rows: HashMap<PageKey, usize>,
+    file_rows: HashMap<(u64, u64, u32), usize>,
+    charge_rows: HashMap<(u64, u32, u32), usize>,
+    charge_stack_rows: HashMap<ChargeStackKey, usize>,
+    kernel_stacks: KernelStacks,
+    driver: driver::Rows,
+    /// Files as they were cached before the trace began.
+    cached_before: Vec<FilePages>,
+    cache_seen: Option<CacheSeen>,
+    names: ItemNames,
+    file_names: HashMap<(u32, u64), String>,
+    /// What the target holds through the CUDA driver.
+    pub cuda: Holdings,
+}
+
+/// Names of charge counters by number, from the kernel's own enums.
+#[derive(Debug, Default)]
+struct ItemNames {
+    node: HashMap<u32, String>,
+    memcg: HashMap<u32, String>,
+}
+
+impl Collector {
+    pub fn new(btf: &Btf) -> Self {
+        let table = |member: &str| {
+            btf.enum_with(member)
+                .iter()
+                .map(|(name, value)| (*value as u32, name.clone()))
+                .collect::<HashMap<_, _>>()
+        };
+        let node = table("NR_ANON_MAPPED");
+        // memcg_stat_item continues node_stat_item's numbers.
+        let mut memcg = table("MEMCG_SWAP");
+        memcg.extend(node.iter().map(|(k, v)| (*k, v.clone())));
+        Self {
+            instants: Vec::new(),
+            pages: Vec::new(),
+            files: Vec::new(),
+            charges: Vec::new(),
+            charge_stacks: Vec::new(),
+            asked: Asked::default(),
+            page_rows: HashMap::new(),
+            file_rows: HashMap::new(),
+            charge_rows: HashMap::new(),
+            charge_stack_rows: HashMap::new(),
+            kernel_stacks: KernelStacks::default(),
+            driver: driver::Rows::default(),
+            cached_before: Vec::new(),
+            cache_seen: None,
+            names: ItemNames { node, memcg },
+            file_names: HashMap::new(),
+            cuda: Holdings::default(),
+        }
+    }
+
+    /// Notes what was cached of files when the trace began.
+    pub fn cached_before(&mut self, files: Vec<FilePages>, seen: CacheSeen) {
+        self.cached_before = files;
+        self.cache_seen = Some(seen);
+    }
+
+    /// Notes a file's name, told once when its first page was added.
+    pub fn name_file(&mut self, device: u32, inode: u64, path: Option<String>) {
+        if let Some(path) = path {
+            self.file_names.insert((device, inode), path);
+        }
+    }
+
+    /// Drops names of files that have no row any more, where there are many.
+    pub fn tidy(&mut self, object: &Object) -> Result<(), ObjectError> {
+        if self.file_names.len() <= MAX_NAMES {
+            return Ok(());
+        }
+        let map: BpfHashMap<&MapData, Wire<FileKey>, Wire<FileTotals>> = object.map("FILES")?;
+        let rows = map.keys().flatten().map(|Wire(key)| (key.device, key.inode));
+        let rows: HashSet<_> = rows.collect();
+        self.file_names.retain(|file, _| rows.contains(file));
+        Ok(())
+    }
+
+    /// Reads all aggregates once, as the state at each of `reasons`. An earlier instant of the same reason is
+    /// replaced: there is one system peak, and it is the last one seen.
+    pub fn read(
+        &mut self,
+        object: &Object,
+        stacks: &mut Stacks,
+        reasons: &[&str],
+        at_ns: u64,
+    ) -> Result<(), ObjectError> {
+        let slots: Vec<usize> = reasons.iter().filter_map(|why| self.slot(why, at_ns)).collect();
+        self.cuda.mark(&slots);
+        object.sweep_pages()?;
+        self.read_pages(object, stacks, &slots)?;
+        self.read_files(object, &slots)?;
+        self.read_charges(object, &slots)?;
+        self.read_charge_stacks(object, stacks, &slots)?;
+        self.asked.read(object, &mut self.kernel_stacks, stacks, &slots)
+    }
+
+    /// Index of the instant called `why`, now at `at_ns`; none once there are too many.
+    fn slot(&mut self, why: &str, at_ns: u64) -> Option<usize> {
+        if let Some(slot) = self.instants.iter().position(|i| i.why == why) {
+            self.instants[slot].at_ns = at_ns;
+            return Some(slot);
+        }
+        let room = self.instants.len() < MAX_INSTANTS;
+        room.then(|| {
+            self.instants.push(Instant { at_ns, why: why.to_owned() });
+            self.instants.len() - 1
+        })
+    }
+
+    fn read_pages(
+        &mut self,
+        object: &Object,
+        stacks: &mut Stacks,
+        slots: &[usize],
+    ) -> Result<(), ObjectError> {
+        let map = object.page_row_map()?;
+        let traces: StackTraceMap<&MapData> = object.map("KERNEL_STACKS")?;
+        for row in &mut self.pages {
+            row.live.set_each(slots, None);
+            (row.allocs, row.frees, row.bytes_allocated, row.bytes_freed) = (0, 0, 0, 0);
+        }
+        for number in object.page_rows()? {
+            // One that has just been given its number may have nothing in it yet.
+            let Some(Wire(counted)) = map.get(&number, 0).ok().filter(|Wire(row)| row.allocs > 0) else {
+                continue;
+            };
+            let bytes = driver::allocation_bytes(&counted.key);
+            // Rows of one stack and different orders are one in the recording.
+            let key = PageKey { class: counted.key.class & ((1 << PAGE_ORDER_SHIFT) - 1), ..counted.key };
+            let stack = self.kernel_stacks.of(key.stack, &traces, stacks);
+            let index = *self.page_rows.entry(key).or_insert_with(|| {
+                self.pages.push(PageAllocs {
+                    cgroup: key.cgroup,
+                    charged: key.class & PAGE_CHARGED != 0,
+                    mobility: mobility(key.class).to_owned(),
+                    stack,
+                    ..PageAllocs::default()
+                });
+                self.pages.len() - 1
+            });
+            let row = &mut self.pages[index];
+            row.allocs += counted.allocs;
+            row.frees += counted.frees;
+            row.bytes_allocated += counted.allocs * bytes;
+            row.bytes_freed += counted.frees * bytes;
+            row.live.set_each(slots, Some(row.bytes_allocated.saturating_sub(row.bytes_freed)));
+        }
+        Ok(())
+    }
+
+    /// What the NVIDIA driver holds now, as far as the page programs have seen it being taken and given back:
+    /// without them it is 0. Cheap enough for every sample.
+    pub fn driver_bytes(&mut self, object: &Object, stacks: &mut Stacks) -> Result<DriverBytes, ObjectError> {
+        self.driver.read(object, &mut self.kernel_stacks, stacks)
+    }
+
+    fn read_files(&mut self, object: &Object, slots: &[usize]) -> Result<(), ObjectError> {
+        let map: BpfHashMap<&MapData, Wire<FileKey>, Wire<FileTotals>> = object.map("FILES")?;
+        for row in &mut self.files {
+            row.live.set_each(slots, None);
+        }
+        for (Wire(key), Wire(totals)) in map.iter().flatten() {
+            let index =
+                *self.file_rows.entry((key.inode, key.owner_serial, key.device)).or_insert_with(|| {
+                    self.files.push(FilePages {
+                        device: device_name(key.device),
+                        inode: key.inode,
+                        charged_to: totals.owner,
+                        ..FilePages::default()
+                    });
+                    self.files.len() - 1
+                });
+            let row = &mut self.files[index];
+            row.path = self.file_names.get(&(key.device, key.inode)).cloned();
+            row.bytes_added = totals.bytes_added;
+            row.first_touch = (totals.first_ns != 0).then(|| FirstTouch {
+                at_ns: totals.first_ns,
+                pid: totals.first_tgid,
+                comm: comm(&totals.first_comm),
+                cgroup: totals.first_cgroup,
+            });
+            row.bytes_removed = totals.bytes_removed;
+            row.live.set_each(slots, Some(totals.bytes_added as i64 - totals.bytes_removed as i64));
+        }
+        Ok(())
+    }
+
+    fn read_charges(&mut self, object: &Object, slots: &[usize]) -> Result<(), ObjectError> {
+        let map: BpfHashMap<&MapData, Wire<ChargeKey>, u64> = object.map("CHARGES")?;
+        for row in &mut self.charges {
+            row.net.set_each(slots, None);
+        }
+        let own_units = [false, true].map(|per_node| object.charges_in_own_units(per_node));
+        for (Wire(key), count) in map.iter().flatten() {
+            let index = *self.charge_rows.entry((key.cgroup, key.item, key.per_node)).or_insert_with(|| {
+                let table = if key.per_node != 0 { &self.names.node } else { &self.names.memcg };
+                let item = table.get(&key.item).cloned().unwrap_or_else(|| format!("item {}", key.item));
+                self.charges.push(Charge { cgroup: key.cgroup, item, net: Column::default() });
+                self.charges.len() - 1
+            });
+            let row = &mut self.charges[index];
+            // The tracepoints hand over pages, whatever unit the counter has.
+            let unit =
+                if own_units[usize::from(key.per_node != 0)] { unit_of(&row.item) } else { page_size() };
+            row.net.set_each(slots, Some(count as i64 * unit as i64));
+        }
+        Ok(())
+    }
+
+    fn read_charge_stacks(
+        &mut self,
+        object: &Object,
+        stacks: &mut Stacks,
+        slots: &[usize],
+    ) -> Result<(), ObjectError> {
+        let traces: StackTraceMap<&MapData> = object.map("KERNEL_STACKS")?;
+        for row in &mut self.charge_stacks {
+            row.charged.set_each(slots, None);
+        }
+        for (key, counted) in object.charge_stacks()? {
+            let index = match self.charge_stack_rows.get(&key) {
+                Some(index) => *index,
+                None => {
+                    let stack = self.kernel_stacks.of(key.stack, &traces, stacks);
+                    self.charge_stacks.push(ChargeStack {
+                        cgroup: key.cgroup,
+                        stack,
+                        ..ChargeStack::default()
+                    });
+                    self.charge_stack_rows.insert(key, self.charge_stacks.len() - 1);
+                    self.charge_stacks.len() - 1
+                }
+            };
+            let row = &mut self.charge_stacks[index];
+            row.charges = counted.charges;
+            row.bytes_charged = counted.pages * page_size();
+            row.charged.set_each(slots, Some(row.bytes_charged));
+        }
+        Ok(())
+    }
+
+    /// Small mappings by process: what has been settled, and what each CPU still holds.
+    pub fn mapping_totals(object: &Object) -> Result<HashMap<u32, MappingTotals>, ObjectError> {
+        let map: BpfHashMap<&MapData, u32, Wire<MappingTotals>> = object.map("MAPPING_TOTALS")?;
+        let mut totals: HashMap<u32, MappingTotals> =
+            map.iter().flatten().map(|(pid, Wire(totals))| (pid, totals)).collect();
+        let caches: PerCpuArray<&MapData, Wire<MappingCache>> = object.map("MAPPING_CACHE")?;
+        if let Ok(caches) = caches.get(&0, 0) {
+            for Wire(MappingCache { tgid, counted, .. }) in caches.iter() {
+                let row = totals.entry(*tgid).or_default();
+                row.mmap_calls += counted.mmap_calls;
+                row.mmap_bytes += counted.mmap_bytes;
+                row.munmap_calls += counted.munmap_calls;
+                row.munmap_bytes += counted.munmap_bytes;
+            }
+        }
+        Ok(totals)
+    }
+
+    /// All rows so far, every `live` vector as long as there are instants.
+    pub fn snapshot(&mut self, stacks: &mut Stacks, names: &Names) -> Aggregates {
+        let len = self.instants.len();
+        self.pages.iter_mut().for_each(|r| r.live.resize(len));
+        self.files.iter_mut().for_each(|r| r.live.resize(len));
+        self.charges.iter_mut().for_each(|r| r.net.resize(len));
+        self.charge_stacks.iter_mut().for_each(|r| r.charged.resize(len));
+        stacks.name_frames(names);
+        let (stacks, symbols) = stacks.snapshot();
+        // What hooks saw come and go since is in rows of its own.
+        let unchanged: Column<i64> = std::iter::repeat_n(Some(0), len).collect();
+        let before = self.cached_before.iter().cloned();
+        let before = before.map(|file| FilePages { live: unchanged.clone(), ..file });
+        Aggregates {
+            instants: self.instants.clone(),
+            page_allocs: self.pages.clone(),
+            files: self.files.iter().cloned().chain(before).collect(),
+            cache_seen: self.cache_seen,
+            charges: self.charges.clone(),
+            charge_stacks: self.charge_stacks.clone(),
+            charge_levels: Vec::new(),
+            driver_allocs: self.asked.snapshot(len),
+            cuda_allocs: self.cuda.rows(len),
+            cuda_totals: self.cuda.totals(),
+            cuda_unknown_frees: Some(self.cuda.unknown_frees),
+            stacks,
+            symbols,
+        }
+    }
+}
+
+/// Unit of a counter of memory.stat as the kernel keeps it: memcg_page_state_unit() in mm/memcontrol.c.
+fn unit_of(item: &str) -> u64 {
+    if item.ends_with("_B") {
+        1
+    } else if item.ends_with("_KB") {
+        1024
+    } else {
+        page_size()
+    }
+}
+
+/// Sets the elements at `slots`, making room for them.
+fn comm(bytes: &[u8]) -> String {
+    let end = bytes.iter().position(|b| *b == 0).unwrap_or(bytes.len());
+    String::from_utf8_lossy(&bytes[..end]).into_owned()
+}

@@ -1,0 +1,214 @@
+//! The tracer's side of the connection to the reader.
+
+use std::{
+    fs::File,
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::process::ExitStatusExt,
+    },
+    process::{Child, Command, ExitStatus, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use super::{
+    Answer,
+    reader::{DONE, FAILED, LONGEST_NAME, NAME, READER, READY},
+    socket,
+};
+
+/// How long a reader may take to begin, on a machine that is busy.
+const LONGEST_START: Duration = Duration::from_secs(10);
+/// How long one that was killed is waited for. One that is stuck in the kernel, in a file system that does not answer, is
+/// left to init.
+const LONGEST_END: Duration = Duration::from_secs(1);
+const LOOK_EVERY: Duration = Duration::from_millis(5);
+
+/// What it is called with. Tests are another program, in which a test plays the reader's part.
+const ARGUMENTS: &[&str] = if cfg!(test) {
+    &["--exact", "names::tests::acts_as_the_reader", "--ignored", "--test-threads=1", "--nocapture"]
+} else {
+    &[READER]
+};
+
+/// A reader under way, if there is one.
+#[derive(Debug, Default)]
+pub struct Client {
+    reader: Option<Reader>,
+    /// Why none can be started.
+    unable: Option<String>,
+}
+
+#[derive(Debug)]
+struct Reader {
+    child: Child,
+    socket: OwnedFd,
+}
+
+impl Client {
+    /// Names of places in a file, within a time.
+    pub fn names(&mut self, file: &File, offsets: &[u64], within: Duration) -> Answer {
+        if let Some(why) = &self.unable {
+            return Err(why.clone());
+        }
+        let reader = match self.reader.take() {
+            Some(reader) => reader,
+            None => start().inspect_err(|why| self.unable = Some(why.clone()))?,
+        };
+        let until = Instant::now() + within;
+        match reader.names(file, offsets, until) {
+            Ok(answer) => {
+                self.reader = Some(reader);
+                answer
+            }
+            Err(Broken::Late) => {
+                reader.end();
+                Err(format!("reading its symbols takes more than {} s", within.as_secs_f32().ceil()))
+            }
+            Err(Broken::Lies) => {
+                reader.end();
+                Err("the reader of symbols sent invalid data".to_owned())
+            }
+            Err(Broken::Closed) => Err(match reader.end() {
+                Some(status) => format!("the reader of symbols ended ({})", told(status)),
+                None => "the reader of symbols ended".to_owned(),
+            }),
+        }
+    }
+}
+
+#[cfg(test)]
+impl Client {
+    pub fn pid(&self) -> Option<u32> {
+        self.reader.as_ref().map(|reader| reader.child.id())
+    }
+}
+
+/// Why a reader is of no more use.
+enum Broken {
+    Late,
+    Closed,
+    Lies,
+}
+
+/// Starts one, and waits until it has given up its rights.
+fn start() -> Result<Reader, String> {
+    let failed = |error: std::io::Error| format!("the reader of symbols cannot be started: {error}");
+    let (socket, theirs) = socket::pair().map_err(failed)?;
+    let mut command = Command::new("/proc/self/exe");
+    command.args(ARGUMENTS).env_clear().current_dir("/");
+    let child = command.stdin(theirs).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+    // Its end of the socket is closed with the command, so that its death is an end here.
+    drop(command);
+    let reader = Reader { child: child.map_err(failed)?, socket };
+    match reader.receive(Instant::now() + LONGEST_START) {
+        Ok(packet) if packet == [READY] => Ok(reader),
+        Ok(packet) if packet.first() == Some(&FAILED) => {
+            reader.end();
+            Err(String::from_utf8_lossy(&packet[1..]).into_owned())
+        }
+        Err(Broken::Late) => {
+            reader.end();
+            Err(format!("the reader of symbols did not begin within {} s", LONGEST_START.as_secs()))
+        }
+        _ => {
+            let status = reader.end().map(told).unwrap_or_default();
+            Err(format!("the reader of symbols ended before it began ({status})"))
+        }
+    }
+}
+
+impl Reader {
+    fn names(&self, file: &File, offsets: &[u64], until: Instant) -> Result<Answer, Broken> {
+        let request: Vec<u8> = offsets.iter().flat_map(|offset| offset.to_le_bytes()).collect();
+        socket::send(self.socket.as_fd(), &request, Some(file)).map_err(|_| Broken::Closed)?;
+        let mut names = vec![None; offsets.len()];
+        // One packet a name at most, and the end.
+        for _ in 0..=offsets.len() {
+            let packet = self.receive(until)?;
+            let (kind, content) = packet.split_first().ok_or(Broken::Closed)?;
+            match (*kind, content.split_first_chunk()) {
+                (DONE, _) => return Ok(Ok(names)),
+                (FAILED, _) => return Ok(Err(String::from_utf8_lossy(content).into_owned())),
+                (NAME, Some((index, name))) => {
+                    let name = std::str::from_utf8(name).map_err(|_| Broken::Lies)?;
+                    let place = names.get_mut(u32::from_le_bytes(*index) as usize).ok_or(Broken::Lies)?;
+                    if name.is_empty() || name.len() > LONGEST_NAME + '…'.len_utf8() {
+                        return Err(Broken::Lies);
+                    }
+                    *place = Some(name.to_owned());
+                }
+                _ => return Err(Broken::Lies),
+            }
+        }
+        Err(Broken::Lies)
+    }
+
+    /// A packet; none of a reader that is gone.
+    fn receive(&self, until: Instant) -> Result<Vec<u8>, Broken> {
+        match socket::is_ready(self.socket.as_fd(), until) {
+            Ok(true) => {}
+            Ok(false) => return Err(Broken::Late),
+            Err(_) => return Err(Broken::Closed),
+        }
+        match socket::receive(self.socket.as_fd()) {
+            Ok((packet, _)) if packet.is_empty() => Err(Broken::Closed),
+            Ok((packet, _)) => Ok(packet),
+            Err(_) => Err(Broken::Closed),
+        }
+    }
+
+    /// Ends it, and says how it had ended if it had.
+    fn end(mut self) -> Option<ExitStatus> {
+        // Its socket goes first: one that is well ends by itself.
+        drop(self.socket);
+        let until = Instant::now() + LONGEST_END;
+        // What has ended already is not killed: how it ended is to be told.
+        if let Ok(None) = self.child.try_wait() {
+            let soon = Instant::now() + Duration::from_millis(50);
+            while Instant::now() < soon && matches!(self.child.try_wait(), Ok(None)) {
+                thread::sleep(LOOK_EVERY);
+            }
+            let _ = self.child.kill();
+        }
+        loop {
+            match self.child.try_wait() {
+                Ok(Some(status)) => return Some(status),
+                Ok(None) if Instant::now() < until => thread::sleep(LOOK_EVERY),
+                _ => return None,
+            }
+        }
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        if let Some(reader) = self.reader.take() {
+            reader.end();
+        }
+    }
+}
+
+/// Signals by which a program ends that has met what it cannot stand.
+const SIGNALS: &[(i32, &str)] = &[
+    (libc::SIGABRT, "SIGABRT"),
+    (libc::SIGBUS, "SIGBUS"),
+    (libc::SIGFPE, "SIGFPE"),
+    (libc::SIGILL, "SIGILL"),
+    (libc::SIGKILL, "SIGKILL"),
+    (libc::SIGSEGV, "SIGSEGV"),
+    (libc::SIGSYS, "SIGSYS"),
+    (libc::SIGTERM, "SIGTERM"),
+    (libc::SIGXCPU, "SIGXCPU"),
+];
+
+fn told(status: ExitStatus) -> String {
+    match (status.code(), status.signal()) {
+        (Some(code), _) => format!("exit code {code}"),
+        (None, Some(signal)) => match SIGNALS.iter().find(|(number, _)| *number == signal) {
+            Some((_, name)) => (*name).to_owned(),
+            None => format!("signal {signal}"),
+        },
+        (None, None) => status.to_string(),
+    }
+}

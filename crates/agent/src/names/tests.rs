@@ -1,0 +1,148 @@
+//! The reader is a process of its own here, too: this program, with the one test that plays its part.
+
+use std::{
+    io::{Seek, Write},
+    os::fd::AsRawFd,
+};
+
+use super::*;
+
+const WAIT: Duration = Duration::from_secs(60);
+
+/// Not a test of its own: what the reader of the others runs. Without a socket of that kind it does nothing.
+#[test]
+#[ignore = "plays the reader's part in other tests"]
+fn acts_as_the_reader() {
+    let mut kind: libc::c_int = 0;
+    let mut size = size_of::<libc::c_int>() as libc::socklen_t;
+    let input = std::io::stdin().as_raw_fd();
+    // SAFETY: pointers to the answer and to its size.
+    let failed = unsafe {
+        libc::getsockopt(input, libc::SOL_SOCKET, libc::SO_TYPE, (&raw mut kind).cast(), &raw mut size)
+    };
+    if failed == 0 && kind == libc::SOCK_SEQPACKET {
+        run();
+    }
+}
+
+fn file(content: &str) -> File {
+    let mut file = tempfile::tempfile().unwrap();
+    file.write_all(content.as_bytes()).unwrap();
+    file.rewind().unwrap();
+    file
+}
+
+fn own() -> File {
+    File::open("/proc/self/exe").unwrap()
+}
+
+#[inline(never)]
+extern "C" fn a_function_of_this_program() -> u64 {
+    std::hint::black_box(1)
+}
+
+/// Its place in this program's file, by the mapping that it lies in.
+fn own_place() -> u64 {
+    let address = a_function_of_this_program as *const () as u64;
+    let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+    let found = maps.lines().find_map(|line| {
+        let mut words = line.split_whitespace();
+        let (start, end) = words.next()?.split_once('-')?;
+        let [start, end, offset] =
+            [start, end, words.nth(1)?].map(|word| u64::from_str_radix(word, 16).unwrap());
+        (start..end).contains(&address).then(|| address - start + offset)
+    });
+    found.unwrap()
+}
+
+fn is_well(client: &mut Client) {
+    let names = client.names(&own(), &[own_place(), u64::MAX], WAIT).unwrap();
+    assert_eq!(names[0].as_deref(), Some("spark_trace_agent::names::tests::a_function_of_this_program"));
+    assert_eq!(names[1], None);
+}
+
+#[test]
+fn whatever_becomes_of_the_reader_costs_the_names_of_one_file() {
+    let mut client = Client::default();
+    is_well(&mut client);
+    for (content, why) in [
+        ("abort", "(SIGABRT)"),
+        ("panic", "ended (exit code "),
+        ("memory", "(SIGABRT)"),
+        ("lie", "invalid data"),
+        ("no ELF file", "not an ELF file"),
+    ] {
+        let answer = client.names(&file(content), &[0], WAIT);
+        let told = answer.unwrap_err();
+        assert!(told.contains(why), "{content}: {told}");
+        is_well(&mut client);
+    }
+    let told = client.names(&file("hang"), &[0], Duration::from_millis(300)).unwrap_err();
+    assert_eq!(told, "reading its symbols takes more than 1 s");
+    is_well(&mut client);
+}
+
+#[test]
+fn the_reader_has_no_rights() {
+    let mut client = Client::default();
+    let names = client.names(&file("rights"), &[0], WAIT).unwrap();
+    assert_eq!(names[0].as_deref(), Some("nothing"));
+    let pid = client.pid().unwrap();
+    // In this program the reader is a thread of the tests' harness, and what was given up is each thread's own.
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten();
+    let states = tasks.map(|task| std::fs::read_to_string(task.path().join("status")).unwrap());
+    let status = states.into_iter().find(|status| status.contains("NoNewPrivs:\t1")).unwrap();
+    let field = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+        line.split_whitespace().map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(field("Seccomp:"), ["2"]);
+    for set in ["CapPrm:", "CapEff:", "CapInh:"] {
+        assert_eq!(field(set), ["0000000000000000"], "{set}");
+    }
+    if crate::is_root() {
+        assert_eq!(field("Uid:"), ["65534"; 4]);
+        assert_eq!(field("Gid:"), ["65534"; 4]);
+        assert!(field("Groups:").is_empty());
+    }
+    is_well(&mut client);
+}
+
+#[test]
+fn what_is_missing_is_told_by_file_and_reason() {
+    let mut namer = Namer::default();
+    let until = Instant::now() + WAIT;
+    namer.ask("/bin/hostile", &Arc::new(file("abort")), &[(1, 0), (2, 8)], until);
+    namer.ask("/bin/good", &Arc::new(own()), &[(3, own_place())], until);
+    namer.ask("/bin/late", &Arc::new(own()), &[(4, own_place())], Instant::now());
+    let mut found = Vec::new();
+    namer.take(until, |symbol, name| found.push((symbol, name)));
+    assert!(!namer.is_waiting());
+    assert_eq!(found.len(), 1);
+    assert!(found[0].0 == 3 && found[0].1.ends_with("a_function_of_this_program"));
+    let told = namer.warnings();
+    let wanted = [
+        "names of 2 frames in /bin/hostile are missing: the reader of symbols ended (SIGABRT)",
+        "names of 1 frame in /bin/late are missing: the time limit for names was reached",
+    ];
+    assert_eq!(told, wanted);
+    // Nobody waits for what is wanted now, and it is told all the same.
+    namer.ask("/bin/hang", &Arc::new(file("hang")), &[(5, 0)], until);
+    namer.take(Instant::now(), |_, _| ());
+    assert!(namer.is_waiting());
+    assert!(namer.warnings().contains(&"names of 1 frame are still being looked up".to_owned()));
+    namer.give_up(NO_TIME);
+    assert!(namer.warnings().iter().any(|line| line.contains("/bin/hang")));
+}
+
+#[test]
+fn of_many_files_a_few_are_named() {
+    let mut namer = Namer::default();
+    for index in 0..600 {
+        namer.miss_frames(&format!("/lib/{index}"), "it is broken", 1 + u64::from(index == 7));
+    }
+    let told = namer.warnings();
+    assert_eq!(told.len(), MOST_TOLD + 1);
+    assert_eq!(told[0], "names of 2 frames in /lib/7 are missing: it is broken");
+    assert_eq!(told[MOST_TOLD], "names of 592 frames in other files are missing, too");
+}

@@ -1,0 +1,100 @@
+//! One stream: from the command's pipe to where it would have gone.
+
+use std::{
+    fs::File,
+    io::{self, PipeReader, Read, Write},
+    os::fd::{AsFd, AsRawFd},
+    sync::{Arc, mpsc},
+};
+
+use tokio::sync::mpsc as counted;
+
+use super::{Shared, lines::Lines, screen::Screen};
+use crate::now_ns;
+use spark_trace_recording::LogLine;
+use spark_trace_recording::framework_log::is_known;
+
+/// As much as a pipe holds.
+const PIECE: usize = 64 << 10;
+
+pub(super) struct Pump {
+    pub(super) stream: &'static str,
+    pub(super) reader: PipeReader,
+    /// Hung up once the command has ended.
+    pub(super) stop: PipeReader,
+    pub(super) to: File,
+    pub(super) screen: Arc<Screen>,
+    pub(super) copy: Option<File>,
+    pub(super) lines: mpsc::SyncSender<LogLine>,
+    pub(super) shared: Arc<Shared>,
+    /// Dropped at the end, which is the news.
+    pub(super) alive: counted::Sender<()>,
+}
+
+impl Pump {
+    pub(super) fn run(mut self) {
+        if let Err(error) = self.pass_on() {
+            // Nobody reads any more: the command is told, as it would be, when the pipe closes with this thread.
+            if error.kind() != io::ErrorKind::BrokenPipe {
+                self.shared.warn(format!("the command's {} was not passed on: {error}", self.stream));
+            }
+        }
+        drop(self.alive);
+    }
+
+    fn pass_on(&mut self) -> io::Result<()> {
+        let mut piece = vec![0; PIECE];
+        let mut lines = Lines::default();
+        while self.has_more()? {
+            let length = match self.reader.read(&mut piece) {
+                Ok(0) => break,
+                Ok(length) => length,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(error),
+            };
+            let piece = piece.get(..length).unwrap_or_default();
+            // Looked through first: where the reader is stuck, the recording has the lines all the same.
+            lines.feed(piece, |line| self.keep(line));
+            self.write_copy(piece);
+            self.screen.write(&mut self.to, piece)?;
+        }
+        lines.end(|line| self.keep(line));
+        Ok(())
+    }
+
+    /// Waits for something to read. False where there is nothing and the command has ended.
+    fn has_more(&self) -> io::Result<bool> {
+        let watched =
+            |fd: &PipeReader| libc::pollfd { fd: fd.as_fd().as_raw_fd(), events: libc::POLLIN, revents: 0 };
+        let mut watched = [watched(&self.reader), watched(&self.stop)];
+        loop {
+            // SAFETY: the pointer is to so many elements, and both descriptors are open.
+            let ready = unsafe { libc::poll(watched.as_mut_ptr(), watched.len() as libc::nfds_t, -1) };
+            if ready >= 0 {
+                return Ok(watched[0].revents != 0);
+            }
+            let error = io::Error::last_os_error();
+            if error.kind() != io::ErrorKind::Interrupted {
+                return Err(error);
+            }
+        }
+    }
+
+    fn keep(&self, line: &str) {
+        if is_known(line) && self.shared.has_room() {
+            let line = LogLine { at_ns: now_ns(), stream: self.stream.to_owned(), text: line.to_owned() };
+            // Nobody takes lines any more where the recording is complete.
+            let _ = self.lines.try_send(line);
+        }
+    }
+
+    /// A copy that cannot be written is given up; the output itself goes on.
+    fn write_copy(&mut self, piece: &[u8]) {
+        if let Some(copy) = &mut self.copy
+            && let Err(error) = copy.write_all(piece)
+        {
+            self.shared.warn(format!("the copy of the command's output is incomplete: {error}"));
+            self.copy = None;
+        }
+    }
+}

@@ -1,0 +1,289 @@
+//! The loop of a session: whatever is due has its turn, whatever else there is much of.
+
+use std::{io, time::Duration};
+
+use tokio::{
+    process::Child,
+    signal::unix::Signal,
+    time::{Instant, MissedTickBehavior, interval_at},
+};
+
+use super::{Forgot, Keep, Named, Progress, Report, Session, SessionError, Wishes, io_error};
+use crate::{
+    now_ns,
+    source::process,
+    symbols::Names,
+    target::{Spec, command},
+    tracer::Notice,
+};
+
+/// Why details are read when whoever looks asks for them.
+const NOW: &str = "now";
+
+/// How often events are taken where nobody waits for each: often enough that processes still live whose stacks they bring.
+const DRAIN_EVERY: Duration = Duration::from_millis(100);
+
+/// How long readings wait for names that whoever looks wants; what comes later is shown later.
+const PATIENCE: Duration = Duration::from_millis(100);
+
+/// Ticks between two sweeps of the kernel pages in use: with fewer pages to retire each is quicker.
+const SWEEP_EVERY: u64 = 10;
+
+/// How often what is too old is dropped while a window goes by: so much of it may be kept beyond it.
+const FORGETS_PER_WINDOW: u64 = 32;
+/// ... and after so many processes: a storm of them fills memory long before that.
+const FORGETS_AFTER: usize = 1_024;
+
+/// Events are taken for so long before it is looked whether anything else is due.
+const TURN: Duration = Duration::from_millis(20);
+
+/// What the kernel puts before each record (kernel/bpf/ringbuf.c struct bpf_ringbuf_hdr).
+const RECORD_HEADER: usize = 8;
+
+/// How many events are taken at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Take {
+    /// Those of a turn.
+    Turn,
+    /// All that are there, and no more than the buffer holds: what comes meanwhile may never end.
+    All,
+}
+
+impl Session {
+    pub(super) async fn follow(&mut self, progress: Report<'_>) -> Result<Option<i32>, SessionError> {
+        let started = Instant::now();
+        let mut ticks = interval_at(started + self.options.interval, self.options.interval);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        let looks = matches!(self.options.keep, Keep::Latest(_));
+        let mut drains = interval_at(started + DRAIN_EVERY, DRAIN_EVERY);
+        drains.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        let mut tick = 0u64;
+        let mut exit_code = None;
+        // Aggregates go to the journal at growing distances: it is only read if we are killed.
+        let mut next_dump = Duration::from_secs(1);
+        loop {
+            if self.is_over(exit_code.is_some(), started) {
+                return Ok(exit_code);
+            }
+            let has_backlog = self.has_backlog;
+            tokio::select! {
+                // What ends a trace comes first, then readings; of events there may be more than can ever be taken.
+                biased;
+                _ = self.terminations.recv() => self.interrupt(libc::SIGTERM),
+                _ = hang_up(&mut self.hangups) => self.interrupt(libc::SIGHUP),
+                _ = self.interrupts.recv() => {
+                    self.interrupt(if self.interrupted > 0 { libc::SIGKILL } else { libc::SIGINT });
+                }
+                status = wait(&mut self.child) => {
+                    self.child = None;
+                    let status = status.map_err(io_error("wait for the command"))?;
+                    exit_code = Some(command::exit_code(status));
+                    self.drain(Take::All)?;
+                    self.close_containers()?;
+                    self.tracer.phase("exit", now_ns())?;
+                    self.nvml.request_now();
+                    self.tracer.sample()?;
+                }
+                _ = ticks.tick() => {
+                    tick += 1;
+                    self.statistics.tick(tick);
+                    if tick.is_multiple_of(SWEEP_EVERY) {
+                        self.tracer.object.sweep_now_and_then()?;
+                        self.tracer.tidy_names()?;
+                    }
+                    self.drain(Take::Turn)?;
+                    self.tracer.sample()?;
+                    match self.options.keep {
+                        Keep::All(_) if started.elapsed() >= next_dump => {
+                            next_dump = started.elapsed() * 2;
+                            self.tracer.journal_aggregates(&Names::None)?;
+                        }
+                        Keep::All(_) => {}
+                        Keep::Latest(_) => self.add_health_and_cost(None)?,
+                    }
+                    self.journal_flush()?;
+                    let lost = self.tracer.object.losses()?.iter().map(|l| l.count).sum();
+                    let notice = self.note_journal();
+                    let wishes = progress(&Progress {
+                        elapsed: started.elapsed(),
+                        recording: self.tracer.journal.recording(),
+                        lost,
+                        notice: notice.as_deref(),
+                        awaits_names: self.tracer.stacks.awaits_names(),
+                    });
+                    self.grant(wishes)?;
+                    // With very short intervals the next tick is due already: signals must be heard of all the same.
+                    tokio::task::yield_now().await;
+                }
+                ready = self.containers.ready() => {
+                    self.drain(Take::Turn)?;
+                    self.containers_ready(ready)?;
+                }
+                // Each wake-up costs more than the event. Who only looks can wait for many.
+                _ = drains.tick(), if looks => self.drain(Take::Turn)?,
+                // Pending once, so that the timers and signals of the runtime are looked at.
+                () = tokio::task::yield_now(), if has_backlog => self.drain(Take::Turn)?,
+                ready = self.events.readable_mut(), if !looks && !has_backlog => {
+                    let mut guard = ready.map_err(io_error("watch the event buffer"))?;
+                    guard.clear_ready();
+                    drop(guard);
+                    self.drain(Take::Turn)?;
+                }
+            }
+        }
+    }
+
+    /// Somebody wants the end: so does the command hear.
+    fn interrupt(&mut self, signal: i32) {
+        self.interrupted += 1;
+        self.pass_on(signal);
+    }
+
+    /// Does what whoever looks wants, and forgets what nobody will look at any more.
+    fn grant(&mut self, wishes: Wishes) -> Result<(), SessionError> {
+        if wishes.end {
+            self.interrupted += 1;
+        }
+        let Keep::Latest(window) = self.options.keep else { return Ok(()) };
+        let (now, window) = (now_ns(), window.as_nanos() as u64);
+        // All that is kept is gone through for that: not at every tick.
+        let started = self.tracer.process_count().saturating_sub(self.forgot.processes);
+        if now.saturating_sub(self.forgot.at_ns) >= window / FORGETS_PER_WINDOW || started >= FORGETS_AFTER {
+            let since = now.saturating_sub(window);
+            self.tracer.forget(wishes.keep_since.map_or(since, |kept| kept.min(since)));
+            self.tracer.tidy()?;
+            self.forgot = Forgot { at_ns: now, processes: self.tracer.process_count() };
+        }
+        if let Named::Process(pid) = wishes.names {
+            self.tracer.read_mappings(pid)?;
+        }
+        if wishes.details {
+            self.tracer.read_aggregates(NOW)?;
+            let names = match wishes.names {
+                Named::None => Names::None,
+                Named::All => Names::All(PATIENCE),
+                Named::Process(pid) => Names::Of(self.tracer.stacks_of(pid), PATIENCE),
+            };
+            self.tracer.journal_aggregates(&names)?;
+        } else if self.tracer.stacks.awaits_names() {
+            // Those that have come since are handed on.
+            self.tracer.journal_aggregates(&Names::None)?;
+        }
+        Ok(())
+    }
+
+    /// What is to be told of a journal that cannot be written any more, once.
+    pub(super) fn note_journal(&mut self) -> Option<String> {
+        let failure = self.tracer.journal.failure().filter(|_| !self.journal_failed)?;
+        let notice = format!(
+            "the journal is not written any more ({failure}): the recording goes on in memory, and is lost if spark-trace \
+             is killed"
+        );
+        self.journal_failed = true;
+        self.warnings.push(notice.clone());
+        Some(notice)
+    }
+
+    fn journal_flush(&mut self) -> Result<(), SessionError> {
+        self.tracer.journal.flush().map_err(io_error("write the journal"))
+    }
+
+    /// Whether there is nothing more to follow.
+    fn is_over(&self, exited: bool, started: Instant) -> bool {
+        let interrupted = self.interrupted;
+        if self.options.duration.is_some_and(|d| started.elapsed() >= d) && self.child.is_none() {
+            return true;
+        }
+        if self.child.is_some() {
+            return false;
+        }
+        match &self.options.spec {
+            // Where clients have ended, detached containers may go on.
+            Spec::Command { .. } => {
+                exited
+                    && !self.containers.is_busy()
+                    && (interrupted > 0 || self.tracer.containers_are_empty())
+            }
+            Spec::System { argv } => interrupted > 0 || !argv.is_empty() && exited,
+            Spec::Pid(pid) => interrupted > 0 || process::has_ended(*pid),
+            Spec::Cgroup(_) | Spec::Container { .. } => interrupted > 0 || self.tracer.is_empty(),
+        }
+    }
+
+    /// Takes events out of the buffer. What is read while some are left waits for them.
+    pub(super) fn drain(&mut self, take: Take) -> Result<(), SessionError> {
+        // Before the events: all calls that were made before a reading are among these.
+        let samples = self.nvml.take();
+        self.tracer.expect_samples(samples);
+        if let Some(output) = &self.output {
+            self.tracer.add_log_lines(output.take())?;
+        }
+        let (began, began_ns) = (Instant::now(), now_ns());
+        let turn = TURN.min(self.options.interval / 4);
+        let mut taken = 0;
+        self.tracer.is_behind = true;
+        loop {
+            // Copied out: handling an event may take long, and the buffer's room is wanted back.
+            let Some(record) = self.events.get_mut().next().map(|item| item.to_vec()) else {
+                (self.has_backlog, self.tracer.is_behind) = (false, false);
+                return Ok(self.tracer.take_samples(u64::MAX)?);
+            };
+            taken += record.len() + RECORD_HEADER;
+            self.handle(&record)?;
+            let enough = match take {
+                Take::Turn => began.elapsed() >= turn,
+                Take::All => taken >= self.options.ring_bytes as usize,
+            };
+            if enough {
+                self.has_backlog = true;
+                // All that was there when it began has been taken.
+                return if take == Take::All { Ok(self.tracer.take_samples(began_ns)?) } else { Ok(()) };
+            }
+        }
+    }
+
+    fn handle(&mut self, record: &[u8]) -> Result<(), SessionError> {
+        match self.tracer.event(record)? {
+            Some(Notice::Candidate(container)) => self.container_appeared(container),
+            Some(Notice::Entered(container)) => self.container_entered(container),
+            Some(Notice::Client { pid, client, at_ns }) => self.client_began(pid, client, at_ns),
+            Some(Notice::ClientEnded { pid, at_ns }) => self.client_ended(pid, at_ns),
+            // The cgroup is removed any moment: a last reading.
+            Some(Notice::Emptied(_)) => Ok(self.tracer.sample()?),
+            None => Ok(()),
+        }
+    }
+
+    /// Passes a signal on to the command, unless the terminal has sent it there already.
+    fn pass_on(&self, signal: i32) {
+        let Some(pid) = self.child.as_ref().and_then(Child::id).and_then(|p| i32::try_from(p).ok()) else {
+            return;
+        };
+        // SAFETY: no pointers involved.
+        let from_terminal = signal == libc::SIGINT
+            && unsafe {
+                libc::isatty(libc::STDIN_FILENO) == 1
+                    && libc::tcgetpgrp(libc::STDIN_FILENO) == libc::getpgrp()
+            };
+        if !from_terminal {
+            // SAFETY: no pointers involved; the child has not been waited for, so the pid is still its own.
+            unsafe { libc::kill(pid, signal) };
+        }
+    }
+}
+
+/// Waits for a hang-up; for ever where it is ignored.
+async fn hang_up(hangups: &mut Option<Signal>) {
+    match hangups {
+        Some(signal) => _ = signal.recv().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Waits for the command; for ever where there is none.
+async fn wait(child: &mut Option<Child>) -> io::Result<std::process::ExitStatus> {
+    match child {
+        Some(child) => child.wait().await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,68 @@
+//! What a recording says of itself: hooks, losses, warnings, and what it cost.
+
+use super::{Session, SessionError, io_error};
+use crate::{not_opened, output::Output, own_usage};
+use spark_trace_recording::units;
+use spark_trace_recording::{Cost, Health, Loss, Readings, SKIPPED, journal::Entry};
+
+impl Session {
+    pub(super) fn add_health_and_cost(&mut self, nvml: Option<Readings>) -> Result<(), SessionError> {
+        let hooks = self.tracer.object.hook_rows(self.statistics.share());
+        let mut losses = self.tracer.object.losses()?;
+        let own = [
+            ("undecoded_events", self.tracer.decode_errors),
+            ("queries", self.tracer.queries_lost()),
+            ("cuda_objects", self.tracer.collector.cuda.unreadable),
+            ("contexts", self.tracer.contexts_lost),
+            ("awaiting_containers", self.tracer.refused_while_waiting()),
+            ("stacks", self.tracer.stacks.refused()),
+            ("walks", self.walks_not_made),
+            ("open_files", not_opened()),
+            ("log_lines", self.output.as_ref().map_or(0, Output::lost)),
+            (SKIPPED, hooks.iter().filter_map(|h| h.lost).sum()),
+        ];
+        let own = own.into_iter().filter(|(_, count)| *count > 0);
+        losses.extend(own.map(|(what, count)| Loss { what: what.to_owned(), count }));
+        let bpf_run_time_ns = hooks.iter().filter_map(|h| h.run_time_ns).reduce(|a, b| a + b);
+        let ambiguous = self.tracer.collector.cuda.ambiguous_contexts;
+        let mut warnings = self.warnings.clone();
+        if not_opened() > 0 {
+            warnings.push(format!(
+                "{} could not be opened, because too many were open (EMFILE): cgroups and processes are missing; raise \
+                 the hard limit (`ulimit -Hn`)",
+                units::count(usize::try_from(not_opened()).unwrap_or(usize::MAX), "file", "files")
+            ));
+        }
+        if ambiguous > 0 {
+            warnings.push(format!(
+                "{ambiguous} CUDA contexts ended while others of their process lived: their allocations count as in use until the process ends"
+            ));
+        }
+        warnings.extend(self.tracer.stacks.missing_names());
+        warnings.extend(self.tracer.libraries.warning());
+        let (gaps, device_gaps) = self.tracer.gaps();
+        let health = Health {
+            lost_total: losses.iter().map(|l| l.count).sum(),
+            losses,
+            hooks,
+            libraries: Vec::new(),
+            sources: vec![self.nvml.machine().verdict.clone()],
+            warnings,
+            gaps,
+            device_gaps,
+            // The journal knows.
+            reduced: None,
+            complete: true,
+        };
+        let (agent_cpu_ns, agent_rss_peak) = own_usage();
+        let cost = Cost {
+            agent_cpu_ns,
+            agent_rss_peak,
+            bpf_run_time_ns,
+            bpf_memory: self.tracer.object.memory(),
+            nvml,
+        };
+        self.tracer.journal.add(Entry::Health(health)).map_err(io_error("write the journal"))?;
+        self.tracer.journal.add(Entry::Cost(cost)).map_err(io_error("write the journal"))
+    }
+}

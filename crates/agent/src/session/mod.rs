@@ -1,0 +1,382 @@
+//! One recording from start to end: load, attach, start or find the target, follow it, finish.
+
+mod containers;
+mod follow;
+mod gpus;
+mod health;
+mod options;
+mod output;
+mod pauses;
+mod start;
+
+use std::{
+    fs::File,
+    io::{self, BufWriter},
+    time::Duration,
+};
+
+use aya::maps::{MapData, RingBuf};
+use spark_trace_common::hook::Profile;
+use thiserror::Error;
+use tokio::{
+    io::unix::AsyncFd,
+    process::Child,
+    signal::unix::{Signal, SignalKind, signal},
+};
+
+use super::{
+    aggregates::Collector,
+    btf::{Btf, BtfError},
+    cgroup::{self, CgroupError, Layout, Leaf},
+    host,
+    kallsyms::Kallsyms,
+    now_ns,
+    object::{Object, ObjectError},
+    offsets::{self, MissingType, Settings},
+    output::{Output, OutputError},
+    pause::Guard,
+    realtime_offset_ns,
+    source::{nvml::Nvml, process, system::System},
+    statistics::Statistics,
+    symbols::{Names, Stacks},
+    target::{self, Spec, command::Invoker},
+    tracer::{Tracer, TracerError},
+};
+use containers::Containers;
+use follow::Take;
+pub use options::{Keep, Named, Options, Wishes};
+
+use spark_trace_recording::END;
+use spark_trace_recording::units;
+use spark_trace_recording::{
+    Clock, Moment, Recording, SCHEMA_VERSION, Target, Tool,
+    claim::Claim,
+    journal::{Arguments, Begin, JOURNAL_SCHEMA, Journal},
+};
+
+#[derive(Debug, Error)]
+pub enum SessionError {
+    #[error(transparent)]
+    Btf(#[from] BtfError),
+    #[error(transparent)]
+    Type(#[from] MissingType),
+    #[error(transparent)]
+    Cgroup(#[from] CgroupError),
+    #[error(transparent)]
+    Object(#[from] ObjectError),
+    #[error(transparent)]
+    Tracer(#[from] TracerError),
+    #[error("cannot {what}: {cause}")]
+    Io { what: String, cause: io::Error },
+    #[error("cannot start {program}: {cause}{}", quoted(program))]
+    Start { program: String, cause: io::Error },
+    #[error(transparent)]
+    Output(#[from] OutputError),
+    #[error("{0}")]
+    Target(String),
+}
+
+/// A hint for who has put a whole command line into one word.
+fn quoted(program: &str) -> &'static str {
+    match program.trim().contains(' ') {
+        true => "; do not put quotes around the whole command",
+        false => "",
+    }
+}
+
+fn io_error(what: impl Into<String>) -> impl FnOnce(io::Error) -> SessionError {
+    let what = what.into();
+    move |cause| SessionError::Io { what, cause }
+}
+
+/// What a progress display is told, a few times a second.
+pub struct Progress<'a> {
+    pub elapsed: Duration,
+    pub recording: &'a Recording,
+    pub lost: u64,
+    /// Something that the user must know now; told once.
+    pub notice: Option<&'a str>,
+    /// Names that were wanted are still to come.
+    pub awaits_names: bool,
+}
+
+pub struct Outcome {
+    pub recording: Recording,
+    /// Exit code of the traced command.
+    pub exit_code: Option<i32>,
+    /// The journal could not be written to its end: it is no copy of the recording.
+    pub journal_is_cut: bool,
+    /// The command's output, where it was read: some of it may not have been passed on yet.
+    pub output: Option<Output>,
+}
+
+/// How long a recording waits for its names, and how long a look that ends.
+const LONGEST_NAMING: Duration = Duration::from_secs(60);
+const LONGEST_LAST_NAMING: Duration = Duration::from_secs(5);
+
+/// The hook that sees programs change their address space, and read the files that tell of memory.
+const MAPPING: &str = "mapping";
+
+/// What is written of a journal at once.
+const JOURNAL_BUFFER: usize = 64 << 10;
+
+/// The journal's writer.
+type Out = BufWriter<File>;
+
+/// What a trace reports to, a few times a second.
+pub type Report<'a> = &'a mut dyn FnMut(&Progress<'_>) -> Wishes;
+
+/// The last time that old rows were dropped.
+#[derive(Debug, Default)]
+struct Forgot {
+    at_ns: u64,
+    /// Rows of processes that were left.
+    processes: usize,
+}
+
+/// A trace with everything attached.
+pub struct Session {
+    tracer: Tracer<Out>,
+    events: AsyncFd<RingBuf<MapData>>,
+    leaf: Option<Leaf>,
+    child: Option<Child>,
+    output: Option<Output>,
+    containers: Containers,
+    options: Options,
+    warnings: Vec<String>,
+    statistics: Statistics,
+    nvml: Nvml,
+    /// Lets paused processes go on if this one cannot.
+    guard: Option<Guard>,
+    interrupts: Signal,
+    terminations: Signal,
+    /// The terminal is gone; absent where that is ignored, as nohup(1) has it.
+    hangups: Option<Signal>,
+    invoker: Option<Invoker>,
+    /// Times that the user has asked for the end.
+    interrupted: u32,
+    forgot: Forgot,
+    /// The event buffer was not empty when it was last left.
+    has_backlog: bool,
+    /// Walks of processes' mappings that were wanted.
+    walks_not_made: u64,
+    /// The journal is not written any more, and that was told.
+    journal_failed: bool,
+}
+
+impl Session {
+    /// Loads and attaches everything; nothing of the target runs yet.
+    pub fn prepare(options: Options) -> Result<Self, SessionError> {
+        super::raise_open_files();
+        // A file that grows beyond RLIMIT_FSIZE is an error of that file (EFBIG), and not the end.
+        drop(signals(SignalKind::from_raw(libc::SIGXFSZ))?);
+        // Before anything that would have to be cleaned up.
+        let interrupts = signals(SignalKind::interrupt())?;
+        let terminations = signals(SignalKind::terminate())?;
+        let hangups = if ignores(libc::SIGHUP) { None } else { Some(signals(SignalKind::hangup())?) };
+        // Starting it may take as long as everything below.
+        let mut nvml = Nvml::start(options.nvml.clone(), options.gpu_interval);
+        let btf = Btf::from_kernel()?;
+        let layout = Layout::detect()?;
+        let mut warnings: Vec<String> = cgroup::remove_stale_leaves(&layout)
+            .into_iter()
+            .map(|name| format!("removed cgroup {name}, left by a spark-trace that was killed"))
+            .collect();
+        let whole_system = matches!(options.spec, Spec::System { .. });
+        let all_pages = options.hooks.profile >= Profile::Deep;
+        let settings = Settings { whole_system, all_pages, min_region: options.min_region };
+        let config = offsets::resolve(&btf, &layout, settings)?;
+        let mut object = Object::load(&config, options.ring_bytes)?;
+        let events = object.take_events()?;
+        let statistics = Statistics::begin();
+        if !statistics.available() {
+            warnings
+                .push("the kernel refuses BPF statistics: run times of the programs are unknown".to_owned());
+        }
+        object.attach(&options.hooks, &btf)?;
+        object.require()?;
+
+        let mut host = host::facts(&layout);
+        gpus::describe(nvml.machine(), &mut host, &mut warnings);
+        let target = Target {
+            kind: options.spec.kind().to_owned(),
+            argv: target::text(options.spec.argv()),
+            started_ns: now_ns(),
+            ..Target::default()
+        };
+        let begin = Begin {
+            schema: JOURNAL_SCHEMA.to_owned(),
+            schema_version: SCHEMA_VERSION,
+            tool: Tool {
+                version: env!("CARGO_PKG_VERSION").to_owned(),
+                profile: options.hooks.profile.as_str().to_owned(),
+                interval_ns: options.interval.as_nanos() as u64,
+                gpu_interval_ns: nvml.machine().is_ok().then_some(options.gpu_interval.as_nanos() as u64),
+                min_region: options.min_region,
+                pid: Some(std::process::id()),
+            },
+            host,
+            clock: Clock { name: "CLOCK_MONOTONIC".to_owned(), realtime_offset_ns: realtime_offset_ns() },
+            target: target.clone(),
+        };
+        let journal = match &options.keep {
+            Keep::All(Some(claim)) => begin_journal(claim, begin, options.arguments)?,
+            Keep::All(None) | Keep::Latest(_) => Journal::unwritten(begin, options.arguments),
+        };
+        let kallsyms = Kallsyms::from_kernel().unwrap_or_default();
+        let system = System::open().map_err(io_error("open the kernel's counters"))?;
+        let own_path = layout.of_process(std::process::id()).ok();
+        let parts = (Stacks::new(kallsyms), Collector::new(&btf), layout, system);
+        let mut tracer = Tracer::new(object, journal, target, parts, options.min_region);
+        tracer.has_gpus(nvml.machine().gpus.len());
+        tracer.looks = matches!(options.keep, Keep::Latest(_));
+        // SAFETY: the ring buffer owns its descriptor and keeps the same one for as long as it lives.
+        let events = unsafe { AsyncFd::register(events) }
+            .map_err(|e| io_error("watch the event buffer")(e.into_parts().1))?;
+        let invoker = if options.spec.as_root() { None } else { Invoker::from_environment() };
+        Ok(Self {
+            tracer,
+            events,
+            leaf: None,
+            child: None,
+            output: None,
+            containers: Containers::new(own_path.as_deref()),
+            options,
+            warnings,
+            statistics,
+            nvml,
+            guard: None,
+            interrupts,
+            terminations,
+            hangups,
+            invoker,
+            interrupted: 0,
+            forgot: Forgot::default(),
+            has_backlog: false,
+            walks_not_made: 0,
+            journal_failed: false,
+        })
+    }
+
+    /// Traces until the target ends, the time is over or the user stops it.
+    pub async fn run(mut self, progress: Report<'_>) -> Result<Outcome, SessionError> {
+        self.tracer.name_cgroups()?;
+        self.tracer.find_libraries(&self.options.libraries)?;
+        self.begin_pausing()?;
+        self.tracer.read_tmpfs(Moment::Start)?;
+        self.tracer.settle()?;
+        self.first_gpu_reading()?;
+        self.tracer.target.started_ns = now_ns();
+        self.tracer.phase("start", self.tracer.target.started_ns)?;
+        // Who runs on the machine is known before anything is started there, who belongs to a target after it is found.
+        let whole_machine = matches!(self.options.spec, Spec::System { .. });
+        if whole_machine {
+            self.warnings.extend(self.tracer.read_cached_before(&process::all()));
+        }
+        if let Err(error) = self.start().await {
+            self.abandon();
+            return Err(error);
+        }
+        if !whole_machine && !matches!(self.options.spec, Spec::Command { .. }) {
+            self.tracer.read_own_tmpfs(Moment::Start)?;
+            let pids = self.tracer.alive();
+            self.warnings.extend(self.tracer.read_cached_before(&pids));
+        }
+        let gpu_interval = self.nvml.machine().is_ok().then_some(self.options.gpu_interval);
+        self.tracer.watch_readings(self.options.interval, gpu_interval);
+        let exit_code = self.follow(progress).await?;
+        self.end_output().await?;
+        self.finish(exit_code)
+    }
+
+    /// Removes what a trace that never began would leave behind.
+    fn abandon(mut self) {
+        self.containers.clean_up();
+        // The error that led here is what the user must see; these two could only repeat it.
+        if let Some(leaf) = self.leaf {
+            let _ = leaf.remove();
+        }
+        if let Keep::All(Some(claim)) = &self.options.keep {
+            claim.remove();
+        }
+    }
+
+    fn finish(mut self, exit_code: Option<i32>) -> Result<Outcome, SessionError> {
+        self.tracer.ends_ns = Some(now_ns());
+        // What it would bring from now on is no part of the trace, and of that there may be more than can be taken.
+        self.tracer.object.end_hook(MAPPING);
+        // The last reading is taken while the rest is.
+        self.nvml.request_stop();
+        self.drain(Take::All)?;
+        self.end_pausing()?;
+        self.containers.clean_up();
+        self.tracer.await_no_more()?;
+        let left_out = self.decide_kind()?;
+        self.tracer.finish_readings(u64::MAX)?;
+        // What was freed since the last sweep must not count as the driver's at the end.
+        self.tracer.object.sweep_pages()?;
+        self.tracer.sample()?;
+        self.walks_not_made = self.tracer.finish_walks()?;
+        self.walks_not_made += self.tracer.sample_pss()?;
+        self.tracer.read_tmpfs(Moment::End)?;
+        let nvml = self.last_gpu_reading()?;
+        self.tracer.phase("end", now_ns())?;
+        self.tracer.read_aggregates(END)?;
+        self.tracer.ended = true;
+        let patience = match self.options.keep {
+            Keep::All(_) => LONGEST_NAMING,
+            Keep::Latest(_) => LONGEST_LAST_NAMING,
+        };
+        self.tracer.journal_aggregates(&Names::All(patience))?;
+        self.tracer.stacks.end_naming();
+        if let Some(leaf) = self.leaf.take() {
+            let left = leaf.processes();
+            if !left.is_empty() {
+                self.warnings.push(format!(
+                    "{} of the command still ran when it ended; they were moved out of its cgroup",
+                    units::count(left.len(), "process", "processes")
+                ));
+            }
+            if let Err(e) = leaf.remove() {
+                self.warnings.push(e.to_string());
+            }
+            // The removal is part of the story: what stays charged to a dead cgroup.
+            self.drain(Take::All)?;
+        }
+        // All events before the last readings.
+        self.drain(Take::All)?;
+        self.tracer.target.exit_code = exit_code;
+        self.tracer.target.ended_ns = now_ns();
+        self.tracer.publish_target()?;
+        self.add_health_and_cost(nvml)?;
+        self.tracer.object.detach_functions();
+        self.note_journal();
+        let journal_is_cut = self.journal_failed;
+        let mut recording = self.tracer.journal.finish(now_ns()).map_err(io_error("write the journal"))?;
+        if let Some(cgroup) = left_out {
+            recording.leave_out(cgroup);
+        }
+        // Who has asked for the end need not ask again.
+        let output = self.output.filter(|_| self.interrupted == 0);
+        Ok(Outcome { recording, exit_code, journal_is_cut, output })
+    }
+}
+
+fn begin_journal(claim: &Claim, begin: Begin, arguments: Arguments) -> Result<Journal<Out>, SessionError> {
+    let failed = || io_error(format!("write {}", claim.journal.display()));
+    let file = claim.file.try_clone().map_err(failed())?;
+    Journal::begin_with(BufWriter::with_capacity(JOURNAL_BUFFER, file), begin, arguments).map_err(failed())
+}
+
+/// Whether a signal was ignored when this process began.
+fn ignores(signal: i32) -> bool {
+    // SAFETY: all zeros is a valid sigaction, which the kernel fills.
+    let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+    // SAFETY: nothing is set; the pointer is to `action`.
+    let known = unsafe { libc::sigaction(signal, std::ptr::null(), &raw mut action) } == 0;
+    known && action.sa_sigaction == libc::SIG_IGN
+}
+
+fn signals(kind: SignalKind) -> Result<Signal, SessionError> {
+    signal(kind).map_err(io_error("watch for signals"))
+}

@@ -1,0 +1,438 @@
+//! Stacks as the recording keeps them: each distinct stack and each distinct frame once.
+//!
+//! A process's mapped files are noted, and kept open, while it lives: its stacks can be named after it has
+//! ended, its container is gone or the file was deleted. Names are looked up only when a snapshot of
+//! the aggregates is taken, and once for each frame.
+
+use std::{
+    collections::{HashMap, HashSet},
+    fs::File,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use super::{
+    code::{Code, Found},
+    kallsyms::Kallsyms,
+    maps::Mapping,
+    mounts::regular,
+    names::{NO_TIME, Namer},
+};
+use crate::elf;
+use spark_trace_recording::{Stack, Symbol};
+
+/// Files kept open for naming. Beyond that, frames of further files keep their offsets without names.
+const OPEN_FILES: usize = 512;
+/// Stacks and frames kept, some 30 MiB of them: a trace may go on for days. Stacks of the kernel have the bound of their map.
+const MOST_STACKS: usize = 50_000;
+const MOST_SYMBOLS: usize = 200_000;
+
+#[derive(Debug)]
+pub struct Stacks {
+    kallsyms: Kallsyms,
+    stacks: Vec<Stack>,
+    by_frames: HashMap<(bool, Vec<u32>), u32>,
+    symbols: Vec<Symbol>,
+    by_place: HashMap<Place, u32>,
+    /// User symbols still to be named: index in `symbols`, file, offset.
+    unnamed: Vec<(u32, usize, u64)>,
+    files: Vec<MappedFile>,
+    /// Files that are open.
+    open: usize,
+    by_inode: HashMap<(i32, i32, u64), usize>,
+    code: Code,
+    namer: Namer,
+    refused: u64,
+}
+
+/// Which stacks are to have the names of their frames.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Names {
+    None,
+    /// All of them, while whoever wants them waits no longer than that; the names that come later come with the next.
+    All(Duration),
+    /// Those with these ids, likewise.
+    Of(Vec<u32>, Duration),
+}
+
+/// After this no file is begun that names are wanted from.
+const LONGEST_NAMING: Duration = Duration::from_secs(60);
+
+/// A user stack whose frames were found in the files that its process had mapped, and of which nothing is kept yet.
+#[derive(Debug)]
+pub struct Placed(Vec<Place>);
+
+/// What a frame is told apart by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Place {
+    Kernel(u64),
+    File(usize, u64),
+    /// A user address in no file: generated code, or a process that was gone before it could be looked at.
+    Unknown(u64),
+}
+
+#[derive(Debug)]
+struct MappedFile {
+    path: String,
+    /// Held so that the file can be read when its process or its name is gone.
+    file: Option<Arc<File>>,
+    /// Why it could not be opened.
+    closed: Option<String>,
+    /// Absent until a frame in it is kept.
+    build_id: Option<Option<String>>,
+}
+
+impl Stacks {
+    pub fn new(kallsyms: Kallsyms) -> Self {
+        Self {
+            kallsyms,
+            stacks: Vec::new(),
+            by_frames: HashMap::new(),
+            symbols: Vec::new(),
+            by_place: HashMap::new(),
+            unnamed: Vec::new(),
+            files: Vec::new(),
+            open: 0,
+            by_inode: HashMap::new(),
+            code: Code::default(),
+            namer: Namer::default(),
+            refused: 0,
+        }
+    }
+
+    /// Id of a kernel stack, innermost frame first. The frames of tracing itself are left out: they say
+    /// nothing, and their names differ from build to build.
+    pub fn kernel(&mut self, addresses: &[u64]) -> u32 {
+        let own = |a: &u64| self.kallsyms.find(a.saturating_sub(1)).is_some_and(|n| is_tracing(&n.name));
+        let first = addresses.iter().position(|a| !own(a)).unwrap_or(0);
+        let frames = addresses[first..]
+            .iter()
+            .map(|address| {
+                let kallsyms = &self.kallsyms;
+                intern(&mut self.symbols, &mut self.by_place, Place::Kernel(*address), || {
+                    // A return address may lie just past the function that made the call.
+                    let found = kallsyms.find(address.saturating_sub(1));
+                    Symbol {
+                        name: found.map(|n| n.name.to_string()),
+                        module: found.and_then(|n| n.module.as_ref()).map(ToString::to_string),
+                        address: *address,
+                        build_id: None,
+                    }
+                })
+            })
+            .collect();
+        self.stack(true, frames)
+    }
+
+    /// Id of a user stack of `pid`. The kernel walks frame pointers, and a system call's stub keeps none, so
+    /// the function that called the stub is missing; `caller` is where the stub returns to, if it is code.
+    /// Absent where none was taken, and where there are too many.
+    pub fn user(&mut self, pid: u32, addresses: &[u64], caller: u64) -> Option<u32> {
+        let placed = self.place(pid, addresses, caller)?;
+        self.keep(placed)
+    }
+
+    /// Finds out where the frames of a user stack lie, while its process still is the program that it was.
+    pub fn place(&mut self, pid: u32, addresses: &[u64], caller: u64) -> Option<Placed> {
+        if addresses.is_empty() {
+            return None;
+        }
+        if self.stacks.len() >= MOST_STACKS || self.symbols.len() >= MOST_SYMBOLS {
+            self.refused += 1;
+            return None;
+        }
+        if !self.code.knows(pid) {
+            self.look_at(pid);
+        }
+        let mut places = Vec::with_capacity(addresses.len() + 1);
+        for (index, address) in addresses.iter().enumerate() {
+            if index == 1 && *address != caller {
+                places.extend(self.place_of(pid, caller).filter(|place| matches!(place, Place::File(..))));
+            }
+            match self.place_of(pid, *address) {
+                Some(place) => places.push(place),
+                // What the kernel takes for frame pointers beyond this are none: code without them was called.
+                None if index > 0 => break,
+                None => {
+                    places.push(Place::Unknown(*address));
+                    break;
+                }
+            }
+        }
+        if addresses.len() == 1 {
+            places.extend(self.place_of(pid, caller).filter(|place| matches!(place, Place::File(..))));
+        }
+        Some(Placed(places))
+    }
+
+    /// Where an address of a process lies; `None` where it is none of code.
+    fn place_of(&mut self, pid: u32, address: u64) -> Option<Place> {
+        match self.with_code(|code, number| code.find(pid, address, number), pid) {
+            Found::File(file, offset) => Some(Place::File(file, offset)),
+            Found::Generated | Found::Unknown => Some(Place::Unknown(address)),
+            Found::Outside => None,
+        }
+    }
+
+    /// Id of a stack that is kept.
+    pub fn keep(&mut self, placed: Placed) -> Option<u32> {
+        let frames = placed.0.into_iter().map(|place| self.user_frame(place)).collect();
+        Some(self.stack(false, frames))
+    }
+
+    fn user_frame(&mut self, place: Place) -> u32 {
+        let Place::File(file, offset) = place else {
+            let (Place::Unknown(address) | Place::Kernel(address) | Place::File(_, address)) = place;
+            let symbol = || Symbol { name: None, module: None, address, build_id: None };
+            return intern(&mut self.symbols, &mut self.by_place, place, symbol);
+        };
+        let before = self.symbols.len();
+        let mapped = &mut self.files[file];
+        // Only now: a file that somebody else's process has mapped is not looked into.
+        let build_id =
+            mapped.build_id.get_or_insert_with(|| elf::build_id(mapped.file.as_deref()?).ok()?).clone();
+        let index = intern(&mut self.symbols, &mut self.by_place, place, || Symbol {
+            name: None,
+            module: Some(mapped.path.clone()),
+            address: offset,
+            build_id,
+        });
+        if self.symbols.len() > before {
+            self.unnamed.push((index, file, offset));
+        }
+        index
+    }
+
+    fn stack(&mut self, kernel: bool, frames: Vec<u32>) -> u32 {
+        let key = (kernel, frames);
+        if let Some(id) = self.by_frames.get(&key) {
+            return *id;
+        }
+        let id = self.stacks.len() as u32;
+        let space = if kernel { "kernel" } else { "user" };
+        self.stacks.push(Stack { id, space: space.to_owned(), frames: key.1.clone() });
+        self.by_frames.insert(key, id);
+        id
+    }
+
+    /// Notes which files `pid` has mapped executable, and holds them open.
+    pub fn look_at(&mut self, pid: u32) {
+        self.with_code(|code, number| code.look_at(pid, number), pid);
+    }
+
+    fn with_code<R>(
+        &mut self,
+        work: impl FnOnce(&mut Code, &mut dyn FnMut(&Mapping) -> usize) -> R,
+        pid: u32,
+    ) -> R {
+        let mut code = std::mem::take(&mut self.code);
+        let mut number = |mapping: &Mapping| {
+            self.file(pid, mapping.inode, (mapping.start, mapping.end), std::path::Path::new(&mapping.name))
+        };
+        let result = work(&mut code, &mut number);
+        self.code = code;
+        result
+    }
+
+    /// A process has mapped something there, which may be a file, or nothing any more.
+    pub fn changed(&mut self, pid: u32, start: u64, length: u64, is_file: bool, at_ns: u64) {
+        self.code.changed(pid, (start, start.saturating_add(length)), is_file, at_ns);
+    }
+
+    /// Forgets a process that has ended.
+    pub fn forget(&mut self, pid: u32) {
+        self.code.forget(pid);
+    }
+
+    /// Forgets processes that turned out to be somebody else's, and lets go of the files that only they had mapped.
+    pub fn drop_processes(&mut self, pids: &[u32]) {
+        let dropped: Vec<usize> = pids.iter().flat_map(|pid| self.code.forget(*pid)).collect();
+        if dropped.is_empty() {
+            return;
+        }
+        let used: HashSet<usize> =
+            self.code.files().chain(self.unnamed.iter().map(|(_, file, _)| *file)).collect();
+        for file in dropped.into_iter().filter(|file| !used.contains(file)) {
+            self.open -= usize::from(self.files[file].file.take().is_some());
+        }
+    }
+
+    fn file(&mut self, pid: u32, inode: (i32, i32, u64), range: (u64, u64), path: &std::path::Path) -> usize {
+        let known = self.by_inode.get(&inode).copied();
+        // One that was let go of is opened again: it is in use again.
+        if let Some(index) =
+            known.filter(|&index| self.files[index].file.is_some() || self.open >= OPEN_FILES)
+        {
+            return index;
+        }
+        // The link leads to the mapped file itself, whatever its path means in the process's mount namespace.
+        let link = PathBuf::from(format!("/proc/{pid}/map_files/{:x}-{:x}", range.0, range.1));
+        let (file, closed) = if self.open < OPEN_FILES {
+            match regular::open_of_process(pid, &link) {
+                Ok(file) => (Some(Arc::new(file)), None),
+                Err(error) => (None, Some(format!("it could not be opened: {error}"))),
+            }
+        } else {
+            (None, Some(format!("{OPEN_FILES} other files were open for naming")))
+        };
+        self.open += usize::from(file.is_some());
+        if let Some(index) = known {
+            (self.files[index].file, self.files[index].closed) = (file, closed);
+            return index;
+        }
+        let index = self.files.len();
+        self.files.push(MappedFile { path: path.display().to_string(), file, closed, build_id: None });
+        self.by_inode.insert(inode, index);
+        index
+    }
+
+    /// Lets go of files that no process has mapped any more.
+    /// Held open, those of a container that is gone would keep their place on the disk.
+    pub fn rest(&mut self) {
+        let mapped: HashSet<usize> = self.code.files().collect();
+        for (_, file) in self.files.iter_mut().enumerate().filter(|(index, _)| !mapped.contains(index)) {
+            self.open -= usize::from(file.file.take().is_some());
+        }
+    }
+
+    /// Names the user frames that have no name yet, of these stacks or of all. Symbol tables are read into the page
+    /// cache.
+    pub fn name_frames(&mut self, names: &Names) {
+        let (wanted, longest): (Option<HashSet<u32>>, Duration) = match names {
+            Names::None => return self.take_names(Duration::ZERO),
+            Names::All(longest) => (None, *longest),
+            Names::Of(stacks, longest) => {
+                let stacks = stacks.iter().filter_map(|id| self.stacks.get(*id as usize));
+                (Some(stacks.flat_map(|stack| stack.frames.iter().copied()).collect()), *longest)
+            }
+        };
+        let is_wanted = |index: &u32| wanted.as_ref().is_none_or(|set| set.contains(index));
+        let mut places: HashMap<usize, Vec<(u32, u64)>> = HashMap::new();
+        self.unnamed.retain(|(index, file, offset)| {
+            if !is_wanted(index) {
+                return true;
+            }
+            // A return address may lie just past the function that made the call.
+            places.entry(*file).or_default().push((*index, offset.saturating_sub(1)));
+            false
+        });
+        let until = Instant::now() + LONGEST_NAMING;
+        for (file, places) in places {
+            let MappedFile { path, file, closed, .. } = &self.files[file];
+            match (file, closed) {
+                (Some(file), _) => self.namer.ask(path, file, &places, until),
+                (None, Some(why)) => self.namer.miss_frames(path, why, places.len() as u64),
+                // It was let go of when nobody had it mapped any more.
+                (None, None) => {}
+            }
+        }
+        self.take_names(longest);
+    }
+
+    /// Takes in the names that have come, and waits no longer than that for the others.
+    fn take_names(&mut self, longest: Duration) {
+        let symbols = &mut self.symbols;
+        self.namer.take(Instant::now() + longest, |index, name| symbols[index as usize].name = Some(name));
+    }
+
+    /// Whether names are still to come.
+    pub fn awaits_names(&self) -> bool {
+        self.namer.is_waiting()
+    }
+
+    /// Names that have not come by now do not come any more.
+    pub fn end_naming(&mut self) {
+        self.take_names(Duration::ZERO);
+        self.namer.give_up(NO_TIME);
+    }
+
+    /// What is to be said about names that are missing.
+    pub fn missing_names(&self) -> Vec<String> {
+        self.namer.warnings()
+    }
+
+    /// Stacks for which there was no room.
+    pub const fn refused(&self) -> u64 {
+        self.refused
+    }
+
+    /// Frames of a stack, innermost first.
+    pub fn frames(&self, id: u32) -> Vec<&Symbol> {
+        // A stack's id is its index.
+        let frames = self.stacks.get(id as usize).map(|stack| stack.frames.as_slice()).unwrap_or_default();
+        frames.iter().filter_map(|frame| self.symbols.get(*frame as usize)).collect()
+    }
+
+    /// All stacks and symbols so far.
+    pub fn snapshot(&self) -> (Vec<Stack>, Vec<Symbol>) {
+        (self.stacks.clone(), self.symbols.clone())
+    }
+}
+
+/// A frame between the traced event and our program.
+fn is_tracing(name: &str) -> bool {
+    ["bpf_prog_", "bpf_trace_run", "__bpf_trace_", "__traceiter_", "__bpf_prog_"]
+        .iter()
+        .any(|p| name.starts_with(p))
+}
+
+fn intern(
+    symbols: &mut Vec<Symbol>,
+    by_place: &mut HashMap<Place, u32>,
+    place: Place,
+    symbol: impl FnOnce() -> Symbol,
+) -> u32 {
+    *by_place.entry(place).or_insert_with(|| {
+        symbols.push(symbol());
+        symbols.len() as u32 - 1
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[inline(never)]
+    extern "C" fn telling_name() -> u64 {
+        std::hint::black_box(1)
+    }
+
+    #[test]
+    fn own_function_is_named_and_stacks_are_kept_once() {
+        let mut stacks = Stacks::new(Kallsyms::default());
+        let address = telling_name as *const () as u64 + 2;
+        let pid = std::process::id();
+        let first = stacks.user(pid, &[address, address, 0x10], 0);
+        assert_eq!(
+            stacks.user(pid, &[address, address, 0x7ffe_6dfd_b190, 8], 0),
+            first,
+            "rubbish after code"
+        );
+        stacks.name_frames(&Names::All(LONGEST_NAMING));
+        let (all, symbols) = stacks.snapshot();
+        assert_eq!(all.len(), 1);
+        let innermost = &symbols[all[0].frames[0] as usize];
+        // With line tables as the only debug information that has `telling_name` and no more.
+        let name = innermost.name.as_deref().unwrap_or_else(|| panic!("{:?}", stacks.missing_names()));
+        assert_eq!(name, "spark_trace_agent::symbols::tests::telling_name");
+        assert!(innermost.module.is_some());
+        assert_eq!(all[0].frames.len(), 2);
+        let alone = stacks.user(pid, &[0x10, 0x20], 0).unwrap();
+        let (all, symbols) = stacks.snapshot();
+        let frames = &all[alone as usize].frames;
+        assert_eq!((frames.len(), symbols[frames[0] as usize].address), (1, 0x10), "an address in no code");
+    }
+
+    #[test]
+    fn kernel_frames_carry_their_address() {
+        let mut stacks = Stacks::new(Kallsyms::default());
+        let id = stacks.kernel(&[0xffff_ffff_8100_0000]);
+        let (all, symbols) = stacks.snapshot();
+        assert_eq!(all[id as usize].space, "kernel");
+        assert_eq!(
+            symbols[0],
+            Symbol { name: None, module: None, address: 0xffff_ffff_8100_0000, build_id: None }
+        );
+    }
+}

@@ -1,0 +1,304 @@
+//! What events of the ring buffer do to a trace.
+
+use std::io::Write;
+
+use spark_trace_common::{
+    engine::{self, Client},
+    event::{CgroupOp, MappingOp, ProcessOp},
+};
+
+use super::{MOST_CGROUPS, Notice, Tracer, TracerError, surroundings, tentative::Waiting};
+use crate::decode::{self, Event};
+use crate::{page_size, source::process};
+use spark_trace_recording::{CgroupName, Mapping, Process, ProcessContext, journal::Entry};
+
+/// The signal in a status as wait(2) reports it, and SIGKILL.
+const SIGNAL_BITS: u32 = 0x7f;
+const SIGKILL: u32 = libc::SIGKILL as u32;
+
+impl<W: Write> Tracer<W> {
+    /// Handles one record of the event ring buffer.
+    pub fn event(&mut self, bytes: &[u8]) -> Result<Option<Notice>, TracerError> {
+        match decode::decode(bytes) {
+            Ok(event) => self.apply(event),
+            Err(_) => {
+                self.decode_errors += 1;
+                Ok(None)
+            }
+        }
+    }
+
+    fn apply(&mut self, event: Event) -> Result<Option<Notice>, TracerError> {
+        match event {
+            Event::FileName(name) => {
+                self.places.file_on(name.device);
+                self.collector.name_file(name.device, name.inode, name.path);
+            }
+            Event::Cgroup(event) => return self.cgroup_event(event),
+            Event::Process(event) => return self.any_process_event(event),
+            Event::Call(call) => self.call_event(*call)?,
+            Event::Figures(figures) => self.figures_event(*figures)?,
+            Event::Library(event) => self.library_event(&event)?,
+            Event::Mapping(event) if self.ends_ns.is_some_and(|end| event.at_ns > end) => {}
+            Event::Mapping(event) => {
+                // In a storm of them the buffer is never empty, and no other event may come.
+                self.take_samples(event.at_ns)?;
+                if matches!(event.op, MappingOp::Mmap | MappingOp::Munmap) {
+                    let file = event.op == MappingOp::Mmap && mmap_kind(event.detail) == "file";
+                    let length = event.length.unsigned_abs();
+                    self.stacks.changed(event.pid, event.address, length, file, event.at_ns);
+                }
+                if self.looks && event.op == MappingOp::Mmap && mmap_kind(event.detail) == "file" {
+                    // The page cache tells of files; who mapped them is not worth a stack to somebody who looks.
+                } else if self.follows(event.pid) {
+                    let stack = self.user_stack(&event);
+                    self.mapping_event(event, stack)?;
+                } else if let Some(cgroup) = self.tentative.cgroup_of(event.pid) {
+                    let placed = self.stacks.place(event.pid, &event.stack, event.caller);
+                    self.tentative.wait(cgroup, Waiting::Mapping(event, placed));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    fn any_process_event(&mut self, event: decode::Process) -> Result<Option<Notice>, TracerError> {
+        let client = engine::client(&event.comm).filter(|_| event.op == ProcessOp::Exec);
+        // As the kernel side has counted it, whoever it belongs to.
+        self.clients_started += u64::from(client.is_some());
+        let (pid, at_ns, op, cgroup) = (event.pid, event.at_ns, event.op, event.cgroup);
+        if self.is_ours(cgroup, pid, event.parent) {
+            let context = if self.looks { None } else { surroundings::after(&event) };
+            self.process_event(event, context)?;
+            return Ok(self.notice_of(pid, op, at_ns, cgroup, client));
+        }
+        if self.tentative.contains(cgroup) {
+            // Its stacks can only be named while it lives, so look at it now.
+            if op == ProcessOp::Exec {
+                self.stacks.look_at(pid);
+                self.places.process(pid);
+            }
+            let context = surroundings::after(&event);
+            self.tentative.process(pid, cgroup);
+            self.tentative.wait(cgroup, Waiting::Process(event, context));
+        }
+        Ok(None)
+    }
+
+    /// What the session must know of a process of the target.
+    fn notice_of(
+        &mut self,
+        pid: u32,
+        op: ProcessOp,
+        at_ns: u64,
+        cgroup: u64,
+        client: Option<Client>,
+    ) -> Option<Notice> {
+        if op == ProcessOp::Exit {
+            return self.clients.remove(&pid).then_some(Notice::ClientEnded { pid, at_ns });
+        }
+        if let Some(client) = client {
+            self.clients.insert(pid);
+            return Some(Notice::Client { pid, client, at_ns });
+        }
+        // Engines without a daemon start containers as children of their client.
+        let descends = self.follows_commands && op == ProcessOp::Exec;
+        descends.then(|| self.container_elsewhere(cgroup)).flatten().map(Notice::Entered)
+    }
+
+    pub(super) fn is_ours(&self, cgroup: u64, pid: u32, parent: u32) -> bool {
+        self.target.is_whole_machine()
+            || self.cgroups.contains_key(&cgroup)
+            || self.known.contains_key(&pid)
+            || self.follows_pids && self.known.contains_key(&parent)
+    }
+
+    fn cgroup_event(&mut self, event: decode::Cgroup) -> Result<Option<Notice>, TracerError> {
+        match event.op {
+            CgroupOp::Mkdir => {
+                let all = self.looks && self.target.is_whole_machine() && self.cgroups.len() < MOST_CGROUPS;
+                let known = self.cgroups.contains_key(&event.id);
+                // A cgroup that the kernel side had selected while containers were awaited is not yet the target's.
+                let below = event.target && self.has_ancestor(&event.path);
+                let name = CgroupName { id: event.id, path: event.path.clone(), target: known || below };
+                self.journal.add(Entry::Cgroup(name))?;
+                if (below || all) && !known {
+                    let root = !self.has_ancestor(&event.path);
+                    self.open_cgroup(event.id, event.path, root, Some(event.at_ns));
+                    self.unpublished = true;
+                } else if event.target && !known {
+                    let container = self.new_tentative(event.id, &event.path, event.at_ns)?;
+                    return Ok(container.map(Notice::Candidate));
+                }
+            }
+            CgroupOp::Rmdir => {
+                let ours = self.cgroups.contains_key(&event.id);
+                let selected = match self.cgroups.get_mut(&event.id) {
+                    Some(selected) => Some(selected),
+                    None => self.tentative.get_mut(event.id),
+                };
+                if let Some(selected) = selected {
+                    selected.gone = true;
+                    selected.info.removed_ns = Some(event.at_ns);
+                    selected.info.oom_kills_at_removal = event.oom_kills;
+                    if let Some((usage, peak)) = event.usage_pages {
+                        selected.info.usage_at_removal = Some(usage * page_size());
+                        selected.info.peak_at_removal = Some(peak * page_size());
+                    }
+                    self.unpublished |= ours;
+                }
+            }
+            CgroupOp::Populated => {
+                let root = self.cgroups.get(&event.id).is_some_and(|c| c.info.root);
+                if !event.populated && (root || self.tentative.contains(event.id)) {
+                    return Ok(Some(Notice::Emptied(event.id)));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// `context`: what surrounds a process that has become another program.
+    pub(super) fn process_event(
+        &mut self,
+        event: decode::Process,
+        context: Option<Box<ProcessContext>>,
+    ) -> Result<(), TracerError> {
+        self.take_samples(event.at_ns)?;
+        let context = match event.op {
+            // A child has its parent's.
+            ProcessOp::Fork => self.known.get(&event.parent).and_then(|parent| parent.context),
+            ProcessOp::Exec => self.take_context(context)?,
+            ProcessOp::Exit => None,
+        };
+        let process = self.known.entry(event.pid).or_insert_with(|| Process {
+            pid: event.pid,
+            parent: Some(event.parent),
+            cgroup: event.cgroup,
+            ..Process::default()
+        });
+        // The one that ends a process may be any of its threads.
+        // Of one whose start was not seen that is better than none.
+        if event.op != ProcessOp::Exit || process.comm.is_empty() {
+            process.comm = event.comm;
+        }
+        process.cgroup = event.cgroup;
+        match event.op {
+            ProcessOp::Fork => {
+                process.started_ns = Some(event.at_ns);
+                process.context = context;
+                self.collector.cuda.process_began(event.pid);
+                self.gpus.began(event.pid);
+                self.alive.insert(event.pid);
+            }
+            ProcessOp::Exec => {
+                process.exec_ns = Some(event.at_ns);
+                process.context = context;
+                // The program before has taken its memory with it.
+                self.collector.cuda.process_ended(event.pid);
+                self.collector.cuda.process_began(event.pid);
+                if !self.young.contains(&event.pid) {
+                    process::read_command_line(process);
+                }
+                self.alive.insert(event.pid);
+                // Who only looks can wait until there is a stack of it.
+                if !self.looks {
+                    self.stacks.look_at(event.pid);
+                    self.places.process(event.pid);
+                }
+            }
+            ProcessOp::Exit => {
+                process.ended_ns = Some(event.at_ns);
+                process.exit_status = Some(event.status);
+                process.rss_peak = event.rss_peak_pages.map(|p| p * page_size());
+                self.alive.remove(&event.pid);
+                self.stacks.forget(event.pid);
+                self.pins.ended(&self.collector.cuda.pinned_by(event.pid), event.at_ns);
+                self.collector.cuda.process_ended(event.pid);
+            }
+        }
+        // A storm of forks is thousands of processes that nobody will ever see.
+        let unseen = match event.op {
+            ProcessOp::Fork => self.looks && self.young.insert(event.pid),
+            ProcessOp::Exec => self.young.contains(&event.pid),
+            // A victim of the OOM killer is what somebody will ask for, however short it lived.
+            ProcessOp::Exit => self.young.remove(&event.pid) && event.status & SIGNAL_BITS != SIGKILL,
+        };
+        if !unseen {
+            let process = process.clone();
+            self.journal.add(Entry::Process(process))?;
+        }
+        match event.op {
+            ProcessOp::Exec if !self.executed => {
+                self.executed = true;
+                self.phase("exec", event.at_ns)?;
+                self.sample()?;
+            }
+            // The pid may come again as another process.
+            ProcessOp::Exit => {
+                self.known.remove(&event.pid);
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    pub(super) fn follows(&self, pid: u32) -> bool {
+        self.target.is_whole_machine() || self.known.contains_key(&pid)
+    }
+
+    /// Id of the user stack of a mapping.
+    pub(super) fn user_stack(&mut self, event: &decode::Mapping) -> Option<u32> {
+        self.stacks.user(event.pid, &event.stack, event.caller)
+    }
+
+    pub(super) fn mapping_event(
+        &mut self,
+        event: decode::Mapping,
+        stack: Option<u32>,
+    ) -> Result<(), TracerError> {
+        let (op, kind, detail) = match event.op {
+            MappingOp::Mmap => ("mmap", Some(mmap_kind(event.detail)), Some(i64::from(event.prot))),
+            MappingOp::Munmap => ("munmap", None, None),
+            MappingOp::Mremap => ("mremap", None, Some(event.detail as i64)),
+            MappingOp::Brk => ("brk", Some("heap"), None),
+            MappingOp::Madvise => ("madvise", None, Some(event.detail as i64)),
+        };
+        self.journal.add(Entry::Mapping(Mapping {
+            at_ns: event.at_ns,
+            pid: event.pid,
+            op: op.to_owned(),
+            address: event.address,
+            length: event.length,
+            kind: kind.map(ToOwned::to_owned),
+            detail,
+            stack,
+            from: event.from,
+        }))?;
+        Ok(())
+    }
+}
+
+/// What an mmap call maps, by its flags.
+const fn mmap_kind(flags: u64) -> &'static str {
+    let anonymous = flags & libc::MAP_ANONYMOUS as u64 != 0;
+    // MAP_SHARED_VALIDATE is both type bits.
+    let shared = flags & libc::MAP_SHARED as u64 != 0;
+    match (anonymous, shared) {
+        (true, false) => "anon",
+        (true, true) => "shared-anon",
+        (false, _) => "file",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mmap_flags_tell_the_kind() {
+        assert_eq!(mmap_kind((libc::MAP_PRIVATE | libc::MAP_ANONYMOUS) as u64), "anon");
+        assert_eq!(mmap_kind((libc::MAP_SHARED | libc::MAP_ANONYMOUS) as u64), "shared-anon");
+        assert_eq!(mmap_kind(libc::MAP_PRIVATE as u64), "file");
+    }
+}

@@ -1,0 +1,150 @@
+//! What two runs took through the CUDA driver, and the memory queries of each.
+
+use std::collections::BTreeSet;
+
+use serde::Serialize;
+
+use super::detail::Look;
+use crate::attribution::{bytes, difference};
+use crate::cuda::{self, CudaReport};
+use crate::queries::{self, Queries, Summary};
+
+/// Present where one of the runs used the driver or asked for memory.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct CudaDelta {
+    pub kinds: Vec<KindDelta>,
+    pub queries: Vec<QueryDelta>,
+}
+
+/// One kind of memory, at each run's instant. A run that took none of it has none; one that did not watch is unknown.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct KindDelta {
+    pub kind: String,
+    pub a_bytes: Option<u64>,
+    pub b_bytes: Option<u64>,
+    pub delta_bytes: Option<i64>,
+    pub a_peak: Option<u64>,
+    pub b_peak: Option<u64>,
+}
+
+/// A figure that both runs may have been told.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct QueryDelta {
+    pub asked: String,
+    pub figure: &'static str,
+    pub a: Told,
+    pub b: Told,
+}
+
+/// The answers of one run; absent where there are none.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Told {
+    pub count: u64,
+    pub first: Option<u64>,
+    pub last: Option<u64>,
+}
+
+pub fn compare(a: Look<'_>, b: Look<'_>) -> Option<CudaDelta> {
+    let used = [a, b].map(|(recording, at_ns)| cuda::report(recording, at_ns));
+    let asked = [a, b].map(|(recording, _)| queries::report(recording));
+    if used.iter().all(Option::is_none) && asked.iter().all(Option::is_none) {
+        return None;
+    }
+    Some(CudaDelta { kinds: kinds(&used), queries: told(&asked) })
+}
+
+fn kinds([a, b]: &[Option<CudaReport>; 2]) -> Vec<KindDelta> {
+    let mut names: Vec<&str> = Vec::new();
+    for row in [a, b].into_iter().flatten().flat_map(|report| &report.totals) {
+        if !names.contains(&row.kind.as_str()) {
+            names.push(&row.kind);
+        }
+    }
+    names.sort_by_key(|name| cuda::order(name));
+    let of = |report: &Option<CudaReport>, kind: &str| {
+        let Some(report) = report else { return (None, None) };
+        match report.totals.iter().find(|row| row.kind == kind) {
+            Some(row) => (row.live, Some(row.peak)),
+            None => (Some(0), Some(0)),
+        }
+    };
+    let rows = names.into_iter().map(|kind| {
+        let ((a_bytes, a_peak), (b_bytes, b_peak)) = (of(a, kind), of(b, kind));
+        let delta_bytes = difference(bytes(b_bytes), bytes(a_bytes));
+        KindDelta { kind: kind.to_owned(), a_bytes, b_bytes, delta_bytes, a_peak, b_peak }
+    });
+    rows.collect()
+}
+
+/// Library calls first, as in `show`. Files of single processes and cgroups are not the same in two runs.
+fn told([a, b]: &[Option<Queries>; 2]) -> Vec<QueryDelta> {
+    let summaries = |queries: &Option<Queries>| -> Vec<Summary> {
+        let summaries = queries.iter().flat_map(|queries| &queries.summaries);
+        summaries.filter(|summary| summary.directory.is_none() && summary.count > 0).cloned().collect()
+    };
+    let (a, b) = (summaries(a), summaries(b));
+    let mut seen = BTreeSet::new();
+    let mut asked: Vec<_> = a.iter().chain(&b).filter(|summary| seen.insert(&summary.asked)).collect();
+    asked.sort_by_key(|summary| !summary.is_call);
+    let rows = asked.into_iter().flat_map(|summary| {
+        let side = |summaries: &[Summary], figure: &str| {
+            let summary = summaries.iter().find(|other| other.asked == summary.asked);
+            summary.map_or_else(Told::default, |summary| Told {
+                count: summary.count,
+                first: summary.first.as_ref().and_then(|answer| answer.values.get(figure).copied()),
+                last: summary.last.as_ref().and_then(|answer| answer.values.get(figure).copied()),
+            })
+        };
+        let figures = queries::figures(&summary.asked).iter();
+        figures
+            .map(|&figure| QueryDelta {
+                asked: summary.asked.clone(),
+                figure,
+                a: side(&a, figure),
+                b: side(&b, figure),
+            })
+            .collect::<Vec<_>>()
+    });
+    rows.filter(|row| row.a.first.or(row.b.first).is_some()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use spark_trace_testing as testing;
+    use spark_trace_testing::{MIB, SECOND, START};
+
+    const PEAK: u64 = START + 5 * SECOND;
+
+    #[test]
+    fn runs_without_the_driver_have_nothing_to_compare() {
+        assert_eq!(compare((&testing::native(), PEAK), (&testing::container(), PEAK)), None);
+    }
+
+    #[test]
+    fn what_a_run_did_not_watch_is_unknown_and_what_it_did_not_take_is_none() {
+        let (with, mut without) = (testing::cuda(), testing::native());
+        let device = |without: &spark_trace_recording::Recording| {
+            let delta = compare((without, PEAK), (&with, PEAK)).unwrap();
+            let row = delta.kinds[0].clone();
+            (row.kind, row.a_bytes, row.b_bytes, row.delta_bytes)
+        };
+        assert_eq!(device(&without), ("device".into(), None, Some(512 * MIB), None));
+        without.health.libraries = with.health.libraries.clone();
+        assert_eq!(device(&without), ("device".into(), Some(0), Some(512 * MIB), Some(512 << 20)));
+    }
+
+    #[test]
+    fn answers_stand_side_by_side() {
+        let (a, mut b) = (testing::cuda(), testing::cuda());
+        for query in b.provenance.queries.iter_mut().filter(|query| query.asked == "cuMemGetInfo_v2") {
+            *query.values.get_mut("free").unwrap() -= 1000 * MIB;
+        }
+        let delta = compare((&a, PEAK), (&b, PEAK)).unwrap();
+        let free = &delta.queries[0];
+        assert_eq!((free.asked.as_str(), free.figure, free.a.count), ("cuMemGetInfo_v2", "free", 3));
+        assert_eq!((free.a.first, free.b.first), (Some(12000 * MIB), Some(11000 * MIB)));
+        assert_eq!((free.a.last, free.b.last), (Some(11190 * MIB), Some(10190 * MIB)));
+        assert!(delta.queries.iter().all(|row| row.asked != "/proc/meminfo"), "read by the library alone");
+    }
+}

@@ -1,0 +1,301 @@
+//! Claims that name one cause inside a larger one: their bytes are part of another row's, so they explain none of their
+//! own.
+
+use super::case::{Case, Judgement};
+use super::run::Run;
+use super::{Evidence, Unit, Verdict};
+use crate::limits::{self, Limit};
+use crate::stacks;
+use crate::view::Scope;
+use spark_trace_recording::Series;
+use spark_trace_recording::classify::purpose::Purpose;
+use spark_trace_recording::ledger;
+use spark_trace_recording::units;
+
+/// Things told as evidence.
+const MOST: usize = 5;
+const STACKS_PLACE: &str = "provenance.page_allocs";
+
+const UNMAPPED: &[&str] = &["anon-unmapped"];
+
+/// What remains of huge pages of which parts were unmapped.
+pub fn huge_page_rest(case: &Case<'_>) -> Judgement {
+    const PARTLY: &str = "thp.anon_partially_mapped";
+    const QUEUED: &str = "vmstat.thp_deferred_split_page";
+    let mut evidence = case.rows_evidence(UNMAPPED);
+    // Where a kernel does not count such pages, how many it has queued for splitting tells.
+    let mut huge = None;
+    for run in case.runs() {
+        let system = &run.recording.samples.system;
+        if let Some(bytes) = nearest(system, PARTLY, run.at_ns) {
+            huge = Some(huge.unwrap_or(false) || bytes > 0);
+            evidence.push(run.evidence(
+                "huge pages of the machine of which only parts are mapped, with their mapped parts",
+                Some(bytes),
+                "samples.system: thp.anon_partially_mapped",
+            ));
+        }
+        if let Some(count) = run.grown(QUEUED) {
+            huge = Some(huge.unwrap_or(false) || count > 0);
+            let what = "huge pages of the machine that became partly mapped during the run";
+            evidence.push(counted(run, what, count, QUEUED));
+        }
+    }
+    let judged = case.by_bytes(case.delta_of(UNMAPPED), "memory that is in use and mapped nowhere", evidence);
+    let judged = match (judged.verdict, huge) {
+        (Verdict::Supported, Some(false)) => Judgement {
+            verdict: Verdict::Refuted,
+            because: format!(
+                "{}, and no huge page is mapped in part: a pin or a pipe keeps it",
+                judged.because
+            ),
+            ..judged
+        },
+        (Verdict::Supported, None) => Judgement {
+            verdict: Verdict::Inconclusive,
+            because: format!(
+                "{}; the kernel does not count huge pages that are mapped in part",
+                judged.because
+            ),
+            ..judged
+        },
+        _ => judged,
+    };
+    // It is memory of processes: that row has the bytes.
+    Judgement { explains: None, ..judged }
+}
+
+/// The kernel takes pages of the target because its cgroup is at its limit.
+pub fn limit(case: &Case<'_>) -> Judgement {
+    let mut evidence = Vec::new();
+    let mut told: Vec<(Verdict, String)> = Vec::new();
+    for run in case.runs() {
+        if run.recording.samples.cgroups.is_empty() {
+            return Judgement::untestable("the target's cgroup was not read");
+        }
+        let of_run = if case.a.is_some() { format!(" of {}", run.name()) } else { String::new() };
+        for limit in limits::rows(run.recording) {
+            limit_evidence(run, &limit, &mut evidence);
+            let files = read_again(run, case.material / 4);
+            told.push(weigh_limit(&limit, &of_run, &files, case.material));
+            evidence.extend(files.into_iter().take(MOST).map(|(path, bytes)| {
+                run.evidence(
+                    format!("{path}: added to the page cache beyond its highest level there"),
+                    Some(bytes),
+                    "provenance.files",
+                )
+            }));
+        }
+    }
+    // The worst that a run met.
+    let rank = |verdict: Verdict| Verdict::ALL.iter().position(|other| *other == verdict);
+    told.sort_by_key(|(verdict, _)| rank(*verdict));
+    match told.into_iter().next() {
+        Some((verdict, because)) => Judgement::new(verdict, because, evidence),
+        None => Judgement::new(
+            Verdict::Refuted,
+            "the target's cgroup has no limit below the machine's memory",
+            evidence,
+        ),
+    }
+}
+
+fn weigh_limit(limit: &Limit, of_run: &str, files: &[(String, i64)], material: i64) -> (Verdict, String) {
+    let size = units::unsigned(limit.bytes);
+    let again = signed(limit.read_again.unwrap_or(0));
+    let kills = limit.oom_kills.unwrap_or(0);
+    let Some(reached) = limit.reached else {
+        let verdict = if again >= material || kills > 0 { Verdict::Inconclusive } else { Verdict::Refuted };
+        let because = format!(
+            "the limit of {size} is on a cgroup above the target's{of_run}, which has its own count of limit events; {} of \
+             files were read again after they had been reclaimed",
+            units::size(again)
+        );
+        return (verdict, because);
+    };
+    if reached == 0 && limit.reached_by_its_end {
+        let because =
+            format!("the limit of {size}{of_run} was reached after the last reading: the effect is unknown");
+        return (Verdict::Inconclusive, because);
+    }
+    if reached == 0 {
+        return (Verdict::Refuted, format!("the limit of {size}{of_run} was not reached"));
+    }
+    let times = if reached == 1 { "once".to_owned() } else { format!("{reached} times") };
+    let mut because = format!("the limit of {size}{of_run} was reached {times}");
+    if kills > 0 {
+        because.push_str(&format!(", and the kernel killed {kills} of its processes"));
+    }
+    if again >= material {
+        because.push_str(&format!(
+            ": the kernel reclaimed pages of files, and {} of them were read again",
+            units::size(again)
+        ));
+        if let Some((path, _)) = files.first() {
+            because.push_str(&format!(", the most of {path}"));
+        }
+    } else if kills == 0 {
+        because.push_str(&format!("; {} of files were read again after that", units::size(again)));
+    }
+    let verdict = if again >= material || kills > 0 { Verdict::Supported } else { Verdict::Inconclusive };
+    (verdict, because)
+}
+
+fn limit_evidence(run: &Run<'_>, limit: &Limit, evidence: &mut Vec<Evidence>) {
+    let place = format!("samples.cgroups: {}", limit.file);
+    evidence.push(run.evidence(format!("limit of {}", limit.cgroup), Some(signed(limit.bytes)), &place));
+    if let Some(reached) = limit.reached {
+        evidence.push(counted(run, "times that the limit was reached", signed(reached), "samples.cgroups"));
+    }
+    if let Some(kills) = limit.oom_kills.filter(|kills| *kills > 0) {
+        let what = "processes that the kernel killed because memory had run out";
+        evidence.push(counted(run, what, signed(kills), "samples.cgroups: events.oom_kill"));
+    }
+    if let Some(bytes) = limit.read_again {
+        evidence.push(run.evidence(
+            "of files read again in the target's cgroup after they had been reclaimed",
+            Some(signed(bytes)),
+            "samples.cgroups: stat.workingset_refault_file",
+        ));
+    }
+}
+
+/// Files whose pages came into the page cache more often than they can be there, by how many bytes more.
+fn read_again(run: &Run<'_>, least: i64) -> Vec<(String, i64)> {
+    let files = run.recording.provenance.files.iter().filter_map(|file| {
+        let most = file.live.known().max()?.max(0);
+        let again = signed(file.bytes_added).saturating_sub(most);
+        Some((file.path.clone()?, again)).filter(|(_, again)| *again >= least)
+    });
+    let mut files: Vec<_> = files.collect();
+    files.sort_by_key(|(_, again)| std::cmp::Reverse(*again));
+    files
+}
+
+/// Data that waits in sockets.
+pub fn sockets(case: &Case<'_>) -> Judgement {
+    // What a cgroup of v1 is charged for TCP is counted apart from its memory (mm/memcontrol-v1.c
+    // memcg1_charge_skmem).
+    const CHARGED: &[&str] = &["stat.sock", "memory.kmem.tcp.usage_in_bytes"];
+    const MACHINE: &[&str] = &["sockstat.TCP", "sockstat.UDP"];
+    let by_counter = |run: &Run<'_>| -> Vec<(&'static str, i64)> {
+        match run.view.scope {
+            Scope::System => counters_grown(run, &[(&run.recording.samples.system, false)], MACHINE),
+            Scope::Cgroup | Scope::Device => {
+                let roots = run.view.roots.iter().map(|root| (root.series, root.created_ns().is_some()));
+                counters_grown(run, &roots.collect::<Vec<_>>(), CHARGED)
+            }
+        }
+    };
+    let mut evidence = Vec::new();
+    for run in case.runs() {
+        for (column, bytes) in
+            by_counter(run).into_iter().filter(|(_, bytes)| bytes.abs() >= case.material / 4)
+        {
+            evidence.push(run.evidence(
+                "memory of socket buffers, growth since the start",
+                Some(bytes),
+                column,
+            ));
+        }
+    }
+    by_stacks(case, Purpose::Sockets, "socket buffers", evidence, |run| {
+        // Counters and stacks tell of the same pages.
+        by_counter(run).into_iter().map(|(_, bytes)| bytes).reduce(i64::saturating_add)
+    })
+}
+
+/// Names and inodes that the kernel keeps of files.
+pub fn names(case: &Case<'_>) -> Judgement {
+    const ENTRIES: &[(&str, &str)] = &[
+        ("dentry.entries", "names of files added to the machine's cache since the start"),
+        ("dentry.negative", "of those, names of files that do not exist"),
+    ];
+    let mut evidence = Vec::new();
+    for run in case.runs() {
+        for (column, what) in ENTRIES {
+            let system = &run.recording.samples.system;
+            if let Some((_, count)) = counters_grown(run, &[(system, false)], &[column]).first() {
+                evidence.push(counted(run, *what, *count, column));
+            }
+        }
+    }
+    by_stacks(case, Purpose::Names, "cached names and inodes of files", evidence, |_| None)
+}
+
+/// Maps of eBPF programs.
+pub fn bpf_maps(case: &Case<'_>) -> Judgement {
+    by_stacks(case, Purpose::BpfMaps, "eBPF maps", vec![], |_| None)
+}
+
+/// The judgement of what kernel stacks hold for one purpose, or a counter of the same, whichever says more.
+fn by_stacks(
+    case: &Case<'_>,
+    purpose: Purpose,
+    what: &str,
+    mut evidence: Vec<Evidence>,
+    counter: impl Fn(&Run<'_>) -> Option<i64>,
+) -> Judgement {
+    let mut amounts = Vec::new();
+    for run in case.runs() {
+        let seen = run.unseen("page-alloc").is_none();
+        let target_only = run.view.scope != Scope::System;
+        let rows =
+            if seen { stacks::for_purpose(run.recording, purpose, target_only, run.at_ns) } else { vec![] };
+        let by_stacks = rows.iter().map(|(_, bytes)| *bytes).fold(0, u64::saturating_add);
+        evidence.extend(
+            rows.into_iter().take(MOST).filter(|(_, bytes)| signed(*bytes) >= case.material / 16).map(
+                |(label, bytes)| {
+                    run.evidence(
+                        format!("{label}: in use by kernel stacks"),
+                        Some(signed(bytes)),
+                        STACKS_PLACE,
+                    )
+                },
+            ),
+        );
+        let by_stacks = seen.then(|| signed(by_stacks));
+        amounts.push(by_stacks.max(counter(run)));
+    }
+    let amount = match amounts[..] {
+        [Some(a), Some(b)] => Some(b.saturating_sub(a)),
+        [Some(of_one)] if case.a.is_none() => Some(of_one),
+        _ => None,
+    };
+    // Kernel memory: that row has the bytes.
+    Judgement { explains: None, ..case.by_bytes(amount, what, evidence) }
+}
+
+/// How far counters of a run had come at its instant since it began; of several cgroups together. A counter that was
+/// not read is left out.
+fn counters_grown(
+    run: &Run<'_>,
+    series: &[(&Series, bool)],
+    columns: &[&'static str],
+) -> Vec<(&'static str, i64)> {
+    let grown = |column: &&'static str| {
+        let of = series.iter().filter_map(|(series, created)| {
+            let then = nearest(series, column, run.at_ns)?;
+            // A cgroup that was created while tracing began at zero.
+            let first = if *created { 0 } else { nearest(series, column, run.start.at_ns)? };
+            Some(then.saturating_sub(first))
+        });
+        Some((*column, of.reduce(i64::saturating_add)?))
+    };
+    columns.iter().filter_map(grown).collect()
+}
+
+fn nearest(series: &Series, column: &str, at_ns: u64) -> Option<i64> {
+    let value = series.columns.get(column)?.get(ledger::nearest(series, at_ns)?)?;
+    i64::try_from(value).ok()
+}
+
+fn counted(run: &Run<'_>, what: impl Into<String>, count: i64, place: &str) -> Evidence {
+    let mut evidence = run.evidence(what, Some(count), place);
+    evidence.unit = Unit::Count;
+    evidence
+}
+
+fn signed(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,275 @@
+use super::*;
+use spark_trace_recording::{LaterState, LogLine, MemoryState, Query, Recording};
+use spark_trace_testing as testing;
+use spark_trace_testing::{MIB, SECOND, START};
+
+const GIB: u64 = 1 << 30;
+
+/// A run on unified memory: 16 GiB in all; `free` is what cuMemGetInfo says once the weights are loaded.
+fn run(free: u64, file: u64) -> Recording {
+    let mut recording = testing::empty();
+    let mut ask = |seconds: u64, free: u64, own: u64| {
+        recording.provenance.queries.push(Query {
+            at_ns: START + seconds * SECOND,
+            began_ns: Some(START + seconds * SECOND - 1000),
+            pid: 4242,
+            tid: 4242,
+            asked: "cuMemGetInfo_v2".into(),
+            values: [("free".to_owned(), free), ("total".to_owned(), 16 * GIB)].into(),
+            state: Some(MemoryState {
+                mem_free: Some(free),
+                later: Some(LaterState {
+                    mem_available: Some(free + file),
+                    cuda_live: [("device".to_owned(), own)].into(),
+                    ..LaterState::default()
+                }),
+                ..MemoryState::default()
+            }),
+            ..Query::default()
+        });
+    };
+    ask(1, free + 4 * GIB, 0);
+    ask(5, free, 4 * GIB);
+    for (seconds, live) in [(1, 0), (4, 4608 * MIB), (5, 4 * GIB), (7, 4 * GIB + 2 * GIB)] {
+        testing::push(
+            &mut recording.samples.cuda,
+            START + seconds * SECOND - 2,
+            [(reading::DEVICE.to_owned(), live)],
+        );
+    }
+    for seconds in [0, 5, 10] {
+        let columns = [
+            ("meminfo.MemTotal", 16 * GIB),
+            ("meminfo.MemFree", free),
+            ("meminfo.AnonPages", 16 * GIB - free - file),
+            ("meminfo.Cached", file),
+            ("meminfo.Buffers", 0),
+            ("meminfo.Shmem", 0),
+            ("meminfo.Dirty", 0),
+            ("meminfo.Writeback", 0),
+        ];
+        let columns = columns.map(|(name, value)| (name.to_owned(), value));
+        testing::push(&mut recording.samples.system, START + seconds * SECOND, columns);
+    }
+    recording
+}
+
+/// The run as it would have been told with that much free.
+fn lines(recording: &mut Recording, at_s: u64, text: &str) {
+    recording.provenance.log_lines.push(LogLine {
+        at_ns: START + at_s * SECOND,
+        stream: "stdout".into(),
+        text: text.into(),
+    });
+}
+
+#[test]
+fn the_arithmetic_is_tensorrt_llms() {
+    let recording = run(8 * GIB, GIB);
+    let report = report(None, &recording, Options::default()).unwrap();
+    let Budget { reading, figures, reclaimable, available, .. } = &report.b;
+    assert_eq!((reading.at_ns, reading.free), (START + 5 * SECOND, 8 * GIB));
+    assert_eq!((reading.found_by, reading.signal), ("allocations", Some("MemFree")));
+    // 16 - 8 - 4 of others; at most 4.5 of its own.
+    assert_eq!((figures.outside, figures.peak), (Some(4 * GIB), Some(8 * GIB + 512 * MIB)));
+    assert_eq!(figures.kv, Some((7.5 * 0.9 * GIB as f64) as u64));
+    assert_eq!(figures.kv_taken, Some(2 * GIB));
+    assert_eq!((*reclaimable, *available), (GIB, Some(9 * GIB)));
+    let given_up = &report.b.what_if[0];
+    assert_eq!(given_up.delta, (0.9 * GIB as f64) as i64);
+}
+
+#[test]
+fn the_log_says_which_answer_and_how_much() {
+    let mut recording = run(8 * GIB, GIB);
+    lines(
+        &mut recording,
+        6,
+        "[TRT-LLM] [I] Peak memory during memory usage profiling (torch + non-torch): 8.50 GiB, available KV cache memory \
+         when calculating max tokens: 6.00 GiB, fraction is set 0.8, kv size is 131072. device total memory 16.00 GiB, , \
+         tmp kv_mem 0.25 GiB",
+    );
+    lines(&mut recording, 7, "[MemUsageChange] Allocated 6.00 GiB for max tokens in paged KV cache (49152).");
+    let report = report(None, &recording, Options { fraction: Some(0.5), ..Options::default() }).unwrap();
+    let figures = &report.b.figures;
+    assert_eq!(figures.taken_of_it(), None);
+    assert_eq!((report.b.reading.found_by, figures.fraction_from), ("log", "log"));
+    assert_eq!((figures.fraction, figures.temporary_kv), (0.8, 256 * MIB));
+    // (16 - 8.5 + 0.25) x 0.8
+    assert_eq!(figures.kv, Some((6.2 * GIB as f64) as u64));
+    let off: Vec<_> = report.b.agreement.iter().map(|row| (row.figure, row.percent.round())).collect();
+    assert_eq!(off[0], ("peak", 0.0));
+    assert_eq!(off[1].1, 3.0, "{off:?}");
+    assert!(report.headline.contains("KV-cache budget 6.00 GiB;"), "{}", report.headline);
+}
+
+#[test]
+fn two_runs_are_told_apart_by_what_others_held() {
+    let (a, b) = (run(9 * GIB, GIB), run(7 * GIB, 3 * GIB));
+    let report = report(Some(&a), &b, Options::default()).unwrap();
+    let (kv_a, kv_b) = (report.a.as_ref().unwrap().figures.kv.unwrap(), report.b.figures.kv.unwrap());
+    assert_eq!(kv_a - kv_b, (1.8 * GIB as f64) as u64);
+    assert_eq!(report.b_with_state_of_a, Some(kv_a));
+    assert_eq!(report.advice[0].gains_bytes, Some((2.7 * GIB as f64) as u64));
+    assert!(report.advice[0].command.as_deref().is_some_and(|command| command.contains("drop_caches")));
+}
+
+#[test]
+fn a_gpu_with_memory_of_its_own_has_nothing_to_reclaim() {
+    let mut recording = run(8 * GIB, GIB);
+    recording
+        .host
+        .gpus
+        .push(spark_trace_recording::Gpu { memory_total: Some(16 * GIB), ..Default::default() });
+    let report = report(None, &recording, Options::default()).unwrap();
+    assert_eq!((report.b.reading.signal, report.b.reclaimable), (Some("the GPU's own memory"), 0));
+    assert!(!report.advice.iter().any(|advice| advice.what.contains("page cache")));
+}
+
+/// Answers of one kind, by second and with what device memory there was then.
+fn answers(asked: &str, figures: [&str; 2], rows: &[(u64, u64, u64)]) -> Vec<Query> {
+    let row = |&(seconds, free, live): &(u64, u64, u64)| Query {
+        at_ns: START + seconds * SECOND,
+        pid: 4242,
+        tid: 4242,
+        asked: asked.into(),
+        values: [(figures[0].to_owned(), free), (figures[1].to_owned(), 16 * GIB)].into(),
+        state: Some(MemoryState {
+            later: Some(LaterState {
+                cuda_live: [("device".to_owned(), live)].into(),
+                ..LaterState::default()
+            }),
+            ..MemoryState::default()
+        }),
+        ..Query::default()
+    };
+    rows.iter().map(row).collect()
+}
+
+fn with(queries: Vec<Query>) -> Recording {
+    let mut recording = testing::native();
+    recording.provenance.queries = queries;
+    recording
+}
+
+const CUDA: (&str, [&str; 2]) = ("cuMemGetInfo_v2", ["free", "total"]);
+
+#[test]
+fn answers_of_ordinary_programs_are_memory_queries_and_nothing_more() {
+    for (asked, figures) in [
+        ("sysinfo", ["freeram", "totalram"]),
+        ("/proc/meminfo", ["MemAvailable", "MemTotal"]),
+        ("memory.max", ["bytes", "total"]),
+        // A GPU's library answers a program that takes nothing of it.
+        CUDA,
+    ] {
+        let mut recording = with(answers(asked, figures, &[(1, 9 * GIB, 0), (4, 8 * GIB, 0)]));
+        assert_eq!(instant(&recording), None, "{asked}");
+        let error = report(None, &recording, Options::default()).unwrap_err().to_string();
+        assert!(error.contains("has no KV-cache reading"), "{error}");
+        // Nor does a log make one of it that states no budget.
+        lines(&mut recording, 6, "free memory: 8.00 GiB");
+        assert_eq!(instant(&recording), None, "{asked}");
+    }
+}
+
+#[test]
+fn with_a_budget_in_the_log_meminfo_may_be_the_reading() {
+    let queries = answers(
+        "/proc/meminfo",
+        ["MemAvailable", "MemTotal"],
+        &[(1, 9 * GIB, 0), (4, 8 * GIB, 0), (8, 2 * GIB, 0)],
+    );
+    let mut recording = with(queries);
+    let budget = "Peak memory during memory usage profiling (torch + non-torch): 8.50 GiB, available KV cache memory when \
+                  calculating max tokens: 6.00 GiB, fraction is set 0.8, kv size is 131072.";
+    lines(&mut recording, 6, budget);
+    let reading = reading_of(&recording).unwrap();
+    assert_eq!((reading.at_ns, reading.found_by), (START + 4 * SECOND, "log"));
+    // sort and git ask this while they work; an engine that logs its budget does not size it by that.
+    recording.provenance.queries = answers("sysinfo", ["freeram", "totalram"], &[(4, 8 * GIB, 0)]);
+    assert_eq!(instant(&recording), None);
+}
+
+/// Of several answers the choice rests on sums of calls, wherever samples fall.
+#[test]
+fn two_runs_of_one_program_have_the_same_reading_wherever_samples_fall() {
+    // 38 GiB are taken between the first and the second answer, 2 GiB more before the third: of 139 GiB.
+    let rows = [(1, 139 * GIB, 0), (4, 101 * GIB, 38 * GIB), (8, 99 * GIB, 40 * GIB)];
+    for sampled in [&[][..], &[2], &[5], &[2, 5, 9], &[9]] {
+        let mut recording = with(answers(CUDA.0, CUDA.1, &rows));
+        for &seconds in sampled {
+            let live = rows.iter().filter(|(at, ..)| *at <= seconds + 2).map(|(.., live)| *live).max();
+            testing::push(
+                &mut recording.samples.cuda,
+                START + seconds * SECOND,
+                [(reading::DEVICE.to_owned(), live.unwrap())],
+            );
+        }
+        assert_eq!(instant(&recording), Some(START + SECOND), "{sampled:?}");
+    }
+}
+
+/// A program that prints what is free before and after it takes 8 GiB of a GPU of 139 GiB has no KV cache; an engine whose
+/// cache is small, but larger than its weights, has one.
+#[test]
+fn what_follows_an_answer_must_have_been_sized_by_it() {
+    let mib = GIB / 1024;
+    for (before, grown, free, sized) in [
+        (2 * mib, 8 * GIB, 139 * GIB, false),
+        (0, 8 * GIB, 139 * GIB, false),
+        (0, 28 * GIB, 139 * GIB, true),
+        (200 * mib, 400 * mib, 17 * GIB, true),
+        (200 * mib, 200 * mib, 17 * GIB, false),
+        (20 * mib, 40 * mib, 17 * GIB, false),
+        (16 * GIB, 12 * GIB, 100 * GIB, false),
+    ] {
+        let rows = [(1, free, before), (4, free - grown, before + grown)];
+        let found = instant(&with(answers(CUDA.0, CUDA.1, &rows)));
+        assert_eq!(found.is_some(), sized, "{before} and {grown} of {free}");
+    }
+}
+
+#[test]
+fn growth_after_the_last_answer_is_known_from_the_highest_level() {
+    let mut recording = with(answers(CUDA.0, CUDA.1, &[(1, 12 * GIB, 0), (4, 10 * GIB, GIB / 4)]));
+    let total = |peak, peak_ns| spark_trace_recording::CudaTotal {
+        kind: "device-all".into(),
+        peak,
+        peak_ns,
+        ..Default::default()
+    };
+    recording.provenance.cuda_totals = vec![total(9 * GIB, START + 5 * SECOND)];
+    assert_eq!(instant(&recording), Some(START + 4 * SECOND));
+    // A context and its modules are no cache.
+    recording.provenance.cuda_totals = vec![total(GIB / 2, START + 5 * SECOND)];
+    assert_eq!(instant(&recording), None);
+}
+
+#[test]
+fn another_thread_that_polls_does_not_cut_the_growth_short() {
+    let mut queries = answers(CUDA.0, CUDA.1, &[(2, 12 * GIB, 0)]);
+    let mut polls = answers(
+        CUDA.0,
+        CUDA.1,
+        &[(3, 12 * GIB, 0), (4, 11 * GIB, GIB), (5, 10 * GIB, 2 * GIB), (6, 9 * GIB, 3 * GIB)],
+    );
+    polls.iter_mut().for_each(|poll| poll.tid = 99);
+    queries.extend(polls);
+    assert_eq!(instant(&with(queries)), Some(START + 2 * SECOND));
+}
+
+#[test]
+fn nvml_is_a_reading_where_the_driver_s_own_answer_is_none() {
+    let nvml = "nvmlDeviceGetMemoryInfo_v2";
+    let recording = with(answers(nvml, CUDA.1, &[(2, 12 * GIB, 0), (5, 4 * GIB, 8 * GIB)]));
+    let reading = reading_of(&recording).unwrap();
+    assert_eq!((reading.at_ns, reading.query.asked.as_str()), (START + 2 * SECOND, nvml));
+}
+
+#[test]
+fn without_an_answer_there_is_no_budget() {
+    let error = report(None, &testing::native(), Options::default()).unwrap_err().to_string();
+    assert!(error.starts_with("the run has no KV-cache reading"), "{error}");
+    assert_eq!(instant(&testing::native()), None);
+}

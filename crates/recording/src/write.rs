@@ -1,0 +1,90 @@
+//! Writing recordings: a file is there whole or not at all.
+
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+use std::path::Path;
+
+use super::schema::Recording;
+use spark_trace_host::place::{PRIVATE, PUBLIC, Place};
+pub use spark_trace_host::place::{WriteError, WriteOptions};
+
+/// zstd's own default: recordings are written once, right after a run.
+const ZSTD_LEVEL: i32 = 3;
+/// What is written at once: a recording is tens of megabytes.
+const BUFFER: usize = 256 << 10;
+
+/// Refuses early what [`write`] would refuse at the end of a run.
+pub fn refuse_existing(path: &Path, options: WriteOptions) -> Result<(), WriteError> {
+    Place::new(path)?.refuse_existing(options)
+}
+
+/// Writes `recording` to `path`, compressed where the name ends in `.zst`.
+pub fn write(recording: &Recording, path: &Path, options: WriteOptions) -> Result<(), WriteError> {
+    write_at(recording, &Place::new(path)?, options)
+}
+
+/// The same where the directory is open already.
+pub fn write_at(recording: &Recording, place: &Place, options: WriteOptions) -> Result<(), WriteError> {
+    let compressed = place.path().extension().is_some_and(|e| e == "zst");
+    place.write(options, PRIVATE, |file| fill(file, recording, compressed))
+}
+
+/// Writes what was made of recordings, which holds the same names, in the same way.
+pub fn write_bytes(bytes: &[u8], path: &Path, options: WriteOptions) -> Result<(), WriteError> {
+    write_bytes_at(bytes, &Place::new(path)?, options)
+}
+
+/// The same where the directory is open already.
+pub fn write_bytes_at(bytes: &[u8], place: &Place, options: WriteOptions) -> Result<(), WriteError> {
+    place.write(options, PRIVATE, |mut file| file.write_all(bytes))
+}
+
+/// Writes what is for everybody, such as the pages of a site.
+pub fn write_public(bytes: &[u8], path: &Path, options: WriteOptions) -> Result<(), WriteError> {
+    Place::new(path)?.write(options, PUBLIC, |mut file| file.write_all(bytes))
+}
+
+fn fill(file: &File, recording: &Recording, compressed: bool) -> io::Result<()> {
+    let mut out = BufWriter::with_capacity(BUFFER, file);
+    if compressed {
+        let mut encoder = zstd::Encoder::new(&mut out, ZSTD_LEVEL)?;
+        encoder.include_checksum(true)?;
+        write_text(recording, &mut encoder)?;
+        encoder.finish()?;
+    } else {
+        write_text(recording, &mut out)?;
+    }
+    out.flush()
+}
+
+/// Writes `recording` as text.
+pub fn write_text(recording: &Recording, mut out: impl Write) -> io::Result<()> {
+    serde_json::to_writer(&mut out, recording)?;
+    out.write_all(b"\n")?;
+    // A buffer that is dropped keeps its errors to itself.
+    out.flush()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::super::{read, testing};
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_read_back() {
+        let directory = tempfile::tempdir().unwrap();
+        let recording = testing::container();
+        for name in ["run.json", "run.json.zst"] {
+            let path = directory.path().join(name);
+            write(&recording, &path, WriteOptions::default()).unwrap();
+            assert_eq!(read(&path).unwrap(), recording);
+            assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, PRIVATE);
+        }
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 2, "no temporary file stays");
+        let size = |name| directory.path().join(name).metadata().unwrap().len();
+        assert!(size("run.json.zst") < size("run.json"));
+    }
+}

@@ -1,0 +1,95 @@
+//! What `show` and `diff` have to tell of charges to cgroups, and of what the NVIDIA driver was asked for.
+
+use super::document::{Cell, Document, Fit, Table};
+use spark_trace_analysis::asked::AskedRow;
+use spark_trace_analysis::charges::{Agreement, ChargeRow, Charges};
+use spark_trace_analysis::diff::detail::ChargeDelta;
+use spark_trace_analysis::passing::{self, Stack};
+use spark_trace_recording::units::{delta, unsigned};
+
+/// Rows shown; JSON has all.
+const MOST: usize = 20;
+
+/// Charges by stack, and whether hooks and kernel count the same. `at`: the time the rows are about, and when they were read.
+pub fn show(document: &mut Document, charges: &Charges, at: &str) {
+    document.heading(format!("Charged by stack, until {at} (including bytes uncharged since)"));
+    document.table(Table::of(STACKS, charges.stacks.iter().take(MOST)));
+    let left_out = charges.stacks.len().saturating_sub(MOST);
+    if left_out > 0 {
+        let bytes = charges.stacks[MOST..].iter().map(|row| row.bytes_charged).sum();
+        document.line(format!("and {} by {left_out} other stacks", unsigned(bytes)));
+    }
+    if let (Some(charged), Some(uncharged)) = (charges.bytes_charged, charges.bytes_uncharged) {
+        let (charged, uncharged) = (unsigned(charged), unsigned(uncharged));
+        document.line(format!("charged {charged}, uncharged {uncharged} in the whole run"));
+        document.line(agreement(&charges.agreement));
+    }
+}
+
+fn agreement(agreement: &Agreement) -> String {
+    let Agreement { readings, settled, differing, largest_difference, reseeds, corrected } = *agreement;
+    let told = match (settled, differing) {
+        (0, _) if readings == 0 => "hooks and the cgroup's usage were never read together".to_owned(),
+        (0, _) => format!(
+            "hooks and the cgroup's usage cannot be compared: charges changed during all {readings} readings"
+        ),
+        (_, 0) => format!(
+            "hooks and the cgroup's usage agree: difference 0 in {settled} of {readings} readings; charges changed during the others"
+        ),
+        _ => format!(
+            "hooks and the cgroup's usage differ in {differing} of {settled} readings without concurrent charges, by {} at most",
+            delta(largest_difference)
+        ),
+    };
+    if reseeds == 0 {
+        return told;
+    }
+    format!(
+        "{told}; the kernel skipped programs, and the level was corrected {reseeds} times, by {} in all",
+        delta(corrected)
+    )
+}
+
+const STACKS: &[Cell<ChargeRow>] = &[
+    ("CHARGED", Fit::Number, |row| unsigned(row.bytes_charged)),
+    ("TIMES", Fit::Number, |row| row.charges.to_string()),
+    ("FOR", Fit::Name, |row| row.class.to_owned()),
+    ("STACK", Fit::Text, |row| passing::line(&row.frames, Stack::Kernel)),
+];
+
+pub const ASKED: &[Cell<AskedRow>] =
+    &[
+        ("LIVE", Fit::Number, |row| unsigned(row.live)),
+        ("REQUESTED", Fit::Number, |row| unsigned(row.bytes_allocated)),
+        ("TIMES", Fit::Number, |row| row.allocs.to_string()),
+        ("KIND", Fit::Name, |row| row.kind.clone()),
+        ("PROCESS", Fit::Name, |row| {
+            if row.pid == 0 { row.comm.clone() } else { format!("{} {}", row.pid, row.comm) }
+        }),
+        ("STACK", Fit::Text, |row| passing::line(&row.frames, Stack::Kernel)),
+    ];
+
+pub const DELTAS: &[Cell<ChargeDelta>] = &[
+    ("DELTA", Fit::Number, |row| delta(row.delta_bytes)),
+    ("A", Fit::Number, |row| unsigned(row.a_bytes)),
+    ("B", Fit::Number, |row| unsigned(row.b_bytes)),
+    ("FOR", Fit::Name, |row| row.class.to_owned()),
+    ("STACK", Fit::Text, |row| passing::line(&row.frames, Stack::Kernel)),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn agreement_is_told_in_one_line() {
+        let all = Agreement { readings: 9, settled: 7, ..Agreement::default() };
+        assert!(agreement(&all).contains("difference 0 in 7 of "));
+        let some = Agreement { differing: 2, largest_difference: -8192, ..all.clone() };
+        assert!(agreement(&some).contains("differ in 2 of 7") && agreement(&some).contains("-8.0 KiB"));
+        let anew = Agreement { reseeds: 3, corrected: 4096, ..all.clone() };
+        assert!(agreement(&anew).contains("corrected 3 times, by +4.0 KiB"), "{}", agreement(&anew));
+        assert!(agreement(&Agreement { settled: 0, ..all }).contains("all 9 readings"));
+        assert!(agreement(&Agreement::default()).contains("never"));
+    }
+}

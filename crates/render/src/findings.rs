@@ -1,0 +1,118 @@
+//! Hypotheses with their verdicts, and what each rests on.
+
+use super::document::Document;
+use super::report::findings::{self as told, evidence};
+use spark_trace_analysis::findings::{Finding, Findings, Verdict};
+
+/// Characters of the longest verdict.
+const WORD: usize = 12;
+/// Evidence that is told of one finding.
+const EVIDENCE: usize = 8;
+
+/// Plane by plane: the target's first. Hypotheses that are refuted are named where `all` are wanted; else they are counted.
+pub fn show(document: &mut Document, planes: &[Findings], all: bool) {
+    for (index, findings) in planes.iter().enumerate() {
+        plane(document, findings, planes.get(..index).unwrap_or_default(), all);
+    }
+}
+
+/// What a plane before has told with the same evidence is not told again.
+fn plane(document: &mut Document, findings: &Findings, before: &[Findings], all: bool) {
+    document.heading(format!("Findings on {}", told::subject(findings)));
+    document.line(&findings.headline);
+    lines(&findings.findings, all).into_iter().for_each(|line| document.line(line));
+    let told = |finding: &&Finding| {
+        let mut others = before.iter().flat_map(|findings| &findings.findings);
+        others.any(|other| (other.hypothesis, &other.evidence) == (finding.hypothesis, &finding.evidence))
+    };
+    let supported = findings.findings.iter().filter(|finding| finding.verdict == Verdict::Supported);
+    for finding in supported.filter(|finding| !told(finding)) {
+        document.heading(format!("{}: {}", finding.title, finding.because));
+        document.line(finding.claim);
+        for row in finding.evidence.iter().take(EVIDENCE) {
+            // A line, not a row of a table: what it says would be cut there.
+            document.line(format!("- {}", evidence(row)));
+        }
+        if let Some(left) = finding.evidence.len().checked_sub(EVIDENCE).filter(|left| *left > 0) {
+            document.line(format!("{left} more in --format json"));
+        }
+        document.own(format!("To confirm: {}", finding.next));
+    }
+}
+
+/// A line for each verdict. Of what was not found there is less to say, unless `all` is wanted: one line for each reason
+/// why it could not be tested, and one for all that is refuted.
+fn lines(findings: &[Finding], all: bool) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    let mut reasons: Vec<&str> = Vec::new();
+    let is_short = |finding: &&Finding| !all && finding.verdict == Verdict::Refuted;
+    for finding in findings.iter().filter(|finding| !is_short(finding)) {
+        if all || finding.verdict != Verdict::Untestable {
+            lines.push(line(finding));
+        } else if !reasons.contains(&finding.because.as_str()) {
+            let same =
+                |other: &&Finding| other.verdict == Verdict::Untestable && other.because == finding.because;
+            let titles: Vec<_> = findings.iter().filter(same).map(|other| other.title).collect();
+            lines.push(verdict(finding, &titles.join(", "), ""));
+            reasons.push(&finding.because);
+        }
+    }
+    match findings.iter().filter(is_short).collect::<Vec<_>>()[..] {
+        [] => {}
+        [one] => lines.push(line(one)),
+        ref many => lines.push(format!(
+            "{:<WORD$} {} other hypotheses; --all names them",
+            Verdict::Refuted.as_str(),
+            many.len()
+        )),
+    }
+    lines
+}
+
+/// Verdict, share and reason: they would not stand side by side in 80 columns.
+fn line(finding: &Finding) -> String {
+    let share = finding.share.filter(|_| finding.verdict == Verdict::Supported);
+    let share = share.map_or_else(String::new, |share| format!(", {:.1} %", share * 100.0));
+    verdict(finding, finding.title, &share)
+}
+
+fn verdict(finding: &Finding, titles: &str, share: &str) -> String {
+    format!("{:<WORD$} {titles}{share}: {}", finding.verdict.as_str(), finding.because)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_not_found_is_told_in_few_lines() {
+        let finding = |verdict, title, because: &str| Finding {
+            hypothesis: "h",
+            title,
+            claim: "c",
+            verdict,
+            because: because.to_owned(),
+            explains_bytes: None,
+            share: None,
+            evidence: vec![],
+            next: "n",
+        };
+        let mut findings = vec![
+            finding(Verdict::Supported, "page cache", "1 MiB more"),
+            finding(Verdict::Untestable, "eBPF maps", "no hook"),
+            finding(Verdict::Untestable, "sockets", "not read"),
+            finding(Verdict::Untestable, "dentries", "no hook"),
+            finding(Verdict::Refuted, "leak", "the same"),
+        ];
+        let told = [
+            "supported    page cache: 1 MiB more",
+            "untestable   eBPF maps, dentries: no hook",
+            "untestable   sockets: not read",
+        ];
+        assert_eq!(lines(&findings, false)[..3], told);
+        assert_eq!(lines(&findings, false)[3], "refuted      leak: the same", "one has its name");
+        findings.extend((0..26).map(|_| finding(Verdict::Refuted, "another", "the same")));
+        assert_eq!(lines(&findings, false)[3..], ["refuted      27 other hypotheses; --all names them"]);
+        assert_eq!(lines(&findings, true).len(), 31);
+    }
+}

@@ -1,0 +1,187 @@
+use super::*;
+use crate::markdown;
+use spark_trace_analysis::findings::{Evidence, Finding, Findings, Side, Unit, Verdict};
+use spark_trace_analysis::instant::At;
+use spark_trace_analysis::kv::{Advice, Agreement, Budget, CachedFile, Figures, Reading, Used, WhatIf};
+use spark_trace_analysis::overview::overview;
+use spark_trace_analysis::queries::QueryRow;
+use spark_trace_analysis::timeline::{Mark, MarkKind};
+use spark_trace_testing as testing;
+use spark_trace_testing::{MIB, SECOND, START};
+
+/// What names of processes, files, images and log lines may be.
+pub fn hostile_names() -> Vec<String> {
+    let long = "x".repeat(300);
+    [
+        "<img src=x onerror=alert(1)>",
+        "</script></title></style>\"' onmouseover=alert(1) <script>alert(1)</script>",
+        "=cmd()",
+        "\u{1b}]0;pwned\u{7}\u{1b}[2J",
+        "exe\u{202e}gpj\n| evil |",
+        &long,
+    ]
+    .map(str::to_owned)
+    .into()
+}
+
+/// Two runs with verdicts and a budget, as the analyses would make them.
+pub fn filled() -> Overview {
+    with_names("/usr/lib/libtorch_cuda.so", "python3")
+}
+
+pub fn hostile_overview() -> Overview {
+    let names = hostile_names().join(";");
+    let mut overview = with_names(&names, &names);
+    let hostile = crate::tests::hostile();
+    let named = spark_trace_analysis::overview::overview(None, (&names, &hostile), At::Peak);
+    overview.b = named.b;
+    overview.flames = named.flames;
+    overview
+}
+
+fn with_names(path: &str, comm: &str) -> Overview {
+    let (a, b) = (testing::native(), testing::container());
+    let mut overview = overview(Some(("native.json", &a)), ("container.json", &b), At::Peak);
+    let evidence = |what: &str, value, unit| Evidence {
+        what: what.to_owned(),
+        value,
+        unit,
+        side: Side::B,
+        place: format!("provenance.files of {path}"),
+    };
+    let finding = |verdict, explains_bytes: Option<i64>, because: &str| Finding {
+        hypothesis: "image-cache",
+        title: "Page cache of the image",
+        claim: "The container is charged for files of its image that the native run found cached.",
+        verdict,
+        because: because.to_owned(),
+        explains_bytes,
+        share: explains_bytes.map(|bytes| bytes as f64 / (1018 * MIB) as f64),
+        evidence: vec![
+            evidence(&format!("page cache of {path}"), Some(980 << 20), Unit::DeltaBytes),
+            evidence(&format!("files first touched by {comm}"), Some(3), Unit::Count),
+        ],
+        next: "run the container again with its image cached",
+    };
+    overview.findings = vec![Findings {
+        plane: Scope::Cgroup,
+        includes_others: false,
+        untestable: None,
+        at: At::Peak,
+        a_at_ns: Some(START + 5 * SECOND),
+        b_at_ns: START + 5 * SECOND,
+        delta_bytes: Some(1018 << 20),
+        residual_bytes: Some(0),
+        material_bytes: 8 << 20,
+        headline: format!("The container reads its image itself: {path} explains 980.0 MiB of 1018.0 MiB."),
+        findings: vec![
+            finding(Verdict::Supported, Some(980 << 20), &format!("{comm} touched them first")),
+            finding(Verdict::Untestable, None, "hooks on the driver did not run"),
+        ],
+    }];
+    let of_b = budget(path, comm, 10_000);
+    let of_a = budget(path, comm, 11_018);
+    overview.kv = Some(spark_trace_analysis::kv::Report {
+        schema: spark_trace_analysis::kv::SCHEMA,
+        schema_version: spark_trace_analysis::kv::SCHEMA_VERSION,
+        kv_delta_bytes: Some(-(916 << 20)),
+        b_with_state_of_a: of_a.figures.kv,
+        a: Some(of_a),
+        b: of_b,
+        advice: vec![Advice {
+            what: format!("give the page cache of {path} back before the reading"),
+            command: Some("echo 1 > /proc/sys/vm/drop_caches".to_owned()),
+            risk: "files are read again",
+            gains_bytes: Some(916 * MIB),
+        }],
+        headline: "B's KV cache is 916.0 MiB smaller: the page cache counted as used.".to_owned(),
+    });
+    let mark = Mark { at_ns: START + 5 * SECOND, kind: MarkKind::Kv, what: comm.to_owned(), count: 1 };
+    overview.b.marks.push(mark);
+    overview
+}
+
+fn budget(path: &str, comm: &str, free: u64) -> Budget {
+    let query = QueryRow {
+        asked: "cuMemGetInfo_v2".to_owned(),
+        comm: comm.to_owned(),
+        pid: 4242,
+        ..QueryRow::default()
+    };
+    let used = |source: &'static str, mib: u64, reclaimable| Used {
+        source,
+        title: source,
+        bytes: mib * MIB,
+        reclaimable,
+    };
+    Budget {
+        reading: Reading {
+            at_ns: START + 5 * SECOND,
+            since_start_ns: 5 * SECOND,
+            free: free * MIB,
+            total: Some(testing::MEMORY_TOTAL),
+            found_by: "log",
+            query,
+            signal: Some("MemFree"),
+        },
+        used: vec![used("anon", 1310, "by swap"), used("file-clean", 3038, "yes")],
+        used_total: Some(testing::MEMORY_TOTAL - free * MIB),
+        reclaimable: 3038 * MIB,
+        available: Some((free + 3000) * MIB),
+        figures: Figures {
+            fraction: 0.9,
+            fraction_from: "log",
+            allocated: Some(512 * MIB),
+            kv: Some(free / 10 * 9 * MIB),
+            logged_kv: Some(free / 10 * 9 * MIB),
+            ..Figures::default()
+        },
+        what_if: vec![WhatIf { what: format!("{path} were not cached"), kv: free * MIB, delta: 882 << 20 }],
+        agreement: vec![Agreement {
+            figure: "KV cache",
+            logged: free * MIB,
+            traced: free * MIB,
+            percent: 0.0,
+        }],
+        files: vec![CachedFile {
+            path: path.to_owned(),
+            opens_at: Some(path.to_owned()),
+            bytes: 980 << 20,
+            first_touch: Some(format!("{comm} (4242)")),
+            charged_to: path.to_owned(),
+        }],
+        notes: vec![format!("the log says {comm}")],
+    }
+}
+
+#[test]
+fn markdown_has_the_answer_and_what_it_rests_on() {
+    let text = markdown::render(&document(&filled())).replace('\\', "");
+    let order = [
+        "### Memory: B compared with A",
+        "The container reads its image itself",
+        "B's KV cache is 916.0 MiB smaller",
+        "SIMULATED",
+        "Compared at each run's peak",
+        "### Findings on memory charged to the target",
+        "✔ supported",
+        "### From A to B by source, cgroup plane",
+        "| file-clean |",
+        "### KV-cache budget",
+        "what if",
+        "### A: Reconciliation",
+        "cost of tracing",
+    ];
+    let places: Vec<_> =
+        order.iter().map(|part| text.find(part).unwrap_or_else(|| panic!("{part}: {text}"))).collect();
+    assert!(places.is_sorted(), "{text}");
+}
+
+#[test]
+fn hostile_names_are_inert_in_markdown() {
+    let text = markdown::render(&document(&hostile_overview()));
+    assert!(!text.contains(|c: char| c.is_control() && c != '\n') && !text.contains('\u{202e}'));
+    let bare = |markup: char| text.match_indices(markup).any(|(at, _)| !text[..at].ends_with('\\'));
+    assert!(!bare('<') && !bare('`') && !bare('['), "{text}");
+    assert!(!text.lines().any(|line| line.starts_with("| evil")));
+}

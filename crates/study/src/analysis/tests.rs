@@ -1,0 +1,199 @@
+//! Studies of random numbers whose truth is known.
+
+use spark_trace_statistics::bootstrap::random::Xoshiro256;
+
+use super::*;
+use crate::results::Run;
+
+const ROUNDS: u32 = 30;
+
+/// What is wrong with a study.
+#[derive(Debug, Clone, Copy, Default)]
+struct Truth {
+    /// Of the mean of 100.
+    effect: f64,
+    sd: f64,
+    /// Added with each run.
+    drift: f64,
+    blocked: bool,
+    /// How much of a run's deviation the next one has, too.
+    memory: f64,
+}
+
+/// A number of the standard normal distribution (Box and Muller 1958).
+fn normal(random: &mut Xoshiro256) -> f64 {
+    const STEPS: usize = 1 << 52;
+    let mut uniform = || (random.below(STEPS) as f64 + 0.5) / STEPS as f64;
+    (-2.0 * uniform().ln()).sqrt() * (std::f64::consts::TAU * uniform()).cos()
+}
+
+fn simulated(truth: Truth, seed: u64) -> Results {
+    let mut random = Xoshiro256::new(seed);
+    let mut runs = vec![];
+    let mut left = 0.0;
+    let order: Vec<(u32, bool)> = if truth.blocked {
+        (0..2 * ROUNDS).map(|place| (place % ROUNDS + 1, place >= ROUNDS)).collect()
+    } else {
+        (1..=ROUNDS).flat_map(|round| [(round, round % 2 == 0), (round, round % 2 == 1)]).collect()
+    };
+    for (number, (round, in_b)) in (1..).zip(order) {
+        left = truth.memory * left + truth.sd * normal(&mut random);
+        let value = 100.0 + left + truth.drift * f64::from(number) + if in_b { truth.effect } else { 0.0 };
+        runs.push(Run {
+            number,
+            attempt: 1,
+            environment: if in_b { "docker" } else { "native" }.to_owned(),
+            model: "m".to_owned(),
+            iteration: round,
+            round: (!truth.blocked).then_some(round),
+            metrics: [("output-throughput".to_owned(), value)].into(),
+            ..Run::default()
+        });
+    }
+    Results {
+        schema: crate::results::SCHEMA.to_owned(),
+        schema_version: 1,
+        name: "simulated".to_owned(),
+        description: String::new(),
+        origin: Origin::Simulated,
+        environments: vec!["native".to_owned(), "docker".to_owned()],
+        models: vec!["m".to_owned()],
+        alike: vec![],
+        order: None,
+        machine: BTreeMap::new(),
+        runs,
+    }
+}
+
+fn judged(truth: Truth, seed: u64) -> Comparison {
+    // The bootstrap decides nothing, and takes most of the time.
+    let options = Options { resamples: 0, ..Options::default() };
+    report(&simulated(truth, seed), options).comparisons.remove(0)
+}
+
+fn share(truth: Truth, studies: u64, verdict: Verdict) -> f64 {
+    let found = (1..=studies).filter(|seed| judged(truth, *seed).verdict == verdict).count();
+    found as f64 / studies as f64
+}
+
+#[test]
+fn where_nothing_differs_nothing_is_found_but_in_the_nominal_rate() {
+    let truth = Truth { sd: 4.0, ..Truth::default() };
+    let verdicts: Vec<Verdict> = (1..=1000).map(|seed| judged(truth, seed).verdict).collect();
+    let share = |wanted| verdicts.iter().filter(|verdict| **verdict == wanted).count() as f64 / 1000.0;
+    // 0.05, and three standard errors of a share of 1000.
+    assert!(share(Verdict::Different) <= 0.0707, "{}", share(Verdict::Different));
+    // Two diagnostics at 0.01 each.
+    assert!(share(Verdict::Confounded) <= 0.04, "{}", share(Verdict::Confounded));
+}
+
+#[test]
+fn a_difference_of_five_percent_is_found() {
+    let truth = Truth { effect: -5.0, sd: 4.0, ..Truth::default() };
+    let found = share(truth, 200, Verdict::Different);
+    assert!(found > 0.93, "{found}");
+    let one = judged(truth, 1);
+    let (low, high) = one.ci.unwrap();
+    assert!(low < -5.0 && -5.0 < high, "{low} to {high}");
+    assert_eq!(one.test, "paired t test");
+    assert!(one.overhead.unwrap().contains("below 10 %"));
+}
+
+#[test]
+fn what_drifts_is_confounded_whatever_p_is() {
+    let truth = Truth { sd: 1.0, drift: 0.1, ..Truth::default() };
+    let found = share(truth, 100, Verdict::Confounded);
+    assert!(found > 0.98, "{found}");
+    let because = judged(truth, 1).because;
+    assert!(because.contains("drift"), "{because}");
+}
+
+#[test]
+fn runs_that_depend_on_each_other_are_confounded() {
+    let found = share(Truth { sd: 1.0, memory: 0.7, ..Truth::default() }, 100, Verdict::Confounded);
+    assert!(found > 0.95, "{found}");
+}
+
+#[test]
+fn blocks_are_confounded_even_with_a_tiny_p() {
+    let one = judged(Truth { effect: 30.0, sd: 1.0, blocked: true, ..Truth::default() }, 1);
+    assert!(one.p.unwrap() < 1e-30);
+    assert_eq!(one.verdict, Verdict::Confounded);
+    assert!(one.because.contains("came before all of the other"), "{}", one.because);
+}
+
+#[test]
+fn the_same_is_shown_to_be_the_same() {
+    let found = share(Truth { sd: 0.5, ..Truth::default() }, 100, Verdict::Equivalent);
+    assert!(found > 0.9, "{found}");
+}
+
+#[test]
+fn too_few_runs_and_other_states_are_not_comparable() {
+    let mut results = simulated(Truth { sd: 1.0, ..Truth::default() }, 1);
+    for run in &mut results.runs {
+        let warm = if run.environment == "docker" { 60.0 } else { 40.0 };
+        run.state.insert("gpu-temperature".to_owned(), warm + f64::from(run.number % 3));
+    }
+    let warm = report(&results, Options { resamples: 0, ..Options::default() }).comparisons.remove(0);
+    assert_eq!(warm.verdict, Verdict::NotComparable, "{}", warm.because);
+    assert!(warm.because.contains("gpu-temperature"), "{}", warm.because);
+    results.runs.truncate(2);
+    let few = report(&results, Options::default()).comparisons.remove(0);
+    assert_eq!((few.verdict, few.p), (Verdict::NotComparable, None));
+}
+
+#[test]
+fn failed_runs_and_warmups_do_not_count_and_are_counted() {
+    let mut results = simulated(Truth { sd: 1.0, ..Truth::default() }, 1);
+    results.runs[0].warmup = true;
+    results.runs[1].failure = Some("exit code 1".to_owned());
+    let report = report(&results, Options { resamples: 0, ..Options::default() });
+    assert_eq!(report.counts, Counts { measured: 58, warmups: 1, failed: 1 });
+    assert_eq!((report.comparisons[0].a.n, report.comparisons[0].b.n), (29, 29));
+    assert_eq!(report.failures[0].why, "exit code 1");
+}
+
+#[test]
+fn a_function_of_another_metric_is_no_second_result() {
+    let mut results = simulated(Truth { effect: 20.0, sd: 3.0, ..Truth::default() }, 1);
+    for run in &mut results.runs {
+        let peak = run.metrics["output-throughput"];
+        run.metrics =
+            [("peak-memory".to_owned(), peak), ("kv-cache".to_owned(), 0.9 * (119.708 - peak))].into();
+    }
+    let report = report(&results, Options { resamples: 0, ..Options::default() });
+    let [relation] = &report.relations[..] else { panic!("{:?}", report.relations) };
+    assert_eq!(relation.written(), "kv-cache = 0.900 × (119.708 − peak-memory)");
+}
+
+#[test]
+fn noise_of_the_same_environment_bounds_what_is_told() {
+    let mut results = simulated(Truth { effect: 5.0, sd: 1.0, ..Truth::default() }, 1);
+    let again = results.runs.iter().filter(|run| run.environment == "docker").cloned();
+    let again: Vec<Run> = again.map(|run| Run { environment: "native-again".to_owned(), ..run }).collect();
+    results.runs.extend(again);
+    results.environments.push("native-again".to_owned());
+    results.alike = vec![("native".to_owned(), "native-again".to_owned())];
+    let report = report(&results, Options { resamples: 0, ..Options::default() });
+    let docker = &report.comparisons[0];
+    assert_eq!((docker.verdict, docker.alike), (Verdict::Undecided, false), "{}", docker.because);
+    assert!(docker.because.contains("environments that are the same differ"), "{}", docker.because);
+    assert!(report.comparisons[1].alike);
+}
+
+#[test]
+fn figures_too_large_to_have_a_mean_are_no_panic() {
+    let mut results = simulated(Truth { sd: 1.0, ..Truth::default() }, 3);
+    let others: Vec<Run> =
+        results.runs.iter().map(|run| Run { model: "n".to_owned(), ..run.clone() }).collect();
+    results.models.push("n".to_owned());
+    results.runs.extend(others);
+    let alike = |results: &Results| relations::indistinct(results, Options::default()).len();
+    assert_eq!(alike(&results), 1);
+    for run in &mut results.runs {
+        run.metrics.insert("output-throughput".to_owned(), 1.7e308);
+    }
+    assert_eq!(alike(&results), 0);
+    report(&results, Options::default());
+}

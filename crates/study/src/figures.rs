@@ -1,0 +1,189 @@
+//! What a run has yielded: figures of its log and of its recording, by their names in [`METRICS`].
+
+use std::collections::BTreeMap;
+
+use spark_trace_analysis::attribution::{self, PlaneReport};
+use spark_trace_analysis::instant::At;
+use spark_trace_analysis::kv;
+use spark_trace_recording::Recording;
+use spark_trace_recording::framework_log::{self as log, LogFigures};
+
+use super::plan::Metric;
+
+const GIB: f64 = (1_u64 << 30) as f64;
+
+/// Which way is better.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Better {
+    More,
+    Less,
+    /// Neither: it says something about the run.
+    None,
+}
+
+/// A metric that is known without being described in a plan.
+#[derive(Debug)]
+pub struct Known {
+    pub name: &'static str,
+    pub title: &'static str,
+    pub unit: &'static str,
+    pub better: Better,
+    read: Read,
+}
+
+#[derive(Debug)]
+enum Read {
+    /// From the framework's log.
+    Log(fn(&LogFigures) -> Option<f64>),
+    /// A line of the benchmark's report.
+    Reported(&'static str),
+    /// From the recording.
+    Trace(fn(&attribution::Report) -> Option<f64>),
+    /// A reading of a GPU.
+    Gpu(&'static str, fn(&attribution::Report, &'static str) -> Option<f64>),
+    /// Of imported studies and the runner.
+    Elsewhere,
+}
+
+const fn metric(
+    name: &'static str,
+    title: &'static str,
+    unit: &'static str,
+    better: Better,
+    read: Read,
+) -> Known {
+    Known { name, title, unit, better, read }
+}
+
+/// A row is a metric.
+#[rustfmt::skip]
+pub const METRICS: &[Known] = &[
+    metric("output-throughput", "Output throughput", "tokens/s", Better::More, Read::Reported("Total Output Throughput (tokens/sec)")),
+    metric("request-throughput", "Request throughput", "requests/s", Better::More, Read::Reported("Request Throughput (req/sec)")),
+    metric("latency", "Average request latency", "ms", Better::Less, Read::Reported("Average request latency (ms)")),
+    metric("latency-p50", "Request latency, P50", "ms", Better::Less, Read::Reported("[Latency] P50")),
+    metric("latency-p95", "Request latency, P95", "ms", Better::Less, Read::Reported("[Latency] P95")),
+    metric("latency-p99", "Request latency, P99", "ms", Better::Less, Read::Reported("[Latency] P99")),
+    metric("total-latency", "Total latency", "ms", Better::Less, Read::Reported("Total Latency (ms)")),
+    metric("peak-memory", "Peak memory the framework saw", "GiB", Better::Less, Read::Log(|log| gib(log.peak))),
+    metric("kv-cache", "KV cache", "GiB", Better::More, Read::Log(|log| gib(log.allocated_kv.or(log.available_kv)))),
+    metric("kv-tokens", "Tokens that the KV cache holds", "tokens", Better::More, Read::Log(|log| log.max_tokens.map(|tokens| tokens as f64))),
+    metric("system-used", "Memory in use on the machine at its peak", "GiB", Better::Less, Read::Trace(|report| level(report.planes.system.as_ref()))),
+    metric("system-growth", "Growth of memory in use to the peak", "GiB", Better::Less, Read::Trace(|report| growth(report.planes.system.as_ref()))),
+    metric("cgroup-used", "Memory charged to the target at its peak", "GiB", Better::Less, Read::Trace(|report| level(report.planes.cgroup.as_ref()))),
+    metric("unattributed", "Unattributed of the growth", "GiB", Better::None, Read::Trace(|report| residual(report.planes.system.as_ref()))),
+    metric("duration", "Duration of the command", "s", Better::Less, Read::Trace(|report| Some(report.target.ended_ns.checked_sub(report.target.started_ns)? as f64 / 1e9))),
+    metric("gpu-utilization", "GPU utilization, median", "%", Better::None, Read::Gpu("utilization.gpu", median)),
+    metric("gpu-temperature", "GPU temperature, highest", "degC", Better::None, Read::Gpu("temperature.gpu", highest)),
+    metric("gpu-power", "GPU power, median", "mW", Better::Less, Read::Gpu("power.draw", median)),
+    metric("lowest-free", "Lowest MemFree", "GiB", Better::More, Read::Elsewhere),
+    metric("lowest-available", "Lowest MemAvailable", "GiB", Better::More, Read::Elsewhere),
+    metric("end-temperature", "GPU temperature at the end", "degC", Better::None, Read::Elsewhere),
+];
+
+pub fn known(name: &str) -> Option<&'static Known> {
+    METRICS.iter().find(|metric| metric.name == name)
+}
+
+/// Whether neither a log nor a recording has it.
+pub fn is_elsewhere(name: &str) -> bool {
+    known(name).is_some_and(|metric| matches!(metric.read, Read::Elsewhere))
+}
+
+fn gib(bytes: Option<u64>) -> Option<f64> {
+    bytes.map(|bytes| bytes as f64 / GIB)
+}
+
+fn signed(bytes: Option<i64>) -> Option<f64> {
+    bytes.map(|bytes| bytes as f64 / GIB)
+}
+
+fn level(plane: Option<&PlaneReport>) -> Option<f64> {
+    signed(plane?.level.expected)
+}
+
+fn growth(plane: Option<&PlaneReport>) -> Option<f64> {
+    signed(plane?.growth.expected)
+}
+
+fn residual(plane: Option<&PlaneReport>) -> Option<f64> {
+    signed(plane?.growth.residual)
+}
+
+fn ranges<'a>(report: &'a attribution::Report, column: &'a str) -> impl Iterator<Item = (u64, u64)> + 'a {
+    let devices = report.planes.devices.iter().filter_map(|plane| plane.device.as_ref());
+    let ranges = devices.flat_map(|device| &device.readings).filter(move |range| range.column == column);
+    ranges.map(|range| (range.median, range.max))
+}
+
+/// Of several GPUs the largest.
+fn median(report: &attribution::Report, column: &'static str) -> Option<f64> {
+    ranges(report, column).map(|(median, _)| median as f64).reduce(f64::max)
+}
+
+fn highest(report: &attribution::Report, column: &'static str) -> Option<f64> {
+    ranges(report, column).map(|(_, max)| max as f64).reduce(f64::max)
+}
+
+/// What one run has yielded.
+#[derive(Debug, Default)]
+pub struct Yield {
+    pub metrics: BTreeMap<String, f64>,
+    /// Levels of the system plane at its peak.
+    pub sources: BTreeMap<String, f64>,
+    /// The same at the KV-cache reading; empty where the run has none.
+    pub kv_sources: BTreeMap<String, f64>,
+    /// Required figures that are nowhere, with where they should be.
+    pub missing: Vec<String>,
+}
+
+/// Reads a run's recording and log. Metrics are at the peak, and so are the sources; where the run has a KV-cache reading,
+/// they are read at that time as well.
+pub fn of(recording: Option<&Recording>, log: &str, described: &[Metric]) -> Yield {
+    let mut found = Yield::default();
+    let report = recording.map(|recording| attribution::report(recording, At::Peak));
+    let figures = log::parse_text(log);
+    for metric in METRICS {
+        let value = match &metric.read {
+            Read::Log(read) => read(&figures),
+            Read::Reported(label) => figures.reported.get(*label).copied(),
+            Read::Trace(read) => report.as_ref().and_then(read),
+            Read::Gpu(column, read) => report.as_ref().and_then(|report| read(report, column)),
+            Read::Elsewhere => None,
+        };
+        found.metrics.extend(value.map(|value| (metric.name.to_owned(), value)));
+    }
+    for metric in described {
+        // A plan that was read has only expressions that compile.
+        let regex = metric.regex.as_deref().and_then(|regex| regex::Regex::new(regex).ok());
+        let value = regex.and_then(|regex| last_match(&regex, log));
+        found.metrics.extend(value.map(|value| (metric.name.clone(), value)));
+        if metric.required && !found.metrics.contains_key(&metric.name) {
+            found.missing.push(metric.name.clone());
+        }
+    }
+    found.sources = report.as_ref().map(sources).unwrap_or_default();
+    let at_reading = recording.and_then(|recording| {
+        Some(sources(&attribution::report(recording, At::Kv(kv::instant(recording)?))))
+    });
+    found.kv_sources = at_reading.unwrap_or_default();
+    found
+}
+
+fn sources(report: &attribution::Report) -> BTreeMap<String, f64> {
+    let rows = report.planes.system.iter().flat_map(|plane| &plane.sources);
+    rows.filter_map(|row| Some((row.source.to_owned(), row.bytes? as f64))).collect()
+}
+
+fn last_match(regex: &regex::Regex, log: &str) -> Option<f64> {
+    let mut numbers = log.lines().filter_map(|line| {
+        let text = regex.captures(line)?.get(1)?.as_str();
+        text.replace(',', "").parse().ok()
+    });
+    numbers.rfind(|number: &f64| number.is_finite())
+}
+
+/// What a source of the ledger is called.
+pub fn source_title(slug: &str) -> Option<&'static str> {
+    spark_trace_common::source::SOURCES.iter().find(|source| source.slug == slug).map(|source| source.title)
+}

@@ -1,0 +1,272 @@
+//! `study.toml`: what is compared, how often, in which order, and what must hold before each run.
+//!
+//! [`Plan::parse`] refuses what could not be run or would answer another question, and says where it stands.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::{Deserialize, Deserializer, Serialize};
+use thiserror::Error;
+
+use spark_trace_recording::parse;
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Plan {
+    pub name: String,
+    #[serde(default)]
+    pub description: String,
+    #[serde(default)]
+    pub order: Order,
+    /// Of the order's random numbers.
+    #[serde(default)]
+    pub seed: u64,
+    /// Measured runs of each model in each environment.
+    pub runs: u32,
+    /// Runs before them that are recorded and left out of the analysis.
+    #[serde(default)]
+    pub warmups: u32,
+    /// A run that takes longer is ended, and counts as failed.
+    #[serde(default = "hours", deserialize_with = "time", serialize_with = "seconds")]
+    pub timeout: Duration,
+    /// Times that a failed run is tried again; the failure stays in the study.
+    #[serde(default)]
+    pub retries: u32,
+    /// Free space that the study's folder must have before each run.
+    #[serde(default, deserialize_with = "some_size")]
+    pub disk_space: Option<u64>,
+    /// The first is what the others are compared with.
+    pub environments: Vec<Environment>,
+    pub models: Vec<Model>,
+    pub workload: Workload,
+    #[serde(default)]
+    pub gates: Gates,
+    /// Figures in the log besides those that are known.
+    #[serde(default)]
+    pub metrics: Vec<Metric>,
+    /// For placeholders; environments and models override them.
+    #[serde(default)]
+    pub values: BTreeMap<String, String>,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Order {
+    /// A B, B A, A B, ...: what drifts steadily hits all environments alike.
+    #[default]
+    Abba,
+    /// In each round all environments once, in random order.
+    Randomized,
+    /// One environment after the other: what drifts is taken for the environment. Flagged in every result.
+    Blocked,
+}
+
+impl Order {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Abba => "abba",
+            Self::Randomized => "randomized",
+            Self::Blocked => "blocked",
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Environment {
+    pub name: String,
+    pub kind: Kind,
+    /// Image of a container.
+    pub image: Option<String>,
+    /// Flags of `run`, one argument each.
+    #[serde(default)]
+    pub flags: Vec<String>,
+    /// Root directory of a chroot, as `spark-trace rootfs` makes it.
+    pub rootfs: Option<String>,
+    /// A static program that the image is made of, with `import`, where the engine does not have it.
+    pub import_program: Option<String>,
+    #[serde(default)]
+    pub values: BTreeMap<String, String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kind {
+    Native,
+    Chroot,
+    Docker,
+    Podman,
+}
+
+impl Kind {
+    /// The container engine's program.
+    pub const fn engine(self) -> Option<&'static str> {
+        match self {
+            Self::Docker => Some("docker"),
+            Self::Podman => Some("podman"),
+            Self::Native | Self::Chroot => None,
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Model {
+    pub name: String,
+    /// Files of the model: their sizes are kept, and that they are there is checked.
+    #[serde(default)]
+    pub files: Vec<String>,
+    #[serde(default)]
+    pub values: BTreeMap<String, String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Workload {
+    /// One argument each, with placeholders in braces; `{{` is a brace.
+    pub command: Vec<String>,
+    /// Commands on the host before the first run.
+    #[serde(default)]
+    pub prepare: Vec<Vec<String>>,
+    /// Commands on the host before each run, outside of its recording.
+    #[serde(default)]
+    pub before: Vec<Vec<String>>,
+    /// Further options of `spark-trace record`.
+    #[serde(default)]
+    pub record: Vec<String>,
+}
+
+/// What must hold before a run begins.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct Gates {
+    /// Highest temperature of any GPU, degrees Celsius.
+    pub gpu_temperature: Option<u32>,
+    /// No process on any GPU.
+    pub gpu_idle: bool,
+    /// Time between runs.
+    #[serde(deserialize_with = "time", serialize_with = "seconds")]
+    pub cooldown: Duration,
+    /// Write back, then drop clean page cache, dentries and inodes.
+    pub drop_caches: bool,
+    /// Least free memory (MemFree).
+    #[serde(deserialize_with = "some_size")]
+    pub mem_free: Option<u64>,
+    /// Most page cache (Cached).
+    #[serde(deserialize_with = "some_size")]
+    pub cached: Option<u64>,
+    /// Names of processes that must not run.
+    pub no_processes: Vec<String>,
+    /// No files in /dev/shm.
+    pub shm_empty: bool,
+    /// How long is waited for all of it.
+    #[serde(deserialize_with = "time", serialize_with = "seconds")]
+    pub wait: Duration,
+}
+
+impl Default for Gates {
+    fn default() -> Self {
+        Self {
+            gpu_temperature: None,
+            gpu_idle: false,
+            cooldown: Duration::ZERO,
+            drop_caches: false,
+            mem_free: None,
+            cached: None,
+            no_processes: vec![],
+            shm_empty: false,
+            wait: Duration::from_secs(600),
+        }
+    }
+}
+
+/// A figure of the log, by a regular expression with one group.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Metric {
+    pub name: String,
+    /// Finds the number in a line; the last line that has one counts. Absent for figures that are known already.
+    pub regex: Option<String>,
+    #[serde(default)]
+    pub unit: String,
+    /// A run without it has failed.
+    #[serde(default)]
+    pub required: bool,
+}
+
+#[derive(Debug, Error)]
+pub enum PlanError {
+    #[error("{0}")]
+    Form(String),
+    #[error("`{place}`: {what}")]
+    Content { place: String, what: String },
+}
+
+impl PlanError {
+    /// In one line, with its place.
+    pub(super) fn form(text: &str, error: &toml::de::Error) -> Self {
+        let line =
+            error.span().and_then(|span| text.get(..span.start)).map(|before| before.lines().count().max(1));
+        let message = error.message().trim().replace('\n', ", ");
+        Self::Form(line.map_or_else(|| message.clone(), |line| format!("line {line}: {message}")))
+    }
+
+    pub(super) fn at(place: impl Into<String>, what: impl Into<String>) -> Self {
+        Self::Content { place: place.into(), what: what.into() }
+    }
+}
+
+impl Plan {
+    /// Environments that differ in nothing but their names.
+    pub fn alike(&self) -> Vec<(String, String)> {
+        let nameless = |environment: &Environment| Environment { name: String::new(), ..environment.clone() };
+        let pairs = self.environments.iter().enumerate().flat_map(|(place, one)| {
+            let others =
+                self.environments[place + 1..].iter().filter(|other| nameless(other) == nameless(one));
+            others.map(|other| (one.name.clone(), other.name.clone()))
+        });
+        pairs.collect()
+    }
+
+    pub fn environment(&self, name: &str) -> Option<&Environment> {
+        self.environments.iter().find(|environment| environment.name == name)
+    }
+
+    pub fn model(&self, name: &str) -> Option<&Model> {
+        self.models.iter().find(|model| model.name == name)
+    }
+}
+
+const fn hours() -> Duration {
+    Duration::from_secs(2 * 3600)
+}
+
+/// `"90s"` or a number of seconds.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Written {
+    Number(f64),
+    Text(String),
+}
+
+fn time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    let text = match Written::deserialize(deserializer)? {
+        Written::Number(seconds) => seconds.to_string(),
+        Written::Text(text) => text,
+    };
+    parse::duration(&text).map_err(serde::de::Error::custom)
+}
+
+fn seconds<S: serde::Serializer>(time: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_f64(time.as_secs_f64())
+}
+
+/// `"8G"` or a number of bytes.
+fn some_size<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+    let text = match Option::<Written>::deserialize(deserializer)? {
+        None => return Ok(None),
+        Some(Written::Number(bytes)) => bytes.to_string(),
+        Some(Written::Text(text)) => text,
+    };
+    parse::size(&text).map(Some).map_err(serde::de::Error::custom)
+}

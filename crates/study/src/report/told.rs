@@ -1,0 +1,254 @@
+//! What a study has to tell, in words and tables that all forms share.
+
+use super::tables::{BRIEF, DIAGNOSTICS, EFFECTS, MAIN, SPREAD, TESTS, interval, number, table};
+use crate::analysis::{Comparison, Report, SourcesAt, Verdict};
+use crate::plan::Order;
+use crate::results::Origin;
+use spark_trace_render::document::{Document, Fit, Table};
+
+/// Differences of sources that are shown, the largest first.
+const SOURCES: usize = 12;
+
+pub fn document(report: &Report) -> Document {
+    let mut document = Document::default();
+    document.heading(title(report));
+    summary(report).into_iter().for_each(|line| document.line(line));
+    warnings(report).into_iter().for_each(|text| document.warning(text));
+    for (model, other) in cells(report) {
+        comparison(&mut document, report, &model, &other);
+    }
+    document.heading("Methods");
+    methods(report).into_iter().for_each(|line| document.line(line));
+    failures(&mut document, report);
+    document
+}
+
+/// What fits on a terminal: the verdicts, and each reason once.
+pub fn brief(report: &Report) -> Document {
+    let mut document = Document::default();
+    document.heading(title(report));
+    summary(report).into_iter().for_each(|line| document.line(line));
+    warnings(report).into_iter().for_each(|text| document.warning(text));
+    for (model, other) in cells(report) {
+        let baseline = report.environments.first().map_or("", String::as_str);
+        document.heading(format!("{model}: {other} (B) against {baseline} (A), means"));
+        document.table(table(BRIEF, of_cell(&report.comparisons, &model, &other)));
+        let mut told: Vec<&str> = vec![];
+        for row in of_cell(&report.comparisons, &model, &other).filter(|row| row.subject.better.is_some()) {
+            if !told.contains(&row.because.as_str()) {
+                document.line(format!("{}: {}", row.subject.name, row.because));
+                told.push(&row.because);
+            }
+        }
+        let sources = differing(report, &model, &other);
+        if !sources.is_empty() {
+            document.line(format!("{}, those that differ most:", sources_title(report)));
+            document.table(table(BRIEF, sources));
+        }
+    }
+    failures(&mut document, report);
+    document
+}
+
+pub fn title(report: &Report) -> String {
+    format!("Study {}", report.name)
+}
+
+/// Models and the environments that are compared with the baseline.
+pub fn cells(report: &Report) -> Vec<(String, String)> {
+    let mut cells: Vec<(String, String)> = vec![];
+    for comparison in &report.comparisons {
+        let cell = (comparison.model.clone(), comparison.b_name.clone());
+        if !cells.contains(&cell) {
+            cells.push(cell);
+        }
+    }
+    cells
+}
+
+pub fn of_cell<'a>(
+    all: &'a [Comparison],
+    model: &'a str,
+    other: &'a str,
+) -> impl Iterator<Item = &'a Comparison> + Clone {
+    all.iter().filter(move |row| row.model == model && row.b_name == other)
+}
+
+/// Sources that differ at all, the largest difference first.
+pub fn differing<'a>(report: &'a Report, model: &'a str, other: &'a str) -> Vec<&'a Comparison> {
+    let mut rows: Vec<_> =
+        of_cell(&report.sources, model, other).filter(|row| row.difference.abs() * 1024.0 >= 0.05).collect();
+    rows.sort_by(|a, b| b.difference.abs().total_cmp(&a.difference.abs()));
+    rows.truncate(SOURCES);
+    rows
+}
+
+/// What came out, in a sentence for each model and environment.
+pub fn summary(report: &Report) -> Vec<String> {
+    let mut lines = vec![origin(report)];
+    for (model, other) in cells(report) {
+        let rows = of_cell(&report.comparisons, &model, &other).filter(|row| row.subject.better.is_some());
+        let told = |verdict: Verdict| {
+            let names = rows.clone().filter(|row| row.verdict == verdict).map(|row| match verdict {
+                Verdict::Different => {
+                    format!("{} ({} {})", row.subject.name, interval(row.ci), row.subject.unit)
+                }
+                _ => row.subject.name.clone(),
+            });
+            let names: Vec<_> = names.collect();
+            (!names.is_empty()).then(|| format!("{}: {}", verdict.as_str(), names.join(", ")))
+        };
+        let verdicts = [
+            Verdict::Different,
+            Verdict::Equivalent,
+            Verdict::Undecided,
+            Verdict::Confounded,
+            Verdict::NotComparable,
+        ];
+        let told: Vec<_> = verdicts.into_iter().filter_map(told).collect();
+        let baseline = report.environments.first().map_or("", String::as_str);
+        let alike = rows.clone().any(|row| row.alike);
+        let kind = if alike { " (the same environment again: noise)" } else { "" };
+        lines.push(format!("{model}, {other} against {baseline}{kind}: {}.", told.join("; ")));
+    }
+    lines
+}
+
+fn origin(report: &Report) -> String {
+    let counts = &report.counts;
+    let runs = format!(
+        "{} measured runs, {} warm-ups, {} that failed or were lost",
+        counts.measured, counts.warmups, counts.failed
+    );
+    match &report.origin {
+        Origin::Run => format!("Measured by spark-trace: {runs}."),
+        Origin::Imported { format, file } => format!("Imported from {file} ({format}): {runs}."),
+        Origin::Simulated => format!("Simulated: {runs}."),
+    }
+}
+
+/// What a reader must not overlook.
+pub fn warnings(report: &Report) -> Vec<String> {
+    let mut warnings = vec![];
+    if report.order == Some(Order::Blocked) {
+        warnings.push(
+            "The plan ran one environment after the other. Changes over time cannot be separated from the environment; \
+             run it again with `order = \"abba\"`."
+                .to_owned(),
+        );
+    }
+    for relation in &report.relations {
+        warnings.push(format!(
+            "{} in all {} runs (largest distance {}): {} is no second result.",
+            relation.written(),
+            relation.n,
+            number(relation.max_residual),
+            relation.of
+        ));
+    }
+    for same in &report.indistinct {
+        let means: Vec<_> = same.means.iter().map(|mean| number(*mean)).collect();
+        warnings.push(format!(
+            "{} is the same within {} % for {} ({}): models of different size would differ. Check that the runner used \
+             the model that it names.",
+            same.metric,
+            same.margin * 100.0,
+            same.models.join(", "),
+            means.join(", ")
+        ));
+    }
+    warnings
+}
+
+fn comparison(document: &mut Document, report: &Report, model: &str, other: &str) {
+    let baseline = report.environments.first().map_or("", String::as_str);
+    document.heading(format!("{model}: {other} (B) against {baseline} (A)"));
+    tables(report, model, other).into_iter().for_each(|(title, table)| {
+        if !table.rows.is_empty() {
+            document.line(format!("{title}:"));
+            document.table(table);
+        }
+    });
+}
+
+/// What lists of sources are about.
+pub const fn sources_title(report: &Report) -> &'static str {
+    match report.sources_at {
+        SourcesAt::KvReading => "Sources of memory, each run at its KV-cache reading",
+        SourcesAt::Peak => "Sources of memory, each run at its peak",
+    }
+}
+
+/// The tables of one comparison, with their titles.
+pub fn tables(report: &Report, model: &str, other: &str) -> Vec<(&'static str, Table)> {
+    let rows = || of_cell(&report.comparisons, model, other);
+    vec![
+        ("Verdicts", table(MAIN, rows())),
+        ("Diagnostics", table(DIAGNOSTICS, rows())),
+        ("Effects", table(EFFECTS, rows())),
+        ("Tests, p", table(TESTS, rows())),
+        ("Spread", table(SPREAD, rows())),
+        (sources_title(report), table(MAIN, differing(report, model, other))),
+    ]
+}
+
+/// What was done, for a paper's methods section.
+pub fn methods(report: &Report) -> Vec<String> {
+    let options = &report.options;
+    let order = match report.order {
+        Some(Order::Abba) => {
+            "Environments took turns in the order A B B A, so that a steady drift hits them alike.".to_owned()
+        }
+        Some(Order::Randomized) => {
+            "In each round every environment ran once, in random order from a stored seed.".to_owned()
+        }
+        Some(Order::Blocked) => "Environments ran one after the other, without taking turns.".to_owned(),
+        None => "The order is that of the runs' times; nothing is known of a plan.".to_owned(),
+    };
+    let mut lines = vec![
+        order,
+        format!(
+            "Warm-ups and failed runs are left out of the analysis and counted. Differences are B minus A. Runs of one \
+             round are compared by the paired t test, others by Welch's, both with t-based 95 % confidence intervals; p \
+             is adjusted: {}; other metrics, sources of memory and comparisons of environments that are the same are families \
+             of their own. A difference is reported below an adjusted p of \
+             {}.",
+            report.family, options.alpha
+        ),
+        format!(
+            "Means are called equivalent where two one-sided tests at {} place their difference within {} % of the \
+             baseline's mean.",
+            options.alpha,
+            options.margin * 100.0
+        ),
+        format!(
+            "Effect sizes are Cohen's d and Hedges' g with intervals from the noncentral t distribution, power by the \
+             same. Medians are compared by {} bootstrap resamples (BCa; seed {}). Values beyond Tukey's fences (1.5 \
+             interquartile ranges) are called outliers and kept.",
+            options.resamples, options.seed
+        ),
+        format!(
+            "Diagnostics come before p: environments in blocks, a trend over the runs (Mann-Kendall) or dependence of \
+             one run on the one before (lag-1 autocorrelation), both of what is left when each environment's mean is \
+             taken away and at {}, and the state in which runs began. Where they fail the verdict is `confounded` or \
+             `not comparable`.",
+            options.diagnostic_alpha
+        ),
+    ];
+    if !report.machine.is_empty() {
+        let facts: Vec<_> = report.machine.iter().map(|(name, value)| format!("{name} {value}")).collect();
+        lines.push(format!("Machine: {}.", facts.join("; ")));
+    }
+    lines
+}
+
+fn failures(document: &mut Document, report: &Report) {
+    let cells = &[
+        ("RUN", Fit::Number, (|row| row.number.to_string()) as fn(&crate::analysis::Failure) -> String),
+        ("ATTEMPT", Fit::Number, |row| row.attempt.to_string()),
+        ("ENVIRONMENT", Fit::Name, |row| row.environment.clone()),
+        ("MODEL", Fit::Name, |row| row.model.clone()),
+        ("WHY", Fit::Text, |row| row.why.clone()),
+    ];
+    document.section("Runs that do not count", Table::of(cells, &report.failures));
+}
