@@ -3,6 +3,7 @@
 mod commands;
 mod fields;
 mod kernels;
+mod links;
 mod literals;
 mod program;
 mod sources;
@@ -19,7 +20,7 @@ use crate::workspace;
     after_help = "Examples:\n  cargo xtask docs\n  cargo xtask docs --check   # in CI: are they up to date?"
 )]
 pub struct Args {
-    /// Only check: fail if a file differs, or if text for users has a word that docs/glossary.md bans
+    /// Only check: fail if a file differs, if text for users has a word that docs/glossary.md bans, or if a link is dead
     #[arg(long)]
     check: bool,
 }
@@ -41,7 +42,11 @@ const DOCUMENTS: &[Document] = &[
 
 pub fn run(args: &Args) -> Result<()> {
     DOCUMENTS.iter().try_for_each(|document| document.run(args.check))?;
-    if args.check { words::check() } else { Ok(()) }
+    if args.check {
+        words::check()?;
+        links::check()?;
+    }
+    Ok(())
 }
 
 impl Document {

@@ -95,7 +95,7 @@ fn is_test(path: &Path) -> bool {
 }
 
 /// Files below `dirs` (or the files that they are) with this extension.
-fn files(root: &Path, dirs: &[&str], extension: &str) -> Result<Vec<PathBuf>> {
+pub fn files(root: &Path, dirs: &[&str], extension: &str) -> Result<Vec<PathBuf>> {
     let mut open: Vec<_> = dirs.iter().map(|dir| root.join(dir)).collect();
     let mut files = Vec::new();
     while let Some(path) = open.pop() {
