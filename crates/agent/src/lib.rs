@@ -2,6 +2,7 @@
 
 pub mod aggregates;
 mod asked;
+mod backing;
 pub mod btf;
 pub mod bundle;
 pub mod cgroup;

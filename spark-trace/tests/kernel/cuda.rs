@@ -1,10 +1,12 @@
 //! What goes through the CUDA driver, on the simulated driver: host memory behind the real functions. The hooks are
 //! the real ones; truth is the workload's own report. Everything here is simulated but the kernel.
 
+use std::{os::unix::process::CommandExt, process::Command};
+
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::support::{self, MIB, Recorded, Running, array, cuda_workload, int, json, record, text};
+use crate::support::{self, MIB, Recorded, Running, array, cuda_workload, int, json, record, spark_trace, text};
 
 /// The simulated driver lies beside the workload.
 fn driver() -> String {
@@ -78,6 +80,57 @@ fn every_kind_has_the_sizes_that_were_asked_for() {
     let library =
         array(&recording["health"]["libraries"]).iter().find(|l| text(&l["path"]) == driver()).unwrap();
     assert_eq!((&library["simulated"], &library["verdict"]), (&true.into(), &"ok".into()));
+}
+
+/// Has the kernel answer as one before 6.11 does that was not made to say what lies at one address: ENOTTY to PROCMAP_QUERY
+/// (include/uapi/linux/fs.h). Everything that it starts gets the same answer.
+fn without_procmap_query(command: &mut Command) {
+    const PROCMAP_QUERY: u32 = 0xc068_6611;
+    const LOAD: u16 = 0x20;
+    const EQUAL: u16 = 0x15;
+    const RETURN: u16 = 0x06;
+    let line = |code, k, jt, jf| libc::sock_filter { code, jt, jf, k };
+    let arguments = std::mem::offset_of!(libc::seccomp_data, args) as u32;
+    let mut program = vec![
+        line(LOAD, std::mem::offset_of!(libc::seccomp_data, nr) as u32, 0, 0),
+        line(EQUAL, libc::SYS_ioctl as u32, 0, 3),
+        line(LOAD, arguments + size_of::<u64>() as u32, 0, 0),
+        line(EQUAL, PROCMAP_QUERY, 0, 1),
+        line(RETURN, libc::SECCOMP_RET_ERRNO | libc::ENOTTY as u32, 0, 0),
+        line(RETURN, libc::SECCOMP_RET_ALLOW, 0, 0),
+    ];
+    // SAFETY: one async-signal-safe call between fork and exec, with a program that has as many lines as it says.
+    unsafe {
+        command.pre_exec(move || {
+            let program = libc::sock_fprog { len: program.len() as u16, filter: program.as_mut_ptr() };
+            let none: libc::c_ulong = 0;
+            let mode = libc::c_ulong::from(libc::SECCOMP_MODE_FILTER);
+            match libc::prctl(libc::PR_SET_SECCOMP, mode, &raw const program, none, none) {
+                0 => Ok(()),
+                _ => Err(std::io::Error::last_os_error()),
+            }
+        });
+    }
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn where_the_kernel_writes_out_all_mappings_only_every_pinned_allocation_has_what_it_lies_in() {
+    const COUNT: i64 = 600;
+    let dir = support::disk_dir();
+    let output = support::path(&dir, "cuda.json");
+    let (workload, driver) = (cuda_workload(), driver());
+    let line = format!(
+        "--cuda-library {driver} -- {workload} cuda-alloc --driver simulated --pinned 64Kx{COUNT} --hold 500ms"
+    );
+    let mut command = spark_trace();
+    without_procmap_query(&mut command);
+    let words: Vec<&str> = line.split_whitespace().collect();
+    let recording = Running::start_as(command, &output, &words).finish().exited(0).recording();
+    assert_eq!(support::losses(&recording["health"]).0, 0, "{}", recording["health"]["losses"]);
+    let rows = array(&recording["provenance"]["cuda_allocs"]).iter().filter(|row| row["kind"] == "pinned");
+    let rows: Vec<_> = rows.map(|row| (row["backing"].as_str(), int(&row["allocs"]))).collect();
+    assert_eq!(rows, [(Some("shmem"), COUNT)]);
 }
 
 #[test]

@@ -66,6 +66,8 @@ impl Session {
                 return Ok(exit_code);
             }
             let has_backlog = self.has_backlog;
+            let (is_put_off, until) =
+                (self.put_off.is_some(), self.put_off.as_ref().map_or(started, |(_, until)| *until));
             tokio::select! {
                 // What ends a trace comes first, then readings; of events there may be more than can ever be taken.
                 biased;
@@ -123,7 +125,8 @@ impl Session {
                 _ = drains.tick(), if looks => self.drain(Take::Turn)?,
                 // Pending once, so that the timers and signals of the runtime are looked at.
                 () = tokio::task::yield_now(), if has_backlog => self.drain(Take::Turn)?,
-                ready = self.events.readable_mut(), if !looks && !has_backlog => {
+                () = tokio::time::sleep_until(until), if is_put_off => self.drain(Take::Turn)?,
+                ready = self.events.readable_mut(), if !looks && !has_backlog && !is_put_off => {
                     let mut guard = ready.map_err(io_error("watch the event buffer"))?;
                     guard.clear_ready();
                     drop(guard);
@@ -224,10 +227,20 @@ impl Session {
         self.tracer.is_behind = true;
         loop {
             // Copied out: handling an event may take long, and the buffer's room is wanted back.
-            let Some(record) = self.events.get_mut().next().map(|item| item.to_vec()) else {
+            let put_off = self.put_off.take().map(|(record, _)| record);
+            let next = put_off.or_else(|| self.events.get_mut().next().map(|item| item.to_vec()));
+            let Some(record) = next else {
                 (self.has_backlog, self.tracer.is_behind) = (false, false);
                 return Ok(self.tracer.take_samples(u64::MAX)?);
             };
+            if take == Take::Turn
+                && let Some(until_ns) = self.tracer.waits_until(&record)
+            {
+                let left = Duration::from_nanos(until_ns.saturating_sub(now_ns()));
+                self.put_off = Some((record, Instant::now() + left));
+                self.has_backlog = false;
+                return Ok(());
+            }
             taken += record.len() + RECORD_HEADER;
             self.handle(&record)?;
             let enough = match take {

@@ -158,6 +158,8 @@ pub struct Session {
     forgot: Forgot,
     /// The event buffer was not empty when it was last left.
     has_backlog: bool,
+    /// An event that waits, as those after it in the buffer do, and until when.
+    put_off: Option<(Vec<u8>, tokio::time::Instant)>,
     /// Walks of processes' mappings that were wanted.
     walks_not_made: u64,
     /// The journal is not written any more, and that was told.
@@ -253,6 +255,7 @@ impl Session {
             interrupted: 0,
             forgot: Forgot::default(),
             has_backlog: false,
+            put_off: None,
             walks_not_made: 0,
             journal_failed: false,
         })

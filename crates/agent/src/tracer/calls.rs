@@ -14,7 +14,6 @@ use crate::decode::{Call, Figures, MappedLibrary, State};
 use crate::figures;
 use crate::{
     driver::DriverBytes,
-    maps::{self, Answer},
     now_ns, page_size,
     symbols::Placed,
 };
@@ -146,7 +145,7 @@ impl<W: Write> Tracer<W> {
             query.state = self.state_of(call.state, query.at_ns)?;
             return self.query_event(query, placed);
         }
-        let backing = backing(&call);
+        let backing = self.backings.of(&call);
         if whose == Belongs::Undecided {
             let backing = backing.map(ToOwned::to_owned);
             self.tentative.wait(call.cgroup, Waiting::Call(Box::new(call), placed, backing));
@@ -339,38 +338,4 @@ fn allocator_free() -> Option<u64> {
     let text = std::fs::read_to_string("/proc/vmstat").ok()?;
     let pages = text.lines().find_map(|line| line.strip_prefix("nr_free_pages "))?;
     Some(pages.trim().parse::<u64>().ok()? * page_size())
-}
-
-/// What host memory handed to the driver lies in, as its mapping says. Two ways of cudaMallocHost are told apart
-/// so: pages of the NVIDIA module, which are charged to nobody, and pinned shared memory, which is.
-fn backing(call: &Call) -> Option<&'static str> {
-    let is_host = matches!(call.function.op, Op::Alloc(kind) if kind.is_host());
-    if !is_host || !call.succeeded() {
-        return None;
-    }
-    let address = call.value(call.function.object)?;
-    let mapping = match maps::at(call.pid, address) {
-        Answer::Mapped(mapping) => mapping,
-        Answer::Nothing | Answer::Gone => return None,
-        Answer::Unsupported => {
-            let all = maps::all(call.pid)?;
-            all.into_iter().find(|map| (map.start..map.end).contains(&address))?
-        }
-    };
-    Some(by_name(&mapping.name))
-}
-
-fn by_name(path: &str) -> &'static str {
-    // Shared anonymous memory is a file of the kernel's own, named after the device that used to give it, or by the
-    // program (mm/madvise.c anon_vma_name, fs/proc/task_mmu.c).
-    const SHMEM: &[&str] = &["/dev/zero", "/memfd:", "/dev/shm/", "/SYSV", "[anon_shmem:"];
-    if path.is_empty() || path.starts_with('[') && !path.starts_with("[anon_shmem:") {
-        "anon"
-    } else if path.starts_with("/dev/nvidia") {
-        "driver"
-    } else if SHMEM.iter().any(|beginning| path.starts_with(beginning)) {
-        "shmem"
-    } else {
-        "file"
-    }
 }

@@ -28,6 +28,18 @@ impl<W: Write> Tracer<W> {
         }
     }
 
+    /// Until when a record waits, with all that come after it: where the kernel does not say what lies at one address, one
+    /// look at all mappings of a process serves all allocations that wait.
+    pub fn waits_until(&self, bytes: &[u8]) -> Option<u64> {
+        if !self.backings.may_wait() {
+            return None;
+        }
+        match decode::decode(bytes) {
+            Ok(Event::Call(call)) => self.backings.waits_until(&call),
+            _ => None,
+        }
+    }
+
     fn apply(&mut self, event: Event) -> Result<Option<Notice>, TracerError> {
         match event {
             Event::FileName(name) => {
@@ -213,6 +225,7 @@ impl<W: Write> Tracer<W> {
                 process.rss_peak = event.rss_peak_pages.map(|p| p * page_size());
                 self.alive.remove(&event.pid);
                 self.stacks.forget(event.pid);
+                self.backings.forget(event.pid);
                 self.pins.ended(&self.collector.cuda.pinned_by(event.pid), event.at_ns);
                 self.collector.cuda.process_ended(event.pid);
             }

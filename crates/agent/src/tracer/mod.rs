@@ -31,6 +31,7 @@ use tentative::Tentative;
 
 use super::{
     aggregates::Collector,
+    backing::Backings,
     cgroup::{self, Layout},
     charges::Charges,
     library::Libraries,
@@ -166,6 +167,7 @@ pub struct Tracer<W: Write> {
     pub is_behind: bool,
     waiting: Waiting,
     watch: Watch,
+    backings: Backings,
     /// As a GPU's begins, and of each GPU that was read.
     device_watch: Option<Watch>,
     device_watches: BTreeMap<u32, Watch>,
@@ -230,6 +232,7 @@ impl<W: Write> Tracer<W> {
             is_behind: false,
             waiting: Waiting::default(),
             watch: Watch::default(),
+            backings: Backings::default(),
             device_watch: None,
             device_watches: BTreeMap::new(),
             turn: 0,
