@@ -15,12 +15,12 @@ use std::{
 use super::{
     code::{Code, Found},
     kallsyms::Kallsyms,
-    maps::Mapping,
+    maps::{self, Mapping},
     mounts::regular,
     names::{NO_TIME, Namer},
 };
 use crate::elf;
-use spark_trace_recording::{Stack, Symbol};
+use spark_trace_recording::{ReaderCost, Stack, Symbol};
 
 /// Files kept open for naming. Beyond that, frames of further files keep their offsets without names.
 const OPEN_FILES: usize = 512;
@@ -355,6 +355,11 @@ impl Stacks {
     /// Stacks for which there was no room.
     pub const fn refused(&self) -> u64 {
         self.refused
+    }
+
+    /// What the processes took that read symbols.
+    pub fn reader_cost(&self) -> Option<ReaderCost> {
+        self.namer.cost()
     }
 
     /// Frames of a stack, innermost first.

@@ -399,6 +399,18 @@ pub struct Cost {
     pub bpf_memory: Option<u64>,
     /// Readings of the GPUs; absent if there were none.
     pub nvml: Option<Readings>,
+    /// The processes that read symbols, which are not part of the figures above; absent where none ran or they could not be
+    /// measured, and in older recordings.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reader: Option<ReaderCost>,
+}
+
+/// What processes took that read symbols, one after the other.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ReaderCost {
+    pub cpu_ns: u64,
+    /// The most that one of them had resident when it was last looked at.
+    pub rss_peak: u64,
 }
 
 /// What it took to read a source that has a thread of its own: elapsed time, mostly waiting. Its CPU time is part of

@@ -390,7 +390,7 @@ pub fn cost_in_short(report: &Report) -> Option<String> {
     Some(format!(
         "Cost of tracing {}: {} of CPU time, {}{programs}.",
         seconds(ran_ns),
-        seconds(cost.agent_cpu_ns),
+        seconds(cost.agent_cpu_ns + cost.reader.map_or(0, |reader| reader.cpu_ns)),
         unsigned(cost.agent_rss_peak)
     ))
 }
@@ -406,6 +406,13 @@ fn cost(document: &mut Document, report: &Report, _manner: Manner) {
         known(cost.bpf_run_time_ns, duration),
         known(cost.bpf_memory, unsigned)
     ));
+    if let Some(reader) = &cost.reader {
+        document.line(format!(
+            "reader of symbols {} CPU, {} resident",
+            duration(reader.cpu_ns),
+            unsigned(reader.rss_peak)
+        ));
+    }
     if let Some(nvml) = &cost.nvml {
         document.line(format!(
             "NVML {} readings in {}, the longest {}, after {} to start it",

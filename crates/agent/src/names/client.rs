@@ -1,12 +1,13 @@
 //! The tracer's side of the connection to the reader.
 
 use std::{
-    fs::File,
+    fs::{self, File},
     os::{
         fd::{AsFd, OwnedFd},
         unix::process::ExitStatusExt,
     },
     process::{Child, Command, ExitStatus, Stdio},
+    sync::{Arc, Mutex, PoisonError},
     thread,
     time::{Duration, Instant},
 };
@@ -16,6 +17,7 @@ use super::{
     reader::{DONE, FAILED, LONGEST_NAME, NAME, READER, READY},
     socket,
 };
+use spark_trace_recording::ReaderCost;
 
 /// How long a reader may take to begin, on a machine that is busy.
 const LONGEST_START: Duration = Duration::from_secs(10);
@@ -31,10 +33,17 @@ const ARGUMENTS: &[&str] = if cfg!(test) {
     &[READER]
 };
 
+/// What readers took so far, also for who does not wait for them; `None` before it was known.
+pub type Took = Arc<Mutex<Option<ReaderCost>>>;
+
 /// A reader under way, if there is one.
 #[derive(Debug, Default)]
 pub struct Client {
     reader: Option<Reader>,
+    took: Took,
+    /// CPU time of readers that have ended, and of the one under way.
+    ended_ns: u64,
+    now_ns: u64,
     /// Why none can be started.
     unable: Option<String>,
 }
@@ -56,7 +65,13 @@ impl Client {
             None => start().inspect_err(|why| self.unable = Some(why.clone()))?,
         };
         let until = Instant::now() + within;
-        match reader.names(file, offsets, until) {
+        let answer = reader.names(file, offsets, until);
+        // One that has died is still there until it is waited for.
+        self.note(reader.child.id());
+        if answer.is_err() {
+            self.ended_ns += std::mem::take(&mut self.now_ns);
+        }
+        match answer {
             Ok(answer) => {
                 self.reader = Some(reader);
                 answer
@@ -75,6 +90,38 @@ impl Client {
             }),
         }
     }
+
+    /// One that says what its readers took.
+    pub fn telling(took: Took) -> Self {
+        let mut client = Self::default();
+        client.took = took;
+        client
+    }
+
+    /// Notes what the reader has taken.
+    fn note(&mut self, pid: u32) {
+        let Some(cpu_ns) = cpu_ns(pid) else { return };
+        self.now_ns = cpu_ns;
+        let mut took = self.took.lock().unwrap_or_else(PoisonError::into_inner);
+        let rss_peak = rss_peak(pid).max(took.map(|took| took.rss_peak)).unwrap_or(0);
+        *took = Some(ReaderCost { cpu_ns: self.ended_ns + cpu_ns, rss_peak });
+    }
+}
+
+/// CPU time of all threads of a process (kernel/sched/stats.h, fs/proc/base.c proc_pid_schedstat: the first figure).
+fn cpu_ns(pid: u32) -> Option<u64> {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).ok()?;
+    threads.flatten().try_fold(0u64, |sum, thread| {
+        let text = fs::read_to_string(thread.path().join("schedstat")).ok()?;
+        Some(sum + text.split(' ').next()?.parse::<u64>().ok()?)
+    })
+}
+
+/// The most that a process had resident; `None` of one that has died.
+fn rss_peak(pid: u32) -> Option<u64> {
+    let text = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let figure = text.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    Some(figure.trim().strip_suffix(" kB")?.parse::<u64>().ok()? * 1024)
 }
 
 #[cfg(test)]

@@ -15,15 +15,19 @@ use std::{
     collections::{BTreeMap, HashMap},
     fs::File,
     sync::{
-        Arc,
+        Arc, PoisonError,
         mpsc::{Receiver, RecvTimeoutError, Sender, channel},
     },
     thread,
     time::{Duration, Instant},
 };
 
-use client::Client;
+use client::{Client, Took};
 pub use reader::{READER, run};
+
+use super::priority;
+
+use spark_trace_recording::ReaderCost;
 
 /// How long one file may take.
 const LONGEST_FILE: Duration = Duration::from_secs(5);
@@ -62,6 +66,7 @@ struct Thread {
 #[derive(Debug, Default)]
 pub struct Namer {
     thread: Option<Thread>,
+    took: Took,
     next: u64,
     asked: HashMap<u64, Asked>,
     /// Frames without a name, by file and reason.
@@ -121,6 +126,11 @@ impl Namer {
         }
     }
 
+    /// What the readers took; `None` where none ran.
+    pub fn cost(&self) -> Option<ReaderCost> {
+        *self.took.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Whether names are still to come.
     pub fn is_waiting(&self) -> bool {
         !self.asked.is_empty()
@@ -172,8 +182,10 @@ impl Namer {
         if self.thread.is_none() {
             let (requests, inbox) = channel::<Request>();
             let (outbox, answers) = channel();
+            let took = Arc::clone(&self.took);
             let work = move || {
-                let mut client = Client::default();
+                priority::ordinary();
+                let mut client = Client::telling(took);
                 for request in inbox {
                     let left = request.until.saturating_duration_since(Instant::now());
                     let answer = if left.is_zero() {

@@ -83,6 +83,37 @@ fn whatever_becomes_of_the_reader_costs_the_names_of_one_file() {
 }
 
 #[test]
+fn what_readers_take_is_counted() {
+    let took = Took::default();
+    let mut client = Client::telling(Arc::clone(&took));
+    assert_eq!(*took.lock().unwrap(), None);
+    is_well(&mut client);
+    let first = took.lock().unwrap().unwrap();
+    // The kernel's own sum of the same, in ticks, of a reader that does nothing more.
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", client.pid().unwrap())).unwrap();
+    let fields: Vec<u64> = stat
+        .rsplit(')')
+        .next()
+        .unwrap()
+        .split_whitespace()
+        .skip(11)
+        .take(2)
+        .map(|f| f.parse().unwrap())
+        .collect();
+    // SAFETY: a plain call without pointers.
+    let tick_ns = 1_000_000_000 / unsafe { libc::sysconf(libc::_SC_CLK_TCK) } as u64;
+    let ticks_ns = fields.iter().sum::<u64>() * tick_ns;
+    assert!(first.cpu_ns > 0 && first.cpu_ns.abs_diff(ticks_ns) <= 3 * tick_ns, "{first:?}, {ticks_ns} ns");
+    assert!(first.rss_peak > 1 << 20, "{first:?}");
+    // What one took that died stays.
+    client.names(&file("abort"), &[0], WAIT).unwrap_err();
+    let second = took.lock().unwrap().unwrap();
+    is_well(&mut client);
+    let third = took.lock().unwrap().unwrap();
+    assert!(first.cpu_ns <= second.cpu_ns && second.cpu_ns < third.cpu_ns, "{first:?} {second:?} {third:?}");
+}
+
+#[test]
 fn the_reader_has_no_rights() {
     let mut client = Client::default();
     let names = client.names(&file("rights"), &[0], WAIT).unwrap();

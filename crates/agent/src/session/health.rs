@@ -61,6 +61,7 @@ impl Session {
             bpf_run_time_ns,
             bpf_memory: self.tracer.object.memory(),
             nvml,
+            reader: self.tracer.stacks.reader_cost(),
         };
         self.tracer.journal.add(Entry::Health(health)).map_err(io_error("write the journal"))?;
         self.tracer.journal.add(Entry::Cost(cost)).map_err(io_error("write the journal"))
