@@ -15,7 +15,7 @@ use std::{
 use super::{
     code::{Code, Found},
     kallsyms::Kallsyms,
-    maps::{self, Mapping},
+    maps::Mapping,
     mounts::regular,
     names::{NO_TIME, Namer},
 };

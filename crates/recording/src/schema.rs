@@ -409,8 +409,8 @@ pub struct Cost {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ReaderCost {
     pub cpu_ns: u64,
-    /// The most that one of them had resident when it was last looked at.
-    pub rss_peak: u64,
+    /// The most that one of them had resident when it was last looked at; absent where that could not be read.
+    pub rss_peak: Option<u64>,
 }
 
 /// What it took to read a source that has a thread of its own: elapsed time, mostly waiting. Its CPU time is part of

@@ -390,7 +390,7 @@ pub fn cost_in_short(report: &Report) -> Option<String> {
     Some(format!(
         "Cost of tracing {}: {} of CPU time, {}{programs}.",
         seconds(ran_ns),
-        seconds(cost.agent_cpu_ns + cost.reader.map_or(0, |reader| reader.cpu_ns)),
+        seconds(cost.agent_cpu_ns.saturating_add(cost.reader.map_or(0, |reader| reader.cpu_ns))),
         unsigned(cost.agent_rss_peak)
     ))
 }
@@ -410,7 +410,7 @@ fn cost(document: &mut Document, report: &Report, _manner: Manner) {
         document.line(format!(
             "reader of symbols {} CPU, {} resident",
             duration(reader.cpu_ns),
-            unsigned(reader.rss_peak)
+            known(reader.rss_peak, unsigned)
         ));
     }
     if let Some(nvml) = &cost.nvml {

@@ -33,7 +33,7 @@ const ARGUMENTS: &[&str] = if cfg!(test) {
     &[READER]
 };
 
-/// What readers took so far, also for who does not wait for them; `None` before it was known.
+/// What readers took so far, also for who does not wait for them; `None` before it is known.
 pub type Took = Arc<Mutex<Option<ReaderCost>>>;
 
 /// A reader under way, if there is one.
@@ -91,8 +91,8 @@ impl Client {
         }
     }
 
-    /// One that says what its readers took.
-    pub fn telling(took: Took) -> Self {
+    /// One that notes what its readers took.
+    pub fn noting(took: Took) -> Self {
         let mut client = Self::default();
         client.took = took;
         client
@@ -103,18 +103,21 @@ impl Client {
         let Some(cpu_ns) = cpu_ns(pid) else { return };
         self.now_ns = cpu_ns;
         let mut took = self.took.lock().unwrap_or_else(PoisonError::into_inner);
-        let rss_peak = rss_peak(pid).max(took.map(|took| took.rss_peak)).unwrap_or(0);
+        let rss_peak = rss_peak(pid).max(took.and_then(|took| took.rss_peak));
         *took = Some(ReaderCost { cpu_ns: self.ended_ns + cpu_ns, rss_peak });
     }
 }
 
-/// CPU time of all threads of a process (kernel/sched/stats.h, fs/proc/base.c proc_pid_schedstat: the first figure).
+/// CPU time of a process, also of threads that have ended, until it is waited for (kernel/time/posix-cpu-timers.c
+/// posix_cpu_clock_get).
 fn cpu_ns(pid: u32) -> Option<u64> {
-    let threads = fs::read_dir(format!("/proc/{pid}/task")).ok()?;
-    threads.flatten().try_fold(0u64, |sum, thread| {
-        let text = fs::read_to_string(thread.path().join("schedstat")).ok()?;
-        Some(sum + text.split(' ').next()?.parse::<u64>().ok()?)
-    })
+    let (mut clock, mut time) = (0, libc::timespec { tv_sec: 0, tv_nsec: 0 });
+    let pid = libc::pid_t::try_from(pid).ok()?;
+    // SAFETY: both write to the places that are given, which have the right types.
+    let known = unsafe {
+        libc::clock_getcpuclockid(pid, &raw mut clock) == 0 && libc::clock_gettime(clock, &raw mut time) == 0
+    };
+    known.then_some(time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64)
 }
 
 /// The most that a process had resident; `None` of one that has died.

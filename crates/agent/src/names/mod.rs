@@ -25,8 +25,6 @@ use std::{
 use client::{Client, Took};
 pub use reader::{READER, run};
 
-use super::priority;
-
 use spark_trace_recording::ReaderCost;
 
 /// How long one file may take.
@@ -184,8 +182,7 @@ impl Namer {
             let (outbox, answers) = channel();
             let took = Arc::clone(&self.took);
             let work = move || {
-                priority::ordinary();
-                let mut client = Client::telling(took);
+                let mut client = Client::noting(took);
                 for request in inbox {
                     let left = request.until.saturating_duration_since(Instant::now());
                     let answer = if left.is_zero() {
