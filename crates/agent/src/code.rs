@@ -22,7 +22,7 @@ const MOST_OUTSIDE: usize = 4096;
 pub enum Found {
     /// Code of a file, by the caller's number of it, at an offset.
     File(usize, u64),
-    /// Code in no file: generated, or the kernel's own (vdso).
+    /// Code in no file that is known: generated, the kernel's own (vdso), or of one file too many.
     Generated,
     /// No code: no frame lies there.
     Outside,
@@ -30,8 +30,8 @@ pub enum Found {
     Unknown,
 }
 
-/// Gives a file its number.
-pub type Number<'a> = &'a mut dyn FnMut(&Mapping) -> usize;
+/// Gives a file its number, as long as there are not too many.
+pub type Number<'a> = &'a mut dyn FnMut(&Mapping) -> Option<usize>;
 
 #[derive(Debug, Default)]
 pub struct Code {
@@ -63,7 +63,7 @@ struct Range {
 
 impl Range {
     fn new(mapping: &Mapping, number: Number<'_>) -> Self {
-        let file = mapping.is_file().then(|| number(mapping));
+        let file = if mapping.is_file() { number(mapping) } else { None };
         Self { start: mapping.start, end: mapping.end, offset: mapping.offset, file }
     }
 
@@ -224,7 +224,7 @@ mod tests {
             let mut files = Vec::new();
             let mut number = |mapping: &Mapping| {
                 files.push(mapping.name.clone());
-                files.len() - 1
+                Some(files.len() - 1)
             };
             assert_eq!(code.find(pid, here, &mut number), Found::Unknown, "not looked at");
             code.look_at(pid, &mut number);
@@ -244,7 +244,7 @@ mod tests {
     #[test]
     fn code_that_came_later_is_found_and_what_was_unmapped_is_forgotten() {
         let pid = std::process::id();
-        let mut number = |_: &Mapping| 0;
+        let mut number = |_: &Mapping| Some(0);
         for mut code in both() {
             code.look_at(pid, &mut number);
             let (start, length) = executable(3, libc::PROT_READ | libc::PROT_EXEC);
@@ -264,7 +264,7 @@ mod tests {
     #[test]
     fn rubbish_does_not_make_all_mappings_be_read_again() {
         let pid = std::process::id();
-        let mut number = |_: &Mapping| 0;
+        let mut number = |_: &Mapping| Some(0);
         let mut code = Code { walks: true, ..Code::default() };
         code.look_at(pid, &mut number);
         let known = code.processes.get_mut(&pid).unwrap();

@@ -21,6 +21,7 @@ pub mod kallsyms;
 mod kernel_stacks;
 pub mod library;
 pub mod look;
+mod mapped;
 pub mod maps;
 pub mod mounts;
 mod multi;

@@ -81,6 +81,34 @@ pub fn at(pid: u32, address: u64) -> Answer {
     }
 }
 
+/// The same, also where the kernel only writes out all of them.
+fn find(pid: u32, address: u64) -> Option<Mapping> {
+    match at(pid, address) {
+        Answer::Mapped(mapping) => Some(mapping),
+        Answer::Nothing | Answer::Gone => None,
+        Answer::Unsupported => {
+            all(pid)?.into_iter().find(|mapping| (mapping.start..mapping.end).contains(&address))
+        }
+    }
+}
+
+/// Device and inode of an open file as mappings show them. A file system may answer stat(2) with other numbers (overlayfs,
+/// btrfs), so the file is mapped here and looked at.
+pub fn inode_of(file: &File) -> Option<(i32, i32, u64)> {
+    const LENGTH: usize = 1;
+    // SAFETY: a new mapping wherever the kernel has room; nothing of it is read.
+    let start = unsafe {
+        libc::mmap(std::ptr::null_mut(), LENGTH, libc::PROT_READ, libc::MAP_PRIVATE, file.as_raw_fd(), 0)
+    };
+    if start == libc::MAP_FAILED {
+        return None;
+    }
+    let found = find(std::process::id(), start as u64);
+    // SAFETY: the mapping made above, of which no address was handed on.
+    unsafe { libc::munmap(start, LENGTH) };
+    Some(found?.inode)
+}
+
 /// All mappings of code, lowest first. `None` where the process is gone.
 pub fn code(pid: u32) -> Option<Vec<Mapping>> {
     let maps = File::open(path(pid)).ok()?;
@@ -239,6 +267,15 @@ mod tests {
         }
         assert_eq!(at(u32::MAX, here), Answer::Gone);
         assert_eq!(code(u32::MAX), None);
+    }
+
+    #[test]
+    fn a_file_that_is_open_has_the_inode_of_its_mappings() {
+        let exe = std::env::current_exe().unwrap();
+        let mapped = all(std::process::id()).unwrap();
+        let mapped = mapped.into_iter().find(|map| map.name == exe.to_str().unwrap()).unwrap();
+        assert_eq!(inode_of(&File::open(exe).unwrap()), Some(mapped.inode));
+        assert_eq!(inode_of(&File::open("/proc/self").unwrap()), None, "a directory");
     }
 
     #[test]

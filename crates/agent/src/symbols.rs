@@ -6,24 +6,18 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    fs::File,
-    path::PathBuf,
-    sync::Arc,
     time::{Duration, Instant},
 };
 
 use super::{
     code::{Code, Found},
     kallsyms::Kallsyms,
+    mapped::{MappedFile, MappedFiles},
     maps::Mapping,
-    mounts::regular,
     names::{NO_TIME, Namer},
 };
-use crate::elf;
 use spark_trace_recording::{ReaderCost, Stack, Symbol};
 
-/// Files kept open for naming. Beyond that, frames of further files keep their offsets without names.
-const OPEN_FILES: usize = 512;
 /// Stacks and frames kept, some 30 MiB of them: a trace may go on for days. Stacks of the kernel have the bound of their map.
 const MOST_STACKS: usize = 50_000;
 const MOST_SYMBOLS: usize = 200_000;
@@ -37,10 +31,7 @@ pub struct Stacks {
     by_place: HashMap<Place, u32>,
     /// User symbols still to be named: index in `symbols`, file, offset.
     unnamed: Vec<(u32, usize, u64)>,
-    files: Vec<MappedFile>,
-    /// Files that are open.
-    open: usize,
-    by_inode: HashMap<(i32, i32, u64), usize>,
+    files: MappedFiles,
     code: Code,
     namer: Namer,
     refused: u64,
@@ -72,17 +63,6 @@ enum Place {
     Unknown(u64),
 }
 
-#[derive(Debug)]
-struct MappedFile {
-    path: String,
-    /// Held so that the file can be read when its process or its name is gone.
-    file: Option<Arc<File>>,
-    /// Why it could not be opened.
-    closed: Option<String>,
-    /// Absent until a frame in it is kept.
-    build_id: Option<Option<String>>,
-}
-
 impl Stacks {
     pub fn new(kallsyms: Kallsyms) -> Self {
         Self {
@@ -92,9 +72,7 @@ impl Stacks {
             symbols: Vec::new(),
             by_place: HashMap::new(),
             unnamed: Vec::new(),
-            files: Vec::new(),
-            open: 0,
-            by_inode: HashMap::new(),
+            files: MappedFiles::default(),
             code: Code::default(),
             namer: Namer::default(),
             refused: 0,
@@ -188,13 +166,11 @@ impl Stacks {
             return intern(&mut self.symbols, &mut self.by_place, place, symbol);
         };
         let before = self.symbols.len();
-        let mapped = &mut self.files[file];
         // Only now: a file that somebody else's process has mapped is not looked into.
-        let build_id =
-            mapped.build_id.get_or_insert_with(|| elf::build_id(mapped.file.as_deref()?).ok()?).clone();
+        let build_id = self.files.build_id(file);
         let index = intern(&mut self.symbols, &mut self.by_place, place, || Symbol {
             name: None,
-            module: Some(mapped.path.clone()),
+            module: Some(self.files.get(file).path.clone()),
             address: offset,
             build_id,
         });
@@ -223,16 +199,11 @@ impl Stacks {
 
     fn with_code<R>(
         &mut self,
-        work: impl FnOnce(&mut Code, &mut dyn FnMut(&Mapping) -> usize) -> R,
+        work: impl FnOnce(&mut Code, &mut dyn FnMut(&Mapping) -> Option<usize>) -> R,
         pid: u32,
     ) -> R {
-        let mut code = std::mem::take(&mut self.code);
-        let mut number = |mapping: &Mapping| {
-            self.file(pid, mapping.inode, (mapping.start, mapping.end), std::path::Path::new(&mapping.name))
-        };
-        let result = work(&mut code, &mut number);
-        self.code = code;
-        result
+        let files = &mut self.files;
+        work(&mut self.code, &mut |mapping| files.number(pid, mapping))
     }
 
     /// A process has mapped something there, which may be a file, or nothing any more.
@@ -254,46 +225,14 @@ impl Stacks {
         let used: HashSet<usize> =
             self.code.files().chain(self.unnamed.iter().map(|(_, file, _)| *file)).collect();
         for file in dropped.into_iter().filter(|file| !used.contains(file)) {
-            self.open -= usize::from(self.files[file].file.take().is_some());
+            self.files.let_go(file);
         }
-    }
-
-    fn file(&mut self, pid: u32, inode: (i32, i32, u64), range: (u64, u64), path: &std::path::Path) -> usize {
-        let known = self.by_inode.get(&inode).copied();
-        // One that was let go of is opened again: it is in use again.
-        if let Some(index) =
-            known.filter(|&index| self.files[index].file.is_some() || self.open >= OPEN_FILES)
-        {
-            return index;
-        }
-        // The link leads to the mapped file itself, whatever its path means in the process's mount namespace.
-        let link = PathBuf::from(format!("/proc/{pid}/map_files/{:x}-{:x}", range.0, range.1));
-        let (file, closed) = if self.open < OPEN_FILES {
-            match regular::open_of_process(pid, &link) {
-                Ok(file) => (Some(Arc::new(file)), None),
-                Err(error) => (None, Some(format!("it could not be opened: {error}"))),
-            }
-        } else {
-            (None, Some(format!("{OPEN_FILES} other files were open for naming")))
-        };
-        self.open += usize::from(file.is_some());
-        if let Some(index) = known {
-            (self.files[index].file, self.files[index].closed) = (file, closed);
-            return index;
-        }
-        let index = self.files.len();
-        self.files.push(MappedFile { path: path.display().to_string(), file, closed, build_id: None });
-        self.by_inode.insert(inode, index);
-        index
     }
 
     /// Lets go of files that no process has mapped any more.
     /// Held open, those of a container that is gone would keep their place on the disk.
     pub fn rest(&mut self) {
-        let mapped: HashSet<usize> = self.code.files().collect();
-        for (_, file) in self.files.iter_mut().enumerate().filter(|(index, _)| !mapped.contains(index)) {
-            self.open -= usize::from(file.file.take().is_some());
-        }
+        self.files.keep_open(&self.code.files().collect());
     }
 
     /// Names the user frames that have no name yet, of these stacks or of all. Symbol tables are read into the page
@@ -319,7 +258,7 @@ impl Stacks {
         });
         let until = Instant::now() + LONGEST_NAMING;
         for (file, places) in places {
-            let MappedFile { path, file, closed, .. } = &self.files[file];
+            let MappedFile { path, file, closed, .. } = self.files.get(file);
             match (file, closed) {
                 (Some(file), _) => self.namer.ask(path, file, &places, until),
                 (None, Some(why)) => self.namer.miss_frames(path, why, places.len() as u64),
@@ -355,6 +294,11 @@ impl Stacks {
     /// Stacks for which there was no room.
     pub const fn refused(&self) -> u64 {
         self.refused
+    }
+
+    /// Looks at code in files for which there was no room: its frames have addresses alone.
+    pub const fn files_refused(&self) -> u64 {
+        self.files.refused
     }
 
     /// What the processes took that read symbols.

@@ -25,6 +25,7 @@ const TOUCHED: &[(&str, &[&str])] = &[
     ("log_lines", &[]),
     ("contexts", &[]),
     ("walks", &[]),
+    ("mapped_files", &[]),
     ("mappings", &["mapping"]),
     ("processes", &["mapping"]),
     ("regions", &[]),

@@ -16,6 +16,7 @@ impl Session {
             ("contexts", self.tracer.contexts_lost),
             ("awaiting_containers", self.tracer.refused_while_waiting()),
             ("stacks", self.tracer.stacks.refused()),
+            ("mapped_files", self.tracer.stacks.files_refused()),
             ("walks", self.walks_not_made),
             ("open_files", not_opened()),
             ("log_lines", self.output.as_ref().map_or(0, Output::lost)),
