@@ -16,7 +16,7 @@ use crate::decode::Call;
 
 /// Time between two looks at all mappings of a process, at least, ...
 const REST_NS: u64 = 20_000_000;
-/// ... how many times as long as the last one took, and at most: what waits must have room in the event buffer.
+/// ... how many times as long as the last one took, and at most.
 const REST_FACTOR: u64 = 20;
 const LONGEST_REST_NS: u64 = 100_000_000;
 /// Processes whose mappings are remembered, and mappings of all of them, at most: 6 MiB.

@@ -66,8 +66,7 @@ impl Session {
                 return Ok(exit_code);
             }
             let has_backlog = self.has_backlog;
-            let (is_put_off, until) =
-                (self.put_off.is_some(), self.put_off.as_ref().map_or(started, |(_, until)| *until));
+            let put_off = self.put_off.until;
             tokio::select! {
                 // What ends a trace comes first, then readings; of events there may be more than can ever be taken.
                 biased;
@@ -125,8 +124,10 @@ impl Session {
                 _ = drains.tick(), if looks => self.drain(Take::Turn)?,
                 // Pending once, so that the timers and signals of the runtime are looked at.
                 () = tokio::task::yield_now(), if has_backlog => self.drain(Take::Turn)?,
-                () = tokio::time::sleep_until(until), if is_put_off => self.drain(Take::Turn)?,
-                ready = self.events.readable_mut(), if !looks && !has_backlog && !is_put_off => {
+                () = tokio::time::sleep_until(put_off.unwrap_or(started)), if put_off.is_some() => {
+                    self.drain(Take::Turn)?;
+                }
+                ready = self.events.readable_mut(), if !looks && !has_backlog => {
                     let mut guard = ready.map_err(io_error("watch the event buffer"))?;
                     guard.clear_ready();
                     drop(guard);
@@ -225,9 +226,16 @@ impl Session {
         let turn = TURN.min(self.options.interval / 4);
         let mut taken = 0;
         self.tracer.is_behind = true;
+        if take == Take::Turn && self.put_off.still_waits() {
+            self.put_off.take_out(self.events.get_mut());
+            self.has_backlog = false;
+            return Ok(());
+        }
+        self.put_off.until = None;
         loop {
+            let put_off = self.put_off.pop();
+            let from_buffer = put_off.is_none();
             // Copied out: handling an event may take long, and the buffer's room is wanted back.
-            let put_off = self.put_off.take().map(|(record, _)| record);
             let next = put_off.or_else(|| self.events.get_mut().next().map(|item| item.to_vec()));
             let Some(record) = next else {
                 (self.has_backlog, self.tracer.is_behind) = (false, false);
@@ -235,13 +243,16 @@ impl Session {
             };
             if take == Take::Turn
                 && let Some(until_ns) = self.tracer.waits_until(&record)
+                && self.put_off.has_room()
             {
-                let left = Duration::from_nanos(until_ns.saturating_sub(now_ns()));
-                self.put_off = Some((record, Instant::now() + left));
+                self.put_off.put(record, Duration::from_nanos(until_ns.saturating_sub(now_ns())));
+                self.put_off.take_out(self.events.get_mut());
                 self.has_backlog = false;
                 return Ok(());
             }
-            taken += record.len() + RECORD_HEADER;
+            if from_buffer {
+                taken += record.len() + RECORD_HEADER;
+            }
             self.handle(&record)?;
             let enough = match take {
                 Take::Turn => began.elapsed() >= turn,

@@ -7,6 +7,7 @@ mod health;
 mod options;
 mod output;
 mod pauses;
+mod put_off;
 mod start;
 
 use std::{
@@ -45,6 +46,7 @@ use super::{
 use containers::Containers;
 use follow::Take;
 pub use options::{Keep, Named, Options, Wishes};
+use put_off::PutOff;
 
 use spark_trace_recording::END;
 use spark_trace_recording::units;
@@ -158,8 +160,7 @@ pub struct Session {
     forgot: Forgot,
     /// The event buffer was not empty when it was last left.
     has_backlog: bool,
-    /// An event that waits, as those after it in the buffer do, and until when.
-    put_off: Option<(Vec<u8>, tokio::time::Instant)>,
+    put_off: PutOff,
     /// Walks of processes' mappings that were wanted.
     walks_not_made: u64,
     /// The journal is not written any more, and that was told.
@@ -255,7 +256,7 @@ impl Session {
             interrupted: 0,
             forgot: Forgot::default(),
             has_backlog: false,
-            put_off: None,
+            put_off: PutOff::default(),
             walks_not_made: 0,
             journal_failed: false,
         })
