@@ -399,8 +399,8 @@ pub struct Cost {
     pub bpf_memory: Option<u64>,
     /// Readings of the GPUs; absent if there were none.
     pub nvml: Option<Readings>,
-    /// The processes that read symbols, which are not part of the figures above; absent where none ran or they could not be
-    /// measured, and in older recordings.
+    /// The processes that read symbols, which are not part of the figures above; absent if none ran or they could not be measured,
+    /// and in older recordings.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reader: Option<ReaderCost>,
 }
@@ -408,6 +408,7 @@ pub struct Cost {
 /// What processes took that read symbols, one after the other.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ReaderCost {
+    /// CPU time of all of them.
     pub cpu_ns: u64,
     /// The most that one of them had resident when it was last looked at; absent where that could not be read.
     pub rss_peak: Option<u64>,

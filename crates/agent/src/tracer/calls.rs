@@ -12,11 +12,7 @@ use super::{
 use crate::cuda::Effect;
 use crate::decode::{Call, Figures, MappedLibrary, State};
 use crate::figures;
-use crate::{
-    driver::DriverBytes,
-    now_ns, page_size,
-    symbols::Placed,
-};
+use crate::{driver::DriverBytes, now_ns, page_size, symbols::Placed};
 use spark_trace_recording::{
     LaterState, LibraryFile, MemoryState, Query,
     journal::{Entry, Sample, SeriesId},
