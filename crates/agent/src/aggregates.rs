@@ -20,6 +20,7 @@ use super::{
 };
 use crate::cuda::Holdings;
 use crate::decode::{device_name, mobility};
+use spark_trace_recording::InstantKind;
 use spark_trace_recording::{
     CacheSeen, Charge, ChargeStack, Column, FilePages, FirstTouch, Instant, PageAllocs, journal::Aggregates,
 };
@@ -124,10 +125,10 @@ impl Collector {
         &mut self,
         object: &Object,
         stacks: &mut Stacks,
-        reasons: &[&str],
+        reasons: &[InstantKind],
         at_ns: u64,
     ) -> Result<(), ObjectError> {
-        let slots: Vec<usize> = reasons.iter().filter_map(|why| self.slot(why, at_ns)).collect();
+        let slots: Vec<usize> = reasons.iter().filter_map(|why| self.slot(*why, at_ns)).collect();
         self.cuda.mark(&slots);
         object.sweep_pages()?;
         self.read_pages(object, stacks, &slots)?;
@@ -138,14 +139,14 @@ impl Collector {
     }
 
     /// Index of the instant called `why`, now at `at_ns`; none once there are too many.
-    fn slot(&mut self, why: &str, at_ns: u64) -> Option<usize> {
+    fn slot(&mut self, why: InstantKind, at_ns: u64) -> Option<usize> {
         if let Some(slot) = self.instants.iter().position(|i| i.why == why) {
             self.instants[slot].at_ns = at_ns;
             return Some(slot);
         }
         let room = self.instants.len() < MAX_INSTANTS;
         room.then(|| {
-            self.instants.push(Instant { at_ns, why: why.to_owned() });
+            self.instants.push(Instant { at_ns, why: why.into() });
             self.instants.len() - 1
         })
     }
@@ -175,7 +176,7 @@ impl Collector {
                 self.pages.push(PageAllocs {
                     cgroup: key.cgroup,
                     charged: key.class & PAGE_CHARGED != 0,
-                    mobility: mobility(key.class).to_owned(),
+                    mobility: mobility(key.class).into(),
                     stack,
                     ..PageAllocs::default()
                 });

@@ -113,7 +113,7 @@ impl Rows {
                 if row.allocs == 0 {
                     self.empty.push(number);
                 } else if let Some(stack) = kernel_stacks.of(row.key.stack, &traces, stacks) {
-                    let verdict = classify(&stacks.frames(stack), mobility(row.key.class));
+                    let verdict = classify(&stacks.frames(stack), Some(mobility(row.key.class)));
                     let source = SOURCES.iter().position(|slug| *slug == verdict.source);
                     self.driver.extend(source.map(|source| (number, source)));
                 }

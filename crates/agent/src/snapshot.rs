@@ -24,6 +24,7 @@ use spark_trace_recording::{
     Target, TargetCgroup, Tool,
     journal::{Aggregates, Arguments, Begin, Entry, JOURNAL_SCHEMA, Journal, SeriesId},
 };
+use spark_trace_recording::{InstantKind, TargetKind};
 
 /// Processes of which the mappings are read, the largest: walking page tables is dear.
 const WALKED: usize = 32;
@@ -69,7 +70,7 @@ pub fn take(options: &Options) -> Result<Recording, SnapshotError> {
         },
         host,
         clock: Clock { name: "CLOCK_MONOTONIC".to_owned(), realtime_offset_ns: realtime_offset_ns() },
-        target: Target { kind: SNAPSHOT.to_owned(), started_ns, ..Target::default() },
+        target: Target { kind: TargetKind::Snapshot.into(), started_ns, ..Target::default() },
     };
     let target = begin.target.clone();
     let mut snapshot =
@@ -194,7 +195,7 @@ impl Snapshot {
             file.live = Column::from([Some(0)]);
         }
         let aggregates = Aggregates {
-            instants: vec![Instant { at_ns: self.target.started_ns, why: SNAPSHOT.to_owned() }],
+            instants: vec![Instant { at_ns: self.target.started_ns, why: InstantKind::Snapshot.into() }],
             files: found.files,
             cache_seen: Some(found.seen),
             ..Aggregates::default()

@@ -16,7 +16,7 @@ use super::{
     maps::Mapping,
     names::{NO_TIME, Namer},
 };
-use spark_trace_recording::{ReaderCost, Stack, Symbol};
+use spark_trace_recording::{ReaderCost, Space, Stack, Symbol};
 
 /// Stacks and frames kept, some 30 MiB of them: a trace may go on for days. Stacks of the kernel have the bound of their map.
 const MOST_STACKS: usize = 50_000;
@@ -186,8 +186,8 @@ impl Stacks {
             return *id;
         }
         let id = self.stacks.len() as u32;
-        let space = if kernel { "kernel" } else { "user" };
-        self.stacks.push(Stack { id, space: space.to_owned(), frames: key.1.clone() });
+        let space = if kernel { Space::Kernel } else { Space::User };
+        self.stacks.push(Stack { id, space: space.into(), frames: key.1.clone() });
         self.by_frames.insert(key, id);
         id
     }
@@ -378,7 +378,7 @@ mod tests {
         let mut stacks = Stacks::new(Kallsyms::default());
         let id = stacks.kernel(&[0xffff_ffff_8100_0000]);
         let (all, symbols) = stacks.snapshot();
-        assert_eq!(all[id as usize].space, "kernel");
+        assert_eq!(all[id as usize].space, Space::Kernel);
         assert_eq!(
             symbols[0],
             Symbol { name: None, module: None, address: 0xffff_ffff_8100_0000, build_id: None }

@@ -8,6 +8,8 @@ use spark_trace_common::hook::TRIGGERS;
 use crate::context;
 use crate::losses::{self, Missed};
 use crate::view::{Scope, View};
+use spark_trace_recording::verdict::Verdict;
+use spark_trace_recording::word::Word;
 use spark_trace_recording::{Hook, Nvidia, Recording};
 
 /// Start states may differ by this part of all memory...
@@ -45,7 +47,7 @@ const FACTS: &[Fact] = &[
 ];
 
 const NOTES: &[Fact] = &[
-    ("kind of target", |r| r.target.kind.clone()),
+    ("kind of target", |r| r.target.kind.to_string()),
     ("version of spark-trace", |r| r.tool.version.clone()),
     ("interval", |r| format!("{} ms", r.tool.interval_ns / 1_000_000)),
 ];
@@ -100,7 +102,7 @@ fn stand_ins(a: &Recording, b: &Recording) -> impl Iterator<Item = String> {
 
 /// A hook that worked in one run only leaves the other without its part of the provenance.
 fn hooks(a: &Recording, b: &Recording) -> Vec<String> {
-    let verdicts = |recording: &Recording| -> BTreeMap<String, (String, bool)> {
+    let verdicts = |recording: &Recording| -> BTreeMap<String, (Word<Verdict>, bool)> {
         let hooks = recording.health.hooks.iter();
         hooks.map(|hook| (hook.name.clone(), (hook.verdict.clone(), has_missed_nothing(hook)))).collect()
     };
@@ -108,8 +110,8 @@ fn hooks(a: &Recording, b: &Recording) -> Vec<String> {
     let mut names: Vec<_> = a.keys().chain(b.keys()).collect();
     names.sort();
     names.dedup();
-    let verdict = |verdicts: &BTreeMap<String, (String, bool)>, name: &String| {
-        verdicts.get(name).map_or_else(|| ("absent".to_owned(), false), Clone::clone)
+    let verdict = |verdicts: &BTreeMap<String, (Word<Verdict>, bool)>, name: &String| {
+        verdicts.get(name).map_or_else(|| (Word::from("absent"), false), Clone::clone)
     };
     let differing = names.into_iter().map(|name| (name, verdict(&a, name), verdict(&b, name)));
     differing
@@ -121,9 +123,9 @@ fn hooks(a: &Recording, b: &Recording) -> Vec<String> {
 /// Whether all there was to see for a hook was seen. One that has nothing to see, or waits for something that has not
 /// happened, misses nothing: what it does in the other run may be due to other programs of the machine.
 fn has_missed_nothing(hook: &Hook) -> bool {
-    match hook.verdict.as_str() {
-        "ok" | "not-applicable" => true,
-        "off" => TRIGGERS.iter().any(|(_, waits)| hook.reason.as_deref() == Some(*waits)),
+    match hook.verdict.known() {
+        Some(Verdict::Ok | Verdict::NotApplicable) => true,
+        Some(Verdict::Off) => TRIGGERS.iter().any(|(_, waits)| hook.reason.as_deref() == Some(*waits)),
         _ => false,
     }
 }

@@ -3,7 +3,7 @@
 use crate::view::{Scope, View};
 use spark_trace_recording::ledger;
 use spark_trace_recording::ledger::heights::{Held, held_by_driver, margin};
-use spark_trace_recording::{END, Instant, QUERY, Recording};
+use spark_trace_recording::{Instant, InstantKind, Recording};
 
 /// Details of a peak, or of an answer to a query, are read once that has been seen, as a rule no later than this.
 pub const FOLLOW_NS: u64 = 500_000_000;
@@ -33,7 +33,7 @@ pub fn index(recording: &Recording, at_ns: u64) -> Option<usize> {
 /// nearest. Once the target has ended its end is all there is.
 fn nearest(recording: &Recording, at_ns: u64, read: impl Fn(usize) -> bool) -> Option<usize> {
     let read_at = || recording.provenance.instants.iter().enumerate().filter(|(index, _)| read(*index));
-    let ended = read_at().find(|(_, instant)| instant.why == END && instant.at_ns <= at_ns);
+    let ended = read_at().find(|(_, instant)| instant.why == InstantKind::End && instant.at_ns <= at_ns);
     if let Some((index, _)) = ended {
         return Some(index);
     }
@@ -75,7 +75,7 @@ fn began_ns(recording: &Recording) -> Option<u64> {
 }
 
 fn follows(instant: &Instant, at_ns: u64) -> bool {
-    (instant.why.ends_with("-peak") || instant.why == QUERY)
+    instant.why.known().is_some_and(|kind| kind.is_peak() || kind == InstantKind::Query)
         && (at_ns..=at_ns.saturating_add(FOLLOW_NS)).contains(&instant.at_ns)
 }
 
@@ -105,7 +105,7 @@ mod tests {
         let mut recording = empty();
         let instant = |&(ms, why): &(i64, &str)| Instant {
             at_ns: START.saturating_add_signed(ms * MILLISECOND as i64),
-            why: why.to_owned(),
+            why: why.into(),
         };
         recording.provenance.instants = instants.iter().map(instant).collect();
         for (second, used) in (0..).zip(used_mib) {
@@ -236,7 +236,7 @@ mod tests {
         assert_eq!(index(&recording, START + 900 * MILLISECOND), Some(0));
         let live = |ms: u64| asked::rows(&recording, START + ms * MILLISECOND)[0].live;
         assert_eq!([live(900), live(3000), live(6000)], [0, 128 * MIB, 0]);
-        assert_eq!(instant(&recording, START + 3000 * MILLISECOND).unwrap().why, "system-peak");
+        assert_eq!(instant(&recording, START + 3000 * MILLISECOND).unwrap().why, InstantKind::SystemPeak);
     }
 
     #[test]

@@ -150,8 +150,8 @@ fn side(recording: &Recording, balance: &Balance) -> Side {
     let command = (!target.argv.is_empty()).then(|| target.argv.join(" "));
     let cgroup = target.cgroups.first().map(|cgroup| cgroup.path.clone());
     Side {
-        target: name.or(command).or(cgroup).unwrap_or_else(|| target.kind.clone()),
-        kind: target.kind.clone(),
+        target: name.or(command).or(cgroup).unwrap_or_else(|| target.kind.to_string()),
+        kind: target.kind.to_string(),
         at_ns: balance.at_ns,
         details_instant: details::instant(recording, balance.at_ns).cloned(),
         expected: bytes(balance.expected),

@@ -13,6 +13,7 @@ use crate::queries;
 use crate::view::{Scope, View};
 use spark_trace_recording::Recording;
 use spark_trace_recording::ledger::Balance;
+use spark_trace_recording::verdict::Verdict;
 
 pub const SCHEMA: &str = "spark-trace/frame";
 pub const SCHEMA_VERSION: u32 = 1;
@@ -112,8 +113,10 @@ impl Frame {
             Some(plane(&view, Some(device.index), at_ns, mark, history))
         });
         let health = &recording.health;
-        let wanted =
-            health.hooks.iter().filter(|hook| !matches!(hook.verdict.as_str(), "off" | "not-applicable"));
+        let wanted = health
+            .hooks
+            .iter()
+            .filter(|hook| !matches!(hook.verdict.known(), Some(Verdict::Off | Verdict::NotApplicable)));
         Self {
             schema: SCHEMA,
             schema_version: SCHEMA_VERSION,
@@ -122,7 +125,7 @@ impl Frame {
             planes: planes.chain(devices).collect(),
             queries: asked(recording, at_ns),
             hooks: Hooks {
-                ok: wanted.clone().filter(|hook| hook.verdict == "ok").count(),
+                ok: wanted.clone().filter(|hook| hook.verdict == Verdict::Ok).count(),
                 wanted: wanted.count(),
             },
             lost: health.lost_total,

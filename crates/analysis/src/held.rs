@@ -97,8 +97,8 @@ fn pages(lookup: &Lookup<'_>) -> Vec<Held> {
     let instant = lookup.instant();
     let row = |allocs: &spark_trace_recording::PageAllocs| Held {
         stack: allocs.stack,
-        kind: allocs.mobility.clone(),
-        source: Some(classify(&lookup.names.frames(allocs.stack), &allocs.mobility).source),
+        kind: allocs.mobility.to_string(),
+        source: Some(classify(&lookup.names.frames(allocs.stack), allocs.mobility.known()).source),
         cgroup: lookup.cgroup(allocs.cgroup),
         bytes: instant.and_then(|index| allocs.live.get(index)).unwrap_or(0),
         allocs: allocs.allocs,

@@ -8,8 +8,10 @@ use crate::details;
 use crate::names::{self, Names};
 use crate::view::Scope;
 use crate::whose::Whose;
+use spark_trace_recording::Mobility;
 use spark_trace_recording::classify::classify;
 use spark_trace_recording::classify::purpose::Purpose;
+use spark_trace_recording::word::Word;
 use spark_trace_recording::{PageAllocs, Recording};
 
 /// Page allocations of one kernel stack since the trace began.
@@ -26,7 +28,7 @@ pub struct StackRow {
     pub charged: bool,
     /// They were not, but a cgroup may be charged for objects in them: which, the page does not tell.
     pub charged_by_object: bool,
-    pub mobility: String,
+    pub mobility: Word<Mobility>,
     /// Cgroups of the allocating tasks.
     pub cgroups: Vec<String>,
     /// Bytes allocated since the trace began and held at the instant.
@@ -41,7 +43,7 @@ pub struct StackRow {
 pub const OTHERS: &str = "(not the target's)";
 
 /// What makes a row: whose it is, frames, whether charged, and mobility.
-type Key<'a> = (Whose, Vec<String>, bool, &'a str);
+type Key<'a> = (Whose, Vec<String>, bool, &'a Word<Mobility>);
 
 /// Stacks with the bytes they held at the instant that tells most of `at_ns`: the target's and those of the NVIDIA
 /// driver first, and of them the most first. On the cgroup plane only pages charged to the target.
@@ -54,9 +56,9 @@ pub fn rows(recording: &Recording, scope: Scope, at_ns: u64) -> Vec<StackRow> {
         let symbols = names.frames(allocs.stack);
         let frames: Vec<_> = symbols.iter().map(|symbol| names::frame(symbol)).collect();
         let whose = names.whose_cgroup(allocs.cgroup);
-        let key = (whose, frames, allocs.charged, allocs.mobility.as_str());
+        let key = (whose, frames, allocs.charged, &allocs.mobility);
         let (row, cgroups) = groups.entry(key).or_insert_with_key(|(whose, frames, charged, mobility)| {
-            let verdict = classify(&symbols, mobility);
+            let verdict = classify(&symbols, mobility.known());
             let row = StackRow {
                 whose: *whose,
                 source: verdict.source,
@@ -64,7 +66,7 @@ pub fn rows(recording: &Recording, scope: Scope, at_ns: u64) -> Vec<StackRow> {
                 frames: frames.clone(),
                 charged: *charged,
                 charged_by_object: verdict.charged_by_object && !charged,
-                mobility: (*mobility).to_owned(),
+                mobility: (*mobility).clone(),
                 ..StackRow::default()
             };
             (row, BTreeSet::new())
@@ -96,7 +98,7 @@ pub fn for_purpose(
         if target_only && !names.is_target(allocs.cgroup) {
             continue;
         }
-        let verdict = classify(&names.frames(allocs.stack), &allocs.mobility);
+        let verdict = classify(&names.frames(allocs.stack), allocs.mobility.known());
         if verdict.purpose == Some(purpose) {
             let sum = sums.entry(verdict.label).or_default();
             *sum = sum.saturating_add(allocs.live.get(instant).unwrap_or(0));

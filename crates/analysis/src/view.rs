@@ -8,6 +8,7 @@ use spark_trace_common::source::{SOURCES, counts_from_start};
 
 use crate::instant::At;
 use spark_trace_recording::ledger::{self, Balance, Facts, Plane};
+use spark_trace_recording::verdict::Verdict;
 use spark_trace_recording::{DeviceSeries, Recording, Series, TargetCgroup};
 
 /// memory.stat may be some 64 pages for each CPU behind memory.current until it is brought up to date, which is every two
@@ -287,14 +288,15 @@ fn followed(recording: &Recording, plane: Plane, roots: &[Root<'_>]) -> BTreeSet
 fn calls_are_seen(recording: &Recording) -> bool {
     let verdict = |name: &str| {
         let hook = recording.health.hooks.iter().find(|hook| hook.name == name);
-        hook.map_or("", |hook| hook.verdict.as_str())
+        hook.and_then(|hook| hook.verdict.known())
     };
     let drivers = recording.health.libraries.iter().filter(|file| file.library == Library::Cuda.as_str());
-    let mut drivers = drivers.map(|file| file.verdict == "ok").peekable();
+    let mut drivers = drivers.map(|file| file.verdict == Verdict::Ok).peekable();
     if drivers.peek().is_some() {
         return drivers.any(|ok| ok);
     }
-    matches!(verdict("library-call"), "ok" | "not-applicable") && verdict("mapping") == "ok"
+    matches!(verdict("library-call"), Some(Verdict::Ok | Verdict::NotApplicable))
+        && verdict("mapping") == Some(Verdict::Ok)
 }
 
 /// Bytes that CPUs may have charged ahead to cgroups.

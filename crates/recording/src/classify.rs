@@ -6,7 +6,7 @@
 
 use spark_trace_common::source::UNATTRIBUTED;
 
-use crate::Symbol;
+use crate::{Mobility, Symbol};
 
 mod objects;
 pub mod purpose;
@@ -173,7 +173,7 @@ const SHARED: &[&str] =
     &["slab-reclaimable", "slab-unreclaimable", "vmalloc", "percpu", "kernel-other", "sock", UNATTRIBUTED];
 
 /// Classifies an allocation by its frames, innermost first, and its migrate type.
-pub fn classify(frames: &[&Symbol], mobility: &str) -> Verdict {
+pub fn classify(frames: &[&Symbol], mobility: Option<Mobility>) -> Verdict {
     let known = (0..frames.len()).find_map(|index| rule_for(frames, index));
     let source = known.map_or(UNATTRIBUTED, |rule| rule.source.slug(mobility));
     let object = objects::label(frames).map(ToOwned::to_owned);
@@ -192,14 +192,14 @@ pub fn classify(frames: &[&Symbol], mobility: &str) -> Verdict {
 
 /// The source that the frame at `index` tells, if it tells one.
 pub fn source_at(frames: &[&Symbol], index: usize) -> Option<&'static str> {
-    rule_for(frames, index).map(|rule| rule.source.slug(""))
+    rule_for(frames, index).map(|rule| rule.source.slug(None))
 }
 
 impl Class {
-    fn slug(&self, mobility: &str) -> &'static str {
+    fn slug(&self, mobility: Option<Mobility>) -> &'static str {
         match self {
             Source(slug) => slug,
-            Slab if mobility == "reclaimable" => "slab-reclaimable",
+            Slab if mobility == Some(Mobility::Reclaimable) => "slab-reclaimable",
             Slab => "slab-unreclaimable",
         }
     }

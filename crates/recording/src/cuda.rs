@@ -6,6 +6,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::column::Column;
+use super::verdict::Verdict;
+use super::word::Word;
 
 /// A library whose functions are watched, or should be.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -21,7 +23,7 @@ pub struct LibraryFile {
     /// It is the simulated driver, not NVIDIA's.
     pub simulated: bool,
     /// `ok`, `broken` or `not-applicable`.
-    pub verdict: String,
+    pub verdict: Word<Verdict>,
     /// Why the verdict is not `ok`.
     pub reason: Option<String>,
     /// Number of functions with a hook.

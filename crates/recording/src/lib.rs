@@ -14,6 +14,7 @@ pub mod cuda;
 mod entry;
 pub mod framework_log;
 pub mod journal;
+pub mod kinds;
 mod leave_out;
 pub mod ledger;
 pub mod parse;
@@ -28,6 +29,7 @@ pub mod unlimited;
 pub mod upgrade;
 pub mod verdict;
 pub mod window;
+pub mod word;
 pub mod write;
 
 // The recordings that tests are made of lie in a crate that uses this one. This crate's own tests take them as a module:
@@ -41,6 +43,7 @@ pub(crate) mod testing;
 pub use column::Column;
 pub use context::*;
 pub use cuda::*;
+pub use kinds::*;
 pub use provenance::*;
 pub use read::{ReadError, read, read_both};
 pub use schema::*;

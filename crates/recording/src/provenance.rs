@@ -8,6 +8,8 @@ use serde::{Deserialize, Serialize};
 use super::column::Column;
 use super::context::{LogLine, ProcessContext, TmpfsUse};
 use super::cuda::{CudaAllocs, CudaEvent, CudaFailure, CudaTotal, Query};
+use super::kinds::{InstantKind, Mobility, Space};
+use super::word::Word;
 
 /// Who took memory, by which path and when. Each vector `live` has one element for each instant.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -69,19 +71,13 @@ pub struct Provenance {
     pub symbols: Vec<Symbol>,
 }
 
-/// Why the maps are read after a memory answer.
-pub const QUERY: &str = "query";
-
-/// Why the maps are read when the target has ended.
-pub const END: &str = "end";
-
 /// When the maps were read, and why.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Instant {
     pub at_ns: u64,
     /// `system-peak`, `cgroup-peak`, `driver-peak`, `query` (the last answer that a framework sizes itself by) or
     /// `end`; `snapshot` or `now` if there is one reading only.
-    pub why: String,
+    pub why: Word<InstantKind>,
 }
 
 /// Page allocations other than movable user pages (with profile `deep`: all), by cgroup, kind and kernel stack.
@@ -92,7 +88,7 @@ pub struct PageAllocs {
     /// The allocation has the flag `__GFP_ACCOUNT`.
     pub charged: bool,
     /// Migrate type of the allocation: `unmovable`, `reclaimable`, `movable` or `other`.
-    pub mobility: String,
+    pub mobility: Word<Mobility>,
     /// Id in `stacks`; absent if the kernel could not take a stack.
     pub stack: Option<u32>,
     pub allocs: u64,
@@ -398,7 +394,7 @@ pub struct DriverAllocs {
 pub struct Stack {
     pub id: u32,
     /// `kernel` or `user`.
-    pub space: String,
+    pub space: Word<Space>,
     /// Indices into `symbols`, innermost frame first.
     pub frames: Vec<u32>,
 }

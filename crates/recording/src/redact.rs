@@ -9,10 +9,8 @@ use std::hash::{BuildHasher, RandomState};
 
 use serde_json::Value;
 
+use super::kinds::Space;
 use super::schema::Recording;
-
-/// `space` of a stack in the kernel.
-const KERNEL: &str = "kernel";
 
 /// Texts that stay, by their place. `*` is any element or field; what lies below a place is meant too.
 pub type Kept = &'static [&'static [&'static str]];
@@ -234,7 +232,7 @@ impl Hidden {
         let of_kernel: BTreeSet<u32> = provenance
             .stacks
             .iter()
-            .filter(|stack| stack.space == KERNEL)
+            .filter(|stack| stack.space == Space::Kernel)
             .flat_map(|stack| stack.frames.iter().copied())
             .collect();
         for (index, symbol) in (0..).zip(&mut provenance.symbols) {
@@ -405,7 +403,7 @@ mod tests {
                     .provenance
                     .stacks
                     .iter()
-                    .filter(|stack| stack.space == KERNEL)
+                    .filter(|stack| stack.space == Space::Kernel)
                     .flat_map(|stack| stack.frames.clone())
                     .collect();
                 for (index, symbol) in (0..).zip(&mut planted.provenance.symbols) {

@@ -12,7 +12,12 @@ use serde::{Deserialize, Serialize};
 
 use super::column::Column;
 use super::cuda::LibraryFile;
+use spark_trace_common::hook::Mechanism;
+
+use super::kinds::TargetKind;
 use super::provenance::Provenance;
+use super::verdict::Verdict;
+use super::word::Word;
 
 /// Value of [`Recording::schema`].
 pub const SCHEMA: &str = "spark-trace/recording";
@@ -178,7 +183,7 @@ pub struct Target {
     /// `command`, `container`, `cgroup`, `pid`, `system`, or `snapshot` for one instant of the whole machine. A command
     /// that only starts containers is of kind `container`. `pid`, `system` and `record --no-cgroup` have no cgroup
     /// plane.
-    pub kind: String,
+    pub kind: Word<TargetKind>,
     /// The traced command with its arguments.
     pub argv: Vec<String>,
     /// The target's memory cgroups: its roots and every cgroup created below them. Counters of a root include those of
@@ -197,19 +202,13 @@ pub struct Target {
     pub ended_ns: u64,
 }
 
-/// What `kind` and `profile` are called where one instant was read, and nothing traced.
+/// The profile of a recording that is one instant: nothing was traced.
 pub const SNAPSHOT: &str = "snapshot";
-
-/// What `kind` is called where the roots of the target are containers.
-pub const CONTAINER: &str = "container";
-
-/// What `kind` is called where the target is a command that was started for the recording.
-pub const COMMAND: &str = "command";
 
 impl Target {
     /// Every process is the target's.
     pub fn is_whole_machine(&self) -> bool {
-        matches!(self.kind.as_str(), "system" | SNAPSHOT)
+        matches!(self.kind.known(), Some(TargetKind::System | TargetKind::Snapshot))
     }
 
     /// Takes a container in as part of the target.
@@ -223,12 +222,12 @@ impl Target {
 
     /// The tool started it.
     pub fn is_command(&self) -> bool {
-        self.kind == COMMAND
+        self.kind == TargetKind::Command
     }
 
     /// One instant was read, and nothing traced.
     pub fn is_snapshot(&self) -> bool {
-        self.kind == SNAPSHOT
+        self.kind == TargetKind::Snapshot
     }
 }
 
@@ -357,10 +356,10 @@ pub struct Hook {
     /// Name of the hook, as `--without-hook` takes it.
     pub name: String,
     /// `tp_btf`, `fentry`, `fexit`, `kprobe`, `uprobe.multi`, `uprobe` or `on-demand`; absent if it is not attached.
-    pub mechanism: Option<String>,
+    pub mechanism: Option<Word<Mechanism>>,
     /// `ok`; `unsupported` (this kernel has nothing to attach to); `not-applicable`; `broken` (it should attach and did
     /// not); `off` (by profile, option or trigger).
-    pub verdict: String,
+    pub verdict: Word<Verdict>,
     /// Why the verdict is not `ok`, or why a better mechanism was not used.
     pub reason: Option<String>,
     /// Events that the program processed, without those it dismissed at once; absent if it is not attached.
@@ -381,7 +380,7 @@ pub struct SourceVerdict {
     /// `nvml`.
     pub name: String,
     /// `ok`, `not-applicable` (this machine has none) or `broken` (it exists and did not work).
-    pub verdict: String,
+    pub verdict: Word<Verdict>,
     /// Why the verdict is not `ok`.
     pub reason: Option<String>,
 }

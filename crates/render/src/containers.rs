@@ -2,7 +2,7 @@
 
 use spark_trace_common::engine::client;
 
-use spark_trace_recording::{COMMAND, Container, Target};
+use spark_trace_recording::{Container, Target};
 
 /// Digits of an id as engines list them.
 const SHORT: usize = 12;
@@ -30,7 +30,7 @@ pub fn line(target: &Target) -> Option<String> {
     if !old.is_empty() {
         parts.push(format!("The command entered {} {}", containers(&old), list(&old)));
     }
-    let whole = if target.kind == COMMAND {
+    let whole = if target.is_command() {
         "The target is the command with these containers"
     } else if target.containers.len() == 1 {
         "The target is this container"
@@ -54,7 +54,7 @@ fn called(container: &Container) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use spark_trace_recording::{CONTAINER, TargetCgroup};
+    use spark_trace_recording::{TargetCgroup, TargetKind};
 
     #[test]
     fn new_containers_are_told_from_those_that_ran() {
@@ -70,7 +70,7 @@ mod tests {
             ..TargetCgroup::default()
         };
         let mut target = Target {
-            kind: CONTAINER.into(),
+            kind: TargetKind::Container.into(),
             argv: vec!["up.sh".into()],
             containers: vec![container("a", Some("web"))],
             cgroups: vec![cgroup("a", Some(1)), cgroup("b", None)],
@@ -81,7 +81,7 @@ mod tests {
             "The command started container name-a (aaaaaaaaaaaa, service web). The target is this container."
         );
         target.containers.push(container("b", None));
-        target.kind = COMMAND.into();
+        target.kind = TargetKind::Command.into();
         assert_eq!(
             line(&target).unwrap(),
             "The command started container name-a (aaaaaaaaaaaa, service web). The command entered container name-b \

@@ -7,6 +7,7 @@ use spark_trace_analysis::cuda::{
 };
 use spark_trace_analysis::diff::cuda::{CudaDelta, KindDelta, QueryDelta};
 use spark_trace_recording::units::{UNKNOWN, delta, duration, known, seconds, unsigned};
+use spark_trace_recording::verdict::Verdict;
 
 /// What the names of all errors of the driver begin with.
 const ERROR: &str = "CUDA_ERROR_";
@@ -115,9 +116,9 @@ const LIBRARIES: &[Cell<LibraryRow>] = &[
         let provenance = if row.file.simulated { " SIMULATED" } else { "" };
         format!("{}{provenance}", row.file.library)
     }),
-    ("WATCHED", Fit::Name, |row| match row.file.verdict.as_str() {
-        "ok" => format!("{} functions", row.file.attached),
-        verdict => verdict.to_owned(),
+    ("WATCHED", Fit::Name, |row| match row.file.verdict.known() {
+        Some(Verdict::Ok) => format!("{} functions", row.file.attached),
+        _ => row.file.verdict.to_string(),
     }),
     ("MISSING", Fit::Number, |row| row.file.missing.len().to_string()),
     ("LATE", Fit::Number, |row| row.late_ns.map_or_else(String::new, duration)),

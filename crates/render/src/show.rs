@@ -13,6 +13,7 @@ use spark_trace_analysis::instant::At;
 use spark_trace_analysis::view::Scope;
 use spark_trace_recording::Instant;
 use spark_trace_recording::units::{delta, duration, known, seconds, share, size, unsigned};
+use spark_trace_recording::verdict::Verdict;
 
 mod answer;
 mod frames;
@@ -360,13 +361,16 @@ fn charged(row: &SourceRow) -> String {
 
 /// Hooks and sources that do not run, and why.
 fn hooks(document: &mut Document, report: &Report, _manner: Manner) {
-    let failed = report.health.hooks.iter().filter(|hook| hook.verdict != "ok" && hook.verdict != "off");
+    let failed =
+        report.health.hooks.iter().filter(|hook| hook.verdict != Verdict::Ok && hook.verdict != Verdict::Off);
     let rows: Vec<Vec<String>> = failed
-        .map(|hook| vec![hook.name.clone(), hook.verdict.clone(), hook.reason.clone().unwrap_or_default()])
+        .map(|hook| {
+            vec![hook.name.clone(), hook.verdict.to_string(), hook.reason.clone().unwrap_or_default()]
+        })
         .collect();
     let columns = [("HOOK", Fit::Name), ("VERDICT", Fit::Name), ("REASON", Fit::Text)].map(column);
     document.section("Hooks that do not run", Table { columns: columns.into(), rows });
-    for source in report.health.sources.iter().filter(|source| source.verdict != "ok") {
+    for source in report.health.sources.iter().filter(|source| source.verdict != Verdict::Ok) {
         let reason = source.reason.as_deref().unwrap_or("no reason given");
         document.line(format!("{}: {}: {reason}", source.name, source.verdict));
     }

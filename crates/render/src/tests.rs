@@ -22,9 +22,12 @@ pub(super) fn hostile() -> Recording {
     recording.target.argv = vec![name()];
     recording.host.gpus[0].name = Some(name());
     recording.samples.devices[1].series.absent[0].reason = name();
-    recording.health.sources =
-        vec![spark_trace_recording::SourceVerdict { name: name(), verdict: name(), reason: Some(name()) }];
-    recording.target.kind = name();
+    recording.health.sources = vec![spark_trace_recording::SourceVerdict {
+        name: name(),
+        verdict: name().as_str().into(),
+        reason: Some(name()),
+    }];
+    recording.target.kind = name().as_str().into();
     recording.target.cgroups[0].path = name();
     recording.target.container.as_mut().unwrap().name = Some(name());
     recording.host.kernel = name();

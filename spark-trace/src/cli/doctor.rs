@@ -116,7 +116,7 @@ const HOOKS: &[Cell<HookRow>] = &[
 
 const LIBRARIES: &[Cell<LibraryFile>] = &[
     ("LIBRARY", Fit::Name, |row| row.library.clone()),
-    ("VERDICT", Fit::Name, |row| row.verdict.clone()),
+    ("VERDICT", Fit::Name, |row| row.verdict.to_string()),
     ("FUNCTIONS", Fit::Number, |row| row.attached.to_string()),
     ("MISSING", Fit::Number, |row| row.missing.len().to_string()),
     ("PATH", Fit::Text, |row| {

@@ -184,11 +184,12 @@ fn about_itself(metrics: &mut Exposition, recording: &Recording, agent: Agent, a
 
     let health = &recording.health;
     let verdicts = |unwanted: &[Verdict]| {
-        let unwanted = |hook: &str| unwanted.iter().any(|verdict| verdict.as_str() == hook);
-        health.hooks.iter().filter(|hook| !unwanted(&hook.verdict)).count()
+        let unwanted =
+            |hook: &&spark_trace_recording::Hook| unwanted.iter().any(|verdict| hook.verdict == *verdict);
+        health.hooks.iter().filter(|hook| !unwanted(hook)).count()
     };
     let wanted = verdicts(&[Verdict::Off, Verdict::NotApplicable, Verdict::Unsupported]);
-    let ok = health.hooks.iter().filter(|hook| hook.verdict == Verdict::Ok.as_str()).count();
+    let ok = health.hooks.iter().filter(|hook| hook.verdict == Verdict::Ok).count();
     metrics
         .gauge(HOOKS, [("ok", ok), ("wanted", wanted)].map(|(state, n)| point(&[("state", state)], Some(n))));
     // Those that lost nothing have a series too: growth from nothing would not be seen without it.

@@ -7,6 +7,7 @@ pub use calls::{Call, Figures, MappedLibrary, State};
 use spark_trace_common::event::{
     CgroupEvent, CgroupOp, EventKind, FileNameEvent, MappingEvent, MappingOp, ProcessEvent, ProcessOp,
 };
+use spark_trace_recording::Mobility;
 use thiserror::Error;
 
 /// A record that is not what the kernel side of this build sends.
@@ -190,12 +191,12 @@ pub fn device_name(device: u32) -> String {
 }
 
 /// Name of a migrate type (include/linux/mmzone.h enum migratetype).
-pub const fn mobility(class: u32) -> &'static str {
+pub const fn mobility(class: u32) -> Mobility {
     match class & 0xff {
-        0 => "unmovable",
-        1 => "movable",
-        2 => "reclaimable",
-        _ => "other",
+        0 => Mobility::Unmovable,
+        1 => Mobility::Movable,
+        2 => Mobility::Reclaimable,
+        _ => Mobility::Other,
     }
 }
 

@@ -29,7 +29,7 @@ pub fn nvml(machine: &Machine) -> Finding {
     let found = &machine.nvml;
     let reason = || found.verdict.reason.clone().unwrap_or_else(|| "no reason given".to_owned());
     let Some(nvidia) = &found.nvidia else {
-        let broken = found.verdict.verdict == Verdict::Broken.as_str();
+        let broken = found.verdict.verdict == Verdict::Broken;
         return if broken { Finding::warning(reason()) } else { Finding::not_applicable(reason()) };
     };
     let or_unknown = |text: &Option<String>| text.clone().unwrap_or_else(|| "unknown".to_owned());

@@ -76,7 +76,7 @@ impl Libraries {
             let useless = |reason: String| LibraryFile {
                 library: library_of(&name).map_or("unknown", Library::as_str).to_owned(),
                 path: path.display().to_string(),
-                verdict: Verdict::Broken.as_str().to_owned(),
+                verdict: Verdict::Broken.into(),
                 reason: Some(reason),
                 ..LibraryFile::default()
             };
@@ -146,7 +146,7 @@ impl Libraries {
                 path: event.name.clone(),
                 device: device_text(event.file.device >> MINOR_BITS, event.file.device & MINORS),
                 inode: event.file.inode,
-                verdict: Verdict::Broken.as_str().to_owned(),
+                verdict: Verdict::Broken.into(),
                 reason: Some("its process had ended, or unmapped it, before it could be opened".to_owned()),
                 ..LibraryFile::default()
             }));
@@ -210,7 +210,7 @@ impl Libraries {
             Ok(()) => (Verdict::Ok, None),
             Err((verdict, reason)) => (verdict, Some(reason)),
         };
-        found.verdict = verdict.as_str().to_owned();
+        found.verdict = verdict.into();
         found.reason = reason;
         found.attached_ns = (found.attached > 0).then(now_ns);
         self.driver_watched |= library == Library::Cuda && found.attached > 0;

@@ -190,8 +190,8 @@ impl Object {
                 let taken = stand_in_of(attached.name).and_then(|i| hits_of.get(i).copied()).unwrap_or(0);
                 Hook {
                     name: attached.name.to_owned(),
-                    mechanism: attached.mechanism.filter(|_| ran).map(|m| m.as_str().to_owned()),
-                    verdict: attached.verdict.as_str().to_owned(),
+                    mechanism: attached.mechanism.filter(|_| ran).map(Into::into),
+                    verdict: attached.verdict.into(),
                     reason: attached.reason.clone(),
                     hits,
                     runs: put_up(|info| info.runs),

@@ -6,6 +6,7 @@ use spark_trace_common::hook::Profile;
 
 use super::*;
 use crate::{aggregates::Collector, btf::Btf, cgroup::Layout, kallsyms::Kallsyms, offsets, symbols::Stacks};
+use spark_trace_recording::InstantKind;
 
 const MIB: u64 = 1 << 20;
 
@@ -73,7 +74,7 @@ impl Account {
     }
 
     fn held(&mut self, object: &Object) -> u64 {
-        self.collector.read(object, &mut self.stacks, &["now"], 1).unwrap();
+        self.collector.read(object, &mut self.stacks, &[InstantKind::Now], 1).unwrap();
         let rows = self.collector.snapshot(&mut self.stacks, &crate::symbols::Names::None).page_allocs;
         let of_pipes = |stack: &u32| {
             let frames = self.stacks.frames(*stack);

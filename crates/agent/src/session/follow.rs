@@ -16,9 +16,7 @@ use crate::{
     target::{Spec, command},
     tracer::Notice,
 };
-
-/// Why details are read when whoever looks asks for them.
-const NOW: &str = "now";
+use spark_trace_recording::InstantKind;
 
 /// How often events are taken where nobody waits for each: often enough that processes still live whose stacks they bring.
 const DRAIN_EVERY: Duration = Duration::from_millis(100);
@@ -162,7 +160,7 @@ impl Session {
             self.tracer.read_mappings(pid)?;
         }
         if wishes.details {
-            self.tracer.read_aggregates(NOW)?;
+            self.tracer.read_aggregates(InstantKind::Now)?;
             let names = match wishes.names {
                 Named::None => Names::None,
                 Named::All => Names::All(PATIENCE),

@@ -15,7 +15,7 @@ pub(super) fn describe(found: &Machine, host: &mut Host, warnings: &mut Vec<Stri
     if host.nvidia.as_ref().is_some_and(Nvidia::is_stand_in) {
         warnings.push(STAND_IN.to_owned());
     }
-    if found.verdict.verdict == Verdict::Broken.as_str() {
+    if found.verdict.verdict == Verdict::Broken {
         let reason = found.verdict.reason.as_deref().unwrap_or("no reason given");
         warnings.push(format!("the GPUs are not read: {reason}"));
     }

@@ -48,7 +48,7 @@ use follow::Take;
 pub use options::{Keep, Named, Options, Wishes};
 use put_off::PutOff;
 
-use spark_trace_recording::END;
+use spark_trace_recording::InstantKind;
 use spark_trace_recording::units;
 use spark_trace_recording::{
     Clock, Moment, Recording, SCHEMA_VERSION, Target, Tool,
@@ -202,7 +202,7 @@ impl Session {
         let mut host = host::facts(&layout);
         gpus::describe(nvml.machine(), &mut host, &mut warnings);
         let target = Target {
-            kind: options.spec.kind().to_owned(),
+            kind: options.spec.kind().into(),
             argv: target::text(options.spec.argv()),
             started_ns: now_ns(),
             ..Target::default()
@@ -325,7 +325,7 @@ impl Session {
         self.tracer.read_tmpfs(Moment::End)?;
         let nvml = self.last_gpu_reading()?;
         self.tracer.phase("end", now_ns())?;
-        self.tracer.read_aggregates(END)?;
+        self.tracer.read_aggregates(InstantKind::End)?;
         self.tracer.ended = true;
         let patience = match self.options.keep {
             Keep::All(_) => LONGEST_NAMING,

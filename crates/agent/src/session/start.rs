@@ -19,7 +19,7 @@ use crate::{
         text,
     },
 };
-use spark_trace_recording::CONTAINER;
+use spark_trace_recording::TargetKind;
 
 impl Session {
     pub(super) async fn start(&mut self) -> Result<(), SessionError> {
@@ -125,7 +125,7 @@ impl Session {
         client: Client,
         request: Request,
     ) -> Result<(), SessionError> {
-        self.tracer.target.kind = CONTAINER.to_owned();
+        self.tracer.target.kind = TargetKind::Container.into();
         if request.asked != Asked::New {
             self.adopt_named(client, &request).await?;
             self.tracer.sample()?;

@@ -11,7 +11,7 @@ pub mod running;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use spark_trace_recording::{COMMAND, CONTAINER};
+use spark_trace_recording::TargetKind;
 
 /// What the user asked to trace.
 #[derive(Debug, Clone)]
@@ -39,13 +39,13 @@ pub enum Placement {
 
 impl Spec {
     /// The recording's `target.kind`.
-    pub const fn kind(&self) -> &'static str {
+    pub const fn kind(&self) -> TargetKind {
         match self {
-            Self::Command { .. } => COMMAND,
-            Self::Container { .. } => CONTAINER,
-            Self::Cgroup(_) => "cgroup",
-            Self::Pid(_) => "pid",
-            Self::System { .. } => "system",
+            Self::Command { .. } => TargetKind::Command,
+            Self::Container { .. } => TargetKind::Container,
+            Self::Cgroup(_) => TargetKind::Cgroup,
+            Self::Pid(_) => TargetKind::Pid,
+            Self::System { .. } => TargetKind::System,
         }
     }
 

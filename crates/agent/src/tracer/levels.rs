@@ -8,12 +8,13 @@ use super::{
     reading::{Levels, driver_column},
 };
 use crate::{now_ns, page_size, source::pool, walks::Walk};
+use spark_trace_recording::InstantKind;
 use spark_trace_recording::ledger::{
     self, Facts, Plane,
     heights::{Held, held_by_driver, margin},
 };
 use spark_trace_recording::{
-    Column, Gaps, Moment, QUERY, Series,
+    Column, Gaps, Moment, Series,
     journal::{Entry, Sample, SeriesId},
 };
 
@@ -45,9 +46,6 @@ impl Peak {
         level + margin >= self.highest && level > self.read_at + margin
     }
 }
-
-/// Why details are read when the target's cgroups stand at a peak.
-const CGROUP_PEAK: &str = "cgroup-peak";
 
 /// How long a machine is given to stand still, and how still that is.
 const SETTLE_TRIES: u32 = 20;
@@ -314,10 +312,10 @@ impl<W: Write> Tracer<W> {
         let due = now.saturating_sub(self.peaks.last_read_ns) >= wait;
         let ([own, pinned], [own_peak, pinned_peak]) = (held, &mut self.peaks.driver);
         let planes = [
-            ("system-peak", used, &mut self.peaks.system),
-            (CGROUP_PEAK, charged, &mut self.peaks.cgroup),
-            ("driver-peak", own, own_peak),
-            ("driver-peak", pinned, pinned_peak),
+            (InstantKind::SystemPeak, used, &mut self.peaks.system),
+            (InstantKind::CgroupPeak, charged, &mut self.peaks.cgroup),
+            (InstantKind::DriverPeak, own, own_peak),
+            (InstantKind::DriverPeak, pinned, pinned_peak),
         ];
         let mut reasons = Vec::new();
         for (why, level, peak) in planes {
@@ -330,11 +328,11 @@ impl<W: Write> Tracer<W> {
         reasons.dedup();
         if self.peaks.answered && due {
             self.peaks.answered = false;
-            reasons.push(QUERY);
+            reasons.push(InstantKind::Query);
         }
         if !reasons.is_empty() && !self.looks {
             self.collector.read(&self.object, &mut self.stacks, &reasons, now)?;
-            if reasons.contains(&CGROUP_PEAK) {
+            if reasons.contains(&InstantKind::CgroupPeak) {
                 self.read_own_tmpfs(Moment::Peak)?;
             }
             self.peaks.cost_ns = now_ns() - now;
@@ -350,7 +348,7 @@ impl<W: Write> Tracer<W> {
     }
 
     /// Reads the aggregates as the state at `why`.
-    pub fn read_aggregates(&mut self, why: &str) -> Result<(), TracerError> {
+    pub fn read_aggregates(&mut self, why: InstantKind) -> Result<(), TracerError> {
         Ok(self.collector.read(&self.object, &mut self.stacks, &[why], now_ns())?)
     }
 }

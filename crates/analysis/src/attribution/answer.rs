@@ -10,6 +10,7 @@ use crate::passing::{self, Stack};
 use crate::stacks::StackRow;
 use crate::view::Scope;
 use crate::whose::Whose;
+use spark_trace_recording::TargetKind;
 use spark_trace_recording::{Container, Target};
 
 /// Items of a list in the answer.
@@ -259,7 +260,7 @@ pub fn who(target: &Target, most: usize) -> String {
     }
     if target.argv.is_empty() {
         return match target.cgroups.iter().find(|cgroup| cgroup.root) {
-            Some(cgroup) if target.kind == "cgroup" => format!("cgroup {}", cgroup.path),
+            Some(cgroup) if target.kind == TargetKind::Cgroup => format!("cgroup {}", cgroup.path),
             _ => format!("the {}", target.kind),
         };
     }

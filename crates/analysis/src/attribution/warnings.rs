@@ -8,6 +8,7 @@ use crate::names::{self, Names};
 use crate::view::{Root, Scope, View};
 use crate::warning::{KilledSeen, Warning};
 use spark_trace_recording::ledger::Plane;
+use spark_trace_recording::verdict::Verdict;
 use spark_trace_recording::{Column, LibraryFile, Process, Recording};
 
 /// Sampling that missed more of the kernel's peak than this is worth a warning.
@@ -58,7 +59,7 @@ fn library(file: &LibraryFile, uses_gpu: bool) -> Vec<Warning> {
     let late = cuda::late(file).map(|late_ns| Warning::LateLibrary { path: path(), late_ns });
     let simulated = (file.simulated && uses_gpu).then(|| Warning::SimulatedLibrary { path: path() });
     let unwatched =
-        (file.verdict == "broken" && file.in_use != Some(false)).then(|| Warning::UnwatchedLibrary {
+        (file.verdict == Verdict::Broken && file.in_use != Some(false)).then(|| Warning::UnwatchedLibrary {
             path: path(),
             reason: file.reason.clone().unwrap_or_else(|| "no reason recorded".to_owned()),
         });

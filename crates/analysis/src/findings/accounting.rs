@@ -6,6 +6,7 @@ use super::{Evidence, Verdict};
 use crate::queries;
 use spark_trace_recording::Recording;
 use spark_trace_recording::units;
+use spark_trace_recording::verdict::Verdict as Health;
 
 /// Counters are read one after the other: so much of what is in use may move between two of them.
 const SLACK_PERCENT: i64 = 1;
@@ -213,7 +214,7 @@ fn answers(case: &Case<'_>, evidence: &mut Vec<Evidence>) -> Tested {
 /// A CUDA driver was used, on GPUs that have no memory of their own.
 fn shares_memory(recording: &Recording) -> bool {
     let used = recording.provenance.queries.iter().any(|query| query.asked == "cuMemGetInfo_v2")
-        || recording.health.libraries.iter().any(|library| library.verdict == "ok");
+        || recording.health.libraries.iter().any(|library| library.verdict == Health::Ok);
     used && !recording.host.gpus.iter().any(|gpu| gpu.memory_total.is_some())
 }
 

@@ -10,6 +10,7 @@ use crate::losses::{self, Missed};
 use crate::stacks::{self, Observed};
 use crate::view::{Scope, View};
 use spark_trace_recording::ledger::Balance;
+use spark_trace_recording::verdict::Verdict as Health;
 use spark_trace_recording::{Recording, Series};
 
 /// Differences below this are what a machine does by itself, and so is this part of a larger one.
@@ -107,17 +108,17 @@ impl<'a> Run<'a> {
             return Some(format!("{name} has no hook {hook}"));
         };
         let reason = row.reason.as_deref().unwrap_or("no reason recorded");
-        match row.verdict.as_str() {
+        match row.verdict.known() {
             // The part of the kernel that it watches is not there: nothing can have gone through it.
-            "not-applicable" => None,
-            "ok" => {
+            Some(Health::NotApplicable) => None,
+            Some(Health::Ok) => {
                 let missed = Missed::of(row).filter(|missed| missed.matters());
                 missed.map(|missed| format!("{missed} in {name}")).or_else(|| {
                     losses::touching(health, hook)
                         .map(|loss| format!("{} entries were lost in {} in {name}", loss.count, loss.what))
                 })
             }
-            verdict => Some(format!("hook {hook} is {verdict} in {name}: {reason}")),
+            _ => Some(format!("hook {hook} is {} in {name}: {reason}", row.verdict)),
         }
     }
 

@@ -8,7 +8,9 @@ use super::{Evidence, Side, Unit, Verdict};
 use crate::view::Scope;
 use crate::{context, limits, queries};
 use spark_trace_recording::Recording;
+use spark_trace_recording::TargetKind;
 use spark_trace_recording::units;
+use spark_trace_recording::verdict::Verdict as Health;
 
 const TMPFS_PLACE: &str = "provenance.tmpfs";
 /// Things told as evidence.
@@ -101,7 +103,7 @@ fn libraries(a: &Run<'_>, b: &Run<'_>) -> Vec<String> {
     let of = |recording: &Recording| -> BTreeMap<String, BTreeSet<String>> {
         let mut by_name: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
         // What is on the host and was never mapped was used by nobody.
-        let used = recording.health.libraries.iter().filter(|library| library.verdict == "ok");
+        let used = recording.health.libraries.iter().filter(|library| library.verdict == Health::Ok);
         for library in used {
             let id = match &library.build_id {
                 Some(id) => format!("{} (build id {})", library.path, id.get(..12).unwrap_or(id)),
@@ -221,8 +223,12 @@ pub fn pin_leak(case: &Case<'_>) -> Judgement {
         return Judgement::untestable("the kernel does not count pins (nr_foll_pin_*)");
     };
     // Pins of a target that goes on, or of others, are no leak.
-    let goes_on =
-        case.runs().any(|run| matches!(run.recording.target.kind.as_str(), "pid" | "cgroup" | "system"));
+    let goes_on = case.runs().any(|run| {
+        matches!(
+            run.recording.target.kind.known(),
+            Some(TargetKind::Pid | TargetKind::Cgroup | TargetKind::System)
+        )
+    });
     let (verdict, because) = match (most >= case.material, goes_on) {
         (false, _) => (
             Verdict::Refuted,

@@ -1,6 +1,7 @@
 use spark_trace_common::source;
 
 use super::*;
+use crate::word::Word;
 
 /// Classifies frames written as `name` or `module:name`.
 fn of(frames: &[&str], mobility: &str) -> Verdict {
@@ -13,7 +14,7 @@ fn of(frames: &[&str], mobility: &str) -> Verdict {
             None => Symbol { name: Some((*frame).into()), ..Symbol::default() },
         })
         .collect();
-    classify(&symbols.iter().collect::<Vec<_>>(), mobility)
+    classify(&symbols.iter().collect::<Vec<_>>(), Word::from(mobility).known())
 }
 
 #[test]
@@ -117,14 +118,18 @@ fn without_a_stack_there_is_no_source() {
     let nothing = of(&[], "unmovable");
     assert_eq!((nothing.source, nothing.label.as_str(), nothing.purpose), (UNATTRIBUTED, "(no stack)", None));
     let nameless = Symbol { address: 0x10, ..Symbol::default() };
-    assert_eq!(classify(&[&nameless], "unmovable").label, "0x10");
+    assert_eq!(classify(&[&nameless], Some(Mobility::Unmovable)).label, "0x10");
 }
 
 #[test]
 fn every_rule_names_a_source() {
     for rule in RULES {
         for mobility in ["reclaimable", "unmovable"] {
-            assert!(source::by_slug(rule.source.slug(mobility)).is_some(), "{}", rule.label);
+            assert!(
+                source::by_slug(rule.source.slug(Word::from(mobility).known())).is_some(),
+                "{}",
+                rule.label
+            );
         }
     }
 }

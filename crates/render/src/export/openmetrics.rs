@@ -78,7 +78,7 @@ pub fn export(recording: &Recording, options: Options) -> Exported {
     let at = options.at.to_string();
     let about = [
         ("version", recording.tool.version.as_str()),
-        ("target", &recording.target.kind),
+        ("target", recording.target.kind.as_str()),
         ("kernel", &recording.host.kernel),
         ("arch", &recording.host.arch),
         ("provenance", &recording.host.provenance),

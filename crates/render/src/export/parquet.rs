@@ -106,7 +106,7 @@ fn metadata(recording: &Recording) -> Vec<KeyValue> {
         ("spark-trace.schema", recording.schema.clone()),
         ("spark-trace.schema_version", recording.schema_version.to_string()),
         ("spark-trace.version", recording.tool.version.clone()),
-        ("spark-trace.target", recording.target.kind.clone()),
+        ("spark-trace.target", recording.target.kind.to_string()),
         // When time_seconds is 0.
         ("spark-trace.started_realtime_ns", started.to_string()),
         ("host.kernel", recording.host.kernel.clone()),

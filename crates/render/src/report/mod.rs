@@ -210,12 +210,12 @@ fn lost(document: &mut Document, health: &Health) {
             document.line(missed.to_string());
         }
     }
-    let with = |verdict: Verdict| health.hooks.iter().filter(|hook| hook.verdict == verdict.as_str()).count();
+    let with = |verdict: Verdict| health.hooks.iter().filter(|hook| hook.verdict == verdict).count();
     let (working, others) = (with(Verdict::Ok), with(Verdict::NotApplicable));
     let others_said =
         if others > 0 { format!("; {others} more do not apply to this machine") } else { String::new() };
     document.line(format!("hooks: {working} of {} work{others_said}", health.hooks.len() - others));
-    for source in health.sources.iter().filter(|source| source.verdict != "ok") {
+    for source in health.sources.iter().filter(|source| source.verdict != Verdict::Ok) {
         let reason = source.reason.as_deref().unwrap_or("no reason given");
         document.line(format!("{}: {}: {reason}", source.name, source.verdict));
     }
@@ -239,8 +239,10 @@ pub fn hooks(health: &Health) -> Table {
 
 const HOOKS: &[Cell<Hook>] = &[
     ("HOOK", Fit::Name, |hook| hook.name.clone()),
-    ("VERDICT", Fit::Name, |hook| hook.verdict.clone()),
-    ("MECHANISM", Fit::Name, |hook| hook.mechanism.clone().unwrap_or_else(|| UNKNOWN.to_owned())),
+    ("VERDICT", Fit::Name, |hook| hook.verdict.to_string()),
+    ("MECHANISM", Fit::Name, |hook| {
+        hook.mechanism.as_ref().map_or_else(|| UNKNOWN.to_owned(), ToString::to_string)
+    }),
     ("HITS", Fit::Number, |hook| known(hook.hits, |hits| hits.to_string())),
     ("SKIPPED", Fit::Number, |hook| known(hook.lost, |lost| lost.to_string())),
     ("REASON", Fit::Text, |hook| hook.reason.clone().unwrap_or_default()),

@@ -67,7 +67,7 @@ fn stem(spec: &Spec) -> String {
         }
         Spec::Container { name, .. } => name.clone(),
         Spec::Pid(pid) => format!("pid{pid}"),
-        Spec::Cgroup(_) | Spec::System { .. } => spec.kind().to_owned(),
+        Spec::Cgroup(_) | Spec::System { .. } => spec.kind().to_string(),
     };
     let plain = |c: char| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '_' };
     let target: String = target.chars().map(plain).take(LONGEST_TARGET).collect();

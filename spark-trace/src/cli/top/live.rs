@@ -141,7 +141,7 @@ fn show(args: &Args, look: Look) -> anyhow::Result<Exit> {
         ui.tab = Tab::Cgroup;
     }
     let mut feed =
-        Watched { look, kind: target.kind(), frozen: None, seen: 0, recording: None, writing: None };
+        Watched { look, kind: target.kind().as_str(), frozen: None, seen: 0, recording: None, writing: None };
     // Loading and attaching takes a moment; an error of it is better told on a terminal that is left alone.
     while feed.look.version() == 0 && !feed.look.has_ended() {
         std::thread::sleep(LOOK);

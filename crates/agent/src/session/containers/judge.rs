@@ -15,7 +15,7 @@ use crate::{
         question::Tells,
     },
 };
-use spark_trace_recording::{CONTAINER, Container};
+use spark_trace_recording::{Container, TargetKind};
 
 /// A client that names no container is taken to have asked for the only one like it after this long: another that has asked
 /// for the same may have been quicker.
@@ -216,7 +216,7 @@ impl Session {
             return Ok(None);
         }
         let any = self.tracer.target.cgroups.iter().any(|cgroup| cgroup.root && cgroup.container.is_some());
-        let direct = self.tracer.target.kind == CONTAINER;
+        let direct = self.tracer.target.kind == TargetKind::Container;
         if direct && !any {
             self.warnings.push("no container started: this recording has no cgroup plane".to_owned());
         }
@@ -227,7 +227,7 @@ impl Session {
         let clients = self.containers.askers.iter().map(|asker| (asker.pid, since(asker))).collect();
         if self.tracer.only_asked(leaf, &clients) {
             self.tracer.leave_out(leaf)?;
-            self.tracer.target.kind = CONTAINER.to_owned();
+            self.tracer.target.kind = TargetKind::Container.into();
             return Ok(Some(leaf));
         }
         Ok(None)

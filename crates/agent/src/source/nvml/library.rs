@@ -52,7 +52,7 @@ fn machine(nvml: &Nvml, path: Option<&Path>) -> Machine {
     };
     let verdict = |verdict: Verdict, reason: Option<String>| SourceVerdict {
         name: NAME.to_owned(),
-        verdict: verdict.as_str().to_owned(),
+        verdict: verdict.into(),
         reason,
     };
     let (verdict, gpus) = match nvml.device_count() {

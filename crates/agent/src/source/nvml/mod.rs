@@ -39,11 +39,8 @@ pub struct Machine {
 
 impl Machine {
     fn without(verdict: Verdict, reason: impl Into<String>) -> Self {
-        let verdict = SourceVerdict {
-            name: NAME.to_owned(),
-            verdict: verdict.as_str().to_owned(),
-            reason: Some(reason.into()),
-        };
+        let verdict =
+            SourceVerdict { name: NAME.to_owned(), verdict: verdict.into(), reason: Some(reason.into()) };
         Self { verdict, gpus: Vec::new(), nvidia: None }
     }
 
@@ -57,7 +54,7 @@ impl Machine {
 
     /// Whether there is anything to read.
     pub fn is_ok(&self) -> bool {
-        self.verdict.verdict == Verdict::Ok.as_str()
+        self.verdict.verdict == Verdict::Ok
     }
 }
 

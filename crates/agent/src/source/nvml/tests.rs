@@ -74,7 +74,7 @@ fn a_gpu_is_read_with_its_processes_and_one_without_memory_says_so() {
 
     fs::write(&file, "no-driver\n").unwrap();
     let machine = Nvml::start(Some(library()), Duration::MAX).machine().clone();
-    assert_eq!(machine.verdict.verdict, "broken", "it was asked for by name");
+    assert_eq!(machine.verdict.verdict, Verdict::Broken, "it was asked for by name");
     assert!(machine.verdict.reason.unwrap().contains("driver is not loaded (nvmlInit_v2)"));
     fs::write(&file, "gpus 0\n").unwrap();
     let machine = Nvml::start(Some(library()), Duration::MAX).machine().clone();
@@ -84,7 +84,7 @@ fn a_gpu_is_read_with_its_processes_and_one_without_memory_says_so() {
 #[test]
 fn something_that_is_no_library_is_broken_and_none_at_all_is_not() {
     let broken = Nvml::start(Some("/dev/null".into()), Duration::MAX).machine().clone();
-    assert_eq!(broken.verdict.verdict, "broken", "{:?}", broken.verdict);
+    assert_eq!(broken.verdict.verdict, Verdict::Broken, "{:?}", broken.verdict);
     assert!(broken.verdict.reason.unwrap().starts_with("/dev/null: NVML: "));
     let found = Nvml::start(None, Duration::MAX).machine().clone();
     // Machines with a GPU run these tests too.

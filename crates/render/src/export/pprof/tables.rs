@@ -5,6 +5,8 @@ use std::collections::HashMap;
 use super::proto::{Function, Line, Location, Mapping, Profile};
 use crate::escape;
 use spark_trace_analysis::names;
+use spark_trace_recording::Space;
+use spark_trace_recording::word::Word;
 use spark_trace_recording::{Recording, Stack, Symbol};
 
 /// What `perf` calls the kernel's own text.
@@ -63,13 +65,13 @@ impl<'a> Tables<'a> {
         if locations.is_empty() { vec![self.no_stack()] } else { locations }
     }
 
-    fn location(&mut self, index: u32, symbol: &Symbol, space: &str) -> u64 {
+    fn location(&mut self, index: u32, symbol: &Symbol, space: &Word<Space>) -> u64 {
         if let Some(&id) = self.locations.get(&index) {
             return id;
         }
         let file = match &symbol.module {
             Some(module) => module.as_str(),
-            None if space == "kernel" => KERNEL,
+            None if *space == Space::Kernel => KERNEL,
             None => "",
         };
         let mapping_id = self.mapping(file, symbol.build_id.as_deref().unwrap_or(""), symbol.address);

@@ -1,0 +1,76 @@
+//! What fields of a recording can be: enums in the code, words on disk (see [`crate::word::Word`]).
+
+use spark_trace_common::hook::Mechanism;
+
+use crate::word::Words;
+use crate::words;
+
+words! {
+    /// Why the maps were read at an instant.
+    pub enum InstantKind {
+        /// The machine's used memory was at its highest.
+        SystemPeak = "system-peak",
+        /// The target's cgroups were charged the most.
+        CgroupPeak = "cgroup-peak",
+        /// NVIDIA's modules had the most.
+        DriverPeak = "driver-peak",
+        /// The last answer that a framework sizes itself by.
+        Query = "query",
+        /// The target has ended.
+        End = "end",
+        /// The one reading of `snapshot`.
+        Snapshot = "snapshot",
+        /// The one reading of a live view.
+        Now = "now",
+    }
+}
+
+impl InstantKind {
+    /// Whether something was at its highest then.
+    pub const fn is_peak(self) -> bool {
+        matches!(self, Self::SystemPeak | Self::CgroupPeak | Self::DriverPeak)
+    }
+}
+
+words! {
+    /// What was traced.
+    pub enum TargetKind {
+        Command = "command",
+        Container = "container",
+        Cgroup = "cgroup",
+        Pid = "pid",
+        System = "system",
+        /// One instant of the whole machine.
+        Snapshot = "snapshot",
+    }
+}
+
+words! {
+    /// Migrate type of a page allocation (include/linux/mmzone.h, enum migratetype).
+    pub enum Mobility {
+        Unmovable = "unmovable",
+        Reclaimable = "reclaimable",
+        Movable = "movable",
+        Other = "other",
+    }
+}
+
+words! {
+    /// Where the frames of a stack are.
+    pub enum Space {
+        Kernel = "kernel",
+        User = "user",
+    }
+}
+
+impl Words for Mechanism {
+    const WORDS: &'static [(Self, &'static str)] = &{
+        let mut words = [(Self::OnDemand, ""); Self::ALL.len()];
+        let mut at = 0;
+        while at < words.len() {
+            words[at] = (Self::ALL[at], Self::ALL[at].as_str());
+            at += 1;
+        }
+        words
+    };
+}
