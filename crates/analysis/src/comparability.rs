@@ -160,6 +160,8 @@ mod tests {
     use spark_trace_testing as testing;
     use spark_trace_testing::MIB;
 
+    const PAGES: &str = "page-alloc";
+
     #[test]
     fn runs_on_the_same_machine_are_comparable() {
         let result = comparable(&testing::native(), &testing::container());
@@ -178,12 +180,14 @@ mod tests {
             ("cgroup version differs", |r| r.host.cgroup_version = "v1".into()),
             ("profile differs", |r| r.tool.profile = "deep".into()),
             ("B lost 7", |r| r.health.losses.push(Loss { what: "files".into(), count: 7 })),
-            ("hook mm_page_alloc missed 2000 of", |r| r.health.hooks[0].lost = Some(2000)),
+            ("hook page-alloc missed 2000 of", |r| testing::hook(r, PAGES).lost = Some(2000)),
             ("B is incomplete", |r| r.health.complete = false),
-            ("hook mm_page_alloc differs: ok in A, broken in B", |r| {
-                r.health.hooks[0].verdict = "broken".into()
+            ("hook page-alloc differs: ok in A, broken in B", |r| {
+                testing::hook(r, PAGES).verdict = "broken".into()
             }),
-            ("hook mm_page_alloc differs: ok in A, absent in B", |r| drop(r.health.hooks.remove(0))),
+            ("hook page-alloc differs: ok in A, absent in B", |r| {
+                r.health.hooks.retain(|hook| hook.name != PAGES)
+            }),
         ];
         for (reason, change) in changes {
             let mut b = testing::container();
@@ -201,21 +205,21 @@ mod tests {
     #[test]
     fn a_few_skipped_runs_are_a_note() {
         let mut b = testing::container();
-        b.health.hooks[0].hits = Some(9_997);
-        b.health.hooks[0].lost = Some(3);
+        let hook = testing::hook(&mut b, PAGES);
+        (hook.hits, hook.lost) = (Some(9_997), Some(3));
         b.health.losses.push(Loss { what: "skipped_runs".into(), count: 3 });
         b.health.lost_total = 3;
         let result = comparable(&testing::container(), &b);
         assert_eq!((result.ok, result.reasons), (true, vec![]));
-        assert_eq!(result.notes, ["hook mm_page_alloc missed 3 of 10000 events in B"]);
+        assert_eq!(result.notes, ["hook page-alloc missed 3 of 10000 events in B"]);
     }
 
     #[test]
     fn hooks_that_had_nothing_to_see_or_nothing_to_wait_for_differ_by_what_others_did() {
         let with = |verdict: &str, reason: &str| {
             let mut recording = testing::container();
-            recording.health.hooks[0].verdict = verdict.into();
-            recording.health.hooks[0].reason = Some(reason.into());
+            let hook = testing::hook(&mut recording, PAGES);
+            (hook.verdict, hook.reason) = (verdict.into(), Some(reason.into()));
             comparable(&testing::container(), &recording).reasons
         };
         assert!(with("not-applicable", "no CUDA library").is_empty());

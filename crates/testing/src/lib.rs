@@ -4,7 +4,15 @@
 
 mod recordings;
 
+use spark_trace_recording::{Hook, Recording};
+
 pub use recordings::*;
+
+/// The hook of a recording with this name.
+pub fn hook<'a>(recording: &'a mut Recording, name: &str) -> &'a mut Hook {
+    let found = recording.health.hooks.iter_mut().find(|hook| hook.name == name);
+    found.unwrap_or_else(|| panic!("no hook {name}"))
+}
 
 #[cfg(test)]
 mod tests {

@@ -1,25 +1,12 @@
 mod causes;
 
 use super::*;
-use spark_trace_recording::{FileContent, Hook, Loss, MemoryState, ProcessContext, Query, Recording, Series};
+use spark_trace_recording::{FileContent, Loss, MemoryState, ProcessContext, Query, Recording, Series};
 use spark_trace_testing as testing;
 use spark_trace_testing::{MIB, SECOND, START};
 
-/// Hooks that hypotheses ask for.
-fn seen(mut recording: Recording) -> Recording {
-    for name in ["page-alloc", "file-add", "file-remove", "mapping"] {
-        recording.health.hooks.push(Hook {
-            name: name.into(),
-            verdict: "ok".into(),
-            lost: Some(0),
-            ..Hook::default()
-        });
-    }
-    recording
-}
-
 fn native() -> Recording {
-    seen(testing::native())
+    testing::native()
 }
 
 /// On the machine's plane.

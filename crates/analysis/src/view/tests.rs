@@ -126,22 +126,20 @@ fn a_removed_cgroup_holds_nothing_but_its_end_is_its_last_reading() {
 
 #[test]
 fn a_run_that_could_have_pinned_and_did_not_has_zero() {
-    let mut recording = testing::container();
     let pinned = |recording: &Recording| {
         let peak = View::new(recording, Scope::System).unwrap().peak();
         (peak.bytes("anon-pinned"), peak.bytes("anon"))
     };
     let anon = Some((500 + 810) * MIB);
-    assert_eq!(pinned(&recording), (None, anon), "nobody watched");
-    let hook = |name: &str, verdict: &str| spark_trace_recording::Hook {
-        name: name.into(),
-        verdict: verdict.into(),
-        ..Default::default()
+    let with = |library_call: &str, mapping: &str| {
+        let mut recording = testing::container();
+        testing::hook(&mut recording, "library-call").verdict = library_call.into();
+        testing::hook(&mut recording, "mapping").verdict = mapping.into();
+        pinned(&recording)
     };
-    recording.health.hooks.push(hook("library-call", "not-applicable"));
-    assert_eq!(pinned(&recording), (None, anon), "a library could have come unseen");
-    recording.health.hooks.push(hook("mapping", "ok"));
-    assert_eq!(pinned(&recording), (Some(0), anon));
+    assert_eq!(with("off", "off"), (None, anon), "nobody watched");
+    assert_eq!(with("not-applicable", "off"), (None, anon), "a library could have come unseen");
+    assert_eq!(with("not-applicable", "ok"), (Some(0), anon));
 }
 
 #[test]

@@ -9,6 +9,7 @@ use spark_trace_recording::{provenance::*, schema::*};
 mod charges;
 mod context;
 mod cuda;
+mod hooks;
 
 pub use cuda::cuda;
 
@@ -289,17 +290,9 @@ fn run(id: u64, path: &str, peak: &Levels, end: &Levels) -> Recording {
     recording.provenance.instants = [(0, "start"), (5, "cgroup-peak"), (10, "end")]
         .map(|(s, why)| Instant { at_ns: START + s * SECOND, why: why.into() })
         .into();
-    // Its pages are seen in stacks, and no counter has them.
+    // Its pages are seen in stacks, and no counter has them: the hooks on the driver could not be attached.
     recording.host.nvidia = Some(Nvidia { kernel_module: Some("open".into()), ..Nvidia::default() });
-    recording.health.hooks = vec![
-        Hook { name: "mm_page_alloc".into(), verdict: "ok".into(), ..Default::default() },
-        Hook {
-            name: "nv_alloc_pages".into(),
-            verdict: "not-applicable".into(),
-            reason: Some("no NVIDIA module is loaded".into()),
-            ..Default::default()
-        },
-    ];
+    recording.health.hooks = hooks::without_cuda();
     process(&mut recording, id, peak.anon);
     recording
 }

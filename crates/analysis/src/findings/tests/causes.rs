@@ -111,7 +111,7 @@ fn what_was_not_seen_or_was_lost_decides_nothing() {
             b.health.hooks.retain(|hook| !["page-alloc", "file-add", "mapping"].contains(&hook.name.as_str()))
         },
         |b| b.health.hooks.iter_mut().for_each(|hook| hook.verdict = "unsupported".into()),
-        |b| b.health.hooks.iter_mut().for_each(|hook| hook.lost = Some(3)),
+        |b| b.health.hooks.iter_mut().for_each(|hook| hook.lost = Some(30)),
         |b| {
             b.health.losses.push(Loss { what: "events".into(), count: 2 });
             b.health.lost_total = 2;
