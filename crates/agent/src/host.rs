@@ -5,28 +5,24 @@ use std::fs;
 use procfs::ConfigSetting;
 
 use super::{cgroup::Layout, page_size};
+use spark_trace_host::meminfo;
 use spark_trace_recording::{Host, Nvidia, STAND_IN};
 
 /// Reads the facts. What a machine does not tell is absent. GPUs are for NVML to name.
 pub fn facts(layout: &Layout) -> Host {
     let meminfo = fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let kib = |key: &str| {
-        meminfo
-            .lines()
-            .find_map(|l| l.strip_prefix(key)?.split_whitespace().next()?.parse::<u64>().ok())
-            .unwrap_or(0)
-    };
+    let bytes = |name: &str| meminfo::field(&meminfo, name).unwrap_or(0);
     Host {
         kernel: line("/proc/sys/kernel/osrelease").unwrap_or_default(),
         arch: std::env::consts::ARCH.to_owned(),
         page_size: page_size(),
         cpus: online_cpus(),
-        memory_total: kib("MemTotal:") * 1024,
+        memory_total: bytes("MemTotal"),
         cgroup_version: layout.version.as_str().to_owned(),
         memory_controller: Some(layout.memory_root.display().to_string()),
         boot_id: line("/proc/sys/kernel/random/boot_id").unwrap_or_default(),
         model: line("/sys/class/dmi/id/product_name").or_else(|| line("/proc/device-tree/model")),
-        swap_total: kib("SwapTotal:") * 1024,
+        swap_total: bytes("SwapTotal"),
         vmap_stack: vmap_stack(),
         page_reporting_bytes: page_reporting(),
         transparent_hugepage: line("/sys/kernel/mm/transparent_hugepage/enabled")

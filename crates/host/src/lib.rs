@@ -4,5 +4,6 @@
 pub mod archive;
 pub mod engine;
 pub mod invoker;
+pub mod meminfo;
 pub mod nvml;
 pub mod place;

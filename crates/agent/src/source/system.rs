@@ -8,6 +8,7 @@ use super::{
     huge_zero::{self, HugeZero},
 };
 use crate::page_size;
+use spark_trace_host::meminfo;
 use spark_trace_recording::journal::{Sample, SeriesId};
 
 /// Counters of /proc/vmstat worth keeping: reclaim, refaults, swap, pins and huge pages. Levels that
@@ -126,7 +127,7 @@ impl System {
                 Err(e) => reading.absent("zoneinfo.pcp_count", e),
             }
             let before = reading.values.get("meminfo.MemFree").copied();
-            let after = self.meminfo.read().ok().and_then(|text| mem_free(&text));
+            let after = self.meminfo.read().ok().and_then(|text| meminfo::field(&text, "MemFree"));
             if before.zip(after).is_none_or(|(a, b)| a.abs_diff(b) <= STEADY) {
                 break;
             }
@@ -139,24 +140,13 @@ impl System {
 const TRIES: u32 = 4;
 const STEADY: u64 = 512 << 10;
 
-fn mem_free(meminfo: &str) -> Option<u64> {
-    let kib: u64 =
-        meminfo.lines().find_map(|l| l.strip_prefix("MemFree:"))?.split_whitespace().next()?.parse().ok()?;
-    Some(kib * 1024)
-}
-
-/// `Name:   123 kB` becomes bytes; lines without a unit (HugePages_Total) are counts and stay as they are.
 fn parse_meminfo(text: &str, reading: &mut Reading) {
-    for line in text.lines() {
-        let Some((name, value)) = line.split_once(':') else { continue };
-        let mut words = value.split_whitespace();
-        let Some(number) = words.next().and_then(|w| w.parse::<u64>().ok()) else { continue };
+    for (name, value) in meminfo::lines(text) {
         // Constants of the address space, not memory in use.
         if name.starts_with("Vmalloc") && name != "VmallocUsed" || name.starts_with("DirectMap") {
             continue;
         }
-        let scale = if words.next() == Some("kB") { 1024 } else { 1 };
-        reading.put(format!("meminfo.{name}"), number * scale);
+        reading.put(format!("meminfo.{name}"), value);
     }
 }
 

@@ -2,7 +2,6 @@
 
 use std::{io::Write, path::PathBuf};
 
-use procfs::{Current, Meminfo};
 use spark_trace_common::cuda::Op;
 
 use super::{
@@ -13,6 +12,7 @@ use crate::cuda::Effect;
 use crate::decode::{Call, Figures, MappedLibrary, State};
 use crate::figures;
 use crate::{driver::DriverBytes, now_ns, page_size, symbols::Placed};
+use spark_trace_host::meminfo;
 use spark_trace_recording::{
     LaterState, LibraryFile, MemoryState, Query,
     journal::{Entry, Sample, SeriesId},
@@ -319,11 +319,11 @@ pub(super) struct Free {
 impl Free {
     fn read() -> Self {
         let at_ns = now_ns();
-        let meminfo = Meminfo::current().ok();
+        let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
         Self {
             at_ns,
-            mem_free: meminfo.as_ref().map(|meminfo| meminfo.mem_free),
-            mem_available: meminfo.and_then(|meminfo| meminfo.mem_available),
+            mem_free: meminfo::field(&text, "MemFree"),
+            mem_available: meminfo::field(&text, "MemAvailable"),
             allocator: allocator_free(),
         }
     }

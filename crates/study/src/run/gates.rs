@@ -9,7 +9,7 @@ use nvml_wrapper::enum_wrappers::device::TemperatureSensor;
 
 use super::RunError;
 use crate::plan::Gates;
-use spark_trace_host::nvml;
+use spark_trace_host::{meminfo, nvml};
 
 const EVERY: Duration = Duration::from_millis(500);
 const SHM: &str = "/dev/shm";
@@ -132,16 +132,9 @@ pub fn temperature() -> Option<u32> {
     gpus().ok()?.iter().map(|gpu| gpu.temperature).max()
 }
 
-/// A line of /proc/meminfo in bytes.
-pub fn meminfo(field: &str) -> Option<u64> {
-    let text = fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'))?;
-    line.trim().trim_end_matches(" kB").parse::<u64>().ok().map(|kib| kib * 1024)
-}
-
 fn bound(field: &str, bound: Option<u64>, violated: fn(u64, u64) -> bool) -> Option<String> {
     let (bound, mib) = (bound?, |bytes: u64| bytes >> 20);
-    match meminfo(field) {
+    match meminfo::read(field) {
         None => Some(format!("/proc/meminfo has no {field}")),
         Some(found) => violated(found, bound)
             .then(|| format!("{field} is {} MiB, the bound is {} MiB", mib(found), mib(bound))),

@@ -11,7 +11,7 @@ use std::process::Stdio;
 use super::gates;
 use crate::command::{Places, Values};
 use crate::plan::Plan;
-use spark_trace_host::engine;
+use spark_trace_host::{engine, meminfo};
 
 const GIB: f64 = (1_u64 << 30) as f64;
 /// Of the state when a run begins, GiB each.
@@ -32,7 +32,7 @@ pub fn describe(plan: &Plan, spark_trace: &Path) -> BTreeMap<String, String> {
     fact("kernel", read("/proc/sys/kernel/osrelease"));
     fact("architecture", Some(std::env::consts::ARCH.to_owned()));
     fact("cpus", std::thread::available_parallelism().ok().map(|cpus| cpus.to_string()));
-    fact("memory", gates::meminfo("MemTotal").map(|bytes| format!("{:.2} GiB", bytes as f64 / GIB)));
+    fact("memory", meminfo::read("MemTotal").map(|bytes| format!("{:.2} GiB", bytes as f64 / GIB)));
     fact("driver", read("/proc/driver/nvidia/version").map(first_line));
     fact("spark-trace", Some(env!("CARGO_PKG_VERSION").to_owned()));
     fact("spark-trace.path", Some(spark_trace.display().to_string()));
@@ -80,7 +80,7 @@ fn asked(line: &[&str]) -> Option<String> {
 pub fn state() -> BTreeMap<String, f64> {
     let fields = FIELDS
         .iter()
-        .filter_map(|(name, field)| Some(((*name).to_owned(), gates::meminfo(field)? as f64 / GIB)));
+        .filter_map(|(name, field)| Some(((*name).to_owned(), meminfo::read(field)? as f64 / GIB)));
     let temperature = gates::temperature().map(|degrees| ("gpu-temperature".to_owned(), f64::from(degrees)));
     fields.chain(temperature).collect()
 }
