@@ -31,6 +31,20 @@ const fn in_and_out(enter: &'static str, on_return: &'static str, target: &'stat
 const KPROBE_LOSES: &str =
     "it costs several times as much, and kernels before 6.7 do not count the runs they skip";
 
+/// What most hooks share: a row says what differs.
+const BASE: Hook = Hook {
+    name: "",
+    purpose: "",
+    candidates: &[],
+    profile: Profile::Default,
+    required: false,
+    without: "",
+    stands_in_for: None,
+    follows_frames: false,
+    waits_for: None,
+    module: None,
+};
+
 pub const HOOKS: &[Hook] = &[
     Hook {
         name: "process-fork",
@@ -39,10 +53,7 @@ pub const HOOKS: &[Hook] = &[
         profile: Profile::Light,
         required: true,
         without: "processes that the target forks outside its cgroup",
-        stands_in_for: None,
-        follows_frames: false,
-        waits_for: None,
-        module: None,
+        ..BASE
     },
     Hook {
         name: "process-exec",
@@ -51,10 +62,7 @@ pub const HOOKS: &[Hook] = &[
         profile: Profile::Light,
         required: true,
         without: "the programs' names and the phase mark of the first exec",
-        stands_in_for: None,
-        follows_frames: false,
-        waits_for: None,
-        module: None,
+        ..BASE
     },
     Hook {
         name: "process-exit",
@@ -63,10 +71,7 @@ pub const HOOKS: &[Hook] = &[
         profile: Profile::Light,
         required: true,
         without: "exit status and peak RSS of short-lived processes",
-        stands_in_for: None,
-        follows_frames: false,
-        waits_for: None,
-        module: None,
+        ..BASE
     },
     Hook {
         name: "cgroup-mkdir",
@@ -75,130 +80,89 @@ pub const HOOKS: &[Hook] = &[
         profile: Profile::Light,
         required: true,
         without: "containers from their first instruction, and cgroups made inside the target",
-        stands_in_for: None,
-        follows_frames: false,
-        waits_for: None,
-        module: None,
+        ..BASE
     },
     Hook {
         name: "cgroup-rmdir",
         purpose: "last charge and peak of a cgroup as it is removed",
         candidates: &[tp_btf("cgroup_rmdir", "cgroup_rmdir")],
         profile: Profile::Light,
-        required: false,
         without: "the charge left behind by a removed cgroup",
-        stands_in_for: None,
-        follows_frames: false,
-        waits_for: None,
-        module: None,
+        ..BASE
     },
     Hook {
         name: "cgroup-populated",
         purpose: "a last reading when a cgroup's last process ends",
         candidates: &[tp_btf("cgroup_populated", "cgroup_notify_populated")],
         profile: Profile::Light,
-        required: false,
         without: "a reading at the moment a container ends; the last interval's stands",
-        stands_in_for: None,
-        follows_frames: false,
-        waits_for: None,
-        module: None,
+        ..BASE
     },
     Hook {
         name: "file-add",
         purpose: "page cache added, by file and owner",
         candidates: &[tp_btf("filemap_add", "mm_filemap_add_to_page_cache")],
-        profile: Profile::Default,
-        required: false,
         without: "which files make up the page cache",
-        stands_in_for: None,
-        follows_frames: false,
-        waits_for: None,
-        module: None,
+        ..BASE
     },
     Hook {
         name: "file-remove",
         purpose: "page cache removed, by file and owner",
         candidates: &[tp_btf("filemap_delete", "mm_filemap_delete_from_page_cache")],
-        profile: Profile::Default,
-        required: false,
         without: "which files left the page cache: added bytes would count as still there",
-        stands_in_for: None,
-        follows_frames: false,
-        waits_for: None,
-        module: None,
+        ..BASE
     },
     Hook {
         name: "page-alloc",
         purpose: "kernel and driver pages, by kernel stack",
         candidates: &[tp_btf("page_alloc", "mm_page_alloc")],
-        profile: Profile::Default,
-        required: false,
         without: "who allocated kernel and driver pages",
-        stands_in_for: None,
         follows_frames: true,
-        waits_for: None,
-        module: None,
+        ..BASE
     },
     Hook {
         name: "page-sweep",
         purpose: "which kernel and driver pages are still in use, looked up at each snapshot of details",
         candidates: &[candidate(Mechanism::OnDemand, "page_sweep", "")],
-        profile: Profile::Default,
-        required: false,
         without: "which kernel pages are still alive: allocated bytes would count as live",
-        stands_in_for: None,
         follows_frames: true,
-        waits_for: None,
-        module: None,
+        ..BASE
     },
     Hook {
         name: "page-free",
         purpose: "pages freed, as it happens",
         candidates: &[tp_btf("page_free", "mm_page_free")],
-        profile: Profile::Default,
-        required: false,
         without: "frees between two sweeps are counted at the next",
-        stands_in_for: None,
         follows_frames: true,
         waits_for: Some("cuda"),
-        module: None,
+        ..BASE
     },
     Hook {
         name: "page-alloc-nested",
         purpose: "page allocations in interrupts that hit page-alloc",
         candidates: &[tp_btf("page_alloc_nested", "mm_page_alloc")],
         profile: Profile::Deep,
-        required: false,
         without: "a few allocations in ten million, which then count as lost",
         stands_in_for: Some("page-alloc"),
         follows_frames: true,
-        waits_for: None,
-        module: None,
+        ..BASE
     },
     Hook {
         name: "page-free-nested",
         purpose: "pages freed in interrupts that hit page-free",
         candidates: &[tp_btf("page_free_nested", "mm_page_free")],
         profile: Profile::Deep,
-        required: false,
         without: "a few frees in ten million, which then count as lost",
         stands_in_for: Some("page-free"),
         follows_frames: true,
-        waits_for: None,
-        module: None,
+        ..BASE
     },
     Hook {
         name: "mapping",
         purpose: "the target's mmap, munmap, mremap, brk and madvise, large ones with their user stack; what it reads of the kernel's memory figures; CUDA libraries it maps",
         candidates: &[tp_btf("mapping", "sys_exit")],
-        profile: Profile::Default,
-        required: false,
         without: "which code made the target's large mappings, what it read of meminfo and cgroup files, and CUDA libraries that are only in a container",
-        stands_in_for: None,
-        follows_frames: false,
-        waits_for: None,
-        module: None,
+        ..BASE
     },
     Hook {
         name: "library-call",
@@ -208,12 +172,8 @@ pub const HOOKS: &[Hook] = &[
             of_files(Mechanism::Uprobe, "call_enter"),
         ],
         profile: Profile::Light,
-        required: false,
         without: "device, pinned and managed memory by caller, and the free memory that the framework read",
-        stands_in_for: None,
-        follows_frames: false,
-        waits_for: None,
-        module: None,
+        ..BASE
     },
     Hook {
         name: "charge-try",
@@ -226,13 +186,8 @@ pub const HOOKS: &[Hook] = &[
                 ..function(Mechanism::Kprobe, "counter_try_charge_enter", "page_counter_try_charge", 3)
             },
         ],
-        profile: Profile::Default,
-        required: false,
         without: "which kernel path charged the target's cgroups, and a second count beside memory.current",
-        stands_in_for: None,
-        follows_frames: false,
-        waits_for: None,
-        module: None,
+        ..BASE
     },
     Hook {
         name: "charge-force",
@@ -244,13 +199,8 @@ pub const HOOKS: &[Hook] = &[
                 ..function(Mechanism::Kprobe, "counter_charge_probe", "page_counter_charge", 2)
             },
         ],
-        profile: Profile::Default,
-        required: false,
         without: "charges that cannot fail, and a second count beside memory.current",
-        stands_in_for: None,
-        follows_frames: false,
-        waits_for: None,
-        module: None,
+        ..BASE
     },
     Hook {
         name: "uncharge",
@@ -262,13 +212,8 @@ pub const HOOKS: &[Hook] = &[
                 ..function(Mechanism::Kprobe, "counter_uncharge_probe", "page_counter_uncharge", 2)
             },
         ],
-        profile: Profile::Default,
-        required: false,
         without: "what left the target's cgroups, and a second count beside memory.current",
-        stands_in_for: None,
-        follows_frames: false,
-        waits_for: None,
-        module: None,
+        ..BASE
     },
     Hook {
         name: "charge",
@@ -282,12 +227,8 @@ pub const HOOKS: &[Hook] = &[
             },
         ],
         profile: Profile::Deep,
-        required: false,
         without: "the split of charged kernel memory on cgroup v1",
-        stands_in_for: None,
-        follows_frames: false,
-        waits_for: None,
-        module: None,
+        ..BASE
     },
     Hook {
         name: "charge-node",
@@ -301,95 +242,76 @@ pub const HOOKS: &[Hook] = &[
             },
         ],
         profile: Profile::Deep,
-        required: false,
         without: "the split of charged kernel memory on cgroup v1",
-        stands_in_for: None,
-        follows_frames: false,
-        waits_for: None,
-        module: None,
+        ..BASE
     },
     Hook {
         name: "nvidia-alloc",
         purpose: "system memory requested of the NVIDIA driver, by process and kernel stack",
         candidates: &[in_and_out("nvidia_alloc_enter", "nvidia_alloc_return", "nv_alloc_pages")],
         profile: Profile::Light,
-        required: false,
         without: "what each process requested of the NVIDIA driver and has not freed",
-        stands_in_for: None,
-        follows_frames: false,
-        waits_for: None,
         module: Some("nvidia"),
+        ..BASE
     },
     Hook {
         name: "nvidia-free",
         purpose: "system memory given back to the NVIDIA driver",
         candidates: &[candidate(Mechanism::Kprobe, "nvidia_free", "nv_free_pages")],
         profile: Profile::Light,
-        required: false,
         without: "which of the driver's allocations are gone: all would count as live",
-        stands_in_for: None,
-        follows_frames: false,
-        waits_for: None,
         module: Some("nvidia"),
+        ..BASE
     },
     Hook {
         name: "nvidia-pages",
         purpose: "the NVIDIA driver's single pages counted together at the end of its call, not one by one",
         candidates: &[in_and_out("nvidia_pages_enter", "nvidia_pages_return", "nv_alloc_system_pages")],
-        profile: Profile::Default,
-        required: false,
         without: "time: each page that the driver takes costs as much as any other page of the kernel's",
-        stands_in_for: None,
-        follows_frames: false,
-        waits_for: None,
         module: Some("nvidia"),
+        ..BASE
     },
     Hook {
         name: "nvidia-pin",
         purpose: "user pages that the NVIDIA driver pinned",
         candidates: &[in_and_out("nvidia_pin_enter", "nvidia_pin_return", "os_lock_user_pages")],
-        profile: Profile::Default,
-        required: false,
         without: "what was pinned by the driver, in the kernel's own words",
-        stands_in_for: None,
-        follows_frames: false,
-        waits_for: None,
         module: Some("nvidia"),
+        ..BASE
     },
     Hook {
         name: "nvidia-unpin",
         purpose: "user pages that the NVIDIA driver let go of",
         candidates: &[candidate(Mechanism::Kprobe, "nvidia_unpin", "os_unlock_user_pages")],
-        profile: Profile::Default,
-        required: false,
         without: "which pinned pages were let go of: all would count as pinned",
-        stands_in_for: None,
-        follows_frames: false,
-        waits_for: None,
         module: Some("nvidia"),
+        ..BASE
     },
     Hook {
         name: "managed-alloc",
         purpose: "chunks of managed memory in system memory, by process and kernel stack",
         candidates: &[in_and_out("managed_alloc_enter", "managed_alloc_return", "uvm_cpu_chunk_alloc")],
-        profile: Profile::Default,
-        required: false,
         without: "whose managed memory lies in system memory",
-        stands_in_for: None,
-        follows_frames: false,
-        waits_for: None,
         module: Some("nvidia_uvm"),
+        ..BASE
     },
     Hook {
         name: "managed-free",
         purpose: "chunks of managed memory given back",
         candidates: &[candidate(Mechanism::Kprobe, "managed_free", "uvm_cpu_chunk_free")],
-        profile: Profile::Default,
-        required: false,
         without: "which chunks of managed memory are gone: all would count as live",
-        stands_in_for: None,
-        follows_frames: false,
-        waits_for: None,
         module: Some("nvidia_uvm"),
+        ..BASE
     },
 ];
+
+// A row cannot leave out what only BASE would give it.
+const _: () = {
+    let mut i = 0;
+    while i < HOOKS.len() {
+        let row = &HOOKS[i];
+        assert!(!row.name.is_empty() && !row.purpose.is_empty() && !row.without.is_empty());
+        assert!(!row.candidates.is_empty());
+        i += 1;
+    }
+};
