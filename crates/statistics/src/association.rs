@@ -3,37 +3,8 @@
 use crate::{
     Error,
     numeric::{Moments, check, finite, sum},
-    special::beta,
 };
 use serde::Serialize;
-
-/// Pearson's correlation.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Pearson {
-    /// The correlation.
-    pub r: f64,
-    /// Two-sided, under normality: that of t = r √((n - 2) / (1 - r²)) with n - 2 degrees of freedom.
-    pub p: f64,
-    /// The number of pairs.
-    pub n: usize,
-}
-
-/// The product-moment correlation (Pearson 1895) of three pairs or more ([`Error::TooFew`]), of equal lengths
-/// ([`Error::Lengths`]), both of which vary ([`Error::Constant`]).
-pub fn pearson(x: &[f64], y: &[f64]) -> Result<Pearson, Error> {
-    let (mx, my) = moments(x, y, 3)?;
-    if mx.squares == 0.0 || my.squares == 0.0 {
-        return Err(Error::Constant);
-    }
-    let (sx, sy) = (mx.squares.sqrt(), my.squares.sqrt());
-    let scaled = |i: usize| (mx.mean.residual(x[i]) / sx, my.mean.residual(y[i]) / sy);
-    let r = sum((0..x.len()).map(|i| scaled(i).0 * scaled(i).1)).clamp(-1.0, 1.0);
-    // 1 - |r| is half the squared distance of the scaled values, which keeps its digits where r is close to one.
-    let sign = r.signum();
-    let lack = sum((0..x.len()).map(|i| (scaled(i).0 - sign * scaled(i).1).powi(2))) / 2.0;
-    let p = beta(lack * (2.0 - lack), r * r, (mx.n - 2.0) / 2.0, 0.5);
-    Ok(Pearson { r, p, n: x.len() })
-}
 
 /// A straight line through points.
 #[derive(Debug, Clone, PartialEq, Serialize)]

@@ -3,7 +3,7 @@
 use crate::{
     Error,
     describe::of_sorted,
-    numeric::{check, finite, from_median, median_of_sorted, sorted},
+    numeric::{check, finite, sorted},
 };
 use serde::Serialize;
 
@@ -49,33 +49,4 @@ pub fn tukey(x: &[f64]) -> Result<Tukey, Error> {
         }
     };
     Ok(Tukey { inner, outer, labels: x.iter().map(label).collect() })
-}
-
-/// Modified z scores.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct ModifiedZ {
-    /// The median of the sample.
-    pub median: f64,
-    /// The median of the distances from it.
-    pub mad: f64,
-    /// The score of each value, in the order given.
-    pub scores: Vec<f64>,
-    /// Whether it is above 3.5, either way.
-    pub outlying: Vec<bool>,
-}
-
-/// Modified z scores, 0.6745 (x - median) / MAD (Iglewicz & Hoaglin 1993). [`Error::TooFew`] for an empty sample,
-/// [`Error::Constant`] where half of the values or more are one.
-pub fn modified_z(x: &[f64]) -> Result<ModifiedZ, Error> {
-    check(x, 1)?;
-    let median = finite(median_of_sorted(&sorted(x)))?;
-    let x = from_median(x);
-    let distances: Vec<f64> = x.iter().map(|x| x.abs()).collect();
-    let mad = finite(median_of_sorted(&sorted(&distances)))?;
-    if mad == 0.0 {
-        return Err(Error::Constant);
-    }
-    let scores = x.iter().map(|x| finite(0.6745 * (x / mad))).collect::<Result<Vec<_>, _>>()?;
-    let outlying = scores.iter().map(|score| score.abs() > 3.5).collect();
-    Ok(ModifiedZ { median, mad, scores, outlying })
 }

@@ -40,11 +40,6 @@ pub fn n_for(d: f64, power: f64, alpha: f64) -> Result<usize, Error> {
     fewest(d, power, |n| two_sample(d, n, n, alpha))
 }
 
-/// The fewest pairs with which [`paired`] reaches `power`, as [`n_for`].
-pub fn n_for_paired(d: f64, power: f64, alpha: f64) -> Result<usize, Error> {
-    fewest(d, power, |n| paired(d, n, alpha))
-}
-
 fn power(ncp: f64, df: f64, alpha: f64) -> Result<f64, Error> {
     check_fraction(alpha)?;
     if !ncp.is_finite() {

@@ -3,8 +3,8 @@
 mod erfc;
 
 use erfc::erfc;
-use statrs::function::{erf::erfc_inv, gamma::ln_gamma};
-use std::f64::consts::{PI, SQRT_2};
+use statrs::function::{beta::beta_reg, erf::erfc_inv, gamma::ln_gamma};
+use std::f64::consts::SQRT_2;
 
 /// P(Z > z) of the standard normal.
 pub(crate) fn normal_sf(z: f64) -> f64 {
@@ -72,48 +72,8 @@ pub(crate) fn t_upper_quantile(p: f64, df: f64) -> Option<f64> {
     Some((low + high) / 2.0)
 }
 
-/// The regularised incomplete beta function I_x(a, b), with y = 1 - x given so that neither has lost its digits.
-pub(crate) fn beta(x: f64, y: f64, a: f64, b: f64) -> f64 {
-    if x <= 0.0 {
-        0.0
-    } else if y <= 0.0 {
-        1.0
-    } else if x <= (a + 1.0) / (a + b + 2.0) {
-        (beta_power(x, y, a, b) / a * beta_fraction(x, a, b)).clamp(0.0, 1.0)
-    } else {
-        (1.0 - beta_power(y, x, b, a) / b * beta_fraction(y, b, a)).clamp(0.0, 1.0)
-    }
-}
-
-/// x^a y^b / B(a, b).
-fn beta_power(x: f64, y: f64, a: f64, b: f64) -> f64 {
-    let log = if a.min(b) >= 10.0 {
-        // Relative to the peak at a / (a + b): the logarithms are small where the result is not.
-        let n = a + b;
-        let peak = a * log_ratio(x, a / n, y, b / n) + b * log_ratio(y, b / n, x, a / n);
-        peak + 0.5 * (a * b / n / (2.0 * PI)).ln() + stirling(n) - stirling(a) - stirling(b)
-    } else {
-        a * log_of(x, y) + b * log_of(y, x) + ln_beta_inverse(a, b)
-    };
-    log.exp()
-}
-
-/// ln x, from 1 - x where x is close to one.
-fn log_of(x: f64, y: f64) -> f64 {
-    if y < 0.5 { (-y).ln_1p() } else { x.ln() }
-}
-
-/// ln(x / x0), where y and y0 are what x and x0 lack to one.
-fn log_ratio(x: f64, x0: f64, y: f64, y0: f64) -> f64 {
-    // Of x - x0 and y0 - y, which are the same, the one with more digits.
-    let step = if x < y { x - x0 } else { y0 - y };
-    if step.abs() < 0.5 * x0 { (step / x0).ln_1p() } else { (x / x0).ln() }
-}
-
-/// -ln B(a, b) where at least one of them is small.
-fn ln_beta_inverse(a: f64, b: f64) -> f64 {
-    let (small, large) = if a < b { (a, b) } else { (b, a) };
-    ln_gamma_ratio(large, small) - ln_gamma(small)
+fn beta(x: f64, y: f64, a: f64, b: f64) -> f64 {
+    if x <= (a + 1.0) / (a + b + 2.0) { beta_reg(a, b, x) } else { 1.0 - beta_reg(b, a, y) }
 }
 
 /// ln(Γ(x + d) / Γ(x)): the two have most of their digits in common where x is large.
@@ -138,32 +98,6 @@ fn stirling(x: f64) -> f64 {
     ];
     let square = 1.0 / (x * x);
     TERMS.iter().rev().fold(0.0, |sum, term| sum * square + term) / x
-}
-
-/// The continued fraction of the incomplete beta function, by Lentz's method (Press et al. 2007, 6.4). It takes in
-/// the order of the square root of the larger parameter.
-fn beta_fraction(x: f64, a: f64, b: f64) -> f64 {
-    const TINY: f64 = 1e-300;
-    let away = |v: f64| if v.abs() < TINY { TINY } else { v };
-    let mut c = 1.0;
-    let mut d = 1.0 / away(1.0 - (a + b) * x / (a + 1.0));
-    let mut fraction = d;
-    for m in 1..1_000_000_u32 {
-        let m = f64::from(m);
-        let even = m * (b - m) * x / ((a + 2.0 * m - 1.0) * (a + 2.0 * m));
-        d = 1.0 / away(1.0 + even * d);
-        c = away(1.0 + even / c);
-        fraction *= c * d;
-        let odd = -(a + m) * (a + b + m) * x / ((a + 2.0 * m) * (a + 2.0 * m + 1.0));
-        d = 1.0 / away(1.0 + odd * d);
-        c = away(1.0 + odd / c);
-        let step = c * d;
-        fraction *= step;
-        if (step - 1.0).abs() < 1e-15 {
-            break;
-        }
-    }
-    fraction
 }
 
 #[cfg(test)]

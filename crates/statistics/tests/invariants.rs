@@ -87,8 +87,6 @@ proptest! {
         numbers(series::mann_kendall(&a), &[])?;
         numbers(series::theil_sen(&a), &[])?;
         numbers(outliers::tukey(&a), &[])?;
-        numbers(outliers::modified_z(&a), &[])?;
-        numbers(association::pearson(&a, &b), &[])?;
         numbers(association::linear_fit(&a, &b), &["residual_sd", "r2"])?;
         numbers(multiple::holm(&a), &[])?;
         numbers(multiple::bonferroni(&a), &[])?;
@@ -134,7 +132,6 @@ proptest! {
             prop_assert!(close(one.r, other.r) && close(one.p, other.p));
         }
         prop_assert_eq!(series::mann_kendall(&a), series::mann_kendall(&a4));
-        prop_assert_eq!(outliers::modified_z(&a).map(|z| z.outlying), outliers::modified_z(&a4).map(|z| z.outlying));
         if let (Ok(one), Ok(other)) = (effect::cohen_d(&a, &b, LEVEL), effect::cohen_d(&a4, &b4, LEVEL)) {
             prop_assert!(close(one.value, other.value) && close(one.ci.0, other.ci.0) && close(one.ci.1, other.ci.1));
         }

@@ -177,17 +177,6 @@ def lag1(x):
     return {"r": float(r), "z": z, "p": 2 * stats.norm.sf(abs(z))}
 
 
-def pearson(x, y):
-    mx, my = exact_mean(x), exact_mean(y)
-    products = sum((Fraction(u) - mx) * (Fraction(v) - my) for u, v in zip(x, y))
-    squares = exact_squares(x) * exact_squares(y)
-    lack = 1 - products ** 2 / squares
-    r = mp.mpf(products.numerator) / products.denominator / root(squares)
-    lack = mp.mpf(lack.numerator) / lack.denominator
-    p = mp.betainc(mp.mpf(len(x) - 2) / 2, mp.mpf("0.5"), 0, lack, regularized=True) if lack else mp.mpf(0)
-    return {"r": float(r), "p": float(p), "n": len(x)}
-
-
 def linear_fit(x, y):
     n, mx, my = len(x), exact_mean(x), exact_mean(y)
     slope = sum((Fraction(u) - mx) * (Fraction(v) - my) for u, v in zip(x, y)) / exact_squares(x)
