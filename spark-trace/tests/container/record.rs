@@ -4,7 +4,9 @@ use serde_json::Value;
 
 use crate::support::docker::{Named, docker, id_in, image, inspect, workload_with};
 use crate::support::ledger::{cached, file_row, first_phase_ns, held, phase_ns, source_row};
-use crate::support::{self, Faults, MIB, Recorded, Running, array, int, record, source, text, workload};
+use crate::support::{
+    self, Faults, MIB, Recorded, Running, array, int, record, source, text, wait_for, workload,
+};
 
 const LIMIT: i64 = 1 << 30;
 
@@ -149,13 +151,28 @@ fn a_file_in_the_containers_own_layer_has_its_path_in_the_container() {
     let name = Named::new("layer");
     // Its first run makes the file, the second one finds it: the page cache of its making is not in it.
     docker(&format!(
-        "run --name {} --network=none {} /workload alloc --file-read 32M --file /tmp/input --create-files \
-         --hold 300ms",
+        "run --detach --name {} --network=none {} /workload alloc --file-read 32M --file /tmp/input --create-files \
+         --hold 600s --jsonl",
         name.0,
         image()
     ));
-    let recorded =
-        record(&support::path(&dir, "r.json"), &format!("-- docker start -a {}", name.0)).exited(0);
+    wait_for("the file", || docker(&format!("logs {}", name.0)).contains(r#""phase":"hold""#).then_some(()));
+    docker(&format!("stop {}", name.0));
+    let mut running =
+        Running::start(&support::path(&dir, "r.json"), &["--", "docker", "start", "-a", &name.0]);
+    running.phase("hold");
+    // Files are read at a peak, and that may wait for its turn.
+    running.has_entry("pages of the file", |entry| {
+        let mut files = entry["files"].as_array().into_iter().flatten();
+        files.any(|file| {
+            let at_last_instant =
+                file["live"].as_array().and_then(|live| live.last()).and_then(Value::as_i64);
+            file["path"].as_str().is_some_and(|path| path.ends_with("/tmp/input"))
+                && at_last_instant > Some(0)
+        })
+    });
+    support::process::signal(name.pid(), libc::SIGTERM);
+    let recorded = running.finish().exited(128 + libc::SIGTERM);
     let (show, truth) = (recorded.show(), truth(&recorded));
     // What it drops first was charged to the cgroup of its first run: a row of its own.
     let ours = |row: &Value| row["inner_path"] == "/tmp/input" && row["charged_to_target"] == true;
