@@ -1,11 +1,14 @@
-//! Recordings made for tests, of machines and programs that there are not: every number in them is chosen.
+//! What tests share: recordings of machines and programs that there are not, every number in them chosen; and the
+//! comparison with committed texts.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
 
+mod golden;
 mod recordings;
 
 use spark_trace_recording::{Hook, Recording};
 
+pub use golden::golden;
 pub use recordings::*;
 
 /// The hook of a recording with this name.
@@ -29,14 +32,7 @@ mod tests {
             ("synthetic-container.json", container()),
             ("synthetic-cuda.json", cuda()),
         ] {
-            let text = serde_json::to_string_pretty(&recording).unwrap() + "\n";
-            let path = data.join(name);
-            if std::env::var_os("SPARK_TRACE_BLESS").is_some() {
-                std::fs::write(&path, text).unwrap();
-            } else {
-                let committed = std::fs::read_to_string(&path).unwrap();
-                assert!(committed == text, "{name} is stale: run with SPARK_TRACE_BLESS=1");
-            }
+            golden(data.join(name), &(serde_json::to_string_pretty(&recording).unwrap() + "\n"));
         }
     }
 }

@@ -41,14 +41,10 @@ fn press(ui: &mut Ui, recording: &Arc<Recording>, keys: &[Key]) -> Screen {
     screen
 }
 
-/// Compares with the file of that name, or writes it where `SPARK_TRACE_BLESS` is set.
+/// Compares with the committed file of that name.
 fn compare(name: &str, text: &str) {
     let file = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name);
-    if std::env::var_os("SPARK_TRACE_BLESS").is_some() {
-        std::fs::write(&file, text).unwrap();
-    }
-    let wanted = std::fs::read_to_string(&file).unwrap_or_default();
-    assert_eq!(text, wanted, "{}: SPARK_TRACE_BLESS=1 takes it as it is", file.display());
+    testing::golden(file, text);
 }
 
 #[test]

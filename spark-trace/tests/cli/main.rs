@@ -2,7 +2,6 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on should stop")]
 
-use std::fs;
 use std::path::PathBuf;
 
 use assert_cmd::Command;
@@ -56,12 +55,7 @@ fn error(args: &[&str], code: i32) -> String {
     text
 }
 
-/// Compares with a committed file; SPARK_TRACE_BLESS=1 rewrites it.
+/// Compares with a committed file.
 fn golden(name: &str, text: &str) {
-    let path = data(name);
-    if std::env::var_os("SPARK_TRACE_BLESS").is_some() {
-        fs::write(path, text).unwrap();
-    } else {
-        assert_eq!(fs::read_to_string(path).unwrap(), text, "{name} is stale: run with SPARK_TRACE_BLESS=1");
-    }
+    spark_trace_testing::golden(data(name), text);
 }

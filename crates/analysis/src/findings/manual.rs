@@ -66,9 +66,5 @@ fn manual() -> String {
 #[test]
 fn the_manual_is_current() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/reference/findings.md");
-    if std::env::var_os("SPARK_TRACE_BLESS").is_some() {
-        std::fs::write(&path, manual()).unwrap();
-    }
-    let written = std::fs::read_to_string(&path).unwrap_or_default();
-    assert!(written == manual(), "docs/reference/findings.md is stale: run with SPARK_TRACE_BLESS=1");
+    spark_trace_testing::golden(path, &manual());
 }
