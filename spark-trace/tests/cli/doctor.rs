@@ -40,13 +40,3 @@ fn the_table_fits_and_the_markdown_is_a_table() {
     let markdown = spark_trace(&["doctor", "--format", "markdown"]).output().unwrap().stdout;
     assert!(String::from_utf8(markdown).unwrap().contains("| CHECK | STATUS | FOUND |"));
 }
-
-#[test]
-fn wrong_usage_and_help() {
-    spark_trace(&["doctor", "--format", "csv"]).assert().code(64);
-    spark_trace(&["demo", "--place", "moon"]).assert().code(64);
-    for command in ["doctor", "demo"] {
-        let help = spark_trace(&[command, "--help"]).assert().code(0).get_output().stdout.clone();
-        assert!(String::from_utf8(help).unwrap().contains("Examples:"), "{command}");
-    }
-}
