@@ -1,6 +1,8 @@
 //! The ledger of a native run on this kernel, against what the reference workload says it took.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -24,6 +26,8 @@ struct Worst {
 
 /// Runs in which the system plane must close; the cgroup plane must be right in every run.
 const RUNS: u32 = 10;
+/// Runs until then, at most: half of them must close.
+const MOST_RUNS: u32 = 2 * RUNS;
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]
@@ -34,12 +38,9 @@ fn sources_agree_with_the_workload_over_ten_runs() {
     let (mut faults, mut worst) = (Faults::default(), Worst::default());
     // Its own pages are not what is judged: they are in the page cache before, and charged elsewhere.
     std::fs::read(workload()).unwrap();
-    let mut closed = 0;
-    for run in 0.. {
-        if closed == RUNS {
-            break;
-        }
-        assert!(run < 5 * RUNS, "the system plane closed in {closed} of {run} runs");
+    let (mut closed, mut run) = (0, 0);
+    while closed < RUNS {
+        assert!(RUNS - closed <= MOST_RUNS - run, "the system plane closed in {closed} of {run} runs");
         let output = support::path(&dir, &format!("{run}.json"));
         support::drop_from_cache(&input);
         let recorded = record(
@@ -57,8 +58,9 @@ fn sources_agree_with_the_workload_over_ten_runs() {
         faults.expect(support::losses(&recording["health"]).0 == 0, || {
             format!("run {run}: lost {}", recording["health"]["losses"])
         });
+        run += 1;
     }
-    println!("{worst:?}");
+    println!("the system plane closed in {closed} of {run} runs; {worst:?}");
     faults.finish();
 }
 
@@ -117,21 +119,32 @@ fn system_closes(run: &str, show: &Value, recording: &Value, worst: &mut Worst) 
 #[ignore = "needs root: cargo xtask test"]
 fn levels_agree_with_the_kernels_counters() {
     let dir = support::disk_dir();
-    let line = format!("-- {} alloc --anon 64M --shmem 16M --hold 1s --jsonl", workload());
+    let line = format!("-- {} alloc --anon 64M --shmem 16M --hold 600s --jsonl", workload());
     let mut running =
         Running::start(&support::path(&dir, "r.json"), &line.split_whitespace().collect::<Vec<_>>());
     let hold = running.phase("hold");
     // Read in the middle of the hold, when nothing moves: readings at another time must agree, too.
-    let path = cgroup::of_process(u32::try_from(int(&hold["pid"])).unwrap()).unwrap();
+    let pid = u32::try_from(int(&hold["pid"])).unwrap();
+    let path = cgroup::of_process(pid).unwrap();
     let counters = cgroup::charged(&path);
-    let at_ns = int(&hold["ready_ns"]) + 500_000_000;
     // Others on the machine take and free memory meanwhile: what the test reads is from just before and just after.
-    let mut frees = vec![];
-    while monotonic_ns() < at_ns + 300_000_000 {
-        frees.push((monotonic_ns(), support::meminfo("MemFree")));
-        std::thread::sleep(Duration::from_millis(2));
-    }
-    let recording = running.finish().exited(0).recording();
+    let ends = Arc::new(AtomicBool::new(false));
+    let ended = Arc::clone(&ends);
+    let reader = std::thread::spawn(move || {
+        let mut frees = vec![];
+        while !ended.load(Ordering::Relaxed) {
+            frees.push((monotonic_ns(), support::meminfo("MemFree")));
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        frees
+    });
+    running.reads(2);
+    let at_ns = monotonic_ns();
+    running.reads(2);
+    ends.store(true, Ordering::Relaxed);
+    let frees = reader.join().unwrap();
+    support::process::signal(pid, libc::SIGTERM);
+    let recording = running.finish().exited(128 + libc::SIGTERM).recording();
 
     let mut faults = Faults::default();
     let series = &recording["samples"]["cgroups"][0];
