@@ -161,16 +161,7 @@ fn a_file_in_the_containers_own_layer_has_its_path_in_the_container() {
     let mut running =
         Running::start(&support::path(&dir, "r.json"), &["--", "docker", "start", "-a", &name.0]);
     running.phase("hold");
-    // Files are read at a peak, and that may wait for its turn.
-    running.has_entry("pages of the file", |entry| {
-        let mut files = entry["files"].as_array().into_iter().flatten();
-        files.any(|file| {
-            let at_last_instant =
-                file["live"].as_array().and_then(|live| live.last()).and_then(Value::as_i64);
-            file["path"].as_str().is_some_and(|path| path.ends_with("/tmp/input"))
-                && at_last_instant > Some(0)
-        })
-    });
+    running.reads_details();
     support::process::signal(name.pid(), libc::SIGTERM);
     let recorded = running.finish().exited(128 + libc::SIGTERM);
     let (show, truth) = (recorded.show(), truth(&recorded));

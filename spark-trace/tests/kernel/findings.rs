@@ -6,6 +6,7 @@ use std::process::Command;
 use serde_json::Value;
 use tempfile::TempDir;
 
+use crate::support::python::{self, python};
 use crate::support::stand_in::stand_in;
 use crate::support::{self, Faults, MIB, Recorded, array, cgroup, int, record_words, text, workload};
 
@@ -265,31 +266,18 @@ fn data_that_nobody_reads_is_in_sockets() {
     });
 }
 
-/// A program of Python's, which brings what no workload of ours does.
-fn python(dir: &TempDir, name: &str, program: &str) -> Option<Recorded> {
-    let known =
-        ["/usr/bin/python3", "/usr/local/bin/python3"].into_iter().find(|path| fs::metadata(path).is_ok());
-    let Some(python) = known else {
-        println!("SKIPPED: no python3 on this machine");
-        return None;
-    };
-    Some(run(dir, name, &[python, "-c", program]))
-}
-
 #[test]
 #[ignore = "needs root: cargo xtask test"]
 fn names_of_missing_files_stay_cached() {
     let dir = support::disk_dir();
-    if python(&dir, "known", "pass").is_none() {
-        return;
-    }
+    let Some(python) = python() else { return };
     // The file system keeps a name for each: 300 000 of them, 192 bytes and what long names take.
-    let asks = "import os, time\nfor i in range(300000):\n  os.path.exists('/var/tmp/missing-%d-%060d' % (os.getpid(), i))\n\
-                time.sleep(0.5)";
+    let asks = "import os\nfor i in range(300000):\n  os.path.exists('/var/tmp/missing-%d-%060d' % (os.getpid(), i))\n\
+                hold()";
     control(&Control {
         slug: "file-names",
         absent: &|name| load(&dir, name, "--anon 8M"),
-        staged: &|name| python(&dir, name, asks).unwrap(),
+        staged: &|name| python::record(python, &dir, name, asks),
         explains: None,
         names: "dentries (names of files)",
         at: "peak",
@@ -300,19 +288,17 @@ fn names_of_missing_files_stay_cached() {
 #[ignore = "needs root: cargo xtask test"]
 fn maps_of_ebpf_are_told_by_their_kind() {
     let dir = support::disk_dir();
-    if python(&dir, "known", "pass").is_none() {
-        return;
-    }
+    let Some(python) = python() else { return };
     // BPF_MAP_CREATE of an array of 30 000 times 4 KiB.
-    let creates = "import ctypes, os, struct, time\n\
+    let creates = "import ctypes, os, struct\n\
                    number = {'x86_64': 321, 'aarch64': 280}[os.uname().machine]\n\
                    attributes = ctypes.create_string_buffer(struct.pack('IIIII', 2, 4, 4096, 30000, 0) + bytes(100))\n\
                    assert ctypes.CDLL(None).syscall(number, 0, attributes, 120) >= 0\n\
-                   time.sleep(0.6)";
+                   hold()";
     control(&Control {
         slug: "ebpf-maps",
         absent: &|name| load(&dir, name, "--anon 8M"),
-        staged: &|name| python(&dir, name, creates).unwrap(),
+        staged: &|name| python::record(python, &dir, name, creates),
         explains: None,
         names: "eBPF maps (array_map_alloc)",
         at: "peak",

@@ -9,7 +9,7 @@ use tempfile::TempDir;
 
 use crate::support::ledger::source_row;
 use crate::support::oracle::skip;
-use crate::support::{self, Faults, MIB, Recorded, array, cgroup, int, record_words, text};
+use crate::support::{self, Faults, MIB, Recorded, Running, array, cgroup, int, text};
 
 const BAD_INPUT: i32 = 2;
 
@@ -20,7 +20,8 @@ struct Program {
     name: &'static str,
     /// Programs without which it cannot run.
     needs: &'static [&'static str],
-    /// A shell's, in a directory of its own. Variables are the programs in `needs`.
+    /// A shell's, in a directory of its own. Variables are the programs in `needs`. One that writes HOLD waits for the
+    /// file `gate`.
     script: &'static str,
     /// It stands at its peak for longer than readings are apart.
     holds: bool,
@@ -39,7 +40,8 @@ open("/proc/meminfo").read()
 held = bytearray(200 << 20)
 for place in range(0, len(held), 4096): held[place] = 1
 line = [line for line in open("/proc/self/status") if line.startswith("RssAnon")][0]
-time.sleep(1.5)
+print("HOLD", flush=True)
+while not os.path.exists("gate"): time.sleep(0.01)
 print("anon", int(line.split()[1]) << 10)'"#,
         holds: true,
     },
@@ -56,7 +58,7 @@ print("anon", int(line.split()[1]) << 10)'"#,
                  until $redis_cli -s \"$PWD/socket\" ping 2>/dev/null | grep -q PONG; do sleep 0.1; done; \
                  $redis_cli -s \"$PWD/socket\" eval \
                  \"for i = 1, 200000 do redis.call('set', 'key' .. i, string.rep('x', 300)) end\" 0 >/dev/null; \
-                 sleep 1.5; $redis_cli -s \"$PWD/socket\" shutdown nosave; wait",
+                 echo HOLD; until [ -e gate ]; do sleep 0.1; done; $redis_cli -s \"$PWD/socket\" shutdown nosave; wait",
         holds: true,
     },
     Program {
@@ -89,8 +91,14 @@ fn run(dir: &TempDir, name: &str, script: &str) -> Recorded {
     let place = support::path(dir, name);
     std::fs::create_dir(&place).unwrap();
     let script = format!("cd {place}; export HOME={place}; {script}");
-    record_words(&support::path(dir, &format!("{name}.json")), &["--quiet", "--", "sh", "-c", &script])
-        .exited(0)
+    let output = support::path(dir, &format!("{name}.json"));
+    let mut running = Running::start(&output, &["--quiet", "--", "sh", "-c", &script]);
+    if script.contains("HOLD") {
+        running.line(|line| line == "HOLD");
+        running.reads_details();
+        std::fs::write(format!("{place}/gate"), "").unwrap();
+    }
+    running.finish().exited(0)
 }
 
 /// A figure that the command has written.

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::Read;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Child, Output, Stdio};
@@ -32,6 +32,19 @@ fn start(output: &str, options: &[&str], script: &str) -> Child {
     let mut command = support::spark_trace();
     command.args(["record", "-q", "-o", output]).args(options).args(["--", "sh", "-c", script]);
     command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+}
+
+/// Whether the process that has `word` in its command line, and writes to a pipe, waits for who reads that: over some
+/// looks it has written nothing more.
+fn is_stuck(word: &str) -> bool {
+    const LOOKS: usize = 20;
+    let writer = support::processes_with(word).into_iter().next();
+    let written = || fs::read_to_string(format!("/proc/{}/io", writer?)).ok();
+    let Some(first) = written().filter(|io| !io.contains("wchar: 0\n")) else { return false };
+    (0..LOOKS).all(|_| {
+        std::thread::sleep(Duration::from_millis(10));
+        written().as_ref() == Some(&first)
+    })
 }
 
 fn run(output: &str, options: &[&str], script: &str) -> Output {
@@ -131,11 +144,15 @@ fn without_the_option_the_output_is_left_alone() {
 fn a_slow_reader_holds_up_the_command_and_gets_everything() {
     let dir = support::disk_dir();
     let mark = support::path(&dir, "written");
-    let script = format!("head -c 3145728 /dev/zero; echo; echo '{KV}'; touch {mark}");
+    // Of its own name, to be found by it.
+    let zeros = support::path(&dir, "zeros");
+    symlink("/dev/zero", &zeros).unwrap();
+    let script = format!("head -c 3145728 {zeros}; echo; echo '{KV}'; touch {mark}");
     let output = support::path(&dir, "r.json");
     let mut child = start(&output, &["--log"], &script);
-    // Longer than it takes to write it all.
-    std::thread::sleep(Duration::from_secs(3));
+    support::wait_for("the command to wait for its reader", || {
+        (Path::new(&mark).exists() || is_stuck(&zeros)).then_some(())
+    });
     assert!(!Path::new(&mark).exists(), "the command waits, as it would for a reader of its own");
     let mut all = Vec::new();
     child.stdout.take().unwrap().read_to_end(&mut all).unwrap();
@@ -163,16 +180,16 @@ fn the_last_bytes_wait_for_their_reader_and_the_recording_does_not() {
 fn an_interrupt_ends_a_command_whose_reader_is_stuck() {
     let dir = support::disk_dir();
     let output = support::path(&dir, "r.json");
-    let mut child = start(&output, &["--log"], "trap 'exit 7' INT; cat /dev/zero");
-    support::wait_for("output", || (fs::metadata(partial(Path::new(&output))).ok()?.len() > 0).then_some(()));
-    std::thread::sleep(Duration::from_millis(500));
-    support::process::signal(child.id(), libc::SIGINT);
-    // The shell waits for its child, which waits for its reader.
-    std::thread::sleep(Duration::from_millis(200));
-    support::process::signal(child.id(), libc::SIGINT);
-    let start = Instant::now();
-    let status = support::wait_for("the end", || child.try_wait().unwrap());
-    assert!(start.elapsed() < Duration::from_secs(20));
+    let zeros = support::path(&dir, "zeros");
+    symlink("/dev/zero", &zeros).unwrap();
+    let mut child = start(&output, &["--log"], &format!("trap 'exit 7' INT; cat {zeros}"));
+    support::wait_for("the command to wait for its reader", || is_stuck(&zeros).then_some(()));
+    // The shell waits for its child, which waits for its reader: the second interrupt ends it. Two that come at once may
+    // be one for who gets them, so this presses on as people do.
+    let status = support::wait_for("the end", || {
+        support::process::signal(child.id(), libc::SIGINT);
+        child.try_wait().unwrap()
+    });
     assert!(status.code().is_some(), "{status:?}");
     assert_eq!(json(&output)["health"]["complete"], true);
 }

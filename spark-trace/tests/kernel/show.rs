@@ -1,8 +1,7 @@
 //! The first screen of `show` on a program that nobody here wrote, against what the kernel says of it.
 
-use std::process::Command;
-
-use crate::support::{self, array, int, record_words, text};
+use crate::support::python::{self, python};
+use crate::support::{self, array, int, text};
 
 const MIB: i64 = 1 << 20;
 /// What the interpreter takes in its last moments, and what is charged beside resident memory.
@@ -10,22 +9,20 @@ const NEAR: i64 = 2 * MIB;
 
 /// Takes 96 MiB, says what the kernel counts of it (/proc/PID/status), and stays as it is for some readings.
 const TAKES: &str = "
-import json, time
+import json
 held = bytearray(b'x') * (96 << 20)
 status = dict(line.split(':', 1) for line in open('/proc/self/status'))
-print(json.dumps({name: int(status[name].split()[0]) * 1024 for name in ('VmHWM', 'RssAnon')}), flush=True)
-time.sleep(1.5)
+truth = json.dumps({name: int(status[name].split()[0]) * 1024 for name in ('VmHWM', 'RssAnon')})
+hold()
+print(truth)
 ";
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]
 fn the_answer_agrees_with_the_kernel() {
-    if !Command::new("python3").arg("--version").output().is_ok_and(|output| output.status.success()) {
-        eprintln!("skipped: there is no python3 here");
-        return;
-    }
+    let Some(python) = python() else { return };
     let dir = support::disk_dir();
-    let recorded = record_words(&support::path(&dir, "r.json"), &["--", "python3", "-c", TAKES]).exited(0);
+    let recorded = python::record(python, &dir, "r", TAKES);
     let (truth, show) = (recorded.said(), recorded.show());
     let (anon, answer) = (int(&truth["RssAnon"]), &show["answer"]);
     assert_eq!(text(&answer["plane"]), "cgroup", "{answer}");
@@ -45,5 +42,5 @@ fn the_answer_agrees_with_the_kernel() {
     let told: Vec<_> = lines.iter().copied().take_while(|line| !line.is_empty()).map(str::trim).collect();
     let amount = format!("{:.1} MiB anonymous memory", int(&part["bytes"]) as f64 / MIB as f64);
     assert!(told.join(" ").contains(&amount), "{amount}: {screen}");
-    assert!(lines.len() <= 60 && lines[0].starts_with("python3 "), "{screen}");
+    assert!(lines.len() <= 60 && lines[0].starts_with(python), "{screen}");
 }

@@ -12,7 +12,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::support::ledger::source_row;
-use crate::support::stand_in::{during, stand_in};
+use crate::support::stand_in::{during, pooled, stand_in};
 use crate::support::{self, Faults, MIB, Recorded, array, cgroup, int, json, record, source, text, workload};
 
 /// Records `driver-alloc LINE`; gives the workload's report too.
@@ -285,8 +285,7 @@ fn pages_that_a_pool_had_before_are_not_counted_twice() {
     let size = if support::oracle::page_size() == 4 << 10 { "4K" } else { "64K" };
     let before = ["driver-alloc", "--bytes", "96M", "--page-size", size, "--hold", "0s"];
     assert!(Command::new(workload()).args(before).output().unwrap().status.success());
-    // The pool's worker clears them before it gives them out.
-    std::thread::sleep(std::time::Duration::from_secs(2));
+    support::wait_for("the pool to have them", || (pooled() == 96 * MIB).then_some(()));
     let line = format!("--bytes 224M --page-size {size} --calls 1 --hold 1s --hold-release 1500ms");
     let (recorded, truth) = recorded(&dir, "a", &line);
     let (had, taken) = (96 * MIB, 224 * MIB);

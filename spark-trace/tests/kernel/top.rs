@@ -156,7 +156,12 @@ fn what_is_seen_can_be_recorded() {
     tmux.wait_for("the recording", |screen| screen.contains("REC ").then_some(()));
     let process = planted(&own, 300);
     tmux.wait_for("anon to grow", |screen| has_planted(line(screen, "anon")?).then_some(()));
-    std::thread::sleep(std::time::Duration::from_millis(1500));
+    // What is recorded is what the frames are of.
+    tmux.press(&["3"]);
+    tmux.wait_for("its process", |screen| {
+        let name = format!("({})", process.pid());
+        screen.lines().any(|row| row.contains(&name) && has_planted(row)).then_some(())
+    });
     tmux.press(&["r"]);
     let file = support::wait_for("the file", || {
         let mut files = fs::read_dir(dir.path()).unwrap().flatten().map(|entry| entry.path());

@@ -22,6 +22,7 @@ pub mod field_checks;
 pub mod ledger;
 pub mod oracle;
 pub mod process;
+pub mod python;
 pub mod stand_in;
 pub mod swap;
 pub mod tmux;

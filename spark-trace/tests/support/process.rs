@@ -204,15 +204,26 @@ impl Running {
 
     /// Waits until it has read the system's counters `count` more times from now on.
     pub fn reads(&self, count: usize) {
-        let (journal, now_ns) = (partial(&self.output), monotonic_ns());
+        self.reads_after(count, monotonic_ns());
+    }
+
+    fn reads_after(&self, count: usize, after_ns: i64) {
+        let journal = partial(&self.output);
         wait_for(&format!("{count} readings"), || {
             let text = std::fs::read_to_string(&journal).ok()?;
             let entries = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
             let of_system = entries.filter(|entry| entry["entry"] == "sample" && entry["series"] == "system");
             let later =
-                of_system.filter(|entry| entry["begin_ns"].as_i64().is_some_and(|begin| begin > now_ns));
+                of_system.filter(|entry| entry["begin_ns"].as_i64().is_some_and(|begin| begin > after_ns));
             (later.count() >= count).then_some(())
         });
+    }
+
+    /// Waits until the details of the present have been read: files, stacks, mappings. Where the present is a peak, they
+    /// wait no longer than LONGEST_WAIT_NS of crates/agent/src/tracer/levels.rs, and come with the next reading.
+    pub fn reads_details(&self) {
+        const LONGEST_WAIT_NS: i64 = 300_000_000;
+        self.reads_after(2, monotonic_ns() + LONGEST_WAIT_NS);
     }
 
     pub fn signal(&self, number: i32) {

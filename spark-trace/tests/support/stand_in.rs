@@ -6,6 +6,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
+use super::oracle::page_size;
 use super::{array, int};
 
 const VERSION: &str = "/sys/module/nvidia/version";
@@ -66,6 +67,21 @@ impl Drop for StandIn {
             unload();
         }
     }
+}
+
+/// Bytes in the module's pools, by the shrinkers that it registers for them (CONFIG_SHRINKER_DEBUG, or the module's own
+/// files): a directory for each, `nv-sysmem-alloc-node-N-order-M`, with a file `count` in blocks (mm/shrinker_debug.c).
+pub fn pooled() -> i64 {
+    let shrinkers = fs::read_dir("/sys/kernel/debug/shrinker").unwrap().flatten();
+    let bytes = shrinkers.filter_map(|entry| {
+        let name = entry.file_name().into_string().ok()?;
+        let order = name.strip_prefix("nv-sysmem-alloc-node-")?.split("-order-").nth(1)?;
+        let order: u32 = order.split('-').next()?.parse().ok()?;
+        let text = fs::read_to_string(entry.path().join("count")).ok()?;
+        let blocks = text.lines().flat_map(|line| line.split_whitespace().skip(1));
+        Some(blocks.map(|blocks| blocks.parse::<i64>().unwrap()).sum::<i64>() * (page_size() << order))
+    });
+    bytes.sum()
 }
 
 fn unload() {

@@ -25,6 +25,25 @@ pub const MAY_SKIP: &[MaySkip] = &[
     },
     // What distributions bring: not all of it is in the machines.
     MaySkip { suite: "kernel::instant", test: "", kernels: &[], reason: "program" },
+    MaySkip {
+        suite: "kernel::findings",
+        test: "names_of_missing_files_stay_cached",
+        kernels: &[],
+        reason: "program",
+    },
+    MaySkip {
+        suite: "kernel::findings",
+        test: "maps_of_ebpf_are_told_by_their_kind",
+        kernels: &[],
+        reason: "program",
+    },
+    MaySkip {
+        suite: "kernel::lists",
+        test: "mappings_say_when_they_were_read",
+        kernels: &[],
+        reason: "program",
+    },
+    MaySkip { suite: "kernel::show", test: "", kernels: &[], reason: "program" },
     // Linux 6.6 brought them.
     MaySkip { suite: "kernel::multi", test: "", kernels: &["6.1-"], reason: "uprobe.multi" },
     // Machines have no terminal; what needs one is tested where they are started.
