@@ -4,11 +4,11 @@ use std::collections::HashMap;
 
 use super::budget::{self, Budget, Group, LIMITS, Limits};
 use super::column::Column;
-use super::entry::{Begin, Entry, Sample, SeriesId};
+use super::entry::{Aggregates, Begin, Entry, Sample, SeriesId};
 use super::window;
 use super::{
-    context::{Moment, ProcessContext, TmpfsUse},
-    cuda::{LibraryFile, Query},
+    context::{Moment, TmpfsUse},
+    cuda::LibraryFile,
     provenance::*,
     schema::*,
 };
@@ -57,19 +57,20 @@ impl Builder {
         }
     }
 
-    pub fn apply(&mut self, entry: &Entry) {
+    /// Takes the entry in: nothing of it is copied.
+    pub fn apply(&mut self, entry: Entry) {
         let provenance = &mut self.recording.provenance;
         match entry {
             Entry::Begin(_) => {}
-            Entry::Target(target) => self.recording.target = target.clone(),
+            Entry::Target(target) => self.recording.target = target,
             Entry::Phase(phase) => {
                 self.last_ns = self.last_ns.max(phase.at_ns);
-                self.recording.phases.push(phase.clone());
+                self.recording.phases.push(phase);
             }
             Entry::Sample(sample) => self.sample(sample),
             Entry::Mapping(mapping) => self.budget.mapping(&mut self.recording, mapping),
             Entry::Regions { pid, regions } => {
-                provenance.regions.retain(|r| r.pid != *pid);
+                provenance.regions.retain(|r| r.pid != pid);
                 self.budget.regions(&mut provenance.regions, regions);
             }
             Entry::Process(process) => {
@@ -92,38 +93,24 @@ impl Builder {
                     None => None,
                 };
                 match known {
-                    Some(known) => *known = process.clone(),
+                    Some(known) => *known = process,
                     None => {
                         self.lives.insert(process.pid, lives.len());
-                        lives.push(process.clone());
+                        lives.push(process);
                     }
                 }
             }
             Entry::Cgroup(name) => match provenance.cgroups.iter_mut().find(|c| c.id == name.id) {
-                Some(known) => *known = name.clone(),
+                Some(known) => *known = name,
                 None => self.budget.cgroup_name(&mut provenance.cgroups, name),
             },
-            Entry::Aggregates(new) => {
-                provenance.instants.clone_from(&new.instants);
-                provenance.page_allocs.clone_from(&new.page_allocs);
-                provenance.files.clone_from(&new.files);
-                provenance.cache_seen = new.cache_seen;
-                provenance.charges.clone_from(&new.charges);
-                provenance.charge_stacks.clone_from(&new.charge_stacks);
-                provenance.charge_levels.clone_from(&new.charge_levels);
-                provenance.driver_allocs.clone_from(&new.driver_allocs);
-                provenance.cuda_allocs.clone_from(&new.cuda_allocs);
-                provenance.cuda_totals.clone_from(&new.cuda_totals);
-                provenance.cuda_unknown_frees = new.cuda_unknown_frees;
-                provenance.stacks.clone_from(&new.stacks);
-                provenance.symbols.clone_from(&new.symbols);
-            }
+            Entry::Aggregates(new) => replace_aggregates(provenance, *new),
             Entry::CudaFailure(failure) => {
                 self.budget.cuda_failure(&mut provenance.cuda_failures, failure);
             }
             Entry::CudaEvent(event) => self.budget.cuda_event(&mut provenance.cuda_events, event),
-            Entry::Query(query) => provenance.queries.push(Query::clone(query)),
-            Entry::Context(context) => provenance.contexts.push(ProcessContext::clone(context)),
+            Entry::Query(query) => provenance.queries.push(*query),
+            Entry::Context(context) => provenance.contexts.push(*context),
             Entry::Tmpfs { file_systems } => {
                 // Of peaks the highest is kept.
                 let outdone = |known: &TmpfsUse| {
@@ -132,28 +119,28 @@ impl Builder {
                     })
                 };
                 provenance.tmpfs.retain(|known| known.moment != Some(Moment::Peak) || !outdone(known));
-                provenance.tmpfs.extend(file_systems.iter().cloned());
+                provenance.tmpfs.extend(file_systems);
             }
-            Entry::LogLine(line) => provenance.log_lines.push(line.clone()),
+            Entry::LogLine(line) => provenance.log_lines.push(line),
             Entry::Library(file) => {
                 let libraries = &mut self.recording.health.libraries;
                 let same = |known: &&mut LibraryFile| {
                     (&known.device, known.inode, &known.path) == (&file.device, file.inode, &file.path)
                 };
                 match libraries.iter_mut().find(same) {
-                    Some(known) => *known = file.clone(),
-                    None => libraries.push(file.clone()),
+                    Some(known) => *known = file,
+                    None => libraries.push(file),
                 }
             }
             Entry::Health(health) => {
                 // Libraries come one by one.
                 let libraries = std::mem::take(&mut self.recording.health.libraries);
-                self.recording.health = Health { libraries, ..health.clone() };
+                self.recording.health = Health { libraries, ..health };
                 self.budget.tell(&mut self.recording.health);
             }
-            Entry::Cost(cost) => self.recording.cost = cost.clone(),
+            Entry::Cost(cost) => self.recording.cost = cost,
             Entry::End { at_ns } => {
-                self.last_ns = self.last_ns.max(*at_ns);
+                self.last_ns = self.last_ns.max(at_ns);
                 self.recording.health.complete = true;
             }
         }
@@ -195,7 +182,7 @@ impl Builder {
         self.recording
     }
 
-    fn sample(&mut self, sample: &Sample) {
+    fn sample(&mut self, sample: Sample) {
         self.last_ns = self.last_ns.max(sample.end_ns);
         let samples = &mut self.recording.samples;
         let is_new = |id: u64| !self.cgroups.contains_key(&id);
@@ -250,23 +237,56 @@ impl Builder {
     }
 }
 
+/// Aggregates are cumulative: the new ones are all there is. Every field is named, so that none is forgotten.
+fn replace_aggregates(provenance: &mut Provenance, new: Aggregates) {
+    let Aggregates {
+        instants,
+        page_allocs,
+        files,
+        cache_seen,
+        charges,
+        charge_stacks,
+        charge_levels,
+        driver_allocs,
+        cuda_allocs,
+        cuda_totals,
+        cuda_unknown_frees,
+        stacks,
+        symbols,
+    } = new;
+    provenance.instants = instants;
+    provenance.page_allocs = page_allocs;
+    provenance.files = files;
+    provenance.cache_seen = cache_seen;
+    provenance.charges = charges;
+    provenance.charge_stacks = charge_stacks;
+    provenance.charge_levels = charge_levels;
+    provenance.driver_allocs = driver_allocs;
+    provenance.cuda_allocs = cuda_allocs;
+    provenance.cuda_totals = cuda_totals;
+    provenance.cuda_unknown_frees = cuda_unknown_frees;
+    provenance.stacks = stacks;
+    provenance.symbols = symbols;
+}
+
 /// Appends a reading, keeping all columns of equal length.
-fn push(series: &mut Series, sample: &Sample) {
+fn push(series: &mut Series, sample: Sample) {
+    let Sample { series: _, begin_ns, end_ns, mut values, absent } = sample;
     let before = series.begin_ns.len();
-    series.begin_ns.push(sample.begin_ns);
-    series.end_ns.push(sample.end_ns);
-    for name in sample.values.keys() {
-        if !series.columns.contains_key(name) {
-            series.columns.insert(name.clone(), Column::absent(before));
-        }
-    }
+    series.begin_ns.push(begin_ns);
+    series.end_ns.push(end_ns);
     for (name, column) in &mut series.columns {
-        column.push(sample.values.get(name).copied());
+        column.push(values.remove(name));
     }
-    for (column, reason) in &sample.absent {
-        if !series.absent.iter().any(|a| a.column == *column && a.reason == *reason) {
-            let absent = Absent { column: column.clone(), since_ns: sample.begin_ns, reason: reason.clone() };
-            series.absent.push(absent);
+    // What is left has no column yet.
+    for (name, value) in values {
+        let mut column = Column::absent(before);
+        column.push(Some(value));
+        series.columns.insert(name, column);
+    }
+    for (column, reason) in absent {
+        if !series.absent.iter().any(|a| a.column == column && a.reason == reason) {
+            series.absent.push(Absent { column, since_ns: begin_ns, reason });
         }
     }
 }

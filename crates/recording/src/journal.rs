@@ -115,7 +115,7 @@ impl<W: Write> Journal<W> {
         }
         let written = self.out.as_mut().map_or(Ok(()), |out| write_line(out, &entry));
         self.note(written);
-        self.builder.apply(&entry);
+        self.builder.apply(entry);
         Ok(())
     }
 
@@ -185,7 +185,7 @@ pub fn recover(mut input: impl BufRead) -> Result<Recording, JournalError> {
             break;
         }
         match serde_json::from_slice::<Entry>(&line) {
-            Ok(entry) => builder.apply(&entry),
+            Ok(entry) => builder.apply(entry),
             // Cut in the middle of being written.
             Err(_) if line.last() != Some(&b'\n') => break,
             Err(cause) => return Err(JournalError::Entry { line: number, cause }),
@@ -298,7 +298,7 @@ mod tests {
         begin.host.gpus = vec![Gpu { index: 1, uuid: Some("GPU-1".to_owned()), ..Gpu::default() }];
         let mut builder = Builder::new(begin);
         for (index, at) in [(1, 10), (0, 11), (1, 20)] {
-            builder.apply(&Entry::Sample(Sample {
+            builder.apply(Entry::Sample(Sample {
                 series: SeriesId::Device(index),
                 begin_ns: at,
                 end_ns: at + 1,

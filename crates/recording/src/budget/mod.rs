@@ -144,7 +144,7 @@ impl Budget {
     }
 
     /// Takes an event of a mapping in, if there is room.
-    pub(super) fn mapping(&mut self, recording: &mut Recording, event: &Mapping) {
+    pub(super) fn mapping(&mut self, recording: &mut Recording, event: Mapping) {
         self.mappings_came += 1;
         if recording.provenance.mappings.len() >= self.limits.mappings
             && self.mappings_came >= self.limits.mappings / 8
@@ -161,7 +161,7 @@ impl Budget {
         if count >= most {
             self.left_out.mappings += 1;
         } else {
-            recording.provenance.mappings.push(event.clone());
+            recording.provenance.mappings.push(event);
         }
     }
 
@@ -181,21 +181,21 @@ impl Budget {
         gone > 0
     }
 
-    pub(super) fn regions(&mut self, kept: &mut Vec<Region>, new: &[Region]) {
+    pub(super) fn regions(&mut self, kept: &mut Vec<Region>, new: Vec<Region>) {
         let room = self.limits.regions.saturating_sub(kept.len());
         self.left_out.regions += new.len().saturating_sub(room) as u64;
-        kept.extend(new.iter().take(room).cloned());
+        kept.extend(new.into_iter().take(room));
     }
 
-    pub(super) fn cuda_event(&mut self, kept: &mut Vec<CudaEvent>, new: &CudaEvent) {
+    pub(super) fn cuda_event(&mut self, kept: &mut Vec<CudaEvent>, new: CudaEvent) {
         self.left_out.cuda_events += push(kept, new, self.limits.events);
     }
 
-    pub(super) fn cuda_failure(&mut self, kept: &mut Vec<CudaFailure>, new: &CudaFailure) {
+    pub(super) fn cuda_failure(&mut self, kept: &mut Vec<CudaFailure>, new: CudaFailure) {
         self.left_out.cuda_events += push(kept, new, self.limits.events);
     }
 
-    pub(super) fn cgroup_name(&mut self, kept: &mut Vec<CgroupName>, new: &CgroupName) {
+    pub(super) fn cgroup_name(&mut self, kept: &mut Vec<CgroupName>, new: CgroupName) {
         self.left_out.cgroups += push(kept, new, self.limits.cgroups);
     }
 
@@ -226,11 +226,11 @@ pub(super) fn values(series: &Series) -> usize {
 }
 
 /// Keeps a row where there is room; how many were not kept.
-fn push<T: Clone>(kept: &mut Vec<T>, new: &T, most: usize) -> u64 {
+fn push<T>(kept: &mut Vec<T>, new: T, most: usize) -> u64 {
     if kept.len() >= most {
         return 1;
     }
-    kept.push(new.clone());
+    kept.push(new);
     0
 }
 

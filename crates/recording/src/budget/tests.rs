@@ -67,7 +67,7 @@ fn a_long_series_is_thinned_evenly_and_its_extremes_stay() {
     let mut builder = small();
     for reading in 0..READINGS {
         let values = [("meminfo.MemFree", level(reading)), ("meminfo.Flat", 7)];
-        builder.apply(&sample(SeriesId::System, reading * 10 * MS, &values));
+        builder.apply(sample(SeriesId::System, reading * 10 * MS, &values));
         let now = &builder.recording().samples.system;
         assert!(values_of(now) <= SMALL.values + 10, "{} values", values_of(now));
     }
@@ -98,9 +98,9 @@ fn values_of(series: &Series) -> usize {
 fn what_has_most_values_is_thinned() {
     let mut builder = small();
     for reading in 0..100 {
-        builder.apply(&system(reading * 10 * MS));
+        builder.apply(system(reading * 10 * MS));
         for pid in 1..=20 {
-            builder.apply(&sample(SeriesId::Process(pid), reading * 10 * MS, &[("rss_anon", 1)]));
+            builder.apply(sample(SeriesId::Process(pid), reading * 10 * MS, &[("rss_anon", 1)]));
         }
     }
     let recording = builder.finish();
@@ -114,9 +114,9 @@ fn readings_beside_what_a_report_looks_at_stay() {
     let mut builder = small();
     let at_ns = 2345 * MS;
     for reading in 0..3000 {
-        builder.apply(&system(reading * 10 * MS));
+        builder.apply(system(reading * 10 * MS));
         if reading == 236 {
-            builder.apply(&Entry::Phase(crate::Phase { name: "exec".to_owned(), at_ns }));
+            builder.apply(Entry::Phase(crate::Phase { name: "exec".to_owned(), at_ns }));
         }
     }
     let recording = builder.finish();
@@ -169,7 +169,7 @@ fn mappings_that_no_reading_can_tell_of_make_room_and_no_reading_changes() {
     let (mut builder, mut truth) = (small(), Truth::default());
     let mut add = |entry: Entry| {
         truth.see(&entry);
-        builder.apply(&entry);
+        builder.apply(entry);
         assert!(builder.recording().provenance.mappings.len() <= SMALL.mappings);
     };
     for reading in 0..200 {
@@ -204,12 +204,12 @@ fn mappings_that_no_reading_can_tell_of_make_room_and_no_reading_changes() {
 fn where_readings_tell_of_all_of_them_the_oldest_that_are_mapped_no_more_go_and_count_as_lost() {
     // No reading is left out here.
     let mut builder = Builder::with_limits(begin(), Limits { values: 1_000_000, ..SMALL });
-    builder.apply(&event(0, 1, "mmap", 0x2000_0000, 64 * MIB));
+    builder.apply(event(0, 1, "mmap", 0x2000_0000, 64 * MIB));
     for reading in 0..1000 {
         let at = 10 * MS * (reading + 1);
-        builder.apply(&event(at, 1, "mmap", 0x1000_0000, 2 * MIB));
-        builder.apply(&system(at + MS));
-        builder.apply(&event(at + 5 * MS, 1, "munmap", 0x1000_0000, 2 * MIB));
+        builder.apply(event(at, 1, "mmap", 0x1000_0000, 2 * MIB));
+        builder.apply(system(at + MS));
+        builder.apply(event(at + 5 * MS, 1, "munmap", 0x1000_0000, 2 * MIB));
     }
     let recording = builder.finish();
     let kept = &recording.provenance.mappings;
@@ -226,11 +226,11 @@ fn what_is_given_back_is_kept_where_there_is_no_room_for_more() {
     let mut builder = small();
     let count = SMALL.mappings as u64;
     for number in 0..2 * count {
-        builder.apply(&event(number, 1, "mmap", number * MIB, MIB));
+        builder.apply(event(number, 1, "mmap", number * MIB, MIB));
     }
     assert_eq!(mapped_at(builder.recording(), u64::MAX), count * MIB);
     for number in 0..count {
-        builder.apply(&event(2 * count + number, 1, "munmap", number * MIB, MIB));
+        builder.apply(event(2 * count + number, 1, "munmap", number * MIB, MIB));
     }
     let recording = builder.finish();
     assert_eq!(mapped_at(&recording, u64::MAX), 0, "nothing seems to be mapped that is not");
@@ -242,15 +242,15 @@ fn a_mapping_of_which_a_part_went_is_no_pair() {
     let mut builder = small();
     for number in 0..190 {
         let at = number * 1000;
-        builder.apply(&event(at, 1, "mmap", 0x1000_0000, 4 * MIB));
-        builder.apply(&event(at + 1, 1, "munmap", 0x1000_0000, MIB));
+        builder.apply(event(at, 1, "mmap", 0x1000_0000, 4 * MIB));
+        builder.apply(event(at + 1, 1, "munmap", 0x1000_0000, MIB));
     }
     for number in 0..10 {
-        builder.apply(&event(MS + number * 2, 1, "mmap", 0x3000_0000, MIB));
-        builder.apply(&event(MS + number * 2 + 1, 1, "munmap", 0x3000_0000, MIB));
+        builder.apply(event(MS + number * 2, 1, "mmap", 0x3000_0000, MIB));
+        builder.apply(event(MS + number * 2 + 1, 1, "munmap", 0x3000_0000, MIB));
     }
-    builder.apply(&system(2 * MS));
-    builder.apply(&event(5 * MS, 1, "mmap", 0x5000_0000, MIB));
+    builder.apply(system(2 * MS));
+    builder.apply(event(5 * MS, 1, "mmap", 0x5000_0000, MIB));
     let recording = builder.finish();
     assert_eq!(mapped_at(&recording, u64::MAX), 4 * MIB);
     assert_eq!((recording.health.reduced.unwrap().mappings, lost(&recording, "mappings")), (20, 0));
@@ -270,15 +270,15 @@ fn process(pid: u32, started_ns: u64, ended: Option<(u64, u32)>, rss_peak: u64) 
 #[test]
 fn of_processes_that_ended_the_largest_and_the_killed_stay() {
     let mut builder = small();
-    builder.apply(&process(7, 1, None, 1));
-    builder.apply(&process(8, 1, Some((5, 9)), 0));
-    builder.apply(&process(9, 1, Some((5, 0)), 1 << 40));
-    builder.apply(&sample(SeriesId::Process(7), 2, &[("rss_anon", 1)]));
+    builder.apply(process(7, 1, None, 1));
+    builder.apply(process(8, 1, Some((5, 9)), 0));
+    builder.apply(process(9, 1, Some((5, 0)), 1 << 40));
+    builder.apply(sample(SeriesId::Process(7), 2, &[("rss_anon", 1)]));
     for number in 0..1000 {
         let pid = 100 + number;
-        builder.apply(&sample(SeriesId::Process(pid), u64::from(number), &[("rss_anon", 1)]));
-        builder.apply(&event(u64::from(number), pid, "mmap", 0x1000_0000, MIB));
-        builder.apply(&process(pid, 10, Some((u64::from(number), 0)), u64::from(number)));
+        builder.apply(sample(SeriesId::Process(pid), u64::from(number), &[("rss_anon", 1)]));
+        builder.apply(event(u64::from(number), pid, "mmap", 0x1000_0000, MIB));
+        builder.apply(process(pid, 10, Some((u64::from(number), 0)), u64::from(number)));
         assert!(builder.recording().provenance.processes.len() <= SMALL.processes);
     }
     let recording = builder.finish();
@@ -295,14 +295,14 @@ fn of_processes_that_ended_the_largest_and_the_killed_stay() {
 fn a_process_is_found_again_after_others_went() {
     let mut builder = small();
     for number in 0..200 {
-        builder.apply(&process(100 + number, 10, Some((20, 0)), 5));
+        builder.apply(process(100 + number, 10, Some((20, 0)), 5));
     }
-    builder.apply(&process(7, 30, None, 1));
+    builder.apply(process(7, 30, None, 1));
     for number in 0..200 {
-        builder.apply(&process(1000 + number, 40, Some((50, 0)), 5));
+        builder.apply(process(1000 + number, 40, Some((50, 0)), 5));
     }
-    builder.apply(&sample(SeriesId::Process(7), 55, &[("rss_anon", 1)]));
-    builder.apply(&process(7, 30, Some((60, 0)), 1));
+    builder.apply(sample(SeriesId::Process(7), 55, &[("rss_anon", 1)]));
+    builder.apply(process(7, 30, Some((60, 0)), 1));
     let recording = builder.finish();
     let lives: Vec<_> = recording.provenance.processes.iter().filter(|process| process.pid == 7).collect();
     assert_eq!(lives.len(), 1);
@@ -313,13 +313,13 @@ fn a_process_is_found_again_after_others_went() {
 fn whatever_comes_one_by_one_has_a_limit_and_is_counted() {
     let mut builder = small();
     for number in 0..100u32 {
-        builder.apply(&Entry::CudaEvent(CudaEvent::default()));
-        builder.apply(&Entry::CudaFailure(CudaFailure::default()));
+        builder.apply(Entry::CudaEvent(CudaEvent::default()));
+        builder.apply(Entry::CudaFailure(CudaFailure::default()));
         let name = CgroupName { id: u64::from(number), path: format!("/{number}"), target: false };
-        builder.apply(&Entry::Cgroup(name));
-        builder.apply(&sample(SeriesId::Cgroup(u64::from(number)), 1, &[("memory.current", 1)]));
+        builder.apply(Entry::Cgroup(name));
+        builder.apply(sample(SeriesId::Cgroup(u64::from(number)), 1, &[("memory.current", 1)]));
         let regions = vec![Region { pid: number, ..Region::default() }];
-        builder.apply(&Entry::Regions { pid: number, regions });
+        builder.apply(Entry::Regions { pid: number, regions });
     }
     let recording = builder.finish();
     let provenance = &recording.provenance;
