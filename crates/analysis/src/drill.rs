@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::asked;
-use crate::cgroups;
+use crate::cgroups::{self, CgroupRow};
 use crate::cuda;
 use crate::details;
 use crate::files;
@@ -114,10 +114,36 @@ pub fn nothing(source: Option<&str>) -> &'static str {
     source.map_or(NOT_SEEN, |source| way(source).nothing)
 }
 
+/// Cgroups and processes as they were at one time: enough to tell later who held how much of any source.
+#[derive(Debug, Clone)]
+pub struct Holders {
+    cgroups: Vec<CgroupRow>,
+    processes: Vec<ProcessRow>,
+}
+
+impl Holders {
+    pub fn at(recording: &Recording, at_ns: u64) -> Self {
+        Self { cgroups: cgroups::rows(recording, at_ns), processes: processes::rows(recording, at_ns) }
+    }
+
+    /// See [`cgroups`].
+    pub fn cgroups(&self, source: Option<&str>) -> Vec<Holder<u64>> {
+        holding_cgroups(&self.cgroups, source)
+    }
+
+    /// See [`processes`]; of all cgroups.
+    pub fn processes(&self, source: Option<&str>) -> Vec<Holder<u32>> {
+        holding_processes(&self.processes, source)
+    }
+}
+
 /// Cgroups that hold something of `source`, the one that holds most without those below it first.
 pub fn cgroups(recording: &Recording, at_ns: u64, source: Option<&str>) -> Vec<Holder<u64>> {
-    let rows = cgroups::rows(recording, at_ns);
-    let level = |row: &cgroups::CgroupRow| match source {
+    holding_cgroups(&cgroups::rows(recording, at_ns), source)
+}
+
+fn holding_cgroups(rows: &[CgroupRow], source: Option<&str>) -> Vec<Holder<u64>> {
+    let level = |row: &CgroupRow| match source {
         Some(source) => row.sources.get(source).map(|&bytes| signed(bytes)),
         None => row.bytes,
     };
@@ -149,10 +175,6 @@ pub fn processes(
     source: Option<&str>,
     cgroup: Option<u64>,
 ) -> Vec<Holder<u32>> {
-    let part: Part = match source.map(way) {
-        Some(way) => way.part.unwrap_or(|_| None),
-        None => |split| Some(split.resident()),
-    };
     let inside = cgroup.map(|cgroup| at_or_below(recording, cgroup));
     let cgroup_of = |row: &ProcessRow| {
         recording
@@ -163,18 +185,23 @@ pub fn processes(
             .find(|process| process.pid == row.pid)
             .map(|found| found.cgroup)
     };
-    let holders = processes::rows(recording, at_ns).into_iter().filter_map(|row| {
+    let mut rows = processes::rows(recording, at_ns);
+    rows.retain(|row| {
+        inside.as_ref().is_none_or(|inside| cgroup_of(row).is_some_and(|id| inside.contains(&id)))
+    });
+    holding_processes(&rows, source)
+}
+
+fn holding_processes(rows: &[ProcessRow], source: Option<&str>) -> Vec<Holder<u32>> {
+    let part: Part = match source.map(way) {
+        Some(way) => way.part.unwrap_or(|_| None),
+        None => |split| Some(split.resident()),
+    };
+    let holders = rows.iter().filter_map(|row| {
         let bytes = part(&row.at?)?;
-        let here =
-            inside.as_ref().is_none_or(|inside| cgroup_of(&row).is_some_and(|id| inside.contains(&id)));
         let argv = row.argv.iter().skip(1).cloned().collect::<Vec<_>>().join(" ");
         let name = format!("{} ({}) {argv}", row.comm, row.pid);
-        here.then(|| Holder {
-            key: row.pid,
-            name: name.trim_end().to_owned(),
-            bytes: Some(signed(bytes)),
-            own: None,
-        })
+        Some(Holder { key: row.pid, name: name.trim_end().to_owned(), bytes: Some(signed(bytes)), own: None })
     });
     let mut holders: Vec<_> = holders.collect();
     holders.sort_by_key(|holder| std::cmp::Reverse(holder.bytes));

@@ -1,5 +1,4 @@
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use anyhow::Context;
 use clap::ValueEnum;
@@ -13,10 +12,11 @@ use crate::tui::{Ui, terminal};
 use spark_trace_analysis::frame::Frame;
 use spark_trace_recording as recording;
 use spark_trace_recording::Recording;
-use spark_trace_render::escape;
+use spark_trace_render::{Style, escape};
 
 mod live;
 mod once;
+mod watcher;
 
 /// Watch the memory of the machine live
 ///
@@ -82,7 +82,7 @@ fn replay(args: &Args, mut player: Player, at_ns: Option<u64>) -> anyhow::Result
     if args.once {
         // Without a time the last frame: it has the whole run behind it.
         let at_ns = at_ns.or(player.times().last().copied()).unwrap_or(0);
-        return once(args, player.recording(), at_ns);
+        return output::print(&one(args.format, output::style(args.width), player.recording(), at_ns)?);
     }
     if args.format == Format::Json {
         for &at_ns in player.times().iter().filter(|&&time| at_ns.is_none_or(|from| time >= from)) {
@@ -115,11 +115,12 @@ fn needs_terminal() -> anyhow::Result<()> {
     Ok(())
 }
 
-fn once(args: &Args, recording: &Arc<Recording>, at_ns: u64) -> anyhow::Result<Exit> {
-    if args.format == Format::Json {
-        return output::print(&json_line(&Frame::new(recording, at_ns, None, 0))?);
+/// One frame in full.
+fn one(format: Format, style: Style, recording: &Recording, at_ns: u64) -> anyhow::Result<Vec<u8>> {
+    match format {
+        Format::Json => json_line(&Frame::new(recording, at_ns, None, 0)),
+        Format::Table => Ok(once::text(recording, at_ns, style)?.into_bytes()),
     }
-    output::print(once::text(recording, at_ns, output::style(args.width))?.as_bytes())
 }
 
 fn json_line(frame: &Frame) -> anyhow::Result<Vec<u8>> {

@@ -1,6 +1,6 @@
 //! What keys do.
 
-use super::{Marked, Screen, Tab, Ui};
+use super::{Screen, Tab, Ui};
 
 /// A key as it is meant, whatever the terminal sends for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -103,8 +103,7 @@ impl Ui {
             Key::Char('/') => self.filtering = true,
             Key::Char('d') => self.delta = !self.delta,
             Key::Char('m') => {
-                let levels = screen.frame.mark();
-                self.mark = self.shown.clone().map(|recording| Marked { levels, recording });
+                self.next_mark = Some(screen.frame.mark());
                 self.status.message = Some("mark set: growth is measured from here".to_owned());
                 return Action::Marked;
             }

@@ -11,6 +11,7 @@ pub mod terminal;
 
 use std::sync::Arc;
 
+use spark_trace_analysis::drill::Holders;
 use spark_trace_analysis::frame::{Frame, Mark};
 use spark_trace_analysis::view::Scope;
 use spark_trace_recording::Recording;
@@ -152,11 +153,11 @@ impl Spent {
     }
 }
 
-/// What growth is measured from: the levels, and the recording as it was, for those who hold them.
+/// What growth is measured from: the levels, and who held them.
 #[derive(Debug, Clone)]
 pub struct Marked {
     pub levels: Mark,
-    pub recording: Arc<Recording>,
+    pub holders: Holders,
 }
 
 /// What the user has chosen.
@@ -175,28 +176,36 @@ pub struct Ui {
     /// Show growth since the mark instead of levels.
     pub delta: bool,
     /// Absent until there was a first frame.
-    pub mark: Option<Marked>,
+    pub mark: Option<Arc<Marked>>,
+    /// What becomes the mark with the next screen.
+    next_mark: Option<Mark>,
     pub status: Status,
-    /// What was looked at last.
-    shown: Option<Arc<Recording>>,
     /// What the trace had cost when the view began: loading it is not what looking costs.
     before: Option<Spent>,
 }
 
 impl Ui {
     /// What is to be seen of `recording` at `at_ns`.
-    pub fn screen(&mut self, recording: &Arc<Recording>, at_ns: u64, history: usize) -> Screen {
+    pub fn screen(&mut self, recording: &Recording, at_ns: u64, history: usize) -> Screen {
+        if let Some(levels) = self.next_mark.take() {
+            self.set_mark(levels, recording);
+        }
         let frame = Frame::new(recording, at_ns, self.mark.as_ref().map(|marked| &marked.levels), history);
         // Growth is since the view began until the user says otherwise.
         if self.mark.is_none() {
-            self.mark = Some(Marked { levels: frame.mark(), recording: Arc::clone(recording) });
+            self.set_mark(frame.mark(), recording);
         }
-        self.shown = Some(Arc::clone(recording));
         let spent = Spent::by(&frame);
         let spent = spent.since(*self.before.get_or_insert(spent));
         let screen = Screen::new(self, recording, frame, spent);
         self.follow(&screen);
         screen
+    }
+
+    /// Measures growth from these levels of the recording on. It may have gone on since: they have their time.
+    fn set_mark(&mut self, levels: Mark, recording: &Recording) {
+        let holders = Holders::at(recording, levels.at_ns);
+        self.mark = Some(Arc::new(Marked { levels, holders }));
     }
 
     /// Keeps the cursor on what it was on.

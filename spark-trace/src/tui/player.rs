@@ -1,17 +1,16 @@
 //! Where the recording comes from that is looked at: a file that is played back.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{Action, Ui};
+use super::{Action, Screen, Ui, draw};
 use spark_trace_analysis::frame;
 use spark_trace_recording::Recording;
 
 /// Something to look at.
 pub trait Feed {
-    /// The recording and the time in it that is to be shown; absent until there is anything.
-    fn now(&mut self) -> Option<(Arc<Recording>, u64)>;
-    /// Whether there is something newer than what [`Self::now`] gave last.
+    /// What is to be seen now of what the user has chosen; absent until there is anything, and where there is nothing more.
+    fn screen(&mut self, ui: &mut Ui) -> Option<Screen>;
+    /// Whether there is something newer than what [`Self::screen`] gave last.
     fn has_changed(&mut self) -> bool;
     /// Does what a key asks for.
     fn act(&mut self, action: Action, ui: &mut Ui);
@@ -29,7 +28,7 @@ const SLOWEST: f64 = 1.0 / 64.0;
 
 /// A recording played back.
 pub struct Player {
-    recording: Arc<Recording>,
+    recording: Recording,
     /// Of the readings there are.
     times: Vec<u64>,
     /// Nanoseconds of the recording's clock.
@@ -46,7 +45,7 @@ impl Player {
         let times = frame::times(&recording);
         let first = *times.first()?;
         Some(Self {
-            recording: Arc::new(recording),
+            recording,
             times,
             position: first as f64,
             speed: 1.0,
@@ -60,7 +59,7 @@ impl Player {
         &self.times
     }
 
-    pub fn recording(&self) -> &Arc<Recording> {
+    pub const fn recording(&self) -> &Recording {
         &self.recording
     }
 
@@ -87,6 +86,14 @@ impl Player {
         self.times.partition_point(|&at_ns| at_ns as f64 <= self.position).saturating_sub(1)
     }
 
+    /// The time that is to be shown now.
+    fn now(&mut self) -> Option<u64> {
+        self.advance();
+        let at_ns = *self.times.get(self.index())?;
+        self.shown = Some(at_ns);
+        Some(at_ns)
+    }
+
     fn go_to(&mut self, index: usize) {
         let index = index.min(self.times.len().saturating_sub(1));
         if let Some(&at_ns) = self.times.get(index) {
@@ -100,11 +107,9 @@ impl Player {
 }
 
 impl Feed for Player {
-    fn now(&mut self) -> Option<(Arc<Recording>, u64)> {
-        self.advance();
-        let at_ns = *self.times.get(self.index())?;
-        self.shown = Some(at_ns);
-        Some((Arc::clone(&self.recording), at_ns))
+    fn screen(&mut self, ui: &mut Ui) -> Option<Screen> {
+        let at_ns = self.now()?;
+        Some(ui.screen(&self.recording, at_ns, draw::HISTORY))
     }
 
     fn has_changed(&mut self) -> bool {
@@ -169,10 +174,10 @@ mod tests {
         assert!(!player.playing);
         for index in 1..count + 3 {
             player.act(Action::Step(1), &mut ui);
-            assert_eq!(player.now().unwrap().1, player.times()[index.min(count - 1)]);
+            assert_eq!(player.now().unwrap(), player.times()[index.min(count - 1)]);
         }
         player.act(Action::Jump(-20), &mut ui);
-        assert_eq!(player.now().unwrap().1, player.times()[0]);
+        assert_eq!(player.now().unwrap(), player.times()[0]);
         for _ in 0..40 {
             player.act(Action::Faster, &mut ui);
         }

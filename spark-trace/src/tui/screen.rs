@@ -130,7 +130,7 @@ fn list(ui: &Ui, recording: &Recording, frame: &Frame) -> List {
         let holders = drill::cgroups(recording, at_ns, source);
         if !holders.is_empty() {
             let before = ui.mark.as_ref().map(|marked| {
-                let holders = drill::cgroups(&marked.recording, marked.levels.at_ns, source);
+                let holders = marked.holders.cgroups(source);
                 holders.into_iter().map(|holder| (holder.key, holder.own)).collect()
             });
             let rows = holders.into_iter().map(|holder| {
@@ -143,7 +143,7 @@ fn list(ui: &Ui, recording: &Recording, frame: &Frame) -> List {
     if pid.is_none() && drill::has_processes(source) {
         let holders = drill::processes(recording, at_ns, source, cgroup);
         let before = ui.mark.as_ref().map(|marked| {
-            let holders = drill::processes(&marked.recording, marked.levels.at_ns, source, None);
+            let holders = marked.holders.processes(source);
             holders.into_iter().map(|holder| (holder.key, holder.bytes)).collect()
         });
         let parent = level(ui, recording, frame, source, cgroup);

@@ -50,9 +50,8 @@ fn show(
     let mut stale = true;
     loop {
         if stale || feed.has_changed() {
-            if let Some((recording, at_ns)) = feed.now() {
+            if let Some(made) = feed.screen(ui) {
                 feed.status(ui);
-                let made = ui.screen(&recording, at_ns, draw::HISTORY);
                 terminal.draw(|frame| draw::draw(frame, ui, &made, style))?;
                 screen = Some(made);
             }

@@ -22,7 +22,7 @@ fn drawn(ui: &Ui, screen: &Screen, width: u16, height: u16) -> String {
 }
 
 /// The view of a recording, five seconds into the run, with its first reading as the mark.
-fn view(recording: &Arc<Recording>) -> (Ui, Screen) {
+fn view(recording: &Recording) -> (Ui, Screen) {
     let mut ui = Ui::default();
     ui.status.clock = "12:34:56 UTC".to_owned();
     ui.status.mode = "live system".to_owned();
@@ -31,7 +31,7 @@ fn view(recording: &Arc<Recording>) -> (Ui, Screen) {
     (ui, screen)
 }
 
-fn press(ui: &mut Ui, recording: &Arc<Recording>, keys: &[Key]) -> Screen {
+fn press(ui: &mut Ui, recording: &Recording, keys: &[Key]) -> Screen {
     let at_ns = START + 5 * SECOND;
     let mut screen = ui.screen(recording, at_ns, draw::HISTORY);
     for &key in keys {
@@ -50,7 +50,6 @@ fn compare(name: &str, text: &str) {
 #[test]
 fn frames_of_two_sizes_are_as_stored() {
     for (name, recording) in [("cuda", testing::cuda()), ("container", testing::container())] {
-        let recording = Arc::new(recording);
         let (ui, screen) = view(&recording);
         for (width, height) in [(80, 24), (200, 60)] {
             compare(&format!("top-{name}-{width}x{height}.txt"), &drawn(&ui, &screen, width, height));
@@ -60,7 +59,7 @@ fn frames_of_two_sizes_are_as_stored() {
 
 #[test]
 fn a_terminal_without_unicode_gets_ascii_alone_and_every_cell_in_its_place() {
-    let recording = Arc::new(testing::container());
+    let recording = testing::container();
     let (mut ui, screen) = view(&recording);
     ui.help = true;
     let unicode = drawn(&ui, &screen, 80, 24);
@@ -76,7 +75,7 @@ fn a_terminal_without_unicode_gets_ascii_alone_and_every_cell_in_its_place() {
 
 #[test]
 fn every_size_can_be_drawn() {
-    let recording = Arc::new(testing::gpus());
+    let recording = testing::gpus();
     let (mut ui, _) = view(&recording);
     for tab in Tab::ALL {
         ui.choose(tab);
@@ -90,7 +89,7 @@ fn every_size_can_be_drawn() {
 
 #[test]
 fn a_source_is_followed_down_to_its_process_and_back() {
-    let recording = Arc::new(testing::container());
+    let recording = testing::container();
     let (mut ui, _) = view(&recording);
     let screen = press(
         &mut ui,
@@ -115,7 +114,7 @@ fn a_source_is_followed_down_to_its_process_and_back() {
 
 #[test]
 fn the_cursor_stays_on_its_row_when_rows_change_places() {
-    let recording = Arc::new(testing::container());
+    let recording = testing::container();
     let (mut ui, _) = view(&recording);
     let screen = press(&mut ui, &recording, &[Key::Down, Key::Down]);
     let on = screen.rows[ui.index()].step.clone();
@@ -130,7 +129,6 @@ fn names_from_outside_cannot_steer_the_terminal() {
     for process in &mut recording.provenance.processes {
         process.comm = "\u{1b}[2Jevil\u{202e}".to_owned();
     }
-    let recording = Arc::new(recording);
     let (mut ui, _) = view(&recording);
     let screen = press(&mut ui, &recording, &[Key::Char('3')]);
     let text = drawn(&ui, &screen, 80, 24);
@@ -140,7 +138,7 @@ fn names_from_outside_cannot_steer_the_terminal() {
 
 #[test]
 fn keys_that_mean_nothing_here_do_nothing() {
-    let recording = Arc::new(testing::empty());
+    let recording = testing::empty();
     let mut ui = Ui::default();
     let all = ['k', 'j', 'l', 'h', 's', 'd', 'm', 'x', 'G', 'g'].map(Key::Char);
     let others = [Key::Up, Key::Down, Key::PageUp, Key::PageDown, Key::Home, Key::End, Key::Enter, Key::Back];

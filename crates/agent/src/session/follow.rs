@@ -5,10 +5,11 @@ use std::{io, time::Duration};
 use tokio::{
     process::Child,
     signal::unix::Signal,
+    sync::mpsc::UnboundedReceiver,
     time::{Instant, MissedTickBehavior, interval_at},
 };
 
-use super::{Forgot, Keep, Named, Progress, Report, Session, SessionError, Wishes, io_error};
+use super::{Forgot, Keep, Named, Progress, Report, Session, SessionError, View, Wishes, io_error};
 use crate::{
     now_ns,
     source::process,
@@ -114,6 +115,7 @@ impl Session {
                     // With very short intervals the next tick is due already: signals must be heard of all the same.
                     tokio::task::yield_now().await;
                 }
+                view = view(&mut self.views) => view(self.tracer.journal.recording()),
                 ready = self.containers.ready() => {
                     self.drain(Take::Turn)?;
                     self.containers_ready(ready)?;
@@ -298,6 +300,17 @@ impl Session {
 async fn hang_up(hangups: &mut Option<Signal>) {
     match hangups {
         Some(signal) => _ = signal.recv().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Waits for a view; for ever where there are none, or no more.
+async fn view(views: &mut Option<UnboundedReceiver<View>>) -> View {
+    match views {
+        Some(views) => match views.recv().await {
+            Some(view) => view,
+            None => std::future::pending().await,
+        },
         None => std::future::pending().await,
     }
 }

@@ -23,6 +23,7 @@ use tokio::{
     io::unix::AsyncFd,
     process::Child,
     signal::unix::{Signal, SignalKind, signal},
+    sync::mpsc::UnboundedReceiver,
 };
 
 use super::{
@@ -128,6 +129,9 @@ type Out = BufWriter<File>;
 /// What a trace reports to, a few times a second.
 pub type Report<'a> = &'a mut dyn FnMut(&Progress<'_>) -> Wishes;
 
+/// Looks at the recording between two readings.
+pub type View = Box<dyn FnOnce(&Recording) + Send>;
+
 /// The last time that old rows were dropped.
 #[derive(Debug, Default)]
 struct Forgot {
@@ -145,6 +149,8 @@ pub struct Session {
     output: Option<Output>,
     containers: Containers,
     options: Options,
+    /// Absent where nobody looks between two readings.
+    views: Option<UnboundedReceiver<View>>,
     warnings: Vec<String>,
     statistics: Statistics,
     nvml: Nvml,
@@ -245,6 +251,7 @@ impl Session {
             output: None,
             containers: Containers::new(own_path.as_deref()),
             options,
+            views: None,
             warnings,
             statistics,
             nvml,
@@ -260,6 +267,11 @@ impl Session {
             walks_not_made: 0,
             journal_failed: false,
         })
+    }
+
+    /// Shows the recording to the views that come, while the target is followed.
+    pub fn show(&mut self, views: UnboundedReceiver<View>) {
+        self.views = Some(views);
     }
 
     /// Traces until the target ends, the time is over or the user stops it.

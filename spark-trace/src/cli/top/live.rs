@@ -1,7 +1,11 @@
 //! `top` on what runs.
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+    mpsc,
+};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -9,17 +13,20 @@ use anyhow::Context;
 use spark_trace_common::{hook::Profile, map};
 
 use super::headings;
-use super::{Args, Format, json_line, needs_terminal, once};
+use super::watcher::{Command, Pace, Watcher};
+use super::{Args, Format, json_line, needs_terminal, one};
 use crate::cli::error::Exit;
 use crate::cli::output;
 use crate::tui::player::{Feed, LOOK};
-use crate::tui::{Action, Tab, Ui, terminal};
-use spark_trace_agent::look::Look;
+use crate::tui::{Action, Screen, Tab, Ui, draw, terminal};
+use spark_trace_agent::look::{Look, Seen};
+use spark_trace_agent::now_ns;
 use spark_trace_agent::output::StandardOutput;
 use spark_trace_agent::plan::Choice;
-use spark_trace_agent::session::{self, Keep};
+use spark_trace_agent::session::{self, Keep, Wishes};
 use spark_trace_agent::target::{Spec, command::Invoker};
 use spark_trace_analysis::frame::Frame;
+use spark_trace_recording as recording;
 use spark_trace_recording::parse;
 use spark_trace_recording::{Recording, WriteOptions, journal::Arguments};
 
@@ -95,55 +102,87 @@ impl Options {
 }
 
 pub fn run(args: &Args) -> anyhow::Result<Exit> {
-    let streams = args.once || args.format == Format::Json;
-    if !streams {
-        needs_terminal()?;
+    if args.once {
+        return once(args);
     }
-    let look = Look::start(args.live.session());
-    // One frame lists processes, too.
-    look.want_details(args.once, None);
-    if streams { stream(args, look) } else { show(args, look) }
+    if args.format == Format::Json {
+        return stream(args);
+    }
+    needs_terminal()?;
+    show(args)
+}
+
+/// Of the first reading alone there is no rate, and details that it wants are in a later one.
+const READINGS_OF_ONE: u32 = 3;
+
+/// Prints one frame.
+fn once(args: &Args) -> anyhow::Result<Exit> {
+    let (format, style) = (args.format, output::style(args.width));
+    let (made, frames) = mpsc::sync_channel(1);
+    let mut details = Pace::default();
+    let mut readings = 0;
+    let observe = move |seen: Seen<'_>| {
+        let Seen::Reading { recording, .. } = seen else { return Wishes::default() };
+        readings += 1;
+        // The processes are listed, too.
+        let wishes = Wishes { details: details.is_due(), ..Wishes::default() };
+        if readings < READINGS_OF_ONE {
+            return wishes;
+        }
+        // The first one is printed.
+        let _ = made.try_send(one(format, style, recording, last(recording)));
+        Wishes { end: true, ..Wishes::default() }
+    };
+    print_all(Look::watch(args.live.session(), observe), frames)
 }
 
 /// Prints frames as they come.
-fn stream(args: &Args, mut look: Look) -> anyhow::Result<Exit> {
-    let mut printed = 0;
+fn stream(args: &Args) -> anyhow::Result<Exit> {
+    let (made, frames) = mpsc::sync_channel(1);
     let mut mark = None;
-    while !look.has_ended() {
-        let version = look.version();
-        // Of the first reading alone there is no rate.
-        let first = if args.once { 2 } else { 0 };
-        if version == printed || version <= first {
-            std::thread::sleep(LOOK);
-            continue;
+    let observe = move |seen: Seen<'_>| {
+        if let Seen::Reading { recording, .. } = seen {
+            let frame = Frame::new(recording, last(recording), mark.as_ref(), 0);
+            mark.get_or_insert_with(|| frame.mark());
+            // The trace does not wait for a reader that is slower: it misses frames.
+            let _ = made.try_send(json_line(&frame));
         }
-        printed = version;
-        let Some(recording) = look.latest() else { continue };
-        let at_ns = last(&recording);
-        if args.once {
-            once(args, &recording, at_ns)?;
-            break;
-        }
-        let frame = Frame::new(&recording, at_ns, mark.as_ref(), 0);
-        if mark.is_none() {
-            mark = Some(frame.mark());
-        }
-        output::print(&json_line(&frame)?)?;
+        Wishes::default()
+    };
+    print_all(Look::watch(args.live.session(), observe), frames)
+}
+
+/// Prints what is made in the trace's thread, until the trace has ended.
+fn print_all(mut look: Look, frames: mpsc::Receiver<anyhow::Result<Vec<u8>>>) -> anyhow::Result<Exit> {
+    for frame in frames {
+        output::print(&frame?)?;
     }
     look.end().context(Exit::TraceFailed)?;
     Ok(Exit::Fine)
 }
 
-fn show(args: &Args, look: Look) -> anyhow::Result<Exit> {
+fn show(args: &Args) -> anyhow::Result<Exit> {
     let target = args.live.spec();
     let mut ui = Ui::default();
     if !matches!(target, Spec::System { .. }) {
         ui.tab = Tab::Cgroup;
     }
-    let mut feed =
-        Watched { look, kind: target.kind().as_str(), frozen: None, seen: 0, recording: None, writing: None };
+    let (commands, taken) = mpsc::channel();
+    let readings = Arc::<AtomicU64>::default();
+    let mut watcher = Watcher::new(taken, Arc::clone(&readings));
+    let look = Look::watch(args.live.session(), move |seen| watcher.see(seen));
+    let mut feed = Watched {
+        look,
+        commands,
+        readings,
+        kind: target.kind().as_str(),
+        frozen: None,
+        seen: 0,
+        recording: None,
+        writing: Vec::new(),
+    };
     // Loading and attaching takes a moment; an error of it is better told on a terminal that is left alone.
-    while feed.look.version() == 0 && !feed.look.has_ended() {
+    while feed.readings() == 0 && !feed.look.has_ended() {
         std::thread::sleep(LOOK);
     }
     let shown = match feed.look.has_ended() {
@@ -153,10 +192,7 @@ fn show(args: &Args, look: Look) -> anyhow::Result<Exit> {
     if feed.recording.is_some() {
         feed.act(Action::Record, &mut ui);
     }
-    if let Some(Err(panic)) = feed.writing.take().map(JoinHandle::join) {
-        std::panic::resume_unwind(panic);
-    }
-    ui.status.message = feed.look.told().or(ui.status.message);
+    ui.status.message = feed.written(|_| true).or(ui.status.message);
     feed.look.end().context(Exit::TraceFailed)?;
     shown.context("cannot use the terminal")?;
     if let Some(message) = &ui.status.message {
@@ -179,25 +215,35 @@ fn last(recording: &Recording) -> u64 {
 /// A trace under way as something to look at.
 struct Watched {
     look: Look,
+    commands: mpsc::Sender<Command>,
+    readings: Arc<AtomicU64>,
     kind: &'static str,
     /// What is shown while time stands still.
-    frozen: Option<Arc<Recording>>,
+    frozen: Option<Recording>,
     seen: u64,
-    /// Since when everything is kept, and where it is to be written.
-    recording: Option<(u64, PathBuf)>,
-    writing: Option<JoinHandle<()>>,
+    /// Everything is kept, for this file.
+    recording: Option<(PathBuf, mpsc::Receiver<Box<Recording>>)>,
+    /// Recordings that are being written; each says what became of it.
+    writing: Vec<JoinHandle<String>>,
 }
 
 impl Feed for Watched {
-    fn now(&mut self) -> Option<(Arc<Recording>, u64)> {
-        self.seen = self.look.version();
-        let recording = self.frozen.clone().or_else(|| self.look.latest())?;
-        let at_ns = last(&recording);
-        Some((recording, at_ns))
+    fn screen(&mut self, ui: &mut Ui) -> Option<Screen> {
+        self.seen = self.readings();
+        if let Some(recording) = &self.frozen {
+            return Some(ui.screen(recording, last(recording), draw::HISTORY));
+        }
+        let mut chosen = ui.clone();
+        let (chosen, screen) = self.look.view(move |recording| {
+            let screen = chosen.screen(recording, last(recording), draw::HISTORY);
+            (chosen, screen)
+        })?;
+        *ui = chosen;
+        Some(screen)
     }
 
     fn has_changed(&mut self) -> bool {
-        self.frozen.is_none() && self.look.version() != self.seen
+        self.frozen.is_none() && self.readings() != self.seen
     }
 
     fn act(&mut self, action: Action, ui: &mut Ui) {
@@ -205,7 +251,7 @@ impl Feed for Watched {
             Action::Freeze => {
                 self.frozen = match self.frozen.take() {
                     Some(_) => None,
-                    None => self.look.latest(),
+                    None => self.look.view(Recording::clone),
                 };
             }
             Action::Record => ui.status.message = Some(self.toggle_recording()),
@@ -218,8 +264,8 @@ impl Feed for Watched {
 
     fn look_at(&mut self, ui: &Ui) {
         let (_, _, pid) = ui.focus();
-        let below = !ui.path.is_empty() || ui.tab == Tab::Process;
-        self.look.want_details(below, pid);
+        let wanted = !ui.path.is_empty() || ui.tab == Tab::Process;
+        self.want(Command::Details { wanted, pid });
     }
 
     fn status(&mut self, ui: &mut Ui) {
@@ -230,10 +276,10 @@ impl Feed for Watched {
         let of_day: Vec<&str> =
             [9..11, 11..13, 13..15].into_iter().filter_map(|part| now.get(part)).collect();
         ui.status.clock = format!("{} UTC", of_day.join(":"));
-        if let Some(told) = self.look.told() {
-            ui.status.message = Some(told);
+        if let Some(message) = self.written(JoinHandle::is_finished) {
+            ui.status.message = Some(message);
         }
-        ui.status.recording = self.recording.as_ref().map(|(_, file)| file.display().to_string());
+        ui.status.recording = self.recording.as_ref().map(|(file, _)| file.display().to_string());
     }
 
     fn has_ended(&self) -> bool {
@@ -242,16 +288,44 @@ impl Feed for Watched {
 }
 
 impl Watched {
+    fn readings(&self) -> u64 {
+        self.readings.load(Ordering::Acquire)
+    }
+
+    fn want(&self, command: Command) {
+        // A trace that has ended takes no more: that is seen at once.
+        let _ = self.commands.send(command);
+    }
+
     fn toggle_recording(&mut self) -> String {
-        let Some((since_ns, file)) = self.recording.take() else {
+        let Some((file, handed)) = self.recording.take() else {
             let file = PathBuf::from(format!("spark-trace-top-{}.json", parse::utc_now()));
             let told = format!("recording to {}; r again writes it", file.display());
-            self.recording = Some((self.look.begin_recording(), file));
+            let (to, handed) = mpsc::sync_channel(1);
+            self.want(Command::Keep { since_ns: now_ns(), to });
+            self.recording = Some((file, handed));
             return told;
         };
         let owner = Invoker::from_environment().map(|invoker| (invoker.uid, invoker.gid));
         let told = format!("writing {}", file.display());
-        self.writing = Some(self.look.end_recording(since_ns, file, WriteOptions { force: false, owner }));
+        self.want(Command::HandOver);
+        // Naming and writing take as long as they take, so a thread waits for it.
+        self.writing.push(std::thread::spawn(move || {
+            let Ok(kept) = handed.recv() else { return "not written: the trace has failed".to_owned() };
+            match recording::write(&kept, &file, WriteOptions { force: false, owner }) {
+                Ok(()) => format!("wrote {}", file.display()),
+                Err(error) => format!("not written: {error}"),
+            }
+        }));
         told
+    }
+
+    /// What became of the last of these recordings, once they are written.
+    fn written(&mut self, which: impl Fn(&JoinHandle<String>) -> bool) -> Option<String> {
+        let written = self.writing.extract_if(.., |thread| which(thread)).map(|thread| {
+            // A panic is a defect: passed on, not hidden.
+            thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        });
+        written.last()
     }
 }

@@ -1,7 +1,5 @@
 //! One frame of `top` as text, as high as it needs to be: every plane that is read, processes, and those of the GPUs.
 
-use std::sync::Arc;
-
 use anyhow::Context;
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
@@ -28,7 +26,7 @@ const QUERIES: usize = 3;
 /// Processes of a frame, the largest.
 const PROCESSES: usize = 10;
 
-pub fn text(recording: &Arc<Recording>, at_ns: u64, style: Style) -> anyhow::Result<String> {
+pub fn text(recording: &Recording, at_ns: u64, style: Style) -> anyhow::Result<String> {
     let mut text = String::new();
     let mut last = None;
     for tab in Tab::ALL {
@@ -68,7 +66,7 @@ fn wrapped(lines: impl IntoIterator<Item = String>, style: Style) -> String {
 }
 
 /// One plane, or the processes; growth is since the first reading.
-fn screen(recording: &Arc<Recording>, at_ns: u64, tab: Tab) -> Screen {
+fn screen(recording: &Recording, at_ns: u64, tab: Tab) -> Screen {
     let mut ui = Ui::default();
     ui.tab = tab;
     if let Some(&first_ns) = frame::times(recording).first() {
@@ -133,7 +131,7 @@ mod tests {
 
     #[test]
     fn one_frame_has_every_plane_and_the_processes_of_gpus() {
-        let recording = Arc::new(testing::gpus());
+        let recording = testing::gpus();
         let text = text(&recording, START + 5 * SECOND, Style::default()).unwrap();
         for part in
             ["system ", "cgroup ", "device ", "gpu-context", "The largest processes", "Processes on GPU 0"]
