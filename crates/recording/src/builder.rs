@@ -6,12 +6,7 @@ use super::budget::{self, Budget, Group, LIMITS, Limits};
 use super::column::Column;
 use super::entry::{Aggregates, Begin, Entry, Sample, SeriesId};
 use super::window;
-use super::{
-    context::{Moment, TmpfsUse},
-    cuda::LibraryFile,
-    provenance::*,
-    schema::*,
-};
+use super::{cuda::LibraryFile, provenance::*, schema::*};
 
 /// Folds entries into a recording.
 #[derive(Debug)]
@@ -111,16 +106,7 @@ impl Builder {
             Entry::CudaEvent(event) => self.budget.cuda_event(&mut provenance.cuda_events, event),
             Entry::Query(query) => provenance.queries.push(*query),
             Entry::Context(context) => provenance.contexts.push(*context),
-            Entry::Tmpfs { file_systems } => {
-                // Of peaks the highest is kept.
-                let outdone = |known: &TmpfsUse| {
-                    file_systems.iter().any(|new| {
-                        (new.moment, &new.device) == (known.moment, &known.device) && new.used >= known.used
-                    })
-                };
-                provenance.tmpfs.retain(|known| known.moment != Some(Moment::Peak) || !outdone(known));
-                provenance.tmpfs.extend(file_systems);
-            }
+            Entry::Tmpfs { file_systems } => self.budget.tmpfs(&mut provenance.tmpfs, file_systems),
             Entry::LogLine(line) => provenance.log_lines.push(line),
             Entry::Library(file) => {
                 let libraries = &mut self.recording.health.libraries;

@@ -5,6 +5,7 @@ mod mappings;
 mod processes;
 mod thin;
 
+use super::context::{Moment, TmpfsUse};
 use super::provenance::{CgroupName, Mapping, Process};
 use super::schema::{Health, Loss, Recording, Reduced, Series};
 use super::{cuda::CudaEvent, cuda::CudaFailure, provenance::Region};
@@ -24,6 +25,8 @@ pub struct Limits {
     pub events: usize,
     /// Names of cgroups, and as many series.
     pub cgroups: usize,
+    /// File systems in memory and System V segments, at each moment that they are read.
+    pub tmpfs: usize,
 }
 
 /// A recording at all limits has some 200 MiB of text: less than `show` reads (see `bounds`).
@@ -34,6 +37,7 @@ pub const LIMITS: Limits = Limits {
     regions: 100_000,
     events: 100_000,
     cgroups: 10_000,
+    tmpfs: 10_000,
 };
 
 /// What is thinned together, because it is looked at together.
@@ -53,17 +57,19 @@ struct LeftOut {
     regions: u64,
     cuda_events: u64,
     cgroups: u64,
+    tmpfs: u64,
 }
 
 impl LeftOut {
     /// What is lost, by its name in `health.losses`.
-    const fn losses(&self) -> [(&'static str, u64); 5] {
+    const fn losses(&self) -> [(&'static str, u64); 6] {
         [
             ("mappings", self.mappings),
             ("processes", self.processes),
             ("regions", self.regions),
             ("cuda_events", self.cuda_events),
             ("cgroups", self.cgroups),
+            ("tmpfs", self.tmpfs),
         ]
     }
 }
@@ -95,6 +101,7 @@ impl Budget {
                 regions: 0,
                 cuda_events: 0,
                 cgroups: 0,
+                tmpfs: 0,
             },
             levels: 0,
             processes: 0,
@@ -197,6 +204,20 @@ impl Budget {
 
     pub(super) fn cgroup_name(&mut self, kept: &mut Vec<CgroupName>, new: CgroupName) {
         self.left_out.cgroups += push(kept, new, self.limits.cgroups);
+    }
+
+    /// Takes file systems in. Of peaks the highest of each is kept.
+    pub(super) fn tmpfs(&mut self, kept: &mut Vec<TmpfsUse>, new: Vec<TmpfsUse>) {
+        for row in new {
+            let is_peak = row.moment == Some(Moment::Peak);
+            let same =
+                |known: &&mut TmpfsUse| is_peak && (known.moment, &known.device) == (row.moment, &row.device);
+            match kept.iter_mut().find(same) {
+                Some(known) if row.used >= known.used => *known = row,
+                Some(_) => {}
+                None => self.left_out.tmpfs += push(kept, row, self.limits.tmpfs),
+            }
+        }
     }
 
     /// Whether there is room for the series of another cgroup.

@@ -9,7 +9,7 @@ const MS: u64 = 1_000_000;
 const MIB: u64 = 1 << 20;
 
 const SMALL: Limits =
-    Limits { values: 2000, mappings: 400, processes: 40, regions: 50, events: 10, cgroups: 5 };
+    Limits { values: 2000, mappings: 400, processes: 40, regions: 50, events: 10, cgroups: 5, tmpfs: 4 };
 
 fn begin() -> Begin {
     Begin {
@@ -344,4 +344,28 @@ fn a_short_recording_is_whole() {
     assert_eq!((recording.samples.system.begin_ns.len(), recording.provenance.mappings.len()), (500, 500));
     // What a journal says is folded the same way.
     assert_eq!(journal::recover(out.as_slice()).unwrap(), recording);
+}
+
+#[test]
+fn of_file_systems_in_memory_the_highest_peak_of_each_is_kept() {
+    let row = |device: &str, used, moment| TmpfsUse {
+        device: Some(device.to_owned()),
+        used,
+        moment: Some(moment),
+        ..TmpfsUse::default()
+    };
+    let mut builder = small();
+    let mut add = |rows: &[TmpfsUse]| builder.apply(Entry::Tmpfs { file_systems: rows.to_vec() });
+    use crate::Moment::{End, Peak, Start};
+    add(&[row("0:1", 5, Start)]);
+    // Thousands of peaks of which the second is the highest.
+    for used in [30, 90].into_iter().chain((0..2000).map(|number| number % 80)) {
+        add(&[row("0:1", used, Peak), row("0:2", used, Peak)]);
+    }
+    add(&[row("0:1", 1, End)]);
+    add(&[row("0:3", 1, Peak), row("0:1", 95, Peak)]);
+    let recording = builder.finish();
+    let kept: Vec<_> = recording.provenance.tmpfs.iter().map(|row| (row.moment, row.used)).collect();
+    assert_eq!(kept, [(Some(Start), 5), (Some(Peak), 95), (Some(Peak), 90), (Some(End), 1)]);
+    assert_eq!(lost(&recording, "tmpfs"), 1, "0:3");
 }
