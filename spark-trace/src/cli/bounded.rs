@@ -19,6 +19,20 @@ const LOOK: Duration = Duration::from_millis(10);
 /// The stack that a program's first thread usually has.
 const STACK: usize = 8 << 20;
 
+/// The same for a journal of so many bytes: it has been read to its end when all that takes long is done.
+const TIME_OF_JOURNAL: Duration = Duration::from_millis(20);
+const PIECE_OF_JOURNAL: u64 = 1 << 20;
+
+/// Does `work`, which recovers a recording from the journal `file`, as [`bounded`] does, in a time that grows with its size.
+pub fn bounded_journal<T: Send + 'static>(
+    file: &Path,
+    bytes: u64,
+    work: impl FnOnce() -> anyhow::Result<T> + Send + 'static,
+) -> anyhow::Result<T> {
+    let pieces = u32::try_from(bytes / PIECE_OF_JOURNAL).unwrap_or(u32::MAX);
+    within(&[file], TIME.saturating_add(TIME_OF_JOURNAL.saturating_mul(pieces)), work)
+}
+
 /// Does `work`, which reads `files`, or says what it takes too much of. Then it is left where it is, and ends with this
 /// process. It must not write anything.
 pub fn bounded<T: Send + 'static>(
@@ -26,10 +40,19 @@ pub fn bounded<T: Send + 'static>(
     work: impl FnOnce() -> anyhow::Result<T> + Send + 'static,
 ) -> anyhow::Result<T> {
     let count = u32::try_from(files.len()).unwrap_or(u32::MAX).max(1);
+    within(files, TIME.saturating_mul(count), work)
+}
+
+fn within<T: Send + 'static>(
+    files: &[&Path],
+    time: Duration,
+    work: impl FnOnce() -> anyhow::Result<T> + Send + 'static,
+) -> anyhow::Result<T> {
+    let count = u32::try_from(files.len()).unwrap_or(u32::MAX).max(1);
     let chosen = bounds::chosen();
     let most = Most {
         // Whoever trusts a file so far waits as long as it takes.
-        time: chosen.is_none().then_some(TIME * count),
+        time: chosen.is_none().then_some(time),
         memory: chosen.unwrap_or(MEMORY).saturating_mul(count.into()),
     };
     let (done, result) = mpsc::channel();

@@ -2,7 +2,7 @@ use std::{fs::File, io::BufReader, path::PathBuf};
 
 use anyhow::Context;
 
-use super::{destination::Destination, error::Exit};
+use super::{bounded::bounded_journal, destination::Destination, error::Exit};
 use spark_trace_recording::journal;
 
 /// Make a recording from the journal of an interrupted `record`
@@ -12,7 +12,8 @@ Examples:
   spark-trace recover run.json.partial
   spark-trace recover run.json.partial -o recovered.json.zst
 
-A recovered recording ends where the journal was cut and says so.")]
+A recovered recording ends where the journal was cut and says so. Memory and processor time for it are
+limited; SPARK_TRACE_READ_LIMIT=4G lifts the limits for a journal that you trust.")]
 pub struct Args {
     /// The `.partial` file
     file: PathBuf,
@@ -37,7 +38,10 @@ pub fn run(args: Args) -> anyhow::Result<Exit> {
     };
     let destination = Destination::new(Some(&output), args.force)?;
     let file = File::open(path).with_context(|| format!("{}: cannot be read", path.display()))?;
-    let recording = journal::recover(BufReader::new(file)).with_context(|| path.display().to_string())?;
+    let (bytes, named) = (file.metadata().map_or(0, |found| found.len()), path.display().to_string());
+    // Whoever wrote a journal chose what is in it.
+    let recording =
+        bounded_journal(path, bytes, || journal::recover(BufReader::new(file)).with_context(|| named))?;
     destination.write_recording(&recording)?;
     let readings = recording.samples.system.begin_ns.len();
     destination.tell(&format!("recovered {readings} readings in"), "see them with `spark-trace show FILE`");
