@@ -30,6 +30,14 @@ const MAX_INSTANTS: usize = 16;
 /// Names of files kept before it is looked which of them are of use: twice as many as the kernel's table has rows.
 const MAX_NAMES: usize = 2 * FILES as usize;
 
+/// Rows of files that a recording keeps: all of the kernel's table, and as many that are not in it any more.
+const MOST_FILES: usize = 2 * FILES as usize;
+/// Rows of files that whoever looks gets: the largest of a whole machine's.
+const MOST_FILES_AT_A_LOOK: usize = 4096;
+
+/// What a row of a file is told apart by: inode, serial number of its owner, device.
+type FileRow = (u64, u64, u32);
+
 /// The rows so far, and the keys they belong to.
 #[derive(Debug)]
 pub struct Collector {
@@ -40,7 +48,11 @@ pub struct Collector {
     charge_stacks: Vec<ChargeStack>,
     asked: Asked,
     page_rows: HashMap<PageKey, usize>,
-    file_rows: HashMap<(u64, u64, u32), usize>,
+    file_rows: HashMap<FileRow, usize>,
+    /// Somebody looks: of files only the largest are of interest.
+    looks: bool,
+    /// Rows of files that there was no room for at one reading, at most.
+    pub file_rows_lost: u64,
     charge_rows: HashMap<(u64, u32, u32), usize>,
     charge_stack_rows: HashMap<ChargeStackKey, usize>,
     kernel_stacks: KernelStacks,
@@ -73,6 +85,10 @@ impl Collector {
         // memcg_stat_item continues node_stat_item's numbers.
         let mut memcg = table("MEMCG_SWAP");
         memcg.extend(node.iter().map(|(k, v)| (*k, v.clone())));
+        Self { names: ItemNames { node, memcg }, ..Self::without_names() }
+    }
+
+    fn without_names() -> Self {
         Self {
             instants: Vec::new(),
             pages: Vec::new(),
@@ -82,13 +98,15 @@ impl Collector {
             asked: Asked::default(),
             page_rows: HashMap::new(),
             file_rows: HashMap::new(),
+            looks: false,
+            file_rows_lost: 0,
             charge_rows: HashMap::new(),
             charge_stack_rows: HashMap::new(),
             kernel_stacks: KernelStacks::default(),
             driver: driver::Rows::default(),
             cached_before: Vec::new(),
             cache_seen: None,
-            names: ItemNames { node, memcg },
+            names: ItemNames::default(),
             file_names: HashMap::new(),
             cuda: Holdings::default(),
         }
@@ -98,6 +116,11 @@ impl Collector {
     pub fn cached_before(&mut self, files: Vec<FilePages>, seen: CacheSeen) {
         self.cached_before = files;
         self.cache_seen = Some(seen);
+    }
+
+    /// Somebody only looks: of the files of a whole machine the largest will do.
+    pub const fn only_looks(&mut self) {
+        self.looks = true;
     }
 
     /// Notes a file's name, told once when its first page was added.
@@ -203,17 +226,35 @@ impl Collector {
         for row in &mut self.files {
             row.live.set_each(slots, None);
         }
+        let row_of = |key: &FileKey| (key.inode, key.owner_serial, key.device);
+        let chosen = self.looks.then(|| {
+            let cached = map.iter().flatten().map(|(Wire(key), Wire(totals))| {
+                (totals.bytes_added.saturating_sub(totals.bytes_removed), row_of(&key))
+            });
+            largest(cached.collect(), MOST_FILES_AT_A_LOOK)
+        });
+        if let Some(chosen) = &chosen {
+            self.keep_files(chosen);
+        }
+        let is_chosen = |file: &FileRow| chosen.as_ref().is_none_or(|chosen| chosen.contains(file));
+        let mut left_out = 0;
         for (Wire(key), Wire(totals)) in map.iter().flatten() {
-            let index =
-                *self.file_rows.entry((key.inode, key.owner_serial, key.device)).or_insert_with(|| {
-                    self.files.push(FilePages {
-                        device: device_name(key.device),
-                        inode: key.inode,
-                        charged_to: totals.owner,
-                        ..FilePages::default()
-                    });
-                    self.files.len() - 1
+            let file = row_of(&key);
+            let known = self.file_rows.get(&file).copied();
+            let index = known.unwrap_or(self.files.len());
+            if known.is_none() && (!is_chosen(&file) || index >= MOST_FILES) {
+                left_out += 1;
+                continue;
+            }
+            if known.is_none() {
+                self.file_rows.insert(file, index);
+                self.files.push(FilePages {
+                    device: device_name(key.device),
+                    inode: key.inode,
+                    charged_to: totals.owner,
+                    ..FilePages::default()
                 });
+            }
             let row = &mut self.files[index];
             row.path = self.file_names.get(&(key.device, key.inode)).cloned();
             row.bytes_added = totals.bytes_added;
@@ -226,7 +267,16 @@ impl Collector {
             row.bytes_removed = totals.bytes_removed;
             row.live.set_each(slots, Some(totals.bytes_added as i64 - totals.bytes_removed as i64));
         }
+        self.file_rows_lost = self.file_rows_lost.max(left_out);
         Ok(())
+    }
+
+    /// Forgets the rows of all other files.
+    fn keep_files(&mut self, chosen: &HashSet<FileRow>) {
+        let mut rows: Vec<_> = self.file_rows.drain().filter(|(file, _)| chosen.contains(file)).collect();
+        rows.sort_unstable_by_key(|(_, index)| *index);
+        self.files = rows.iter().map(|(_, index)| std::mem::take(&mut self.files[*index])).collect();
+        self.file_rows = rows.into_iter().enumerate().map(|(index, (file, _))| (file, index)).collect();
     }
 
     fn read_charges(&mut self, object: &Object, slots: &[usize]) -> Result<(), ObjectError> {
@@ -332,6 +382,15 @@ impl Collector {
     }
 }
 
+/// Those with most bytes, no more than `most` of them.
+fn largest<T: Copy + Eq + std::hash::Hash>(mut rows: Vec<(u64, T)>, most: usize) -> HashSet<T> {
+    if rows.len() > most {
+        rows.select_nth_unstable_by_key(most, |(bytes, _)| std::cmp::Reverse(*bytes));
+        rows.truncate(most);
+    }
+    rows.into_iter().map(|(_, row)| row).collect()
+}
+
 /// Unit of a counter of memory.stat as the kernel keeps it: memcg_page_state_unit() in mm/memcontrol.c.
 fn unit_of(item: &str) -> u64 {
     if item.ends_with("_B") {
@@ -347,4 +406,30 @@ fn unit_of(item: &str) -> u64 {
 fn comm(bytes: &[u8]) -> String {
     let end = bytes.iter().position(|b| *b == 0).unwrap_or(bytes.len());
     String::from_utf8_lossy(&bytes[..end]).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_largest_are_chosen() {
+        let rows: Vec<(u64, u64)> = (0..1000).map(|number| (number * 7919 % 1000, number)).collect();
+        let chosen = largest(rows.clone(), 10);
+        let wanted = rows.iter().filter(|(bytes, _)| *bytes >= 990).map(|(_, row)| *row);
+        assert_eq!(chosen, wanted.collect());
+        assert_eq!(largest(rows, 5000).len(), 1000);
+    }
+
+    #[test]
+    fn rows_that_are_kept_stay_themselves() {
+        let mut collector = Collector::without_names();
+        for inode in 0..10 {
+            collector.file_rows.insert((inode, 0, 0), collector.files.len());
+            collector.files.push(FilePages { inode, ..FilePages::default() });
+        }
+        collector.keep_files(&HashSet::from([(3, 0, 0), (7, 0, 0), (99, 0, 0)]));
+        assert_eq!(collector.files.iter().map(|file| file.inode).collect::<Vec<_>>(), [3, 7]);
+        assert_eq!(collector.file_rows, HashMap::from([((3, 0, 0), 0), ((7, 0, 0), 1)]));
+    }
 }

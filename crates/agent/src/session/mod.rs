@@ -239,6 +239,9 @@ impl Session {
         let mut tracer = Tracer::new(object, journal, target, parts, options.min_region);
         tracer.has_gpus(nvml.machine().gpus.len());
         tracer.looks = matches!(options.keep, Keep::Latest(_));
+        if tracer.looks {
+            tracer.collector.only_looks();
+        }
         // SAFETY: the ring buffer owns its descriptor and keeps the same one for as long as it lives.
         let events = unsafe { AsyncFd::register(events) }
             .map_err(|e| io_error("watch the event buffer")(e.into_parts().1))?;

@@ -134,7 +134,10 @@ impl<W: Write> Tracer<W> {
                 let below = event.target && self.has_ancestor(&event.path);
                 let name = CgroupName { id: event.id, path: event.path.clone(), target: known || below };
                 self.journal.add(Entry::Cgroup(name))?;
-                if (below || all) && !known {
+                if (below || all) && !known && !self.has_room_for_cgroup()? {
+                    self.cgroups_lost += 1;
+                    self.object.deselect_cgroup(event.id)?;
+                } else if (below || all) && !known {
                     let root = !self.has_ancestor(&event.path);
                     self.open_cgroup(event.id, event.path, root, Some(event.at_ns));
                     self.unpublished = true;

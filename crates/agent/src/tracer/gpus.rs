@@ -13,12 +13,17 @@ use spark_trace_recording::journal::{Sample, SeriesId};
 const CUDA_LIVE: &str = "cuda.live";
 const CUDA_MIXED: &str = "cuda.mixed";
 
+/// Readings that wait: a quarter of an hour of four GPUs.
+const MOST_WAITING: usize = 20_000;
+
 #[derive(Debug, Default)]
 pub(crate) struct Gpus {
     /// How many are read.
     pub(super) count: usize,
     /// Readings that wait for calls made before them.
     waiting: VecDeque<Sample>,
+    /// Readings that there was no room for.
+    pub(super) refused: u64,
     /// What processes held at the last reading of each device.
     last: BTreeMap<u32, BTreeMap<u32, u64>>,
     /// The least that the calls of each process left it since the last reading of each device.
@@ -33,7 +38,9 @@ pub(crate) type Live = Option<BTreeMap<u32, u64>>;
 impl Gpus {
     /// Takes in readings that have come.
     pub(super) fn expect(&mut self, samples: Vec<Sample>) {
-        self.waiting.extend(samples);
+        let room = MOST_WAITING.saturating_sub(self.waiting.len());
+        self.refused += samples.len().saturating_sub(room) as u64;
+        self.waiting.extend(samples.into_iter().take(room));
     }
 
     /// The next reading that ended before `at_ns`.

@@ -2,6 +2,7 @@
 
 mod before;
 mod calls;
+mod churn;
 mod events;
 pub(super) mod gpus;
 mod levels;
@@ -83,9 +84,8 @@ const LONGEST_PSS: Duration = Duration::from_secs(2);
 /// Cgroups that are read of a whole machine.
 const MOST_CGROUPS: usize = 512;
 
-/// Targets with more cgroups than this are published at most so often.
+/// Targets with more cgroups than this are not published at every change.
 const FEW_CGROUPS: usize = 32;
-const PUBLISH_EVERY_NS: u64 = 2_000_000_000;
 
 /// Something the session must act on.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -157,6 +157,8 @@ pub struct Tracer<W: Write> {
     pub decode_errors: u64,
     /// Surroundings that there was no room for.
     pub contexts_lost: u64,
+    /// Cgroups of the target that there was no room for.
+    pub cgroups_lost: u64,
     /// Where files are to be found.
     places: Places,
     /// The target has ended: files are looked for where they are now.
@@ -226,6 +228,7 @@ impl<W: Write> Tracer<W> {
             executed: false,
             decode_errors: 0,
             contexts_lost: 0,
+            cgroups_lost: 0,
             places: Places::of_this_process(),
             ended: false,
             ends_ns: None,
@@ -429,7 +432,8 @@ impl<W: Write> Tracer<W> {
     /// The same, where it has changed. It holds every cgroup of the target: with many of them, not at every change.
     pub(super) fn publish_changes(&mut self) -> Result<(), TracerError> {
         let few = self.cgroups.len() <= FEW_CGROUPS;
-        let due = few || now_ns().saturating_sub(self.published_ns) >= PUBLISH_EVERY_NS;
+        let every_ns = churn::publish_every_ns(self.cgroups.len());
+        let due = few || now_ns().saturating_sub(self.published_ns) >= every_ns;
         if self.unpublished && due { self.publish_target() } else { Ok(()) }
     }
 

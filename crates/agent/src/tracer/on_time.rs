@@ -15,9 +15,46 @@ use spark_trace_recording::{Gaps, journal::Entry};
 /// Readings further apart than so many intervals are a gap.
 const INTERVALS: u64 = 3;
 
+/// Series in readings that wait, some 50 MiB of them: events come in seconds after they happened, not in minutes.
+const MOST_WAITING: usize = 10_000;
+
 #[derive(Default)]
 pub(super) struct Waiting {
     levels: VecDeque<Levels>,
+    /// Series in them.
+    series: usize,
+    /// Readings that there was no room for.
+    refused: u64,
+}
+
+impl Waiting {
+    fn push(&mut self, levels: Levels) {
+        self.series += levels.series();
+        self.levels.push_back(levels);
+        if self.series > MOST_WAITING {
+            self.thin();
+        }
+    }
+
+    /// Leaves every other reading out: of all the time that they are of some stay.
+    fn thin(&mut self) {
+        let before = self.levels.len();
+        let mut index = 0;
+        self.levels.retain(|_| {
+            index += 1;
+            index % 2 == 1
+        });
+        self.refused += (before - self.levels.len()) as u64;
+        self.series = self.levels.iter().map(Levels::series).sum();
+    }
+
+    /// The first of them, if it ended before `at_ns`.
+    fn pop_before(&mut self, at_ns: u64) -> Option<Levels> {
+        self.levels.front().filter(|levels| levels.system.end_ns <= at_ns)?;
+        let levels = self.levels.pop_front()?;
+        self.series -= levels.series();
+        Some(levels)
+    }
 }
 
 /// Counts times without a reading.
@@ -62,18 +99,21 @@ impl Watch {
 impl<W: Write> Tracer<W> {
     /// Takes in readings of the kernel's levels. They are kept at once unless events are behind.
     pub(super) fn take_levels(&mut self, levels: Levels) -> Result<(), TracerError> {
-        self.waiting.levels.push_back(levels);
+        self.waiting.push(levels);
         if self.is_behind { Ok(()) } else { self.complete_levels(u64::MAX) }
     }
 
     /// Completes the readings that ended before `at_ns`, of which all events are known.
     pub(super) fn complete_levels(&mut self, at_ns: u64) -> Result<(), TracerError> {
-        while self.waiting.levels.front().is_some_and(|levels| levels.system.end_ns <= at_ns) {
-            if let Some(levels) = self.waiting.levels.pop_front() {
-                self.complete(levels)?;
-            }
+        while let Some(levels) = self.waiting.pop_before(at_ns) {
+            self.complete(levels)?;
         }
         Ok(())
+    }
+
+    /// Readings that waited for events and for which there was no room.
+    pub fn readings_lost(&self) -> u64 {
+        self.waiting.refused + self.gpus.refused
     }
 
     fn complete(&mut self, levels: Levels) -> Result<(), TracerError> {
@@ -106,9 +146,40 @@ impl<W: Write> Tracer<W> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
+    use spark_trace_recording::journal::{Sample, SeriesId};
 
     const MS: u64 = 1_000_000;
+
+    fn levels(at_ns: u64, cgroups: u64) -> Levels {
+        let sample = |series| Sample {
+            series,
+            begin_ns: at_ns,
+            end_ns: at_ns,
+            values: BTreeMap::new(),
+            absent: Vec::new(),
+        };
+        let cgroups = (0..cgroups).map(|id| (id, sample(SeriesId::Cgroup(id)))).collect();
+        Levels { system: sample(SeriesId::System), cgroups, driver: None, is_early: true }
+    }
+
+    #[test]
+    fn readings_that_wait_have_a_bound_and_are_of_all_the_time() {
+        let mut waiting = Waiting::default();
+        for at in 0..1000 {
+            waiting.push(levels(at, 99));
+            assert!(waiting.series <= MOST_WAITING, "at {at}");
+        }
+        let kept: Vec<u64> =
+            std::iter::from_fn(|| waiting.pop_before(999)).map(|levels| levels.system.end_ns).collect();
+        assert_eq!((kept.len() as u64 + waiting.refused, waiting.series), (1000, 0));
+        assert_eq!((kept[0], kept.last()), (0, Some(&999)));
+        assert!(kept.len() >= 50 && kept.is_sorted(), "{kept:?}");
+        waiting.push(levels(5, 0));
+        assert!(waiting.pop_before(4).is_none());
+    }
 
     #[test]
     fn readings_further_apart_than_three_intervals_are_gaps() {

@@ -12,6 +12,13 @@ pub(super) struct Levels {
     pub is_early: bool,
 }
 
+impl Levels {
+    /// How many series it is of.
+    pub fn series(&self) -> usize {
+        1 + self.cgroups.len()
+    }
+}
+
 /// Column of what the driver holds of a source.
 pub(super) fn driver_column(source: &str) -> String {
     format!("driver.{}", source.replace('-', "_"))
