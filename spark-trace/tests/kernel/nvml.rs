@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use crate::support::ledger::{phase_ns, source_row};
-use crate::support::{self, MIB, Recorded, Running, array, int, spark_trace, text};
+use crate::support::{self, MIB, Recorded, Running, array, cuda_workload, int, spark_trace, text};
 
 /// The simulated library, which cargo builds beside this program.
 fn library() -> PathBuf {
@@ -85,7 +85,7 @@ fn a_targets_device_memory_is_told_from_that_of_others() {
 #[ignore = "needs root: cargo xtask test"]
 fn a_process_on_two_gpus_has_a_row_on_each() {
     let dir = support::disk_dir();
-    let workload = support::cuda_workload();
+    let workload = cuda_workload();
     let script = format!(
         "echo process 0 $$ 1073741824 >> $STATE; echo process 1 $$ 2147483648 >> $STATE; \
          exec {workload} cuda-alloc --driver simulated --device 16M --hold 500ms > /dev/null"
@@ -187,6 +187,51 @@ fn a_slow_library_does_not_hold_up_the_rest() {
     let device = array(&recording["samples"]["devices"][0]["begin_ns"]).len();
     assert!(system >= 8 && (2..6).contains(&device), "{system} and {device} readings");
     assert!(int(&recording["cost"]["nvml"]["longest_ns"]) >= 300_000_000);
+}
+
+/// A reading whose answer takes long ends after calls that were made while it was under way. What is known of the device
+/// beside it is of the time at which it ended, and of no other.
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn a_reading_that_comes_late_stands_beside_what_was_allocated_at_its_end() {
+    const TAKES_MS: i64 = 300;
+    let dir = support::disk_dir();
+    let (file, output) = (support::path(&dir, "state"), support::path(&dir, "gpu.json"));
+    std::fs::write(&file, format!("delay 0 {TAKES_MS}\n")).unwrap();
+    let (workload, library) = (cuda_workload(), library());
+    let driver = PathBuf::from(&workload).with_file_name("libspark_trace_simulated_cuda.so");
+    // The kernel's clock before the program, after it had ended, and each with readings on both sides.
+    let times = support::path(&dir, "times");
+    let script = format!(
+        "sleep 1; cut -d' ' -f1 /proc/uptime >{times}; {workload} cuda-alloc --driver simulated --device 64M \
+         --hold 2s >/dev/null; cut -d' ' -f1 /proc/uptime >>{times}; sleep 1"
+    );
+    let mut command = spark_trace();
+    command.env("SPARK_TRACE_SIMULATED_NVML", &file);
+    let (library, driver) = (library.to_str().unwrap(), driver.to_str().unwrap());
+    let words =
+        ["--gpu-interval", "20ms", "--nvml", library, "--cuda-library", driver, "--", "/bin/sh", "-c"];
+    let words: Vec<&str> = words.into_iter().chain([script.as_str()]).collect();
+    let recording = Running::start_as(command, &output, &words).finish().exited(0).recording();
+
+    let times = std::fs::read_to_string(times).unwrap();
+    let times: Vec<f64> = times.lines().map(|line| line.parse().unwrap()).collect();
+    let [begun, ended] = times[..] else { panic!("{times:?}") };
+    let device = &recording["samples"]["devices"][0];
+    let (begins, ends) = (array(&device["begin_ns"]), array(&device["end_ns"]));
+    let took = |(begin, end): (&Value, &Value)| int(end) - int(begin);
+    assert!(begins.iter().zip(ends).map(took).all(|took| took >= TAKES_MS * 1_000_000));
+    let mut seen = [0; 3];
+    for (end, live) in ends.iter().zip(column(device, "cuda.live")) {
+        // In hundredths of a second (fs/proc/uptime.c).
+        let at = (int(end) / 10_000_000) as f64 / 100.0;
+        let which = usize::from(at > begun) + usize::from(at > ended);
+        // While the program runs it allocates and frees once.
+        let may = if which == 1 { live == 0 || *live == 64 * MIB } else { live == 0 };
+        assert!(may, "{live} allocated at {at} s, of a program from {begun} to {ended}");
+        seen[which] += usize::from(*live == if which == 1 { 64 * MIB } else { 0 });
+    }
+    assert!(seen.iter().all(|count| *count > 0), "{seen:?} readings before, while and after it ran");
 }
 
 #[test]

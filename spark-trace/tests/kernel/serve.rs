@@ -305,6 +305,41 @@ fn an_oom_kill_of_a_program_that_means_harm_is_recorded() {
     serving.end();
 }
 
+/// A machine has tens of thousands of files in its cache: a recording of a kill names the largest.
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn a_recording_of_a_kill_names_the_largest_cached_files_alone() {
+    const SMALL: usize = 6000;
+    const MOST: usize = 4096;
+    let serving = Serving::start(&[]);
+    serving.new_reading();
+    let files = support::disk_dir();
+    for number in 0..SMALL {
+        fs::write(files.path().join(format!("small-{number}")), [1; 100]).unwrap();
+    }
+    fs::write(files.path().join("large"), vec![1; 8 * MIB as usize]).unwrap();
+    let (_, v2) = cgroup::memory_root();
+    let own = cgroup::Own::create("serve-files");
+    let limit = if v2 { "memory.max" } else { "memory.limit_in_bytes" };
+    fs::write(own.dir.join(limit), (64 * MIB).to_string()).unwrap();
+    serving.new_reading();
+    let mut victim = Command::new(workload());
+    victim.args(["alloc", "--anon", "256M", "--hold", "300s"]);
+    own.start_in(&mut victim);
+    let mut victim = Other::start(&mut victim);
+    wait_for("the workload to be killed", || (!victim.runs()).then_some(()));
+    let recording = read(&wait_for("the recording of it", || serving.kills().first().cloned()));
+    let seen = array(&recording["provenance"]["files"]).iter().filter(|file| int(&file["bytes_added"]) > 0);
+    let seen: Vec<_> = seen.collect();
+    assert!(seen.len() <= MOST + 200, "{} rows of files", seen.len());
+    let large = seen.iter().filter_map(|file| file["path"].as_str()).filter(|path| path.ends_with("/large"));
+    assert_eq!(large.count(), 1);
+    let losses = array(&recording["health"]["losses"]);
+    let left_out = losses.iter().find(|loss| loss["what"] == "file_rows").map(|loss| int(&loss["count"]));
+    assert!(left_out >= Some((SMALL - MOST) as i64), "{losses:?}");
+    serving.end();
+}
+
 #[test]
 #[ignore = "needs root: cargo xtask test"]
 fn an_oom_kill_leaves_the_minutes_before_it() {
