@@ -12,8 +12,8 @@ Examples:
   spark-trace recover run.json.partial
   spark-trace recover run.json.partial -o recovered.json.zst
 
-A recovered recording ends where the journal was cut and says so. Memory and processor time for it are
-limited; SPARK_TRACE_READ_LIMIT=4G lifts the limits for a journal that you trust.")]
+A recovered recording ends where the journal was cut and says so. Memory and processor time are
+limited. SPARK_TRACE_READ_LIMIT=4G lifts the limits for a journal that you trust.")]
 pub struct Args {
     /// The `.partial` file
     file: PathBuf,
