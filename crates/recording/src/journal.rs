@@ -31,6 +31,8 @@ pub enum JournalError {
     TooNew { found: u32 },
     #[error("line {line} is not a journal entry: {cause}")]
     Entry { line: usize, cause: serde_json::Error },
+    #[error("line {line} has more than {} MiB", LONGEST_LINE >> 20)]
+    Long { line: usize },
 }
 
 /// The most that a journal may have: a trace may go on for days, and the disk is not its own.
@@ -165,10 +167,20 @@ fn write_line(out: &mut impl Write, entry: &Entry) -> io::Result<()> {
     out.write_all(b"\n")
 }
 
+/// The longest line that is read: a recording at all of its limits has less in all.
+const LONGEST_LINE: u64 = 256 << 20;
+
+/// Reads a line; `false` where there is none.
+fn read_line(input: &mut impl BufRead, number: usize, line: &mut Vec<u8>) -> Result<bool, JournalError> {
+    line.clear();
+    let read = io::Read::take(&mut *input, LONGEST_LINE).read_until(b'\n', line)?;
+    if read as u64 == LONGEST_LINE { Err(JournalError::Long { line: number }) } else { Ok(read > 0) }
+}
+
 /// Folds a journal that was cut anywhere. Its last line may be incomplete; any other must be whole.
 pub fn recover(mut input: impl BufRead) -> Result<Recording, JournalError> {
     let mut line = Vec::new();
-    if input.read_until(b'\n', &mut line)? == 0 {
+    if !read_line(&mut input, 1, &mut line)? {
         return Err(JournalError::Empty);
     }
     let begin = match serde_json::from_slice(&line) {
@@ -180,8 +192,7 @@ pub fn recover(mut input: impl BufRead) -> Result<Recording, JournalError> {
     }
     let mut builder = Builder::new(begin);
     for number in 2.. {
-        line.clear();
-        if input.read_until(b'\n', &mut line)? == 0 {
+        if !read_line(&mut input, number, &mut line)? {
             break;
         }
         match serde_json::from_slice::<Entry>(&line) {

@@ -5,6 +5,8 @@ use std::io::{Read, Write};
 use std::process::{Command as Process, Stdio};
 
 use serde_json::{Value, json};
+use spark_trace_recording::journal::{Arguments, Begin, JOURNAL_SCHEMA, Journal};
+use spark_trace_recording::{Clock, Host, SCHEMA_VERSION, Target, Tool};
 
 use super::*;
 
@@ -270,4 +272,33 @@ fn the_results_of_a_stranger_s_study_are_bounded() {
         assert!(ended.code == 0 && ended.memory <= MEMORY && ended.seconds <= TIME, "{name}: {ended:?}");
         self::run(&["study", "report", study_dir]).is_within_bounds(name, 1);
     }
+}
+
+/// A journal is as long as whoever wrote it wants, and so is each line of it.
+#[test]
+fn a_journal_from_a_stranger_fills_neither_memory_nor_time() {
+    let dir = tempfile::tempdir().unwrap();
+    let begin = Begin {
+        schema: JOURNAL_SCHEMA.to_owned(),
+        schema_version: SCHEMA_VERSION,
+        tool: Tool::default(),
+        host: Host::default(),
+        clock: Clock::default(),
+        target: Target::default(),
+    };
+    let mut journal = Vec::new();
+    drop(Journal::begin_with(&mut journal, begin, Arguments::Hidden).unwrap());
+    let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    let (path, output) = (path("x.json.partial"), path("out.json"));
+    // A line of 3 GiB, which take no room on the disk.
+    fs::write(&path, &journal).unwrap();
+    fs::File::options().write(true).open(&path).unwrap().set_len(3 << 30).unwrap();
+    let ended = run(&["recover", &path, "-o", &output]);
+    ended.is_within_bounds("a long line", 1);
+    assert!(ended.code == BAD_INPUT && ended.said.contains("line 2 has more than 256 MiB"), "{ended:?}");
+    assert!(!std::path::Path::new(&output).exists());
+    // An honest one of nothing but its beginning.
+    fs::write(&path, &journal).unwrap();
+    let ended = run(&["recover", &path, "-o", &output]);
+    assert!(ended.code == 0 && ended.said.contains("recovered 0 readings"), "{ended:?}");
 }
