@@ -14,17 +14,12 @@ macro_rules! config {
     ($($(#[$doc:meta])* $name:ident),+ $(,)?) => {
         /// Load-time configuration; every field is a `u32`.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        #[cfg_attr(feature = "zerocopy", derive(zerocopy::IntoBytes, zerocopy::Immutable))]
         #[repr(C)]
         pub struct Config { $($(#[$doc])* pub $name: u32),+ }
 
         impl Config {
             pub const ZERO: Self = Self { $($name: 0),+ };
-
-            /// The bytes to set the global to.
-            pub fn as_bytes(&self) -> &[u8] {
-                // SAFETY: repr(C) of u32 fields only: no padding, every byte initialised.
-                unsafe { core::slice::from_raw_parts(core::ptr::from_ref(self).cast(), size_of::<Self>()) }
-            }
         }
     };
 }

@@ -30,6 +30,7 @@ pub const FILE_NAME_LEN: usize = 1024;
 
 /// An address space changed by at least the minimum region.
 #[derive(Debug, Clone, Copy)]
+#[cfg_attr(feature = "zerocopy", derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable))]
 #[repr(C)]
 pub struct MappingEvent {
     pub kind: u32,
@@ -69,6 +70,7 @@ pub enum MappingOp {
 
 /// A process of the target began, changed its program or ended.
 #[derive(Debug, Clone, Copy)]
+#[cfg_attr(feature = "zerocopy", derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable))]
 #[repr(C)]
 pub struct ProcessEvent {
     pub kind: u32,
@@ -97,6 +99,7 @@ pub enum ProcessOp {
 
 /// A cgroup of the memory hierarchy came, went, or changed between empty and populated.
 #[derive(Debug, Clone, Copy)]
+#[cfg_attr(feature = "zerocopy", derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable))]
 #[repr(C)]
 pub struct CgroupEvent {
     pub kind: u32,
@@ -132,6 +135,7 @@ pub enum CgroupOp {
 
 /// The machine's memory at one moment, as the kernel's own counters have it.
 #[derive(Debug, Clone, Copy, Default)]
+#[cfg_attr(feature = "zerocopy", derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable))]
 #[repr(C)]
 pub struct MemoryState {
     /// Pages: free, page cache (with shmem and block device buffers), dirty, under writeback, shmem, anonymous.
@@ -151,6 +155,7 @@ pub struct MemoryState {
 
 /// A call of a watched library function has returned. `stack` travels only where the row wants it.
 #[derive(Debug, Clone, Copy)]
+#[cfg_attr(feature = "zerocopy", derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable))]
 #[repr(C)]
 pub struct CallEvent {
     pub kind: u32,
@@ -173,6 +178,7 @@ pub struct CallEvent {
 
 /// [`CallEvent`] with the user stack, innermost frame (the caller) first.
 #[derive(Debug, Clone, Copy)]
+#[cfg_attr(feature = "zerocopy", derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable))]
 #[repr(C)]
 pub struct CallStackEvent {
     pub call: CallEvent,
@@ -184,6 +190,7 @@ pub const NAME_LEN: usize = 48;
 
 /// A process mapped a library that is watched.
 #[derive(Debug, Clone, Copy)]
+#[cfg_attr(feature = "zerocopy", derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable))]
 #[repr(C)]
 pub struct LibraryEvent {
     pub kind: u32,
@@ -201,6 +208,7 @@ pub const FIGURES_LEN: usize = 1024;
 
 /// A process read a file that tells how much memory there is, or asked by sysinfo(2).
 #[derive(Debug, Clone, Copy)]
+#[cfg_attr(feature = "zerocopy", derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable))]
 #[repr(C)]
 pub struct FiguresEvent {
     pub kind: u32,
@@ -234,6 +242,7 @@ pub enum FiguresOp {
 
 /// Name of a file whose first page entered the page cache; only `length` bytes of `names` travel.
 #[derive(Debug, Clone, Copy)]
+#[cfg_attr(feature = "zerocopy", derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable))]
 #[repr(C)]
 pub struct FileNameEvent {
     pub kind: u32,

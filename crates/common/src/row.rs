@@ -10,6 +10,7 @@ use crate::{
 
 /// What a program did on one CPU.
 #[derive(Debug, Clone, Copy, Default)]
+#[cfg_attr(feature = "zerocopy", derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable))]
 #[repr(C)]
 pub struct Run {
     pub hits: u64,
@@ -35,6 +36,7 @@ pub struct PendingCall {
 
 /// A library's file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "zerocopy", derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable))]
 #[repr(C)]
 pub struct LibraryKey {
     pub inode: u64,
@@ -45,6 +47,7 @@ pub struct LibraryKey {
 
 /// Key of page allocations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "zerocopy", derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable))]
 #[repr(C)]
 pub struct PageKey {
     /// Memory cgroup of the allocating task if it is of the target, else 0.
@@ -69,6 +72,7 @@ impl PageKey {
 
 /// Allocations of one key. Those of a row are all of one size, so that counting them is enough.
 #[derive(Debug, Clone, Copy)]
+#[cfg_attr(feature = "zerocopy", derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable))]
 #[repr(C)]
 pub struct PageRow {
     pub key: PageKey,
@@ -109,6 +113,7 @@ pub struct PageCache {
 
 /// Key of page cache activity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "zerocopy", derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable))]
 #[repr(C)]
 pub struct FileKey {
     pub inode: u64,
@@ -121,6 +126,7 @@ pub struct FileKey {
 }
 
 #[derive(Debug, Clone, Copy, Default)]
+#[cfg_attr(feature = "zerocopy", derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable))]
 #[repr(C)]
 pub struct FileTotals {
     pub bytes_added: u64,
@@ -136,6 +142,7 @@ pub struct FileTotals {
 
 /// Mappings below the minimum region, by process.
 #[derive(Debug, Clone, Copy, Default)]
+#[cfg_attr(feature = "zerocopy", derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable))]
 #[repr(C)]
 pub struct MappingTotals {
     pub mmap_calls: u64,
@@ -147,6 +154,7 @@ pub struct MappingTotals {
 /// What one CPU last found out about the task in front of it, and what it has counted for that task's process
 /// since: mapping calls come in runs of one process, and this spares each the look-ups.
 #[derive(Debug, Clone, Copy, Default)]
+#[cfg_attr(feature = "zerocopy", derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable))]
 #[repr(C)]
 pub struct MappingCache {
     /// The task's `css_set`: another one means that it changed cgroups.
@@ -163,6 +171,7 @@ pub struct MappingCache {
 
 /// End of a process's heap as last seen, and where it was when an event last told of it.
 #[derive(Debug, Clone, Copy, Default)]
+#[cfg_attr(feature = "zerocopy", derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable))]
 #[repr(C)]
 pub struct Heap {
     pub end: u64,
@@ -170,6 +179,7 @@ pub struct Heap {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "zerocopy", derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable))]
 #[repr(C)]
 pub struct ChargeKey {
     pub cgroup: u64,
@@ -180,6 +190,7 @@ pub struct ChargeKey {
 
 /// What a cgroup was charged since it is followed, with its descendants, in pages: as its page counter has it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "zerocopy", derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable))]
 #[repr(C)]
 pub struct ChargeLevel {
     pub charged: u64,
@@ -195,6 +206,7 @@ impl ChargeLevel {
 
 /// Key of charged pages by stack.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "zerocopy", derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable))]
 #[repr(C)]
 pub struct ChargeStackKey {
     /// The nearest selected cgroup at or above the one that was charged.
@@ -205,6 +217,7 @@ pub struct ChargeStackKey {
 }
 
 #[derive(Debug, Clone, Copy, Default)]
+#[cfg_attr(feature = "zerocopy", derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable))]
 #[repr(C)]
 pub struct ChargeStack {
     pub pages: u64,
@@ -252,6 +265,7 @@ pub enum DriverKind {
 
 /// Key of what the driver was asked for.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "zerocopy", derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable))]
 #[repr(C)]
 pub struct DriverKey {
     /// Memory cgroup and process of the task that asked, if it is of the target, else 0.
@@ -265,6 +279,7 @@ pub struct DriverKey {
 }
 
 #[derive(Debug, Clone, Copy, Default)]
+#[cfg_attr(feature = "zerocopy", derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable))]
 #[repr(C)]
 pub struct DriverRow {
     pub allocs: u64,

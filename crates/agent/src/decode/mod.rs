@@ -9,6 +9,7 @@ use spark_trace_common::event::{
 };
 use spark_trace_recording::Mobility;
 use thiserror::Error;
+use zerocopy::FromBytes;
 
 /// A record that is not what the kernel side of this build sends.
 #[derive(Debug, Error, PartialEq, Eq)]
@@ -100,12 +101,9 @@ pub fn decode(bytes: &[u8]) -> Result<Event, DecodeError> {
 }
 
 /// Reads a wire record; the ring buffer hands them out 8-byte aligned, but nothing here relies on it.
-fn record<T: Copy>(what: &'static str, bytes: &[u8]) -> Result<T, DecodeError> {
-    if bytes.len() < size_of::<T>() {
-        return Err(DecodeError::Length { what, len: bytes.len() });
-    }
-    // SAFETY: long enough, and every bit pattern is valid for the integers wire records consist of.
-    Ok(unsafe { std::ptr::read_unaligned(bytes.as_ptr().cast::<T>()) })
+fn record<T: FromBytes>(what: &'static str, bytes: &[u8]) -> Result<T, DecodeError> {
+    let read = T::read_from_prefix(bytes).map(|(record, _)| record);
+    read.map_err(|_| DecodeError::Length { what, len: bytes.len() })
 }
 
 fn mapping(bytes: &[u8]) -> Result<Event, DecodeError> {
@@ -204,12 +202,7 @@ pub const fn mobility(class: u32) -> Mobility {
 mod tests {
     use super::*;
     use spark_trace_common::{event::FILE_NAME_LEN, task::COMM_LEN};
-
-    fn bytes_of<T: Copy>(record: &T) -> Vec<u8> {
-        // SAFETY: wire records have no padding.
-        unsafe { std::slice::from_raw_parts(std::ptr::from_ref(record).cast::<u8>(), size_of::<T>()) }
-            .to_vec()
-    }
+    use zerocopy::IntoBytes;
 
     #[test]
     fn process_events_keep_their_fields() {
@@ -227,7 +220,7 @@ mod tests {
             rss_peak_pages: 5,
             comm,
         };
-        let Event::Process(event) = decode(&bytes_of(&raw)).unwrap() else { panic!("not a process event") };
+        let Event::Process(event) = decode(raw.as_bytes()).unwrap() else { panic!("not a process event") };
         assert_eq!((event.pid, event.status, event.rss_peak_pages), (42, 9, None));
         assert_eq!(event.comm, "sh\u{fffd}");
     }
@@ -244,7 +237,7 @@ mod tests {
             truncated: 0,
             names,
         };
-        let path = |raw: &FileNameEvent| match decode(&bytes_of(raw)).unwrap() {
+        let path = |raw: &FileNameEvent| match decode(raw.as_bytes()).unwrap() {
             Event::FileName(f) => f.path,
             other => panic!("{other:?}"),
         };

@@ -21,6 +21,7 @@ use spark_trace_common::{
     row::{FileKey, FileTotals, Heap, MappingTotals, Run},
 };
 use thiserror::Error;
+use zerocopy::{FromBytes, IntoBytes};
 
 use super::{facts::kernel_has_kprobes, frames::Span, multi::Multi};
 use spark_trace_recording::verdict::Verdict;
@@ -104,13 +105,13 @@ fn remove<K: Pod, V: Pod>(map: &mut HashMap<&mut MapData, K, V>, unwanted: impl 
     }
 }
 
-/// Wraps a wire record as plain data for aya's maps.
+/// Wraps a record as plain data for aya's maps.
 #[derive(Debug, Clone, Copy)]
 #[repr(transparent)]
-pub struct Wire<T: Copy + 'static>(pub T);
+pub struct Wire<T>(pub T);
 
-// SAFETY: used for the records of spark-trace-common, whose asserts say that they have no padding.
-unsafe impl<T: Copy + 'static> Pod for Wire<T> {}
+// SAFETY: every pattern of bytes is a T, and a T has no padding: the derives of its bounds prove it.
+unsafe impl<T: Copy + FromBytes + IntoBytes + 'static> Pod for Wire<T> {}
 
 impl Object {
     /// Loads the object and its maps; attaches nothing yet. `ring_bytes` is the size of the event ring buffer:
