@@ -4,6 +4,9 @@
 //! and in maps ([`row`]), and map capacities ([`map`]). Adding a source or a hook starts with its row here.
 #![no_std]
 
+#[cfg(feature = "std")]
+extern crate std;
+
 /// Holds records that both sides read to their size.
 macro_rules! wire {
     ($($record:ty = $size:expr),+ $(,)?) => {
@@ -21,6 +24,8 @@ pub mod engine;
 pub mod event;
 pub mod hook;
 pub mod map;
+#[cfg(feature = "std")]
+pub mod quantity;
 pub mod result;
 pub mod row;
 pub mod source;

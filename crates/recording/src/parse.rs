@@ -3,36 +3,7 @@
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// `4096`, `64K`, `1M`, `2GiB`: powers of 1024.
-pub fn size(text: &str) -> Result<u64, String> {
-    let (number, unit) = split(text);
-    let shift = match unit.to_ascii_lowercase().trim_end_matches("ib") {
-        "" | "b" => 0,
-        "k" => 10,
-        "m" => 20,
-        "g" => 30,
-        "t" => 40,
-        _ => return Err(format!("`{unit}` is no unit of size; use K, M, G or T (powers of 1024)")),
-    };
-    let number: u64 = number.parse().map_err(|_| format!("`{text}` is no size; write for example 64M"))?;
-    number.checked_mul(1 << shift).ok_or_else(|| format!("`{text}` is too large"))
-}
-
-/// `100ms`, `2s`, `1.5m`, `1h`; a bare number is seconds.
-pub fn duration(text: &str) -> Result<Duration, String> {
-    let (number, unit) = split(text);
-    let scale = match unit {
-        "us" => 1e-6,
-        "ms" => 1e-3,
-        "" | "s" => 1.0,
-        "m" | "min" => 60.0,
-        "h" => 3600.0,
-        _ => return Err(format!("`{unit}` is no unit of time; use us, ms, s, m or h")),
-    };
-    let number: f64 = number.parse().map_err(|_| format!("`{text}` is no time; write for example 100ms"))?;
-    Duration::try_from_secs_f64(number * scale)
-        .map_err(|_| format!("`{text}` is no time that can be waited for"))
-}
+pub use spark_trace_common::quantity::{duration, size};
 
 /// Shortest time between two readings: reading takes about as long.
 pub const SHORTEST_INTERVAL: Duration = Duration::from_millis(1);
@@ -49,11 +20,6 @@ pub fn interval(text: &str) -> Result<Duration, String> {
 /// A file that is there, as a path that means the same from everywhere.
 pub fn file(text: &str) -> Result<PathBuf, String> {
     std::fs::canonicalize(text).map_err(|e| e.to_string())
-}
-
-fn split(text: &str) -> (&str, &str) {
-    let text = text.trim();
-    text.split_at(text.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(text.len()))
 }
 
 /// A directory that is there: anything else would be a walk that finds nothing.
@@ -90,28 +56,6 @@ fn utc(seconds: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn sizes() {
-        for (text, bytes) in
-            [("4096", 4096), ("64K", 65536), ("1M", 1 << 20), ("2GiB", 2 << 30), (" 3m ", 3 << 20)]
-        {
-            assert_eq!(size(text), Ok(bytes), "{text}");
-        }
-        for text in ["", "M", "1X", "-1", "1.5M", "99999999999G"] {
-            assert!(size(text).is_err(), "{text}");
-        }
-    }
-
-    #[test]
-    fn durations() {
-        assert_eq!(duration("100ms"), Ok(Duration::from_millis(100)));
-        assert_eq!(duration("1.5m"), Ok(Duration::from_secs(90)));
-        assert_eq!(duration("2"), Ok(Duration::from_secs(2)));
-        for text in ["", "x", "-1s", "1y", "nan"] {
-            assert!(duration(text).is_err(), "{text}");
-        }
-    }
 
     #[test]
     fn intervals_that_are_too_short_are_refused() {

@@ -44,7 +44,7 @@ const CRATES: &[Crate] = &[
     ]),
     row("spark-trace-simulated-cuda", &[]),
     row("spark-trace-simulated-nvml", &[]),
-    row("spark-trace-workload", &[]),
+    row("spark-trace-workload", &["spark-trace-common"]),
     row("xtask", &["ebpf-build", "spark-trace-common"]),
 ];
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::Args;
 
 use super::count;
-use crate::size::parse_duration;
+use spark_trace_common::quantity::duration;
 
 const COURSE: &str = "Course";
 const OUTPUT: &str = "Output";
@@ -15,19 +15,19 @@ const OUTPUT: &str = "Output";
 #[derive(Debug, Args)]
 pub struct HoldArgs {
     /// Wait this long before anything is taken (with CUDA: before a context is made)
-    #[arg(long, value_name = "DUR", value_parser = parse_duration, default_value = "0ms")]
+    #[arg(long, value_name = "DUR", value_parser = duration, default_value = "0ms")]
     #[arg(help_heading = COURSE)]
     pub hold_start: Duration,
     /// Wait this long after each kind
-    #[arg(long, value_name = "DUR", value_parser = parse_duration, default_value = "0ms")]
+    #[arg(long, value_name = "DUR", value_parser = duration, default_value = "0ms")]
     #[arg(help_heading = COURSE)]
     pub hold_each: Duration,
     /// Hold everything at once this long
-    #[arg(long, value_name = "DUR", value_parser = parse_duration, default_value = "1s")]
+    #[arg(long, value_name = "DUR", value_parser = duration, default_value = "1s")]
     #[arg(help_heading = COURSE)]
     pub hold: Duration,
     /// Wait this long after everything was given back
-    #[arg(long, value_name = "DUR", value_parser = parse_duration, default_value = "0ms")]
+    #[arg(long, value_name = "DUR", value_parser = duration, default_value = "0ms")]
     #[arg(help_heading = COURSE)]
     pub hold_release: Duration,
 }

@@ -7,7 +7,8 @@ use clap::{Args, Subcommand, ValueEnum};
 
 use super::{HoldArgs, count};
 use crate::cuda::select::Choice;
-use crate::size::{parse_duration, parse_size};
+use crate::size::parse_size;
+use spark_trace_common::quantity::duration;
 
 const MEMORY: &str = "Memory";
 const COURSE: &str = "Course";
@@ -151,7 +152,7 @@ pub struct MatmulArgs {
     #[arg(long, value_name = "N", value_parser = count(), default_value_t = 64)]
     pub samples: u32,
     /// Keep the matrices this long at the end
-    #[arg(long, value_name = "DUR", value_parser = parse_duration, default_value = "0ms")]
+    #[arg(long, value_name = "DUR", value_parser = duration, default_value = "0ms")]
     pub hold: Duration,
 
     #[command(flatten)]
@@ -194,7 +195,7 @@ pub struct LlmArgs {
     #[arg(long, value_name = "N", value_parser = count(), default_value_t = 5)]
     pub iterations: u32,
     /// Keep everything this long at the end
-    #[arg(long, value_name = "DUR", value_parser = parse_duration, default_value = "0ms")]
+    #[arg(long, value_name = "DUR", value_parser = duration, default_value = "0ms")]
     pub hold: Duration,
 
     #[command(flatten)]
