@@ -11,6 +11,7 @@
 mod config;
 mod frame;
 mod hooks;
+mod loss;
 mod maps;
 mod read;
 mod stack;

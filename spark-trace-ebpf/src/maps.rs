@@ -198,17 +198,6 @@ pub(crate) fn number(index: u32, pointer: u64) -> u64 {
     }
 }
 
-/// The address of `page` if the hook at `index` must do the work for it because the one at `original`, which
-/// the kernel calls just before on this CPU, was skipped. An interrupt between the two can make it say yes
-/// once too often, so that work must bear being done twice.
-#[inline(always)]
-pub(crate) fn stand_in(index: u32, original: u32, page: u64) -> Option<u64> {
-    let done = RUNS.get_ptr(original)?;
-    // SAFETY: as above.
-    let skipped = unsafe { (&raw const (*done).last).read_volatile() } != page;
-    skipped.then(|| run(index, page))
-}
-
 /// Generation of the selection.
 #[inline(always)]
 pub(crate) fn generation() -> u32 {
@@ -221,20 +210,6 @@ pub(crate) fn selection_changed() {
     if let Some(generation) = CONTROL.get_ptr_mut(CONTROL_GENERATION) {
         // SAFETY: a live map value. Two changes at once may count as one, which is all the same.
         unsafe { *generation = (*generation).wrapping_add(1) };
-    }
-}
-
-/// Counts a loss.
-#[inline(always)]
-pub(crate) fn lost(kind: LossKind) {
-    lost_so_many(kind, 1);
-}
-
-#[inline(always)]
-pub(crate) fn lost_so_many(kind: LossKind, losses: u64) {
-    if let Some(count) = LOSSES.get_ptr_mut(kind as u32) {
-        // SAFETY: a per-CPU slot that the map keeps alive; programs do not move between CPUs.
-        unsafe { *count += losses };
     }
 }
 
@@ -293,12 +268,4 @@ pub(crate) unsafe fn replace(word: *mut u64, old: u64, new: u64) -> bool {
         )
     };
     was == old
-}
-
-/// Sends an event, or counts its loss.
-#[inline(always)]
-pub(crate) fn send<T: Copy + 'static>(event: &T) {
-    if EVENTS.output::<T>(event, 0).is_err() {
-        lost(LossKind::Events);
-    }
 }

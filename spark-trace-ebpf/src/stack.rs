@@ -3,9 +3,8 @@
 use core::ffi::c_void;
 
 use aya_ebpf::{bindings::pt_regs, helpers::generated::bpf_get_stackid, programs::ProbeContext};
-use spark_trace_common::map::LossKind;
 
-use crate::maps::{KERNEL_STACKS, lost};
+use crate::{loss::lost, maps::KERNEL_STACKS};
 
 /// Takes the kernel stack; negative where that fails, which is counted.
 #[inline(always)]
@@ -19,7 +18,7 @@ pub(crate) fn take_stack(ctx: *mut c_void) -> i32 {
             return stack;
         }
     }
-    lost(LossKind::KernelStacks);
+    lost!(KernelStacks);
     -1
 }
 

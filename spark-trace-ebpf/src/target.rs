@@ -1,14 +1,12 @@
 //! Who is traced: cgroup membership first, process ancestry second.
 
 use aya_ebpf::helpers::{bpf_get_current_pid_tgid, generated::bpf_get_current_task_btf};
-use spark_trace_common::{
-    config::{CLIENTS_DONE, CLIENTS_STARTED, CONTROL_SELECT_NEW},
-    map::LossKind,
-};
+use spark_trace_common::config::{CLIENTS_DONE, CLIENTS_STARTED, CONTROL_SELECT_NEW};
 
 use crate::{
     config::conf,
-    maps::{CLIENTS, CONTROL, TARGET_CGROUPS, TARGET_PIDS, add, lost, selection_changed},
+    loss::lost,
+    maps::{CLIENTS, CONTROL, TARGET_CGROUPS, TARGET_PIDS, add, selection_changed},
     read::{load, probe},
 };
 
@@ -98,14 +96,14 @@ pub(crate) fn client_started() {
 
 pub(crate) fn select_cgroup(id: u64) {
     if TARGET_CGROUPS.insert(&id, &1, 0).is_err() {
-        lost(LossKind::TargetCgroups);
+        lost!(TargetCgroups);
     }
     selection_changed();
 }
 
 pub(crate) fn select_pid(tgid: u32) {
     if TARGET_PIDS.insert(&tgid, &1, 0).is_err() {
-        lost(LossKind::TargetPids);
+        lost!(TargetPids);
     }
     selection_changed();
 }

@@ -168,4 +168,23 @@ impl LossKind {
             Self::DriverAllocs => "driver_allocs",
         }
     }
+
+    /// What happened, for the log.
+    pub const fn why(self) -> &'static str {
+        match self {
+            Self::Events => "the event buffer is full",
+            Self::PageAggregates => "the map of page rows is full",
+            Self::LivePages => "the page lies outside of the frames that are followed",
+            Self::KernelStacks => "the kernel took no stack, or the map of stacks is full",
+            Self::Files => "the map of files is full",
+            Self::TargetCgroups => "the map of selected cgroups is full",
+            Self::TargetPids => "the map of selected processes is full",
+            Self::MappingTotals => "the map of small mappings is full",
+            Self::Charges => "the map of charges is full",
+            Self::Calls => "a call returned whose entry is not known, or the map of calls is full",
+            Self::ChargeLevels => "the map of charged cgroups is full, or the cgroup lies too deep",
+            Self::ChargeStacks => "the map of charges by stack is full",
+            Self::DriverAllocs => "the map of driver allocations is full, or the allocation is not known",
+        }
+    }
 }

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use crate::btf;
 use crate::environment::{clean_environment, remap_paths};
 use crate::toolchain::{Missing, Toolchain};
 use crate::versions::{BPF_TARGET, EBPF_PACKAGE};
@@ -19,6 +20,8 @@ pub struct Spec {
     pub target_arch: String,
     /// Target directory of its own: sharing the outer cargo's would wait for its lock for ever.
     pub target_dir: PathBuf,
+    /// With messages for the log: programs that do more.
+    pub messages: bool,
     /// Parallel jobs; cargo's default where `None`.
     pub jobs: Option<String>,
 }
@@ -38,6 +41,8 @@ pub enum BuildError {
     Spawn { cargo: PathBuf, source: std::io::Error },
     #[error("{cargo} could not build {EBPF_PACKAGE} with {compiler}; its messages are part of this output")]
     Failed { cargo: PathBuf, compiler: String },
+    #[error("{path}: {what}")]
+    Btf { path: PathBuf, what: String },
     #[error("the build left no {0}: does {EBPF_PACKAGE} have a binary of that name?")]
     NoObject(PathBuf),
 }
@@ -52,6 +57,8 @@ pub fn build(spec: &Spec) -> Result<PathBuf, BuildError> {
         .llvm_dir(&spec.target_dir)
         .map_err(|source| BuildError::TargetDir { path: spec.target_dir.clone(), source })?;
 
+    // Of its own: the other object has the same name.
+    let artifacts = spec.target_dir.join(if spec.messages { "with-messages" } else { "plain" });
     let cargo = &tools.compiler.cargo;
     let mut command = Command::new(cargo);
     clean_environment(&mut command)
@@ -60,6 +67,8 @@ pub fn build(spec: &Spec) -> Result<PathBuf, BuildError> {
         .args(["--package", EBPF_PACKAGE, "--bin", EBPF_PACKAGE])
         .arg("--target-dir")
         .arg(&spec.target_dir)
+        .args(["-Z", "unstable-options", "--artifact-dir"])
+        .arg(&artifacts)
         .env("RUSTC", &tools.compiler.rustc)
         // -Z flags on a released compiler, too.
         .env("RUSTC_BOOTSTRAP", "1")
@@ -68,6 +77,9 @@ pub fn build(spec: &Spec) -> Result<PathBuf, BuildError> {
         .env("LD_LIBRARY_PATH", llvm)
         // A build script's stdout is cargo's to read.
         .stdout(Stdio::null());
+    if spec.messages {
+        command.args(["--features", "messages"]);
+    }
     if let Some(jobs) = &spec.jobs {
         command.args(["--jobs", jobs]);
     }
@@ -75,8 +87,20 @@ pub fn build(spec: &Spec) -> Result<PathBuf, BuildError> {
     if !status.success() {
         return Err(BuildError::Failed { cargo: cargo.clone(), compiler: tools.compiler.name });
     }
-    let object = spec.target_dir.join(BPF_TARGET).join("release").join(EBPF_PACKAGE);
-    if object.is_file() { Ok(object) } else { Err(BuildError::NoObject(object)) }
+    let object = artifacts.join(EBPF_PACKAGE);
+    if !object.is_file() {
+        return Err(BuildError::NoObject(object));
+    }
+    if !spec.messages {
+        return Ok(object);
+    }
+    // A file of its own: cargo takes the other for what it has made.
+    let named = object.with_extension("o");
+    let failed = |what: String| BuildError::Btf { path: object.clone(), what };
+    let mut bytes = std::fs::read(&object).map_err(|e| failed(e.to_string()))?;
+    btf::name_unions(&mut bytes).map_err(|e| failed(e.to_string()))?;
+    std::fs::write(&named, bytes).map_err(|e| failed(e.to_string()))?;
+    Ok(named)
 }
 
 fn flags(spec: &Spec) -> Vec<String> {
@@ -122,6 +146,7 @@ mod tests {
             workspace: PathBuf::from("/"),
             target_arch: "s390x".to_owned(),
             target_dir: PathBuf::from("/"),
+            messages: false,
             jobs: None,
         };
         assert!(matches!(build(&spec), Err(BuildError::Architecture(arch)) if arch == "s390x"));
@@ -133,6 +158,7 @@ mod tests {
             workspace: PathBuf::from("/home/me/checkout"),
             target_arch: "aarch64".to_owned(),
             target_dir: PathBuf::from("/"),
+            messages: false,
             jobs: None,
         };
         let flags = flags(&spec);

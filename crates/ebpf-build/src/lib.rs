@@ -3,6 +3,7 @@
 //! Used by spark-trace's build script and by `cargo xtask`, so both agree on what is needed.
 //! [`versions`] is the one place that names tools and versions.
 
+mod btf;
 mod compile;
 mod compiler;
 mod environment;

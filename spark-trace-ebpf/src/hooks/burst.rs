@@ -16,7 +16,7 @@ use aya_ebpf::helpers::{
 };
 use spark_trace_common::{
     config::PLACE_NO_BURSTS,
-    map::{self as cap, BURST_PAGES, LossKind},
+    map::{self as cap, BURST_PAGES},
     row::Burst,
 };
 
@@ -24,7 +24,8 @@ use super::page_rows::retire;
 use crate::{
     config::conf,
     frame::{frame_at, frame_of, live_row_of},
-    maps::{BURSTS, PAGE_ROWS, PLACE, add, lost_so_many, replace},
+    loss::lost,
+    maps::{BURSTS, PAGE_ROWS, PLACE, add, replace},
 };
 
 /// Addresses that are read at once.
@@ -60,7 +61,7 @@ pub(super) fn begin() {
     unsafe {
         if (*burst).task == task {
             // The return of its last call was not seen.
-            lost_so_many(LossKind::LivePages, (*burst).passed);
+            lost!(LivePages, (*burst).passed);
         } else if !replace(&raw mut (*burst).task, 0, task) {
             return;
         }
@@ -172,7 +173,7 @@ pub(super) fn end(list: Option<(u64, u32)>) {
             }
         }
         if left != 0 {
-            lost_so_many(LossKind::LivePages, left);
+            lost!(LivePages, left);
             if let Some(off) = PLACE.get_ptr_mut(PLACE_NO_BURSTS) {
                 // SAFETY: a live map value.
                 unsafe { *off = 1 };

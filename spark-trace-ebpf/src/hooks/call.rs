@@ -19,13 +19,14 @@ use spark_trace_common::{
     cuda::{COOKIE_STACK, COOKIE_STATE, COOKIE_URGENT, OUTS, cookie_function, cookie_out},
     event::{CallEvent, CallStackEvent, EventKind, MemoryState},
     hook::index,
-    map::{LossKind, USER_STACK_DEPTH},
+    map::USER_STACK_DEPTH,
     row::{CallKey, PendingCall},
 };
 
 use crate::{
     config::conf,
-    maps::{EVENTS, PENDING_CALLS, hit, lost},
+    loss::lost,
+    maps::{EVENTS, PENDING_CALLS, hit},
     state::memory_state,
     target::{USER_STACK, current_task, is_target, memory_cgroup_of},
 };
@@ -49,7 +50,7 @@ pub fn call_enter(ctx: ProbeContext) -> u32 {
         args: [arg(0), arg(1), arg(2), arg(3), arg(4), arg(5)],
     };
     if PENDING_CALLS.insert(&key, &pending, 0).is_err() {
-        lost(LossKind::Calls);
+        lost!(Calls);
     }
     0
 }
@@ -63,7 +64,7 @@ pub fn call_return(ctx: RetProbeContext) -> u32 {
         let tgid = (ids >> 32) as u32;
         // SAFETY: the current task's type is known to the verifier.
         if tgid != conf!(own_tgid) && is_target(unsafe { memory_cgroup_of(current_task()) }, tgid) {
-            lost(LossKind::Calls);
+            lost!(Calls);
         }
         return 0;
     };
@@ -72,7 +73,7 @@ pub fn call_return(ctx: RetProbeContext) -> u32 {
     let _ = PENDING_CALLS.remove(&key);
     if cookie >> COOKIE_STACK & 1 == 0 {
         let Some(mut slot) = EVENTS.reserve::<CallEvent>(0) else {
-            lost(LossKind::Events);
+            lost!(Events);
             return 0;
         };
         // SAFETY: the slot is ours until it is submitted.
@@ -81,7 +82,7 @@ pub fn call_return(ctx: RetProbeContext) -> u32 {
         return 0;
     }
     let Some(mut slot) = EVENTS.reserve::<CallStackEvent>(0) else {
-        lost(LossKind::Events);
+        lost!(Events);
         return 0;
     };
     let event = slot.as_mut_ptr();

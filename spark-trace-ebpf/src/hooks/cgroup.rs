@@ -17,7 +17,8 @@ use spark_trace_common::{
 
 use crate::{
     config::conf,
-    maps::{hit, send},
+    loss::send,
+    maps::hit,
     read::load,
     target::{awaits_container, cgroup_id, is_target_cgroup, select_cgroup},
 };

@@ -10,11 +10,12 @@ use aya_ebpf::{
     macros::{btf_tracepoint, fentry, kprobe},
     programs::{BtfTracePointContext, FEntryContext, ProbeContext},
 };
-use spark_trace_common::{hook::index, map::LossKind, row::ChargeKey};
+use spark_trace_common::{hook::index, row::ChargeKey};
 
 use crate::{
     config::conf,
-    maps::{CHARGES, add, hit, lost},
+    loss::lost,
+    maps::{CHARGES, add, hit},
     read::{load, probe},
     target::{cgroup_id, cgroup_id_of, is_target_cgroup},
 };
@@ -107,7 +108,7 @@ fn add_to(cgroup: u64, item: u32, value: i32, per_node: u32) -> i32 {
         match CHARGES.get_ptr_mut(&key) {
             // SAFETY: a live map value.
             Some(net) => unsafe { add(net, delta) },
-            None => lost(LossKind::Charges),
+            None => lost!(Charges),
         }
     }
     0

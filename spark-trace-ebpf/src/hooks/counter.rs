@@ -14,15 +14,15 @@ use aya_ebpf::{
 };
 use spark_trace_common::{
     hook::index,
-    map::{CGROUP_DEPTH, CHARGE_PLACES, LossKind},
+    map::{CGROUP_DEPTH, CHARGE_PLACES},
     row::{ChargeLevel, ChargePlace, ChargeStack, ChargeStackKey, PendingCharge},
 };
 
 use crate::{
     config::conf,
+    loss::lost,
     maps::{
-        CHARGE_CACHE, CHARGE_LEVELS, CHARGE_STACKS, PENDING_CHARGES, add, generation, hit, lost, number,
-        row_of,
+        CHARGE_CACHE, CHARGE_LEVELS, CHARGE_STACKS, PENDING_CHARGES, add, generation, hit, number, row_of,
     },
     read::{load, probe},
     stack::{at_entry, stack_pointer, take_stack},
@@ -101,7 +101,7 @@ pub fn counter_try_charge_enter(ctx: ProbeContext) -> u32 {
         let stack = take_stack(ctx.as_ptr());
         let pending = PendingCharge { counter, pages, stack, reserved: 0 };
         if PENDING_CHARGES.insert(&at_entry(&ctx), &pending, 0).is_err() {
-            lost(LossKind::ChargeLevels);
+            lost!(ChargeLevels);
         }
     }
     0
@@ -146,7 +146,7 @@ fn charge(place: *const ChargePlace, hook: u32, pages: u64, stack: i32) {
             add(&raw mut (*row).pages, pages);
             add(&raw mut (*row).charges, 1);
         },
-        None => lost(LossKind::ChargeStacks),
+        None => lost!(ChargeStacks),
     }
 }
 
@@ -172,7 +172,7 @@ fn for_each_level(place: *const ChargePlace, count: impl Fn(*mut ChargeLevel)) {
         if cgroup != 0 {
             match row_of(&CHARGE_LEVELS, &cgroup, &ChargeLevel::default()) {
                 Some(level) => count(level),
-                None => lost(LossKind::ChargeLevels),
+                None => lost!(ChargeLevels),
             }
         }
     }
@@ -237,7 +237,7 @@ unsafe fn look_up(place: *mut ChargePlace, counter: u64) {
             }
         }
     }
-    lost(LossKind::ChargeLevels);
+    lost!(ChargeLevels);
 }
 
 /// The memory cgroup whose memory `counter` counts, if it does.

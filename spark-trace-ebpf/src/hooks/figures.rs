@@ -15,13 +15,14 @@ use aya_ebpf::{
 use spark_trace_common::{
     config::CONTROL_PAUSE,
     event::{EventKind, FIGURES_LEN, FiguresEvent, FiguresOp, LibraryEvent, NAME_LEN},
-    map::{LossKind, USER_STACK_DEPTH},
+    map::USER_STACK_DEPTH,
     row::LibraryKey,
 };
 
 use crate::{
     config::conf,
-    maps::{CONTROL, EVENTS, PAUSED, WATCHED_FILES, lost},
+    loss::lost,
+    maps::{CONTROL, EVENTS, PAUSED, WATCHED_FILES},
     read::{load, probe},
     state::memory_state,
     target::{USER_STACK, current_task, is_target, memory_cgroup_of},
@@ -119,7 +120,7 @@ fn report(
         return;
     }
     let Some(mut slot) = EVENTS.reserve::<FiguresEvent>(0) else {
-        lost(LossKind::Events);
+        lost!(Events);
         return;
     };
     let event = slot.as_mut_ptr();
@@ -168,7 +169,7 @@ pub(super) fn mapped_executable(fd: u32, tgid: u32) {
         return;
     }
     let Some(mut slot) = EVENTS.reserve::<LibraryEvent>(0) else {
-        lost(LossKind::Events);
+        lost!(Events);
         return;
     };
     let event = slot.as_mut_ptr();

@@ -12,13 +12,13 @@ use spark_trace_common::{
     config::NO_MEMBER,
     event::{EventKind, FILE_NAME_LEN, FileNameEvent},
     hook::index,
-    map::LossKind,
     row::{FileKey, FileTotals},
 };
 
 use crate::{
     config::conf,
-    maps::{EVENTS, FILE_NAME_SCRATCH, FILES, add, hit, lost},
+    loss::lost,
+    maps::{EVENTS, FILE_NAME_SCRATCH, FILES, add, hit},
     read::{load, probe},
     target::{current_task, current_tgid, memory_cgroup_of},
 };
@@ -112,7 +112,7 @@ unsafe fn count(folio: *const u8, added: bool) {
         match FILES.get_ptr_mut(&key) {
             // SAFETY: a live map value.
             Some(totals) => unsafe { add(counter(totals, added), bytes) },
-            None => lost(LossKind::Files),
+            None => lost!(Files),
         }
         return;
     }
@@ -194,6 +194,6 @@ fn send_name(inode: *const u8, device: u32, ino: u64) {
     event.length = length as u32;
     // Whole records keep the verifier content and cost a copy only once per file.
     if EVENTS.output::<FileNameEvent>(&*event, 0).is_err() {
-        lost(LossKind::Events);
+        lost!(Events);
     }
 }

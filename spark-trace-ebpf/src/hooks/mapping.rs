@@ -17,14 +17,15 @@ use spark_trace_common::{
     config::NO_MEMBER,
     event::{EventKind, MappingEvent, MappingOp},
     hook::index,
-    map::{LossKind, USER_STACK_DEPTH},
+    map::USER_STACK_DEPTH,
     row::{Heap, MappingCache, MappingTotals},
 };
 
 use super::figures::{Answer, mapped_executable, read_returned, sysinfo_returned};
 use crate::{
     config::conf,
-    maps::{EVENTS, HEAPS, MAPPING_CACHE, MAPPING_TOTALS, add, generation, hit, lost},
+    loss::lost,
+    maps::{EVENTS, HEAPS, MAPPING_CACHE, MAPPING_TOTALS, add, generation, hit},
     read::load,
     target::{USER_STACK, current_task, is_target, memory_cgroup_of},
 };
@@ -132,7 +133,7 @@ pub fn mapping(ctx: BtfTracePointContext) -> i32 {
         }
     }
     let Some(mut slot) = EVENTS.reserve::<MappingEvent>(0) else {
-        lost(LossKind::Events);
+        lost!(Events);
         return 0;
     };
     let event = slot.as_mut_ptr();
@@ -225,7 +226,7 @@ unsafe fn settle(cache: *mut MappingCache) {
             add(&raw mut (*totals).munmap_calls, counted.munmap_calls);
             add(&raw mut (*totals).munmap_bytes, counted.munmap_bytes);
         },
-        None => lost(LossKind::MappingTotals),
+        None => lost!(MappingTotals),
     }
     // SAFETY: by the caller's word.
     unsafe { (*cache).counted = MappingTotals::default() };
@@ -242,7 +243,7 @@ fn heap_told(tgid: u32, end: u64) -> Option<u64> {
         };
     }
     if HEAPS.insert(&tgid, &Heap { end, told: end }, 0).is_err() {
-        lost(LossKind::MappingTotals);
+        lost!(MappingTotals);
     }
     None
 }

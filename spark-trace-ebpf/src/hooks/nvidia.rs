@@ -11,14 +11,14 @@ use aya_ebpf::{
 };
 use spark_trace_common::{
     hook::index,
-    map::LossKind,
     row::{DriverAlloc, DriverKey, DriverKind, DriverObject, DriverRow, PendingAlloc},
 };
 
 use super::burst;
 use crate::{
     config::conf,
-    maps::{DRIVER_ALLOCS, DRIVER_ROWS, PENDING_ALLOCS, add, hit, lost, row_of},
+    loss::lost,
+    maps::{DRIVER_ALLOCS, DRIVER_ROWS, PENDING_ALLOCS, add, hit, row_of},
     read::probe,
     stack::{at_entry, stack_pointer, take_stack},
     target::{current_task, is_target, memory_cgroup_of},
@@ -134,7 +134,7 @@ fn enter(ctx: &ProbeContext, hook: u32, kind: DriverKind, asked: Asked) -> u32 {
     let Asked { bytes, out, list, listed } = asked;
     let pending = PendingAlloc { alloc: DriverAlloc { key, bytes }, out, list, listed };
     if PENDING_ALLOCS.insert(&at_entry(ctx), &pending, 0).is_err() {
-        lost(LossKind::DriverAllocs);
+        lost!(DriverAllocs);
     }
     0
 }
@@ -144,7 +144,7 @@ fn enter(ctx: &ProbeContext, hook: u32, kind: DriverKind, asked: Asked) -> u32 {
 fn leave(ctx: &RetProbeContext) -> Option<PendingAlloc> {
     let at = stack_pointer(ctx.regs);
     let Some(pending) = PENDING_ALLOCS.get_ptr(&at) else {
-        lost(LossKind::DriverAllocs);
+        lost!(DriverAllocs);
         return None;
     };
     // SAFETY: a live map value.
@@ -165,7 +165,7 @@ fn leave(ctx: &RetProbeContext) -> Option<PendingAlloc> {
             add(&raw mut (*row).allocs, 1);
             add(&raw mut (*row).bytes_allocated, bytes);
         },
-        _ => lost(LossKind::DriverAllocs),
+        _ => lost!(DriverAllocs),
     }
     Some(pending)
 }

@@ -17,7 +17,7 @@ use aya_ebpf::{
 };
 use spark_trace_common::{
     hook::index,
-    map::{LossKind, PAGE_PLACES, STACK_USES, STACK_USES_MOST},
+    map::{PAGE_PLACES, STACK_USES, STACK_USES_MOST},
     row::{PAGE_CHARGED, PAGE_ORDER_SHIFT, PageCache, PageKey},
 };
 
@@ -26,7 +26,8 @@ use super::page_rows::{retire, row_of};
 use crate::{
     config::conf,
     frame::live_row,
-    maps::{PAGE_CACHE, PAGE_ROWS, PLACE, add, generation, lost, run, stand_in},
+    loss::{lost, stand_in},
+    maps::{PAGE_CACHE, PAGE_ROWS, PLACE, add, generation, run},
     read::load,
     stack::take_stack,
     target::{current_task, current_tgid, is_target, memory_cgroup_of},
@@ -83,13 +84,13 @@ fn allocated(ctx: &BtfTracePointContext, page: u64, row_of: impl FnOnce(&BtfTrac
     let row = row_of(ctx);
     let Some(totals) = PAGE_ROWS.get_ptr_mut(row) else { return };
     if row == 0 {
-        lost(LossKind::PageAggregates);
+        lost!(PageAggregates);
         return;
     }
     // SAFETY: a live map value.
     unsafe { add(&raw mut (*totals).allocs, 1) };
     let Some(live) = live_row(page) else {
-        lost(LossKind::LivePages);
+        lost!(LivePages);
         return;
     };
     // SAFETY: a live map value. Nobody else allocates this page, so only a sweep may change it meanwhile.

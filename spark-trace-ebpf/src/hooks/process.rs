@@ -11,7 +11,8 @@ use spark_trace_common::{
 
 use crate::{
     config::conf,
-    maps::{HEAPS, TARGET_PIDS, hit, send},
+    loss::send,
+    maps::{HEAPS, TARGET_PIDS, hit},
     read::{load, probe},
     target::{client_started, is_target, is_target_pid, memory_cgroup_of, select_pid},
 };
