@@ -32,6 +32,7 @@ use aya_obj::generated::{
     bpf_prog_type::{BPF_PROG_TYPE_KPROBE, BPF_PROG_TYPE_TRACING},
 };
 use thiserror::Error;
+use tracing::debug;
 
 /// Room for what the verifier says. It is asked for after a failure only.
 const LOG_BYTES: usize = 1 << 20;
@@ -200,6 +201,7 @@ fn program(object: &aya_obj::Object, name: &str) -> Result<OwnedFd, MultiError> 
         // It fails once more; what it says is what is wanted.
         let _ = load(&attr);
         let log = CStr::from_bytes_until_nul(&log).unwrap_or_default().to_string_lossy();
+        log_verifier(&log);
         MultiError::Load { error, log: end_of_log(&log) }
     })
 }
@@ -270,6 +272,19 @@ unsafe fn new_fd(command: bpf_cmd, attr: &bpf_attr, bytes: usize) -> io::Result<
     }
     // SAFETY: the kernel has just made it for us.
     Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+}
+
+/// Lines of the verifier's log in ours: the last ones, in which it says what it refuses.
+const VERIFIER_LINES: usize = 40;
+
+/// Puts the end of what the verifier says into the log.
+pub(super) fn log_verifier(log: &str) {
+    if tracing::enabled!(tracing::Level::DEBUG) {
+        let lines: Vec<_> = log.lines().filter(|line| !line.trim().is_empty()).collect();
+        for line in lines.iter().skip(lines.len().saturating_sub(VERIFIER_LINES)) {
+            debug!("verifier: {line}");
+        }
+    }
 }
 
 /// The end of a verifier's log, which is where it says why, with what sets it off from what stands before.

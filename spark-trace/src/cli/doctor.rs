@@ -1,9 +1,10 @@
 use std::path::PathBuf;
 
+use anyhow::Context;
 use clap::ValueEnum;
 
 use super::headings;
-use super::{error::Exit, output};
+use super::{error::Exit, log::LogArgs, output};
 use spark_trace_agent::doctor::{
     self, CheckRow, Report,
     hooks::{HookRow, UNTRIED},
@@ -40,6 +41,9 @@ pub struct Args {
     /// NVIDIA's management library (libnvidia-ml.so.1), if it is not in a standard location
     #[arg(help_heading = headings::HOOKS, long, value_name = "PATH", value_parser = parse::file)]
     nvml: Option<PathBuf>,
+
+    #[command(flatten)]
+    logging: LogArgs,
 }
 
 const EXAMPLES: &str = "\
@@ -63,6 +67,7 @@ enum Format {
 }
 
 pub fn run(args: Args) -> anyhow::Result<Exit> {
+    let _log = args.logging.start().context(Exit::TraceFailed)?;
     let report = doctor::run(args.nvml, &args.without_mechanism);
     let bytes = match args.format {
         Format::Table => terminal::render(&document(&report), output::style(args.width)).into_bytes(),

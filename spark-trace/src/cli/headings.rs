@@ -8,5 +8,6 @@ pub const HOOKS: &str = "Hooks and libraries";
 /// What is read, and what of it is listed.
 pub const CONTENT: &str = "Content";
 pub const OUTPUT: &str = "Output";
+pub const LOG: &str = "Log";
 pub const STATISTICS: &str = "Statistics";
 pub const SERVICE: &str = "Service";

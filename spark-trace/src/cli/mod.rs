@@ -15,6 +15,7 @@ mod doctor;
 mod export;
 mod headings;
 mod kv;
+mod log;
 mod man;
 mod progress;
 mod record;

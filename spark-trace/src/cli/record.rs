@@ -20,7 +20,7 @@ use spark_trace_common::{
 };
 
 use super::headings;
-use super::{destination::Destination, error::Exit, progress::Line};
+use super::{destination::Destination, error::Exit, log::LogArgs, progress::Line};
 use crate::serve::DEFAULT_STATE;
 use goes::Goes;
 use spark_trace_agent::plan::{Choice, LeftOut};
@@ -155,6 +155,9 @@ pub struct Args {
     #[arg(short, long)]
     quiet: bool,
 
+    #[command(flatten)]
+    logging: LogArgs,
+
     /// Command to run and trace, with its arguments. Options of spark-trace come before it
     #[arg(
         trailing_var_arg = true,
@@ -222,6 +225,7 @@ const OWN_OPTIONS: &[&str] = &[
     "--cuda-library",
     "--no-pause",
     "--gpu-interval",
+    "--log-level",
 ];
 
 /// An option among the command's arguments that looks like one of spark-trace's.
@@ -248,6 +252,7 @@ pub fn run(args: Args) -> anyhow::Result<Exit> {
             spark_trace_render::escape::line(option)
         );
     }
+    let _log = args.logging.start().context(Exit::TraceFailed)?;
     let spec = args.spec();
     let write = WriteOptions { force: args.force, owner: invoker::owner() };
     if let Some(since) = args.since {
@@ -414,7 +419,7 @@ impl Args {
     fn has_line(&self) -> bool {
         let draws = std::env::var_os("TERM").is_some_and(|term| term != "dumb");
         let shares = !self.command.is_empty() && !self.reads();
-        !self.quiet && draws && !shares && std::io::stderr().is_terminal()
+        !self.quiet && draws && !shares && !self.logging.is_on_terminal() && std::io::stderr().is_terminal()
     }
 
     fn hooks(&self) -> Choice {

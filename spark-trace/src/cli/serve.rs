@@ -2,8 +2,11 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use anyhow::Context;
+
 use super::error::Exit;
 use super::headings;
+use super::log::LogArgs;
 use crate::serve::{
     self, Access, AccessError, DEFAULT_LISTEN, DEFAULT_STATE, Options, ServeError, StateError,
 };
@@ -52,6 +55,9 @@ pub struct Args {
     /// NVIDIA's management library (libnvidia-ml.so.1), if it is not in a standard location
     #[arg(help_heading = headings::HOOKS, long, value_name = "PATH", value_parser = parse::file)]
     nvml: Option<PathBuf>,
+
+    #[command(flatten)]
+    logging: LogArgs,
 }
 
 const EXAMPLES: &str = "\
@@ -72,6 +78,7 @@ pub fn run(args: Args) -> anyhow::Result<Exit> {
         args.window > args.interval,
         anyhow::anyhow!("--window must be longer than --interval").context(Exit::Usage)
     );
+    let _log = args.logging.start().context(Exit::TraceFailed)?;
     let told = format!("keeping the last {:?} in {}", args.window, args.state.display());
     let options = Options {
         listen: args.listen,

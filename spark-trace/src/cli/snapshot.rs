@@ -6,6 +6,7 @@ use anyhow::Context;
 use super::destination::Destination;
 use super::error::Exit;
 use super::headings;
+use super::log::LogArgs;
 use super::output;
 use super::view::{TOP, ViewArgs};
 use spark_trace_agent::source::cache::Wanted;
@@ -50,6 +51,8 @@ pub struct Args {
     #[arg(help_heading = headings::HOOKS, long, value_name = "PATH", value_parser = parse::file)]
     nvml: Option<PathBuf>,
     #[command(flatten)]
+    logging: LogArgs,
+    #[command(flatten)]
     view: ViewArgs,
 }
 
@@ -75,6 +78,7 @@ pub fn run(args: Args) -> anyhow::Result<Exit> {
         anyhow::anyhow!("a bundle is binary and not for a terminal: name a file with --bundle")
             .context(Exit::Usage)
     );
+    let _log = args.logging.start().context(Exit::TraceFailed)?;
     let options = snapshot::Options {
         files: Wanted { directories: args.files.clone(), most: args.keep_files, time: args.files_time },
         min_region: args.min_region,

@@ -19,6 +19,7 @@ mod hostile;
 mod instant;
 mod lists;
 mod log;
+mod logging;
 mod loss;
 mod multi;
 mod nvml;

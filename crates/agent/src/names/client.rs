@@ -12,6 +12,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use tracing::debug;
+
 use super::{
     Answer,
     reader::{DONE, FAILED, LONGEST_NAME, NAME, READER, READY},
@@ -62,7 +64,10 @@ impl Client {
         }
         let reader = match self.reader.take() {
             Some(reader) => reader,
-            None => start().inspect_err(|why| self.unable = Some(why.clone()))?,
+            None => start().inspect_err(|why| {
+                debug!("{why}");
+                self.unable = Some(why.clone());
+            })?,
         };
         let until = Instant::now() + within;
         let answer = reader.names(file, offsets, until);
@@ -71,10 +76,10 @@ impl Client {
         if answer.is_err() {
             self.ended_ns += std::mem::take(&mut self.now_ns);
         }
-        match answer {
+        let answer = match answer {
             Ok(answer) => {
                 self.reader = Some(reader);
-                answer
+                return answer;
             }
             Err(Broken::Late) => {
                 reader.end();
@@ -88,7 +93,14 @@ impl Client {
                 Some(status) => format!("the reader of symbols ended ({})", told(status)),
                 None => "the reader of symbols ended".to_owned(),
             }),
+        };
+        if let Err(why) = &answer {
+            debug!(
+                "{why}; {} places stay without a name, and another reader starts for the next file",
+                offsets.len()
+            );
         }
+        answer
     }
 
     /// One that notes what its readers took.

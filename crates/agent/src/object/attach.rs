@@ -5,10 +5,15 @@ use aya::programs::{
     TestRun,
 };
 use spark_trace_common::hook::{Candidate, Hook, Mechanism};
+use tracing::debug;
 
 use super::{Attached, Object, ObjectError};
 use crate::plan::{self, Choice, Step};
-use crate::{btf::Btf, facts::KernelFacts, multi::end_of_log};
+use crate::{
+    btf::Btf,
+    facts::KernelFacts,
+    multi::{end_of_log, log_verifier},
+};
 use spark_trace_recording::verdict::Verdict;
 
 /// The hook that sees pages freed as it happens.
@@ -34,6 +39,7 @@ impl Object {
                 }
                 _ => self.attach_step(&step, &kernel_types),
             };
+            attached.log();
             self.hooks.push(attached);
         }
         Ok(())
@@ -56,6 +62,7 @@ impl Object {
                 Ok(()) => (Verdict::Ok, None),
                 Err(reason) => (Verdict::Broken, Some(reason)),
             };
+            hook.log();
         }
     }
 
@@ -90,9 +97,14 @@ impl Object {
         }
         let extent = if step.waits.is_some() { Extent::Load } else { Extent::Attach };
         let mut failures = step.passed_over.clone();
+        for reason in &failures {
+            debug!("hook {}: not tried: {reason}", step.hook.name);
+        }
         for candidate in &step.candidates {
             if let Err(reason) = self.bring(candidate, extent, kernel_types) {
-                failures.push(format!("{}: {reason}", plan::name_of(candidate)));
+                let failure = format!("{}: {reason}", plan::name_of(candidate));
+                debug!("hook {}: tried and failed: {failure}", step.hook.name);
+                failures.push(failure);
                 continue;
             }
             let (verdict, reason) = match &step.waits {
@@ -204,6 +216,15 @@ fn kprobe(program: &mut Program, function: &str, attach: bool) -> Result<(), Str
 }
 
 impl Attached {
+    fn log(&self) {
+        let Self { name, program, mechanism, verdict, reason } = self;
+        let by = mechanism.zip(*program).map_or_else(String::new, |(mechanism, program)| {
+            format!(" by {}, program {program}", mechanism.as_str())
+        });
+        let reason = reason.as_ref().map_or_else(String::new, |reason| format!(": {reason}"));
+        debug!("hook {name}: {}{by}{reason}", verdict.as_str());
+    }
+
     /// A hook that does no work.
     fn without(hook: &Hook, verdict: Verdict, reason: String) -> Self {
         Self { name: hook.name, program: None, mechanism: None, verdict, reason: Some(reason) }
@@ -214,7 +235,9 @@ impl Attached {
 pub(super) fn describe(error: &ProgramError) -> String {
     match error {
         ProgramError::LoadError { io_error, verifier_log } => {
-            format!("load: {io_error}{}", end_of_log(&verifier_log.to_string()))
+            let log = verifier_log.to_string();
+            log_verifier(&log);
+            format!("load: {io_error}{}", end_of_log(&log))
         }
         other => other.to_string(),
     }

@@ -7,9 +7,10 @@ use aya::programs::{
     uprobe::{UProbeAttachPoint, UProbeScope},
 };
 use spark_trace_common::hook::Mechanism;
+use tracing::debug;
 
-use super::{EVENTS, OBJECT, Object, ProgramStats, attach::describe, is_of_files, map_fd, reason};
-use crate::multi::Multi;
+use super::{EVENTS, Object, ProgramStats, attach::describe, is_of_files, map_fd, reason};
+use crate::{messages, multi::Multi};
 use spark_trace_recording::verdict::Verdict;
 
 /// The pair of programs at library functions.
@@ -21,9 +22,10 @@ impl Object {
     pub(super) fn load_multi(&mut self) -> Result<(), String> {
         let map = |name: &str| match name {
             EVENTS => Some(self.events.as_fd()),
+            messages::MAP => self.messages.as_ref().map(AsFd::as_fd),
             name => self.ebpf.map(name).and_then(map_fd),
         };
-        let multi = Multi::load(OBJECT, CALL_ENTER, CALL_RETURN, map).map_err(|e| e.to_string())?;
+        let multi = Multi::load(self.bytes, CALL_ENTER, CALL_RETURN, map).map_err(|e| e.to_string())?;
         self.multi = Some(multi);
         Ok(())
     }
@@ -67,6 +69,11 @@ impl Object {
                 }
             }
             None => failed = self.attach_one_by_one(path, functions),
+        }
+        let attached = functions.len() - failed.len();
+        debug!("library {}: attached to {attached} of {} functions", path.display(), functions.len());
+        for (offset, why) in &failed {
+            debug!("library {}: function at {offset:#x}: {why}", path.display());
         }
         let multi = self.multi.as_ref().is_some_and(Multi::is_attached);
         if (multi || !self.functions.is_empty())

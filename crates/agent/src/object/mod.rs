@@ -23,11 +23,19 @@ use spark_trace_common::{
 use thiserror::Error;
 use zerocopy::{FromBytes, IntoBytes};
 
-use super::{facts::kernel_has_kprobes, frames::Span, multi::Multi};
+use super::{
+    facts::kernel_has_kprobes,
+    frames::Span,
+    messages::{self, Messages},
+    multi::Multi,
+};
 use spark_trace_recording::verdict::Verdict;
 use spark_trace_recording::{Hook, Loss};
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("SPARK_TRACE_EBPF_OBJECT"));
+/// The same programs, which also send messages for the log.
+static OBJECT_WITH_MESSAGES: &[u8] =
+    aya::include_bytes_aligned!(env!("SPARK_TRACE_EBPF_OBJECT_WITH_MESSAGES"));
 
 /// The event ring buffer, and its map's name.
 const EVENTS: &str = "EVENTS";
@@ -40,6 +48,8 @@ pub enum ObjectError {
     Load(#[source] Box<aya::EbpfError>),
     #[error("cannot read the kernel's type information for attaching")]
     Btf(#[from] aya::BtfError),
+    #[error("cannot read the kernel side's messages")]
+    Messages(#[from] aya_log::Error),
     #[error("the eBPF object has no map {0}: program and object are of different builds")]
     NoMap(&'static str),
     #[error("map {name}: {cause}")]
@@ -75,8 +85,12 @@ impl Attached {
 /// kernel when this process dies: nothing is pinned.
 pub struct Object {
     ebpf: Ebpf,
+    /// What it was loaded from.
+    bytes: &'static [u8],
     /// The ring buffer, also after it was taken out.
     events: OwnedFd,
+    /// What the programs say; absent where nobody reads it.
+    messages: Option<Messages>,
     hooks: Vec<Attached>,
     /// Links of tracepoints, by the program they belong to.
     tracepoints: std::collections::HashMap<&'static str, BtfTracePointLinkId>,
@@ -124,19 +138,24 @@ impl Object {
             driver_bursts: u32::from(driver_is_loaded() && kernel_has_kprobes()),
             ..*config
         };
-        let ebpf = EbpfLoader::new()
+        let with_messages = messages::are_wanted();
+        let bytes = if with_messages { OBJECT_WITH_MESSAGES } else { OBJECT };
+        let mut ebpf = EbpfLoader::new()
             .override_global(CONFIG_SYMBOL, config.as_bytes(), true)
             .map_max_entries(EVENTS, ring_bytes)
             .map_max_entries("DRIVER_ALLOCS", if driver_is_loaded() { DRIVER_ALLOCS } else { 1 })
             .map_max_entries("LIVE", config.page_frames.div_ceil(LIVE_FRAMES).max(1))
-            .load(OBJECT)
+            .load(bytes)
             .map_err(|e| {
                 if crate::is_root() { ObjectError::Load(Box::new(e)) } else { ObjectError::NotPermitted }
             })?;
         let events = ebpf.map(EVENTS).and_then(map_fd).ok_or(ObjectError::NoMap(EVENTS))?;
         let events = events.try_clone_to_owned().map_err(|e| map_error(EVENTS, e.into()))?;
+        let messages = if with_messages { Some(Messages::new(&mut ebpf)?) } else { None };
         Ok(Self {
             ebpf,
+            bytes,
+            messages,
             hooks: Vec::new(),
             tracepoints: std::collections::HashMap::new(),
             waiting: Vec::new(),
@@ -148,6 +167,13 @@ impl Object {
             functions: Vec::new(),
             not_multi: Vec::new(),
         })
+    }
+
+    /// Hands the kernel side's messages to the log.
+    pub fn hand_on_messages(&mut self) {
+        if let Some(messages) = &mut self.messages {
+            messages.hand_on();
+        }
     }
 
     /// Fails if a hook that a recording cannot do without did not attach.
@@ -338,7 +364,8 @@ impl Object {
         let maps = self.ebpf.maps().filter(|(name, _)| *name != EVENTS).filter_map(|(_, map)| map_fd(map));
         let programs = self.ebpf.programs().filter_map(|(_, program)| program.fd().ok().map(|fd| fd.as_fd()));
         let multi = self.multi.iter().flat_map(Multi::programs);
-        let all = maps.chain([self.events.as_fd()]).chain(programs).chain(multi);
+        let rings = [self.events.as_fd()].into_iter().chain(self.messages.iter().map(AsFd::as_fd));
+        let all = maps.chain(rings).chain(programs).chain(multi);
         all.map(memlock).try_fold(0u64, |sum, bytes| Some(sum + bytes?))
     }
 }
@@ -346,6 +373,7 @@ impl Object {
 impl Drop for Object {
     fn drop(&mut self) {
         self.detach_functions();
+        self.hand_on_messages();
     }
 }
 

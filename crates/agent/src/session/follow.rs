@@ -8,10 +8,11 @@ use tokio::{
     sync::mpsc::UnboundedReceiver,
     time::{Instant, MissedTickBehavior, interval_at},
 };
+use tracing::debug;
 
 use super::{Forgot, Keep, Named, Progress, Report, Session, SessionError, View, Wishes, io_error};
 use crate::{
-    now_ns,
+    messages, now_ns,
     source::process,
     symbols::Names,
     target::{Spec, command},
@@ -78,6 +79,7 @@ impl Session {
                     self.child = None;
                     let status = status.map_err(io_error("wait for the command"))?;
                     exit_code = Some(command::exit_code(status));
+                    debug!("the command has ended: {status}");
                     self.drain(Take::All)?;
                     self.close_containers()?;
                     self.tracer.phase("exit", now_ns())?;
@@ -102,7 +104,10 @@ impl Session {
                         Keep::Latest(_) => self.add_health_and_cost(None)?,
                     }
                     self.journal_flush()?;
-                    let lost = self.tracer.object.losses()?.iter().map(|l| l.count).sum();
+                    self.tracer.object.hand_on_messages();
+                    let losses = self.tracer.object.losses()?;
+                    messages::log_losses(&mut self.losses, &losses);
+                    let lost = losses.iter().map(|l| l.count).sum();
                     let notice = self.note_journal();
                     let wishes = progress(&Progress {
                         elapsed: started.elapsed(),

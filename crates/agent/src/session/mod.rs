@@ -25,6 +25,7 @@ use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::mpsc::UnboundedReceiver,
 };
+use tracing::debug;
 
 use super::{
     aggregates::Collector,
@@ -32,7 +33,7 @@ use super::{
     cgroup::{self, CgroupError, Layout, Leaf},
     host,
     kallsyms::Kallsyms,
-    now_ns,
+    messages, now_ns,
     object::{Object, ObjectError},
     offsets::{self, MissingType, Settings},
     output::{Output, OutputError},
@@ -52,7 +53,7 @@ use put_off::PutOff;
 use spark_trace_recording::InstantKind;
 use spark_trace_recording::units;
 use spark_trace_recording::{
-    Clock, Moment, Recording, SCHEMA_VERSION, Target, Tool,
+    Clock, Loss, Moment, Recording, SCHEMA_VERSION, Target, Tool,
     claim::Claim,
     journal::{Arguments, Begin, JOURNAL_SCHEMA, Journal},
 };
@@ -171,6 +172,8 @@ pub struct Session {
     walks_not_made: u64,
     /// The journal is not written any more, and that was told.
     journal_failed: bool,
+    /// What the log has of losses.
+    losses: Vec<Loss>,
 }
 
 impl Session {
@@ -202,6 +205,7 @@ impl Session {
             warnings
                 .push("the kernel refuses BPF statistics: run times of the programs are unknown".to_owned());
         }
+        debug!("the eBPF object is loaded, with an event buffer of {} bytes", options.ring_bytes);
         object.attach(&options.hooks, &btf)?;
         object.require()?;
 
@@ -269,6 +273,7 @@ impl Session {
             put_off: PutOff::default(),
             walks_not_made: 0,
             journal_failed: false,
+            losses: Vec::new(),
         })
     }
 
@@ -303,7 +308,9 @@ impl Session {
         }
         let gpu_interval = self.nvml.machine().is_ok().then_some(self.options.gpu_interval);
         self.tracer.watch_readings(self.options.interval, gpu_interval);
+        debug!("target {}: followed from now on", self.tracer.target.kind);
         let exit_code = self.follow(progress).await?;
+        debug!("target {}: it has ended, or the time is over", self.tracer.target.kind);
         self.end_output().await?;
         self.finish(exit_code)
     }
@@ -368,6 +375,7 @@ impl Session {
         self.tracer.target.ended_ns = now_ns();
         self.tracer.publish_target()?;
         self.add_health_and_cost(nvml)?;
+        messages::log_losses(&mut self.losses, &self.tracer.object.losses()?);
         self.tracer.object.detach_functions();
         self.note_journal();
         let journal_is_cut = self.journal_failed;

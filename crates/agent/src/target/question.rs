@@ -1,10 +1,17 @@
 //! Asking a container engine what has happened to its containers, as the client asked for them, and with programs of the
 //! machine's own: nothing of the traced program is run here.
 
-use std::{collections::BTreeMap, fs, io, path::Path, process::Stdio, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    path::Path,
+    process::Stdio,
+    time::{Duration, Instant},
+};
 
 use serde::Deserialize;
 use tokio::process::Command;
+use tracing::debug;
 
 use super::{container::SERVICE_LABEL, fits::Seen};
 use spark_trace_host::engine::{TRUSTED, in_path, only_root_writes, trusted};
@@ -189,6 +196,17 @@ impl Endpoint {
     }
 
     async fn run(&self, args: &[&str]) -> io::Result<String> {
+        let began = Instant::now();
+        let answer = self.answer(args).await;
+        let (engine, question, ms) = (self.engine, args.join(" "), began.elapsed().as_millis());
+        match &answer {
+            Ok(text) => debug!("{engine} {question}: {} lines in {ms} ms", text.lines().count()),
+            Err(error) => debug!("{engine} {question}: failed in {ms} ms: {error}"),
+        }
+        answer
+    }
+
+    async fn answer(&self, args: &[&str]) -> io::Result<String> {
         // Root runs only what root has installed; what a user finds runs as that user.
         let others = || in_path(self.engine).filter(|_| self.identity.uid != 0);
         let program = trusted(self.engine).or_else(others).ok_or_else(|| {

@@ -7,6 +7,8 @@ use spark_trace_common::{
     event::{CgroupOp, MappingOp, ProcessOp},
 };
 
+use tracing::debug;
+
 use super::{MOST_CGROUPS, Notice, Tracer, TracerError, surroundings, tentative::Waiting};
 use crate::decode::{self, Event};
 use crate::{page_size, source::process};
@@ -21,7 +23,8 @@ impl<W: Write> Tracer<W> {
     pub fn event(&mut self, bytes: &[u8]) -> Result<Option<Notice>, TracerError> {
         match decode::decode(bytes) {
             Ok(event) => self.apply(event),
-            Err(_) => {
+            Err(error) => {
+                debug!("an event of {} bytes is not known: {error}", bytes.len());
                 self.decode_errors += 1;
                 Ok(None)
             }
@@ -153,6 +156,7 @@ impl<W: Write> Tracer<W> {
                     None => self.tentative.get_mut(event.id),
                 };
                 if let Some(selected) = selected {
+                    debug!("cgroup {} (id {}) is removed", selected.info.path, event.id);
                     selected.gone = true;
                     selected.info.removed_ns = Some(event.at_ns);
                     selected.info.oom_kills_at_removal = event.oom_kills;
@@ -166,6 +170,7 @@ impl<W: Write> Tracer<W> {
             CgroupOp::Populated => {
                 let root = self.cgroups.get(&event.id).is_some_and(|c| c.info.root);
                 if !event.populated && (root || self.tentative.contains(event.id)) {
+                    debug!("cgroup with id {} has no process any more", event.id);
                     return Ok(Some(Notice::Emptied(event.id)));
                 }
             }

@@ -7,7 +7,7 @@ use super::{
     on_time::Watch,
     reading::{Levels, driver_column},
 };
-use crate::{now_ns, page_size, source::pool, walks::Walk};
+use crate::{now_ns, page_size, source::pool, stopwatch::Stopwatch, walks::Walk};
 use spark_trace_recording::InstantKind;
 use spark_trace_recording::ledger::{
     self, Facts, Plane,
@@ -177,7 +177,9 @@ impl<W: Write> Tracer<W> {
         if self.looks {
             self.queries = 0;
         }
+        let mut stopwatch = Stopwatch::start();
         let system = self.read_system()?;
+        stopwatch.lap(|| "the kernel's counters (/proc/meminfo, vmstat and others)".to_owned());
         self.watch.read(system.begin_ns, system.end_ns);
         let is_early = self.is_behind;
         // As the analysis has it, whose peak this is for.
@@ -200,13 +202,16 @@ impl<W: Write> Tracer<W> {
                     ["memory.current", "memory.usage_in_bytes"].iter().find_map(|c| sample.values.get(*c));
                 charged = usage.map(|u| charged.unwrap_or(0) + u).or(charged);
             }
+            stopwatch.lap(|| format!("cgroup {}", selected.info.path));
             cgroups.push((id, sample));
         }
         // After the kernel's counters, as on the system plane: a peak that these show while the driver still
         // allocates would else be told without the driver's part of it.
         let driver = self.driver_bytes()?;
+        stopwatch.lap(|| "maps of the NVIDIA driver's memory".to_owned());
         self.take_levels(Levels { system, cgroups, driver, is_early })?;
         self.sample_tentative(anew)?;
+        stopwatch.lap(|| "cgroups that may be the target's, and the journal".to_owned());
         let walks = self.walks.take();
         self.take_walks(walks)?;
         let alive: Vec<u32> = self.alive.iter().copied().collect();
@@ -218,7 +223,13 @@ impl<W: Write> Tracer<W> {
                 self.walks.want(pid, self.min_region);
             }
         }
-        self.read_aggregates_at_peaks(used, charged, held)
+        stopwatch.lap(|| format!("/proc/PID/status of {} processes", alive.len()));
+        self.read_aggregates_at_peaks(used, charged, held)?;
+        stopwatch.lap(|| "maps of the eBPF programs".to_owned());
+        if let Some(interval) = self.watch.interval() {
+            stopwatch.end(interval);
+        }
+        Ok(())
     }
 
     fn take_walks(&mut self, walks: Vec<Walk>) -> Result<(), TracerError> {

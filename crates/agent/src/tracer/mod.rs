@@ -21,6 +21,7 @@ use std::{
 
 use spark_trace_common::engine::Client;
 use thiserror::Error;
+use tracing::debug;
 
 use before::HeldBefore;
 use calls::{Free, PartialReading};
@@ -419,6 +420,7 @@ impl<W: Write> Tracer<W> {
     }
 
     pub fn phase(&mut self, name: &str, at_ns: u64) -> Result<(), TracerError> {
+        debug!("phase {name}");
         Ok(self.journal.add(Entry::Phase(Phase { name: name.to_owned(), at_ns }))?)
     }
 
@@ -477,6 +479,7 @@ impl<W: Write> Tracer<W> {
     }
 
     fn open_cgroup(&mut self, id: u64, path: String, root: bool, created_ns: Option<u64>) {
+        debug!("cgroup {path} (id {id}) is part of the target{}", if root { ", as a root" } else { "" });
         let selected = self.open(id, path, root, created_ns);
         self.cgroups.insert(id, selected);
     }

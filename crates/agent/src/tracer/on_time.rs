@@ -3,7 +3,7 @@
 //! Levels are read when it is time, also while events are behind. What only events tell (what the target has pinned, what
 //! it holds through the CUDA driver) is added to a reading once the events before it are known: never from another moment.
 
-use std::{collections::VecDeque, io::Write};
+use std::{collections::VecDeque, io::Write, time::Duration};
 
 use super::{
     Tracer, TracerError,
@@ -88,6 +88,11 @@ impl Watch {
             self.gaps.total_ns = self.gaps.total_ns.saturating_add(gap);
         }
         self.last_ns = self.last_ns.max(end_ns);
+    }
+
+    /// The time that readings should be apart; absent before the watch begins.
+    pub fn interval(&self) -> Option<Duration> {
+        (self.limit_ns > 0).then(|| Duration::from_nanos(self.limit_ns / INTERVALS))
     }
 
     /// What was counted; absent where nothing is watched.

@@ -6,6 +6,8 @@ use std::{
     io::Write,
 };
 
+use tracing::debug;
+
 use super::{Selected, Tracer, TracerError};
 use crate::decode;
 use crate::{cgroup::Layout, symbols::Placed, target::container::id_in_path};
@@ -142,6 +144,7 @@ impl<W: Write> Tracer<W> {
 
     /// Takes a container in as part of the target. Says whether it has a cgroup.
     pub fn take_container(&mut self, container: &str) -> Result<bool, TracerError> {
+        debug!("container {container} is the target's");
         let (cgroups, _, waiting) = self.tentative.take(|id| id == container);
         if cgroups.is_empty() {
             let known =
@@ -195,7 +198,8 @@ impl<W: Write> Tracer<W> {
     /// Drops containers that are somebody else's, with all that was seen of them.
     pub fn drop_containers(&mut self, which: impl Fn(&str) -> bool) -> Result<(), TracerError> {
         let (cgroups, processes, _) = self.tentative.take(which);
-        for id in cgroups.into_keys() {
+        for (id, selected) in cgroups {
+            debug!("cgroup {} (id {id}) is not the target's", selected.info.path);
             self.object.deselect_cgroup(id)?;
             self.charges.forget(id);
         }

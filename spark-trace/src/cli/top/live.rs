@@ -16,6 +16,7 @@ use super::headings;
 use super::watcher::{Command, Pace, Watcher};
 use super::{Args, Format, json_line, needs_terminal, one};
 use crate::cli::error::Exit;
+use crate::cli::log::LogArgs;
 use crate::cli::output;
 use crate::tui::player::{Feed, LOOK};
 use crate::tui::{Action, Screen, Tab, Ui, draw, terminal};
@@ -56,6 +57,8 @@ pub struct Options {
     /// NVIDIA's management library (libnvidia-ml.so.1), if it is not in a standard location
     #[arg(help_heading = headings::HOOKS, long, value_name = "PATH", value_parser = parse::file)]
     nvml: Option<PathBuf>,
+    #[command(flatten)]
+    logging: LogArgs,
 }
 
 /// Readings faster than this are `record`'s business.
@@ -102,6 +105,13 @@ impl Options {
 }
 
 pub fn run(args: &Args) -> anyhow::Result<Exit> {
+    let draws = !args.once && args.format == Format::Table;
+    anyhow::ensure!(
+        !(draws && args.live.logging.is_on_terminal()),
+        anyhow::anyhow!("the log would be written over the view: send it to a file, as in `2> top.log`")
+            .context(Exit::Usage)
+    );
+    let _log = args.live.logging.start().context(Exit::TraceFailed)?;
     if args.once {
         return once(args);
     }
