@@ -10,7 +10,7 @@ use hyper::header::{HeaderMap, HeaderName, HeaderValue};
 use spark_trace::serve::{Access, http::Server};
 use spark_trace_agent::decode;
 use spark_trace_agent::elf;
-use spark_trace_agent::target::{asked, container, question};
+use spark_trace_agent::subject::{client_args, container, question};
 use spark_trace_agent::{btf::Btf, kallsyms::Kallsyms, maps, mounts, source::process};
 
 pub fn wire(data: &[u8]) {
@@ -60,10 +60,10 @@ pub fn engine(data: &[u8]) {
     let words: Vec<String> =
         data.split(|&byte| byte == 0).map(|word| String::from_utf8_lossy(word).into_owned()).collect();
     for client in ["docker", "podman", "nerdctl", "docker-compose", "ctr"] {
-        let request = asked::request(client, &words);
-        let _ = asked::value_of(&request.words, &["--name", "--cidfile"]);
+        let request = client_args::request(client, &words);
+        let _ = client_args::value_of(&request.words, &["--name", "--cidfile"]);
     }
-    let _ = asked::direct(&words);
+    let _ = client_args::direct(&words);
 }
 
 pub fn events(data: &[u8]) {

@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
-use spark_trace_analysis::instant::At;
+use spark_trace_analysis::instant_spec::InstantSpec;
 use spark_trace_analysis::moment::{Moment, Moments};
 use spark_trace_analysis::{attribution, diff, overview};
-use spark_trace_recording::{Recording, journal as journals, read, redact, window};
+use spark_trace_recording::{Recording, journal as journals, read, redact, retention};
 use spark_trace_render as render;
 use spark_trace_render::export::{EXPORTS, Options};
 use spark_trace_render::show::{Parts, Shown};
@@ -43,13 +43,15 @@ pub fn journal(data: &[u8]) {
 
 /// All that is done with recordings.
 fn look(recording: &Recording) {
-    for at in [At::Peak, At::End, At::SinceStart(1_000_000), At::Time(u64::MAX)] {
+    for at in
+        [InstantSpec::Peak, InstantSpec::End, InstantSpec::SinceStart(1_000_000), InstantSpec::Time(u64::MAX)]
+    {
         let report = attribution::report(recording, at);
         for format in FORMATS {
             let _ = (format.show)(&report, &Shown { parts: Parts::All, file: None }, Style::default());
         }
     }
-    let at = At::Peak;
+    let at = InstantSpec::Peak;
     let moment = || Moment::chosen(Moments { a: at, b: at }, recording, recording);
     if let Ok(report) = diff::report(recording, recording, None, moment()) {
         for format in FORMATS {
@@ -67,6 +69,6 @@ fn look(recording: &Recording) {
     let _ = plot::columns(Style::default());
     let _ = redact::redact(recording);
     let mut cut = recording.clone();
-    window::begin_at(&mut cut, recording.target.started_ns.saturating_add(1));
-    window::forget(&mut cut, u64::MAX / 2);
+    retention::begin_at(&mut cut, recording.target.started_ns.saturating_add(1));
+    retention::forget(&mut cut, u64::MAX / 2);
 }

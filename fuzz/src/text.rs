@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use spark_trace_analysis::instant;
+use spark_trace_analysis::instant_spec;
 use spark_trace_recording::framework_log as log;
 use spark_trace_recording::parse;
 use spark_trace_study::analysis::{self, Options};
@@ -46,6 +46,6 @@ pub fn log(data: &[u8]) {
 pub fn options(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     let _ = (parse::size(&text), parse::duration(&text), parse::interval(&text));
-    let _ = text.parse::<instant::Choice>();
+    let _ = text.parse::<instant_spec::Choice>();
     let _ = parse::directory(&Path::new("/nowhere").join(text.replace('\0', "")).to_string_lossy());
 }

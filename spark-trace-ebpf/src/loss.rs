@@ -1,7 +1,7 @@
 //! What could not be taken is counted, and what the kernel skipped is made good. In the object with messages there is a
 //! line of the log about it, too.
 
-use spark_trace_common::map::LossKind;
+use spark_trace_common::capacities::LossKind;
 
 use crate::maps::{EVENTS, LOSSES, RUNS, run};
 
@@ -12,9 +12,9 @@ macro_rules! lost {
     };
     ($kind:ident, $losses:expr) => {{
         let losses: u64 = $losses;
-        $crate::loss::count(spark_trace_common::map::LossKind::$kind, losses);
+        $crate::loss::count(spark_trace_common::capacities::LossKind::$kind, losses);
         #[cfg(feature = "messages")]
-        $crate::loss::say_lost::<{ spark_trace_common::map::LossKind::$kind as u32 }>(losses);
+        $crate::loss::say_lost::<{ spark_trace_common::capacities::LossKind::$kind as u32 }>(losses);
     }};
 }
 pub(crate) use lost;

@@ -9,13 +9,13 @@
 #![feature(asm_experimental_arch)]
 
 mod config;
-mod frame;
 mod hooks;
 mod loss;
 mod maps;
+mod memory_state;
+mod page_frames;
 mod read;
 mod stack;
-mod state;
 mod target;
 
 /// BPF programs cannot unwind and the verifier rejects what could panic, so this is never reached.

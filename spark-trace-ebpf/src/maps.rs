@@ -1,4 +1,4 @@
-//! All maps. Capacities and their reasons are in [`spark_trace_common::map`].
+//! All maps. Capacities and their reasons are in [`spark_trace_common::capacities`].
 //!
 //! All are preallocated: a map that takes memory when it is filled would allocate pages inside the program
 //! that watches page allocations, and the kernel skips a program that would interrupt itself.
@@ -11,11 +11,11 @@ use aya_ebpf::{
     maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
 };
 use spark_trace_common::{
+    capacities::{self as cap, LossKind},
     config::{CLIENTS_LEN, CONTROL_GENERATION, CONTROL_LEN, PLACE_LEN},
     event::FileNameEvent,
     hook::HOOKS,
-    map::{self as cap, LossKind},
-    row::{
+    map_records::{
         Burst, CallKey, ChargeKey, ChargeLevel, ChargePlace, ChargeStack, ChargeStackKey, DriverAlloc,
         DriverKey, DriverObject, DriverRow, FileKey, FileTotals, Heap, LibraryKey, LiveFrames, MappingCache,
         MappingTotals, PageCache, PageKey, PageRow, PendingAlloc, PendingCall, PendingCharge, Run,

@@ -8,4 +8,4 @@
 pub mod cli;
 pub mod demo;
 pub mod serve;
-pub mod tui;
+pub mod top;

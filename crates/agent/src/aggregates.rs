@@ -3,18 +3,18 @@
 use std::collections::{HashMap, HashSet};
 
 use aya::maps::{HashMap as BpfHashMap, MapData, PerCpuArray, StackTraceMap};
-use spark_trace_common::map::FILES;
-use spark_trace_common::row::{
+use spark_trace_common::capacities::FILES;
+use spark_trace_common::map_records::{
     ChargeKey, ChargeStackKey, FileKey, FileTotals, MappingCache, MappingTotals, PAGE_CHARGED,
     PAGE_ORDER_SHIFT, PageKey,
 };
 
 use super::{
-    asked::Asked,
+    bpf::{Object, ObjectError, Wire},
     btf::Btf,
     driver::{self, DriverBytes},
+    driver_allocs::DriverRequests,
     kernel_stacks::KernelStacks,
-    object::{Object, ObjectError, Wire},
     page_size,
     symbols::{Names, Stacks},
 };
@@ -46,7 +46,7 @@ pub struct Collector {
     files: Vec<FilePages>,
     charges: Vec<Charge>,
     charge_stacks: Vec<ChargeStack>,
-    asked: Asked,
+    driver_requests: DriverRequests,
     page_rows: HashMap<PageKey, usize>,
     file_rows: HashMap<FileRow, usize>,
     /// Somebody looks: of files only the largest are of interest.
@@ -95,7 +95,7 @@ impl Collector {
             files: Vec::new(),
             charges: Vec::new(),
             charge_stacks: Vec::new(),
-            asked: Asked::default(),
+            driver_requests: DriverRequests::default(),
             page_rows: HashMap::new(),
             file_rows: HashMap::new(),
             looks: false,
@@ -158,7 +158,7 @@ impl Collector {
         self.read_files(object, &slots)?;
         self.read_charges(object, &slots)?;
         self.read_charge_stacks(object, stacks, &slots)?;
-        self.asked.read(object, &mut self.kernel_stacks, stacks, &slots)
+        self.driver_requests.read(object, &mut self.kernel_stacks, stacks, &slots)
     }
 
     /// Index of the instant called `why`, now at `at_ns`; none once there are too many.
@@ -372,7 +372,7 @@ impl Collector {
             charges: self.charges.clone(),
             charge_stacks: self.charge_stacks.clone(),
             charge_levels: Vec::new(),
-            driver_allocs: self.asked.snapshot(len),
+            driver_allocs: self.driver_requests.snapshot(len),
             cuda_allocs: self.cuda.rows(len),
             cuda_totals: self.cuda.totals(),
             cuda_unknown_frees: Some(self.cuda.unknown_frees),

@@ -8,12 +8,12 @@
 
 use std::collections::BTreeMap;
 
-use spark_trace_common::row;
+use spark_trace_common::map_records;
 
 use super::{
-    object::{Object, ObjectError},
+    bpf::{Object, ObjectError},
     page_size,
-    source::cgroup::{Beside, Cgroup},
+    source::cgroup::{BracketedUsage, Cgroup},
 };
 use spark_trace_recording::{ChargeLevel, journal::Sample};
 
@@ -37,7 +37,7 @@ struct Level {
     /// It is to be set by the file, at the next reading that nothing was counted since.
     due: bool,
     /// What was counted by the end of the last reading.
-    last: Option<row::ChargeLevel>,
+    last: Option<map_records::ChargeLevel>,
     reseeds: u64,
     skipped_runs: u64,
     corrected: i64,
@@ -104,7 +104,7 @@ impl Charges {
 }
 
 impl Level {
-    fn put(&self, beside: &Beside, sample: &mut Sample) {
+    fn put(&self, beside: &BracketedUsage, sample: &mut Sample) {
         let Some(seed) = self.seed else {
             return sample.absent.push((AFTER.to_owned(), "its first level is not known yet".to_owned()));
         };
@@ -119,7 +119,7 @@ impl Level {
     }
 
     /// Takes the seed from a reading, if it is wanted and to be had.
-    fn settle(&mut self, beside: &Beside, skipped: u64) {
+    fn settle(&mut self, beside: &BracketedUsage, skipped: u64) {
         let since = self.last.replace(beside.after);
         let Some(seed) = beside.seed().filter(|_| self.due) else { return };
         if since == Some(beside.before) {
@@ -143,9 +143,9 @@ mod tests {
     use super::*;
     use spark_trace_recording::journal::SeriesId;
 
-    fn beside(before: (u64, u64), pages: u64, after: (u64, u64)) -> Beside {
-        let level = |(charged, uncharged)| row::ChargeLevel { charged, uncharged };
-        Beside { before: level(before), usage: pages * page_size(), after: level(after) }
+    fn beside(before: (u64, u64), pages: u64, after: (u64, u64)) -> BracketedUsage {
+        let level = |(charged, uncharged)| map_records::ChargeLevel { charged, uncharged };
+        BracketedUsage { before: level(before), usage: pages * page_size(), after: level(after) }
     }
 
     fn sample() -> Sample {

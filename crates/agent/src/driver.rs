@@ -4,11 +4,11 @@
 //! for each row, and only they are read after that.
 
 use aya::maps::{MapData, StackTraceMap};
-use spark_trace_common::row::{PAGE_CHARGED, PageKey, PageRow};
+use spark_trace_common::map_records::{PAGE_CHARGED, PageKey, PageRow};
 
 use super::{
+    bpf::{Object, ObjectError, Wire},
     kernel_stacks::KernelStacks,
-    object::{Object, ObjectError, Wire},
     page_size,
     symbols::Stacks,
 };
@@ -22,12 +22,12 @@ pub const SOURCES: [&str; 2] = ["nvidia-sysmem", "nvidia-managed"];
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct DriverBytes {
     /// In the order of [`SOURCES`].
-    sources: [Held; SOURCES.len()],
+    sources: [SourceBytes; SOURCES.len()],
 }
 
 /// Bytes of one source, by who asked for them: tasks of the target, or others.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Held {
+pub struct SourceBytes {
     pub target: Bytes,
     pub others: Bytes,
 }
@@ -41,12 +41,12 @@ pub struct Bytes {
 
 impl DriverBytes {
     /// What is held of the source called `slug`; `None` where that is not one of [`SOURCES`].
-    pub fn of(&self, slug: &str) -> Option<Held> {
+    pub fn of(&self, slug: &str) -> Option<SourceBytes> {
         SOURCES.iter().position(|s| *s == slug).map(|i| self.sources[i])
     }
 
     /// Each source with what is held of it.
-    pub fn by_source(&self) -> impl Iterator<Item = (&'static str, Held)> {
+    pub fn by_source(&self) -> impl Iterator<Item = (&'static str, SourceBytes)> {
         SOURCES.into_iter().zip(self.sources)
     }
 
@@ -59,7 +59,7 @@ impl DriverBytes {
     }
 }
 
-impl Held {
+impl SourceBytes {
     pub const fn total(&self) -> u64 {
         self.target.total() + self.others.total()
     }
@@ -132,7 +132,7 @@ impl Rows {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use spark_trace_common::row::PAGE_ORDER_SHIFT;
+    use spark_trace_common::map_records::PAGE_ORDER_SHIFT;
 
     #[test]
     fn bytes_are_split_by_charge_and_by_target() {

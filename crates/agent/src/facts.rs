@@ -2,8 +2,8 @@
 
 use std::{cell::OnceCell, path::Path};
 
-use super::{btf::Btf, kallsyms::Kallsyms, multi};
-use crate::plan::Facts;
+use super::{btf::Btf, kallsyms::Kallsyms, uprobe_multi};
+use crate::attach_plan::Facts;
 
 /// A kernel function that nobody calls but for tests of BPF programs, and that every kernel with BPF has.
 const HARMLESS: &str = "bpf_fentry_test1";
@@ -50,7 +50,8 @@ impl Facts for KernelFacts<'_> {
                 .btf
                 .function(HARMLESS)
                 .ok_or_else(|| format!("cannot be tried: this kernel's types have no {HARMLESS}"))?;
-            multi::try_trampoline(function.id).map_err(|e| format!("this kernel refuses trampolines: {e}"))
+            uprobe_multi::try_trampoline(function.id)
+                .map_err(|e| format!("this kernel refuses trampolines: {e}"))
         });
         attached.clone()
     }

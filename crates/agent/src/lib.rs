@@ -1,10 +1,11 @@
 //! Everything that needs a kernel to talk to: facts, attaching, draining, sampling, targets.
 
 pub mod aggregates;
-mod asked;
+pub mod attach_plan;
 mod backing;
+pub mod bpf;
 pub mod btf;
-pub mod bundle;
+pub mod bug_report;
 pub mod cgroup;
 pub mod charges;
 mod code;
@@ -12,34 +13,33 @@ pub mod cuda;
 pub mod decode;
 pub mod doctor;
 pub mod driver;
+mod driver_allocs;
 pub mod elf;
 pub mod facts;
-pub mod figures;
-pub mod frames;
 pub mod host;
 pub mod kallsyms;
 mod kernel_stacks;
 pub mod library;
-pub mod look;
 mod mapped;
 pub mod maps;
+pub mod memory_answer;
 mod messages;
+pub mod monitor;
 pub mod mounts;
-mod multi;
 pub mod names;
-pub mod object;
 pub mod offsets;
 pub mod output;
+pub mod page_frames;
 pub mod pause;
-pub mod plan;
 pub mod session;
 pub mod snapshot;
 pub mod source;
 pub mod statistics;
 mod stopwatch;
+pub mod subject;
 pub mod symbols;
-pub mod target;
 pub mod tracer;
+mod uprobe_multi;
 mod walks;
 
 use std::sync::{

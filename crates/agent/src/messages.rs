@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use aya::Ebpf;
 use aya_log::EbpfLogger;
-use spark_trace_common::map::LossKind;
+use spark_trace_common::capacities::LossKind;
 use spark_trace_recording::Loss;
 use tracing::{debug, error, info, trace, warn};
 

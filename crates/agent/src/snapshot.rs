@@ -16,7 +16,7 @@ use super::{
         system::System,
         tmpfs,
     },
-    target::{container::id_in_path, running},
+    subject::{container::id_in_path, running},
     tracer::gpus::Gpus,
 };
 use spark_trace_recording::{

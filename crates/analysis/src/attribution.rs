@@ -3,19 +3,19 @@
 use serde::Serialize;
 use spark_trace_common::source::{Source, UNATTRIBUTED};
 
-use crate::asked::{self, AskedRow};
 use crate::cgroups::{self, CgroupRow};
 use crate::charges::{self, Charges};
 use crate::cuda::{self, CudaReport};
-use crate::details;
 use crate::devices::{self, DeviceReport};
+use crate::driver_allocs::{self, DriverAllocRow};
 use crate::files::{self, FileRow};
-use crate::instant::At;
+use crate::instant_spec::InstantSpec;
 use crate::limits::{self, Limit};
 use crate::mappings::{self, MappingRow};
+use crate::memory_queries::{self, Queries};
 use crate::names::Names;
+use crate::nearest_instant;
 use crate::processes::{self, ProcessRow};
-use crate::queries::{self, Queries};
 use crate::regions::{self, RegionRow};
 use crate::stacks::{self, Observed, StackRow};
 use crate::tmpfs::{self, TmpfsRow};
@@ -48,7 +48,7 @@ pub struct Report {
     pub schema: &'static str,
     pub schema_version: u32,
     /// The instant that was asked for.
-    pub at: At,
+    pub at: InstantSpec,
     /// Absent where the recording has no plane.
     pub answer: Option<Answer>,
     pub planes: Planes,
@@ -70,7 +70,7 @@ pub struct Report {
     /// Absent where no hook on page counters ran.
     pub charges: Option<Charges>,
     /// What the NVIDIA driver was asked for; empty where hooks on its functions did not run.
-    pub asked: Vec<AskedRow>,
+    pub driver_allocs: Vec<DriverAllocRow>,
     pub processes: Vec<ProcessRow>,
     pub regions: Vec<RegionRow>,
     pub mappings: Vec<MappingRow>,
@@ -234,7 +234,7 @@ pub struct RootPeak {
 }
 
 /// Reports on `recording` at the instant asked for.
-pub fn report(recording: &Recording, at: At) -> Report {
+pub fn report(recording: &Recording, at: InstantSpec) -> Report {
     let system = View::new(recording, Scope::System);
     let cgroup = View::new(recording, Scope::Cgroup);
     let peak_ns = |view: &Option<View<'_>>| view.as_ref().map(|view| view.peak().at_ns);
@@ -263,7 +263,7 @@ pub fn report(recording: &Recording, at: At) -> Report {
         warnings: warnings::all(recording, at, &planes),
         planes,
         details_at_ns,
-        details_instant: details::instant(recording, details_at_ns).cloned(),
+        details_instant: nearest_instant::instant(recording, details_at_ns).cloned(),
         cache_named: recording.provenance.cache_seen.map(|seen| CacheNamed {
             files: seen.files,
             bytes: seen.bytes,
@@ -288,12 +288,12 @@ pub fn report(recording: &Recording, at: At) -> Report {
         cgroups: cgroups::rows(recording, details_at_ns),
         limits: limits::rows(recording),
         charges: charges::report(recording, details_at_ns),
-        asked: asked::rows(recording, details_at_ns),
+        driver_allocs: driver_allocs::rows(recording, details_at_ns),
         processes: processes::rows(recording, details_at_ns),
         regions: regions::rows(recording, details_at_ns),
         mappings: mappings::rows(recording, details_at_ns),
         cuda: cuda::report(recording, details_at_ns),
-        queries: queries::report(recording),
+        queries: memory_queries::report(recording),
         contexts: recording.provenance.contexts.clone(),
         tmpfs,
         log_lines: recording.provenance.log_lines.clone(),
@@ -325,7 +325,7 @@ struct Balances {
     chosen: Balance,
 }
 
-fn plane_report(recording: &Recording, view: &View<'_>, at: At, peaks: Peaks) -> PlaneReport {
+fn plane_report(recording: &Recording, view: &View<'_>, at: InstantSpec, peaks: Peaks) -> PlaneReport {
     let balances = Balances {
         start: view.start(),
         peak: view.peak(),

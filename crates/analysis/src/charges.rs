@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
-use crate::details;
 use crate::names::{self, Names};
+use crate::nearest_instant;
 use spark_trace_recording::classify::{base_name, is_telling, source_at};
 use spark_trace_recording::{Instant, Recording, Series, Symbol};
 
@@ -105,7 +105,7 @@ pub fn report(recording: &Recording, at_ns: u64) -> Option<Charges> {
     let roots = recording.target.cgroups.iter().filter(|cgroup| cgroup.root);
     let of_roots: Vec<_> =
         roots.filter_map(|root| levels.iter().find(|level| level.cgroup == root.id)).collect();
-    let instant = details::index_of_charges(recording, at_ns);
+    let instant = nearest_instant::index_of_charges(recording, at_ns);
     Some(Charges {
         instant: instant.and_then(|index| recording.provenance.instants.get(index)).cloned(),
         stacks: rows(recording, at_ns),
@@ -124,7 +124,7 @@ struct Group {
 /// Stacks with what they had charged until the instant nearest to `at_ns`, the most first.
 pub fn rows(recording: &Recording, at_ns: u64) -> Vec<ChargeRow> {
     let names = Names::new(recording);
-    let instant = details::index_of_charges(recording, at_ns);
+    let instant = nearest_instant::index_of_charges(recording, at_ns);
     let mut groups: BTreeMap<(&'static str, Vec<String>), Group> = BTreeMap::new();
     for charged in &recording.provenance.charge_stacks {
         let symbols = names.frames(charged.stack);

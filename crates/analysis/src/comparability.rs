@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use spark_trace_common::hook::TRIGGERS;
 
-use crate::context;
-use crate::losses::{self, Missed};
+use crate::losses::{self, SkippedRuns};
+use crate::process_env;
 use crate::view::{Scope, View};
 use spark_trace_recording::verdict::Verdict;
 use spark_trace_recording::word::Word;
@@ -76,13 +76,13 @@ pub fn comparable(a: &Recording, b: &Recording) -> Comparable {
     let mut notes = differing(NOTES, a, b);
     for (name, recording) in [("A", a), ("B", b)] {
         for hook in &recording.health.hooks {
-            let Some(missed) = Missed::of(hook) else { continue };
+            let Some(missed) = SkippedRuns::of(hook) else { continue };
             let told = if missed.matters() { &mut reasons } else { &mut notes };
             told.push(format!("{missed} in {name}"));
         }
     }
     notes.extend(stand_ins(a, b));
-    notes.extend(context::differences(a, b));
+    notes.extend(process_env::differences(a, b));
     Comparable { ok: reasons.is_empty(), reasons, notes }
 }
 
@@ -224,7 +224,7 @@ mod tests {
         };
         assert!(with("not-applicable", "no CUDA library").is_empty());
         assert!(with("off", TRIGGERS[0].1).is_empty());
-        assert_eq!(with("off", "left out by --without-hook").len(), 1);
+        assert_eq!(with("off", "left out by --exclude-hook").len(), 1);
         assert_eq!(with("unsupported", "no tracepoint").len(), 1);
     }
 

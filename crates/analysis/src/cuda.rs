@@ -9,8 +9,8 @@ use serde::Serialize;
 use spark_trace_common::cuda::Kind;
 
 use crate::callers::{Caller, Callers};
-use crate::details;
 use crate::names::Names;
+use crate::nearest_instant;
 use spark_trace_recording::ledger::time_of;
 use spark_trace_recording::{CudaAllocs, CudaTotal, LibraryFile, Recording};
 
@@ -133,7 +133,7 @@ pub fn report(recording: &Recording, at_ns: u64) -> Option<CudaReport> {
     }
     let names = Names::new(recording);
     let callers = Callers::new(&names);
-    let instant = details::index(recording, at_ns);
+    let instant = nearest_instant::index(recording, at_ns);
     Some(CudaReport {
         at_ns,
         details_at_ns: instant.and_then(|index| provenance.instants.get(index)).map(|instant| instant.at_ns),

@@ -106,11 +106,11 @@ fn note(series: &Series) -> Option<String> {
 
 fn processes(recording: &Recording, view: &View<'_>, series: &Series, times: Times) -> Vec<DeviceProcess> {
     let Some(root) = view.roots.first() else { return vec![] };
-    let at = |at_ns: u64| -> Held {
+    let at = |at_ns: u64| -> DeviceBytes {
         let index = root.nearest(at_ns);
         let bytes = index.map(|index| ledger::device_processes(series, index).collect()).unwrap_or_default();
         let listed = index.and_then(|index| series.columns.get("processes.listed")?.get(index));
-        Held { complete: listed == u64::try_from(BTreeMap::len(&bytes)).ok(), bytes }
+        DeviceBytes { complete: listed == u64::try_from(BTreeMap::len(&bytes)).ok(), bytes }
     };
     let [start, peak, end, chosen] = [times.start_ns, times.peak_ns, times.end_ns, times.at_ns].map(at);
     let columns = series.columns.keys().chain(series.absent.iter().map(|absent| &absent.column));
@@ -135,13 +135,13 @@ fn processes(recording: &Recording, view: &View<'_>, series: &Series, times: Tim
 }
 
 /// One reading's processes.
-struct Held {
+struct DeviceBytes {
     bytes: BTreeMap<u32, u64>,
     /// Every process that was listed has a value, so that one without holds nothing.
     complete: bool,
 }
 
-impl Held {
+impl DeviceBytes {
     fn by(&self, pid: u32) -> Option<u64> {
         self.bytes.get(&pid).copied().or(self.complete.then_some(0))
     }

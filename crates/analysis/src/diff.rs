@@ -7,10 +7,10 @@ use crate::attribution::bytes;
 use crate::comparability::{Comparable, comparable};
 use crate::delta::Rows;
 pub use crate::delta::SourceDelta;
-use crate::details;
 use crate::findings::{self, Findings};
-use crate::instant::At;
+use crate::instant_spec::InstantSpec;
 use crate::moment::{Moment, Moments};
+use crate::nearest_instant;
 use crate::view::{Scope, View};
 use spark_trace_recording::ledger::Balance;
 use spark_trace_recording::{Instant, Recording};
@@ -31,7 +31,7 @@ pub struct Report {
     pub schema_version: u32,
     pub plane: Scope,
     /// Which instant of each run is compared, and why that one.
-    pub at: At,
+    pub at: InstantSpec,
     pub at_reason: String,
     /// What makes the instants of A and B differ in kind.
     pub warnings: Vec<String>,
@@ -153,7 +153,7 @@ fn side(recording: &Recording, balance: &Balance) -> Side {
         target: name.or(command).or(cgroup).unwrap_or_else(|| target.kind.to_string()),
         kind: target.kind.to_string(),
         at_ns: balance.at_ns,
-        details_instant: details::instant(recording, balance.at_ns).cloned(),
+        details_instant: nearest_instant::instant(recording, balance.at_ns).cloned(),
         expected: bytes(balance.expected),
     }
 }

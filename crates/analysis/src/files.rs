@@ -2,8 +2,8 @@
 
 use serde::Serialize;
 
-use crate::details;
 use crate::names::Names;
+use crate::nearest_instant;
 use crate::paths;
 use crate::view::Scope;
 use crate::whose::Whose;
@@ -65,7 +65,7 @@ pub struct Touch {
 /// first.
 pub fn rows(recording: &Recording, at_ns: u64) -> Vec<FileRow> {
     let names = Names::new(recording);
-    let instant = details::index(recording, at_ns);
+    let instant = nearest_instant::index(recording, at_ns);
     let files = recording.provenance.files.iter();
     let mut rows: Vec<_> = files.map(|file| row(&names, file, instant)).collect();
     // Stable, so that equal files stay in the recording's order.

@@ -5,7 +5,7 @@
 
 use serde::Serialize;
 
-use crate::instant::At;
+use crate::instant_spec::InstantSpec;
 use crate::moment::Moments;
 use crate::view::{Scope, View};
 use spark_trace_recording::Recording;
@@ -112,7 +112,7 @@ pub struct Findings {
     pub includes_others: bool,
     /// Why the plane's levels say nothing of the runs, if so.
     pub untestable: Option<String>,
-    pub at: At,
+    pub at: InstantSpec,
     pub a_at_ns: Option<u64>,
     pub b_at_ns: u64,
     /// B minus A; of one run the growth since its start.

@@ -127,13 +127,13 @@ fn cuda(report: &Report) -> Stacks {
 mod tests {
     use super::*;
     use crate::attribution;
-    use crate::instant::At;
+    use crate::instant_spec::InstantSpec;
     use spark_trace_testing as testing;
     use spark_trace_testing::MIB;
 
     #[test]
     fn stacks_of_two_runs_are_matched() {
-        let of = |recording| attribution::report(&recording, At::Peak);
+        let of = |recording| attribution::report(&recording, InstantSpec::Peak);
         let (a, b) = (of(testing::native()), of(testing::container()));
         let flames = flames(Some(&a), &b);
         let pages = &flames[0];

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::queries::QueryRow;
+use crate::memory_queries::MemoryQueryRow;
 use spark_trace_recording::Recording;
 use spark_trace_recording::framework_log as log;
 use spark_trace_recording::units;
@@ -80,7 +80,7 @@ pub struct Reading {
     /// memory followed.
     pub found_by: &'static str,
     /// The whole query, with what the library asked for it.
-    pub query: QueryRow,
+    pub query: MemoryQueryRow,
     /// What the answer agrees with: `MemFree`, `MemAvailable`, or the GPU's own memory; absent where with none.
     pub signal: Option<&'static str>,
 }
@@ -243,8 +243,8 @@ fn headline(a: Option<&Budget>, b: &Budget, delta: Option<i64>) -> String {
     let told = |name: &str, budget: &Budget| {
         let reading = &budget.reading;
         let query = match name {
-            "" => reading.query.asked.clone(),
-            name => format!("{name}: {}", reading.query.asked),
+            "" => reading.query.interface.clone(),
+            name => format!("{name}: {}", reading.query.interface),
         };
         let of = reading.total.map_or_else(String::new, |total| format!(" of {}", units::unsigned(total)));
         let kv = match budget.figures.budget() {

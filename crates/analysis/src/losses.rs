@@ -39,14 +39,14 @@ const TOUCHED: &[(&str, &[&str])] = &[
 
 /// What a hook missed of its events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Missed<'a> {
+pub struct SkippedRuns<'a> {
     hook: &'a str,
     pub count: u64,
     /// Of so many, at least.
     pub of: u64,
 }
 
-impl<'a> Missed<'a> {
+impl<'a> SkippedRuns<'a> {
     /// `None` where it missed nothing.
     pub fn of(hook: &'a Hook) -> Option<Self> {
         let count = hook.lost.filter(|count| *count > 0)?;
@@ -61,7 +61,7 @@ impl<'a> Missed<'a> {
     }
 }
 
-impl std::fmt::Display for Missed<'_> {
+impl std::fmt::Display for SkippedRuns<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "hook {} missed {} of {} events", self.hook, self.count, self.of)
     }
@@ -80,7 +80,7 @@ pub fn most(health: &Health) -> Option<&Loss> {
 
 /// Whether more was lost than what hooks missed of so many events that it changes nothing.
 pub fn matter(health: &Health) -> bool {
-    let few = health.hooks.iter().filter_map(Missed::of).filter(|missed| !missed.matters());
+    let few = health.hooks.iter().filter_map(SkippedRuns::of).filter(|missed| !missed.matters());
     health.lost_total > few.map(|missed| missed.count).sum::<u64>()
 }
 
@@ -104,17 +104,17 @@ mod tests {
 
     #[test]
     fn a_few_of_many_do_not_matter() {
-        assert_eq!(Missed::of(&hook(5, None, 0)), None);
+        assert_eq!(SkippedRuns::of(&hook(5, None, 0)), None);
         let many = hook(30, Some(981), 19);
-        let few = Missed::of(&many).unwrap();
+        let few = SkippedRuns::of(&many).unwrap();
         assert_eq!(
             (few.matters(), few.to_string().as_str()),
             (false, "hook mapping missed 19 of 1000 events")
         );
-        assert!(Missed::of(&hook(30, Some(980), 20)).unwrap().matters());
+        assert!(SkippedRuns::of(&hook(30, Some(980), 20)).unwrap().matters());
         // Without an estimate, of what it took at least.
-        assert!(Missed::of(&hook(30, None, 19)).unwrap().matters());
-        assert!(Missed::of(&hook(0, None, 1)).unwrap().matters());
+        assert!(SkippedRuns::of(&hook(30, None, 19)).unwrap().matters());
+        assert!(SkippedRuns::of(&hook(0, None, 1)).unwrap().matters());
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::instant::{At, Choice};
+use crate::instant_spec::{Choice, InstantSpec};
 use crate::kv;
 use spark_trace_recording::Recording;
 use spark_trace_recording::units;
@@ -10,8 +10,8 @@ use spark_trace_recording::units;
 /// An instant of each run: of the same kind, though not at the same time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Moments {
-    pub a: At,
-    pub b: At,
+    pub a: InstantSpec,
+    pub b: InstantSpec,
 }
 
 /// The instants of a comparison, for the reader too.
@@ -32,21 +32,21 @@ pub struct Moment {
 pub struct NoReading;
 
 /// The instant of one run that a choice names.
-pub fn resolve(choice: Choice, recording: &Recording) -> Result<At, NoReading> {
+pub fn resolve(choice: Choice, recording: &Recording) -> Result<InstantSpec, NoReading> {
     match choice {
         Choice::Fixed(at) => Ok(at),
-        Choice::Kv => kv::instant(recording).map(At::Kv).ok_or(NoReading),
+        Choice::Kv => kv::instant(recording).map(InstantSpec::Kv).ok_or(NoReading),
     }
 }
 
-impl From<At> for Moments {
-    fn from(at: At) -> Self {
+impl From<InstantSpec> for Moments {
+    fn from(at: InstantSpec) -> Self {
         Self { a: at, b: at }
     }
 }
 
-impl From<At> for Moment {
-    fn from(at: At) -> Self {
+impl From<InstantSpec> for Moment {
+    fn from(at: InstantSpec) -> Self {
         Self { at: at.into(), reason: format!("Compared at each run's {}.", at.of_a_run()), warnings: vec![] }
     }
 }
@@ -58,7 +58,7 @@ impl Moment {
         let (kv_a, kv_b) = (kv::instant(a), kv::instant(b));
         if let Some((a_ns, b_ns)) = kv_a.zip(kv_b) {
             return Self {
-                at: Moments { a: At::Kv(a_ns), b: At::Kv(b_ns) },
+                at: Moments { a: InstantSpec::Kv(a_ns), b: InstantSpec::Kv(b_ns) },
                 reason:
                     "Compared at each run's KV-cache reading: both runs have one. For the peaks: --at peak."
                         .to_owned(),
@@ -72,21 +72,23 @@ impl Moment {
             // Both was above.
             (Some(_), Some(_)) => "both runs have a KV-cache reading",
         };
-        Self { reason: format!("Compared at each run's peak: {why}."), ..At::Peak.into() }
+        Self { reason: format!("Compared at each run's peak: {why}."), ..InstantSpec::Peak.into() }
     }
 
     /// Where somebody does.
     pub fn chosen(at: Moments, a: &Recording, b: &Recording) -> Self {
         let reason = format!("Compared at each run's {}: chosen with --at.", at.b.of_a_run());
         let mut warnings = match at.b {
-            At::Kv(_) => readings_differ(a, b),
-            At::Time(_) if a.host.boot_id != b.host.boot_id => {
+            InstantSpec::Kv(_) => readings_differ(a, b),
+            InstantSpec::Time(_) if a.host.boot_id != b.host.boot_id => {
                 vec![
                     "the recordings' clocks differ: the machine was started again between the runs"
                         .to_owned(),
                 ]
             }
-            At::Peak | At::End | At::SinceStart(_) | At::Time(_) => vec![],
+            InstantSpec::Peak | InstantSpec::End | InstantSpec::SinceStart(_) | InstantSpec::Time(_) => {
+                vec![]
+            }
         };
         for (name, at, recording) in [("A", at.a, a), ("B", at.b, b)] {
             warnings.extend(outside(name, at, recording));
@@ -96,10 +98,10 @@ impl Moment {
 }
 
 /// A time at which a run had not begun or was over: what stands for it is its first or last reading.
-fn outside(name: &str, at: At, recording: &Recording) -> Option<String> {
+fn outside(name: &str, at: InstantSpec, recording: &Recording) -> Option<String> {
     let target = &recording.target;
     // A recording that was cut off has no end.
-    if at == At::End {
+    if at == InstantSpec::End {
         return (target.ended_ns == 0)
             .then(|| format!("{name} was cut off: its end is its last reading, not the end of the target"));
     }
@@ -119,7 +121,7 @@ fn readings_differ(a: &Recording, b: &Recording) -> Vec<String> {
     let differ = |what: &str, a: &str, b: &str| {
         (a != b).then(|| format!("the KV-cache readings differ in kind: {what} {a} in A, {b} in B"))
     };
-    let made = differ("made by", &a.query.asked, &b.query.asked);
+    let made = differ("made by", &a.query.interface, &b.query.interface);
     let found = differ("found by", a.found_by, b.found_by);
     made.into_iter().chain(found).collect()
 }
@@ -133,7 +135,7 @@ mod tests {
     #[test]
     fn ordinary_programs_are_compared_at_their_peaks() {
         let moment = Moment::of_runs(&testing::native(), &testing::container());
-        assert_eq!(moment.at, At::Peak.into());
+        assert_eq!(moment.at, InstantSpec::Peak.into());
         assert_eq!(moment.reason, "Compared at each run's peak: neither run has a KV-cache reading.");
         assert_eq!(moment.warnings, Vec::<String>::new());
         assert_eq!(resolve(Choice::Kv, &testing::native()), Err(NoReading));
@@ -142,16 +144,16 @@ mod tests {
     #[test]
     fn what_stands_for_a_time_outside_of_a_run_is_a_warning() {
         let (a, mut b) = (testing::native(), testing::container());
-        let warnings = |at: At, b: &Recording| Moment::chosen(at.into(), &a, b).warnings;
-        assert!(warnings(At::SinceStart(5 * SECOND), &b).is_empty());
+        let warnings = |at: InstantSpec, b: &Recording| Moment::chosen(at.into(), &a, b).warnings;
+        assert!(warnings(InstantSpec::SinceStart(5 * SECOND), &b).is_empty());
         b.target.ended_ns = b.target.started_ns + 4 * SECOND;
-        let found = warnings(At::SinceStart(5 * SECOND), &b);
+        let found = warnings(InstantSpec::SinceStart(5 * SECOND), &b);
         assert_eq!(found, ["B ended after 4.0 s: its last reading stands for the time chosen"]);
-        assert!(warnings(At::Peak, &b).is_empty());
+        assert!(warnings(InstantSpec::Peak, &b).is_empty());
         b.target.ended_ns = 0;
-        assert!(warnings(At::End, &b)[0].starts_with("B was cut off"));
+        assert!(warnings(InstantSpec::End, &b)[0].starts_with("B was cut off"));
         b.host.boot_id = "another".into();
-        assert!(warnings(At::Time(b.target.started_ns), &b)[0].contains("clocks differ"));
-        assert!(warnings(At::Time(0), &b)[1].starts_with("A had not begun"));
+        assert!(warnings(InstantSpec::Time(b.target.started_ns), &b)[0].contains("clocks differ"));
+        assert!(warnings(InstantSpec::Time(0), &b)[1].starts_with("A had not begun"));
     }
 }

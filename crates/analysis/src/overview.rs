@@ -7,7 +7,7 @@ use crate::comparability::{Comparable, comparable};
 use crate::diff;
 use crate::findings::{self, Findings};
 use crate::flame::{self, Flame};
-use crate::instant::At;
+use crate::instant_spec::InstantSpec;
 use crate::kv;
 use crate::moment::{Moment, Moments};
 use crate::timeline::{self, COLUMNS, Mark, Timeline};
@@ -18,7 +18,7 @@ const MEASURED: &str = "measured";
 
 #[derive(Debug, Clone, Serialize)]
 pub struct Overview {
-    pub at: At,
+    pub at: InstantSpec,
     /// Absent where one run is looked at alone.
     pub a: Option<Run>,
     pub b: Run,
@@ -116,7 +116,7 @@ pub fn overview(a: Option<Named<'_>>, b: Named<'_>, moment: impl Into<Moment>) -
     }
 }
 
-fn run((file, recording): Named<'_>, at: At) -> Run {
+fn run((file, recording): Named<'_>, at: InstantSpec) -> Run {
     let report = attribution::report(recording, at);
     let timelines = timeline::all(recording, COLUMNS);
     let ends = |timeline: &Timeline| Some((*timeline.at_ns.first()?, *timeline.at_ns.last()?));
@@ -154,13 +154,13 @@ mod tests {
     #[test]
     fn two_runs_are_compared_on_every_plane_they_share() {
         let (a, b) = (testing::native(), testing::container());
-        let overview = overview(Some(("a.json", &a)), ("b.json", &b), At::Peak);
+        let overview = overview(Some(("a.json", &a)), ("b.json", &b), InstantSpec::Peak);
         let planes: Vec<_> = overview.diffs.iter().map(|diff| diff.plane).collect();
         assert_eq!(planes, [Scope::Cgroup, Scope::System]);
         assert!(overview.comparable.as_ref().unwrap().ok);
         let runs: Vec<_> = overview.runs().map(|(letter, run)| (letter, run.file.as_str())).collect();
         assert_eq!(runs, [("A", "a.json"), ("B", "b.json")]);
-        let alone = super::overview(None, ("b.json", &b), At::Peak);
+        let alone = super::overview(None, ("b.json", &b), InstantSpec::Peak);
         assert!(alone.diffs.is_empty() && alone.comparable.is_none() && alone.flame_diffs.is_empty());
     }
 

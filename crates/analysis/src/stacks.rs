@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
-use crate::details;
 use crate::names::{self, Names};
+use crate::nearest_instant;
 use crate::view::Scope;
 use crate::whose::Whose;
 use spark_trace_recording::Mobility;
@@ -49,7 +49,7 @@ type Key<'a> = (Whose, Vec<String>, bool, &'a Word<Mobility>);
 /// driver first, and of them the most first. On the cgroup plane only pages charged to the target.
 pub fn rows(recording: &Recording, scope: Scope, at_ns: u64) -> Vec<StackRow> {
     let names = Names::new(recording);
-    let instant = details::index(recording, at_ns);
+    let instant = nearest_instant::index(recording, at_ns);
 
     let mut groups: BTreeMap<Key<'_>, (StackRow, BTreeSet<String>)> = BTreeMap::new();
     for allocs in recording.provenance.page_allocs.iter().filter(|allocs| is_in(scope, &names, allocs)) {
@@ -92,7 +92,7 @@ pub fn for_purpose(
     at_ns: u64,
 ) -> Vec<(String, u64)> {
     let names = Names::new(recording);
-    let Some(instant) = details::index(recording, at_ns) else { return vec![] };
+    let Some(instant) = nearest_instant::index(recording, at_ns) else { return vec![] };
     let mut sums: BTreeMap<String, u64> = BTreeMap::new();
     for allocs in &recording.provenance.page_allocs {
         if target_only && !names.is_target(allocs.cgroup) {

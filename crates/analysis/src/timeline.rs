@@ -7,7 +7,7 @@ use spark_trace_common::source::UNATTRIBUTED;
 
 use crate::attribution::level_of;
 use crate::kv;
-use crate::queries::Queries;
+use crate::memory_queries::Queries;
 use crate::view::{Scope, View};
 use spark_trace_recording::Recording;
 
@@ -181,13 +181,14 @@ pub fn marks(
     columns: usize,
 ) -> Vec<Mark> {
     let kv = kv::instant(recording).map(|at_ns| (at_ns, MarkKind::Kv, "KV-cache reading".to_owned()));
-    let asked = queries.into_iter().flat_map(|queries| &queries.rows);
-    let asked = asked.map(|row| (row.at_ns, MarkKind::Query, format!("{} by {}", row.asked, row.comm)));
+    let queries = queries.into_iter().flat_map(|queries| &queries.rows);
+    let queries =
+        queries.map(|row| (row.at_ns, MarkKind::Query, format!("{} by {}", row.interface, row.comm)));
     let phases = recording.phases.iter().map(|phase| (phase.at_ns, MarkKind::Phase, phase.name.clone()));
     let processes = recording.provenance.processes.iter();
     let execs =
         processes.filter_map(|process| Some((process.exec_ns?, MarkKind::Exec, process.comm.clone())));
-    let all = kv.into_iter().chain(asked).chain(phases).chain(execs);
+    let all = kv.into_iter().chain(queries).chain(phases).chain(execs);
 
     let mut grouped: BTreeMap<(usize, MarkKind), (u64, BTreeMap<String, u64>)> = BTreeMap::new();
     for (at_ns, kind, what) in all.filter(|(at_ns, ..)| (first..=last).contains(at_ns)) {
@@ -219,7 +220,7 @@ fn named(names: &BTreeMap<String, u64>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::queries;
+    use crate::memory_queries;
     use spark_trace_testing as testing;
     use spark_trace_testing::{MIB, SECOND, START};
 
@@ -277,9 +278,9 @@ mod tests {
     #[test]
     fn marks_of_one_column_are_one() {
         let recording = testing::cuda();
-        let asked = queries::report(&recording);
+        let queries = memory_queries::report(&recording);
         let axis = (START, START + 10 * SECOND);
-        let marks = |columns| marks(&recording, asked.as_ref(), axis, columns);
+        let marks = |columns| marks(&recording, queries.as_ref(), axis, columns);
         let count = |marks: &[Mark], kind| {
             marks.iter().filter(|mark| mark.kind == kind).map(|mark| mark.count).sum::<u64>()
         };

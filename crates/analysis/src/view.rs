@@ -6,7 +6,7 @@ use serde::Serialize;
 use spark_trace_common::cuda::Library;
 use spark_trace_common::source::{SOURCES, counts_from_start};
 
-use crate::instant::At;
+use crate::instant_spec::InstantSpec;
 use spark_trace_recording::ledger::{self, Balance, Facts, Plane};
 use spark_trace_recording::verdict::Verdict;
 use spark_trace_recording::{DeviceSeries, Recording, Series, TargetCgroup};
@@ -168,10 +168,10 @@ impl<'a> View<'a> {
         times.into_iter().max_by_key(|&(height, count)| (count, height)).map(|(height, _)| height)
     }
 
-    pub fn choose(&self, at: At) -> Balance {
+    pub fn choose(&self, at: InstantSpec) -> Balance {
         match (at, at.time(self.started_ns)) {
             (_, Some(at_ns)) => self.at(at_ns),
-            (At::End, None) => self.end(),
+            (InstantSpec::End, None) => self.end(),
             (_, None) => self.peak(),
         }
     }

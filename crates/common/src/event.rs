@@ -4,9 +4,9 @@
 //! initialised and both sides agree on it; the asserts below hold them to that.
 
 use crate::{
+    capacities::USER_STACK_DEPTH,
     cuda::{ARGS, OUTS},
-    map::USER_STACK_DEPTH,
-    row::LibraryKey,
+    map_records::LibraryKey,
     task::COMM_LEN,
 };
 
@@ -20,7 +20,7 @@ pub enum EventKind {
     FileName = 4,
     Call = 5,
     Library = 6,
-    Figures = 7,
+    MemoryAnswer = 7,
 }
 
 /// Longest cgroup path an event carries.
@@ -204,15 +204,15 @@ pub struct LibraryEvent {
 }
 
 /// Bytes kept of what a program read.
-pub const FIGURES_LEN: usize = 1024;
+pub const ANSWER_LEN: usize = 1024;
 
 /// A process read a file that tells how much memory there is, or asked by sysinfo(2).
 #[derive(Debug, Clone, Copy)]
 #[cfg_attr(feature = "zerocopy", derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable))]
 #[repr(C)]
-pub struct FiguresEvent {
+pub struct MemoryAnswerEvent {
     pub kind: u32,
-    /// A [`FiguresOp`].
+    /// A [`AnswerSource`].
     pub op: u32,
     pub at_ns: u64,
     pub tgid: u32,
@@ -229,12 +229,12 @@ pub struct FiguresEvent {
     pub parent: [u8; NAME_LEN],
     pub state: MemoryState,
     pub stack: [u64; USER_STACK_DEPTH],
-    pub content: [u8; FIGURES_LEN],
+    pub content: [u8; ANSWER_LEN],
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
-pub enum FiguresOp {
+pub enum AnswerSource {
     ReadProc = 1,
     ReadCgroup = 2,
     Sysinfo = 3,
@@ -264,5 +264,5 @@ wire! {
     CallEvent = 48 + 8 * ARGS + 8 * OUTS + 8 + 80,
     CallStackEvent = 48 + 8 * ARGS + 8 * OUTS + 8 + 80 + 8 * USER_STACK_DEPTH,
     LibraryEvent = 40 + NAME_LEN,
-    FiguresEvent = 56 + 2 * NAME_LEN + 80 + 8 * USER_STACK_DEPTH + FIGURES_LEN,
+    MemoryAnswerEvent = 56 + 2 * NAME_LEN + 80 + 8 * USER_STACK_DEPTH + ANSWER_LEN,
 }

@@ -18,15 +18,15 @@ macro_rules! wire {
     };
 }
 
+pub mod capacities;
 pub mod config;
 pub mod cuda;
 pub mod engine;
 pub mod event;
 pub mod hook;
-pub mod map;
+pub mod map_records;
 #[cfg(feature = "std")]
 pub mod quantity;
 pub mod result;
-pub mod row;
 pub mod source;
 pub mod task;

@@ -6,4 +6,4 @@ pub mod engine;
 pub mod invoker;
 pub mod meminfo;
 pub mod nvml;
-pub mod place;
+pub mod output_file;

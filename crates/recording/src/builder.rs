@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use super::budget::{self, Budget, Group, LIMITS, Limits};
 use super::column::Column;
 use super::entry::{Aggregates, Begin, Entry, Sample, SeriesId};
-use super::window;
+use super::retention;
 use super::{cuda::LibraryFile, provenance::*, schema::*};
 
 /// Folds entries into a recording.
@@ -132,9 +132,9 @@ impl Builder {
         }
     }
 
-    /// Drops what is older, see [`window::forget`].
+    /// Drops what is older, see [`retention::forget`].
     pub fn forget(&mut self, before_ns: u64) {
-        window::forget(&mut self.recording, before_ns);
+        retention::forget(&mut self.recording, before_ns);
         self.find_places();
         self.budget.count(&self.recording);
     }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::journal;
 use super::schema::Recording;
 use super::write::{WriteError, WriteOptions, write_at};
-use spark_trace_host::place::Place;
+use spark_trace_host::output_file::Place;
 
 /// Two recordings that replace each other's leftovers at the same time: one of them wins within a few tries.
 const TRIES: u32 = 10;

@@ -128,7 +128,7 @@ pub struct CudaEvent {
 
 /// A process queried how much memory there is.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct Query {
+pub struct MemoryQuery {
     /// Time of the answer.
     pub at_ns: u64,
     /// When a library call began. Queries of the same thread in between were made inside it.
@@ -137,9 +137,10 @@ pub struct Query {
     pub tid: u32,
     /// Memory cgroup of the querying task.
     pub cgroup: u64,
-    /// The query: a function (`cuMemGetInfo_v2`), a file (`/proc/meminfo`, `memory.max`) or the system call
+    /// What was queried: a function (`cuMemGetInfo_v2`), a file (`/proc/meminfo`, `memory.max`) or the system call
     /// (`sysinfo`).
-    pub asked: String,
+    #[serde(alias = "asked")]
+    pub interface: String,
     /// Directory of the file, for files of a cgroup or process.
     pub directory: Option<String>,
     /// Result code of a library call.

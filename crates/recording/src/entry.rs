@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{context::*, cuda::*, provenance::*, schema::*};
+use super::{cuda::*, process_env::*, provenance::*, schema::*};
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "entry", rename_all = "kebab-case")]
@@ -28,7 +28,7 @@ pub enum Entry {
     Aggregates(Box<Aggregates>),
     CudaFailure(CudaFailure),
     CudaEvent(CudaEvent),
-    Query(Box<Query>),
+    Query(Box<MemoryQuery>),
     Context(Box<ProcessContext>),
     /// What all file systems in memory held at one time.
     Tmpfs {

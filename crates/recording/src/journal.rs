@@ -208,7 +208,7 @@ pub fn recover(mut input: impl BufRead) -> Result<Recording, JournalError> {
     for process in &mut recording.provenance.processes {
         process.context = process.context.filter(|context| (*context as usize) < contexts);
     }
-    super::check::check(&recording).map_err(JournalError::Inconsistent)?;
+    super::validate::check(&recording).map_err(JournalError::Inconsistent)?;
     Ok(recording)
 }
 

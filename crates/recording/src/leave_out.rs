@@ -26,7 +26,7 @@ impl Recording {
 
 #[cfg(test)]
 mod tests {
-    use crate::{CgroupSeries, Mapping, Process, ProcessSeries, Query};
+    use crate::{CgroupSeries, Mapping, MemoryQuery, Process, ProcessSeries};
 
     #[test]
     fn nothing_of_its_processes_is_left() {
@@ -36,7 +36,7 @@ mod tests {
         recording.provenance.mappings =
             [1, 2, 3].map(|pid| Mapping { pid, ..Mapping::default() }).into_iter().collect();
         recording.provenance.queries = [(1, 7), (3, 8)]
-            .map(|(pid, cgroup)| Query { pid, cgroup, ..Query::default() })
+            .map(|(pid, cgroup)| MemoryQuery { pid, cgroup, ..MemoryQuery::default() })
             .into_iter()
             .collect();
         recording.provenance.regions.clear();

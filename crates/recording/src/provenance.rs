@@ -6,9 +6,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::column::Column;
-use super::context::{LogLine, ProcessContext, TmpfsUse};
-use super::cuda::{CudaAllocs, CudaEvent, CudaFailure, CudaTotal, Query};
+use super::cuda::{CudaAllocs, CudaEvent, CudaFailure, CudaTotal, MemoryQuery};
 use super::kinds::{InstantKind, Mobility, Space};
+use super::process_env::{LogLine, ProcessContext, TmpfsUse};
 use super::word::Word;
 
 /// Who took memory, by which path and when. Each vector `live` has one element for each instant.
@@ -55,7 +55,7 @@ pub struct Provenance {
     /// Contexts, modules and pools.
     pub cuda_events: Vec<CudaEvent>,
     /// Memory queries of the target, in the order of their answers.
-    pub queries: Vec<Query>,
+    pub queries: Vec<MemoryQuery>,
     /// Environments of the target's processes, each distinct one once.
     #[serde(default)]
     pub contexts: Vec<ProcessContext>,

@@ -15,10 +15,10 @@ use serde_json::error::Category;
 use thiserror::Error;
 
 use super::bounds::{Bounded, Bounds, MAX_RATIO, Refusal, Taken, VARIABLE};
-use super::check::check;
 use super::journal::JOURNAL_SCHEMA;
 use super::schema::{Recording, SCHEMA, SCHEMA_VERSION};
-use super::upgrade::upgrade;
+use super::upgrade::{OLDEST_READ_AS_IT_IS, upgrade};
+use super::validate::check;
 
 /// Stands for standard input, as with other programs.
 const STANDARD_INPUT: &str = "-";
@@ -133,8 +133,8 @@ fn read_within(path: &Path, bounds: Bounds) -> Result<Recording, ReadError> {
         Err(error) => return Err(told(error, &refusal)),
     };
     let text = source.text(Pass::Last, compressed, bounds, &mut refusal)?;
-    let recording = if version == SCHEMA_VERSION {
-        serde_json::from_reader(text)
+    let recording = if version >= OLDEST_READ_AS_IT_IS {
+        serde_json::from_reader(text).map(as_today)
     } else {
         serde_json::from_reader(text).and_then(|value| upgraded(value, version))
     }
@@ -363,13 +363,18 @@ pub fn parse(path: &Path, text: &[u8]) -> Result<Recording, ReadError> {
         Err(error) if error.is_data() => return Err(ReadError::NotARecording { path: path.into() }),
         Err(error) => return Err(told(error)),
     };
-    let recording = if version == SCHEMA_VERSION {
-        serde_json::from_slice(text)
+    let recording = if version >= OLDEST_READ_AS_IT_IS {
+        serde_json::from_slice(text).map(as_today)
     } else {
         serde_json::from_slice(text).and_then(|value| upgraded(value, version))
     }
     .map_err(told)?;
     checked(path, recording)
+}
+
+/// A recording whose names were read as they are.
+fn as_today(recording: Recording) -> Recording {
+    Recording { schema_version: SCHEMA_VERSION, ..recording }
 }
 
 /// What JSON's parser says of text that ends at `end`.
@@ -438,10 +443,24 @@ mod tests {
     }
 
     #[test]
+    fn a_recording_of_the_first_version_is_read_with_its_old_name() {
+        let today = testing::cuda();
+        let mut first = serde_json::to_value(&today).unwrap();
+        first["schema_version"] = 1.into();
+        for query in first["provenance"]["queries"].as_array_mut().unwrap() {
+            let query = query.as_object_mut().unwrap();
+            let interface = query.remove("interface").unwrap();
+            query.insert("asked".to_owned(), interface);
+        }
+        let read = parse(Path::new("r.json"), first.to_string().as_bytes()).unwrap();
+        assert!(!today.provenance.queries.is_empty() && read == today);
+    }
+
+    #[test]
     fn a_newer_recording_is_refused() {
         let error = parsed(&with("schema_version", (SCHEMA_VERSION + 1).into())).unwrap_err();
         assert!(
-            error.to_string().contains("written by a newer spark-trace, schema 2; this one reads up to 1")
+            error.to_string().contains("written by a newer spark-trace, schema 3; this one reads up to 2")
         );
         let error = parsed(&with("schema_version", u64::MAX.into())).unwrap_err();
         assert!(matches!(error, ReadError::TooNew { .. }));

@@ -22,7 +22,7 @@ use super::word::Word;
 /// Value of [`Recording::schema`].
 pub const SCHEMA: &str = "spark-trace/recording";
 /// Version this build writes; it reads this and older ones.
-pub const SCHEMA_VERSION: u32 = 1;
+pub const SCHEMA_VERSION: u32 = 2;
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Recording {
@@ -353,7 +353,7 @@ pub struct Loss {
 /// A place in the kernel or in a library where an eBPF program runs.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Hook {
-    /// Name of the hook, as `--without-hook` takes it.
+    /// Name of the hook, as `--exclude-hook` takes it.
     pub name: String,
     /// `tp_btf`, `fentry`, `fexit`, `kprobe`, `uprobe.multi`, `uprobe` or `on-demand`; absent if it is not attached.
     pub mechanism: Option<Word<Mechanism>>,

@@ -7,8 +7,15 @@ use super::schema::SCHEMA_VERSION;
 /// Turns a recording of one version into the next one's form.
 pub type Step = fn(&mut Value);
 
-/// Step i turns version i + 1 into version i + 2. Version 1 is the first, so there is none yet.
-const STEPS: &[Step] = &[];
+/// Step i turns version i + 1 into version i + 2.
+const STEPS: &[Step] = &[renamed];
+
+/// Version 2 renamed `asked` of a memory query to `interface`. The field reads both names (serde's alias), so nothing is to be
+/// done here, and such a recording is read without this detour, see [`OLDEST_READ_AS_IT_IS`].
+const fn renamed(_: &mut Value) {}
+
+/// The oldest version whose recordings have today's form but for names that the fields read, too.
+pub const OLDEST_READ_AS_IT_IS: u32 = 1;
 
 const _: () = assert!(STEPS.len() + 1 == SCHEMA_VERSION as usize, "every older version needs its step");
 

@@ -5,8 +5,8 @@ use std::io::{self, BufWriter, Write};
 use std::path::Path;
 
 use super::schema::Recording;
-use spark_trace_host::place::{PRIVATE, PUBLIC, Place};
-pub use spark_trace_host::place::{WriteError, WriteOptions};
+use spark_trace_host::output_file::{PRIVATE, PUBLIC, Place};
+pub use spark_trace_host::output_file::{WriteError, WriteOptions};
 
 /// zstd's own default: recordings are written once, right after a run.
 const ZSTD_LEVEL: i32 = 3;

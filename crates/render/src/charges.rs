@@ -1,9 +1,9 @@
 //! What `show` and `diff` have to tell of charges to cgroups, and of what the NVIDIA driver was asked for.
 
 use super::document::{Cell, Document, Fit, Table};
-use spark_trace_analysis::asked::AskedRow;
 use spark_trace_analysis::charges::{Agreement, ChargeRow, Charges};
 use spark_trace_analysis::diff::detail::ChargeDelta;
+use spark_trace_analysis::driver_allocs::DriverAllocRow;
 use spark_trace_analysis::passing::{self, Stack};
 use spark_trace_recording::units::{delta, unsigned};
 
@@ -57,7 +57,7 @@ const STACKS: &[Cell<ChargeRow>] = &[
     ("STACK", Fit::Text, |row| passing::line(&row.frames, Stack::Kernel)),
 ];
 
-pub const ASKED: &[Cell<AskedRow>] =
+pub const DRIVER_ALLOCS: &[Cell<DriverAllocRow>] =
     &[
         ("LIVE", Fit::Number, |row| unsigned(row.live)),
         ("REQUESTED", Fit::Number, |row| unsigned(row.bytes_allocated)),

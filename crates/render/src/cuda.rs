@@ -208,7 +208,7 @@ const KINDS: &[Cell<KindDelta>] = &[
 ];
 
 const TOLD: &[Cell<QueryDelta>] = &[
-    ("QUERY", Fit::Text, |row| row.asked.clone()),
+    ("QUERY", Fit::Text, |row| row.interface.clone()),
     ("FIGURE", Fit::Name, |row| row.figure.to_owned()),
     ("A FIRST", Fit::Number, |row| known(row.a.first, unsigned)),
     ("B FIRST", Fit::Number, |row| known(row.b.first, unsigned)),

@@ -22,12 +22,12 @@ mod cuda;
 mod devices;
 pub mod diff;
 mod findings;
-mod frames;
 mod kv;
 mod limits;
-mod queries;
+mod memory_queries;
+mod process_env;
 pub mod show;
-mod surroundings;
+mod stack_frames;
 
 use spark_trace_analysis::{attribution, diff as comparison, kv as budget};
 

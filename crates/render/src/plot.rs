@@ -3,7 +3,7 @@
 use spark_trace_common::source::UNATTRIBUTED;
 use unicode_width::UnicodeWidthStr;
 
-use super::html::charts::fill;
+use super::html::charts::palette;
 use super::html::charts::timeline::{SIGNS, Scale, sign};
 use super::{Style, USUAL_WIDTH, ascii};
 use spark_trace_analysis::timeline::{Band, Mark, MarkKind, Timeline};
@@ -162,7 +162,7 @@ impl Plot<'_> {
 
     fn coloured(&self, band: usize, text: &str) -> String {
         let source = self.bands.get(band).map_or("", |band| band.source);
-        let colour = COLOURS.iter().find(|(name, _)| *name == fill::colour(source));
+        let colour = COLOURS.iter().find(|(name, _)| *name == palette::colour(source));
         match colour.filter(|_| self.style.colour) {
             Some((_, colour)) => format!("\x1b[38;5;{colour}m{text}\x1b[0m"),
             None => text.to_owned(),
@@ -217,14 +217,14 @@ impl Plot<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use spark_trace_analysis::queries;
+    use spark_trace_analysis::memory_queries;
     use spark_trace_analysis::timeline;
     use spark_trace_testing as testing;
     use spark_trace_testing::{SECOND, START};
 
     fn plots(style: Style) -> Vec<String> {
         let recording = testing::cuda();
-        let asked = queries::report(&recording);
+        let asked = memory_queries::report(&recording);
         let marks = timeline::marks(&recording, asked.as_ref(), (START, START + 11 * SECOND), columns(style));
         let timelines = timeline::all(&recording, columns(style));
         timelines.iter().map(|timeline| plot(timeline, Scale::of(&timelines), &marks, style)).collect()

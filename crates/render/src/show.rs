@@ -8,8 +8,8 @@ use super::document::{Column, Document, Fit, Table};
 use super::limits;
 use spark_trace_analysis::attribution::answer::command_line;
 use spark_trace_analysis::attribution::{PlaneReport, Reconciliation, Report, SourceRow};
-use spark_trace_analysis::details::FOLLOW_NS;
-use spark_trace_analysis::instant::At;
+use spark_trace_analysis::instant_spec::InstantSpec;
+use spark_trace_analysis::nearest_instant::FOLLOW_NS;
 use spark_trace_analysis::view::Scope;
 use spark_trace_recording::Instant;
 use spark_trace_recording::units::{delta, duration, known, seconds, share, size, unsigned};
@@ -185,10 +185,10 @@ fn reconcile(document: &mut Document, report: &Report, plane: &PlaneReport) {
     let since_start = |at_ns: u64| seconds(at_ns.saturating_sub(report.target.started_ns));
     let snapshot = report.target.is_snapshot();
     let at = match report.at {
-        At::Peak => format!("the peak ({})", since_start(plane.at_ns)),
-        At::End => format!("the end ({})", since_start(plane.at_ns)),
-        At::Kv(_) => format!("the {} ({})", report.at.of_a_run(), since_start(plane.at_ns)),
-        At::SinceStart(_) | At::Time(_) => since_start(plane.at_ns),
+        InstantSpec::Peak => format!("the peak ({})", since_start(plane.at_ns)),
+        InstantSpec::End => format!("the end ({})", since_start(plane.at_ns)),
+        InstantSpec::Kv(_) => format!("the {} ({})", report.at.of_a_run(), since_start(plane.at_ns)),
+        InstantSpec::SinceStart(_) | InstantSpec::Time(_) => since_start(plane.at_ns),
     };
     let reconciled =
         [("growth to", &plane.growth, delta as fn(i64) -> String), ("level at", &plane.level, size)];
@@ -258,7 +258,7 @@ fn level_columns(report: &Report, plane: &PlaneReport) -> Vec<Level> {
         ("END".to_owned(), |row| row.bytes_at_end),
     ];
     match (report.at, plane.plane) {
-        (At::Kv(_) | At::SinceStart(_) | At::Time(_), _) => {
+        (InstantSpec::Kv(_) | InstantSpec::SinceStart(_) | InstantSpec::Time(_), _) => {
             columns.insert(1, (format!("AT {}", report.at), |row| row.bytes))
         }
         (_, Scope::System) if report.planes.cgroup.is_some() => {

@@ -2,8 +2,8 @@ use proptest::prelude::*;
 
 use super::show::Shown;
 use super::*;
-use spark_trace_analysis::arrange::Arrange;
-use spark_trace_analysis::instant::At;
+use spark_trace_analysis::instant_spec::InstantSpec;
+use spark_trace_analysis::sort::Arrange;
 use spark_trace_recording::ledger::Plane;
 use spark_trace_recording::{Loss, Recording};
 use spark_trace_testing as testing;
@@ -68,15 +68,15 @@ pub(super) fn hostile() -> Recording {
         (event.event, event.function) = (name(), name());
     }
     for query in &mut recording.provenance.queries {
-        (query.asked, query.directory, query.text) = (name(), Some(name()), Some(name()));
+        (query.interface, query.directory, query.text) = (name(), Some(name()), Some(name()));
     }
     recording
 }
 
 /// Both reports in every format.
 fn rendered(a: &Recording, b: &Recording) -> Vec<(&'static str, String)> {
-    let show = attribution::report(b, At::Peak);
-    let diff = comparison::report(a, b, None, At::Peak).unwrap();
+    let show = attribution::report(b, InstantSpec::Peak);
+    let diff = comparison::report(a, b, None, InstantSpec::Peak).unwrap();
     let text = |bytes: Rendered| String::from_utf8(bytes.unwrap()).unwrap();
     let formats = FORMATS.iter();
     formats
@@ -138,7 +138,7 @@ fn losses_are_shouted_and_unattributed_is_always_there() {
             assert!(text.contains("WARNING"), "{format}: {text}");
         }
     }
-    let empty = attribution::report(&testing::empty(), At::Peak);
+    let empty = attribution::report(&testing::empty(), InstantSpec::Peak);
     assert!((FORMATS[0].show)(&empty, &Shown::ALL, Style::default()).is_ok());
 }
 
@@ -184,8 +184,8 @@ fn what_the_driver_did_is_in_every_report() {
         )
     };
     let recording = testing::cuda();
-    let show = attribution::report(&recording, At::Peak);
-    let diff = comparison::report(&testing::container(), &recording, None, At::Peak).unwrap();
+    let show = attribution::report(&recording, InstantSpec::Peak);
+    let diff = comparison::report(&testing::container(), &recording, None, InstantSpec::Peak).unwrap();
     for name in ["table", "markdown"] {
         let (show, diff) = of(name, (&show, &diff));
         let (show, diff) = (show.replace('\\', ""), diff.replace('\\', ""));
@@ -204,21 +204,21 @@ fn what_the_driver_did_is_in_every_report() {
     assert_eq!(show["cuda"]["stacks"][0]["through"], "runtime");
     assert_eq!(show["cuda"]["libraries"][1]["late_ns"], 12_000_000);
     assert_eq!(show["cuda"]["host"][0]["charged"], "no");
-    assert_eq!(show["queries"]["rows"][0]["nested"][0]["asked"], "/proc/meminfo");
+    assert_eq!(show["queries"]["rows"][0]["nested"][0]["interface"], "/proc/meminfo");
     assert_eq!(show["queries"]["rows"].as_array().unwrap().len(), 8, "none is folded");
     assert_eq!(show["queries"]["summaries"][0]["count"], 3);
     assert_eq!(diff["cuda"]["kinds"][0]["b_bytes"], 512 << 20);
     assert_eq!(diff["cuda"]["queries"][0]["b"]["last"], 11190_u64 << 20);
-    let nothing = attribution::report(&testing::native(), At::Peak);
+    let nothing = attribution::report(&testing::native(), InstantSpec::Peak);
     assert!(nothing.cuda.is_none() && nothing.queries.is_none());
-    let same = comparison::report(&testing::native(), &testing::native(), None, At::Peak).unwrap();
+    let same = comparison::report(&testing::native(), &testing::native(), None, InstantSpec::Peak).unwrap();
     let (show, _) = of("table", (&nothing, &same));
     assert!(!show.lines().any(|line| line.starts_with("CUDA")), "{show}");
 }
 
 #[test]
 fn csv_has_a_row_per_plane_and_source() {
-    let mut report = attribution::report(&testing::container(), At::Peak);
+    let mut report = attribution::report(&testing::container(), InstantSpec::Peak);
     report.keep(0);
     let format = FORMATS.iter().find(|format| format.name == "csv").unwrap();
     let text = String::from_utf8((format.show)(&report, &Shown::ALL, Style::default()).unwrap()).unwrap();
@@ -233,7 +233,7 @@ fn csv_has_a_row_per_plane_and_source() {
 #[test]
 fn what_was_read_at_another_time_says_when() {
     let title = |recording: &Recording| {
-        let report = attribution::report(recording, At::Peak);
+        let report = attribution::report(recording, InstantSpec::Peak);
         let table = FORMATS.iter().find(|format| format.name == "table").unwrap();
         let wide = Style { width: Some(120), ..Style::default() };
         let text = String::from_utf8((table.show)(&report, &Shown::ALL, wide).unwrap()).unwrap();
@@ -246,7 +246,7 @@ fn what_was_read_at_another_time_says_when() {
     let read_later =
         "Page cache by file, added since the trace began, in use after 5.0 s, as read after 6.0 s";
     assert_eq!(title(&recording), read_later);
-    let report = attribution::report(&recording, At::Peak);
+    let report = attribution::report(&recording, InstantSpec::Peak);
     assert_eq!(report.details_instant.as_ref(), recording.provenance.instants.get(1));
     let before = spark_trace_recording::Instant { at_ns: testing::START - 1, why: "system-peak".into() };
     assert_eq!(show::read_at(&report, Some(&before)), "5.0 s, as read before it began");
@@ -254,7 +254,7 @@ fn what_was_read_at_another_time_says_when() {
 
 #[test]
 fn gpus_are_told_like_the_other_planes() {
-    let report = attribution::report(&testing::gpus(), At::Peak);
+    let report = attribution::report(&testing::gpus(), InstantSpec::Peak);
     let text = |name: &str| {
         let format = FORMATS.iter().find(|format| format.name == name).unwrap();
         String::from_utf8((format.show)(&report, &Shown::ALL, Style::default()).unwrap()).unwrap()
@@ -292,11 +292,11 @@ fn the_gpus_of_two_runs_can_be_compared() {
     let columns = &mut b.samples.devices[0].series.columns;
     columns.get_mut("process.4242.used").unwrap().map(|bytes| bytes + (1 << 30));
     columns.get_mut("memory.free").unwrap().map(|bytes| bytes - (1 << 30));
-    let report = comparison::report(&a, &b, Some(Scope::Device), At::Peak).unwrap();
+    let report = comparison::report(&a, &b, Some(Scope::Device), InstantSpec::Peak).unwrap();
     let context = report.sources.iter().find(|row| row.source == "gpu-context").unwrap();
     assert_eq!((context.delta_bytes, report.total_delta_bytes), (Some(1 << 30), Some(1 << 30)));
     assert!(report.files.is_empty() && report.stacks.is_empty() && report.regions.is_empty());
-    let none = comparison::report(&testing::native(), &b, Some(Scope::Device), At::Peak);
+    let none = comparison::report(&testing::native(), &b, Some(Scope::Device), InstantSpec::Peak);
     assert!(none.unwrap_err().to_string().contains("no readings of the device plane"));
 }
 
@@ -316,13 +316,13 @@ proptest! {
             text.replace_range(at..=at, &damage);
         }
         if let Ok(recording) = spark_trace_recording::read::parse(std::path::Path::new("damaged"), text.as_bytes()) {
-            for at in [At::Peak, At::End, At::SinceStart(u64::MAX), At::Time(0)] {
+            for at in [InstantSpec::Peak, InstantSpec::End, InstantSpec::SinceStart(u64::MAX), InstantSpec::Time(0)] {
                 let report = attribution::report(&recording, at);
                 for format in FORMATS {
                     prop_assert!((format.show)(&report, &Shown::ALL, Style::default()).is_ok());
                 }
             }
-            if comparison::report(&testing::native(), &recording, None, At::Peak).is_ok() {
+            if comparison::report(&testing::native(), &recording, None, InstantSpec::Peak).is_ok() {
                 rendered(&testing::native(), &recording);
             }
         }

@@ -6,7 +6,7 @@ use std::path::Path;
 use super::plan::{Environment, Kind, Model, Plan};
 
 /// Placeholders that are there without being written down.
-pub(super) const GIVEN: &[&str] = &[
+pub(super) const BUILTIN_PLACEHOLDERS: &[&str] = &[
     "model",
     "environment",
     "iteration",
@@ -23,7 +23,7 @@ pub struct Values(BTreeMap<String, String>);
 
 /// What is the same for all runs on this machine.
 #[derive(Debug, Clone)]
-pub struct Places<'a> {
+pub struct RunPaths<'a> {
     pub study: &'a Path,
     pub run: &'a Path,
     /// The reference workload; empty where none is found.
@@ -39,7 +39,7 @@ impl Values {
         environment: &Environment,
         model: &Model,
         iteration: u32,
-        places: &Places<'_>,
+        places: &RunPaths<'_>,
     ) -> Self {
         let workload_name = Path::new(places.workload).file_name().unwrap_or_default();
         let given = [

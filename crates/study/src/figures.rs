@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use spark_trace_analysis::attribution::{self, PlaneReport};
-use spark_trace_analysis::instant::At;
+use spark_trace_analysis::instant_spec::InstantSpec;
 use spark_trace_analysis::kv;
 use spark_trace_recording::Recording;
 use spark_trace_recording::framework_log::{self as log, LogFigures};
@@ -141,7 +141,7 @@ pub struct Yield {
 /// they are read at that time as well.
 pub fn of(recording: Option<&Recording>, log: &str, described: &[Metric]) -> Yield {
     let mut found = Yield::default();
-    let report = recording.map(|recording| attribution::report(recording, At::Peak));
+    let report = recording.map(|recording| attribution::report(recording, InstantSpec::Peak));
     let figures = log::parse_text(log);
     for metric in METRICS {
         let value = match &metric.read {
@@ -164,7 +164,7 @@ pub fn of(recording: Option<&Recording>, log: &str, described: &[Metric]) -> Yie
     }
     found.sources = report.as_ref().map(sources).unwrap_or_default();
     let at_reading = recording.and_then(|recording| {
-        Some(sources(&attribution::report(recording, At::Kv(kv::instant(recording)?))))
+        Some(sources(&attribution::report(recording, InstantSpec::Kv(kv::instant(recording)?))))
     });
     found.kv_sources = at_reading.unwrap_or_default();
     found

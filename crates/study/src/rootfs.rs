@@ -19,7 +19,7 @@ use thiserror::Error;
 
 pub use filter::LeftOut;
 use spark_trace_host::engine;
-use spark_trace_host::place::Place;
+use spark_trace_host::output_file::Place;
 use spark_trace_recording::units;
 use spark_trace_recording::write::{WriteError, WriteOptions, write_bytes};
 

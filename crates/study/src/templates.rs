@@ -44,7 +44,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::command::{self, Places, Values};
+    use crate::command::{self, RunPaths, Values};
     use crate::plan::Plan;
     use crate::schedule::schedule;
 
@@ -62,7 +62,7 @@ mod tests {
         let plan = Plan::parse(find("demo").unwrap().text).unwrap();
         let docker = plan.environment("docker").unwrap();
         let (study, run) = (Path::new("/study"), Path::new("/study/run"));
-        let places = Places { study, run, workload: "/opt/another-name", spark_trace: "spark-trace" };
+        let places = RunPaths { study, run, workload: "/opt/another-name", spark_trace: "spark-trace" };
         let values = Values::of(&plan, docker, &plan.models[0], 1, &places);
         let line = command::line(&plan, docker, &values).unwrap();
         let image = line.iter().position(|word| word == "spark-trace-study-demo:latest").unwrap();

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use super::command::{GIVEN, Places, Values, line};
+use super::command::{BUILTIN_PLACEHOLDERS, RunPaths, Values, line};
 use super::plan::{Environment, Kind, Metric, Model, Plan, PlanError};
 
 impl Plan {
@@ -105,11 +105,11 @@ fn metric(metric: &Metric) -> Result<(), PlanError> {
 /// Whether every placeholder of a cell has a value.
 fn placeholders(plan: &Plan, environment: &Environment, model: &Model) -> Result<(), String> {
     for values in [&plan.values, &environment.values, &model.values] {
-        if let Some(name) = values.keys().find(|name| GIVEN.contains(&name.as_str())) {
+        if let Some(name) = values.keys().find(|name| BUILTIN_PLACEHOLDERS.contains(&name.as_str())) {
             return Err(format!("`values.{name}`: `{{{name}}}` is given and cannot be set"));
         }
     }
-    let places = Places {
+    let places = RunPaths {
         study: Path::new("/"),
         run: Path::new("/"),
         workload: "workload",

@@ -12,7 +12,7 @@ use spark_trace_common::{
     config::NO_MEMBER,
     event::{EventKind, FILE_NAME_LEN, FileNameEvent},
     hook::index,
-    row::{FileKey, FileTotals},
+    map_records::{FileKey, FileTotals},
 };
 
 use crate::{

@@ -1,15 +1,15 @@
 //! The programs, one file for each family. Their rows are in [`spark_trace_common::hook::HOOKS`].
 
-mod burst;
-mod call;
 mod cgroup;
-mod charge;
-mod counter;
-mod figures;
+mod driver_burst;
 mod filemap;
-mod mapping;
+mod library_call;
+mod memcg_stat;
+mod memory_query;
 mod nvidia;
 mod page;
+mod page_counter;
 mod page_rows;
 mod process;
 mod sweep;
+mod sys_exit;

@@ -11,10 +11,10 @@ use aya_ebpf::{
 };
 use spark_trace_common::{
     hook::index,
-    row::{DriverAlloc, DriverKey, DriverKind, DriverObject, DriverRow, PendingAlloc},
+    map_records::{DriverAlloc, DriverKey, DriverKind, DriverObject, DriverRow, PendingAlloc},
 };
 
-use super::burst;
+use super::driver_burst;
 use crate::{
     config::conf,
     loss::lost,
@@ -34,7 +34,7 @@ pub fn nvidia_alloc_enter(ctx: ProbeContext) -> u32 {
     let [list, out] = probe(stack_pointer(ctx.regs) as *const u8, at).unwrap_or_default();
     let (page_bytes, contiguous): (u64, u8) = (ctx.arg(2).unwrap_or(0), ctx.arg(3).unwrap_or(1));
     if contiguous == 0 && page_bytes <= u64::from(conf!(page_size)) {
-        burst::begin();
+        driver_burst::begin();
     }
     let pages = u64::from(pages);
     let hook = const { index("nvidia-alloc") };
@@ -44,7 +44,7 @@ pub fn nvidia_alloc_enter(ctx: ProbeContext) -> u32 {
 #[kretprobe]
 pub fn nvidia_alloc_return(ctx: RetProbeContext) -> u32 {
     let done = leave(&ctx);
-    burst::end(done.map(|call| (call.list, call.listed as u32)));
+    driver_burst::end(done.map(|call| (call.list, call.listed as u32)));
     0
 }
 
@@ -52,13 +52,13 @@ pub fn nvidia_alloc_return(ctx: RetProbeContext) -> u32 {
 #[kprobe]
 pub fn nvidia_pages_enter(_: ProbeContext) -> u32 {
     hit(const { index("nvidia-pages") });
-    burst::set_open(true);
+    driver_burst::set_open(true);
     0
 }
 
 #[kretprobe]
 pub fn nvidia_pages_return(_: RetProbeContext) -> u32 {
-    burst::set_open(false);
+    driver_burst::set_open(false);
     0
 }
 

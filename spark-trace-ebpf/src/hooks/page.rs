@@ -16,18 +16,18 @@ use aya_ebpf::{
     EbpfContext, helpers::generated::bpf_task_pt_regs, macros::btf_tracepoint, programs::BtfTracePointContext,
 };
 use spark_trace_common::{
+    capacities::{PAGE_PLACES, STACK_USES, STACK_USES_MOST},
     hook::index,
-    map::{PAGE_PLACES, STACK_USES, STACK_USES_MOST},
-    row::{PAGE_CHARGED, PAGE_ORDER_SHIFT, PageCache, PageKey},
+    map_records::{PAGE_CHARGED, PAGE_ORDER_SHIFT, PageCache, PageKey},
 };
 
-use super::burst;
+use super::driver_burst;
 use super::page_rows::{retire, row_of};
 use crate::{
     config::conf,
-    frame::live_row,
     loss::{lost, stand_in},
     maps::{PAGE_CACHE, PAGE_ROWS, PLACE, add, generation, run},
+    page_frames::live_row,
     read::load,
     stack::take_stack,
     target::{current_task, current_tgid, is_target, memory_cgroup_of},
@@ -36,7 +36,7 @@ use crate::{
 /// `void mm_page_alloc(struct page *page, unsigned int order, gfp_t gfp_flags, int migratetype)`
 #[btf_tracepoint(function = "mm_page_alloc")]
 pub fn page_alloc(ctx: BtfTracePointContext) -> i32 {
-    if is_ours(&ctx) && !burst::passes(ctx.arg(1), ctx.arg(2)) {
+    if is_ours(&ctx) && !driver_burst::passes(ctx.arg(1), ctx.arg(2)) {
         cached(ctx.as_ptr());
     }
     0
@@ -45,7 +45,7 @@ pub fn page_alloc(ctx: BtfTracePointContext) -> i32 {
 #[btf_tracepoint(function = "mm_page_alloc")]
 pub fn page_alloc_nested(ctx: BtfTracePointContext) -> i32 {
     if is_ours(&ctx)
-        && burst::that_counts(ctx.arg(1), ctx.arg(2)).is_none()
+        && driver_burst::that_counts(ctx.arg(1), ctx.arg(2)).is_none()
         && let Some(page) =
             stand_in(const { index("page-alloc-nested") }, const { index("page-alloc") }, ctx.arg(0))
         // A page that is known to be alive has been counted.
@@ -71,7 +71,7 @@ fn cached(ctx: *mut c_void) {
     let page = run(const { index("page-alloc") }, ctx.arg(0));
     allocated(&ctx, page, |ctx| {
         let row = row_by_place(ctx);
-        burst::first_page(page, ctx.arg(1), ctx.arg(2), row);
+        driver_burst::first_page(page, ctx.arg(1), ctx.arg(2), row);
         row
     });
 }

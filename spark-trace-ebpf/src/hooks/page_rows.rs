@@ -2,9 +2,9 @@
 
 use aya_ebpf::bindings::BPF_NOEXIST;
 use spark_trace_common::{
+    capacities as cap,
     config::PLACE_ROWS,
-    map as cap,
-    row::{PageKey, PageRow},
+    map_records::{PageKey, PageRow},
 };
 
 use crate::maps::{PAGE_KEYS, PAGE_ROWS, PLACE, add, next};

@@ -4,17 +4,17 @@ use core::ffi::c_void;
 
 use aya_ebpf::{helpers::generated::bpf_loop, macros::raw_tracepoint, programs::RawTracePointContext};
 use spark_trace_common::{
+    capacities::{LIVE_FRAMES, SWEEP_ELEMENTS},
     config::{NO_MEMBER, PLACE_FOUND},
     hook::index,
-    map::{LIVE_FRAMES, SWEEP_ELEMENTS},
-    row::LiveFrames,
+    map_records::LiveFrames,
 };
 
 use super::page_rows::retire;
 use crate::{
     config::conf,
-    frame,
     maps::{LIVE, PLACE, hit, replace},
+    page_frames,
     read::probe,
 };
 
@@ -24,7 +24,7 @@ pub fn page_of_file(ctx: RawTracePointContext) -> i32 {
     let fd: u64 = ctx.arg(0);
     if let Some(found) = PLACE.get_ptr_mut(PLACE_FOUND) {
         // SAFETY: a live map value that nobody else uses now.
-        unsafe { *found = frame::first_page_of(fd as u32).unwrap_or(0) };
+        unsafe { *found = page_frames::first_page_of(fd as u32).unwrap_or(0) };
     }
     0
 }
@@ -41,7 +41,7 @@ struct Walk {
 pub fn page_sweep(ctx: RawTracePointContext) -> i32 {
     hit(const { index("page-sweep") });
     let first: u64 = ctx.arg(0);
-    let mut walk = Walk { first: first as u32, base: frame::base() };
+    let mut walk = Walk { first: first as u32, base: page_frames::base() };
     // SAFETY: a callback of the form that the helper wants, with what it expects.
     unsafe {
         bpf_loop(SWEEP_ELEMENTS, sweep_element as *mut c_void, (&raw mut walk).cast(), 0);

@@ -9,15 +9,15 @@ use serde::Serialize;
 
 use super::headings;
 use super::{error::Exit, output};
-use crate::demo::{self, DemoError, Event, Options, Outcome, Place, story};
-use spark_trace_agent::target::command::Invoker;
+use crate::demo::{self, DemoError, Event, Options, Outcome, Place, explain};
+use spark_trace_agent::subject::command::Invoker;
 use spark_trace_analysis::{
-    arrange::{Arrange, Sort},
     attribution, diff,
-    instant::At,
+    instant_spec::InstantSpec,
+    sort::{Arrange, Sort},
     view::Scope,
 };
-use spark_trace_host::place::{WriteOptions, make_directories};
+use spark_trace_host::output_file::{WriteOptions, make_directories};
 use spark_trace_recording as recording;
 use spark_trace_render::{FORMATS, Format, escape, json, show::Shown};
 
@@ -141,7 +141,7 @@ pub fn run(args: Args) -> anyhow::Result<Exit> {
         .inspect_err(|_| drop(std::fs::remove_dir(&options.dir)))
         .context(Exit::TraceFailed)?;
     let (native, second) = (recording::read(&outcome.native)?, recording::read(&outcome.container)?);
-    let comparison = diff::report(&native, &second, Some(Scope::Cgroup), At::Peak)?;
+    let comparison = diff::report(&native, &second, Some(Scope::Cgroup), InstantSpec::Peak)?;
     if args.format == FormatArg::Json {
         return output::print(&json::render(&Result {
             schema: "spark-trace/demo",
@@ -170,7 +170,7 @@ pub fn run(args: Args) -> anyhow::Result<Exit> {
         spark_trace_render::diff::Shown::default(),
         output::style(args.width),
     )?)?;
-    for paragraph in story::tell(&comparison, outcome.place) {
+    for paragraph in explain::tell(&comparison, outcome.place) {
         teller.say("");
         teller.say(&wrapped(&paragraph));
     }
@@ -200,11 +200,11 @@ fn conclude(teller: &Teller, outcome: &Outcome) {
 
 /// Allocations through the CUDA driver, and memory queries.
 fn cuda_part(recording: &recording::Recording) -> attribution::Report {
-    let mut report = attribution::report(recording, At::Peak);
+    let mut report = attribution::report(recording, InstantSpec::Peak);
     (report.planes.system, report.planes.cgroup) = (None, None);
     report.planes.devices.clear();
     if let Some(queries) = &mut report.queries {
-        queries.folded.retain(|row| row.asked.starts_with("cu"));
+        queries.folded.retain(|row| row.interface.starts_with("cu"));
     }
     report.keep(5);
     report.files.clear();
@@ -217,7 +217,7 @@ fn cuda_part(recording: &recording::Recording) -> attribution::Report {
 
 /// The cgroup plane with its largest files and processes.
 fn highlights(recording: &recording::Recording) -> attribution::Report {
-    let mut report = attribution::report(recording, At::Peak);
+    let mut report = attribution::report(recording, InstantSpec::Peak);
     report.planes.system = None;
     report.sort(Sort::Source);
     report.keep(3);

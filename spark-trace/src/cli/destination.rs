@@ -13,7 +13,7 @@ use anyhow::Context;
 use super::error::Exit;
 use super::output;
 use spark_trace_host::invoker;
-use spark_trace_host::place::Place;
+use spark_trace_host::output_file::Place;
 use spark_trace_recording::Recording;
 use spark_trace_recording::write::{self, WriteError, WriteOptions};
 use spark_trace_render::escape;

@@ -5,11 +5,11 @@ use clap::ValueEnum;
 
 use super::headings;
 use super::{error::Exit, log::LogArgs, output};
+use spark_trace_agent::attach_plan::Exclusion;
 use spark_trace_agent::doctor::{
     self, CheckRow, Report,
     hooks::{HookRow, UNTRIED},
 };
-use spark_trace_agent::plan::LeftOut;
 use spark_trace_recording::LibraryFile;
 use spark_trace_recording::parse;
 use spark_trace_recording::units::UNKNOWN;
@@ -35,8 +35,8 @@ pub struct Args {
 
     /// Do not use this attach mechanism (tp_btf, fentry, fexit, kprobe, ...), for all hooks or for one; the next
     /// available one is used
-    #[arg(help_heading = headings::HOOKS, long, value_name = "[HOOK:]NAME")]
-    without_mechanism: Vec<LeftOut>,
+    #[arg(help_heading = headings::HOOKS, long, value_name = "[HOOK:]NAME", alias = "without-mechanism")]
+    exclude_mechanism: Vec<Exclusion>,
 
     /// NVIDIA's management library (libnvidia-ml.so.1), if it is not in a standard location
     #[arg(help_heading = headings::HOOKS, long, value_name = "PATH", value_parser = parse::file)]
@@ -68,7 +68,7 @@ enum Format {
 
 pub fn run(args: Args) -> anyhow::Result<Exit> {
     let _log = args.logging.start().context(Exit::TraceFailed)?;
-    let report = doctor::run(args.nvml, &args.without_mechanism);
+    let report = doctor::run(args.nvml, &args.exclude_mechanism);
     let bytes = match args.format {
         Format::Table => terminal::render(&document(&report), output::style(args.width)).into_bytes(),
         Format::Json => json::render(&report)?,

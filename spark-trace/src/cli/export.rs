@@ -10,7 +10,7 @@ use crate::cli::error::Exit;
 use crate::cli::headings;
 use crate::cli::view::instant;
 use spark_trace_analysis::flame::{KINDS, Kind};
-use spark_trace_analysis::instant::Choice;
+use spark_trace_analysis::instant_spec::Choice;
 use spark_trace_recording as recording;
 use spark_trace_recording::{Recording, redact::redact};
 use spark_trace_render::export::{EXPORTS, Export, Options, RECORDING};

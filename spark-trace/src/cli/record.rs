@@ -15,19 +15,19 @@ use std::{
 use anyhow::Context;
 use clap::{ValueEnum, builder::PossibleValuesParser};
 use spark_trace_common::{
+    capacities,
     hook::{HOOKS, Profile},
-    map,
 };
 
 use super::headings;
 use super::{destination::Destination, error::Exit, log::LogArgs, progress::Line};
 use crate::serve::DEFAULT_STATE;
 use goes::Goes;
-use spark_trace_agent::plan::{Choice, LeftOut};
+use spark_trace_agent::attach_plan::{Exclusion, HookSelection};
 use spark_trace_agent::{
     output::{self, screen::Screen},
     session::{Options, Session, SessionError, Wishes},
-    target::{Placement, Spec},
+    subject::{Placement, Spec},
 };
 use spark_trace_analysis::{attribution::gaps, losses};
 use spark_trace_host::invoker;
@@ -85,7 +85,7 @@ pub struct Args {
 
     /// Write the last minutes, such as 5m, that a running `spark-trace serve` has in memory
     #[arg(help_heading = headings::ATTACH, long, value_name = "TIME", group = "target", value_parser = parse::duration, conflicts_with_all = [
-        "interval", "profile", "min_region", "duration", "no_cgroup", "as_root", "without_hook", "without_mechanism",
+        "interval", "profile", "min_region", "duration", "no_cgroup", "as_root", "exclude_hook", "exclude_mechanism",
         "cuda_library", "no_pause", "keep_arguments", "gpu_interval", "nvml", "log", "log_file", "command",
     ])]
     since: Option<Duration>,
@@ -103,17 +103,17 @@ pub struct Args {
     as_root: bool,
 
     /// Size of the event buffer, a power of two
-    #[arg(help_heading = headings::DETAIL, long, value_name = "SIZE", default_value_t = u64::from(map::RING_BYTES), value_parser = parse::size, hide_default_value = true)]
+    #[arg(help_heading = headings::DETAIL, long, value_name = "SIZE", default_value_t = u64::from(capacities::RING_BYTES), value_parser = parse::size, hide_default_value = true)]
     ring_size: u64,
 
     /// Do not attach this hook; `spark-trace doctor` lists the names
-    #[arg(help_heading = headings::HOOKS, long, value_name = "NAME", value_parser = PossibleValuesParser::new(HOOKS.iter().map(|h| h.name)), hide_possible_values = true)]
-    without_hook: Vec<String>,
+    #[arg(help_heading = headings::HOOKS, long, value_name = "NAME", value_parser = PossibleValuesParser::new(HOOKS.iter().map(|h| h.name)), hide_possible_values = true, alias = "without-hook")]
+    exclude_hook: Vec<String>,
 
     /// Do not use this attach mechanism (tp_btf, fentry, fexit, kprobe, ...), for all hooks or for one; the next
     /// available one is used
-    #[arg(help_heading = headings::HOOKS, long, value_name = "[HOOK:]NAME")]
-    without_mechanism: Vec<LeftOut>,
+    #[arg(help_heading = headings::HOOKS, long, value_name = "[HOOK:]NAME", alias = "without-mechanism")]
+    exclude_mechanism: Vec<Exclusion>,
 
     /// Also watch this CUDA driver or NVML library
     #[arg(help_heading = headings::HOOKS, long, value_name = "PATH", value_parser = parse::file)]
@@ -220,8 +220,8 @@ const OWN_OPTIONS: &[&str] = &[
     "--no-cgroup",
     "--as-root",
     "--ring-size",
-    "--without-hook",
-    "--without-mechanism",
+    "--exclude-hook",
+    "--exclude-mechanism",
     "--cuda-library",
     "--no-pause",
     "--gpu-interval",
@@ -422,11 +422,11 @@ impl Args {
         !self.quiet && draws && !shares && !self.logging.is_on_terminal() && std::io::stderr().is_terminal()
     }
 
-    fn hooks(&self) -> Choice {
-        Choice {
+    fn hooks(&self) -> HookSelection {
+        HookSelection {
             profile: self.profile.into(),
-            without: self.without_hook.clone(),
-            without_mechanisms: self.without_mechanism.clone(),
+            without: self.exclude_hook.clone(),
+            exclude_mechanisms: self.exclude_mechanism.clone(),
         }
     }
 

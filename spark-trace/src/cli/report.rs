@@ -9,7 +9,7 @@ use crate::cli::error::Exit;
 use crate::cli::headings;
 use crate::cli::output::{self, WidthArg};
 use crate::cli::view::{instant, moment};
-use spark_trace_analysis::instant::Choice;
+use spark_trace_analysis::instant_spec::Choice;
 use spark_trace_analysis::overview::{self, Overview};
 use spark_trace_recording as recording;
 use spark_trace_recording::{Recording, redact::redact};

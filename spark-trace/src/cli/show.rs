@@ -7,7 +7,7 @@ use crate::cli::error::Exit;
 use crate::cli::headings;
 use crate::cli::output;
 use crate::cli::view::{self, ViewArgs, instant};
-use spark_trace_analysis::{attribution, queries, timeline};
+use spark_trace_analysis::{attribution, memory_queries, timeline};
 use spark_trace_recording as recording;
 use spark_trace_recording::Recording;
 use spark_trace_render::show::{Parts, SECTIONS, Section, Shown};
@@ -85,6 +85,6 @@ fn plot(recording: &Recording, style: Style) -> String {
     let timelines = timeline::all(recording, columns);
     let ends = timelines.iter().flat_map(|timeline| &timeline.at_ns).copied();
     let axis = (ends.clone().min().unwrap_or(0), ends.max().unwrap_or(0));
-    let queries = queries::report(recording);
+    let queries = memory_queries::report(recording);
     plot::render(&timelines, &timeline::marks(recording, queries.as_ref(), axis, columns), style)
 }

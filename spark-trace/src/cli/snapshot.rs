@@ -10,8 +10,8 @@ use super::log::LogArgs;
 use super::output;
 use super::view::{TOP, ViewArgs};
 use spark_trace_agent::source::cache::Wanted;
-use spark_trace_agent::{bundle, snapshot};
-use spark_trace_analysis::{attribution, instant::At};
+use spark_trace_agent::{bug_report, snapshot};
+use spark_trace_analysis::{attribution, instant_spec::InstantSpec};
 use spark_trace_recording::parse;
 use spark_trace_recording::redact;
 use spark_trace_render::show::Shown;
@@ -89,7 +89,7 @@ pub fn run(args: Args) -> anyhow::Result<Exit> {
         recording = redact::redact(&recording).context("cannot replace the names")?;
     }
     if let Some(bundle) = &bundle {
-        let contents = bundle::contents(&recording, args.redact).context(Exit::TraceFailed)?;
+        let contents = bug_report::contents(&recording, args.redact).context(Exit::TraceFailed)?;
         bundle.write(&contents, "see what is in it with `tar --zstd -tvf FILE`")?;
     }
     if let Some(output) = &output {
@@ -99,7 +99,7 @@ pub fn run(args: Args) -> anyhow::Result<Exit> {
     if output.is_some() || bundle.is_some() {
         return Ok(Exit::Fine);
     }
-    let report = attribution::report(&recording, At::End);
+    let report = attribution::report(&recording, InstantSpec::End);
     output::print(
         &args.view.render(report, TOP, |format, report, style| (format.show)(report, &Shown::ALL, style))?,
     )

@@ -7,9 +7,9 @@ use super::bounded::bounded;
 use super::error::Exit;
 use super::headings;
 use super::{output, view};
-use crate::tui::player::Player;
-use crate::tui::{Ui, terminal};
-use spark_trace_analysis::frame::Frame;
+use crate::top::player::Player;
+use crate::top::{Ui, terminal};
+use spark_trace_analysis::live_frame::Frame;
 use spark_trace_recording as recording;
 use spark_trace_recording::Recording;
 use spark_trace_render::{Style, escape};
@@ -39,7 +39,7 @@ pub struct Args {
     width: output::WidthArg,
     /// With --replay: begin at this time after the start, such as 465ms or 12.5s, or at @NS, nanoseconds of its clock
     #[arg(long, value_name = "INSTANT", requires = "replay")]
-    at: Option<spark_trace_analysis::instant::Choice>,
+    at: Option<spark_trace_analysis::instant_spec::Choice>,
     #[command(flatten)]
     live: live::Options,
 }

@@ -7,9 +7,9 @@ use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 
 use crate::cli::headings;
 use crate::cli::output;
-use spark_trace_analysis::arrange::{Arrange, Sort};
-use spark_trace_analysis::instant::{At, Choice};
+use spark_trace_analysis::instant_spec::{Choice, InstantSpec};
 use spark_trace_analysis::moment::{self, Moment, Moments};
+use spark_trace_analysis::sort::{Arrange, Sort};
 use spark_trace_analysis::view::Scope;
 use spark_trace_recording::Recording;
 use spark_trace_recording::units;
@@ -63,7 +63,7 @@ impl ViewArgs {
 
 /// The instant of a recording that was chosen. One that it does not have is an error: the peak in its place would answer
 /// another question.
-pub fn instant(at: Option<Choice>, path: &Path, recording: &Recording) -> anyhow::Result<At> {
+pub fn instant(at: Option<Choice>, path: &Path, recording: &Recording) -> anyhow::Result<InstantSpec> {
     let at =
         moment::resolve(at.unwrap_or_default(), recording).with_context(|| path.display().to_string())?;
     is_within(at, path, recording)?;
@@ -84,8 +84,8 @@ pub fn moment(
 }
 
 /// A time after the last reading is of no reading: the last one in its place would be taken for one of that time.
-fn is_within(at: At, path: &Path, recording: &Recording) -> anyhow::Result<()> {
-    let (At::SinceStart(_) | At::Time(_)) = at else { return Ok(()) };
+fn is_within(at: InstantSpec, path: &Path, recording: &Recording) -> anyhow::Result<()> {
+    let (InstantSpec::SinceStart(_) | InstantSpec::Time(_)) = at else { return Ok(()) };
     let target = &recording.target;
     let samples = &recording.samples;
     let cgroups = samples.cgroups.iter().map(|cgroup| &cgroup.series);

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::DemoError;
 use spark_trace_recording::units::unsigned;
-use spark_trace_recording::{Query, Recording};
+use spark_trace_recording::{MemoryQuery, Recording};
 
 const VARIABLE: &str = "SPARK_TRACE_CUDA_WORKLOAD";
 const SIMULATED: &str = "libspark_trace_simulated_cuda.so";
@@ -71,7 +71,8 @@ impl Inference {
 
 /// What the run shows, in words: the answer that sizes a KV cache, and what was free besides.
 pub fn tell(recording: &Recording) -> Vec<String> {
-    let answers = recording.provenance.queries.iter().rev().filter(|query| query.asked == "cuMemGetInfo_v2");
+    let answers =
+        recording.provenance.queries.iter().rev().filter(|query| query.interface == "cuMemGetInfo_v2");
     let last = { answers }.find_map(|query| Some((query, *query.values.get("free")?)));
     let Some((query, free)) = last else {
         return vec!["The run never queried the driver for free memory.".to_owned()];
@@ -90,7 +91,7 @@ pub fn tell(recording: &Recording) -> Vec<String> {
     told
 }
 
-fn beside(query: &Query) -> Option<String> {
+fn beside(query: &MemoryQuery) -> Option<String> {
     let state = query.state.as_ref()?;
     let available = state.later.as_ref()?.mem_available?;
     Some(format!(

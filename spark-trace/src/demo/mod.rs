@@ -2,10 +2,10 @@
 //!
 //! Everything is done by command lines that the user can repeat; [`story`] says in words what came out.
 
+pub mod explain;
 pub mod inference;
 mod runner;
 mod steps;
-pub mod story;
 mod workload;
 
 use std::{

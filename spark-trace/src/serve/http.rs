@@ -19,7 +19,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpListener;
 
 use super::{
-    access::Access,
+    auth::Access,
     connections::Connections,
     metrics::{self, Agent},
     shared::Shared,
@@ -186,16 +186,16 @@ mod tests {
 
     use http_body_util::BodyExt;
 
-    use super::super::access::DEFAULT_LISTEN;
+    use super::super::auth::DEFAULT_LISTEN;
     use super::*;
-    use spark_trace_recording::window;
+    use spark_trace_recording::retention;
     use spark_trace_testing as testing;
 
     const TOKEN: &str = "0123456789abcdef";
 
     fn server(token_file: Option<&Path>, recording: Option<Recording>) -> Server {
         let shared = Arc::new(Shared::default());
-        recording.into_iter().for_each(|recording| shared.put(window::latest(&recording)));
+        recording.into_iter().for_each(|recording| shared.put(retention::latest(&recording)));
         let access = Access::new(DEFAULT_LISTEN, token_file).unwrap();
         Server { access, shared, cgroups: 50, interval: Duration::from_secs(1) }
     }

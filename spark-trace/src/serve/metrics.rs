@@ -3,7 +3,7 @@
 //! How many series there are is bounded: sources times planes and GPUs, the largest cgroups and one for the rest, and
 //! tables of fixed length. `docs/fleet.md` lists them.
 
-use spark_trace_common::map::LossKind;
+use spark_trace_common::capacities::LossKind;
 
 use spark_trace_analysis::{
     attribution::level_of,
@@ -224,7 +224,7 @@ mod tests {
     use openmetrics_parser::{OpenMetricsValue, openmetrics::parse_openmetrics};
 
     use super::*;
-    use spark_trace_recording::{CgroupSeries, TargetCgroup, window};
+    use spark_trace_recording::{CgroupSeries, TargetCgroup, retention};
     use spark_trace_testing as testing;
     use spark_trace_testing::{MIB, START, series};
 
@@ -276,7 +276,7 @@ mod tests {
                 recording.samples.cgroups.push(CgroupSeries { id, path, series: samples });
             }
         }
-        window::latest(&recording)
+        retention::latest(&recording)
     }
 
     #[test]

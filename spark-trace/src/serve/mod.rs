@@ -3,15 +3,15 @@
 //! Three threads: the trace, in which a [`watcher`] looks at every reading; a [`keeper`], which writes files; and this
 //! one, which answers over [`http`].
 
-pub mod access;
+pub mod auth;
 mod connections;
 pub mod http;
-pub mod keeper;
-pub mod kills;
 pub mod metrics;
+pub mod observer;
+pub mod oom;
 pub mod shared;
-pub mod state;
-pub mod watcher;
+pub mod state_dir;
+pub mod writer;
 
 use std::{
     io,
@@ -21,25 +21,25 @@ use std::{
     time::Duration,
 };
 
-use spark_trace_common::{hook::Profile, map};
+use spark_trace_common::{capacities, hook::Profile};
 use thiserror::Error;
 use tokio::net::{TcpListener, TcpSocket};
 
-pub use access::{Access, AccessError, DEFAULT_LISTEN};
-pub use state::{DEFAULT_STATE, State, StateError};
+pub use auth::{Access, AccessError, DEFAULT_LISTEN};
+pub use state_dir::{DEFAULT_STATE, State, StateError};
 
-use keeper::Keeper;
+use observer::Watcher;
 use shared::Shared;
 use spark_trace_agent as live;
-use spark_trace_agent::plan::Choice;
+use spark_trace_agent::attach_plan::HookSelection;
 use spark_trace_agent::{
-    look::Look,
+    monitor::Look,
     output::StandardOutput,
     session::{self, Keep, SessionError},
-    target::Spec,
+    subject::Spec,
 };
 use spark_trace_recording::journal::Arguments;
-use watcher::Watcher;
+use writer::Keeper;
 
 /// Readings faster than this are `record`'s business.
 const FASTEST: Duration = Duration::from_millis(100);
@@ -130,7 +130,7 @@ pub fn run(options: Options, told: impl FnOnce(SocketAddr)) -> Result<(), ServeE
             told(address);
         }
         let look_around = || {
-            if state::take_wish(&folder) {
+            if state_dir::take_wish(&folder) {
                 wishes.wants_file.store(true, Ordering::Relaxed);
             }
             look.has_ended()
@@ -154,10 +154,10 @@ impl Options {
         let interval = self.interval.max(FASTEST);
         session::Options {
             spec: Spec::System { argv: Vec::new() },
-            hooks: Choice { profile, without: Vec::new(), without_mechanisms: Vec::new() },
+            hooks: HookSelection { profile, without: Vec::new(), exclude_mechanisms: Vec::new() },
             interval,
             min_region: MIN_REGION,
-            ring_bytes: map::RING_BYTES,
+            ring_bytes: capacities::RING_BYTES,
             libraries: Vec::new(),
             pause: false,
             duration: None,

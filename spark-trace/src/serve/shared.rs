@@ -19,7 +19,7 @@ pub struct Shared {
 }
 
 impl Shared {
-    /// The last reading, as [`spark_trace_recording::window::latest`] makes it.
+    /// The last reading, as [`spark_trace_recording::retention::latest`] makes it.
     pub fn latest(&self) -> Option<Arc<Recording>> {
         self.latest.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 use spark_trace_analysis::attribution;
-use spark_trace_analysis::frame::{self, Frame};
-use spark_trace_analysis::instant::At;
+use spark_trace_analysis::instant_spec::InstantSpec;
+use spark_trace_analysis::live_frame::{self, Frame};
 use spark_trace_recording as recording;
 
 use super::stdout;
@@ -30,11 +30,12 @@ fn path(name: &str) -> PathBuf {
 fn every_frame_is_what_show_says() {
     for name in RECORDINGS {
         let recording = recording::read(&path(name)).unwrap();
-        let times = frame::times(&recording);
+        let times = live_frame::times(&recording);
         assert!(times.len() >= 2, "{name}: {} readings", times.len());
         for &at_ns in &times {
             let frame = serde_json::to_value(Frame::new(&recording, at_ns, None, 0)).unwrap();
-            let shown = serde_json::to_value(attribution::report(&recording, At::Time(at_ns))).unwrap();
+            let shown =
+                serde_json::to_value(attribution::report(&recording, InstantSpec::Time(at_ns))).unwrap();
             assert_eq!(levels(&frame), levels_of_show(&shown), "{name} at {at_ns}");
         }
     }

@@ -126,7 +126,7 @@ fn text_that_is_made_to_be_slow_is_refused_or_read() {
         ("nested", r#""argv":"#, "[", 16 << 20, &["not JSON", "of processor time"]),
         ("a number", r#""begin_ns":["#, &digits, 16 << 20, &["number out of range", "of processor time"]),
         ("a string", r#""argv":[""#, &digits, 16 << 20, &[""]),
-        ("an object", "{", r#""schema_version":1,"#, 16 << 20, &["duplicate", "of processor time"]),
+        ("an object", "{", r#""schema_version":2,"#, 16 << 20, &["duplicate", "of processor time"]),
     ];
     for (name, place, element, length, words) in cases {
         let path = directory.path().join(name);

@@ -16,7 +16,7 @@ fn bad_input_is_one_line_that_says_what_and_which_file() {
     };
     let whole = fs::read(native()).unwrap();
     let newer =
-        String::from_utf8(whole.clone()).unwrap().replace("\"schema_version\": 1", "\"schema_version\": 9");
+        String::from_utf8(whole.clone()).unwrap().replace("\"schema_version\": 2", "\"schema_version\": 9");
     let cases = [
         (directory.path().join("none.json").to_str().unwrap().to_owned(), "No such file"),
         (directory.path().to_str().unwrap().to_owned(), "not a file"),

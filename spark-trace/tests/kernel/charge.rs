@@ -143,7 +143,7 @@ fn check_known_amounts(recorded: &Recorded, faults: &mut Faults) {
 fn a_new_cgroup_is_counted_to_the_byte_by_each_mechanism() {
     let dir = support::disk_dir();
     let mut faults = Faults::default();
-    for options in ["", "--without-mechanism fexit --without-mechanism fentry"] {
+    for options in ["", "--exclude-mechanism fexit --exclude-mechanism fentry"] {
         let recorded = known_amounts(&dir, options);
         let recording = recorded.recording();
         if options.is_empty() && skipped(&recording) {
@@ -159,7 +159,7 @@ fn a_new_cgroup_is_counted_to_the_byte_by_each_mechanism() {
             println!("{name}: {}, {} runs: {}", row["mechanism"], row["hits"], row["reason"]);
             if !options.is_empty() {
                 assert_eq!(row["mechanism"], "kprobe", "{row}");
-                assert!(text(&row["reason"]).contains("left out by --without-mechanism"), "{row}");
+                assert!(text(&row["reason"]).contains("left out by --exclude-mechanism"), "{row}");
             }
         }
         assert!(
@@ -277,7 +277,7 @@ fn counters_of_memory_stat_are_the_same_by_each_mechanism() {
         let recorded = known_amounts(&dir, &format!("--profile deep {without}"));
         let (recording, show) = (recorded.recording(), recorded.show());
         for hook in hooks {
-            without.push_str(&format!("--without-mechanism {hook}:{mechanism} "));
+            without.push_str(&format!("--exclude-mechanism {hook}:{mechanism} "));
         }
         if let Some(reason) = why_not(&recording, &hooks) {
             why.get_or_insert(reason);

@@ -42,7 +42,7 @@ fn counts(recording: &Value, kind: &str) -> [i64; 6] {
 }
 
 fn queries<'a>(recording: &'a Value, asked: &str) -> Vec<&'a Value> {
-    array(&recording["provenance"]["queries"]).iter().filter(|query| query["asked"] == asked).collect()
+    array(&recording["provenance"]["queries"]).iter().filter(|query| query["interface"] == asked).collect()
 }
 
 #[test]

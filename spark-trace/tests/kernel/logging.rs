@@ -30,10 +30,10 @@ fn hooks(recording: &Value) -> Vec<String> {
 #[ignore = "needs root: cargo xtask test"]
 fn a_log_shows_how_each_hook_was_attached_and_only_an_option_writes_one() {
     let dir = support::disk_dir();
-    let line = |option: &str| format!("-q {option} --without-mechanism uncharge:fentry -- true");
+    let line = |option: &str| format!("-q {option} --exclude-mechanism uncharge:fentry -- true");
     let verbose = record(&support::path(&dir, "v.json"), &line("-v")).exited(0);
     let stderr = &verbose.stderr;
-    let reason = "fentry page_counter_uncharge: left out by --without-mechanism";
+    let reason = "fentry page_counter_uncharge: left out by --exclude-mechanism";
     assert!(logged(stderr, &["hook uncharge", reason]), "{stderr}");
     let recording = verbose.recording();
     let rows = array(&recording["health"]["hooks"]);

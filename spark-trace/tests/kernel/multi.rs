@@ -7,11 +7,11 @@ use std::{
 
 use aya::maps::{MapData, RingBuf};
 use serde_json::Value;
-use spark_trace_agent::plan::Choice;
+use spark_trace_agent::attach_plan::HookSelection;
 use spark_trace_agent::{
+    bpf::{Attached, Object},
     btf::Btf,
     cgroup::Layout,
-    object::{Attached, Object},
     offsets::{self, Settings},
 };
 use spark_trace_common::hook::{Mechanism, Profile};
@@ -79,7 +79,7 @@ fn one_link_for_a_library_tells_the_same_as_one_for_each_function() {
     let (multi, took) = recorded(&dir, "multi.json", &[], &command);
     let left = support::bpf::left_behind(&before, &command[0]);
     assert_eq!(left, support::bpf::Ids::default(), "left attached");
-    let (single, longer) = recorded(&dir, "single.json", &["--without-mechanism", "uprobe.multi"], &command);
+    let (single, longer) = recorded(&dir, "single.json", &["--exclude-mechanism", "uprobe.multi"], &command);
     println!("through one link {took:?}, with a link for each function {longer:?}");
     let left = support::bpf::left_behind(&before, &command[0]);
     assert_eq!(left, support::bpf::Ids::default(), "left attached");
@@ -92,7 +92,7 @@ fn one_link_for_a_library_tells_the_same_as_one_for_each_function() {
     }
     for (recording, mechanism, reason) in [
         (&multi, "uprobe.multi", Value::Null),
-        (&single, "uprobe", "uprobe.multi: left out by --without-mechanism".into()),
+        (&single, "uprobe", "uprobe.multi: left out by --exclude-mechanism".into()),
     ] {
         let hook = hook(recording);
         assert_eq!((&hook["mechanism"], &hook["verdict"]), (&mechanism.into(), &"ok".into()), "{hook}");
@@ -127,7 +127,7 @@ fn without_one_link(hook: &Attached) -> bool {
 }
 
 /// As a session does it: the ring buffer is taken out, and held, before anything is attached.
-fn loaded(choice: &Choice) -> (Object, RingBuf<MapData>) {
+fn loaded(choice: &HookSelection) -> (Object, RingBuf<MapData>) {
     let btf = Btf::from_kernel().unwrap();
     let settings = Settings { whole_system: false, all_pages: false, min_region: 1 << 20 };
     let config = offsets::resolve(&btf, &Layout::detect().unwrap(), settings).unwrap();
@@ -137,8 +137,8 @@ fn loaded(choice: &Choice) -> (Object, RingBuf<MapData>) {
     (object, events)
 }
 
-fn without_multi() -> Choice {
-    Choice { without_mechanisms: vec![Mechanism::UprobeMulti.into()], ..Profile::Light.into() }
+fn without_multi() -> HookSelection {
+    HookSelection { exclude_mechanisms: vec![Mechanism::UprobeMulti.into()], ..Profile::Light.into() }
 }
 
 fn library_hook(object: &Object) -> Attached {
@@ -244,7 +244,7 @@ fn without_links_for_many_functions_each_has_its_own() {
     let attached = start.elapsed();
     let hook = library_hook(&object);
     assert_eq!((hook.mechanism, hook.verdict), (Some(Mechanism::Uprobe), Verdict::Ok));
-    assert_eq!(hook.reason.as_deref(), Some("uprobe.multi: left out by --without-mechanism"));
+    assert_eq!(hook.reason.as_deref(), Some("uprobe.multi: left out by --exclude-mechanism"));
     assert_eq!((links(MULTI), links(SINGLE)), (0, 2 * count as usize));
     let start = Instant::now();
     object.detach_functions();

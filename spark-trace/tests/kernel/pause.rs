@@ -65,7 +65,7 @@ fn no_call_is_missing(dir: &TempDir, recorded: &Recorded) {
     let (recording, report) = (recorded.recording(), json(support::path(dir, "report.json")));
     let told = array(&report["cuda"]["mem_get_info"]).len();
     let queries = array(&recording["provenance"]["queries"]);
-    let seen = queries.iter().filter(|query| query["asked"] == "cuMemGetInfo_v2").count();
+    let seen = queries.iter().filter(|query| query["interface"] == "cuMemGetInfo_v2").count();
     assert!(told >= 4 && seen == told, "{seen} of {told} answers");
     let totals = array(&recording["provenance"]["cuda_totals"]);
     let total = |kind: &str| totals.iter().find(|t| t["pid"].is_null() && t["kind"] == kind).unwrap();

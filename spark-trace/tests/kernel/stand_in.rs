@@ -39,7 +39,7 @@ fn carried<'a>(recording: &'a Value, name: &str) -> Option<&'a Value> {
 /// What the target had asked the driver for and not given back, by kind; nothing where no hook sees it.
 fn asked<'a>(recording: &Value, show: &'a Value) -> Option<Vec<(&'a str, i64)>> {
     carried(recording, "nvidia-alloc")?;
-    let rows = array(&show["asked"]).iter().filter(|row| row["pid"] != 0);
+    let rows = array(&show["driver_allocs"]).iter().filter(|row| row["pid"] != 0);
     let mut kinds: BTreeMap<&str, i64> = BTreeMap::new();
     for row in rows {
         *kinds.entry(text(&row["kind"])).or_default() += int(&row["live"]);
@@ -97,7 +97,7 @@ fn system_memory_is_attributed_to_cgroup_and_stack_and_charged_to_nobody() {
     let asked = asked(&recording, &held);
     let calls_are_seen = asked.is_some();
     faults.expect(asked.is_none_or(|asked| asked == [("pinned", 32 * MIB), ("sysmem", taken)]), || {
-        format!("asked for and not given back: {}", held["asked"])
+        format!("asked for and not given back: {}", held["driver_allocs"])
     });
     // What it has pinned is a level, too, and details are read at its peak.
     if calls_are_seen {
@@ -134,7 +134,7 @@ fn without_kprobes_a_verdict_says_so_and_the_pages_are_counted_one_by_one() {
     let dir = support::disk_dir();
     let truth = support::path(&dir, "truth.json");
     let line = format!(
-        "--without-mechanism kprobe -- {} driver-alloc --bytes 128M --calls 8 --hold 3s --output {truth}",
+        "--exclude-mechanism kprobe -- {} driver-alloc --bytes 128M --calls 8 --hold 3s --output {truth}",
         workload()
     );
     let recorded = record(&support::path(&dir, "a.json"), &line).exited(0);
@@ -154,10 +154,10 @@ fn without_kprobes_a_verdict_says_so_and_the_pages_are_counted_one_by_one() {
     faults.near("held by stacks of the driver", bytes, taken);
     for name in ["nvidia-alloc", "nvidia-free", "nvidia-pages", "nvidia-pin", "nvidia-unpin"] {
         let hook = array(&recording["health"]["hooks"]).iter().find(|hook| hook["name"] == name).unwrap();
-        let said = text(&hook["reason"]).contains("left out by --without-mechanism");
+        let said = text(&hook["reason"]).contains("left out by --exclude-mechanism");
         faults.expect(hook["verdict"] == "off" && said, || hook.to_string());
     }
-    faults.expect(array(&show["asked"]).is_empty(), || format!("asked: {}", show["asked"]));
+    faults.expect(array(&show["driver_allocs"]).is_empty(), || format!("asked: {}", show["driver_allocs"]));
     let single = hits(&recording, "page-alloc").unwrap();
     faults.expect(single >= taken / support::oracle::page_size(), || format!("{single} pages counted"));
     faults.finish();
@@ -200,7 +200,8 @@ fn profile_light_has_what_the_driver_was_asked_for() {
     let unexplained = int(&show["planes"]["system"]["residual"]);
     faults.expect(unexplained.abs() <= taken / 50, || format!("{unexplained} of its growth unattributed"));
     faults.expect(asked == [("sysmem", taken)], || format!("asked for and not given back: {asked:?}"));
-    let rows: Vec<_> = array(&show["asked"]).iter().filter(|row| row["pid"] == truth["pid"]).collect();
+    let rows: Vec<_> =
+        array(&show["driver_allocs"]).iter().filter(|row| row["pid"] == truth["pid"]).collect();
     let by_rm = |row: &&Value| array(&row["frames"]).iter().any(|f| f == "sysmemConstruct_IMPL [nvidia]");
     faults.expect(!rows.is_empty() && rows.iter().all(by_rm), || format!("stacks: {rows:#?}"));
     faults.expect(hits(&recording, "page-alloc").is_none(), || "pages were counted one by one".into());
@@ -320,7 +321,9 @@ fn managed_memory_is_charged_to_the_target() {
     faults.near("stacks", rows.iter().map(|row| int(&row["bytes"])).sum(), taken);
     faults.expect(rows.iter().all(|row| row["charged"] == true), || format!("charged: {rows:?}"));
     let asked = asked(&recorded.recording(), &show);
-    faults.expect(asked.is_none_or(|asked| asked == [("managed", taken)]), || show["asked"].to_string());
+    faults.expect(asked.is_none_or(|asked| asked == [("managed", taken)]), || {
+        show["driver_allocs"].to_string()
+    });
     let expected = int(&show["planes"]["cgroup"]["expected"]);
     faults.expect(expected > taken, || format!("only {expected} bytes are charged to the target"));
     faults.finish();

@@ -220,7 +220,7 @@ impl Running {
     }
 
     /// Waits until the details of the present have been read: files, stacks, mappings. Where the present is a peak, they
-    /// wait no longer than LONGEST_WAIT_NS of crates/agent/src/tracer/levels.rs, and come with the next reading.
+    /// wait no longer than LONGEST_WAIT_NS of crates/agent/src/tracer/sampling.rs, and come with the next reading.
     pub fn reads_details(&self) {
         const LONGEST_WAIT_NS: i64 = 300_000_000;
         self.reads_after(2, monotonic_ns() + LONGEST_WAIT_NS);

@@ -1,18 +1,18 @@
 //! The command line.
 
-pub mod course;
 #[cfg_attr(
     not(all(feature = "cuda", not(target_feature = "crt-static"))),
     allow(dead_code, reason = "without CUDA, options are taken and refused")
 )]
 pub mod cuda;
 pub mod driver;
+pub mod phases;
 
 use std::path::{Path, PathBuf};
 
 use clap::{ArgGroup, Args, Parser, Subcommand};
 
-pub use course::{CourseArgs, HoldArgs};
+pub use phases::{CourseArgs, HoldArgs};
 
 use crate::size::parse_size;
 

@@ -3,6 +3,6 @@
 //! A call is known by what it returned: pointers and handles are followed from the call that made them to the one
 //! that frees them, to the end of their context or to that of their process.
 
-mod live;
+mod holdings;
 
-pub use live::{Effect, Holdings, Moment};
+pub use holdings::{Effect, Holdings, Moment};

@@ -2,8 +2,8 @@
 
 use spark_trace_common::{
     cuda::{ARGS, FUNCTIONS, Function, OUTS, Value},
-    event::{CallEvent, CallStackEvent, FiguresEvent, FiguresOp, LibraryEvent, MemoryState},
-    row::LibraryKey,
+    event::{AnswerSource, CallEvent, CallStackEvent, LibraryEvent, MemoryAnswerEvent, MemoryState},
+    map_records::LibraryKey,
 };
 
 use super::{DecodeError, Event, operation, record, text};
@@ -72,8 +72,8 @@ pub struct MappedLibrary {
 
 /// A process was told how much memory there is.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Figures {
-    pub op: FiguresOp,
+pub struct MemoryAnswer {
+    pub op: AnswerSource,
     pub at_ns: u64,
     pub pid: u32,
     pub tid: u32,
@@ -131,9 +131,9 @@ pub(super) fn library(bytes: &[u8]) -> Result<Event, DecodeError> {
 }
 
 pub(super) fn figures(bytes: &[u8]) -> Result<Event, DecodeError> {
-    let raw: FiguresEvent = record("figures", bytes)?;
-    let ops = [FiguresOp::ReadProc, FiguresOp::ReadCgroup, FiguresOp::Sysinfo];
-    Ok(Event::Figures(Box::new(Figures {
+    let raw: MemoryAnswerEvent = record("figures", bytes)?;
+    let ops = [AnswerSource::ReadProc, AnswerSource::ReadCgroup, AnswerSource::Sysinfo];
+    Ok(Event::MemoryAnswer(Box::new(MemoryAnswer {
         op: operation("figures", &ops, raw.op, |op| op as u32)?,
         at_ns: raw.at_ns,
         pid: raw.tgid,

@@ -2,7 +2,7 @@
 
 mod calls;
 
-pub use calls::{Call, Figures, MappedLibrary, State};
+pub use calls::{Call, MappedLibrary, MemoryAnswer, State};
 
 use spark_trace_common::event::{
     CgroupEvent, CgroupOp, EventKind, FileNameEvent, MappingEvent, MappingOp, ProcessEvent, ProcessOp,
@@ -30,7 +30,7 @@ pub enum Event {
     FileName(FileName),
     Call(Box<Call>),
     Library(MappedLibrary),
-    Figures(Box<Figures>),
+    MemoryAnswer(Box<MemoryAnswer>),
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -95,7 +95,7 @@ pub fn decode(bytes: &[u8]) -> Result<Event, DecodeError> {
         k if k == EventKind::FileName as u32 => file_name(bytes),
         k if k == EventKind::Call as u32 => calls::call(bytes),
         k if k == EventKind::Library as u32 => calls::library(bytes),
-        k if k == EventKind::Figures as u32 => calls::figures(bytes),
+        k if k == EventKind::MemoryAnswer as u32 => calls::figures(bytes),
         other => Err(DecodeError::Kind(other)),
     }
 }

@@ -3,18 +3,18 @@
 
 use serde::Serialize;
 use spark_trace_common::{
+    capacities,
     config::Config,
     hook::{HOOKS, Hook, Profile},
-    map,
 };
 
 use super::exercise::{self, Exercise};
-use crate::plan::{Choice, LeftOut};
+use crate::attach_plan::{Exclusion, HookSelection};
 use crate::{
+    bpf::{Attached, Object},
     btf::Btf,
     cgroup::Layout,
     library::Libraries,
-    object::{Attached, Object},
     offsets::{self, Settings},
     statistics::Statistics,
 };
@@ -63,7 +63,7 @@ pub struct Trial {
 
 impl Trial {
     /// `without`: mechanisms to leave out.
-    pub fn run(btf: Result<&Btf, &String>, layout: Result<&Layout, &String>, without: &[LeftOut]) -> Self {
+    pub fn run(btf: Result<&Btf, &String>, layout: Result<&Layout, &String>, without: &[Exclusion]) -> Self {
         let settings = Settings { whole_system: false, all_pages: true, min_region: 1 << 20 };
         let config = match (btf, layout) {
             (Ok(btf), Ok(layout)) => offsets::resolve(btf, layout, settings).map_err(|e| e.to_string()),
@@ -110,9 +110,9 @@ fn present(object: &mut Object) -> Vec<LibraryFile> {
 }
 
 /// Everything as large as a recording has it: room in the kernel is part of what is tried.
-fn load(config: &Config, btf: &Btf, without: &[LeftOut]) -> Result<Object, String> {
-    let mut object = Object::load(config, map::RING_BYTES).map_err(|e| e.to_string())?;
-    let choice = Choice { without_mechanisms: without.to_vec(), ..Profile::Deep.into() };
+fn load(config: &Config, btf: &Btf, without: &[Exclusion]) -> Result<Object, String> {
+    let mut object = Object::load(config, capacities::RING_BYTES).map_err(|e| e.to_string())?;
+    let choice = HookSelection { exclude_mechanisms: without.to_vec(), ..Profile::Deep.into() };
     object.attach(&choice, btf).map_err(|e| e.to_string())?;
     Ok(object)
 }

@@ -24,7 +24,7 @@ use super::{
     host,
     source::{nvml, system::System},
 };
-use crate::plan::LeftOut;
+use crate::attach_plan::Exclusion;
 use hooks::{HookRow, Trial};
 use spark_trace_recording::{Host, LibraryFile};
 use table::CHECKS;
@@ -126,7 +126,7 @@ pub struct Machine {
 
 /// Tries everything. Takes about a second where container engines do not answer at once. `library`: NVML's, where
 /// it is not to be looked for.
-pub fn run(library: Option<PathBuf>, without: &[LeftOut]) -> Report {
+pub fn run(library: Option<PathBuf>, without: &[Exclusion]) -> Report {
     let mut nvml = nvml::Nvml::start(library, Duration::MAX);
     let btf = Btf::from_kernel().map_err(|e| e.to_string());
     let layout = Layout::detect().map_err(|e| e.to_string());

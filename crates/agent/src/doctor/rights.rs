@@ -3,7 +3,7 @@
 use std::{fs, io::Read};
 
 use super::{Finding, Machine};
-use crate::target::command::Invoker;
+use crate::subject::command::Invoker;
 
 pub fn user(_: &Machine) -> Finding {
     // SAFETY: no arguments, cannot fail.

@@ -17,14 +17,14 @@ use std::{
 
 use spark_trace_common::{
     cuda::{FUNCTIONS, Library, cookie},
-    row::LibraryKey,
+    map_records::LibraryKey,
 };
 
 use super::{
+    bpf::Object,
     maps,
     mounts::regular::{self, Links},
     now_ns,
-    object::Object,
 };
 use crate::decode::MappedLibrary;
 use crate::elf;

@@ -11,7 +11,7 @@ use std::{
     os::unix::fs::MetadataExt,
 };
 
-use super::target::container::id_in_path;
+use super::subject::container::id_in_path;
 
 /// Read of a mount table, at most: whoever makes mounts in a namespace of their own has no limit of a length.
 const LONGEST_TABLE: u64 = 4 << 20;

@@ -48,7 +48,7 @@ type Answer = Result<Vec<Option<String>>, String>;
 
 /// The symbols that wait for an answer.
 #[derive(Debug)]
-struct Asked {
+struct Pending {
     path: String,
     symbols: Vec<u32>,
 }
@@ -66,7 +66,7 @@ pub struct Namer {
     thread: Option<Thread>,
     took: Took,
     next: u64,
-    asked: HashMap<u64, Asked>,
+    pending: HashMap<u64, Pending>,
     /// Frames without a name, by file and reason.
     missing: BTreeMap<(String, String), u64>,
     /// Those of files for which there was no room.
@@ -79,16 +79,16 @@ impl Namer {
         for places in places.chunks(MOST_PLACES) {
             let symbols = places.iter().map(|(symbol, _)| *symbol).collect();
             let offsets = places.iter().map(|(_, offset)| *offset).collect();
-            let asked = Asked { path: path.to_owned(), symbols };
+            let pending = Pending { path: path.to_owned(), symbols };
             let request = Request { number: self.next, file: Arc::clone(file), offsets, until };
             match self.start() {
                 Ok(requests) if requests.send(request).is_ok() => {
-                    self.asked.insert(self.next, asked);
+                    self.pending.insert(self.next, pending);
                     self.next += 1;
                 }
-                Ok(_) => self.miss(&asked, "the thread that looks names up has ended"),
+                Ok(_) => self.miss(&pending, "the thread that looks names up has ended"),
                 Err(error) => {
-                    self.miss(&asked, &format!("the thread that looks names up cannot be started: {error}"))
+                    self.miss(&pending, &format!("the thread that looks names up cannot be started: {error}"))
                 }
             }
         }
@@ -96,30 +96,30 @@ impl Namer {
 
     /// Hands over the names that have come, and waits for those that have not until a time.
     pub fn take(&mut self, until: Instant, mut name: impl FnMut(u32, String)) {
-        while !self.asked.is_empty() {
+        while !self.pending.is_empty() {
             let Some(Thread { answers, .. }) = &self.thread else { return };
             let left = until.saturating_duration_since(Instant::now());
             let (number, answer) = match answers.recv_timeout(left) {
                 Ok(answer) => answer,
                 Err(RecvTimeoutError::Timeout) => return,
                 Err(RecvTimeoutError::Disconnected) => {
-                    for asked in std::mem::take(&mut self.asked).into_values() {
-                        self.miss(&asked, "the thread that looks names up has ended");
+                    for pending in std::mem::take(&mut self.pending).into_values() {
+                        self.miss(&pending, "the thread that looks names up has ended");
                     }
                     return;
                 }
             };
-            let Some(asked) = self.asked.remove(&number) else { continue };
+            let Some(pending) = self.pending.remove(&number) else { continue };
             match answer {
                 Ok(names) => {
-                    let named = asked.symbols.iter().zip(names);
+                    let named = pending.symbols.iter().zip(names);
                     named.for_each(|(symbol, found)| {
                         if let Some(found) = found {
                             name(*symbol, found);
                         }
                     });
                 }
-                Err(why) => self.miss(&asked, &why),
+                Err(why) => self.miss(&pending, &why),
             }
         }
     }
@@ -131,13 +131,13 @@ impl Namer {
 
     /// Whether names are still to come.
     pub fn is_waiting(&self) -> bool {
-        !self.asked.is_empty()
+        !self.pending.is_empty()
     }
 
     /// Gives up waiting: what has not come is missing.
     pub fn give_up(&mut self, why: &str) {
-        for asked in std::mem::take(&mut self.asked).into_values() {
-            self.miss(&asked, why);
+        for pending in std::mem::take(&mut self.pending).into_values() {
+            self.miss(&pending, why);
         }
     }
 
@@ -151,8 +151,8 @@ impl Namer {
         }
     }
 
-    fn miss(&mut self, asked: &Asked, why: &str) {
-        self.miss_frames(&asked.path, why, asked.symbols.len() as u64);
+    fn miss(&mut self, pending: &Pending, why: &str) {
+        self.miss_frames(&pending.path, why, pending.symbols.len() as u64);
     }
 
     /// Sentences about the names that are missing: the files with the most frames, and the sum of the rest.
@@ -165,7 +165,7 @@ impl Namer {
             .iter()
             .map(|((path, why), count)| format!("names of {} in {path} are missing: {why}", frames(**count)))
             .collect();
-        let awaited: u64 = self.asked.values().map(|asked| asked.symbols.len() as u64).sum();
+        let awaited: u64 = self.pending.values().map(|pending| pending.symbols.len() as u64).sum();
         if awaited > 0 {
             warnings.push(format!("names of {} are still being looked up", frames(awaited)));
         }

@@ -29,7 +29,7 @@ use tokio::{
 use pump::Pump;
 
 use screen::Screen;
-use spark_trace_host::place::Place;
+use spark_trace_host::output_file::Place;
 use spark_trace_recording::{LogLine, WriteOptions};
 
 /// Lines that are kept.

@@ -14,8 +14,8 @@ use super::{Forgot, Keep, Named, Progress, Report, Session, SessionError, View, 
 use crate::{
     messages, now_ns,
     source::process,
+    subject::{Spec, command},
     symbols::Names,
-    target::{Spec, command},
     tracer::Notice,
 };
 use spark_trace_recording::InstantKind;

@@ -29,20 +29,20 @@ use tracing::debug;
 
 use super::{
     aggregates::Collector,
+    bpf::{Object, ObjectError},
     btf::{Btf, BtfError},
     cgroup::{self, CgroupError, Layout, Leaf},
     host,
     kallsyms::Kallsyms,
     messages, now_ns,
-    object::{Object, ObjectError},
     offsets::{self, MissingType, Settings},
     output::{Output, OutputError},
     pause::Guard,
     realtime_offset_ns,
     source::{nvml::Nvml, process, system::System},
     statistics::Statistics,
+    subject::{self, Spec, command::Invoker},
     symbols::{Names, Stacks},
-    target::{self, Spec, command::Invoker},
     tracer::{Tracer, TracerError},
 };
 use containers::Containers;
@@ -213,7 +213,7 @@ impl Session {
         gpus::describe(nvml.machine(), &mut host, &mut warnings);
         let target = Target {
             kind: options.spec.kind().into(),
-            argv: target::text(options.spec.argv()),
+            argv: subject::text(options.spec.argv()),
             started_ns: now_ns(),
             ..Target::default()
         };

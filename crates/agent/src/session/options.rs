@@ -2,17 +2,17 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use crate::plan::Choice;
+use crate::attach_plan::HookSelection;
 use crate::{
     output::{self, StandardOutput},
-    target::Spec,
+    subject::Spec,
 };
 use spark_trace_recording::{claim::Claim, journal::Arguments};
 
 #[derive(Debug, Clone)]
 pub struct Options {
     pub spec: Spec,
-    pub hooks: Choice,
+    pub hooks: HookSelection,
     pub interval: Duration,
     pub min_region: u64,
     pub ring_bytes: u32,

@@ -1,7 +1,7 @@
 //! Whether processes are paused until a library of theirs is watched, and that none stays so.
 
 use super::{Session, SessionError, follow::Take};
-use crate::{pause::Guard, target::Spec};
+use crate::{pause::Guard, subject::Spec};
 
 impl Session {
     /// Has processes of the target paused from now on. On a whole machine nobody is: they are nobody's command.

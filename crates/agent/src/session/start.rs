@@ -10,9 +10,9 @@ use crate::{
     cgroup::{Layout, Leaf},
     output::Output,
     source::process,
-    target::{
+    subject::{
         Placement, Spec,
-        asked::{self, Asked, Request},
+        client_args::{self, Intent, Request},
         command::{self, Invoker, Writes},
         id_file::IdFile,
         question::{Described, Endpoint, Identity},
@@ -46,7 +46,7 @@ impl Session {
             }
             Spec::Container { engine, name } => self.attach_container(engine.as_deref(), &name).await?,
             Spec::Command { argv, placement, .. } => {
-                match asked::direct(&text(&argv[asked::assignments(&argv).count()..])) {
+                match client_args::direct(&text(&argv[client_args::assignments(&argv).count()..])) {
                     Some((client, request)) => self.start_container(&argv, client, request).await?,
                     None => self.start_native(&argv, placement)?,
                 }
@@ -84,7 +84,7 @@ impl Session {
 
     /// Starts a command, whose output is read where that is wanted.
     fn start_command(&mut self, argv: &[OsString], procs: Option<File>) -> Result<Child, SessionError> {
-        let variables: Vec<_> = asked::assignments(argv).collect();
+        let variables: Vec<_> = client_args::assignments(argv).collect();
         let argv = &argv[variables.len()..];
         let program = argv.first().map(|word| word.to_string_lossy().into_owned()).unwrap_or_default();
         let (output, writes) = match &self.options.output {
@@ -126,7 +126,7 @@ impl Session {
         request: Request,
     ) -> Result<(), SessionError> {
         self.tracer.target.kind = TargetKind::Container.into();
-        if request.asked != Asked::New {
+        if request.intent != Intent::New {
             self.adopt_named(client, &request).await?;
             self.tracer.sample()?;
             self.child = Some(self.start_command(argv, None)?);

@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
-use spark_trace_common::row::ChargeLevel;
+use spark_trace_common::map_records::ChargeLevel;
 
 use super::{KernelFile, Reading};
-use crate::{object::ObjectError, page_size};
+use crate::{bpf::ObjectError, page_size};
 use spark_trace_recording::journal::{Sample, SeriesId};
 
 /// How a file's text becomes columns.
@@ -58,13 +58,13 @@ pub struct Cgroup {
 
 /// A cgroup's usage as the kernel's file has it, and what hooks had counted before and after it was read.
 #[derive(Debug, Clone, Copy)]
-pub struct Beside {
+pub struct BracketedUsage {
     pub before: ChargeLevel,
     pub usage: u64,
     pub after: ChargeLevel,
 }
 
-impl Beside {
+impl BracketedUsage {
     /// What to add to the hooks' count to have the file's; `None` where something was counted meanwhile.
     pub fn seed(&self) -> Option<i64> {
         (self.before == self.after).then(|| self.usage as i64 - self.after.net_bytes(page_size()))
@@ -96,7 +96,7 @@ impl Cgroup {
     pub fn read_beside(
         &mut self,
         counted: Counted<'_>,
-    ) -> Result<Option<(Sample, Option<Beside>)>, ObjectError> {
+    ) -> Result<Option<(Sample, Option<BracketedUsage>)>, ObjectError> {
         let (mut reading, mut any, mut beside) = (Reading::begin(), false, None);
         for index in 0..self.files.len() {
             let name = self.files[index].0;
@@ -107,7 +107,7 @@ impl Cgroup {
             let before = counted()?;
             any |= self.read_file(index, &mut reading);
             let after = counted()?;
-            beside = reading.values.get(name).map(|usage| Beside { before, usage: *usage, after });
+            beside = reading.values.get(name).map(|usage| BracketedUsage { before, usage: *usage, after });
         }
         Ok(any.then(|| (reading.end(SeriesId::Cgroup(self.id)), beside)))
     }

@@ -3,12 +3,12 @@
 pub mod cache;
 pub mod cgroup;
 pub mod content;
-pub mod context;
 mod huge_pages;
 mod huge_zero;
 pub mod nvml;
 pub mod pool;
 pub mod process;
+pub mod process_env;
 pub mod system;
 pub mod tmpfs;
 

@@ -6,15 +6,15 @@ use spark_trace_common::cuda::Op;
 
 use super::{
     Tracer, TracerError,
-    tentative::{Belongs, Waiting},
+    tentative::{Belongs, Deferred},
 };
 use crate::cuda::Effect;
-use crate::decode::{Call, Figures, MappedLibrary, State};
-use crate::figures;
+use crate::decode::{Call, MappedLibrary, MemoryAnswer, State};
+use crate::memory_answer;
 use crate::{driver::DriverBytes, now_ns, page_size, symbols::Placed};
 use spark_trace_host::meminfo;
 use spark_trace_recording::{
-    LaterState, LibraryFile, MemoryState, Query,
+    LaterState, LibraryFile, MemoryQuery, MemoryState,
     journal::{Entry, Sample, SeriesId},
 };
 
@@ -29,7 +29,7 @@ const QUERIES_AT_A_LOOK: u64 = 25;
 
 /// What a thread has read of a file so far.
 pub(super) struct PartialReading {
-    figures: Figures,
+    figures: MemoryAnswer,
     state: Option<MemoryState>,
     placed: Option<Placed>,
 }
@@ -123,15 +123,15 @@ impl<W: Write> Tracer<W> {
         }
         let placed = self.stacks.place(call.pid, &call.stack, 0);
         if call.function.op == Op::Query {
-            let mut query = Query {
+            let mut query = MemoryQuery {
                 at_ns: call.end_ns,
                 began_ns: Some(call.begin_ns),
                 pid: call.pid,
                 tid: call.tid,
                 cgroup: call.cgroup,
-                asked: call.function.symbol.to_owned(),
+                interface: call.function.symbol.to_owned(),
                 result: call.result,
-                ..Query::default()
+                ..MemoryQuery::default()
             };
             let figures = call.function.figures.iter().zip(call.outs);
             if call.succeeded() {
@@ -144,7 +144,7 @@ impl<W: Write> Tracer<W> {
         let backing = self.backings.of(&call);
         if whose == Belongs::Undecided {
             let backing = backing.map(ToOwned::to_owned);
-            self.tentative.wait(call.cgroup, Waiting::Call(Box::new(call), placed, backing));
+            self.tentative.wait(call.cgroup, Deferred::Call(Box::new(call), placed, backing));
             return Ok(());
         }
         let stack = placed.and_then(|placed| self.stacks.keep(placed));
@@ -168,7 +168,7 @@ impl<W: Write> Tracer<W> {
     }
 
     /// A file may be read in parts: what is told is worked out when all of it is there.
-    pub(super) fn figures_event(&mut self, event: Figures) -> Result<(), TracerError> {
+    pub(super) fn figures_event(&mut self, event: MemoryAnswer) -> Result<(), TracerError> {
         let key = (event.tid, event.name.clone(), event.parent.clone());
         if self.looks && event.position == 0 && !self.has_room_for_query() {
             // Before it has cost anything: others that poll the kernel's files do it hundreds of times a second.
@@ -209,42 +209,46 @@ impl<W: Write> Tracer<W> {
 
     fn reading_done(&mut self, reading: PartialReading) -> Result<(), TracerError> {
         let PartialReading { figures: event, state, placed } = reading;
-        let told = figures::told(event.op, &event.name, &event.parent, &event.content, page_size());
-        let Some(told) = told else { return Ok(()) };
-        let query = Query {
+        let answer = memory_answer::parse(event.op, &event.name, &event.parent, &event.content, page_size());
+        let Some(answer) = answer else { return Ok(()) };
+        let query = MemoryQuery {
             at_ns: event.at_ns,
             pid: event.pid,
             tid: event.tid,
             cgroup: event.cgroup,
-            asked: told.asked,
-            directory: told.directory,
-            values: told.values,
-            text: told.text,
+            interface: answer.interface,
+            directory: answer.directory,
+            values: answer.values,
+            text: answer.text,
             state,
-            ..Query::default()
+            ..MemoryQuery::default()
         };
         self.query_event(query, placed)
     }
 
-    fn query_event(&mut self, query: Query, placed: Option<Placed>) -> Result<(), TracerError> {
+    fn query_event(&mut self, query: MemoryQuery, placed: Option<Placed>) -> Result<(), TracerError> {
         match self.belongs(query.cgroup, query.pid) {
             Belongs::Ours => self.take_query(query, placed),
             Belongs::Undecided => {
-                self.tentative.wait(query.cgroup, Waiting::Query(Box::new(query), placed));
+                self.tentative.wait(query.cgroup, Deferred::Query(Box::new(query), placed));
                 Ok(())
             }
             Belongs::Elsewhere => Ok(()),
         }
     }
 
-    pub(super) fn take_query(&mut self, mut query: Query, placed: Option<Placed>) -> Result<(), TracerError> {
+    pub(super) fn take_query(
+        &mut self,
+        mut query: MemoryQuery,
+        placed: Option<Placed>,
+    ) -> Result<(), TracerError> {
         if !self.has_room_for_query() {
             self.queries_lost += 1;
             return Ok(());
         }
         self.queries += 1;
         query.stack = placed.and_then(|placed| self.stacks.keep(placed));
-        let sizes = SIZING.contains(&query.asked.as_str());
+        let sizes = SIZING.contains(&query.interface.as_str());
         self.journal.add(Entry::Query(Box::new(query)))?;
         if sizes { self.read_aggregates_at_answer() } else { Ok(()) }
     }

@@ -9,7 +9,7 @@ use spark_trace_common::{
 
 use tracing::debug;
 
-use super::{MOST_CGROUPS, Notice, Tracer, TracerError, surroundings, tentative::Waiting};
+use super::{MOST_CGROUPS, Notice, Tracer, TracerError, surroundings, tentative::Deferred};
 use crate::decode::{self, Event};
 use crate::{page_size, source::process};
 use spark_trace_recording::{CgroupName, Mapping, Process, ProcessContext, journal::Entry};
@@ -52,7 +52,7 @@ impl<W: Write> Tracer<W> {
             Event::Cgroup(event) => return self.cgroup_event(event),
             Event::Process(event) => return self.any_process_event(event),
             Event::Call(call) => self.call_event(*call)?,
-            Event::Figures(figures) => self.figures_event(*figures)?,
+            Event::MemoryAnswer(figures) => self.figures_event(*figures)?,
             Event::Library(event) => self.library_event(&event)?,
             Event::Mapping(event) if self.ends_ns.is_some_and(|end| event.at_ns > end) => {}
             Event::Mapping(event) => {
@@ -70,7 +70,7 @@ impl<W: Write> Tracer<W> {
                     self.mapping_event(event, stack)?;
                 } else if let Some(cgroup) = self.tentative.cgroup_of(event.pid) {
                     let placed = self.stacks.place(event.pid, &event.stack, event.caller);
-                    self.tentative.wait(cgroup, Waiting::Mapping(event, placed));
+                    self.tentative.wait(cgroup, Deferred::Mapping(event, placed));
                 }
             }
         }
@@ -95,7 +95,7 @@ impl<W: Write> Tracer<W> {
             }
             let context = surroundings::after(&event);
             self.tentative.process(pid, cgroup);
-            self.tentative.wait(cgroup, Waiting::Process(event, context));
+            self.tentative.wait(cgroup, Deferred::Process(event, context));
         }
         Ok(None)
     }

@@ -1,17 +1,17 @@
 //! The state of a trace under way: what events and samples do to the journal.
 
-mod before;
 mod calls;
 mod churn;
+mod driver_baseline;
 mod events;
+mod eviction;
 pub(super) mod gpus;
-mod levels;
 pub(super) mod on_time;
 mod pins;
 mod reading;
+mod sampling;
 mod surroundings;
 mod tentative;
-mod upkeep;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -23,23 +23,23 @@ use spark_trace_common::engine::Client;
 use thiserror::Error;
 use tracing::debug;
 
-use before::HeldBefore;
 use calls::{Free, PartialReading};
+use driver_baseline::HeldBefore;
 use gpus::Gpus;
-use levels::Peaks;
-use on_time::{Waiting, Watch};
+use on_time::{Deferred, Watch};
 use pins::Pins;
+use sampling::Peaks;
 use tentative::Tentative;
 
 use super::{
     aggregates::Collector,
     backing::Backings,
+    bpf::{Object, ObjectError},
     cgroup::{self, Layout},
     charges::Charges,
     library::Libraries,
     mounts::places::Places,
     now_ns,
-    object::{Object, ObjectError},
     source::{
         cache,
         cgroup::Cgroup as CgroupReader,
@@ -47,8 +47,8 @@ use super::{
         process::{self, Processes},
         system::System,
     },
+    subject::{container::id_in_path, running},
     symbols::{Names, Stacks},
-    target::{container::id_in_path, running},
     walks::Walks,
 };
 use spark_trace_recording::cgroup_path::is_at_or_below;
@@ -168,7 +168,7 @@ pub struct Tracer<W: Write> {
     pub ends_ns: Option<u64>,
     /// Events wait that are older than what is read now.
     pub is_behind: bool,
-    waiting: Waiting,
+    waiting: Deferred,
     watch: Watch,
     backings: Backings,
     /// As a GPU's begins, and of each GPU that was read.
@@ -234,7 +234,7 @@ impl<W: Write> Tracer<W> {
             ended: false,
             ends_ns: None,
             is_behind: false,
-            waiting: Waiting::default(),
+            waiting: Deferred::default(),
             watch: Watch::default(),
             backings: Backings::default(),
             device_watch: None,

@@ -19,7 +19,7 @@ const INTERVALS: u64 = 3;
 const MOST_WAITING: usize = 10_000;
 
 #[derive(Default)]
-pub(super) struct Waiting {
+pub(super) struct Deferred {
     levels: VecDeque<Levels>,
     /// Series in them.
     series: usize,
@@ -27,7 +27,7 @@ pub(super) struct Waiting {
     refused: u64,
 }
 
-impl Waiting {
+impl Deferred {
     fn push(&mut self, levels: Levels) {
         self.series += levels.series();
         self.levels.push_back(levels);
@@ -172,7 +172,7 @@ mod tests {
 
     #[test]
     fn readings_that_wait_have_a_bound_and_are_of_all_the_time() {
-        let mut waiting = Waiting::default();
+        let mut waiting = Deferred::default();
         for at in 0..1000 {
             waiting.push(levels(at, 99));
             assert!(waiting.series <= MOST_WAITING, "at {at}");

@@ -6,7 +6,7 @@ use spark_trace_common::event::ProcessOp;
 
 use super::{Tracer, TracerError};
 use crate::decode;
-use crate::source::{context, tmpfs};
+use crate::source::{process_env, tmpfs};
 use spark_trace_recording::{LogLine, Moment, ProcessContext, journal::Entry};
 
 /// Rows of contexts. Runs have one or two; one that sets a variable anew for each process could have any number.
@@ -14,7 +14,7 @@ const MOST_CONTEXTS: usize = 256;
 
 /// What surrounds a process, if it is still there.
 pub(super) fn of(pid: u32) -> Option<Box<ProcessContext>> {
-    context::read(pid).map(Box::new)
+    process_env::read(pid).map(Box::new)
 }
 
 /// The same after an event, where that changes it.

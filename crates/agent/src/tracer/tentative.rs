@@ -10,16 +10,18 @@ use tracing::debug;
 
 use super::{Selected, Tracer, TracerError};
 use crate::decode;
-use crate::{cgroup::Layout, symbols::Placed, target::container::id_in_path};
-use spark_trace_recording::{CgroupName, ProcessContext, Query, cgroup_path::is_at_or_below, journal::Entry};
+use crate::{cgroup::Layout, subject::container::id_in_path, symbols::Placed};
+use spark_trace_recording::{
+    CgroupName, MemoryQuery, ProcessContext, cgroup_path::is_at_or_below, journal::Entry,
+};
 
 /// An event of a process that may turn out to be the target's. Where a stack lies is found out at once: its process may have
 /// become another program by the time the target is known; what surrounds a process is read at once for the same reason.
-pub(super) enum Waiting {
+pub(super) enum Deferred {
     Process(decode::Process, Option<Box<ProcessContext>>),
     Mapping(decode::Mapping, Option<Placed>),
     Call(Box<decode::Call>, Option<Placed>, Option<String>),
-    Query(Box<Query>, Option<Placed>),
+    Query(Box<MemoryQuery>, Option<Placed>),
 }
 
 /// Whose an event is.
@@ -48,12 +50,12 @@ pub(super) struct Tentative {
     /// The cgroup of each process that was seen in one of them.
     processes: HashMap<u32, u64>,
     /// With the cgroup that each is of, in their order.
-    waiting: Vec<(u64, Waiting)>,
+    waiting: Vec<(u64, Deferred)>,
     refused: u64,
 }
 
 impl Tentative {
-    pub(super) fn wait(&mut self, cgroup: u64, event: Waiting) {
+    pub(super) fn wait(&mut self, cgroup: u64, event: Deferred) {
         if self.waiting.len() < MOST_WAITING {
             self.waiting.push((cgroup, event));
         } else {
@@ -84,7 +86,7 @@ impl Tentative {
     }
 
     /// Takes out what is of some of the containers: cgroups, processes, and events in their order.
-    fn take(&mut self, which: impl Fn(&str) -> bool) -> (BTreeMap<u64, Selected>, Vec<u32>, Vec<Waiting>) {
+    fn take(&mut self, which: impl Fn(&str) -> bool) -> (BTreeMap<u64, Selected>, Vec<u32>, Vec<Deferred>) {
         let is = |selected: &Selected| selected.info.container.as_deref().is_some_and(&which);
         let cgroups: BTreeMap<_, _> = self.cgroups.extract_if(.., |_, selected| is(selected)).collect();
         let processes =
@@ -171,18 +173,18 @@ impl<W: Write> Tracer<W> {
         }
         for event in waiting {
             match event {
-                Waiting::Process(event, context) => self.process_event(event, context)?,
-                Waiting::Mapping(event, placed) => {
+                Deferred::Process(event, context) => self.process_event(event, context)?,
+                Deferred::Mapping(event, placed) => {
                     if self.follows(event.pid) {
                         let stack = placed.and_then(|placed| self.stacks.keep(placed));
                         self.mapping_event(event, stack)?;
                     }
                 }
-                Waiting::Call(call, placed, backing) => {
+                Deferred::Call(call, placed, backing) => {
                     let stack = placed.and_then(|placed| self.stacks.keep(placed));
                     self.take_call(&call, stack, backing.as_deref())?;
                 }
-                Waiting::Query(query, placed) => self.take_query(*query, placed)?,
+                Deferred::Query(query, placed) => self.take_query(*query, placed)?,
             }
         }
         Ok(true)

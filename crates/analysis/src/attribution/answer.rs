@@ -301,7 +301,7 @@ pub fn command_line(argv: &[String], most: usize) -> String {
 mod tests {
     use super::*;
     use crate::attribution;
-    use crate::instant::At;
+    use crate::instant_spec::InstantSpec;
     use spark_trace_testing as testing;
     use spark_trace_testing::MIB;
 
@@ -309,7 +309,7 @@ mod tests {
 
     #[test]
     fn the_answer_is_about_the_targets_own_plane() {
-        let answer = attribution::report(&testing::container(), At::Peak).answer.unwrap();
+        let answer = attribution::report(&testing::container(), InstantSpec::Peak).answer.unwrap();
         assert_eq!((answer.plane, answer.bytes), (Scope::Cgroup, Some(1829 * ONE_MIB)));
         let parts: Vec<_> = answer.parts.iter().map(|part| (part.what, part.bytes / ONE_MIB)).collect();
         assert_eq!(parts, [("page cache", 1010), ("anonymous memory", 810)]);
@@ -325,7 +325,7 @@ mod tests {
         for mapping in &mut recording.provenance.mappings {
             mapping.length *= 10;
         }
-        let answer = attribution::report(&recording, At::Peak).answer.unwrap();
+        let answer = attribution::report(&recording, InstantSpec::Peak).answer.unwrap();
         assert!(answer.largest.iter().all(|item| item.how != How::Mapped), "{:?}", answer.largest);
         assert!(answer.largest.iter().any(|item| item.place == "[heap] of python3"), "{:?}", answer.largest);
     }
@@ -338,14 +338,14 @@ mod tests {
                 (symbol.name, symbol.module) = (Some("sbrk".into()), Some("/usr/lib/libc.so.6".into()));
             }
         }
-        let answer = attribution::report(&recording, At::Peak).answer.unwrap();
+        let answer = attribution::report(&recording, InstantSpec::Peak).answer.unwrap();
         assert!(answer.largest.iter().all(|item| item.how != How::Mapped), "{:?}", answer.largest);
         assert!(answer.largest.iter().any(|item| item.place == "[heap] of python3"), "{:?}", answer.largest);
     }
 
     #[test]
     fn a_gpu_that_holds_most_is_what_the_answer_is_about() {
-        let answer = attribution::report(&testing::gpus(), At::Peak).answer.unwrap();
+        let answer = attribution::report(&testing::gpus(), InstantSpec::Peak).answer.unwrap();
         assert_eq!(
             (answer.plane, answer.device, answer.bytes),
             (Scope::Device, Some(0), Some(30_000 * ONE_MIB))
@@ -357,7 +357,7 @@ mod tests {
     fn a_machine_is_answered_for_as_a_whole() {
         let mut recording = testing::container();
         recording.target.kind = "system".into();
-        let answer = attribution::report(&recording, At::Peak).answer.unwrap();
+        let answer = attribution::report(&recording, InstantSpec::Peak).answer.unwrap();
         assert_eq!(answer.plane, Scope::System);
         assert!(answer.growth.is_some_and(|growth| growth > 0));
         assert_eq!(who(&recording.target, 40), "the machine");
@@ -365,7 +365,7 @@ mod tests {
 
     #[test]
     fn nothing_recorded_has_no_answer() {
-        assert!(attribution::report(&testing::empty(), At::Peak).answer.is_none());
+        assert!(attribution::report(&testing::empty(), InstantSpec::Peak).answer.is_none());
     }
 
     #[test]

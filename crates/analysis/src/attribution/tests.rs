@@ -13,7 +13,7 @@ fn row<'a>(plane: &'a PlaneReport, source: &str) -> &'a SourceRow {
 
 #[test]
 fn both_planes_are_reported_with_every_source() {
-    let report = report(&testing::container(), At::Peak);
+    let report = report(&testing::container(), InstantSpec::Peak);
     assert_eq!(report.planes.iter().count(), 2);
     for plane in report.planes.iter() {
         let slugs: Vec<_> = plane.sources.iter().map(|row| row.source).collect();
@@ -24,7 +24,7 @@ fn both_planes_are_reported_with_every_source() {
 
 #[test]
 fn the_cgroup_plane_of_a_new_cgroup_grows_from_nothing() {
-    let report = report(&testing::container(), At::Peak);
+    let report = report(&testing::container(), InstantSpec::Peak);
     let plane = report.planes.cgroup.unwrap();
     let anon = row(&plane, "anon");
     assert_eq!(
@@ -46,7 +46,7 @@ fn the_cgroup_plane_of_a_new_cgroup_grows_from_nothing() {
 
 #[test]
 fn the_system_plane_reconciles_growth_and_level() {
-    let report = report(&testing::container(), At::Peak);
+    let report = report(&testing::container(), InstantSpec::Peak);
     let plane = report.planes.system.unwrap();
     assert_eq!(plane.growth.expected, Some((810 + 990 + 20 + 8 + 64) * M));
     assert_eq!(plane.growth.residual, Some(64 * M));
@@ -58,7 +58,7 @@ fn the_system_plane_reconciles_growth_and_level() {
 
 #[test]
 fn what_hooks_saw_explains_a_row_without_a_counter() {
-    let report = report(&testing::container(), At::Peak);
+    let report = report(&testing::container(), InstantSpec::Peak);
     let nvidia = |plane: &Option<PlaneReport>| row(plane.as_ref().unwrap(), "nvidia-sysmem").clone();
     let system = nvidia(&report.planes.system);
     assert_eq!((system.bytes, system.observed), (None, Some(64 * MIB)));
@@ -70,16 +70,18 @@ fn what_hooks_saw_explains_a_row_without_a_counter() {
 fn the_instant_can_be_chosen() {
     let recording = testing::container();
     let anon = |at| row(&report(&recording, at).planes.cgroup.unwrap(), "anon").bytes.unwrap() / M;
-    assert_eq!(anon(At::Peak), 810);
-    assert_eq!(anon(At::End), 20);
-    assert_eq!(anon(At::SinceStart(5 * SECOND)), 810);
-    assert_eq!(anon(At::Time(START + 10 * SECOND)), 20);
+    assert_eq!(anon(InstantSpec::Peak), 810);
+    assert_eq!(anon(InstantSpec::End), 20);
+    assert_eq!(anon(InstantSpec::SinceStart(5 * SECOND)), 810);
+    assert_eq!(anon(InstantSpec::Time(START + 10 * SECOND)), 20);
 }
 
 #[test]
 fn rows_and_residual_are_the_expected_at_every_instant() {
     for recording in [testing::native(), testing::container(), testing::gpus()] {
-        for at in [At::Peak, At::End, At::SinceStart(0), At::SinceStart(SECOND)] {
+        for at in
+            [InstantSpec::Peak, InstantSpec::End, InstantSpec::SinceStart(0), InstantSpec::SinceStart(SECOND)]
+        {
             for plane in report(&recording, at).planes.iter() {
                 let sum: i64 = plane.sources.iter().filter_map(|row| row.bytes).sum();
                 let Some(expected) = plane.level.expected else { continue };
@@ -93,7 +95,7 @@ fn rows_and_residual_are_the_expected_at_every_instant() {
 
 #[test]
 fn a_recording_without_readings_still_reports() {
-    let report = report(&testing::empty(), At::Peak);
+    let report = report(&testing::empty(), InstantSpec::Peak);
     assert_eq!(report.planes.iter().count(), 0);
     assert!(report.warnings.is_empty());
 }
@@ -101,9 +103,9 @@ fn a_recording_without_readings_still_reports() {
 #[test]
 fn a_peak_between_readings_is_warned_about() {
     let mut recording = testing::container();
-    assert!(report(&recording, At::Peak).warnings.is_empty());
+    assert!(report(&recording, InstantSpec::Peak).warnings.is_empty());
     recording.target.cgroups[0].peak_at_removal = Some(4000 * MIB);
-    let warnings = report(&recording, At::Peak).warnings;
+    let warnings = report(&recording, InstantSpec::Peak).warnings;
     assert!(
         matches!(warnings[..], [Warning::PeakMissed { sampled, kernel, gap_ns: None, .. }] if sampled < kernel)
     );
@@ -115,7 +117,7 @@ fn a_peak_between_readings_is_warned_about() {
         ..recording.target.cgroups[0].clone()
     };
     recording.samples.cgroups[0].series.columns.get_mut("memory.peak").unwrap().map(|_| 4000 * MIB);
-    assert!(report(&recording, At::Peak).warnings.is_empty());
+    assert!(report(&recording, InstantSpec::Peak).warnings.is_empty());
 }
 
 #[test]
@@ -132,7 +134,7 @@ fn a_peak_that_lies_in_a_gap_names_the_gap() {
     let peaks = (0..readings).map(|reading| Some(if reading < middle { 1 } else { 4000 * MIB }));
     series.columns.insert("memory.peak".to_owned(), peaks.collect());
     let missed = |recording: &Recording| {
-        let warnings = report(recording, At::Peak).warnings.into_iter();
+        let warnings = report(recording, InstantSpec::Peak).warnings.into_iter();
         warnings.filter(|warning| matches!(warning, Warning::PeakMissed { .. })).collect::<Vec<_>>()
     };
     let found = missed(&recording);
@@ -159,9 +161,9 @@ fn a_kill_after_the_last_reading_is_warned_about() {
         .series
         .columns
         .insert("events.oom_kill".into(), vec![Some(0); readings].into());
-    assert!(report(&recording, At::Peak).warnings.is_empty());
+    assert!(report(&recording, InstantSpec::Peak).warnings.is_empty());
     recording.target.cgroups[0].oom_kills_at_removal = Some(1);
-    let warnings = report(&recording, At::Peak).warnings;
+    let warnings = report(&recording, InstantSpec::Peak).warnings;
     assert!(
         matches!(&warnings[..], [Warning::Killed { count: 1, seen: KilledSeen::AtRemoval, .. }]),
         "{warnings:?}"
@@ -177,9 +179,9 @@ fn a_kill_that_only_the_machine_counted_names_who_ended_so() {
     let mut kills = vec![Some(5); readings];
     kills[readings - 1] = Some(6);
     recording.samples.system.columns.insert("vmstat.oom_kill".into(), kills.into());
-    assert!(report(&recording, At::Peak).warnings.is_empty(), "somebody else's, as far as is known");
+    assert!(report(&recording, InstantSpec::Peak).warnings.is_empty(), "somebody else's, as far as is known");
     recording.provenance.processes[0].exit_status = Some(9);
-    let warnings = report(&recording, At::Peak).warnings;
+    let warnings = report(&recording, InstantSpec::Peak).warnings;
     assert!(
         matches!(&warnings[..], [Warning::MayBeKilled { count: 1, victims }] if victims.len() == 1),
         "{warnings:?}"
@@ -193,7 +195,7 @@ fn kills_for_want_of_memory_are_warned_about() {
     let mut kills = vec![Some(2); readings];
     kills[readings - 1] = Some(3);
     recording.samples.cgroups[0].series.columns.insert("events.oom_kill".into(), kills.into());
-    let killed = |recording: &_| match &report(recording, At::Peak).warnings[..] {
+    let killed = |recording: &_| match &report(recording, InstantSpec::Peak).warnings[..] {
         [Warning::Killed { count, .. }] => *count,
         others => panic!("{others:?}"),
     };
@@ -201,7 +203,7 @@ fn kills_for_want_of_memory_are_warned_about() {
     recording.target.cgroups[0].created_ns = None;
     assert_eq!(killed(&recording), 1, "what was killed before is not of the trace");
     recording.target.cgroups[0].root = false;
-    assert!(report(&recording, At::Peak).warnings.is_empty(), "counted by its ancestor");
+    assert!(report(&recording, InstantSpec::Peak).warnings.is_empty(), "counted by its ancestor");
 }
 
 #[test]
@@ -216,7 +218,7 @@ fn what_weakens_a_recording_is_warned_about() {
         root: true,
         ..Default::default()
     });
-    let warnings = report(&recording, At::Time(START + 60 * SECOND)).warnings;
+    let warnings = report(&recording, InstantSpec::Time(START + 60 * SECOND)).warnings;
     let expected = |w: &Warning| -> u8 {
         match w {
             Warning::Lost { count: 3 } => 0,
@@ -232,7 +234,7 @@ fn what_weakens_a_recording_is_warned_about() {
 
 #[test]
 fn each_gpu_has_a_plane_of_its_own() {
-    let report = report(&testing::gpus(), At::Peak);
+    let report = report(&testing::gpus(), InstantSpec::Peak);
     let [own, shared] = &report.planes.devices[..] else { panic!("two devices") };
     let slugs: Vec<_> = own.sources.iter().map(|row| row.source).collect();
     assert_eq!(

@@ -2,7 +2,7 @@
 
 use super::{PlaneReport, Planes, gaps};
 use crate::cuda;
-use crate::instant::At;
+use crate::instant_spec::InstantSpec;
 use crate::losses;
 use crate::names::{self, Names};
 use crate::view::{Root, Scope, View};
@@ -25,7 +25,7 @@ const MACHINE_KILLED_COLUMN: &str = "vmstat.oom_kill";
 const SIGNAL_BITS: u32 = 0x7f;
 const SIGKILL: u32 = 9;
 
-pub(super) fn all(recording: &Recording, at: At, planes: &Planes) -> Vec<Warning> {
+pub(super) fn all(recording: &Recording, at: InstantSpec, planes: &Planes) -> Vec<Warning> {
     let health = &recording.health;
     let mut warnings = Vec::new();
     if losses::matter(health) {
@@ -149,7 +149,7 @@ fn never_read(recording: &Recording) -> impl Iterator<Item = Warning> {
         .map(move |cgroup| Warning::NeverRead { cgroup: names.shown_cgroup(&cgroup.path) })
 }
 
-fn far_readings(recording: &Recording, at: At, planes: &Planes) -> Vec<Warning> {
+fn far_readings(recording: &Recording, at: InstantSpec, planes: &Planes) -> Vec<Warning> {
     let Some(asked_ns) = at.time(recording.target.started_ns) else { return vec![] };
     let tool = &recording.tool;
     let interval_ns = |plane: &PlaneReport| match plane.plane {

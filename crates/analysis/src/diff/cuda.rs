@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::detail::Look;
 use crate::attribution::{bytes, difference};
 use crate::cuda::{self, CudaReport};
-use crate::queries::{self, Queries, Summary};
+use crate::memory_queries::{self, Queries, Summary};
 
 /// Present where one of the runs used the driver or asked for memory.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
@@ -30,15 +30,15 @@ pub struct KindDelta {
 /// A figure that both runs may have been told.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct QueryDelta {
-    pub asked: String,
+    pub interface: String,
     pub figure: &'static str,
-    pub a: Told,
-    pub b: Told,
+    pub a: Answers,
+    pub b: Answers,
 }
 
 /// The answers of one run; absent where there are none.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
-pub struct Told {
+pub struct Answers {
     pub count: u64,
     pub first: Option<u64>,
     pub last: Option<u64>,
@@ -46,11 +46,11 @@ pub struct Told {
 
 pub fn compare(a: Look<'_>, b: Look<'_>) -> Option<CudaDelta> {
     let used = [a, b].map(|(recording, at_ns)| cuda::report(recording, at_ns));
-    let asked = [a, b].map(|(recording, _)| queries::report(recording));
-    if used.iter().all(Option::is_none) && asked.iter().all(Option::is_none) {
+    let interface = [a, b].map(|(recording, _)| memory_queries::report(recording));
+    if used.iter().all(Option::is_none) && interface.iter().all(Option::is_none) {
         return None;
     }
-    Some(CudaDelta { kinds: kinds(&used), queries: told(&asked) })
+    Some(CudaDelta { kinds: kinds(&used), queries: told(&interface) })
 }
 
 fn kinds([a, b]: &[Option<CudaReport>; 2]) -> Vec<KindDelta> {
@@ -84,21 +84,22 @@ fn told([a, b]: &[Option<Queries>; 2]) -> Vec<QueryDelta> {
     };
     let (a, b) = (summaries(a), summaries(b));
     let mut seen = BTreeSet::new();
-    let mut asked: Vec<_> = a.iter().chain(&b).filter(|summary| seen.insert(&summary.asked)).collect();
-    asked.sort_by_key(|summary| !summary.is_call);
-    let rows = asked.into_iter().flat_map(|summary| {
+    let mut interface: Vec<_> =
+        a.iter().chain(&b).filter(|summary| seen.insert(&summary.interface)).collect();
+    interface.sort_by_key(|summary| !summary.is_call);
+    let rows = interface.into_iter().flat_map(|summary| {
         let side = |summaries: &[Summary], figure: &str| {
-            let summary = summaries.iter().find(|other| other.asked == summary.asked);
-            summary.map_or_else(Told::default, |summary| Told {
+            let summary = summaries.iter().find(|other| other.interface == summary.interface);
+            summary.map_or_else(Answers::default, |summary| Answers {
                 count: summary.count,
                 first: summary.first.as_ref().and_then(|answer| answer.values.get(figure).copied()),
                 last: summary.last.as_ref().and_then(|answer| answer.values.get(figure).copied()),
             })
         };
-        let figures = queries::figures(&summary.asked).iter();
+        let figures = memory_queries::figures(&summary.interface).iter();
         figures
             .map(|&figure| QueryDelta {
-                asked: summary.asked.clone(),
+                interface: summary.interface.clone(),
                 figure,
                 a: side(&a, figure),
                 b: side(&b, figure),
@@ -137,14 +138,17 @@ mod tests {
     #[test]
     fn answers_stand_side_by_side() {
         let (a, mut b) = (testing::cuda(), testing::cuda());
-        for query in b.provenance.queries.iter_mut().filter(|query| query.asked == "cuMemGetInfo_v2") {
+        for query in b.provenance.queries.iter_mut().filter(|query| query.interface == "cuMemGetInfo_v2") {
             *query.values.get_mut("free").unwrap() -= 1000 * MIB;
         }
         let delta = compare((&a, PEAK), (&b, PEAK)).unwrap();
         let free = &delta.queries[0];
-        assert_eq!((free.asked.as_str(), free.figure, free.a.count), ("cuMemGetInfo_v2", "free", 3));
+        assert_eq!((free.interface.as_str(), free.figure, free.a.count), ("cuMemGetInfo_v2", "free", 3));
         assert_eq!((free.a.first, free.b.first), (Some(12000 * MIB), Some(11000 * MIB)));
         assert_eq!((free.a.last, free.b.last), (Some(11190 * MIB), Some(10190 * MIB)));
-        assert!(delta.queries.iter().all(|row| row.asked != "/proc/meminfo"), "read by the library alone");
+        assert!(
+            delta.queries.iter().all(|row| row.interface != "/proc/meminfo"),
+            "read by the library alone"
+        );
     }
 }

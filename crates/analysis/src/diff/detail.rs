@@ -179,10 +179,10 @@ pub fn regions(scope: Scope, a: Look<'_>, b: Look<'_>) -> Vec<RegionDelta> {
 /// Stands for all mappings of a command.
 const ALL: &str = "(all)";
 
-type Held = BTreeMap<(&'static str, String, String), Option<i64>>;
+type Bytes = BTreeMap<(&'static str, String, String), Option<i64>>;
 
-fn by_region((recording, at_ns): Look<'_>) -> Held {
-    let mut held = Held::new();
+fn by_region((recording, at_ns): Look<'_>) -> Bytes {
+    let mut held = Bytes::new();
     for row in regions::rows(recording, at_ns) {
         // Shares that cannot be added up: as the process with the most sees it.
         let shared = row.pss.map_or(row.rss_largest, |pss| pss.saturating_sub(row.anonymous));
@@ -194,13 +194,13 @@ fn by_region((recording, at_ns): Look<'_>) -> Held {
     held
 }
 
-fn by_command((recording, at_ns): Look<'_>) -> Held {
+fn by_command((recording, at_ns): Look<'_>) -> Bytes {
     let names = Names::new(recording);
     let target: BTreeSet<u32> = {
         let processes = recording.provenance.processes.iter();
         processes.filter(|process| names.is_target(process.cgroup)).map(|process| process.pid).collect()
     };
-    let mut held = Held::new();
+    let mut held = Bytes::new();
     for row in processes::rows(recording, at_ns).into_iter().filter(|row| target.contains(&row.pid)) {
         let Some(split) = row.at else { continue };
         let key = |source| (source, row.comm.clone(), ALL.to_owned());
@@ -215,7 +215,7 @@ fn by_command((recording, at_ns): Look<'_>) -> Held {
     held
 }
 
-fn add(held: &mut Held, key: (&'static str, String, String), bytes: u64) {
+fn add(held: &mut Bytes, key: (&'static str, String, String), bytes: u64) {
     if bytes > 0 {
         let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
         let sum = held.entry(key).or_default();

@@ -8,7 +8,7 @@ use spark_trace_testing::{MIB, SECOND, START};
 const M: i64 = MIB as i64;
 
 fn compare(plane: Option<Scope>) -> Report {
-    report(&testing::native(), &testing::container(), plane, At::Peak).unwrap()
+    report(&testing::native(), &testing::container(), plane, InstantSpec::Peak).unwrap()
 }
 
 fn row<'a>(report: &'a Report, source: &str) -> &'a SourceDelta {
@@ -19,7 +19,7 @@ fn row<'a>(report: &'a Report, source: &str) -> &'a SourceDelta {
 fn what_one_run_does_not_tell_apart_is_not_told_apart_in_the_other() {
     let (mut without, with) = (testing::native(), testing::cuda());
     testing::hook(&mut without, "mapping").verdict = "off".into();
-    let report = |without: &Recording, scope| report(without, &with, Some(scope), At::Peak).unwrap();
+    let report = |without: &Recording, scope| report(without, &with, Some(scope), InstantSpec::Peak).unwrap();
     let unwatched = report(&without, Scope::System);
     assert_eq!(row(&unwatched, "anon").delta_bytes, Some(0), "800 MiB each, 100 of B's pinned");
     assert_eq!(row(&unwatched, "anon-pinned").b_bytes, None);
@@ -70,12 +70,12 @@ fn the_files_behind_the_difference_are_named() {
 fn a_file_that_someone_else_pays_for_shows_its_holder() {
     let mut a = testing::native();
     testing::file(&mut a, 77, "/usr/lib/libtorch_cuda.so", 980, 1);
-    let report = report(&a, &testing::container(), None, At::Peak).unwrap();
+    let report = report(&a, &testing::container(), None, InstantSpec::Peak).unwrap();
     let file = &report.files[0];
     assert_eq!((file.a_bytes, file.only_in), (0, Some(OnlyIn::B)));
     assert_eq!(file.a_holders[0].charged_to, "/");
     // On the system plane both runs hold it.
-    let system = super::report(&a, &testing::container(), Some(Scope::System), At::Peak).unwrap();
+    let system = super::report(&a, &testing::container(), Some(Scope::System), InstantSpec::Peak).unwrap();
     assert!(system.files.iter().all(|file| file.path != "/usr/lib/libtorch_cuda.so"));
 }
 
@@ -96,7 +96,7 @@ fn kernel_and_user_memory_have_their_details() {
 fn without_mappings_processes_are_compared() {
     let mut a = testing::native();
     a.provenance.regions.clear();
-    let report = report(&a, &testing::container(), None, At::Peak).unwrap();
+    let report = report(&a, &testing::container(), None, InstantSpec::Peak).unwrap();
     assert_eq!((report.regions[0].region.as_str(), report.regions[0].delta_bytes / M), ("(all)", 10));
 }
 
@@ -106,10 +106,10 @@ fn the_plane_can_be_chosen_and_is_the_systems_where_one_has_no_cgroup() {
     let mut a = testing::native();
     a.samples.cgroups.clear();
     let b = testing::container();
-    assert_eq!(report(&a, &b, None, At::Peak).unwrap().plane, Scope::System);
-    let error = report(&b, &a, Some(Scope::Cgroup), At::Peak).unwrap_err();
+    assert_eq!(report(&a, &b, None, InstantSpec::Peak).unwrap().plane, Scope::System);
+    let error = report(&b, &a, Some(Scope::Cgroup), InstantSpec::Peak).unwrap_err();
     assert_eq!(error.to_string(), "B has no readings of the cgroup plane; choose another --plane");
-    let error = report(&testing::empty(), &b, None, At::Peak).unwrap_err();
+    let error = report(&testing::empty(), &b, None, InstantSpec::Peak).unwrap_err();
     assert_eq!(error.to_string(), "A has no readings of any plane");
 }
 
@@ -117,7 +117,7 @@ fn the_plane_can_be_chosen_and_is_the_systems_where_one_has_no_cgroup() {
 fn a_counter_that_one_kernel_lacks_is_unattributed_in_both() {
     let mut a = testing::native();
     a.samples.cgroups[0].series.columns.remove("stat.slab_unreclaimable");
-    let report = report(&a, &testing::container(), None, At::Peak).unwrap();
+    let report = report(&a, &testing::container(), None, InstantSpec::Peak).unwrap();
     let slab = row(&report, "slab-unreclaimable");
     assert_eq!((slab.a_bytes, slab.b_bytes, slab.delta_bytes), (None, Some(8 * M), None));
     let sum: i64 = report.sources.iter().filter_map(|row| row.delta_bytes).sum();
@@ -142,8 +142,8 @@ fn arbitrary() -> impl Strategy<Value = Recording> {
 proptest! {
     #[test]
     fn the_difference_changes_its_sign_with_the_order(a in arbitrary(), b in arbitrary()) {
-        let there = report(&a, &b, Some(Scope::Cgroup), At::Peak).unwrap();
-        let back = report(&b, &a, Some(Scope::Cgroup), At::Peak).unwrap();
+        let there = report(&a, &b, Some(Scope::Cgroup), InstantSpec::Peak).unwrap();
+        let back = report(&b, &a, Some(Scope::Cgroup), InstantSpec::Peak).unwrap();
         let negated = |bytes: Option<i64>| bytes.map(|bytes| -bytes);
         prop_assert_eq!(there.total_delta_bytes, negated(back.total_delta_bytes));
         prop_assert_eq!(there.residual_bytes, negated(back.residual_bytes));
@@ -155,7 +155,7 @@ proptest! {
 
     #[test]
     fn sources_add_up_to_the_total(a in arbitrary(), b in arbitrary()) {
-        let report = report(&a, &b, Some(Scope::Cgroup), At::Peak).unwrap();
+        let report = report(&a, &b, Some(Scope::Cgroup), InstantSpec::Peak).unwrap();
         if let Some(total) = report.total_delta_bytes {
             let sum: i64 = report.sources.iter().filter_map(|row| row.delta_bytes).sum();
             prop_assert_eq!(sum, total);
@@ -170,8 +170,8 @@ proptest! {
             recording
         };
         let (a, b) = (with(live), with(other));
-        let there = report(&a, &b, None, At::Peak).unwrap();
-        let back = report(&b, &a, None, At::Peak).unwrap();
+        let there = report(&a, &b, None, InstantSpec::Peak).unwrap();
+        let back = report(&b, &a, None, InstantSpec::Peak).unwrap();
         prop_assert_eq!(there.files.len(), usize::from(live != other));
         for (there, back) in there.files.iter().zip(&back.files) {
             prop_assert_eq!(there.delta_bytes, -back.delta_bytes);

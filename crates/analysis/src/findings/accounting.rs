@@ -3,7 +3,7 @@
 use super::case::{Case, Judgement};
 use super::run::Run;
 use super::{Evidence, Verdict};
-use crate::queries;
+use crate::memory_queries;
 use spark_trace_recording::Recording;
 use spark_trace_recording::units;
 use spark_trace_recording::verdict::Verdict as Health;
@@ -213,7 +213,7 @@ fn answers(case: &Case<'_>, evidence: &mut Vec<Evidence>) -> Tested {
 
 /// A CUDA driver was used, on GPUs that have no memory of their own.
 fn shares_memory(recording: &Recording) -> bool {
-    let used = recording.provenance.queries.iter().any(|query| query.asked == "cuMemGetInfo_v2")
+    let used = recording.provenance.queries.iter().any(|query| query.interface == "cuMemGetInfo_v2")
         || recording.health.libraries.iter().any(|library| library.verdict == Health::Ok);
     used && !recording.host.gpus.iter().any(|gpu| gpu.memory_total.is_some())
 }
@@ -224,10 +224,11 @@ fn answer_minus_free(run: &Run<'_>) -> Option<i64> {
     if host.gpus.iter().any(|gpu| gpu.memory_total.is_some()) {
         return None;
     }
-    let queries = queries::report(run.recording)?;
-    let asked = queries.rows.iter().rev().find(|row| row.asked == "cuMemGetInfo_v2" && row.result == 0)?;
-    let told = i64::try_from(*asked.values.get("free")?).ok()?;
-    let state = asked.state.as_ref()?;
+    let queries = memory_queries::report(run.recording)?;
+    let queries =
+        queries.rows.iter().rev().find(|row| row.interface == "cuMemGetInfo_v2" && row.result == 0)?;
+    let told = i64::try_from(*queries.values.get("free")?).ok()?;
+    let state = queries.state.as_ref()?;
     let free = i64::try_from(state.mem_free.unwrap_or(state.free)).ok()?;
     Some(told - free)
 }

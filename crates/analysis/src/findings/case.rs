@@ -5,7 +5,7 @@ use super::run::{MATERIAL_BYTES, Run};
 use super::{Evidence, Side, Unit, Verdict};
 use crate::attribution::{bytes, difference};
 use crate::delta::{Rows, SourceDelta};
-use crate::instant::At;
+use crate::instant_spec::InstantSpec;
 use crate::moment::Moments;
 use crate::view::Scope;
 use spark_trace_recording::Recording;
@@ -19,7 +19,7 @@ const MATERIAL_PERCENT: i64 = 2;
 /// Everything is of one plane: what another plane did says nothing here.
 pub struct Case<'a> {
     pub scope: Scope,
-    pub(super) at: At,
+    pub(super) at: InstantSpec,
     pub a: Option<Run<'a>>,
     /// Absent where the recording has no readings of the plane.
     b: Option<Run<'a>>,

@@ -3,7 +3,7 @@
 use super::run::Run;
 use crate::attribution::{bytes, difference};
 use crate::comparability;
-use crate::instant::At;
+use crate::instant_spec::InstantSpec;
 use crate::moment::Moments;
 use crate::view::{Scope, View};
 use spark_trace_recording::Recording;
@@ -40,7 +40,7 @@ pub fn reason(
 /// since when: it is what the answer was about.
 fn sizes_a_cache(at: Moments, runs: [Option<&Run<'_>>; 2]) -> bool {
     let own_memory = |run: &&Run<'_>| run.recording.host.gpus.iter().any(|gpu| gpu.memory_total.is_some());
-    let read = [at.a, at.b].iter().all(|at| matches!(at, At::Kv(_)));
+    let read = [at.a, at.b].iter().all(|at| matches!(at, InstantSpec::Kv(_)));
     read && !runs.into_iter().flatten().any(|run| own_memory(&run))
 }
 

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use super::{Evidence, Side, Unit};
 use crate::attribution::{bytes, difference};
 use crate::files::{self, FileRow};
-use crate::instant::At;
-use crate::losses::{self, Missed};
+use crate::instant_spec::InstantSpec;
+use crate::losses::{self, SkippedRuns};
 use crate::stacks::{self, Observed};
 use crate::view::{Scope, View};
 use spark_trace_recording::ledger::Balance;
@@ -33,7 +33,7 @@ pub struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
-    pub(super) fn new(recording: &'a Recording, side: Side, at: At, scope: Scope) -> Option<Self> {
+    pub(super) fn new(recording: &'a Recording, side: Side, at: InstantSpec, scope: Scope) -> Option<Self> {
         let view = View::new(recording, scope)?;
         let balance = view.choose(at);
         let (start, at_ns) = (view.start(), balance.at_ns);
@@ -112,7 +112,7 @@ impl<'a> Run<'a> {
             // The part of the kernel that it watches is not there: nothing can have gone through it.
             Some(Health::NotApplicable) => None,
             Some(Health::Ok) => {
-                let missed = Missed::of(row).filter(|missed| missed.matters());
+                let missed = SkippedRuns::of(row).filter(|missed| missed.matters());
                 missed.map(|missed| format!("{missed} in {name}")).or_else(|| {
                     losses::touching(health, hook)
                         .map(|loss| format!("{} entries were lost in {} in {name}", loss.count, loss.what))
@@ -125,7 +125,7 @@ impl<'a> Run<'a> {
     /// The little that a hook missed, for the reader to know.
     pub(super) fn missed(&self, hook: &str) -> Option<String> {
         let row = self.recording.health.hooks.iter().find(|row| row.name == hook)?;
-        Missed::of(row).map(|missed| format!("{missed} in {}", self.name()))
+        SkippedRuns::of(row).map(|missed| format!("{missed} in {}", self.name()))
     }
 
     pub const fn name(&self) -> &'static str {

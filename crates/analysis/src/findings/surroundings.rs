@@ -6,7 +6,7 @@ use super::case::{Case, Judgement};
 use super::run::Run;
 use super::{Evidence, Side, Unit, Verdict};
 use crate::view::Scope;
-use crate::{context, limits, queries};
+use crate::{limits, memory_queries, process_env};
 use spark_trace_recording::Recording;
 use spark_trace_recording::TargetKind;
 use spark_trace_recording::units;
@@ -70,8 +70,8 @@ fn bytes(value: u64) -> i64 {
 pub fn environment(case: &Case<'_>) -> Judgement {
     let (Some(a), Some(b)) = (&case.a, case.b()) else { return Judgement::untestable("it takes two runs") };
     let mut differences = libraries(a, b);
-    let both = context::principal(a.recording).zip(context::principal(b.recording));
-    differences.extend(context::differences(a.recording, b.recording));
+    let both = process_env::principal(a.recording).zip(process_env::principal(b.recording));
+    differences.extend(process_env::differences(a.recording, b.recording));
     let seen_libraries = [a, b].iter().all(|run| !run.recording.health.libraries.is_empty());
     let evidence = differences.iter().map(|text| Evidence {
         what: text.clone(),
@@ -130,8 +130,8 @@ pub fn memory_limit(case: &Case<'_>) -> Judgement {
     let mut limited = false;
     for run in case.runs() {
         let total = run.recording.host.memory_total;
-        let Some(queries) = queries::report(run.recording) else { continue };
-        let reads = queries.summaries.iter().filter(|row| LIMITS.contains(&row.asked.as_str()));
+        let Some(queries) = memory_queries::report(run.recording) else { continue };
+        let reads = queries.summaries.iter().filter(|row| LIMITS.contains(&row.interface.as_str()));
         for read in reads {
             let value = read.last.as_ref().and_then(|answer| answer.values.get("bytes")).copied();
             let below = value.is_some_and(|value| value < total);
@@ -140,7 +140,7 @@ pub fn memory_limit(case: &Case<'_>) -> Judgement {
             evidence.push(run.evidence(
                 format!(
                     "{} in {}: {told}, read by {}",
-                    read.asked,
+                    read.interface,
                     text(read.directory.as_deref()),
                     read.processes.join(", ")
                 ),

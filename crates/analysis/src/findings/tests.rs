@@ -1,7 +1,7 @@
 mod causes;
 
 use super::*;
-use spark_trace_recording::{FileContent, Loss, MemoryState, ProcessContext, Query, Recording, Series};
+use spark_trace_recording::{FileContent, Loss, MemoryQuery, MemoryState, ProcessContext, Recording, Series};
 use spark_trace_testing as testing;
 use spark_trace_testing::{MIB, SECOND, START};
 
@@ -15,7 +15,7 @@ fn verdict(a: &Recording, b: &Recording, slug: &str) -> Finding {
 }
 
 fn verdict_on(plane: Scope, a: &Recording, b: &Recording, slug: &str) -> Finding {
-    let findings = judge_on(Some(a), b, At::Peak, plane);
+    let findings = judge_on(Some(a), b, InstantSpec::Peak, plane);
     findings.findings.into_iter().find(|finding| finding.hypothesis == slug).unwrap()
 }
 
@@ -118,12 +118,12 @@ const STAGED: &[(&str, Change)] = &[
         b.provenance.contexts[0].environment.insert("CUDA_MODULE_LOADING".into(), "EAGER".into());
     }),
     ("memory-limit", |b| {
-        b.provenance.queries.push(Query {
+        b.provenance.queries.push(MemoryQuery {
             at_ns: START + SECOND,
-            asked: "memory.max".into(),
+            interface: "memory.max".into(),
             directory: Some("/serve".into()),
             values: [("bytes".to_owned(), 1 << 30)].into(),
-            ..Query::default()
+            ..MemoryQuery::default()
         });
     }),
     ("reclaim", |b| add_last(b, "vmstat.pgsteal_kswapd", 100_000)),
@@ -228,7 +228,7 @@ fn shares_are_of_the_whole_difference() {
     more(&mut b, "meminfo.AnonPages", 100);
     add(&mut b, &[("meminfo.Active", 100)]);
     more(&mut b, "meminfo.PageTables", 300);
-    let findings = judge_on(Some(&a), &b, At::Peak, Scope::System);
+    let findings = judge_on(Some(&a), &b, InstantSpec::Peak, Scope::System);
     assert_eq!(findings.delta_bytes, Some(400 * MIB as i64));
     let first: Vec<_> = findings
         .findings
@@ -243,7 +243,7 @@ fn shares_are_of_the_whole_difference() {
          of processes +100.0 MiB (25 %). This includes everything else that ran on the machine. Memory counted twice: \
          refuted."
     );
-    let target = judge(Some(&a), &b, At::Peak).remove(0);
+    let target = judge(Some(&a), &b, InstantSpec::Peak).remove(0);
     assert_eq!(
         target.headline,
         "The target of B is charged 400.0 MiB more than that of A, each at its peak: kernel memory +300.0 MiB (75 %), memory \
@@ -289,7 +289,7 @@ fn what_others_did_decides_nothing_of_the_runs() {
         let others = "other programs changed the machine's memory by -291.0 MiB during B";
         assert!(finding.because.contains(others), "{}", finding.because);
     }
-    let planes = judge(Some(&a), &b, At::Peak);
+    let planes = judge(Some(&a), &b, InstantSpec::Peak);
     assert_eq!(planes.iter().map(|of| of.plane).collect::<Vec<_>>(), [Scope::Cgroup, Scope::System]);
     assert!(planes[1].includes_others && !planes[0].includes_others);
     assert!(planes[1].headline.contains("other programs changed"), "{}", planes[1].headline);
@@ -327,7 +327,7 @@ fn what_the_gpu_has_comes_first_where_the_target_took_most_there() {
     for recording in [&mut a, &mut b] {
         recording.samples.devices.truncate(1);
     }
-    let planes = judge(Some(&a), &b, At::Peak);
+    let planes = judge(Some(&a), &b, InstantSpec::Peak);
     assert_eq!(
         planes.iter().map(|of| of.plane).collect::<Vec<_>>(),
         [Scope::Device, Scope::Cgroup, Scope::System]
@@ -337,6 +337,8 @@ fn what_the_gpu_has_comes_first_where_the_target_took_most_there() {
     let context = planes[0].findings.iter().find(|of| of.hypothesis == "gpu-contexts").unwrap();
     assert_eq!((context.verdict, context.share), (Verdict::Supported, Some(1.0)));
     // The run alone.
-    assert!(judge(None, &b, At::Peak)[0].headline.starts_with("The memory in use on the GPUs grew by"));
-    assert!(judge(None, &testing::native(), At::Peak).iter().all(|of| of.plane != Scope::Device));
+    assert!(
+        judge(None, &b, InstantSpec::Peak)[0].headline.starts_with("The memory in use on the GPUs grew by")
+    );
+    assert!(judge(None, &testing::native(), InstantSpec::Peak).iter().all(|of| of.plane != Scope::Device));
 }

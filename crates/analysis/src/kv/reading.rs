@@ -3,13 +3,13 @@
 use spark_trace_common::cuda::DEVICE_ALL;
 
 use crate::kv::{FOLLOWED_PERCENT, Reading, SMALL_PERCENT, WEIGHTS_PERCENT};
-use crate::queries::{self, Queries, QueryRow};
+use crate::memory_queries::{self, MemoryQueryRow, Queries};
 use spark_trace_recording::Recording;
 use spark_trace_recording::framework_log as log;
 
 /// A question whose answer an engine may size its cache by, and the figures of the answer.
 struct Reader {
-    asked: &'static str,
+    interface: &'static str,
     free: &'static str,
     total: &'static str,
     /// It is about a GPU. Ordinary programs read the others too, for their own ends: only an engine's log makes one of
@@ -19,11 +19,11 @@ struct Reader {
 
 /// The first that fits counts.
 const READERS: &[Reader] = &[
-    Reader { asked: "cuMemGetInfo_v2", free: "free", total: "total", gpu: true },
-    Reader { asked: "nvmlDeviceGetMemoryInfo_v2", free: "free", total: "total", gpu: true },
-    Reader { asked: "nvmlDeviceGetMemoryInfo", free: "free", total: "total", gpu: true },
+    Reader { interface: "cuMemGetInfo_v2", free: "free", total: "total", gpu: true },
+    Reader { interface: "nvmlDeviceGetMemoryInfo_v2", free: "free", total: "total", gpu: true },
+    Reader { interface: "nvmlDeviceGetMemoryInfo", free: "free", total: "total", gpu: true },
     // Engines on unified memory read it.
-    Reader { asked: "/proc/meminfo", free: "MemAvailable", total: "MemTotal", gpu: false },
+    Reader { interface: "/proc/meminfo", free: "MemAvailable", total: "MemTotal", gpu: false },
 ];
 
 /// The answer and the kernel's figure are read at times a little apart.
@@ -36,7 +36,7 @@ pub const DEVICE: &str = "live.device-all";
 /// The KV-cache reading, where there is one: the last answer before an engine's log stated its budget, else the last answer
 /// about a GPU's memory that a growth of device memory followed.
 pub fn of(recording: &Recording) -> Option<Reading> {
-    let queries = queries::report(recording)?;
+    let queries = memory_queries::report(recording)?;
     let before_log = || {
         let written_ns = logged_ns(recording)?;
         READERS.iter().find_map(|reader| {
@@ -70,16 +70,15 @@ fn logged_ns(recording: &Recording) -> Option<u64> {
 }
 
 impl Reader {
-    fn answers<'a>(&self, queries: &'a Queries) -> impl Iterator<Item = &'a QueryRow> {
-        queries
-            .rows
-            .iter()
-            .filter(|row| row.asked == self.asked && row.result == 0 && row.values.contains_key(self.free))
+    fn answers<'a>(&self, queries: &'a Queries) -> impl Iterator<Item = &'a MemoryQueryRow> {
+        queries.rows.iter().filter(|row| {
+            row.interface == self.interface && row.result == 0 && row.values.contains_key(self.free)
+        })
     }
 
     /// The last answer that was followed by a growth of device memory that it sized, see [`Growth::is_sized_by`]. What
     /// follows an answer ends with the next one of the same thread: another thread that polls does not cut it short.
-    fn followed<'a>(&self, recording: &Recording, queries: &'a Queries) -> Option<&'a QueryRow> {
+    fn followed<'a>(&self, recording: &Recording, queries: &'a Queries) -> Option<&'a MemoryQueryRow> {
         let answers: Vec<_> = self.answers(queries).collect();
         let sized = answers.iter().enumerate().rev().find(|(index, row)| {
             let later = answers.get(index + 1..).unwrap_or_default();
@@ -120,9 +119,9 @@ impl Growth {
 /// answers and its highest level at all, for they are sums of calls; what happened in between is known from samples.
 fn growth(
     recording: &Recording,
-    answer: &QueryRow,
-    next: Option<&QueryRow>,
-    later: &[&QueryRow],
+    answer: &MemoryQueryRow,
+    next: Option<&MemoryQueryRow>,
+    later: &[&MemoryQueryRow],
 ) -> Option<Growth> {
     let before = live_at(recording, answer)?;
     let until_ns = next.map_or(u64::MAX, |next| next.at_ns);
@@ -137,12 +136,12 @@ fn growth(
 }
 
 /// Device memory of the target at an answer.
-pub fn live_at(recording: &Recording, query: &QueryRow) -> Option<u64> {
+pub fn live_at(recording: &Recording, query: &MemoryQueryRow) -> Option<u64> {
     told(query).or_else(|| highest(recording, 0, query.at_ns))
 }
 
 /// The same as it was summed up when the answer came, if it was.
-fn told(query: &QueryRow) -> Option<u64> {
+fn told(query: &MemoryQueryRow) -> Option<u64> {
     const KINDS: [&str; 3] = ["device", "async", "physical"];
     let later = query.state.as_ref()?.later.as_ref()?;
     Some(KINDS.iter().filter_map(|kind| later.cuda_live.get(*kind)).sum())
@@ -157,8 +156,8 @@ pub fn highest(recording: &Recording, from_ns: u64, to_ns: u64) -> Option<u64> {
 }
 
 /// Which figure of the kernel's, or the GPU's, the answer is.
-fn signal(recording: &Recording, query: &QueryRow, free: u64) -> Option<&'static str> {
-    if query.asked == "/proc/meminfo" {
+fn signal(recording: &Recording, query: &MemoryQueryRow, free: u64) -> Option<&'static str> {
+    if query.interface == "/proc/meminfo" {
         return Some("MemAvailable");
     }
     if recording.host.gpus.iter().any(|gpu| gpu.memory_total.is_some()) {

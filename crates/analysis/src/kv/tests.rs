@@ -1,5 +1,5 @@
 use super::*;
-use spark_trace_recording::{LaterState, LogLine, MemoryState, Query, Recording};
+use spark_trace_recording::{LaterState, LogLine, MemoryQuery, MemoryState, Recording};
 use spark_trace_testing as testing;
 use spark_trace_testing::{MIB, SECOND, START};
 
@@ -9,12 +9,12 @@ const GIB: u64 = 1 << 30;
 fn run(free: u64, file: u64) -> Recording {
     let mut recording = testing::empty();
     let mut ask = |seconds: u64, free: u64, own: u64| {
-        recording.provenance.queries.push(Query {
+        recording.provenance.queries.push(MemoryQuery {
             at_ns: START + seconds * SECOND,
             began_ns: Some(START + seconds * SECOND - 1000),
             pid: 4242,
             tid: 4242,
-            asked: "cuMemGetInfo_v2".into(),
+            interface: "cuMemGetInfo_v2".into(),
             values: [("free".to_owned(), free), ("total".to_owned(), 16 * GIB)].into(),
             state: Some(MemoryState {
                 mem_free: Some(free),
@@ -25,7 +25,7 @@ fn run(free: u64, file: u64) -> Recording {
                 }),
                 ..MemoryState::default()
             }),
-            ..Query::default()
+            ..MemoryQuery::default()
         });
     };
     ask(1, free + 4 * GIB, 0);
@@ -127,12 +127,12 @@ fn a_gpu_with_memory_of_its_own_has_nothing_to_reclaim() {
 }
 
 /// Answers of one kind, by second and with what device memory there was then.
-fn answers(asked: &str, figures: [&str; 2], rows: &[(u64, u64, u64)]) -> Vec<Query> {
-    let row = |&(seconds, free, live): &(u64, u64, u64)| Query {
+fn answers(interface: &str, figures: [&str; 2], rows: &[(u64, u64, u64)]) -> Vec<MemoryQuery> {
+    let row = |&(seconds, free, live): &(u64, u64, u64)| MemoryQuery {
         at_ns: START + seconds * SECOND,
         pid: 4242,
         tid: 4242,
-        asked: asked.into(),
+        interface: interface.into(),
         values: [(figures[0].to_owned(), free), (figures[1].to_owned(), 16 * GIB)].into(),
         state: Some(MemoryState {
             later: Some(LaterState {
@@ -141,12 +141,12 @@ fn answers(asked: &str, figures: [&str; 2], rows: &[(u64, u64, u64)]) -> Vec<Que
             }),
             ..MemoryState::default()
         }),
-        ..Query::default()
+        ..MemoryQuery::default()
     };
     rows.iter().map(row).collect()
 }
 
-fn with(queries: Vec<Query>) -> Recording {
+fn with(queries: Vec<MemoryQuery>) -> Recording {
     let mut recording = testing::native();
     recording.provenance.queries = queries;
     recording
@@ -156,20 +156,20 @@ const CUDA: (&str, [&str; 2]) = ("cuMemGetInfo_v2", ["free", "total"]);
 
 #[test]
 fn answers_of_ordinary_programs_are_memory_queries_and_nothing_more() {
-    for (asked, figures) in [
+    for (interface, figures) in [
         ("sysinfo", ["freeram", "totalram"]),
         ("/proc/meminfo", ["MemAvailable", "MemTotal"]),
         ("memory.max", ["bytes", "total"]),
         // A GPU's library answers a program that takes nothing of it.
         CUDA,
     ] {
-        let mut recording = with(answers(asked, figures, &[(1, 9 * GIB, 0), (4, 8 * GIB, 0)]));
-        assert_eq!(instant(&recording), None, "{asked}");
+        let mut recording = with(answers(interface, figures, &[(1, 9 * GIB, 0), (4, 8 * GIB, 0)]));
+        assert_eq!(instant(&recording), None, "{interface}");
         let error = report(None, &recording, Options::default()).unwrap_err().to_string();
         assert!(error.contains("has no KV-cache reading"), "{error}");
         // Nor does a log make one of it that states no budget.
         lines(&mut recording, 6, "free memory: 8.00 GiB");
-        assert_eq!(instant(&recording), None, "{asked}");
+        assert_eq!(instant(&recording), None, "{interface}");
     }
 }
 
@@ -264,7 +264,7 @@ fn nvml_is_a_reading_where_the_driver_s_own_answer_is_none() {
     let nvml = "nvmlDeviceGetMemoryInfo_v2";
     let recording = with(answers(nvml, CUDA.1, &[(2, 12 * GIB, 0), (5, 4 * GIB, 8 * GIB)]));
     let reading = reading_of(&recording).unwrap();
-    assert_eq!((reading.at_ns, reading.query.asked.as_str()), (START + 2 * SECOND, nvml));
+    assert_eq!((reading.at_ns, reading.query.interface.as_str()), (START + 2 * SECOND, nvml));
 }
 
 #[test]

@@ -1,5 +1,5 @@
 use super::*;
-use spark_trace_recording::{CgroupSeries, TargetCgroup, window};
+use spark_trace_recording::{CgroupSeries, TargetCgroup, retention};
 use spark_trace_testing as testing;
 use spark_trace_testing::{MIB, SECOND, START, empty, series};
 
@@ -175,7 +175,7 @@ fn without_readings_there_is_no_view() {
 fn what_is_left_says_what_it_said() {
     let whole = testing::container();
     let mut rest = whole.clone();
-    window::forget(&mut rest, START + 30 * SECOND);
+    retention::forget(&mut rest, START + 30 * SECOND);
     assert!(rest.samples.system.begin_ns.len() < whole.samples.system.begin_ns.len());
     for scope in [Scope::System, Scope::Cgroup] {
         let (whole, rest) = (View::new(&whole, scope).unwrap(), View::new(&rest, scope).unwrap());
@@ -193,7 +193,7 @@ fn what_is_left_says_what_it_said() {
 fn the_latest_reading_says_what_the_whole_says_of_that_time() {
     let mut whole = testing::container();
     whole.target.cgroups.iter_mut().for_each(|cgroup| cgroup.removed_ns = None);
-    let thin = window::latest(&whole);
+    let thin = retention::latest(&whole);
     for scope in [Scope::System, Scope::Cgroup] {
         let (whole, thin) = (View::new(&whole, scope).unwrap(), View::new(&thin, scope).unwrap());
         let times = thin.times();

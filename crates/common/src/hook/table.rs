@@ -1,6 +1,6 @@
 //! The hooks: one row each, with what can carry it, in the order of preference.
 //!
-//! The planner (`crates/agent/src/plan.rs`) takes the first candidate that the running kernel can attach.
+//! The planner (`crates/agent/src/attach_plan.rs`) takes the first candidate that the running kernel can attach.
 
 use super::{Candidate, Hook, Mechanism, Profile};
 

@@ -5,7 +5,7 @@ mod mappings;
 mod processes;
 mod thin;
 
-use super::context::{Moment, TmpfsUse};
+use super::process_env::{Moment, TmpfsUse};
 use super::provenance::{CgroupName, Mapping, Process};
 use super::schema::{Health, Loss, Recording, Reduced, Series};
 use super::{cuda::CudaEvent, cuda::CudaFailure, provenance::Region};

@@ -288,7 +288,7 @@ fn of_processes_that_ended_the_largest_and_the_killed_stay() {
     let known = |pid: u32| pids.contains(&pid);
     assert!(recording.samples.processes.iter().all(|series| known(series.pid)));
     assert!(recording.provenance.mappings.iter().all(|event| known(event.pid)));
-    assert!(super::super::check::check(&recording).is_ok());
+    assert!(super::super::validate::check(&recording).is_ok());
 }
 
 #[test]

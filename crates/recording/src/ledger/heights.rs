@@ -9,10 +9,10 @@ const HELD_BY_DRIVER: [&[&str]; 2] =
     [&["driver.nvidia_sysmem", "driver.nvidia_managed"], &["driver.nvidia_pinned"]];
 
 /// What the driver holds, and what it has pinned, in bytes.
-pub type Held = [Option<u64>; 2];
+pub type DriverHeights = [Option<u64>; 2];
 
 /// What of the machine's memory the driver holds and has pinned at reading `index`.
-pub fn held_by_driver(system: &Series, index: usize) -> Held {
+pub fn driver_heights(system: &Series, index: usize) -> DriverHeights {
     HELD_BY_DRIVER.map(|columns| {
         let held = columns.iter().filter_map(|column| system.columns.get(*column)?.get(index));
         held.reduce(u64::saturating_add)

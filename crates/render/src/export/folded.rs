@@ -1,7 +1,7 @@
 //! Collapsed stacks, as flame graph tools read them.
 
 use super::{ExportError, Exported, Options};
-use crate::frames::inert;
+use crate::stack_frames::inert;
 use spark_trace_analysis::attribution;
 use spark_trace_analysis::flame::{self, Flame, Row};
 use spark_trace_recording::Recording;

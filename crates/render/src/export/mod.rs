@@ -14,14 +14,14 @@ mod table;
 use std::io;
 
 use spark_trace_analysis::flame::{KINDS, Kind};
-use spark_trace_analysis::instant::At;
+use spark_trace_analysis::instant_spec::InstantSpec;
 use spark_trace_recording::Recording;
 
 /// What can be chosen of an export.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Options {
     /// Of formats that are about one instant.
-    pub at: At,
+    pub at: InstantSpec,
     /// Of formats with stacks as text or as a picture; which kind of bytes, where there are several.
     pub stacks: Option<&'static Kind>,
 }

@@ -112,7 +112,7 @@ fn a_spreadsheet_takes_names_as_text() {
 fn openmetrics_has_the_levels_of_the_instant() {
     use openmetrics_parser::openmetrics::parse_openmetrics;
     for recording in all() {
-        for at in [At::Peak, At::End, At::SinceStart(5 * SECOND)] {
+        for at in [InstantSpec::Peak, InstantSpec::End, InstantSpec::SinceStart(5 * SECOND)] {
             let text = text("openmetrics", &recording, Options { at, ..Options::default() });
             let parsed = parse_openmetrics(&text).unwrap_or_else(|error| panic!("{error}\n{text}"));
             // promtool takes no history without.
@@ -167,7 +167,7 @@ fn openmetrics_escapes_names() {
 fn folded_has_every_stack_with_its_bytes() {
     let recording = testing::cuda();
     let text = text("folded", &recording, Options::default());
-    let report = spark_trace_analysis::attribution::report(&recording, At::Peak);
+    let report = spark_trace_analysis::attribution::report(&recording, InstantSpec::Peak);
     let sum = |kind: &str| {
         let rows = text.lines().filter(|line| line.starts_with(&format!("{kind};")));
         rows.map(|line| line.rsplit_once(' ').unwrap().1.parse::<u64>().unwrap()).sum::<u64>()

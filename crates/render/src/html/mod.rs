@@ -24,7 +24,7 @@ pub use charts::flame::FlameError as HtmlError;
 
 pub fn render(overview: &Overview) -> Result<Vec<u8>, HtmlError> {
     let mut main = Page::default();
-    charts::fill::define(&mut main);
+    charts::palette::define(&mut main);
     let mut listed: Vec<&Section> = vec![];
     for section in sections::SECTIONS {
         let mut inside = main.part();

@@ -6,7 +6,7 @@ use super::tables;
 use super::{HtmlError, told};
 use crate::document::{Block, Cell, Document, Fit, Table};
 use crate::show::lists::{self, Extent};
-use crate::{charges, cuda, diff, queries, show};
+use crate::{charges, cuda, diff, memory_queries, show};
 use spark_trace_analysis::flame::{Flame, Row};
 use spark_trace_analysis::overview::{Overview, Run};
 use spark_trace_recording::units::{seconds, unsigned};
@@ -145,7 +145,7 @@ fn memory_queries(page: &mut Page, overview: &Overview) -> Result<(), HtmlError>
         let left_out = shown.folded.len().saturating_sub(LISTED);
         shown.folded.truncate(LISTED);
         let mut document = Document::default();
-        queries::show(&mut document, &shown, run.report.target.started_ns);
+        memory_queries::show(&mut document, &shown, run.report.target.started_ns);
         if left_out > 0 {
             document.line(format!("{left_out} more groups of queries are left out"));
         }
@@ -236,7 +236,7 @@ fn stacks(page: &mut Page, overview: &Overview) -> Result<(), HtmlError> {
         let report = &run.report;
         lists::stacks(&mut document, report, &read_at(run), EXTENT);
         let title = held("Requested of the NVIDIA driver");
-        document.largest(title, charges::ASKED, &report.asked, TOP, |row| bytes(row.live));
+        document.largest(title, charges::DRIVER_ALLOCS, &report.driver_allocs, TOP, |row| bytes(row.live));
         if let Some(charged) = &report.charges {
             charges::show(&mut document, charged, &show::read_at(report, charged.instant.as_ref()));
         }

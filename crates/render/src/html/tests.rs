@@ -4,13 +4,13 @@ use sha2::{Digest, Sha256};
 use super::*;
 use crate::report::tests::{filled, hostile_overview};
 use spark_trace_analysis::findings::{Evidence, Finding, Findings, Side, Unit, Verdict};
-use spark_trace_analysis::instant::At;
+use spark_trace_analysis::instant_spec::InstantSpec;
 use spark_trace_analysis::overview::overview;
 use spark_trace_recording::Recording;
 use spark_trace_testing as testing;
 
 fn page(a: Option<&Recording>, b: &Recording) -> String {
-    let overview = overview(a.map(|a| ("a.json", a)), ("b.json", b), At::Peak);
+    let overview = overview(a.map(|a| ("a.json", a)), ("b.json", b), InstantSpec::Peak);
     String::from_utf8(render(&overview).unwrap()).unwrap()
 }
 
@@ -226,7 +226,7 @@ fn a_finding_has_no_numbers_it_was_not_given() {
         }],
         next: "n",
     };
-    let mut overview = overview(None, ("b.json", &testing::native()), At::Peak);
+    let mut overview = overview(None, ("b.json", &testing::native()), InstantSpec::Peak);
     let first = overview.findings.remove(0);
     overview.findings = vec![Findings { findings: vec![finding], ..first }];
     let html = String::from_utf8(render(&overview).unwrap()).unwrap();
@@ -264,7 +264,7 @@ proptest! {
             text.replace_range(at..=at, &damage);
         }
         if let Ok(recording) = spark_trace_recording::read::parse(std::path::Path::new("damaged"), text.as_bytes()) {
-            let overview = overview(Some(("a", &testing::native())), ("b", &recording), At::Peak);
+            let overview = overview(Some(("a", &testing::native())), ("b", &recording), InstantSpec::Peak);
             prop_assert!(render(&overview).is_ok());
             let timelines = spark_trace_analysis::timeline::all(&recording, 69);
             crate::plot::render(&timelines, &[], crate::Style::default());

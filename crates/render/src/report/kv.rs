@@ -59,7 +59,7 @@ fn budget(document: &mut Document, letter: &str, budget: &Budget) {
         seconds(reading.since_start_ns),
         query.comm,
         query.pid,
-        query.asked,
+        query.interface,
         unsigned(reading.free),
         reading.total.map_or_else(String::new, |total| format!(" of {}", unsigned(total))),
         reading.found_by,

@@ -4,7 +4,7 @@ use super::document::{Cell, Column, Document, Fit, Table};
 use super::show::reconciled;
 use spark_trace_analysis::attribution::PlaneReport;
 use spark_trace_analysis::diff::{self, SourceDelta};
-use spark_trace_analysis::losses::Missed;
+use spark_trace_analysis::losses::SkippedRuns;
 use spark_trace_analysis::overview::{Overview, Run};
 use spark_trace_analysis::view::Scope;
 use spark_trace_analysis::warning::Warning;
@@ -203,7 +203,7 @@ fn lost(document: &mut Document, health: &Health) {
     for loss in health.losses.iter().filter(|loss| loss.count > 0 && loss.what != SKIPPED) {
         document.warning(format!("lost in {}: {}", loss.what, loss.count));
     }
-    for missed in health.hooks.iter().filter_map(Missed::of) {
+    for missed in health.hooks.iter().filter_map(SkippedRuns::of) {
         if missed.matters() {
             document.warning(missed.to_string());
         } else {

@@ -1,10 +1,10 @@
 use super::*;
 use crate::markdown;
 use spark_trace_analysis::findings::{Evidence, Finding, Findings, Side, Unit, Verdict};
-use spark_trace_analysis::instant::At;
+use spark_trace_analysis::instant_spec::InstantSpec;
 use spark_trace_analysis::kv::{Advice, Agreement, Budget, CachedFile, Figures, Reading, Used, WhatIf};
+use spark_trace_analysis::memory_queries::MemoryQueryRow;
 use spark_trace_analysis::overview::overview;
-use spark_trace_analysis::queries::QueryRow;
 use spark_trace_analysis::timeline::{Mark, MarkKind};
 use spark_trace_testing as testing;
 use spark_trace_testing::{MIB, SECOND, START};
@@ -33,7 +33,7 @@ pub fn hostile_overview() -> Overview {
     let names = hostile_names().join(";");
     let mut overview = with_names(&names, &names);
     let hostile = crate::tests::hostile();
-    let named = spark_trace_analysis::overview::overview(None, (&names, &hostile), At::Peak);
+    let named = spark_trace_analysis::overview::overview(None, (&names, &hostile), InstantSpec::Peak);
     overview.b = named.b;
     overview.flames = named.flames;
     overview
@@ -41,7 +41,7 @@ pub fn hostile_overview() -> Overview {
 
 fn with_names(path: &str, comm: &str) -> Overview {
     let (a, b) = (testing::native(), testing::container());
-    let mut overview = overview(Some(("native.json", &a)), ("container.json", &b), At::Peak);
+    let mut overview = overview(Some(("native.json", &a)), ("container.json", &b), InstantSpec::Peak);
     let evidence = |what: &str, value, unit| Evidence {
         what: what.to_owned(),
         value,
@@ -67,7 +67,7 @@ fn with_names(path: &str, comm: &str) -> Overview {
         plane: Scope::Cgroup,
         includes_others: false,
         untestable: None,
-        at: At::Peak,
+        at: InstantSpec::Peak,
         a_at_ns: Some(START + 5 * SECOND),
         b_at_ns: START + 5 * SECOND,
         delta_bytes: Some(1018 << 20),
@@ -102,11 +102,11 @@ fn with_names(path: &str, comm: &str) -> Overview {
 }
 
 fn budget(path: &str, comm: &str, free: u64) -> Budget {
-    let query = QueryRow {
-        asked: "cuMemGetInfo_v2".to_owned(),
+    let query = MemoryQueryRow {
+        interface: "cuMemGetInfo_v2".to_owned(),
         comm: comm.to_owned(),
         pid: 4242,
-        ..QueryRow::default()
+        ..MemoryQueryRow::default()
     };
     let used = |source: &'static str, mib: u64, reclaimable| Used {
         source,

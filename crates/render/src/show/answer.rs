@@ -5,7 +5,7 @@ use crate::document::Document;
 use crate::limits;
 use spark_trace_analysis::attribution::Report;
 use spark_trace_analysis::attribution::answer::{Answer, How, Largest, who};
-use spark_trace_analysis::instant::At;
+use spark_trace_analysis::instant_spec::InstantSpec;
 use spark_trace_analysis::view::Scope;
 use spark_trace_recording::units::{UNKNOWN, delta, known, seconds, share, size};
 
@@ -51,10 +51,10 @@ fn headline(report: &Report, answer: &Answer) -> String {
     };
     let when = match report.at {
         _ if report.target.is_snapshot() => String::new(),
-        At::Peak => format!(" at its peak, {after} after the start"),
-        At::End => format!(" at the end, {after} after the start"),
-        At::Kv(_) => format!(" at the {}, {after} after the start", report.at.of_a_run()),
-        At::SinceStart(_) | At::Time(_) => format!(" {after} after the start"),
+        InstantSpec::Peak => format!(" at its peak, {after} after the start"),
+        InstantSpec::End => format!(" at the end, {after} after the start"),
+        InstantSpec::Kv(_) => format!(" at the {}, {after} after the start", report.at.of_a_run()),
+        InstantSpec::SinceStart(_) | InstantSpec::Time(_) => format!(" {after} after the start"),
     };
     let growth =
         answer.growth.map_or_else(String::new, |growth| format!(" ({} since the start)", delta(growth)));
@@ -66,7 +66,7 @@ fn headline(report: &Report, answer: &Answer) -> String {
 
 /// The peak that the kernel kept of the target's cgroup, where it is clearly above the highest reading.
 fn kernel_peak(report: &Report, answer: &Answer) -> Option<i64> {
-    let (Scope::Cgroup, At::Peak) = (answer.plane, report.at) else { return None };
+    let (Scope::Cgroup, InstantSpec::Peak) = (answer.plane, report.at) else { return None };
     let [root] = &report.planes.cgroup.as_ref()?.roots[..] else { return None };
     // That of an older cgroup may be from before the trace.
     report.target.cgroups.iter().find(|cgroup| cgroup.path == root.path)?.created_ns?;

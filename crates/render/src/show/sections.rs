@@ -4,7 +4,7 @@ use super::lists::{self, Extent};
 use super::tables::{CGROUPS, MAPPINGS};
 use super::{Manner, cost, frames, hooks, plane, read_at, run};
 use crate::document::{Document, Table};
-use crate::{charges, cuda, queries, surroundings};
+use crate::{charges, cuda, memory_queries, process_env};
 use spark_trace_analysis::attribution::Report;
 use spark_trace_analysis::attribution::answer::is_worth_a_word;
 use spark_trace_analysis::mappings::MappingRow;
@@ -104,14 +104,19 @@ pub const SECTIONS: &[Section] = &[
         is_first: never,
         tell: charged,
     },
-    Section { name: "driver", about: "Memory requested of the NVIDIA driver", is_first: never, tell: asked },
+    Section {
+        name: "driver",
+        about: "Memory requested of the NVIDIA driver",
+        is_first: never,
+        tell: driver_allocs,
+    },
     Section {
         name: "queries",
         about: "The memory queries of the target, and their answers",
         is_first: never,
         tell: |document, report, _| {
             let started_ns = report.target.started_ns;
-            report.queries.iter().for_each(|told| queries::show(document, told, started_ns));
+            report.queries.iter().for_each(|told| memory_queries::show(document, told, started_ns));
         },
     },
     Section {
@@ -126,7 +131,7 @@ pub const SECTIONS: &[Section] = &[
         name: "environment",
         about: "Environment, rights and limits of the processes",
         is_first: never,
-        tell: |document, report, _| surroundings::contexts(document, &report.contexts),
+        tell: |document, report, _| process_env::contexts(document, &report.contexts),
     },
     Section { name: "run", about: "What ran, how long, and on which machine", is_first: never, tell: run },
     Section { name: "hooks", about: "Hooks that do not run, and why", is_first: never, tell: hooks },
@@ -208,10 +213,10 @@ fn stacks(document: &mut Document, report: &Report, manner: Manner) {
     }
 }
 
-fn asked(document: &mut Document, report: &Report, _manner: Manner) {
+fn driver_allocs(document: &mut Document, report: &Report, _manner: Manner) {
     let heading =
         format!("Requested of the NVIDIA driver since the trace began, in use after {}", stored(report));
-    document.section(heading, Table::of(charges::ASKED, &report.asked));
+    document.section(heading, Table::of(charges::DRIVER_ALLOCS, &report.driver_allocs));
 }
 
 fn charged(document: &mut Document, report: &Report, _manner: Manner) {

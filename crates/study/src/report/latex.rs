@@ -2,8 +2,8 @@
 
 use std::fmt::Write as _;
 
+use super::narrative::{cells, of_cell, title};
 use super::tables::{MAIN, table};
-use super::told::{cells, of_cell, title};
 use crate::analysis::Report;
 use spark_trace_render::escape;
 

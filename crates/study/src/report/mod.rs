@@ -2,9 +2,9 @@
 
 mod charts;
 mod latex;
+mod narrative;
 pub mod site;
 mod tables;
-mod told;
 
 use crate::analysis::Report;
 use spark_trace_render::RenderError;
@@ -23,12 +23,12 @@ pub const FORMATS: &[Format] = &[
     Format {
         name: "table",
         about: "Verdicts and their reasons, for a terminal",
-        render: |report, style| Ok(terminal::render(&told::brief(report), style).into_bytes()),
+        render: |report, style| Ok(terminal::render(&narrative::brief(report), style).into_bytes()),
     },
     Format {
         name: "markdown",
         about: "Every table, for issues and papers' repositories",
-        render: |report, _| Ok(markdown::render(&told::document(report)).into_bytes()),
+        render: |report, _| Ok(markdown::render(&narrative::document(report)).into_bytes()),
     },
     Format {
         name: "csv",

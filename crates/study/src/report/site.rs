@@ -2,7 +2,7 @@
 //! for GitHub Pages.
 
 use super::tables::{MAIN, table};
-use super::{FORMATS, charts, told};
+use super::{FORMATS, charts, narrative};
 use crate::analysis::{Comparison, Report};
 use spark_trace_render::html::page::Page;
 use spark_trace_render::html::{STYLE, tables};
@@ -19,7 +19,7 @@ pub type Files = Vec<(String, Vec<u8>)>;
 
 pub fn files(report: &Report) -> Result<Files, RenderError> {
     let mut files = vec![("index.html".to_owned(), index(report))];
-    for (model, other) in told::cells(report) {
+    for (model, other) in narrative::cells(report) {
         files.push((name(&model, &other), comparison(report, &model, &other)));
     }
     for (format, file) in DATA {
@@ -77,23 +77,23 @@ fn paragraphs(page: &mut Page, lines: Vec<String>) {
 }
 
 fn index(report: &Report) -> Vec<u8> {
-    page(&told::title(report), |page| {
+    page(&narrative::title(report), |page| {
         page.element("p", &[], &report.description);
         page.element("h2", &[], "What came out");
-        paragraphs(page, told::summary(report));
-        told::warnings(report).iter().for_each(|text| tables::warning(page, text));
+        paragraphs(page, narrative::summary(report));
+        narrative::warnings(report).iter().for_each(|text| tables::warning(page, text));
         page.element("h2", &[], "Comparisons");
-        for (model, other) in told::cells(report) {
+        for (model, other) in narrative::cells(report) {
             page.within("h3", &[], |page| {
                 let baseline = report.environments.first().map_or("", String::as_str);
                 let text = format!("{model}: {other} against {baseline}");
                 page.element("a", &[("href", &name(&model, &other))], &text);
             });
-            let rows = told::of_cell(&report.comparisons, &model, &other);
+            let rows = narrative::of_cell(&report.comparisons, &model, &other);
             tables::table(page, &format!("{model}, {other}"), false, &table(MAIN, rows));
         }
         page.element("h2", &[], "Methods");
-        paragraphs(page, told::methods(report));
+        paragraphs(page, narrative::methods(report));
         page.element("h2", &[], "Data");
         page.within("ul", &[], |page| {
             for (format, file) in DATA {
@@ -118,8 +118,8 @@ fn comparison(report: &Report, model: &str, other: &str) -> Vec<u8> {
     let title = format!("{model}: {other} against {baseline}");
     page(&title, |page| {
         page.within("p", &[], |page| page.element("a", &[("href", "index.html")], "All comparisons"));
-        let rows: Vec<&Comparison> = told::of_cell(&report.comparisons, model, other).collect();
-        let sources = told::differing(report, model, other);
+        let rows: Vec<&Comparison> = narrative::of_cell(&report.comparisons, model, other).collect();
+        let sources = narrative::differing(report, model, other);
         for row in &rows {
             page.element("h2", &[], &row.subject.title);
             page.within("p", &[("class", "strong")], |page| {
@@ -135,11 +135,11 @@ fn comparison(report: &Report, model: &str, other: &str) -> Vec<u8> {
             });
         }
         if !sources.is_empty() {
-            page.element("h2", &[], told::sources_title(report));
+            page.element("h2", &[], narrative::sources_title(report));
             page.within("figure", &[], |page| charts::sources(page, &sources));
         }
         page.element("h2", &[], "Tables");
-        for (title, table) in told::tables(report, model, other) {
+        for (title, table) in narrative::tables(report, model, other) {
             if !table.rows.is_empty() {
                 page.element("h3", &[], title);
                 tables::table(page, title, false, &table);

@@ -13,7 +13,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::RunError;
 use spark_trace_host::invoker;
-use spark_trace_host::place::{Place, WriteOptions};
+use spark_trace_host::output_file::{Place, WriteOptions};
 
 const EVERY: Duration = Duration::from_millis(20);
 /// A recording is written after its command has ended: seconds, where it is large.

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::Stdio;
 
 use super::gates;
-use crate::command::{Places, Values};
+use crate::command::{RunPaths, Values};
 use crate::plan::Plan;
 use spark_trace_host::{engine, meminfo};
 
@@ -36,7 +36,7 @@ pub fn describe(plan: &Plan, spark_trace: &Path) -> BTreeMap<String, String> {
     fact("driver", read("/proc/driver/nvidia/version").map(first_line));
     fact("spark-trace", Some(env!("CARGO_PKG_VERSION").to_owned()));
     fact("spark-trace.path", Some(spark_trace.display().to_string()));
-    let places = Places { study: Path::new("."), run: Path::new("."), workload: "", spark_trace: "" };
+    let places = RunPaths { study: Path::new("."), run: Path::new("."), workload: "", spark_trace: "" };
     for environment in &plan.environments {
         let Some(engine) = environment.kind.engine() else { continue };
         fact(engine, asked(&[engine, "--version"]));

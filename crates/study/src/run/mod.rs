@@ -14,14 +14,14 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use thiserror::Error;
 
-use super::command::{self, Places, Values};
+use super::command::{self, RunPaths, Values};
 use super::journal::{Entry, JOURNAL_SCHEMA, Next, State};
 use super::plan::{Environment, Model, Plan};
 use super::results::{Run, SCHEMA_VERSION};
 use super::schedule::{self, Slot};
 use super::{JOURNAL, StudyError, figures, read_journal};
 use spark_trace_host::invoker;
-use spark_trace_host::place::{self, PUBLIC, Place, WriteError, WriteOptions};
+use spark_trace_host::output_file::{self, PUBLIC, Place, WriteError, WriteOptions};
 use spark_trace_recording as recording;
 
 pub use child::Signals;
@@ -85,7 +85,7 @@ impl Options {
         // A plan that needs the workload is not run without it.
         let workload = self.workload.as_ref().map(|path| path.display().to_string());
         let spark_trace = self.spark_trace.display().to_string();
-        let places = Places {
+        let places = RunPaths {
             study: &self.dir,
             run,
             workload: workload.as_deref().unwrap_or_default(),
@@ -124,7 +124,7 @@ pub enum Outcome {
 pub fn create(dir: &Path, plan: &Plan, spark_trace: &Path) -> Result<(), RunError> {
     let journal = dir.join(JOURNAL);
     let options = WriteOptions { force: false, owner: invoker::owner() };
-    place::make_directories(dir, options).map_err(StudyError::io(dir))?;
+    output_file::make_directories(dir, options).map_err(StudyError::io(dir))?;
     let entry = Entry::Study {
         schema: JOURNAL_SCHEMA.to_owned(),
         schema_version: SCHEMA_VERSION,
@@ -264,7 +264,8 @@ impl<'a> Runner<'a> {
         let name = slot.folder(attempt);
         let dir = self.options.dir.join(&name);
         let made = WriteOptions { force: false, owner: invoker::owner() };
-        place::make_directories(&dir, made).map_err(|source| RunError::Io { path: dir.clone(), source })?;
+        output_file::make_directories(&dir, made)
+            .map_err(|source| RunError::Io { path: dir.clone(), source })?;
         let values = self.values(environment, model, slot.iteration, &dir);
         for command in &plan.workload.before {
             child::quiet(&fill(&values, command)?)?;

@@ -1,7 +1,7 @@
 //! What surrounds a synthetic run.
 
 use super::*;
-use spark_trace_recording::context::*;
+use spark_trace_recording::process_env::*;
 
 /// One process under a container's rights, and a model that an earlier run left in shared memory.
 pub(super) fn add(recording: &mut Recording) {

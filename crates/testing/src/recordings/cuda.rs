@@ -241,15 +241,15 @@ fn queries(recording: &mut Recording) {
         &["libcudart.so.13:cudaMemGetInfo", "libtorch_cuda.so:memory_stats", "python3:call"],
     );
     let psutil = stack(provenance, "user", &["libc.so.6:read", "python3:_io_FileIO_readall"]);
-    let query = |ms: u64, asked: &str, values: &[(&str, u64)], free: u64| Query {
+    let query = |ms: u64, interface: &str, values: &[(&str, u64)], free: u64| MemoryQuery {
         at_ns: START + ms * MS,
         pid: PID,
         tid: PID,
         cgroup: 30,
-        asked: asked.into(),
+        interface: interface.into(),
         values: values.iter().map(|&(name, mib)| (name.to_owned(), mib * MIB)).collect(),
         state: Some(state(free)),
-        ..Query::default()
+        ..MemoryQuery::default()
     };
     let mut all = Vec::new();
     for (ms, free) in [(1500, 12000), (4000, 11200), (4200, 11190)] {
@@ -257,15 +257,19 @@ fn queries(recording: &mut Recording) {
         all.push(query(ms - 1, "/proc/meminfo", &[("MemFree", free), ("MemAvailable", 14000)], free));
         let told = [("free", free), ("total", 16384)];
         let answer = query(ms, "cuMemGetInfo_v2", &told, free);
-        all.push(Query { began_ns: Some(START + (ms - 2) * MS), stack: Some(torch), ..answer });
+        all.push(MemoryQuery { began_ns: Some(START + (ms - 2) * MS), stack: Some(torch), ..answer });
     }
     for ms in [4300, 4310, 4320] {
         let resident = [("size", 9000), ("resident", ms - 3500)];
         let directory = Some(PID.to_string());
-        all.push(Query { directory, stack: Some(psutil), ..query(ms, "/proc/PID/statm", &resident, 11190) });
+        all.push(MemoryQuery {
+            directory,
+            stack: Some(psutil),
+            ..query(ms, "/proc/PID/statm", &resident, 11190)
+        });
     }
     let limit = query(4400, "memory.max", &[], 11190);
-    all.push(Query {
+    all.push(MemoryQuery {
         text: Some("max".into()),
         directory: Some("run-3".into()),
         values: BTreeMap::new(),
@@ -273,7 +277,7 @@ fn queries(recording: &mut Recording) {
         ..limit
     });
     // Another thread, while the call above ran: not part of it.
-    all.push(Query {
+    all.push(MemoryQuery {
         tid: PID + 1,
         ..query(3999, "sysinfo", &[("freeram", 11200), ("totalram", 16384)], 11200)
     });

@@ -7,7 +7,7 @@ use anyhow::Context;
 use super::{keep, name, rescue};
 use crate::cli::destination::Destination;
 use crate::cli::error::{Exit, is_broken_pipe};
-use spark_trace_agent::{output::StandardOutput, session::Keep, target::Spec};
+use spark_trace_agent::{output::StandardOutput, session::Keep, subject::Spec};
 use spark_trace_recording::{Recording, WriteOptions, claim::Claim};
 use spark_trace_render::escape;
 

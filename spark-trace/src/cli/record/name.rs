@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use spark_trace_agent::target::{Spec, text};
+use spark_trace_agent::subject::{Spec, text};
 use spark_trace_recording::WriteOptions;
 use spark_trace_recording::claim::Claim;
 use spark_trace_recording::parse;
@@ -77,7 +77,7 @@ fn stem(spec: &Spec) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use spark_trace_agent::target::Placement;
+    use spark_trace_agent::subject::Placement;
 
     fn command(program: &str) -> Spec {
         Spec::Command { argv: vec![program.into()], placement: Placement::Leaf, as_root: false }

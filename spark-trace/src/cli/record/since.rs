@@ -7,10 +7,10 @@ use anyhow::Context;
 
 use crate::cli::destination::Destination;
 use crate::cli::error::Exit;
-use crate::serve::state;
+use crate::serve::state_dir;
 use spark_trace_recording as recording;
 use spark_trace_recording::units;
-use spark_trace_recording::{Recording, window};
+use spark_trace_recording::{Recording, retention};
 
 /// The service looks every tenth of a second whether its file is wanted, writes after its next reading, and may be
 /// writing another file.
@@ -28,8 +28,8 @@ pub struct Since<'a> {
 
 impl Since<'_> {
     pub fn run(&self) -> anyhow::Result<Exit> {
-        let file = state::recent(self.state);
-        let served = state::is_served(self.state).with_context(|| {
+        let file = state_dir::recent(self.state);
+        let served = state_dir::is_served(self.state).with_context(|| {
             format!(
                 "cannot look into {}: it is the folder of a `spark-trace serve`, and root's",
                 self.state.display()
@@ -67,13 +67,13 @@ impl Since<'_> {
     fn wait_for_new(&self, file: &Path) -> anyhow::Result<()> {
         let changed = || file.metadata().and_then(|about| about.modified()).ok();
         let before = changed();
-        state::wish(self.state)
+        state_dir::wish(self.state)
             .with_context(|| format!("cannot request the file: {} is root's", self.state.display()))?;
         let asked = Instant::now();
         while changed() == before && asked.elapsed() < PATIENCE {
             std::thread::sleep(LOOK);
         }
-        state::take_wish(self.state);
+        state_dir::take_wish(self.state);
         let Some(written) = changed() else {
             anyhow::bail!("{}: the service has not written it yet; try again in a moment", file.display());
         };
@@ -96,7 +96,7 @@ fn told(time: Duration) -> String {
 fn cut(recording: &mut Recording, since: Duration) -> Option<Duration> {
     let last_ns = recording.samples.system.end_ns.last().copied()?;
     let from_ns = last_ns.saturating_sub(u64::try_from(since.as_nanos()).unwrap_or(u64::MAX));
-    window::begin_at(recording, from_ns);
+    retention::begin_at(recording, from_ns);
     let first_ns = recording.samples.system.end_ns.first().copied()?;
     Some(Duration::from_nanos(last_ns - first_ns.max(from_ns)))
 }

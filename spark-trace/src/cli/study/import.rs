@@ -4,7 +4,7 @@ use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 
 use crate::cli::bounded::bounded;
 use crate::cli::error::Exit;
-use spark_trace_host::place::make_directories;
+use spark_trace_host::output_file::make_directories;
 use spark_trace_recording as recording;
 use spark_trace_recording::WriteOptions;
 use spark_trace_render::{escape, json};

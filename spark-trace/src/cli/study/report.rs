@@ -7,7 +7,7 @@ use crate::cli::bounded::bounded;
 use crate::cli::error::Exit;
 use crate::cli::headings;
 use crate::cli::output;
-use spark_trace_host::place::make_directories;
+use spark_trace_host::output_file::make_directories;
 use spark_trace_recording as recording;
 use spark_trace_recording::WriteOptions;
 use spark_trace_render::escape;

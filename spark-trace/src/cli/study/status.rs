@@ -7,7 +7,7 @@ use serde::Serialize;
 use crate::cli::bounded::bounded;
 use crate::cli::error::Exit;
 use crate::cli::output;
-use spark_trace_host::place::{Place, WriteOptions};
+use spark_trace_host::output_file::{Place, WriteOptions};
 use spark_trace_render::document::{Document, Fit, Table};
 use spark_trace_render::{json, terminal};
 use spark_trace_study::journal::{LOST, State};

@@ -10,7 +10,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::Context;
-use spark_trace_common::{hook::Profile, map};
+use spark_trace_common::{capacities, hook::Profile};
 
 use super::headings;
 use super::watcher::{Command, Pace, Watcher};
@@ -18,15 +18,15 @@ use super::{Args, Format, json_line, needs_terminal, one};
 use crate::cli::error::Exit;
 use crate::cli::log::LogArgs;
 use crate::cli::output;
-use crate::tui::player::{Feed, LOOK};
-use crate::tui::{Action, Screen, Tab, Ui, draw, terminal};
-use spark_trace_agent::look::{Look, Seen};
+use crate::top::player::{Feed, LOOK};
+use crate::top::{Action, Screen, Tab, Ui, draw, terminal};
+use spark_trace_agent::attach_plan::HookSelection;
+use spark_trace_agent::monitor::{Look, Seen};
 use spark_trace_agent::now_ns;
 use spark_trace_agent::output::StandardOutput;
-use spark_trace_agent::plan::Choice;
 use spark_trace_agent::session::{self, Keep, Wishes};
-use spark_trace_agent::target::{Spec, command::Invoker};
-use spark_trace_analysis::frame::Frame;
+use spark_trace_agent::subject::{Spec, command::Invoker};
+use spark_trace_analysis::live_frame::Frame;
 use spark_trace_recording as recording;
 use spark_trace_recording::parse;
 use spark_trace_recording::{Recording, WriteOptions, journal::Arguments};
@@ -77,10 +77,10 @@ impl Options {
         let interval = self.interval;
         session::Options {
             spec: self.spec(),
-            hooks: Choice { profile, without: Vec::new(), without_mechanisms: Vec::new() },
+            hooks: HookSelection { profile, without: Vec::new(), exclude_mechanisms: Vec::new() },
             interval,
             min_region: 1 << 20,
-            ring_bytes: map::RING_BYTES,
+            ring_bytes: capacities::RING_BYTES,
             libraries: Vec::new(),
             pause: false,
             duration: self.duration,
@@ -268,7 +268,7 @@ impl Feed for Watched {
             Action::Step(_) | Action::Jump(_) | Action::Faster | Action::Slower => {
                 ui.status.message = Some("this key works only with --replay FILE".to_owned());
             }
-            Action::Redraw | Action::Quit | Action::Marked => {}
+            Action::Redraw | Action::Quit | Action::Baseline => {}
         }
     }
 

@@ -4,12 +4,12 @@ use anyhow::Context;
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
 
-use crate::tui::screen::health_until;
-use crate::tui::{Screen, Tab, Ui, draw};
+use crate::top::screen::health_until;
+use crate::top::{Screen, Tab, Ui, draw};
 use spark_trace_analysis::attribution;
 use spark_trace_analysis::devices::{DeviceProcess, DeviceReport};
-use spark_trace_analysis::frame;
-use spark_trace_analysis::instant::At;
+use spark_trace_analysis::instant_spec::InstantSpec;
+use spark_trace_analysis::live_frame;
 use spark_trace_recording::Recording;
 use spark_trace_recording::units::{known, unsigned};
 use spark_trace_render::document::{Cell, Document, Fit, Table};
@@ -69,7 +69,7 @@ fn wrapped(lines: impl IntoIterator<Item = String>, style: Style) -> String {
 fn screen(recording: &Recording, at_ns: u64, tab: Tab) -> Screen {
     let mut ui = Ui::default();
     ui.tab = tab;
-    if let Some(&first_ns) = frame::times(recording).first() {
+    if let Some(&first_ns) = live_frame::times(recording).first() {
         ui.screen(recording, first_ns, 0);
     }
     let mut screen = ui.screen(recording, at_ns, draw::HISTORY);
@@ -100,7 +100,7 @@ fn list(screen: &Screen, tab: Tab, style: Style) -> anyhow::Result<Vec<String>> 
 
 /// What NVML says that processes hold on each GPU.
 fn gpus(recording: &Recording, at_ns: u64, style: Style) -> String {
-    let report = attribution::report(recording, At::Time(at_ns));
+    let report = attribution::report(recording, InstantSpec::Time(at_ns));
     let devices = report.planes.devices.iter().filter_map(|plane| plane.device.as_ref());
     let mut text = String::new();
     for device in devices.filter(|device| !device.processes.is_empty()) {

@@ -8,9 +8,9 @@ use std::sync::{
 };
 use std::time::{Duration, Instant};
 
-use spark_trace_agent::look::Seen;
+use spark_trace_agent::monitor::Seen;
 use spark_trace_agent::session::{Named, Wishes};
-use spark_trace_recording::{Recording, window};
+use spark_trace_recording::{Recording, retention};
 
 /// Details are read at most so often: that takes some milliseconds, and names of functions more.
 const DETAILS_EVERY: Duration = Duration::from_secs(1);
@@ -61,7 +61,7 @@ struct Naming {
 impl Kept {
     /// Hands over what was read by now.
     fn hand_over(self, mut recording: Box<Recording>) {
-        window::begin_at(&mut recording, self.since_ns);
+        retention::begin_at(&mut recording, self.since_ns);
         // There is room for one, and this is the one; who wanted it may have ended.
         let _ = self.to.try_send(recording);
     }

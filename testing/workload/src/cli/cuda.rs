@@ -11,7 +11,7 @@ use crate::size::parse_size;
 use spark_trace_common::quantity::duration;
 
 const MEMORY: &str = "Memory";
-const COURSE: &str = "Course";
+const COURSE: &str = "Phases";
 const OUTPUT: &str = "Output";
 
 pub const ALLOC_EXAMPLES: &str = "\

@@ -13,10 +13,10 @@ use anyhow::{Result, bail};
 use serde_json::json;
 
 use crate::cli::cuda::LlmArgs;
-use crate::cuda::course::Course;
 use crate::cuda::driver::{Driver, mem_get_info};
 use crate::cuda::gemm::Gemm;
 use crate::cuda::memory::device_source;
+use crate::cuda::phases::Phases;
 use crate::files;
 use crate::output::SourceRecord;
 use crate::sys;
@@ -30,7 +30,7 @@ const NOW: Duration = Duration::ZERO;
 pub fn run(args: &LlmArgs) -> Result<ExitCode> {
     let shape = Shape::of(args.weights_size)?;
     let driver = Driver::load(&args.driver)?;
-    let mut course = Course::new(&args.output, &driver)?;
+    let mut course = Phases::new(&args.output, &driver)?;
     lines::print(&format!("driver {}, device {}", driver.info.driver, driver.info.device))?;
     let path = args.model_dir.join("model.safetensors");
     let (placed, written) = course.phase("prepare", NOW, |_| {

@@ -7,9 +7,9 @@ use tokio::time::Instant;
 use super::Asker;
 use crate::{
     session::{Session, SessionError},
-    target::{
+    subject::{
         Spec,
-        asked::Asked,
+        client_args::Intent,
         container::SERVICE_LABEL,
         fits::{self, Fit, Life, Seen},
         question::Tells,
@@ -138,7 +138,7 @@ impl Session {
                 cgroups.iter().any(|cgroup| cgroup.container.as_ref() == Some(id))
             };
             // It has asked for one, which has begun.
-            let one = asker.life.request.asked == Asked::New && asker.found.iter().any(runs);
+            let one = asker.life.request.intent == Intent::New && asker.found.iter().any(runs);
             let ended = asker.life.ended.is_some_and(|ended| {
                 late || asker.id_file.is_some()
                     || asker.endpoint.tells() == Tells::Nothing

@@ -19,8 +19,8 @@ use super::{Session, SessionError};
 use crate::{
     now_ns, realtime_offset_ns,
     source::process,
-    target::{
-        asked::{self, Asked, Request},
+    subject::{
+        client_args::{self, Intent, Request},
         container::id_in_path,
         fits::{Fit, Life, Seen},
         id_file::IdFile,
@@ -189,7 +189,7 @@ impl Session {
     pub(super) fn client_began(&mut self, pid: u32, client: Client, at_ns: u64) -> Result<(), SessionError> {
         let argv = process::arguments(pid);
         let environment = process::environment(pid);
-        let request = asked::request(client.comm, &argv);
+        let request = client_args::request(client.comm, &argv);
         let identity = Identity::of(pid);
         let began = self.containers.epoch(at_ns);
         // The same process again, by way of a script of the same name or of another client.
@@ -212,7 +212,7 @@ impl Session {
     }
 
     fn add_asker(&mut self, mut asker: Asker) -> Result<(), SessionError> {
-        asker.settled = asker.life.request.asked == Asked::Nothing;
+        asker.settled = asker.life.request.intent == Intent::Nothing;
         if !asker.settled && asker.endpoint.is_remote() {
             asker.settled = true;
             self.warnings.push(
@@ -359,7 +359,7 @@ impl Containers {
                 !self.gone.contains(*id) && self.seen.get(*id).is_none_or(|seen| seen.command.is_none())
             };
             let mut ids: BTreeSet<String> = asker.found.iter().filter(undescribed).cloned().collect();
-            if open && asker.life.request.asked == Asked::New {
+            if open && asker.life.request.intent == Intent::New {
                 // Only those whose image it names: its events tell that without being asked.
                 let like = self
                     .seen

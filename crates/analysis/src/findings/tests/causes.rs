@@ -37,26 +37,26 @@ fn memory_that_is_counted_twice_is_seen_by_each_test() {
         finding.because
     );
     // C4: the GPU's library answers something else in one of them.
-    let asked = |recording: &Recording, gap: u64| {
+    let queries = |recording: &Recording, gap: u64| {
         let mut recording = recording.clone();
-        recording.provenance.queries.push(Query {
+        recording.provenance.queries.push(MemoryQuery {
             at_ns: START + SECOND,
-            asked: "cuMemGetInfo_v2".into(),
+            interface: "cuMemGetInfo_v2".into(),
             values: [("free".to_owned(), 8192 * MIB - gap * MIB)].into(),
             state: Some(MemoryState { mem_free: Some(8192 * MIB), ..MemoryState::default() }),
-            ..Query::default()
+            ..MemoryQuery::default()
         });
         recording
     };
     let base = complete(native());
-    let finding = verdict(&asked(&base, 0), &asked(&base, 3000), DOUBLE_COUNTING);
+    let finding = verdict(&queries(&base, 0), &queries(&base, 3000), DOUBLE_COUNTING);
     assert!(
         finding.verdict == Verdict::Supported
             && finding.because.starts_with("cuMemGetInfo returns MemFree in A"),
         "{}",
         finding.because
     );
-    let finding = verdict(&asked(&base, 0), &asked(&base, 0), DOUBLE_COUNTING);
+    let finding = verdict(&queries(&base, 0), &queries(&base, 0), DOUBLE_COUNTING);
     assert!(
         finding.verdict == Verdict::Refuted && finding.because.contains("the same counter in all runs"),
         "{}",
@@ -168,14 +168,14 @@ fn what_goes_the_other_way_explains_nothing() {
 #[test]
 fn one_run_is_judged_by_its_growth() {
     let b = complete(native());
-    let target = judge(None, &b, At::Peak).remove(0);
+    let target = judge(None, &b, InstantSpec::Peak).remove(0);
     assert_eq!(target.plane, Scope::Cgroup);
     assert!(
         target.headline.starts_with("The memory charged to the target grew by 817.0 MiB"),
         "{}",
         target.headline
     );
-    let findings = judge_on(None, &b, At::Peak, Scope::System);
+    let findings = judge_on(None, &b, InstantSpec::Peak, Scope::System);
     assert_eq!(findings.a_at_ns, None);
     let of = |slug: &str| findings.findings.iter().find(|finding| finding.hypothesis == slug).unwrap();
     assert_eq!(of("host-memory").verdict, Verdict::Supported);
@@ -186,7 +186,7 @@ fn one_run_is_judged_by_its_growth() {
 
 #[test]
 fn without_readings_everything_is_untestable() {
-    let findings = judge(None, &testing::empty(), At::Peak);
+    let findings = judge(None, &testing::empty(), InstantSpec::Peak);
     assert_eq!(findings.len(), 1);
     assert!(findings[0].findings.iter().all(|finding| finding.verdict == Verdict::Untestable));
 }

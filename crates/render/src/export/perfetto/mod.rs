@@ -13,7 +13,7 @@ use crate::escape;
 use packets::{Packets, named, number, signed, text};
 use proto::{DebugAnnotation, ProcessDescriptor, ThreadDescriptor, TrackDescriptor};
 use spark_trace_analysis::levels::{self, CUDA, Line, PROCESS};
-use spark_trace_analysis::queries::{self, QueryRow};
+use spark_trace_analysis::memory_queries::{self, MemoryQueryRow};
 use spark_trace_recording::{Process, Recording};
 
 pub fn export(recording: &Recording, _: Options) -> Exported {
@@ -30,7 +30,7 @@ pub fn export(recording: &Recording, _: Options) -> Exported {
         let parent = line.pid.and_then(|pid| tracks.get(&pid)).copied();
         packets.counter(parent, &line.source, &line.points);
     }
-    asked(&mut packets, recording);
+    queries(&mut packets, recording);
     Ok(packets.finish().encode_to_vec())
 }
 
@@ -95,8 +95,8 @@ fn about(process: &Process) -> Vec<DebugAnnotation> {
 }
 
 /// What was asked of memory, on the threads that asked: calls of libraries with what they read themselves inside.
-fn asked(packets: &mut Packets, recording: &Recording) {
-    let Some(queries) = queries::report(recording) else { return };
+fn queries(packets: &mut Packets, recording: &Recording) {
+    let Some(queries) = memory_queries::report(recording) else { return };
     let mut threads = BTreeMap::new();
     for row in &queries.rows {
         let thread = *threads.entry((row.pid, row.tid)).or_insert_with(|| {
@@ -107,8 +107,8 @@ fn asked(packets: &mut Packets, recording: &Recording) {
     }
 }
 
-fn query(packets: &mut Packets, thread: u64, row: &QueryRow) {
-    let event = named(&row.asked, "query", told(row));
+fn query(packets: &mut Packets, thread: u64, row: &MemoryQueryRow) {
+    let event = named(&row.interface, "query", told(row));
     match row.began_ns {
         None => packets.event(thread, row.at_ns, event),
         Some(began_ns) => packets.slice(thread, (began_ns, row.at_ns), event, |packets| {
@@ -118,9 +118,9 @@ fn query(packets: &mut Packets, thread: u64, row: &QueryRow) {
 }
 
 /// What was asked, by whom, what the answer was, and how it stood with the machine then.
-fn told(row: &QueryRow) -> Vec<DebugAnnotation> {
+fn told(row: &MemoryQueryRow) -> Vec<DebugAnnotation> {
     let asker = format!("{} ({})", row.comm, row.pid);
-    let mut notes = vec![text("asked", &row.asked), text("by", &asker), text("cgroup", &row.cgroup)];
+    let mut notes = vec![text("interface", &row.interface), text("by", &asker), text("cgroup", &row.cgroup)];
     let texts = [
         ("directory", row.directory.as_deref()),
         ("answer", row.text.as_deref()),

@@ -14,18 +14,18 @@ mod tables;
 use super::{ExportError, Exported, Options};
 use proto::{Label, Sample, ValueType};
 use spark_trace_analysis::attribution;
-use spark_trace_analysis::held::{self, Held, Provenance};
+use spark_trace_analysis::stack_bytes::{self, Provenance, StackBytes};
 use spark_trace_recording::Recording;
 use tables::Tables;
 
 /// Sample types of a provenance: what is added to its name, the unit, and the value.
-type Type = (&'static str, &'static str, fn(&Held) -> u64);
+type Type = (&'static str, &'static str, fn(&StackBytes) -> u64);
 
 const TYPES: &[Type] = &[("space", "bytes", |held| held.bytes), ("allocs", "count", |held| held.allocs)];
 
 pub fn export(recording: &Recording, options: Options) -> Exported {
     let at_ns = attribution::report(recording, options.at).details_at_ns;
-    let rows = held::rows(recording, at_ns);
+    let rows = stack_bytes::rows(recording, at_ns);
     if rows.is_empty() {
         return Err(ExportError::NoStacks { wanted: None });
     }
@@ -69,7 +69,7 @@ pub fn export(recording: &Recording, options: Options) -> Exported {
     encoder.finish().map_err(ExportError::Compress)
 }
 
-fn labels(tables: &mut Tables<'_>, provenance: &Provenance, held: &Held) -> Vec<Label> {
+fn labels(tables: &mut Tables<'_>, provenance: &Provenance, held: &StackBytes) -> Vec<Label> {
     let texts = [
         ("plane", provenance.plane.map(|plane| plane.as_str())),
         ("provenance", Some(provenance.name)),

@@ -7,8 +7,8 @@ use libdd_profiling_protobuf::prost_impls::{Message, Profile};
 
 use super::*;
 use spark_trace_analysis::attribution;
-use spark_trace_analysis::held;
 use spark_trace_analysis::levels::PROCESS;
+use spark_trace_analysis::stack_bytes;
 
 /// Protocol buffers as the protobuf crate takes them apart, without knowing the messages.
 mod bytes_of {
@@ -176,7 +176,7 @@ fn perfetto_tells_the_calendar_and_what_was_asked() {
     assert!(notes["by"].text().starts_with("python3 ("));
 }
 
-fn profile(recording: &Recording, at: At) -> Profile {
+fn profile(recording: &Recording, at: InstantSpec) -> Profile {
     let packed = export("pprof", recording, Options { at, ..Options::default() });
     let mut bytes = Vec::new();
     flate2::read::GzDecoder::new(&packed[..]).read_to_end(&mut bytes).unwrap();
@@ -186,11 +186,11 @@ fn profile(recording: &Recording, at: At) -> Profile {
 #[test]
 fn pprof_has_what_every_stack_holds() {
     for recording in all() {
-        for at in [At::Peak, At::End] {
+        for at in [InstantSpec::Peak, InstantSpec::End] {
             let profile = profile(&recording, at);
             let text = |index: i64| profile.string_table[usize::try_from(index).unwrap()].as_str();
             let details_at = attribution::report(&recording, at).details_at_ns;
-            let held = held::rows(&recording, details_at);
+            let held = stack_bytes::rows(&recording, details_at);
             let types: Vec<_> =
                 profile.sample_types.iter().map(|kind| (text(kind.r#type), text(kind.unit))).collect();
             assert_eq!(types.len(), 2 * held.len());
@@ -214,7 +214,7 @@ fn pprof_resolves_every_frame() {
     for symbol in &mut recording.provenance.symbols {
         symbol.build_id = symbol.module.as_ref().map(|_| "0123456789abcdef".to_owned());
     }
-    let profile = profile(&recording, At::Peak);
+    let profile = profile(&recording, InstantSpec::Peak);
     let text = |index: i64| profile.string_table[usize::try_from(index).unwrap()].as_str();
     assert_eq!(text(0), "");
     let stack = |ids: &[u64]| {
@@ -255,7 +255,7 @@ fn a_stack_that_was_not_taken_has_a_name() {
     for row in &mut recording.provenance.page_allocs {
         row.stack = None;
     }
-    let profile = profile(&recording, At::Peak);
+    let profile = profile(&recording, InstantSpec::Peak);
     assert!(profile.string_table.iter().any(|text| text == "(no stack)"));
     assert!(profile.samples.iter().all(|sample| !sample.location_ids.is_empty()));
 }
@@ -265,7 +265,7 @@ fn names_are_inert_in_binary_formats() {
     for name in ["perfetto", "parquet", "pprof"] {
         let bytes = export(name, &hostile(), Options::default());
         let text = if name == "pprof" {
-            profile(&hostile(), At::Peak).string_table.join(" ")
+            profile(&hostile(), InstantSpec::Peak).string_table.join(" ")
         } else {
             String::from_utf8_lossy(&bytes).into_owned()
         };

@@ -1,7 +1,7 @@
 //! How much each source holds at one instant.
 
 use super::super::page::Page;
-use super::{Anchor, fill, line, percent, picture, text};
+use super::{Anchor, line, palette, percent, picture, text};
 use spark_trace_analysis::attribution::PlaneReport;
 use spark_trace_analysis::kv::Used;
 use spark_trace_recording::units::{delta, known, size, unsigned};
@@ -61,7 +61,7 @@ fn draw(page: &mut Page, title: &str, description: &str, bars: &[Bar]) {
             let y = f64::from(row) * ROW;
             text(page, "label", 0.0, y + 14.0, Anchor::Start, &bar.label);
             let width = percent((bar.bytes as f64 / most).max(0.001));
-            let (fill, y_bar, height) = (fill::of(bar.source), format!("{}", y + 19.0), format!("{BAR}"));
+            let (fill, y_bar, height) = (palette::of(bar.source), format!("{}", y + 19.0), format!("{BAR}"));
             let attributes = [
                 ("class", "bar"),
                 ("x", "0"),

@@ -5,7 +5,7 @@ use std::io;
 use super::super::page::Page;
 use super::super::svg::Frames;
 use super::picture;
-use crate::frames::inert;
+use crate::stack_frames::inert;
 use spark_trace_analysis::flame::{Flame, Row};
 use spark_trace_recording::units::unsigned;
 

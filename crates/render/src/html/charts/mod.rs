@@ -4,8 +4,8 @@
 use super::page::Page;
 
 pub mod bars;
-pub mod fill;
 pub mod flame;
+pub mod palette;
 pub mod timeline;
 pub mod waterfall;
 

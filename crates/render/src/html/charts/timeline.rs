@@ -1,7 +1,7 @@
 //! The sources of one plane over a run, one on the other, and what happened meanwhile.
 
 use super::super::page::Page;
-use super::{Anchor, binary_steps, decimal_steps, fill, line, percent, picture_with, text};
+use super::{Anchor, binary_steps, decimal_steps, line, palette, percent, picture_with, text};
 use spark_trace_analysis::timeline::{Band, Mark, MarkKind, Timeline, seconds_between};
 use spark_trace_recording::units::{size, unsigned};
 
@@ -126,7 +126,11 @@ fn areas(page: &mut Page, chart: &Chart<'_>, bands: &[Band]) {
             let above: Vec<f64> =
                 below.iter().zip(&band.bytes).map(|(sum, bytes)| sum + height_of(*bytes)).collect();
             let path = outline(chart, &xs, &below, &above);
-            page.within("path", &[("class", "band"), ("fill", &fill::of(band.source)), ("d", &path)], |_| ());
+            page.within(
+                "path",
+                &[("class", "band"), ("fill", &palette::of(band.source)), ("d", &path)],
+                |_| (),
+            );
             below = above;
         }
         let counted = chart.timeline.expected.iter().zip(&xs);
@@ -240,7 +244,7 @@ fn legend(page: &mut Page, chart: &Chart<'_>, bands: &[Band]) {
     page.within("ul", &[("class", "legend"), ("aria-label", "Legend")], |page| {
         for band in bands.iter().rev() {
             page.within("li", &[], |page| {
-                fill::swatch(page, band.source);
+                palette::swatch(page, band.source);
                 page.text(&format!(" {} (at most {})", band.source, size(band.highest())));
             });
         }

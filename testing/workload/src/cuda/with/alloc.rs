@@ -8,16 +8,16 @@ use cudarc::driver::sys::CUresult;
 use serde_json::{Value, json};
 
 use super::children::{self, Running};
-use super::course::Course;
 use super::driver::{Buffer, Driver};
 use super::memory::{Env, Piece, STEPS, Step};
+use super::phases::Phases;
 use crate::cli::cuda::{CudaAllocArgs, Free};
 use crate::output::SourceRecord;
 use crate::sys;
 
 pub fn run(args: &CudaAllocArgs) -> Result<ExitCode> {
     let driver = Driver::load(&args.driver)?;
-    let mut course = Course::new(&args.output, &driver)?;
+    let mut course = Phases::new(&args.output, &driver)?;
     course.start(args.holds.hold_start)?;
     let context = course.phase("context", Duration::ZERO, |course| {
         let context = driver.context()?;
@@ -65,7 +65,7 @@ pub fn run(args: &CudaAllocArgs) -> Result<ExitCode> {
     course.report(json!({ "out_of_memory": refused, "children": children }))
 }
 
-fn take(course: &mut Course<'_>, step: &Step, env: &Env<'_>) -> Result<Vec<Piece>> {
+fn take(course: &mut Phases<'_>, step: &Step, env: &Env<'_>) -> Result<Vec<Piece>> {
     let mut all = Vec::new();
     for amount in (step.asked)(env.args) {
         let pieces = (0..amount.count)

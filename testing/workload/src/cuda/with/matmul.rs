@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 use serde_json::json;
 
-use super::course::Course;
 use super::driver::{Buffer, Driver, synchronize};
 use super::gemm::{Gemm, operations};
 use super::memory::device_source;
+use super::phases::Phases;
 use crate::cli::cuda::MatmulArgs;
 use crate::files::Noise;
 use crate::output::SourceRecord;
@@ -25,7 +25,7 @@ fn numbers(count: usize, seed: u64) -> Vec<f32> {
 
 pub fn run(args: &MatmulArgs) -> Result<ExitCode> {
     let driver = Driver::load(&args.driver)?;
-    let mut course = Course::new(&args.output, &driver)?;
+    let mut course = Phases::new(&args.output, &driver)?;
     course.start(Duration::ZERO)?;
     let (context, gemm) = course.phase("context", Duration::ZERO, |course| {
         let context = driver.context()?;

@@ -2,11 +2,11 @@
 
 mod alloc;
 mod children;
-pub mod course;
 pub mod driver;
 pub mod gemm;
 mod matmul;
 pub mod memory;
+pub mod phases;
 mod storm;
 
 pub use alloc::run as alloc;

@@ -1,0 +1,69 @@
+//! What the NVIDIA driver was asked for, read from the maps of the programs on its functions.
+
+use std::collections::HashMap;
+
+use aya::maps::{MapData, StackTraceMap};
+use spark_trace_common::map_records::{DriverKey, DriverKind};
+
+use super::{
+    bpf::{Object, ObjectError},
+    kernel_stacks::KernelStacks,
+    symbols::Stacks,
+};
+use spark_trace_recording::DriverAllocs;
+
+/// The rows so far, and the keys they belong to.
+#[derive(Debug, Default)]
+pub(super) struct DriverRequests {
+    rows: Vec<DriverAllocs>,
+    index: HashMap<DriverKey, usize>,
+}
+
+impl DriverRequests {
+    /// Reads all rows once, as the state at the instants `slots`.
+    pub(super) fn read(
+        &mut self,
+        object: &Object,
+        kernel_stacks: &mut KernelStacks,
+        stacks: &mut Stacks,
+        slots: &[usize],
+    ) -> Result<(), ObjectError> {
+        let traces: StackTraceMap<&MapData> = object.map("KERNEL_STACKS")?;
+        for row in &mut self.rows {
+            row.live.set_each(slots, None);
+        }
+        for (key, counted) in object.driver_rows()? {
+            let index = *self.index.entry(key).or_insert_with(|| {
+                self.rows.push(DriverAllocs {
+                    kind: kind(key.kind).to_owned(),
+                    cgroup: key.cgroup,
+                    pid: key.tgid,
+                    stack: kernel_stacks.of(key.stack, &traces, stacks),
+                    ..DriverAllocs::default()
+                });
+                self.rows.len() - 1
+            });
+            let row = &mut self.rows[index];
+            (row.allocs, row.frees) = (counted.allocs, counted.frees);
+            (row.bytes_allocated, row.bytes_freed) = (counted.bytes_allocated, counted.bytes_freed);
+            row.live.set_each(slots, Some(counted.bytes_allocated.saturating_sub(counted.bytes_freed)));
+        }
+        Ok(())
+    }
+
+    /// All rows, every `live` vector of length `len`.
+    pub(super) fn snapshot(&mut self, len: usize) -> Vec<DriverAllocs> {
+        self.rows.iter_mut().for_each(|row| row.live.resize(len));
+        self.rows.clone()
+    }
+}
+
+const fn kind(kind: u32) -> &'static str {
+    const SYSMEM: u32 = DriverKind::Sysmem as u32;
+    const PINNED: u32 = DriverKind::Pinned as u32;
+    match kind {
+        SYSMEM => "sysmem",
+        PINNED => "pinned",
+        _ => "managed",
+    }
+}

@@ -1,0 +1,169 @@
+//! Calls of the CUDA driver and of NVML, from entry to return.
+//!
+//! One pair of programs serves all functions: which one was called, and what lies behind which of its
+//! pointers when it returns, is in the cookie of the probe (see [`spark_trace_common::cuda`]).
+
+use core::ffi::c_void;
+
+use aya_ebpf::{
+    EbpfContext,
+    bindings::{BPF_RB_AVAIL_DATA, BPF_RB_NO_WAKEUP, BPF_RB_RING_SIZE},
+    helpers::{
+        bpf_get_current_pid_tgid, bpf_ktime_get_ns, bpf_probe_read_user,
+        generated::{bpf_get_attach_cookie, bpf_get_stack},
+    },
+    macros::{uprobe, uretprobe},
+    programs::{ProbeContext, RetProbeContext},
+};
+use spark_trace_common::{
+    capacities::USER_STACK_DEPTH,
+    cuda::{COOKIE_STACK, COOKIE_STATE, COOKIE_URGENT, OUTS, cookie_function, cookie_out},
+    event::{CallEvent, CallStackEvent, EventKind, MemoryState},
+    hook::index,
+    map_records::{CallKey, PendingCall},
+};
+
+use crate::{
+    config::conf,
+    loss::lost,
+    maps::{EVENTS, PENDING_CALLS, hit},
+    memory_state::memory_state,
+    target::{USER_STACK, current_task, is_target, memory_cgroup_of},
+};
+
+#[uprobe]
+pub fn call_enter(ctx: ProbeContext) -> u32 {
+    let ids = bpf_get_current_pid_tgid();
+    // SAFETY: the current task's type is known to the verifier.
+    let cgroup = unsafe { memory_cgroup_of(current_task()) };
+    let tgid = (ids >> 32) as u32;
+    if tgid == conf!(own_tgid) || !is_target(cgroup, tgid) {
+        return 0;
+    }
+    hit(const { index("library-call") });
+    let key = CallKey { tid: ids as u32, function: cookie_function(cookie(&ctx)) };
+    let arg = |n: usize| ctx.arg::<u64>(n).unwrap_or(0);
+    let pending = PendingCall {
+        // SAFETY: no arguments.
+        begin_ns: unsafe { bpf_ktime_get_ns() },
+        cgroup,
+        args: [arg(0), arg(1), arg(2), arg(3), arg(4), arg(5)],
+    };
+    if PENDING_CALLS.insert(&key, &pending, 0).is_err() {
+        lost!(Calls);
+    }
+    0
+}
+
+#[uretprobe]
+pub fn call_return(ctx: RetProbeContext) -> u32 {
+    let ids = bpf_get_current_pid_tgid();
+    let cookie = cookie(&ctx);
+    let key = CallKey { tid: ids as u32, function: cookie_function(cookie) };
+    let Some(pending) = PENDING_CALLS.get_ptr(&key) else {
+        let tgid = (ids >> 32) as u32;
+        // SAFETY: the current task's type is known to the verifier.
+        if tgid != conf!(own_tgid) && is_target(unsafe { memory_cgroup_of(current_task()) }, tgid) {
+            lost!(Calls);
+        }
+        return 0;
+    };
+    // SAFETY: a live map value.
+    let pending = unsafe { *pending };
+    let _ = PENDING_CALLS.remove(&key);
+    if cookie >> COOKIE_STACK & 1 == 0 {
+        let Some(mut slot) = EVENTS.reserve::<CallEvent>(0) else {
+            lost!(Events);
+            return 0;
+        };
+        // SAFETY: the slot is ours until it is submitted.
+        unsafe { fill(slot.as_mut_ptr(), &ctx, ids, cookie, &pending) };
+        slot.submit(waking(cookie));
+        return 0;
+    }
+    let Some(mut slot) = EVENTS.reserve::<CallStackEvent>(0) else {
+        lost!(Events);
+        return 0;
+    };
+    let event = slot.as_mut_ptr();
+    // SAFETY: as above; the rest of the stack's room is not read beyond `frames`.
+    unsafe {
+        fill(&raw mut (*event).call, &ctx, ids, cookie, &pending);
+        let stack = (&raw mut (*event).stack).cast::<c_void>();
+        let bytes = bpf_get_stack(ctx.as_ptr(), stack, (8 * USER_STACK_DEPTH) as u32, USER_STACK);
+        (*event).call.frames = if bytes > 0 { bytes as u32 / 8 } else { 0 };
+    }
+    slot.submit(waking(cookie));
+    0
+}
+
+/// How to submit: what is not urgent waits for the tracer to look by itself, unless the buffer is getting full.
+#[inline(always)]
+fn waking(cookie: u64) -> u64 {
+    if cookie >> COOKIE_URGENT & 1 != 0 {
+        return 0;
+    }
+    let waiting = EVENTS.query(u64::from(BPF_RB_AVAIL_DATA));
+    if waiting > EVENTS.query(u64::from(BPF_RB_RING_SIZE)) / 4 { 0 } else { u64::from(BPF_RB_NO_WAKEUP) }
+}
+
+#[inline(always)]
+fn cookie(ctx: &impl EbpfContext) -> u64 {
+    // SAFETY: the context is the program's own.
+    unsafe { bpf_get_attach_cookie(ctx.as_ptr()) }
+}
+
+/// Writes everything but the stack.
+///
+/// # Safety
+/// `event` must point at a slot of the ring buffer.
+#[inline(always)]
+unsafe fn fill(event: *mut CallEvent, ctx: &RetProbeContext, ids: u64, cookie: u64, pending: &PendingCall) {
+    // SAFETY (whole function): the slot by the caller's word; user addresses are checked by the helper.
+    unsafe {
+        (*event).kind = EventKind::Call as u32;
+        (*event).function = cookie_function(cookie);
+        (*event).begin_ns = pending.begin_ns;
+        (*event).end_ns = bpf_ktime_get_ns();
+        (*event).tgid = (ids >> 32) as u32;
+        (*event).tid = ids as u32;
+        (*event).result = ctx.ret::<u64>() as i32;
+        (*event).frames = 0;
+        (*event).cgroup = pending.cgroup;
+        (*event).args = pending.args;
+        (*event).outs = [0; OUTS];
+        let mut read = 0;
+        if let Some(value) = behind(pending, cookie_out(cookie, 0)) {
+            (*event).outs[0] = value;
+            read |= 1;
+        }
+        if let Some(value) = behind(pending, cookie_out(cookie, 1)) {
+            (*event).outs[1] = value;
+            read |= 2;
+        }
+        if let Some(value) = behind(pending, cookie_out(cookie, 2)) {
+            (*event).outs[2] = value;
+            read |= 4;
+        }
+        (*event).outs_read = read;
+        (*event).state =
+            if cookie >> COOKIE_STATE & 1 == 0 { MemoryState::default() } else { memory_state() };
+    }
+}
+
+/// Eight bytes behind an argument (counted from 1; 0 for none).
+#[inline(always)]
+fn behind(pending: &PendingCall, (arg, offset): (u64, u64)) -> Option<u64> {
+    // Compared one by one: the verifier wants constant places on the stack.
+    let pointer = match arg {
+        1 => pending.args[0],
+        2 => pending.args[1],
+        3 => pending.args[2],
+        4 => pending.args[3],
+        5 => pending.args[4],
+        6 => pending.args[5],
+        _ => return None,
+    };
+    // SAFETY: the helper checks the address.
+    unsafe { bpf_probe_read_user((pointer + offset) as *const u64) }.ok()
+}
