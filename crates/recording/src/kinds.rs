@@ -64,13 +64,9 @@ words! {
 }
 
 impl Words for Mechanism {
-    const WORDS: &'static [(Self, &'static str)] = &{
-        let mut words = [(Self::OnDemand, ""); Self::ALL.len()];
-        let mut at = 0;
-        while at < words.len() {
-            words[at] = (Self::ALL[at], Self::ALL[at].as_str());
-            at += 1;
-        }
-        words
-    };
+    const ALL: &'static [Self] = &Self::ALL;
+
+    fn word(self) -> &'static str {
+        self.as_str()
+    }
 }

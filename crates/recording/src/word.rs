@@ -8,13 +8,10 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// The words that a field may have. An enum, so that code which decides by them has an arm for each.
 pub trait Words: Copy + PartialEq + 'static {
-    /// Each with the word that stands for it in a recording.
-    const WORDS: &'static [(Self, &'static str)];
+    const ALL: &'static [Self];
 
-    /// The word that stands for it; empty if [`Self::WORDS`] lacks it, which [`words!`](crate::words) rules out.
-    fn word(self) -> &'static str {
-        Self::WORDS.iter().find(|(value, _)| *value == self).map_or("", |(_, word)| word)
-    }
+    /// The word that stands for it in a recording.
+    fn word(self) -> &'static str;
 }
 
 /// A word as it stands in a recording. One that this version does not know is kept as it is, so that what is read and
@@ -57,8 +54,8 @@ impl<T: Words> From<T> for Word<T> {
 
 impl<T: Words> From<&str> for Word<T> {
     fn from(text: &str) -> Self {
-        let known = T::WORDS.iter().find(|(_, word)| *word == text);
-        known.map_or_else(|| Self::Unknown(text.into()), |(value, _)| Self::Known(*value))
+        let known = T::ALL.iter().find(|value| value.word() == text);
+        known.map_or_else(|| Self::Unknown(text.into()), |value| Self::Known(*value))
     }
 }
 
@@ -112,7 +109,11 @@ macro_rules! words {
         }
 
         impl $crate::word::Words for $name {
-            const WORDS: &'static [(Self, &'static str)] = &[$((Self::$variant, $word),)+];
+            const ALL: &'static [Self] = &[$(Self::$variant,)+];
+
+            fn word(self) -> &'static str {
+                self.as_str()
+            }
         }
 
         impl $name {
