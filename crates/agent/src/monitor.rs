@@ -16,7 +16,7 @@ use super::session::{Options, Progress, Session, SessionError, View, Wishes};
 use spark_trace_recording::Recording;
 
 /// What a trace shows to whoever watches it.
-pub enum Seen<'a> {
+pub enum Update<'a> {
     /// A reading has been added; names that were wanted may still be to come.
     Reading { recording: &'a Recording, awaits_names: bool },
     /// The trace has ended, and this is what it leaves.
@@ -24,15 +24,15 @@ pub enum Seen<'a> {
 }
 
 /// A trace that is looked at.
-pub struct Look {
+pub struct Monitor {
     views: UnboundedSender<View>,
     wants_end: Arc<AtomicBool>,
     session: Option<JoinHandle<Result<(), SessionError>>>,
 }
 
-impl Look {
+impl Monitor {
     /// Starts a trace that `observe` sees at every reading, in the trace's own thread, which waits for it.
-    pub fn watch(options: Options, mut observe: impl FnMut(Seen<'_>) -> Wishes + Send + 'static) -> Self {
+    pub fn watch(options: Options, mut observe: impl FnMut(Update<'_>) -> Wishes + Send + 'static) -> Self {
         keep_no_more_than_usual();
         let (views, wanted) = tokio::sync::mpsc::unbounded_channel();
         let wants_end = Arc::new(AtomicBool::new(false));
@@ -47,11 +47,11 @@ impl Look {
                 let outcome = session
                     .run(&mut |progress| {
                         let Progress { recording, awaits_names, .. } = *progress;
-                        let wishes = observe(Seen::Reading { recording, awaits_names });
+                        let wishes = observe(Update::Reading { recording, awaits_names });
                         Wishes { end: wishes.end || ends.load(Ordering::Relaxed), ..wishes }
                     })
                     .await?;
-                observe(Seen::End(Box::new(outcome.recording)));
+                observe(Update::End(Box::new(outcome.recording)));
                 Ok(())
             })
         });
@@ -95,7 +95,7 @@ fn keep_no_more_than_usual() {
     unsafe { libc::mallopt(libc::M_MMAP_THRESHOLD, THRESHOLD) };
 }
 
-impl Drop for Look {
+impl Drop for Monitor {
     fn drop(&mut self) {
         // Whoever drops it has seen the error already, or does not want it.
         let _ = self.end();

@@ -33,7 +33,7 @@ use shared::Shared;
 use spark_trace_agent as live;
 use spark_trace_agent::attach_plan::HookSelection;
 use spark_trace_agent::{
-    monitor::Look,
+    monitor::Monitor,
     output::StandardOutput,
     session::{self, Keep, SessionError},
     subject::Spec,
@@ -115,7 +115,7 @@ pub fn run(options: Options, told: impl FnOnce(SocketAddr)) -> Result<(), ServeE
     let keeper = Keeper::new(state, options.keep_oom, Arc::clone(&shared));
     let keeper = std::thread::spawn(move || keeper.run(&taken));
     let mut watcher = Watcher::new(Arc::clone(&shared), jobs, options.keep_oom > 0);
-    let mut look = Look::watch(options.session(), move |seen| watcher.see(seen));
+    let mut look = Monitor::watch(options.session(), move |seen| watcher.see(seen));
 
     let folder = options.state;
     let server =

@@ -16,7 +16,7 @@ use super::{
     writer::Job,
 };
 use spark_trace_agent::{
-    monitor::Seen,
+    monitor::Update,
     now_ns,
     session::{Named, Wishes},
 };
@@ -53,13 +53,13 @@ impl Watcher {
         }
     }
 
-    pub fn see(&mut self, seen: Seen<'_>) -> Wishes {
+    pub fn see(&mut self, seen: Update<'_>) -> Wishes {
         let recording = match seen {
-            Seen::Reading { recording, awaits_names } => {
+            Update::Reading { recording, awaits_names } => {
                 self.kills.awaits_names = awaits_names;
                 recording
             }
-            Seen::End(recording) => {
+            Update::End(recording) => {
                 // The last file may take its time; who does not take it has ended, and nothing can be done.
                 if let Some(job) = self.waiting.take() {
                     let _ = self.jobs.send(job);

@@ -21,7 +21,7 @@ use crate::cli::output;
 use crate::top::player::{Feed, LOOK};
 use crate::top::{Action, Screen, Tab, Ui, draw, terminal};
 use spark_trace_agent::attach_plan::HookSelection;
-use spark_trace_agent::monitor::{Look, Seen};
+use spark_trace_agent::monitor::{Monitor, Update};
 use spark_trace_agent::now_ns;
 use spark_trace_agent::output::StandardOutput;
 use spark_trace_agent::session::{self, Keep, Wishes};
@@ -131,8 +131,8 @@ fn once(args: &Args) -> anyhow::Result<Exit> {
     let (made, frames) = mpsc::sync_channel(1);
     let mut details = Pace::default();
     let mut readings = 0;
-    let observe = move |seen: Seen<'_>| {
-        let Seen::Reading { recording, .. } = seen else { return Wishes::default() };
+    let observe = move |seen: Update<'_>| {
+        let Update::Reading { recording, .. } = seen else { return Wishes::default() };
         readings += 1;
         // The processes are listed, too.
         let wishes = Wishes { details: details.is_due(), ..Wishes::default() };
@@ -143,15 +143,15 @@ fn once(args: &Args) -> anyhow::Result<Exit> {
         let _ = made.try_send(one(format, style, recording, last(recording)));
         Wishes { end: true, ..Wishes::default() }
     };
-    print_all(Look::watch(args.live.session(), observe), frames)
+    print_all(Monitor::watch(args.live.session(), observe), frames)
 }
 
 /// Prints frames as they come.
 fn stream(args: &Args) -> anyhow::Result<Exit> {
     let (made, frames) = mpsc::sync_channel(1);
     let mut mark = None;
-    let observe = move |seen: Seen<'_>| {
-        if let Seen::Reading { recording, .. } = seen {
+    let observe = move |seen: Update<'_>| {
+        if let Update::Reading { recording, .. } = seen {
             let frame = Frame::new(recording, last(recording), mark.as_ref(), 0);
             mark.get_or_insert_with(|| frame.mark());
             // The trace does not wait for a reader that is slower: it misses frames.
@@ -159,11 +159,11 @@ fn stream(args: &Args) -> anyhow::Result<Exit> {
         }
         Wishes::default()
     };
-    print_all(Look::watch(args.live.session(), observe), frames)
+    print_all(Monitor::watch(args.live.session(), observe), frames)
 }
 
 /// Prints what is made in the trace's thread, until the trace has ended.
-fn print_all(mut look: Look, frames: mpsc::Receiver<anyhow::Result<Vec<u8>>>) -> anyhow::Result<Exit> {
+fn print_all(mut look: Monitor, frames: mpsc::Receiver<anyhow::Result<Vec<u8>>>) -> anyhow::Result<Exit> {
     for frame in frames {
         output::print(&frame?)?;
     }
@@ -180,7 +180,7 @@ fn show(args: &Args) -> anyhow::Result<Exit> {
     let (commands, taken) = mpsc::channel();
     let readings = Arc::<AtomicU64>::default();
     let mut watcher = Watcher::new(taken, Arc::clone(&readings));
-    let look = Look::watch(args.live.session(), move |seen| watcher.see(seen));
+    let look = Monitor::watch(args.live.session(), move |seen| watcher.see(seen));
     let mut feed = Watched {
         look,
         commands,
@@ -224,7 +224,7 @@ fn last(recording: &Recording) -> u64 {
 
 /// A trace under way as something to look at.
 struct Watched {
-    look: Look,
+    look: Monitor,
     commands: mpsc::Sender<Command>,
     readings: Arc<AtomicU64>,
     kind: &'static str,

@@ -8,7 +8,7 @@ use std::sync::{
 };
 use std::time::{Duration, Instant};
 
-use spark_trace_agent::monitor::Seen;
+use spark_trace_agent::monitor::Update;
 use spark_trace_agent::session::{Named, Wishes};
 use spark_trace_recording::{Recording, retention};
 
@@ -90,15 +90,15 @@ impl Watcher {
         }
     }
 
-    pub fn see(&mut self, seen: Seen<'_>) -> Wishes {
+    pub fn see(&mut self, seen: Update<'_>) -> Wishes {
         self.take_commands();
         match seen {
-            Seen::Reading { recording, awaits_names } => {
+            Update::Reading { recording, awaits_names } => {
                 self.readings.fetch_add(1, Ordering::Release);
                 self.reading(recording, awaits_names)
             }
             // It has all names that there was time for.
-            Seen::End(recording) => {
+            Update::End(recording) => {
                 for kept in self.kept.drain(..) {
                     kept.hand_over(recording.clone());
                 }
@@ -168,7 +168,7 @@ mod tests {
 
     impl Watched {
         fn reading(&mut self, awaits_names: bool) -> Wishes {
-            self.watcher.see(Seen::Reading { recording: &testing::container(), awaits_names })
+            self.watcher.see(Update::Reading { recording: &testing::container(), awaits_names })
         }
 
         fn keep(&self, since_ns: u64) -> Receiver<Box<Recording>> {
@@ -220,7 +220,7 @@ mod tests {
     fn what_is_kept_outlives_the_trace() {
         let mut watched = watched();
         let handed = watched.keep(START);
-        watched.watcher.see(Seen::End(Box::new(testing::container())));
+        watched.watcher.see(Update::End(Box::new(testing::container())));
         drop(watched);
         assert!(!handed.recv().unwrap().samples.system.begin_ns.is_empty());
     }
