@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{cuda::*, process_env::*, provenance::*, schema::*};
+use super::{cuda::*, process_env::*, provenance::*, schema::*, target::*};
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "entry", rename_all = "kebab-case")]

@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 
 use super::column::Column;
 use super::provenance::Process;
-use super::schema::{CgroupSeries, DeviceSeries, Recording, Samples, Series, Target};
+use super::schema::{CgroupSeries, DeviceSeries, Recording, Samples, Series};
+use super::target::Target;
 
 /// Events of mappings that are kept, the latest: what a process mapped long ago may be mapped still, so they do not go
 /// by their age.

@@ -4,7 +4,7 @@
 //!
 //! tests/data/ holds them as files; `SPARK_TRACE_BLESS=1 cargo test` rewrites those.
 
-use spark_trace_recording::{provenance::*, schema::*};
+use spark_trace_recording::{provenance::*, schema::*, target::*};
 
 mod charges;
 mod context;
