@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -66,9 +67,9 @@ impl fmt::Display for Exit {
 
 /// Prints `error` with its causes in one line and says how to exit.
 ///
-/// A reader that closed the pipe early (`| head`) has what it wanted: that is no error.
+/// A reader that closed the pipe early (`| head`) has what it wanted: that is no error. Any other pipe that broke is one.
 pub fn report(error: &anyhow::Error) -> Exit {
-    if is_broken_pipe(error) {
+    if is_broken_pipe(error) && reader_is_gone(io::stdout().as_fd()) {
         return Exit::Fine;
     }
     eprintln!("spark-trace: {}", escape::line(&format!("{error:#}")));
@@ -104,6 +105,14 @@ pub fn is_broken_pipe(error: &anyhow::Error) -> bool {
         .any(|cause| cause.kind() == io::ErrorKind::BrokenPipe)
 }
 
+/// Whether `out` is a pipe or a socket that nobody can read from any more: `POLLERR`, poll(2).
+fn reader_is_gone(out: BorrowedFd<'_>) -> bool {
+    let mut poll = libc::pollfd { fd: out.as_raw_fd(), events: libc::POLLOUT, revents: 0 };
+    // SAFETY: one element, which lives on this stack; no time is waited.
+    let ready = unsafe { libc::poll(&raw mut poll, 1, 0) };
+    ready == 1 && poll.revents & libc::POLLERR != 0
+}
+
 #[cfg(test)]
 mod tests {
     use anyhow::Context;
@@ -118,8 +127,17 @@ mod tests {
     }
 
     #[test]
-    fn a_closed_pipe_is_fine() {
+    fn a_pipe_that_broke_elsewhere_is_an_error() {
         let error = anyhow::Error::from(io::Error::from(io::ErrorKind::BrokenPipe)).context("cannot write");
-        assert_eq!(report(&error), Exit::Fine);
+        assert_eq!(report(&error), Exit::BadInput);
+    }
+
+    #[test]
+    fn a_reader_is_gone_once_it_has_closed_the_pipe() {
+        let (reader, writer) = io::pipe().unwrap();
+        assert!(!reader_is_gone(writer.as_fd()));
+        drop(reader);
+        assert!(reader_is_gone(writer.as_fd()));
+        assert!(!reader_is_gone(std::fs::File::open("/dev/null").unwrap().as_fd()));
     }
 }

@@ -34,9 +34,11 @@ pub fn copy(mut archive: impl Read, mut out: impl Write) -> io::Result<LeftOut> 
             read => read?,
         }
         if header.iter().all(|byte| *byte == 0) {
-            out.write_all(&header)?;
-            io::copy(&mut archive, &mut out)?;
-            return out.flush().map(|()| left_out);
+            // Two zero blocks end an archive. `tar` reads nothing after them and may be gone; the engine writes on.
+            out.write_all(&[0; 2 * BLOCK])?;
+            out.flush()?;
+            io::copy(&mut archive, &mut io::sink())?;
+            return Ok(left_out);
         }
         let size = number(&header[SIZE]).ok_or_else(|| damaged("a size"))?;
         match header[KIND] {
@@ -189,6 +191,28 @@ mod tests {
     }
 
     #[test]
+    fn a_reader_that_stops_at_the_end_of_the_archive_is_no_error() {
+        /// Takes so many bytes, then breaks as a pipe does whose reader has ended.
+        struct Ends(usize);
+        impl Write for Ends {
+            fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+                self.0 = self.0.checked_sub(bytes.len()).ok_or(io::ErrorKind::BrokenPipe)?;
+                Ok(bytes.len())
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let mut whole = archive();
+        let mut out = Vec::new();
+        copy(whole.as_slice(), &mut out).unwrap();
+        // Padding, as engines and GNU tar write it.
+        whole.resize(whole.len() + 20 * BLOCK, 0);
+        assert!(copy(whole.as_slice(), Ends(out.len())).is_ok());
+        assert!(copy(whole.as_slice(), Ends(out.len() - BLOCK)).is_err());
+    }
+
+    #[test]
     fn a_size_beside_the_header_counts() {
         // As engines write files of 8 GiB and more: the header's own size is 0.
         let mut builder = Builder::new(Vec::new());
@@ -203,7 +227,7 @@ mod tests {
         let mut device = header(EntryType::Block, 0o666, 0);
         device.set_cksum();
         archive.extend_from_slice(device.as_bytes());
-        archive.extend_from_slice(&[0; BLOCK]);
+        archive.extend_from_slice(&[0; 3 * BLOCK]);
         let mut out = Vec::new();
         assert_eq!(copy(archive.as_slice(), &mut out).unwrap(), LeftOut::default());
         assert_eq!(out, archive);
