@@ -32,8 +32,6 @@ const MAX_NAMES: usize = 2 * FILES as usize;
 
 /// Rows of files that a recording keeps: all of the kernel's table, and as many that are not in it any more.
 const MOST_FILES: usize = 2 * FILES as usize;
-/// Rows of files that whoever looks gets: the largest of a whole machine's.
-const MOST_FILES_AT_A_LOOK: usize = 4096;
 
 /// What a row of a file is told apart by: inode, serial number of its owner, device.
 type FileRow = (u64, u64, u32);
@@ -49,8 +47,8 @@ pub struct Collector {
     driver_requests: DriverRequests,
     page_rows: HashMap<PageKey, usize>,
     file_rows: HashMap<FileRow, usize>,
-    /// Somebody looks: of files only the largest are of interest.
-    looks: bool,
+    /// So many files are kept, the largest; absent where all are.
+    largest_files: Option<usize>,
     /// Rows of files that there was no room for at one reading, at most.
     pub file_rows_lost: u64,
     charge_rows: HashMap<(u64, u32, u32), usize>,
@@ -98,7 +96,7 @@ impl Collector {
             driver_requests: DriverRequests::default(),
             page_rows: HashMap::new(),
             file_rows: HashMap::new(),
-            looks: false,
+            largest_files: None,
             file_rows_lost: 0,
             charge_rows: HashMap::new(),
             charge_stack_rows: HashMap::new(),
@@ -118,9 +116,9 @@ impl Collector {
         self.cache_seen = Some(seen);
     }
 
-    /// Somebody only looks: of the files of a whole machine the largest will do.
-    pub const fn only_looks(&mut self) {
-        self.looks = true;
+    /// Keeps so many files, the largest; absent where all are kept.
+    pub const fn keep_largest_files(&mut self, most: Option<usize>) {
+        self.largest_files = most;
     }
 
     /// Notes a file's name, told once when its first page was added.
@@ -227,11 +225,11 @@ impl Collector {
             row.live.set_each(slots, None);
         }
         let row_of = |key: &FileKey| (key.inode, key.owner_serial, key.device);
-        let chosen = self.looks.then(|| {
+        let chosen = self.largest_files.map(|most| {
             let cached = map.iter().flatten().map(|(Wire(key), Wire(totals))| {
                 (totals.bytes_added.saturating_sub(totals.bytes_removed), row_of(&key))
             });
-            largest(cached.collect(), MOST_FILES_AT_A_LOOK)
+            largest(cached.collect(), most)
         });
         if let Some(chosen) = &chosen {
             self.keep_files(chosen);

@@ -6,11 +6,11 @@ use tokio::{
     process::Child,
     signal::unix::Signal,
     sync::mpsc::UnboundedReceiver,
-    time::{Instant, MissedTickBehavior, interval_at},
+    time::{Instant, Interval, MissedTickBehavior, interval_at},
 };
 use tracing::debug;
 
-use super::{Forgot, Keep, Named, Progress, Report, Session, SessionError, View, Wishes, io_error};
+use super::{Named, Progress, Report, Session, SessionError, View, Wishes, io_error};
 use crate::{
     messages, now_ns,
     source::process,
@@ -20,19 +20,11 @@ use crate::{
 };
 use spark_trace_recording::InstantKind;
 
-/// How often events are taken where nobody waits for each: often enough that processes still live whose stacks they bring.
-const DRAIN_EVERY: Duration = Duration::from_millis(100);
-
 /// How long readings wait for names that whoever looks wants; what comes later is shown later.
 const PATIENCE: Duration = Duration::from_millis(100);
 
 /// Ticks between two sweeps of the kernel pages in use: with fewer pages to retire each is quicker.
 const SWEEP_EVERY: u64 = 10;
-
-/// How often what is too old is dropped while a window goes by: so much of it may be kept beyond it.
-const FORGETS_PER_WINDOW: u64 = 32;
-/// ... and after so many processes: a storm of them fills memory long before that.
-const FORGETS_AFTER: usize = 1_024;
 
 /// Events are taken for so long before it is looked whether anything else is due.
 const TURN: Duration = Duration::from_millis(20);
@@ -54,9 +46,12 @@ impl Session {
         let started = Instant::now();
         let mut ticks = interval_at(started + self.options.interval, self.options.interval);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
-        let looks = matches!(self.options.keep, Keep::Latest(_));
-        let mut drains = interval_at(started + DRAIN_EVERY, DRAIN_EVERY);
-        drains.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        let mut drains = self.tracer.retention.policy().drain_every.map(|every| {
+            let mut drains = interval_at(started + every, every);
+            drains.set_missed_tick_behavior(MissedTickBehavior::Skip);
+            drains
+        });
+        let by_event = drains.is_none();
         let mut tick = 0u64;
         let mut exit_code = None;
         // Aggregates go to the journal at growing distances: it is only read if we are killed.
@@ -95,13 +90,11 @@ impl Session {
                     }
                     self.drain(Take::Turn)?;
                     self.tracer.sample()?;
-                    match self.options.keep {
-                        Keep::All(_) if started.elapsed() >= next_dump => {
-                            next_dump = started.elapsed() * 2;
-                            self.tracer.journal_aggregates(&Names::None)?;
-                        }
-                        Keep::All(_) => {}
-                        Keep::Latest(_) => self.add_health_and_cost(None)?,
+                    if self.tracer.retention.is_window() {
+                        self.add_health_and_cost(None)?;
+                    } else if started.elapsed() >= next_dump {
+                        next_dump = started.elapsed() * 2;
+                        self.tracer.journal_aggregates(&Names::None)?;
                     }
                     self.journal_flush()?;
                     self.tracer.object.hand_on_messages();
@@ -125,14 +118,13 @@ impl Session {
                     self.drain(Take::Turn)?;
                     self.containers_ready(ready)?;
                 }
-                // Each wake-up costs more than the event. Who only looks can wait for many.
-                _ = drains.tick(), if looks => self.drain(Take::Turn)?,
+                () = drain(&mut drains) => self.drain(Take::Turn)?,
                 // Pending once, so that the timers and signals of the runtime are looked at.
                 () = tokio::task::yield_now(), if has_backlog => self.drain(Take::Turn)?,
                 () = tokio::time::sleep_until(put_off.unwrap_or(started)), if put_off.is_some() => {
                     self.drain(Take::Turn)?;
                 }
-                ready = self.events.readable_mut(), if !looks && !has_backlog => {
+                ready = self.events.readable_mut(), if by_event && !has_backlog => {
                     let mut guard = ready.map_err(io_error("watch the event buffer"))?;
                     guard.clear_ready();
                     drop(guard);
@@ -153,16 +145,10 @@ impl Session {
         if wishes.end {
             self.interrupted += 1;
         }
-        let Keep::Latest(window) = self.options.keep else { return Ok(()) };
-        let (now, window) = (now_ns(), window.as_nanos() as u64);
-        // All that is kept is gone through for that: not at every tick.
-        let started = self.tracer.process_count().saturating_sub(self.forgot.processes);
-        if now.saturating_sub(self.forgot.at_ns) >= window / FORGETS_PER_WINDOW || started >= FORGETS_AFTER {
-            let since = now.saturating_sub(window);
-            self.tracer.forget(wishes.keep_since.map_or(since, |kept| kept.min(since)));
-            self.tracer.tidy()?;
-            self.forgot = Forgot { at_ns: now, processes: self.tracer.process_count() };
+        if !self.tracer.retention.is_window() {
+            return Ok(());
         }
+        self.tracer.forget(wishes.keep_since)?;
         if let Named::Process(pid) = wishes.names {
             self.tracer.read_mappings(pid)?;
         }
@@ -316,6 +302,14 @@ async fn view(views: &mut Option<UnboundedReceiver<View>>) -> View {
             Some(view) => view,
             None => std::future::pending().await,
         },
+        None => std::future::pending().await,
+    }
+}
+
+/// Waits until events are due; for ever where each is taken as it comes.
+async fn drain(drains: &mut Option<Interval>) {
+    match drains {
+        Some(drains) => _ = drains.tick().await,
         None => std::future::pending().await,
     }
 }

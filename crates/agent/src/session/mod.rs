@@ -114,10 +114,6 @@ pub struct Outcome {
     pub output: Option<Output>,
 }
 
-/// How long a recording waits for its names, and how long a look that ends.
-const LONGEST_NAMING: Duration = Duration::from_secs(60);
-const LONGEST_LAST_NAMING: Duration = Duration::from_secs(5);
-
 /// The hook that sees programs change their address space, and read the files that tell of memory.
 const MAPPING: &str = "mapping";
 
@@ -132,14 +128,6 @@ pub type Report<'a> = &'a mut dyn FnMut(&Progress<'_>) -> Wishes;
 
 /// Looks at the recording between two readings.
 pub type View = Box<dyn FnOnce(&Recording) + Send>;
-
-/// The last time that old rows were dropped.
-#[derive(Debug, Default)]
-struct Forgot {
-    at_ns: u64,
-    /// Rows of processes that were left.
-    processes: usize,
-}
 
 /// A trace with everything attached.
 pub struct Session {
@@ -164,7 +152,6 @@ pub struct Session {
     invoker: Option<Invoker>,
     /// Times that the user has asked for the end.
     interrupted: u32,
-    forgot: Forgot,
     /// The event buffer was not empty when it was last left.
     has_backlog: bool,
     put_off: PutOff,
@@ -240,12 +227,9 @@ impl Session {
         let system = System::open().map_err(io_error("open the kernel's counters"))?;
         let own_path = layout.of_process(std::process::id()).ok();
         let parts = (Stacks::new(kallsyms), Collector::new(&btf), layout, system);
-        let mut tracer = Tracer::new(object, journal, target, parts, options.min_region);
+        let retention = options.keep.retention();
+        let mut tracer = Tracer::new(object, journal, target, parts, retention, options.min_region);
         tracer.has_gpus(nvml.machine().gpus.len());
-        tracer.looks = matches!(options.keep, Keep::Latest(_));
-        if tracer.looks {
-            tracer.collector.only_looks();
-        }
         // SAFETY: the ring buffer owns its descriptor and keeps the same one for as long as it lives.
         let events = unsafe { AsyncFd::register(events) }
             .map_err(|e| io_error("watch the event buffer")(e.into_parts().1))?;
@@ -268,7 +252,6 @@ impl Session {
             hangups,
             invoker,
             interrupted: 0,
-            forgot: Forgot::default(),
             has_backlog: false,
             put_off: PutOff::default(),
             walks_not_made: 0,
@@ -349,10 +332,7 @@ impl Session {
         self.tracer.phase("end", now_ns())?;
         self.tracer.read_aggregates(InstantKind::End)?;
         self.tracer.ended = true;
-        let patience = match self.options.keep {
-            Keep::All(_) => LONGEST_NAMING,
-            Keep::Latest(_) => LONGEST_LAST_NAMING,
-        };
+        let patience = self.tracer.retention.policy().longest_naming;
         self.tracer.journal_aggregates(&Names::All(patience))?;
         self.tracer.stacks.end_naming();
         if let Some(leaf) = self.leaf.take() {

@@ -6,6 +6,7 @@ use crate::attach_plan::HookSelection;
 use crate::{
     output::{self, StandardOutput},
     subject::Spec,
+    tracer::retention::Retention,
 };
 use spark_trace_recording::{claim::Claim, journal::Arguments};
 
@@ -43,6 +44,15 @@ pub enum Keep {
     /// The latest, for looking at: every cgroup and process of the machine where that is the target, and details only
     /// when they are asked for.
     Latest(Duration),
+}
+
+impl Keep {
+    pub(super) fn retention(&self) -> Retention {
+        match self {
+            Self::All(_) => Retention::everything(),
+            Self::Latest(window) => Retention::latest(*window),
+        }
+    }
 }
 
 /// Whose functions are to be named: symbol tables are read for it.

@@ -5,7 +5,7 @@ use std::{ffi::OsString, fs::File, path::Path};
 use spark_trace_common::engine::{CLIENTS, Client};
 use tokio::process::Child;
 
-use super::{Keep, Session, SessionError, io_error};
+use super::{Session, SessionError, io_error};
 use crate::{
     cgroup::{Layout, Leaf},
     output::Output,
@@ -25,7 +25,7 @@ impl Session {
     pub(super) async fn start(&mut self) -> Result<(), SessionError> {
         match self.options.spec.clone() {
             Spec::System { argv } => {
-                if matches!(self.options.keep, Keep::Latest(_)) {
+                if self.tracer.retention.policy().whole_machine {
                     self.tracer.add_everything()?;
                 }
                 if !argv.is_empty() {

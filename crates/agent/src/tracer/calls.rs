@@ -22,11 +22,6 @@ use spark_trace_recording::{
 /// between two readings is only time that went by.
 const BEYOND_FREE: u64 = 256 << 20;
 
-/// Queries kept one by one; more are counted as lost.
-const MAX_QUERIES: u64 = 20_000;
-/// The same between two readings where somebody only looks: nobody reads more in that time.
-const QUERIES_AT_A_LOOK: u64 = 25;
-
 /// What a thread has read of a file so far.
 pub(super) struct PartialReading {
     figures: MemoryAnswer,
@@ -170,9 +165,7 @@ impl<W: Write> Tracer<W> {
     /// A file may be read in parts: what is told is worked out when all of it is there.
     pub(super) fn figures_event(&mut self, event: MemoryAnswer) -> Result<(), TracerError> {
         let key = (event.tid, event.name.clone(), event.parent.clone());
-        if self.looks && event.position == 0 && !self.has_room_for_query() {
-            // Before it has cost anything: others that poll the kernel's files do it hundreds of times a second.
-            self.queries_lost += 1;
+        if event.position == 0 && self.retention.refuses_query() {
             return Ok(());
         }
         if event.position > 0 {
@@ -242,24 +235,18 @@ impl<W: Write> Tracer<W> {
         mut query: MemoryQuery,
         placed: Option<Placed>,
     ) -> Result<(), TracerError> {
-        if !self.has_room_for_query() {
-            self.queries_lost += 1;
+        if !self.retention.take_query() {
             return Ok(());
         }
-        self.queries += 1;
         query.stack = placed.and_then(|placed| self.stacks.keep(placed));
         let sizes = SIZING.contains(&query.interface.as_str());
         self.journal.add(Entry::Query(Box::new(query)))?;
         if sizes { self.read_aggregates_at_answer() } else { Ok(()) }
     }
 
-    const fn has_room_for_query(&self) -> bool {
-        self.queries < if self.looks { QUERIES_AT_A_LOOK } else { MAX_QUERIES }
-    }
-
     /// Queries that were not kept.
     pub const fn queries_lost(&self) -> u64 {
-        self.queries_lost
+        self.retention.queries_lost()
     }
 
     /// What is free at some time after `at_ns`. Where events are behind, what was read for one is later than many others.
@@ -272,7 +259,7 @@ impl<W: Write> Tracer<W> {
 
     fn state_of(&mut self, state: Option<State>, at_ns: u64) -> Result<Option<MemoryState>, TracerError> {
         // Of no use beyond what is kept, and not free.
-        let Some(state) = state.filter(|_| self.has_room_for_query()) else { return Ok(None) };
+        let Some(state) = state.filter(|_| self.retention.has_room_for_query()) else { return Ok(None) };
         let driver = self.driver_bytes()?;
         let driver_bytes = driver.map(|driver| driver.by_source().map(|(_, held)| held.total()).sum());
         let bytes = |pages: u64| pages * page_size();

@@ -14,10 +14,6 @@ use crate::decode::{self, Event};
 use crate::{page_size, source::process};
 use spark_trace_recording::{CgroupName, Mapping, Process, ProcessContext, journal::Entry};
 
-/// The signal in a status as wait(2) reports it, and SIGKILL.
-const SIGNAL_BITS: u32 = 0x7f;
-const SIGKILL: u32 = libc::SIGKILL as u32;
-
 impl<W: Write> Tracer<W> {
     /// Handles one record of the event ring buffer.
     pub fn event(&mut self, bytes: &[u8]) -> Result<Option<Notice>, TracerError> {
@@ -63,8 +59,9 @@ impl<W: Write> Tracer<W> {
                     let length = event.length.unsigned_abs();
                     self.stacks.changed(event.pid, event.address, length, file, event.at_ns);
                 }
-                if self.looks && event.op == MappingOp::Mmap && mmap_kind(event.detail) == "file" {
-                    // The page cache tells of files; who mapped them is not worth a stack to somebody who looks.
+                let is_file = event.op == MappingOp::Mmap && mmap_kind(event.detail) == "file";
+                if is_file && !self.retention.policy().file_mappings {
+                    // Not worth a stack.
                 } else if self.follows(event.pid) {
                     let stack = self.user_stack(&event);
                     self.mapping_event(event, stack)?;
@@ -83,7 +80,8 @@ impl<W: Write> Tracer<W> {
         self.clients_started += u64::from(client.is_some());
         let (pid, at_ns, op, cgroup) = (event.pid, event.at_ns, event.op, event.cgroup);
         if self.is_ours(cgroup, pid, event.parent) {
-            let context = if self.looks { None } else { surroundings::after(&event) };
+            let details = self.retention.policy().process_details;
+            let context = if details { surroundings::after(&event) } else { None };
             self.process_event(event, context)?;
             return Ok(self.notice_of(pid, op, at_ns, cgroup, client));
         }
@@ -131,7 +129,9 @@ impl<W: Write> Tracer<W> {
     fn cgroup_event(&mut self, event: decode::Cgroup) -> Result<Option<Notice>, TracerError> {
         match event.op {
             CgroupOp::Mkdir => {
-                let all = self.looks && self.target.is_whole_machine() && self.cgroups.len() < MOST_CGROUPS;
+                let all = self.retention.policy().whole_machine
+                    && self.target.is_whole_machine()
+                    && self.cgroups.len() < MOST_CGROUPS;
                 let known = self.cgroups.contains_key(&event.id);
                 // A cgroup that the kernel side had selected while containers were awaited is not yet the target's.
                 let below = event.target && self.has_ancestor(&event.path);
@@ -217,12 +217,11 @@ impl<W: Write> Tracer<W> {
                 // The program before has taken its memory with it.
                 self.collector.cuda.process_ended(event.pid);
                 self.collector.cuda.process_began(event.pid);
-                if !self.young.contains(&event.pid) {
+                if !self.retention.is_young(event.pid) {
                     process::read_command_line(process);
                 }
                 self.alive.insert(event.pid);
-                // Who only looks can wait until there is a stack of it.
-                if !self.looks {
+                if self.retention.policy().process_details {
                     self.stacks.look_at(event.pid);
                     self.places.process(event.pid);
                 }
@@ -238,14 +237,7 @@ impl<W: Write> Tracer<W> {
                 self.collector.cuda.process_ended(event.pid);
             }
         }
-        // A storm of forks is thousands of processes that nobody will ever see.
-        let unseen = match event.op {
-            ProcessOp::Fork => self.looks && self.young.insert(event.pid),
-            ProcessOp::Exec => self.young.contains(&event.pid),
-            // A victim of the OOM killer is what somebody will ask for, however short it lived.
-            ProcessOp::Exit => self.young.remove(&event.pid) && event.status & SIGNAL_BITS != SIGKILL,
-        };
-        if !unseen {
+        if self.retention.keeps_process(event.op, event.pid, event.status) {
             let process = process.clone();
             self.journal.add(Entry::Process(process))?;
         }

@@ -9,6 +9,7 @@ pub(super) mod gpus;
 pub(super) mod on_time;
 mod pins;
 mod reading;
+pub(super) mod retention;
 mod sampling;
 mod surroundings;
 mod tentative;
@@ -28,6 +29,7 @@ use driver_baseline::HeldBefore;
 use gpus::Gpus;
 use on_time::{Deferred, Watch};
 use pins::Pins;
+use retention::Retention;
 use sampling::Peaks;
 use tentative::Tentative;
 
@@ -119,12 +121,7 @@ pub struct Tracer<W: Write> {
     gpus: Gpus,
     /// Pages that processes had pinned which have ended.
     pins: Pins,
-    /// Queries in the journal; where somebody only looks, those since the last reading.
-    queries: u64,
-    /// Queries that were not kept.
-    queries_lost: u64,
-    /// Rows of files lost when the table of them was found full last.
-    files_lost: u64,
+    pub retention: Retention,
     /// Files being read, by thread, name and directory.
     readings: HashMap<(u32, String, String), PartialReading>,
     /// What was free when that was last looked at for a query.
@@ -140,8 +137,6 @@ pub struct Tracer<W: Write> {
     /// What hooks on page counters make of the cgroups' levels.
     charges: Charges,
     known: HashMap<u32, Process>,
-    /// Processes that have not lived to see a reading: where somebody only looks they are not worth an entry.
-    young: BTreeSet<u32>,
     alive: BTreeSet<u32>,
     tentative: Tentative,
     /// Clients of container engines that live, and how many were started in all.
@@ -150,8 +145,6 @@ pub struct Tracer<W: Write> {
     clients_done: u64,
     /// What the command's processes start is part of the target.
     pub follows_commands: bool,
-    /// Somebody looks: nothing is read that they did not ask for, but every cgroup and process of the machine.
-    pub looks: bool,
     peaks: Peaks,
     follows_pids: bool,
     executed: bool,
@@ -187,9 +180,11 @@ impl<W: Write> Tracer<W> {
         journal: Journal<W>,
         target: Target,
         parts: (Stacks, Collector, Layout, System),
+        retention: Retention,
         min_region: u64,
     ) -> Self {
-        let (stacks, collector, layout, system) = parts;
+        let (stacks, mut collector, layout, system) = parts;
+        collector.keep_largest_files(retention.policy().files);
         Self {
             object,
             journal,
@@ -202,9 +197,7 @@ impl<W: Write> Tracer<W> {
             pool_at_start: None,
             gpus: Gpus::default(),
             pins: Pins::default(),
-            queries: 0,
-            queries_lost: 0,
-            files_lost: 0,
+            retention,
             readings: HashMap::new(),
             free: None,
             layout,
@@ -216,14 +209,12 @@ impl<W: Write> Tracer<W> {
             cgroups: BTreeMap::new(),
             charges: Charges::default(),
             known: HashMap::new(),
-            young: BTreeSet::new(),
             alive: BTreeSet::new(),
             tentative: Tentative::default(),
             clients: BTreeSet::new(),
             clients_started: 0,
             clients_done: 0,
             follows_commands: false,
-            looks: false,
             peaks: Peaks::default(),
             follows_pids: false,
             executed: false,
@@ -306,17 +297,6 @@ impl<W: Write> Tracer<W> {
         self.publish_target()
     }
 
-    /// Drops what is older than `before_ns`, and cgroups that were removed by then.
-    pub fn forget(&mut self, before_ns: u64) {
-        self.cgroups.retain(|_, cgroup| cgroup.info.removed_ns.is_none_or(|removed| removed >= before_ns));
-        self.journal.forget(before_ns);
-    }
-
-    /// Rows of processes that are kept, ended ones too.
-    pub fn process_count(&self) -> usize {
-        self.journal.recording().provenance.processes.len()
-    }
-
     /// Stacks of a process's calls that are listed one by one or counted.
     pub fn stacks_of(&self, pid: u32) -> Vec<u32> {
         let provenance = &self.journal.recording().provenance;
@@ -339,9 +319,9 @@ impl<W: Write> Tracer<W> {
         found.note
     }
 
-    /// Tells of processes that were too young for it before.
-    fn tell_of_the_young(&mut self) -> Result<(), TracerError> {
-        for pid in std::mem::take(&mut self.young) {
+    /// Adds processes that were too young for it before.
+    fn add_processes(&mut self, young: BTreeSet<u32>) -> Result<(), TracerError> {
+        for pid in young {
             let Some(process) = self.known.get_mut(&pid) else { continue };
             process::read_command_line(process);
             let process = process.clone();
@@ -382,7 +362,7 @@ impl<W: Write> Tracer<W> {
             }
         }
         self.places.name(&mut aggregates.files);
-        if self.ended && !self.looks {
+        if self.ended && self.retention.policy().file_contents {
             self.places.find(&mut aggregates.files);
             content::read(&mut aggregates.files);
         }
@@ -456,7 +436,8 @@ impl<W: Write> Tracer<W> {
         let cgroup =
             self.layout.of_process(pid).ok().and_then(|p| cgroup::id_of(&self.layout.dir(&p))).unwrap_or(0);
         let comm = comm.trim_end().to_owned();
-        let context = if self.looks { None } else { surroundings::of(pid) };
+        let details = self.retention.policy().process_details;
+        let context = if details { surroundings::of(pid) } else { None };
         let process::CommandLine { argv, argv_cut } = process::command_line(pid);
         let process = Process {
             pid,
@@ -467,10 +448,8 @@ impl<W: Write> Tracer<W> {
             cgroup,
             ..Process::default()
         };
-        if !self.looks {
+        if details {
             self.stacks.look_at(pid);
-        }
-        if !self.looks {
             self.places.process(pid);
         }
         self.alive.insert(pid);

@@ -172,11 +172,9 @@ impl<W: Write> Tracer<W> {
     /// Reads all levels once.
     pub fn sample(&mut self) -> Result<(), TracerError> {
         self.finish_readings(now_ns().saturating_sub(LONGEST_READING_NS))?;
-        self.tell_of_the_young()?;
+        let young = self.retention.begin_reading();
+        self.add_processes(young)?;
         self.publish_changes()?;
-        if self.looks {
-            self.queries = 0;
-        }
         let mut stopwatch = Stopwatch::start();
         let system = self.read_system()?;
         stopwatch.lap(|| "the kernel's counters (/proc/meminfo, vmstat and others)".to_owned());
@@ -219,7 +217,7 @@ impl<W: Write> Tracer<W> {
             let walk = self.processes.wants_walk(&sample);
             let SeriesId::Process(pid) = sample.series else { continue };
             self.journal.add(Entry::Sample(sample))?;
-            if walk && !self.looks {
+            if walk && self.retention.policy().walks {
                 self.walks.want(pid, self.min_region);
             }
         }
@@ -265,8 +263,8 @@ impl<W: Write> Tracer<W> {
     /// Which cgroups have their turn at this sample.
     fn turn_of_cgroups(&mut self) -> Turn {
         let all = self.cgroups.values().filter(|c| !c.gone).count();
-        // Whoever looks reads each of the few that are taken in.
-        let rounds = if self.looks { 1 } else { all.div_ceil(CGROUPS_PER_SAMPLE).max(1) };
+        let every = self.retention.policy().every_cgroup;
+        let rounds = if every { 1 } else { all.div_ceil(CGROUPS_PER_SAMPLE).max(1) };
         self.turn = self.turn.wrapping_add(1);
         Turn { rounds, which: self.turn % rounds }
     }
@@ -341,7 +339,7 @@ impl<W: Write> Tracer<W> {
             self.peaks.answered = false;
             reasons.push(InstantKind::Query);
         }
-        if !reasons.is_empty() && !self.looks {
+        if !reasons.is_empty() && self.retention.policy().peaks {
             self.collector.read(&self.object, &mut self.stacks, &reasons, now)?;
             if reasons.contains(&InstantKind::CgroupPeak) {
                 self.read_own_tmpfs(Moment::Peak)?;
