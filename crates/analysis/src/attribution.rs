@@ -6,13 +6,14 @@ use spark_trace_common::source::{Source, UNATTRIBUTED};
 use crate::cgroups::{self, CgroupRow};
 use crate::charges::{self, Charges};
 use crate::cuda::{self, CudaReport};
+use crate::derived::Derived;
 use crate::devices::{self, DeviceReport};
 use crate::driver_allocs::{self, DriverAllocRow};
 use crate::files::{self, FileRow};
 use crate::instant_spec::InstantSpec;
 use crate::limits::{self, Limit};
 use crate::mappings::{self, MappingRow};
-use crate::memory_queries::{self, Queries};
+use crate::memory_queries::Queries;
 use crate::names::Names;
 use crate::nearest_instant;
 use crate::processes::{self, ProcessRow};
@@ -234,7 +235,9 @@ pub struct RootPeak {
 }
 
 /// Reports on `recording` at the instant asked for.
-pub fn report(recording: &Recording, at: InstantSpec) -> Report {
+pub fn report<'a>(run: impl Into<Derived<'a>>, at: InstantSpec) -> Report {
+    let run = run.into();
+    let recording = run.recording;
     let system = View::new(recording, Scope::System);
     let cgroup = View::new(recording, Scope::Cgroup);
     let peak_ns = |view: &Option<View<'_>>| view.as_ref().map(|view| view.peak().at_ns);
@@ -293,7 +296,7 @@ pub fn report(recording: &Recording, at: InstantSpec) -> Report {
         regions: regions::rows(recording, details_at_ns),
         mappings: mappings::rows(recording, details_at_ns),
         cuda: cuda::report(recording, details_at_ns),
-        queries: memory_queries::report(recording),
+        queries: run.into_queries(),
         contexts: recording.provenance.contexts.clone(),
         tmpfs,
         log_lines: recording.provenance.log_lines.clone(),

@@ -7,6 +7,7 @@ use crate::attribution::bytes;
 use crate::comparability::{Comparable, comparable};
 use crate::delta::Rows;
 pub use crate::delta::SourceDelta;
+use crate::derived::Derived;
 use crate::findings::{self, Findings};
 use crate::instant_spec::InstantSpec;
 use crate::moment::{Moment, Moments};
@@ -77,25 +78,26 @@ pub enum DiffError {
 }
 
 /// Compares two recordings on `plane`, by default on the target's own where both have it.
-pub fn report(
-    a: &Recording,
-    b: &Recording,
+pub fn report<'a, R: Into<Derived<'a>>>(
+    a: R,
+    b: R,
     plane: Option<Scope>,
     moment: impl Into<Moment>,
 ) -> Result<Report, DiffError> {
-    let moment = moment.into();
+    let (a, b, moment) = (a.into(), b.into(), moment.into());
     let at = moment.at;
-    with_findings(a, b, plane, moment, || findings::judge(Some(a), b, at))
+    with_findings(&a, &b, plane, moment, || findings::judge(Some(&a), &b, at))
 }
 
 /// The same with findings that are known: those of several planes are the same.
 pub fn with_findings(
-    a: &Recording,
-    b: &Recording,
+    derived_a: &Derived<'_>,
+    derived_b: &Derived<'_>,
     plane: Option<Scope>,
     moment: Moment,
     findings: impl FnOnce() -> Vec<Findings>,
 ) -> Result<Report, DiffError> {
+    let (a, b) = (derived_a.recording, derived_b.recording);
     let (view_a, view_b) = views(a, b, plane)?;
     let Moments { a: at_a, b: at_b } = moment.at;
     let (balance_a, balance_b) = (view_a.choose(at_a), view_b.choose(at_b));
@@ -118,7 +120,7 @@ pub fn with_findings(
         stacks: detail::stacks(scope, (a, balance_a.at_ns), (b, balance_b.at_ns)),
         charges: detail::charges(scope, (a, balance_a.at_ns), (b, balance_b.at_ns)),
         regions: detail::regions(scope, (a, balance_a.at_ns), (b, balance_b.at_ns)),
-        cuda: cuda::compare((a, balance_a.at_ns), (b, balance_b.at_ns)),
+        cuda: cuda::compare((derived_a, balance_a.at_ns), (derived_b, balance_b.at_ns)),
         findings: findings(),
     })
 }

@@ -5,6 +5,7 @@
 
 use serde::Serialize;
 
+use crate::derived::Derived;
 use crate::instant_spec::InstantSpec;
 use crate::moment::Moments;
 use crate::view::{Scope, View};
@@ -129,16 +130,21 @@ pub struct Findings {
 
 /// Judges one run by its growth, or B against A, plane by plane: the target's first, where both have it, the machine's
 /// last.
-pub fn judge(a: Option<&Recording>, b: &Recording, at: impl Into<Moments>) -> Vec<Findings> {
-    let at = at.into();
-    let planes = planes(a, b, at);
+pub fn judge<'a, R: Into<Derived<'a>>>(a: Option<R>, b: R, at: impl Into<Moments>) -> Vec<Findings> {
+    let (a, b, at) = (a.map(Into::into), b.into(), at.into());
+    let planes = planes(a.as_ref().map(|a| a.recording), b.recording, at);
     let judged = planes.into_iter().enumerate();
-    judged.map(|(index, plane)| Case::new(a, b, at, plane).judge(index == 0)).collect()
+    judged.map(|(index, plane)| Case::new(a.as_ref(), &b, at, plane).judge(index == 0)).collect()
 }
 
 /// The same on one plane alone.
-pub fn judge_on(a: Option<&Recording>, b: &Recording, at: impl Into<Moments>, plane: Scope) -> Findings {
-    Case::new(a, b, at.into(), plane).judge(true)
+pub fn judge_on<'a, R: Into<Derived<'a>>>(
+    a: Option<R>,
+    b: R,
+    at: impl Into<Moments>,
+    plane: Scope,
+) -> Findings {
+    Case::new(a.map(Into::into).as_ref(), &b.into(), at.into(), plane).judge(true)
 }
 
 /// The planes that all recordings have. What the target took most of comes first: its cgroup's memory or the GPUs'.

@@ -10,6 +10,7 @@ pub mod charges;
 pub mod comparability;
 pub mod cuda;
 pub mod delta;
+pub mod derived;
 pub mod devices;
 pub mod diff;
 pub mod drilldown;

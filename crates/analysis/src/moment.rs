@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use crate::derived::Derived;
 use crate::instant_spec::{Choice, InstantSpec};
 use crate::kv;
 use spark_trace_recording::Recording;
@@ -32,10 +33,10 @@ pub struct Moment {
 pub struct NoReading;
 
 /// The instant of one run that a choice names.
-pub fn resolve(choice: Choice, recording: &Recording) -> Result<InstantSpec, NoReading> {
+pub fn resolve<'a>(choice: Choice, run: impl Into<Derived<'a>>) -> Result<InstantSpec, NoReading> {
     match choice {
         Choice::Fixed(at) => Ok(at),
-        Choice::Kv => kv::instant(recording).map(InstantSpec::Kv).ok_or(NoReading),
+        Choice::Kv => run.into().kv_instant().map(InstantSpec::Kv).ok_or(NoReading),
     }
 }
 
@@ -54,15 +55,16 @@ impl From<InstantSpec> for Moment {
 impl Moment {
     /// Where nobody chooses: the KV-cache reading, where both runs have one, for it is what a smaller cache is about; else
     /// the peak of both.
-    pub fn of_runs(a: &Recording, b: &Recording) -> Self {
-        let (kv_a, kv_b) = (kv::instant(a), kv::instant(b));
+    pub fn of_runs<'a, R: Into<Derived<'a>>>(a: R, b: R) -> Self {
+        let (a, b) = (a.into(), b.into());
+        let (kv_a, kv_b) = (a.kv_instant(), b.kv_instant());
         if let Some((a_ns, b_ns)) = kv_a.zip(kv_b) {
             return Self {
                 at: Moments { a: InstantSpec::Kv(a_ns), b: InstantSpec::Kv(b_ns) },
                 reason:
                     "Compared at each run's KV-cache reading: both runs have one. For the peaks: --at peak."
                         .to_owned(),
-                warnings: readings_differ(a, b),
+                warnings: readings_differ(&a, &b),
             };
         }
         let why = match (kv_a, kv_b) {
@@ -76,11 +78,12 @@ impl Moment {
     }
 
     /// Where somebody does.
-    pub fn chosen(at: Moments, a: &Recording, b: &Recording) -> Self {
+    pub fn chosen<'a, R: Into<Derived<'a>>>(at: Moments, a: R, b: R) -> Self {
+        let (a, b) = (a.into(), b.into());
         let reason = format!("Compared at each run's {}: chosen with --at.", at.b.of_a_run());
         let mut warnings = match at.b {
-            InstantSpec::Kv(_) => readings_differ(a, b),
-            InstantSpec::Time(_) if a.host.boot_id != b.host.boot_id => {
+            InstantSpec::Kv(_) => readings_differ(&a, &b),
+            InstantSpec::Time(_) if a.recording.host.boot_id != b.recording.host.boot_id => {
                 vec![
                     "the recordings' clocks differ: the machine was started again between the runs"
                         .to_owned(),
@@ -90,8 +93,8 @@ impl Moment {
                 vec![]
             }
         };
-        for (name, at, recording) in [("A", at.a, a), ("B", at.b, b)] {
-            warnings.extend(outside(name, at, recording));
+        for (name, at, run) in [("A", at.a, a), ("B", at.b, b)] {
+            warnings.extend(outside(name, at, run.recording));
         }
         Self { at, reason, warnings }
     }
@@ -116,8 +119,8 @@ fn outside(name: &str, at: InstantSpec, recording: &Recording) -> Option<String>
 }
 
 /// Readings of two kinds: other figures of the kernel, at other times of a start.
-fn readings_differ(a: &Recording, b: &Recording) -> Vec<String> {
-    let (Some(a), Some(b)) = (kv::reading_of(a), kv::reading_of(b)) else { return vec![] };
+fn readings_differ(a: &Derived<'_>, b: &Derived<'_>) -> Vec<String> {
+    let (Some(a), Some(b)) = (a.reading(), b.reading()) else { return vec![] };
     let differ = |what: &str, a: &str, b: &str| {
         (a != b).then(|| format!("the KV-cache readings differ in kind: {what} {a} in A, {b} in B"))
     };

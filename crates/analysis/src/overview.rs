@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use crate::attribution;
 use crate::comparability::{Comparable, comparable};
+use crate::derived::Derived;
 use crate::diff;
 use crate::findings::{self, Findings};
 use crate::flame::{self, Flame};
@@ -79,14 +80,17 @@ impl Provenance {
     }
 }
 
-/// A recording with the name of its file.
-pub type Named<'a> = (&'a str, &'a Recording);
-
-/// Two runs are compared at `moment`; of one it is that of B.
-pub fn overview(a: Option<Named<'_>>, b: Named<'_>, moment: impl Into<Moment>) -> Overview {
+/// Two runs are compared at `moment`; of one it is that of B. Each has the name of its file.
+pub fn overview<'a, R: Into<Derived<'a>>>(
+    a: Option<(&'a str, R)>,
+    b: (&'a str, R),
+    moment: impl Into<Moment>,
+) -> Overview {
     let moment = moment.into();
     let Moments { a: at_a, b: at } = moment.at;
-    let recording_a = a.map(|(_, recording)| recording);
+    let (a, b) = (a.map(|(file, a)| (file, a.into())), (b.0, b.1.into()));
+    let (a, b) = (a.as_ref().map(|(file, a)| (*file, a)), (b.0, &b.1));
+    let derived_a = a.map(|(_, a)| a);
     // Each takes as long as the other, and they share nothing.
     let (run_a, run_b) = std::thread::scope(|scope| {
         let of_a = a.map(|named| scope.spawn(move || run(named, at_a)));
@@ -95,8 +99,8 @@ pub fn overview(a: Option<Named<'_>>, b: Named<'_>, moment: impl Into<Moment>) -
         let of_a = of_a.map(|handle| handle.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
         (of_a, of_b)
     });
-    let findings = findings::judge(recording_a, b.1, moment.at);
-    let diffs = recording_a.map_or_else(Vec::new, |a| {
+    let findings = findings::judge(derived_a, b.1, moment.at);
+    let diffs = derived_a.map_or_else(Vec::new, |a| {
         // In the order of the findings: the target's first.
         let planes = findings.iter().map(|findings| findings.plane);
         let diff = |plane| diff::with_findings(a, b.1, Some(plane), moment.clone(), || findings.clone()).ok();
@@ -104,10 +108,10 @@ pub fn overview(a: Option<Named<'_>>, b: Named<'_>, moment: impl Into<Moment>) -
     });
     Overview {
         at,
-        moment: recording_a.map(|_| moment),
+        moment: derived_a.map(|_| moment),
         findings,
-        kv: kv::report(recording_a, b.1, kv::Options::default()).ok(),
-        comparable: recording_a.map(|a| comparable(a, b.1)),
+        kv: kv::report(derived_a.map(|a| a.recording), b.1.recording, kv::Options::default()).ok(),
+        comparable: derived_a.map(|a| comparable(a.recording, b.1.recording)),
         diffs,
         flames: flame::flames(None, &run_b.report),
         flame_diffs: run_a.as_ref().map_or_else(Vec::new, |a| flame::flames(Some(&a.report), &run_b.report)),
@@ -116,13 +120,13 @@ pub fn overview(a: Option<Named<'_>>, b: Named<'_>, moment: impl Into<Moment>) -
     }
 }
 
-fn run((file, recording): Named<'_>, at: InstantSpec) -> Run {
-    let report = attribution::report(recording, at);
+fn run((file, derived): (&str, &Derived<'_>), at: InstantSpec) -> Run {
+    let recording = derived.recording;
+    let report = attribution::report(derived, at);
     let timelines = timeline::all(recording, COLUMNS);
     let ends = |timeline: &Timeline| Some((*timeline.at_ns.first()?, *timeline.at_ns.last()?));
     let axis = timelines.iter().filter_map(ends).reduce(|(a, b), (c, d)| (a.min(c), b.max(d)));
-    let marks =
-        axis.map_or_else(Vec::new, |axis| timeline::marks(recording, report.queries.as_ref(), axis, COLUMNS));
+    let marks = axis.map_or_else(Vec::new, |axis| timeline::marks(derived, axis, COLUMNS));
     Run { file: file.to_owned(), provenance: Provenance::of(recording), report, timelines, marks }
 }
 

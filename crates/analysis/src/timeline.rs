@@ -6,8 +6,7 @@ use serde::Serialize;
 use spark_trace_common::source::UNATTRIBUTED;
 
 use crate::attribution::level_of;
-use crate::kv;
-use crate::memory_queries::Queries;
+use crate::derived::Derived;
 use crate::view::{Scope, View};
 use spark_trace_recording::Recording;
 
@@ -174,14 +173,11 @@ pub fn seconds_between(from_ns: u64, to_ns: u64) -> f64 {
 
 /// Queries, phases, the first programs of processes and the KV-cache reading, between two times; of
 /// one kind in one column one mark.
-pub fn marks(
-    recording: &Recording,
-    queries: Option<&Queries>,
-    (first, last): (u64, u64),
-    columns: usize,
-) -> Vec<Mark> {
-    let kv = kv::instant(recording).map(|at_ns| (at_ns, MarkKind::Kv, "KV-cache reading".to_owned()));
-    let queries = queries.into_iter().flat_map(|queries| &queries.rows);
+pub fn marks<'a>(run: impl Into<Derived<'a>>, (first, last): (u64, u64), columns: usize) -> Vec<Mark> {
+    let run = run.into();
+    let recording = run.recording;
+    let kv = run.kv_instant().map(|at_ns| (at_ns, MarkKind::Kv, "KV-cache reading".to_owned()));
+    let queries = run.queries().into_iter().flat_map(|queries| &queries.rows);
     let queries =
         queries.map(|row| (row.at_ns, MarkKind::Query, format!("{} by {}", row.interface, row.comm)));
     let phases = recording.phases.iter().map(|phase| (phase.at_ns, MarkKind::Phase, phase.name.clone()));
@@ -220,7 +216,6 @@ fn named(names: &BTreeMap<String, u64>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::memory_queries;
     use spark_trace_testing as testing;
     use spark_trace_testing::{MIB, SECOND, START};
 
@@ -278,9 +273,8 @@ mod tests {
     #[test]
     fn marks_of_one_column_are_one() {
         let recording = testing::cuda();
-        let queries = memory_queries::report(&recording);
         let axis = (START, START + 10 * SECOND);
-        let marks = |columns| marks(&recording, queries.as_ref(), axis, columns);
+        let marks = |columns| marks(&recording, axis, columns);
         let count = |marks: &[Mark], kind| {
             marks.iter().filter(|mark| mark.kind == kind).map(|mark| mark.count).sum::<u64>()
         };

@@ -217,15 +217,13 @@ impl Plot<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use spark_trace_analysis::memory_queries;
     use spark_trace_analysis::timeline;
     use spark_trace_testing as testing;
     use spark_trace_testing::{SECOND, START};
 
     fn plots(style: Style) -> Vec<String> {
         let recording = testing::cuda();
-        let asked = memory_queries::report(&recording);
-        let marks = timeline::marks(&recording, asked.as_ref(), (START, START + 11 * SECOND), columns(style));
+        let marks = timeline::marks(&recording, (START, START + 11 * SECOND), columns(style));
         let timelines = timeline::all(&recording, columns(style));
         timelines.iter().map(|timeline| plot(timeline, Scale::of(&timelines), &marks, style)).collect()
     }

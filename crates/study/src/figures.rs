@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use spark_trace_analysis::attribution::{self, PlaneReport};
+use spark_trace_analysis::derived::Derived;
 use spark_trace_analysis::instant_spec::InstantSpec;
-use spark_trace_analysis::kv;
 use spark_trace_recording::Recording;
 use spark_trace_recording::framework_log::{self as log, LogFigures};
 
@@ -141,7 +141,8 @@ pub struct Yield {
 /// they are read at that time as well.
 pub fn of(recording: Option<&Recording>, log: &str, described: &[Metric]) -> Yield {
     let mut found = Yield::default();
-    let report = recording.map(|recording| attribution::report(recording, InstantSpec::Peak));
+    let run = recording.map(Derived::from);
+    let report = run.as_ref().map(|run| attribution::report(run, InstantSpec::Peak));
     let figures = log::parse_text(log);
     for metric in METRICS {
         let value = match &metric.read {
@@ -163,9 +164,9 @@ pub fn of(recording: Option<&Recording>, log: &str, described: &[Metric]) -> Yie
         }
     }
     found.sources = report.as_ref().map(sources).unwrap_or_default();
-    let at_reading = recording.and_then(|recording| {
-        Some(sources(&attribution::report(recording, InstantSpec::Kv(kv::instant(recording)?))))
-    });
+    let at_reading = run
+        .as_ref()
+        .and_then(|run| Some(sources(&attribution::report(run, InstantSpec::Kv(run.kv_instant()?)))));
     found.kv_sources = at_reading.unwrap_or_default();
     found
 }

@@ -7,6 +7,7 @@ use crate::cli::error::Exit;
 use crate::cli::headings;
 use crate::cli::output;
 use crate::cli::view::{TOP, ViewArgs, moment, planes};
+use spark_trace_analysis::derived::Derived;
 use spark_trace_analysis::diff;
 use spark_trace_analysis::view::Scope;
 use spark_trace_recording as recording;
@@ -47,8 +48,9 @@ pub fn run(args: Args) -> anyhow::Result<Exit> {
 
 fn text(args: Args) -> anyhow::Result<Vec<u8>> {
     let (a, b) = recording::read_both(&args.a, &args.b)?;
+    let (a, b) = (Derived::from(&a), Derived::from(&b));
     let moment = moment(args.view.at, (&args.a, &a), (&args.b, &b))?;
-    let report = diff::report(&a, &b, args.plane, moment).with_context(|| files(&args.a, &args.b))?;
+    let report = diff::report(a, b, args.plane, moment).with_context(|| files(&args.a, &args.b))?;
     if args.all && args.view.is_whole() {
         return Err(
             anyhow::anyhow!("formats for programs have everything: leave out --all").context(Exit::Usage)

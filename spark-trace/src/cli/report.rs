@@ -9,6 +9,7 @@ use crate::cli::error::Exit;
 use crate::cli::headings;
 use crate::cli::output::{self, WidthArg};
 use crate::cli::view::{instant, moment};
+use spark_trace_analysis::derived::Derived;
 use spark_trace_analysis::instant_spec::Choice;
 use spark_trace_analysis::overview::{self, Overview};
 use spark_trace_recording as recording;
@@ -103,13 +104,15 @@ fn overview(args: &Args) -> anyhow::Result<Overview> {
     let name_a = name(&args.a);
     let Some(path_b) = &args.b else {
         let recording = hidden(args, recording::read(&args.a)?)?;
-        let at = instant(args.at, &args.a, &recording)?;
-        return Ok(overview::overview(None, (&name_a, &recording), at));
+        let run = Derived::from(&recording);
+        let at = instant(args.at, &args.a, &run)?;
+        return Ok(overview::overview(None, (&name_a, run), at));
     };
     let (a, b) = recording::read_both(&args.a, path_b)?;
     let (a, b) = (hidden(args, a)?, hidden(args, b)?);
+    let (a, b) = (Derived::from(&a), Derived::from(&b));
     let moment = moment(args.at, (&args.a, &a), (path_b, &b))?;
-    Ok(overview::overview(Some((&name_a, &a)), (&name(path_b), &b), moment))
+    Ok(overview::overview(Some((&name_a, a)), (&name(path_b), b), moment))
 }
 
 fn hidden(args: &Args, recording: Recording) -> anyhow::Result<Recording> {

@@ -7,9 +7,9 @@ use crate::cli::error::Exit;
 use crate::cli::headings;
 use crate::cli::output;
 use crate::cli::view::{self, ViewArgs, instant};
-use spark_trace_analysis::{attribution, memory_queries, timeline};
+use spark_trace_analysis::derived::Derived;
+use spark_trace_analysis::{attribution, timeline};
 use spark_trace_recording as recording;
-use spark_trace_recording::Recording;
 use spark_trace_render::show::{Parts, SECTIONS, Section, Shown};
 use spark_trace_render::{Style, plot};
 
@@ -53,11 +53,12 @@ pub fn run(args: Args) -> anyhow::Result<Exit> {
 
 fn text(args: Args) -> anyhow::Result<Vec<u8>> {
     let recording = recording::read(&args.file)?;
+    let run = Derived::from(&recording);
     if args.plot {
-        return Ok(plot(&recording, output::style(args.view.width)).into_bytes());
+        return Ok(plot(&run, output::style(args.view.width)).into_bytes());
     }
-    let at = instant(args.view.at, &args.file, &recording)?;
-    let report = attribution::report(&recording, at);
+    let at = instant(args.view.at, &args.file, &run)?;
+    let report = attribution::report(run, at);
     let (parts, top) = match (args.sections, args.all) {
         (sections, _) if !sections.is_empty() => (Parts::Named(sections), view::TOP),
         (_, true) => (Parts::All, view::TOP),
@@ -80,11 +81,10 @@ fn sections() -> impl TypedValueParser<Value = &'static Section> {
         .map(|name| SECTIONS.iter().find(|section| section.name == name).unwrap_or(&SECTIONS[0]))
 }
 
-fn plot(recording: &Recording, style: Style) -> String {
+fn plot(run: &Derived<'_>, style: Style) -> String {
     let columns = plot::columns(style);
-    let timelines = timeline::all(recording, columns);
+    let timelines = timeline::all(run.recording, columns);
     let ends = timelines.iter().flat_map(|timeline| &timeline.at_ns).copied();
     let axis = (ends.clone().min().unwrap_or(0), ends.max().unwrap_or(0));
-    let queries = memory_queries::report(recording);
-    plot::render(&timelines, &timeline::marks(recording, queries.as_ref(), axis, columns), style)
+    plot::render(&timelines, &timeline::marks(run, axis, columns), style)
 }

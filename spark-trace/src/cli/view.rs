@@ -7,6 +7,7 @@ use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 
 use crate::cli::headings;
 use crate::cli::output;
+use spark_trace_analysis::derived::Derived;
 use spark_trace_analysis::instant_spec::{Choice, InstantSpec};
 use spark_trace_analysis::moment::{self, Moment, Moments};
 use spark_trace_analysis::sort::{Arrange, Sort};
@@ -63,18 +64,22 @@ impl ViewArgs {
 
 /// The instant of a recording that was chosen. One that it does not have is an error: the peak in its place would answer
 /// another question.
-pub fn instant(at: Option<Choice>, path: &Path, recording: &Recording) -> anyhow::Result<InstantSpec> {
-    let at =
-        moment::resolve(at.unwrap_or_default(), recording).with_context(|| path.display().to_string())?;
-    is_within(at, path, recording)?;
+pub fn instant<'a>(
+    at: Option<Choice>,
+    path: &Path,
+    run: impl Into<Derived<'a>>,
+) -> anyhow::Result<InstantSpec> {
+    let run = run.into();
+    let at = moment::resolve(at.unwrap_or_default(), &run).with_context(|| path.display().to_string())?;
+    is_within(at, path, run.recording)?;
     Ok(at)
 }
 
 /// The instants at which two recordings are compared.
 pub fn moment(
     at: Option<Choice>,
-    (path_a, a): (&Path, &Recording),
-    (path_b, b): (&Path, &Recording),
+    (path_a, a): (&Path, &Derived<'_>),
+    (path_b, b): (&Path, &Derived<'_>),
 ) -> anyhow::Result<Moment> {
     if at.is_none() {
         return Ok(Moment::of_runs(a, b));

@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 
 use serde::Serialize;
 
-use super::detail::Look;
 use crate::attribution::{bytes, difference};
 use crate::cuda::{self, CudaReport};
+use crate::derived::Derived;
 use crate::memory_queries::{self, Queries, Summary};
 
 /// Present where one of the runs used the driver or asked for memory.
@@ -44,13 +44,15 @@ pub struct Answers {
     pub last: Option<u64>,
 }
 
-pub fn compare(a: Look<'_>, b: Look<'_>) -> Option<CudaDelta> {
-    let used = [a, b].map(|(recording, at_ns)| cuda::report(recording, at_ns));
-    let interface = [a, b].map(|(recording, _)| memory_queries::report(recording));
-    if used.iter().all(Option::is_none) && interface.iter().all(Option::is_none) {
+/// Each run with its instant.
+pub fn compare<'a, R: Into<Derived<'a>>>(a: (R, u64), b: (R, u64)) -> Option<CudaDelta> {
+    let runs = [a, b].map(|(run, at_ns)| (run.into(), at_ns));
+    let used = runs.each_ref().map(|(run, at_ns)| cuda::report(run.recording, *at_ns));
+    let queries = runs.each_ref().map(|(run, _)| run.queries());
+    if used.iter().all(Option::is_none) && queries.iter().all(Option::is_none) {
         return None;
     }
-    Some(CudaDelta { kinds: kinds(&used), queries: told(&interface) })
+    Some(CudaDelta { kinds: kinds(&used), queries: query_deltas(queries) })
 }
 
 fn kinds([a, b]: &[Option<CudaReport>; 2]) -> Vec<KindDelta> {
@@ -77,18 +79,17 @@ fn kinds([a, b]: &[Option<CudaReport>; 2]) -> Vec<KindDelta> {
 }
 
 /// Library calls first, as in `show`. Files of single processes and cgroups are not the same in two runs.
-fn told([a, b]: &[Option<Queries>; 2]) -> Vec<QueryDelta> {
-    let summaries = |queries: &Option<Queries>| -> Vec<Summary> {
-        let summaries = queries.iter().flat_map(|queries| &queries.summaries);
-        summaries.filter(|summary| summary.directory.is_none() && summary.count > 0).cloned().collect()
-    };
-    let (a, b) = (summaries(a), summaries(b));
+fn query_deltas(queries: [Option<&Queries>; 2]) -> Vec<QueryDelta> {
+    let [a, b] = queries.map(|queries| -> Vec<&Summary> {
+        let summaries = queries.into_iter().flat_map(|queries| &queries.summaries);
+        summaries.filter(|summary| summary.directory.is_none() && summary.count > 0).collect()
+    });
     let mut seen = BTreeSet::new();
-    let mut interface: Vec<_> =
+    let mut interfaces: Vec<_> =
         a.iter().chain(&b).filter(|summary| seen.insert(&summary.interface)).collect();
-    interface.sort_by_key(|summary| !summary.is_call);
-    let rows = interface.into_iter().flat_map(|summary| {
-        let side = |summaries: &[Summary], figure: &str| {
+    interfaces.sort_by_key(|summary| !summary.is_call);
+    let rows = interfaces.into_iter().flat_map(|summary| {
+        let side = |summaries: &[&Summary], figure: &str| {
             let summary = summaries.iter().find(|other| other.interface == summary.interface);
             summary.map_or_else(Answers::default, |summary| Answers {
                 count: summary.count,

@@ -3,7 +3,6 @@
 use super::case::{Case, Judgement};
 use super::run::Run;
 use super::{Evidence, Verdict};
-use crate::memory_queries;
 use spark_trace_recording::Recording;
 use spark_trace_recording::units;
 use spark_trace_recording::verdict::Verdict as Health;
@@ -224,7 +223,7 @@ fn answer_minus_free(run: &Run<'_>) -> Option<i64> {
     if host.gpus.iter().any(|gpu| gpu.memory_total.is_some()) {
         return None;
     }
-    let queries = memory_queries::report(run.recording)?;
+    let queries = run.derived.queries()?;
     let queries =
         queries.rows.iter().rev().find(|row| row.interface == "cuMemGetInfo_v2" && row.result == 0)?;
     let told = i64::try_from(*queries.values.get("free")?).ok()?;

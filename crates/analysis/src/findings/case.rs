@@ -5,10 +5,10 @@ use super::run::{MATERIAL_BYTES, Run};
 use super::{Evidence, Side, Unit, Verdict};
 use crate::attribution::{bytes, difference};
 use crate::delta::{Rows, SourceDelta};
+use crate::derived::Derived;
 use crate::instant_spec::InstantSpec;
 use crate::moment::Moments;
 use crate::view::Scope;
-use spark_trace_recording::Recording;
 use spark_trace_recording::ledger::Plane;
 use spark_trace_recording::units;
 
@@ -53,8 +53,8 @@ impl Judgement {
 
 impl<'a> Case<'a> {
     /// Both runs on one plane: B against A, or the growth of B alone.
-    pub fn new(a: Option<&'a Recording>, b: &'a Recording, at: Moments, scope: Scope) -> Self {
-        let compared = a.zip(Some(b));
+    pub fn new(a: Option<&Derived<'a>>, b: &Derived<'a>, at: Moments, scope: Scope) -> Self {
+        let compared = a.map(|a| (a.recording, b.recording));
         let a = a.and_then(|a| Run::new(a, Side::A, at.a, scope));
         let b = Run::new(b, Side::B, at.b, scope);
         let rows = b.as_ref().map(|b| {

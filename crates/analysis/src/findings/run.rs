@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{Evidence, Side, Unit};
 use crate::attribution::{bytes, difference};
+use crate::derived::Derived;
 use crate::files::{self, FileRow};
 use crate::instant_spec::InstantSpec;
 use crate::losses::{self, SkippedRuns};
@@ -22,6 +23,7 @@ const PASSES_WITHIN_NS: u64 = 5_000_000_000;
 /// One of the runs, at the instant it is looked at.
 pub struct Run<'a> {
     pub recording: &'a Recording,
+    pub derived: Derived<'a>,
     pub side: Side,
     pub view: View<'a>,
     pub at_ns: u64,
@@ -33,13 +35,14 @@ pub struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
-    pub(super) fn new(recording: &'a Recording, side: Side, at: InstantSpec, scope: Scope) -> Option<Self> {
+    pub(super) fn new(derived: &Derived<'a>, side: Side, at: InstantSpec, scope: Scope) -> Option<Self> {
+        let recording = derived.recording;
         let view = View::new(recording, scope)?;
         let balance = view.choose(at);
         let (start, at_ns) = (view.start(), balance.at_ns);
         let observed = stacks::by_source(&stacks::rows(recording, scope, at_ns));
         let files = files::on(recording, scope, at_ns);
-        Some(Self { recording, side, at_ns, balance, start, view, files, observed })
+        Some(Self { recording, derived: derived.clone(), side, at_ns, balance, start, view, files, observed })
     }
 
     /// A counter of the case's plane at the instant; of several cgroups or GPUs their sum. Absent where the plane has none

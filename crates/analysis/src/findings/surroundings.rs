@@ -6,7 +6,7 @@ use super::case::{Case, Judgement};
 use super::run::Run;
 use super::{Evidence, Side, Unit, Verdict};
 use crate::view::Scope;
-use crate::{limits, memory_queries, process_env};
+use crate::{limits, process_env};
 use spark_trace_recording::Recording;
 use spark_trace_recording::TargetKind;
 use spark_trace_recording::units;
@@ -130,7 +130,7 @@ pub fn memory_limit(case: &Case<'_>) -> Judgement {
     let mut limited = false;
     for run in case.runs() {
         let total = run.recording.host.memory_total;
-        let Some(queries) = memory_queries::report(run.recording) else { continue };
+        let Some(queries) = run.derived.queries() else { continue };
         let reads = queries.summaries.iter().filter(|row| LIMITS.contains(&row.interface.as_str()));
         for read in reads {
             let value = read.last.as_ref().and_then(|answer| answer.values.get("bytes")).copied();
