@@ -76,7 +76,7 @@ impl Arch {
         format!("{}-gcc", self.names().gnu)
     }
 
-    /// What cargo must be told where this machine is another: compiler and linker for C. What the user has set stays.
+    /// What cargo needs where this machine is another: compiler and linker for C. What the user has set stays.
     pub fn cross_environment(self) -> Vec<(String, String)> {
         if self.is_host() {
             return Vec::new();
@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn cargo_is_told_of_a_cross_compiler_only_where_one_is_needed() {
+    fn cargo_gets_a_cross_compiler_only_where_one_is_needed() {
         let host = Arch::host().unwrap();
         assert_ne!(host, Arch::other());
         assert_eq!(host.cross_environment(), []);

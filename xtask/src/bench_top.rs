@@ -124,7 +124,7 @@ impl Busy {
 impl Drop for Busy {
     fn drop(&mut self) {
         for child in &mut self.children {
-            // It may have ended; a leftover is told below, by its cgroup.
+            // It may have ended; a leftover is reported below, by its cgroup.
             let _ = child.kill();
             let _ = child.wait();
         }

@@ -286,7 +286,7 @@ not JSON
     }
 
     #[test]
-    fn cargo_is_told_profile_and_target() {
+    fn cargo_gets_profile_and_target() {
         let line = |arch| process::command_line(&Build { arch, profile: Profile::Small }.cargo("build"));
         assert!(line(None).ends_with(" build --profile small"), "{}", line(None));
         let named = line(Some(Arch::Arm64));

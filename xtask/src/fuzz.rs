@@ -148,7 +148,7 @@ fn dir() -> Result<PathBuf> {
 
 /// A line each: name, longest input.
 fn targets(program: &Path) -> Result<Vec<Target>> {
-    let text = process::output(Command::new(program).env(VARIABLE, LIST), "asking for the targets")?;
+    let text = process::output(Command::new(program).env(VARIABLE, LIST), "listing the targets")?;
     let target = |line: &str| {
         let (name, longest) = line.split_once(' ')?;
         Some(Target { name: name.to_owned(), longest: longest.parse().ok()? })
@@ -184,17 +184,17 @@ fn fuzz(program: &Path, target: &Target, inputs: u64, seconds: Option<u64>) -> R
     let (child, forwarding) = signals::spawn(&mut command).context("starting the fuzzer")?;
     let output = child.wait_with_output().context("waiting for the fuzzer")?;
     drop(forwarding);
-    let told = String::from_utf8_lossy(&output.stderr);
+    let output_text = String::from_utf8_lossy(&output.stderr);
     let figure = |name: &str| {
-        let line = told.lines().find_map(|line| line.strip_prefix(name))?;
+        let line = output_text.lines().find_map(|line| line.strip_prefix(name))?;
         line.trim().parse().ok()
     };
     let inputs = figure("stat::number_of_executed_units:").unwrap_or(0);
     let broken = (!output.status.success()).then(|| {
-        let lines: Vec<_> = told.lines().collect();
+        let lines: Vec<_> = output_text.lines().collect();
         lines[lines.len().saturating_sub(40)..].join("\n")
     });
-    ensure!(broken.is_some() || inputs > 0, "{name}: the fuzzer did nothing:\n{told}");
+    ensure!(broken.is_some() || inputs > 0, "{name}: the fuzzer did nothing:\n{output_text}");
     let corpus = fs::read_dir(&corpus).map_or(0, Iterator::count);
     Ok(Outcome { inputs, seconds: start.elapsed().as_secs(), corpus, broken })
 }
@@ -207,8 +207,8 @@ fn report(outcomes: &BTreeMap<String, Result<Outcome>>) -> Result<()> {
             Ok(outcome) => {
                 inputs += outcome.inputs;
                 println!("{name:<10} {:>12} {:>8} {:>8}", outcome.inputs, outcome.seconds, outcome.corpus);
-                if let Some(told) = &outcome.broken {
-                    eprintln!("{name} broke:\n{told}\n");
+                if let Some(last_lines) = &outcome.broken {
+                    eprintln!("{name} broke:\n{last_lines}\n");
                     broken.push(name.as_str());
                 }
             }

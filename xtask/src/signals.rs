@@ -53,9 +53,9 @@ pub fn spawn(command: &mut Command) -> std::io::Result<(Child, Forwarding)> {
     let pid = child.id().cast_signed();
     let name = if terminal { pid } else { -pid };
     let free = |slot: &AtomicI32| slot.compare_exchange(0, name, Ordering::SeqCst, Ordering::SeqCst).is_ok();
-    // Where there is none, the child is not told; nobody starts so many.
+    // Without a free place the child gets no signal; nobody starts so many.
     let slot = CHILDREN.iter().position(free);
-    // The signal may have come before there was a child to tell.
+    // The signal may have come before the child existed.
     if interrupted() {
         // SAFETY: kill takes plain numbers; the pid is of a child that we have not waited for.
         unsafe { libc::kill(name, libc::SIGTERM) };
@@ -76,12 +76,12 @@ impl Drop for Forwarding {
     }
 }
 
-/// Whether someone asked us to stop.
+/// Whether a signal to stop has come.
 pub fn interrupted() -> bool {
     INTERRUPTED.load(Ordering::SeqCst)
 }
 
-/// Fails if someone asked us to stop.
+/// Fails if a signal to stop has come.
 pub fn check() -> Result<()> {
     if interrupted() {
         bail!("interrupted");

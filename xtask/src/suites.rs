@@ -45,7 +45,7 @@ pub struct Suite {
 pub fn find() -> Result<Vec<Suite>> {
     let mut command: Command = process::cargo();
     command.args(["metadata", "--no-deps", "--format-version=1"]).current_dir(workspace::root());
-    let metadata = process::output(&mut command, "asking cargo for the tests")?;
+    let metadata = process::output(&mut command, "listing the tests by cargo metadata")?;
     let metadata: Value = serde_json::from_str(&metadata).context("cargo metadata is no JSON")?;
     Ok(from_metadata(&metadata))
 }

@@ -136,7 +136,7 @@ struct Session {
 }
 
 impl Session {
-    /// Runs one `cargo test`. Fails only where we were told to stop.
+    /// Runs one `cargo test`. Fails only after a signal to stop.
     fn step(&mut self, name: &'static str, cargo_args: &[&str], harness_args: &[&str]) -> Result<()> {
         let mut command = process::cargo();
         command.args(["test", "--no-fail-fast"]).args(cargo_args).current_dir(workspace::root());
@@ -145,7 +145,7 @@ impl Session {
         self.ended(name, process::run(&mut command, &format!("{name} tests")))
     }
 
-    /// Counts a step. Fails only where we were told to stop.
+    /// Counts a step. Fails only after a signal to stop.
     fn ended(&mut self, name: &'static str, result: Result<()>) -> Result<()> {
         match result {
             Ok(()) => self.passed += 1,

@@ -82,7 +82,7 @@ pub struct Programs {
     pub cuda: Option<cuda::Cuda>,
 }
 
-/// How much is measured: empty lists ask for everything.
+/// How much is measured: an empty list means everything.
 pub struct Plan {
     pub pairs: u32,
     pub run_pairs: u32,
@@ -182,7 +182,7 @@ fn whole_runs(plan: &Plan, programs: &Programs, tracers: &[Tracer], scratch: &Pa
         return Vec::new();
     };
     let mut rows = Vec::new();
-    // Runs take seconds each: the profile that has a bound, unless another is asked for.
+    // Runs take seconds each: the profile that has a bound, unless another is requested.
     let profile = |tracer: &&Tracer| {
         matches!(tracer, Tracer::SparkTrace { .. })
             && (!plan.tracers.is_empty() || tracer.name() == "default")
@@ -197,7 +197,7 @@ fn whole_runs(plan: &Plan, programs: &Programs, tracers: &[Tracer], scratch: &Pa
     rows
 }
 
-/// Whether `name` is among those asked for; all are where none was.
-fn chosen(asked: &[String], name: &str) -> bool {
-    asked.is_empty() || asked.iter().any(|a| a == name)
+/// Whether `name` is among `names`; an empty list means all.
+fn chosen(names: &[String], name: &str) -> bool {
+    names.is_empty() || names.iter().any(|a| a == name)
 }

@@ -94,7 +94,7 @@ pub fn build(arch: Arch, output: &Path) -> Result<Made> {
     let build = Build { arch: Some(arch), profile: Profile::Dist };
     build.ensure_tools()?;
     let (built, cuda) = (build.all()?, build.cuda()?);
-    // Programs of another architecture cannot be asked for their manual pages here.
+    // Programs of another architecture cannot run here to print their manual pages.
     let own = match arch.is_host() {
         true => built.spark_trace.clone(),
         false => Build { arch: Some(Arch::host()?), profile: Profile::Dist }.spark_trace()?,

@@ -28,7 +28,7 @@ impl Release {
     pub fn find() -> Result<Self> {
         let mut command = process::cargo();
         command.args(["metadata", "--no-deps", "--format-version=1"]).current_dir(workspace::root());
-        let metadata = process::output(&mut command, "asking cargo for the version")?;
+        let metadata = process::output(&mut command, "reading the version by cargo metadata")?;
         let metadata: Value = serde_json::from_str(&metadata).context("cargo metadata is no JSON")?;
         Self::from_metadata(&metadata, time()?, workspace::commit())
     }

@@ -1,4 +1,4 @@
-//! Licences of the crates that are part of a program. Most ask to be shown with it.
+//! Licences of the crates that are part of a program. Most require that it is shown with them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -18,7 +18,8 @@ const LICENCES: &[&str] = &["LICENSE", "LICENCE", "COPYING", "COPYRIGHT", "NOTIC
 pub fn notices(programs: &[&str], arch: Arch) -> Result<String> {
     let mut command = process::cargo();
     command.args(["metadata", "--format-version=1", "--locked", "--filter-platform", arch.names().triple]);
-    let metadata = process::output(command.current_dir(workspace::root()), "asking cargo for the crates")?;
+    let metadata =
+        process::output(command.current_dir(workspace::root()), "listing the crates by cargo metadata")?;
     let metadata: Value = serde_json::from_str(&metadata).context("cargo metadata is no JSON")?;
     let crates = crates(&metadata, programs);
     let mut texts = BTreeMap::<String, Vec<String>>::new();

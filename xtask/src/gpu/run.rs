@@ -61,7 +61,7 @@ enum Part {
     Tests,
     Recordings,
     Bench,
-    /// Minutes; only where it is asked for
+    /// Minutes; only where it is requested
     Study,
 }
 
@@ -125,7 +125,7 @@ fn about() -> Vec<String> {
     if find_in_path("nvidia-smi").is_some() {
         let mut command = Command::new("nvidia-smi");
         command.args(["--query-gpu=name,driver_version,memory.total", "--format=csv,noheader"]);
-        match process::output(&mut command, "asking for the GPUs") {
+        match process::output(&mut command, "listing the GPUs") {
             Ok(gpus) => lines.extend(gpus.lines().map(|gpu| format!("GPU: {gpu}"))),
             Err(error) => lines.push(format!("GPU: unknown: {error:#}")),
         }

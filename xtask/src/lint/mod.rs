@@ -61,7 +61,7 @@ pub fn run(args: &Args) -> Result<()> {
 fn metadata() -> Result<serde_json::Value> {
     let mut command = process::cargo();
     command.args(["metadata", "--no-deps", "--format-version=1"]).current_dir(workspace::root());
-    let metadata = process::output(&mut command, "asking cargo for the crates")?;
+    let metadata = process::output(&mut command, "listing the crates by cargo metadata")?;
     serde_json::from_str(&metadata).context("cargo metadata is no JSON")
 }
 

@@ -12,7 +12,7 @@ pub fn find_rust() -> Result<String, String> {
     let triple = Arch::other().names().triple;
     let mut command = process::rustc();
     command.args(["--print", "target-libdir", "--target", triple]);
-    let printed = process::output(&mut command, "asking for the directory of a target");
+    let printed = process::output(&mut command, "finding the directory of a target");
     let directory = printed.map_err(|error| format!("{error:#}"))?;
     let directory = Path::new(directory.trim());
     // The directory alone may be left over: what counts is a library in it.
@@ -39,10 +39,10 @@ pub fn find_c() -> Result<String, String> {
     let gcc = Arch::other().gcc();
     let path = ebpf_build::find_in_path(&gcc).ok_or_else(|| format!("no {gcc} in PATH"))?;
     let mut command = Command::new(&path);
-    let printed = process::output(command.arg("-print-file-name=libc.a"), "asking for the C library");
+    let printed = process::output(command.arg("-print-file-name=libc.a"), "finding the C library");
     let library = printed.map_err(|error| format!("{error:#}"))?;
     let library = Path::new(library.trim());
-    // What it does not find it prints as it was asked.
+    // A name that it does not find it prints unchanged.
     match library.is_file() {
         true => Ok(format!("{}, {}", path.display(), library.display())),
         false => Err(format!("{} finds no libc.a", path.display())),

@@ -93,14 +93,14 @@ enum Remedy {
 }
 
 pub fn run(args: &Args) -> Result<()> {
-    let asked = [
+    let options = [
         (args.comparisons, Scope::Comparisons),
         (args.cross, Scope::Cross),
         (args.machines, Scope::Machines),
         (args.field, Scope::Field),
     ];
-    let asked = asked.iter().filter(|(asked, _)| *asked).map(|(_, scope)| *scope);
-    let scopes: Vec<_> = [Scope::Containers].into_iter().chain(asked).collect();
+    let chosen = options.iter().filter(|(is_chosen, _)| *is_chosen).map(|(_, scope)| *scope);
+    let scopes: Vec<_> = [Scope::Containers].into_iter().chain(chosen).collect();
     if args.check { check(&scopes) } else { ensure_all(&scopes) }
 }
 

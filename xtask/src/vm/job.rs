@@ -18,7 +18,7 @@ pub enum Mode {
     Command(String),
 }
 
-/// What runs in a machine, as results tell it.
+/// What runs in a machine, as written in results.
 #[derive(Debug, Clone, Default)]
 pub struct Origin {
     pub commit: String,
@@ -41,7 +41,7 @@ pub struct Plan {
     pub instructions: bool,
 }
 
-/// What was being done when a thread panicked is told elsewhere.
+/// Another place reports what was being done when a thread panicked.
 pub fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -14,7 +14,7 @@ use crate::process;
 /// Loaded before the disk is mounted, with what they depend on; those built into a kernel are left out.
 /// The disk, its file system, what Docker stores images in, and swap.
 const MODULES: &[&str] = &["nvme", "ext4", "overlay", "zram"];
-/// The same for modules that not every kernel has: ext4 asks for these sums by their name, not as a dependency.
+/// The same for modules that not every kernel has: ext4 loads these sums by their name, not as a dependency.
 const SUMS: &[&str] = &["crc32c_generic"];
 
 /// A kernel on this machine's disk.

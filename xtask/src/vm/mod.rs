@@ -74,7 +74,7 @@ pub struct Args {
     /// Keep reports in this folder: a folder per kernel, and a table
     #[arg(long, value_name = "DIR")]
     output: Option<PathBuf>,
-    /// Leave out kernels on which all went well with the same programs and tests, as --output's folder tells
+    /// Leave out kernels on which all went well with the same programs and tests, by --output's folder
     #[arg(long = "continue", requires = "output", conflicts_with_all = ["shell", "command"])]
     goes_on: bool,
     /// Bring the Debian packages in this folder along, as `cargo xtask dist` makes them, and test them
@@ -95,11 +95,11 @@ pub struct Args {
     list: bool,
 }
 
-/// Memory of a machine, unless told otherwise.
+/// Memory of a machine by default.
 const MEMORY_MIB: u32 = 3072;
-/// Machines at once, unless told otherwise. Each has two CPUs, but a test waits most of its time.
+/// Machines at once by default. Each has two CPUs, but a test waits most of its time.
 const AT_ONCE: u64 = 4;
-/// And when told.
+/// The most that --at-once takes.
 const MOST_AT_ONCE: i64 = 8;
 const _: () = assert!(MOST_AT_ONCE as usize <= signals::CHILDREN_AT_ONCE);
 

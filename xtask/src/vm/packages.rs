@@ -120,7 +120,7 @@ impl Suite {
 
     /// The same with all that `packages` depend on, down to the C library: nothing of it need be on this machine.
     pub fn unpack_with_dependencies(&self, packages: &[&str], to: &Path) -> Result<()> {
-        let purpose = format!("asking what {} of Debian's {} take", packages.join(", "), self.name);
+        let purpose = format!("listing what {} of Debian's {} take", packages.join(", "), self.name);
         let install = ["install", "--yes", "--quiet", "--no-install-recommends", "--print-uris"];
         // No package is installed as far as these lists know, so each that it takes is named.
         let uris = process::output(self.apt("apt-get").args(install).args(packages), &purpose)?;
@@ -130,7 +130,7 @@ impl Suite {
         self.unpack(&names, to).map(drop)
     }
 
-    /// Together: apt takes a second for each time it is asked.
+    /// Together: apt takes a second for each call.
     fn download(&self, packages: &[&str]) -> Result<Vec<PathBuf>> {
         let purpose = format!("downloading {} from Debian's {}", packages.join(" "), self.name);
         let mut command = self.apt("apt-get");
@@ -175,7 +175,7 @@ fn uri(line: &str) -> Option<(&str, u64)> {
 fn archive() -> String {
     let mut command = Command::new("apt-get");
     command.args(["indextargets", "--format", "$(ORIGIN) $(LABEL) $(REPO_URI)", "Created-By: Packages"]);
-    let targets = process::output(&mut command, "asking apt for its sources").unwrap_or_default();
+    let targets = process::output(&mut command, "listing the sources of apt").unwrap_or_default();
     let own = targets.lines().find_map(|line| line.strip_prefix("Debian Debian "));
     own.unwrap_or(ARCHIVE).trim_end_matches('/').to_owned()
 }

@@ -32,8 +32,8 @@ pub struct Machine<'a> {
     pub memory_mib: u32,
     /// Its CPU has all that QEMU knows. Without the rest an arm64 machine takes two thirds of the time.
     pub whole_cpu: bool,
-    /// Its clock goes by instructions, one nanosecond each, and not by time: what takes how many can be told on a
-    /// busy machine too. It has one CPU then.
+    /// Its clock goes by instructions, one nanosecond each, and not by time: how many instructions
+    /// something takes shows on a busy machine too. It has one CPU then.
     pub instructions: bool,
     /// NAME=VALUE: what the guest's first program has in its environment.
     pub environment: &'a str,

@@ -1,4 +1,4 @@
-//! What is told of the machines that ran: a line a test, a table in the end, and files to keep.
+//! The report of the machines that ran: a line a test, a table in the end, and files to keep.
 
 use std::fmt::Write as _;
 use std::fs;

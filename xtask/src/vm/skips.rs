@@ -19,7 +19,7 @@ pub const MAY_SKIP: &[MaySkip] = &[
     MaySkip { suite: "kernel::stand_in", test: "", kernels: &["6.17-"], reason: "stand-in" },
     MaySkip {
         suite: "kernel::findings",
-        test: "the_drivers_memory_is_told_from_its_pool",
+        test: "the_drivers_memory_is_distinguished_from_its_pool",
         kernels: &["6.17-"],
         reason: "stand-in",
     },
@@ -33,7 +33,7 @@ pub const MAY_SKIP: &[MaySkip] = &[
     },
     MaySkip {
         suite: "kernel::findings",
-        test: "maps_of_ebpf_are_told_by_their_kind",
+        test: "maps_of_ebpf_are_distinguished_by_their_kind",
         kernels: &[],
         reason: "program",
     },

@@ -43,7 +43,7 @@ impl Userland {
         if !fs::read_to_string(&done).is_ok_and(|packages| packages == list) {
             let _ = fs::remove_dir_all(&userland.root);
             Suite::open(cache, SUITE, host)?.unpack_with_dependencies(PACKAGES, &userland.root)?;
-            // kbuild is told of a path, not of a command line.
+            // kbuild takes a path, not a command line.
             userland.wrap(&userland.pahole())?;
             fs::write(&done, list).with_context(|| format!("cannot write {}", done.display()))?;
         }
