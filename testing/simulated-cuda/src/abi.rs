@@ -101,7 +101,7 @@ impl Kernel {
     }
 }
 
-/// An exported function: for cuGetProcAddress, and for being asked how often it ran.
+/// An exported function: for cuGetProcAddress, and for a count of how often it ran.
 pub struct Function {
     pub name: &'static str,
     pub address: *const (),

@@ -100,7 +100,7 @@ exported! {
         total.put(usize::try_from(info.total).map_err(|_| Error::NOT_SUPPORTED)?)
     }
 
-    /// Where the table of private functions is that NVIDIA's own libraries ask for: there is none.
+    /// Where the table of private functions is that NVIDIA's own libraries look for: there is none.
     fn cuGetExportTable(table: Out<*const c_void>, _id: *const c_void) {
         table.put(std::ptr::null())?;
         Err(Error::NOT_FOUND)

@@ -61,13 +61,13 @@ fn look_up(
     status: Option<&Out<c_uint>>,
 ) -> Result<(), Error> {
     let found = find(symbol.bytes()?, version, flags & PER_THREAD != 0);
-    let tell = |value| {
+    let put_status = |value| {
         if let Some(status) = status {
             status.put_if_wanted(value);
         }
     };
     address.put(found.map_or(std::ptr::null(), |function| function.address.cast()))?;
-    tell(if found.is_some() { 0 } else { SYMBOL_NOT_FOUND });
+    put_status(if found.is_some() { 0 } else { SYMBOL_NOT_FOUND });
     found.map(|_| ()).ok_or(Error::NOT_FOUND)
 }
 

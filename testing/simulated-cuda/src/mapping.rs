@@ -37,7 +37,7 @@ impl Mapping {
             return Err(Error::OUT_OF_MEMORY);
         }
         let mapping = Self { address: address.addr(), len };
-        // Base pages: what is taken should be what was asked for. A kernel without huge pages refuses the advice.
+        // Base pages: the bytes taken should be the bytes requested. A kernel without huge pages refuses the advice.
         let _ = advise(mapping.address, len, libc::MADV_NOHUGEPAGE);
         Ok(mapping)
     }

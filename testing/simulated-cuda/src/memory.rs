@@ -7,7 +7,7 @@ use crate::blocks::{Block, Kind};
 use crate::mapping::{Mapping, page_size, round_up};
 use crate::state::lock;
 
-/// Puts a new mapping among the blocks and tells its address.
+/// Puts a new mapping among the blocks and returns its address.
 pub fn enter(mapping: Mapping, kind: Kind) -> Result<usize, Error> {
     let mut state = lock()?;
     let context = state.current()?;

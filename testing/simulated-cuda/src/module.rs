@@ -18,7 +18,7 @@ fn load(module: &Out<Handle>, image: *const c_void) -> Done {
     if image.is_null() {
         return Err(Error::INVALID_VALUE);
     }
-    // SAFETY: any image has a byte to tell its format by.
+    // SAFETY: any image has a byte that shows its format.
     let first = unsafe { image.cast::<u8>().read() };
     // Compiled images begin with other bytes and do not end with a NUL.
     let is_text = |byte: &u8| byte.is_ascii_graphic() || byte.is_ascii_whitespace();

@@ -93,7 +93,7 @@ exported! {
         pool.put(std::ptr::without_provenance_mut(number))
     }
 
-    /// Every pool is one of the device, whatever the properties ask for.
+    /// Every pool is one of the device, whatever the properties name.
     fn cuMemPoolCreate(pool: Out<Handle>, properties: *const c_void) {
         if properties.is_null() {
             return Err(Error::INVALID_VALUE);

@@ -75,7 +75,7 @@ pub fn set_current(context: usize) {
 }
 
 impl State {
-    /// A new handle. Numbers are not used again, so that a stale one is always told.
+    /// A new handle. Numbers are not used again, so that a stale one is always recognised.
     pub fn add(&mut self, object: Object) -> usize {
         // Looks like a pointer, and is none: the first page is never mapped.
         self.last += 16;

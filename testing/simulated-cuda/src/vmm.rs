@@ -46,7 +46,7 @@ exported! {
         granularity.put(GRANULARITY)
     }
 
-    /// Every allocation is one of the device, whatever the properties ask for.
+    /// Every allocation is one of the device, whatever the properties name.
     fn cuMemCreate(handle: Out<c_ulonglong>, size: usize, properties: *const c_void, flags: c_ulonglong) {
         if properties.is_null() || flags != 0 {
             return Err(Error::INVALID_VALUE);

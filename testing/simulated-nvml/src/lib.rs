@@ -2,7 +2,7 @@
 //! version says `simulated`, which spark-trace passes on into the recording.
 //!
 //! It exports the functions that spark-trace's NVML source calls, so that the code that runs on a machine with a GPU
-//! is the code that is tested. What it tells of is in the file that `SPARK_TRACE_SIMULATED_NVML` names, read anew at
+//! is the code that is tested. Its answers are in the file that `SPARK_TRACE_SIMULATED_NVML` names, read anew at
 //! each call; see [`state`]. Functions that are not here are missing, as they are in old libraries.
 
 #![allow(non_snake_case, reason = "names are those of nvml.h")]
@@ -213,7 +213,7 @@ pub unsafe extern "C" fn nvmlDeviceGetMemoryInfo_v2(
     let Some(total) = gpu.memory else { return NOT_SUPPORTED };
     let (used, reserved) = (gpu.used(), state::RESERVED);
     let free = total.saturating_sub(used + reserved);
-    // SAFETY: as the caller says; the version tells which structure it is.
+    // SAFETY: as the caller says; the version says which structure it is.
     unsafe {
         if out.is_null() {
             return INVALID;

@@ -1,4 +1,4 @@
-//! What is told, from the file that `SPARK_TRACE_SIMULATED_NVML` names. One line each, later ones add to or replace
+//! The answers, from the file that `SPARK_TRACE_SIMULATED_NVML` names. One line each, later ones add to or replace
 //! earlier ones, what is not understood is passed over:
 //!
 //! ```text
@@ -6,9 +6,9 @@
 //! no-driver                       nothing starts
 //! unified GPU                     this one has no memory of its own
 //! busy GPU PERCENT                how busy it is
-//! delay GPU MILLISECONDS          its memory is slow to tell of
+//! delay GPU MILLISECONDS          its memory is slow to read
 //! process GPU PID BYTES [graphics]
-//!                                 what a process holds; `-` where it cannot be told, 0 for a process that is gone
+//!                                 what a process holds; `-` where it is unknown, 0 for a process that is gone
 //! ```
 
 use std::{str::FromStr, time::Duration};

@@ -26,7 +26,7 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Take memory of each asked kind in turn, hold all of it, give it back in reverse, and say what was
+    /// Take memory of each requested kind in turn, hold all of it, give it back in reverse, and say what was
     /// taken
     #[command(after_help = ALLOC_EXAMPLES)]
     Alloc(Box<AllocArgs>),
@@ -44,13 +44,13 @@ pub enum Command {
     Llm(Box<cuda::LlmArgs>),
     /// Do one memory operation over and over, and say what each round cost
     Storm(StormArgs),
-    /// Prepare files for `alloc`: make one, drop one from the page cache, ask how much of one is in it
+    /// Prepare files for `alloc`: make one, drop one from the page cache, count how much of one is in it
     File(FileArgs),
 }
 
 const EXAMPLES: &str = "Sizes are binary: 4096, 64K, 64M, 1G, 128MiB. Durations: 500ms, 2s, 1min.
 
-Exit status: 0 as asked, 1 when something could not be had, 2 for a command line that makes no sense, \
+Exit status: 0 as requested, 1 when something could not be had, 2 for a command line that makes no sense, \
 128+N when stopped by signal N.
 
 Examples:
@@ -65,11 +65,11 @@ The CUDA workloads (cuda-alloc, matmul, llm, storm cuda-alloc, storm cuda-manage
 program: cargo build -p spark-trace-workload -p spark-trace-simulated-cuda.";
 
 const ALLOC_EXAMPLES: &str =
-    "The phases are start, one for each asked kind in the order shown here, hold, and release. \
+    "The phases are start, one for each requested kind in the order shown here, hold, and release. \
 With --jsonl a line goes out as soon as a phase is ready and its holding begins.
 
 Examples:
-  # 256 MiB anonymous and 128 MiB shared, all of it held for 5 s
+  # 256 MiB anonymous and 128 MiB shared, all of it kept for 5 s
   spark-trace-workload alloc --anon 256M --shmem 128M --hold 5s
 
   # a cold read of a file, made first if missing

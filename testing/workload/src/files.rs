@@ -1,4 +1,4 @@
-//! Files and their page cache: making them, dropping them from the cache, asking how much of them is in it.
+//! Files and their page cache: making them, dropping them from the cache, counting how much of them is in it.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -21,7 +21,7 @@ const OVERLAYFS_MAGIC: u64 = 0x794c_7630;
 #[derive(Debug, Clone, Copy, Serialize)]
 pub struct Residency {
     pub resident: u64,
-    /// Null where only mincore could be asked.
+    /// Null where only mincore worked.
     pub dirty: Option<u64>,
     pub writeback: Option<u64>,
     pub method: &'static str,
@@ -116,7 +116,7 @@ pub fn drop_cache(file: &File) -> Result<()> {
     }
 }
 
-/// Has reads bring in what they ask for and no more. (Readahead may go on for many MiB, depending on the
+/// Has reads bring in what they request and no more. (Readahead may go on for many MiB, depending on the
 /// disk.)
 pub fn no_readahead(file: &File) -> Result<()> {
     // SAFETY: the descriptor is open while `file` is borrowed; no memory is passed.

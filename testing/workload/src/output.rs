@@ -1,4 +1,4 @@
-//! The JSON we print: one report at the end, and one line a phase on the way when asked.
+//! The JSON we print: one report at the end, and on request one line a phase on the way.
 
 use std::fs::File;
 use std::io::{self, Write};

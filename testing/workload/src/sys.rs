@@ -70,7 +70,7 @@ pub fn read_text(path: &str) -> Result<String> {
 pub fn clock_ns(clock: libc::clockid_t) -> u64 {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: `time` is a valid timespec to write to. The three clocks used here exist in every Linux, so
-    // there is no failure to tell; one would read as 0.
+    // there is no failure to report; one would read as 0.
     unsafe { libc::clock_gettime(clock, &mut time) };
     u64::try_from(time.tv_sec).unwrap_or(0) * 1_000_000_000 + u64::try_from(time.tv_nsec).unwrap_or(0)
 }
@@ -194,7 +194,7 @@ fn huge_bytes_in(smaps: &str, address: usize, len: usize) -> u64 {
     kib * 1024
 }
 
-/// The signal which asked us to stop, or 0.
+/// The signal which is to stop us, or 0.
 static STOP: AtomicI32 = AtomicI32::new(0);
 
 extern "C" fn on_stop(signal: libc::c_int) {
@@ -224,7 +224,7 @@ pub fn stop_signal() -> Option<i32> {
     Some(STOP.load(Ordering::Relaxed)).filter(|signal| *signal != 0)
 }
 
-/// Sleeps, or returns early when asked to stop. In slices: a signal that arrives just before a sleep does not
+/// Sleeps, or returns early after a signal. In slices: a signal that arrives just before a sleep does not
 /// cut it.
 pub fn sleep(duration: Duration) {
     let begin = Instant::now();

@@ -17,15 +17,15 @@ use serde_json::Value;
 
 #[test]
 fn anonymous_and_shared_memory() {
-    let held = Held::start("--anon 32M --anon-untouched 64M --shmem 16M");
-    let (before, after) = (held.before, held.status());
+    let running = Running::start("--anon 32M --anon-untouched 64M --shmem 16M");
+    let (before, after) = (running.before, running.status());
     assert_grew(before.rss_anon, after.rss_anon, 32 * MIB);
     assert_grew(before.rss_shmem, after.rss_shmem, 16 * MIB);
     assert_grew(before.virt, after.virt, 112 * MIB);
-    let maps = fs::read_to_string(format!("/proc/{}/maps", held.pid())).unwrap();
+    let maps = fs::read_to_string(format!("/proc/{}/maps", running.pid())).unwrap();
     assert!(maps.contains("/memfd:spark-trace-shmem"));
 
-    let report = held.stop();
+    let report = running.stop();
     assert_eq!(source(&report, "anon")["bytes"], 32 * MIB);
     assert_eq!(source(&report, "memfd")["bytes"], 16 * MIB);
     assert_eq!(source(&report, "memfd")["source"], "shmem");
@@ -53,35 +53,35 @@ fn huge_pages_as_the_kernel_counts_them() {
     if !Path::new("/sys/kernel/mm/transparent_hugepage/hpage_pmd_size").exists() {
         return;
     }
-    let held = Held::start("--thp 16M");
-    assert_grew(held.before.rss_anon, held.status().rss_anon, 16 * MIB);
-    let smaps = fs::read_to_string(format!("/proc/{}/smaps", held.pid())).unwrap();
+    let running = Running::start("--thp 16M");
+    assert_grew(running.before.rss_anon, running.status().rss_anon, 16 * MIB);
+    let smaps = fs::read_to_string(format!("/proc/{}/smaps", running.pid())).unwrap();
     let huge: u64 = smaps
         .lines()
         .filter_map(|line| line.strip_prefix("AnonHugePages:"))
         .map(|rest| rest.split_whitespace().next().unwrap().parse::<u64>().unwrap() << 10)
         .sum();
-    let report = held.stop();
+    let report = running.stop();
     assert_eq!(source(&report, "thp")["detail"]["at_hold_end"]["huge_bytes"], huge);
 }
 
 #[test]
 fn huge_pages_that_are_only_read_are_nobodys_own() {
     let Ok(size) = fs::read_to_string("/sys/kernel/mm/transparent_hugepage/hpage_pmd_size") else { return };
-    let held = Held::start(&format!("--thp-zero {}", size.trim()));
-    assert_grew(held.before.rss_anon, held.status().rss_anon, 0);
-    let report = held.stop();
+    let running = Running::start(&format!("--thp-zero {}", size.trim()));
+    assert_grew(running.before.rss_anon, running.status().rss_anon, 0);
+    let report = running.stop();
     assert_eq!(source(&report, "thp-zero")["bytes"].to_string(), size.trim());
     assert_eq!(source(&report, "thp-zero")["source"], "huge-zero-page");
 }
 
 #[test]
 fn a_file_in_tmpfs() {
-    let held = Held::start("--tmpfs 5000000");
-    let name = format!("/dev/shm/spark-trace-workload-{}-0", held.pid());
+    let running = Running::start("--tmpfs 5000000");
+    let name = format!("/dev/shm/spark-trace-workload-{}-0", running.pid());
     let bytes = 5_000_000_u64.next_multiple_of(page_size());
     assert_eq!(fs::metadata(&name).unwrap().blocks() * 512, bytes);
-    let report = held.stop();
+    let report = running.stop();
     assert_eq!(source(&report, "tmpfs")["bytes"], bytes);
     assert_eq!(source(&report, "tmpfs")["path"], name.as_str());
     assert!(!Path::new(&name).exists());
@@ -97,11 +97,11 @@ fn a_cold_file_is_read_and_no_more_of_it() {
     let dir = disk_dir();
     let path = made_file(&dir, "in", "32M");
     assert_resident(&path, 0, 0);
-    let held = Held::start(&format!("--file-read 16M --file {} --no-readahead", path.display()));
+    let running = Running::start(&format!("--file-read 16M --file {} --no-readahead", path.display()));
     // At most the rest of the last large folio more.
     assert_resident(&path, 16 * MIB, 17 * MIB);
-    assert_grew(held.before.rss_file, held.status().rss_file, 0);
-    let report = held.stop();
+    assert_grew(running.before.rss_file, running.status().rss_file, 0);
+    let report = running.stop();
     assert_eq!(source(&report, "file-read")["bytes"], 16 * MIB);
     assert_eq!(source(&report, "file-read")["source"], "file-clean");
 
@@ -127,13 +127,13 @@ fn mapped_files() {
         shared.display(),
         private.display()
     );
-    let held = Held::start(&line);
-    let (before, after) = (held.before, held.status());
+    let running = Running::start(&line);
+    let (before, after) = (running.before, running.status());
     assert_grew(before.rss_file, after.rss_file, 8 * MIB);
     assert_grew(before.rss_anon, after.rss_anon, 4 * MIB);
     assert_resident(&shared, 8 * MIB, 8 * MIB);
     assert_resident(&private, 4 * MIB, 4 * MIB);
-    let report = held.stop();
+    let report = running.stop();
     assert_eq!(source(&report, "file-mmap")["bytes"], 8 * MIB);
     assert_eq!(source(&report, "file-private")["source"], "anon");
     assert_eq!(source(&report, "file-private-cache")["source"], "file-clean");
@@ -146,9 +146,9 @@ fn written_files() {
     let dir = disk_dir();
     let path = dir.path().join("out");
     let line = format!("--file-write 4M --write-file {}", path.display());
-    let held = Held::start(&line);
+    let running = Running::start(&line);
     assert_resident(&path, 4 * MIB, 4 * MIB);
-    let report = held.stop();
+    let report = running.stop();
     assert_eq!(source(&report, "file-write")["source"], "file-dirty");
     assert!(!path.exists());
 
@@ -161,8 +161,8 @@ fn written_files() {
 
 #[test]
 fn page_tables_of_small_mappings() {
-    let held = Held::start("--small-mappings 200");
-    let (before, after) = (held.before, held.status());
+    let running = Running::start("--small-mappings 200");
+    let (before, after) = (running.before, running.status());
     let bytes = 200 * page_size();
     assert_grew(before.rss_anon, after.rss_anon, bytes);
     // Besides: the levels above.
@@ -171,9 +171,9 @@ fn page_tables_of_small_mappings() {
         before.page_tables + bytes,
         before.page_tables + bytes + 8 * page_size(),
     );
-    let maps = fs::read_to_string(format!("/proc/{}/maps", held.pid())).unwrap();
+    let maps = fs::read_to_string(format!("/proc/{}/maps", running.pid())).unwrap();
     assert!(maps.lines().count() > 200);
-    let report = held.stop();
+    let report = running.stop();
     let tables =
         report["sources"].as_array().unwrap().iter().find(|source| source["source"] == "page-tables");
     assert_eq!(tables.unwrap()["bytes"], bytes);
@@ -181,15 +181,15 @@ fn page_tables_of_small_mappings() {
 
 #[test]
 fn children_have_their_own_and_share_ours() {
-    let held = Held::start("--anon 4M --children 3 --child-anon 8M");
-    let children = fs::read_to_string(format!("/proc/{0}/task/{0}/children", held.pid())).unwrap();
+    let running = Running::start("--anon 4M --children 3 --child-anon 8M");
+    let children = fs::read_to_string(format!("/proc/{0}/task/{0}/children", running.pid())).unwrap();
     let pids: Vec<u32> = children.split_whitespace().map(|pid| pid.parse().unwrap()).collect();
     assert_eq!(pids.len(), 3);
     for pid in &pids {
-        assert_grew(held.before.rss_anon, Status::of(*pid).rss_anon, 12 * MIB);
+        assert_grew(running.before.rss_anon, Status::of(*pid).rss_anon, 12 * MIB);
     }
-    assert_grew(held.before.rss_anon, held.status().rss_anon, 4 * MIB);
-    let report = held.stop();
+    assert_grew(running.before.rss_anon, running.status().rss_anon, 4 * MIB);
+    let report = running.stop();
     let said = report["sources"].as_array().unwrap().iter().filter(|source| source["kind"] == "child-anon");
     let said: Vec<_> = said.map(|source| source["detail"]["pid"].as_u64().unwrap()).collect();
     assert_eq!(said, pids.iter().map(|pid| u64::from(*pid)).collect::<Vec<_>>());
@@ -198,10 +198,10 @@ fn children_have_their_own_and_share_ours() {
 
 #[test]
 fn threads_touch_their_own() {
-    let held = Held::start("--threads 3 --thread-anon 8M");
-    assert_eq!(held.status().threads, 4);
-    assert_grew(held.before.rss_anon, held.status().rss_anon, 24 * MIB);
-    let report = held.stop();
+    let running = Running::start("--threads 3 --thread-anon 8M");
+    assert_eq!(running.status().threads, 4);
+    assert_grew(running.before.rss_anon, running.status().rss_anon, 24 * MIB);
+    let report = running.stop();
     assert_eq!(report["sources"].as_array().unwrap().len(), 3);
 }
 
@@ -220,18 +220,18 @@ fn descriptors(pid: u32, kind: &str) -> BTreeMap<String, (u32, std::path::PathBu
 
 #[test]
 fn pipes_and_sockets_are_full() {
-    let held = Held::start("--pipes 3 --sockets 2");
+    let running = Running::start("--pipes 3 --sockets 2");
     let mut queued = 0;
     // Our own stdout is a pipe as well, with one end here.
-    for (_, path) in descriptors(held.pid(), "pipe:").into_values().filter(|(ends, _)| *ends == 2) {
+    for (_, path) in descriptors(running.pid(), "pipe:").into_values().filter(|(ends, _)| *ends == 2) {
         let pipe = File::open(path).unwrap();
         let mut bytes: libc::c_int = 0;
         // SAFETY: FIONREAD writes one int.
         assert_eq!(unsafe { libc::ioctl(pipe.as_raw_fd(), libc::FIONREAD, &mut bytes) }, 0);
         queued += u64::try_from(bytes).unwrap();
     }
-    assert_eq!(descriptors(held.pid(), "socket:").len(), 4);
-    let report = held.stop();
+    assert_eq!(descriptors(running.pid(), "socket:").len(), 4);
+    let report = running.stop();
     assert_eq!(source(&report, "pipe")["bytes"], queued);
     assert!(queued >= 3 * 16 * page_size());
     let sockets = source(&report, "unix-socket");

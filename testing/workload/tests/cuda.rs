@@ -39,15 +39,15 @@ const EVERYTHING: &str = "cuda-alloc --device 8Mx3 --device 1M --pinned 4M --hos
 
 #[test]
 fn every_kind_is_seen_from_outside() {
-    let held = Held::start_until(&simulated(&format!("{EVERYTHING} --hold 60s")), "hold");
-    let (before, after) = (held.before, held.status());
+    let running = Running::start_until(&simulated(&format!("{EVERYTHING} --hold 60s")), "hold");
+    let (before, after) = (running.before, running.status());
     assert_grew(before.rss_anon, after.rss_anon, (24 + 1 + 4 + 6 + 4) * MIB);
     assert_grew(before.rss_shmem, after.rss_shmem, (4 + 2 + 4) * MIB);
-    let maps = fs::read_to_string(format!("/proc/{}/maps", held.pid())).unwrap();
+    let maps = fs::read_to_string(format!("/proc/{}/maps", running.pid())).unwrap();
     assert!(maps.contains(library().to_str().unwrap()), "the library is mapped by its true name");
     assert!(!maps.contains("spark-trace-driver-"));
 
-    let report = held.stop();
+    let report = running.stop();
     let kinds =
         [("pinned", 4), ("host-alloc", 2), ("registered", 4), ("managed", 6), ("async", 4), ("vmm", 4)];
     for (kind, mib) in kinds {
@@ -101,13 +101,13 @@ fn calls_are_counted() {
 fn what_is_freed_is_gone() {
     for (how, kept) in [("all", 0), ("context", 4)] {
         let line = format!("{EVERYTHING} --hold 0 --free {how} --hold-release 60s");
-        let held = Held::start_until(&simulated(&line), "release");
-        let (before, after) = (held.before, held.status());
+        let running = Running::start_until(&simulated(&line), "release");
+        let (before, after) = (running.before, running.status());
         // What was registered is the program's own, and stays when only the context goes.
         assert_grew(before.rss_anon, after.rss_anon, kept * MIB);
         // So do pages that are mapped at reserved addresses: those are of no context.
         assert_grew(before.rss_shmem, after.rss_shmem, kept * MIB);
-        held.stop();
+        running.stop();
     }
     let report = report(&simulated("cuda-alloc --device 4M --hold 0 --free none"));
     assert_eq!(phases(&report), ["start", "context", "device", "hold"]);
@@ -115,14 +115,14 @@ fn what_is_freed_is_gone() {
 
 #[test]
 fn children_hold_the_same() {
-    let held = Held::start_until(&simulated("cuda-alloc --device 8M --children 2 --hold 60s"), "hold");
-    let children = fs::read_to_string(format!("/proc/{0}/task/{0}/children", held.pid())).unwrap();
+    let running = Running::start_until(&simulated("cuda-alloc --device 8M --children 2 --hold 60s"), "hold");
+    let children = fs::read_to_string(format!("/proc/{0}/task/{0}/children", running.pid())).unwrap();
     let pids: Vec<u32> = children.split_whitespace().map(|pid| pid.parse().unwrap()).collect();
     assert_eq!(pids.len(), 2);
     for pid in &pids {
-        assert_grew(held.before.rss_anon, Status::of(*pid).rss_anon, 8 * MIB);
+        assert_grew(running.before.rss_anon, Status::of(*pid).rss_anon, 8 * MIB);
     }
-    let report = held.stop();
+    let report = running.stop();
     let said = report["cuda"]["children"].as_array().unwrap();
     assert_eq!(said.len(), 2);
     for child in said {
@@ -192,7 +192,7 @@ fn storms() {
 }
 
 #[test]
-fn a_storm_stops_when_told() {
+fn a_storm_stops_at_a_signal() {
     let line = simulated("storm cuda-alloc --size 64K --rounds 2000000000 --batches 2000000");
     let mut child = command(&line).stdout(Stdio::piped()).spawn().unwrap();
     let pid = child.id();

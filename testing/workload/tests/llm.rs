@@ -110,10 +110,10 @@ fn memory_is_what_the_report_says() {
     let directory = disk_dir();
     // Prompts longer than one step takes, and a cache that is filled more than once.
     let line = line(directory.path(), "--iterations 1 --batch 3 --prompt 512 --output-length 2 --hold 60s");
-    let held = Held::start_until(&line, "hold");
-    let status = held.status();
-    let before = held.before;
-    let report = held.stop();
+    let running = Running::start_until(&line, "hold");
+    let status = running.status();
+    let before = running.before;
+    let report = running.stop();
     let bytes = |kind: &str| source(&report, kind)["bytes"].as_u64().unwrap();
     assert_grew(
         before.rss_anon,

@@ -1,4 +1,4 @@
-//! Charges to a cgroup, as hooks on its page counter tell them.
+//! Charges to a cgroup, as hooks on its page counter count them.
 
 use super::{MIB, Recording, stack};
 use spark_trace_recording::{ChargeLevel, ChargeStack};

@@ -212,7 +212,7 @@ fn allocs(recording: &mut Recording) {
     }
 }
 
-/// The machine as it is told at `free` MiB, with as much page cache as that leaves.
+/// The machine's own figures at `free` MiB, with as much page cache as that leaves.
 fn state(free: u64) -> MemoryState {
     MemoryState {
         free: free * MIB,
@@ -255,8 +255,8 @@ fn queries(recording: &mut Recording) {
     for (ms, free) in [(1500, 12000), (4000, 11200), (4200, 11190)] {
         // What the library reads itself to know.
         all.push(query(ms - 1, "/proc/meminfo", &[("MemFree", free), ("MemAvailable", 14000)], free));
-        let told = [("free", free), ("total", 16384)];
-        let answer = query(ms, "cuMemGetInfo_v2", &told, free);
+        let values = [("free", free), ("total", 16384)];
+        let answer = query(ms, "cuMemGetInfo_v2", &values, free);
         all.push(MemoryQuery { began_ns: Some(START + (ms - 2) * MS), stack: Some(torch), ..answer });
     }
     for ms in [4300, 4310, 4320] {

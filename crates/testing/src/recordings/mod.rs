@@ -1,4 +1,4 @@
-//! Synthetic recordings for tests. Two stories told by [`native`] and [`container`]: the same
+//! Synthetic recordings for tests. Two stories, [`native`] and [`container`]: the same
 //! program, once as a command and once in a container whose image it is the first to touch. [`cuda()`]
 //! is a third: it takes device, pinned and managed memory on a machine whose GPU shares the memory.
 //!
@@ -356,7 +356,7 @@ pub fn gpus() -> Recording {
         // Seconds, MiB of the target, MiB of somebody else.
         let others = if memory_total.is_some() { 500 } else { 0 };
         for (seconds, target) in [(0, None), (5, Some(if others > 0 { 30_000 } else { 700 })), (10, None)] {
-            let held = target.unwrap_or(0);
+            let of_target = target.unwrap_or(0);
             let listed = u64::from(target.is_some()) + u64::from(others > 0);
             let busy = target.is_some();
             let mut columns = vec![
@@ -367,7 +367,7 @@ pub fn gpus() -> Recording {
             ];
             columns.extend(target.map(|mib| ("process.4242.used".to_owned(), mib * MIB)));
             if let Some(total) = memory_total {
-                let used = held + others + 16;
+                let used = of_target + others + 16;
                 columns.push(("process.99.used".to_owned(), others * MIB));
                 columns.push(("memory.total".to_owned(), total));
                 columns.push(("memory.reserved".to_owned(), 605 * MIB));

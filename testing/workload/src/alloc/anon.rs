@@ -7,19 +7,19 @@ use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 
 use super::map::{Mapping, free_range};
-use super::{Env, Held, Holding};
+use super::{Env, Holding, Taken};
 use crate::cli::AllocArgs;
 use crate::output::SourceRecord;
 use crate::size::round_up;
 use crate::sys;
 
-pub fn anon(args: &AllocArgs, env: &Env) -> Result<Held> {
+pub fn anon(args: &AllocArgs, env: &Env) -> Result<Taken> {
     let len = env.machine.pages_up(args.anon.unwrap_or_default())?;
     let mut mapping = Mapping::base_pages(len)?;
     touch_anon(&mut mapping, env.machine.page);
     let detail = json!({ "page_table_bytes": env.machine.table_bytes(mapping.address(), len) });
     let record = SourceRecord::new("anon", "anon", len as u64, detail).at(mapping.address());
-    Ok(Held::new(record, mapping))
+    Ok(Taken::new(record, mapping))
 }
 
 #[inline(never)]
@@ -28,12 +28,12 @@ fn touch_anon(mapping: &mut Mapping, page: usize) {
     black_box(mapping);
 }
 
-pub fn anon_untouched(args: &AllocArgs, env: &Env) -> Result<Held> {
+pub fn anon_untouched(args: &AllocArgs, env: &Env) -> Result<Taken> {
     let len = env.machine.pages_up(args.anon_untouched.unwrap_or_default())?;
     let mapping = reserve_anon(len)?;
     let record =
         SourceRecord::new("anon", "anon-untouched", 0, json!({ "reserved": len })).at(mapping.address());
-    Ok(Held::new(record, mapping))
+    Ok(Taken::new(record, mapping))
 }
 
 #[inline(never)]
@@ -41,7 +41,7 @@ fn reserve_anon(len: usize) -> Result<Mapping> {
     Mapping::base_pages(len)
 }
 
-/// Keeps asking how much of it is huge: khugepaged collapses and splits behind our back.
+/// Keeps reading how much of it is huge: khugepaged collapses and splits behind our back.
 struct Thp(Mapping);
 
 impl Thp {
@@ -63,21 +63,21 @@ impl Holding for Thp {
     }
 }
 
-pub fn thp(args: &AllocArgs, env: &Env) -> Result<Held> {
+pub fn thp(args: &AllocArgs, env: &Env) -> Result<Taken> {
     let huge = sys::thp_size()?;
     let len = env.machine.pages_up(args.thp.unwrap_or_default())?;
     let mut mapping = reserve_thp(len, huge)?;
     touch_thp(&mut mapping, env.machine.page);
 
     let address = mapping.address();
-    let held = Thp(mapping);
-    let mut detail = held.huge();
+    let holding = Thp(mapping);
+    let mut detail = holding.huge();
     detail["hpage_pmd_size"] = json!(huge);
     detail["huge_bytes_at_most"] = json!(len / huge * huge);
     // Each huge page keeps an empty page table in reserve for being split, so there are as many as without.
     detail["page_table_bytes"] = json!(env.machine.table_bytes(address, len));
     let record = SourceRecord::new("anon", "thp", len as u64, detail).at(address);
-    Ok(Held::new(record, held))
+    Ok(Taken::new(record, holding))
 }
 
 fn reserve_thp(len: usize, huge: usize) -> Result<Mapping> {
@@ -94,7 +94,7 @@ fn touch_thp(mapping: &mut Mapping, page: usize) {
     black_box(mapping);
 }
 
-pub fn thp_zero(args: &AllocArgs, _env: &Env) -> Result<Held> {
+pub fn thp_zero(args: &AllocArgs, _env: &Env) -> Result<Taken> {
     let huge = sys::thp_size()?;
     let len = round_up(args.thp_zero.unwrap_or_default(), huge as u64)
         .and_then(|len| usize::try_from(len).ok())
@@ -104,7 +104,7 @@ pub fn thp_zero(args: &AllocArgs, _env: &Env) -> Result<Held> {
     // Each mapping of it has an empty page table in reserve, as a huge page of one's own has.
     let detail = json!({ "mapped": len, "hpage_pmd_size": huge });
     let record = SourceRecord::new("huge-zero-page", "thp-zero", huge as u64, detail);
-    Ok(Held::new(record.at(mapping.address()), mapping))
+    Ok(Taken::new(record.at(mapping.address()), mapping))
 }
 
 /// Once for each huge page: the first read maps all of it.
@@ -113,7 +113,7 @@ fn read_zeros(mapping: &Mapping, huge: usize) {
     black_box(mapping.read_each(huge));
 }
 
-pub fn hugetlb(args: &AllocArgs, _env: &Env) -> Result<Held> {
+pub fn hugetlb(args: &AllocArgs, _env: &Env) -> Result<Taken> {
     let huge = default_hugetlb_size()?;
     let len = round_up(args.hugetlb.unwrap_or_default(), huge as u64)
         .and_then(|len| usize::try_from(len).ok())
@@ -125,7 +125,7 @@ pub fn hugetlb(args: &AllocArgs, _env: &Env) -> Result<Held> {
     };
     touch_hugetlb(&mut mapping, huge);
     let record = SourceRecord::new("hugetlb", "hugetlb", len as u64, json!({ "huge_page_size": huge }));
-    Ok(Held::new(record.at(mapping.address()), mapping))
+    Ok(Taken::new(record.at(mapping.address()), mapping))
 }
 
 /// Only once for each huge page: the first touch brings all of it.
@@ -167,7 +167,7 @@ fn why_no_hugetlb(len: usize, huge: usize) -> String {
 /// One page each, and as far apart that each needs a page table of its own. They are too far apart to be
 /// merged as it is; every second one also gets another protection, for a kernel (or a tool) that looks at
 /// neighbours in a list.
-pub fn small_mappings(args: &AllocArgs, env: &Env) -> Result<Held> {
+pub fn small_mappings(args: &AllocArgs, env: &Env) -> Result<Taken> {
     let count = usize::try_from(args.small_mappings.unwrap_or_default()).context("--small-mappings")?;
     let (page, span) = (env.machine.page, env.machine.table_span());
     let begin = free_range(count.checked_mul(span).context("--small-mappings: too many")?, span)?;
@@ -192,7 +192,7 @@ pub fn small_mappings(args: &AllocArgs, env: &Env) -> Result<Held> {
     });
     let tables = SourceRecord::new("page-tables", "small-mappings", bytes, detail).at(begin);
     let pages = SourceRecord::new("anon", "small-mappings", bytes, json!({ "mappings": count })).at(begin);
-    Ok(Held { sources: vec![tables, pages], holding: Box::new(mappings) })
+    Ok(Taken { sources: vec![tables, pages], holding: Box::new(mappings) })
 }
 
 #[inline(never)]

@@ -11,7 +11,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use serde_json::json;
 
 use super::map::Mapping;
-use super::{Env, Held, Holding};
+use super::{Env, Holding, Taken};
 use crate::cli::AllocArgs;
 use crate::output::SourceRecord;
 use crate::sys::{Machine, SelfStatus};
@@ -28,7 +28,7 @@ fn pipe() -> Result<(OwnedFd, OwnedFd)> {
     Ok((read, write))
 }
 
-/// What a child tells us once it holds its memory; all as one write that fits into a pipe at once.
+/// What a child reports once it holds its memory; all as one write that fits into a pipe at once.
 #[derive(Debug, PartialEq, Eq)]
 struct ChildReport {
     errno: u64,
@@ -104,7 +104,7 @@ fn reap(pid: libc::pid_t) -> Result<()> {
 
 /// One after the other, so that each inherits the same from us. They share with us all that was touched
 /// before them.
-pub fn children(args: &AllocArgs, env: &Env) -> Result<Held> {
+pub fn children(args: &AllocArgs, env: &Env) -> Result<Taken> {
     let count = args.children.unwrap_or_default();
     let len = env.machine.pages_up(args.child_anon.unwrap_or_default())?;
     let (wait, release) = pipe()?;
@@ -146,7 +146,7 @@ pub fn children(args: &AllocArgs, env: &Env) -> Result<Held> {
         let address = usize::try_from(report.address).context("address of a child")?;
         sources.push(SourceRecord::new("anon", "child-anon", len as u64, detail).at(address));
     }
-    Ok(Held { sources, holding: Box::new(children) })
+    Ok(Taken { sources, holding: Box::new(children) })
 }
 
 #[inline(never)]
@@ -205,7 +205,7 @@ impl Holding for Threads {
     }
 }
 
-pub fn threads(args: &AllocArgs, env: &Env) -> Result<Held> {
+pub fn threads(args: &AllocArgs, env: &Env) -> Result<Taken> {
     /// Far below a huge page, so that no stack becomes one.
     const STACK: usize = 256 << 10;
     let count = args.threads.unwrap_or_default();
@@ -214,7 +214,7 @@ pub fn threads(args: &AllocArgs, env: &Env) -> Result<Held> {
     let mut threads = Threads(Vec::new());
     let mut sources = Vec::new();
     for index in 0..count {
-        let (hold, held) = channel::<()>();
+        let (hold, released) = channel::<()>();
         let (ready, is_ready) = channel();
         let work = move || -> Result<()> {
             let mut mapping = Mapping::base_pages(len)?;
@@ -223,7 +223,7 @@ pub fn threads(args: &AllocArgs, env: &Env) -> Result<Held> {
             let tid = unsafe { libc::syscall(libc::SYS_gettid) };
             // Only fails when the main thread has given up, and with it the process.
             let _ = ready.send((tid, mapping.address()));
-            let _ = held.recv();
+            let _ = released.recv();
             Box::new(mapping).release()
         };
         let handle = std::thread::Builder::new()
@@ -241,7 +241,7 @@ pub fn threads(args: &AllocArgs, env: &Env) -> Result<Held> {
         let detail = json!({ "tid": tid, "index": index, "name": format!("workload-{index}") });
         sources.push(SourceRecord::new("anon", "thread-anon", len as u64, detail).at(address));
     }
-    Ok(Held { sources, holding: Box::new(threads) })
+    Ok(Taken { sources, holding: Box::new(threads) })
 }
 
 #[inline(never)]

@@ -9,13 +9,13 @@ use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 
 use super::map::Mapping;
-use super::{Env, Held, Holding};
+use super::{Env, Holding, Taken};
 use crate::cli::AllocArgs;
 use crate::files::{self, BUFFER};
 use crate::output::SourceRecord;
 use crate::sys::Machine;
 
-/// A file that we made and, unless told to keep it, remove again: also on the way out of an error.
+/// A file that we made and, unless it is to be kept, remove again: also on the way out of an error.
 pub struct OwnedFile {
     pub file: File,
     path: Option<PathBuf>,
@@ -43,15 +43,15 @@ impl Holding for OwnedFile {
     }
 }
 
-/// A file we found, what of it we mapped, and how to ask for its pages.
-struct FileHeld {
+/// A file we found, what of it we mapped, and how to read its pages.
+struct FileHolding {
     mapping: Option<Mapping>,
     file: File,
     drop_cache: bool,
     machine: Machine,
 }
 
-impl Holding for FileHeld {
+impl Holding for FileHolding {
     fn measure(&self) -> Option<Value> {
         Some(cached(&self.file, self.machine))
     }
@@ -97,7 +97,7 @@ fn path_of(path: &Option<PathBuf>) -> &Path {
     path.as_deref().unwrap_or(Path::new(""))
 }
 
-pub fn file_read(args: &AllocArgs, env: &Env) -> Result<Held> {
+pub fn file_read(args: &AllocArgs, env: &Env) -> Result<Taken> {
     let (size, path) = (args.file_read.unwrap_or_default(), path_of(&args.file));
     let mut file = open_input(path, size)?;
     let before = cached(&file, env.machine);
@@ -108,8 +108,8 @@ pub fn file_read(args: &AllocArgs, env: &Env) -> Result<Held> {
     let detail = json!({ "size": size, "cache_before": before, "cache_after": cached(&file, env.machine) });
     let bytes = env.machine.pages_up(size)? as u64;
     let record = SourceRecord::new("file-clean", "file-read", bytes, detail).of_file(path);
-    let held = FileHeld { mapping: None, file, drop_cache: args.drop_on_release, machine: env.machine };
-    Ok(Held::new(record, held))
+    let holding = FileHolding { mapping: None, file, drop_cache: args.drop_on_release, machine: env.machine };
+    Ok(Taken::new(record, holding))
 }
 
 /// Reads exactly `size` bytes through one small buffer.
@@ -130,7 +130,7 @@ pub fn read_file(file: &mut File, size: u64) -> io::Result<()> {
     Ok(())
 }
 
-pub fn file_mmap(args: &AllocArgs, env: &Env) -> Result<Held> {
+pub fn file_mmap(args: &AllocArgs, env: &Env) -> Result<Taken> {
     let (size, path) = (args.file_mmap.unwrap_or_default(), path_of(&args.mmap_file));
     let file = open_input(path, size)?;
     let before = cached(&file, env.machine);
@@ -144,9 +144,9 @@ pub fn file_mmap(args: &AllocArgs, env: &Env) -> Result<Held> {
     let detail = json!({ "size": size, "cache_before": before, "cache_after": cached(&file, env.machine) });
     let record =
         SourceRecord::new("file-clean", "file-mmap", len as u64, detail).of_file(path).at(mapping.address());
-    let held =
-        FileHeld { mapping: Some(mapping), file, drop_cache: args.drop_on_release, machine: env.machine };
-    Ok(Held::new(record, held))
+    let holding =
+        FileHolding { mapping: Some(mapping), file, drop_cache: args.drop_on_release, machine: env.machine };
+    Ok(Taken::new(record, holding))
 }
 
 #[inline(never)]
@@ -156,7 +156,7 @@ fn touch_mapped_file(mapping: &Mapping, page: usize) -> u64 {
 
 /// Dirtying a private mapping of a file copies each page: the copies are anonymous, and what they were copied
 /// from is in the page cache besides.
-pub fn file_private(args: &AllocArgs, env: &Env) -> Result<Held> {
+pub fn file_private(args: &AllocArgs, env: &Env) -> Result<Taken> {
     let (size, path) = (args.file_private.unwrap_or_default(), path_of(&args.private_file));
     let file = open_input(path, size)?;
     let before = cached(&file, env.machine);
@@ -172,12 +172,12 @@ pub fn file_private(args: &AllocArgs, env: &Env) -> Result<Held> {
     let copies = SourceRecord::new("anon", "file-private", len as u64, json!({ "size": size }));
     let detail = json!({ "size": size, "cache_before": before, "cache_after": cached(&file, env.machine) });
     let originals = SourceRecord::new("file-clean", "file-private-cache", len as u64, detail);
-    let held =
-        FileHeld { mapping: Some(mapping), file, drop_cache: args.drop_on_release, machine: env.machine };
+    let holding =
+        FileHolding { mapping: Some(mapping), file, drop_cache: args.drop_on_release, machine: env.machine };
     // The one whose `measure` counts comes first.
-    Ok(Held {
+    Ok(Taken {
         sources: vec![originals.of_file(path), copies.of_file(path).at(address)],
-        holding: Box::new(held),
+        holding: Box::new(holding),
     })
 }
 
@@ -206,7 +206,7 @@ impl Holding for WrittenFile {
     }
 }
 
-pub fn file_write(args: &AllocArgs, env: &Env) -> Result<Held> {
+pub fn file_write(args: &AllocArgs, env: &Env) -> Result<Taken> {
     let (size, path) = (args.file_write.unwrap_or_default(), path_of(&args.write_file));
     let mut owned = Box::new(OwnedFile::create(path, !args.keep_files)?);
     if files::is_in_memory(&owned.file).with_context(|| path.display().to_string())? {
@@ -226,7 +226,7 @@ pub fn file_write(args: &AllocArgs, env: &Env) -> Result<Held> {
         json!({ "size": size, "fsync": args.fsync, "cache_after": cached(&owned.file, env.machine) });
     let bytes = env.machine.pages_up(size)? as u64;
     let record = SourceRecord::new(source, "file-write", bytes, detail).of_file(path);
-    Ok(Held::new(record, WrittenFile { owned, drop_cache: args.drop_on_release, machine: env.machine }))
+    Ok(Taken::new(record, WrittenFile { owned, drop_cache: args.drop_on_release, machine: env.machine }))
 }
 
 #[inline(never)]

@@ -7,12 +7,12 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use anyhow::{Context, Result};
 use serde_json::json;
 
-use super::{Env, Held, Holding};
+use super::{Env, Holding, Taken};
 use crate::cli::AllocArgs;
 use crate::output::SourceRecord;
 
 /// Closing the descriptors is all there is to releasing them.
-struct Descriptors(#[allow(dead_code, reason = "held to stay open")] Vec<[OwnedFd; 2]>);
+struct Descriptors(#[allow(dead_code, reason = "kept to stay open")] Vec<[OwnedFd; 2]>);
 
 impl Holding for Descriptors {
     fn release(self: Box<Self>) -> Result<()> {
@@ -91,7 +91,7 @@ fn fill_socket(fd: &OwnedFd, chunk: &[u8]) -> io::Result<u64> {
     Ok(black_box(filled))
 }
 
-pub fn pipes(args: &AllocArgs, env: &Env) -> Result<Held> {
+pub fn pipes(args: &AllocArgs, env: &Env) -> Result<Taken> {
     raise_descriptor_limit();
     let count = args.pipes.unwrap_or_default();
     let page = vec![0x70; env.machine.page];
@@ -107,10 +107,10 @@ pub fn pipes(args: &AllocArgs, env: &Env) -> Result<Held> {
     }
     // Beyond fs.pipe-user-pages-soft, new pipes of a user without CAP_SYS_RESOURCE are made smaller.
     let detail = json!({ "pipes": count, "bytes_per_pipe_least": least, "bytes_per_pipe_most": most });
-    Ok(Held::new(SourceRecord::new("kernel-other", "pipe", bytes, detail), Descriptors(pairs)))
+    Ok(Taken::new(SourceRecord::new("kernel-other", "pipe", bytes, detail), Descriptors(pairs)))
 }
 
-pub fn sockets(args: &AllocArgs, _env: &Env) -> Result<Held> {
+pub fn sockets(args: &AllocArgs, _env: &Env) -> Result<Taken> {
     raise_descriptor_limit();
     let count = args.sockets.unwrap_or_default();
     // Not by pages: the kernel puts each write into a buffer of its own making anyhow.
@@ -139,7 +139,7 @@ pub fn sockets(args: &AllocArgs, _env: &Env) -> Result<Held> {
         // Unix sockets are charged to a control group as kernel memory; its "sock" counts TCP and UDP only.
         "memcg": "kernel",
     });
-    Ok(Held::new(
+    Ok(Taken::new(
         SourceRecord::new("sock", "unix-socket", charged.unwrap_or(payload), detail),
         Descriptors(pairs),
     ))

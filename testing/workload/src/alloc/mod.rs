@@ -1,4 +1,4 @@
-//! `alloc`: takes memory of each asked kind in turn, holds all of it, and gives it back in reverse.
+//! `alloc`: takes memory of each requested kind in turn, holds all of it, and gives it back in reverse.
 
 mod anon;
 mod children;
@@ -36,12 +36,12 @@ pub trait Holding {
 }
 
 /// What comes of a step: what it should be seen as, and the memory itself.
-pub struct Held {
+pub struct Taken {
     pub sources: Vec<SourceRecord>,
     pub holding: Box<dyn Holding>,
 }
 
-impl Held {
+impl Taken {
     pub fn new(source: SourceRecord, holding: impl Holding + 'static) -> Self {
         Self { sources: vec![source], holding: Box::new(holding) }
     }

@@ -2,40 +2,40 @@
 
 use anyhow::Result;
 
-use super::{Env, Held, anon, children, file, kernel, shmem};
+use super::{Env, Taken, anon, children, file, kernel, shmem};
 use crate::cli::AllocArgs;
 
 pub struct Step {
-    /// The phase's name; also the option that asks for it.
+    /// The phase's name; also the option that requests it.
     pub phase: &'static str,
-    pub asked: fn(&AllocArgs) -> bool,
-    pub take: fn(&AllocArgs, &Env) -> Result<Held>,
+    pub is_requested: fn(&AllocArgs) -> bool,
+    pub take: fn(&AllocArgs, &Env) -> Result<Taken>,
 }
 
 /// Children before threads: a fork of a process with several threads may do next to nothing.
 #[rustfmt::skip]
 pub const STEPS: &[Step] = &[
-    Step { phase: "anon", asked: |a| a.anon.is_some(), take: anon::anon },
-    Step { phase: "anon-untouched", asked: |a| a.anon_untouched.is_some(), take: anon::anon_untouched },
-    Step { phase: "thp", asked: |a| a.thp.is_some(), take: anon::thp },
-    Step { phase: "thp-zero", asked: |a| a.thp_zero.is_some(), take: anon::thp_zero },
-    Step { phase: "shmem", asked: |a| a.shmem.is_some(), take: shmem::shmem },
-    Step { phase: "tmpfs", asked: |a| a.tmpfs.is_some(), take: shmem::tmpfs },
-    Step { phase: "file-read", asked: |a| a.file_read.is_some(), take: file::file_read },
-    Step { phase: "file-mmap", asked: |a| a.file_mmap.is_some(), take: file::file_mmap },
-    Step { phase: "file-private", asked: |a| a.file_private.is_some(), take: file::file_private },
-    Step { phase: "file-write", asked: |a| a.file_write.is_some(), take: file::file_write },
-    Step { phase: "hugetlb", asked: |a| a.hugetlb.is_some(), take: anon::hugetlb },
-    Step { phase: "small-mappings", asked: |a| a.small_mappings.is_some(), take: anon::small_mappings },
-    Step { phase: "children", asked: |a| a.children.is_some(), take: children::children },
-    Step { phase: "threads", asked: |a| a.threads.is_some(), take: children::threads },
-    Step { phase: "pipes", asked: |a| a.pipes.is_some(), take: kernel::pipes },
-    Step { phase: "sockets", asked: |a| a.sockets.is_some(), take: kernel::sockets },
+    Step { phase: "anon", is_requested: |a| a.anon.is_some(), take: anon::anon },
+    Step { phase: "anon-untouched", is_requested: |a| a.anon_untouched.is_some(), take: anon::anon_untouched },
+    Step { phase: "thp", is_requested: |a| a.thp.is_some(), take: anon::thp },
+    Step { phase: "thp-zero", is_requested: |a| a.thp_zero.is_some(), take: anon::thp_zero },
+    Step { phase: "shmem", is_requested: |a| a.shmem.is_some(), take: shmem::shmem },
+    Step { phase: "tmpfs", is_requested: |a| a.tmpfs.is_some(), take: shmem::tmpfs },
+    Step { phase: "file-read", is_requested: |a| a.file_read.is_some(), take: file::file_read },
+    Step { phase: "file-mmap", is_requested: |a| a.file_mmap.is_some(), take: file::file_mmap },
+    Step { phase: "file-private", is_requested: |a| a.file_private.is_some(), take: file::file_private },
+    Step { phase: "file-write", is_requested: |a| a.file_write.is_some(), take: file::file_write },
+    Step { phase: "hugetlb", is_requested: |a| a.hugetlb.is_some(), take: anon::hugetlb },
+    Step { phase: "small-mappings", is_requested: |a| a.small_mappings.is_some(), take: anon::small_mappings },
+    Step { phase: "children", is_requested: |a| a.children.is_some(), take: children::children },
+    Step { phase: "threads", is_requested: |a| a.threads.is_some(), take: children::threads },
+    Step { phase: "pipes", is_requested: |a| a.pipes.is_some(), take: kernel::pipes },
+    Step { phase: "sockets", is_requested: |a| a.sockets.is_some(), take: kernel::sockets },
 ];
 
-/// The asked steps, in order.
+/// The requested steps, in order.
 pub fn plan(args: &AllocArgs) -> impl Iterator<Item = &'static Step> {
-    STEPS.iter().filter(|step| (step.asked)(args))
+    STEPS.iter().filter(|step| (step.is_requested)(args))
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use serde_json::json;
 
 use super::plan::plan;
-use super::{Env, Held, Holding};
+use super::{Env, Holding, Taken};
 use crate::cli::{AllocArgs, CourseArgs};
 use crate::files;
 use crate::output::{
@@ -20,7 +20,7 @@ use crate::sys::{self, Machine, SelfExact, SelfStatus};
 type Holdings = Vec<(&'static str, usize, Box<dyn Holding>)>;
 
 /// One way to take memory: its phase's name, and what takes it.
-pub type Step<'a> = (&'static str, Box<dyn Fn(&Env) -> Result<Held> + 'a>);
+pub type Step<'a> = (&'static str, Box<dyn Fn(&Env) -> Result<Taken> + 'a>);
 
 struct Run<'a> {
     args: &'a CourseArgs,
@@ -52,7 +52,7 @@ pub fn run_steps(
     let env = Env { machine: Machine::read()?, cycle: 0 };
     sys::install_stop_handler()?;
     let baseline = SelfStatus::read().ok();
-    let at_hold = Err(anyhow::anyhow!("stopped before anything was held"));
+    let at_hold = Err(anyhow::anyhow!("stopped before anything was allocated"));
     let mut run = Run { args, env, sources: Vec::new(), phases: Vec::new(), baseline, at_hold, exact: None };
     for cycle in 0..args.repeat {
         run.env.cycle = cycle;
@@ -144,13 +144,13 @@ impl Run<'_> {
     }
 
     fn take(&mut self, (phase, take): &Step) -> Result<(&'static str, usize, Box<dyn Holding>)> {
-        let held = take(&self.env)?;
+        let taken = take(&self.env)?;
         let first = self.sources.len();
-        self.sources.extend(held.sources.into_iter().map(|mut source| {
+        self.sources.extend(taken.sources.into_iter().map(|mut source| {
             source.cycle = self.env.cycle;
             source
         }));
-        Ok((*phase, first, held.holding))
+        Ok((*phase, first, taken.holding))
     }
 
     /// What is true at the end of the hold, of ourselves and of what may change by itself.
@@ -184,7 +184,7 @@ impl Run<'_> {
     }
 }
 
-/// In reverse, and all of it even if one fails: the first error is the one told.
+/// In reverse, and all of it even if one fails: the first error is the one reported.
 fn release(holdings: Holdings) -> Result<()> {
     let mut result = Ok(());
     for (phase, _, holding) in holdings.into_iter().rev() {

@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::file::OwnedFile;
 use super::map::Mapping;
-use super::{Env, Held, Holding};
+use super::{Env, Holding, Taken};
 use crate::cli::AllocArgs;
 use crate::files;
 use crate::output::SourceRecord;
@@ -27,7 +27,7 @@ impl Holding for Memfd {
     }
 }
 
-pub fn shmem(args: &AllocArgs, env: &Env) -> Result<Held> {
+pub fn shmem(args: &AllocArgs, env: &Env) -> Result<Taken> {
     let len = env.machine.pages_up(args.shmem.unwrap_or_default())?;
     // SAFETY: the name is a C string literal; a new descriptor is all that comes of it.
     let fd = unsafe { libc::memfd_create(c"spark-trace-shmem".as_ptr(), libc::MFD_CLOEXEC) };
@@ -44,7 +44,7 @@ pub fn shmem(args: &AllocArgs, env: &Env) -> Result<Held> {
     let tables = env.machine.table_bytes(mapping.address(), len);
     let detail = json!({ "name": "spark-trace-shmem", "page_table_bytes": tables });
     let record = SourceRecord::new("shmem", "memfd", len as u64, detail);
-    Ok(Held::new(record.at(mapping.address()), Memfd { mapping, _file: file }))
+    Ok(Taken::new(record.at(mapping.address()), Memfd { mapping, _file: file }))
 }
 
 #[inline(never)]
@@ -54,7 +54,7 @@ fn touch_shmem(mapping: &mut Mapping, page: usize) {
 }
 
 /// Shmem that nobody has mapped, so that no process shows it.
-pub fn tmpfs(args: &AllocArgs, env: &Env) -> Result<Held> {
+pub fn tmpfs(args: &AllocArgs, env: &Env) -> Result<Taken> {
     let size = args.tmpfs.unwrap_or_default();
     let path = args.tmpfs_dir.join(format!("spark-trace-workload-{}-{}", std::process::id(), env.cycle));
     let mut owned = OwnedFile::create(&path, true)?;
@@ -69,7 +69,7 @@ pub fn tmpfs(args: &AllocArgs, env: &Env) -> Result<Held> {
     })?;
     let bytes = env.machine.pages_up(size)? as u64;
     let record = SourceRecord::new("shmem", "tmpfs", bytes, json!({ "size": size })).of_file(&path);
-    Ok(Held::new(record, owned))
+    Ok(Taken::new(record, owned))
 }
 
 #[inline(never)]

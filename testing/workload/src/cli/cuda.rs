@@ -16,7 +16,7 @@ const OUTPUT: &str = "Output";
 
 pub const ALLOC_EXAMPLES: &str = "\
 SIZE may be repeated by xN (64Mx4: four allocations of 64 MiB), and each option given more than once. \
-The phases are start, context, one for each asked kind in the order shown here, hold, and release.
+The phases are start, context, one for each requested kind in the order shown here, hold, and release.
 
 Examples:
   spark-trace-workload cuda-alloc --device 256Mx4 --pinned 64M --managed 128M --query --hold 5s

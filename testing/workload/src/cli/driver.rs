@@ -22,10 +22,10 @@ pub struct DriverAllocArgs {
     /// Bytes that the driver takes, in all of the calls
     #[arg(long, value_name = "SIZE", value_parser = parse_size, group = "what", help_heading = MEMORY)]
     pub bytes: Option<u64>,
-    /// Size of the pages that are asked for; at least the kernel's own are given
+    /// Size of the requested pages; at least the kernel's own are given
     #[arg(long, value_name = "SIZE", value_parser = parse_size, default_value = "4K", help_heading = MEMORY)]
     pub page_size: u64,
-    /// How many calls they are asked for in
+    /// How many calls request them
     #[arg(long, value_name = "N", value_parser = count(), default_value_t = 1, help_heading = MEMORY)]
     pub calls: u32,
     /// Each call's bytes in one run of pages

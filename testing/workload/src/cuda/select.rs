@@ -82,7 +82,7 @@ mod again {
         Err(error)
     }
 
-    /// The library that was chosen by path; to be asked before `finish`.
+    /// The library that was chosen by path; to be called before `finish`.
     pub fn wanted() -> Option<PathBuf> {
         fs::read_link(own_directory()?.join("libcuda.so")).ok()
     }

@@ -1,4 +1,4 @@
-//! What the stand-in's devices are told: testing/stand-in/abi.h in Rust.
+//! Requests to the stand-in's devices: testing/stand-in/abi.h in Rust.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -73,10 +73,10 @@ impl Device {
     }
 
     /// Has the driver take memory, and gives its handle.
-    pub fn alloc(&self, mut asked: Alloc) -> io::Result<u32> {
+    pub fn alloc(&self, mut request: Alloc) -> io::Result<u32> {
         // SAFETY: the call reads and writes one `Alloc`, which `asked` is.
-        result(unsafe { libc::ioctl(self.0.as_raw_fd(), ALLOC as _, &raw mut asked) })?;
-        Ok(asked.handle)
+        result(unsafe { libc::ioctl(self.0.as_raw_fd(), ALLOC as _, &raw mut request) })?;
+        Ok(request.handle)
     }
 
     pub fn free(&self, handle: u32) -> Result<()> {
@@ -87,10 +87,10 @@ impl Device {
 
     /// Has the driver lock memory of this process, and gives its handle.
     pub fn lock(&self, address: usize, bytes: usize) -> io::Result<u32> {
-        let mut asked = Lock { address: address as u64, bytes: bytes as u64, ..Lock::default() };
+        let mut request = Lock { address: address as u64, bytes: bytes as u64, ..Lock::default() };
         // SAFETY: the call reads and writes one `Lock`; the memory it names is only looked up.
-        result(unsafe { libc::ioctl(self.0.as_raw_fd(), LOCK as _, &raw mut asked) })?;
-        Ok(asked.handle)
+        result(unsafe { libc::ioctl(self.0.as_raw_fd(), LOCK as _, &raw mut request) })?;
+        Ok(request.handle)
     }
 }
 

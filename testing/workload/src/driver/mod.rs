@@ -9,7 +9,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use crate::alloc::map::Mapping;
-use crate::alloc::{Env, Held, Holding, Step, run_steps};
+use crate::alloc::{Env, Holding, Step, Taken, run_steps};
 use crate::cli::driver::DriverAllocArgs;
 use crate::output::SourceRecord;
 use crate::sys::{self, clock_ns, monotonic_ns};
@@ -53,7 +53,7 @@ impl Holding for Handles {
     }
 }
 
-fn pages(args: &DriverAllocArgs, bytes: u64, env: &Env) -> Result<Held> {
+fn pages(args: &DriverAllocArgs, bytes: u64, env: &Env) -> Result<Taken> {
     let (module, source, kind) = match args.uvm {
         true => (Module::Uvm, "nvidia-managed", "driver-alloc-uvm"),
         false => (Module::Nvidia, "nvidia-sysmem", "driver-alloc"),
@@ -70,8 +70,8 @@ fn pages(args: &DriverAllocArgs, bytes: u64, env: &Env) -> Result<Held> {
         if sys::stop_signal().is_some() {
             break;
         }
-        let asked = Alloc { bytes: size * unit, page_size: unit, flags, handle: 0 };
-        let (call, handle) = timed(&device, asked);
+        let request = Alloc { bytes: size * unit, page_size: unit, flags, handle: 0 };
+        let (call, handle) = timed(&device, request);
         let number = calls.len() + 1;
         handles.push(handle.map_err(|error| {
             let bytes = call.bytes;
@@ -96,7 +96,7 @@ fn pages(args: &DriverAllocArgs, bytes: u64, env: &Env) -> Result<Held> {
         "calls": calls,
     });
     let record = SourceRecord::new(source, kind, sum(|call| call.bytes), detail);
-    Ok(Held::new(record, Handles { handles, device, mapping: None }))
+    Ok(Taken::new(record, Handles { handles, device, mapping: None }))
 }
 
 /// `pages` in up to `calls` parts which differ by one at most.
@@ -106,15 +106,15 @@ fn call_sizes(pages: u64, calls: u32) -> impl Iterator<Item = u64> {
 }
 
 #[inline(never)]
-fn timed(device: &Device, asked: Alloc) -> (Call, std::io::Result<u32>) {
+fn timed(device: &Device, request: Alloc) -> (Call, std::io::Result<u32>) {
     let (begin_ns, cpu) = (monotonic_ns(), clock_ns(libc::CLOCK_THREAD_CPUTIME_ID));
-    let handle = device.alloc(asked);
+    let handle = device.alloc(request);
     let cpu_ns = clock_ns(libc::CLOCK_THREAD_CPUTIME_ID).saturating_sub(cpu);
     let wall_ns = monotonic_ns().saturating_sub(begin_ns);
-    (Call { bytes: asked.bytes, begin_ns, wall_ns, cpu_ns }, handle)
+    (Call { bytes: request.bytes, begin_ns, wall_ns, cpu_ns }, handle)
 }
 
-fn lock(bytes: u64, env: &Env) -> Result<Held> {
+fn lock(bytes: u64, env: &Env) -> Result<Taken> {
     let device = Device::open(Module::Nvidia)?;
     let len = env.machine.pages_up(bytes)?;
     let mut mapping = Mapping::base_pages(len)?;
@@ -125,7 +125,7 @@ fn lock(bytes: u64, env: &Env) -> Result<Held> {
         .with_context(|| format!("the stand-in cannot lock {len} bytes at {address:#x}"))?;
     let detail = json!({ "locked": true });
     let record = SourceRecord::new("anon", "driver-lock", len as u64, detail).at(address);
-    Ok(Held::new(record, Handles { handles: vec![handle], device, mapping: Some(mapping) }))
+    Ok(Taken::new(record, Handles { handles: vec![handle], device, mapping: Some(mapping) }))
 }
 
 #[cfg(test)]

@@ -82,7 +82,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tensors_have_the_size_that_was_asked_for() {
+    fn tensors_have_the_requested_size() {
         for bytes in [400_000, 1 << 20, (64 << 20) + 3, 256 << 20, 14 << 30, (100 << 30) + 1] {
             let shape = Shape::of(bytes).unwrap();
             assert_eq!(shape.tensors().iter().map(|tensor| tensor.bytes).sum::<u64>(), bytes);

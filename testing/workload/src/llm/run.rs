@@ -160,7 +160,7 @@ impl Model<'_> {
         Ok(())
     }
 
-    /// A batch of requests, from prompts to the last token of the answers. False when told to stop on the way.
+    /// A batch of requests, from prompts to the last token of the answers. False after a signal to stop on the way.
     #[inline(never)]
     pub fn answer(&self, batch: u64, prompt: u64, output: u64) -> Result<bool> {
         self.prefill(batch * prompt)?;

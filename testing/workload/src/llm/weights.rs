@@ -63,10 +63,7 @@ pub fn ensure(path: &Path, shape: &Shape) -> Result<(Vec<Placed>, bool)> {
         }
         files::drop_cache(&file)?;
     } else if !has_header(path, &header, size)? {
-        bail!(
-            "{} is not the model that --weights-size asks for: remove it or name another --model-dir",
-            path.display()
-        );
+        bail!("{} is not the model of --weights-size: remove it or name another --model-dir", path.display());
     }
     Ok((placed, written))
 }

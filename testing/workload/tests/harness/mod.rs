@@ -50,8 +50,8 @@ pub fn page_size() -> u64 {
     u64::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap()
 }
 
-/// An `alloc` which holds until it is told to stop.
-pub struct Held {
+/// An `alloc` which holds until a signal stops it.
+pub struct Running {
     child: Child,
     lines: Lines<BufReader<ChildStdout>>,
     /// The process before it took anything.
@@ -59,7 +59,7 @@ pub struct Held {
     _dir: TempDir,
 }
 
-impl Held {
+impl Running {
     /// Starts it, notes what it has before it begins, and returns when it holds everything.
     pub fn start(line: &str) -> Self {
         Self::start_until(&format!("alloc {line} --hold 60s"), "hold")
@@ -72,12 +72,12 @@ impl Held {
         let line = format!("{line} --jsonl --wait-go {}", go.display());
         let mut child = command(&line).stdout(Stdio::piped()).spawn().unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let mut held = Self { before: Status::default(), child, lines, _dir: dir };
-        held.wait_for("start");
-        held.before = Status::of(held.pid());
+        let mut running = Self { before: Status::default(), child, lines, _dir: dir };
+        running.wait_for("start");
+        running.before = Status::of(running.pid());
         File::create(go).unwrap();
-        held.wait_for(phase);
-        held
+        running.wait_for(phase);
+        running
     }
 
     fn wait_for(&mut self, phase: &str) {
@@ -118,7 +118,7 @@ impl Held {
     }
 }
 
-impl Drop for Held {
+impl Drop for Running {
     fn drop(&mut self) {
         // After a failed assertion; else it has ended and been waited for.
         let _ = self.child.kill();
@@ -167,7 +167,7 @@ pub fn assert_between(value: u64, least: u64, most: u64) {
     assert!((least..=most).contains(&value), "{value} is not in {least}..={most}");
 }
 
-/// It grew by what was asked for, give or take the slack.
+/// It grew by the requested bytes, give or take the slack.
 #[track_caller]
 pub fn assert_grew(before: u64, after: u64, grown: u64) {
     assert_between(after + slack(), before + grown, before + grown + 2 * slack());

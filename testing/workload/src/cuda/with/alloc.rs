@@ -1,4 +1,4 @@
-//! `cuda-alloc`: takes memory of each asked kind in turn, holds all of it, and gives it back.
+//! `cuda-alloc`: takes memory of each requested kind in turn, holds all of it, and gives it back.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -27,7 +27,7 @@ pub fn run(args: &CudaAllocArgs) -> Result<ExitCode> {
 
     let env = Env { machine: course.machine, driver: &driver, args };
     let mut pieces = Vec::new();
-    for step in STEPS.iter().filter(|step| !(step.asked)(args).is_empty()) {
+    for step in STEPS.iter().filter(|step| !(step.amounts)(args).is_empty()) {
         if sys::stop_signal().is_some() {
             break;
         }
@@ -41,10 +41,10 @@ pub fn run(args: &CudaAllocArgs) -> Result<ExitCode> {
     }
     let mut refused = Value::Null;
     if args.oom {
-        refused = course.phase("oom", args.holds.hold_each, |_| ask_for_too_much(&driver))?;
+        refused = course.phase("oom", args.holds.hold_each, |_| request_too_much(&driver))?;
     }
     course.hold(args.holds.hold)?;
-    // The last to come go first, and at the end of what is held in all.
+    // The last to come go first, and at the end of all that is allocated.
     let children = children.into_iter().rev().map(Running::stop).collect::<Result<Vec<_>>>()?;
 
     match args.free {
@@ -67,7 +67,7 @@ pub fn run(args: &CudaAllocArgs) -> Result<ExitCode> {
 
 fn take(course: &mut Phases<'_>, step: &Step, env: &Env<'_>) -> Result<Vec<Piece>> {
     let mut all = Vec::new();
-    for amount in (step.asked)(env.args) {
+    for amount in (step.amounts)(env.args) {
         let pieces = (0..amount.count)
             .map(|index| {
                 (step.take)(env, amount.each)
@@ -89,7 +89,7 @@ fn take(course: &mut Phases<'_>, step: &Step, env: &Env<'_>) -> Result<Vec<Piece
 }
 
 /// Half as much again as the device has in all.
-fn ask_for_too_much(driver: &Driver) -> Result<Value> {
+fn request_too_much(driver: &Driver) -> Result<Value> {
     let bytes = driver.info.total_bytes / 2 * 3;
     match Buffer::new(bytes) {
         Err(error) if error.result == CUresult::CUDA_ERROR_OUT_OF_MEMORY => {

@@ -7,7 +7,7 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::{Value, json};
 
-/// One that holds what it has taken, until it is told to stop.
+/// One that holds what it has taken, until a signal stops it.
 pub struct Running {
     child: Child,
     lines: Lines<BufReader<ChildStdout>>,

@@ -82,7 +82,7 @@ pub struct DriverInfo {
     pub total_bytes: usize,
 }
 
-/// Functions whose calls the report tells: those that take memory, give it back or ask for it.
+/// Functions whose calls the report lists: those that take memory, free it or query it.
 const COUNTED: &[&CStr] = &[
     c"cuMemAlloc_v2",
     c"cuMemFree_v2",
@@ -113,7 +113,7 @@ impl Driver {
     /// have been printed before.
     pub fn load(args: &DriverArgs) -> Result<Self> {
         select::prepare(&args.driver)?;
-        // SAFETY: opens libraries by name, which runs their initialisers. They are the driver that was asked for.
+        // SAFETY: opens libraries by name, which runs their initialisers. They are the requested driver.
         let present = unsafe { sys::is_culib_present() };
         if !present {
             select::finish();
@@ -144,7 +144,7 @@ impl Driver {
     fn initialize(ordinal: c_int, simulated: bool) -> Result<Self> {
         let (mut version, mut count, mut device, mut total) = (0, 0, 0, 0_usize);
         let mut name = [0 as c_char; 256];
-        // SAFETY: each pointer is good for what its function writes, and the name has the length that is told.
+        // SAFETY: each pointer is good for what its function writes, and the name has the length that is passed.
         unsafe {
             call!(cuInit(0))?;
             call!(cuDriverGetVersion(&mut version))?;

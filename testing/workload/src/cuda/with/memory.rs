@@ -29,9 +29,9 @@ pub struct Piece {
 }
 
 pub struct Step {
-    /// The phase's name; also the option that asks for it.
+    /// The phase's name; also the option that requests it.
     pub phase: &'static str,
-    pub asked: fn(&CudaAllocArgs) -> &[Amount],
+    pub amounts: fn(&CudaAllocArgs) -> &[Amount],
     pub take: fn(&Env<'_>, u64) -> Result<Piece>,
     /// Where its bytes are to be seen.
     pub source: fn(&Driver) -> &'static str,
@@ -40,13 +40,13 @@ pub struct Step {
 /// Pinned memory is shmem: NVIDIA's driver pins shared pages of its own for it (580.159, seen on an H200).
 #[rustfmt::skip]
 pub const STEPS: &[Step] = &[
-    Step { phase: "device", asked: |a| &a.device, take: device, source: device_source },
-    Step { phase: "pinned", asked: |a| &a.pinned, take: pinned, source: |_| "shmem" },
-    Step { phase: "host-alloc", asked: |a| &a.host_alloc, take: host_alloc, source: |_| "shmem" },
-    Step { phase: "registered", asked: |a| &a.registered, take: registered, source: |_| "anon" },
-    Step { phase: "managed", asked: |a| &a.managed, take: managed, source: managed_source },
-    Step { phase: "async", asked: |a| &a.stream, take: stream_ordered, source: device_source },
-    Step { phase: "vmm", asked: |a| &a.vmm, take: vmm, source: vmm_source },
+    Step { phase: "device", amounts: |a| &a.device, take: device, source: device_source },
+    Step { phase: "pinned", amounts: |a| &a.pinned, take: pinned, source: |_| "shmem" },
+    Step { phase: "host-alloc", amounts: |a| &a.host_alloc, take: host_alloc, source: |_| "shmem" },
+    Step { phase: "registered", amounts: |a| &a.registered, take: registered, source: |_| "anon" },
+    Step { phase: "managed", amounts: |a| &a.managed, take: managed, source: managed_source },
+    Step { phase: "async", amounts: |a| &a.stream, take: stream_ordered, source: device_source },
+    Step { phase: "vmm", amounts: |a| &a.vmm, take: vmm, source: vmm_source },
 ];
 
 /// Anonymous pages play the device's memory in the simulated driver; a GPU without memory of its own takes the

@@ -35,7 +35,7 @@ pub struct Phases<'a> {
     args: &'a OutputArgs,
     pub machine: Machine,
     driver: &'a Driver,
-    /// A context is current, so the driver can be asked.
+    /// A context is current, so the driver answers.
     has_context: bool,
     baseline: Option<SelfStatus>,
     pub sources: Vec<SourceRecord>,
@@ -57,7 +57,7 @@ impl<'a> Phases<'a> {
             sources: Vec::new(),
             phases: Vec::new(),
             queries: Vec::new(),
-            at_hold: Err(anyhow::anyhow!("stopped before anything was held")),
+            at_hold: Err(anyhow::anyhow!("stopped before anything was allocated")),
             exact: None,
         })
     }
@@ -104,7 +104,7 @@ impl<'a> Phases<'a> {
         let done = work(self).with_context(|| format!("phase {phase}"))?;
         let ready_ns = sys::monotonic_ns();
         let after = SelfStatus::read().ok();
-        let query = if self.args.query && self.has_context { Some(ask(phase)?) } else { None };
+        let query = if self.args.query && self.has_context { Some(query_of(phase)?) } else { None };
         self.print_phase(phase, begin_ns, ready_ns, after, query.as_ref())?;
         self.queries.extend(query);
         sys::sleep(hold);
@@ -183,7 +183,7 @@ impl<'a> Phases<'a> {
     }
 }
 
-fn ask(phase: &'static str) -> Result<Query> {
+fn query_of(phase: &'static str) -> Result<Query> {
     let mem_free_before = mem_free();
     let (free, total) = mem_get_info()?;
     let mem_free_after = mem_free();
