@@ -1,4 +1,4 @@
-//! Clients of container engines. What is to be asked of an engine is asked as the user who called sudo: a program of that
+//! Clients of container engines. Requests to an engine are made as the user who called sudo: a program of that
 //! user's PATH never runs as root.
 
 use std::fs;
@@ -57,7 +57,7 @@ pub fn client(engine: &str) -> Option<Command> {
     Some(command)
 }
 
-/// The ways to ask an engine, the first that answers counts: as the user who called sudo, and as root, whom alone the
+/// The ways to reach an engine, the first that answers counts: as the user who called sudo, and as root, whom alone the
 /// engine may serve, with a program that root has installed and nothing of that user's environment.
 pub fn clients(engine: &str) -> Vec<Command> {
     let as_root = || {

@@ -173,7 +173,7 @@ struct Account {
 
 impl Account {
     fn of(uid: u32) -> Option<Self> {
-        // SAFETY: the pointers are those that the function wants, and it is told how long the buffer is.
+        // SAFETY: the pointers are those that the function wants, and the length is that of the buffer.
         Self::find(|entry, buffer, len, found| unsafe { libc::getpwuid_r(uid, entry, buffer, len, found) })
     }
 
@@ -225,7 +225,7 @@ fn changes(
     let root_name: OsString = root.as_ref().map_or_else(|| "root".into(), |root| root.name.clone());
     let root_home: OsString = root.as_ref().map_or_else(|| "/root".into(), |root| root.home.clone());
     let root_shell = root.as_ref().map(|root| root.shell.clone());
-    // Of a user that the database does not know (a directory service that this C library cannot ask) the home is not
+    // Of a user that the database does not know (a directory service that this C library cannot reach) the home is not
     // known either: without the variable, programs look for it themselves.
     let name = user.as_ref().map_or_else(|| user_name.into(), |user| user.name.clone());
     let wanted = [

@@ -63,10 +63,10 @@ pub fn load(path: Option<&Path>) -> Result<Nvml, Refusal> {
     open(path.as_os_str()).map_err(|e| refused(&path.display().to_string(), &e, false))
 }
 
-/// A library that is there and does not start. Without a driver it has nothing to tell of: packages bring the library
+/// A library that is there and does not start. Without a driver it has nothing to report: packages bring the library
 /// to machines without a GPU too.
-fn refused(library: &str, error: &NvmlError, asked_for: bool) -> Refusal {
-    let idle = matches!(error, NvmlError::DriverNotLoaded | NvmlError::LibraryNotFound) && !asked_for;
+fn refused(library: &str, error: &NvmlError, is_required: bool) -> Refusal {
+    let idle = matches!(error, NvmlError::DriverNotLoaded | NvmlError::LibraryNotFound) && !is_required;
     let reason = format!("{library}: {}", failed(error, "nvmlInit_v2"));
     if idle { Refusal::Absent(reason) } else { Refusal::Broken(reason) }
 }

@@ -24,9 +24,9 @@ pub struct Tost {
     /// The confidence interval of the difference at level 1 - 2 alpha: it lies within the bounds where the samples
     /// are equivalent.
     pub ci: (f64, f64),
-    /// The bounds that were asked for.
+    /// The requested bounds.
     pub bounds: (f64, f64),
-    /// The level that was asked for.
+    /// The requested level.
     pub alpha: f64,
     /// Whether `p` is below `alpha`.
     pub equivalent: bool,

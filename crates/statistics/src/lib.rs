@@ -30,7 +30,7 @@ pub use noncentral::{noncentral_t_cdf, noncentral_t_sf};
 
 use serde::Serialize;
 
-/// The confidence level to use when nothing asks for another one.
+/// The confidence level to use when nothing names another one.
 pub const LEVEL: f64 = 0.95;
 
 /// Why a figure is not defined for an input.

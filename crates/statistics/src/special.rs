@@ -53,7 +53,7 @@ pub(crate) fn f_sf(f: f64, df1: f64, df2: f64) -> f64 {
 /// The t with P(T > t) = p, for 0 < p <= 1/2. None only where it would be infinite.
 pub(crate) fn t_upper_quantile(p: f64, df: f64) -> Option<f64> {
     // Bracketed, then halved on a logarithmic scale until f64 has no number left between: the tail falls steadily,
-    // and a quantile is asked for too seldom for its cost to matter.
+    // and a quantile is computed too seldom for its cost to matter.
     let (mut low, mut high) = (0.0, 1.0);
     while t_sf(high, df) > p {
         low = high;

@@ -164,7 +164,7 @@ fn make_room(dir: &Path, force: bool) -> Result<Option<PathBuf>, RootfsError> {
     }
 }
 
-/// One of the ways to ask an engine.
+/// One of the ways to reach an engine.
 struct Client<'a> {
     engine: &'a str,
     way: usize,
@@ -381,8 +381,8 @@ mod tests {
         let rootfs = describe("docker", "i", text).unwrap();
         assert_eq!(rootfs.environment["A"], "b=c");
         assert_eq!((rootfs.working_dir.as_str(), rootfs.entrypoint.len(), rootfs.command.len()), ("/", 1, 0));
-        let told = differences(&rootfs, Path::new("/r")).join("\n");
-        assert!(told.contains("run as 1000") && told.contains("at /data"), "{told}");
+        let text = differences(&rootfs, Path::new("/r")).join("\n");
+        assert!(text.contains("run as 1000") && text.contains("at /data"), "{text}");
         assert!(describe("docker", "i", "[]").is_err());
     }
 

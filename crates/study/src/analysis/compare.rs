@@ -197,28 +197,28 @@ impl Comparison {
             };
         };
         let adjusted = if self.p_holm.is_some() { "p adjusted by Holm's method" } else { "p" };
-        let told = format!("{adjusted} is {} by {}", written_p(p), self.test);
+        let p_value = format!("{adjusted} is {} by {}", written_p(p), self.test);
         let same = self.equivalence.as_ref().is_some_and(|tost| tost.equivalent);
         let margin = options.margin * 100.0;
         if let Some(noise) = self.noise.filter(|noise| p < options.alpha && self.difference.abs() <= *noise) {
             let unit = &self.subject.unit;
             return (
                 Verdict::Undecided,
-                format!("{told}, but environments that are the same differ by {noise:.3} {unit}"),
+                format!("{p_value}, but environments that are the same differ by {noise:.3} {unit}"),
             );
         }
         match (p < options.alpha, same) {
-            (true, false) => (Verdict::Different, told),
+            (true, false) => (Verdict::Different, p_value),
             // Found with certainty, and too small to matter.
             (true, true) => {
-                (Verdict::Equivalent, format!("{told}, but the means are the same within {margin} %"))
+                (Verdict::Equivalent, format!("{p_value}, but the means are the same within {margin} %"))
             }
             (false, true) => {
-                (Verdict::Equivalent, format!("the means are the same within {margin} %; {told}"))
+                (Verdict::Equivalent, format!("the means are the same within {margin} %; {p_value}"))
             }
             (false, false) => (
                 Verdict::Undecided,
-                format!("{told}; nor are the means shown to be the same within {margin} %"),
+                format!("{p_value}; nor are the means shown to be the same within {margin} %"),
             ),
         }
     }

@@ -89,7 +89,7 @@ pub fn of(
     let mut found = Diagnostics {
         switches,
         switches_at_most: if in_a == in_b { (2 * in_a).saturating_sub(1) } else { 2 * in_a.min(in_b) },
-        // Of two runs nobody could tell.
+        // Two runs are too few to say so.
         blocked: switches == 1 && in_a > 1 && in_b > 1,
         drift: series::mann_kendall(&left).ok().filter(|_| enough),
         drift_per_run: series::theil_sen(&left).ok().map(|fit| fit.slope),

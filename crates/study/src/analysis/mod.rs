@@ -24,7 +24,7 @@ pub const SCHEMA_VERSION: u32 = 1;
 /// How it is analysed; part of the report.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Options {
-    /// A difference is told where the adjusted p is below this.
+    /// A difference is reported where the adjusted p is below this.
     pub alpha: f64,
     /// Of diagnostics: they are many, and each can spoil a verdict.
     pub diagnostic_alpha: f64,

@@ -1,4 +1,4 @@
-//! Metrics that say the same as others, and models that cannot be told apart.
+//! Metrics that say the same as others, and models that cannot be distinguished.
 
 use serde::Serialize;
 use spark_trace_statistics::association::linear_fit;

@@ -168,7 +168,7 @@ fn a_function_of_another_metric_is_no_second_result() {
 }
 
 #[test]
-fn noise_of_the_same_environment_bounds_what_is_told() {
+fn noise_of_the_same_environment_bounds_what_is_different() {
     let mut results = simulated(Truth { effect: 5.0, sd: 1.0, ..Truth::default() }, 1);
     let again = results.runs.iter().filter(|run| run.environment == "docker").cloned();
     let again: Vec<Run> = again.map(|run| Run { environment: "native-again".to_owned(), ..run }).collect();

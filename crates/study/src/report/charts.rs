@@ -46,7 +46,7 @@ impl Scale {
     }
 }
 
-/// A filled circle is the baseline, a hollow square the other: nobody needs to tell colours apart.
+/// A filled circle is the baseline, a hollow square the other: nobody needs to distinguish colours.
 fn mark(page: &mut Page, of_a: bool, x: f64, y: f64) {
     let (cx, cy) = (percent(x), format!("{y:.1}"));
     if of_a {

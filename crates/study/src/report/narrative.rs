@@ -1,4 +1,4 @@
-//! What a study has to tell, in words and tables that all forms share.
+//! What a study reports, in words and tables that all forms share.
 
 use super::tables::{BRIEF, DIAGNOSTICS, EFFECTS, MAIN, SPREAD, TESTS, interval, number, table};
 use crate::analysis::{Comparison, Report, SourcesAt, Verdict};
@@ -33,11 +33,11 @@ pub fn brief(report: &Report) -> Document {
         let baseline = report.environments.first().map_or("", String::as_str);
         document.heading(format!("{model}: {other} (B) against {baseline} (A), means"));
         document.table(table(BRIEF, of_cell(&report.comparisons, &model, &other)));
-        let mut told: Vec<&str> = vec![];
+        let mut reasons: Vec<&str> = vec![];
         for row in of_cell(&report.comparisons, &model, &other).filter(|row| row.subject.better.is_some()) {
-            if !told.contains(&row.because.as_str()) {
+            if !reasons.contains(&row.because.as_str()) {
                 document.line(format!("{}: {}", row.subject.name, row.because));
-                told.push(&row.because);
+                reasons.push(&row.because);
             }
         }
         let sources = differing(report, &model, &other);
@@ -88,7 +88,7 @@ pub fn summary(report: &Report) -> Vec<String> {
     let mut lines = vec![origin(report)];
     for (model, other) in cells(report) {
         let rows = of_cell(&report.comparisons, &model, &other).filter(|row| row.subject.better.is_some());
-        let told = |verdict: Verdict| {
+        let names_with = |verdict: Verdict| {
             let names = rows.clone().filter(|row| row.verdict == verdict).map(|row| match verdict {
                 Verdict::Different => {
                     format!("{} ({} {})", row.subject.name, interval(row.ci), row.subject.unit)
@@ -105,11 +105,11 @@ pub fn summary(report: &Report) -> Vec<String> {
             Verdict::Confounded,
             Verdict::NotComparable,
         ];
-        let told: Vec<_> = verdicts.into_iter().filter_map(told).collect();
+        let parts: Vec<_> = verdicts.into_iter().filter_map(names_with).collect();
         let baseline = report.environments.first().map_or("", String::as_str);
         let alike = rows.clone().any(|row| row.alike);
         let kind = if alike { " (the same environment again: noise)" } else { "" };
-        lines.push(format!("{model}, {other} against {baseline}{kind}: {}.", told.join("; ")));
+        lines.push(format!("{model}, {other} against {baseline}{kind}: {}.", parts.join("; ")));
     }
     lines
 }

@@ -9,7 +9,7 @@ use spark_trace_render::document::{Fit, Table};
 
 type Cell = spark_trace_render::document::Cell<Comparison>;
 
-/// A number with as many digits as tell something beside the others of its metric.
+/// A number with as many digits as matter beside the others of its metric.
 pub fn number(value: f64) -> String {
     match value.abs() {
         0.0 => "0".to_owned(),
@@ -31,7 +31,7 @@ fn to_spread(value: f64, spread: Option<f64>) -> String {
     }
 }
 
-/// A number of an axis, told apart from its neighbours.
+/// A number of an axis, distinct from its neighbours.
 pub fn step(value: f64, steps: &[f64]) -> String {
     to_spread(value, steps.get(1).zip(steps.first()).map(|(second, first)| (second - first) * 100.0))
 }

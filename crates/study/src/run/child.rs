@@ -137,30 +137,30 @@ fn with_argument(beginning: &str) -> Option<u32> {
     })
 }
 
-/// Waits for the end, and brings it about where time is over or somebody has asked for it.
+/// Waits for the end, and brings it about where time is over or a signal has come.
 fn wait(
     child: &mut Child,
     timeout: Duration,
     signals: &Signals,
 ) -> std::io::Result<(ExitStatus, Option<String>)> {
     let began = Instant::now();
-    let mut asked: Option<Instant> = None;
+    let mut interrupted_at: Option<Instant> = None;
     let mut why = None;
     loop {
         if let Some(status) = child.try_wait()? {
             return Ok((status, why));
         }
         let late = began.elapsed() >= timeout;
-        match asked {
+        match interrupted_at {
             // A terminal sends the signal to the whole group; twice is as good as once.
             None if late || signals.interrupted() => {
                 if late {
                     why = Some(format!("it took longer than {} s", timeout.as_secs()));
                 }
                 interrupt(child);
-                asked = Some(Instant::now());
+                interrupted_at = Some(Instant::now());
             }
-            Some(asked) if asked.elapsed() >= GRACE => child.kill()?,
+            Some(interrupted_at) if interrupted_at.elapsed() >= GRACE => child.kill()?,
             _ => {}
         }
         thread::sleep(EVERY);

@@ -15,13 +15,13 @@ const EVERY: Duration = Duration::from_millis(500);
 const SHM: &str = "/dev/shm";
 const DROP_CACHES: &str = "/proc/sys/vm/drop_caches";
 
-/// A gate: what it wants, or nothing where the plan does not ask for it; then what stands in its way.
+/// A gate: what it wants, or nothing where the plan does not name it; then what stands in its way.
 struct Gate {
     name: &'static str,
     closed: fn(&Gates, &Machine) -> Option<String>,
 }
 
-/// A row is a gate. What the machine cannot tell keeps a gate closed: nobody would know that it was not checked.
+/// A row is a gate. A value that the machine cannot read keeps a gate closed: nobody would know that it was not checked.
 const GATES: &[Gate] = &[
     Gate {
         name: "gpu-temperature",
@@ -66,7 +66,7 @@ const GATES: &[Gate] = &[
     },
 ];
 
-/// What only NVML tells, read once for all gates.
+/// What only NVML reports, read once for all gates.
 struct Machine {
     gpus: Result<Vec<Gpu>, String>,
 }
@@ -127,7 +127,7 @@ fn gpus() -> Result<Vec<Gpu>, String> {
     (0..count).map(gpu).collect::<Result<_, nvml_wrapper::error::NvmlError>>().map_err(|e| e.to_string())
 }
 
-/// The highest temperature of any GPU, where there is one to ask.
+/// The highest temperature of any GPU, where there is one.
 pub fn temperature() -> Option<u32> {
     gpus().ok()?.iter().map(|gpu| gpu.temperature).max()
 }

@@ -13,7 +13,7 @@ use spark_trace_host::archive;
 pub fn make(
     environment: &Environment,
     values: &Values,
-    tell: &mut dyn FnMut(Event<'_>),
+    report: &mut dyn FnMut(Event<'_>),
 ) -> Result<(), RunError> {
     let (Some(engine), Some(program), Some(image)) =
         (environment.kind.engine(), &environment.import_program, &environment.image)
@@ -30,7 +30,7 @@ pub fn make(
     let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let layer = archive::with_program(path, &name)
         .map_err(|source| RunError::Io { path: path.to_owned(), source })?;
-    tell(Event::Note(format!("{engine} import - {image}    (a tar archive of /{name})")));
+    report(Event::Note(format!("{engine} import - {image}    (a tar archive of /{name})")));
     let missing = || start(std::io::ErrorKind::NotFound.into());
     let mut child = spark_trace_host::engine::reaching(engine)
         .ok_or_else(missing)?

@@ -39,11 +39,11 @@ pub fn describe(plan: &Plan, spark_trace: &Path) -> BTreeMap<String, String> {
     let places = RunPaths { study: Path::new("."), run: Path::new("."), workload: "", spark_trace: "" };
     for environment in &plan.environments {
         let Some(engine) = environment.kind.engine() else { continue };
-        fact(engine, asked(&[engine, "--version"]));
+        fact(engine, answer_of(&[engine, "--version"]));
         if let (Some(image), Some(model)) = (&environment.image, plan.models.first()) {
             let image = Values::of(plan, environment, model, 0, &places).fill(image).ok();
-            let id =
-                image.and_then(|image| asked(&[engine, "image", "inspect", "--format", "{{.Id}}", &image]));
+            let id = image
+                .and_then(|image| answer_of(&[engine, "image", "inspect", "--format", "{{.Id}}", &image]));
             fact(&format!("image.{}", environment.name), id);
         }
     }
@@ -65,10 +65,10 @@ pub fn describe(plan: &Plan, spark_trace: &Path) -> BTreeMap<String, String> {
 
 /// What the engine calls an image that it has.
 pub fn image_id(engine: &str, image: &str) -> Option<String> {
-    asked(&[engine, "image", "inspect", "--format", "{{.Id}}", image])
+    answer_of(&[engine, "image", "inspect", "--format", "{{.Id}}", image])
 }
 
-fn asked(line: &[&str]) -> Option<String> {
+fn answer_of(line: &[&str]) -> Option<String> {
     let (program, args) = line.split_first()?;
     let output =
         engine::reaching(program)?.args(args).stdin(Stdio::null()).stderr(Stdio::null()).output().ok()?;

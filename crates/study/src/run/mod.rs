@@ -144,7 +144,7 @@ pub fn create(dir: &Path, plan: &Plan, spark_trace: &Path) -> Result<(), RunErro
 pub fn run(
     options: &Options,
     signals: &Signals,
-    tell: &mut dyn FnMut(Event<'_>),
+    report: &mut dyn FnMut(Event<'_>),
 ) -> Result<Outcome, RunError> {
     let mut runner = Runner::open(options, signals)?;
     let stop = options.dir.join(STOP);
@@ -154,7 +154,7 @@ pub fn run(
         }
         _ => {}
     }
-    runner.prepare(tell)?;
+    runner.prepare(report)?;
     let mut last = None;
     let mut times = vec![];
     loop {
@@ -168,7 +168,7 @@ pub fn run(
         let slot = slot.clone();
         runner.disk_space()?;
         let total = runner.state.slots.len();
-        tell(Event::Begin { slot: &slot, attempt, total });
+        report(Event::Begin { slot: &slot, attempt, total });
         let began = Instant::now();
         gates::wait(&runner.state.plan.gates, last, || signals.interrupted())?;
         let run = runner.one(&slot, attempt)?;
@@ -177,7 +177,7 @@ pub fn run(
         let done = runner.state.slots.iter().filter(|slot| slot.number > run.number).count();
         let mean = times.iter().sum::<Duration>() / u32::try_from(times.len()).unwrap_or(1);
         let left = Some(mean * u32::try_from(done).unwrap_or(u32::MAX));
-        tell(Event::End { run: &run, took: began.elapsed(), left });
+        report(Event::End { run: &run, took: began.elapsed(), left });
     }
 }
 
@@ -220,7 +220,7 @@ impl<'a> Runner<'a> {
     }
 
     /// What the plan wants before the first run.
-    fn prepare(&self, tell: &mut dyn FnMut(Event<'_>)) -> Result<(), RunError> {
+    fn prepare(&self, report: &mut dyn FnMut(Event<'_>)) -> Result<(), RunError> {
         let plan = &self.state.plan;
         let (Some(environment), Some(model)) = (plan.environments.first(), plan.models.first()) else {
             return Ok(());
@@ -230,12 +230,12 @@ impl<'a> Runner<'a> {
         let prepare = plan.workload.prepare.iter().filter(|_| self.state.runs.is_empty());
         for command in prepare {
             let command = fill(&values, command)?;
-            tell(Event::Command(&command));
+            report(Event::Command(&command));
             child::quiet(&command)?;
         }
         for environment in &plan.environments {
             let values = self.values(environment, model, 0, &self.options.dir);
-            image::make(environment, &values, tell)?;
+            image::make(environment, &values, report)?;
         }
         Ok(())
     }
