@@ -1,7 +1,7 @@
 //! Page frames: two bytes each, found by arithmetic instead of by a look-up.
 //!
 //! The kernel keeps the `struct page`s of all frames in one array. Where that lies differs from boot to boot and
-//! no interface tells, so user space has a program look it up ([`crate::hooks`]' `page_of_file`).
+//! no interface shows, so user space has a program look it up ([`crate::hooks`]' `page_of_file`).
 
 use spark_trace_common::{
     capacities::LIVE_FRAMES,

@@ -77,7 +77,7 @@ pub(crate) fn is_target(cgroup: u64, tgid: u32) -> bool {
     conf!(whole_system) != 0 || is_target_cgroup(cgroup) || is_target_pid(tgid)
 }
 
-/// Whether a cgroup that is created now may be that of a container which the target has asked for.
+/// Whether a cgroup that is created now may be that of a container which the target has requested.
 #[inline(always)]
 pub(crate) fn awaits_container() -> bool {
     let client = |index| CLIENTS.get(index).copied().unwrap_or(0);

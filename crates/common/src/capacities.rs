@@ -3,7 +3,7 @@
 //! Every map that can be full has a [`LossKind`]: what it could not take is counted, never silent.
 
 /// Frames kept of a kernel stack. Unwinding costs by the frame; allocation sites and the module that
-/// asked for the page lie well within this depth.
+/// requested the page lie well within this depth.
 pub const KERNEL_STACK_DEPTH: usize = 24;
 
 /// Frames kept of a user stack: taken only for large regions, so depth is worth its price.
@@ -11,7 +11,7 @@ pub const USER_STACK_DEPTH: usize = 48;
 
 /// Pages that are counted in one row before the kernel stack is taken anew at the same place. Where it then is
 /// the same, the next ones are twice as many, up to the second figure: in a burst of millions of pages stacks
-/// hardly cost anything, and what is wrongly taken for the same place is soon told apart.
+/// hardly cost anything, and what is wrongly taken for the same place is soon separated.
 pub const STACK_USES: u32 = 63;
 pub const STACK_USES_MOST: u32 = 1023;
 

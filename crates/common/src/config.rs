@@ -1,4 +1,4 @@
-//! What user space tells the programs when it loads them: offsets of the running kernel and settings.
+//! What user space passes to the programs when it loads them: offsets of the running kernel and settings.
 //!
 //! aya-ebpf has no CO-RE relocations, so nothing about a kernel's structures is compiled in: user space
 //! resolves each offset from the kernel's BTF and sets this struct as read-only data. The verifier then
@@ -63,7 +63,7 @@ config! {
     regs_nr, regs_arg0, regs_arg1, regs_arg2, regs_arg3, regs_arg4,
     /// Stack pointer, and link register where the architecture has one.
     regs_sp, regs_link, regs_ip,
-    /// Whether a task is traced by another (a debugger), and what it is told to do (include/linux/sched/jobctl.h).
+    /// Whether a task is traced by another (a debugger), and what it is to do (include/linux/sched/jobctl.h).
     task_ptrace, task_jobctl,
     /// Signals that wait for a whole process.
     signal_pending,

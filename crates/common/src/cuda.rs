@@ -1,7 +1,7 @@
 //! The functions of NVIDIA's user-space libraries that say who takes memory, and what is left of it: one row each.
 //!
 //! The kernel side is the same for all: at entry it keeps the arguments, at return it reads what the row says
-//! lies behind pointers and sends both. What they mean is told here and worked out in user space.
+//! lies behind pointers and sends both. What they mean is written here and worked out in user space.
 //!
 //! Prototypes are those of cuda.h (CUDA 13) and nvml.h; arguments are counted from 0.
 
@@ -366,7 +366,7 @@ impl Function {
     }
 }
 
-/// What a probe's cookie tells the kernel side: which row, what to read, whether to take the stack.
+/// What a probe's cookie passes to the kernel side: which row, what to read, whether to take the stack.
 pub const fn cookie(function: usize) -> u64 {
     let row = &FUNCTIONS[function];
     let mut cookie = function as u64 & 0xffff;

@@ -1,4 +1,4 @@
-//! Programs that ask a container engine for containers, by the name that the kernel gives their processes.
+//! Programs that have a container engine make containers, by the name that the kernel gives their processes.
 
 use crate::task::COMM_LEN;
 

@@ -206,7 +206,7 @@ pub struct LibraryEvent {
 /// Bytes kept of what a program read.
 pub const ANSWER_LEN: usize = 1024;
 
-/// A process read a file that tells how much memory there is, or asked by sysinfo(2).
+/// A process read a file that says how much memory there is, or called sysinfo(2).
 #[derive(Debug, Clone, Copy)]
 #[cfg_attr(feature = "zerocopy", derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable))]
 #[repr(C)]

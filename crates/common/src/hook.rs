@@ -111,7 +111,7 @@ pub struct Hook {
     pub module: Option<&'static str>,
 }
 
-/// What a hook may wait for, and what is told of it until then.
+/// What a hook may wait for, and what is said of it until then.
 pub const TRIGGERS: &[(&str, &str)] = &[("cuda", "attached when the target maps a CUDA driver")];
 
 /// Position of the hook called `name` in [`HOOKS`]: the index of its run counter. Compile-time only.

@@ -54,7 +54,7 @@ pub struct PageKey {
     pub cgroup: u64,
     /// Kernel stack id, negative where none could be taken.
     pub stack: i32,
-    /// Migrate type in the low byte, [`PAGE_CHARGED`] where the allocation asked to be charged, its order from
+    /// Migrate type in the low byte, [`PAGE_CHARGED`] where the allocation is to be charged, its order from
     /// [`PAGE_ORDER_SHIFT`] on.
     pub class: u32,
 }
@@ -88,7 +88,7 @@ pub struct LiveFrames {
     pub rows: [u16; LIVE_FRAMES as usize],
 }
 
-/// Where one CPU counted a page last, and what tells that another one belongs there too.
+/// Where one CPU counted a page last, and what shows that another one belongs there too.
 #[derive(Debug, Clone, Copy, Default)]
 #[repr(C)]
 pub struct PageCache {
@@ -169,13 +169,13 @@ pub struct MappingCache {
     pub counted: MappingTotals,
 }
 
-/// End of a process's heap as last seen, and where it was when an event last told of it.
+/// End of a process's heap as last seen, and where it was at its last event.
 #[derive(Debug, Clone, Copy, Default)]
 #[cfg_attr(feature = "zerocopy", derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable))]
 #[repr(C)]
 pub struct Heap {
     pub end: u64,
-    pub told: u64,
+    pub reported: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -251,7 +251,7 @@ pub struct PendingCharge {
     pub reserved: u32,
 }
 
-/// What the NVIDIA driver was asked for.
+/// What was requested of the NVIDIA driver.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
 pub enum DriverKind {
@@ -263,12 +263,12 @@ pub enum DriverKind {
     Managed = 3,
 }
 
-/// Key of what the driver was asked for.
+/// Key of what was requested of the driver.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "zerocopy", derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable))]
 #[repr(C)]
 pub struct DriverKey {
-    /// Memory cgroup and process of the task that asked, if it is of the target, else 0.
+    /// Memory cgroup and process of the task that called, if it is of the target, else 0.
     pub cgroup: u64,
     pub tgid: u32,
     /// Kernel stack id, negative where none could be taken.

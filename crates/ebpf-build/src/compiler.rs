@@ -24,7 +24,7 @@ pub struct Compiler {
 /// Why one compiler does not fit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Rejected {
-    /// It could not be asked for its version.
+    /// It did not print its version.
     Unusable(String),
     /// Too old, or another LLVM: no component can change that.
     Unsuitable(String),

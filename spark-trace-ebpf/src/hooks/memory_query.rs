@@ -41,7 +41,7 @@ const SIGSTOP: u32 = 19;
 const STOP: u64 = 1 << (SIGSTOP - 1);
 const JOBCTL_STOP_PENDING: u64 = 1 << 17;
 
-/// Names of files in procfs that tell of memory, the first eight bytes of each.
+/// Names of files in procfs about memory, the first eight bytes of each.
 const PROC_FILES: [u64; 5] =
     [head(b"meminfo\0"), head(b"status\0\0"), head(b"statm\0\0\0"), head(b"smaps_ro"), head(b"vmstat\0\0")];
 /// How the names of the memory controller's files begin.
@@ -154,7 +154,7 @@ fn report(
     slot.submit(0);
 }
 
-/// The task has mapped `fd` executable: tells if it is a watched library.
+/// The task has mapped `fd` executable: reports it if it is a watched library.
 #[inline(always)]
 pub(super) fn mapped_executable(fd: u32, tgid: u32) {
     let Some(file) = open_file(fd) else { return };

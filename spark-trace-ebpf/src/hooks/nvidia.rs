@@ -1,6 +1,6 @@
-//! What the NVIDIA kernel modules are asked for, from entry to return, and until it is given back.
+//! Requests to the NVIDIA kernel modules, from entry to return, and until their memory is freed.
 //!
-//! Page allocations say which pages the driver holds. These say what was asked of it, by whom, and what of that lives:
+//! Page allocations say which pages the driver holds. These say what was requested of it, by whom, and what of that lives:
 //! the difference is what it keeps for later. Names and arguments are those of the published source, from 570 to 595.
 
 use aya_ebpf::{
@@ -38,7 +38,7 @@ pub fn nvidia_alloc_enter(ctx: ProbeContext) -> u32 {
     }
     let pages = u64::from(pages);
     let hook = const { index("nvidia-alloc") };
-    enter(&ctx, hook, DriverKind::Sysmem, Asked { bytes: bytes_of(pages), out, list, listed: pages })
+    enter(&ctx, hook, DriverKind::Sysmem, Request { bytes: bytes_of(pages), out, list, listed: pages })
 }
 
 #[kretprobe]
@@ -72,8 +72,8 @@ pub fn nvidia_free(ctx: ProbeContext) -> u32 {
 #[kprobe]
 pub fn nvidia_pin_enter(ctx: ProbeContext) -> u32 {
     let bytes = bytes_of(ctx.arg(1).unwrap_or(0));
-    let asked = Asked { bytes, out: ctx.arg(2).unwrap_or(0), ..Asked::default() };
-    enter(&ctx, const { index("nvidia-pin") }, DriverKind::Pinned, asked)
+    let request = Request { bytes, out: ctx.arg(2).unwrap_or(0), ..Request::default() };
+    enter(&ctx, const { index("nvidia-pin") }, DriverKind::Pinned, request)
 }
 
 #[kretprobe]
@@ -94,8 +94,8 @@ pub fn nvidia_unpin(ctx: ProbeContext) -> u32 {
 pub fn managed_alloc_enter(ctx: ProbeContext) -> u32 {
     // An enumerator whose value is the size.
     let bytes: u32 = ctx.arg(0).unwrap_or(0);
-    let asked = Asked { bytes: bytes.into(), out: ctx.arg(3).unwrap_or(0), ..Asked::default() };
-    enter(&ctx, const { index("managed-alloc") }, DriverKind::Managed, asked)
+    let request = Request { bytes: bytes.into(), out: ctx.arg(3).unwrap_or(0), ..Request::default() };
+    enter(&ctx, const { index("managed-alloc") }, DriverKind::Managed, request)
 }
 
 #[kretprobe]
@@ -114,9 +114,9 @@ fn bytes_of(pages: u64) -> u64 {
     pages * u64::from(conf!(page_size))
 }
 
-/// What a call asks for; see [`PendingAlloc`].
+/// What a call requests; see [`PendingAlloc`].
 #[derive(Default)]
-struct Asked {
+struct Request {
     bytes: u64,
     out: u64,
     list: u64,
@@ -124,14 +124,14 @@ struct Asked {
 }
 
 #[inline(always)]
-fn enter(ctx: &ProbeContext, hook: u32, kind: DriverKind, asked: Asked) -> u32 {
+fn enter(ctx: &ProbeContext, hook: u32, kind: DriverKind, request: Request) -> u32 {
     hit(hook);
     let tgid = (bpf_get_current_pid_tgid() >> 32) as u32;
     // SAFETY: the current task's type is known to the verifier.
     let cgroup = unsafe { memory_cgroup_of(current_task()) };
     let (cgroup, tgid) = if is_target(cgroup, tgid) { (cgroup, tgid) } else { (0, 0) };
     let key = DriverKey { cgroup, tgid, stack: take_stack(ctx.as_ptr()), kind: kind as u32, reserved: 0 };
-    let Asked { bytes, out, list, listed } = asked;
+    let Request { bytes, out, list, listed } = request;
     let pending = PendingAlloc { alloc: DriverAlloc { key, bytes }, out, list, listed };
     if PENDING_ALLOCS.insert(&at_entry(ctx), &pending, 0).is_err() {
         lost!(DriverAllocs);

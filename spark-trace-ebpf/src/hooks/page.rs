@@ -1,7 +1,7 @@
 //! Page allocations that are not movable user pages: kernel and driver memory, by stack.
 //!
 //! Movable pages (anonymous memory, page cache) are by far the most frequent and are counted exactly by
-//! the kernel already, so they leave at the first comparison. For the rest the stack says who asked.
+//! the kernel already, so they leave at the first comparison. For the rest the stack says who allocated.
 //!
 //! A driver takes tens of gigabytes by single pages. What is dear (the stack, whose it is, the row) is found out
 //! once for a burst, and a page within it costs a comparison, an addition and a store.

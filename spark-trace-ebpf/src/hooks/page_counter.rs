@@ -182,7 +182,7 @@ fn for_each_level(place: *const ChargePlace, count: impl Fn(*mut ChargeLevel)) {
 /// as the program runs: the kernel does not let a program interrupt itself.
 #[inline(always)]
 fn place_of(hook: u32, counter: u64) -> Option<*const ChargePlace> {
-    // Of a counter of something else this is some word of its surroundings, which tells it apart as well.
+    // Of a counter of something else this is some word of its surroundings, which distinguishes it as well.
     let serial: u64 = probe(memcg_of(counter), conf!(memcg_css) + conf!(css_serial))?;
     // Fibonacci hashing: the highest bits of the product are the best mixed.
     let hash = counter.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;

@@ -107,7 +107,7 @@ unsafe fn sweep_word(word: *mut u64, base: u64, frame: u32) {
 }
 
 /// Whether a page is still in a kernel allocation. Freed pages have no references, and user pages are up to
-/// date: both tell that the page is no longer what it was. (A new kernel allocation of the same page has
+/// date: both show that the page is no longer what it was. (A new kernel allocation of the same page has
 /// replaced its entry already.)
 #[inline(always)]
 fn in_use(page: u64) -> bool {
@@ -129,7 +129,7 @@ fn in_use(page: u64) -> bool {
     if references > 0 {
         return true;
     }
-    // From 6.14 on some allocations (slab) hold pages without a reference; their type tells.
+    // From 6.14 on some allocations (slab) hold pages without a reference; their type shows it.
     let kind = kind >> 24;
     conf!(page_type_buddy) != NO_MEMBER
         && kind != conf!(page_type_buddy)

@@ -123,13 +123,13 @@ pub fn mapping(ctx: BtfTracePointContext) -> i32 {
         }
         MappingOp::Brk => {
             let end = ret as u64;
-            let Some(told) = heap_told(tgid, end) else { return 0 };
-            if end.abs_diff(told) < min_region {
+            let Some(reported) = heap_reported(tgid, end) else { return 0 };
+            if end.abs_diff(reported) < min_region {
                 return 0;
             }
-            let _ = HEAPS.insert(&tgid, &Heap { end, told: end }, 0);
+            let _ = HEAPS.insert(&tgid, &Heap { end, reported: end }, 0);
             address = end;
-            length = end.wrapping_sub(told) as i64;
+            length = end.wrapping_sub(reported) as i64;
         }
     }
     let Some(mut slot) = EVENTS.reserve::<MappingEvent>(0) else {
@@ -159,7 +159,7 @@ pub fn mapping(ctx: BtfTracePointContext) -> i32 {
     0
 }
 
-/// A system call that may have told the task how much memory there is.
+/// A system call whose answer may be how much memory there is.
 #[inline(always)]
 fn figures(ctx: &BtfTracePointContext, regs: *const u8, nr: u32) {
     let ret: i64 = ctx.arg(1);
@@ -232,17 +232,17 @@ unsafe fn settle(cache: *mut MappingCache) {
     unsafe { (*cache).counted = MappingTotals::default() };
 }
 
-/// Where the heap ended when an event last told of it; the end itself where it is seen for the first time.
+/// Where the heap ended at its last event; the end itself where it is seen for the first time.
 #[inline(always)]
-fn heap_told(tgid: u32, end: u64) -> Option<u64> {
+fn heap_reported(tgid: u32, end: u64) -> Option<u64> {
     if let Some(heap) = HEAPS.get_ptr_mut(&tgid) {
         // SAFETY: a live map value; a heap has one end, and brk holds the address space's lock.
         return unsafe {
             (*heap).end = end;
-            Some((*heap).told)
+            Some((*heap).reported)
         };
     }
-    if HEAPS.insert(&tgid, &Heap { end, told: end }, 0).is_err() {
+    if HEAPS.insert(&tgid, &Heap { end, reported: end }, 0).is_err() {
         lost!(MappingTotals);
     }
     None
