@@ -43,24 +43,24 @@ const PAGE_CACHE: &[&str] = &["file-clean", "file-dirty"];
 /// What the driver takes on behalf of a process and nobody is charged for.
 const UNCHARGED_DRIVER: &str = "nvidia-sysmem";
 
-/// Who held the memory of one recorded run. Sizes are bytes, times nanoseconds of the recording's clock.
+/// Who used the memory of one recorded run. Sizes are bytes, times nanoseconds of the recording's clock.
 #[derive(Debug, Clone, Serialize)]
 pub struct Report {
     pub schema: &'static str,
     pub schema_version: u32,
-    /// The instant that was asked for.
+    /// The requested instant.
     pub at: InstantSpec,
     /// Absent where the recording has no plane.
     pub answer: Option<Answer>,
     pub planes: Planes,
     /// The time that the lists below are about.
     pub details_at_ns: u64,
-    /// When stacks, files and what the driver was asked for were read, to be told of that time; absent where nothing of
-    /// what is held was.
+    /// When stacks, files and what was requested of the driver were read, to be shown for that time; absent where nothing of
+    /// what is in use was.
     pub details_instant: Option<Instant>,
     pub stacks: Vec<StackRow>,
     pub files: Vec<FileRow>,
-    /// How much of the page cache has a name, where files were asked for it.
+    /// How much of the page cache has a name, where files were read for it.
     pub cache_named: Option<CacheNamed>,
     /// What the lists have that is not the target's.
     pub others: Others,
@@ -70,14 +70,14 @@ pub struct Report {
     pub limits: Vec<Limit>,
     /// Absent where no hook on page counters ran.
     pub charges: Option<Charges>,
-    /// What the NVIDIA driver was asked for; empty where hooks on its functions did not run.
+    /// What was requested of the NVIDIA driver; empty where hooks on its functions did not run.
     pub driver_allocs: Vec<DriverAllocRow>,
     pub processes: Vec<ProcessRow>,
     pub regions: Vec<RegionRow>,
     pub mappings: Vec<MappingRow>,
     /// Absent where no CUDA library was seen.
     pub cuda: Option<CudaReport>,
-    /// What the target was told of memory; absent where it never asked.
+    /// The memory queries of the target; absent where it made none.
     pub queries: Option<Queries>,
     /// What surrounds its processes, as recorded.
     pub contexts: Vec<ProcessContext>,
@@ -128,7 +128,7 @@ impl Planes {
     }
 
     /// The plane whose instant the lists are about: the target's own, where it has one, for the lists say what the
-    /// target did. But what the NVIDIA driver takes for it is charged to no cgroup: where it held more of that at
+    /// target did. But what the NVIDIA driver takes for it is charged to no cgroup: where it had more of that at
     /// the system's peak than the cgroup had lost by then or had yet to come, that is the target's peak.
     fn details_at(&self) -> Option<&PlaneReport> {
         let (Some(system), Some(cgroup)) = (&self.system, &self.cgroup) else {
@@ -155,7 +155,7 @@ pub struct PlaneReport {
     pub plane: Scope,
     /// Hierarchy version of a cgroup plane.
     pub cgroup_version: Option<&'static str>,
-    /// Time of the reading at the instant asked for.
+    /// Time of the reading at the requested instant.
     pub at_ns: u64,
     pub start_ns: u64,
     pub peak_ns: u64,
@@ -208,11 +208,11 @@ pub struct SourceRow {
     pub bytes_at_system_peak: Option<i64>,
     /// This plane's level at the cgroup plane's peak.
     pub bytes_at_cgroup_peak: Option<i64>,
-    /// At the instant asked for.
+    /// At the requested instant.
     pub bytes: Option<i64>,
     /// From the start to that instant.
     pub growth: Option<i64>,
-    /// What hooks saw allocated for this source since the start and held at that instant, by kernel
+    /// What hooks saw allocated for this source since the start and in use at that instant, by kernel
     /// stack; part of the level above, or of `unattributed` where no counter gives one.
     pub observed: Option<u64>,
     /// Of those, what was allocated to be charged to a cgroup, and what was not.
@@ -234,7 +234,7 @@ pub struct RootPeak {
     pub kernel_peak: Option<u64>,
 }
 
-/// Reports on `recording` at the instant asked for.
+/// Reports on `recording` at the requested instant.
 pub fn report<'a>(run: impl Into<Derived<'a>>, at: InstantSpec) -> Report {
     let run = run.into();
     let recording = run.recording;

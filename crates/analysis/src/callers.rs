@@ -11,7 +11,7 @@ use crate::passing::{self, Stack};
 use spark_trace_recording::Symbol;
 
 /// Frames of a label.
-const TELLING: usize = 3;
+const NAMED_FRAMES: usize = 3;
 
 /// How the file names begin of libraries that only pass a call on.
 const RUNTIME: &[&str] = &["libcudart"];
@@ -50,7 +50,7 @@ impl<'a> Callers<'a> {
 }
 
 fn caller(frames: &[&Symbol]) -> Caller {
-    // A function of the driver that calls another one of its own says nothing of who asked.
+    // A function of the driver that calls another one of its own says nothing of the caller.
     let outside = frames.iter().skip_while(|frame| is_of_driver(frame));
     let through = outside.clone().next().map(|innermost| match is_in(innermost, RUNTIME) {
         true => THROUGH_RUNTIME,
@@ -66,9 +66,9 @@ fn caller(frames: &[&Symbol]) -> Caller {
     let passed = named.iter().take_while(passing).count();
     // Of allocators alone the outermost says most, unless it is the driver's or the runtime's own.
     let outermost = || named.last().filter(|frame| !is_of_driver(frame) && !is_in(frame, RUNTIME));
-    let mut telling: Vec<_> = named.iter().skip(passed).take(TELLING).collect();
-    telling.extend(telling.is_empty().then(outermost).flatten());
-    let label: Vec<_> = telling.into_iter().map(|frame| short(frame)).collect();
+    let mut named_frames: Vec<_> = named.iter().skip(passed).take(NAMED_FRAMES).collect();
+    named_frames.extend(named_frames.is_empty().then(outermost).flatten());
+    let label: Vec<_> = named_frames.into_iter().map(|frame| short(frame)).collect();
     Caller { through, label: label.join(" <- "), frames: names::resolved(frames) }
 }
 
@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn the_runtime_is_told_from_everything_else() {
+    fn the_runtime_is_distinguished_from_everything_else() {
         let torch = of(&[
             "/venv/nvidia/cuda_runtime/lib/libcudart.so.13:cudaMalloc",
             "/venv/torch/lib/libc10_cuda.so:alloc_block",

@@ -27,7 +27,7 @@ pub struct CgroupRow {
     pub own: Option<i64>,
     /// Level of each source that has any, with all below.
     pub sources: BTreeMap<&'static str, u64>,
-    /// Cgroups below that are removed and still charged; absent where the kernel does not tell.
+    /// Cgroups below that are removed and still charged; absent where the kernel does not say.
     pub dying: Option<u64>,
 }
 
@@ -113,12 +113,12 @@ mod tests {
             recording.samples.cgroups.push(CgroupSeries { id, path: path.into(), series: samples });
         }
         let rows = rows(&recording, START);
-        let told: Vec<_> = rows
+        let sizes: Vec<_> = rows
             .iter()
             .map(|row| (row.path.as_str(), row.bytes.unwrap() >> 20, row.own.unwrap() >> 20, row.dying))
             .collect();
         assert_eq!(
-            told,
+            sizes,
             [
                 ("/a/b", 60, 50, Some(0)),
                 ("/a", 100, 40, Some(2)),

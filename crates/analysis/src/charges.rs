@@ -9,7 +9,7 @@ use crate::nearest_instant;
 use spark_trace_recording::classify::{base_name, is_telling, source_at};
 use spark_trace_recording::{Instant, Recording, Series, Symbol};
 
-/// Frames that belong to charging itself, whoever asked for it.
+/// Frames that belong to charging itself, whoever caused it.
 const CHARGING: &[&str] = &[
     "page_counter_",
     "try_charge",
@@ -67,10 +67,10 @@ pub struct ChargeRow {
     pub charges: u64,
 }
 
-/// What hooks on the page counters of the target's cgroups have to tell.
+/// What hooks on the page counters of the target's cgroups counted.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Charges {
-    /// When stacks were read, to be told of the report's time; absent where none were.
+    /// When stacks were read, to be shown for the report's time; absent where none were.
     pub instant: Option<Instant>,
     /// The most first.
     pub stacks: Vec<ChargeRow>,
@@ -165,7 +165,7 @@ pub(super) fn class_of(frames: &[&Symbol]) -> &'static str {
     let found =
         (0..frames.len()).find_map(|index| by_rule(frames[index]).or_else(|| source_at(frames, index)));
     match found {
-        // A charge does not tell which kind of slab, nor whether a page is going to be dirty.
+        // A charge does not say which kind of slab, nor whether a page is going to be dirty.
         Some("slab-unreclaimable" | "slab-reclaimable") => "slab",
         Some("file-clean" | "file-dirty") => "page-cache",
         Some(class) => class,
@@ -280,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn charges_are_told_by_the_path_that_asked() {
+    fn charges_are_listed_by_the_path_that_caused_them() {
         let recording = testing::container();
         let charges = report(&recording, START + 5 * SECOND).unwrap();
         let rows: Vec<_> = charges.stacks.iter().map(|row| (row.class, row.bytes_charged / MIB)).collect();
@@ -292,7 +292,7 @@ mod tests {
     #[test]
     fn readings_beside_which_something_was_charged_do_not_count() {
         let mut recording = testing::container();
-        let told = |recording: &Recording| {
+        let counts = |recording: &Recording| {
             let agreement = report(recording, START).unwrap().agreement;
             (agreement.readings, agreement.settled, agreement.differing, agreement.largest_difference)
         };
@@ -309,10 +309,10 @@ mod tests {
             usage.len() as u64
         };
         let all = series(&mut recording, 0, 0);
-        assert_eq!(told(&recording), (all, all, 0, 0));
+        assert_eq!(counts(&recording), (all, all, 0, 0));
         series(&mut recording, 0, 4096);
-        assert_eq!(told(&recording), (all, 0, 0, 0));
+        assert_eq!(counts(&recording), (all, 0, 0, 0));
         series(&mut recording, 8192, 8192);
-        assert_eq!(told(&recording), (all, all, all, -8192));
+        assert_eq!(counts(&recording), (all, all, all, -8192));
     }
 }

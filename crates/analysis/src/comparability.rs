@@ -77,8 +77,8 @@ pub fn comparable(a: &Recording, b: &Recording) -> Comparable {
     for (name, recording) in [("A", a), ("B", b)] {
         for hook in &recording.health.hooks {
             let Some(missed) = SkippedRuns::of(hook) else { continue };
-            let told = if missed.matters() { &mut reasons } else { &mut notes };
-            told.push(format!("{missed} in {name}"));
+            let list = if missed.matters() { &mut reasons } else { &mut notes };
+            list.push(format!("{missed} in {name}"));
         }
     }
     notes.extend(stand_ins(a, b));

@@ -1,7 +1,7 @@
 //! What the target took through the CUDA driver, and by which code.
 //!
 //! Device memory is system memory where CPU and GPU share it, and the GPU's own elsewhere: these rows are what the
-//! driver was asked for, and no part of a plane's sum.
+//! driver was requested to give, and no part of a plane's sum.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -107,7 +107,7 @@ pub struct AllocRow {
 /// What host memory lies in: charged or not, and the source that has it.
 type Backing = (&'static str, &'static str, &'static str);
 
-/// Two ways of cudaMallocHost are told apart so (OGKM 580.95.05 src/nvidia/arch/nvalloc/unix/src/escape.c): pages of
+/// Two ways of cudaMallocHost are distinguished so (OGKM 580.95.05 src/nvidia/arch/nvalloc/unix/src/escape.c): pages of
 /// the module mapped into the process, which nobody is charged for, and pages of the process that are pinned.
 const BACKINGS: &[Backing] = &[
     ("driver", "no", "nvidia-sysmem"),
@@ -159,7 +159,7 @@ pub fn late(file: &LibraryFile) -> Option<u64> {
     times.map(|(attached, mapped)| attached.saturating_sub(mapped)).filter(|late_ns| *late_ns > 0)
 }
 
-/// Rows begin with their first call: before that they held nothing.
+/// Rows begin with their first call: before that they had nothing.
 pub(super) fn live(allocs: &CudaAllocs, instant: Option<usize>) -> Option<u64> {
     Some(allocs.live.get(instant?).unwrap_or(0))
 }
@@ -196,7 +196,7 @@ fn total(total: &CudaTotal, live: Option<u64>) -> TotalRow {
 }
 
 /// What the sample nearest to `at_ns` says of a kind. The series begins with the first use: at the system readings
-/// before it, all but the one it was read with, nothing was held.
+/// before it, all but the one it was read with, nothing was in use.
 fn sampled(recording: &Recording, kind: &str, at_ns: u64) -> Option<u64> {
     let (series, system) = (&recording.samples.cuda, &recording.samples.system);
     let first_ns = *series.begin_ns.first()?;
@@ -214,7 +214,7 @@ fn sampled(recording: &Recording, kind: &str, at_ns: u64) -> Option<u64> {
 
 fn processes(recording: &Recording, names: &Names<'_>, instant: Option<usize>) -> Vec<ProcessTotals> {
     let allocs = &recording.provenance.cuda_allocs;
-    let held = |pid: u32, kind: &str| {
+    let in_use = |pid: u32, kind: &str| {
         let rows = allocs.iter().filter(|row| row.pid == pid && is_part_of(&row.kind, kind));
         rows.map(|row| live(row, instant)).try_fold(0, |sum: u64, live| Some(sum.saturating_add(live?)))
     };
@@ -223,7 +223,7 @@ fn processes(recording: &Recording, names: &Names<'_>, instant: Option<usize>) -
         .cuda_totals
         .iter()
         .filter_map(|t| Some((t.pid?, t)))
-        .map(|(pid, t)| ProcessTotals { pid, comm: names.comm(pid), total: total(t, held(pid, &t.kind)) })
+        .map(|(pid, t)| ProcessTotals { pid, comm: names.comm(pid), total: total(t, in_use(pid, &t.kind)) })
         .collect();
     rows.sort_by_key(|row| (std::cmp::Reverse(row.total.peak), row.pid, order(&row.total.kind)));
     rows
@@ -263,8 +263,8 @@ fn stacks(allocs: &[CudaAllocs], callers: &Callers<'_>, instant: Option<usize>) 
     for allocs in allocs {
         let key = (allocs.kind.as_str(), allocs.function.as_str(), callers.of(allocs.stack));
         let (row, pids) = groups.entry(key).or_default();
-        let held = live(allocs, instant);
-        row.live = held.map(|held| row.live.unwrap_or(0).saturating_add(held));
+        let bytes = live(allocs, instant);
+        row.live = bytes.map(|bytes| row.live.unwrap_or(0).saturating_add(bytes));
         for (sum, value) in [
             (&mut row.bytes_allocated, allocs.bytes_allocated),
             (&mut row.bytes_freed, allocs.bytes_freed),

@@ -11,7 +11,7 @@ pub struct SourceDelta {
     pub source: &'static str,
     pub a_bytes: Option<i64>,
     pub b_bytes: Option<i64>,
-    /// Absent where one of the kernels does not tell.
+    /// Absent where one of the kernels does not say.
     pub delta_bytes: Option<i64>,
     /// Of the total difference; absent where there is none.
     pub share: Option<f64>,
@@ -26,7 +26,7 @@ pub struct Rows {
 
 impl Rows {
     pub fn new((plane_a, a): (Plane, &Balance), (plane_b, b): (Plane, &Balance)) -> Self {
-        // A run that did not tell the part from its whole has it in the whole: so has the other one here.
+        // A run that did not separate the part from its whole has it in the whole: so has the other one here.
         let (a, b) = (&joined(plane_a, a, b), &joined(plane_b, b, a));
         let level = |balance: &Balance, slug| bytes(balance.bytes(slug));
         let known = plane_a.sources().filter(|source| source.slug != UNATTRIBUTED);

@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn processes_are_told_apart_and_gone_ones_hold_nothing() {
+    fn processes_have_rows_of_their_own_and_gone_ones_hold_nothing() {
         let recording = testing::gpus();
         let device = &reports(&recording)[0];
         let rows: Vec<_> = device

@@ -63,7 +63,7 @@ pub struct Side {
     pub target: String,
     pub kind: String,
     pub at_ns: u64,
-    /// When its stacks and files were read, to be told of that time; absent where nothing of what is held was.
+    /// When its stacks and files were read, to be shown for that time; absent where nothing of what is in use was.
     pub details_instant: Option<Instant>,
     /// The plane's own counter.
     pub expected: Option<i64>,

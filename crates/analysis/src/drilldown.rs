@@ -125,7 +125,7 @@ pub fn nothing(source: Option<&str>) -> &'static str {
     source.map_or(NOT_SEEN, |source| way(source).nothing)
 }
 
-/// Cgroups and processes as they were at one time: enough to tell later who held how much of any source.
+/// Cgroups and processes as they were at one time: enough to list later the holders of any source.
 #[derive(Debug, Clone)]
 pub struct Holders {
     cgroups: Vec<CgroupRow>,
@@ -173,7 +173,7 @@ fn holding_cgroups(rows: &[CgroupRow], source: Option<&str>) -> Vec<Holder<u64>>
     holders
 }
 
-/// Whether processes can be told apart in `source`.
+/// Whether processes can be distinguished in `source`.
 pub fn has_processes(source: Option<&str>) -> bool {
     source.is_none_or(|source| way(source).part.is_some())
 }
@@ -219,7 +219,7 @@ fn holding_processes(rows: &[ProcessRow], source: Option<&str>) -> Vec<Holder<u3
     holders
 }
 
-/// Mappings, files or stacks behind a source, of one cgroup or process where that is asked; the largest first.
+/// Mappings, files or stacks behind a source, of one cgroup or process where one is named; the largest first.
 pub fn details(
     recording: &Recording,
     at_ns: u64,
@@ -236,8 +236,8 @@ pub fn details(
     found
 }
 
-/// The provenance of one cgroup with all below it, or of one process, at one time, and nothing else. Which instant tells
-/// of that time goes by all that was read.
+/// The provenance of one cgroup with all below it, or of one process, at one time, and nothing else. Which instant fits
+/// that time goes by all that was read.
 fn narrow(recording: &Recording, at_ns: u64, cgroup: Option<u64>, pid: Option<u32>) -> Recording {
     let inside = cgroup.map(|cgroup| at_or_below(recording, cgroup));
     let in_cgroup = |id: u64| inside.as_ref().is_none_or(|inside| inside.contains(&id));
@@ -344,14 +344,14 @@ fn kernel(recording: &Recording, at_ns: u64, source: &str) -> Vec<Detail> {
 }
 
 fn driver(recording: &Recording, at_ns: u64, source: &str) -> Vec<Detail> {
-    let asked = driver_allocs::rows(recording, at_ns).into_iter().filter(|row| row.live > 0);
-    let asked = asked.map(|row| Detail {
+    let rows = driver_allocs::rows(recording, at_ns).into_iter().filter(|row| row.live > 0);
+    let rows = rows.map(|row| Detail {
         bytes: signed(row.live),
         counts: "allocated",
         what: format!("{} for {} ({})", row.kind, row.comm, row.pid),
         frames: passing::callers(&row.frames, Stack::Kernel),
     });
-    asked.chain(kernel(recording, at_ns, source)).chain(devices(recording, at_ns, source)).collect()
+    rows.chain(kernel(recording, at_ns, source)).chain(devices(recording, at_ns, source)).collect()
 }
 
 fn devices(recording: &Recording, at_ns: u64, _source: &str) -> Vec<Detail> {

@@ -1,4 +1,4 @@
-//! What the NVIDIA driver was asked for, and by whom.
+//! What was requested of the NVIDIA driver, and by whom.
 
 use std::collections::BTreeMap;
 
@@ -18,7 +18,7 @@ pub struct DriverAllocRow {
     pub comm: String,
     /// Innermost first.
     pub frames: Vec<String>,
-    /// Bytes asked for and not given back at the instant.
+    /// Bytes requested and not freed at the instant.
     pub live: u64,
     pub allocs: u64,
     pub frees: u64,
@@ -26,7 +26,7 @@ pub struct DriverAllocRow {
     pub bytes_freed: u64,
 }
 
-/// What was asked of the driver at the instant that tells most of `at_ns`, the most of what lived first.
+/// What was requested of the driver at the instant that fits `at_ns` best, the most of what lived first.
 pub fn rows(recording: &Recording, at_ns: u64) -> Vec<DriverAllocRow> {
     let names = Names::new(recording);
     let instant = nearest_instant::index(recording, at_ns);
@@ -81,14 +81,14 @@ mod tests {
                 ..DriverAllocs::default()
             });
         }
-        let told: Vec<_> = rows(&recording, START + 5 * SECOND)
+        let found: Vec<_> = rows(&recording, START + 5 * SECOND)
             .into_iter()
             .map(|row| (row.kind, row.comm, row.live / MIB, row.frames))
             .collect();
         let frames = || vec!["nv_alloc_pages [nvidia]".to_owned()];
-        assert_eq!(told[0], ("sysmem".to_owned(), "python3".to_owned(), 64, frames()));
-        assert_eq!(told[1], ("sysmem".to_owned(), "(not the target's)".to_owned(), 8, frames()));
-        assert_eq!(told[2].0, "pinned");
+        assert_eq!(found[0], ("sysmem".to_owned(), "python3".to_owned(), 64, frames()));
+        assert_eq!(found[1], ("sysmem".to_owned(), "(not the target's)".to_owned(), 8, frames()));
+        assert_eq!(found[2].0, "pinned");
         assert!(rows(&recording, START + 10 * SECOND).iter().all(|row| row.live == 0));
     }
 }

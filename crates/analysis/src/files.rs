@@ -25,10 +25,10 @@ pub struct FileRow {
     /// `major:minor`; with the inode number the file itself.
     pub device: String,
     pub inode: u64,
-    /// Bytes added since the trace began and held at the instant, negative where older pages went; with those that
+    /// Bytes added since the trace began and in use at the instant, negative where older pages went; with those that
     /// were there before, where that is known.
     pub bytes: i64,
-    /// Bytes cached when the trace began, where that was asked.
+    /// Bytes cached when the trace began, where that was read.
     pub before: Option<u64>,
     pub bytes_added: u64,
     pub bytes_removed: u64,
@@ -41,7 +41,7 @@ pub struct FileRow {
     pub charged_to_target: bool,
     /// Absent where no page was seen to be added.
     pub first_touch: Option<Touch>,
-    /// What tells copies of it.
+    /// What shows copies of it.
     #[serde(skip)]
     pub content: Option<FileContent>,
 }
@@ -61,7 +61,7 @@ pub struct Touch {
     pub cgroup: String,
 }
 
-/// Files with the bytes they held at the instant that tells most of `at_ns`: the target's first, and of them the most
+/// Files with their bytes at the instant that fits `at_ns` best: the target's first, and of them the most
 /// first.
 pub fn rows(recording: &Recording, at_ns: u64) -> Vec<FileRow> {
     let names = Names::new(recording);
@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn the_targets_files_come_first_and_others_are_told_apart() {
+    fn the_targets_files_come_first_and_others_are_marked() {
         let mut recording = testing::container();
         let mut other = recording.provenance.files[0].clone();
         (other.inode, other.charged_to) = (800, 1);
@@ -184,16 +184,16 @@ mod tests {
         (shared.inode, shared.charged_to) = (802, 1);
         recording.provenance.files.splice(0..0, [other, own, shared]);
         let rows = rows(&recording, START + 5 * SECOND);
-        let told: Vec<_> = rows.iter().map(|row| (row.inode, row.whose)).collect();
+        let whose: Vec<_> = rows.iter().map(|row| (row.inode, row.whose)).collect();
         use Whose::{Others, Target, Tracer};
         assert_eq!(
-            told,
+            whose,
             [(700, Target), (701, Target), (802, Target), (900, Target), (801, Tracer), (800, Others)]
         );
         recording.target.kind = "system".into();
         let rows = super::rows(&recording, START + 5 * SECOND);
-        let told: Vec<_> = rows.iter().filter(|row| row.whose != Target).map(|row| row.inode).collect();
-        assert_eq!(told, [801], "of a machine everything is the target but what spark-trace read");
+        let inodes: Vec<_> = rows.iter().filter(|row| row.whose != Target).map(|row| row.inode).collect();
+        assert_eq!(inodes, [801], "of a machine everything is the target but what spark-trace read");
     }
 
     #[test]

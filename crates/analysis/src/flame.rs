@@ -7,7 +7,7 @@ use serde::Serialize;
 use crate::attribution::Report;
 use spark_trace_recording::classify::base_name;
 
-/// More stacks than anybody can tell apart in a picture; the others are one frame.
+/// More stacks than anybody can distinguish in a picture; the others are one frame.
 const MOST: usize = 400;
 
 /// One kind of bytes. Kinds lie on different planes and are not summed.

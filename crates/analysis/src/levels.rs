@@ -14,7 +14,7 @@ use spark_trace_recording::{Recording, Series};
 pub const COUNTER: &str = "counter";
 /// What processes have mapped. Pages that several share are in each of them.
 pub const PROCESS: &str = "process";
-/// What the target holds through the CUDA driver: as asked for, and part of no plane's sum.
+/// What the target holds through the CUDA driver: as requested, and part of no plane's sum.
 pub const CUDA: &str = "cuda";
 /// The columns of the series of [`CUDA`].
 const LIVE: &str = "live.";

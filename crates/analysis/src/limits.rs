@@ -81,7 +81,7 @@ fn of(root: &Root<'_>, recording: &Recording) -> Option<Limit> {
     })
 }
 
-/// Also those after the last reading, where the kernel told of them as it removed the cgroup.
+/// Also those after the last reading, where the kernel reported them as it removed the cgroup.
 fn oom_kills(root: &Root<'_>) -> Option<u64> {
     let removed = root.cgroup.and_then(|cgroup| cgroup.oom_kills_at_removal);
     let before = match root.created_ns() {

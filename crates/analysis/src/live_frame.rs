@@ -20,7 +20,7 @@ pub const SCHEMA_VERSION: u32 = 1;
 
 /// Rates are over at least this long: shorter ones jump.
 const RATE_NS: u64 = 1_000_000_000;
-/// Queries that a frame tells, the latest.
+/// Queries that a frame lists, the latest.
 const QUERIES: usize = 8;
 
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -33,7 +33,7 @@ pub struct Frame {
     pub elapsed_ns: u64,
     pub planes: Vec<PlaneFrame>,
     /// The latest answers to the question how much memory there is, the latest last.
-    pub queries: Vec<Asked>,
+    pub queries: Vec<LatestQuery>,
     pub hooks: Hooks,
     /// Events and rows that did not find room, and runs of hooks that the kernel skipped.
     pub lost: u64,
@@ -75,7 +75,7 @@ pub struct SourceFrame {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Asked {
+pub struct LatestQuery {
     pub at_ns: u64,
     pub pid: u32,
     pub comm: String,
@@ -187,7 +187,7 @@ fn plane(
     }
 }
 
-fn queries(recording: &Recording, at_ns: u64) -> Vec<Asked> {
+fn queries(recording: &Recording, at_ns: u64) -> Vec<LatestQuery> {
     let Some(all) = memory_queries::report(recording) else { return Vec::new() };
     // What spark-trace reads for its own levels is no news.
     let own = |pid: u32| recording.tool.pid == Some(pid);
@@ -195,7 +195,7 @@ fn queries(recording: &Recording, at_ns: u64) -> Vec<Asked> {
     let skipped = until.len().saturating_sub(QUERIES);
     let latest = until.into_iter().skip(skipped);
     latest
-        .map(|row| Asked {
+        .map(|row| LatestQuery {
             at_ns: row.at_ns,
             pid: row.pid,
             comm: row.comm,
@@ -258,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn the_latest_queries_are_told() {
+    fn the_latest_queries_are_shown() {
         let recording = testing::cuda();
         let frame = Frame::new(&recording, u64::MAX, None, 0);
         assert!(!frame.queries.is_empty() && frame.queries.len() <= QUERIES);

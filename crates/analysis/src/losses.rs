@@ -1,12 +1,12 @@
 //! What a recording lost, and whose part of it that touches.
 //!
-//! A run that the kernel skipped is one event of one hook: among many it changes nothing that is worth telling. An entry
-//! that a map or buffer of ours could not take is another matter: how much it would have held is unknown.
+//! A run that the kernel skipped is one event of one hook: among many it changes nothing that matters. An entry
+//! that a map or buffer of ours could not take is another matter: its bytes are unknown.
 
 use spark_trace_recording::{Health, Hook, Loss, SKIPPED};
 
 /// A hook that missed less than this part of its events says as much as one that missed none: differences below it are
-/// not told either.
+/// not reported either.
 const MATTERS_PERCENT: u64 = 2;
 
 /// Losses that touch what some hooks are for, and nothing else. Those that are not here touch everything.

@@ -64,7 +64,7 @@ pub(super) fn by_stack(recording: &Recording, at_ns: u64) -> BTreeMap<Key<'_>, M
     }
     let ended = |pid: &u32| processes.get(pid).and_then(|process| process.ended_ns);
     spaces.retain(|pid, _| ended(pid).is_none_or(|ended_ns| ended_ns > at_ns));
-    for (key, bytes) in held(spaces.values()) {
+    for (key, bytes) in still_mapped(spaces.values()) {
         mapped.entry(key).or_default().bytes = bytes;
     }
     mapped
@@ -89,19 +89,19 @@ fn by_frames(names: &Names<'_>, mapped: &BTreeMap<Key<'_>, Mapped>) -> Vec<Mappi
 }
 
 /// Bytes still mapped, by who mapped them.
-fn held<'a, 's>(spaces: impl Iterator<Item = &'s Space<'a>>) -> BTreeMap<Key<'a>, u64>
+fn still_mapped<'a, 's>(spaces: impl Iterator<Item = &'s Space<'a>>) -> BTreeMap<Key<'a>, u64>
 where
     'a: 's,
 {
-    let mut held = BTreeMap::new();
+    let mut mapped = BTreeMap::new();
     for space in spaces {
         let ranges = space.ranges.iter().map(|(start, &(end, key))| (key, end - start));
         for (key, bytes) in ranges.chain(space.heap.iter().map(|(&key, &bytes)| (key, bytes))) {
-            let sum: &mut u64 = held.entry(key).or_default();
+            let sum: &mut u64 = mapped.entry(key).or_default();
             *sum = sum.saturating_add(bytes);
         }
     }
-    held
+    mapped
 }
 
 /// One address space: who mapped which range.
@@ -135,8 +135,8 @@ impl<'a> Space<'a> {
                 return Some(((kind, mapping.stack), length));
             }
             "brk" if mapping.length > 0 => {
-                let held = self.heap.entry(("heap", mapping.stack)).or_default();
-                *held = held.saturating_add(length);
+                let mapped = self.heap.entry(("heap", mapping.stack)).or_default();
+                *mapped = mapped.saturating_add(length);
                 return Some((("heap", mapping.stack), length));
             }
             "brk" => {
@@ -185,9 +185,9 @@ impl<'a> Space<'a> {
 
     /// Takes from whoever grew the heap; who grew its end last is not kept.
     fn shrink_heap(&mut self, mut length: u64) {
-        for held in self.heap.values_mut() {
-            let taken = length.min(*held);
-            *held -= taken;
+        for mapped in self.heap.values_mut() {
+            let taken = length.min(*mapped);
+            *mapped -= taken;
             length -= taken;
         }
     }
@@ -276,8 +276,8 @@ mod tests {
     fn remapping_in_place_changes_the_length() {
         let mut recording = with(&[("mmap", 100, 100, 1), ("mremap", 100, 40, 2)]);
         recording.provenance.mappings[1].detail = Some(100);
-        let held: u64 = rows(&recording, 9).iter().map(|row| row.bytes).sum();
-        assert_eq!(held, 40);
+        let mapped: u64 = rows(&recording, 9).iter().map(|row| row.bytes).sum();
+        assert_eq!(mapped, 40);
     }
 
     #[test]
@@ -286,8 +286,8 @@ mod tests {
         let moved = &mut recording.provenance.mappings[2];
         (moved.kind, moved.detail, moved.from) = (None, Some(100), Some(100));
         let rows = rows(&recording, 9);
-        let told: Vec<_> = rows.iter().map(|row| (row.kind.as_str(), row.bytes)).collect();
-        assert_eq!(told, [("anon", 200), ("anon", 50)]);
+        let found: Vec<_> = rows.iter().map(|row| (row.kind.as_str(), row.bytes)).collect();
+        assert_eq!(found, [("anon", 200), ("anon", 50)]);
         assert!(rows[0].frames.last().is_some_and(|frame| frame.contains("load_weights")), "{rows:?}");
     }
 

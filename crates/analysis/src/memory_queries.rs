@@ -1,6 +1,6 @@
-//! What the target asked of memory, and what it was told.
+//! The memory queries of the target, and their answers.
 //!
-//! A library answers some questions by asking the kernel: such a query, made by the same thread while the library's
+//! A library answers some queries by a query to the kernel: such a query, made by the same thread while the library's
 //! call ran, is part of that call and stands under it.
 
 use std::cmp::Reverse;
@@ -21,7 +21,7 @@ pub use fold::{Folded, Range, fold};
 /// All queries; absent from a recording without any.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Queries {
-    /// By what was asked: calls of libraries first, then what was asked most.
+    /// By interface: calls of libraries first, then the most frequent.
     pub summaries: Vec<Summary>,
     /// In the order of the answers, those made inside a call under it.
     pub rows: Vec<MemoryQueryRow>,
@@ -45,7 +45,7 @@ pub struct MemoryQueryRow {
     pub result_name: Option<&'static str>,
     pub values: BTreeMap<String, u64>,
     pub text: Option<String>,
-    /// The machine's memory as it was told.
+    /// The machine's memory when the answer came.
     pub state: Option<MemoryState>,
     #[serde(flatten)]
     pub caller: Caller,
@@ -53,7 +53,7 @@ pub struct MemoryQueryRow {
     pub nested: Vec<MemoryQueryRow>,
 }
 
-/// One thing that was asked, by whoever. Queries made inside others do not count, but for `inside`.
+/// One interface, of all processes. Queries made inside others do not count, but for `inside`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Summary {
     pub interface: String,
@@ -61,7 +61,7 @@ pub struct Summary {
     pub is_call: bool,
     pub count: u64,
     pub failed: u64,
-    /// Asked by calls of libraries on their own.
+    /// Made by calls of libraries on their own.
     pub inside: u64,
     /// First and last answer; absent where there was none, or only to queries inside others.
     pub first: Option<Answer>,
@@ -77,7 +77,7 @@ pub struct Answer {
     pub text: Option<String>,
 }
 
-/// The figures of an answer that matter, the telling one first. All are bytes; files that mix units (vmstat) and
+/// The figures of an answer that matter, the most important one first. All are bytes; files that mix units (vmstat) and
 /// answers that are not figures have none.
 const FIGURES: &[(&str, &[&str])] = &[
     ("cuMemGetInfo_v2", &["free", "total"]),
@@ -97,7 +97,7 @@ const FIGURES: &[(&str, &[&str])] = &[
 /// What most files of a cgroup hold.
 const ONE_FIGURE: &[&str] = &["bytes"];
 
-/// Names of the figures of what was asked that matter.
+/// Names of the figures of an interface that matter.
 pub fn figures(interface: &str) -> &'static [&'static str] {
     FIGURES.iter().find(|(name, _)| *name == interface).map_or(ONE_FIGURE, |(_, figures)| figures)
 }
@@ -141,7 +141,7 @@ impl MemoryQueryRow {
 }
 
 /// Puts queries under the call that made them. Calls of one thread lie inside each other or apart, so by the time
-/// a call returns, what it asked are the last queries of its thread that began after it.
+/// a call returns, its own queries are the last of its thread that began after it.
 fn nest(mut rows: Vec<MemoryQueryRow>) -> Vec<MemoryQueryRow> {
     // What returns at the same time: files before calls, inner calls before outer ones.
     rows.sort_by_key(|row| (row.at_ns, row.began_ns.is_some(), Reverse(row.begin_ns())));
@@ -159,10 +159,10 @@ fn nest(mut rows: Vec<MemoryQueryRow>) -> Vec<MemoryQueryRow> {
     rows
 }
 
-type Asked = (String, Option<String>);
+type Interface = (String, Option<String>);
 
 fn summaries(rows: &[MemoryQueryRow]) -> Vec<Summary> {
-    let mut groups: BTreeMap<Asked, (Summary, BTreeSet<String>)> = BTreeMap::new();
+    let mut groups: BTreeMap<Interface, (Summary, BTreeSet<String>)> = BTreeMap::new();
     for row in rows {
         let (summary, processes) = groups.entry(interface(row)).or_default();
         summary.is_call |= row.began_ns.is_some();
@@ -187,7 +187,7 @@ fn summaries(rows: &[MemoryQueryRow]) -> Vec<Summary> {
     summaries
 }
 
-fn count_inside(groups: &mut BTreeMap<Asked, (Summary, BTreeSet<String>)>, nested: &[MemoryQueryRow]) {
+fn count_inside(groups: &mut BTreeMap<Interface, (Summary, BTreeSet<String>)>, nested: &[MemoryQueryRow]) {
     for row in nested {
         let (summary, _) = groups.entry(interface(row)).or_default();
         summary.is_call |= row.began_ns.is_some();
@@ -196,7 +196,7 @@ fn count_inside(groups: &mut BTreeMap<Asked, (Summary, BTreeSet<String>)>, neste
     }
 }
 
-fn interface(row: &MemoryQueryRow) -> Asked {
+fn interface(row: &MemoryQueryRow) -> Interface {
     (row.interface.clone(), row.directory.clone())
 }
 

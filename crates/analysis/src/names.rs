@@ -106,12 +106,12 @@ impl<'a> Names<'a> {
         }
         let touched =
             touch.is_some_and(|touch| self.is_target(touch.cgroup) || self.pids.contains(&touch.pid));
-        // What was cached before is asked of files that the target has mapped or open.
+        // What was cached before is read of files that the target has mapped or open.
         let used = file.before.is_some();
         if touched || used { Whose::Target } else { self.whose_cgroup(file.charged_to) }
     }
 
-    /// Older recordings do not name spark-trace's process: then its name tells, outside the target.
+    /// Older recordings do not name spark-trace's process: then its name decides, outside the target.
     fn is_tracer(&self, touch: &FirstTouch) -> bool {
         match self.tracer {
             Some(pid) => touch.pid == pid,

@@ -1,4 +1,4 @@
-//! Which details tell of a time: stacks, files and calls are read at few instants only, levels at every sample.
+//! Which details fit a time: stacks, files and calls are read at few instants only, levels at every sample.
 
 use crate::view::{Scope, View};
 use spark_trace_recording::ledger;
@@ -11,12 +11,12 @@ pub const FOLLOW_NS: u64 = 500_000_000;
 /// Planes whose peaks details are read at.
 const WATCHED: [Scope; 2] = [Scope::System, Scope::Cgroup];
 
-/// The instant that stacks, files and calls of `at_ns` are told of.
+/// The instant that stacks, files and calls of `at_ns` are shown for.
 pub fn instant(recording: &Recording, at_ns: u64) -> Option<&Instant> {
     recording.provenance.instants.get(index(recording, at_ns)?)
 }
 
-/// Its index. All of what is held is read at every instant: what has no value in a row then held nothing yet.
+/// Its index. All of what is in use is read at every instant: what has no value in a row then had nothing yet.
 pub fn index(recording: &Recording, at_ns: u64) -> Option<usize> {
     let provenance = &recording.provenance;
     let read = |index: usize| {
@@ -40,13 +40,13 @@ fn nearest(recording: &Recording, at_ns: u64, read: impl Fn(usize) -> bool) -> O
     let views = WATCHED.iter().filter_map(|&scope| View::new(recording, scope));
     let views: Vec<_> = views.map(|view| (view.height(at_ns), view)).collect();
     let system = &recording.samples.system;
-    let held = |index: usize| driver_heights(system, index);
-    let driver_then = ledger::nearest(system, at_ns).map_or(DriverHeights::default(), held);
+    let heights_at = |index: usize| driver_heights(system, index);
+    let driver_then = ledger::nearest(system, at_ns).map_or(DriverHeights::default(), heights_at);
     let began_ns = began_ns(recording);
     let rank = |instant: &Instant| {
         let far = at_ns.saturating_sub(instant.at_ns) > FOLLOW_NS;
         let before = far && began_ns.is_some_and(|began_ns| (instant.at_ns..at_ns).contains(&began_ns));
-        let driver = driver_then.into_iter().zip(held(ledger::last_by(system, instant.at_ns)));
+        let driver = driver_then.into_iter().zip(heights_at(ledger::last_by(system, instant.at_ns)));
         let heights = views.iter().map(|(then, view)| (*then, view.height_by(instant.at_ns)));
         let planes = heights
             .chain(driver.filter(|known| *known != (None, None)))
@@ -58,7 +58,7 @@ fn nearest(recording: &Recording, at_ns: u64, read: impl Fn(usize) -> bool) -> O
     read_at().min_by_key(|(_, instant)| rank(instant)).map(|(index, _)| index)
 }
 
-/// Index of the instant that charges until `at_ns` are told of. They only grow: how much is held says nothing of them.
+/// Index of the instant that charges until `at_ns` are shown for. They only grow: how much is in use says nothing of them.
 pub fn index_of_charges(recording: &Recording, at_ns: u64) -> Option<usize> {
     let charges = &recording.provenance.charge_stacks;
     let instants = recording.provenance.instants.iter().enumerate();
@@ -149,10 +149,10 @@ mod tests {
         assert_eq!(chosen(&recording, 880), Some(2));
     }
 
-    /// The highest of nearly equal readings may come late in the time that memory is held, when the details of the peak
+    /// The highest of nearly equal readings may come late in the time that memory is in use, when the details of the peak
     /// have long been read.
     #[test]
-    fn details_of_a_time_at_which_as_much_was_held_are_preferred_to_nearer_ones() {
+    fn details_of_a_time_at_which_as_much_was_in_use_are_preferred_to_nearer_ones() {
         let recording = read_at(&[(1100, "system-peak"), (5300, "end")], &[500, 900, 900, 900, 901, 500]);
         assert_eq!(chosen(&recording, 4000), Some(0), "at the end it has been given back");
         assert_eq!(chosen(&recording, 5100), Some(1));
@@ -185,25 +185,25 @@ mod tests {
     #[test]
     fn what_the_driver_takes_from_page_cache_shows_in_no_plane() {
         let mut recording = read_at(&[(1100, "driver-peak"), (5300, "end")], &[9000; 6]);
-        let held = [0, 128, 128, 128, 128, 0].map(|mib| Some(mib * MIB));
-        recording.samples.system.columns.insert("driver.nvidia_sysmem".into(), held.into());
+        let in_use = [0, 128, 128, 128, 128, 0].map(|mib| Some(mib * MIB));
+        recording.samples.system.columns.insert("driver.nvidia_sysmem".into(), in_use.into());
         assert_eq!(chosen(&recording, 4000), Some(0));
         assert_eq!(chosen(&recording, 5200), Some(1));
 
         // Nor does what it pins.
         let mut recording =
             read_at(&[(1100, "driver-peak"), (4100, "cgroup-peak"), (5300, "end")], &[9000; 6]);
-        let mut held = |column: &str, mib: [u64; 6]| {
+        let mut chosen_with = |column: &str, mib: [u64; 6]| {
             let values = mib.map(|mib| Some(mib * MIB)).into();
             recording.samples.system.columns.insert(column.to_owned(), values);
             chosen(&recording, 3300)
         };
-        assert_eq!(held("driver.nvidia_sysmem", [0, 128, 128, 128, 128, 0]), Some(1));
-        assert_eq!(held("driver.nvidia_pinned", [0, 32, 32, 32, 0, 0]), Some(0));
+        assert_eq!(chosen_with("driver.nvidia_sysmem", [0, 128, 128, 128, 128, 0]), Some(1));
+        assert_eq!(chosen_with("driver.nvidia_pinned", [0, 32, 32, 32, 0, 0]), Some(0));
     }
 
     #[test]
-    fn what_was_read_before_the_target_began_tells_little_of_it() {
+    fn readings_before_the_target_began_show_little_of_it() {
         let large = [100_000, 100_001, 100_001, 100_002, 100_000, 100_001];
         let recording = read_at(&[(-100, "system-peak"), (5300, "end")], &large);
         assert_eq!(chosen(&recording, 1000), Some(1), "20 MiB more do not show in 100 GiB");
@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn a_row_that_came_later_held_nothing_before() {
+    fn a_row_that_came_later_is_empty_before() {
         let mut recording = read_at(&[(1000, "cgroup-peak"), (3100, "system-peak"), (5000, "end")], &[]);
         let allocs = |live: [Option<u64>; 3]| PageAllocs { live: live.into(), ..Default::default() };
         recording.provenance.page_allocs = vec![allocs([Some(1); 3])];
@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn charges_are_those_of_the_nearest_time_whatever_was_held() {
+    fn charges_are_those_of_the_nearest_time_whatever_was_in_use() {
         let mut recording = read_at(&[(1100, "system-peak"), (5300, "end")], &[500, 900, 900, 900, 901, 500]);
         assert_eq!(index_of_charges(&recording, START + 4000 * MILLISECOND), None, "nobody counted");
         recording.provenance.charge_stacks =

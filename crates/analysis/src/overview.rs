@@ -1,4 +1,4 @@
-//! All that `report` tells of one run, or of two and what makes them differ.
+//! All that `report` says of one run, or of two and what makes them differ.
 
 use serde::Serialize;
 

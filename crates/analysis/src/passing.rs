@@ -1,6 +1,6 @@
 //! Frames that only pass an allocation on: allocators, of the kernel and of programs, and what wraps them.
 //!
-//! A stack is shown from behind them, for who called the allocator is what is asked. Nothing is lost by it: JSON and
+//! A stack is shown from behind them, for who called the allocator is what matters. Nothing is lost by it: JSON and
 //! exports have all frames.
 
 use spark_trace_recording::classify::{base_name, is_telling};
@@ -22,7 +22,7 @@ enum Names {
 use Names::{Exact, Library, Prefix};
 use Place::{Kernel, Program};
 
-/// One allocator a row. What is telling of the kernel's page allocator alone is in `classify`.
+/// One allocator a row. What matters of the kernel's page allocator alone is in `classify`.
 const ALLOCATORS: &[(&str, Place, Names)] = &[
     // mm/slub.c, mm/slab_common.c; 6.10 renames what allocation profiling wraps (_noprof), 6.18 has sheaves.
     (
@@ -335,7 +335,7 @@ pub enum Stack {
     User,
 }
 
-/// The frames from the one on that asked an allocator, innermost first, each with the name of its file alone. Where all
+/// The frames from the caller of an allocator on, innermost first, each with the name of its file alone. Where all
 /// are an allocator's, the outermost.
 pub fn callers(frames: &[String], place: Stack) -> Vec<String> {
     let passed = frames.iter().take_while(|frame| is_passing(frame, place)).count();
@@ -380,7 +380,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stack_begins_with_who_asked_the_allocator() {
+    fn a_stack_begins_with_the_caller_of_the_allocator() {
         let map = [
             "__alloc_frozen_pages_noprof",
             "alloc_pages_mpol",

@@ -53,17 +53,17 @@ const CAPABILITIES: &[&str] = &[
 /// Values of `Seccomp` in /proc/PID/status.
 const SECCOMP: &[&str] = &["none", "strict", "filter"];
 
-/// Of a value that differs, so much is told.
+/// Of a value that differs, so much is reported.
 const LONGEST_VALUE: usize = 120;
-/// Variables that differ and are told one by one; a container has another environment altogether.
+/// Variables that differ and are listed one by one; a container has another environment altogether.
 const MOST_VARIABLES: usize = 20;
 /// What is not there.
 const UNSET: &str = "nothing";
 
 /// Capabilities by name; those that are newer than the table by number.
 pub fn capability_names(bits: u64) -> Vec<String> {
-    let held = (0..u64::BITS as usize).filter(|bit| bits >> bit & 1 == 1);
-    held.map(|bit| CAPABILITIES.get(bit).map_or_else(|| format!("CAP_{bit}"), |name| (*name).to_owned()))
+    let set = (0..u64::BITS as usize).filter(|bit| bits >> bit & 1 == 1);
+    set.map(|bit| CAPABILITIES.get(bit).map_or_else(|| format!("CAP_{bit}"), |name| (*name).to_owned()))
         .collect()
 }
 
@@ -77,8 +77,8 @@ const MOST_CAPABILITIES: usize = 5;
 pub fn capability_count(bits: u64) -> String {
     match bits.count_ones() as usize {
         0 => "none".to_owned(),
-        held if held >= CAPABILITIES.len() => "all".to_owned(),
-        held => format!("{held} of {}", CAPABILITIES.len()),
+        set if set >= CAPABILITIES.len() => "all".to_owned(),
+        set => format!("{set} of {}", CAPABILITIES.len()),
     }
 }
 
@@ -86,7 +86,7 @@ pub fn seccomp(mode: u32) -> String {
     SECCOMP.get(mode as usize).map_or_else(|| mode.to_string(), |name| (*name).to_owned())
 }
 
-/// A soft limit of /proc/PID/limits with its unit, where that is told by its name.
+/// A soft limit of /proc/PID/limits with its unit, where that is known by its name.
 pub fn limit(name: &str, soft: Option<u64>) -> String {
     let Some(soft) = soft else { return "unlimited".to_owned() };
     let counted = name.ends_with("processes") || name.ends_with("files");
@@ -109,7 +109,7 @@ pub fn principal(recording: &Recording) -> Option<&ProcessContext> {
     largest.or(provenance.contexts.first())
 }
 
-/// What differs between the surroundings of two runs; nothing where one does not tell.
+/// What differs between the surroundings of two runs; nothing where one does not say.
 pub fn differences(a: &Recording, b: &Recording) -> Vec<String> {
     let Some((a, b)) = principal(a).zip(principal(b)) else { return vec![] };
     let mut notes = variables(a, b);
@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn an_environment_of_another_kind_is_not_told_whole() {
+    fn an_environment_of_another_kind_is_not_listed_whole() {
         let many: Vec<_> = (0..30).map(|index| (format!("CUDA_{index:02}"), "x".repeat(500))).collect();
         let many: Vec<_> = many.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
         let notes = differences(&with(context(&many)), &with(context(&[])));

@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn statuses_are_told_apart() {
+    fn statuses_differ() {
         assert_eq!(exit(3 << 8), "exit 3");
         assert_eq!(exit(9), "signal 9");
         assert_eq!(exit(11 | 0x80), "signal 11");

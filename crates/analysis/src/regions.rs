@@ -10,7 +10,7 @@ use spark_trace_recording::{Recording, Region};
 /// What the kernel calls mappings whose pages are shared memory.
 const SHARED_MEMORY: &[&str] = &["/dev/shm/", "/memfd:", "/dev/zero", "/SYSV", "/anon_hugepage"];
 
-/// A reading of mappings tells of another time if the process had as much then.
+/// A reading of mappings counts for another time if the process had as much then.
 const SAME_PERCENT: u64 = 5;
 const SAME_BYTES: u64 = 1 << 20;
 
@@ -63,7 +63,7 @@ pub fn rows(recording: &Recording, at_ns: u64) -> Vec<RegionRow> {
     let comms: BTreeMap<_, _> =
         provenance.processes.iter().map(|process| (process.pid, process.comm.as_str())).collect();
     let read_at = readings(recording, at_ns);
-    // Within one look at the machine nothing is told apart by time.
+    // Within one look at the machine nothing differs by time.
     let one_look = recording.target.is_snapshot();
     let mut groups: BTreeMap<(&str, &str), Group> = BTreeMap::new();
     for region in provenance.regions.iter().filter(|region| read_at.get(&region.pid) == Some(&region.at_ns)) {
@@ -89,7 +89,7 @@ pub fn rows(recording: &Recording, at_ns: u64) -> Vec<RegionRow> {
 
 /// Whether what was read of mappings is of `at_ns`: every process that was read had as much of its own and of shared
 /// memory then, to within [`SAME_PERCENT`].
-pub fn tell_of(recording: &Recording, at_ns: u64) -> bool {
+pub fn are_of(recording: &Recording, at_ns: u64) -> bool {
     let read = readings(recording, at_ns);
     let resident = |pid: u32, at_ns: u64| {
         let samples = recording.samples.processes.iter().find(|samples| samples.pid == pid)?;
@@ -200,13 +200,13 @@ mod tests {
     }
 
     #[test]
-    fn a_reading_tells_of_another_time_if_as_much_was_there() {
+    fn a_reading_counts_for_another_time_if_as_much_was_there() {
         let mut recording = testing::container();
         let samples = &mut recording.samples.processes[0].series;
         for (second, mib) in [(7, 800), (9, 500)] {
             testing::push(samples, START + second * SECOND, [("rss_anon".to_owned(), mib * MIB)]);
         }
-        let of = |second: u64| tell_of(&recording, START + second * SECOND);
+        let of = |second: u64| are_of(&recording, START + second * SECOND);
         assert!(of(5) && of(7), "1 % less");
         assert!(!of(9), "the process had given back a third");
     }
@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn shared_memory_is_told_by_its_name() {
+    fn shared_memory_is_known_by_its_name() {
         let named = |name: &str| RegionRow { name: name.into(), ..RegionRow::default() };
         assert!(named("/memfd:cuda (deleted)").is_shared_memory());
         assert!(named("/dev/shm/x").is_shared_memory());

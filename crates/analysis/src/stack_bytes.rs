@@ -1,4 +1,4 @@
-//! Everything that has a stack, with what it held at an instant: by stack id, for programs that look at frames
+//! Everything that has a stack, with its memory at an instant: by stack id, for programs that look at frames
 //! themselves. The rows are those that `show` lists, not yet joined by their frames' names.
 
 use std::collections::BTreeMap;
@@ -22,14 +22,14 @@ pub struct Provenance {
 }
 
 pub const PROVENANCES: &[Provenance] = &[
-    // Pages held.
+    // Pages in use.
     Provenance { name: "pages", plane: Some(Scope::System), rows: pages },
     // Charged up to the instant: what is uncharged has no stack.
     Provenance { name: "charges", plane: Some(Scope::Cgroup), rows: charges },
-    // Asked of the NVIDIA modules and not given back.
+    // Requested of the NVIDIA modules and not given back.
     Provenance { name: "driver", plane: Some(Scope::System), rows: driver },
     // Taken through the CUDA driver and not given back.
-    Provenance { name: "cuda", plane: None, rows: held_through_cuda },
+    Provenance { name: "cuda", plane: None, rows: through_cuda },
     // Address space that is mapped still.
     Provenance { name: "mappings", plane: None, rows: mapped },
 ];
@@ -40,7 +40,7 @@ pub struct StackBytes {
     pub stack: Option<u32>,
     /// Of the bytes, within their provenance: mobility, the driver's kind, the CUDA kind, the mapping's.
     pub kind: String,
-    /// The source that the frames tell, or what was charged for.
+    /// The source by the frames, or what was charged for.
     pub source: Option<&'static str>,
     pub cgroup: Option<String>,
     pub pid: Option<u32>,
@@ -83,17 +83,12 @@ impl Lookup<'_> {
         (id != 0).then(|| self.names.cgroup(id))
     }
 
-    fn of_process(&self, pid: u32, held: StackBytes) -> StackBytes {
+    fn of_process(&self, pid: u32, row: StackBytes) -> StackBytes {
         if pid == 0 {
-            return held;
+            return row;
         }
         let cgroup = self.cgroups.get(&pid).and_then(|&id| self.cgroup(id));
-        StackBytes {
-            pid: Some(pid),
-            comm: Some(self.names.comm(pid)),
-            cgroup: held.cgroup.or(cgroup),
-            ..held
-        }
+        StackBytes { pid: Some(pid), comm: Some(self.names.comm(pid)), cgroup: row.cgroup.or(cgroup), ..row }
     }
 }
 
@@ -130,7 +125,7 @@ fn charges(lookup: &Lookup<'_>) -> Vec<StackBytes> {
     all.iter().map(row).collect()
 }
 
-/// The row of the system plane that has what was asked for. Pinned pages are the process's own, of several rows.
+/// The row of the system plane that has what was requested. Pinned pages are the process's own, of several rows.
 const DRIVER_SOURCES: &[(&str, &str)] = &[("sysmem", "nvidia-sysmem"), ("managed", "nvidia-managed")];
 
 fn driver(lookup: &Lookup<'_>) -> Vec<StackBytes> {
@@ -138,7 +133,7 @@ fn driver(lookup: &Lookup<'_>) -> Vec<StackBytes> {
     let instant = lookup.instant();
     let row = |allocs: &spark_trace_recording::DriverAllocs| {
         let source = DRIVER_SOURCES.iter().find(|(kind, _)| *kind == allocs.kind);
-        let held = StackBytes {
+        let bytes = StackBytes {
             stack: allocs.stack,
             kind: allocs.kind.clone(),
             source: source.map(|(_, source)| *source),
@@ -147,15 +142,15 @@ fn driver(lookup: &Lookup<'_>) -> Vec<StackBytes> {
             allocs: allocs.allocs,
             ..StackBytes::default()
         };
-        lookup.of_process(allocs.pid, held)
+        lookup.of_process(allocs.pid, bytes)
     };
     all.iter().map(row).collect()
 }
 
-fn held_through_cuda(lookup: &Lookup<'_>) -> Vec<StackBytes> {
+fn through_cuda(lookup: &Lookup<'_>) -> Vec<StackBytes> {
     let instant = lookup.instant();
     let row = |allocs: &spark_trace_recording::CudaAllocs| {
-        let held = StackBytes {
+        let bytes = StackBytes {
             stack: allocs.stack,
             kind: allocs.kind.clone(),
             function: Some(allocs.function.clone()),
@@ -163,7 +158,7 @@ fn held_through_cuda(lookup: &Lookup<'_>) -> Vec<StackBytes> {
             allocs: allocs.allocs,
             ..StackBytes::default()
         };
-        lookup.of_process(allocs.pid, held)
+        lookup.of_process(allocs.pid, bytes)
     };
     lookup.recording.provenance.cuda_allocs.iter().map(row).collect()
 }

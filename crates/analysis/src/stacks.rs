@@ -1,4 +1,4 @@
-//! Which kernel paths allocated the pages that are still held.
+//! Which kernel paths allocated the pages that are still in use.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -19,19 +19,19 @@ use spark_trace_recording::{PageAllocs, Recording};
 pub struct StackRow {
     /// Whose tasks allocated them.
     pub whose: Whose,
-    /// The source these pages belong to, told by the frames.
+    /// The source of these pages, by the frames.
     pub source: &'static str,
     pub label: String,
     /// Innermost first.
     pub frames: Vec<String>,
     /// The pages were allocated to be charged to a cgroup.
     pub charged: bool,
-    /// They were not, but a cgroup may be charged for objects in them: which, the page does not tell.
+    /// They were not, but a cgroup may be charged for objects in them: which, the page does not say.
     pub charged_by_object: bool,
     pub mobility: Word<Mobility>,
     /// Cgroups of the allocating tasks.
     pub cgroups: Vec<String>,
-    /// Bytes allocated since the trace began and held at the instant.
+    /// Bytes allocated since the trace began and in use at the instant.
     pub bytes: u64,
     pub allocs: u64,
     pub frees: u64,
@@ -45,7 +45,7 @@ pub const OTHERS: &str = "(not the target's)";
 /// What makes a row: whose it is, frames, whether charged, and mobility.
 type Key<'a> = (Whose, Vec<String>, bool, &'a Word<Mobility>);
 
-/// Stacks with the bytes they held at the instant that tells most of `at_ns`: the target's and those of the NVIDIA
+/// Stacks with their bytes at the instant that fits `at_ns` best: the target's and those of the NVIDIA
 /// driver first, and of them the most first. On the cgroup plane only pages charged to the target.
 pub fn rows(recording: &Recording, scope: Scope, at_ns: u64) -> Vec<StackRow> {
     let names = Names::new(recording);
@@ -109,7 +109,7 @@ pub fn for_purpose(
     sums
 }
 
-/// What stacks hold of one source, by whether the allocation asked to be charged to a cgroup.
+/// What stacks hold of one source, by whether the allocation is charged to a cgroup.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Observed {
     pub charged: u64,

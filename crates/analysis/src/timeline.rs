@@ -25,7 +25,7 @@ pub struct Timeline {
     /// Readings that there are; those shown are the highest of their column.
     pub readings: usize,
     pub at_ns: Vec<u64>,
-    /// Sources that held anything in the whole run, in the order of the taxonomy; `unattributed` is the last.
+    /// Sources that had any bytes in the whole run, in the order of the taxonomy; `unattributed` is the last.
     pub bands: Vec<Band>,
     /// The plane's own counter; absent where it could not be read.
     pub expected: Vec<Option<u64>>,
@@ -54,7 +54,7 @@ pub struct Mark {
 pub enum MarkKind {
     /// The KV-cache reading.
     Kv,
-    /// A process asked how much memory there is.
+    /// A process queried how much memory there is.
     Query,
     Phase,
     Exec,

@@ -1,4 +1,4 @@
-//! What file systems in memory held when a run began, at its peak and when it ended, and whose they are.
+//! Bytes of file systems in memory when a run began, at its peak and when it ended, and whose they are.
 
 use std::collections::BTreeMap;
 
@@ -228,9 +228,9 @@ mod tests {
             reading(Moment::End, "0:27", None, true, 8),
         ];
         let found = rows(&recording);
-        let told: Vec<_> = found.iter().map(|row| (row.whose, row.highest().unwrap() / MIB)).collect();
+        let found_bytes: Vec<_> = found.iter().map(|row| (row.whose, row.highest().unwrap() / MIB)).collect();
         use Whose::{Others, Target};
-        assert_eq!(told, [(Target, 300), (Target, 4), (Others, 900), (Others, 8)]);
+        assert_eq!(found_bytes, [(Target, 300), (Target, 4), (Others, 900), (Others, 8)]);
         assert_eq!(found[0].shown, "/dev/shm (in serve)");
         assert_eq!((found[0].bytes_at_end, found[0].peak_at_ns), (None, Some(START)));
     }

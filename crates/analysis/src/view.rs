@@ -112,7 +112,7 @@ impl<'a> View<'a> {
         })
     }
 
-    /// What was held when the target started: the last reading before. A cgroup created while tracing held
+    /// What was in use when the target started: the last reading before. A cgroup created while tracing held
     /// nothing.
     pub fn start(&self) -> Balance {
         self.sum(|root| {

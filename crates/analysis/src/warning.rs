@@ -23,14 +23,14 @@ pub enum Warning {
     Gaps { what: &'static str, count: u64, longest_ns: u64, total_ns: u64 },
     /// Readings were left out so that the recording stays within its limits: beyond that one is kept in so long a time.
     Thinned { readings: u64, levels_ns: u64, processes_ns: u64 },
-    /// Events of mappings of which no reading can tell were left out likewise.
+    /// Events of mappings that no reading can show were left out likewise.
     BriefMappings { count: u64 },
     /// One of them lies just before or after the highest reading of a plane.
     GapAtPeak { plane: String, gap_ns: u64 },
     /// A root cgroup of the target was never read.
     NeverRead { cgroup: String },
-    /// The nearest reading is far from the instant asked for.
-    FarReading { plane: &'static str, asked_ns: u64, found_ns: u64 },
+    /// The nearest reading is far from the requested instant.
+    FarReading { plane: &'static str, requested_ns: u64, found_ns: u64 },
     /// A library's functions were attached to after it was mapped.
     LateLibrary { path: String, late_ns: u64 },
     /// A program played the part of NVIDIA's library.
@@ -41,7 +41,7 @@ pub enum Warning {
     Recorded(String),
 }
 
-/// What told of kills.
+/// Where kills were seen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KilledSeen {
     Reading,
@@ -128,10 +128,10 @@ impl fmt::Display for Warning {
             Self::NeverRead { cgroup } => {
                 write!(f, "{cgroup}: gone before it was read; record with a shorter --interval")
             }
-            Self::FarReading { plane, asked_ns, found_ns } => write!(
+            Self::FarReading { plane, requested_ns, found_ns } => write!(
                 f,
                 "{plane}: the nearest reading is {:.1} s away from the requested instant",
-                asked_ns.abs_diff(*found_ns) as f64 / 1e9
+                requested_ns.abs_diff(*found_ns) as f64 / 1e9
             ),
             Self::LateLibrary { path, late_ns } => write!(
                 f,

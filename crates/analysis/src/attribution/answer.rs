@@ -19,7 +19,7 @@ const MOST: usize = 3;
 const MOST_PARTS: usize = 4;
 /// What is smaller than this part of the whole is not named.
 const LEAST_PERCENT: i128 = 1;
-/// A call site is told by this many frames.
+/// A call site is known by this many frames.
 const FRAMES: usize = 2;
 /// More address space than this part of the anonymous memory that there is was mapped and not touched.
 const TOUCHED_PERCENT: i128 = 105;
@@ -31,7 +31,7 @@ pub struct Answer {
     /// NVML's index of a device plane's GPU.
     pub device: Option<u32>,
     pub at_ns: u64,
-    /// At the instant asked for: the plane's counter; of a GPU what the target holds on it.
+    /// At the requested instant: the plane's counter; of a GPU what the target holds on it.
     pub bytes: Option<i64>,
     /// From the start to that instant; absent where the plane started from nothing, or where the answer has no counter.
     pub growth: Option<i64>,
@@ -113,7 +113,7 @@ pub fn answer(report: &Report) -> Option<Answer> {
         false => planes.cgroup.as_ref().or(planes.system.as_ref()),
     };
     let gpu = planes.devices.iter().max_by_key(|plane| of_target(plane));
-    // Of a machine as a whole its own memory is asked for.
+    // A machine as a whole has its own memory.
     let gpu = gpu.filter(|_| !report.target.is_whole_machine());
     let charged = host.and_then(|plane| plane.level.expected).unwrap_or(0);
     match (gpu.filter(|plane| of_target(plane) > charged), host) {
@@ -204,9 +204,9 @@ fn anonymous(report: &Report, plane: &PlaneReport) -> Vec<Largest> {
     let rows = report.mappings.iter().filter(|row| matches!(row.kind.as_str(), "anon" | "heap"));
     let mapped: Vec<_> = rows.filter_map(mapped).collect();
     let fits = |item: &Largest| i128::from(item.bytes) * 100 <= i128::from(there) * TOUCHED_PERCENT;
-    // An allocator's own function says nothing of who asked it: a walk without frame pointers may end there.
-    let is_told = |item: &Largest| !passing::is_passing(&item.place, Stack::User);
-    if mapped.iter().max_by_key(|item| item.bytes).is_some_and(is_told) && mapped.iter().all(fits) {
+    // An allocator's own function says nothing of its caller: a walk without frame pointers may end there.
+    let names_a_caller = |item: &Largest| !passing::is_passing(&item.place, Stack::User);
+    if mapped.iter().max_by_key(|item| item.bytes).is_some_and(names_a_caller) && mapped.iter().all(fits) {
         return mapped;
     }
     let regions = report.regions.iter().filter(|row| row.anonymous > 0 && signed(row.anonymous) <= there);
@@ -232,12 +232,12 @@ fn cached(row: &FileRow) -> Option<Largest> {
     (row.bytes > 0).then_some(Largest { bytes: row.bytes, how: How::Cached, place })
 }
 
-/// Page cache and pages of processes are told by what they are, not by the kernel's path.
+/// Page cache and pages of processes are known by what they are, not by the kernel's path.
 fn kernel(row: &StackRow) -> Option<Largest> {
     let is_kernel = WORDS.iter().any(|(source, what)| *source == row.source && *what == "kernel memory");
     let place = site(&row.frames, Stack::Kernel);
-    let is_told = row.bytes > 0 && !place.is_empty() && (is_kernel || row.source.starts_with("nvidia-"));
-    is_told.then(|| Largest { bytes: signed(row.bytes), how: How::Kernel, place })
+    let is_shown = row.bytes > 0 && !place.is_empty() && (is_kernel || row.source.starts_with("nvidia-"));
+    is_shown.then(|| Largest { bytes: signed(row.bytes), how: How::Kernel, place })
 }
 
 fn site(frames: &[String], stack: Stack) -> String {
@@ -320,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_mapped_and_not_touched_is_not_told_as_taken() {
+    fn untouched_mappings_do_not_count_as_taken() {
         let mut recording = testing::container();
         for mapping in &mut recording.provenance.mappings {
             mapping.length *= 10;
@@ -331,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn an_allocators_own_function_is_told_as_nobodys_call_site() {
+    fn an_allocators_own_function_is_nobodys_call_site() {
         let mut recording = testing::container();
         for symbol in &mut recording.provenance.symbols {
             if symbol.name.as_deref() == Some("arena_alloc") {

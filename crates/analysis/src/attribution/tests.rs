@@ -168,8 +168,8 @@ fn a_kill_after_the_last_reading_is_warned_about() {
         matches!(&warnings[..], [Warning::Killed { count: 1, seen: KilledSeen::AtRemoval, .. }]),
         "{warnings:?}"
     );
-    let told = warnings[0].to_string();
-    assert!(told.contains("/docker/0123456789ab") && !told.contains(&id), "{told}");
+    let text = warnings[0].to_string();
+    assert!(text.contains("/docker/0123456789ab") && !text.contains(&id), "{text}");
 }
 
 #[test]

@@ -122,7 +122,7 @@ fn killed(recording: &Recording) -> Vec<Warning> {
     killed.collect()
 }
 
-/// Kills that only the machine's counter tells of, where processes of the target ended as the killed do: a target without
+/// Kills that only the machine's counter has, where processes of the target ended as the killed do: a target without
 /// a cgroup of its own, or one whose cgroup was gone before it was read.
 fn may_be_killed(recording: &Recording) -> Option<Warning> {
     let column = recording.samples.system.columns.get(MACHINE_KILLED_COLUMN)?;
@@ -150,7 +150,7 @@ fn never_read(recording: &Recording) -> impl Iterator<Item = Warning> {
 }
 
 fn far_readings(recording: &Recording, at: InstantSpec, planes: &Planes) -> Vec<Warning> {
-    let Some(asked_ns) = at.time(recording.target.started_ns) else { return vec![] };
+    let Some(requested_ns) = at.time(recording.target.started_ns) else { return vec![] };
     let tool = &recording.tool;
     let interval_ns = |plane: &PlaneReport| match plane.plane {
         Scope::Device => tool.gpu_interval_ns.unwrap_or(tool.interval_ns),
@@ -158,8 +158,8 @@ fn far_readings(recording: &Recording, at: InstantSpec, planes: &Planes) -> Vec<
     };
     let spacing_ns = |plane: &PlaneReport| recording.health.spacing_ns(interval_ns(plane));
     let far = |plane: &PlaneReport| spacing_ns(plane).saturating_mul(FAR_INTERVALS);
-    let planes = planes.iter().filter(|plane| plane.at_ns.abs_diff(asked_ns) > far(plane));
+    let planes = planes.iter().filter(|plane| plane.at_ns.abs_diff(requested_ns) > far(plane));
     planes
-        .map(|plane| Warning::FarReading { plane: plane.plane.as_str(), asked_ns, found_ns: plane.at_ns })
+        .map(|plane| Warning::FarReading { plane: plane.plane.as_str(), requested_ns, found_ns: plane.at_ns })
         .collect()
 }

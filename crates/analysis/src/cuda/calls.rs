@@ -1,4 +1,4 @@
-//! Calls that are told one by one: what the driver refused, and contexts, modules and pools.
+//! Calls that are listed one by one: what the driver refused, and contexts, modules and pools.
 
 use std::collections::BTreeMap;
 

@@ -77,7 +77,7 @@ fn the_same_stack_in_several_processes_is_one_row() {
 }
 
 #[test]
-fn the_ways_of_pinning_are_told_apart() {
+fn the_ways_of_pinning_have_rows_of_their_own() {
     let rows: Vec<_> = at(5)
         .host
         .iter()

@@ -9,7 +9,7 @@ use crate::cuda::{self, CudaReport};
 use crate::derived::Derived;
 use crate::memory_queries::{self, Queries, Summary};
 
-/// Present where one of the runs used the driver or asked for memory.
+/// Present where one of the runs used the driver or queried memory.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct CudaDelta {
     pub kinds: Vec<KindDelta>,
@@ -27,7 +27,7 @@ pub struct KindDelta {
     pub b_peak: Option<u64>,
 }
 
-/// A figure that both runs may have been told.
+/// A figure that both runs may have got.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct QueryDelta {
     pub interface: String,

@@ -39,7 +39,7 @@ pub struct FileDelta {
     pub b_holders: Vec<FileRow>,
 }
 
-/// Pages held by one kernel stack.
+/// Pages in use by one kernel stack.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct StackDelta {
     pub source: &'static str,
@@ -93,11 +93,11 @@ pub fn files(scope: Scope, a: Look<'_>, b: Look<'_>) -> Vec<FileDelta> {
         }
         by_path
     };
-    let held = |rows: &[FileRow]| {
+    let bytes_of = |rows: &[FileRow]| {
         rows.iter().filter(|row| counts(row)).map(|row| row.bytes).fold(0, i64::saturating_add)
     };
     let joined = join(holders(a), holders(b)).into_iter().map(|(path, a_holders, b_holders)| {
-        let (a_bytes, b_bytes) = (held(&a_holders), held(&b_holders));
+        let (a_bytes, b_bytes) = (bytes_of(&a_holders), bytes_of(&b_holders));
         let only_in = only_in(a_holders.iter().any(counts), b_holders.iter().any(counts));
         let delta_bytes = b_bytes.saturating_sub(a_bytes);
         FileDelta { path, a_bytes, b_bytes, delta_bytes, only_in, a_holders, b_holders }
@@ -105,7 +105,7 @@ pub fn files(scope: Scope, a: Look<'_>, b: Look<'_>) -> Vec<FileDelta> {
     largest_first(joined.filter(|row| row.delta_bytes != 0).collect(), |row| row.delta_bytes)
 }
 
-/// Stacks whose held pages differ, matched by the names of their frames.
+/// Stacks whose pages in use differ, matched by the names of their frames.
 pub fn stacks(scope: Scope, a: Look<'_>, b: Look<'_>) -> Vec<StackDelta> {
     let groups = |(recording, at_ns): Look<'_>| {
         let mut by_frames: BTreeMap<(&'static str, Vec<String>), Vec<StackRow>> = BTreeMap::new();
@@ -114,12 +114,12 @@ pub fn stacks(scope: Scope, a: Look<'_>, b: Look<'_>) -> Vec<StackDelta> {
         }
         by_frames
     };
-    let held = |rows: &[StackRow]| {
+    let bytes_of = |rows: &[StackRow]| {
         let sum = rows.iter().map(|row| row.bytes).fold(0, u64::saturating_add);
         i64::try_from(sum).unwrap_or(i64::MAX)
     };
     let joined = join(groups(a), groups(b)).into_iter().map(|((source, frames), a, b)| {
-        let (a_bytes, b_bytes) = (held(&a), held(&b));
+        let (a_bytes, b_bytes) = (bytes_of(&a), bytes_of(&b));
         let label = a.iter().chain(&b).map(|row| row.label.clone()).next().unwrap_or_default();
         let delta_bytes = b_bytes.saturating_sub(a_bytes);
         let only_in = only_in(!a.is_empty(), !b.is_empty());
@@ -165,9 +165,9 @@ pub fn regions(scope: Scope, a: Look<'_>, b: Look<'_>) -> Vec<RegionDelta> {
         return vec![];
     }
     // Mappings are read once or twice a run; a comparison needs them on both sides, and of its instant.
-    let by_mapping = [a, b].iter().all(|(recording, at_ns)| regions::tell_of(recording, *at_ns));
-    let held = if by_mapping { by_region } else { by_command };
-    let joined = join(held(a), held(b)).into_iter().map(|((source, comm, region), a, b)| {
+    let by_mapping = [a, b].iter().all(|(recording, at_ns)| regions::are_of(recording, *at_ns));
+    let rows_of = if by_mapping { by_region } else { by_command };
+    let joined = join(rows_of(a), rows_of(b)).into_iter().map(|((source, comm, region), a, b)| {
         let (a_bytes, b_bytes) = (a.unwrap_or(0), b.unwrap_or(0));
         let delta_bytes = b_bytes.saturating_sub(a_bytes);
         let only_in = only_in(a.is_some(), b.is_some());
@@ -182,16 +182,16 @@ const ALL: &str = "(all)";
 type Bytes = BTreeMap<(&'static str, String, String), Option<i64>>;
 
 fn by_region((recording, at_ns): Look<'_>) -> Bytes {
-    let mut held = Bytes::new();
+    let mut bytes_by = Bytes::new();
     for row in regions::rows(recording, at_ns) {
         // Shares that cannot be added up: as the process with the most sees it.
         let shared = row.pss.map_or(row.rss_largest, |pss| pss.saturating_sub(row.anonymous));
         let shared = if row.is_shared_memory() { shared } else { 0 };
         for (source, bytes) in [("anon", row.anonymous), ("shmem", shared)] {
-            add(&mut held, (source, row.comm.clone(), row.name.clone()), bytes);
+            add(&mut bytes_by, (source, row.comm.clone(), row.name.clone()), bytes);
         }
     }
-    held
+    bytes_by
 }
 
 fn by_command((recording, at_ns): Look<'_>) -> Bytes {
@@ -200,25 +200,25 @@ fn by_command((recording, at_ns): Look<'_>) -> Bytes {
         let processes = recording.provenance.processes.iter();
         processes.filter(|process| names.is_target(process.cgroup)).map(|process| process.pid).collect()
     };
-    let mut held = Bytes::new();
+    let mut bytes_by = Bytes::new();
     for row in processes::rows(recording, at_ns).into_iter().filter(|row| target.contains(&row.pid)) {
         let Some(split) = row.at else { continue };
         let key = |source| (source, row.comm.clone(), ALL.to_owned());
-        add(&mut held, key("anon"), split.rss_anon.unwrap_or(0));
+        add(&mut bytes_by, key("anon"), split.rss_anon.unwrap_or(0));
         // The same pages are in every process that shares them: as the one with the most sees them.
         let shared = i64::try_from(split.rss_shmem.unwrap_or(0)).unwrap_or(i64::MAX);
         if shared > 0 {
-            let most = held.entry(key("shmem")).or_default();
+            let most = bytes_by.entry(key("shmem")).or_default();
             *most = Some(most.unwrap_or(0).max(shared));
         }
     }
-    held
+    bytes_by
 }
 
-fn add(held: &mut Bytes, key: (&'static str, String, String), bytes: u64) {
+fn add(bytes_by: &mut Bytes, key: (&'static str, String, String), bytes: u64) {
     if bytes > 0 {
         let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
-        let sum = held.entry(key).or_default();
+        let sum = bytes_by.entry(key).or_default();
         *sum = Some(sum.unwrap_or(0).saturating_add(bytes));
     }
 }

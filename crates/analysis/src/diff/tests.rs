@@ -16,7 +16,7 @@ fn row<'a>(report: &'a Report, source: &str) -> &'a SourceDelta {
 }
 
 #[test]
-fn what_one_run_does_not_tell_apart_is_not_told_apart_in_the_other() {
+fn what_one_run_does_not_separate_is_not_separated_in_the_other() {
     let (mut without, with) = (testing::native(), testing::cuda());
     testing::hook(&mut without, "mapping").verdict = "off".into();
     let report = |without: &Recording, scope| report(without, &with, Some(scope), InstantSpec::Peak).unwrap();

@@ -226,8 +226,8 @@ fn answer_minus_free(run: &Run<'_>) -> Option<i64> {
     let queries = run.derived.queries()?;
     let queries =
         queries.rows.iter().rev().find(|row| row.interface == "cuMemGetInfo_v2" && row.result == 0)?;
-    let told = i64::try_from(*queries.values.get("free")?).ok()?;
+    let answered = i64::try_from(*queries.values.get("free")?).ok()?;
     let state = queries.state.as_ref()?;
     let free = i64::try_from(state.mem_free.unwrap_or(state.free)).ok()?;
-    Some(told - free)
+    Some(answered - free)
 }

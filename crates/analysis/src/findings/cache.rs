@@ -6,7 +6,7 @@ use super::run::Run;
 use super::{Evidence, Side, Unit};
 use crate::files::{self, FileRow};
 
-/// Files that are told as evidence.
+/// Files that are shown as evidence.
 const FILES: usize = 5;
 const FILES_PLACE: &str = "provenance.files";
 

@@ -12,7 +12,7 @@ use spark_trace_recording::classify::purpose::Purpose;
 use spark_trace_recording::ledger;
 use spark_trace_recording::units;
 
-/// Things told as evidence.
+/// Rows shown as evidence.
 const MOST: usize = 5;
 const STACKS_PLACE: &str = "provenance.page_allocs";
 
@@ -23,7 +23,7 @@ pub fn huge_page_rest(case: &Case<'_>) -> Judgement {
     const PARTLY: &str = "thp.anon_partially_mapped";
     const QUEUED: &str = "vmstat.thp_deferred_split_page";
     let mut evidence = case.rows_evidence(UNMAPPED);
-    // Where a kernel does not count such pages, how many it has queued for splitting tells.
+    // Where a kernel does not count such pages, how many it has queued for splitting shows it.
     let mut huge = None;
     for run in case.runs() {
         let system = &run.recording.samples.system;
@@ -68,7 +68,7 @@ pub fn huge_page_rest(case: &Case<'_>) -> Judgement {
 /// The kernel takes pages of the target because its cgroup is at its limit.
 pub fn limit(case: &Case<'_>) -> Judgement {
     let mut evidence = Vec::new();
-    let mut told: Vec<(Verdict, String)> = Vec::new();
+    let mut judged: Vec<(Verdict, String)> = Vec::new();
     for run in case.runs() {
         if run.recording.samples.cgroups.is_empty() {
             return Judgement::untestable("the target's cgroup was not read");
@@ -77,7 +77,7 @@ pub fn limit(case: &Case<'_>) -> Judgement {
         for limit in limits::rows(run.recording) {
             limit_evidence(run, &limit, &mut evidence);
             let files = read_again(run, case.material / 4);
-            told.push(weigh_limit(&limit, &of_run, &files, case.material));
+            judged.push(weigh_limit(&limit, &of_run, &files, case.material));
             evidence.extend(files.into_iter().take(MOST).map(|(path, bytes)| {
                 run.evidence(
                     format!("{path}: added to the page cache beyond its highest level there"),
@@ -89,8 +89,8 @@ pub fn limit(case: &Case<'_>) -> Judgement {
     }
     // The worst that a run met.
     let rank = |verdict: Verdict| Verdict::ALL.iter().position(|other| *other == verdict);
-    told.sort_by_key(|(verdict, _)| rank(*verdict));
-    match told.into_iter().next() {
+    judged.sort_by_key(|(verdict, _)| rank(*verdict));
+    match judged.into_iter().next() {
         Some((verdict, because)) => Judgement::new(verdict, because, evidence),
         None => Judgement::new(
             Verdict::Refuted,
@@ -200,7 +200,7 @@ pub fn sockets(case: &Case<'_>) -> Judgement {
         }
     }
     by_stacks(case, Purpose::Sockets, "socket buffers", evidence, |run| {
-        // Counters and stacks tell of the same pages.
+        // Counters and stacks are of the same pages.
         by_counter(run).into_iter().map(|(_, bytes)| bytes).reduce(i64::saturating_add)
     })
 }

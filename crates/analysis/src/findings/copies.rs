@@ -8,7 +8,7 @@ use super::{Evidence, Side, Unit, Verdict};
 use crate::files::FileRow;
 use spark_trace_recording::units;
 
-/// Groups that are told as evidence.
+/// Groups that are shown as evidence.
 const MOST: usize = 5;
 /// Files of one name whose contents are not known are worth a word where as much of both is cached, to within this part.
 const ALIKE_PERCENT: i64 = 2;
@@ -68,7 +68,7 @@ pub fn duplicates(case: &Case<'_>) -> Judgement {
     let of_both = files.len().checked_sub(1).filter(|_| case.a.is_some());
     let (mut equal, mut unknown) = (Vec::new(), Vec::new());
     for (index, files) in files.into_iter().enumerate() {
-        // What B has twice by itself is told already.
+        // What B has twice by itself is listed already.
         let new = |group: &Group<'_>| Some(index) != of_both || group.is_in(LEFT);
         if case.a.is_none() && index > 0 {
             break;

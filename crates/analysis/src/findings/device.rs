@@ -2,7 +2,7 @@
 
 use super::case::{Case, Judgement};
 
-/// What the target allocated through CUDA, and what cannot be told from that: taken before the trace, or on one of several
+/// What the target allocated through CUDA, and what is unknown from that: taken before the trace, or on one of several
 /// GPUs.
 pub const ALLOCATED: &[&str] = &["gpu-allocated", "gpu-shared-process", "gpu-before"];
 /// What its processes hold on a GPU beyond that.

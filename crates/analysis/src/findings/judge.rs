@@ -1,4 +1,4 @@
-//! From cases to verdicts: every hypothesis that a plane can tell of, and the answer in a sentence.
+//! From cases to verdicts: every hypothesis that a plane can test, and the answer in a sentence.
 
 use super::case::{Case, Judgement};
 use super::table::{DOUBLE_COUNTING, HYPOTHESES, Hypothesis};
@@ -10,7 +10,7 @@ use spark_trace_recording::units;
 const NAMED: usize = 3;
 
 impl Case<'_> {
-    /// `first`: claims about the runs themselves, on whatever plane, are told here.
+    /// `first`: claims about the runs themselves, on whatever plane, are judged here.
     pub(super) fn judge(&self, first: bool) -> Findings {
         let rows = HYPOTHESES
             .iter()
@@ -47,7 +47,7 @@ impl Case<'_> {
             (None, ..) => Judgement::untestable("the recording has no readings of this memory"),
             (_, true, _) => Judgement::untestable("needs two runs"),
             (.., Some(unseen)) => {
-                // What was seen may still be told; it decides nothing.
+                // What was seen may still be said; it decides nothing.
                 let judged = (row.judge)(self);
                 Judgement { verdict: Verdict::Untestable, because: unseen, ..judged }
             }

@@ -48,10 +48,10 @@ pub fn pool(case: &Case<'_>) -> Judgement {
     if let Some(explains) = case.delta_of(POOL) {
         return case.by_bytes(Some(explains), "pages in the driver's pools", evidence);
     }
-    // Without the shrinkers' counts: what it holds beyond what it was asked for.
+    // Without the shrinkers' counts: what it holds beyond what was requested of it.
     let beyond = |run: &super::run::Run<'_>| {
-        let held = run.counter("driver.nvidia_sysmem")?;
-        Some(held - run.counter("driver.nvidia_asked")?)
+        let sysmem = run.counter("driver.nvidia_sysmem")?;
+        Some(sysmem - run.counter("driver.nvidia_asked")?)
     };
     let kept: Vec<_> = case.runs().filter_map(|run| Some((run, beyond(run)?))).collect();
     for (run, kept) in &kept {
@@ -116,7 +116,7 @@ pub fn host(case: &Case<'_>) -> Judgement {
 
 pub fn kernel(case: &Case<'_>) -> Judgement {
     let mut evidence = case.rows_evidence(KERNEL);
-    // Under cgroup v1 one counter has all of it: stacks tell the kinds apart.
+    // Under cgroup v1 one counter has all of it: stacks distinguish the kinds.
     for run in case.runs().filter(|run| run.view.plane == Plane::CgroupV1) {
         let kinds = KERNEL.iter().map(|slug| (slug, run.observed(slug).bytes()));
         for (slug, bytes) in kinds.filter(|(_, bytes)| signed(*bytes) >= case.material / 16) {

@@ -45,7 +45,7 @@ fn sizes_a_cache(at: Moments, runs: [Option<&Run<'_>>; 2]) -> bool {
 }
 
 /// How far the machine's memory has come since the run began, without what the target was charged and what the driver
-/// took. Absent where the target has no cgroup to tell it from others, or is the whole machine.
+/// took. Absent where the target has no cgroup that separates it from others, or is the whole machine.
 fn moved(run: &Run<'_>) -> Option<i64> {
     if run.recording.target.is_whole_machine() {
         return None;

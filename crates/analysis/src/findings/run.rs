@@ -67,7 +67,7 @@ impl<'a> Run<'a> {
 
     /// What of the residual at the instant is free again soon after it, while the sources stand as they did: free pages
     /// that were being reported to a hypervisor do that. Zero where the kernel reports none, and never more than it
-    /// reports at a time. What was less before may have come to stay, so readings before the instant tell nothing.
+    /// reports at a time. What was less before may have come to stay, so readings before the instant say nothing.
     pub fn passing(&self) -> i64 {
         let Some(most) = bytes(self.recording.host.page_reporting_bytes) else { return 0 };
         let until_ns = self.at_ns.saturating_add(PASSES_WITHIN_NS);

@@ -1,4 +1,4 @@
-//! Claims about what surrounds the runs: what was there before, what they were given, what they were told.
+//! Claims about what surrounds the runs: what was there before, what they were given, which answers they got.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,7 +13,7 @@ use spark_trace_recording::units;
 use spark_trace_recording::verdict::Verdict as Health;
 
 const TMPFS_PLACE: &str = "provenance.tmpfs";
-/// Things told as evidence.
+/// Rows shown as evidence.
 const MOST: usize = 5;
 
 /// Shared memory that was there when the run began, more in B than in A; of one run what it found.
@@ -98,7 +98,7 @@ pub fn environment(case: &Case<'_>) -> Judgement {
     }
 }
 
-/// The CUDA libraries that only one of the runs used, told apart by build id, else by path.
+/// The CUDA libraries that only one of the runs used, distinguished by build id, else by path.
 fn libraries(a: &Run<'_>, b: &Run<'_>) -> Vec<String> {
     let of = |recording: &Recording| -> BTreeMap<String, BTreeSet<String>> {
         let mut by_name: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
@@ -136,10 +136,10 @@ pub fn memory_limit(case: &Case<'_>) -> Judgement {
             let value = read.last.as_ref().and_then(|answer| answer.values.get("bytes")).copied();
             let below = value.is_some_and(|value| value < total);
             limited |= below;
-            let told = if below { "a limit" } else { "no limit" };
+            let found = if below { "a limit" } else { "no limit" };
             evidence.push(run.evidence(
                 format!(
-                    "{} in {}: {told}, read by {}",
+                    "{} in {}: {found}, read by {}",
                     read.interface,
                     text(read.directory.as_deref()),
                     read.processes.join(", ")

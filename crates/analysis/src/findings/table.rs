@@ -5,7 +5,7 @@ use super::groups::{CACHE, DRIVER, FREE_LISTS, HOST, KERNEL, MANAGED, POOL};
 use super::{accounting, cache, causes, copies, device, memory, surroundings};
 use crate::view::Scope;
 
-/// Slug of the claim that everybody asks about.
+/// Slug of the most common claim.
 pub const DOUBLE_COUNTING: &str = "double-counting";
 
 /// One explanation of a difference.
@@ -18,9 +18,9 @@ pub struct Hypothesis {
     pub claim: &'static str,
     /// Hooks without which, or with losses of which, it is untestable.
     pub hooks: &'static [&'static str],
-    /// It compares: one run alone cannot tell.
+    /// It compares: one run alone does not suffice.
     pub of_two: bool,
-    /// Planes whose levels can tell; empty where it is about the runs, whatever the plane.
+    /// Planes whose levels decide; empty where it is about the runs, whatever the plane.
     pub planes: &'static [Scope],
     /// Sources whose bytes are this row's own. No source is in two rows of one plane, so that shares add up.
     pub sources: &'static [&'static str],

@@ -6,7 +6,7 @@ use super::MemoryQueryRow;
 use crate::callers::Caller;
 use spark_trace_recording::MemoryState;
 
-/// Queries of one process, one after the other, that asked the same from the same place.
+/// Queries of one process, one after the other, through the same interface from the same place.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Folded {
     pub first_ns: u64,
@@ -23,7 +23,7 @@ pub struct Folded {
     pub first_state: Option<MemoryState>,
     pub last_state: Option<MemoryState>,
     pub caller: Caller,
-    /// What all of them asked themselves.
+    /// The queries that all of them made themselves.
     pub nested: Vec<Folded>,
 }
 
@@ -41,7 +41,7 @@ pub fn fold(rows: &[MemoryQueryRow]) -> Vec<Folded> {
 
 fn fold_all(rows: &[&MemoryQueryRow]) -> Vec<Folded> {
     let mut groups: Vec<Vec<&MemoryQueryRow>> = Vec::new();
-    // The last group of each process: others may ask in between.
+    // The last group of each process: others may make one in between.
     let mut last: BTreeMap<u32, usize> = BTreeMap::new();
     for row in rows {
         let group = last.get(&row.pid).copied();

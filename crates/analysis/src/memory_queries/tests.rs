@@ -7,12 +7,12 @@ fn queries() -> Queries {
 }
 
 #[test]
-fn a_run_that_never_asked_has_no_report() {
+fn a_run_without_a_query_has_no_report() {
     assert_eq!(report(&testing::native()), None);
 }
 
 #[test]
-fn what_a_call_asked_itself_stands_under_it() {
+fn the_queries_of_a_call_stand_under_it() {
     let rows = queries().rows;
     let interface: Vec<_> = rows.iter().map(|row| (row.interface.as_str(), row.nested.len())).collect();
     assert_eq!(
@@ -65,8 +65,8 @@ fn nested_queries_are_not_counted_twice() {
             ("/proc/meminfo", 0, 3),
         ]
     );
-    let told = |answer: &Option<Answer>| answer.as_ref().unwrap().values["free"] / MIB;
-    assert_eq!((told(&summaries[0].first), told(&summaries[0].last)), (12000, 11190));
+    let free = |answer: &Option<Answer>| answer.as_ref().unwrap().values["free"] / MIB;
+    assert_eq!((free(&summaries[0].first), free(&summaries[0].last)), (12000, 11190));
     assert_eq!(summaries[0].processes, ["python3 (4242)"]);
     assert_eq!(summaries[4].first, None);
 }
@@ -115,7 +115,7 @@ fn a_failed_query_has_no_answer() {
 }
 
 #[test]
-fn every_function_that_is_asked_has_its_figures() {
+fn every_queried_function_has_its_figures() {
     for function in FUNCTIONS.iter().filter(|function| function.op == spark_trace_common::cuda::Op::Query) {
         for figure in function.figures {
             assert!(figures(function.symbol).contains(figure), "{} {figure}", function.symbol);

@@ -1,4 +1,4 @@
-//! Causes one by one: what tells them, and what does not.
+//! Causes one by one: what shows them, and what does not.
 
 use super::*;
 
@@ -97,8 +97,8 @@ fn free_pages_on_their_way_to_a_hypervisor_are_not_counted_twice() {
     ] {
         let finding = verdict(&a, &b, DOUBLE_COUNTING);
         assert_eq!(finding.verdict, judged, "{why}: {}", finding.because);
-        let told = finding.because.contains("reported to a hypervisor");
-        assert_eq!(told, ["in B", "in A"].contains(&why), "{why}: {}", finding.because);
+        let names_a_report = finding.because.contains("reported to a hypervisor");
+        assert_eq!(names_a_report, ["in B", "in A"].contains(&why), "{why}: {}", finding.because);
     }
 }
 
@@ -128,7 +128,7 @@ fn what_was_not_seen_or_was_lost_decides_nothing() {
 }
 
 #[test]
-fn the_little_that_a_hook_missed_is_told_and_decides_nothing() {
+fn the_little_that_a_hook_missed_is_named_and_decides_nothing() {
     let a = complete(native());
     let mut b = complete(native());
     for hook in &mut b.health.hooks {
@@ -141,8 +141,8 @@ fn the_little_that_a_hook_missed_is_told_and_decides_nothing() {
         let before = verdict_on(plane, &a, &a, hypothesis.slug);
         let after = verdict_on(plane, &a, &b, hypothesis.slug);
         assert_eq!(after.verdict, before.verdict, "{}: {}", hypothesis.slug, after.because);
-        let told = format!("; hook {} missed 3 of 5000 events in B", hypothesis.hooks[0]);
-        assert!(after.because.contains(&told), "{}: {}", hypothesis.slug, after.because);
+        let note = format!("; hook {} missed 3 of 5000 events in B", hypothesis.hooks[0]);
+        assert!(after.because.contains(&note), "{}: {}", hypothesis.slug, after.because);
     }
     // A map that was full touches those that rest on it.
     b.health.losses.push(Loss { what: "files".into(), count: 1 });
@@ -218,7 +218,7 @@ fn what_a_target_at_its_limit_reads_again_is_no_shortage_of_the_machine() {
         let finding = verdict(&a, &b, "limit-reclaim");
         assert_eq!(finding.verdict, judged, "{}", finding.because);
     }
-    // What was killed for want of memory is told.
+    // What was killed for want of memory is reported.
     let mut b = complete(native());
     limited(&mut b, 3, 10);
     let kills = &mut b.samples.cgroups[0].series.columns.get_mut("events.oom_kill").unwrap();
