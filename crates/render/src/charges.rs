@@ -1,4 +1,4 @@
-//! What `show` and `diff` have to tell of charges to cgroups, and of what the NVIDIA driver was asked for.
+//! What `show` and `diff` say of charges to cgroups, and of requests to the NVIDIA driver.
 
 use super::document::{Cell, Document, Fit, Table};
 use spark_trace_analysis::charges::{Agreement, ChargeRow, Charges};
@@ -28,7 +28,7 @@ pub fn show(document: &mut Document, charges: &Charges, at: &str) {
 
 fn agreement(agreement: &Agreement) -> String {
     let Agreement { readings, settled, differing, largest_difference, reseeds, corrected } = *agreement;
-    let told = match (settled, differing) {
+    let compared = match (settled, differing) {
         (0, _) if readings == 0 => "hooks and the cgroup's usage were never read together".to_owned(),
         (0, _) => format!(
             "hooks and the cgroup's usage cannot be compared: charges changed during all {readings} readings"
@@ -42,10 +42,10 @@ fn agreement(agreement: &Agreement) -> String {
         ),
     };
     if reseeds == 0 {
-        return told;
+        return compared;
     }
     format!(
-        "{told}; the kernel skipped programs, and the level was corrected {reseeds} times, by {} in all",
+        "{compared}; the kernel skipped programs, and the level was corrected {reseeds} times, by {} in all",
         delta(corrected)
     )
 }
@@ -82,7 +82,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn agreement_is_told_in_one_line() {
+    fn agreement_is_one_line() {
         let all = Agreement { readings: 9, settled: 7, ..Agreement::default() };
         assert!(agreement(&all).contains("difference 0 in 7 of "));
         let some = Agreement { differing: 2, largest_difference: -8192, ..all.clone() };

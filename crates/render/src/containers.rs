@@ -57,7 +57,7 @@ mod tests {
     use spark_trace_recording::{TargetCgroup, TargetKind};
 
     #[test]
-    fn new_containers_are_told_from_those_that_ran() {
+    fn new_containers_are_distinguished_from_those_that_ran() {
         let container = |id: &str, service: Option<&str>| Container {
             id: id.repeat(64),
             name: Some(format!("name-{id}")),

@@ -1,4 +1,4 @@
-//! What `show` and `diff` have to tell of the CUDA driver.
+//! What `show` and `diff` say of the CUDA driver.
 
 use super::document::{Cell, Document, Fit, Table};
 use spark_trace_analysis::callers::{Caller, THROUGH_RUNTIME};
@@ -15,8 +15,8 @@ const ERROR: &str = "CUDA_ERROR_";
 /// A row with its times as text, counted from the target's start.
 type Timed<T> = (T, String);
 
-/// What is held through the driver, and by whom.
-pub fn held(document: &mut Document, report: &CudaReport, started_ns: u64) {
+/// What is in use through the driver, and by whom.
+pub fn in_use(document: &mut Document, report: &CudaReport, started_ns: u64) {
     let after = |at_ns: u64| seconds(at_ns.saturating_sub(started_ns));
     let totals: Vec<_> =
         shown(&report.totals, |row| &row.kind).map(|row| (row.clone(), after(row.peak_ns))).collect();
@@ -195,7 +195,7 @@ pub fn error(name: Option<&str>, result: i32) -> String {
 pub fn diff(document: &mut Document, report: &CudaDelta) {
     let kinds: Vec<_> = shown(&report.kinds, |row| &row.kind).collect();
     document.section("CUDA memory by kind, in use at each instant", Table::of(KINDS, kinds));
-    document.section("Memory queries of each run", Table::of(TOLD, &report.queries));
+    document.section("Memory queries of each run", Table::of(QUERIES, &report.queries));
 }
 
 const KINDS: &[Cell<KindDelta>] = &[
@@ -207,7 +207,7 @@ const KINDS: &[Cell<KindDelta>] = &[
     ("B PEAK", Fit::Number, |row| known(row.b_peak, unsigned)),
 ];
 
-const TOLD: &[Cell<QueryDelta>] = &[
+const QUERIES: &[Cell<QueryDelta>] = &[
     ("QUERY", Fit::Text, |row| row.interface.clone()),
     ("FIGURE", Fit::Name, |row| row.figure.to_owned()),
     ("A FIRST", Fit::Number, |row| known(row.a.first, unsigned)),

@@ -1,4 +1,4 @@
-//! What `show` has to tell of a GPU beside the rows of its plane.
+//! What `show` says of a GPU beside the rows of its plane.
 
 use super::document::{Cell, Document, Fit, Table};
 use spark_trace_analysis::devices::{DeviceProcess, DeviceReport, Range};
@@ -38,7 +38,7 @@ const PROCESSES: &[Cell<DeviceProcess>] = &[
     ("END", Fit::Number, |row| known(row.bytes_at_end, unsigned)),
 ];
 
-/// How a column is told: its name, its unit, and how many of the recording's units are one of that.
+/// How a column is shown: its name, its unit, and how many of the recording's units are one of that.
 const UNITS: [(&str, &str, &str, u64); 6] = [
     ("utilization.gpu", "utilization", "%", 1),
     ("utilization.memory", "memory busy", "%", 1),

@@ -1,4 +1,4 @@
-//! What `diff` has to tell.
+//! The text of `diff`.
 
 use spark_trace_common::source::UNATTRIBUTED;
 
@@ -139,8 +139,8 @@ fn holders(row: &FileDelta) -> String {
         })
     };
     let sides = [("A", largest(&row.a_holders)), ("B", largest(&row.b_holders))];
-    let held = sides.into_iter().filter_map(|(name, holder)| Some(format!("{name}: {}", holder?)));
-    held.collect::<Vec<_>>().join("; ")
+    let named = sides.into_iter().filter_map(|(name, holder)| Some(format!("{name}: {}", holder?)));
+    named.collect::<Vec<_>>().join("; ")
 }
 
 pub const CSV: &[csv::Column<SourceDelta>] = &[

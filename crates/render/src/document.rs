@@ -1,4 +1,4 @@
-//! What a report has to tell, before any format gives it a form.
+//! The text of a report, before any format gives it a form.
 //!
 //! Texts in it are as they came: formats make them inert.
 

@@ -1,5 +1,5 @@
 //! Metrics as text: OpenMetrics 1.0 (<https://prometheus.io/docs/specs/om/open_metrics_spec/>), and the older text
-//! format 0.0.4 for what asks for no other.
+//! format 0.0.4 for clients that accept no other.
 
 use std::fmt::{Display, Write};
 
@@ -91,7 +91,7 @@ impl Exposition {
         let _ = writeln!(self.text, "# HELP {of_type} {}", text(about));
         for (labels, value, time) in known {
             let _ = write!(self.text, "{name}{suffix}{labels} {value}");
-            // The older format has whole milliseconds there: nobody who asks for it gets times.
+            // The older format has whole milliseconds there: nobody who accepts it gets times.
             if let Some(time) = time.filter(|_| self.dialect == Dialect::OpenMetrics) {
                 let _ = write!(self.text, " {time}");
             }

@@ -1,12 +1,12 @@
 //! Hypotheses with their verdicts, and what each rests on.
 
 use super::document::Document;
-use super::report::findings::{self as told, evidence};
+use super::report::findings::{self as words, evidence};
 use spark_trace_analysis::findings::{Finding, Findings, Verdict};
 
 /// Characters of the longest verdict.
 const WORD: usize = 12;
-/// Evidence that is told of one finding.
+/// Rows of evidence that are shown of one finding.
 const EVIDENCE: usize = 8;
 
 /// Plane by plane: the target's first. Hypotheses that are refuted are named where `all` are wanted; else they are counted.
@@ -16,17 +16,17 @@ pub fn show(document: &mut Document, planes: &[Findings], all: bool) {
     }
 }
 
-/// What a plane before has told with the same evidence is not told again.
+/// A finding of an earlier plane with the same evidence is not repeated.
 fn plane(document: &mut Document, findings: &Findings, before: &[Findings], all: bool) {
-    document.heading(format!("Findings on {}", told::subject(findings)));
+    document.heading(format!("Findings on {}", words::subject(findings)));
     document.line(&findings.headline);
     lines(&findings.findings, all).into_iter().for_each(|line| document.line(line));
-    let told = |finding: &&Finding| {
+    let is_repeated = |finding: &&Finding| {
         let mut others = before.iter().flat_map(|findings| &findings.findings);
         others.any(|other| (other.hypothesis, &other.evidence) == (finding.hypothesis, &finding.evidence))
     };
     let supported = findings.findings.iter().filter(|finding| finding.verdict == Verdict::Supported);
-    for finding in supported.filter(|finding| !told(finding)) {
+    for finding in supported.filter(|finding| !is_repeated(finding)) {
         document.heading(format!("{}: {}", finding.title, finding.because));
         document.line(finding.claim);
         for row in finding.evidence.iter().take(EVIDENCE) {
@@ -85,7 +85,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_not_found_is_told_in_few_lines() {
+    fn refuted_hypotheses_take_few_lines() {
         let finding = |verdict, title, because: &str| Finding {
             hypothesis: "h",
             title,
@@ -104,12 +104,12 @@ mod tests {
             finding(Verdict::Untestable, "dentries", "no hook"),
             finding(Verdict::Refuted, "leak", "the same"),
         ];
-        let told = [
+        let expected = [
             "supported    page cache: 1 MiB more",
             "untestable   eBPF maps, dentries: no hook",
             "untestable   sockets: not read",
         ];
-        assert_eq!(lines(&findings, false)[..3], told);
+        assert_eq!(lines(&findings, false)[..3], expected);
         assert_eq!(lines(&findings, false)[3], "refuted      leak: the same", "one has its name");
         findings.extend((0..26).map(|_| finding(Verdict::Refuted, "another", "the same")));
         assert_eq!(lines(&findings, false)[3..], ["refuted      27 other hypotheses; --all names them"]);

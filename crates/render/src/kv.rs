@@ -1,4 +1,4 @@
-//! What `kv` has to tell.
+//! The text of `kv`.
 
 use super::csv::{self, Field};
 use super::document::Document;

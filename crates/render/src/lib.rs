@@ -1,6 +1,6 @@
 //! From reports to bytes: pure. One file per format, one row of [`FORMATS`] each.
 //!
-//! `show` and `diff` say what there is to tell, as a [`document`]; `terminal` and `markdown` set any
+//! `show` and `diff` make a [`document`]; `terminal` and `markdown` set any
 //! document. Names from outside are made inert in the formats, in one place each (see [`escape`]).
 
 pub mod ascii;
@@ -61,7 +61,7 @@ type Rendered = Result<Vec<u8>, RenderError>;
 pub struct Format {
     pub name: &'static str,
     pub about: &'static str,
-    /// Made for programs: lists are whole unless asked otherwise.
+    /// Made for programs: lists are whole by default.
     pub whole: bool,
     pub show: fn(&attribution::Report, &show::Shown<'_>, Style) -> Rendered,
     pub diff: fn(&comparison::Report, diff::Shown, Style) -> Rendered,

@@ -11,7 +11,7 @@ use spark_trace_recording::unlimited::{NO_LIMIT, V1_NO_LIMIT};
 use spark_trace_recording::{LaterState, MemoryState};
 
 /// Room for an answer in 80 columns.
-const TOLD_WIDTH: usize = 32;
+const ANSWER_WIDTH: usize = 32;
 /// What stands before a query that another one made.
 const INSIDE: &str = "  ";
 
@@ -44,7 +44,11 @@ fn summary(summary: &Summary, after: &impl Fn(u64) -> String) -> String {
     let failed = if summary.failed == 0 { String::new() } else { format!(", {} failed", summary.failed) };
     let answer = |what: &str, answer: &Option<Answer>| {
         let answer = answer.as_ref()?;
-        Some(format!(", {what} after {} {}", after(answer.at_ns), told_by(&summary.interface, answer)))
+        Some(format!(
+            ", {what} after {} {}",
+            after(answer.at_ns),
+            answer_in_words(&summary.interface, answer)
+        ))
     };
     let last = summary.last.as_ref().filter(|_| summary.count > 1).cloned();
     let answers = [answer("first", &summary.first), answer("last", &last)];
@@ -56,16 +60,16 @@ fn times(count: u64) -> String {
     if count == 1 { "once".to_owned() } else { format!("{count} times") }
 }
 
-fn told_by(interface: &str, answer: &Answer) -> String {
+fn answer_in_words(interface: &str, answer: &Answer) -> String {
     let values =
         answer.values.iter().map(|(name, &value)| (name.clone(), Range { least: value, most: value }));
-    told(interface, answer.text.as_deref(), &values.collect())
+    in_words(interface, answer.text.as_deref(), &values.collect())
 }
 
 type Values = BTreeMap<String, Range>;
 
 /// The figures that matter, or how many others there are.
-fn told(interface: &str, text: Option<&str>, values: &Values) -> String {
+fn in_words(interface: &str, text: Option<&str>, values: &Values) -> String {
     if let Some(text) = text {
         return text.to_owned();
     }
@@ -85,8 +89,8 @@ fn told(interface: &str, text: Option<&str>, values: &Values) -> String {
 
 fn range(range: &Range) -> String {
     // As recordings of 0.1.0 have it.
-    let told = |bytes: u64| if bytes >= V1_NO_LIMIT { NO_LIMIT.to_owned() } else { unsigned(bytes) };
-    let (least, most) = (told(range.least), told(range.most));
+    let limit = |bytes: u64| if bytes >= V1_NO_LIMIT { NO_LIMIT.to_owned() } else { unsigned(bytes) };
+    let (least, most) = (limit(range.least), limit(range.most));
     if least == most { least } else { format!("{least} to {most}") }
 }
 
@@ -126,18 +130,18 @@ const ANSWERS: &[Cell<Line>] = &[
     ("QUERY", Fit::Text, |line| {
         format!("{}{}", line.inside, interface(&line.row.interface, line.row.directory.as_deref()))
     }),
-    // Numbers are not cut; what else was told is in the lines above.
+    // Numbers are not cut; the other figures are in the lines above.
     ("ANSWER", Fit::Name, |line| match line.row.result {
         0 => {
-            let told = told(&line.row.interface, line.row.text.as_deref(), &line.row.values);
-            let first = told.split(", ").next().unwrap_or_default();
-            if told.len() <= TOLD_WIDTH { told } else { first.to_owned() }
+            let answer = in_words(&line.row.interface, line.row.text.as_deref(), &line.row.values);
+            let first = answer.split(", ").next().unwrap_or_default();
+            if answer.len() <= ANSWER_WIDTH { answer } else { first.to_owned() }
         }
         result => error(line.row.result_name, result),
     }),
 ];
 
-/// Each caller once, with the numbers of what it asked: they are too long for a column.
+/// Each caller once, with the numbers of its queries: they are too long for a column.
 fn callers(document: &mut Document, lines: &[Line]) {
     let mut callers: Vec<(&Caller, Vec<&str>)> = Vec::new();
     let interface = lines.iter().filter(|line| line.inside.is_empty() && !line.row.caller.label.is_empty());

@@ -1,4 +1,4 @@
-//! What `show` has to tell.
+//! The text of `show`.
 
 use spark_trace_common::source::UNATTRIBUTED;
 
@@ -33,7 +33,7 @@ const KERNEL_OTHER: &str = "kernel-other";
 /// Unattributed bytes of a cgroup below this need no explanation.
 const WORTH_A_LINE: i64 = 1 << 20;
 
-/// A time that would be told as 0.0 seconds.
+/// A time that would be printed as 0.0 seconds.
 const JUST_BEFORE_NS: u64 = 50_000_000;
 
 /// What the names of the NVIDIA driver's sources begin with.
@@ -61,7 +61,7 @@ pub enum Parts {
     Named(Vec<&'static Section>),
 }
 
-/// How a section is told.
+/// How a section is shown.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Manner {
     /// Without what the answer says in short.
@@ -79,7 +79,7 @@ impl Parts {
 /// The answer, and the sections that are wanted.
 pub fn document(report: &Report, Shown { parts, file }: &Shown<'_>) -> Document {
     let mut document = Document::default();
-    answer::tell(&mut document, report);
+    answer::write(&mut document, report);
     let mut others = Vec::new();
     for section in SECTIONS {
         let wanted = match parts {
@@ -88,7 +88,7 @@ pub fn document(report: &Report, Shown { parts, file }: &Shown<'_>) -> Document 
             Parts::Named(names) => names.iter().any(|named| named.name == section.name),
         };
         if wanted {
-            (section.tell)(&mut document, report, parts.manner());
+            (section.write)(&mut document, report, parts.manner());
         } else {
             others.extend(section.has_anything(report).then_some(section.name));
         }
@@ -99,7 +99,7 @@ pub fn document(report: &Report, Shown { parts, file }: &Shown<'_>) -> Document 
         }
     }
     if matches!(parts, Parts::First) {
-        rest::tell(&mut document, report, &others, *file);
+        rest::write(&mut document, report, &others, *file);
     }
     document
 }
@@ -247,7 +247,7 @@ pub(super) fn sources(report: &Report, plane: &PlaneReport) -> Table {
 
 type Level = (String, fn(&SourceRow) -> Option<i64>);
 
-/// The instants to show: those of the run, then the one asked for or the other plane's peak.
+/// The instants to show: those of the run, then the requested one or the other plane's peak.
 fn level_columns(report: &Report, plane: &PlaneReport) -> Vec<Level> {
     if report.target.is_snapshot() {
         return vec![("BYTES".to_owned(), |row| row.bytes)];
@@ -296,7 +296,7 @@ fn explain_unattributed(document: &mut Document, plane: &PlaneReport) {
     if !seen.is_empty() {
         document.line(format!("of {whole}, hooks saw allocated since the start: {}", seen.join(", ")));
     }
-    // The driver's pages are charged or not as each allocation asks, and levels do not tell.
+    // Each allocation of the driver is charged or not, which levels do not show.
     let drivers = plane.sources.iter().filter(|row| row.source.starts_with(DRIVER) && row.bytes.is_some());
     let drivers = drivers.filter_map(|row| Some((row, row.observed.filter(|&bytes| bytes > 0)?)));
     for (row, bytes) in drivers {
@@ -346,7 +346,7 @@ fn uncounted(report: &Report, plane: &PlaneReport) -> Option<String> {
     Some(format!("{within} the kernel's own delay in counting: up to {} on {cpus} CPUs", unsigned(most)))
 }
 
-/// How a driver's pages are split between charged and not; of other sources the level's plane tells.
+/// How a driver's pages are split between charged and not; of other sources the level's plane shows it.
 fn charged(row: &SourceRow) -> String {
     let (Some(charged), Some(uncharged)) = (row.observed_charged, row.observed_uncharged) else {
         return String::new();

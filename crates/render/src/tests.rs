@@ -253,7 +253,7 @@ fn what_was_read_at_another_time_says_when() {
 }
 
 #[test]
-fn gpus_are_told_like_the_other_planes() {
+fn gpus_are_shown_like_the_other_planes() {
     let report = attribution::report(&testing::gpus(), InstantSpec::Peak);
     let text = |name: &str| {
         let format = FORMATS.iter().find(|format| format.name == name).unwrap();

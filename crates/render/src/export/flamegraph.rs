@@ -6,7 +6,7 @@ use super::folded::{flames, lines};
 use super::{ExportError, Exported, Options};
 use spark_trace_recording::Recording;
 
-/// One kind of bytes: the one that was asked for, else the first that there is. Kinds overlap, and a picture of
+/// One kind of bytes: the requested one, else the first that there is. Kinds overlap, and a picture of
 /// several would have their sum as its root.
 pub fn export(recording: &Recording, options: Options) -> Exported {
     let flames = flames(recording, options)?;

@@ -13,7 +13,7 @@ pub fn export(recording: &Recording, options: Options) -> Exported {
     Ok(lines.collect::<String>().into_bytes())
 }
 
-/// The kinds that were asked for and have any bytes.
+/// The requested kinds that have any bytes.
 pub fn flames(recording: &Recording, options: Options) -> Result<Vec<Flame>, ExportError> {
     let mut flames = flame::whole(&attribution::report(recording, options.at));
     flames.retain(|flame| options.stacks.is_none_or(|kind| kind.name == flame.kind));

@@ -21,7 +21,7 @@ const KINDS: &[Kind] = &[
     ("swap", |split| split.swap),
 ];
 
-/// Held by each source; what `serve` tells has the same names.
+/// Bytes of each source; metrics of `serve` have the same names.
 pub const MEMORY: Family = Family {
     name: "spark_trace_memory_bytes",
     unit: "bytes",

@@ -3,7 +3,7 @@
 //! [`page`] is where markup is written, and [`crate::escape`] where text is made inert; everything here says
 //! what stands where.
 
-use super::report as told;
+use super::report;
 use spark_trace_analysis::overview::Overview;
 
 pub mod charts;
@@ -62,7 +62,7 @@ fn head(page: &mut Page, overview: &Overview) {
     page.fixed("<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">");
     page.fixed("<meta name=\"color-scheme\" content=\"light dark\">");
     page.fixed("<meta name=\"referrer\" content=\"no-referrer\">");
-    page.element("title", &[], &format!("{} · spark-trace", told::title(overview)));
+    page.element("title", &[], &format!("{} · spark-trace", report::title(overview)));
     page.within("style", &[], |page| page.fixed(STYLE));
 }
 
@@ -95,7 +95,7 @@ fn footer(page: &mut Page, overview: &Overview) {
         page.element(
             "p",
             &[],
-            &told::prefixed(letter, &format!("{}, recorded by spark-trace {}", run.file, tool.version)),
+            &report::prefixed(letter, &format!("{}, recorded by spark-trace {}", run.file, tool.version)),
         );
     }
 }

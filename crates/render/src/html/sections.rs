@@ -1,10 +1,11 @@
 //! What stands where in the page: one row of [`SECTIONS`] and one function each.
 
+use super::HtmlError;
 use super::charts::{bars, flame, waterfall};
 use super::page::Page;
 use super::tables;
-use super::{HtmlError, told};
 use crate::document::{Block, Cell, Document, Fit, Table};
+use crate::report;
 use crate::show::lists::{self, Extent};
 use crate::{charges, cuda, diff, memory_queries, show};
 use spark_trace_analysis::flame::{Flame, Row};
@@ -24,7 +25,7 @@ const LISTED: usize = 100;
 pub struct Section {
     pub id: &'static str,
     pub title: &'static str,
-    /// Writes nothing where there is nothing to tell: then the section is left out.
+    /// Writes nothing where there is nothing to show: then the section is left out.
     pub write: fn(&mut Page, &Overview) -> Result<(), HtmlError>,
 }
 
@@ -44,9 +45,9 @@ pub const SECTIONS: &[Section] = &[
 
 /// The answer, what it is about, and whether it can be trusted.
 pub fn header(page: &mut Page, overview: &Overview) {
-    page.element("h1", &[], &told::title(overview));
+    page.element("h1", &[], &report::title(overview));
     let mut headline = Document::default();
-    told::headline(&mut headline, overview);
+    report::headline(&mut headline, overview);
     page.within("div", &[("class", "headline")], |page| tables::document(page, &headline));
     page.within("div", &[("class", "runs")], |page| {
         for (letter, run) in overview.runs() {
@@ -83,7 +84,7 @@ fn run(page: &mut Page, letter: &str, run: &Run) {
     page.within("div", &[("class", class)], |page| {
         page.within("p", &[("class", "badge")], |page| {
             let word = run.provenance.host.to_uppercase();
-            page.element("strong", &[], &told::prefixed(letter, &word));
+            page.element("strong", &[], &report::prefixed(letter, &word));
             let others = run.provenance.remarks.iter().filter_map(|remark| remark.split(':').next());
             let mut others: Vec<_> = others.filter(|other| *other != word).collect();
             others.dedup();
@@ -92,13 +93,13 @@ fn run(page: &mut Page, letter: &str, run: &Run) {
                 page.element("strong", &[], other);
             }
         });
-        page.element("p", &[("class", "name")], &told::name(run));
-        page.element("p", &[], &told::machine(run));
+        page.element("p", &[("class", "name")], &report::name(run));
+        page.element("p", &[], &report::machine(run));
         page.element("p", &[("class", "note")], &run.file);
-        for warning in told::provenance_warnings(run) {
+        for warning in report::provenance_warnings(run) {
             tables::warning(page, &warning);
         }
-        for warning in told::warnings(run) {
+        for warning in report::warnings(run) {
             tables::warning(page, &warning);
         }
     });
@@ -106,7 +107,7 @@ fn run(page: &mut Page, letter: &str, run: &Run) {
 
 fn difference(page: &mut Page, overview: &Overview) -> Result<(), HtmlError> {
     for diff in &overview.diffs {
-        let title = told::waterfall_title(diff);
+        let title = report::waterfall_title(diff);
         page.element("h3", &[], &title);
         page.within("figure", &[], |page| {
             waterfall::draw(page, diff);
@@ -115,20 +116,20 @@ fn difference(page: &mut Page, overview: &Overview) -> Result<(), HtmlError> {
                 &[],
                 "▲ more in B (plain), ▼ less in B (striped). Unattributed: the counter of the plane minus its sources.",
             );
-            tables::behind(page, &title, &told::waterfall(diff));
+            tables::behind(page, &title, &report::waterfall(diff));
         });
     }
     Ok(())
 }
 
-/// Of one run: of two the waterfall tells.
+/// Of one run: two have the waterfall.
 fn sources(page: &mut Page, overview: &Overview) -> Result<(), HtmlError> {
     if overview.a.is_some() {
         return Ok(());
     }
     for plane in overview.b.report.planes.iter() {
         let after = seconds(plane.at_ns.saturating_sub(overview.b.report.target.started_ns));
-        let title = format!("In use by source on the {} plane, after {after}", told::plane_name(plane));
+        let title = format!("In use by source on the {} plane, after {after}", report::plane_name(plane));
         page.element("h3", &[], &title);
         page.within("figure", &[], |page| {
             bars::plane(page, &title, plane);
@@ -162,7 +163,7 @@ fn for_run(page: &mut Page, letter: &str, document: &Document) {
     let mut of_run = Document::default();
     for block in &document.blocks {
         of_run.push(match block {
-            Block::Heading(text) => Block::Heading(told::prefixed(letter, text)),
+            Block::Heading(text) => Block::Heading(report::prefixed(letter, text)),
             block => block.clone(),
         });
     }
@@ -184,7 +185,7 @@ fn files(page: &mut Page, overview: &Overview) -> Result<(), HtmlError> {
     Ok(())
 }
 
-/// Of stacks, files and what the driver was asked for.
+/// Of stacks, files and requests to the driver.
 fn read_at(run: &Run) -> String {
     show::read_at(&run.report, run.report.details_instant.as_ref())
 }
@@ -206,7 +207,7 @@ fn cuda_calls(page: &mut Page, overview: &Overview) -> Result<(), HtmlError> {
         let others = shown.stacks.split_off(shown.stacks.len().min(TOP));
         let failures = shown.failures.len().saturating_sub(LISTED);
         shown.failures.truncate(LISTED);
-        cuda::held(&mut document, &shown, run.report.target.started_ns);
+        cuda::in_use(&mut document, &shown, run.report.target.started_ns);
         cuda::libraries(&mut document, &shown);
         if !others.is_empty() {
             let bytes = others.iter().filter_map(|row| row.live).fold(0, u64::saturating_add);
@@ -223,7 +224,7 @@ fn cuda_calls(page: &mut Page, overview: &Overview) -> Result<(), HtmlError> {
 fn stacks(page: &mut Page, overview: &Overview) -> Result<(), HtmlError> {
     let letter = if overview.a.is_some() { "B" } else { "" };
     for flame in &overview.flames {
-        self::flame(page, &told::prefixed(letter, flame.title), flame, false)?;
+        self::flame(page, &report::prefixed(letter, flame.title), flame, false)?;
     }
     for flame in overview.flame_diffs.iter().filter(|flame| flame.rows.iter().any(|row| row.b_bytes > 0)) {
         let title = format!("{}: B compared with A", flame.title);
@@ -231,11 +232,11 @@ fn stacks(page: &mut Page, overview: &Overview) -> Result<(), HtmlError> {
     }
     for (letter, run) in overview.runs() {
         let mut document = Document::default();
-        let held = |what: &str| format!("{what}, in use after {}", read_at(run));
+        let titled = |what: &str| format!("{what}, in use after {}", read_at(run));
         let bytes = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
         let report = &run.report;
         lists::stacks(&mut document, report, &read_at(run), EXTENT);
-        let title = held("Requested of the NVIDIA driver");
+        let title = titled("Requested of the NVIDIA driver");
         document.largest(title, charges::DRIVER_ALLOCS, &report.driver_allocs, TOP, |row| bytes(row.live));
         if let Some(charged) = &report.charges {
             charges::show(&mut document, charged, &show::read_at(report, charged.instant.as_ref()));
@@ -298,10 +299,10 @@ fn processes(page: &mut Page, overview: &Overview) -> Result<(), HtmlError> {
 fn reconciliation(page: &mut Page, overview: &Overview) -> Result<(), HtmlError> {
     for (letter, run) in overview.runs() {
         let mut document = Document::default();
-        told::reconciliation(&mut document, letter, run);
+        report::reconciliation(&mut document, letter, run);
         tables::document(page, &document);
-        let title = told::prefixed(letter, "hooks and their verdicts");
-        tables::behind(page, &title, &told::hooks(&run.report.health));
+        let title = report::prefixed(letter, "hooks and their verdicts");
+        tables::behind(page, &title, &report::hooks(&run.report.health));
     }
     Ok(())
 }

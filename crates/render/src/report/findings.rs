@@ -49,7 +49,7 @@ pub fn next(finding: &Finding) -> &'static str {
     if finding.verdict == Verdict::Refuted { "" } else { finding.next }
 }
 
-/// A verdict is told by sign and word: colours come on top.
+/// A verdict has a sign and a word: colours come on top.
 pub const fn sign(verdict: Verdict) -> &'static str {
     match verdict {
         Verdict::Supported => "✔",

@@ -126,8 +126,9 @@ fn figures(report: &Report) -> Table {
             format!("{} ({})", budget.figures.fraction, budget.figures.fraction_from)
         }),
     ];
-    let told = FIGURES.iter().filter(|(_, of)| budgets.iter().any(|(_, b)| of(&b.figures).is_some()));
-    rows.extend(told.map(|(name, of)| row(name, &|budget| known(of(&budget.figures), unsigned))));
+    let known_figures =
+        FIGURES.iter().filter(|(_, of)| budgets.iter().any(|(_, b)| of(&b.figures).is_some()));
+    rows.extend(known_figures.map(|(name, of)| row(name, &|budget| known(of(&budget.figures), unsigned))));
     let mut table = Table { columns, rows };
     if budgets.len() > 1 {
         table.columns.push(column("B MINUS A", Fit::Number));

@@ -1,4 +1,4 @@
-//! What `report` has to tell, in documents that Markdown and HTML share.
+//! The text of `report`, in documents that Markdown and HTML share.
 
 use super::document::{Cell, Column, Document, Fit, Table};
 use super::show::reconciled;
@@ -138,7 +138,7 @@ pub fn waterfall_title(diff: &diff::Report) -> String {
 /// From A's level to B's: a row for each source that differs, what no source explains, and both ends.
 pub fn waterfall(diff: &diff::Report) -> Table {
     let differing = diff.sources.iter().filter(|row| {
-        row.source == UNATTRIBUTED || row.delta_bytes.is_none_or(|bytes| bytes != 0) && is_told(row)
+        row.source == UNATTRIBUTED || row.delta_bytes.is_none_or(|bytes| bytes != 0) && is_known(row)
     });
     let mut table = Table::of(WATERFALL, differing);
     let end = |name: &str, level: Option<i64>, change: Option<i64>| {
@@ -150,7 +150,7 @@ pub fn waterfall(diff: &diff::Report) -> Table {
     table
 }
 
-fn is_told(row: &SourceDelta) -> bool {
+fn is_known(row: &SourceDelta) -> bool {
     row.a_bytes.is_some() || row.b_bytes.is_some()
 }
 

@@ -14,7 +14,7 @@ const NAME: usize = 48;
 /// Characters of a sentence: two lines of 80 columns, with what wrapping leaves unused of them.
 const SENTENCE: usize = 150;
 
-pub fn tell(document: &mut Document, report: &Report) {
+pub fn write(document: &mut Document, report: &Report) {
     match &report.answer {
         None => document.heading(format!("{}: no reading of its memory is recorded", subject(report))),
         Some(answer) => {

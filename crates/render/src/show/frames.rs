@@ -3,7 +3,7 @@
 use crate::document::Document;
 use spark_trace_analysis::passing::{self, Stack};
 
-/// Stacks that are told so.
+/// Stacks that are shown so.
 const STACKS: usize = 3;
 /// Frames of each, from the caller of the allocator on.
 const FRAMES: usize = 16;
@@ -14,12 +14,12 @@ pub fn largest<'a>(
     rows: impl Iterator<Item = ((String, u64), &'a [String])>,
     stack: Stack,
 ) {
-    let held = rows.filter(|((_, bytes), _)| *bytes > 0).take(STACKS);
-    for (index, ((told, _), frames)) in held.enumerate() {
+    let largest = rows.filter(|((_, bytes), _)| *bytes > 0).take(STACKS);
+    for (index, ((title, _), frames)) in largest.enumerate() {
         if index == 0 {
             document.heading("The largest, from the caller of the allocator outwards");
         }
-        document.line(told);
+        document.line(title);
         let callers = passing::callers(frames, stack);
         let more = callers.len().saturating_sub(FRAMES);
         let mut lines: Vec<_> = callers.into_iter().take(FRAMES).collect();

@@ -4,7 +4,7 @@ use super::cost_in_short;
 use crate::document::Document;
 use spark_trace_analysis::attribution::Report;
 
-pub fn tell(document: &mut Document, report: &Report, others: &[&str], file: Option<&str>) {
+pub fn write(document: &mut Document, report: &Report, others: &[&str], file: Option<&str>) {
     if others.is_empty() {
         return;
     }
@@ -13,11 +13,11 @@ pub fn tell(document: &mut Document, report: &Report, others: &[&str], file: Opt
     cost_in_short(report).into_iter().for_each(|line| document.line(line));
     match file {
         Some(file) => {
-            let told = format!(
+            let hint = format!(
                 "`spark-trace show {file} --all` shows everything. `spark-trace show {file} NAME` shows one section: {names}"
             );
             // A name with a backtick would end the code.
-            if file.contains('`') { document.line(told) } else { document.own(told) }
+            if file.contains('`') { document.line(hint) } else { document.own(hint) }
         }
         None => document.line(format!("--all shows everything: {names}")),
     }

@@ -20,13 +20,13 @@ pub struct Section {
     pub about: &'static str,
     /// Whether it is part of the first screen.
     pub is_first: fn(&Report) -> bool,
-    pub tell: fn(&mut Document, &Report, Manner),
+    pub write: fn(&mut Document, &Report, Manner),
 }
 
 impl Section {
     pub fn has_anything(&self, report: &Report) -> bool {
         let mut document = Document::default();
-        (self.tell)(&mut document, report, Manner::default());
+        (self.write)(&mut document, report, Manner::default());
         !document.blocks.is_empty()
     }
 }
@@ -36,7 +36,7 @@ pub const SECTIONS: &[Section] = &[
         name: "target",
         about: "Memory charged to the target's cgroups, by source",
         is_first: |_| true,
-        tell: |document, report, manner| {
+        write: |document, report, manner| {
             report.planes.cgroup.iter().for_each(|plane| self::plane(document, report, plane, manner.brief));
         },
     },
@@ -44,7 +44,7 @@ pub const SECTIONS: &[Section] = &[
         name: "gpu",
         about: "Memory of each GPU, and its processes",
         is_first: has_gpu_memory,
-        tell: |document, report, manner| {
+        write: |document, report, manner| {
             report.planes.devices.iter().for_each(|plane| self::plane(document, report, plane, manner.brief));
         },
     },
@@ -52,7 +52,7 @@ pub const SECTIONS: &[Section] = &[
         name: "machine",
         about: "Memory in use on the machine, by source",
         is_first: |report| report.target.is_whole_machine() || report.planes.cgroup.is_none(),
-        tell: |document, report, manner| {
+        write: |document, report, manner| {
             report.planes.system.iter().for_each(|plane| self::plane(document, report, plane, manner.brief));
         },
     },
@@ -60,70 +60,70 @@ pub const SECTIONS: &[Section] = &[
         name: "cuda",
         about: "Memory allocated through the CUDA driver, by caller",
         is_first: |_| true,
-        tell: |document, report, _| {
+        write: |document, report, _| {
             let started_ns = report.target.started_ns;
-            report.cuda.iter().for_each(|cuda| cuda::held(document, cuda, started_ns));
+            report.cuda.iter().for_each(|cuda| cuda::in_use(document, cuda, started_ns));
         },
     },
     Section {
         name: "cgroups",
         about: "Cgroups, each including its descendants",
         is_first: |_| true,
-        tell: cgroups,
+        write: cgroups,
     },
     Section {
         name: "processes",
         about: "Processes and their resident memory",
         is_first: |_| true,
-        tell: |document, report, _| {
+        write: |document, report, _| {
             lists::processes(document, report);
         },
     },
-    Section { name: "files", about: "Page cache by file", is_first: has_files, tell: files },
+    Section { name: "files", about: "Page cache by file", is_first: has_files, write: files },
     Section {
         name: "kernel",
         about: "Pages of the kernel and of drivers, by stack",
         is_first: has_kernel_pages,
-        tell: stacks,
+        write: stacks,
     },
     Section {
         name: "mappings",
         about: "Resident memory by mapping, and the largest mapping calls",
         is_first: |_| true,
-        tell: mappings,
+        write: mappings,
     },
     Section {
         name: "tmpfs",
         about: "File systems in memory",
         is_first: has_shared_memory,
-        tell: |document, report, manner| lists::tmpfs(document, report, extent(manner)),
+        write: |document, report, manner| lists::tmpfs(document, report, extent(manner)),
     },
     Section {
         name: "charges",
         about: "Charges to the target's cgroups, by stack",
         is_first: never,
-        tell: charged,
+        write: charged,
     },
     Section {
         name: "driver",
         about: "Memory requested of the NVIDIA driver",
         is_first: never,
-        tell: driver_allocs,
+        write: driver_allocs,
     },
     Section {
         name: "queries",
         about: "The memory queries of the target, and their answers",
         is_first: never,
-        tell: |document, report, _| {
+        write: |document, report, _| {
             let started_ns = report.target.started_ns;
-            report.queries.iter().for_each(|told| memory_queries::show(document, told, started_ns));
+            report.queries.iter().for_each(|queries| memory_queries::show(document, queries, started_ns));
         },
     },
     Section {
         name: "libraries",
         about: "CUDA libraries that were watched, contexts and modules",
         is_first: never,
-        tell: |document, report, _| {
+        write: |document, report, _| {
             report.cuda.iter().for_each(|cuda| cuda::libraries(document, cuda));
         },
     },
@@ -131,11 +131,11 @@ pub const SECTIONS: &[Section] = &[
         name: "environment",
         about: "Environment, rights and limits of the processes",
         is_first: never,
-        tell: |document, report, _| process_env::contexts(document, &report.contexts),
+        write: |document, report, _| process_env::contexts(document, &report.contexts),
     },
-    Section { name: "run", about: "What ran, how long, and on which machine", is_first: never, tell: run },
-    Section { name: "hooks", about: "Hooks that do not run, and why", is_first: never, tell: hooks },
-    Section { name: "cost", about: "Cost of the tracing itself", is_first: never, tell: cost },
+    Section { name: "run", about: "What ran, how long, and on which machine", is_first: never, write: run },
+    Section { name: "hooks", about: "Hooks that do not run, and why", is_first: never, write: hooks },
+    Section { name: "cost", about: "Cost of the tracing itself", is_first: never, write: cost },
 ];
 
 const fn never(_: &Report) -> bool {
@@ -208,8 +208,8 @@ fn stacks(document: &mut Document, report: &Report, manner: Manner) {
     lists::stacks(document, report, &stored(report), extent(manner));
     if !manner.brief {
         let rows = report.stacks.iter().filter(|row| row.is_listed());
-        let told = |row: &StackRow| (format!("{} {}", unsigned(row.bytes), row.source), row.bytes);
-        frames::largest(document, rows.map(|row| (told(row), &row.frames[..])), Stack::Kernel);
+        let titled = |row: &StackRow| (format!("{} {}", unsigned(row.bytes), row.source), row.bytes);
+        frames::largest(document, rows.map(|row| (titled(row), &row.frames[..])), Stack::Kernel);
     }
 }
 
@@ -230,8 +230,8 @@ fn mappings(document: &mut Document, report: &Report, manner: Manner) {
     let heading = after(report, "Large mappings by user stack");
     document.section(heading, Table::of(MAPPINGS, &report.mappings));
     if !manner.brief {
-        let told = |row: &MappingRow| (format!("{} {}", unsigned(row.bytes), row.kind), row.bytes);
-        let rows = report.mappings.iter().map(|row| (told(row), &row.frames[..]));
+        let titled = |row: &MappingRow| (format!("{} {}", unsigned(row.bytes), row.kind), row.bytes);
+        let rows = report.mappings.iter().map(|row| (titled(row), &row.frames[..]));
         frames::largest(document, rows, Stack::User);
     }
 }

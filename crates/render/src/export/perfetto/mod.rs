@@ -1,5 +1,5 @@
 //! The course of a run for the Perfetto UI (<https://ui.perfetto.dev>): a counter for each level, the processes with
-//! what they asked of memory, and the phases.
+//! their memory queries, and the phases.
 
 use std::collections::BTreeMap;
 
@@ -94,7 +94,7 @@ fn about(process: &Process) -> Vec<DebugAnnotation> {
     numbers.into_iter().filter_map(|(name, value)| Some(number(name, value?))).collect()
 }
 
-/// What was asked of memory, on the threads that asked: calls of libraries with what they read themselves inside.
+/// Memory queries, on the threads that made them: calls of libraries with what they read themselves inside.
 fn queries(packets: &mut Packets, recording: &Recording) {
     let Some(queries) = memory_queries::report(recording) else { return };
     let mut threads = BTreeMap::new();
@@ -108,7 +108,7 @@ fn queries(packets: &mut Packets, recording: &Recording) {
 }
 
 fn query(packets: &mut Packets, thread: u64, row: &MemoryQueryRow) {
-    let event = named(&row.interface, "query", told(row));
+    let event = named(&row.interface, "query", notes_of(row));
     match row.began_ns {
         None => packets.event(thread, row.at_ns, event),
         Some(began_ns) => packets.slice(thread, (began_ns, row.at_ns), event, |packets| {
@@ -117,10 +117,11 @@ fn query(packets: &mut Packets, thread: u64, row: &MemoryQueryRow) {
     }
 }
 
-/// What was asked, by whom, what the answer was, and how it stood with the machine then.
-fn told(row: &MemoryQueryRow) -> Vec<DebugAnnotation> {
-    let asker = format!("{} ({})", row.comm, row.pid);
-    let mut notes = vec![text("interface", &row.interface), text("by", &asker), text("cgroup", &row.cgroup)];
+/// The query, its process, the answer, and the state of the machine then.
+fn notes_of(row: &MemoryQueryRow) -> Vec<DebugAnnotation> {
+    let process = format!("{} ({})", row.comm, row.pid);
+    let mut notes =
+        vec![text("interface", &row.interface), text("by", &process), text("cgroup", &row.cgroup)];
     let texts = [
         ("directory", row.directory.as_deref()),
         ("answer", row.text.as_deref()),

@@ -21,7 +21,7 @@ use tables::Tables;
 /// Sample types of a provenance: what is added to its name, the unit, and the value.
 type Type = (&'static str, &'static str, fn(&StackBytes) -> u64);
 
-const TYPES: &[Type] = &[("space", "bytes", |held| held.bytes), ("allocs", "count", |held| held.allocs)];
+const TYPES: &[Type] = &[("space", "bytes", |row| row.bytes), ("allocs", "count", |row| row.allocs)];
 
 pub fn export(recording: &Recording, options: Options) -> Exported {
     let at_ns = attribution::report(recording, options.at).details_at_ns;
@@ -38,14 +38,14 @@ pub fn export(recording: &Recording, options: Options) -> Exported {
     }
     let types = tables.profile.sample_type.len();
     for (place, (provenance, rows)) in rows.iter().enumerate() {
-        for held in rows {
+        for row in rows {
             let mut value = vec![0; types];
             let values = value.iter_mut().skip(place * TYPES.len());
             for (value, (_, _, of)) in values.zip(TYPES) {
-                *value = i64::try_from(of(held)).unwrap_or(i64::MAX);
+                *value = i64::try_from(of(row)).unwrap_or(i64::MAX);
             }
-            let label = labels(&mut tables, provenance, held);
-            let location_id = tables.stack(held.stack);
+            let label = labels(&mut tables, provenance, row);
+            let location_id = tables.stack(row.stack);
             tables.profile.sample.push(Sample { location_id, value, label });
         }
     }
@@ -69,21 +69,21 @@ pub fn export(recording: &Recording, options: Options) -> Exported {
     encoder.finish().map_err(ExportError::Compress)
 }
 
-fn labels(tables: &mut Tables<'_>, provenance: &Provenance, held: &StackBytes) -> Vec<Label> {
+fn labels(tables: &mut Tables<'_>, provenance: &Provenance, row: &StackBytes) -> Vec<Label> {
     let texts = [
         ("plane", provenance.plane.map(|plane| plane.as_str())),
         ("provenance", Some(provenance.name)),
-        ("kind", Some(held.kind.as_str())),
-        ("source", held.source),
-        ("cgroup", held.cgroup.as_deref()),
-        ("comm", held.comm.as_deref()),
-        ("function", held.function.as_deref()),
+        ("kind", Some(row.kind.as_str())),
+        ("source", row.source),
+        ("cgroup", row.cgroup.as_deref()),
+        ("comm", row.comm.as_deref()),
+        ("function", row.function.as_deref()),
     ];
     let mut labels: Vec<_> = texts
         .into_iter()
         .filter_map(|(key, text)| Some((key, text.filter(|text| !text.is_empty())?)))
         .map(|(key, text)| Label { key: tables.string(key), str: tables.string(text), num: 0 })
         .collect();
-    labels.extend(held.pid.map(|pid| Label { key: tables.string("pid"), str: 0, num: pid.into() }));
+    labels.extend(row.pid.map(|pid| Label { key: tables.string("pid"), str: 0, num: pid.into() }));
     labels
 }

@@ -88,7 +88,7 @@ impl<'a> Tables<'a> {
         id
     }
 
-    /// A file whose addresses are offsets in it; 0 where a frame lies in none. As long as the highest of them asks for.
+    /// A file whose addresses are offsets in it; 0 where a frame lies in none. As long as the highest of them needs.
     fn mapping(&mut self, file: &str, build_id: &str, address: u64) -> u64 {
         if file.is_empty() {
             return 0;

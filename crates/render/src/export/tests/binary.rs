@@ -132,7 +132,7 @@ fn perfetto_has_every_level_of_the_views() {
 }
 
 #[test]
-fn perfetto_tells_the_calendar_and_what_was_asked() {
+fn perfetto_has_the_calendar_and_the_queries() {
     let mut recording = testing::cuda();
     recording.clock.realtime_offset_ns = 1_700_000_000 * SECOND as i64;
     let trace = export("perfetto", &recording, Options::default());
@@ -190,11 +190,11 @@ fn pprof_has_what_every_stack_holds() {
             let profile = profile(&recording, at);
             let text = |index: i64| profile.string_table[usize::try_from(index).unwrap()].as_str();
             let details_at = attribution::report(&recording, at).details_at_ns;
-            let held = stack_bytes::rows(&recording, details_at);
+            let provenances = stack_bytes::rows(&recording, details_at);
             let types: Vec<_> =
                 profile.sample_types.iter().map(|kind| (text(kind.r#type), text(kind.unit))).collect();
-            assert_eq!(types.len(), 2 * held.len());
-            for (provenance, rows) in &held {
+            assert_eq!(types.len(), 2 * provenances.len());
+            for (provenance, rows) in &provenances {
                 let name = format!("{}_space", provenance.name);
                 let column = types.iter().position(|kind| *kind == (name.as_str(), "bytes")).unwrap();
                 let sum = |column: usize| {

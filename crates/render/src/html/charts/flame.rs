@@ -24,7 +24,7 @@ pub enum FlameError {
     Form,
 }
 
-/// Draws `flame`; where `compared`, colours tell how B differs from A.
+/// Draws `flame`; where `compared`, colours show how B differs from A.
 pub fn draw(page: &mut Page, title: &str, flame: &Flame, compared: bool) -> Result<(), FlameError> {
     let frames = frames(flame, compared)?;
     let description = format!(
@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn a_difference_is_told_in_words() {
+    fn a_difference_is_named_in_words() {
         let drawn = frames(&flame(&[(&["slab", "f"], 100, 300), (&["slab", "g"], 100, 100)]), true).unwrap();
         assert!(drawn.as_str().contains("f (300 bytes, 75.00%; +50.00%)"), "{}", drawn.as_str());
     }

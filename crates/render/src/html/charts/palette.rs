@@ -1,5 +1,5 @@
 //! How a source looks in every chart: a colour of Okabe and Ito for its family, and a pattern for its place in it, so
-//! that nothing depends on telling colours apart.
+//! that nothing depends on distinguishing colours.
 
 use super::super::page::Page;
 use spark_trace_analysis::timeline::OTHERS;

@@ -5,7 +5,7 @@ use super::{Anchor, binary_steps, decimal_steps, line, palette, percent, picture
 use spark_trace_analysis::timeline::{Band, Mark, MarkKind, Timeline, seconds_between};
 use spark_trace_recording::units::{size, unsigned};
 
-/// Bands that can be told apart; the others become one.
+/// Bands that a reader can distinguish; the others become one.
 pub const BANDS: usize = 9;
 
 const MARKS_HEIGHT: f64 = 20.0;
@@ -56,7 +56,7 @@ impl Scale {
     }
 }
 
-/// Signs of marks: told by form, named by the legend.
+/// Signs of marks: distinct in form, named by the legend.
 pub const SIGNS: &[(MarkKind, &str, &str)] = &[
     (MarkKind::Kv, "★", "KV-cache reading"),
     (MarkKind::Query, "▼", "memory query"),

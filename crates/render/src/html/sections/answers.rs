@@ -3,7 +3,8 @@
 use crate::document::Document;
 use crate::html::charts::bars;
 use crate::html::page::Page;
-use crate::html::{HtmlError, tables, told};
+use crate::html::{HtmlError, tables};
+use crate::report;
 use crate::report::findings as verdicts;
 use spark_trace_analysis::findings::{Finding, Findings};
 use spark_trace_analysis::overview::Overview;
@@ -68,15 +69,15 @@ fn finding(page: &mut Page, finding: &Finding) {
 pub fn kv(page: &mut Page, overview: &Overview) -> Result<(), HtmlError> {
     let Some(kv) = &overview.kv else { return Ok(()) };
     let mut document = Document::default();
-    told::kv::summary(&mut document, kv);
+    report::kv::summary(&mut document, kv);
     tables::document(page, &document);
-    for (letter, budget) in told::kv::budgets(kv) {
-        let title = told::prefixed(letter, "in use at the KV-cache reading");
+    for (letter, budget) in report::kv::budgets(kv) {
+        let title = report::prefixed(letter, "in use at the KV-cache reading");
         page.element("h3", &[], &title);
         page.within("figure", &[], |page| bars::used(page, &title, &budget.used));
     }
     let mut document = Document::default();
-    told::kv::details(&mut document, kv);
+    report::kv::details(&mut document, kv);
     tables::document(page, &document);
     Ok(())
 }

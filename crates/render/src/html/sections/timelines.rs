@@ -3,7 +3,8 @@
 use crate::document::{Column, Fit, Table};
 use crate::html::charts::timeline::{self, Chart, Scale};
 use crate::html::page::Page;
-use crate::html::{HtmlError, tables, told};
+use crate::html::{HtmlError, tables};
+use crate::report;
 use spark_trace_analysis::overview::{Overview, Run};
 use spark_trace_analysis::timeline::{Mark, Timeline, seconds_between};
 use spark_trace_analysis::view::Scope;
@@ -45,7 +46,7 @@ fn timeline(page: &mut Page, letter: &str, run: &Run, timeline: &Timeline, scale
         Some(index) => format!("GPU {index}"),
         None => timeline.plane.as_str().to_owned(),
     };
-    let title = told::prefixed(letter, &format!("{plane} plane over time"));
+    let title = report::prefixed(letter, &format!("{plane} plane over time"));
     let planes = run.report.planes.iter();
     let report = planes.into_iter().find(|report| {
         report.plane == timeline.plane && report.device.as_ref().map(|device| device.index) == timeline.device
