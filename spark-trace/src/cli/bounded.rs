@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn too_much_is_told_of() {
+    fn too_much_is_reported() {
         let none = Most { time: Some(Duration::ZERO), memory: u64::MAX };
         assert_eq!(none.check(), Err("0 s of processor time".to_owned()));
         let little = Most { time: None, memory: 1 << 20 };

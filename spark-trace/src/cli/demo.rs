@@ -128,15 +128,15 @@ pub fn run(args: Args) -> anyhow::Result<Exit> {
         owner: Invoker::from_environment().map(|invoker| (invoker.uid, invoker.gid)),
     };
     let steps = STEPS + simulated.map_or(0, |_| STEPS_OF_INFERENCE);
-    let mut teller = Teller { quiet: args.format == FormatArg::Json, step: 0, steps };
+    let mut reporter = Reporter { quiet: args.format == FormatArg::Json, step: 0, steps };
     match simulated {
-        None => teller.say("No workload for CUDA is known (--cuda-workload): no inference is part of the demo."),
-        Some(true) => teller.say(&wrapped(
+        None => reporter.say("No workload for CUDA is known (--cuda-workload): no inference is part of the demo."),
+        Some(true) => reporter.say(&wrapped(
             "No GPU here: inference uses a simulated CUDA driver on host memory. What it shows is simulated, not measured.",
         )),
         Some(false) => {}
     }
-    let outcome = demo::run(&options, &mut |event| teller.tell(&event))
+    let outcome = demo::run(&options, &mut |event| reporter.report(&event))
         // Goes only where nothing is in it.
         .inspect_err(|_| drop(std::fs::remove_dir(&options.dir)))
         .context(Exit::TraceFailed)?;
@@ -155,14 +155,18 @@ pub fn run(args: Args) -> anyhow::Result<Exit> {
         })?);
     }
     let own = options.spark_trace.display();
-    teller.step("memory charged to each run");
+    reporter.step("memory charged to each run");
     for (path, recording) in [(&outcome.native, &native), (&outcome.container, &second)] {
-        teller.say(&format!("$ {own} show {} --top 3   # only the cgroup's part here", path.display()));
+        reporter.say(&format!("$ {own} show {} --top 3   # only the cgroup's part here", path.display()));
         output::print(&(table().show)(&highlights(recording), &Shown::ALL, output::style(args.width))?)?;
-        teller.say("");
+        reporter.say("");
     }
-    teller.step(&format!("the {} run minus the native run", outcome.place.noun()));
-    teller.say(&format!("$ {own} diff {} {} --top 3", outcome.native.display(), outcome.container.display()));
+    reporter.step(&format!("the {} run minus the native run", outcome.place.noun()));
+    reporter.say(&format!(
+        "$ {own} diff {} {} --top 3",
+        outcome.native.display(),
+        outcome.container.display()
+    ));
     let mut shown = comparison.clone();
     shown.keep(3);
     output::print(&(table().diff)(
@@ -170,31 +174,31 @@ pub fn run(args: Args) -> anyhow::Result<Exit> {
         spark_trace_render::diff::Shown::default(),
         output::style(args.width),
     )?)?;
-    for paragraph in explain::tell(&comparison, outcome.place) {
-        teller.say("");
-        teller.say(&wrapped(&paragraph));
+    for paragraph in explain::paragraphs(&comparison, outcome.place) {
+        reporter.say("");
+        reporter.say(&wrapped(&paragraph));
     }
     if let Some(path) = &outcome.inference {
-        teller.step("the memory queries of the inference, and its allocations");
-        teller.say(&format!("$ {own} show {} --top 5   # only CUDA's part here", path.display()));
+        reporter.step("the memory queries of the inference, and its allocations");
+        reporter.say(&format!("$ {own} show {} --top 5   # only CUDA's part here", path.display()));
         let recording = recording::read(path)?;
         output::print(&(table().show)(&cuda_part(&recording), &Shown::ALL, output::style(args.width))?)?;
-        for paragraph in demo::inference::tell(&recording) {
-            teller.say("");
-            teller.say(&wrapped(&paragraph));
+        for paragraph in demo::inference::paragraphs(&recording) {
+            reporter.say("");
+            reporter.say(&wrapped(&paragraph));
         }
     }
-    conclude(&teller, &outcome);
+    conclude(&reporter, &outcome);
     Ok(Exit::Fine)
 }
 
 /// Where the numbers come from.
-fn conclude(teller: &Teller, outcome: &Outcome) {
+fn conclude(reporter: &Reporter, outcome: &Outcome) {
     let recordings = [Some(&outcome.native), Some(&outcome.container), outcome.inference.as_ref()];
     let heads = std::iter::once("Recordings:").chain(std::iter::repeat("           "));
-    teller.say("");
+    reporter.say("");
     for (head, path) in heads.zip(recordings.into_iter().flatten()) {
-        teller.say(&format!("{head} {}", path.display()));
+        reporter.say(&format!("{head} {}", path.display()));
     }
 }
 
@@ -261,14 +265,14 @@ impl From<PlaceArg> for Place {
 }
 
 /// Says what happens: on standard output, or on standard error where that is for programs.
-struct Teller {
+struct Reporter {
     quiet: bool,
     step: u32,
     steps: u32,
 }
 
-impl Teller {
-    fn tell(&mut self, event: &Event<'_>) {
+impl Reporter {
+    fn report(&mut self, event: &Event<'_>) {
         match event {
             Event::Step(what) => self.step(what),
             Event::Command { argv, redirection } => {

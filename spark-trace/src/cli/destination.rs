@@ -87,7 +87,7 @@ impl<'a> Destination<'a> {
             Way::File(place) => write::write_bytes_at(bytes, place, self.options)?,
             Way::Open(_) | Way::Fifo(_) => self.fill(|mut file| file.write_all(bytes))?,
         }
-        self.tell("wrote", next);
+        self.announce("wrote", next);
         Ok(Exit::Fine)
     }
 
@@ -115,7 +115,7 @@ impl<'a> Destination<'a> {
     }
 
     /// Says what was written and what can be done with it; nothing of a stream. `FILE` in `next` stands for the name.
-    pub fn tell(&self, done: &str, next: &str) {
+    pub fn announce(&self, done: &str, next: &str) {
         let Way::File(place) = &self.way else { return };
         let name = place.path().display().to_string();
         let next = next.replace("FILE", &output::quoted(&name));

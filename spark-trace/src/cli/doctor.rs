@@ -151,8 +151,8 @@ fn hook_faults(report: &Report) -> Vec<String> {
     }
     let fault = |hook: &&HookRow| {
         let reason = hook.reason.as_deref().unwrap_or("no reason given");
-        let told = sentence(&format!("hook {}: {}: {reason}", hook.name, hook.verdict));
-        format!("- {told} Without it: {}.", hook.without)
+        let fault = sentence(&format!("hook {}: {}: {reason}", hook.name, hook.verdict));
+        format!("- {fault} Without it: {}.", hook.without)
     };
     faulty.iter().map(fault).collect()
 }
@@ -160,8 +160,8 @@ fn hook_faults(report: &Report) -> Vec<String> {
 fn check_faults(report: &Report) -> Vec<String> {
     let faulty = report.checks.iter().filter(|check| check.status.is_fault());
     let fault = |check: &CheckRow| {
-        let told = sentence(&format!("{}: {}: {}", check.name, check.status.as_str(), check.found));
-        format!("- {told} Without it: {}. To get it: {}.", check.without, check.remedy)
+        let fault = sentence(&format!("{}: {}: {}", check.name, check.status.as_str(), check.found));
+        format!("- {fault} Without it: {}. To get it: {}.", check.without, check.remedy)
     };
     faulty.map(fault).collect()
 }

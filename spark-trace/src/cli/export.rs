@@ -61,7 +61,7 @@ pub fn run(args: Args) -> anyhow::Result<Exit> {
     match bounded(&[&file], move || exported(&args))? {
         Exported::Recording(recording) => {
             destination.write_recording(&recording)?;
-            destination.tell("wrote", "see it with `spark-trace show FILE`");
+            destination.announce("wrote", "see it with `spark-trace show FILE`");
             Ok(Exit::Fine)
         }
         Exported::Bytes(bytes) => destination.write(&bytes, ""),

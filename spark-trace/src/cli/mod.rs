@@ -134,7 +134,7 @@ impl Command {
     }
 }
 
-/// Runs the command that `args` (the program's name first) ask for.
+/// Runs the command of `args` (the program's name first).
 pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let args: Vec<OsString> = args.into_iter().collect();
     if args.get(1).is_some_and(|arg| arg == pause::GUARD) {

@@ -50,7 +50,7 @@ pub fn print(bytes: &[u8]) -> anyhow::Result<Exit> {
 
 /// What standard output can show. Colour only on a terminal, and never with NO_COLOR (<https://no-color.org>).
 pub fn style(width: WidthArg) -> Style {
-    let asked_for_none = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    let is_refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     let terminal = io::stdout().is_terminal();
     Style {
         width: match width.width {
@@ -58,7 +58,7 @@ pub fn style(width: WidthArg) -> Style {
             Some(Columns::Most(columns)) => Some(columns),
             None => width_there(terminal),
         },
-        colour: terminal && !asked_for_none,
+        colour: terminal && !is_refused,
         ascii: !has_unicode(["LC_ALL", "LC_CTYPE", "LANG"].map(std::env::var_os)),
     }
 }

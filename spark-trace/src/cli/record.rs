@@ -303,7 +303,7 @@ fn record(
         .context(Exit::TraceFailed)
         .inspect_err(|_| goes.remove_empty())?;
     goes.arm();
-    let mut told = Vec::new();
+    let mut printed = Vec::new();
     let outcome = runtime.block_on(async {
         let session = Session::prepare(options)?;
         session
@@ -311,7 +311,7 @@ fn record(
                 if let Some(notice) = progress.notice {
                     line.clear();
                     eprintln!("spark-trace: WARNING: {}", spark_trace_render::escape::line(notice));
-                    told.push(notice.to_owned());
+                    printed.push(notice.to_owned());
                 }
                 line.show(progress);
                 Wishes::default()
@@ -330,14 +330,14 @@ fn record(
     let code = outcome.exit_code.map(|code| u8::try_from(code & 0xff).unwrap_or(1));
     let exit = code.map_or(Exit::Fine, Exit::Child);
     let written = goes.write(&outcome.recording, outcome.journal_is_cut, write).map_err(|error| {
-        // The command ran all the same: a failure of its own is the one to be told.
+        // The command ran all the same: a failure of its own is the one to be reported.
         error.context(code.filter(|&code| code != 0).map_or(Exit::TraceFailed, Exit::ChildOfFailedTrace))
     })?;
     if let Some(rest) = outcome.output {
         // The recording is safe; a slow reader still gets everything.
         runtime.block_on(rest.delivered()).context("cannot watch for signals").context(Exit::TraceFailed)?;
     }
-    warnings(&outcome.recording, &told);
+    warnings(&outcome.recording, &printed);
     if !quiet {
         summary(&outcome.recording, written.as_deref());
     }
@@ -356,10 +356,10 @@ fn exit_of(error: &SessionError) -> Exit {
 }
 
 /// Warnings that are printed even with --quiet, without those that were printed before.
-fn warnings(recording: &Recording, told: &[String]) {
-    let told_of = gaps::counted(&recording.health).chain(gaps::reduced(&recording.health));
-    let gaps = told_of.map(|warning| format!("WARNING: {warning}"));
-    let warnings = recording.health.warnings.iter().filter(|warning| !told.contains(warning)).cloned();
+fn warnings(recording: &Recording, printed: &[String]) {
+    let gaps = gaps::counted(&recording.health).chain(gaps::reduced(&recording.health));
+    let gaps = gaps.map(|warning| format!("WARNING: {warning}"));
+    let warnings = recording.health.warnings.iter().filter(|warning| !printed.contains(warning)).cloned();
     for warning in &gaps.chain(warnings).collect::<Vec<_>>() {
         eprintln!("spark-trace: {}", spark_trace_render::escape::line(warning));
     }

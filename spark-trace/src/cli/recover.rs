@@ -44,6 +44,7 @@ pub fn run(args: Args) -> anyhow::Result<Exit> {
         bounded_journal(path, bytes, || journal::recover(BufReader::new(file)).with_context(|| named))?;
     destination.write_recording(&recording)?;
     let readings = recording.samples.system.begin_ns.len();
-    destination.tell(&format!("recovered {readings} readings in"), "see them with `spark-trace show FILE`");
+    destination
+        .announce(&format!("recovered {readings} readings in"), "see them with `spark-trace show FILE`");
     Ok(Exit::Fine)
 }

@@ -79,7 +79,7 @@ pub fn run(args: Args) -> anyhow::Result<Exit> {
         anyhow::anyhow!("--window must be longer than --interval").context(Exit::Usage)
     );
     let _log = args.logging.start().context(Exit::TraceFailed)?;
-    let told = format!("keeping the last {:?} in {}", args.window, args.state.display());
+    let keeping = format!("keeping the last {:?} in {}", args.window, args.state.display());
     let options = Options {
         listen: args.listen,
         access,
@@ -91,8 +91,8 @@ pub fn run(args: Args) -> anyhow::Result<Exit> {
         light: args.light,
         nvml: args.nvml,
     };
-    let told = |address| eprintln!("spark-trace: serving http://{address}/metrics, {told}");
-    match serve::run(options, told) {
+    let ready = |address| eprintln!("spark-trace: serving http://{address}/metrics, {keeping}");
+    match serve::run(options, ready) {
         Err(ServeError::State(StateError::Folder { path, cause }))
             if cause.kind() == std::io::ErrorKind::PermissionDenied && !spark_trace_agent::is_root() =>
         {

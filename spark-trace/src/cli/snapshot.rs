@@ -94,7 +94,7 @@ pub fn run(args: Args) -> anyhow::Result<Exit> {
     }
     if let Some(output) = &output {
         output.write_recording(&recording)?;
-        output.tell("wrote", "see it with `spark-trace show FILE`");
+        output.announce("wrote", "see it with `spark-trace show FILE`");
     }
     if output.is_some() || bundle.is_some() {
         return Ok(Exit::Fine);

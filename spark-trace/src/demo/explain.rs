@@ -5,7 +5,7 @@ use spark_trace_analysis::diff::{Report, detail::FileDelta};
 use spark_trace_recording::units::{delta, known, size};
 
 /// Paragraphs of plain text.
-pub fn tell(report: &Report, place: Place) -> Vec<String> {
+pub fn paragraphs(report: &Report, place: Place) -> Vec<String> {
     [Some(anonymous(report, place)), page_cache(report, place), Some(rest(report))]
         .into_iter()
         .flatten()
@@ -14,11 +14,11 @@ pub fn tell(report: &Report, place: Place) -> Vec<String> {
 
 fn anonymous(report: &Report, place: Place) -> String {
     let row = report.sources.iter().find(|row| row.source == "anon");
-    let asked = asked_for();
+    let requested = requested_delta();
     format!(
         "Anonymous memory: the workload allocates {} more in the {noun} than in the native run. Found: {} of \
          `anon` ({} against {}).",
-        size(asked),
+        size(requested),
         known(row.and_then(|row| row.delta_bytes), delta),
         known(row.and_then(|row| row.b_bytes), size),
         known(row.and_then(|row| row.a_bytes), size),
@@ -26,7 +26,7 @@ fn anonymous(report: &Report, place: Place) -> String {
     )
 }
 
-fn asked_for() -> i64 {
+fn requested_delta() -> i64 {
     signed(CONTAINER_ANON) - signed(NATIVE_ANON)
 }
 
@@ -37,8 +37,8 @@ fn signed(bytes: u64) -> i64 {
 /// Who pays for the file, as the hooks on the page cache saw it.
 fn page_cache(report: &Report, place: Place) -> Option<String> {
     let rows: Vec<_> = report.files.iter().filter(|row| is_ours(row)).collect();
-    let held = |side: fn(&FileDelta) -> i64| rows.iter().map(|row| side(row)).fold(0, i64::saturating_add);
-    let (native, second) = (held(|row| row.a_bytes), held(|row| row.b_bytes));
+    let sum = |side: fn(&FileDelta) -> i64| rows.iter().map(|row| side(row)).fold(0, i64::saturating_add);
+    let (native, second) = (sum(|row| row.a_bytes), sum(|row| row.b_bytes));
     let holder = rows.iter().flat_map(|row| &row.a_holders).find(|holder| holder.charged_to_target)?;
     let noun = place.noun();
     let paid = match second {
@@ -89,7 +89,7 @@ mod tests {
     fn numbers_are_those_of_the_comparison() {
         let report =
             diff::report(&testing::native(), &testing::container(), None, InstantSpec::Peak).unwrap();
-        let text = tell(&report, Place::Sandbox).join("\n");
+        let text = paragraphs(&report, Place::Sandbox).join("\n");
         let row = report.sources.iter().find(|row| row.source == "anon").unwrap();
         assert!(text.contains("64.0 MiB more in the sandbox"), "{text}");
         assert!(text.contains(&format!("Found: {} of", delta(row.delta_bytes.unwrap()))), "{text}");
@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn the_file_is_told_with_who_pays_for_it() {
+    fn the_file_comes_with_its_charged_cgroup() {
         let mut native = testing::native();
         for file in &mut native.provenance.files {
             (file.path, file.place) = (Some(format!("/x/{FILE_NAME}")), None);
@@ -107,10 +107,10 @@ mod tests {
         let ours = report.files.iter_mut().find(|row| is_ours(row)).unwrap();
         ours.a_holders[0].charged_to_target = true;
         let read_first = format!("so {} of it are charged to its cgroup", size(ours.a_bytes));
-        for (bytes, told) in [(0, "is charged nothing"), (2 << 20, "in the page cache except 2.0 MiB")] {
+        for (bytes, expected) in [(0, "is charged nothing"), (2 << 20, "in the page cache except 2.0 MiB")] {
             report.files.iter_mut().find(|row| is_ours(row)).unwrap().b_bytes = bytes;
             let text = page_cache(&report, Place::Docker).unwrap();
-            assert!(text.contains(&read_first) && text.contains(told), "{text}");
+            assert!(text.contains(&read_first) && text.contains(expected), "{text}");
         }
     }
 }

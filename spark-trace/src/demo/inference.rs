@@ -1,4 +1,4 @@
-//! The demo's third run: inference through the CUDA driver, to show what a framework is told and what it takes.
+//! The demo's third run: inference through the CUDA driver, to show which answer a framework gets and what it takes.
 //! Where there is no GPU the simulated driver plays its part, and everything says so.
 
 use std::path::{Path, PathBuf};
@@ -70,25 +70,25 @@ impl Inference {
 }
 
 /// What the run shows, in words: the answer that sizes a KV cache, and what was free besides.
-pub fn tell(recording: &Recording) -> Vec<String> {
+pub fn paragraphs(recording: &Recording) -> Vec<String> {
     let answers =
         recording.provenance.queries.iter().rev().filter(|query| query.interface == "cuMemGetInfo_v2");
     let last = { answers }.find_map(|query| Some((query, *query.values.get("free")?)));
     let Some((query, free)) = last else {
         return vec!["The run never queried the driver for free memory.".to_owned()];
     };
-    let mut told = vec![format!(
+    let mut lines = vec![format!(
         "cuMemGetInfo returned {} free. A framework that takes 90 % of free memory sizes its KV cache by that number.",
         unsigned(free)
     )];
-    told.extend(beside(query));
+    lines.extend(beside(query));
     if recording.health.libraries.iter().any(|library| library.simulated && library.attached > 0) {
-        told.push(
+        lines.push(
             "The driver was simulated: there was no GPU, device memory was memory of the process, and memory queries returned MemFree as on a GPU that shares the system's memory."
                 .to_owned(),
         );
     }
-    told
+    lines
 }
 
 fn beside(query: &MemoryQuery) -> Option<String> {
@@ -109,15 +109,15 @@ mod tests {
     use spark_trace_testing as testing;
 
     #[test]
-    fn the_answer_and_what_was_available_are_told() {
-        let told = tell(&testing::cuda());
-        assert!(told[0].starts_with("cuMemGetInfo returned "), "{told:?}");
-        assert!(told[1].contains("MemFree was") && told[1].contains("reclaimable"), "{told:?}");
+    fn the_answer_and_available_memory_are_named() {
+        let lines = paragraphs(&testing::cuda());
+        assert!(lines[0].starts_with("cuMemGetInfo returned "), "{lines:?}");
+        assert!(lines[1].contains("MemFree was") && lines[1].contains("reclaimable"), "{lines:?}");
     }
 
     #[test]
-    fn a_run_that_never_asked_says_so() {
-        assert_eq!(tell(&testing::native()).len(), 1);
+    fn a_run_without_a_query_says_so() {
+        assert_eq!(paragraphs(&testing::native()).len(), 1);
     }
 
     #[test]

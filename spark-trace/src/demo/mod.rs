@@ -20,12 +20,12 @@ use spark_trace_agent::doctor::engine::{Answer, ENGINES, Engine};
 pub use inference::Inference;
 pub use workload::find as find_workload;
 
-/// What the two runs are asked for.
+/// What the two runs allocate.
 pub const NATIVE_ANON: u64 = 128 << 20;
 /// The difference that `diff` must find.
 pub const CONTAINER_ANON: u64 = NATIVE_ANON + (64 << 20);
 pub const SHMEM: u64 = 32 << 20;
-/// Unlike the difference in anonymous memory, so that they are told apart at a glance.
+/// Unlike the difference in anonymous memory, so that they differ at a glance.
 pub const FILE: u64 = 96 << 20;
 pub const FILE_NAME: &str = "weights.bin";
 /// Long enough for some readings at the default interval.
@@ -108,7 +108,7 @@ pub struct Options {
     pub inference: Option<Inference>,
     /// This program.
     pub spark_trace: PathBuf,
-    /// The first of docker, podman and sandbox that works, where none is asked for.
+    /// The first of docker, podman and sandbox that works, where none is named.
     pub place: Option<Place>,
     /// Replace what an earlier demo left.
     pub force: bool,
@@ -140,15 +140,15 @@ pub struct Outcome {
 }
 
 /// Makes the recordings.
-pub fn run(options: &Options, tell: &mut dyn FnMut(Event<'_>)) -> Result<Outcome, DemoError> {
+pub fn run(options: &Options, report: &mut dyn FnMut(Event<'_>)) -> Result<Outcome, DemoError> {
     workload::check_static(&options.workload)?;
-    let place = choose(options.place, tell)?;
+    let place = choose(options.place, report)?;
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(DemoError::Runtime)?;
-    runtime.block_on(steps::run(options, place, tell))
+    runtime.block_on(steps::run(options, place, report))
 }
 
-fn choose(wanted: Option<Place>, tell: &mut dyn FnMut(Event<'_>)) -> Result<Place, DemoError> {
+fn choose(wanted: Option<Place>, report: &mut dyn FnMut(Event<'_>)) -> Result<Place, DemoError> {
     let mut reasons = Vec::new();
     for place in [Place::Docker, Place::Podman] {
         let Some(engine) = place.engine().filter(|_| wanted.is_none_or(|wanted| wanted == place)) else {
@@ -170,7 +170,7 @@ fn choose(wanted: Option<Place>, tell: &mut dyn FnMut(Event<'_>)) -> Result<Plac
     }
     let why: Vec<_> = reasons.iter().map(|(engine, reason)| format!("{engine}: {reason}")).collect();
     if !why.is_empty() {
-        tell(Event::Note(&format!(
+        report(Event::Note(&format!(
             "No container engine answers ({}): a sandbox stands in for the container, with own namespaces \
              and an own root directory, but no image and no memory limit.",
             why.join("; ")

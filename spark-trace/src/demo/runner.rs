@@ -25,8 +25,8 @@ impl Runner {
     }
 
     /// Shows and runs a command whose output nobody needs; what goes wrong it says on standard error.
-    pub async fn run(&mut self, argv: &[String], tell: &mut dyn FnMut(Event<'_>)) -> Result<(), DemoError> {
-        tell(Event::Command { argv, redirection: "> /dev/null" });
+    pub async fn run(&mut self, argv: &[String], report: &mut dyn FnMut(Event<'_>)) -> Result<(), DemoError> {
+        report(Event::Command { argv, redirection: "> /dev/null" });
         self.finish(argv, None).await
     }
 
@@ -36,9 +36,9 @@ impl Runner {
         argv: &[String],
         input: &[u8],
         origin: &str,
-        tell: &mut dyn FnMut(Event<'_>),
+        report: &mut dyn FnMut(Event<'_>),
     ) -> Result<(), DemoError> {
-        tell(Event::Command { argv, redirection: origin });
+        report(Event::Command { argv, redirection: origin });
         self.finish(argv, Some(input)).await
     }
 

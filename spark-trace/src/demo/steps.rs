@@ -19,12 +19,12 @@ const DATA: &str = "/data";
 pub async fn run(
     options: &Options,
     place: Place,
-    tell: &mut dyn FnMut(Event<'_>),
+    report: &mut dyn FnMut(Event<'_>),
 ) -> Result<Outcome, DemoError> {
     let mut demo = Demo::new(options, place)?;
     let mut runner = Runner::new()?;
-    let made = demo.record(&mut runner, tell).await;
-    let cleaned = if options.keep { Ok(()) } else { demo.clean_up(&mut runner, tell).await };
+    let made = demo.record(&mut runner, report).await;
+    let cleaned = if options.keep { Ok(()) } else { demo.clean_up(&mut runner, report).await };
     made?;
     cleaned?;
     if let Some((uid, gid)) = options.owner {
@@ -72,7 +72,7 @@ impl<'a> Demo<'a> {
     async fn record(
         &mut self,
         runner: &mut Runner,
-        tell: &mut dyn FnMut(Event<'_>),
+        report: &mut dyn FnMut(Event<'_>),
     ) -> Result<(), DemoError> {
         remove_tree(&self.root)?;
         let data = self.root.join(DATA.trim_start_matches('/'));
@@ -80,28 +80,28 @@ impl<'a> Demo<'a> {
         let file = data.join(FILE_NAME);
         let workload = text(&self.options.workload);
 
-        tell(Event::Step("native run: a file that is not in memory, anonymous and shared memory"));
+        report(Event::Step("native run: a file that is not in memory, anonymous and shared memory"));
         let size = mib(FILE);
-        runner.run(&words(&[&workload, "file", "--create", &text(&file), "--size", &size]), tell).await?;
-        runner.run(&words(&[&workload, "file", "--drop", &text(&file)]), tell).await?;
+        runner.run(&words(&[&workload, "file", "--create", &text(&file), "--size", &size]), report).await?;
+        runner.run(&words(&[&workload, "file", "--drop", &text(&file)]), report).await?;
         let native = alloc(std::slice::from_ref(&workload), NATIVE_ANON, &text(&file));
-        runner.run(&self.recording(&self.native, &[], native), tell).await?;
+        runner.run(&self.recording(&self.native, &[], native), report).await?;
 
         let noun = self.place.noun();
-        tell(Event::Step(&format!(
+        report(Event::Step(&format!(
             "{noun} run: the same with {} more anonymous memory; the file is in memory now",
             mib(CONTAINER_ANON - NATIVE_ANON)
         )));
-        let front = self.front(&data, runner, tell).await?;
+        let front = self.front(&data, runner, report).await?;
         let second = alloc(&front, CONTAINER_ANON, &format!("{DATA}/{FILE_NAME}"));
-        runner.run(&self.recording(&self.second, &[], second), tell).await?;
+        runner.run(&self.recording(&self.second, &[], second), report).await?;
 
         let Some(inference) = &self.options.inference else { return Ok(()) };
         let driver =
             if inference.simulated.is_some() { "the simulated CUDA driver" } else { "the CUDA driver" };
-        tell(Event::Step(&format!("inference: weights, KV cache and matrix products through {driver}")));
+        report(Event::Step(&format!("inference: weights, KV cache and matrix products through {driver}")));
         let command = inference.command(&self.root.join("model"));
-        runner.run(&self.recording(&self.inference, &inference.options(), command), tell).await
+        runner.run(&self.recording(&self.inference, &inference.options(), command), report).await
     }
 
     /// Prepares the container or the sandbox; the words that run the workload in it.
@@ -109,13 +109,13 @@ impl<'a> Demo<'a> {
         &mut self,
         data: &Path,
         runner: &mut Runner,
-        tell: &mut dyn FnMut(Event<'_>),
+        report: &mut dyn FnMut(Event<'_>),
     ) -> Result<Vec<String>, DemoError> {
         let workload = &self.options.workload;
         let inside = format!("/{PROGRAM}");
         if self.place == Place::Sandbox {
             let copy = self.root.join(PROGRAM);
-            runner.run(&words(&[&program("cp"), &text(workload), &text(&copy)]), tell).await?;
+            runner.run(&words(&[&program("cp"), &text(workload), &text(&copy)]), report).await?;
             let root = format!("--root={}", text(&self.root));
             return Ok(words(&[
                 &program("unshare"),
@@ -133,7 +133,7 @@ impl<'a> Demo<'a> {
         let layer =
             spark_trace_host::archive::with_program(workload, PROGRAM).map_err(DemoError::io(workload))?;
         let origin = format!("< (a tar archive of {inside})");
-        runner.feed(&words(&[engine, "import", "-", &self.image]), &layer, &origin, tell).await?;
+        runner.feed(&words(&[engine, "import", "-", &self.image]), &layer, &origin, report).await?;
         self.imported = true;
         let volume = format!("{}:{DATA}:ro", text(data));
         Ok(words(&[
@@ -161,12 +161,16 @@ impl<'a> Demo<'a> {
         argv
     }
 
-    async fn clean_up(&self, runner: &mut Runner, tell: &mut dyn FnMut(Event<'_>)) -> Result<(), DemoError> {
+    async fn clean_up(
+        &self,
+        runner: &mut Runner,
+        report: &mut dyn FnMut(Event<'_>),
+    ) -> Result<(), DemoError> {
         remove_tree(&self.root)?;
         if !self.imported {
             return Ok(());
         }
-        runner.run(&words(&[&program(self.place.as_str()), "image", "rm", &self.image]), tell).await
+        runner.run(&words(&[&program(self.place.as_str()), "image", "rm", &self.image]), report).await
     }
 }
 

@@ -1,4 +1,4 @@
-//! Who may ask: anyone on this machine where it is bound to loopback, else whoever has the token.
+//! Who may read: anyone on this machine where it is bound to loopback, else whoever has the token.
 
 use std::{
     fs::{File, OpenOptions},
@@ -84,7 +84,7 @@ impl Access {
         std::str::from_utf8(host).is_ok_and(is_local)
     }
 
-    /// Whether a request with this `Authorization` may be answered. How long it takes to say tells nothing of the token
+    /// Whether a request with this `Authorization` may be answered. The time that it takes reveals nothing of the token
     /// but its length.
     pub fn allows(&self, authorization: Option<&[u8]>) -> bool {
         let Some(token) = &self.token else { return true };
@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_is_asked_of_everyone() {
+    fn everyone_needs_the_token() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("token");
         write_private(&file, &format!("{TOKEN}\n"));

@@ -24,19 +24,19 @@ struct Connection {
     peer: IpAddr,
     task: AbortHandle,
     /// Its request has come.
-    asked: Arc<AtomicBool>,
+    has_request: Arc<AtomicBool>,
 }
 
 impl Connections {
     /// To be set when the request of a connection has come.
-    pub(super) fn asked(&self) -> Arc<AtomicBool> {
+    pub(super) fn request_flag(&self) -> Arc<AtomicBool> {
         Arc::default()
     }
 
     /// Takes a new one, and closes another where there are too many.
-    pub(super) fn add(&mut self, peer: IpAddr, task: AbortHandle, asked: Arc<AtomicBool>) {
+    pub(super) fn add(&mut self, peer: IpAddr, task: AbortHandle, has_request: Arc<AtomicBool>) {
         self.0.retain(|connection| !connection.task.is_finished());
-        self.0.push(Connection { peer, task, asked });
+        self.0.push(Connection { peer, task, has_request });
         if self.count(peer) > MOST_OF_ONE {
             self.close_one(peer);
         } else if self.0.len() > MOST
@@ -51,12 +51,12 @@ impl Connections {
         self.0.iter().filter(|connection| connection.peer == peer).count()
     }
 
-    /// The oldest of an address that has asked for nothing yet, or else its oldest.
+    /// The oldest of an address without a request so far, or else its oldest.
     fn close_one(&mut self, peer: IpAddr) {
         let place = |which: &dyn Fn(&Connection) -> bool| {
             self.0.iter().position(|connection| connection.peer == peer && which(connection))
         };
-        let silent = place(&|connection| !connection.asked.load(Ordering::Relaxed));
+        let silent = place(&|connection| !connection.has_request.load(Ordering::Relaxed));
         if let Some(at) = silent.or_else(|| place(&|_| true)) {
             self.0.remove(at).task.abort();
         }
@@ -74,11 +74,11 @@ mod tests {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let mut connections = Connections::default();
         let mut tasks = Vec::new();
-        let mut add = |connections: &mut Connections, last: u32, has_asked: bool| {
+        let mut add = |connections: &mut Connections, last: u32, is_set: bool| {
             let task = runtime.spawn(std::future::pending::<()>());
-            let asked = connections.asked();
-            asked.store(has_asked, Ordering::Relaxed);
-            connections.add(Ipv4Addr::from(0x0a00_0000 + last).into(), task.abort_handle(), asked);
+            let has_request = connections.request_flag();
+            has_request.store(is_set, Ordering::Relaxed);
+            connections.add(Ipv4Addr::from(0x0a00_0000 + last).into(), task.abort_handle(), has_request);
             tasks.push(task);
         };
         let peers = |connections: &Connections, last: u32| {
@@ -89,7 +89,7 @@ mod tests {
             add(&mut connections, 1, false);
         }
         assert_eq!(peers(&connections, 1), MOST_OF_ONE);
-        assert!(connections.0[0].asked.load(Ordering::Relaxed), "what is being answered stays");
+        assert!(connections.0[0].has_request.load(Ordering::Relaxed), "what is being answered stays");
         add(&mut connections, 2, false);
         for last in 3..300 {
             add(&mut connections, last, false);

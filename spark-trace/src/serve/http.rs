@@ -70,8 +70,8 @@ impl Server {
                         continue;
                     };
                     let server = Arc::clone(&server);
-                    let asked = connections.asked();
-                    let its = Arc::clone(&asked);
+                    let has_request = connections.request_flag();
+                    let its = Arc::clone(&has_request);
                     let task = tokio::spawn(async move {
                         let answer = service_fn(|request: Request<Incoming>| {
                             its.store(true, Ordering::Relaxed);
@@ -86,7 +86,7 @@ impl Server {
                         // What goes wrong with a connection is its client's business.
                         let _ = tokio::time::timeout(LONGEST, connection).await;
                     });
-                    connections.add(peer.ip(), task.abort_handle(), asked);
+                    connections.add(peer.ip(), task.abort_handle(), has_request);
                 }
             }
         }
@@ -139,8 +139,8 @@ impl Server {
         match age {
             Some(age) if age <= (self.interval * LATE_INTERVALS).max(LATE) => text(StatusCode::OK, "ok\n"),
             Some(age) => {
-                let told = format!("the last reading is {} s old\n", age.as_secs());
-                with(response(StatusCode::SERVICE_UNAVAILABLE, told.into()), CONTENT_TYPE, PLAIN)
+                let message = format!("the last reading is {} s old\n", age.as_secs());
+                with(response(StatusCode::SERVICE_UNAVAILABLE, message.into()), CONTENT_TYPE, PLAIN)
             }
             None => text(StatusCode::SERVICE_UNAVAILABLE, "nothing has been read yet\n"),
         }
@@ -153,7 +153,7 @@ fn age(recording: &Recording) -> Option<Duration> {
     Some(Duration::from_nanos(now_ns().saturating_sub(end_ns)))
 }
 
-/// The older format for who asks for it and not for OpenMetrics.
+/// The older format for clients that accept it and not OpenMetrics.
 fn dialect(headers: &HeaderMap) -> Dialect {
     let accepted = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
     let accepted: Vec<_> = accepted.map(str::to_ascii_lowercase).collect();
@@ -246,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn the_format_is_the_one_that_is_asked_for() {
+    fn the_format_is_the_accepted_one() {
         let server = server(None, Some(testing::container()));
         let prometheus =
             "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.3,*/*;q=0.1";

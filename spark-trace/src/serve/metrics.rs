@@ -1,4 +1,4 @@
-//! The last reading as metrics. Pure, but for what it is told of the process itself.
+//! The last reading as metrics. Pure, but for the figures of the process itself.
 //!
 //! How many series there are is bounded: sources times planes and GPUs, the largest cgroups and one for the rest, and
 //! tables of fixed length. `docs/fleet.md` lists them.
@@ -304,10 +304,14 @@ mod tests {
         let mut series = Vec::new();
         for cgroups in [0, 1, 24, 25, 26, 200] {
             let values = parsed(&text(&machine(cgroups), Agent::default(), 50, Dialect::OpenMetrics));
-            let told = of(&values, "spark_trace_cgroup_bytes");
-            assert_eq!(told.len(), (2 * cgroups as usize).min(50) + usize::from(cgroups > 25), "{cgroups}");
+            let cgroups_shown = of(&values, "spark_trace_cgroup_bytes");
+            assert_eq!(
+                cgroups_shown.len(),
+                (2 * cgroups as usize).min(50) + usize::from(cgroups > 25),
+                "{cgroups}"
+            );
             let total = (cgroups * (cgroups + 1) / 2 * MIB) as f64;
-            assert_eq!(told.iter().sum::<f64>(), total, "{cgroups}");
+            assert_eq!(cgroups_shown.iter().sum::<f64>(), total, "{cgroups}");
             assert!(of(&values, "spark_trace_cgroup_charged_bytes").len() <= 50);
             series.push(values.len());
         }
@@ -330,9 +334,9 @@ mod tests {
         assert!(!text.contains('\u{202e}'));
     }
 
-    /// What rules and the dashboard ask for is told: a metric that is renamed would leave them empty.
+    /// Metrics of the rules and the dashboard are exported: one that is renamed would leave them empty.
     #[test]
-    fn rules_and_dashboard_ask_for_metrics_that_there_are() {
+    fn rules_and_dashboard_use_metrics_that_exist() {
         let mut recording = machine(60);
         for column in ["vmstat.oom_kill", "vmstat.workingset_refault_file", "meminfo.MemTotal"] {
             recording.samples.system.columns.insert(column.to_owned(), [Some(1)].into());
@@ -341,18 +345,18 @@ mod tests {
         let agent = Agent { resident: Some(1), ..Agent::default() };
         let text = String::from_utf8(text(&recording, agent, 50, Dialect::OpenMetrics)).unwrap();
         let name = regex::Regex::new("spark_trace_[a-z_]+").unwrap();
-        let told: std::collections::BTreeSet<_> = text
+        let exported: std::collections::BTreeSet<_> = text
             .lines()
             .filter(|line| !line.starts_with('#'))
             .filter_map(|line| Some(name.find(line)?.as_str()))
             .collect();
         let dashboard = include_str!("../../../docs/grafana-dashboard.json");
         serde_json::from_str::<serde_json::Value>(dashboard).unwrap();
-        for asked in [dashboard, include_str!("../../../docs/fleet.md")] {
-            let names: Vec<_> = name.find_iter(asked).map(|found| found.as_str()).collect();
+        for document in [dashboard, include_str!("../../../docs/fleet.md")] {
+            let names: Vec<_> = name.find_iter(document).map(|found| found.as_str()).collect();
             assert!(names.len() > 5);
-            for asked in names.iter().filter(|asked| **asked != "spark_trace_") {
-                assert!(told.contains(asked), "{asked} is not told");
+            for used in names.iter().filter(|used| **used != "spark_trace_") {
+                assert!(exported.contains(used), "{used} is not exported");
             }
         }
     }

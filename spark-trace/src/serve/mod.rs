@@ -97,13 +97,13 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
-/// Serves until SIGINT or SIGTERM, or until the trace fails. `told` is called once requests are answered.
-pub fn run(options: Options, told: impl FnOnce(SocketAddr)) -> Result<(), ServeError> {
+/// Serves until SIGINT or SIGTERM, or until the trace fails. `ready` is called once requests are answered.
+pub fn run(options: Options, ready: impl FnOnce(SocketAddr)) -> Result<(), ServeError> {
     // Several files of each cgroup and one of each process stay open.
     live::raise_open_files();
     let state = State::open(&options.state)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    // Before anything is attached: a port that is taken is told at once.
+    // Before anything is attached: a port that is taken is an error at once.
     let listener = runtime
         .block_on(async { listen(options.listen) })
         .map_err(|cause| ServeError::Listen { address: options.listen, cause })?;
@@ -122,12 +122,12 @@ pub fn run(options: Options, told: impl FnOnce(SocketAddr)) -> Result<(), ServeE
         http::Server { access: options.access, shared, cgroups: options.cgroups, interval: options.interval };
     let wishes = Arc::clone(&server.shared);
     let served = runtime.block_on(async {
-        // Loading and attaching takes a moment; that it failed is told by the trace itself.
+        // Loading and attaching takes a moment; the trace itself reports a failure.
         while !server.shared.has_reading() && !look.has_ended() {
             tokio::time::sleep(http::LOOK).await;
         }
         if !look.has_ended() {
-            told(address);
+            ready(address);
         }
         let look_around = || {
             if state_dir::take_wish(&folder) {

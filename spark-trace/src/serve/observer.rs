@@ -71,7 +71,7 @@ impl Watcher {
         self.shared.put(retention::latest(recording));
         let mut wishes = Wishes::default();
         match self.kills.step(recording, now_ns()) {
-            Step::Ask if self.keeps_kills => {
+            Step::RequestDetails if self.keeps_kills => {
                 self.noticed_ns = recording.samples.system.end_ns.last().copied().unwrap_or_default();
                 wishes.details = true;
                 wishes.names = Named::All;
@@ -81,13 +81,13 @@ impl Watcher {
                 recording.phases.push(Phase { name: OOM_KILL.to_owned(), at_ns: self.noticed_ns });
                 self.waiting = Some(Job::Kill(Box::new(recording)));
             }
-            Step::Nothing | Step::Ask | Step::Write => {}
+            Step::Nothing | Step::RequestDetails | Step::Write => {}
         }
         if let Some(job) = self.waiting.take() {
             self.hand(job);
         }
-        let asked = self.shared.wants_file.swap(false, Ordering::Relaxed);
-        if asked || self.wrote.elapsed() >= WRITE_EVERY {
+        let is_requested = self.shared.wants_file.swap(false, Ordering::Relaxed);
+        if is_requested || self.wrote.elapsed() >= WRITE_EVERY {
             self.wrote = Instant::now();
             self.hand(Job::Recent(Box::new(recording.clone())));
         }

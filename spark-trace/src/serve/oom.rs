@@ -26,7 +26,7 @@ const NAMES_LIMIT_NS: u64 = 10_000_000_000;
 pub enum Step {
     Nothing,
     /// Details are to be read now.
-    Ask,
+    RequestDetails,
     /// They have been read: this reading is the one to write.
     Write,
 }
@@ -36,12 +36,12 @@ pub struct Kills {
     machine: Option<u64>,
     cgroups: HashMap<u64, u64>,
     begun: bool,
-    /// Names that were asked for are still to come.
+    /// Requested names are still to come.
     pub awaits_names: bool,
     /// A kill that is in no recording yet.
     pending: bool,
-    /// When details were asked for that have not been written yet.
-    asked_ns: Option<u64>,
+    /// When details were requested that have not been written yet.
+    requested_ns: Option<u64>,
     /// The last reading without a kill that is in no recording yet: victims end after it.
     before_ns: u64,
     written_ns: Option<u64>,
@@ -50,15 +50,15 @@ pub struct Kills {
 impl Kills {
     /// Looks at a reading that was taken at `now_ns`.
     pub fn step(&mut self, recording: &Recording, now_ns: u64) -> Step {
-        // Read even where a recording is due: what has come since it was asked for is in it.
+        // Read even where a recording is due: what has come since the request is in it.
         self.pending |= self.has_grown(recording);
-        if let Some(asked_ns) = self.asked_ns {
-            let waited_ns = now_ns.saturating_sub(asked_ns);
+        if let Some(requested_ns) = self.requested_ns {
+            let waited_ns = now_ns.saturating_sub(requested_ns);
             let awaits_victim = waited_ns < VICTIM_LIMIT_NS && !self.has_victim(recording);
             if awaits_victim || self.awaits_names && waited_ns < NAMES_LIMIT_NS {
                 return Step::Nothing;
             }
-            (self.asked_ns, self.pending, self.written_ns) = (None, false, Some(now_ns));
+            (self.requested_ns, self.pending, self.written_ns) = (None, false, Some(now_ns));
             self.before_ns = now_ns;
             return Step::Write;
         }
@@ -67,8 +67,8 @@ impl Kills {
         }
         let rested = self.written_ns.is_none_or(|written| now_ns.saturating_sub(written) >= REST_NS);
         if self.pending && rested {
-            self.asked_ns = Some(now_ns);
-            return Step::Ask;
+            self.requested_ns = Some(now_ns);
+            return Step::RequestDetails;
         }
         Step::Nothing
     }
@@ -133,7 +133,7 @@ mod tests {
         let mut kills = Kills::default();
         let older = |recording| with_victim(recording, START - 1);
         assert_eq!(kills.step(&reading(7, &[]), START), Step::Nothing);
-        assert_eq!(kills.step(&older(reading(8, &[])), START + SECOND), Step::Ask);
+        assert_eq!(kills.step(&older(reading(8, &[])), START + SECOND), Step::RequestDetails);
         assert_eq!(kills.step(&older(reading(8, &[])), START + 2 * SECOND), Step::Nothing, "not yet");
         let ended = with_victim(older(reading(8, &[])), START + 2 * SECOND);
         assert_eq!(kills.step(&ended, START + 3 * SECOND), Step::Write);
@@ -142,7 +142,7 @@ mod tests {
         kills.step(&reading(7, &[]), START);
         let steps: Vec<_> =
             (1..=5).map(|second| kills.step(&reading(8, &[]), START + second * SECOND)).collect();
-        assert_eq!(steps, [Step::Ask, Step::Nothing, Step::Nothing, Step::Write, Step::Nothing]);
+        assert_eq!(steps, [Step::RequestDetails, Step::Nothing, Step::Nothing, Step::Write, Step::Nothing]);
     }
 
     #[test]
@@ -151,7 +151,7 @@ mod tests {
             let mut kills = Kills::default();
             kills.step(&reading(7, &[]), START);
             let killed = with_victim(reading(8, &[]), START + SECOND);
-            assert_eq!(kills.step(&killed, START + SECOND), Step::Ask);
+            assert_eq!(kills.step(&killed, START + SECOND), Step::RequestDetails);
             let at = (2..200).find(|second| {
                 kills.awaits_names = *second < until;
                 kills.step(&killed, START + second * SECOND) == Step::Write
@@ -161,10 +161,10 @@ mod tests {
     }
 
     #[test]
-    fn a_kill_is_asked_about_and_written_with_the_next_reading() {
+    fn details_of_a_kill_are_requested_and_written_with_the_next_reading() {
         let mut kills = Kills::default();
         assert_eq!(kills.step(&reading(7, &[(1, 3)]), START), Step::Nothing, "older than the trace");
-        assert_eq!(kills.step(&reading(8, &[(1, 3)]), START + SECOND), Step::Ask);
+        assert_eq!(kills.step(&reading(8, &[(1, 3)]), START + SECOND), Step::RequestDetails);
         // The same kill, counted by its cgroup a moment later.
         let ended = with_victim(reading(8, &[(1, 4)]), START + SECOND);
         assert_eq!(kills.step(&ended, START + 2 * SECOND), Step::Write);
@@ -189,13 +189,13 @@ mod tests {
     }
 
     #[test]
-    fn a_cgroup_alone_tells_too() {
+    fn the_counter_of_a_cgroup_alone_suffices() {
         let mut kills = Kills::default();
         kills.step(&reading(0, &[(1, 5)]), START);
         assert_eq!(kills.step(&reading(0, &[(1, 5), (2, 0)]), START), Step::Nothing);
         assert_eq!(
             kills.step(&reading(0, &[(1, 5), (2, 0), (3, 1)]), START),
-            Step::Ask,
+            Step::RequestDetails,
             "new, and killed in"
         );
         assert_eq!(Kills::default().step(&reading(9, &[(1, 9)]), START), Step::Nothing);

@@ -76,7 +76,7 @@ impl State {
         Place::inside(&self.folder, &self.dir.join(format!("{}{time}{}", KILL.0, KILL.1)))
     }
 
-    /// Whether somebody has asked for the file since this was asked last.
+    /// Whether the file was requested since the last call.
     pub fn take_wish(&self) -> bool {
         take_wish(&self.dir)
     }
@@ -169,11 +169,11 @@ pub fn is_served(dir: &Path) -> Result<bool, StateError> {
     }
 }
 
-/// Asks the service for the file as it is now.
+/// Requests the file of the service as it is now.
 pub fn wish(dir: &Path) -> io::Result<()> {
     let folder = private_folder(dir).map_err(io::Error::other)?;
     match inside(&folder, dir, WANTED)?.create_new(0, WriteOptions::default()) {
-        Err(asked) if asked.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        Err(wish) if wish.kind() == io::ErrorKind::AlreadyExists => Ok(()),
         made => made.map(drop),
     }
 }

@@ -48,7 +48,7 @@ impl Keeper {
         }
     }
 
-    /// Whether it was written. A full disk is told each time, and does not end the service.
+    /// Whether it was written. A full disk is reported each time, and does not end the service.
     fn write(&self, mut recording: Recording, place: Result<Place, WriteError>) -> bool {
         complete(&mut recording);
         let options = WriteOptions { force: true, owner: None };

@@ -40,7 +40,7 @@ fn to_ascii(buffer: &mut Buffer) {
 fn draw_all(target: &mut Frame<'_>, ui: &Ui, screen: &Screen, colour: bool) {
     let area = target.area();
     let queries = if area.height < LOW { 0 } else { QUERIES.min(screen.queries.len() as u16) };
-    let [head, tabs, trail, list, asked, health, foot] = Layout::vertical([
+    let [head, tabs, trail, list, queries_area, health, foot] = Layout::vertical([
         Constraint::Length(1),
         Constraint::Length(1),
         Constraint::Length(1),
@@ -61,7 +61,7 @@ fn draw_all(target: &mut Frame<'_>, ui: &Ui, screen: &Screen, colour: bool) {
     let skipped = screen.queries.len().saturating_sub(usize::from(queries));
     let lines: Vec<Line<'_>> =
         screen.queries.iter().skip(skipped).map(|text| Line::from(escape::line(text))).collect();
-    target.render_widget(Paragraph::new(lines).style(paint.dim()), asked);
+    target.render_widget(Paragraph::new(lines).style(paint.dim()), queries_area);
     target.render_widget(Line::from(escape::line(&screen.health)), health);
     target.render_widget(Line::from(foot_text(ui, foot.width)).style(paint.reversed()), foot);
     if ui.help {
@@ -166,7 +166,7 @@ fn widths(screen: &Screen, width: u16) -> Vec<u16> {
         .collect()
 }
 
-/// A text that fits: a path loses its beginning, for its end tells more.
+/// A text that fits: a path loses its beginning, for its end matters more.
 fn fitted(text: &str, width: usize, wide: bool) -> String {
     let length = text.chars().count();
     if length <= width {

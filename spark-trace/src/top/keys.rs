@@ -21,7 +21,7 @@ pub enum Key {
     Interrupt,
 }
 
-/// What a key asks of whoever runs the view.
+/// What a key has the owner of the view do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Action {
     /// Draw again, no more.

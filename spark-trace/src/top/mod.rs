@@ -113,7 +113,7 @@ impl Order {
     }
 }
 
-/// What the status line tells that the recording does not.
+/// What the status line shows and the recording does not have.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Status {
     /// A trace under way, a recording being played, or one that stands still.
@@ -122,7 +122,7 @@ pub struct Status {
     pub clock: String,
     /// What `r` has under way.
     pub recording: Option<String>,
-    /// The last thing worth telling, until the next key.
+    /// The last message, until the next key.
     pub message: Option<String>,
 }
 
@@ -153,7 +153,7 @@ impl TracingCost {
     }
 }
 
-/// What growth is measured from: the levels, and who held them.
+/// What growth is measured from: the levels, and their holders.
 #[derive(Debug, Clone)]
 pub struct Baseline {
     pub levels: Mark,

@@ -12,7 +12,7 @@ pub trait Feed {
     fn screen(&mut self, ui: &mut Ui) -> Option<Screen>;
     /// Whether there is something newer than what [`Self::screen`] gave last.
     fn has_changed(&mut self) -> bool;
-    /// Does what a key asks for.
+    /// Does what a key stands for.
     fn act(&mut self, action: Action, ui: &mut Ui);
     /// Tells what the user has come to, so that it can be read.
     fn look_at(&mut self, ui: &Ui);

@@ -112,7 +112,7 @@ impl Screen {
 
 type List = (&'static [Column], Vec<Row>, &'static str);
 
-/// What a path leads to: the next step down, where what is next can be told at all.
+/// What a path leads to: the next step down, where there is one.
 fn list(ui: &Ui, recording: &Recording, frame: &Frame) -> List {
     let (source, cgroup, pid) = ui.focus();
     let at_ns = frame.at_ns;
@@ -256,11 +256,11 @@ fn process_row(holder: Holder<u32>, growth: Option<i64>) -> Row {
 }
 
 fn detail_row(detail: Detail) -> Row {
-    let told = match detail.frames.is_empty() {
+    let text = match detail.frames.is_empty() {
         true => detail.what.clone(),
         false => format!("{}: {}", detail.what, detail.frames.join(" <- ")),
     };
-    let cells = vec![size(detail.bytes), detail.counts.to_owned(), told];
+    let cells = vec![size(detail.bytes), detail.counts.to_owned(), text];
     let step = (!detail.frames.is_empty()).then_some(Step::Detail(detail.what, detail.frames));
     plain(cells, step, Some(detail.bytes))
 }

@@ -30,7 +30,7 @@ pub fn is_there() -> bool {
     io::stdin().is_terminal() && io::stdout().is_terminal()
 }
 
-/// Shows what `feed` has until the user ends it. A panic gives the terminal back before it is told.
+/// Shows what `feed` has until the user ends it. A panic gives the terminal back before its message is printed.
 pub fn run(feed: &mut dyn Feed, ui: &mut Ui, style: Style) -> io::Result<()> {
     note_signals();
     let mut terminal = ratatui::try_init()?;

@@ -27,8 +27,8 @@ impl<'a> Goes<'a> {
         }
         let (path, claim) = name::claim(wanted, spec, write)?;
         if let Some(moved) = &claim.moved {
-            let told = format!("the journal of an earlier recording is now {}", moved.display());
-            eprintln!("spark-trace: {}", escape::line(&told));
+            let message = format!("the journal of an earlier recording is now {}", moved.display());
+            eprintln!("spark-trace: {}", escape::line(&message));
         }
         Ok(Self::File(path, Box::new(claim)))
     }
@@ -67,7 +67,7 @@ impl<'a> Goes<'a> {
     pub fn failed(&self, error: anyhow::Error) -> anyhow::Error {
         self.remove_empty();
         match self {
-            Self::File(_, claim) if claim.is_there() => error.context(rescue::told(&claim.journal)),
+            Self::File(_, claim) if claim.is_there() => error.context(rescue::how_to_recover(&claim.journal)),
             Self::File(..) | Self::Stream(_) => error,
         }
     }
@@ -96,7 +96,7 @@ impl<'a> Goes<'a> {
             let error = anyhow::Error::new(error);
             // It is empty where it has made room.
             if claim.has_content() {
-                error.context(rescue::told(&claim.journal))
+                error.context(rescue::how_to_recover(&claim.journal))
             } else {
                 claim.remove();
                 error.context("the recording is lost")

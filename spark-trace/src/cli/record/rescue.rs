@@ -8,11 +8,11 @@ use crate::cli::output::quoted;
 use spark_trace_render::escape;
 
 /// Made before anything can break: a handler of signals may not allocate.
-static TOLD: OnceLock<String> = OnceLock::new();
+static LINE: OnceLock<String> = OnceLock::new();
 static IS_NEEDED: AtomicBool = AtomicBool::new(false);
 
 /// How to go on with a journal.
-pub fn told(journal: &Path) -> String {
+pub fn how_to_recover(journal: &Path) -> String {
     let name = journal.display().to_string();
     format!(
         "the journal is kept in {}; run `spark-trace recover {}`",
@@ -23,14 +23,14 @@ pub fn told(journal: &Path) -> String {
 
 /// From now on a panic or an abort of this process ends with that line.
 pub fn arm(journal: &Path) {
-    if TOLD.set(format!("spark-trace: {}\n", told(journal))).is_err() {
+    if LINE.set(format!("spark-trace: {}\n", how_to_recover(journal))).is_err() {
         return;
     }
     IS_NEEDED.store(true, Ordering::Relaxed);
     let before = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
         before(panic);
-        tell();
+        print();
     }));
     let handler: extern "C" fn(libc::c_int) = aborted;
     // SAFETY: the handler makes async-signal-safe calls only (signal-safety(7)). What is executed later does not inherit
@@ -45,7 +45,7 @@ pub fn disarm() {
 
 /// A failed allocation ends so (`handle_alloc_error`), and a panic in a place that may not unwind.
 extern "C" fn aborted(_signal: libc::c_int) {
-    tell();
+    print();
     // SAFETY: both are async-signal-safe and take no pointers. The signal is blocked until this returns, and then ends
     // the process, as it would have.
     unsafe {
@@ -54,11 +54,11 @@ extern "C" fn aborted(_signal: libc::c_int) {
     }
 }
 
-fn tell() {
+fn print() {
     if IS_NEEDED.swap(false, Ordering::Relaxed)
-        && let Some(line) = TOLD.get()
+        && let Some(line) = LINE.get()
     {
-        // SAFETY: the pointer is to so many bytes. A failure has nobody to be told to.
+        // SAFETY: the pointer is to so many bytes. A failure cannot be reported.
         unsafe { libc::write(libc::STDERR_FILENO, line.as_ptr().cast(), line.len()) };
     }
 }

@@ -48,17 +48,17 @@ impl Since<'_> {
         self.wait_for_new(&file)?;
         let mut recording = recording::read(&file)?;
         let kept = cut(&mut recording, self.since).with_context(|| {
-            format!("{}: has no readings of the last {}", file.display(), told(self.since))
+            format!("{}: has no readings of the last {}", file.display(), in_seconds(self.since))
         })?;
         self.output.write_recording(&recording)?;
         if !self.quiet {
             if kept + Duration::from_secs(1) < self.since {
                 eprintln!(
                     "spark-trace: only the last {} are available: `spark-trace serve` started later, or its --window is shorter",
-                    told(kept)
+                    in_seconds(kept)
                 );
             }
-            self.output.tell("wrote", "see it with `spark-trace show FILE`");
+            self.output.announce("wrote", "see it with `spark-trace show FILE`");
         }
         Ok(Exit::Fine)
     }
@@ -69,8 +69,8 @@ impl Since<'_> {
         let before = changed();
         state_dir::wish(self.state)
             .with_context(|| format!("cannot request the file: {} is root's", self.state.display()))?;
-        let asked = Instant::now();
-        while changed() == before && asked.elapsed() < PATIENCE {
+        let began = Instant::now();
+        while changed() == before && began.elapsed() < PATIENCE {
             std::thread::sleep(LOOK);
         }
         state_dir::take_wish(self.state);
@@ -82,13 +82,13 @@ impl Since<'_> {
             age < self.since,
             "{}: the service has not written it for {}, longer than the requested time: is the disk full?",
             file.display(),
-            told(age)
+            in_seconds(age)
         );
         Ok(())
     }
 }
 
-fn told(time: Duration) -> String {
+fn in_seconds(time: Duration) -> String {
     units::seconds(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX))
 }
 

@@ -94,7 +94,7 @@ pub fn run(args: &Args) -> anyhow::Result<Exit> {
 fn write(report: &Report, dir: &Path, options: WriteOptions) -> anyhow::Result<Exit> {
     let files = site::files(report)?;
     make_directories(dir, options).map_err(StudyError::io(dir))?;
-    // All or nothing: half a new site beside half an old one tells lies.
+    // All or nothing: half a new site beside half an old one is wrong.
     for (name, _) in &files {
         recording::write::refuse_existing(&dir.join(name), options)?;
     }

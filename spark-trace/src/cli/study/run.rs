@@ -143,7 +143,7 @@ fn shown(line: &[String]) -> String {
 
 fn go_on(options: &Options) -> anyhow::Result<Exit> {
     let signals = Signals::catch().context("cannot catch signals").context(Exit::TraceFailed)?;
-    let mut tell = |event: Event<'_>| match event {
+    let mut report = |event: Event<'_>| match event {
         Event::Command(line) => eprintln!("$ {}", shown(line)),
         Event::Note(text) => eprintln!("{}", escape::line(&text)),
         Event::Begin { slot, attempt, total } => {
@@ -162,7 +162,7 @@ fn go_on(options: &Options) -> anyhow::Result<Exit> {
             }
         }
     };
-    match run::run(options, &signals, &mut tell) {
+    match run::run(options, &signals, &mut report) {
         Ok(Outcome::Complete) => {
             let dir = options.dir.display();
             eprintln!("complete; next: spark-trace study report {dir} -o {dir}/site");

@@ -157,7 +157,7 @@ pub fn stop(args: &StopArgs) -> anyhow::Result<Exit> {
     let stop = args.dir.join(run::STOP);
     let options = WriteOptions { force: false, owner: spark_trace_host::invoker::owner() };
     match Place::new(&stop)?.create_new(0, options) {
-        // It has been asked before.
+        // It has been confirmed before.
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
         made => drop(made.map_err(StudyError::io(&stop)).context(Exit::TraceFailed)?),
     }

@@ -191,7 +191,7 @@ fn show(args: &Args) -> anyhow::Result<Exit> {
         recording: None,
         writing: Vec::new(),
     };
-    // Loading and attaching takes a moment; an error of it is better told on a terminal that is left alone.
+    // Loading and attaching takes a moment; an error of it is printed on a terminal that is left alone.
     while feed.readings() == 0 && !feed.look.has_ended() {
         std::thread::sleep(LOOK);
     }
@@ -310,14 +310,14 @@ impl Watched {
     fn toggle_recording(&mut self) -> String {
         let Some((file, handed)) = self.recording.take() else {
             let file = PathBuf::from(format!("spark-trace-top-{}.json", parse::utc_now()));
-            let told = format!("recording to {}; r again writes it", file.display());
+            let status = format!("recording to {}; r again writes it", file.display());
             let (to, handed) = mpsc::sync_channel(1);
             self.want(Command::Keep { since_ns: now_ns(), to });
             self.recording = Some((file, handed));
-            return told;
+            return status;
         };
         let owner = Invoker::from_environment().map(|invoker| (invoker.uid, invoker.gid));
-        let told = format!("writing {}", file.display());
+        let status = format!("writing {}", file.display());
         self.want(Command::HandOver);
         // Naming and writing take as long as they take, so a thread waits for it.
         self.writing.push(std::thread::spawn(move || {
@@ -327,7 +327,7 @@ impl Watched {
                 Err(error) => format!("not written: {error}"),
             }
         }));
-        told
+        status
     }
 
     /// What became of the last of these recordings, once they are written.
