@@ -19,8 +19,8 @@ const RECORDINGS: &[&str] = &[
     "results/2026-11-21-h200/llm-docker.json.zst",
 ];
 
-/// Times of each that are asked of the programs, too: each is a process.
-const ASKED: usize = 3;
+/// Frames of each that the programs print, too: each is a process.
+const FRAMES: usize = 3;
 
 fn path(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(name)
@@ -48,7 +48,7 @@ fn so_do_the_programs() {
         let file = file.to_str().unwrap();
         let frames = stdout(&["top", "--replay", file, "--format", "json"]);
         let frames: Vec<Value> = frames.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-        let step = (frames.len() / ASKED).max(1);
+        let step = (frames.len() / FRAMES).max(1);
         for frame in frames.iter().step_by(step) {
             let at = format!("@{}", frame["at_ns"]);
             let shown: Value =

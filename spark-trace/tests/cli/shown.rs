@@ -17,7 +17,7 @@ fn first_screen(text: &str) -> String {
 
 #[test]
 fn tables_read_as_committed() {
-    // In a pipe nothing is cut, so a width is asked for.
+    // In a pipe nothing is cut, so a width is given.
     let narrow = |args: &[&str]| stdout(&[args, &["--width", "80"]].concat());
     golden("show-first.txt", &first_screen(&narrow(&["show", &container()])));
     golden("show.txt", &narrow(&["show", &container(), "--all"]));

@@ -65,7 +65,7 @@ fn a_sandbox_stands_in_and_is_called_so() {
     assert!(result["container"].as_str().unwrap().ends_with("/sandbox.json"));
     check(&result, dir.path());
 
-    // The same directory again: not without being told to.
+    // The same directory again: only with --force.
     let path = dir.path().to_str().unwrap();
     let again = demo(&["--place", "sandbox", "--dir", path]);
     assert_eq!(again.status.code(), Some(1));
@@ -88,7 +88,7 @@ fn a_sandbox_stands_in_and_is_called_so() {
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]
-fn an_engine_that_does_not_answer_is_not_replaced_where_it_was_asked_for() {
+fn a_named_engine_that_does_not_answer_is_not_replaced() {
     let dir = directory();
     let mut command = spark_trace();
     command.args(["demo", "--place", "docker", "--dir", dir.path().to_str().unwrap()]);

@@ -78,8 +78,8 @@ impl Daemon {
         let daemon = Self { child, dir };
         wait_for("the daemon to answer", || {
             let mut version = daemon.docker();
-            let asked = version.arg("version").stdout(Stdio::null()).stderr(Stdio::null()).status();
-            asked.is_ok_and(|status| status.success()).then_some(())
+            let answered = version.arg("version").stdout(Stdio::null()).stderr(Stdio::null()).status();
+            answered.is_ok_and(|status| status.success()).then_some(())
         });
         daemon
     }

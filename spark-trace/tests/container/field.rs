@@ -21,10 +21,10 @@ struct Neighbours {
 impl Neighbours {
     fn start() -> Self {
         let ends = Arc::new(AtomicBool::new(false));
-        let asked = ends.clone();
+        let stop = ends.clone();
         let thread = std::thread::spawn(move || {
             let mut runs = 0;
-            while !asked.load(Ordering::Relaxed) {
+            while !stop.load(Ordering::Relaxed) {
                 let line =
                     format!("run --rm --network=none {} /workload alloc --anon 48M --hold 100ms", image());
                 let mut docker = Command::new("docker");

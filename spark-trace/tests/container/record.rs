@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::support::docker::{Named, docker, id_in, image, inspect, workload_with};
-use crate::support::ledger::{cached, file_row, first_phase_ns, held, phase_ns, source_row};
+use crate::support::ledger::{allocated, cached, file_row, first_phase_ns, phase_ns, source_row};
 use crate::support::{
     self, Faults, MIB, Recorded, Running, array, int, record, source, text, wait_for, workload,
 };
@@ -118,8 +118,8 @@ fn check_sources(run: &str, show: &Value, truth: &Value, faults: &mut Faults) ->
     let (residual, expected) = (int(&cgroup["residual"]), int(&cgroup["expected"]));
     faults.expect(residual.abs() <= (expected / 100).max(MIB), || format!("{run}: residual {residual}"));
     [
-        faults.near(&format!("{run}: anon"), plane("anon"), held(truth, "anon")),
-        faults.near(&format!("{run}: shmem"), plane("shmem"), held(truth, "shmem")),
+        faults.near(&format!("{run}: anon"), plane("anon"), allocated(truth, "anon")),
+        faults.near(&format!("{run}: shmem"), plane("shmem"), allocated(truth, "shmem")),
         faults.within(&format!("{run}: page cache"), file, cached(truth, "file-read")),
         residual,
     ]
@@ -227,12 +227,13 @@ fn more_anonymous_memory_in_one_of_native_and_container_is_attributed_to_anon() 
         || format!("{rows:?}"),
     );
     let paid = |row: &&Value| (int(&row["b_bytes"]) - dropped).abs() < if dropping { 32 } else { 8 } * MIB;
-    faults.expect(dropped < 96 * MIB, || format!("nothing to tell: {dropped} bytes are not cached any more"));
+    faults
+        .expect(dropped < 96 * MIB, || format!("nothing to report: {dropped} bytes are not cached any more"));
     faults.expect(rows.iter().all(paid), || format!("{dropped} bytes dropped, in B: {rows:?}"));
     faults.finish();
 }
 
-/// Whether DAMON pages out what is not used, on a machine with memory to spare: no counter of reclaim tells of it.
+/// Whether DAMON pages out what is not used, on a machine with memory to spare: no counter of reclaim shows it.
 fn pages_out_on_its_own() -> bool {
     std::fs::read_dir("/proc").unwrap().flatten().any(|entry| {
         std::fs::read_to_string(entry.path().join("comm")).is_ok_and(|comm| comm.starts_with("kdamond"))

@@ -21,8 +21,8 @@ fn study(words: &[&str]) -> Command {
 
 fn output(words: &[&str]) -> String {
     let output = study(words).output().unwrap();
-    let told = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(output.status.success(), "{words:?}: {told}");
+    let messages = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{words:?}: {messages}");
     String::from_utf8(output.stdout).unwrap()
 }
 
@@ -32,12 +32,16 @@ fn status(dir: &str) -> Value {
 
 /// Starts a runner and kills it once `runs` have succeeded and another one is under way.
 fn killed_after(words: &[&str], dir: &str, runs: i64) {
-    let told = format!("{dir}.messages");
-    let mut runner: Child = study(words).stderr(fs::File::create(&told).unwrap()).spawn().unwrap();
+    let messages = format!("{dir}.messages");
+    let mut runner: Child = study(words).stderr(fs::File::create(&messages).unwrap()).spawn().unwrap();
     let began = Instant::now();
     loop {
         let ended = runner.try_wait().unwrap();
-        assert!(ended.is_none(), "the runner has ended by itself: {}", fs::read_to_string(&told).unwrap());
+        assert!(
+            ended.is_none(),
+            "the runner has ended by itself: {}",
+            fs::read_to_string(&messages).unwrap()
+        );
         assert!(began.elapsed() < LIMIT, "after {LIMIT:?} there are not {runs} runs");
         if fs::exists(format!("{dir}/journal.jsonl")).unwrap() {
             let status = status(dir);
@@ -127,8 +131,8 @@ fn an_image_runs_in_a_chroot_with_what_its_containers_get() {
     let mut command = support::spark_trace();
     let output = command.args(["rootfs", &support::docker::image(), &dir]).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let told = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(told.contains("inodes:") && told.contains("capabilities:"), "{told}");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(text.contains("inodes:") && text.contains("capabilities:"), "{text}");
     // The engine's own word for what it put there.
     let path = support::docker::docker(&format!(
         "image inspect --format {{{{.Config.Env}}}} {}",
@@ -146,8 +150,8 @@ fn an_image_runs_in_a_chroot_with_what_its_containers_get() {
     let line = format!("-- {bin} chroot {dir} -- /workload alloc --anon 64M --hold 2s");
     let recorded = support::record(&support::path(&parent, "r.json"), &line).exited(0);
     assert_eq!(int(&recorded.said()["sources"][0]["bytes"]), 64 * MIB);
-    let held = support::source(&recorded.show(), "cgroup", "anon");
-    assert!((64 * MIB..72 * MIB).contains(&held), "{held}");
+    let anon = support::source(&recorded.show(), "cgroup", "anon");
+    assert!((64 * MIB..72 * MIB).contains(&anon), "{anon}");
 }
 
 #[test]

@@ -68,7 +68,7 @@ impl Drop for Neighbours {
 }
 
 /// Charge and anonymous memory of each reading of a cgroup whose window lies in the hold that `from_ns` is in.
-fn while_held(recording: &Value, path: &str, from_ns: i64) -> Vec<(i64, i64)> {
+fn during_hold(recording: &Value, path: &str, from_ns: i64) -> Vec<(i64, i64)> {
     let mut all = array(&recording["samples"]["cgroups"]).iter();
     let Some(series) = all.find(|series| series["path"] == path) else { return Vec::new() };
     let columns = &series["columns"];
@@ -77,10 +77,10 @@ fn while_held(recording: &Value, path: &str, from_ns: i64) -> Vec<(i64, i64)> {
     let anon = column(["stat.total_rss", "stat.anon"]).expect("anonymous memory");
     let windows = array(&series["begin_ns"]).iter().zip(array(&series["end_ns"]));
     // Its end is left out: there the container has begun to let go.
-    let held = from_ns..from_ns + HOLD_NS * 3 / 4;
+    let hold = from_ns..from_ns + HOLD_NS * 3 / 4;
     let inside = windows
         .enumerate()
-        .filter(|(_, (begin, end))| held.contains(&int(begin)) && held.contains(&int(end)));
+        .filter(|(_, (begin, end))| hold.contains(&int(begin)) && hold.contains(&int(end)));
     inside.map(|(at, _)| (int(&usage[at]), int(&anon[at]))).collect()
 }
 
@@ -92,7 +92,7 @@ fn containers_that_come_and_go_beside_it_are_not_part_of_the_target() {
     let dir = support::disk_dir();
     let (mut faults, mut worst) = (Faults::default(), (0, 0));
     for run in 0..runs {
-        // Each is told from other workloads by a word of its own.
+        // Each differs from other workloads by a word of its own.
         let bytes = format!("{}K", (64 << 10) + run * 4);
         let name = Named::new(&format!("mine-{run}"));
         let wrapped = run % 2 == 1;
@@ -124,7 +124,7 @@ fn containers_that_come_and_go_beside_it_are_not_part_of_the_target() {
             })
             .collect();
         faults.expect(foreign.is_empty(), || format!("run {run}: processes of others: {foreign:?}"));
-        let readings = while_held(&recording, &path, read_ns);
+        let readings = during_hold(&recording, &path, read_ns);
         faults.expect(!readings.is_empty(), || format!("run {run}: no reading while it held still"));
         let worst_of = |which: fn(&(i64, i64)) -> i64, truth: i64| {
             readings.iter().map(|reading| which(reading) - truth).fold(0, support::worst)
@@ -261,10 +261,10 @@ fn several_containers_of_one_command_and_a_restart_are_followed() {
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]
-fn a_project_s_containers_are_told_by_their_labels() {
+fn a_project_s_containers_are_known_by_their_labels() {
     let dir = support::disk_dir();
     let project = format!("spark-trace-test-{}", std::process::id());
-    // In the place of compose: a program of its name that asks for the containers as it does, elsewhere in its own way.
+    // In the place of compose: a program of its name that requests the containers as it does, elsewhere in its own way.
     let compose = support::path(&dir, "docker-compose");
     let names: Vec<_> = ["web", "db"].into_iter().map(|service| (service, Named::new(service))).collect();
     let mut lines = vec!["#!/bin/sh".to_owned()];
@@ -308,7 +308,7 @@ fn where_two_could_be_meant_both_are_named() {
     let line = format!("docker run --rm --network=none {} /workload alloc --anon 33M --hold 4s", image());
     let words = format!("-- timeout 60 {line}");
     let running = Running::start(&support::path(&dir, "r.json"), &words.split(' ').collect::<Vec<_>>());
-    // The client lives: somebody else asks for the very same.
+    // The client lives: somebody else requests the very same.
     wait_for("the command's client", || {
         let clients = support::processes_with("33M").into_iter();
         let comm = |pid: &u32| fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
@@ -320,19 +320,19 @@ fn where_two_could_be_meant_both_are_named() {
     other.0.wait().unwrap();
     let recording = recorded.recording();
     let warnings = warnings(&recording);
-    let told = warnings.iter().find(|w| {
+    let warning = warnings.iter().find(|w| {
         w.contains("in the same way at the same time") && w.contains(" and ") && w.contains("--container")
     });
-    assert!(told.is_some(), "{warnings:?}: {}", recording["target"]);
+    assert!(warning.is_some(), "{warnings:?}: {}", recording["target"]);
 }
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]
-fn an_engine_that_cannot_be_asked_is_a_warning() {
+fn an_engine_that_does_not_answer_is_a_warning() {
     let dir = support::disk_dir();
     let socket = support::path(&dir, "engine");
     let engine = std::os::unix::net::UnixListener::bind(&socket).unwrap();
-    // The command's client is answered once its engine is asked about it as well, and then by an end: until then it lives.
+    // The command's client is answered once its engine is queried about it as well, and then by an end: until then it lives.
     std::thread::spawn(move || {
         let clients = [engine.accept(), engine.accept()];
         drop((engine, clients));

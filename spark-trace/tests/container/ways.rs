@@ -104,7 +104,7 @@ fn a_command_in_a_running_container_is_recorded_until_it_ends() {
     docker(&format!("{line} /workload alloc --anon 16M --hold 60s"));
     let exec = format!("-- docker exec {} {ALLOC} --exit-code 3", name.0);
     let recorded = record(&support::path(&dir, "r.json"), &exec).exited(3);
-    // With what the container held before.
+    // With the container's memory from before.
     is_of(&recorded, &name.id(), 16 + 32);
     assert_eq!(support::docker::inspect(&name.0, ".State.Running"), "true");
 }

@@ -99,23 +99,24 @@ fn check_torch(what: &str, recorded: &Recorded, truth: &Value) {
         format!("20 tensors were freed: {}", total(&recording, "device"))
     });
 
-    // What it was told.
+    // The answers that it got.
     let queries = array(&recording["provenance"]["queries"]);
-    let told: Vec<_> = queries
+    let answers: Vec<_> = queries
         .iter()
-        .filter(|q| q["asked"] == "cuMemGetInfo_v2" && q["result"] == 0)
+        .filter(|q| q["interface"] == "cuMemGetInfo_v2" && q["result"] == 0)
         .map(|q| (int(&q["values"]["free"]), int(&q["values"]["total"])))
         .collect();
     for got in array(&truth["mem_get_info"]) {
         let got = (int(&got["free"]), int(&got["total"]));
-        faults.expect(told.contains(&got), || format!("{got:?} was told and is not among {told:?}"));
+        faults
+            .expect(answers.contains(&got), || format!("{got:?} was answered and is not among {answers:?}"));
     }
 
     // Refused: PyTorch frees its cache and tries again before it gives up.
     let failures = array(&recording["provenance"]["cuda_failures"]);
-    let asked = failures.iter().find(|f| f["size"] == truth["out_of_memory"]);
+    let refused = failures.iter().find(|f| f["size"] == truth["out_of_memory"]);
     faults.expect(
-        asked.is_some_and(|f| f["result_name"] == "CUDA_ERROR_OUT_OF_MEMORY" && f["stack"].is_i64()),
+        refused.is_some_and(|f| f["result_name"] == "CUDA_ERROR_OUT_OF_MEMORY" && f["stack"].is_i64()),
         || format!("the refused allocation is not among {failures:?}"),
     );
 
@@ -185,7 +186,7 @@ fn pytorch_in_docker() {
 
 #[test]
 #[ignore = "needs an NVIDIA GPU: cargo xtask gpu"]
-fn every_kind_of_the_driver_has_the_sizes_that_were_asked_for() {
+fn every_kind_of_the_driver_has_the_requested_sizes() {
     if !has_gpu() {
         skip!("no NVIDIA GPU");
     }
@@ -213,17 +214,17 @@ fn every_kind_of_the_driver_has_the_sizes_that_were_asked_for() {
     assert_eq!(counts("physical"), [256 * MIB, 0, 0]);
     assert_eq!(counts("device"), [GIB + 640 * MIB, 0, 1]);
 
-    let told: Vec<_> = array(&report["cuda"]["mem_get_info"])
+    let answers: Vec<_> = array(&report["cuda"]["mem_get_info"])
         .iter()
-        .map(|told| (int(&told["free"]), int(&told["total"])))
+        .map(|answers| (int(&answers["free"]), int(&answers["total"])))
         .collect();
     let queries = array(&recording["provenance"]["queries"]);
     let seen: Vec<_> = queries
         .iter()
-        .filter(|q| q["asked"] == "cuMemGetInfo_v2")
+        .filter(|q| q["interface"] == "cuMemGetInfo_v2")
         .map(|q| (int(&q["values"]["free"]), int(&q["values"]["total"])))
         .collect();
-    assert_eq!(seen, told);
+    assert_eq!(seen, answers);
     let library = array(&recording["health"]["libraries"])
         .iter()
         .find(|l| l["library"] == "libcuda" && l["verdict"] == "ok")

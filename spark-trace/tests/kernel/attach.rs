@@ -7,7 +7,7 @@ use std::time::Instant;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::support::ledger::{cached, file_row, held};
+use crate::support::ledger::{allocated, cached, file_row};
 use crate::support::process::Other;
 use crate::support::{self, Faults, MIB, Running, array, cgroup, int, json, oracle, source, workload};
 
@@ -90,7 +90,7 @@ fn a_running_process_is_followed_with_what_it_forks() {
 fn children_that_exist_already_are_followed_with_what_they_hold() {
     let dir = support::disk_dir();
     let program = workload();
-    // Two generations below the one that is attached to; what they hold is told by words of their own.
+    // Two generations below the one that is attached to; what they hold is in words of their own.
     let line = format!(
         "sh -c '{program} alloc --anon 96M --hold 60s >/dev/null & wait' & {program} alloc --anon 48M --hold 60s >/dev/null & wait"
     );
@@ -122,10 +122,10 @@ fn children_that_exist_already_are_followed_with_what_they_hold() {
     }
     let show = recorded.show_with(&["--at", "end"]);
     let mut faults = Faults::default();
-    for (pid, held) in children {
+    for (pid, resident) in children {
         let row = array(&show["processes"]).iter().find(|row| row["pid"] == pid);
         let before = row.and_then(|row| row["before"]["rss_anon"].as_i64()).unwrap_or(-1);
-        faults.near(&format!("what {pid} held before"), before, held);
+        faults.near(&format!("memory of {pid} from before"), before, resident);
         let seen =
             array(&recorded.recording()["provenance"]["processes"]).iter().any(|row| row["pid"] == pid);
         faults.expect(seen, || format!("{pid} is not the target's"));
@@ -178,8 +178,8 @@ fn a_cgroup_is_recorded_until_it_is_empty() {
         assert_eq!(show["target"]["cgroups"][0]["path"], own.path);
         assert_eq!(show["target"]["exit_code"], Value::Null);
         let mut faults = Faults::default();
-        faults.near("anon", source(&show, "cgroup", "anon"), held(&truth, "anon"));
-        faults.near("shmem", source(&show, "cgroup", "shmem"), held(&truth, "shmem"));
+        faults.near("anon", source(&show, "cgroup", "anon"), allocated(&truth, "anon"));
+        faults.near("shmem", source(&show, "cgroup", "shmem"), allocated(&truth, "shmem"));
         let row = file_row(&show["files"], |row| row["path"] == input.as_str());
         faults.within("the file", int(&row["bytes"]), cached(&truth, "file-read"));
         faults.expect(row["charged_to"] == own.path, || format!("charged to {}", row["charged_to"]));
@@ -248,7 +248,7 @@ fn an_interrupt_ends_an_attached_trace_and_spares_the_target() {
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]
-fn what_a_process_held_before_is_told_apart_from_what_it_takes() {
+fn memory_from_before_is_separate_from_what_a_process_takes() {
     // Time for attaching before it goes on.
     let wait = if oracle::machine_is_ours() { "20s" } else { "4s" };
     let (dir, program, before) = (support::disk_dir(), workload(), support::bpf::ids());
@@ -267,16 +267,18 @@ fn what_a_process_held_before_is_told_apart_from_what_it_takes() {
     let cached = support::cache::resident(&program);
     assert!(anon().is_some_and(|bytes| bytes < 1040 * MIB), "it went on before it was followed");
     process.0.wait().unwrap();
-    // The instant of the lists is the machine's peak, and others on it may have peaked before.
+    // The instant of the lists is the machine's peak, and others on it may have peaked earlier.
     let show = running.finish().exited(0).show_with(&["--at", "end"]);
 
     let mut faults = Faults::default();
     let row = array(&show["processes"]).iter().find(|row| row["pid"] == pid).expect("the process");
-    let (held, peak) = (int(&row["before"]["rss_anon"]), int(&row["at_peak"]["rss_anon"]));
-    faults.expect((held - 1024 * MIB).abs() <= 1024 * MIB / 50, || format!("held before: {held}"));
+    let (earlier, peak) = (int(&row["before"]["rss_anon"]), int(&row["at_peak"]["rss_anon"]));
+    faults.expect((earlier - 1024 * MIB).abs() <= 1024 * MIB / 50, || {
+        format!("from before the trace: {earlier}")
+    });
     // What each CPU keeps of a process's count to itself, at both ends.
     let kept = 2 * 32 * 2 * oracle::page_size();
-    faults.expect((peak - held - 64 * MIB).abs() <= kept, || format!("grew by {}", peak - held));
+    faults.expect((peak - earlier - 64 * MIB).abs() <= kept, || format!("grew by {}", peak - earlier));
     let mapped: i64 = array(&show["mappings"])
         .iter()
         .filter(|row| row["kind"] == "anon")

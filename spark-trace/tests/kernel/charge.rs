@@ -134,7 +134,7 @@ fn check_known_amounts(recorded: &Recorded, faults: &mut Faults) {
     faults.expect((0..=last).contains(&net) && last - net <= 2 * MIB, || format!("{net} left, read {last}"));
     let agreement = &show["charges"]["agreement"];
     faults.expect(agreement["differing"] == 0 && agreement["largest_difference"] == 0, || {
-        format!("the report tells a difference: {agreement}")
+        format!("the report has a difference: {agreement}")
     });
 }
 
@@ -172,7 +172,7 @@ fn a_new_cgroup_is_counted_to_the_byte_by_each_mechanism() {
     faults.finish();
 }
 
-/// A workload in a cgroup of its own, held back until its file `go` is there.
+/// A workload in a cgroup of its own, which waits until its file `go` is there.
 fn waiting(own: &cgroup::Own, dir: &tempfile::TempDir, name: &str, line: &str) -> Other {
     let mut command = Command::new(workload());
     let (go, truth) = (support::path(dir, name), support::path(dir, &format!("{name}.json")));
@@ -234,7 +234,7 @@ fn a_cgroup_is_counted_with_what_is_below_it() {
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]
-fn what_a_cgroup_held_before_is_its_seed() {
+fn charges_from_before_are_the_seed_of_a_cgroup() {
     let own = cgroup::Own::create("seed");
     let dir = support::disk_dir();
     let before = waiting(&own, &dir, "before", "--anon 64M --hold 600s");
@@ -299,7 +299,7 @@ fn counters_of_memory_stat_are_the_same_by_each_mechanism() {
             row.map_or(0, |row| row["net"][peak].as_i64().unwrap_or(0))
         };
         let truth = json(support::path(&dir, "truth.json"));
-        let anon = support::ledger::held(&truth, "anon");
+        let anon = support::ledger::allocated(&truth, "anon");
         faults.near(&format!("{path}: NR_ANON_MAPPED"), net("NR_ANON_MAPPED"), anon);
         faults.near(&format!("{path}: NR_SHMEM"), net("NR_SHMEM"), 64 * MIB);
         faults.near(&format!("{path}: NR_FILE_PAGES"), net("NR_FILE_PAGES"), (64 + 48) * MIB);

@@ -7,7 +7,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 use std::time::Duration;
 
-use crate::support::ledger::held;
+use crate::support::ledger::allocated;
 use crate::support::{
     self, MIB, Recorded, Running, cgroup, int, json, record, record_words, source, text, workload,
 };
@@ -110,7 +110,7 @@ fn an_existing_file_is_kept_without_force() {
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]
-fn wrong_usage_is_told_before_anything_runs() {
+fn wrong_usage_is_reported_before_anything_runs() {
     let dir = support::disk_dir();
     let ran = support::path(&dir, "ran");
     for line in [
@@ -191,7 +191,7 @@ fn under_sudo_the_environment_is_the_users() {
     let script = r#"printf '%s\n' "$HOME" "$USER" "$LOGNAME" "$SHELL""#;
     let run = |name: &str, home: &str, words: &[&str]| {
         let mut command = support::spark_trace();
-        // What this says of the user is not asked: the user database is.
+        // What this says of the user does not count: the user database does.
         command.env("SUDO_UID", "65534").env("SUDO_GID", "65534").env("SUDO_USER", "someone-else");
         command.env("HOME", home).env("USER", "root").env("LOGNAME", "root").env_remove("SHELL");
         let words = [words, &["sh", "-c", script]].concat();
@@ -298,7 +298,7 @@ fn what_is_no_file_is_neither_replaced_nor_followed() {
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]
-fn a_copy_of_the_output_that_cannot_be_made_is_told_before_the_command_runs() {
+fn a_copy_of_the_output_that_cannot_be_made_is_reported_before_the_command_runs() {
     let dir = support::disk_dir();
     let ran = support::path(&dir, "ran");
     let nowhere = support::path(&dir, "none/log");
@@ -329,9 +329,9 @@ fn where_spark_trace_breaks_it_says_what_is_left() {
     let output = support::path(&dir, "r.json");
     let recorded =
         record_words(&output, &["--", "sh", "-c", "echo mine > \"$0\"; exit 3", &output]).exited(3);
-    let told = format!("run `spark-trace recover {output}.partial`");
+    let message = format!("run `spark-trace recover {output}.partial`");
     let last = recorded.stderr.lines().last().unwrap();
-    assert!(last.starts_with("spark-trace: the trace failed: ") && last.contains(&told), "{last}");
+    assert!(last.starts_with("spark-trace: the trace failed: ") && last.contains(&message), "{last}");
     assert_eq!(fs::read_to_string(&output).unwrap(), "mine\n");
     let journal = format!("{output}.partial");
     recover(&journal, &support::path(&dir, "recovered.json"));
@@ -346,8 +346,9 @@ fn where_spark_trace_breaks_it_says_what_is_left() {
     let recorded = running.finish();
     support::kill_all_with(&mark);
     assert_eq!(recorded.code, Some(128 + libc::SIGABRT), "as a shell gives it");
-    let told = format!("the journal is kept in {output}.partial; run `spark-trace recover {output}.partial`");
-    assert!(recorded.stderr.contains(&told), "{}", recorded.stderr);
+    let message =
+        format!("the journal is kept in {output}.partial; run `spark-trace recover {output}.partial`");
+    assert!(recorded.stderr.contains(&message), "{}", recorded.stderr);
     recover(&format!("{output}.partial"), &support::path(&dir, "after-abort.json"));
 }
 
@@ -368,9 +369,9 @@ fn an_interrupt_reaches_the_command_and_the_recording_is_finished() {
         let mut running = Running::start(&support::path(&dir, &format!("{signal}.json")), &words);
         running.phase("hold");
         // What no reading has seen cannot be in the recording: the command ends at once.
-        running.has_entry("a reading of what is held", |entry| {
+        running.has_entry("a reading of 64 MiB", |entry| {
             let columns = ["stat.anon", "stat.total_rss"].map(|column| entry["values"][column].as_i64());
-            entry["series"]["cgroup"].is_u64() && columns.into_iter().flatten().any(|held| held >= 64 * MIB)
+            entry["series"]["cgroup"].is_u64() && columns.into_iter().flatten().any(|bytes| bytes >= 64 * MIB)
         });
         running.signal(signal);
         let recorded = running.finish().exited(128 + signal);
@@ -380,7 +381,7 @@ fn an_interrupt_reaches_the_command_and_the_recording_is_finished() {
         assert_eq!(recording["health"]["complete"], true);
         assert_eq!(recording["target"]["exit_code"], 128 + signal);
         let mut faults = support::Faults::default();
-        faults.near("anon", source(&recorded.show(), "cgroup", "anon"), held(&truth, "anon"));
+        faults.near("anon", source(&recorded.show(), "cgroup", "anon"), allocated(&truth, "anon"));
         faults.finish();
     }
 }

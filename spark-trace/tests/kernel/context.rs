@@ -135,11 +135,11 @@ fn many_short_processes_share_a_context_and_too_many_are_counted() {
     let recording = recorded.recording();
     assert_eq!(array(&recording["provenance"]["contexts"]).len(), 256);
     let losses = array(&recording["health"]["losses"]);
-    let lost = losses.iter().find(|loss| loss["what"] == "contexts").expect("the loss is told");
-    // The shell has one, too. A kernel that preempts lazily (7.x) skips a few forks or starts, and tells.
-    let (told, (_, skipped)) = (int(&lost["count"]), support::losses(&recording["health"]));
-    let missing = 301 - 256 - told;
-    assert!((0..=skipped).contains(&missing), "{told} contexts lost, {skipped} runs skipped");
+    let lost = losses.iter().find(|loss| loss["what"] == "contexts").expect("the loss is reported");
+    // The shell has one, too. A kernel that preempts lazily (7.x) skips a few forks or starts, and counts them.
+    let (reported, (_, skipped)) = (int(&lost["count"]), support::losses(&recording["health"]));
+    let missing = 301 - 256 - reported;
+    assert!((0..=skipped).contains(&missing), "{reported} contexts lost, {skipped} runs skipped");
 }
 
 /// A mount, a file or a segment that a test made; gone when dropped.

@@ -41,13 +41,16 @@ fn counts(recording: &Value, kind: &str) -> [i64; 6] {
     ["peak", "live", "allocs", "frees", "implicit_frees", "failures"].map(|name| int(&total[name]))
 }
 
-fn queries<'a>(recording: &'a Value, asked: &str) -> Vec<&'a Value> {
-    array(&recording["provenance"]["queries"]).iter().filter(|query| query["interface"] == asked).collect()
+fn queries<'a>(recording: &'a Value, interface: &str) -> Vec<&'a Value> {
+    array(&recording["provenance"]["queries"])
+        .iter()
+        .filter(|query| query["interface"] == interface)
+        .collect()
 }
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]
-fn every_kind_has_the_sizes_that_were_asked_for() {
+fn every_kind_has_the_requested_sizes() {
     let dir = support::disk_dir();
     let line = "--device 64M --device 1Mx20 --pinned 16M --host-alloc 8M --registered 8M --managed 32M \
                 --async 4Mx3 --vmm 12M --oom --hold 200ms";
@@ -63,7 +66,7 @@ fn every_kind_has_the_sizes_that_were_asked_for() {
     assert_eq!(counts(&recording, "physical"), [12 * MIB, 0, 1, 1, 0, 0]);
     assert_eq!(counts(&recording, "device-all"), [108 * MIB, 0, 25, 25, 0, 1]);
 
-    // Refused: what was asked, and what the driver said.
+    // Refused: the requested size, and the driver's result.
     let [failure] = array(&recording["provenance"]["cuda_failures"]) else { panic!("not one failure") };
     assert_eq!(failure["size"], report["cuda"]["out_of_memory"]["asked"]);
     assert_eq!(failure["result_name"], report["cuda"]["out_of_memory"]["result"]);
@@ -142,17 +145,17 @@ fn every_answer_appears_with_the_values_the_program_got() {
     let dir = support::disk_dir();
     let (recorded, report) = recorded(&dir, "--device 64M --pinned 8M --query --hold 300ms");
     let recording = recorded.recording();
-    let told = array(&report["cuda"]["mem_get_info"]);
-    assert!(told.len() >= 4, "{told:?}");
+    let answers = array(&report["cuda"]["mem_get_info"]);
+    assert!(answers.len() >= 4, "{answers:?}");
     let seen = queries(&recording, "cuMemGetInfo_v2");
     let figures = |value: &Value| (int(&value["free"]), int(&value["total"]));
     assert_eq!(
         seen.iter().map(|q| figures(&q["values"])).collect::<Vec<_>>(),
-        told.iter().map(figures).collect::<Vec<_>>()
+        answers.iter().map(figures).collect::<Vec<_>>()
     );
-    for (query, told) in seen.iter().zip(told) {
+    for (query, answer) in seen.iter().zip(answers) {
         // The program looked at its clock just after the call.
-        let late = int(&told["time_ns"]) - int(&query["at_ns"]);
+        let late = int(&answer["time_ns"]) - int(&query["at_ns"]);
         assert!((0..50_000_000).contains(&late), "{late} ns: {query}");
         assert!(int(&query["began_ns"]) < int(&query["at_ns"]));
         // The driver read meminfo inside the call, by the same thread, and that has the same figure.

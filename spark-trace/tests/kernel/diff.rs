@@ -31,11 +31,11 @@ fn rest_is_equal(diff: &Value, runs: [&Recorded; 2], but: &[&str], faults: &mut 
     let losses = runs.map(|run| run.recording()["health"]["losses"].clone());
     let counts = runs.map(|run| support::losses(&run.recording()["health"]));
     faults.expect(counts.iter().all(|(lost, _)| *lost == 0), || format!("lost: {losses:?}"));
-    // A kernel that preempts lazily (7.x) skips some runs: if any, those are told, and nothing else makes them hard to
+    // A kernel that preempts lazily (7.x) skips some runs: if any, those are reported, and nothing else makes them hard to
     // compare.
     let skipped = counts.iter().any(|(_, skipped)| *skipped > 0);
-    let told = |list: &str| -> Vec<&str> { array(&diff["comparable"][list]).iter().map(text).collect() };
-    let (reasons, notes) = (told("reasons"), told("notes"));
+    let lines_of = |list: &str| -> Vec<&str> { array(&diff["comparable"][list]).iter().map(text).collect() };
+    let (reasons, notes) = (lines_of("reasons"), lines_of("notes"));
     let missed = |line: &&str| line.starts_with("hook ") && line.contains(" missed ");
     faults.expect(reasons.iter().all(missed) && reasons.iter().chain(&notes).any(missed) == skipped, || {
         format!("comparable: {}, lost: {losses:?}", diff["comparable"])
@@ -98,9 +98,9 @@ fn a_file_that_a_has_read_is_charged_to_a_and_absent_from_b() {
 
     let rows: Vec<_> = array(&diff["files"]).iter().filter(|row| row["path"] == input.as_str()).collect();
     let [row] = rows[..] else { panic!("rows of the file: {rows:#?}") };
-    faults.near("held by A", int(&row["a_bytes"]), 64 * MIB);
+    faults.near("in A", int(&row["a_bytes"]), 64 * MIB);
     faults.expect(own > 0 || row["b_bytes"] == 0 && row["only_in"] == "a", || format!("in B: {row}"));
-    faults.near("held by B", int(&row["b_bytes"]), own);
+    faults.near("in B", int(&row["b_bytes"]), own);
     let a_cgroup = &a.recording()["target"]["cgroups"][0]["path"];
     let holders = array(&row["a_holders"]);
     faults.expect(holders.len() == 1 && holders[0]["charged_to"] == *a_cgroup, || {

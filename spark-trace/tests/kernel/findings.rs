@@ -78,8 +78,10 @@ fn judged(control: &Control<'_>) -> Vec<String> {
     faults.expect(refuted["verdict"] == "refuted", || format!("absent: {refuted:#}"));
     faults.expect(supported["verdict"] == "supported", || format!("staged: {supported:#}"));
     if let Some(bytes) = explains {
-        let told = supported["explains_bytes"].as_i64().unwrap_or(0);
-        faults.expect((told - bytes).abs() <= bytes / 10, || format!("explains {told}, staged were {bytes}"));
+        let explained = supported["explains_bytes"].as_i64().unwrap_or(0);
+        faults.expect((explained - bytes).abs() <= bytes / 10, || {
+            format!("explains {explained}, staged were {bytes}")
+        });
     }
     let named = array(&supported["evidence"]).iter().any(|row| text(&row["what"]).contains(names));
     faults.expect(named, || format!("no {names} in {:#}", supported["evidence"]));
@@ -97,7 +99,7 @@ fn a_file_balloon_is_page_cache_and_no_double_count() {
     let dir = support::disk_dir();
     let input = support::path(&dir, "balloon");
     support::cold_file(&input, 200);
-    // Each run follows 200 MiB that were freed. Where the kernel tells a hypervisor of free pages, it does so 2 s later
+    // Each run follows 200 MiB that were freed. Where the kernel reports free pages to a hypervisor, it does so 2 s later
     // and, with a busy one, for hundreds of milliseconds: the peak must outlast that.
     let hold = "1500ms";
     control(&Control {
@@ -136,7 +138,7 @@ fn what_an_earlier_run_left_cached_is_named() {
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]
-fn the_same_library_under_two_inodes_is_told() {
+fn the_same_library_under_two_inodes_is_found() {
     let dir = support::disk_dir();
     let (one, other) = (support::path(&dir, "host"), support::path(&dir, "image"));
     for place in [&one, &other] {
@@ -165,7 +167,7 @@ fn the_same_library_under_two_inodes_is_told() {
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]
-fn an_engine_that_is_not_written_back_is_told() {
+fn an_engine_that_is_not_written_back_is_found() {
     let dir = support::disk_dir();
     // What the kernel has not written back when the run has ended: who unmounts a container's tree has all written back.
     let dirty = std::cell::Cell::new(0);
@@ -272,12 +274,12 @@ fn names_of_missing_files_stay_cached() {
     let dir = support::disk_dir();
     let Some(python) = python() else { return };
     // The file system keeps a name for each: 300 000 of them, 192 bytes and what long names take.
-    let asks = "import os\nfor i in range(300000):\n  os.path.exists('/var/tmp/missing-%d-%060d' % (os.getpid(), i))\n\
+    let script = "import os\nfor i in range(300000):\n  os.path.exists('/var/tmp/missing-%d-%060d' % (os.getpid(), i))\n\
                 hold()";
     control(&Control {
         slug: "file-names",
         absent: &|name| load(&dir, name, "--anon 8M"),
-        staged: &|name| python::record(python, &dir, name, asks),
+        staged: &|name| python::record(python, &dir, name, script),
         explains: None,
         names: "dentries (names of files)",
         at: "peak",
@@ -286,7 +288,7 @@ fn names_of_missing_files_stay_cached() {
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]
-fn maps_of_ebpf_are_told_by_their_kind() {
+fn maps_of_ebpf_are_distinguished_by_their_kind() {
     let dir = support::disk_dir();
     let Some(python) = python() else { return };
     // BPF_MAP_CREATE of an array of 30 000 times 4 KiB.
@@ -307,7 +309,7 @@ fn maps_of_ebpf_are_told_by_their_kind() {
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]
-fn a_limit_that_is_read_is_told_with_its_value() {
+fn a_limit_that_is_read_is_reported_with_its_value() {
     let dir = support::disk_dir();
     let own = cgroup::Own::create("limit-read");
     let file = ["memory.max", "memory.limit_in_bytes"].into_iter().find(|file| own.dir.join(file).exists());
@@ -327,7 +329,7 @@ fn a_limit_that_is_read_is_told_with_its_value() {
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]
-fn reclaim_under_a_limit_is_told() {
+fn reclaim_under_a_limit_is_found() {
     let dir = support::disk_dir();
     let input = support::path(&dir, "large");
     support::cold_file(&input, 200);
@@ -355,7 +357,7 @@ fn reclaim_under_a_limit_is_told() {
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]
-fn another_cuda_library_and_environment_are_told() {
+fn another_cuda_library_and_environment_are_found() {
     let dir = support::disk_dir();
     // Beside this program, as cargo builds it; where the loader looks, it is called as NVIDIA's.
     let driver = std::env::current_exe().unwrap().with_file_name("libspark_trace_simulated_cuda.so");
@@ -392,7 +394,7 @@ fn another_cuda_library_and_environment_are_told() {
 /// The driver's pages and its pool, on the modules that stand in for NVIDIA's.
 #[test]
 #[ignore = "needs root: cargo xtask test"]
-fn the_drivers_memory_is_told_from_its_pool() {
+fn the_drivers_memory_is_distinguished_from_its_pool() {
     let Some(_modules) = stand_in(true) else { return };
     let dir = support::disk_dir();
     let program = workload();

@@ -98,7 +98,7 @@ fn debugging_information_that_means_harm_is_not_read() {
 /// Where the symbol table itself is not to be read, its names are missing and the recording says so.
 #[test]
 #[ignore = "needs root: cargo xtask test"]
-fn names_that_are_missing_are_told() {
+fn missing_names_are_reported() {
     let dir = support::disk_dir();
     let program = hostile(&dir, "program", |file| elf::resize_sections(file, elf::SYMTAB, 1 << 62));
     let line = format!("-- {program} alloc --anon 32M --hold 100ms");

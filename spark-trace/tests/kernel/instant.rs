@@ -27,7 +27,7 @@ struct Program {
     holds: bool,
 }
 
-/// Each is known to ask the kernel for memory figures, by itself or by its C library.
+/// Each is known to query the kernel for memory figures, by itself or by its C library.
 const PROGRAMS: &[Program] = &[
     Program {
         name: "python3",
@@ -120,7 +120,7 @@ fn check(program: &Program) {
     let dir = support::disk_dir();
     let (a, b) = (run(&dir, "a", &script), run(&dir, "b", &script));
     let mut faults = Faults::default();
-    // They did ask, or this shows nothing.
+    // They made queries, or this shows nothing.
     let recording = a.recording();
     let queries = array(&recording["provenance"]["queries"]).len();
     faults.expect(queries > 0 || program.name == "git", || "it made no memory query".to_owned());
@@ -158,8 +158,8 @@ fn check(program: &Program) {
     for args in [&["show", file, "--plot"][..], &["report", file, other, "--format", "markdown"]] {
         let output = support::spark_trace().args(args).output().unwrap();
         let said = String::from_utf8_lossy(&output.stdout).replace(reason, "").replace("run\\'s", "run's");
-        let told = said.lines().find(|line| line.contains("KV") && !line.contains("neither run has"));
-        faults.expect(told.is_none(), || format!("{args:?} speaks of a KV cache: {told:?}"));
+        let kv_line = said.lines().find(|line| line.contains("KV") && !line.contains("neither run has"));
+        faults.expect(kv_line.is_none(), || format!("{args:?} speaks of a KV cache: {kv_line:?}"));
     }
     faults.finish();
 }
@@ -177,10 +177,10 @@ fn levels(diff: &Value, runs: [(&str, &Recorded); 2], faults: &mut Faults) {
         }
     }
     let truths = runs.map(|(_, run)| said(run, "peak").unwrap_or(0));
-    let (told, truth) = (int(&diff["total_delta_bytes"]), truths[1] - truths[0]);
+    let (delta, truth) = (int(&diff["total_delta_bytes"]), truths[1] - truths[0]);
     let slack = MIB.max(truths[1] / 50);
-    faults.expect((told - truth).abs() <= slack, || {
-        format!("difference {told}, of the kernel's peaks {truth}")
+    faults.expect((delta - truth).abs() <= slack, || {
+        format!("difference {delta}, of the kernel's peaks {truth}")
     });
 }
 

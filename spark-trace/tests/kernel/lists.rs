@@ -123,8 +123,8 @@ fn others_are_one_line_and_the_target_comes_first() {
     // What went of files that were cached before is no part of what there is.
     let of_others = rows.iter().filter(|row| row["whose"] == "others" && int(&row["bytes"]) > 0);
     let sum: i64 = of_others.clone().map(|row| int(&row["bytes"])).sum();
-    let told = &show["others"]["files"]["others"];
-    assert_eq!((int(&told["bytes"]), int(&told["rows"])), (sum, of_others.count() as i64));
+    let others = &show["others"]["files"]["others"];
+    assert_eq!((int(&others["bytes"]), int(&others["rows"])), (sum, of_others.count() as i64));
     let own = rows.iter().filter(|row| row["whose"] == "tracer");
     let tracer = int(&recorded.recording()["tool"]["pid"]);
     assert!(own.clone().all(|row| int(&row["first_touch"]["pid"]) == tracer));
@@ -182,8 +182,8 @@ fn mappings_say_when_they_were_read() {
     let output = spark_trace().arg("show").arg(&recorded.output).args(at).output().unwrap();
     let table = String::from_utf8(output.stdout).unwrap();
     let heading = table.lines().find(|line| line.starts_with("Mappings by name")).unwrap();
-    let told: f64 = heading.split_whitespace().rev().nth(1).unwrap().parse().unwrap();
-    assert!(told >= (after as f64 / 1e9 * 10.0).floor() / 10.0, "{heading}: {after} ns");
+    let printed: f64 = heading.split_whitespace().rev().nth(1).unwrap().parse().unwrap();
+    assert!(printed >= (after as f64 / 1e9 * 10.0).floor() / 10.0, "{heading}: {after} ns");
     // Of another time they are no part of a difference at this one.
     let diff = recorded.diff_with(&recorded, &at);
     assert!(array(&diff["regions"]).is_empty(), "{}", diff["regions"]);

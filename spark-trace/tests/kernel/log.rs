@@ -231,7 +231,7 @@ fn too_many_lines_are_counted() {
     let recording = json(&output);
     assert_eq!(lines(&recording).len(), 10_000);
     let losses = array(&recording["health"]["losses"]);
-    let lost = losses.iter().find(|loss| loss["what"] == "log_lines").expect("the loss is told");
+    let lost = losses.iter().find(|loss| loss["what"] == "log_lines").expect("the loss is reported");
     assert_eq!(lost["count"], 500);
 }
 

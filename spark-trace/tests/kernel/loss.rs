@@ -1,4 +1,4 @@
-//! What the tracer cannot take is counted and told.
+//! What the tracer cannot take is counted and reported.
 
 use crate::support::{self, Recorded, array, int, record, record_words, workload};
 
@@ -14,7 +14,7 @@ fn a_ring_made_tiny_loses_and_says_so() {
     // The least that there can be: a page.
     // SAFETY: no pointers.
     let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) }.to_string();
-    // Quiet: what is lost is told all the same.
+    // Quiet: a loss is reported all the same.
     let words = ["-q", "--ring-size", &page, "--", "sh", "-c", &script];
     let recorded: Recorded = record_words(&support::path(&dir, "tiny.json"), &words).exited(0);
     assert!(!recorded.stderr.contains("wrote"), "{}", recorded.stderr);
@@ -46,10 +46,10 @@ fn the_default_ring_loses_nothing() {
     let (lost, skipped) = support::losses(&show["health"]);
     assert_eq!(lost, 0, "{}", show["health"]["losses"]);
     // Of other things it may warn: the storm's peak lies between two readings.
-    let told = |text: &str| ["lost", "losses", "left out"].iter().any(|word| text.contains(word));
-    assert_eq!(told(&recorded.stderr), skipped > 0, "{}", recorded.stderr);
+    let names_a_loss = |text: &str| ["lost", "losses", "left out"].iter().any(|word| text.contains(word));
+    assert_eq!(names_a_loss(&recorded.stderr), skipped > 0, "{}", recorded.stderr);
     // A few of many events are no warning of `show`.
-    assert!(skipped > 0 || !told(&recorded.table()), "{}", recorded.table());
+    assert!(skipped > 0 || !names_a_loss(&recorded.table()), "{}", recorded.table());
     let target = array(&show["processes"]).iter().filter(|row| row["target"] == true).count();
     let all = ROUNDS + 1;
     assert!((all - skipped..=all).contains(&i64::try_from(target).unwrap()), "{target} processes of {all}");

@@ -72,7 +72,7 @@ fn allocated(recording: &Value) -> Vec<Value> {
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]
-fn one_link_for_a_library_tells_the_same_as_one_for_each_function() {
+fn one_link_for_a_library_reports_the_same_as_one_for_each_function() {
     let dir = support::disk_dir();
     let command = words(&support::cuda_workload(), &driver());
     let before = support::bpf::ids();
@@ -126,7 +126,7 @@ fn without_one_link(hook: &Attached) -> bool {
     without
 }
 
-/// As a session does it: the ring buffer is taken out, and held, before anything is attached.
+/// As a session does it: the ring buffer is taken out, and kept, before anything is attached.
 fn loaded(choice: &HookSelection) -> (Object, RingBuf<MapData>) {
     let btf = Btf::from_kernel().unwrap();
     let settings = Settings { whole_system: false, all_pages: false, min_region: 1 << 20 };
@@ -156,7 +156,7 @@ fn functions(count: u64) -> Vec<(u64, u64)> {
     (0..count).map(|i| (64 * i, i)).collect()
 }
 
-/// Links that this process holds of one of the `kinds`, as the kernel tells.
+/// Links that this process has open of one of the `kinds`, by the kernel.
 fn links(kinds: &[&str]) -> usize {
     let infos = std::fs::read_dir("/proc/self/fdinfo").unwrap().flatten();
     let texts = infos.filter_map(|info| std::fs::read_to_string(info.path()).ok());

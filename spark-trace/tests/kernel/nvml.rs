@@ -13,7 +13,7 @@ fn library() -> PathBuf {
     std::env::current_exe().unwrap().with_file_name("libspark_trace_simulated_nvml.so")
 }
 
-/// Records a shell script; `state` is what the library tells at first, and the script may add to it in `$STATE`.
+/// Records a shell script; `state` is what the library answers at first, and the script may add to it in `$STATE`.
 fn recorded(dir: &tempfile::TempDir, state: &str, script: &str) -> Recorded {
     let (file, output) = (support::path(dir, "state"), support::path(dir, "gpu.json"));
     std::fs::write(&file, state).unwrap();
@@ -31,7 +31,7 @@ fn column<'a>(device: &'a Value, name: &str) -> Vec<&'a Value> {
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]
-fn a_targets_device_memory_is_told_from_that_of_others() {
+fn a_targets_device_memory_is_distinguished_from_that_of_others() {
     let dir = support::disk_dir();
     let script = "echo process 0 $$ 1073741824 >> $STATE; echo busy 0 90 >> $STATE; sleep 0.4; \
                   echo process 0 $$ 0 >> $STATE; echo busy 0 0 >> $STATE; sleep 0.2";
@@ -92,25 +92,25 @@ fn a_process_on_two_gpus_has_a_row_on_each() {
     );
     let recorded = recorded(&dir, "gpus 2\n", &script);
     let show = recorded.show();
-    for (index, held) in [(0, 1024 * MIB), (1, 2048 * MIB)] {
+    for (index, in_use) in [(0, 1024 * MIB), (1, 2048 * MIB)] {
         let plane = &show["planes"]["devices"][index];
         let at_peak = |slug: &str| int(&source_row(plane, slug)["bytes_at_peak"]);
         let rows = ["gpu-shared-process", "gpu-allocated"].map(at_peak);
         // Before its first call it is all context; the peak is the first reading that stands so high.
-        assert_eq!(rows[0] + at_peak("gpu-context"), held, "{plane:#}");
+        assert_eq!(rows[0] + at_peak("gpu-context"), in_use, "{plane:#}");
         assert_eq!(rows[1], 0, "which GPU its 16 MiB are on is not known");
         assert_eq!(int(&plane["residual"]), 0, "{plane:#}");
         let mixed = column(&recorded.recording()["samples"]["devices"][index], "cuda.mixed")
             .iter()
             .filter_map(|value| value.as_i64())
             .max();
-        assert_eq!(mixed, Some(held), "it has allocated, and is on both");
+        assert_eq!(mixed, Some(in_use), "it has allocated, and is on both");
     }
 }
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]
-fn what_a_process_held_before_the_trace_is_called_so() {
+fn memory_of_a_process_from_before_the_trace_is_called_so() {
     let dir = support::disk_dir();
     let (state, output) = (support::path(&dir, "state"), support::path(&dir, "gpu.json"));
     let process = support::process::Other::start(std::process::Command::new("sleep").arg("600"));
@@ -163,7 +163,7 @@ fn a_gpu_without_memory_of_its_own_has_processes_and_no_figure() {
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]
-fn what_the_driver_held_before_is_system_memory_where_the_gpu_has_none_of_its_own() {
+fn memory_of_the_driver_from_before_is_system_memory_where_the_gpu_has_none_of_its_own() {
     let dir = support::disk_dir();
     let script = "sleep 0.3; echo process 0 4194305 104857600 >> $STATE; sleep 0.3";
     let recorded = recorded(&dir, "unified 0\nprocess 0 4194305 314572800\n", script);

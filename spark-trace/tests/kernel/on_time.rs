@@ -1,4 +1,4 @@
-//! Readings come on time whatever happens, and where one did not, that is told; nothing but the user ends a recording.
+//! Readings come on time whatever happens, and one that does not is reported; nothing but the user ends a recording.
 
 use std::ffi::CString;
 use std::os::unix::process::CommandExt;
@@ -133,10 +133,10 @@ fn a_recorder_that_was_stopped_says_for_how_long_it_did_not_read() {
     assert!(gaps.iter().any(|gap| *gap >= STOPPED), "{gaps:?}");
     let longest = int(&recorded.recording()["health"]["gaps"]["longest_ns"]);
     assert!(longest >= STOPPED, "{longest}");
-    let told =
+    let names_the_gap =
         |text: &str| text.lines().any(|line| line.contains("WARNING") && line.contains("not read for"));
-    assert!(told(&recorded.stderr), "{}", recorded.stderr);
-    assert!(told(&recorded.table()), "{}", recorded.table());
+    assert!(names_the_gap(&recorded.stderr), "{}", recorded.stderr);
+    assert!(names_the_gap(&recorded.table()), "{}", recorded.table());
 }
 
 #[test]
@@ -190,7 +190,7 @@ impl Drop for Small {
 /// Runs a command that ends with 7 when it may, once `is_full`; says where the recording is.
 fn runs_into(running: Running, go: &Path, is_full: impl Fn() -> bool) -> Recorded {
     wait_for("the journal to find no room", || is_full().then_some(()));
-    // The command goes on, and so do the readings, of which the journal cannot tell.
+    // The command goes on, and so do the readings, which the journal cannot show.
     let (pid, path) = (running.pid(), |pid| format!("/proc/{pid}/task/{pid}/children"));
     assert!(!std::fs::read_to_string(path(pid)).unwrap().trim().is_empty(), "the command has ended");
     std::fs::write(go, "").unwrap();
@@ -201,8 +201,8 @@ fn runs_into(running: Running, go: &Path, is_full: impl Fn() -> bool) -> Recorde
     let health = recorded.show()["health"].clone();
     let warnings = array(&health["warnings"]);
     assert!(warnings.iter().any(|text| text.as_str().unwrap().contains("journal")), "{warnings:?}");
-    let told = recorded.stderr.lines().filter(|line| line.contains("journal is not written any more"));
-    assert_eq!(told.count(), 1, "{}", recorded.stderr);
+    let warnings = recorded.stderr.lines().filter(|line| line.contains("journal is not written any more"));
+    assert_eq!(warnings.count(), 1, "{}", recorded.stderr);
     assert_eq!(health["complete"], true);
     recorded
 }

@@ -73,16 +73,16 @@ fn every_level_is_the_kernels_own_at_that_time() {
     }
     let truth = json(&truth);
     let at = levels(&recorded.show_at(times[0]), "cgroup");
-    let held = |slug: &str| support::ledger::held(&truth, slug);
+    let allocated = |slug: &str| support::ledger::allocated(&truth, slug);
     // Eight processes and threads have stacks and heaps of their own.
-    let anon = held("anon")..=held("anon") + 8 * 50 * oracle::page_size();
+    let anon = allocated("anon")..=allocated("anon") + 8 * 50 * oracle::page_size();
     faults.expect(anon.contains(&at["anon"]), || format!("anon {}, by the workload {anon:?}", at["anon"]));
-    faults.near("shmem, by the workload", at["shmem"], held("shmem"));
+    faults.near("shmem, by the workload", at["shmem"], allocated("shmem"));
     if names().v2 {
         let tables = array(&truth["sources"]).iter().find(|row| row["source"] == "page-tables").unwrap();
         let (shown, least) = (at["page-tables"], int(&tables["detail"]["page_tables_grew_by"]));
         faults.expect(shown >= least, || format!("page tables: {shown}, of one mapping alone {least}"));
-        let (shown, least) = (at["kernel-other"], held("kernel-other"));
+        let (shown, least) = (at["kernel-other"], allocated("kernel-other"));
         faults.expect(shown >= least, || format!("kernel-other: {shown}, the pipes have {least}"));
     }
     faults.finish();
@@ -154,7 +154,7 @@ fn a_removed_cgroup_keeps_its_last_charge_and_peak() {
     faults.expect(kept >= 16 * MIB, || format!("the file stays charged, charge {kept}"));
     let highest = oracle::highest(oracle::series(&recording, &path), names().usage).unwrap();
     faults.expect(near(highest, &(peak..=peak), stock()), || {
-        format!("highest reading {highest} of a peak that was held, {peak}")
+        format!("highest reading {highest} of a lasting peak of {peak}")
     });
     // Its parent, which is the target, had all of it.
     let root = &recorded.show()["planes"]["cgroup"]["roots"][0];

@@ -21,7 +21,7 @@ struct Limited {
 }
 
 impl Limited {
-    /// `{}` in `script` stands for the workload, told to wait.
+    /// `{}` in `script` stands for the workload, which waits.
     fn start(script: &str, limit: i64) -> Self {
         let dir = support::disk_dir();
         let waiting = format!("{} alloc --jsonl --wait-go {}", workload(), support::path(&dir, "go"));
@@ -91,16 +91,17 @@ fn at_its_limit_pages_of_a_file_go_and_the_job_lives() {
     let kept = int(&oracle::cgroup_row(&recording, &path)["peak_at_removal"]);
     // The shell's last words may still raise it.
     faults.expect(highest <= kept && peak <= kept, || format!("{highest}, {kept}; the kernel: {peak}"));
-    // What is asked for in one piece may be large, and is refused as a whole.
+    // What is requested in one piece may be large, and is refused as a whole.
     faults.expect(LIMIT - LIMIT / 8 <= peak && kept <= LIMIT + stock(), || {
         format!("peak {peak}, {kept} when removed, at a limit of {LIMIT}")
     });
 
     let row = file_row(&show["files"], |row| row["path"] == input.as_str());
-    let (held, added) = (int(&row["bytes"]), int(&row["bytes_added"]));
+    let (resident, added) = (int(&row["bytes"]), int(&row["bytes_added"]));
     let truth = during.min(after)..=during.max(after);
-    faults.expect(truth.contains(&held), || format!("the file: {held} bytes, mincore says {truth:?}"));
-    faults.expect(added >= 160 * MIB && int(&row["bytes_removed"]) == added - held, || format!("{row}"));
+    faults
+        .expect(truth.contains(&resident), || format!("the file: {resident} bytes, mincore says {truth:?}"));
+    faults.expect(added >= 160 * MIB && int(&row["bytes_removed"]) == added - resident, || format!("{row}"));
     let anon = levels(&recorded.show_at(times[0]), "cgroup")["anon"];
     faults.expect(anon >= 24 * MIB, || format!("anon is not reclaimed without swap, it is {anon}"));
     faults.finish();
@@ -108,7 +109,7 @@ fn at_its_limit_pages_of_a_file_go_and_the_job_lives() {
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]
-fn a_process_killed_for_memory_is_told_as_that() {
+fn a_process_killed_for_memory_is_reported_as_that() {
     const LIMIT: i64 = 64 * MIB;
     let killed = || -> i64 {
         let text = fs::read_to_string("/proc/vmstat").unwrap();
@@ -155,11 +156,11 @@ fn a_process_killed_for_memory_is_told_as_that() {
     });
     let kept = int(&oracle::cgroup_row(&recording, &path)["peak_at_removal"]);
     faults.expect(kept == peak, || format!("peak {kept}, the kernel's own {peak}"));
-    // Where no reading is left to see a kill, this is what tells of it.
+    // Where no reading is left to see a kill, this is what shows it.
     let kills = &oracle::cgroup_row(&recording, &path)["oom_kills_at_removal"];
     faults
         .expect(*kills == events["oom_kill"], || format!("killed when it was removed: {kills}, {events:?}"));
-    // What is asked for in one piece may be large, and is refused as a whole.
+    // What is requested in one piece may be large, and is refused as a whole.
     faults.expect((LIMIT - LIMIT / 8..=LIMIT + stock()).contains(&peak), || {
         format!("peak {peak} at a limit of {LIMIT}")
     });
@@ -176,7 +177,7 @@ fn what_went_to_swap_is_resident_no_more() {
     if !oracle::machine_is_ours() {
         return oracle::skip("swap", "swap is made in test machines only");
     }
-    const HELD: i64 = (96 + 32) * MIB;
+    const ALLOCATED: i64 = (96 + 32) * MIB;
     let _swap = Swap::on(256);
     let dir = support::disk_dir();
     let line = "alloc --anon 96M --shmem 32M --hold 9s";
@@ -215,7 +216,9 @@ fn what_went_to_swap_is_resident_no_more() {
     }
     // What is resident and what is in swap are all that it holds; a page may be both, in the swap cache.
     let (both, total) = (shown["swap-cache"], shown["anon"] + shown["shmem"] + swapped);
-    faults.expect(near(total, &(HELD..=HELD + both), 2 * MIB), || format!("{total} and {both} of {HELD}"));
+    faults.expect(near(total, &(ALLOCATED..=ALLOCATED + both), 2 * MIB), || {
+        format!("{total} and {both} of {ALLOCATED}")
+    });
     let residual = int(&show["planes"]["cgroup"]["level"]["residual"]);
     faults.expect(residual.abs() <= 2 * stock(), || format!("unattributed: {residual}"));
     let row = array(&show["processes"]).iter().find(|row| row["pid"] == pid).unwrap();

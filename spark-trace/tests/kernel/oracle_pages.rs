@@ -70,19 +70,23 @@ fn each_file_has_the_pages_that_mincore_counts() {
         let truth = *during.min(&after)..=*during.max(&after);
         let number = inode(file);
         let row = file_row(&end["files"], |row| row["path"] == file.as_str());
-        let held = int(&row["bytes"]);
-        faults.expect(truth.contains(&held), || format!("{what}: {held} at the end, mincore says {truth:?}"));
+        let cached = int(&row["bytes"]);
+        faults.expect(truth.contains(&cached), || {
+            format!("{what}: {cached} at the end, mincore says {truth:?}")
+        });
         let net = int(&row["bytes_added"]) - int(&row["bytes_removed"]);
-        faults.expect(net == held, || format!("{what}: {net} by what came and went, {held} held"));
+        faults
+            .expect(net == cached, || format!("{what}: {net} by what came and went, {cached} in the cache"));
         faults.expect(row["inode"] == number, || format!("{what}: inode {}, not {number}", row["inode"]));
         faults.expect(row["charged_to"] == path.as_str() && row["charged_to_target"] == true, || {
             format!("{what}: charged to {}, the target is {path}", row["charged_to"])
         });
         faults.expect(row["first_touch"]["pid"] == pid, || format!("{what}: {}", row["first_touch"]));
-        // At the peak all of them are held, too.
-        let held = int(&file_row(&show["files"], |row| row["path"] == file.as_str())["bytes"]);
-        faults
-            .expect(truth.contains(&held), || format!("{what}: {held} at the peak, mincore says {truth:?}"));
+        // At the peak all of them are cached, too.
+        let cached = int(&file_row(&show["files"], |row| row["path"] == file.as_str())["bytes"]);
+        faults.expect(truth.contains(&cached), || {
+            format!("{what}: {cached} at the peak, mincore says {truth:?}")
+        });
     }
     // Together they are what the cgroup pays for, but for the program's own file.
     let cached = levels(&show, "cgroup")["file-clean"] + levels(&show, "cgroup")["file-dirty"];
@@ -115,7 +119,11 @@ fn huge_pages_are_anonymous_memory_like_any_other() {
         let anon = levels(&recorded.show_at(times[0]), "cgroup")["anon"];
         let expected = kernel.range(|reading| reading.stat[names().anon]);
         faults.expect(expected.contains(&anon), || format!("{kind}: anon {anon}, the kernel: {expected:?}"));
-        faults.near(&format!("{kind}: anon, by the workload"), anon, support::ledger::held(&truth, "anon"));
+        faults.near(
+            &format!("{kind}: anon, by the workload"),
+            anon,
+            support::ledger::allocated(&truth, "anon"),
+        );
 
         let huge = kernel.range(|reading| reading.stat[names().anon_thp]);
         let by_process = truth["sources"][0]["detail"]["at_hold_end"]["huge_bytes"].as_i64();
@@ -161,8 +169,9 @@ fn huge_pages_that_are_only_read_are_one_for_all() {
     });
     let shown = levels(&show, "system")["huge-zero-page"];
     faults.expect(shown == size, || format!("huge-zero-page {shown}, one has {size}"));
-    faults
-        .expect(shown == support::ledger::held(&json(&truth), "huge-zero-page"), || "by the workload".into());
+    faults.expect(shown == support::ledger::allocated(&json(&truth), "huge-zero-page"), || {
+        "by the workload".into()
+    });
     let row = support::ledger::source_row(&show["planes"]["cgroup"], "huge-zero-page").clone();
     faults.expect(row["bytes"].is_null(), || format!("nobody is charged for it: {row}"));
     faults.near("anon without it", levels(&show, "cgroup")["anon"], 8 * MIB);
@@ -206,7 +215,7 @@ fn reserved_huge_pages_are_the_machines_and_not_the_cgroups() {
     let size = meminfo("Hugepagesize");
     let pages = (96 * MIB / size).max(2);
     let _setting = Setting::change(HUGE_PAGES, &pages.to_string());
-    assert_eq!(meminfo("Hugetlb"), pages * size, "the pool that was asked for");
+    assert_eq!(meminfo("Hugetlb"), pages * size, "the requested pool");
     let dir = support::disk_dir();
     let used = (pages - 1) * size;
     let line = format!("alloc --hugetlb {used} --anon 8M --hold 5s");

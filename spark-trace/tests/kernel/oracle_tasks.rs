@@ -6,7 +6,7 @@ use std::fs;
 use crate::support::oracle::{self, Files, levels, names};
 use crate::support::{self, Faults, MIB, array, int, json, record_words, workload};
 
-/// Hooks that tell of processes.
+/// Hooks on processes.
 const PROCESS_HOOKS: [&str; 3] = ["process-fork", "process-exec", "process-exit"];
 
 #[test]
@@ -89,8 +89,10 @@ fn what_threads_hold_is_their_processes() {
     faults.expect(expected.contains(&anon), || format!("anon {anon}, the kernel says {expected:?}"));
     // Each has a stack of its own, of which it touches some pages.
     let stacks = THREADS * 8 * oracle::page_size();
-    let held = support::ledger::held(&json(&truth), "anon");
-    faults.expect((held..=held + stacks + MIB).contains(&anon), || format!("anon {anon}, taken {held}"));
+    let allocated = support::ledger::allocated(&json(&truth), "anon");
+    faults.expect((allocated..=allocated + stacks + MIB).contains(&anon), || {
+        format!("anon {anon}, taken {allocated}")
+    });
     let resident = int(&rows[0]["at"]["rss_anon"]);
     // Before 6.2 each thread keeps up to 64 pages of its own count (mm/memory.c, TASK_RSS_EVENTS_THRESH).
     let kept = if before_6_2() { THREADS * 64 * oracle::page_size() } else { 0 };

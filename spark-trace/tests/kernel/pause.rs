@@ -63,10 +63,10 @@ fn library(recording: &Value) -> &Value {
 
 fn no_call_is_missing(dir: &TempDir, recorded: &Recorded) {
     let (recording, report) = (recorded.recording(), json(support::path(dir, "report.json")));
-    let told = array(&report["cuda"]["mem_get_info"]).len();
+    let answers = array(&report["cuda"]["mem_get_info"]).len();
     let queries = array(&recording["provenance"]["queries"]);
     let seen = queries.iter().filter(|query| query["interface"] == "cuMemGetInfo_v2").count();
-    assert!(told >= 4 && seen == told, "{seen} of {told} answers");
+    assert!(answers >= 4 && seen == answers, "{seen} of {answers} answers");
     let totals = array(&recording["provenance"]["cuda_totals"]);
     let total = |kind: &str| totals.iter().find(|t| t["pid"].is_null() && t["kind"] == kind).unwrap();
     assert_eq!((int(&total("device")["peak"]), int(&total("device")["frees"])), (16 * MIB, 1));
@@ -92,7 +92,7 @@ fn a_library_that_a_process_brings_is_watched_before_its_first_call() {
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]
-fn who_refuses_gets_no_pause_and_is_told_what_may_be_missing() {
+fn who_refuses_gets_no_pause_and_a_line_of_what_may_be_missing() {
     let dir = support::disk_dir();
     let running = start(&dir, &["--no-pause"]);
     let pid = pid_of_command(&dir);

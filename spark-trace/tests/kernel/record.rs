@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::support::ledger::{
-    cached, file_row, first_phase_ns, held, nearest, nearest_reading, phase_ns, system_at,
+    allocated, cached, file_row, first_phase_ns, nearest, nearest_reading, phase_ns, system_at,
 };
 use crate::support::oracle::monotonic_ns;
 use crate::support::{self, Faults, MIB, Running, array, cgroup, int, json, record, source, text, workload};
@@ -66,8 +66,8 @@ fn sources_agree_with_the_workload_over_ten_runs() {
 
 fn check_sources(run: &str, show: &Value, truth: &Value, faults: &mut Faults, worst: &mut Worst) {
     let plane = |slug: &str| source(show, "cgroup", slug);
-    let anon = faults.near(&format!("{run}: anon"), plane("anon"), held(truth, "anon"));
-    let shmem = faults.near(&format!("{run}: shmem"), plane("shmem"), held(truth, "shmem"));
+    let anon = faults.near(&format!("{run}: anon"), plane("anon"), allocated(truth, "anon"));
+    let shmem = faults.near(&format!("{run}: shmem"), plane("shmem"), allocated(truth, "shmem"));
     let file = plane("file-clean") + plane("file-dirty");
     let file = faults.within(&format!("{run}: page cache"), file, cached(truth, "file-read"));
     let cgroup = &show["planes"]["cgroup"];
@@ -94,7 +94,7 @@ fn check_file(run: &str, show: &Value, truth: &Value, input: &str, faults: &mut 
     });
 }
 
-/// Whether the sources explain what MemFree lost, but for 1 %. Not every run can tell: pages that others give back, or
+/// Whether the sources explain what MemFree lost, but for 1 %. Not every run can show it: pages that others give back, or
 /// that the kernel reports to a hypervisor, are for tens of milliseconds in no counter, tens of megabytes at once. An
 /// error of ours would be in all runs.
 fn system_closes(run: &str, show: &Value, recording: &Value, worst: &mut Worst) -> bool {
@@ -162,7 +162,7 @@ fn levels_agree_with_the_kernels_counters() {
     let (begin, end) = (int(&system["begin_ns"][reading]), int(&system["end_ns"][reading]));
     let before = frees.iter().rev().find(|(at, _)| *at < begin).expect("nothing was read before").1;
     let after = frees.iter().find(|(at, _)| *at > end).expect("nothing was read afterwards").1;
-    // A hypervisor may be told of what is free.
+    // A hypervisor may learn of free pages.
     let slack = 64 * MIB + recording["host"]["page_reporting_bytes"].as_i64().unwrap_or(0);
     faults.expect((before.min(after) - slack..=before.max(after) + slack).contains(&seen), || {
         format!("MemFree {seen}, read by the test: {before} before, {after} after")
@@ -204,7 +204,7 @@ fn a_recording_follows_its_schema_and_its_time_runs_forward() {
     assert!(begins.len() >= 4, "{} readings", begins.len());
     // What the kernel itself kept of the removed cgroup.
     let target = &recording["target"]["cgroups"][0];
-    assert!(int(&target["peak_at_removal"]) >= held(&truth, "anon"), "{target}");
+    assert!(int(&target["peak_at_removal"]) >= allocated(&truth, "anon"), "{target}");
     assert!(int(&recording["cost"]["agent_cpu_ns"]) > 0 && int(&recording["cost"]["agent_rss_peak"]) > 0);
     assert!(int(&recording["cost"]["bpf_run_time_ns"]) > 0, "BPF statistics");
 }
@@ -240,7 +240,7 @@ fn children_are_processes_with_their_own_peak() {
     }
     let rows = array(&show["processes"]).iter().filter(|row| row["pid"] == parent).count();
     faults.expect(rows == 1, || format!("the command has {rows} rows"));
-    faults.near("anon of all", source(&show, "cgroup", "anon"), held(&truth, "anon"));
+    faults.near("anon of all", source(&show, "cgroup", "anon"), allocated(&truth, "anon"));
     faults.finish();
 }
 
@@ -282,7 +282,7 @@ fn large_mappings_are_listed_with_stacks_and_small_ones_counted() {
             .expect(event["length"] == mib * MIB && event["kind"] == expected, || format!("{kind}: {event}"));
         faults.expect(event["pid"] == truth["pid"], || format!("{kind}: of process {}", event["pid"]));
         let names = frames(provenance, &event["stack"]);
-        // From the system call's wrapper up into the workload: who asked for it.
+        // From the system call's wrapper up into the workload: its caller.
         faults.expect(names.iter().any(|name| WORKLOAD.iter().any(|own| name.contains(own))), || {
             format!("{kind}: no function of the workload in its stack: {names:?}")
         });

@@ -372,7 +372,7 @@ fn an_oom_kill_leaves_the_minutes_before_it() {
     let marks: Vec<_> = marks.map(|phase| int(&phase["at_ns"])).collect();
     faults.expect(marks.len() == 1 && marks[0] > begun, || format!("{marks:?}"));
     let killed = array(&shown["processes"]).iter().any(|row| row["pid"] == pid && row["exit"] == "signal 9");
-    faults.expect(killed, || format!("process {pid} is not told as killed"));
+    faults.expect(killed, || format!("process {pid} is not reported as killed"));
     let instants = array(&recording["provenance"]["instants"]);
     faults.expect(!instants.is_empty(), || "no details were read".to_owned());
     let metrics = serving.metrics();

@@ -39,8 +39,8 @@ fn the_answer_agrees_with_the_kernel() {
     command.env("LC_ALL", "C.UTF-8").arg("show").arg(&recorded.output).args(["--width", "80"]);
     let screen = String::from_utf8(command.output().unwrap().stdout).unwrap();
     let lines: Vec<_> = screen.lines().collect();
-    let told: Vec<_> = lines.iter().copied().take_while(|line| !line.is_empty()).map(str::trim).collect();
+    let lead: Vec<_> = lines.iter().copied().take_while(|line| !line.is_empty()).map(str::trim).collect();
     let amount = format!("{:.1} MiB anonymous memory", int(&part["bytes"]) as f64 / MIB as f64);
-    assert!(told.join(" ").contains(&amount), "{amount}: {screen}");
+    assert!(lead.join(" ").contains(&amount), "{amount}: {screen}");
     assert!(lines.len() <= 60 && lines[0].starts_with(python), "{screen}");
 }

@@ -73,8 +73,8 @@ fn the_machines_memory_adds_up_and_known_memory_is_where_it_belongs() {
     let residual = int(&system["level"]["residual"]);
     println!("{residual} of {used} bytes in no source");
     faults.expect(residual.abs() <= used / CLOSED_WITHIN, || format!("{residual} of {used} unattributed"));
-    let told = int(&system["level"]["expected"]);
-    faults.expect((told - used).abs() <= used / 20, || format!("{told} in use, the kernel: {used}"));
+    let in_use = int(&system["level"]["expected"]);
+    faults.expect((in_use - used).abs() <= used / 20, || format!("{in_use} in use, the kernel: {used}"));
 
     let file = row(&shown["files"], "inner_path", input.as_str());
     let bytes = int(&file["bytes"]);
@@ -91,10 +91,10 @@ fn the_machines_memory_adds_up_and_known_memory_is_where_it_belongs() {
     faults.expect(region, || "no mapping holds it".to_owned());
 
     let charged = row(&shown["cgroups"], "path", own.path.as_str());
-    let told = int(&charged["bytes"]);
+    let bytes = int(&charged["bytes"]);
     // What the kernel drops of the file meanwhile has gone by the time the test reads.
-    faults.expect((told - kernel.usage).abs() <= MIB + cached - after, || {
-        format!("charged {told}, the kernel: {}", kernel.usage)
+    faults.expect((bytes - kernel.usage).abs() <= MIB + cached - after, || {
+        format!("charged {bytes}, the kernel: {}", kernel.usage)
     });
     faults.near("its anonymous memory", charged["sources"]["anon"].as_i64().unwrap_or(0), kernel.anon);
     faults.finish();
@@ -120,8 +120,8 @@ fn two_snapshots_are_compared_like_two_runs() {
         spark_trace().args(["diff", &a, &b, "--plane", "system", "--format", "json"]).output().unwrap();
     let diff: Value = serde_json::from_slice(&diff.stdout).unwrap();
     let anon = int(&row(&diff["sources"], "source", "anon")["delta_bytes"]);
-    let told = b_low - a_high - 16 * MIB..=b_high - a_low + 16 * MIB;
-    assert!(told.contains(&anon), "anon differs by {anon}, the kernel: {told:?}");
+    let expected = b_low - a_high - 16 * MIB..=b_high - a_low + 16 * MIB;
+    assert!(expected.contains(&anon), "anon differs by {anon}, the kernel: {expected:?}");
     let again = spark_trace().args(["snapshot", "-o", &a]).output().unwrap();
     assert_eq!(again.status.code(), Some(2), "an existing file stays");
 }
@@ -160,7 +160,7 @@ fn a_bundle_has_everything_and_with_stand_ins_no_name() {
     }
     let recording = json(place(&at, "snapshot.json"));
     let engine = array(&recording["provenance"]["files"]).iter().any(|file| file["before"] == 8 << 20);
-    assert!(engine, "its bytes are told");
+    assert!(engine, "its bytes are shown");
     let shown = spark_trace().arg("show").arg(place(&at, "snapshot.json")).output().unwrap();
     assert!(shown.status.success(), "{}", String::from_utf8_lossy(&shown.stderr));
     assert_eq!(text(&recording["target"]["kind"]), "snapshot");

@@ -1,7 +1,7 @@
 //! Pages that NVIDIA's kernel modules take, on the modules that stand in for them (testing/stand-in/): the kernel's own pages
 //! and cgroups, functions of the real names, no GPU. Truth is the workload's report and the kernel's files.
 //!
-//! What is looked at where the machine's memory is at its peak is held for 3 s: levels are not read while stacks are, which an
+//! What is looked at where the machine's memory is at its peak stays for 3 s: levels are not read while stacks are, which an
 //! emulated CPU that shares its machine may need a second for.
 
 use std::collections::BTreeMap;
@@ -36,8 +36,8 @@ fn carried<'a>(recording: &'a Value, name: &str) -> Option<&'a Value> {
     }
 }
 
-/// What the target had asked the driver for and not given back, by kind; nothing where no hook sees it.
-fn asked<'a>(recording: &Value, show: &'a Value) -> Option<Vec<(&'a str, i64)>> {
+/// What the target had requested of the driver and not freed, by kind; nothing where no hook sees it.
+fn requested_bytes<'a>(recording: &Value, show: &'a Value) -> Option<Vec<(&'a str, i64)>> {
     carried(recording, "nvidia-alloc")?;
     let rows = array(&show["driver_allocs"]).iter().filter(|row| row["pid"] != 0);
     let mut kinds: BTreeMap<&str, i64> = BTreeMap::new();
@@ -78,10 +78,10 @@ fn system_memory_is_attributed_to_cgroup_and_stack_and_charged_to_nobody() {
     faults.expect(unexplained.abs() <= taken / 100, || format!("{unexplained} of its growth unattributed"));
 
     // Stacks and calls of the peak are of the cgroup's, which is charged for none of it.
-    let held = recorded.show_with(&["--at", &during(&truth, "hold")]);
-    let rows: Vec<_> = stacks(&held, "nvidia-sysmem").collect();
+    let during_hold = recorded.show_with(&["--at", &during(&truth, "hold")]);
+    let rows: Vec<_> = stacks(&during_hold, "nvidia-sysmem").collect();
     let bytes = rows.iter().map(|row| int(&row["bytes"])).sum();
-    faults.near("held by stacks of the driver", bytes, taken);
+    faults.near("by stacks of the driver", bytes, taken);
     let target = text(&recording["target"]["cgroups"][0]["path"]);
     let [row] = rows[..] else { panic!("{} stacks: {rows:#?}", rows.len()) };
     faults.expect(row["charged"] == false, || format!("charged: {row}"));
@@ -94,11 +94,12 @@ fn system_memory_is_attributed_to_cgroup_and_stack_and_charged_to_nobody() {
         faults.expect(frames.contains(&function), || format!("no {function} in {frames:?}"));
     }
     // The functions on the driver's own, where kprobes see them.
-    let asked = asked(&recording, &held);
-    let calls_are_seen = asked.is_some();
-    faults.expect(asked.is_none_or(|asked| asked == [("pinned", 32 * MIB), ("sysmem", taken)]), || {
-        format!("asked for and not given back: {}", held["driver_allocs"])
-    });
+    let requested = requested_bytes(&recording, &during_hold);
+    let calls_are_seen = requested.is_some();
+    faults.expect(
+        requested.is_none_or(|requested| requested == [("pinned", 32 * MIB), ("sysmem", taken)]),
+        || format!("requested and not freed: {}", during_hold["driver_allocs"]),
+    );
     // What it has pinned is a level, too, and details are read at its peak.
     if calls_are_seen {
         let pinned = array(&recording["samples"]["system"]["columns"]["driver.nvidia_pinned"]);
@@ -142,22 +143,23 @@ fn without_kprobes_a_verdict_says_so_and_the_pages_are_counted_one_by_one() {
     let mut faults = Faults::default();
     let truth = json(&truth);
     let taken = int(&truth["sources"][0]["bytes"]);
-    // While it is held: stacks of the peak are of the cgroup's, which is charged for none of it and may be highest when
+    // During the hold: stacks of the peak are of the cgroup's, which is charged for none of it and may be highest when
     // the program writes what it has done.
-    let held = recorded.show_with(&["--at", &during(&truth, "hold")]);
+    let during_hold = recorded.show_with(&["--at", &during(&truth, "hold")]);
     faults.near(
         "nvidia-sysmem",
-        int(&source_row(&held["planes"]["system"], "nvidia-sysmem")["bytes"]),
+        int(&source_row(&during_hold["planes"]["system"], "nvidia-sysmem")["bytes"]),
         taken,
     );
-    let bytes = stacks(&held, "nvidia-sysmem").map(|row| int(&row["bytes"])).sum();
-    faults.near("held by stacks of the driver", bytes, taken);
+    let bytes = stacks(&during_hold, "nvidia-sysmem").map(|row| int(&row["bytes"])).sum();
+    faults.near("by stacks of the driver", bytes, taken);
     for name in ["nvidia-alloc", "nvidia-free", "nvidia-pages", "nvidia-pin", "nvidia-unpin"] {
         let hook = array(&recording["health"]["hooks"]).iter().find(|hook| hook["name"] == name).unwrap();
         let said = text(&hook["reason"]).contains("left out by --exclude-mechanism");
         faults.expect(hook["verdict"] == "off" && said, || hook.to_string());
     }
-    faults.expect(array(&show["driver_allocs"]).is_empty(), || format!("asked: {}", show["driver_allocs"]));
+    faults
+        .expect(array(&show["driver_allocs"]).is_empty(), || format!("requested: {}", show["driver_allocs"]));
     let single = hits(&recording, "page-alloc").unwrap();
     faults.expect(single >= taken / support::oracle::page_size(), || format!("{single} pages counted"));
     faults.finish();
@@ -175,7 +177,7 @@ fn profile_deep_counts_no_page_twice() {
     let taken = int(&json(truth)["sources"][0]["bytes"]);
     let mut faults = Faults::default();
     let rows: Vec<_> = stacks(&show, "nvidia-sysmem").collect();
-    faults.near("held by stacks of the driver", rows.iter().map(|row| int(&row["bytes"])).sum(), taken);
+    faults.near("by stacks of the driver", rows.iter().map(|row| int(&row["bytes"])).sum(), taken);
     let allocated = rows.iter().map(|row| int(&row["bytes_allocated"])).sum();
     faults.near("allocated by stacks of the driver", allocated, taken);
     // The program that stands in takes what the kernel has skipped, which is little.
@@ -186,20 +188,20 @@ fn profile_deep_counts_no_page_twice() {
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]
-fn profile_light_has_what_the_driver_was_asked_for() {
+fn profile_light_has_the_requests_to_the_driver() {
     let Some(_modules) = stand_in(false) else { return };
     let dir = support::disk_dir();
     let (output, truth) = (support::path(&dir, "a.json"), support::path(&dir, "truth.json"));
     let line = format!("driver-alloc --bytes 256M --calls 8 --hold 1s --output {truth}");
     let recorded = record(&output, &format!("--profile light -- {} {line}", workload())).exited(0);
     let (show, recording, truth) = (recorded.show(), recorded.recording(), json(truth));
-    let Some(asked) = asked(&recording, &show) else { return };
+    let Some(requested) = requested_bytes(&recording, &show) else { return };
     let taken = int(&truth["sources"][0]["bytes"]);
     let mut faults = Faults::default();
     faults.near("nvidia-sysmem", source(&show, "system", "nvidia-sysmem"), taken);
     let unexplained = int(&show["planes"]["system"]["residual"]);
     faults.expect(unexplained.abs() <= taken / 50, || format!("{unexplained} of its growth unattributed"));
-    faults.expect(asked == [("sysmem", taken)], || format!("asked for and not given back: {asked:?}"));
+    faults.expect(requested == [("sysmem", taken)], || format!("requested and not freed: {requested:?}"));
     let rows: Vec<_> =
         array(&show["driver_allocs"]).iter().filter(|row| row["pid"] == truth["pid"]).collect();
     let by_rm = |row: &&Value| array(&row["frames"]).iter().any(|f| f == "sysmemConstruct_IMPL [nvidia]");
@@ -220,7 +222,7 @@ fn contiguous_and_large_pages_count_once() {
     ] {
         let (recorded, truth) = recorded(&dir, name, line);
         let taken = int(&truth["sources"][0]["bytes"]);
-        // While it is held: at the machine's peak some of it may not be taken yet.
+        // During the hold: at the machine's peak some of it may not be taken yet.
         let show = recorded.show_with(&["--at", &during(&truth, "hold")]);
         let (_, skipped) = support::losses(&show["health"]);
         let shown = int(&source_row(&show["planes"]["system"], "nvidia-sysmem")["bytes"]);
@@ -320,8 +322,8 @@ fn managed_memory_is_charged_to_the_target() {
     let rows: Vec<_> = stacks(&show, "nvidia-managed").collect();
     faults.near("stacks", rows.iter().map(|row| int(&row["bytes"])).sum(), taken);
     faults.expect(rows.iter().all(|row| row["charged"] == true), || format!("charged: {rows:?}"));
-    let asked = asked(&recorded.recording(), &show);
-    faults.expect(asked.is_none_or(|asked| asked == [("managed", taken)]), || {
+    let requested = requested_bytes(&recorded.recording(), &show);
+    faults.expect(requested.is_none_or(|requested| requested == [("managed", taken)]), || {
         show["driver_allocs"].to_string()
     });
     let expected = int(&show["planes"]["cgroup"]["expected"]);

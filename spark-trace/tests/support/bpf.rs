@@ -1,4 +1,4 @@
-//! Which BPF programs and links the kernel holds, asked of the kernel itself.
+//! Which BPF programs and links the kernel holds, by the kernel itself.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -59,7 +59,7 @@ pub fn left_behind(before: &Ids, orphan: &str) -> Ids {
     let start = Instant::now();
     loop {
         let new = ids().less(before);
-        let left = if new.is_empty() { new } else { new.less(&held_by_others(orphan)) };
+        let left = if new.is_empty() { new } else { new.less(&open_in_others(orphan)) };
         if left.is_empty() || start.elapsed() > RELEASE {
             return left;
         }
@@ -67,9 +67,9 @@ pub fn left_behind(before: &Ids, orphan: &str) -> Ids {
     }
 }
 
-/// Ids that other live processes hold descriptors of.
-fn held_by_others(orphan: &str) -> Ids {
-    let mut held = Ids::default();
+/// Ids of which other live processes have descriptors.
+fn open_in_others(orphan: &str) -> Ids {
+    let mut open = Ids::default();
     for pid in super::pids() {
         let executable = fs::read_link(format!("/proc/{pid}/exe")).unwrap_or_default();
         if executable.as_os_str() == orphan {
@@ -81,12 +81,12 @@ fn held_by_others(orphan: &str) -> Ids {
                 let Some((key, value)) = line.split_once(':') else { continue };
                 let Ok(id) = value.trim().parse() else { continue };
                 match key {
-                    "prog_id" => held.programs.insert(id),
-                    "link_id" => held.links.insert(id),
+                    "prog_id" => open.programs.insert(id),
+                    "link_id" => open.links.insert(id),
                     _ => false,
                 };
             }
         }
     }
-    held
+    open
 }

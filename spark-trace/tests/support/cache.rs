@@ -1,4 +1,4 @@
-//! Page cache of one file, counted by the test with mincore(2): which pages are there, asked without touching any.
+//! Page cache of one file, counted by the test with mincore(2): which pages are there, without touching any.
 
 use std::fs::{self, File};
 use std::io;

@@ -1,4 +1,4 @@
-//! The Docker daemon that `cargo xtask test` has started, asked by the test itself.
+//! The Docker daemon that `cargo xtask test` has started, as the test itself sees it.
 
 use std::process::{Command, Stdio};
 

@@ -246,11 +246,11 @@ const EVERY: Duration = Duration::from_millis(5);
 impl Witness {
     fn start(find: impl Fn() -> Option<PathBuf> + Send + 'static) -> Self {
         let ends = Arc::new(AtomicBool::new(false));
-        let asked = ends.clone();
+        let stop = ends.clone();
         let thread = std::thread::spawn(move || {
             let mut seen = Vec::new();
             let mut dir = None;
-            while !asked.load(Ordering::Relaxed) {
+            while !stop.load(Ordering::Relaxed) {
                 match &dir {
                     None => dir = find(),
                     Some(dir) => seen.extend(Seen::read(dir)),

@@ -1,4 +1,4 @@
-//! Comparing numbers: all deviations of a test are told, not only the first.
+//! Comparing numbers: all deviations of a test are reported, not only the first.
 
 use std::ops::RangeInclusive;
 
@@ -75,8 +75,8 @@ pub fn source_row<'a>(report: &'a Value, slug: &str) -> &'a Value {
     row.unwrap_or_else(|| panic!("no source {slug} in {}", report["sources"]))
 }
 
-/// Anonymous bytes that a workload's report says it held in the kinds named.
-pub fn held(report: &Value, slug: &str) -> i64 {
+/// Bytes of one source that a workload allocated, by its report.
+pub fn allocated(report: &Value, slug: &str) -> i64 {
     sources(report, slug).map(|source| int(&source["bytes"])).sum()
 }
 
@@ -131,7 +131,7 @@ pub fn nearest_reading(series: &Value, at_ns: i64) -> usize {
 }
 
 /// What our buffers and maps could not take, and the runs of programs that the kernel skipped while another ran on the
-/// same CPU. The latter are few, depend on the kernel, and are told; of the former there must be none.
+/// same CPU. The latter are few, depend on the kernel, and are reported; of the former there must be none.
 pub fn losses(health: &Value) -> (i64, i64) {
     let rows = array(&health["losses"]).iter().map(|loss| (&loss["what"], int(&loss["count"])));
     let (skipped, lost): (Vec<_>, Vec<_>) = rows.partition(|(what, _)| *what == "skipped_runs");

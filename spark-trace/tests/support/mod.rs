@@ -1,6 +1,6 @@
 //! What the kernel and container tests share: running the real binary, and truth from elsewhere to judge it by.
 //!
-//! Nothing here asks the code under test about itself. Truth is the reference workload's own report, the
+//! Nothing here uses the code under test as its own truth. Truth is the reference workload's own report, the
 //! kernel's files read by the test, and BPF objects listed through bpf(2).
 
 use std::fs;

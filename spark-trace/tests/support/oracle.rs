@@ -203,7 +203,7 @@ pub fn near(value: i64, range: &RangeInclusive<i64>, slack: i64) -> bool {
     (range.start() - slack..=range.end() + slack).contains(&value)
 }
 
-/// Rows of a plane, by slug. What the kernel does not tell is nothing.
+/// Rows of a plane, by slug. What the kernel does not count is nothing.
 pub fn levels(show: &Value, plane: &str) -> BTreeMap<String, i64> {
     let rows = array(&show["planes"][plane]["sources"]).iter();
     rows.map(|row| (row["source"].as_str().unwrap().to_owned(), row["bytes"].as_i64().unwrap_or(0))).collect()
@@ -248,9 +248,9 @@ impl Recorded {
             .filter(|(_, count)| *count > 0)
             .collect();
         for loss in array(&health["losses"]).iter().filter(|loss| int(&loss["count"]) > 0) {
-            let told =
+            let is_counted =
                 loss["what"] == "skipped_runs" && int(&loss["count"]) == left_out.values().sum::<i64>();
-            faults.expect(told, || format!("lost: {loss}, of hooks: {left_out:?}"));
+            faults.expect(is_counted, || format!("lost: {loss}, of hooks: {left_out:?}"));
         }
         if !left_out.is_empty() {
             println!("runs left out: {left_out:?}");

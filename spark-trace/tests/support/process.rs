@@ -266,7 +266,7 @@ impl Other {
         Self(command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap())
     }
 
-    /// A workload, once it holds what it was asked for: nothing but its own word says that it has read a file.
+    /// A workload, once it holds what was requested: nothing but its own word says that it has read a file.
     pub fn holding(command: &mut Command) -> Self {
         let child = command.arg("--jsonl").stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
         let mut process = Self(child);
