@@ -73,7 +73,7 @@ impl Builder {
                     self.find_places();
                 }
                 let provenance = &mut self.recording.provenance;
-                // A pid may come again; its start tells the lives apart, once it is known.
+                // A pid may come again; its start distinguishes the lives, once it is known.
                 let same = |p: &&mut Process| {
                     p.pid == process.pid
                         && (p.started_ns == process.started_ns
@@ -122,7 +122,7 @@ impl Builder {
                 // Libraries come one by one.
                 let libraries = std::mem::take(&mut self.recording.health.libraries);
                 self.recording.health = Health { libraries, ..health };
-                self.budget.tell(&mut self.recording.health);
+                self.budget.report(&mut self.recording.health);
             }
             Entry::Cost(cost) => self.recording.cost = cost,
             Entry::End { at_ns } => {
@@ -164,7 +164,7 @@ impl Builder {
         if self.recording.target.ended_ns == 0 {
             self.recording.target.ended_ns = self.last_ns;
         }
-        self.budget.tell(&mut self.recording.health);
+        self.budget.report(&mut self.recording.health);
         self.recording
     }
 
@@ -188,7 +188,7 @@ impl Builder {
             SeriesId::Cgroup(id) => {
                 let index = *self.cgroups.entry(id).or_insert_with(|| {
                     let known = self.recording.target.cgroups.iter().find(|c| c.id == id);
-                    // A new one has its name before the target is told again.
+                    // A new one has its name before the target is written again.
                     let named = || self.recording.provenance.cgroups.iter().rev().find(|c| c.id == id);
                     let path = known.map(|c| &c.path).or_else(|| Some(&named()?.path));
                     let path = path.cloned().unwrap_or_default();

@@ -13,7 +13,7 @@ use spark_trace_host::output_file::Place;
 /// Two recordings that replace each other's leftovers at the same time: one of them wins within a few tries.
 const TRIES: u32 = 10;
 
-/// A journal of one's own. It stays locked for as long as this lives: so a running recording is told from what a killed
+/// A journal of one's own. It stays locked for as long as this lives: so a running recording is distinguished from what a killed
 /// one has left behind.
 #[derive(Debug, Clone)]
 pub struct Claim {

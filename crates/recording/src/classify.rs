@@ -1,4 +1,4 @@
-//! Which source a page allocation belongs to, told by its kernel stack.
+//! Which source a page allocation belongs to, known by its kernel stack.
 //!
 //! A stack goes from the page allocator outward to whoever wanted the page. The innermost frame
 //! that a rule knows decides: it is the one that counters are kept by. Names are those of kernels
@@ -31,7 +31,7 @@ struct Rule {
 
 enum Class {
     Source(&'static str),
-    /// Slab pages are counted by the cache's kind, which the allocation's migrate type tells.
+    /// Slab pages are counted by the cache's kind, which the allocation's migrate type shows.
     Slab,
 }
 use Class::{Slab, Source};
@@ -124,7 +124,7 @@ const RULES: &[Rule] = &[
     rule(Prefix(&["bpf_", "__bpf_"]), Source("kernel-other"), "BPF"),
 ];
 
-/// Frames that every allocation passes through: they tell nothing and only fill a label.
+/// Frames that every allocation passes through: they say nothing and only fill a label.
 const ALLOCATOR: &[&str] = &[
     "alloc_pages",
     "__alloc_pages",
@@ -156,7 +156,7 @@ const TRACING: &[&str] = &[
 /// Where an allocation belongs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Verdict {
-    /// Slug of the source; `unattributed` where no frame tells.
+    /// Slug of the source; `unattributed` where no frame shows it.
     pub source: &'static str,
     /// What it is part of: an object of the NVIDIA driver, else what it is for, else what the rule calls it, else the
     /// innermost frames.
@@ -164,7 +164,7 @@ pub struct Verdict {
     /// What it is for, where the source does not say.
     pub purpose: Option<Purpose>,
     /// Objects in its pages are charged one by one, and the pages themselves never: whether a cgroup is charged for
-    /// them the page does not tell (mm/slub.c new_slab, mm/percpu.c pcpu_memcg_post_alloc_hook).
+    /// them the page does not say (mm/slub.c new_slab, mm/percpu.c pcpu_memcg_post_alloc_hook).
     pub charged_by_object: bool,
 }
 
@@ -190,7 +190,7 @@ pub fn classify(frames: &[&Symbol], mobility: Option<Mobility>) -> Verdict {
     }
 }
 
-/// The source that the frame at `index` tells, if it tells one.
+/// The source that the frame at `index` shows, if it shows one.
 pub fn source_at(frames: &[&Symbol], index: usize) -> Option<&'static str> {
     rule_for(frames, index).map(|rule| rule.source.slug(None))
 }
@@ -249,7 +249,7 @@ pub fn is_telling(name: &str) -> bool {
     !is_tracing(name) && !ALLOCATOR.iter().any(|prefix| name.starts_with(prefix))
 }
 
-/// The two innermost telling frames.
+/// The two innermost frames that say something.
 fn innermost(frames: &[&Symbol]) -> String {
     let telling = frames.iter().filter(|frame| frame.name.as_deref().is_none_or(is_telling));
     let label: Vec<_> = telling.take(2).map(|symbol| frame(symbol)).collect();

@@ -30,7 +30,7 @@ pub enum Entry {
     CudaEvent(CudaEvent),
     Query(Box<MemoryQuery>),
     Context(Box<ProcessContext>),
-    /// What all file systems in memory held at one time.
+    /// Bytes of all file systems in memory at one time.
     Tmpfs {
         file_systems: Vec<TmpfsUse>,
     },

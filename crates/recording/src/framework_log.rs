@@ -12,7 +12,7 @@ use serde::Serialize;
 pub struct LogFigures {
     /// Of the free memory that the KV cache may take (0 to 1).
     pub fraction: Option<f64>,
-    /// What the GPU has in all, as the framework was told.
+    /// What the GPU has in all, by the framework's own query.
     pub total: Option<u64>,
     /// Most that was in use in the dummy run, by the framework and everybody else.
     pub peak: Option<u64>,
@@ -122,7 +122,7 @@ pub fn parse_text(text: &str) -> LogFigures {
     parse(text.lines())
 }
 
-/// What the lines say. Of a figure that is told more than once the last counts: the framework profiles again after it
+/// What the lines say. Of a figure that is printed more than once the last counts: the framework profiles again after it
 /// has set up its cache.
 pub fn parse<'a>(lines: impl Iterator<Item = &'a str>) -> LogFigures {
     let mut figures = LogFigures::default();

@@ -370,7 +370,7 @@ mod tests {
     }
 
     #[test]
-    fn damage_in_the_middle_is_told() {
+    fn damage_in_the_middle_is_reported() {
         let mut damaged = journal();
         let second = damaged.iter().position(|b| *b == b'\n').unwrap() + 3;
         damaged[second] = b'!';

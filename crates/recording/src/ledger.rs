@@ -106,7 +106,7 @@ pub struct Balance {
 #[derive(Debug, Clone, Copy)]
 pub struct Row {
     pub source: &'static Source,
-    /// Absent where the kernel does not tell, or could not be asked this time.
+    /// Absent where the kernel does not say, or could not be read this time.
     pub bytes: Option<u64>,
 }
 
@@ -123,7 +123,7 @@ impl Balance {
         self.rows.iter().find(|row| row.source.slug == slug)?.bytes
     }
 
-    /// The same rows, all empty: what a cgroup held before it was created.
+    /// The same rows, all empty: the bytes of a cgroup before it was created.
     pub fn emptied(&self, at_ns: u64) -> Self {
         let rows = self.rows.iter().map(|row| Row { bytes: row.bytes.map(|_| 0), ..*row }).collect();
         Self::new(at_ns, rows, self.expected.map(|_| 0))

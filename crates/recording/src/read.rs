@@ -87,7 +87,7 @@ pub fn read_both(a: &Path, b: &Path) -> Result<(Recording, Recording), ReadError
     })
 }
 
-/// Reads the recording at `path`, plain or zstd-compressed; its first bytes tell which.
+/// Reads the recording at `path`, plain or zstd-compressed; its first bytes say which.
 pub fn read(path: &Path) -> Result<Recording, ReadError> {
     read_within(path, Bounds::new(1))
 }
@@ -116,7 +116,7 @@ fn read_within(path: &Path, bounds: Bounds) -> Result<Recording, ReadError> {
         )?);
         Header::of(&mut json)
     };
-    let told = |error: serde_json::Error, refusal: &Rc<Cell<Option<Refusal>>>| {
+    let failed = |error: serde_json::Error, refusal: &Rc<Cell<Option<Refusal>>>| {
         let packed = length.or_else(|| taken.as_ref().map(|taken| taken.get())).unwrap_or_default();
         refused(path, refusal.get()).unwrap_or_else(|| match error.io_error_kind() {
             Some(io::ErrorKind::UnexpectedEof) if compressed => {
@@ -130,7 +130,7 @@ fn read_within(path: &Path, bounds: Bounds) -> Result<Recording, ReadError> {
     let version = match header {
         Ok(header) => header.version(path)?,
         Err(error) if error.is_data() => return Err(ReadError::NotARecording { path: path.into() }),
-        Err(error) => return Err(told(error, &refusal)),
+        Err(error) => return Err(failed(error, &refusal)),
     };
     let text = source.text(Pass::Last, compressed, bounds, &mut refusal)?;
     let recording = if version >= OLDEST_READ_AS_IT_IS {
@@ -138,7 +138,7 @@ fn read_within(path: &Path, bounds: Bounds) -> Result<Recording, ReadError> {
     } else {
         serde_json::from_reader(text).and_then(|value| upgraded(value, version))
     }
-    .map_err(|error| told(error, &refusal))?;
+    .map_err(|error| failed(error, &refusal))?;
     checked(path, recording)
 }
 
@@ -287,7 +287,7 @@ fn is_open_here(path: &Path) -> bool {
     own.is_ok() || path == Path::new("/dev/stdin")
 }
 
-/// The two fields that say how to read the rest; any type, so that foreign JSON is told apart from damaged JSON.
+/// The two fields that say how to read the rest; any type, so that foreign JSON is distinguished from damaged JSON.
 #[derive(Default)]
 struct Header {
     schema: Option<Value>,
@@ -356,19 +356,19 @@ impl<'de> Visitor<'de> for Fields<'_> {
 
 /// Parses the text of a recording; `path` is for error messages.
 pub fn parse(path: &Path, text: &[u8]) -> Result<Recording, ReadError> {
-    let told = |error| malformed(path, error, text.len() as u64);
+    let failed = |error| malformed(path, error, text.len() as u64);
     let header = Header::of(&mut serde_json::Deserializer::from_slice(text));
     let version = match header {
         Ok(header) => header.version(path)?,
         Err(error) if error.is_data() => return Err(ReadError::NotARecording { path: path.into() }),
-        Err(error) => return Err(told(error)),
+        Err(error) => return Err(failed(error)),
     };
     let recording = if version >= OLDEST_READ_AS_IT_IS {
         serde_json::from_slice(text).map(as_today)
     } else {
         serde_json::from_slice(text).and_then(|value| upgraded(value, version))
     }
-    .map_err(told)?;
+    .map_err(failed)?;
     checked(path, recording)
 }
 

@@ -182,7 +182,7 @@ const LIBRARIES: &[&str] = &[
 /// The recording with stand-ins for names.
 pub fn redact(recording: &Recording) -> serde_json::Result<Recording> {
     let mut recording = recording.clone();
-    // Whoever has a file could tell that it was there.
+    // Whoever has a file could find out that it was there.
     recording.provenance.files.iter_mut().for_each(|file| file.content = None);
     let hidden = Hidden { key: RandomState::new() };
     hidden.symbols(&mut recording);

@@ -10,7 +10,7 @@ use super::target::Target;
 /// Events of mappings that are kept, the latest: what a process mapped long ago may be mapped still, so they do not go
 /// by their age.
 const MOST_MAPPINGS: usize = 20_000;
-/// The same for what was asked and for single CUDA events: each frame of a view has all of them.
+/// The same for memory queries and for single CUDA events: each frame of a view has all of them.
 const MOST_EVENTS: usize = 500;
 /// Processes that have ended, the latest: a machine may fork thousands a second.
 const MOST_ENDED: usize = 2_048;
@@ -129,7 +129,7 @@ fn cut(series: &mut Series, before_ns: u64) {
     series.begin_ns.drain(..gone);
     series.end_ns.drain(..gone);
     series.columns.values_mut().for_each(|column| column.drop_first(gone));
-    // A process's page tables are summed up seldom; a column without a value tells nothing.
+    // A process's page tables are summed up seldom; a column without a value says nothing.
     series.columns.retain(|_, column| column.known().next().is_some());
 }
 

@@ -32,7 +32,7 @@ pub fn delta(bytes: i64) -> String {
 const MOST_PERCENT: f64 = 110.0;
 
 /// A part of a whole, in percent: from 0 to a little over 100, else it is no share. A part with the other sign, or much
-/// larger than what it is measured by, tells nothing as one.
+/// larger than what it is measured by, says nothing as one.
 pub fn share(percent: f64) -> String {
     if (0.0..=MOST_PERCENT).contains(&percent) { self::percent(percent) } else { UNKNOWN.to_owned() }
 }
@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_share_is_not_told_as_one() {
+    fn a_number_that_is_no_share_is_not_printed_as_one() {
         for (value, text) in [
             (0.0, "0.0 %"),
             (-0.0, "0.0 %"),

@@ -1,9 +1,9 @@
-//! What became of each hook, and of each library that is asked for levels.
+//! What became of each hook, and of each library that is read for levels.
 
 use crate::words;
 
 /// How the reason of a value begins that NVML does not give for a device, now or ever. A GPU that shares the
-/// system's memory answers so when asked for the size of its own.
+/// system's memory answers so to a query for the size of its own.
 pub const NVML_NOT_SUPPORTED: &str = "NVML: not supported";
 
 words! {

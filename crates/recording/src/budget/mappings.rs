@@ -1,4 +1,4 @@
-//! Room among the events of mappings. First go those of which no reading can tell: mappings that were made and removed
+//! Room among the events of mappings. First go those that no reading shows: mappings that were made and removed
 //! again between two readings. If that is not enough the oldest go of what is mapped no more, and count as lost. What is
 //! still mapped stays.
 
@@ -8,7 +8,7 @@ use super::super::provenance::Mapping;
 use super::super::schema::{Recording, Series};
 use super::life;
 
-/// Brings the events down to `wanted`, if it can be done. Says how many went that no reading can tell of, and how many
+/// Brings the events down to `wanted`, if it can be done. Says how many went that no reading shows, and how many
 /// others.
 pub fn make_room(recording: &mut Recording, wanted: usize) -> (u64, u64) {
     let provenance = &mut recording.provenance;

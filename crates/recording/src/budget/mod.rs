@@ -228,7 +228,7 @@ impl Budget {
     }
 
     /// Says what was left out.
-    pub(super) fn tell(&self, health: &mut Health) {
+    pub(super) fn report(&self, health: &mut Health) {
         let losses = self.left_out.losses();
         health.reduced = (self.left_out.reduced != Reduced::default()).then_some(self.left_out.reduced);
         if losses.iter().all(|(_, count)| *count == 0) {

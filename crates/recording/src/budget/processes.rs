@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use super::super::schema::Recording;
 
-/// The signal in a status as wait(2) reports it, and SIGKILL: who was killed is what somebody will ask for.
+/// The signal in a status as wait(2) reports it, and SIGKILL: who was killed is what somebody will look for.
 const SIGNAL_BITS: u32 = 0x7f;
 const SIGKILL: u32 = 9;
 

@@ -165,7 +165,7 @@ fn mapped_at(recording: &Recording, at_ns: u64) -> u64 {
 }
 
 #[test]
-fn mappings_that_no_reading_can_tell_of_make_room_and_no_reading_changes() {
+fn mappings_that_no_reading_shows_make_room_and_no_reading_changes() {
     let (mut builder, mut truth) = (small(), Truth::default());
     let mut add = |entry: Entry| {
         truth.see(&entry);
@@ -201,7 +201,7 @@ fn mappings_that_no_reading_can_tell_of_make_room_and_no_reading_changes() {
 }
 
 #[test]
-fn where_readings_tell_of_all_of_them_the_oldest_that_are_mapped_no_more_go_and_count_as_lost() {
+fn where_readings_show_all_of_them_the_oldest_that_are_mapped_no_more_go_and_count_as_lost() {
     // No reading is left out here.
     let mut builder = Builder::with_limits(begin(), Limits { values: 1_000_000, ..SMALL });
     builder.apply(event(0, 1, "mmap", 0x2000_0000, 64 * MIB));

@@ -1,4 +1,4 @@
-//! What the NVIDIA driver wanted a page for, told by the names of its functions.
+//! What the NVIDIA driver wanted a page for, known by the names of its functions.
 //!
 //! The source of a page says which counter has it; this says which object it is part of. Names are those of NVIDIA's
 //! open-gpu-kernel-modules at 580 (src/nvidia/src/kernel, kernel-open/nvidia, kernel-open/nvidia-uvm). Leading
@@ -14,7 +14,7 @@ const MODULES: [&str; 5] = ["nvidia", "nvidia_uvm", "nvidia-uvm", "nvidia_modese
 type Object = (&'static [&'static str], &'static str);
 
 /// For one frame the first row that knows it counts. The functions that every allocation of the driver passes through
-/// (`nv_alloc_pages`, `osAllocPagesInternal`, `memdescAlloc`) tell nothing and have no row.
+/// (`nv_alloc_pages`, `osAllocPagesInternal`, `memdescAlloc`) say nothing and have no row.
 const OBJECTS: &[Object] = &[
     // kernel-open/nvidia
     (&["nvos_create_alloc"], "page lists"),

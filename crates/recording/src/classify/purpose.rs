@@ -35,7 +35,7 @@ struct Row {
     known: Known,
     purpose: Purpose,
     what: &'static str,
-    /// The frame's name tells which kind it is.
+    /// The frame's name says which kind it is.
     named: bool,
 }
 
@@ -117,7 +117,7 @@ const ROWS: &[Row] = &[
     ),
 ];
 
-/// What a stack's memory is for, and how it is called; nothing where no frame tells.
+/// What a stack's memory is for, and how it is called; nothing where no frame shows it.
 pub fn of(frames: &[&Symbol]) -> Option<(Purpose, String)> {
     let names: Vec<_> = frames.iter().map(|frame| frame.name.as_deref().map_or("", base_name)).collect();
     (0..names.len()).find_map(|index| {

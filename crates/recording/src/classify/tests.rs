@@ -75,7 +75,7 @@ fn the_kind_of_slab_follows_the_migrate_type() {
 }
 
 #[test]
-fn frames_of_the_tracing_itself_tell_nothing() {
+fn frames_of_the_tracing_itself_say_nothing() {
     let frames = &[
         "bpf_prog_0123456789abcdef_mm_page_alloc",
         "bpf_trace_run4",
@@ -135,7 +135,7 @@ fn every_rule_names_a_source() {
 }
 
 #[test]
-fn what_shared_memory_of_the_kernel_is_for_is_told_and_its_source_stays() {
+fn the_use_of_shared_memory_of_the_kernel_is_named_and_its_source_stays() {
     let map = of(
         &["__vmalloc_node_range_noprof", "__bpf_map_area_alloc", "array_map_alloc", "map_create"],
         "unmovable",

@@ -98,7 +98,7 @@ fn pinned_unmapped(reading: &Reading<'_>) -> Cell {
     };
     match unmapped(reading) {
         Cell::Known(unmapped) => Cell::Known(unmapped.min(pinned)),
-        // Where there are no lists they cannot be told from nothing.
+        // Where there are no lists they is unknown from nothing.
         cell => cell,
     }
 }

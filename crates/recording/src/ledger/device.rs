@@ -8,16 +8,16 @@ const LISTED: &str = "processes.listed";
 
 /// What the target's processes hold together.
 pub(super) fn target(reading: &Reading<'_>) -> Cell {
-    held(reading, true)
+    used_by(reading, true)
 }
 
 /// What all other processes hold together.
 pub(super) fn others(reading: &Reading<'_>) -> Cell {
-    held(reading, false)
+    used_by(reading, false)
 }
 
 /// Known where every process that is listed has a value: a process that is not listed holds nothing.
-fn held(reading: &Reading<'_>, by_target: bool) -> Cell {
+fn used_by(reading: &Reading<'_>, by_target: bool) -> Cell {
     let listed = match reading.recorded(LISTED) {
         Cell::Known(listed) => listed,
         cell => return cell,
@@ -32,7 +32,7 @@ fn held(reading: &Reading<'_>, by_target: bool) -> Cell {
     if known == listed { Cell::Known(sum) } else { Cell::Unknown }
 }
 
-/// What the target's processes held before the trace began, and still hold.
+/// What the target's processes had before the trace began, and still have.
 pub(super) fn before(reading: &Reading<'_>) -> Cell {
     if !reading.series.columns.keys().any(|column| column.starts_with(PROCESS) && column.ends_with(BEFORE)) {
         return Cell::NoColumn;
@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_target_held_before_the_trace_has_a_row_of_its_own() {
+    fn memory_of_the_target_from_before_the_trace_has_a_row_of_its_own() {
         let columns =
             [&READING[..], &[("process.7.before", 390), ("process.9.before", 200), ("cuda.live", 5)]]
                 .concat();

@@ -5,7 +5,7 @@ use crate::Series;
 /// Columns of the system plane's readings that have what the NVIDIA driver holds as its own, and what it has pinned. Where
 /// free memory is in page cache, what it takes is taken from there: the machine stands no higher, and nobody is charged.
 /// Pinning takes nothing at all.
-const HELD_BY_DRIVER: [&[&str]; 2] =
+const DRIVER_COLUMNS: [&[&str]; 2] =
     [&["driver.nvidia_sysmem", "driver.nvidia_managed"], &["driver.nvidia_pinned"]];
 
 /// What the driver holds, and what it has pinned, in bytes.
@@ -13,9 +13,9 @@ pub type DriverHeights = [Option<u64>; 2];
 
 /// What of the machine's memory the driver holds and has pinned at reading `index`.
 pub fn driver_heights(system: &Series, index: usize) -> DriverHeights {
-    HELD_BY_DRIVER.map(|columns| {
-        let held = columns.iter().filter_map(|column| system.columns.get(*column)?.get(index));
-        held.reduce(u64::saturating_add)
+    DRIVER_COLUMNS.map(|columns| {
+        let values = columns.iter().filter_map(|column| system.columns.get(*column)?.get(index));
+        values.reduce(u64::saturating_add)
     })
 }
 

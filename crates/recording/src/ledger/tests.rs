@@ -182,7 +182,7 @@ fn managed_pages_of_a_cgroup_are_taken_out_of_its_other_kernel_memory() {
 }
 
 #[test]
-fn the_plane_of_a_cgroup_is_told_by_its_columns() {
+fn the_plane_of_a_cgroup_is_known_by_its_columns() {
     assert_eq!(Plane::of_cgroup(&series(&[(0, &[("memory.current", 1)])])), Some(Plane::CgroupV2));
     assert_eq!(Plane::of_cgroup(&series(&[(0, &[("memory.usage_in_bytes", 1)])])), Some(Plane::CgroupV1));
     assert_eq!(Plane::of_cgroup(&series(&[])), None);
@@ -345,7 +345,7 @@ fn swap_cache_and_pinned_pages_that_nobody_maps_keep_their_rows() {
     };
     assert_eq!(rows(&with(&[])), [30, 0, 0, 60]);
     assert_eq!(rows(&with(&[("meminfo.SwapCached", 10)])), [30, 0, 10, 50]);
-    // Which of the unmapped pages are pinned no counter tells: as many as can be, count as anonymous.
+    // Which of the unmapped pages are pinned no counter shows: as many as can be, count as anonymous.
     assert_eq!(rows(&with(&[("meminfo.SwapCached", 10), ("cuda.pinned_anon", 20)])), [30, 20, 10, 30]);
     assert_eq!(rows(&with(&[("cuda.pinned_anon", 200)])), [0, 200, 0, 0]);
     // Pages on their way to the lists make it too small, never negative.

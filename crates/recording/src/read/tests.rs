@@ -20,7 +20,7 @@ fn a_recording_survives_json() {
 }
 
 #[test]
-fn a_cut_is_told_wherever_it_is() {
+fn a_cut_is_reported_wherever_it_is() {
     let text = serde_json::to_vec(&testing::container()).unwrap();
     for part in 0..50 {
         let offset = text.len() * part / 50;
@@ -31,7 +31,7 @@ fn a_cut_is_told_wherever_it_is() {
 }
 
 #[test]
-fn a_cut_is_told_in_compressed_recordings() {
+fn a_cut_is_reported_in_compressed_recordings() {
     let text = serde_json::to_vec(&testing::container()).unwrap();
     let packed = zstd::encode_all(&text[..], 3).unwrap();
     let directory = tempfile::tempdir().unwrap();
@@ -66,7 +66,7 @@ fn a_newer_recording_is_refused() {
 }
 
 #[test]
-fn other_text_is_told_apart() {
+fn other_text_is_no_recording() {
     type Case = (&'static [u8], fn(&ReadError) -> bool);
     let cases: &[Case] = &[
         (b"hello", |e| matches!(e, ReadError::NotJson { .. })),
