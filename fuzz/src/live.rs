@@ -70,7 +70,7 @@ pub fn events(data: &[u8]) {
     let mut seen = BTreeMap::new();
     for line in data.split(|&byte| byte == b'\n') {
         if let Ok(event) = serde_json::from_slice::<question::Event>(line) {
-            event.tell(&mut seen);
+            event.add_to(&mut seen);
         }
     }
 }

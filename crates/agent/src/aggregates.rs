@@ -33,7 +33,7 @@ const MAX_NAMES: usize = 2 * FILES as usize;
 /// Rows of files that a recording keeps: all of the kernel's table, and as many that are not in it any more.
 const MOST_FILES: usize = 2 * FILES as usize;
 
-/// What a row of a file is told apart by: inode, serial number of its owner, device.
+/// What a row of a file is distinguished by: inode, serial number of its owner, device.
 type FileRow = (u64, u64, u32);
 
 /// The rows so far, and the keys they belong to.
@@ -121,7 +121,7 @@ impl Collector {
         self.largest_files = most;
     }
 
-    /// Notes a file's name, told once when its first page was added.
+    /// Notes a file's name, which comes once when its first page was added.
     pub fn name_file(&mut self, device: u32, inode: u64, path: Option<String>) {
         if let Some(path) = path {
             self.file_names.insert((device, inode), path);

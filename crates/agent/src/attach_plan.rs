@@ -4,7 +4,7 @@ use spark_trace_common::hook::{Candidate, HOOKS, Hook, Mechanism, Profile, TRIGG
 
 use spark_trace_recording::verdict::Verdict;
 
-/// What the planner needs to know of a kernel. What costs something to find out is asked only where a candidate
+/// What the planner needs to know of a kernel. What costs something to find out is looked at only where a candidate
 /// depends on it.
 pub trait Facts {
     /// BTF-typed programs can attach to this tracepoint.
@@ -29,11 +29,11 @@ pub struct Step {
     pub candidates: Vec<&'static Candidate>,
     /// Candidates that are not tried, each with why: left out by the user, or not to be had here.
     pub passed_over: Vec<String>,
-    /// The same of those that come after one of the candidates: told only where none attaches.
+    /// The same of those that come after one of the candidates: shown only where none attaches.
     pub below: Vec<String>,
     /// Verdict where there is nothing to attach, with its reason.
     pub verdict: Option<(Verdict, String)>,
-    /// The trigger that it is attached by, and what is told until then; none where it is attached at once.
+    /// The trigger that it is attached by, and what is shown until then; none where it is attached at once.
     pub waits: Option<(&'static str, &'static str)>,
 }
 
@@ -173,13 +173,13 @@ fn possible(candidate: &Candidate, facts: &impl Facts) -> Result<(), String> {
         Mechanism::Kprobe => {
             facts.kprobes()?;
             as_expected(candidate, facts)?;
-            // The list of symbols is read only where types do not tell: it takes long.
+            // The list of symbols is read only where types do not say: it takes long.
             let known = facts.args_of(target).is_some() || facts.has_symbol(target);
             if known { Ok(()) } else { Err("this kernel has no such function".to_owned()) }
         }
         // Whether the kernel can run it shows when it is run.
         Mechanism::OnDemand => Ok(()),
-        // Every kernel we know has the one; whether it has the other shows when it is asked to attach.
+        // Every kernel we know has the one; whether it has the other shows when a program attaches.
         Mechanism::Uprobe | Mechanism::UprobeMulti => Ok(()),
     }
 }

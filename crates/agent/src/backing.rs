@@ -1,4 +1,4 @@
-//! What host memory lies in that programs hand to the driver, as its mapping says. Two ways of cudaMallocHost are told apart
+//! What host memory lies in that programs hand to the driver, as its mapping says. Two ways of cudaMallocHost are distinguished
 //! so: pages of the NVIDIA module, which are charged to nobody, and pinned shared memory, which is.
 //!
 //! Kernels before 6.11 do not answer for one address, and writing out all mappings takes a millisecond for a thousand of them.

@@ -44,7 +44,7 @@ enum Kind {
 /// A kernel function that programs can be attached to by its type.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Function<'a> {
-    /// Number of its type, which the kernel wants to be told.
+    /// Number of its type, which the kernel requires.
     pub id: u32,
     pub args: u32,
     /// Structure that the first argument points to; empty where it is something else.

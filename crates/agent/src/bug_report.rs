@@ -76,7 +76,7 @@ pub fn contents(recording: &Recording, redacted: bool) -> io::Result<Vec<u8>> {
                 bytes.truncate(LARGEST);
                 add(&mut archive, &name, &bytes)?;
             }
-            // What a kernel does not have is told, too.
+            // What a kernel does not have is reported, too.
             Err(error) => add(&mut archive, &format!("{name}.error"), format!("{error}\n").as_bytes())?,
         }
     }

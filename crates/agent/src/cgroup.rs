@@ -313,7 +313,7 @@ mod tests {
         let below = dir.path().join("a/b");
         fs::create_dir_all(&below).unwrap();
         assert!(is_empty(dir.path()));
-        // As on v1: each tells of its own only.
+        // As on v1: each has its own only.
         fs::write(dir.path().join("cgroup.procs"), "").unwrap();
         fs::write(below.join("cgroup.procs"), "17\n").unwrap();
         assert!(!is_empty(dir.path()));

@@ -24,7 +24,7 @@ const AFTER: &str = "hooks.after";
 #[derive(Debug, Default)]
 pub struct Charges {
     levels: BTreeMap<u64, Level>,
-    /// Runs that the kernel had skipped when that was last asked.
+    /// Runs that the kernel had skipped when that was last read.
     skipped: u64,
 }
 
@@ -55,7 +55,7 @@ impl Charges {
         self.levels.remove(&id);
     }
 
-    /// Whether the kernel has skipped runs since this was last asked.
+    /// Whether the kernel has skipped runs since this was last read.
     pub fn skipped_anew(&mut self, object: &Object) -> bool {
         let skipped = object.skipped_charges();
         std::mem::replace(&mut self.skipped, skipped) < skipped
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn a_level_is_told_only_once_it_is_seeded() {
+    fn a_level_is_known_only_once_it_is_seeded() {
         let reading = beside((64, 0), 100, (64, 0));
         let (mut level, mut first) = (Level { due: true, ..Level::default() }, sample());
         level.put(&reading, &mut first);

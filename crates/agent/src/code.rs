@@ -1,5 +1,5 @@
-//! Where the code of processes lies, so that an address of a stack can be told from rubbish. No event costs a walk of all
-//! mappings: code is looked at when a program begins, one address is asked of the kernel, and where it does not
+//! Where the code of processes lies, so that an address of a stack can be distinguished from rubbish. No event costs a walk of all
+//! mappings: code is looked at when a program begins, one address is looked up in the kernel, and where it does not
 //! answer for one address, all mappings are read at a bounded rate and what lies in none is remembered.
 
 use std::collections::HashMap;
@@ -26,7 +26,7 @@ pub enum Found {
     Generated,
     /// No code: no frame lies there.
     Outside,
-    /// Nobody can tell: the process is gone, or it is too early to look again.
+    /// Nobody can say: the process is gone, or it is too early to look again.
     Unknown,
 }
 
@@ -36,7 +36,7 @@ pub type Number<'a> = &'a mut dyn FnMut(&Mapping) -> Option<usize>;
 #[derive(Debug, Default)]
 pub struct Code {
     processes: HashMap<u32, Known>,
-    /// Never ask for one address: as on kernels that do not answer.
+    /// Never request one address: as on kernels that do not answer.
     walks: bool,
 }
 
@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn code_of_a_file_is_told_from_data_and_from_nothing() {
+    fn code_of_a_file_is_distinguished_from_data_and_from_nothing() {
         let pid = std::process::id();
         let here = executable as *const () as u64;
         let data = Box::new(7u8);

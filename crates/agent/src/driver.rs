@@ -1,4 +1,4 @@
-//! What the NVIDIA driver holds of system memory, cheap enough to be asked at every sample.
+//! What the NVIDIA driver holds of system memory, cheap enough to be read at every sample.
 //!
 //! No counter has it. It is in the page rows whose stack leads into the driver; which those are is decided once
 //! for each row, and only they are read after that.
@@ -25,7 +25,7 @@ pub struct DriverBytes {
     sources: [SourceBytes; SOURCES.len()],
 }
 
-/// Bytes of one source, by who asked for them: tasks of the target, or others.
+/// Bytes of one source, by who requested them: tasks of the target, or others.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct SourceBytes {
     pub target: Bytes,
@@ -40,20 +40,21 @@ pub struct Bytes {
 }
 
 impl DriverBytes {
-    /// What is held of the source called `slug`; `None` where that is not one of [`SOURCES`].
+    /// What is in use of the source called `slug`; `None` where that is not one of [`SOURCES`].
     pub fn of(&self, slug: &str) -> Option<SourceBytes> {
         SOURCES.iter().position(|s| *s == slug).map(|i| self.sources[i])
     }
 
-    /// Each source with what is held of it.
+    /// Each source with what is in use of it.
     pub fn by_source(&self) -> impl Iterator<Item = (&'static str, SourceBytes)> {
         SOURCES.into_iter().zip(self.sources)
     }
 
     fn add(&mut self, source: usize, row: &PageRow) {
-        let held = &mut self.sources[source];
+        let bytes_of_source = &mut self.sources[source];
         // Tasks outside the target have no cgroup of their own in a key.
-        let bytes = if row.key.cgroup != 0 { &mut held.target } else { &mut held.others };
+        let bytes =
+            if row.key.cgroup != 0 { &mut bytes_of_source.target } else { &mut bytes_of_source.others };
         let sum = if row.key.class & PAGE_CHARGED != 0 { &mut bytes.charged } else { &mut bytes.uncharged };
         *sum += live_bytes(row);
     }

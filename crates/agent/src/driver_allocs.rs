@@ -1,4 +1,4 @@
-//! What the NVIDIA driver was asked for, read from the maps of the programs on its functions.
+//! What was requested of the NVIDIA driver, read from the maps of the programs on its functions.
 
 use std::collections::HashMap;
 

@@ -1,4 +1,4 @@
-//! What the planner asks of the running kernel.
+//! What the planner needs to know of the running kernel.
 
 use std::{cell::OnceCell, path::Path};
 
@@ -15,7 +15,7 @@ pub fn kernel_has_kprobes() -> bool {
     Path::new(KPROBE_EVENTS).exists()
 }
 
-/// The running kernel, asked as far as the plan wants to know.
+/// The running kernel, as far as the plan needs to know it.
 pub struct KernelFacts<'a> {
     btf: &'a Btf,
     symbols: OnceCell<Kallsyms>,

@@ -8,7 +8,7 @@ use super::{cgroup::Layout, page_size};
 use spark_trace_host::meminfo;
 use spark_trace_recording::{Host, Nvidia, STAND_IN};
 
-/// Reads the facts. What a machine does not tell is absent. GPUs are for NVML to name.
+/// Reads the facts. What a machine does not say is absent. GPUs are for NVML to name.
 pub fn facts(layout: &Layout) -> Host {
     let meminfo = fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let bytes = |name: &str| meminfo::field(&meminfo, name).unwrap_or(0);
@@ -97,7 +97,7 @@ const REPORTED_AT_A_TIME: u64 = 32;
 const F_REPORTING: usize = 5;
 
 /// The most that the kernel takes off its free lists at a time to report it to a hypervisor: so many of its largest
-/// blocks. Absent where no virtio balloon has agreed to be told.
+/// blocks. Absent where no virtio balloon takes part.
 fn page_reporting() -> Option<u64> {
     let devices = fs::read_dir("/sys/bus/virtio/drivers/virtio_balloon").ok()?;
     let mut features = devices.filter_map(|entry| fs::read(entry.ok()?.path().join("features")).ok());

@@ -127,7 +127,7 @@ pub fn trim() {
     }
 }
 
-/// Resident memory of this process now; absent where /proc does not tell.
+/// Resident memory of this process now; absent where /proc does not say.
 pub fn own_resident() -> Option<u64> {
     let pages = std::fs::read_to_string("/proc/self/statm").ok()?;
     Some(pages.split_whitespace().nth(1)?.parse::<u64>().ok()? * page_size())

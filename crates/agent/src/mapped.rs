@@ -126,7 +126,7 @@ fn is_mapped(file: &File, inode: (i32, i32, u64)) -> bool {
     numbers == Some(inode) || maps::inode_of(file) == Some(inode)
 }
 
-/// What tells a file from another one that has its inode after it: size and time of the last change.
+/// What distinguishes a file from another one that has its inode after it: size and time of the last change.
 type Version = (u64, i64, i64);
 
 fn version(file: &File) -> Option<Version> {

@@ -76,7 +76,7 @@ pub enum Answer {
 /// The mapping that an address of a process lies in.
 pub fn at(pid: u32, address: u64) -> Answer {
     match File::open(path(pid)) {
-        Ok(maps) => ask(&maps, address, 0),
+        Ok(maps) => query(&maps, address, 0),
         Err(_) => Answer::Gone,
     }
 }
@@ -114,7 +114,7 @@ pub fn code(pid: u32) -> Option<Vec<Mapping>> {
     let maps = File::open(path(pid)).ok()?;
     let (mut found, mut from) = (Vec::new(), 0);
     while found.len() < MOST_CODE {
-        match ask(&maps, from, COVERING_OR_NEXT | EXECUTABLE) {
+        match query(&maps, from, COVERING_OR_NEXT | EXECUTABLE) {
             Answer::Mapped(mapping) => {
                 from = mapping.end;
                 found.push(mapping);
@@ -170,7 +170,7 @@ fn path(pid: u32) -> PathBuf {
     PathBuf::from(format!("/proc/{pid}/maps"))
 }
 
-fn ask(maps: &File, address: u64, flags: u64) -> Answer {
+fn query(maps: &File, address: u64, flags: u64) -> Answer {
     let mut name = [0u8; LONGEST_NAME];
     let mut query = Query {
         size: size_of::<Query>() as u64,

@@ -1,11 +1,11 @@
-//! What the kernel's own files and calls told a program, out of the bytes it got. Pure.
+//! The figures that the kernel's own files and calls returned to a program, out of the bytes it got. Pure.
 
 use std::collections::BTreeMap;
 
 use spark_trace_common::event::AnswerSource;
 use spark_trace_recording::unlimited::{NO_LIMIT, V1_NO_LIMIT};
 
-/// What a program was told.
+/// The figures that a program got.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Answer {
     /// The file, or the system call.
@@ -18,7 +18,7 @@ pub struct Answer {
     pub text: Option<String>,
 }
 
-/// `None` for a file that tells nothing about memory.
+/// `None` for a file that says nothing about memory.
 pub fn parse(op: AnswerSource, name: &str, parent: &str, content: &[u8], page_size: u64) -> Option<Answer> {
     let directory = Some(parent.to_owned()).filter(|p| !p.is_empty() && p != "/");
     let answer = match op {
@@ -71,7 +71,7 @@ fn lines(content: &[u8]) -> impl Iterator<Item = &str> {
     std::str::from_utf8(content.get(..end).unwrap_or_default()).unwrap_or_default().lines()
 }
 
-/// `Name:   123 kB`, in bytes; lines of other form tell nothing.
+/// `Name:   123 kB`, in bytes; lines of other form say nothing.
 fn kib_lines(content: &[u8]) -> BTreeMap<String, u64> {
     lines(content)
         .filter_map(|line| {
@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn other_files_tell_nothing() {
+    fn other_files_have_no_figures() {
         assert!(parse(AnswerSource::ReadProc, "stat", "1", b"1\n", 4096).is_none());
     }
 }

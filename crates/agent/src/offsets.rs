@@ -126,7 +126,7 @@ fn members(btf: &Btf, config: &mut Config) -> Result<(), MissingType> {
         _ => NO_MEMBER,
     };
     config.file_mapping = optional("file", &["f_mapping"]);
-    // The member tells the kernels whose folios point to such an object.
+    // The member marks the kernels whose folios point to such an object.
     config.objcg_memcg = match btf.offset("obj_cgroup", &["is_root"]) {
         Some(_) => optional("obj_cgroup", &["memcg"]),
         None => NO_MEMBER,

@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn without_privileges_zones_tell() {
+    fn zones_suffice_without_privileges() {
         assert_eq!(from_iomem("00000000-00000000 : System RAM\n", 4096), None);
         let zones = "\
 Node 0, zone      DMA

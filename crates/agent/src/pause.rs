@@ -55,7 +55,7 @@ impl Guard {
                 if libc::setsid() < 0 {
                     return Err(io::Error::last_os_error());
                 }
-                // A copy is kept over exec; one that is there already must be told so.
+                // A copy is kept over exec; one that is there already must be set so.
                 let kept = if map == MAP { libc::fcntl(map, libc::F_SETFD, 0) } else { libc::dup2(map, MAP) };
                 if kept < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
             });
@@ -187,7 +187,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_stop_of_others_is_told_from_ours() {
+    fn a_stop_of_others_is_distinguished_from_ours() {
         let status = |state: &str, thread: &str, shared: &str| {
             format!("Name:\tx\nState:\t{state}\nSigPnd:\t{thread}\nShdPnd:\t{shared}\n")
         };

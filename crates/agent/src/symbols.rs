@@ -54,7 +54,7 @@ const LONGEST_NAMING: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub struct Placed(Vec<Place>);
 
-/// What a frame is told apart by.
+/// What a frame is distinguished by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Place {
     Kernel(u64),
@@ -260,7 +260,7 @@ impl Stacks {
         for (file, places) in places {
             let MappedFile { path, file, closed, .. } = self.files.get(file);
             match (file, closed) {
-                (Some(file), _) => self.namer.ask(path, file, &places, until),
+                (Some(file), _) => self.namer.request(path, file, &places, until),
                 (None, Some(why)) => self.namer.miss_frames(path, why, places.len() as u64),
                 // It was let go of when nobody had it mapped any more.
                 (None, None) => {}

@@ -3,7 +3,7 @@
 //! A perf event for each function is let go of by waiting for a grace period, a tenth of a second for each and one
 //! after the other: ten seconds for the functions of one CUDA driver. A link of this kind waits once for all.
 //!
-//! aya 0.14 cannot load programs for such links: the kernel wants to be told when it loads them
+//! aya 0.14 cannot load programs for such links: the kernel has to know when it loads them
 //! (`expected_attach_type`), because it is then that `bpf_get_attach_cookie` gets its meaning. So the object is parsed
 //! a second time here, its references are set to the maps that aya has created, and two calls of bpf(2) do the rest.
 //! `CONFIG` needs no care of its own: it lies in `.rodata`, which is one of those maps.
@@ -34,7 +34,7 @@ use aya_obj::generated::{
 use thiserror::Error;
 use tracing::debug;
 
-/// Room for what the verifier says. It is asked for after a failure only.
+/// Room for what the verifier says. It is requested after a failure only.
 const LOG_BYTES: usize = 1 << 20;
 /// The verifier gives up where a signal arrives.
 const LOAD_ATTEMPTS: usize = 5;
@@ -85,7 +85,7 @@ pub(super) struct Multi {
 
 impl Multi {
     /// Loads the programs called `enter` and `leave` of `object` for use with the maps that `map` finds by name, and
-    /// asks the kernel whether it can attach them.
+    /// finds out whether the kernel can attach them.
     pub(super) fn load<'m>(
         object: &[u8],
         enter: &str,

@@ -154,7 +154,7 @@ fn choose(wanted: Option<Place>, report: &mut dyn FnMut(Event<'_>)) -> Result<Pl
         let Some(engine) = place.engine().filter(|_| wanted.is_none_or(|wanted| wanted == place)) else {
             continue;
         };
-        match engine.ask() {
+        match engine.answer() {
             Answer::Works { .. } => return Ok(place),
             Answer::NotInstalled => reasons.push((engine.name, "not installed".to_owned())),
             Answer::Silent { reason, .. } => reasons.push((engine.name, reason)),

@@ -11,7 +11,7 @@ use super::{Object, ObjectError, Wire, map_error};
 /// A level is right only where all of them are seen.
 const HOOK_NAMES: [&str; 3] = ["charge-try", "charge-force", "uncharge"];
 
-/// Bytes that the NVIDIA driver was asked for and that live; absent where that is not seen.
+/// Bytes that were requested of the NVIDIA driver and that live; absent where that is not seen.
 #[derive(Debug, Clone, Copy)]
 pub struct LiveDriverBytes {
     /// System memory of its own.
@@ -46,7 +46,7 @@ impl Object {
         Ok(map.iter().flatten().map(|(Wire(key), Wire(row))| (key, row)).collect())
     }
 
-    /// What the NVIDIA driver was asked for and that was not given back.
+    /// What was requested of the NVIDIA driver and that was not given back.
     pub fn live_driver_bytes(&self) -> Result<LiveDriverBytes, ObjectError> {
         let sysmem = self.are_attached(&["nvidia-alloc", "nvidia-free"]);
         let pinned = self.are_attached(&["nvidia-pin", "nvidia-unpin"]);
@@ -61,7 +61,7 @@ impl Object {
         })
     }
 
-    /// What the NVIDIA driver was asked for.
+    /// What was requested of the NVIDIA driver.
     pub fn driver_rows(&self) -> Result<Vec<(DriverKey, DriverRow)>, ObjectError> {
         let map: HashMap<&MapData, Wire<DriverKey>, Wire<DriverRow>> = self.map("DRIVER_ROWS")?;
         Ok(map.iter().flatten().map(|(Wire(key), Wire(row))| (key, row)).collect())

@@ -1,4 +1,4 @@
-//! The eBPF object: loading it for the running kernel, talking to its maps, asking its programs what they did.
+//! The eBPF object: loading it for the running kernel, reading and writing its maps, reading what its programs did.
 
 mod attach;
 mod charges;

@@ -22,7 +22,7 @@ const FIND: &str = "page_of_file";
 const TRIES: u32 = 4;
 
 impl Object {
-    /// Finds the array of `struct page`s and tells the programs. Two pages must lie in it where their frame
+    /// Finds the array of `struct page`s and passes its address to the programs. Two pages must lie in it where their frame
     /// numbers say; else this kernel has no such array.
     pub(super) fn find_frames(&mut self) -> Result<(), String> {
         let span = self.span.ok_or("neither /proc/iomem nor /proc/zoneinfo says where memory is")?;
@@ -43,7 +43,7 @@ impl Object {
         place.set(PLACE_BASE, base, 0).map_err(|e| e.to_string())
     }
 
-    /// Where the structure of frame 0 is, or would be, as far as that of `file`'s page tells.
+    /// Where the structure of frame 0 is, or would be, by that of `file`'s page.
     fn start_by(&self, file: &OnePage) -> Result<u64, String> {
         let program = self.ebpf.program(FIND).ok_or("no such program in the object")?;
         let program: &RawTracePoint = program.try_into().map_err(|e: ProgramError| e.to_string())?;

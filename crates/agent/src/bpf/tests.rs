@@ -73,7 +73,7 @@ impl Account {
         Self { collector: Collector::new(btf), stacks }
     }
 
-    fn held(&mut self, object: &Object) -> u64 {
+    fn bytes(&mut self, object: &Object) -> u64 {
         self.collector.read(object, &mut self.stacks, &[InstantKind::Now], 1).unwrap();
         let rows = self.collector.snapshot(&mut self.stacks, &crate::symbols::Names::None).page_allocs;
         let of_pipes = |stack: &u32| {
@@ -87,25 +87,25 @@ impl Account {
     }
 }
 
-fn near(what: &str, held: u64, truth: u64) {
-    println!("{what}: {held} bytes, truth {truth}");
-    assert!(held.abs_diff(truth) <= MIB, "{what}: {held} bytes, truth {truth}");
+fn near(what: &str, bytes: u64, truth: u64) {
+    println!("{what}: {bytes} bytes, truth {truth}");
+    assert!(bytes.abs_diff(truth) <= MIB, "{what}: {bytes} bytes, truth {truth}");
 }
 
 fn pages_of_pipes(profile: Profile, between: impl FnOnce(&mut Object)) {
     let (mut object, btf) = attached(profile);
     let mut account = Account::new(&btf);
-    near("before", account.held(&object), 0);
+    near("before", account.bytes(&object), 0);
     let pipes = Pipes::fill(64 * MIB);
-    near("filled", account.held(&object), pipes.bytes);
+    near("filled", account.bytes(&object), pipes.bytes);
     between(&mut object);
-    near("still filled", account.held(&object), pipes.bytes);
+    near("still filled", account.bytes(&object), pipes.bytes);
     pipes.empty();
-    near("emptied", account.held(&object), 0);
+    near("emptied", account.bytes(&object), 0);
     let again = Pipes::fill(32 * MIB);
-    near("filled again", account.held(&object), again.bytes);
+    near("filled again", account.bytes(&object), again.bytes);
     again.empty();
-    near("emptied again", account.held(&object), 0);
+    near("emptied again", account.bytes(&object), 0);
     let losses = object.losses().unwrap();
     assert!(losses.is_empty(), "{losses:?}");
 }
@@ -148,7 +148,7 @@ fn without_a_driver_it_holds_nothing() {
     let pipes = Pipes::fill(MIB);
     for _ in 0..2 {
         let bytes = account.collector.driver_bytes(&object, &mut account.stacks).unwrap();
-        assert!(object.follows_pages() && bytes.by_source().all(|(_, held)| held.total() == 0), "{bytes:?}");
+        assert!(object.follows_pages() && bytes.by_source().all(|(_, sum)| sum.total() == 0), "{bytes:?}");
     }
     pipes.empty();
 }

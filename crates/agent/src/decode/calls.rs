@@ -70,7 +70,7 @@ pub struct MappedLibrary {
     pub name: String,
 }
 
-/// A process was told how much memory there is.
+/// A process got an answer how much memory there is.
 #[derive(Debug, Clone, PartialEq)]
 pub struct MemoryAnswer {
     pub op: AnswerSource,

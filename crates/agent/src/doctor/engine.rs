@@ -10,7 +10,7 @@ pub use spark_trace_host::engine::in_path;
 /// A daemon on this machine answers in milliseconds; one that takes longer is as good as none.
 const LIMIT: Duration = Duration::from_secs(2);
 
-/// How to ask an engine.
+/// How to reach an engine.
 #[derive(Debug, Clone, Copy)]
 pub struct Engine {
     pub name: &'static str,
@@ -45,17 +45,17 @@ pub enum Answer {
 }
 
 impl Engine {
-    pub fn ask(&self) -> Answer {
+    pub fn answer(&self) -> Answer {
         if engine::client(self.name).is_none() {
             return Answer::NotInstalled;
         }
-        let ask = |args: &[&'static str]| {
+        let run = |args: &[&'static str]| {
             let mut client = engine::client(self.name).ok_or("it is gone")?;
             client.args(args);
             answer(client, LIMIT)
         };
-        let client = ask(self.client).unwrap_or_else(|reason| format!("client: {reason}"));
-        match ask(self.server) {
+        let client = run(self.client).unwrap_or_else(|reason| format!("client: {reason}"));
+        match run(self.server) {
             Ok(server) if !server.is_empty() => Answer::Works { client, server },
             Ok(_) => Answer::Silent { client, reason: "it answers with nothing".to_owned() },
             Err(reason) => Answer::Silent { client, reason },
@@ -64,7 +64,7 @@ impl Engine {
 }
 
 fn finding(engine: &Engine) -> Finding {
-    match engine.ask() {
+    match engine.answer() {
         Answer::NotInstalled => Finding::not_applicable("not installed"),
         Answer::Works { client, server } => Finding::ok(format!("{server} answers; {client}")),
         Answer::Silent { client, reason } => Finding::warning(format!("{client}; {reason}")),
@@ -90,13 +90,13 @@ mod tests {
     #[test]
     fn what_is_not_installed_is_no_fault() {
         let none = Engine { name: "no-such-engine", client: &[], server: &[] };
-        assert_eq!(none.ask(), Answer::NotInstalled);
+        assert_eq!(none.answer(), Answer::NotInstalled);
         assert_eq!(finding(&none).status, super::super::Status::NotApplicable);
     }
 
     #[test]
     fn an_engine_that_fails_is_silent_with_its_reason() {
         let failing = Engine { name: "sh", client: &["-c", "echo 1"], server: &["-c", "echo no >&2; false"] };
-        assert_eq!(failing.ask(), Answer::Silent { client: "1".to_owned(), reason: "no".to_owned() });
+        assert_eq!(failing.answer(), Answer::Silent { client: "1".to_owned(), reason: "no".to_owned() });
     }
 }

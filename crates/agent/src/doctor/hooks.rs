@@ -198,8 +198,8 @@ mod tests {
         let required = HOOKS.iter().find(|hook| hook.required).unwrap();
         let silent = || HookRow { verdict: "ok", hits: Some(0), ..HookRow::untried(required, String::new()) };
         assert_eq!(obstacle(&[silent().unless_blind(false)]), None);
-        let told = obstacle(&[silent().unless_blind(true)]).unwrap();
-        assert!(told.contains(required.name) && told.contains("did not run"), "{told}");
+        let text = obstacle(&[silent().unless_blind(true)]).unwrap();
+        assert!(text.contains(required.name) && text.contains("did not run"), "{text}");
     }
 
     #[test]

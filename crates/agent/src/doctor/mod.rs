@@ -38,7 +38,7 @@ pub struct Report {
     pub schema: &'static str,
     pub schema_version: u32,
     pub tool_version: &'static str,
-    /// Absent where not even the cgroup hierarchies could be told.
+    /// Absent where not even the cgroup hierarchies are known.
     pub host: Option<Host>,
     /// A recording can be made here.
     pub can_record: bool,

@@ -33,14 +33,14 @@ pub fn nvml(machine: &Machine) -> Finding {
         return if broken { Finding::warning(reason()) } else { Finding::not_applicable(reason()) };
     };
     let or_unknown = |text: &Option<String>| text.clone().unwrap_or_else(|| "unknown".to_owned());
-    let told = format!(
+    let versions = format!(
         "{} of driver {}, CUDA up to {}, in {}",
         or_unknown(&nvidia.nvml_version),
         or_unknown(&nvidia.driver_version),
         or_unknown(&nvidia.cuda_driver_version),
         or_unknown(&nvidia.nvml_library)
     );
-    if nvidia.simulated { Finding::warning(format!("simulated: {told}")) } else { Finding::ok(told) }
+    if nvidia.simulated { Finding::warning(format!("simulated: {versions}")) } else { Finding::ok(versions) }
 }
 
 pub fn gpus(machine: &Machine) -> Finding {

@@ -91,7 +91,7 @@ pub fn unprivileged_bpf(_: &Machine) -> Finding {
 pub fn kernel_symbols(_: &Machine) -> Finding {
     let restrict = fs::read_to_string("/proc/sys/kernel/kptr_restrict").unwrap_or_default();
     let restrict = format!("kptr_restrict {}", restrict.trim());
-    // The beginning tells: addresses are hidden for all or none.
+    // The beginning suffices: addresses are hidden for all or none.
     let mut beginning = vec![0; 4096];
     let read = fs::File::open("/proc/kallsyms").and_then(|mut file| file.read(&mut beginning));
     match read {

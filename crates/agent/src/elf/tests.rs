@@ -70,7 +70,7 @@ fn names_are_those_that_blazesym_finds() {
         for (ours, theirs) in ours.iter().zip(&theirs) {
             let Some(ours) = ours else { continue };
             named += 1;
-            // One function has several names: which one is told is the reader's choice.
+            // One function has several names: which one is shown is the reader's choice.
             let theirs = theirs.as_sym().map(|symbol| symbol.addr);
             same += usize::from(theirs.is_some_and(|at| begins.contains(&(ours.clone(), at))));
         }
@@ -182,18 +182,18 @@ fn claimed_sizes_are_bounded_before_anything_is_read() {
             let header =
                 made(&[(kind, flags, 0x2000, size, 1), (3, flags, 0x1800, size, 0)], Some((0x2000, size)));
             let file = Hole { header: &header, read: std::cell::Cell::new(0) };
-            let told = (build_id(&file), exports(&file, ["malloc"].into_iter()), names(&file, &[0x10]));
+            let answers = (build_id(&file), exports(&file, ["malloc"].into_iter()), names(&file, &[0x10]));
             assert!(file.read.get() < 4 << 20, "{size:#x} of kind {kind}: {} bytes read", file.read.get());
-            assert!(told.0.unwrap().is_none());
+            assert!(answers.0.unwrap().is_none());
             let is_table = kind == SHT_DYNSYM && flags == 0;
             assert_eq!(
-                matches!(told.1, Err(ElfError::TooLarge { .. })),
+                matches!(answers.1, Err(ElfError::TooLarge { .. })),
                 is_table,
                 "{size:#x} of kind {kind}"
             );
             let is_table = is_table || kind == SHT_SYMTAB;
             assert_eq!(
-                matches!(told.2, Err(ElfError::TooLarge { .. })),
+                matches!(answers.2, Err(ElfError::TooLarge { .. })),
                 is_table,
                 "{size:#x} of kind {kind}"
             );
@@ -249,7 +249,7 @@ fn the_innermost_symbol_that_covers_a_place_names_it() {
     ];
     let file = with_symbols(MACHINE_X86_64, &symbols);
     let at = [0x80, 0x100, 0x125, 0x130, 0x1ff, 0x230, 0x248, 0x281, 0x290, 0x5000];
-    let told = [
+    let expected = [
         "-",
         "seen_by_others",
         "inner",
@@ -261,7 +261,7 @@ fn the_innermost_symbol_that_covers_a_place_names_it() {
         "-",
         "-",
     ];
-    assert_eq!(named(&file, &at), told);
+    assert_eq!(named(&file, &at), expected);
 }
 
 #[test]

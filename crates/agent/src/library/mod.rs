@@ -2,7 +2,7 @@
 //! an image, several at once. A library is its inode: attached to once, it is seen in every process.
 //!
 //! What is on the host or mapped already is attached to before the target starts. What turns up later (in an image)
-//! is told by the program at system call exit when a process maps it, and attached to then. The process is paused
+//! is known by the program at system call exit when a process maps it, and attached to then. The process is paused
 //! meanwhile ([`super::pause`]); where it is not, how long it ran on is in the recording.
 
 use std::{
@@ -38,7 +38,7 @@ const SIMULATED: &str = "libspark_trace_simulated";
 /// Files that are looked at, and as many that could not be. There are few on a machine, but anybody may call a file so.
 const MOST_FILES: usize = 128;
 
-/// What tells files of one inode number apart.
+/// What distinguishes files of one inode number.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum FileKind {
     BuildId(String),
@@ -121,7 +121,7 @@ impl Libraries {
     /// Attaches to what a process has just mapped. Gives the file's row where that is new, or in use only from now on.
     pub fn mapped(&mut self, object: &mut Object, event: &MappedLibrary) -> Option<LibraryFile> {
         library_of(&event.name)?;
-        let told = |file: LibraryFile| LibraryFile {
+        let newly_mapped = |file: LibraryFile| LibraryFile {
             mapped_by: Some(event.pid),
             mapped_ns: Some(event.at_ns),
             in_use: Some(true),
@@ -141,7 +141,7 @@ impl Libraries {
                 return None;
             }
             self.unopened += 1;
-            return Some(told(LibraryFile {
+            return Some(newly_mapped(LibraryFile {
                 library: library_of(&event.name)?.as_str().to_owned(),
                 path: event.name.clone(),
                 device: device_text(event.file.device >> MINOR_BITS, event.file.device & MINORS),
@@ -156,7 +156,7 @@ impl Libraries {
         if file.in_use == Some(true) {
             return None;
         }
-        *file = told(std::mem::take(file));
+        *file = newly_mapped(std::mem::take(file));
         Some(file.clone())
     }
 
@@ -361,7 +361,7 @@ mod tests {
     }
 
     #[test]
-    fn libraries_are_told_by_name() {
+    fn libraries_are_known_by_name() {
         assert_eq!(library_of("libcuda.so.580.95.05"), Some(Library::Cuda));
         assert_eq!(library_of("libcuda.so"), Some(Library::Cuda));
         assert_eq!(library_of("libspark_trace_simulated_cuda.so"), Some(Library::Cuda));

@@ -71,7 +71,7 @@ pub fn of_process(pid: &str) -> Vec<Mount> {
     }
 }
 
-/// What tells mount namespaces apart, for as long as each exists.
+/// What distinguishes mount namespaces, for as long as each exists.
 pub fn namespace(pid: &str) -> Option<u64> {
     fs::metadata(format!("/proc/{pid}/ns/mnt")).ok().map(|status| status.ino())
 }

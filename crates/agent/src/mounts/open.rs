@@ -1,4 +1,4 @@
-//! Opening by path what others may have prepared: no link is followed, and no file system is asked that may never
+//! Opening by path what others may have prepared: no link is followed, and no file system is used that may never
 //! answer.
 
 use std::{
@@ -23,7 +23,7 @@ const BY_PROGRAM: &[&str] = &["fuseblk"];
 #[derive(Debug)]
 pub struct Paths {
     root: File,
-    /// Mount points of file systems that ask a program or a server.
+    /// Mount points of file systems that need a program or a server.
     foreign: Vec<String>,
 }
 
@@ -37,7 +37,7 @@ impl Paths {
         Ok(Self { root, foreign: foreign.map(|mount| mount.point.clone()).collect() })
     }
 
-    /// Opens a path for nothing but to be asked about, or what `flags` say. Where the way leads through a file system
+    /// Opens a path for nothing but its attributes, or what `flags` say. Where the way leads through a file system
     /// that might not answer, only what the kernel has in its cache of names is found.
     pub fn open(&self, path: &str, flags: libc::c_int) -> io::Result<File> {
         match self.at(path, flags, libc::RESOLVE_CACHED) {
@@ -48,7 +48,7 @@ impl Paths {
         }
     }
 
-    /// Whether a mount above the path, or at it, asks somebody else.
+    /// Whether a mount above the path, or at it, needs somebody else.
     pub fn is_foreign(&self, path: &str) -> bool {
         self.foreign.iter().any(|point| {
             let rest = path.strip_prefix(point.trim_end_matches('/'));
@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn what_asks_a_program_is_told_by_its_mounts() {
+    fn file_systems_of_programs_are_known_by_their_mounts() {
         let mount = |point: &str, kind: &str| Mount {
             id: 1,
             device: "0:1".into(),

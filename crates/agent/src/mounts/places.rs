@@ -257,7 +257,7 @@ impl Search<'_> {
         };
         let Ok(status) = opened.metadata() else { return Found::Unknown };
         let device = status.dev();
-        // stat(2) of a btrfs names a device of its own for each subvolume: then the mount tells.
+        // stat(2) of a btrfs names a device of its own for each subvolume: then the mount decides.
         let same_device = format!("{}:{}", libc::major(device), libc::minor(device)) == file.device
             || self.device_of(&opened).as_deref() == Some(file.device.as_str());
         match (same_device, status.ino() == file.inode) {
@@ -305,10 +305,11 @@ impl Search<'_> {
         names
     }
 
-    /// Wherever it is, on file systems that can be asked for an inode by its number.
+    /// Wherever it is, on file systems that find an inode by its number.
     fn by_handle(&self, file: &FilePages) -> Option<String> {
-        let asks = |mount: &&Mount| mount.device == file.device && mount.root == "/" && mount.kind == "ext4";
-        let mount = self.own.iter().find(asks)?;
+        let has_handles =
+            |mount: &&Mount| mount.device == file.device && mount.root == "/" && mount.kind == "ext4";
+        let mount = self.own.iter().find(has_handles)?;
         let opened = self.paths.open(&mount.point, libc::O_RDONLY | libc::O_DIRECTORY).ok()?;
         let path = handle::path_of(&opened, file).ok()?;
         matches!(self.look(&path, file), Found::This).then_some(path)
@@ -409,7 +410,7 @@ mod tests {
     }
 
     #[test]
-    fn block_devices_are_told_by_their_numbers() {
+    fn block_devices_are_known_by_their_numbers() {
         // A disk of this machine, whichever it has.
         let disks = fs::read_dir("/sys/dev/block").into_iter().flatten().flatten();
         for disk in disks.take(3) {

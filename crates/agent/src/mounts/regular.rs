@@ -2,7 +2,7 @@
 //! itself answers for it.
 //!
 //! To open a device, a FIFO or a socket does something, and may last for ever. So the file is first opened for nothing
-//! (O_PATH), which asks nobody, and then anew when it is known what it is.
+//! (O_PATH), which needs nobody, and then anew when it is known what it is.
 
 use std::{
     collections::BTreeSet,
@@ -50,7 +50,7 @@ fn open_if(path: &Path, links: Links, may: impl FnOnce(&Found) -> bool) -> io::R
     let way = PathBuf::from(format!("/proc/self/fd/{}", found.file.as_raw_fd()));
     let flags = libc::O_NONBLOCK | libc::O_NOCTTY | libc::O_CLOEXEC;
     let open = |flags| OpenOptions::new().read(true).custom_flags(flags).open(&way);
-    // Without changing its access time, where that is ours to ask.
+    // Without changing its access time, where that is allowed.
     open(flags | libc::O_NOATIME).or_else(|_| open(flags))
 }
 
@@ -63,7 +63,7 @@ struct Found {
 }
 
 impl Found {
-    /// What the kernel knows without asking whoever serves the file system (statx(2), AT_STATX_DONT_SYNC).
+    /// What the kernel knows without the server of the file system (statx(2), AT_STATX_DONT_SYNC).
     fn new(file: File) -> io::Result<Self> {
         let mut status = MaybeUninit::<libc::statx>::zeroed();
         let flags = libc::AT_EMPTY_PATH | libc::AT_STATX_DONT_SYNC;
@@ -87,7 +87,7 @@ impl Found {
     }
 }
 
-/// Whether the kernel answers for a file by itself, as far as the process's mounts tell. A mount in none of them is the
+/// Whether the kernel answers for a file by itself, as far as the process's mounts say. A mount in none of them is the
 /// kernel's own (shared memory), or was taken away; one that a user has made of a program's is closed to others
 /// (fs/fuse/dir.c fuse_allow_current_process).
 fn is_answered(pid: u32, found: &Found) -> bool {
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn file_systems_of_programs_and_servers_are_told_by_their_mount() {
+    fn file_systems_of_programs_and_servers_are_known_by_their_mount() {
         let mount = |id, kind: &str| Mount {
             id,
             device: "0:1".into(),
@@ -167,7 +167,7 @@ mod tests {
         };
         let mounts = [mount(1, "overlay"), mount(2, "fuse.sshfs"), mount(3, "nfs4")];
         let local = BTreeSet::from(["overlay".to_owned()]);
-        let told: Vec<_> = (1..=4).map(|id| kind_is_local(id, &mounts, &local)).collect();
-        assert_eq!(told, [true, false, false, true]);
+        let local_ones: Vec<_> = (1..=4).map(|id| kind_is_local(id, &mounts, &local)).collect();
+        assert_eq!(local_ones, [true, false, false, true]);
     }
 }

@@ -90,7 +90,7 @@ impl Client {
                 Err("the reader of symbols sent invalid data".to_owned())
             }
             Err(Broken::Closed) => Err(match reader.end() {
-                Some(status) => format!("the reader of symbols ended ({})", told(status)),
+                Some(status) => format!("the reader of symbols ended ({})", in_words(status)),
                 None => "the reader of symbols ended".to_owned(),
             }),
         };
@@ -174,7 +174,7 @@ fn start() -> Result<Reader, String> {
             Err(format!("the reader of symbols did not begin within {} s", LONGEST_START.as_secs()))
         }
         _ => {
-            let status = reader.end().map(told).unwrap_or_default();
+            let status = reader.end().map(in_words).unwrap_or_default();
             Err(format!("the reader of symbols ended before it began ({status})"))
         }
     }
@@ -225,7 +225,7 @@ impl Reader {
         // Its socket goes first: one that is well ends by itself.
         drop(self.socket);
         let until = Instant::now() + LONGEST_END;
-        // What has ended already is not killed: how it ended is to be told.
+        // What has ended already is not killed: how it ended is to be reported.
         if let Ok(None) = self.child.try_wait() {
             let soon = Instant::now() + Duration::from_millis(50);
             while Instant::now() < soon && matches!(self.child.try_wait(), Ok(None)) {
@@ -264,7 +264,7 @@ const SIGNALS: &[(i32, &str)] = &[
     (libc::SIGXCPU, "SIGXCPU"),
 ];
 
-fn told(status: ExitStatus) -> String {
+fn in_words(status: ExitStatus) -> String {
     match (status.code(), status.signal()) {
         (Some(code), _) => format!("exit code {code}"),
         (None, Some(signal)) => match SIGNALS.iter().find(|(number, _)| *number == signal) {

@@ -4,7 +4,7 @@ use std::{ffi::CString, fs::File, io::Read, os::fd::AsFd, thread};
 
 use super::socket;
 
-/// Does harm in the reader, where a file tells it to: what a file that means harm might lead to. Whether it has answered.
+/// Does harm in the reader, where a file says so: what a file that means harm might lead to. Whether it has answered.
 pub(super) fn misbehave(mut file: &File) -> bool {
     let mut word = String::new();
     if file.read_to_string(&mut word).is_err() {
@@ -24,7 +24,7 @@ pub(super) fn misbehave(mut file: &File) -> bool {
         }
         "lie" => socket::send(std::io::stdin().as_fd(), b"n\xff\xff\xff\xffname", None).is_ok(),
         "rights" => {
-            tell_rights();
+            answer_rights();
             true
         }
         _ => false,
@@ -32,7 +32,7 @@ pub(super) fn misbehave(mut file: &File) -> bool {
 }
 
 /// Tries what the reader may not do, and answers with a list of what it could do all the same, or `nothing`.
-fn tell_rights() {
+fn answer_rights() {
     let path = CString::new("/etc/passwd").unwrap();
     type Attempt = fn(&CString) -> i64;
     let attempts: [(&str, Attempt); 6] = [
@@ -60,7 +60,7 @@ fn tell_rights() {
         })
         .map(|(what, _)| *what)
         .collect();
-    let told = if could.is_empty() { "nothing".to_owned() } else { could.join(" ") };
-    let _ = socket::send(std::io::stdin().as_fd(), format!("n\0\0\0\0{told}").as_bytes(), None);
+    let answer = if could.is_empty() { "nothing".to_owned() } else { could.join(" ") };
+    let _ = socket::send(std::io::stdin().as_fd(), format!("n\0\0\0\0{answer}").as_bytes(), None);
     let _ = socket::send(std::io::stdin().as_fd(), b"d", None);
 }

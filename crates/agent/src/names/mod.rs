@@ -75,7 +75,7 @@ pub struct Namer {
 
 impl Namer {
     /// Asks for the names of places in a file, each with the number of its symbol; nothing is begun after `until`.
-    pub fn ask(&mut self, path: &str, file: &Arc<File>, places: &[(u32, u64)], until: Instant) {
+    pub fn request(&mut self, path: &str, file: &Arc<File>, places: &[(u32, u64)], until: Instant) {
         for places in places.chunks(MOST_PLACES) {
             let symbols = places.iter().map(|(symbol, _)| *symbol).collect();
             let offsets = places.iter().map(|(_, offset)| *offset).collect();
@@ -159,9 +159,9 @@ impl Namer {
     pub fn warnings(&self) -> Vec<String> {
         let mut rows: Vec<_> = self.missing.iter().collect();
         rows.sort_by_key(|(_, frames)| std::cmp::Reverse(**frames));
-        let (told, rest) = rows.split_at(rows.len().min(MOST_TOLD));
+        let (named, rest) = rows.split_at(rows.len().min(MOST_NAMED));
         let frames = |count: u64| if count == 1 { "1 frame".to_owned() } else { format!("{count} frames") };
-        let mut warnings: Vec<String> = told
+        let mut warnings: Vec<String> = named
             .iter()
             .map(|((path, why), count)| format!("names of {} in {path} are missing: {why}", frames(**count)))
             .collect();
@@ -212,7 +212,7 @@ impl Namer {
 pub const NO_TIME: &str = "the time limit for names was reached";
 
 /// Files that are named in warnings.
-const MOST_TOLD: usize = 8;
+const MOST_NAMED: usize = 8;
 
 #[cfg(test)]
 mod misbehave;

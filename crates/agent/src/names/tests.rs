@@ -73,12 +73,12 @@ fn whatever_becomes_of_the_reader_costs_the_names_of_one_file() {
         ("no ELF file", "not an ELF file"),
     ] {
         let answer = client.names(&file(content), &[0], WAIT);
-        let told = answer.unwrap_err();
-        assert!(told.contains(why), "{content}: {told}");
+        let reason = answer.unwrap_err();
+        assert!(reason.contains(why), "{content}: {reason}");
         is_well(&mut client);
     }
-    let told = client.names(&file("hang"), &[0], Duration::from_millis(300)).unwrap_err();
-    assert_eq!(told, "reading its symbols takes more than 1 s");
+    let reason = client.names(&file("hang"), &[0], Duration::from_millis(300)).unwrap_err();
+    assert_eq!(reason, "reading its symbols takes more than 1 s");
     is_well(&mut client);
 }
 
@@ -140,25 +140,25 @@ fn the_reader_has_no_rights() {
 }
 
 #[test]
-fn what_is_missing_is_told_by_file_and_reason() {
+fn missing_names_are_reported_by_file_and_reason() {
     let mut namer = Namer::default();
     let until = Instant::now() + WAIT;
-    namer.ask("/bin/hostile", &Arc::new(file("abort")), &[(1, 0), (2, 8)], until);
-    namer.ask("/bin/good", &Arc::new(own()), &[(3, own_place())], until);
-    namer.ask("/bin/late", &Arc::new(own()), &[(4, own_place())], Instant::now());
+    namer.request("/bin/hostile", &Arc::new(file("abort")), &[(1, 0), (2, 8)], until);
+    namer.request("/bin/good", &Arc::new(own()), &[(3, own_place())], until);
+    namer.request("/bin/late", &Arc::new(own()), &[(4, own_place())], Instant::now());
     let mut found = Vec::new();
     namer.take(until, |symbol, name| found.push((symbol, name)));
     assert!(!namer.is_waiting());
     assert_eq!(found.len(), 1);
     assert!(found[0].0 == 3 && found[0].1.ends_with("a_function_of_this_program"));
-    let told = namer.warnings();
+    let warnings = namer.warnings();
     let wanted = [
         "names of 2 frames in /bin/hostile are missing: the reader of symbols ended (SIGABRT)",
         "names of 1 frame in /bin/late are missing: the time limit for names was reached",
     ];
-    assert_eq!(told, wanted);
-    // Nobody waits for what is wanted now, and it is told all the same.
-    namer.ask("/bin/hang", &Arc::new(file("hang")), &[(5, 0)], until);
+    assert_eq!(warnings, wanted);
+    // Nobody waits for what is wanted now, and it is reported all the same.
+    namer.request("/bin/hang", &Arc::new(file("hang")), &[(5, 0)], until);
     namer.take(Instant::now(), |_, _| ());
     assert!(namer.is_waiting());
     assert!(namer.warnings().contains(&"names of 1 frame are still being looked up".to_owned()));
@@ -172,8 +172,8 @@ fn of_many_files_a_few_are_named() {
     for index in 0..600 {
         namer.miss_frames(&format!("/lib/{index}"), "it is broken", 1 + u64::from(index == 7));
     }
-    let told = namer.warnings();
-    assert_eq!(told.len(), MOST_TOLD + 1);
-    assert_eq!(told[0], "names of 2 frames in /lib/7 are missing: it is broken");
-    assert_eq!(told[MOST_TOLD], "names of 592 frames in other files are missing, too");
+    let warnings = namer.warnings();
+    assert_eq!(warnings.len(), MOST_NAMED + 1);
+    assert_eq!(warnings[0], "names of 2 frames in /lib/7 are missing: it is broken");
+    assert_eq!(warnings[MOST_NAMED], "names of 592 frames in other files are missing, too");
 }

@@ -46,7 +46,7 @@ pub enum StandardOutput {
     Error,
 }
 
-/// What the user asked for.
+/// What the user requested.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
     /// Where all of it is written, too.
@@ -180,7 +180,7 @@ impl Output {
         }
     }
 
-    /// Known lines that have come since it was last asked.
+    /// Known lines that have come since it was last read.
     pub fn take(&self) -> Vec<LogLine> {
         self.lines.try_iter().collect()
     }

@@ -34,7 +34,7 @@ pub(super) struct Pump {
 impl Pump {
     pub(super) fn run(mut self) {
         if let Err(error) = self.pass_on() {
-            // Nobody reads any more: the command is told, as it would be, when the pipe closes with this thread.
+            // Nobody reads any more: the command learns of it, as it would, when the pipe closes with this thread.
             if error.kind() != io::ErrorKind::BrokenPipe {
                 self.shared.warn(format!("the command's {} was not passed on: {error}", self.stream));
             }

@@ -167,7 +167,7 @@ impl Session {
         Ok(())
     }
 
-    /// What is to be told of a journal that cannot be written any more, once.
+    /// What is to be said of a journal that cannot be written any more, once.
     pub(super) fn note_journal(&mut self) -> Option<String> {
         let failure = self.tracer.journal.failure().filter(|_| !self.journal_failed)?;
         let notice = format!(

@@ -93,12 +93,12 @@ fn io_error(what: impl Into<String>) -> impl FnOnce(io::Error) -> SessionError {
     move |cause| SessionError::Io { what, cause }
 }
 
-/// What a progress display is told, a few times a second.
+/// What a progress display gets, a few times a second.
 pub struct Progress<'a> {
     pub elapsed: Duration,
     pub recording: &'a Recording,
     pub lost: u64,
-    /// Something that the user must know now; told once.
+    /// Something that the user must know now; printed once.
     pub notice: Option<&'a str>,
     /// Names that were wanted are still to come.
     pub awaits_names: bool,
@@ -150,14 +150,14 @@ pub struct Session {
     /// The terminal is gone; absent where that is ignored, as nohup(1) has it.
     hangups: Option<Signal>,
     invoker: Option<Invoker>,
-    /// Times that the user has asked for the end.
+    /// Times that the user has requested the end.
     interrupted: u32,
     /// The event buffer was not empty when it was last left.
     has_backlog: bool,
     put_off: PutOff,
     /// Walks of processes' mappings that were wanted.
     walks_not_made: u64,
-    /// The journal is not written any more, and that was told.
+    /// The journal is not written any more, and that was reported.
     journal_failed: bool,
     /// What the log has of losses.
     losses: Vec<Loss>,
@@ -363,7 +363,7 @@ impl Session {
         if let Some(cgroup) = left_out {
             recording.leave_out(cgroup);
         }
-        // Who has asked for the end need not ask again.
+        // Who has requested the end need not do so again.
         let output = self.output.filter(|_| self.interrupted == 0);
         Ok(Outcome { recording, exit_code, journal_is_cut, output })
     }

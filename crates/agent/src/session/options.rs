@@ -42,7 +42,7 @@ pub enum Keep {
     /// All of it; with a name of its own in a journal that outlives this process.
     All(Option<Claim>),
     /// The latest, for looking at: every cgroup and process of the machine where that is the target, and details only
-    /// when they are asked for.
+    /// when they are requested.
     Latest(Duration),
 }
 

@@ -147,7 +147,7 @@ impl Session {
 
     /// `exec`: the target is the container that is entered, the first that the words name.
     async fn adopt_named(&mut self, client: Client, request: &Request) -> Result<(), SessionError> {
-        // The command itself will ask as whoever it runs as.
+        // The command itself makes its requests as whoever it runs as.
         let endpoint = match &self.invoker {
             Some(invoker) => Endpoint::of_invoker(client.engine, &request.global, invoker),
             None => self.own_endpoint(client.engine, &request.global)?,

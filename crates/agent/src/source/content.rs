@@ -1,4 +1,4 @@
-//! Samples of what cached files contain, so that copies of one file can be told from files that only share a name.
+//! Samples of what cached files contain, so that copies of one file can be distinguished from files that only share a name.
 //!
 //! Names and files are the traced program's. Nothing here waits for a disk or for a file system in user space: the way to
 //! a file is taken from the cache of names (RESOLVE_CACHED), without links and within its file system, only the regular
@@ -34,8 +34,9 @@ const TIME: Duration = Duration::from_millis(500);
 pub fn read(files: &mut [FilePages]) {
     let until = Instant::now() + TIME;
     let mounts = mounts::of_process("self");
-    let mut order: Vec<usize> = (0..files.len()).filter(|&index| held(&files[index]) >= LEAST).collect();
-    order.sort_by_key(|&index| Reverse(held(&files[index])));
+    let mut order: Vec<usize> =
+        (0..files.len()).filter(|&index| most_cached(&files[index]) >= LEAST).collect();
+    order.sort_by_key(|&index| Reverse(most_cached(&files[index])));
     // One file may be charged to several cgroups.
     let mut known: BTreeMap<(String, u64), Option<FileContent>> = BTreeMap::new();
     for index in order {
@@ -52,7 +53,7 @@ pub fn read(files: &mut [FilePages]) {
 }
 
 /// The most of it that was cached at a time.
-fn held(file: &FilePages) -> u64 {
+fn most_cached(file: &FilePages) -> u64 {
     let since = file.live.known().max().unwrap_or(0);
     file.before.unwrap_or(0).saturating_add_signed(since)
 }
@@ -163,7 +164,7 @@ fn read_cached(file: &File, block: &mut [u8; BLOCK], at: u64) -> io::Result<()> 
     }
 }
 
-/// FNV-1a, 64 bits folded to 32; 0 is kept for a block of zeros, which tells nothing of a file.
+/// FNV-1a, 64 bits folded to 32; 0 is kept for a block of zeros, which says nothing of a file.
 fn hash(block: &[u8; BLOCK]) -> u32 {
     if block.iter().all(|byte| *byte == 0) {
         return 0;

@@ -27,7 +27,7 @@ impl PartlyMapped {
         Self { sizes: entries.filter_map(open).collect() }
     }
 
-    /// Bytes of such pages, mapped and unmapped parts together; absent where the kernel does not tell.
+    /// Bytes of such pages, mapped and unmapped parts together; absent where the kernel does not say.
     pub fn bytes(&self) -> Option<u64> {
         let mut sum = None;
         for (size, file) in &self.sizes {

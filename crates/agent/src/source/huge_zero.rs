@@ -1,7 +1,7 @@
 //! The huge zero page: what anonymous memory in huge mappings shares for as long as it is only read.
 //!
 //! No counter has its bytes (mm/huge_memory.c get_huge_zero_folio), and they are not few where pages are large: 32 MiB
-//! with pages of 16 KiB, 512 MiB with 64 KiB. The flags of its pages tell that it is there (fs/proc/page.c
+//! with pages of 16 KiB, 512 MiB with 64 KiB. The flags of its pages show that it is there (fs/proc/page.c
 //! stable_page_flags); /proc/vmstat counts how often the kernel took one, so they are looked for only after that.
 
 use std::{
@@ -41,7 +41,7 @@ impl HugeZero {
         if self.size < page_size() || (self.at.is_none() && self.searched == taken) {
             return Ok(0);
         }
-        let flags = File::open(FLAGS).map_err(|e| told(FLAGS, &e))?;
+        let flags = File::open(FLAGS).map_err(|e| of_file(FLAGS, &e))?;
         if let Some(frame) = self.at
             && is_huge_zero(&flags, frame)?
         {
@@ -76,7 +76,7 @@ fn search(flags: &File, frames: u64) -> io::Result<Option<u64>> {
 fn is_huge_zero(flags: &File, frame: u64) -> io::Result<bool> {
     let mut word = [0; 8];
     // The file ends with the last frame that the kernel knows.
-    if flags.read_at(&mut word, frame * 8).map_err(|e| told(FLAGS, &e))? < word.len() {
+    if flags.read_at(&mut word, frame * 8).map_err(|e| of_file(FLAGS, &e))? < word.len() {
         return Ok(false);
     }
     // The zero page of ordinary size has the first of the two alone.
@@ -84,7 +84,7 @@ fn is_huge_zero(flags: &File, frame: u64) -> io::Result<bool> {
     Ok(PhysicalPageFlags::from_bits_retain(u64::from_ne_bytes(word)).contains(huge_zero))
 }
 
-fn told(file: &str, error: &io::Error) -> io::Error {
+fn of_file(file: &str, error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("{file}: {error}"))
 }
 

@@ -286,7 +286,7 @@ pub struct CommandLine {
 
 /// The beginning of a process's command line.
 pub fn command_line(pid: u32) -> CommandLine {
-    // One byte more, which tells that there is more.
+    // One byte more, which shows that there is more.
     cut_command_line(&beginning(&format!("/proc/{pid}/cmdline"), LONGEST_COMMAND_LINE as u64 + 1))
 }
 
@@ -485,7 +485,7 @@ Rss:                   0 kB
     #[test]
     fn many_processes_take_turns() {
         let mut processes = Processes::default();
-        // Pids that do not exist: the point is which are asked for.
+        // Pids that do not exist: the point is which are requested.
         let pids: Vec<u32> = (0..PROCESSES_PER_SAMPLE as u32 * 2).map(|i| u32::MAX - 10_000 + i).collect();
         assert!(processes.read(&pids).is_empty());
         assert_eq!(processes.turn, 1);

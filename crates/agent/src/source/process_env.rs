@@ -80,13 +80,13 @@ pub fn read(pid: u32) -> Option<ProcessContext> {
 /// Readings of a process that becomes another program meanwhile.
 const TRIES: u32 = 3;
 
-/// Nothing where it became another program between the first file and the last: parts of two would be told as one.
+/// Nothing where it became another program between the first file and the last: parts of two would be shown as one.
 fn read_once(pid: u32) -> Option<ProcessContext> {
     let at_ns = now_ns();
     let variables = variables(pid)?;
     // In the midst of exec(2) the new address space has neither yet (fs/exec.c: exec_mmap, then create_elf_tables), and
     // the name is the new program's. No program is without arguments: the kernel gives it an empty one.
-    // A byte tells: there may be megabytes.
+    // A byte suffices: there may be megabytes.
     let has_arguments = || File::open(format!("/proc/{pid}/cmdline"))?.read(&mut [0]).map(|read| read > 0);
     if variables.is_empty() && !has_arguments().ok()? {
         return None;
@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn a_large_environment_is_bounded_and_told() {
+    fn a_large_environment_is_bounded_and_reported() {
         let many = |index| format!("CUDA_{index:02}={}\0", "x".repeat(4000));
         let (found, left_out) = environment((0..20).map(many).collect::<String>().as_bytes());
         assert_eq!(found.len() as u64 + left_out, 20);

@@ -108,7 +108,7 @@ impl System {
 
 impl System {
     /// Reads meminfo and the per-CPU lists so that they belong together: pages move between the free lists
-    /// they tell of in batches of megabytes. MemFree must be the same before and after the lists are read;
+    /// they report in batches of megabytes. MemFree must be the same before and after the lists are read;
     /// otherwise it is tried again, and the last try stands.
     fn read_balanced(&mut self) -> Reading {
         let mut reading = Reading::begin();

@@ -1,4 +1,4 @@
-//! What a client of a container engine was asked for, by its command line. Pure.
+//! What a client of a container engine is to start, by its command line. Pure.
 //!
 //! One rule for all of them: words before the verb say which engine, and of the words after it those count that are the name
 //! or the id of a container, or the image with the container's command at the end of the line. No list of an engine's
@@ -12,7 +12,7 @@ use std::{
 
 use spark_trace_common::engine::{self, Client};
 
-/// What the words of a client ask for.
+/// What the words of a client request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Intent {
     /// A new container.

@@ -121,7 +121,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_step_before_the_execution_is_told_from_it() {
+    fn a_step_before_the_execution_is_distinguished_from_it() {
         let exec = failure(io::Error::from_raw_os_error(libc::ENOENT));
         assert!(matches!(exec, Failure::Exec(error) if error.kind() == io::ErrorKind::NotFound));
         for (step, what) in [(CGROUP, "cgroup"), (USER, "user")] {

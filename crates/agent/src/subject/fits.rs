@@ -1,4 +1,4 @@
-//! Which containers a client of an engine has asked for, by what the engine says of them. Pure.
+//! Which containers a client of an engine has requested, by what the engine says of them. Pure.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -18,7 +18,7 @@ pub struct Seen {
     pub created: Vec<u64>,
     pub started: Vec<u64>,
     pub entered: Vec<u64>,
-    /// Its command as it was given with the image or lies in it; absent where the engine was not asked or it is gone.
+    /// Its command as it was given with the image or lies in it; absent where the engine was not queried or it is gone.
     pub command: Option<Vec<String>>,
     /// Where its id was to be written.
     pub id_file: Option<String>,
@@ -35,17 +35,17 @@ pub struct Life {
     pub project: Option<String>,
 }
 
-/// How well a container fits what a client asked for.
+/// How well a container fits what a client requested.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Fit {
     No,
-    /// Image and command are the same; another client may have asked for the same.
+    /// Image and command are the same; another client may have requested the same.
     Alike,
     /// The client names it.
     Named,
 }
 
-/// Containers created through clients on another CPU may be told of a moment early.
+/// Containers created through clients on another CPU may be reported a moment early.
 const SLACK_NS: u64 = 10_000_000;
 
 pub const PROJECT_LABEL: &str = "com.docker.compose.project";
@@ -158,14 +158,14 @@ pub fn named(life: &Life, seen: &BTreeMap<String, Seen>) -> Vec<String> {
 /// What is known of clients that name no container.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Alike {
-    /// Containers that nobody else can have asked for.
+    /// Containers that nobody else can have requested.
     pub ours: BTreeSet<String>,
     /// Groups of containers of which some are somebody else's.
     pub unclear: Vec<BTreeSet<String>>,
 }
 
-/// Tells by image and command. As many clients ask for containers like these as there are: all are theirs. Where there are
-/// more containers, somebody else has asked for the same.
+/// Decides by image and command. As many clients request containers like these as there are: all are theirs. Where there are
+/// more containers, somebody else has requested the same.
 pub fn alike(clients: &[&Life], seen: &BTreeMap<String, Seen>) -> Alike {
     let mut left: Vec<(usize, BTreeSet<String>)> = clients
         .iter()
@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_or_the_end_of_the_line_tells() {
+    fn a_name_or_the_end_of_the_line_decides() {
         let web = life("docker run --name web img sleep 5");
         assert_eq!(web.fit("a", &seen("web", "img", "sleep 5", 11)), Fit::Named);
         assert_eq!(web.fit("a", &seen("other", "img", "sleep 5", 11)), Fit::No);
@@ -233,7 +233,7 @@ mod tests {
         {
             assert_eq!(plain.fit("a", &other), Fit::No, "{other:?}");
         }
-        // What the container's own program is told is no name of the container.
+        // An argument of the container's own program is no name of the container.
         let server = life("docker run img serve --name model");
         assert_eq!(server.fit("a", &seen("x", "img", "serve --name model", 11)), Fit::Alike);
         // The image's own command.
@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn a_project_is_told_by_its_labels() {
+    fn a_project_is_known_by_its_labels() {
         let of = |project: &str, directory: Option<&str>| {
             let directory = directory.map(|d| (DIRECTORY_LABEL.to_owned(), d.to_owned()));
             let labels =

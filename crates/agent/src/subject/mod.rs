@@ -13,7 +13,7 @@ use std::path::PathBuf;
 
 use spark_trace_recording::TargetKind;
 
-/// What the user asked to trace.
+/// What the user wants to trace.
 #[derive(Debug, Clone)]
 pub enum Spec {
     /// Run this and trace it.

@@ -1,4 +1,4 @@
-//! Asking a container engine what has happened to its containers, as the client asked for them, and with programs of the
+//! Querying a container engine for what has happened to its containers, as the client requested them, and with programs of the
 //! machine's own: nothing of the traced program is run here.
 
 use std::{
@@ -54,10 +54,10 @@ const FLAGS: &[&str] = &[
     "--namespace",
 ];
 
-/// What an engine can be asked to find out which containers a client has started.
+/// What an engine offers to find out which containers a client has started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Tells {
-    /// What has happened, also before it is asked.
+pub enum Offers {
+    /// What has happened, also before the query.
     Events,
     /// Only what containers are like whose cgroups have appeared.
     Descriptions,
@@ -65,8 +65,8 @@ pub enum Tells {
     Nothing,
 }
 
-const TELLS: &[(&str, Tells)] =
-    &[("docker", Tells::Events), ("nerdctl", Tells::Descriptions), ("podman", Tells::Nothing)];
+const OFFERS: &[(&str, Offers)] =
+    &[("docker", Offers::Events), ("nerdctl", Offers::Descriptions), ("podman", Offers::Nothing)];
 
 /// Who a process acts as.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -87,7 +87,7 @@ impl Identity {
         Self { uid: invoker.uid, gid: invoker.gid, groups: invoker.groups() }
     }
 
-    /// A process's, as the kernel tells it.
+    /// A process's, by the kernel.
     pub fn of(pid: u32) -> Option<Self> {
         let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
         let line = |name: &str| status.lines().find_map(|line| line.strip_prefix(name));
@@ -149,8 +149,11 @@ impl Endpoint {
         Self::new(engine, global, &environment, Identity::of_invoker(invoker))
     }
 
-    pub fn tells(&self) -> Tells {
-        TELLS.iter().find(|(engine, _)| *engine == self.engine).map_or(Tells::Nothing, |(_, tells)| *tells)
+    pub fn offers(&self) -> Offers {
+        OFFERS
+            .iter()
+            .find(|(engine, _)| *engine == self.engine)
+            .map_or(Offers::Nothing, |(_, offers)| *offers)
     }
 
     /// The engine is on another machine: nothing it starts is on this one.
@@ -295,7 +298,7 @@ struct Actor {
 
 impl Event {
     /// Adds what it says to what is known.
-    pub fn tell(self, seen: &mut BTreeMap<String, Seen>) {
+    pub fn add_to(self, seen: &mut BTreeMap<String, Seen>) {
         let container = seen.entry(self.actor.id).or_default();
         let times = match self.action.split([':', ' ']).next().unwrap_or_default() {
             "create" => Some(&mut container.created),
@@ -316,7 +319,7 @@ impl Event {
     }
 }
 
-/// The part of `container inspect` that tells containers apart.
+/// The part of `container inspect` that distinguishes containers.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct Described {
@@ -363,7 +366,7 @@ impl Described {
     pub fn container(self, engine: &str) -> Container {
         let mut seen = BTreeMap::new();
         let id = self.id.clone();
-        self.tell(&mut seen);
+        self.add_to(&mut seen);
         let Seen { name, image, image_id, mut labels, .. } = seen.remove(&id).unwrap_or_default();
         Container {
             engine: engine.to_owned(),
@@ -376,7 +379,7 @@ impl Described {
     }
 
     /// Adds what it says to what is known.
-    pub fn tell(self, seen: &mut BTreeMap<String, Seen>) {
+    pub fn add_to(self, seen: &mut BTreeMap<String, Seen>) {
         let container = seen.entry(self.id).or_default();
         container.name =
             self.name.map(|name| name.trim_start_matches('/').to_owned()).or(container.name.take());
@@ -384,7 +387,7 @@ impl Described {
         container.id_file =
             self.host_config.and_then(|config| config.id_file).filter(|file| !file.is_empty());
         let Some(config) = self.config else { return };
-        // /proc tells of no empty words.
+        // /proc has no empty words.
         let words = config.cmd.unwrap_or_default().into_iter().filter(|word| !word.is_empty());
         container.command = Some(words.collect());
         container.image = config.image.or(self.image_name).or(container.image.take());
@@ -403,7 +406,7 @@ mod tests {
             "Attributes":{"image":"img","name":"web","com.docker.compose.service":"s"}},"scope":"local","time":1,"timeNano":1500}"#;
         let exec = r#"{"Action":"exec_create: sh -c 'x'","Actor":{"ID":"ab","Attributes":{"name":"web"}},"timeNano":7}"#;
         for line in [line, line, exec] {
-            serde_json::from_str::<Event>(line).unwrap().tell(&mut seen);
+            serde_json::from_str::<Event>(line).unwrap().add_to(&mut seen);
         }
         let web = &seen["ab"];
         assert_eq!((&web.created, &web.started, &web.entered), (&vec![1500], &vec![], &vec![7]));
@@ -412,7 +415,7 @@ mod tests {
         let inspected = r#"[{"Id":"ab","Name":"/web","Image":"sha256:1","Config":{"Image":"img","Cmd":["a","b"],"Labels":null},
             "HostConfig":{"ContainerIDFile":"/x"}}]"#;
         for described in serde_json::from_str::<Vec<Described>>(inspected).unwrap() {
-            described.tell(&mut seen);
+            described.add_to(&mut seen);
         }
         let web = &seen["ab"];
         assert_eq!(

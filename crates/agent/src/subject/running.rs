@@ -1,6 +1,6 @@
 //! Names of the containers that run now, so that a cgroup can be called what its user calls it.
 //!
-//! Nothing is executed for it: Docker is asked on its socket, and Podman's own list is read.
+//! Nothing is executed for it: Docker is queried on its socket, and Podman's own list is read.
 
 use std::{
     collections::BTreeSet,
@@ -71,14 +71,14 @@ fn docker() -> io::Result<Vec<Container>> {
     };
     // connect(2) has no time limit of its own.
     let (sender, answer) = mpsc::channel();
-    std::thread::spawn(move || sender.send(ask(&socket)));
+    std::thread::spawn(move || sender.send(query(&socket)));
     let answer =
         answer.recv_timeout(LONGEST_ANSWER).map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
     listed(&answer).ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))
 }
 
 /// The body of the answer: with version 1.0 it comes in one piece, and the connection ends with it.
-fn ask(socket: &PathBuf) -> io::Result<Vec<u8>> {
+fn query(socket: &PathBuf) -> io::Result<Vec<u8>> {
     let until = Instant::now() + LONGEST_ANSWER;
     let mut stream = UnixStream::connect(socket)?;
     stream.set_write_timeout(Some(LONGEST_ANSWER))?;
@@ -165,8 +165,8 @@ mod tests {
         let socket = dir.path().join("sock");
         let _listener = UnixListener::bind(&socket).unwrap();
         let begun = Instant::now();
-        assert!(ask(&socket).is_err());
+        assert!(query(&socket).is_err());
         assert!(begun.elapsed() < 20 * LONGEST_ANSWER);
-        assert!(ask(&dir.path().join("none")).is_err());
+        assert!(query(&dir.path().join("none")).is_err());
     }
 }

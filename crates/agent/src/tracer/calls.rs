@@ -96,7 +96,7 @@ impl<W: Write> Tracer<W> {
         Ok(Some(self.collector.driver_bytes(&self.object, &mut self.stacks)?))
     }
 
-    /// What is held through the CUDA driver after the events before `at_ns`; `None` where it was never used.
+    /// What is in use through the CUDA driver after the events before `at_ns`; `None` where it was never used.
     pub(super) fn cuda_sample(&self, at_ns: u64) -> Option<Sample> {
         if self.collector.cuda.is_empty() {
             return None;
@@ -162,14 +162,14 @@ impl<W: Write> Tracer<W> {
         }
     }
 
-    /// A file may be read in parts: what is told is worked out when all of it is there.
+    /// A file may be read in parts: its figures are worked out when all of it is there.
     pub(super) fn figures_event(&mut self, event: MemoryAnswer) -> Result<(), TracerError> {
         let key = (event.tid, event.name.clone(), event.parent.clone());
         if event.position == 0 && self.retention.refuses_query() {
             return Ok(());
         }
         if event.position > 0 {
-            // Further parts of a reading whose beginning was not seen tell nothing.
+            // Further parts of a reading whose beginning was not seen say nothing.
             if let Some(reading) = self.readings.get_mut(&key)
                 && reading.figures.content.len() as u64 == event.position
             {
@@ -261,7 +261,7 @@ impl<W: Write> Tracer<W> {
         // Of no use beyond what is kept, and not free.
         let Some(state) = state.filter(|_| self.retention.has_room_for_query()) else { return Ok(None) };
         let driver = self.driver_bytes()?;
-        let driver_bytes = driver.map(|driver| driver.by_source().map(|(_, held)| held.total()).sum());
+        let driver_bytes = driver.map(|driver| driver.by_source().map(|(_, bytes)| bytes.total()).sum());
         let bytes = |pages: u64| pages * page_size();
         let later = self.free_since(at_ns);
         let beyond =

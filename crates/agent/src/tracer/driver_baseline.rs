@@ -1,4 +1,4 @@
-//! What the NVIDIA driver held of system memory before the trace began: an estimate, and only where a GPU has no
+//! What the NVIDIA driver had of system memory before the trace began: an estimate, and only where a GPU has no
 //! memory of its own. There NVML's figure of a process is pages of the driver; which of them came before the trace
 //! no hook has seen.
 
@@ -8,11 +8,11 @@ use spark_trace_recording::journal::{Sample, SeriesId};
 
 /// Bytes by device and process at the first reading, and what of them can be left.
 #[derive(Debug, Default)]
-pub(super) struct HeldBefore {
+pub(super) struct DriverBaseline {
     devices: BTreeMap<u32, BTreeMap<String, u64>>,
 }
 
-impl HeldBefore {
+impl DriverBaseline {
     /// Takes a reading in. What a process holds less of by now it has given back, and one that is gone has given
     /// back all; what it holds more of is followed by the hooks.
     pub(super) fn read(&mut self, sample: &Sample) {
@@ -31,8 +31,8 @@ impl HeldBefore {
                 self.devices.insert(device, now);
             }
             Some(before) => before.retain(|process, bytes| match now.get(process) {
-                Some(held) => {
-                    *bytes = (*bytes).min(*held);
+                Some(now) => {
+                    *bytes = (*bytes).min(*now);
                     true
                 }
                 None => false,
@@ -62,7 +62,7 @@ mod tests {
 
     #[test]
     fn what_was_there_first_only_falls() {
-        let mut before = HeldBefore::default();
+        let mut before = DriverBaseline::default();
         assert_eq!(before.bytes(), None);
         before.read(&sample(&[("process.7.used", 100), ("process.8.used", 50), ("power.draw", 9)]));
         assert_eq!(before.bytes(), Some(150));
@@ -75,7 +75,7 @@ mod tests {
 
     #[test]
     fn memory_of_the_gpus_own_is_no_system_memory() {
-        let mut before = HeldBefore::default();
+        let mut before = DriverBaseline::default();
         before.read(&sample(&[("memory.total", 1000), ("process.7.used", 100)]));
         assert_eq!(before.bytes(), None);
     }

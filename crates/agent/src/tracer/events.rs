@@ -309,7 +309,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn mmap_flags_tell_the_kind() {
+    fn mmap_flags_decide_the_kind() {
         assert_eq!(mmap_kind((libc::MAP_PRIVATE | libc::MAP_ANONYMOUS) as u64), "anon");
         assert_eq!(mmap_kind((libc::MAP_SHARED | libc::MAP_ANONYMOUS) as u64), "shared-anon");
         assert_eq!(mmap_kind(libc::MAP_PRIVATE as u64), "file");

@@ -25,7 +25,7 @@ use thiserror::Error;
 use tracing::debug;
 
 use calls::{Free, PartialReading};
-use driver_baseline::HeldBefore;
+use driver_baseline::DriverBaseline;
 use gpus::Gpus;
 use on_time::{Deferred, Watch};
 use pins::Pins;
@@ -76,7 +76,7 @@ struct Selected {
     gone: bool,
 }
 
-/// Files that are told of those cached before a trace, and the time for finding them: nothing is sampled meanwhile.
+/// Files that are shown for those cached before a trace, and the time for finding them: nothing is sampled meanwhile.
 const MOST_FILES: usize = 200;
 const LONGEST_LOOK: Duration = Duration::from_millis(500);
 
@@ -114,8 +114,8 @@ pub struct Tracer<W: Write> {
     pub libraries: Libraries,
     /// The NVIDIA module is loaded: it may hold system memory.
     driver_module: bool,
-    /// What the driver held before the trace began, where that is system memory.
-    held_before: HeldBefore,
+    /// What the driver had before the trace began, where that is system memory.
+    driver_baseline: DriverBaseline,
     /// Bytes in the driver's pools of pages at the first reading.
     pool_at_start: Option<u64>,
     gpus: Gpus,
@@ -193,7 +193,7 @@ impl<W: Write> Tracer<W> {
             collector,
             libraries: Libraries::default(),
             driver_module: std::path::Path::new("/sys/module/nvidia").exists(),
-            held_before: HeldBefore::default(),
+            driver_baseline: DriverBaseline::default(),
             pool_at_start: None,
             gpus: Gpus::default(),
             pins: Pins::default(),

@@ -1,6 +1,6 @@
 //! Readings that wait for the events before them, and times without a reading.
 //!
-//! Levels are read when it is time, also while events are behind. What only events tell (what the target has pinned, what
+//! Levels are read when it is time, also while events are behind. What only events show (what the target has pinned, what
 //! it holds through the CUDA driver) is added to a reading once the events before it are known: never from another moment.
 
 use std::{collections::VecDeque, io::Write, time::Duration};
@@ -139,8 +139,8 @@ impl<W: Write> Tracer<W> {
             // for nothing of that itself, or the two are added up.
             if sole == Some(id) && selected.info.root {
                 sample.values.extend(pinned.clone());
-                for (source, held) in driver.iter().flat_map(DriverBytes::by_source) {
-                    sample.values.insert(driver_column(source), held.target.charged);
+                for (source, bytes) in driver.iter().flat_map(DriverBytes::by_source) {
+                    sample.values.insert(driver_column(source), bytes.target.charged);
                 }
             }
             self.journal.add(Entry::Sample(sample))?;

@@ -1,7 +1,7 @@
 //! Pages that a process had pinned and that the driver has not let go yet. A process's exit is seen when it begins; its
 //! descriptors are closed later, and only then does the driver unpin, which takes half a second for some gigabytes.
 //!
-//! How much still is pinned is told by the kernel's own counters of pins (mm/gup.c nr_foll_pin_acquired and
+//! How much still is pinned is known by the kernel's own counters of pins (mm/gup.c nr_foll_pin_acquired and
 //! nr_foll_pin_released): what they leave beyond the pins of everybody else, taken as they were at the last reading
 //! before. Where the counters did not rise when the target pinned, they do not see its pins, and all counts as let go at
 //! once.
@@ -74,7 +74,7 @@ impl Pins {
         }
         if still < before {
             self.fell_ns = now_ns;
-            // In which order the driver lets go nobody tells: all kinds fall alike.
+            // The order in which the driver lets go is unknown: all kinds fall alike.
             for bytes in self.leaving.values_mut() {
                 *bytes = (u128::from(*bytes) * u128::from(still) / u128::from(before)) as u64;
             }

@@ -25,7 +25,7 @@ pub(super) struct Peaks {
     cgroup: Peak,
     /// Of what the driver holds, and of what it has pinned.
     driver: [Peak; 2],
-    /// The target was told how much memory is free, and the aggregates have not been read since.
+    /// The target got an answer how much memory is free, and the aggregates have not been read since.
     answered: bool,
     last_read_ns: u64,
     cost_ns: u64,
@@ -122,32 +122,34 @@ impl<W: Write> Tracer<W> {
         Ok(best)
     }
 
-    /// The kernel's counters, and beside them what only events tell.
+    /// The kernel's counters, and beside them what only events show.
     fn system_reading(&mut self) -> Result<Sample, TracerError> {
         let mut system = self.system.read();
         if !self.is_behind {
             self.add_pinned(&mut system);
         }
-        system.values.extend(self.held_before.bytes().map(|bytes| (driver_column("nvidia-before"), bytes)));
+        system
+            .values
+            .extend(self.driver_baseline.bytes().map(|bytes| (driver_column("nvidia-before"), bytes)));
         let live = self.object.live_driver_bytes()?;
         system.values.extend(live.pinned.map(|bytes| (driver_column("nvidia-pinned"), bytes)));
         let pool = pool::bytes(Path::new(pool::SHRINKERS));
         system.values.extend(pool.map(|bytes| (driver_column("nvidia-pool"), bytes)));
         let Some(driver) = self.driver_bytes()? else {
-            // No page of its is followed, but what it was asked for is known, and that costs nothing by the page. What
+            // No page of its is followed, but what was requested of it is known, and that costs nothing by the page. What
             // it keeps for later is not in it.
             system.values.extend(live.sysmem.map(|bytes| (driver_column("nvidia-sysmem"), bytes)));
             return Ok(system);
         };
         system.values.extend(live.sysmem.map(|bytes| (driver_column("nvidia-asked"), bytes)));
-        for (source, held) in driver.by_source() {
-            system.values.insert(driver_column(source), held.total());
+        for (source, bytes) in driver.by_source() {
+            system.values.insert(driver_column(source), bytes.total());
         }
         // The driver keeps pages that it no longer needs: they were seen allocated and not freed.
         if let Some(pool) = pool {
             let before = *self.pool_at_start.get_or_insert(pool);
-            if let Some(held) = system.values.get_mut(&driver_column("nvidia-sysmem")) {
-                *held = held.saturating_sub(pool.saturating_sub(before));
+            if let Some(bytes) = system.values.get_mut(&driver_column("nvidia-sysmem")) {
+                *bytes = bytes.saturating_sub(pool.saturating_sub(before));
             }
         }
         Ok(system)
@@ -182,7 +184,8 @@ impl<W: Write> Tracer<W> {
         let is_early = self.is_behind;
         // As the analysis has it, whose peak this is for.
         let series = series_of(&system);
-        let (used, held) = (ledger::height_at(Plane::System, &series, 0), driver_heights(&series, 0));
+        let (used, driver_heights) =
+            (ledger::height_at(Plane::System, &series, 0), driver_heights(&series, 0));
 
         let mut charged = None;
         let mut cgroups = Vec::new();
@@ -204,7 +207,7 @@ impl<W: Write> Tracer<W> {
             cgroups.push((id, sample));
         }
         // After the kernel's counters, as on the system plane: a peak that these show while the driver still
-        // allocates would else be told without the driver's part of it.
+        // allocates would else be shown without the driver's part of it.
         let driver = self.driver_bytes()?;
         stopwatch.lap(|| "maps of the NVIDIA driver's memory".to_owned());
         self.take_levels(Levels { system, cgroups, driver, is_early })?;
@@ -222,7 +225,7 @@ impl<W: Write> Tracer<W> {
             }
         }
         stopwatch.lap(|| format!("/proc/PID/status of {} processes", alive.len()));
-        self.read_aggregates_at_peaks(used, charged, held)?;
+        self.read_aggregates_at_peaks(used, charged, driver_heights)?;
         stopwatch.lap(|| "maps of the eBPF programs".to_owned());
         if let Some(interval) = self.watch.interval() {
             stopwatch.end(interval);
@@ -299,7 +302,7 @@ impl<W: Write> Tracer<W> {
     pub fn take_samples(&mut self, at_ns: u64) -> Result<(), TracerError> {
         self.complete_levels(at_ns)?;
         while let Some(mut sample) = self.gpus.next_before(at_ns) {
-            self.held_before.read(&sample);
+            self.driver_baseline.read(&sample);
             let live = self.sees_calls().then(|| self.collector.cuda.device_by_process());
             self.gpus.add_to(&mut sample, &live);
             self.journal.add(Entry::Sample(sample))?;
@@ -314,12 +317,12 @@ impl<W: Write> Tracer<W> {
         &mut self,
         used: Option<u64>,
         charged: Option<u64>,
-        held: DriverHeights,
+        driver_heights: DriverHeights,
     ) -> Result<(), TracerError> {
         let now = now_ns();
         let wait = (REST_FACTOR * self.peaks.cost_ns).min(LONGEST_WAIT_NS);
         let due = now.saturating_sub(self.peaks.last_read_ns) >= wait;
-        let ([own, pinned], [own_peak, pinned_peak]) = (held, &mut self.peaks.driver);
+        let ([own, pinned], [own_peak, pinned_peak]) = (driver_heights, &mut self.peaks.driver);
         let planes = [
             (InstantKind::SystemPeak, used, &mut self.peaks.system),
             (InstantKind::CgroupPeak, charged, &mut self.peaks.cgroup),

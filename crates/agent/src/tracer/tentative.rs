@@ -39,7 +39,7 @@ const MOST_OF_A_WRAPPER: u64 = 16 << 20;
 /// Generations that are looked at.
 const DEEPEST: usize = 64;
 
-/// Events kept of cgroups that may be the target's: a neighbour's that nobody can tell must not fill the memory.
+/// Events kept of cgroups that may be the target's: those of a neighbour must not fill the memory.
 const MOST_WAITING: usize = 50_000;
 
 #[derive(Default)]
@@ -108,7 +108,7 @@ impl<W: Write> Tracer<W> {
         Ok(())
     }
 
-    /// Ends the wait: what has not been told to be the target's by now is not.
+    /// Ends the wait: what is not known as the target's by now is not.
     pub fn await_no_more(&mut self) -> Result<(), TracerError> {
         if !self.tentative.awaits && self.clients_done == self.clients_started {
             return Ok(());
@@ -135,7 +135,7 @@ impl<W: Write> Tracer<W> {
     ) -> Result<Option<String>, TracerError> {
         let container = id_in_path(path).filter(|_| self.tentative.awaits).map(ToOwned::to_owned);
         let Some(container) = container else {
-            // Nobody could tell later that it is the target's.
+            // Nobody could say later that it is the target's.
             self.object.deselect_cgroup(id)?;
             return Ok(None);
         };
@@ -209,9 +209,9 @@ impl<W: Write> Tracer<W> {
         Ok(())
     }
 
-    /// Whether a command in the cgroup `leaf` did nothing but ask for containers: each of its processes is a client, was
+    /// Whether a command in the cgroup `leaf` did nothing but request containers: each of its processes is a client, was
     /// started by one, or waits for one and holds next to nothing itself. `clients`: when each became one.
-    pub fn only_asked(&self, leaf: u64, clients: &BTreeMap<u32, u64>) -> bool {
+    pub fn only_requested(&self, leaf: u64, clients: &BTreeMap<u32, u64>) -> bool {
         let all = &self.journal.recording().provenance.processes;
         let parents: HashMap<u32, u32> = all.iter().filter_map(|row| Some((row.pid, row.parent?))).collect();
         let line = |pid: u32| -> Vec<u32> {

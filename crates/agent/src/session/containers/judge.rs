@@ -1,4 +1,4 @@
-//! What is concluded of what clients have asked for and engines have said.
+//! What is concluded of what clients have requested and engines have said.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,19 +12,19 @@ use crate::{
         client_args::Intent,
         container::SERVICE_LABEL,
         fits::{self, Fit, Life, Seen},
-        question::Tells,
+        question::Offers,
     },
 };
 use spark_trace_recording::{Container, TargetKind};
 
-/// A client that names no container is taken to have asked for the only one like it after this long: another that has asked
-/// for the same may have been quicker.
+/// A client that names no container is taken to have requested the only one like it after this long: another that has requested
+/// the same may have been quicker.
 const ALONE_NS: u64 = 1_000_000_000;
-/// A container that nobody could tell to be the target's after this long is taken not to be.
+/// A container that is not known to be the target's after this long is taken not to be.
 const UNKNOWN_NS: u64 = 30_000_000_000;
 
 impl Session {
-    /// Concludes what can be concluded, and asks where that is not enough.
+    /// Concludes what can be concluded, and queries engines where that is not enough.
     pub(super) fn judge(&mut self) -> Result<(), SessionError> {
         self.take_from_files()?;
         self.take_named()?;
@@ -33,13 +33,13 @@ impl Session {
         self.drop_foreign()?;
         self.describe();
         if self.containers.is_open() || self.containers.lacks_descriptions() {
-            self.ask();
+            self.query_engines();
         } else {
             self.containers.next = None;
         }
         if !self.containers.is_open() {
             self.containers.candidates.clear();
-            // Where clients were counted that asked for nothing the kernel side is to select nothing new either.
+            // Where clients were counted that requested nothing the kernel side is to select nothing new either.
             self.tracer.await_no_more()?;
             self.containers.clean_up();
         }
@@ -103,7 +103,7 @@ impl Session {
         for id in alike.ours {
             let created = self.containers.seen.get(&id).and_then(|seen| seen.created.first().copied());
             let Some(at) = self.containers.asker_of(&id) else { continue };
-            // Another client that has asked for the same may have been quicker.
+            // Another client that has requested the same may have been quicker.
             let alone = now.saturating_sub(created.unwrap_or(now)) >= ALONE_NS;
             if self.containers.askers[at].life.ended.is_some() || alone {
                 self.containers.askers[at].found.insert(id.clone());
@@ -137,12 +137,16 @@ impl Session {
                 let cgroups = &self.tracer.target.cgroups;
                 cgroups.iter().any(|cgroup| cgroup.container.as_ref() == Some(id))
             };
-            // It has asked for one, which has begun.
+            // It has requested one, which has begun.
             let one = asker.life.request.intent == Intent::New && asker.found.iter().any(runs);
             let ended = asker.life.ended.is_some_and(|ended| {
                 late || asker.id_file.is_some()
-                    || asker.endpoint.tells() == Tells::Nothing
-                    || self.containers.told.iter().any(|(e, until)| *e == asker.endpoint && *until >= ended)
+                    || asker.endpoint.offers() == Offers::Nothing
+                    || self
+                        .containers
+                        .answered
+                        .iter()
+                        .any(|(e, until)| *e == asker.endpoint && *until >= ended)
             });
             if one || ended {
                 self.containers.askers[at].settled = true;
@@ -173,7 +177,7 @@ impl Session {
         )
     }
 
-    /// Candidates that are not what any client has asked for.
+    /// Candidates that are not what any client has requested.
     fn drop_foreign(&mut self) -> Result<(), SessionError> {
         let containers = &self.containers;
         let now = containers.now();
@@ -196,7 +200,7 @@ impl Session {
         Ok(())
     }
 
-    /// Tells the recording what is known of the target's containers.
+    /// Writes into the recording what is known of the target's containers.
     fn describe(&mut self) {
         for id in &self.containers.taken {
             let seen = self.containers.seen.get(id).cloned().unwrap_or_default();
@@ -209,7 +213,7 @@ impl Session {
         }
     }
 
-    /// Says what the target was in the end. A command that has only asked for containers is not part of it: they are.
+    /// Says what the target was in the end. A command that has only requested containers is not part of it: they are.
     /// Returns the cgroup that is left out.
     pub(crate) fn decide_kind(&mut self) -> Result<Option<u64>, SessionError> {
         if !matches!(self.options.spec, Spec::Command { .. }) {
@@ -225,7 +229,7 @@ impl Session {
         };
         let since = |asker: &Asker| asker.life.began.saturating_add_signed(-self.containers.offset_ns);
         let clients = self.containers.askers.iter().map(|asker| (asker.pid, since(asker))).collect();
-        if self.tracer.only_asked(leaf, &clients) {
+        if self.tracer.only_requested(leaf, &clients) {
             self.tracer.leave_out(leaf)?;
             self.tracer.target.kind = TargetKind::Container.into();
             return Ok(Some(leaf));

@@ -1,4 +1,4 @@
-//! Containers that the command has asked an engine for: what starts because the command asked for it is part of the target.
+//! Containers that the command has requested of an engine: what starts because the command requested it is part of the target.
 
 mod judge;
 
@@ -24,11 +24,11 @@ use crate::{
         container::id_in_path,
         fits::{Fit, Life, Seen},
         id_file::IdFile,
-        question::{Described, Endpoint, Event, Identity, Tells},
+        question::{Described, Endpoint, Event, Identity, Offers},
     },
 };
 
-/// The engine is asked again after this long, and then after twice as long each time, ...
+/// The engine is queried again after this long, and then after twice as long each time, ...
 const SOON: Duration = Duration::from_millis(200);
 /// ... but at least this often while a client may yet start something.
 const AT_LEAST: Duration = Duration::from_secs(5);
@@ -43,7 +43,7 @@ struct Asker {
     endpoint: Endpoint,
     /// A file that the engine writes the new container's id to, known to be this client's.
     id_file: Option<Arc<IdFile>>,
-    /// Containers that it was found to have asked for.
+    /// Containers that it was found to have requested.
     found: BTreeSet<String>,
     /// Nothing of it is awaited any more.
     settled: bool,
@@ -67,8 +67,8 @@ pub(super) struct Containers {
     candidates: BTreeMap<String, u64>,
     /// Containers that were gone when they were to be described.
     gone: BTreeSet<String>,
-    /// Endpoints that were asked, and up to when they have told.
-    told: Vec<(Endpoint, u64)>,
+    /// Endpoints that were queried, and up to when they have answered.
+    answered: Vec<(Endpoint, u64)>,
     failed: Vec<Endpoint>,
     under_way: usize,
     /// Something has happened since the last question.
@@ -94,7 +94,7 @@ impl Containers {
             taken: BTreeSet::new(),
             candidates: BTreeMap::new(),
             gone: BTreeSet::new(),
-            told: Vec::new(),
+            answered: Vec::new(),
             failed: Vec::new(),
             under_way: 0,
             again: false,
@@ -128,7 +128,7 @@ impl Containers {
         self.is_open() || self.lacks_descriptions()
     }
 
-    /// When an engine is to be asked; for ever away where there is nothing to ask.
+    /// When an engine is to be queried; for ever away where there is nothing to query.
     pub(super) fn next(&self) -> Instant {
         self.next.unwrap_or_else(|| Instant::now() + Duration::from_hours(1))
     }
@@ -158,7 +158,7 @@ impl Containers {
     }
 }
 
-/// Something that [`Session::containers_ready`] is to deal with: an answer, or that it is time to ask.
+/// Something that [`Session::containers_ready`] is to deal with: an answer, or that it is time for a query.
 pub(super) struct Ready(Option<Box<Answer>>);
 
 impl Session {
@@ -258,7 +258,7 @@ impl Session {
             return Ok(());
         }
         for asker in &mut self.containers.askers {
-            if asker.endpoint.tells() == Tells::Nothing && asker.life.ended.is_none() {
+            if asker.endpoint.offers() == Offers::Nothing && asker.life.ended.is_none() {
                 asker.found.insert(id.clone());
             }
         }
@@ -292,14 +292,14 @@ impl Session {
         match answer.result {
             Ok((events, described)) => {
                 for event in events {
-                    event.tell(&mut containers.seen);
+                    event.add_to(&mut containers.seen);
                 }
                 let described_ids: BTreeSet<String> = described.iter().map(|d| d.id().to_owned()).collect();
                 containers.gone.extend(answer.ids.into_iter().filter(|id| !described_ids.contains(id)));
                 for described in described {
-                    described.tell(&mut containers.seen);
+                    described.add_to(&mut containers.seen);
                 }
-                if answer.endpoint.tells() == Tells::Descriptions {
+                if answer.endpoint.offers() == Offers::Descriptions {
                     for id in described_ids {
                         containers.appeared_now(&id);
                     }
@@ -317,13 +317,13 @@ impl Session {
                 containers.failed.push(answer.endpoint.clone());
             }
         }
-        match containers.told.iter_mut().find(|(endpoint, _)| *endpoint == answer.endpoint) {
+        match containers.answered.iter_mut().find(|(endpoint, _)| *endpoint == answer.endpoint) {
             Some((_, until)) => *until = (*until).max(answer.until_ns),
-            None => containers.told.push((answer.endpoint, answer.until_ns)),
+            None => containers.answered.push((answer.endpoint, answer.until_ns)),
         }
     }
 
-    fn ask(&mut self) {
+    fn query_engines(&mut self) {
         let containers = &mut self.containers;
         let due = containers.next.is_some_and(|next| Instant::now() >= next);
         if due {
@@ -350,7 +350,7 @@ impl Session {
 }
 
 impl Containers {
-    /// What each engine is to be asked: since when, and which containers it is to describe.
+    /// The query to each engine: since when, and which containers it is to describe.
     fn questions(&self) -> Vec<(Endpoint, u64, Vec<String>)> {
         let mut questions: Vec<(Endpoint, u64, Vec<String>)> = Vec::new();
         for asker in &self.askers {
@@ -360,18 +360,18 @@ impl Containers {
             };
             let mut ids: BTreeSet<String> = asker.found.iter().filter(undescribed).cloned().collect();
             if open && asker.life.request.intent == Intent::New {
-                // Only those whose image it names: its events tell that without being asked.
+                // Only those whose image it names: its events say that without a query.
                 let like = self
                     .seen
                     .iter()
                     .filter(|(id, seen)| undescribed(id) && asker.life.fit(id, seen) == Fit::Alike);
                 ids.extend(like.map(|(id, _)| id.clone()));
             }
-            if open && asker.endpoint.tells() == Tells::Descriptions {
+            if open && asker.endpoint.offers() == Offers::Descriptions {
                 ids.extend(self.candidates.keys().filter(undescribed).cloned());
             }
-            let tells = open && asker.endpoint.tells() == Tells::Events;
-            if self.failed.contains(&asker.endpoint) || !tells && ids.is_empty() {
+            let has_events = open && asker.endpoint.offers() == Offers::Events;
+            if self.failed.contains(&asker.endpoint) || !has_events && ids.is_empty() {
                 continue;
             }
             match questions.iter_mut().find(|(endpoint, ..)| *endpoint == asker.endpoint) {
@@ -391,7 +391,7 @@ impl Containers {
             && self.questions().iter().any(|(_, _, ids)| !ids.is_empty())
     }
 
-    /// The client that a container like what it has asked for is put down to: one that has none yet, if there is one.
+    /// The client that a container like what it has requested is put down to: one that has none yet, if there is one.
     fn asker_of(&self, id: &str) -> Option<usize> {
         let seen = self.seen.get(id)?;
         let fits = |asker: &&Asker| asker.id_file.is_none() && asker.life.fit(id, seen) == Fit::Alike;
@@ -401,7 +401,7 @@ impl Containers {
             .or_else(|| place(&|_| true))
     }
 
-    /// What engines tell of no creation is taken to be created as its cgroup is.
+    /// A container of whose creation no engine says anything is taken to be created as its cgroup is.
     fn appeared_now(&mut self, id: &str) {
         if let (Some(seen), Some(appeared)) = (self.seen.get_mut(id), self.candidates.get(id)) {
             seen.created = vec![*appeared];
@@ -425,9 +425,9 @@ async fn question(
     until: u64,
     ids: &[String],
 ) -> std::io::Result<(Vec<Event>, Vec<Described>)> {
-    let events = match endpoint.tells() {
-        Tells::Events => endpoint.events(since, until).await?,
-        Tells::Descriptions | Tells::Nothing => Vec::new(),
+    let events = match endpoint.offers() {
+        Offers::Events => endpoint.events(since, until).await?,
+        Offers::Descriptions | Offers::Nothing => Vec::new(),
     };
     Ok((events, endpoint.inspect_all(ids).await))
 }

@@ -8,7 +8,7 @@ use std::{
 
 use crate::mounts::regular::{self, Links};
 
-/// A file by a way to open it and the name to tell.
+/// A file by a way to open it and the name to show.
 #[derive(Debug)]
 pub(super) struct Candidate {
     pub(super) path: String,
@@ -47,7 +47,7 @@ pub(super) fn each(pids: &[u32], directories: &[PathBuf], take: &mut dyn FnMut(C
     }
 }
 
-/// Files that a process maps, told by /proc/PID/maps and opened by /proc/PID/map_files, which leads to the file itself
+/// Files that a process maps, known by /proc/PID/maps and opened by /proc/PID/map_files, which leads to the file itself
 /// whatever its mount namespace.
 fn mapped(pid: u32, take: &mut dyn FnMut(String, u64, Candidate) -> bool) {
     let Ok(maps) = fs::read(format!("/proc/{pid}/maps")) else { return };

@@ -20,7 +20,7 @@ pub(super) struct Owners {
 }
 
 impl Owners {
-    /// Absent where the kernel does not tell (not root; no memory controller).
+    /// Absent where the kernel does not say (not root; no memory controller).
     pub(super) fn open() -> Option<Self> {
         Some(Self {
             pagemap: File::open("/proc/self/pagemap").ok()?,
@@ -29,7 +29,7 @@ impl Owners {
     }
 
     /// Inode number of the memory cgroup that pays for most of the pages looked at; 0 where nobody does; absent where it
-    /// cannot be told. Of a cgroup that was removed its nearest living ancestor is told.
+    /// is unknown. Of a cgroup that was removed its nearest living ancestor is reported.
     pub(super) fn of(&self, file: &File) -> Option<u64> {
         let pages = file.metadata().ok()?.len().div_ceil(page_size());
         let places = PLACES.min(pages.div_ceil(PAGES)).max(1);

@@ -7,7 +7,7 @@ use crate::page_size;
 /// Mapped at a time: mincore(2) has a byte for each page.
 const WINDOW: u64 = 1 << 30;
 
-/// A part of a file in the address space, never touched unless asked to.
+/// A part of a file in the address space, never touched unless on request.
 pub(crate) struct Mapped {
     address: *mut libc::c_void,
     length: usize,

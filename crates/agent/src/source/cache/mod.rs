@@ -1,4 +1,4 @@
-//! The page cache by file, asked of the kernel file by file: cachestat(2), else mincore(2). No page is read or touched
+//! The page cache by file, read file by file: cachestat(2), else mincore(2). No page is read or touched
 //! for it, and nothing is traced.
 
 mod candidates;
@@ -33,7 +33,7 @@ const MOST_FILES: usize = 1_000_000;
 pub struct Wanted {
     /// Directories whose files are looked at, each on its own file system.
     pub directories: Vec<PathBuf>,
-    /// Files that are told, the largest.
+    /// Files that are listed, the largest.
     pub most: usize,
     /// Time for all of it.
     pub time: Duration,
@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn time_that_is_over_is_told() {
+    fn time_that_is_over_is_reported() {
         let wanted = Wanted { directories: vec!["/".into()], most: 2, time: Duration::ZERO };
         let found = read(&[], &wanted);
         assert!(found.note.is_some() && found.files.is_empty());

@@ -111,7 +111,7 @@ const LISTED: &str = "processes.listed";
 pub(super) struct Gpu<'nvml> {
     nvml: &'nvml Nvml,
     index: u32,
-    /// Columns that are not supported here: they are not asked for again.
+    /// Columns that are not supported here: they are not requested again.
     unsupported: Vec<&'static str>,
 }
 
@@ -165,14 +165,14 @@ impl<'nvml> Gpu<'nvml> {
     /// What each process holds. A list that is not supported has nobody in it, as long as another one is.
     fn processes(&mut self, device: &Device<'_>, reading: &mut Reading) {
         let (mut any, mut whole) = (false, true);
-        let mut held: BTreeMap<u32, Option<u64>> = BTreeMap::new();
+        let mut used: BTreeMap<u32, Option<u64>> = BTreeMap::new();
         for (function, list) in LISTS {
             match self.call(&[function], || list(device)) {
                 None => {}
                 Some(Ok(list)) => {
                     any = true;
                     for (pid, bytes) in by_process(&list) {
-                        let known = held.entry(pid).or_insert(bytes);
+                        let known = used.entry(pid).or_insert(bytes);
                         *known = (*known).max(bytes);
                     }
                 }
@@ -184,9 +184,9 @@ impl<'nvml> Gpu<'nvml> {
             }
         }
         if any && whole {
-            reading.put(LISTED, held.len() as u64);
+            reading.put(LISTED, used.len() as u64);
         }
-        for (pid, bytes) in held {
+        for (pid, bytes) in used {
             let column = format!("process.{pid}.used");
             match bytes {
                 Some(bytes) => reading.put(column, bytes),

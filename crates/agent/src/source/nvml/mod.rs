@@ -126,9 +126,9 @@ impl Nvml {
 
     /// Takes a reading now and waits for it. Says whether it came.
     pub fn read_now(&mut self) -> (Vec<Sample>, bool) {
-        let asked_ns = now_ns();
+        let requested_ns = now_ns();
         self.request_now();
-        self.collect(|samples| samples.iter().any(|sample| sample.begin_ns >= asked_ns))
+        self.collect(|samples| samples.iter().any(|sample| sample.begin_ns >= requested_ns))
     }
 
     /// Asks for the last reading; [`Self::finish`] collects it.
@@ -164,14 +164,14 @@ impl Nvml {
     }
 }
 
-/// The thread: starts the library, then reads when it is time or when it is told to.
+/// The thread: starts the library, then reads when it is time or at a request.
 fn work(path: Option<PathBuf>, interval: Duration, inbox: &Receiver<Command>, outbox: &Sender<Message>) {
     let start_ns = now_ns();
     let (machine, library) = library::start(path.as_deref());
     let mut cost = Readings { start_ns: now_ns() - start_ns, ..Readings::default() };
-    // Whoever asked may be gone by now; then there is nobody to read for.
-    let told = outbox.send(Message::Started(Box::new(machine)));
-    let (Ok(()), Some(library)) = (told, library) else { return };
+    // The caller may be gone by now; then there is nobody to read for.
+    let sent = outbox.send(Message::Started(Box::new(machine)));
+    let (Ok(()), Some(library)) = (sent, library) else { return };
     let mut gpus = Gpu::all(&library);
     let mut next = None;
     while let Some(stop) = wait(inbox, next) {

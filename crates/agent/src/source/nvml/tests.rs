@@ -11,7 +11,7 @@ fn library() -> PathBuf {
     program.with_file_name("libspark_trace_simulated_nvml.so")
 }
 
-/// What the library tells is in a file that the environment names, and a process has one environment: one test.
+/// The answers of the library are in a file that the environment names, and a process has one environment: one test.
 #[test]
 fn a_gpu_is_read_with_its_processes_and_one_without_memory_says_so() {
     let dir = tempfile::tempdir().unwrap();

@@ -48,7 +48,7 @@ fn namespace(pid: &str) -> Option<u64> {
     fs::metadata(format!("/proc/{pid}/ns/ipc")).ok().map(|status| status.ino())
 }
 
-/// Segments have no device: their namespace tells them apart.
+/// Segments have no device: their namespace distinguishes them.
 fn device(namespace: u64) -> String {
     format!("ipc:{namespace}")
 }
