@@ -26,6 +26,7 @@ const CRATES: &[Crate] = &[
     row("spark-trace-host", &[]),
     row("spark-trace-statistics", &[]),
     row("spark-trace-recording", &["spark-trace-common", "spark-trace-host"]),
+    row("spark-trace-engines", &["spark-trace-recording"]),
     row("spark-trace-testing", &["spark-trace-common", "spark-trace-recording"]),
     row("spark-trace-analysis", &["spark-trace-common", "spark-trace-recording"]),
     row("spark-trace-render", &["spark-trace-analysis", "spark-trace-common", "spark-trace-recording"]),
