@@ -183,6 +183,12 @@ impl PlaneReport {
         let sum = bytes.filter(|bytes| !bytes.is_empty())?.into_iter().fold(0, i64::saturating_add);
         u64::try_from(sum).ok()
     }
+
+    /// One instant has a level and no growth.
+    fn forget_growth(&mut self) {
+        self.growth = Reconciliation::default();
+        self.sources.iter_mut().for_each(|row| row.growth = None);
+    }
 }
 
 /// The plane's own counter against the sum of its rows.
@@ -252,7 +258,10 @@ pub fn report<'a>(run: impl Into<Derived<'a>>, at: InstantSpec) -> Report {
         Some(report)
     });
     let devices = devices.collect();
-    let planes = Planes { system: plane(system), cgroup: plane(cgroup), devices };
+    let mut planes = Planes { system: plane(system), cgroup: plane(cgroup), devices };
+    if recording.target.is_snapshot() {
+        planes.iter_mut().for_each(PlaneReport::forget_growth);
+    }
     let page_cache = planes.system.as_ref().and_then(PlaneReport::page_cache);
     let details_at_ns = planes.details_at().map_or(recording.target.ended_ns, |plane| plane.at_ns);
     let stacks = stacks::rows(recording, Scope::System, details_at_ns);

@@ -99,7 +99,9 @@ pub fn overview<'a, R: Into<Derived<'a>>>(
         let of_a = of_a.map(|handle| handle.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
         (of_a, of_b)
     });
-    let findings = findings::judge(derived_a, b.1, moment.at);
+    // An instant alone has neither a growth nor a difference to explain.
+    let is_instant = derived_a.is_none() && b.1.recording.target.is_snapshot();
+    let findings = if is_instant { vec![] } else { findings::judge(derived_a, b.1, moment.at) };
     let diffs = derived_a.map_or_else(Vec::new, |a| {
         // In the order of the findings: the target's first.
         let planes = findings.iter().map(|findings| findings.plane);

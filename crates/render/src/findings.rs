@@ -1,7 +1,9 @@
 //! Hypotheses with their verdicts, and what each rests on.
 
+use std::collections::BTreeSet;
+
 use super::document::Document;
-use super::report::findings::{self as words, evidence};
+use super::report::findings as words;
 use spark_trace_analysis::findings::{Finding, Findings, Verdict};
 
 /// Characters of the longest verdict.
@@ -11,13 +13,21 @@ const EVIDENCE: usize = 8;
 
 /// Plane by plane: the target's first. Hypotheses that are refuted are named where `all` are wanted; else they are counted.
 pub fn show(document: &mut Document, planes: &[Findings], all: bool) {
+    let mut places = BTreeSet::new();
     for (index, findings) in planes.iter().enumerate() {
-        plane(document, findings, planes.get(..index).unwrap_or_default(), all);
+        plane(document, findings, planes.get(..index).unwrap_or_default(), &mut places, all);
     }
 }
 
-/// A finding of an earlier plane with the same evidence is not repeated.
-fn plane(document: &mut Document, findings: &Findings, before: &[Findings], all: bool) {
+/// A finding of an earlier plane with the same evidence is not repeated, nor is a place in the recording that an earlier
+/// number has.
+fn plane<'a>(
+    document: &mut Document,
+    findings: &'a Findings,
+    before: &[Findings],
+    places: &mut BTreeSet<&'a str>,
+    all: bool,
+) {
     document.heading(format!("Findings on {}", words::subject(findings)));
     document.line(&findings.headline);
     lines(&findings.findings, all).into_iter().for_each(|line| document.line(line));
@@ -31,7 +41,8 @@ fn plane(document: &mut Document, findings: &Findings, before: &[Findings], all:
         document.line(finding.claim);
         for row in finding.evidence.iter().take(EVIDENCE) {
             // A line, not a row of a table: what it says would be cut there.
-            document.line(format!("- {}", evidence(row)));
+            let is_first = places.insert(row.place.as_str());
+            document.line(format!("- {}", words::number(row, is_first)));
         }
         if let Some(left) = finding.evidence.len().checked_sub(EVIDENCE).filter(|left| *left > 0) {
             document.line(format!("{left} more in --format json"));

@@ -15,7 +15,7 @@ use spark_trace_recording::Instant;
 use spark_trace_recording::units::{delta, duration, known, seconds, share, size, unsigned};
 use spark_trace_recording::verdict::Verdict;
 
-mod answer;
+pub(super) mod answer;
 mod frames;
 pub mod lists;
 mod rest;

@@ -69,6 +69,11 @@ pub fn share(finding: &Finding) -> String {
 
 /// One number with its run and its place in the recording.
 pub fn evidence(evidence: &Evidence) -> String {
+    number(evidence, true)
+}
+
+/// The same; readers of a list need each place only once.
+pub fn number(evidence: &Evidence, with_place: bool) -> String {
     let value = match (evidence.unit, evidence.value) {
         (Unit::None, _) => String::new(),
         (_, None) => ": not known".to_owned(),
@@ -77,11 +82,14 @@ pub fn evidence(evidence: &Evidence) -> String {
         (Unit::Count, Some(value)) => format!(": {value}"),
     };
     let side = match evidence.side {
-        Side::A => "A, ",
-        Side::B => "B, ",
-        Side::Both => "",
+        Side::A => Some("A"),
+        Side::B => Some("B"),
+        Side::Both => None,
     };
-    format!("{}{value} ({side}{})", evidence.what, evidence.place)
+    let place = with_place.then_some(evidence.place.as_str());
+    let from: Vec<_> = side.into_iter().chain(place).collect();
+    let from = if from.is_empty() { String::new() } else { format!(" ({})", from.join(", ")) };
+    format!("{}{value}{from}", evidence.what)
 }
 
 const FINDINGS: &[Cell<Finding>] = &[

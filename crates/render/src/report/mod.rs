@@ -1,7 +1,7 @@
 //! The text of `report`, in documents that Markdown and HTML share.
 
 use super::document::{Cell, Column, Document, Fit, Table};
-use super::show::reconciled;
+use super::show::{answer, reconciled};
 use spark_trace_analysis::attribution::PlaneReport;
 use spark_trace_analysis::diff::{self, SourceDelta};
 use spark_trace_analysis::losses::SkippedRuns;
@@ -53,8 +53,11 @@ pub fn name(run: &Run) -> String {
     format!("{} {}", target.kind, named.unwrap_or_default()).trim_end().to_owned()
 }
 
-/// The answer, in two sentences or four.
+/// The answer, in two sentences or four. One instant alone has the answer of `show`.
 pub fn headline(document: &mut Document, overview: &Overview) {
+    if overview.a.is_none() && overview.b.report.target.is_snapshot() {
+        return answer::sentences(document, &overview.b.report);
+    }
     for headline in overview.headlines() {
         document.line(headline);
     }
@@ -166,10 +169,9 @@ const WATERFALL: &[Cell<SourceDelta>] = &[
 pub fn reconciliation(document: &mut Document, letter: &str, run: &Run) {
     let planes = run.report.planes.iter().flat_map(|plane| {
         let name = plane_name(plane);
-        [
-            reconciled(format!("{name}, growth"), &plane.growth, delta),
-            reconciled(format!("{name}, level"), &plane.level, size),
-        ]
+        let growth = (!run.report.target.is_snapshot())
+            .then(|| reconciled(format!("{name}, growth"), &plane.growth, delta));
+        growth.into_iter().chain([reconciled(format!("{name}, level"), &plane.level, size)])
     });
     let rows: Vec<_> = planes.collect();
     let titles = [
@@ -210,11 +212,7 @@ fn lost(document: &mut Document, health: &Health) {
             document.line(missed.to_string());
         }
     }
-    let with = |verdict: Verdict| health.hooks.iter().filter(|hook| hook.verdict == verdict).count();
-    let (working, others) = (with(Verdict::Ok), with(Verdict::NotApplicable));
-    let others_said =
-        if others > 0 { format!("; {others} more do not apply to this machine") } else { String::new() };
-    document.line(format!("hooks: {working} of {} work{others_said}", health.hooks.len() - others));
+    document.line(chosen_hooks(&health.hooks));
     for source in health.sources.iter().filter(|source| source.verdict != Verdict::Ok) {
         let reason = source.reason.as_deref().unwrap_or("no reason given");
         document.line(format!("{}: {}: {reason}", source.name, source.verdict));
@@ -230,6 +228,20 @@ fn cost(document: &mut Document, run: &Run) {
         known(cost.bpf_run_time_ns, duration),
         known(cost.bpf_memory, unsigned)
     ));
+}
+
+/// How many of the chosen hooks work, and why the others were not chosen.
+fn chosen_hooks(hooks: &[Hook]) -> String {
+    const NOT_CHOSEN: [(Verdict, &str); 2] = [
+        (Verdict::Off, "off by profile, option or trigger"),
+        (Verdict::NotApplicable, "without anything to see on this machine"),
+    ];
+    let with = |verdict: Verdict| hooks.iter().filter(|hook| hook.verdict == verdict).count();
+    let others = NOT_CHOSEN.map(|(verdict, why)| (with(verdict), why));
+    let chosen = hooks.len() - others.iter().map(|(count, _)| count).sum::<usize>();
+    let others = others.into_iter().filter(|(count, _)| *count > 0);
+    let others: String = others.map(|(count, why)| format!("; {count} {why}")).collect();
+    format!("hooks: {} of {chosen} chosen hooks work{others}", with(Verdict::Ok))
 }
 
 /// Every hook with its verdict.

@@ -178,6 +178,48 @@ fn markdown_has_the_answer_and_what_it_rests_on() {
 }
 
 #[test]
+fn hooks_that_were_not_chosen_are_counted_apart() {
+    let line = |verdicts: &[&str]| {
+        let hook = |verdict: &&str| Hook { verdict: (*verdict).into(), ..Hook::default() };
+        chosen_hooks(&verdicts.iter().map(hook).collect::<Vec<_>>())
+    };
+    assert_eq!(line(&["ok", "ok"]), "hooks: 2 of 2 chosen hooks work");
+    assert_eq!(
+        line(&["ok", "off", "ok", "off", "off", "not-applicable"]),
+        "hooks: 2 of 2 chosen hooks work; 3 off by profile, option or trigger; 1 without anything to see on this machine"
+    );
+    // A verdict that a later version writes is no work.
+    assert_eq!(
+        line(&["ok", "broken", "unsupported", "asleep", "off"]),
+        "hooks: 1 of 4 chosen hooks work; 1 off by profile, option or trigger"
+    );
+}
+
+#[test]
+fn one_instant_has_no_growth_and_no_findings() {
+    let mut recording = testing::native();
+    recording.target.kind = spark_trace_recording::TargetKind::Snapshot.into();
+    let overview = overview(None, ("now.json", &recording), InstantSpec::Peak);
+    let mut sentences = Document::default();
+    headline(&mut sentences, &overview);
+    let shown = crate::terminal::render(&sentences, crate::Style::default());
+    let lines: Vec<_> = shown.lines().collect();
+    assert_eq!(
+        lines[..2],
+        [
+            "The machine had 3.77 GiB in use: 2.01 GiB page cache, 1.27 GiB anonymous memory,",
+            "  384.0 MiB kernel memory"
+        ]
+    );
+    assert_eq!(lines[4], "Unexplained: 114.0 MiB (3.0 %). Nothing was traced: this is one instant.");
+    assert!(overview.findings.is_empty());
+    let planes = &overview.b.report.planes;
+    assert!(planes.iter().flat_map(|plane| &plane.sources).all(|row| row.growth.is_none()));
+    let text = markdown::render(&document(&overview));
+    assert!(!text.contains("growth") && !text.contains("since the start"), "{text}");
+}
+
+#[test]
 fn hostile_names_are_inert_in_markdown() {
     let text = markdown::render(&document(&hostile_overview()));
     assert!(!text.contains(|c: char| c.is_control() && c != '\n') && !text.contains('\u{202e}'));

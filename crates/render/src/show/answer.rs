@@ -15,6 +15,16 @@ const NAME: usize = 48;
 const SENTENCE: usize = 150;
 
 pub fn write(document: &mut Document, report: &Report) {
+    sentences(document, report);
+    if let Some(line) = containers::line(&report.target) {
+        document.line(line);
+    }
+    for warning in &report.warnings {
+        document.warning(warning.to_string());
+    }
+}
+
+pub fn sentences(document: &mut Document, report: &Report) {
     match &report.answer {
         None => document.heading(format!("{}: no reading of its memory is recorded", subject(report))),
         Some(answer) => {
@@ -26,12 +36,6 @@ pub fn write(document: &mut Document, report: &Report) {
                 kernel.map_or_else(String::new, |peak| format!(" The kernel's own peak: {}.", size(peak)));
             document.line([unexplained(answer), kernel, limited(report), ran(report)].concat());
         }
-    }
-    if let Some(line) = containers::line(&report.target) {
-        document.line(line);
-    }
-    for warning in &report.warnings {
-        document.warning(warning.to_string());
     }
 }
 

@@ -23,10 +23,10 @@ pub fn plane(page: &mut Page, title: &str, plane: &PlaneReport) {
     let bars = rows.map(|row| Bar {
         source: row.source,
         label: format!(
-            "{} {} ({} since the start)",
+            "{} {}{}",
             row.source,
             known(row.bytes, size),
-            known(row.growth, delta)
+            row.growth.map_or_else(String::new, |growth| format!(" ({} since the start)", delta(growth)))
         ),
         bytes: row.bytes.unwrap_or(0),
         before: row.bytes_at_start,
