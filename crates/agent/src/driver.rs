@@ -45,6 +45,10 @@ impl DriverBytes {
         SOURCES.iter().position(|s| *s == slug).map(|i| self.sources[i])
     }
 
+    pub fn total(&self) -> u64 {
+        self.sources.iter().map(SourceBytes::total).sum()
+    }
+
     /// Each source with what is in use of it.
     pub fn by_source(&self) -> impl Iterator<Item = (&'static str, SourceBytes)> {
         SOURCES.into_iter().zip(self.sources)

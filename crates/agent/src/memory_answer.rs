@@ -1,30 +1,22 @@
-//! The figures that the kernel's own files and calls returned to a program, out of the bytes it got. Pure.
+//! The figures that the kernel's own files and calls gave a program, from the bytes that it got. Pure.
 
 use std::collections::BTreeMap;
 
 use spark_trace_common::event::AnswerSource;
+use spark_trace_recording::MemoryQuery;
 use spark_trace_recording::unlimited::{NO_LIMIT, V1_NO_LIMIT};
 
-/// The figures that a program got.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Answer {
-    /// The file, or the system call.
-    pub interface: String,
-    /// For the file of a cgroup or process: the directory it lies in.
-    pub directory: Option<String>,
-    /// Bytes; of vmstat, memory.events and the counters of memory.stat the file's own units.
-    pub values: BTreeMap<String, u64>,
-    /// Where the answer is a word: `max`.
-    pub text: Option<String>,
-}
-
-/// `None` for a file that says nothing about memory.
-pub fn parse(op: AnswerSource, name: &str, parent: &str, content: &[u8], page_size: u64) -> Option<Answer> {
+/// `row` with the answer of a file, which has a name and a directory; `None` for a file that shows nothing about memory.
+pub fn file(
+    source: AnswerSource,
+    (name, parent): (&str, &str),
+    content: &[u8],
+    page_size: u64,
+    row: MemoryQuery,
+) -> Option<MemoryQuery> {
     let directory = Some(parent.to_owned()).filter(|p| !p.is_empty() && p != "/");
-    let answer = match op {
-        AnswerSource::Sysinfo => {
-            Answer { interface: "sysinfo".to_owned(), values: sysinfo(content)?, ..Answer::default() }
-        }
+    Some(match source {
+        AnswerSource::Sysinfo => return None,
         AnswerSource::ReadProc => {
             let values = match name {
                 "meminfo" | "status" | "smaps_rollup" => kib_lines(content),
@@ -36,7 +28,7 @@ pub fn parse(op: AnswerSource, name: &str, parent: &str, content: &[u8], page_si
                 None => format!("/proc/{name}"),
                 Some(_) => format!("/proc/PID/{name}"),
             };
-            Answer { interface, directory, values, text: None }
+            MemoryQuery { interface, directory, values, ..row }
         }
         AnswerSource::ReadCgroup => {
             let text = String::from_utf8_lossy(content);
@@ -50,10 +42,9 @@ pub fn parse(op: AnswerSource, name: &str, parent: &str, content: &[u8], page_si
                 // memory.stat and its like: a name and a number on each line.
                 Err(_) => (plain_lines(content), None),
             };
-            Answer { interface: name.to_owned(), directory, values, text }
+            MemoryQuery { interface: name.to_owned(), directory, values, text, ..row }
         }
-    };
-    Some(answer)
+    })
 }
 
 /// What the one number of a file is called that is a size.
@@ -103,8 +94,9 @@ fn statm(content: &[u8], page_size: u64) -> BTreeMap<String, u64> {
         .collect()
 }
 
-/// `struct sysinfo` of a 64-bit kernel (include/uapi/linux/sysinfo.h).
-fn sysinfo(content: &[u8]) -> Option<BTreeMap<String, u64>> {
+/// `row` with the answer of sysinfo(2): `struct sysinfo` of a 64-bit kernel (include/uapi/linux/sysinfo.h). `None` where that
+/// is cut.
+pub fn sysinfo(content: &[u8], row: MemoryQuery) -> Option<MemoryQuery> {
     let word = |at: usize| content.get(at..at + 8)?.try_into().ok().map(u64::from_ne_bytes);
     let unit = u64::from(u32::from_ne_bytes(content.get(104..108)?.try_into().ok()?)).max(1);
     let fields = [
@@ -115,17 +107,25 @@ fn sysinfo(content: &[u8]) -> Option<BTreeMap<String, u64>> {
         ("totalswap", 64),
         ("freeswap", 72),
     ];
-    fields.iter().map(|&(name, at)| Some((name.to_owned(), word(at)?.saturating_mul(unit)))).collect()
+    let values = fields.iter().map(|&(name, at)| Some((name.to_owned(), word(at)?.saturating_mul(unit))));
+    Some(MemoryQuery { interface: "sysinfo".to_owned(), values: values.collect::<Option<_>>()?, ..row })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn of(source: AnswerSource, name: &str, parent: &str, text: &[u8], page: u64) -> Option<MemoryQuery> {
+        let row = MemoryQuery { pid: 7, ..MemoryQuery::default() };
+        let answer = file(source, (name, parent), text, page, row);
+        assert!(answer.as_ref().is_none_or(|answer| answer.pid == 7), "the rest of the row stays");
+        answer
+    }
+
     #[test]
     fn meminfo_is_in_bytes_and_a_cut_line_is_left_out() {
         let text = b"MemTotal:       1000 kB\nMemFree:    10 kB\nHugePages_Total:       0\nMemAva";
-        let answer = parse(AnswerSource::ReadProc, "meminfo", "/", text, 4096).unwrap();
+        let answer = of(AnswerSource::ReadProc, "meminfo", "/", text, 4096).unwrap();
         assert_eq!(answer.interface, "/proc/meminfo");
         assert_eq!(answer.directory, None);
         assert_eq!(
@@ -136,14 +136,14 @@ mod tests {
 
     #[test]
     fn statm_is_in_pages_of_the_machine() {
-        let answer = parse(AnswerSource::ReadProc, "statm", "42", b"100 50 20 5 0 30 0\n", 16384).unwrap();
+        let answer = of(AnswerSource::ReadProc, "statm", "42", b"100 50 20 5 0 30 0\n", 16384).unwrap();
         assert_eq!((answer.interface.as_str(), answer.directory.as_deref()), ("/proc/PID/statm", Some("42")));
         assert_eq!(answer.values["resident"], 50 * 16384);
     }
 
     #[test]
     fn cgroup_files_have_a_number_a_word_or_lines() {
-        let of = |name: &str, text: &[u8]| parse(AnswerSource::ReadCgroup, name, "leaf", text, 4096).unwrap();
+        let of = |name: &str, text: &[u8]| of(AnswerSource::ReadCgroup, name, "leaf", text, 4096).unwrap();
         assert_eq!(of("memory.current", b"4096\n").values["bytes"], 4096);
         assert_eq!(of("memory.limit_in_bytes", b"7\n").values["bytes"], 7);
         let unlimited = of("memory.limit_in_bytes", b"9223372036854771712\n");
@@ -165,13 +165,14 @@ mod tests {
         let bytes = unsafe {
             std::slice::from_raw_parts(std::ptr::from_ref(&info).cast::<u8>(), size_of::<libc::sysinfo>())
         };
-        let answer = parse(AnswerSource::Sysinfo, "", "", bytes, 4096).unwrap();
+        let answer = sysinfo(bytes, MemoryQuery::default()).unwrap();
+        assert_eq!(answer.interface, "sysinfo");
         assert_eq!(answer.values["totalram"], info.totalram * u64::from(info.mem_unit));
-        assert!(parse(AnswerSource::Sysinfo, "", "", &bytes[..90], 4096).is_none());
+        assert!(sysinfo(&bytes[..90], MemoryQuery::default()).is_none());
     }
 
     #[test]
     fn other_files_have_no_figures() {
-        assert!(parse(AnswerSource::ReadProc, "stat", "1", b"1\n", 4096).is_none());
+        assert!(of(AnswerSource::ReadProc, "stat", "1", b"1\n", 4096).is_none());
     }
 }

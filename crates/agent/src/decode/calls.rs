@@ -1,14 +1,14 @@
-//! Library calls, mapped libraries and memory figures that were read.
+//! Library calls and mapped libraries.
 
 use spark_trace_common::{
-    cuda::{ARGS, FUNCTIONS, Function, OUTS, Value},
-    event::{AnswerSource, CallEvent, CallStackEvent, LibraryEvent, MemoryAnswerEvent, MemoryState},
+    cuda::{ARGS, FUNCTIONS, Function, OUTS, Op, Value},
+    event::{CallEvent, CallStackEvent, LibraryEvent},
     map_records::LibraryKey,
 };
 
-use super::{DecodeError, Event, operation, record, text};
+use super::{DecodeError, Event, query, record, text};
 
-/// A call of a watched library function that has returned.
+/// A call of a watched library function that has returned. Memory queries are events of their own.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Call {
     /// Row of [`FUNCTIONS`].
@@ -22,7 +22,6 @@ pub struct Call {
     pub args: [u64; ARGS],
     /// What was read behind pointers; absent where that failed or the row wants none.
     pub outs: [Option<u64>; OUTS],
-    pub state: Option<State>,
     /// Addresses of the user stack, the caller first; empty where none was taken.
     pub stack: Vec<u64>,
 }
@@ -45,20 +44,6 @@ impl Call {
     }
 }
 
-/// The machine's memory at one moment, in pages.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct State {
-    pub free: u64,
-    pub file: u64,
-    pub dirty: u64,
-    pub writeback: u64,
-    pub shmem: u64,
-    pub anon: u64,
-    pub slab_reclaimable: u64,
-    pub cgroup: u64,
-    pub cgroup_usage: u64,
-}
-
 /// A process mapped a file that is named as a watched library is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MappedLibrary {
@@ -68,26 +53,6 @@ pub struct MappedLibrary {
     /// Its process was paused and waits to be let go on.
     pub paused: bool,
     pub name: String,
-}
-
-/// A process got an answer how much memory there is.
-#[derive(Debug, Clone, PartialEq)]
-pub struct MemoryAnswer {
-    pub op: AnswerSource,
-    pub at_ns: u64,
-    pub pid: u32,
-    pub tid: u32,
-    pub cgroup: u64,
-    /// Where in the file the read began.
-    pub position: u64,
-    /// The file's name and its directory's; empty for system calls.
-    pub name: String,
-    pub parent: String,
-    pub content: Vec<u8>,
-    pub state: Option<State>,
-    pub stack: Vec<u64>,
-    /// Return address of the system call's stub, if it keeps no frame.
-    pub caller: u64,
 }
 
 pub(super) fn call(bytes: &[u8]) -> Result<Event, DecodeError> {
@@ -104,6 +69,9 @@ pub(super) fn call(bytes: &[u8]) -> Result<Event, DecodeError> {
     for (index, out) in outs.iter_mut().enumerate() {
         *out = (raw.outs_read >> index & 1 != 0).then_some(raw.outs[index]);
     }
+    if function.op == Op::Query {
+        return Ok(query::from_call(&raw, function, outs, stack));
+    }
     Ok(Event::Call(Box::new(Call {
         function,
         begin_ns: raw.begin_ns,
@@ -114,7 +82,6 @@ pub(super) fn call(bytes: &[u8]) -> Result<Event, DecodeError> {
         result: raw.result,
         args: raw.args,
         outs,
-        state: state(&raw.state),
         stack,
     })))
 }
@@ -128,39 +95,4 @@ pub(super) fn library(bytes: &[u8]) -> Result<Event, DecodeError> {
         paused: raw.paused != 0,
         name: text(&raw.name),
     }))
-}
-
-pub(super) fn figures(bytes: &[u8]) -> Result<Event, DecodeError> {
-    let raw: MemoryAnswerEvent = record("figures", bytes)?;
-    let ops = [AnswerSource::ReadProc, AnswerSource::ReadCgroup, AnswerSource::Sysinfo];
-    Ok(Event::MemoryAnswer(Box::new(MemoryAnswer {
-        op: operation("figures", &ops, raw.op, |op| op as u32)?,
-        at_ns: raw.at_ns,
-        pid: raw.tgid,
-        tid: raw.tid,
-        cgroup: raw.cgroup,
-        position: raw.position,
-        name: text(&raw.name),
-        parent: text(&raw.parent),
-        content: raw.content.iter().copied().take(raw.length as usize).collect(),
-        state: state(&raw.state),
-        stack: raw.stack.iter().copied().take(raw.frames as usize).collect(),
-        caller: raw.caller,
-    })))
-}
-
-fn state(raw: &MemoryState) -> Option<State> {
-    // Counters that lag behind can be seen below zero.
-    let pages = |pages: i64| u64::try_from(pages).unwrap_or(0);
-    (raw.has != 0).then(|| State {
-        free: pages(raw.free),
-        file: pages(raw.file),
-        dirty: pages(raw.dirty),
-        writeback: pages(raw.writeback),
-        shmem: pages(raw.shmem),
-        anon: pages(raw.anon),
-        slab_reclaimable: pages(raw.slab_reclaimable),
-        cgroup: raw.cgroup,
-        cgroup_usage: pages(raw.cgroup_usage),
-    })
 }

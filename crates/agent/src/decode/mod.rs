@@ -1,8 +1,10 @@
 //! Bytes of the event ring buffer to events. Pure.
 
 mod calls;
+mod query;
 
-pub use calls::{Call, MappedLibrary, MemoryAnswer, State};
+pub use calls::{Call, MappedLibrary};
+pub use query::{FilePart, FileRead, Query};
 
 use spark_trace_common::event::{
     CgroupEvent, CgroupOp, EventKind, FileNameEvent, MappingEvent, MappingOp, ProcessEvent, ProcessOp,
@@ -30,7 +32,8 @@ pub enum Event {
     FileName(FileName),
     Call(Box<Call>),
     Library(MappedLibrary),
-    MemoryAnswer(Box<MemoryAnswer>),
+    Query(Box<Query>),
+    FileRead(Box<FileRead>),
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -95,7 +98,7 @@ pub fn decode(bytes: &[u8]) -> Result<Event, DecodeError> {
         k if k == EventKind::FileName as u32 => file_name(bytes),
         k if k == EventKind::Call as u32 => calls::call(bytes),
         k if k == EventKind::Library as u32 => calls::library(bytes),
-        k if k == EventKind::MemoryAnswer as u32 => calls::figures(bytes),
+        k if k == EventKind::MemoryAnswer as u32 => query::answer(bytes),
         other => Err(DecodeError::Kind(other)),
     }
 }

@@ -207,6 +207,11 @@ impl Session {
 
     /// Takes events out of the buffer. What is read while some are left waits for them.
     pub(super) fn drain(&mut self, take: Take) -> Result<(), SessionError> {
+        self.take_events(take)?;
+        Ok(self.tracer.finish_answers()?)
+    }
+
+    fn take_events(&mut self, take: Take) -> Result<(), SessionError> {
         // Before the events: all calls that were made before a reading are among these.
         let samples = self.nvml.take();
         self.tracer.expect_samples(samples);

@@ -1,36 +1,18 @@
-//! What library calls and readings of memory figures do to a trace.
+//! What library calls do to a trace.
 
 use std::{io::Write, path::PathBuf};
-
-use spark_trace_common::cuda::Op;
 
 use super::{
     Tracer, TracerError,
     tentative::{Belongs, Deferred},
 };
 use crate::cuda::Effect;
-use crate::decode::{Call, MappedLibrary, MemoryAnswer, State};
-use crate::memory_answer;
-use crate::{driver::DriverBytes, now_ns, page_size, symbols::Placed};
-use spark_trace_host::meminfo;
+use crate::decode::{Call, MappedLibrary};
+use crate::{driver::DriverBytes, now_ns};
 use spark_trace_recording::{
-    LaterState, LibraryFile, MemoryQuery, MemoryState,
+    LibraryFile,
     journal::{Entry, Sample, SeriesId},
 };
-
-/// MemFree is the page allocator's free pages on every kernel but those that count memory to come: less than this
-/// between two readings is only time that went by.
-const BEYOND_FREE: u64 = 256 << 20;
-
-/// What a thread has read of a file so far.
-pub(super) struct PartialReading {
-    figures: MemoryAnswer,
-    state: Option<MemoryState>,
-    placed: Option<Placed>,
-}
-
-/// Answers that a framework sizes its caches by: what holds the memory is wanted at that time.
-const SIZING: &[&str] = &["cuMemGetInfo_v2", "sysinfo"];
 
 impl<W: Write> Tracer<W> {
     /// Attaches to the libraries that are there before the target starts.
@@ -117,25 +99,6 @@ impl<W: Write> Tracer<W> {
             return Ok(());
         }
         let placed = self.stacks.place(call.pid, &call.stack, 0);
-        if call.function.op == Op::Query {
-            let mut query = MemoryQuery {
-                at_ns: call.end_ns,
-                began_ns: Some(call.begin_ns),
-                pid: call.pid,
-                tid: call.tid,
-                cgroup: call.cgroup,
-                interface: call.function.symbol.to_owned(),
-                result: call.result,
-                ..MemoryQuery::default()
-            };
-            let figures = call.function.figures.iter().zip(call.outs);
-            if call.succeeded() {
-                query.values =
-                    figures.filter_map(|(name, bytes)| Some(((*name).to_owned(), bytes?))).collect();
-            }
-            query.state = self.state_of(call.state, query.at_ns)?;
-            return self.query_event(query, placed);
-        }
         let backing = self.backings.of(&call);
         if whose == Belongs::Undecided {
             let backing = backing.map(ToOwned::to_owned);
@@ -161,168 +124,4 @@ impl<W: Write> Tracer<W> {
             Effect::Event(event) => Ok(self.journal.add(Entry::CudaEvent(event))?),
         }
     }
-
-    /// A file may be read in parts: its figures are worked out when all of it is there.
-    pub(super) fn figures_event(&mut self, event: MemoryAnswer) -> Result<(), TracerError> {
-        let key = (event.tid, event.name.clone(), event.parent.clone());
-        if event.position == 0 && self.retention.refuses_query() {
-            return Ok(());
-        }
-        if event.position > 0 {
-            // Further parts of a reading whose beginning was not seen say nothing.
-            if let Some(reading) = self.readings.get_mut(&key)
-                && reading.figures.content.len() as u64 == event.position
-            {
-                reading.figures.content.extend(event.content);
-            }
-            return Ok(());
-        }
-        if self.belongs(event.cgroup, event.pid) == Belongs::Elsewhere {
-            return Ok(());
-        }
-        let state = self.state_of(event.state, event.at_ns)?;
-        let placed = self.stacks.place(event.pid, &event.stack, event.caller);
-        let begun = PartialReading { figures: event, state, placed };
-        match self.readings.insert(key, begun) {
-            Some(before) => self.reading_done(before),
-            None => Ok(()),
-        }
-    }
-
-    /// Takes the readings as complete that began before `before_ns`.
-    pub fn finish_readings(&mut self, before_ns: u64) -> Result<(), TracerError> {
-        let mut done: Vec<_> = self
-            .readings
-            .extract_if(|_, reading| reading.figures.at_ns < before_ns)
-            .map(|(_, r)| r)
-            .collect();
-        done.sort_by_key(|reading| reading.figures.at_ns);
-        done.into_iter().try_for_each(|reading| self.reading_done(reading))
-    }
-
-    fn reading_done(&mut self, reading: PartialReading) -> Result<(), TracerError> {
-        let PartialReading { figures: event, state, placed } = reading;
-        let answer = memory_answer::parse(event.op, &event.name, &event.parent, &event.content, page_size());
-        let Some(answer) = answer else { return Ok(()) };
-        let query = MemoryQuery {
-            at_ns: event.at_ns,
-            pid: event.pid,
-            tid: event.tid,
-            cgroup: event.cgroup,
-            interface: answer.interface,
-            directory: answer.directory,
-            values: answer.values,
-            text: answer.text,
-            state,
-            ..MemoryQuery::default()
-        };
-        self.query_event(query, placed)
-    }
-
-    fn query_event(&mut self, query: MemoryQuery, placed: Option<Placed>) -> Result<(), TracerError> {
-        match self.belongs(query.cgroup, query.pid) {
-            Belongs::Ours => self.take_query(query, placed),
-            Belongs::Undecided => {
-                self.tentative.wait(query.cgroup, Deferred::Query(Box::new(query), placed));
-                Ok(())
-            }
-            Belongs::Elsewhere => Ok(()),
-        }
-    }
-
-    pub(super) fn take_query(
-        &mut self,
-        mut query: MemoryQuery,
-        placed: Option<Placed>,
-    ) -> Result<(), TracerError> {
-        if !self.retention.take_query() {
-            return Ok(());
-        }
-        query.stack = placed.and_then(|placed| self.stacks.keep(placed));
-        let sizes = SIZING.contains(&query.interface.as_str());
-        self.journal.add(Entry::Query(Box::new(query)))?;
-        if sizes { self.read_aggregates_at_answer() } else { Ok(()) }
-    }
-
-    /// Queries that were not kept.
-    pub const fn queries_lost(&self) -> u64 {
-        self.retention.queries_lost()
-    }
-
-    /// What is free at some time after `at_ns`. Where events are behind, what was read for one is later than many others.
-    fn free_since(&mut self, at_ns: u64) -> Free {
-        match self.free {
-            Some(free) if free.at_ns >= at_ns => free,
-            _ => *self.free.insert(Free::read()),
-        }
-    }
-
-    fn state_of(&mut self, state: Option<State>, at_ns: u64) -> Result<Option<MemoryState>, TracerError> {
-        // Of no use beyond what is kept, and not free.
-        let Some(state) = state.filter(|_| self.retention.has_room_for_query()) else { return Ok(None) };
-        let driver = self.driver_bytes()?;
-        let driver_bytes = driver.map(|driver| driver.by_source().map(|(_, bytes)| bytes.total()).sum());
-        let bytes = |pages: u64| pages * page_size();
-        let later = self.free_since(at_ns);
-        let beyond =
-            later.mem_free.zip(later.allocator).map(|(all, allocator)| all.saturating_sub(allocator));
-        let beyond = beyond.filter(|bytes| *bytes > BEYOND_FREE).unwrap_or(0);
-        let cuda_live = self
-            .collector
-            .cuda
-            .now()
-            .by_kind
-            .into_iter()
-            .map(|(kind, live)| (kind.to_owned(), live))
-            .collect();
-        Ok(Some(MemoryState {
-            mem_free: later.mem_free.map(|_| bytes(state.free) + beyond),
-            free: bytes(state.free),
-            file: bytes(state.file),
-            dirty: bytes(state.dirty),
-            writeback: bytes(state.writeback),
-            shmem: bytes(state.shmem),
-            anon: bytes(state.anon),
-            slab_reclaimable: bytes(state.slab_reclaimable),
-            cgroup_usage: bytes(state.cgroup_usage),
-            cgroup: state.cgroup,
-            later: Some(LaterState {
-                age_ns: later.at_ns.saturating_sub(at_ns),
-                mem_free: later.mem_free,
-                mem_available: later.mem_available,
-                driver_bytes,
-                cuda_live,
-            }),
-        }))
-    }
-}
-
-/// What is free, as the kernel's files say.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Free {
-    at_ns: u64,
-    mem_free: Option<u64>,
-    /// In no counter: the kernel works it out for each reader.
-    mem_available: Option<u64>,
-    allocator: Option<u64>,
-}
-
-impl Free {
-    fn read() -> Self {
-        let at_ns = now_ns();
-        let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-        Self {
-            at_ns,
-            mem_free: meminfo::field(&text, "MemFree"),
-            mem_available: meminfo::field(&text, "MemAvailable"),
-            allocator: allocator_free(),
-        }
-    }
-}
-
-/// What the page allocator has free now, bytes.
-fn allocator_free() -> Option<u64> {
-    let text = std::fs::read_to_string("/proc/vmstat").ok()?;
-    let pages = text.lines().find_map(|line| line.strip_prefix("nr_free_pages "))?;
-    Some(pages.trim().parse::<u64>().ok()? * page_size())
 }

@@ -48,7 +48,8 @@ impl<W: Write> Tracer<W> {
             Event::Cgroup(event) => return self.cgroup_event(event),
             Event::Process(event) => return self.any_process_event(event),
             Event::Call(call) => self.call_event(*call)?,
-            Event::MemoryAnswer(figures) => self.figures_event(*figures)?,
+            Event::Query(query) => self.query_event(*query),
+            Event::FileRead(read) => self.file_read_event(*read),
             Event::Library(event) => self.library_event(&event)?,
             Event::Mapping(event) if self.ends_ns.is_some_and(|end| event.at_ns > end) => {}
             Event::Mapping(event) => {

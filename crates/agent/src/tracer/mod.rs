@@ -1,5 +1,6 @@
 //! The state of a trace under way: what events and samples do to the journal.
 
+mod answers;
 mod calls;
 mod churn;
 mod driver_baseline;
@@ -24,7 +25,7 @@ use spark_trace_common::engine::Client;
 use thiserror::Error;
 use tracing::debug;
 
-use calls::{Free, PartialReading};
+use answers::Answers;
 use driver_baseline::DriverBaseline;
 use gpus::Gpus;
 use on_time::{Deferred, Watch};
@@ -122,10 +123,7 @@ pub struct Tracer<W: Write> {
     /// Pages that processes had pinned which have ended.
     pins: Pins,
     pub retention: Retention,
-    /// Files being read, by thread, name and directory.
-    readings: HashMap<(u32, String, String), PartialReading>,
-    /// What was free when that was last looked at for a query.
-    free: Option<Free>,
+    answers: Answers,
     layout: Layout,
     system: System,
     /// What the last reading of the system plane left unattributed.
@@ -198,8 +196,7 @@ impl<W: Write> Tracer<W> {
             gpus: Gpus::default(),
             pins: Pins::default(),
             retention,
-            readings: HashMap::new(),
-            free: None,
+            answers: Answers::default(),
             layout,
             system,
             residual: None,

@@ -171,6 +171,7 @@ impl<W: Write> Tracer<W> {
                 self.journal.add(Entry::Sample(sample))?;
             }
         }
+        let mut sizing = false;
         for event in waiting {
             match event {
                 Deferred::Process(event, context) => self.process_event(event, context)?,
@@ -184,8 +185,11 @@ impl<W: Write> Tracer<W> {
                     let stack = placed.and_then(|placed| self.stacks.keep(placed));
                     self.take_call(&call, stack, backing.as_deref())?;
                 }
-                Deferred::Query(query, placed) => self.take_query(*query, placed)?,
+                Deferred::Query(row, placed) => sizing |= self.keep_query(*row, placed)?,
             }
+        }
+        if sizing {
+            self.read_aggregates_at_answer()?;
         }
         Ok(true)
     }

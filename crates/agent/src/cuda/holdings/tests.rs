@@ -21,7 +21,6 @@ fn call(pid: u32, symbol: &str, args: &[u64], outs: &[u64], result: i32) -> Call
         result,
         args: all,
         outs: read,
-        state: None,
         stack: Vec::new(),
     }
 }
