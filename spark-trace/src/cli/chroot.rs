@@ -3,7 +3,7 @@ use std::path::PathBuf;
 use super::error::Exit;
 use spark_trace_study::rootfs;
 
-/// Run a command in an image that `rootfs` has unpacked
+/// Run a command in an image that `study rootfs` has unpacked
 ///
 /// The command gets the image's environment, entrypoint and working directory, and nothing of the caller's environment.
 #[derive(Debug, clap::Args)]

@@ -21,7 +21,6 @@ mod progress;
 mod record;
 mod recover;
 mod report;
-mod rootfs;
 mod schema;
 mod serve;
 mod show;
@@ -70,8 +69,6 @@ The machine now:
 
 Many runs:
   study        Record many runs by a plan, and compare them with statistics
-  rootfs       Unpack an image for `chroot`
-  chroot       Run a command in an image that `rootfs` has unpacked
 
 Others:
   demo         Record a known workload twice and explain the difference
@@ -101,7 +98,11 @@ enum Command {
     Report(report::Args),
     Export(export::Args),
     Study(study::Args),
-    Rootfs(rootfs::Args),
+    /// The name of `study rootfs` in 0.1.0.
+    #[command(hide = true)]
+    Rootfs(study::rootfs::Args),
+    /// Studies run their environments of kind `chroot` with it.
+    #[command(hide = true)]
     Chroot(chroot::Args),
     Recover(recover::Args),
     Schema(schema::Args),
@@ -124,7 +125,7 @@ impl Command {
             Self::Report(args) => report::run(args),
             Self::Export(args) => export::run(args),
             Self::Study(args) => study::run(args),
-            Self::Rootfs(args) => rootfs::run(&args),
+            Self::Rootfs(args) => study::rootfs::run(&args),
             Self::Chroot(args) => chroot::run(&args),
             Self::Recover(args) => recover::run(args),
             Self::Schema(args) => schema::run(args),

@@ -3,6 +3,7 @@
 mod import;
 mod init;
 mod report;
+pub mod rootfs;
 mod run;
 mod status;
 
@@ -38,6 +39,7 @@ enum Step {
     Stop(status::StopArgs),
     Import(import::Args),
     Report(report::Args),
+    Rootfs(rootfs::Args),
 }
 
 pub fn run(args: Args) -> anyhow::Result<Exit> {
@@ -50,5 +52,6 @@ pub fn run(args: Args) -> anyhow::Result<Exit> {
         Step::Stop(args) => status::stop(&args),
         Step::Import(args) => import::run(&args),
         Step::Report(args) => report::run(&args),
+        Step::Rootfs(args) => rootfs::run(&args),
     }
 }

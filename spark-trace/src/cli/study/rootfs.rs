@@ -2,13 +2,13 @@ use std::path::PathBuf;
 
 use clap::ValueEnum;
 
-use super::error::Exit;
-use super::headings;
+use crate::cli::error::Exit;
+use crate::cli::headings;
 use spark_trace_recording::units;
 use spark_trace_render::escape;
 use spark_trace_study::rootfs::{self, LeftOut};
 
-/// Unpack an image for `chroot`
+/// Unpack an image for environments of kind `chroot`
 ///
 /// Writes its files to DIR/tree and its environment, entrypoint and working directory to DIR/rootfs.json, without
 /// device nodes and set-user-ID. Prints the remaining differences from a container.
@@ -29,7 +29,7 @@ pub struct Args {
 
 const EXAMPLES: &str = "\
 Examples:
-  sudo spark-trace rootfs nvcr.io/nvidia/tensorrt-llm/release:1.1.0rc3 /data/rootfs/tensorrt-llm
+  sudo spark-trace study rootfs nvcr.io/nvidia/tensorrt-llm/release:1.1.0rc3 /data/rootfs/tensorrt-llm
   sudo spark-trace record -- spark-trace chroot /data/rootfs/tensorrt-llm -- trtllm-bench --help";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
