@@ -52,6 +52,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "study", about: "journals and results of studies", longest: 16_384, run: text::study },
     Target { name: "import", about: "results of other tools", longest: 16_384, run: text::import },
     Target { name: "log", about: "log lines of programs", longest: 4096, run: text::log },
+    Target { name: "benchmarks", about: "reports of benchmarks", longest: 8192, run: text::benchmarks },
     Target { name: "options", about: "values of options", longest: 128, run: text::options },
 ];
 

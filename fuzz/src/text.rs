@@ -43,6 +43,11 @@ pub fn log(data: &[u8]) {
     }
 }
 
+pub fn benchmarks(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    let _ = spark_trace_study::benchmarks::read(&[&text]);
+}
+
 pub fn options(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     let _ = (parse::size(&text), parse::duration(&text), parse::interval(&text));

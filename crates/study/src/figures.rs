@@ -8,6 +8,7 @@ use spark_trace_analysis::instant_spec::InstantSpec;
 use spark_trace_recording::Recording;
 use spark_trace_recording::framework_log::{self as log, LogFigures};
 
+use super::benchmarks::{self, Found};
 use super::plan::Metric;
 
 const GIB: f64 = (1_u64 << 30) as f64;
@@ -31,12 +32,19 @@ pub struct Known {
     read: Read,
 }
 
+impl Known {
+    /// Whether a benchmark reports it.
+    pub fn is_of_benchmarks(&self) -> bool {
+        matches!(self.read, Read::Benchmark)
+    }
+}
+
 #[derive(Debug)]
 enum Read {
     /// From the framework's log.
     Log(fn(&LogFigures) -> Option<f64>),
-    /// A line of the benchmark's report.
-    Reported(&'static str),
+    /// Reported by a benchmark ([`benchmarks::table`]).
+    Benchmark,
     /// From the recording.
     Trace(fn(&attribution::Report) -> Option<f64>),
     /// A reading of a GPU.
@@ -58,13 +66,28 @@ const fn metric(
 /// A row is a metric.
 #[rustfmt::skip]
 pub const METRICS: &[Known] = &[
-    metric("output-throughput", "Output throughput", "tokens/s", Better::More, Read::Reported("Total Output Throughput (tokens/sec)")),
-    metric("request-throughput", "Request throughput", "requests/s", Better::More, Read::Reported("Request Throughput (req/sec)")),
-    metric("latency", "Average request latency", "ms", Better::Less, Read::Reported("Average request latency (ms)")),
-    metric("latency-p50", "Request latency, P50", "ms", Better::Less, Read::Reported("[Latency] P50")),
-    metric("latency-p95", "Request latency, P95", "ms", Better::Less, Read::Reported("[Latency] P95")),
-    metric("latency-p99", "Request latency, P99", "ms", Better::Less, Read::Reported("[Latency] P99")),
-    metric("total-latency", "Total latency", "ms", Better::Less, Read::Reported("Total Latency (ms)")),
+    metric("output-throughput", "Output throughput", "tokens/s", Better::More, Read::Benchmark),
+    metric("generation-throughput", "Generation speed", "tokens/s", Better::More, Read::Benchmark),
+    metric("prompt-throughput", "Prompt processing speed", "tokens/s", Better::More, Read::Benchmark),
+    metric("input-throughput", "Input throughput", "tokens/s", Better::More, Read::Benchmark),
+    metric("total-throughput", "Input and output throughput", "tokens/s", Better::More, Read::Benchmark),
+    metric("user-throughput", "Output throughput of one request, average", "tokens/s", Better::More, Read::Benchmark),
+    metric("request-throughput", "Request throughput", "requests/s", Better::More, Read::Benchmark),
+    metric("ttft", "Time to first token, average", "ms", Better::Less, Read::Benchmark),
+    metric("ttft-p50", "Time to first token, P50", "ms", Better::Less, Read::Benchmark),
+    metric("ttft-p99", "Time to first token, P99", "ms", Better::Less, Read::Benchmark),
+    metric("tpot", "Time per output token, average of requests", "ms", Better::Less, Read::Benchmark),
+    metric("tpot-p50", "Time per output token, P50 of requests", "ms", Better::Less, Read::Benchmark),
+    metric("tpot-p99", "Time per output token, P99 of requests", "ms", Better::Less, Read::Benchmark),
+    metric("itl", "Time between tokens, average", "ms", Better::Less, Read::Benchmark),
+    metric("itl-p50", "Time between tokens, P50", "ms", Better::Less, Read::Benchmark),
+    metric("itl-p99", "Time between tokens, P99", "ms", Better::Less, Read::Benchmark),
+    metric("latency", "Average request latency", "ms", Better::Less, Read::Benchmark),
+    metric("latency-p50", "Request latency, P50", "ms", Better::Less, Read::Benchmark),
+    metric("latency-p95", "Request latency, P95", "ms", Better::Less, Read::Benchmark),
+    metric("latency-p99", "Request latency, P99", "ms", Better::Less, Read::Benchmark),
+    metric("total-latency", "Total latency", "ms", Better::Less, Read::Benchmark),
+    metric("failed-requests", "Failed requests", "requests", Better::Less, Read::Benchmark),
     metric("peak-memory", "Peak memory the framework saw", "GiB", Better::Less, Read::Log(|log| gib(log.peak))),
     metric("kv-cache", "KV cache", "GiB", Better::More, Read::Log(|log| gib(log.allocated_kv.or(log.available_kv)))),
     metric("kv-tokens", "Tokens that the KV cache holds", "tokens", Better::More, Read::Log(|log| log.max_tokens.map(|tokens| tokens as f64))),
@@ -81,8 +104,21 @@ pub const METRICS: &[Known] = &[
     metric("end-temperature", "GPU temperature at the end", "degC", Better::None, Read::Elsewhere),
 ];
 
+/// A metric of the table. A benchmark of several tests has a metric for each: `prompt-throughput.pp512`.
 pub fn known(name: &str) -> Option<&'static Known> {
-    METRICS.iter().find(|metric| metric.name == name)
+    let named = |name: &str| METRICS.iter().find(|metric| metric.name == name);
+    let of_a_test = || {
+        let (metric, _) = name.split_once('.')?;
+        named(metric).filter(|metric| metric.is_of_benchmarks())
+    };
+    named(name).or_else(of_a_test)
+}
+
+/// The title of a metric, with the test that it is of.
+pub fn title(name: &str) -> Option<String> {
+    let known = known(name)?;
+    let test = name.strip_prefix(known.name)?.strip_prefix('.');
+    Some(test.map_or_else(|| known.title.to_owned(), |test| format!("{}, {test}", known.title)))
 }
 
 /// Whether neither a log nor a recording has it.
@@ -133,24 +169,29 @@ pub struct Yield {
     pub sources: BTreeMap<String, f64>,
     /// The same at the KV-cache reading; empty where the run has none.
     pub kv_sources: BTreeMap<String, f64>,
-    /// Required figures that are nowhere, with where they should be.
+    /// Required figures that are nowhere.
     pub missing: Vec<String>,
+    /// Benchmarks that reported them.
+    pub benchmarks: Vec<&'static str>,
+    /// What was left out of their reports, and why.
+    pub notes: Vec<String>,
 }
 
-/// Reads a run's recording and log. Metrics are at the peak, and so are the sources; where the run has a KV-cache reading,
-/// they are read at that time as well.
-pub fn of(recording: Option<&Recording>, log: &str, described: &[Metric]) -> Yield {
-    let mut found = Yield::default();
+/// Reads a run's recording, its log and the files of results that its benchmark left. Metrics are at the peak, and so are
+/// the sources; where the run has a KV-cache reading, they are read at that time as well.
+pub fn of(recording: Option<&Recording>, log: &str, results: &[String], described: &[Metric]) -> Yield {
+    let texts: Vec<&str> = results.iter().map(String::as_str).chain([log]).collect();
+    let Found { metrics, benchmarks, notes } = benchmarks::read(&texts);
+    let mut found = Yield { metrics, benchmarks, notes, ..Yield::default() };
     let run = recording.map(Derived::from);
     let report = run.as_ref().map(|run| attribution::report(run, InstantSpec::Peak));
     let figures = log::parse_text(log);
     for metric in METRICS {
         let value = match &metric.read {
             Read::Log(read) => read(&figures),
-            Read::Reported(label) => figures.reported.get(*label).copied(),
             Read::Trace(read) => report.as_ref().and_then(read),
             Read::Gpu(column, read) => report.as_ref().and_then(|report| read(report, column)),
-            Read::Elsewhere => None,
+            Read::Benchmark | Read::Elsewhere => None,
         };
         found.metrics.extend(value.map(|value| (metric.name.to_owned(), value)));
     }

@@ -1,8 +1,11 @@
 //! Studies: many runs by a plan, and what they show. What runs them needs a kernel; everything else is pure.
 
 pub mod analysis;
+pub mod belongs;
+pub mod benchmarks;
 pub mod command;
 pub mod figures;
+pub mod files;
 pub mod import;
 pub mod journal;
 pub mod plan;
@@ -78,8 +81,17 @@ const LONGEST_TEXT: u64 = 64 << 20;
 
 /// Reads a file of a study. Nothing but a regular file: another could be without end.
 pub fn read_bytes(path: &Path) -> Result<Vec<u8>, StudyError> {
+    read_opened(path, libc::O_NONBLOCK)
+}
+
+/// Reads a file that a measured program wrote, and nothing that it links to.
+pub fn read_theirs(path: &Path) -> Result<Vec<u8>, StudyError> {
+    read_opened(path, libc::O_NONBLOCK | libc::O_NOFOLLOW)
+}
+
+fn read_opened(path: &Path, flags: libc::c_int) -> Result<Vec<u8>, StudyError> {
     let mut options = std::fs::OpenOptions::new();
-    let file = options.read(true).custom_flags(libc::O_NONBLOCK).open(path).map_err(StudyError::io(path))?;
+    let file = options.read(true).custom_flags(flags).open(path).map_err(StudyError::io(path))?;
     let about = file.metadata().map_err(StudyError::io(path))?;
     if !about.is_file() {
         return Err(StudyError::io(path)(io::Error::other("not a file")));

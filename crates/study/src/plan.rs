@@ -81,7 +81,7 @@ pub struct Environment {
     /// Flags of `run`, one argument each.
     #[serde(default)]
     pub flags: Vec<String>,
-    /// Root directory of a chroot, as `spark-trace rootfs` makes it.
+    /// Root directory of a chroot, as `spark-trace study rootfs` makes it.
     pub rootfs: Option<String>,
     /// A static program that the image is made of, with `import`, where the engine does not have it.
     pub import_program: Option<String>,
@@ -134,6 +134,9 @@ pub struct Workload {
     /// Further options of `spark-trace record`.
     #[serde(default)]
     pub record: Vec<String>,
+    /// Files in `{run.dir}` into which the benchmark writes its results.
+    #[serde(default)]
+    pub results: Vec<String>,
 }
 
 /// What must hold before a run begins.

@@ -33,6 +33,16 @@ pub const TEMPLATES: &[Template] = &[
         about: "Ways to pass the GPU, ipc, cgroup and engine, one model, 10 runs each",
         text: include_str!("templates/phase2-exploratory.toml"),
     },
+    Template {
+        name: "vllm-spark",
+        about: "vLLM on a DGX Spark natively and in Docker, three models, 10 runs each; never run on one",
+        text: include_str!("templates/vllm-spark.toml"),
+    },
+    Template {
+        name: "llama-spark",
+        about: "llama.cpp on a DGX Spark natively and in Docker, two models, 10 runs each; never run on one",
+        text: include_str!("templates/llama-spark.toml"),
+    },
 ];
 
 pub fn find(name: &str) -> Option<&'static Template> {
@@ -55,6 +65,36 @@ mod tests {
             assert_eq!(plan.name, template.name);
             assert!(!schedule(&plan).is_empty());
         }
+    }
+
+    /// A figure that nothing can report would fail every run.
+    #[test]
+    fn what_a_template_requires_is_a_known_metric() {
+        for template in TEMPLATES {
+            let plan = Plan::parse(template.text).unwrap();
+            for metric in plan.metrics.iter().filter(|metric| metric.required && metric.regex.is_none()) {
+                assert!(crate::figures::known(&metric.name).is_some(), "{}: {}", template.name, metric.name);
+            }
+        }
+    }
+
+    #[test]
+    fn one_run_of_vllm_is_a_server_and_its_client() {
+        let plan = Plan::parse(find("vllm-spark").unwrap().text).unwrap();
+        let (study, run) = (Path::new("/study"), Path::new("/study/run"));
+        let places = RunPaths { study, run, workload: "", spark_trace: "spark-trace" };
+        let values = Values::of(&plan, &plan.environments[1], &plan.models[0], 1, &places);
+        let line = command::line(&plan, &plan.environments[1], &values).unwrap();
+        let script = line.last().unwrap();
+        assert!(
+            script.contains(
+                "vllm serve \"/data/models/huggingface/Qwen/Qwen2.5-Math-1.5B-Instruct\" --port 8000"
+            )
+        );
+        assert!(script.contains("--num-prompts 200 --max-concurrency 16\n"), "{script}");
+        // The shell itself finds nothing wrong with it.
+        let checked = std::process::Command::new("bash").args(["-n", "-c", script]).output();
+        assert!(checked.is_ok_and(|output| output.status.success() && output.stderr.is_empty()));
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use super::command::{BUILTIN_PLACEHOLDERS, RunPaths, Values, line};
+use super::files::{LOG, MESSAGES, RECORDING};
 use super::plan::{Environment, Kind, Metric, Model, Plan, PlanError};
 
 impl Plan {
@@ -25,6 +26,9 @@ impl Plan {
         several("environments", self.environments.iter().map(|environment| &environment.name))?;
         several("models", self.models.iter().map(|model| &model.name))?;
         self.environments.iter().try_for_each(environment)?;
+        for file in &self.workload.results {
+            result_file(file)?;
+        }
         let metrics: Vec<_> = self.metrics.iter().map(|metric| &metric.name).collect();
         unique("metrics", metrics.into_iter())?;
         for metric in &self.metrics {
@@ -50,6 +54,23 @@ fn name(place: &str, name: &str) -> Result<(), PlanError> {
     Ok(())
 }
 
+/// Files that a run's folder has without a benchmark.
+const OURS: [&str; 3] = [RECORDING, LOG, MESSAGES];
+
+/// A file in the folder of its run: one elsewhere could be of another run.
+fn result_file(file: &str) -> Result<(), PlanError> {
+    const PLACE: &str = "workload.results";
+    if file.contains('/') {
+        let what =
+            format!("`{file}` has a `/`: write the file into {{run.dir}}, and name it without the folder");
+        return Err(PlanError::at(PLACE, what));
+    }
+    if OURS.contains(&file) {
+        return Err(PlanError::at(PLACE, format!("spark-trace itself writes `{file}`; use another name")));
+    }
+    name(PLACE, file)
+}
+
 fn unique<'a>(place: &str, mut names: impl Iterator<Item = &'a String>) -> Result<(), PlanError> {
     let mut seen = BTreeSet::new();
     match names.find(|name| !seen.insert(name.as_str())) {
@@ -72,7 +93,7 @@ fn environment(environment: &Environment) -> Result<(), PlanError> {
     let wrong = match kind {
         Kind::Docker | Kind::Podman if image.is_none() => Some("a container needs an `image`"),
         Kind::Chroot if rootfs.is_none() => {
-            Some("a chroot needs its `rootfs`; `spark-trace rootfs IMAGE DIR` makes one")
+            Some("a chroot needs its `rootfs`; `spark-trace study rootfs IMAGE DIR` makes one")
         }
         Kind::Native | Kind::Chroot if image.is_some() => Some("only a container has an `image`"),
         Kind::Native | Kind::Chroot if !flags.is_empty() => Some("only a container has `flags`"),
@@ -120,4 +141,32 @@ fn placeholders(plan: &Plan, environment: &Environment, model: &Model) -> Result
     let commands = plan.workload.prepare.iter().chain(&plan.workload.before).flatten();
     let others = commands.chain(&plan.workload.record).chain(&model.files).chain(&environment.import_program);
     others.map(|text| values.fill(text)).try_for_each(|filled| filled.map(drop))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn results_are_files_in_the_folder_of_their_run() {
+        let plan = |results: &str| {
+            let environment = "[[environments]]\nname = \"a\"\nkind = \"native\"\n[[models]]\nname = \"m\"\n";
+            let text = format!(
+                "name = \"p\"\nruns = 2\n{environment}[workload]\ncommand = [\"true\"]\nresults = [\"{results}\"]\n"
+            );
+            Plan::parse(&text)
+        };
+        assert_eq!(plan("bench.json").unwrap().workload.results, ["bench.json"]);
+        for (wrong, said) in [
+            ("/etc/passwd", "without the folder"),
+            ("../bench.json", "without the folder"),
+            ("..", "is no name"),
+            ("", "is no name"),
+            (LOG, "spark-trace itself writes"),
+            (RECORDING, "spark-trace itself writes"),
+        ] {
+            let error = plan(wrong).unwrap_err().to_string();
+            assert!(error.starts_with("`workload.results`") && error.contains(said), "{wrong}: {error}");
+        }
+    }
 }

@@ -194,7 +194,10 @@ const GIB: f64 = (1_u64 << 30) as f64;
 fn names<'a>(all: impl Iterator<Item = &'a String>) -> Vec<String> {
     let mut names: Vec<String> = all.cloned().collect();
     // In the table's order; what a plan describes comes after.
-    let place = |name: &str| figures::METRICS.iter().position(|metric| metric.name == name);
+    let place = |name: &str| {
+        let known = figures::known(name)?;
+        figures::METRICS.iter().position(|metric| metric.name == known.name)
+    };
     names.sort_by_key(|name| (place(name).unwrap_or(usize::MAX), name.clone()));
     names.dedup();
     names
@@ -204,7 +207,7 @@ fn subject(name: &str) -> Subject {
     let known = figures::known(name);
     Subject {
         name: name.to_owned(),
-        title: known.map_or(name, |known| known.title).to_owned(),
+        title: figures::title(name).unwrap_or_else(|| name.to_owned()),
         unit: known.map_or("", |known| known.unit).to_owned(),
         better: match known.map(|known| known.better) {
             Some(Better::More) => Some("more"),

@@ -151,7 +151,7 @@ fn named(log: &Path, name: RunName) -> Result<Run, String> {
 
 fn figures_of(log: &Path) -> BTreeMap<String, f64> {
     match read_bytes(log) {
-        Ok(text) => figures::of(None, &String::from_utf8_lossy(&text), &[]).metrics,
+        Ok(text) => figures::of(None, &String::from_utf8_lossy(&text), &[], &[]).metrics,
         Err(_) => BTreeMap::new(),
     }
 }

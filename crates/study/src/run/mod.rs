@@ -14,7 +14,10 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use thiserror::Error;
 
+use super::belongs::Mismatch;
 use super::command::{self, RunPaths, Values};
+use super::figures::Yield;
+use super::files::{self, Files, LOG, MESSAGES, RECORDING};
 use super::journal::{Entry, JOURNAL_SCHEMA, Next, State};
 use super::plan::{Environment, Model, Plan};
 use super::results::{Run, SCHEMA_VERSION};
@@ -22,16 +25,11 @@ use super::schedule::{self, Slot};
 use super::{JOURNAL, StudyError, figures, read_journal};
 use spark_trace_host::invoker;
 use spark_trace_host::output_file::{self, PUBLIC, Place, WriteError, WriteOptions};
-use spark_trace_recording as recording;
 
 pub use child::Signals;
 
 /// Asks the runner to end after the run under way.
 pub const STOP: &str = "stop";
-pub const RECORDING: &str = "recording.json.zst";
-pub const LOG: &str = "log.txt";
-/// What `record` itself said.
-const MESSAGES: &str = "record.txt";
 /// Lines of a log that a failed run keeps.
 const TAIL: usize = 20;
 
@@ -59,6 +57,8 @@ pub enum RunError {
     DiskSpace { dir: PathBuf, free: u64, wanted: u64 },
     #[error("process {pid} is left of the run that was cut off and does not end; end it, then resume")]
     Leftover { pid: u32 },
+    #[error("{}: {foreign}", recording.display())]
+    Foreign { recording: PathBuf, foreign: Mismatch },
     #[error("interrupted; `spark-trace study resume` goes on")]
     Interrupted,
 }
@@ -272,7 +272,7 @@ impl<'a> Runner<'a> {
         }
         let command = command::line(plan, environment, &values).map_err(RunError::Command)?;
         let record = fill(&values, &plan.workload.record)?;
-        let (timeout, metrics) = (plan.timeout, plan.metrics.clone());
+        let (timeout, metrics, results) = (plan.timeout, plan.metrics.clone(), plan.workload.results.clone());
         let mut run = self.state.run(slot, attempt);
         run.state = machine::state();
         run.started_s = Some(now());
@@ -281,26 +281,20 @@ impl<'a> Runner<'a> {
         let line = self.recording(&dir, &record, &command);
         let ended = child::record(&line, &dir.join(MESSAGES), timeout, self.signals)?;
         run.ended_s = Some(now());
-        let log = fs::read(dir.join(LOG)).map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
-        let log = log.unwrap_or_default();
-        let read = recording::read(&dir.join(RECORDING));
-        let found = figures::of(read.as_ref().ok(), &log, &metrics);
-        run.failure = match (&read, ended) {
-            (_, Err(why)) => Some(why),
-            (Err(error), _) => Some(format!("no recording: {error}")),
-            _ if !found.missing.is_empty() => {
-                Some(format!("its log says nothing of {}", found.missing.join(", ")))
-            }
-            _ => None,
-        };
-        run.recording = read.is_ok().then(|| format!("{name}/{RECORDING}"));
+        let files = files::read(&dir, &results);
+        let found = figures::of(files.recording.as_ref().ok(), &files.log, &files.results, &metrics);
+        run.failure = failure(ended, &files, &found);
+        run.recording = files.recording.is_ok().then(|| format!("{name}/{RECORDING}"));
+        let reported = [("benchmark", found.benchmarks.join(", ")), ("notes", found.notes.join("\n"))];
+        let reported = reported.into_iter().filter(|(_, text)| !text.is_empty());
+        run.facts.extend(reported.map(|(name, text)| (name.to_owned(), text)));
         (run.metrics, run.sources, run.kv_sources) = (found.metrics, found.sources, found.kv_sources);
         if let Some(temperature) = gates::temperature() {
             run.metrics.insert("end-temperature".to_owned(), f64::from(temperature));
         }
         if run.failure.is_some() {
             let messages = fs::read_to_string(dir.join(MESSAGES)).unwrap_or_default();
-            run.facts.insert("log".to_owned(), tail(&log));
+            run.facts.insert("log".to_owned(), tail(&files.log));
             run.facts.insert("messages".to_owned(), tail(&messages));
         }
         self.append(&Entry::End { run: Box::new(run.clone()) })?;
@@ -329,15 +323,18 @@ impl<'a> Runner<'a> {
 /// Reads the figures of all runs again from their recordings and logs; of how many.
 pub fn reread(options: &Options, signals: &Signals) -> Result<usize, RunError> {
     let mut runner = Runner::open(options, signals)?;
-    let metrics = runner.state.plan.metrics.clone();
+    let plan = runner.state.plan.clone();
     let mut entries = vec![];
     for run in runner.state.runs.iter().filter(|run| run.failure.is_none()) {
         let Some(recording) = &run.recording else { continue };
         let path = options.dir.join(recording);
-        let read = recording::read(&path).map_err(|error| RunError::Command(error.to_string()))?;
-        let log = fs::read(path.with_file_name(LOG)).unwrap_or_default();
-        let mut found = figures::of(Some(&read), &String::from_utf8_lossy(&log), &metrics);
-        // What neither file has stays as it was.
+        let files = files::read(path.parent().unwrap_or(&options.dir), &plan.workload.results);
+        let read = files.recording.map_err(RunError::Command)?;
+        if let Some(foreign) = files.foreign {
+            return Err(RunError::Foreign { recording: path, foreign });
+        }
+        let mut found = figures::of(Some(&read), &files.log, &files.results, &plan.metrics);
+        // What is in no file stays as it was.
         let kept = run.metrics.iter().filter(|(name, _)| figures::is_elsewhere(name));
         found.metrics.extend(kept.map(|(name, value)| (name.clone(), *value)));
         let (metrics, sources, kv_sources) = (found.metrics, found.sources, found.kv_sources);
@@ -373,6 +370,22 @@ pub fn dry_run(plan: &Plan, options: &Options) -> Result<Vec<(Slot, Vec<String>)
 pub fn is_running(dir: &Path) -> bool {
     File::open(dir.join(JOURNAL))
         .is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
+}
+
+/// Why a run counts for nothing, where it does.
+fn failure(ended: Result<(), String>, files: &Files, found: &Yield) -> Option<String> {
+    let ended = ended.err();
+    let unread = || files.recording.as_ref().err().map(|error| format!("no recording: {error}"));
+    let foreign = || files.foreign.as_ref().map(ToString::to_string);
+    let lacking = || files.lacking.first().cloned();
+    let missing = || {
+        let names = found.missing.join(", ");
+        (!names.is_empty()).then(|| match files.results.len() {
+            0 => format!("its log says nothing of {names}"),
+            _ => format!("neither its log nor its results say anything of {names}"),
+        })
+    };
+    ended.or_else(unread).or_else(foreign).or_else(lacking).or_else(missing)
 }
 
 fn fill(values: &Values, command: &[String]) -> Result<Vec<String>, RunError> {
