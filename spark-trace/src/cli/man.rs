@@ -118,8 +118,9 @@ fn write_all(command: &clap::Command, folder: &Path) -> anyhow::Result<()> {
     let path = folder.join(format!("{name}.1"));
     let options = WriteOptions { force: true, owner: None };
     write_public(&page(command)?, &path, options)?;
-    // `help` shows what the pages say.
-    for below in command.get_subcommands().filter(|command| command.get_name() != "help") {
+    // `help` shows what the pages say; what is hidden has no page of its own.
+    let shown = |command: &&clap::Command| command.get_name() != "help" && !command.is_hide_set();
+    for below in command.get_subcommands().filter(shown) {
         write_all(below, folder)?;
     }
     Ok(())

@@ -98,10 +98,10 @@ enum Command {
     Report(report::Args),
     Export(export::Args),
     Study(study::Args),
-    /// The name of `study rootfs` in 0.1.0.
+    // The name of `study rootfs` in 0.1.0.
     #[command(hide = true)]
     Rootfs(study::rootfs::Args),
-    /// Studies run their environments of kind `chroot` with it.
+    // Studies run their environments of kind `chroot` with it.
     #[command(hide = true)]
     Chroot(chroot::Args),
     Recover(recover::Args),
@@ -176,7 +176,7 @@ mod tests {
             let headings = help.lines().filter(is_heading).count();
             let lines = help.lines().count();
             if command.get_name() == "spark-trace" {
-                for command in command.get_subcommands() {
+                for command in command.get_subcommands().filter(|command| !command.is_hide_set()) {
                     let about = command.get_about().map(ToString::to_string).unwrap_or_default();
                     let line = format!("  {:<12} {about}", command.get_name());
                     assert!(help.lines().any(|listed| listed == line), "{line}");

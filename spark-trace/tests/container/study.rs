@@ -129,7 +129,7 @@ fn an_image_runs_in_a_chroot_with_what_its_containers_get() {
     let parent = support::disk_dir();
     let dir = support::path(&parent, "rootfs");
     let mut command = support::spark_trace();
-    let output = command.args(["rootfs", &support::docker::image(), &dir]).output().unwrap();
+    let output = command.args(["study", "rootfs", &support::docker::image(), &dir]).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(text.contains("inodes:") && text.contains("capabilities:"), "{text}");

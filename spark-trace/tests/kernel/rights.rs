@@ -104,7 +104,7 @@ fn a_client_in_the_users_path_never_runs_as_root() {
     run(&["record", "-o", &output, "--container", "none"]);
     run(&["record", "-o", &output, "--", &format!("{bin}/docker"), "exec", "none", "true"]);
     run(&["doctor", "--format", "json"]);
-    run(&["rootfs", "none", &support::path(&dir, "rootfs")]);
+    run(&["study", "rootfs", "none", &support::path(&dir, "rootfs")]);
     let ran = fs::read_to_string(&log).unwrap();
     assert!(ran.lines().any(|line| line.contains("docker")), "{ran}");
     for line in ran.lines() {

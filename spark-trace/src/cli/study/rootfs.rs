@@ -29,8 +29,8 @@ pub struct Args {
 
 const EXAMPLES: &str = "\
 Examples:
-  sudo spark-trace study rootfs nvcr.io/nvidia/tensorrt-llm/release:1.1.0rc3 /data/rootfs/tensorrt-llm
-  sudo spark-trace record -- spark-trace chroot /data/rootfs/tensorrt-llm -- trtllm-bench --help";
+  sudo spark-trace study rootfs nvcr.io/nvidia/vllm:25.11-py3 /data/rootfs/vllm
+  sudo spark-trace record -- spark-trace chroot /data/rootfs/vllm -- vllm --help";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Engine {
