@@ -7,6 +7,7 @@ use std::fmt;
 use std::sync::LazyLock;
 
 use regex::Regex;
+use spark_trace_engines::{Engine, EngineLog, Figure, by_arguments, by_comm, row};
 use spark_trace_recording::Recording;
 use spark_trace_recording::provenance::Process;
 
@@ -27,7 +28,7 @@ pub enum Difference {
     /// First and last time of the file in its own clock, and those of the recording in UTC; seconds since 1970.
     Times { file: (i64, i64), recording: (i64, i64) },
     /// Engine of the file, and those whose processes the recording has.
-    Engine { file: &'static str, recording: Vec<&'static str> },
+    Engine { file: Engine, recording: Vec<Engine> },
 }
 
 impl fmt::Display for Mismatch {
@@ -49,7 +50,13 @@ impl fmt::Display for Mismatch {
                 shown(recording.1)
             ),
             Difference::Engine { file, recording } => {
-                write!(f, "the file is {file}'s, and the recording has processes of {}", recording.join(", "))
+                let names: Vec<&str> = recording.iter().map(|engine| name(*engine)).collect();
+                write!(
+                    f,
+                    "the file is {}'s, and the recording has processes of {}",
+                    name(*file),
+                    names.join(", ")
+                )
             }
         }
     }
@@ -57,32 +64,29 @@ impl fmt::Display for Mismatch {
 
 /// The first difference between a text and a recording.
 pub fn mismatch(recording: &Recording, file: &str, text: &str) -> Option<Mismatch> {
-    let found = total(recording, text).or_else(|| times(recording, text)).or_else(|| engine(recording, text));
+    let log = spark_trace_engines::parse_text(text);
+    let found = total(recording, text, &log)
+        .or_else(|| times(recording, text))
+        .or_else(|| engine(recording, log.engine?));
     found.map(|difference| Mismatch { file: file.to_owned(), difference })
 }
 
-/// Lines with the GPU's total memory, GiB.
-const TOTALS: &[&str] = &[
-    r"device total memory ([\d.]+) GiB",
-    r"paged kv cache: total: ([\d.]+) GiB",
-    r"Free memory on device (?:\S+ )?\([\d.]+/([\d.]+) GiB\) on startup",
-    r"total_gpu_memory \(([\d.]+)GiB\)",
-    r#""memory\.total": ?([\d.]+)"#,
-];
+/// `trtllm-bench --report_json`, GiB; logs are the engines' table's.
+const TOTAL: &str = r#""memory\.total": ?([\d.]+)"#;
 
 /// A log rounds, and NVML counts what the driver keeps for itself, too: some hundred MiB, whatever the size.
 const TOTAL_WITHIN: f64 = 0.02;
 const DRIVER_KEEPS: u64 = 640 << 20;
 
-static TOTAL: LazyLock<Vec<Regex>> =
-    LazyLock::new(|| TOTALS.iter().filter_map(|regex| Regex::new(regex).ok()).collect());
+static TOTAL_OF_REPORT: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new(TOTAL).ok());
 
-fn total(recording: &Recording, text: &str) -> Option<Difference> {
-    let of_lines = text.lines().filter_map(|line| {
-        let found = TOTAL.iter().find_map(|regex| regex.captures(line))?;
-        found.get(1)?.as_str().parse::<f64>().ok().filter(|gib| *gib > 0.0)
+fn total(recording: &Recording, text: &str, log: &EngineLog) -> Option<Difference> {
+    let of_log = log.of(Figure::DeviceTotal).filter_map(|figure| u64::try_from(figure.value.whole()?).ok());
+    let of_report = text.lines().filter_map(|line| {
+        let found = TOTAL_OF_REPORT.as_ref()?.captures(line)?;
+        Some((found.get(1)?.as_str().parse::<f64>().ok()? * GIB) as u64)
     });
-    let file: Vec<u64> = of_lines.map(|gib| (gib * GIB) as u64).collect();
+    let file: Vec<u64> = of_log.chain(of_report).filter(|&bytes| bytes > 0).collect();
     let known = totals(recording);
     let same = |one: u64, other: u64| {
         let by = one.abs_diff(other);
@@ -223,78 +227,56 @@ fn shown(at: i64) -> String {
     format!("{year:04}-{month:02}-{of_month:02} {hour:02}:{minute:02}:{second:02}")
 }
 
-/// How an engine is recognised.
-#[derive(Debug)]
-struct Signs {
-    engine: &'static str,
-    /// Only its log has such a line.
-    lines: &'static [&'static str],
-    /// What the names of its programs and modules begin with.
-    programs: &'static [&'static str],
-}
-
-const SIGNS: &[Signs] = &[
-    Signs {
-        engine: "TensorRT-LLM",
-        lines: &["[TRT-LLM]", "[TensorRT-LLM]["],
-        programs: &["trtllm", "tensorrt_llm"],
-    },
-    Signs { engine: "vLLM", lines: &["(EngineCore", "[gpu_worker.py:"], programs: &["vllm", "VLLM::"] },
-    Signs { engine: "SGLang", lines: &["max_total_num_tokens="], programs: &["sglang"] },
-    // Ollama runs llama.cpp and passes its log on.
-    Signs {
-        engine: "llama.cpp",
-        lines: &["llama_model_loader: ", "load_tensors: "],
-        programs: &["llama-", "ollama"],
-    },
-];
-
 /// Generations of processes that are followed upwards.
 const DEEPEST: usize = 64;
 
-fn engine(recording: &Recording, text: &str) -> Option<Difference> {
-    let of_lines =
-        |signs: &&Signs| text.lines().any(|line| signs.lines.iter().any(|sign| line.contains(sign)));
-    let in_file: Vec<&'static str> = SIGNS.iter().filter(of_lines).map(|signs| signs.engine).collect();
-    let file = *in_file.first()?;
+fn engine(recording: &Recording, file: Engine) -> Option<Difference> {
     let processes = &recording.provenance.processes;
-    let mut running = vec![];
+    let mut running: Vec<Engine> = vec![];
     for process in processes {
-        match engine_of(process, processes) {
-            Some(engine) if !running.contains(&engine) => running.push(engine),
-            Some(_) => {}
+        match engines_of(process, processes) {
             // A program in Python can be any engine.
-            None if process.comm.starts_with("python") => return None,
-            None => {}
+            found if found.is_empty() && process.comm.starts_with("python") => return None,
+            found => running.extend(found),
         }
     }
-    let shared = in_file.iter().any(|engine| running.contains(engine));
-    (!shared && !running.is_empty()).then_some(Difference::Engine { file, recording: running })
+    running.sort();
+    running.dedup();
+    (!running.is_empty() && !running.iter().any(|&other| are_one(file, other)))
+        .then_some(Difference::Engine { file, recording: running })
 }
 
-/// The engine of a process, or of the process that started it.
-fn engine_of(process: &Process, all: &[Process]) -> Option<&'static str> {
-    let mut process = process;
+/// Whether one is the other, another version of it, or runs it.
+fn are_one(one: Engine, other: Engine) -> bool {
+    let runs = |outer: Engine, inner: Engine| row(outer).and_then(|row| row.runs) == Some(inner);
+    name(one) == name(other) || runs(one, other) || runs(other, one)
+}
+
+/// The engine without its version or backend.
+fn name(engine: Engine) -> &'static str {
+    let word = engine.as_str();
+    word.split_once('-').map_or(word, |(name, _)| name)
+}
+
+/// What engines a process may be, or the process that started it.
+fn engines_of(process: &Process, all: &[Process]) -> Vec<Engine> {
+    let mut process = Some(process);
     for _ in 0..DEEPEST {
-        let names = names(process);
-        let of_names = |signs: &&Signs| {
-            names.iter().any(|name| signs.programs.iter().any(|sign| name.starts_with(sign)))
-        };
-        if let Some(signs) = SIGNS.iter().find(of_names) {
-            return Some(signs.engine);
+        let Some(this) = process else { break };
+        let mut found = by_comm(&this.comm);
+        found.extend(by_arguments(&names(this)));
+        if !found.is_empty() {
+            return found;
         }
-        process = all.iter().find(|other| Some(other.pid) == process.parent)?;
+        process = all.iter().find(|other| Some(other.pid) == this.parent);
     }
-    None
+    vec![]
 }
 
-/// The command name, the program, what an interpreter runs, and the module behind `-m`.
+/// The program, what an interpreter runs, and the module behind `-m`: other arguments are names of models.
 fn names(process: &Process) -> Vec<&str> {
-    let base = |path: &'_ str| path.rsplit('/').next().map_or(0, str::len);
     let argv = process.argv.iter().map(String::as_str);
-    let programs = argv.clone().take(2).map(|path| &path[path.len() - base(path)..]);
-    let module = argv.skip_while(|word| *word != "-m").nth(1);
-    [process.comm.as_str()].into_iter().chain(programs).chain(module).collect()
+    argv.clone().take(2).chain(argv.skip_while(|word| *word != "-m").nth(1)).collect()
 }
 
 #[cfg(test)]

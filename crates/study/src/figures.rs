@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use spark_trace_analysis::attribution::{self, PlaneReport};
 use spark_trace_analysis::derived::Derived;
 use spark_trace_analysis::instant_spec::InstantSpec;
+use spark_trace_engines::{EngineLog, Figure};
 use spark_trace_recording::Recording;
-use spark_trace_recording::framework_log::{self as log, LogFigures};
 
 use super::benchmarks::{self, Found};
 use super::plan::Metric;
@@ -41,8 +41,8 @@ impl Known {
 
 #[derive(Debug)]
 enum Read {
-    /// From the framework's log.
-    Log(fn(&LogFigures) -> Option<f64>),
+    /// From the engine's log.
+    Log(fn(&EngineLog) -> Option<f64>),
     /// Reported by a benchmark ([`benchmarks::table`]).
     Benchmark,
     /// From the recording.
@@ -88,9 +88,10 @@ pub const METRICS: &[Known] = &[
     metric("latency-p99", "Request latency, P99", "ms", Better::Less, Read::Benchmark),
     metric("total-latency", "Total latency", "ms", Better::Less, Read::Benchmark),
     metric("failed-requests", "Failed requests", "requests", Better::Less, Read::Benchmark),
-    metric("peak-memory", "Peak memory the framework saw", "GiB", Better::Less, Read::Log(|log| gib(log.peak))),
-    metric("kv-cache", "KV cache", "GiB", Better::More, Read::Log(|log| gib(log.allocated_kv.or(log.available_kv)))),
-    metric("kv-tokens", "Tokens that the KV cache holds", "tokens", Better::More, Read::Log(|log| log.max_tokens.map(|tokens| tokens as f64))),
+    metric("peak-memory", "Peak memory the engine saw", "GiB", Better::Less, Read::Log(|log| gib(log.size(Figure::Peak)))),
+    metric("kv-cache", "KV cache", "GiB", Better::More, Read::Log(|log| gib(log.size(Figure::KvAllocated).or_else(|| log.size(Figure::KvBudget))))),
+    metric("kv-tokens", "Tokens that the KV cache holds", "tokens", Better::More, Read::Log(|log| log.count(Figure::TokensOfCache).map(|tokens| tokens as f64))),
+    metric("weights", "Weights, as the engine logs them", "GiB", Better::None, Read::Log(|log| gib(log.size(Figure::Weights)))),
     metric("system-used", "Memory in use on the machine at its peak", "GiB", Better::Less, Read::Trace(|report| level(report.planes.system.as_ref()))),
     metric("system-growth", "Growth of memory in use to the peak", "GiB", Better::Less, Read::Trace(|report| growth(report.planes.system.as_ref()))),
     metric("cgroup-used", "Memory charged to the target at its peak", "GiB", Better::Less, Read::Trace(|report| level(report.planes.cgroup.as_ref()))),
@@ -185,7 +186,7 @@ pub fn of(recording: Option<&Recording>, log: &str, results: &[String], describe
     let mut found = Yield { metrics, benchmarks, notes, ..Yield::default() };
     let run = recording.map(Derived::from);
     let report = run.as_ref().map(|run| attribution::report(run, InstantSpec::Peak));
-    let figures = log::parse_text(log);
+    let figures = spark_trace_engines::parse_text(log);
     for metric in METRICS {
         let value = match &metric.read {
             Read::Log(read) => read(&figures),
@@ -228,4 +229,46 @@ fn last_match(regex: &regex::Regex, log: &str) -> Option<f64> {
 /// What a source of the ledger is called.
 pub fn source_title(slug: &str) -> Option<&'static str> {
     spark_trace_common::source::SOURCES.iter().find(|source| source.slug == slug).map(|source| source.title)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_log_has_the_figures_of_the_engine_and_of_its_benchmark() {
+        let log = "\
+INFO 04-29 12:00:06 [gpu_model_runner.py:4820] Model loading took 14.25 GiB memory and 31.5 seconds
+(EngineCore_DP0 pid=77) INFO 04-29 12:01:07 [gpu_worker.py:440] Available KV cache memory: 52.5 GiB
+(EngineCore_DP0 pid=77) INFO 04-29 12:01:07 [kv_cache_utils.py:1713] GPU KV cache size: 1,253,392 tokens
+Throughput: 3.25 requests/s, 1664.50 total tokens/s, 416.25 output tokens/s
+";
+        let mine = Metric {
+            name: "loading".to_owned(),
+            regex: Some(r"and ([\d.]+) seconds".to_owned()),
+            unit: "s".to_owned(),
+            required: true,
+        };
+        let lacking = Metric { name: "ttft".to_owned(), regex: None, unit: String::new(), required: true };
+        let found = of(None, log, &[], &[mine, lacking]);
+        let metrics: Vec<(&str, f64)> =
+            found.metrics.iter().map(|(name, value)| (name.as_str(), *value)).collect();
+        let wanted = [
+            ("kv-cache", 52.5),
+            ("kv-tokens", 1_253_392.0),
+            ("loading", 31.5),
+            ("output-throughput", 416.25),
+            ("request-throughput", 3.25),
+            ("total-throughput", 1664.5),
+            ("weights", 14.25),
+        ];
+        assert_eq!(metrics, wanted);
+        assert_eq!(
+            (found.missing, found.benchmarks),
+            (vec!["ttft".to_owned()], vec!["vllm bench throughput"])
+        );
+        // The file of results has more digits, and counts.
+        let file = r#"{"elapsed_time": 61.5, "requests_per_second": 3.2517, "tokens_per_second": 1664.5}"#;
+        assert_eq!(of(None, log, &[file.to_owned()], &[]).metrics["request-throughput"], 3.2517);
+    }
 }

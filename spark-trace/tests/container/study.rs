@@ -123,6 +123,77 @@ fn a_study_that_is_killed_twice_loses_nothing_and_repeats_nothing() {
     let _ = Command::new("docker").args(["image", "rm", "spark-trace-study-test:latest"]).output();
 }
 
+/// llama-bench's report, written by a shell: what a run says of itself is in its journal, and what is not its own is no run.
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn a_benchmark_s_results_are_those_of_its_run_or_the_run_fails() {
+    let parent = support::disk_dir();
+    let (plan, dir) = (support::path(&parent, "study.toml"), support::path(&parent, "study"));
+    let text = r#"
+name = "reports"
+runs = 1
+[[environments]]
+name = "native"
+kind = "native"
+[[models]]
+name = "its-own"
+values = { time = "$(date -u +%Y-%m-%dT%H:%M:%SZ)" }
+[[models]]
+name = "stale"
+values = { time = "2001-01-01T00:00:00Z" }
+[[models]]
+name = "none"
+values = { time = "x; exit" }
+[workload]
+command = ["sh", "-c", """
+test {model} = none && exit
+echo "{{\\"n_prompt\\": 512, \\"n_gen\\": 0, \\"test_time\\": \\"{time}\\", \\"avg_ts\\": 3012.25}}" > {run.dir}/bench.jsonl
+echo '| model | test | t/s |'
+echo '| llama 8B | pp512 | 3012.20 ± 2.50 |'
+echo '| llama 8B | tg128 | 38.50 ± 0.50 |'
+"""]
+results = ["bench.jsonl"]
+[[metrics]]
+name = "prompt-throughput"
+required = true
+"#;
+    fs::write(&plan, text).unwrap();
+    output(&["run", &plan, "--dir", &dir]);
+    let journal = fs::read_to_string(format!("{dir}/journal.jsonl")).unwrap();
+    let entries = journal.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let ended: Vec<Value> = entries.filter(|entry| entry["entry"] == "end").collect();
+    let run = |model: &str| {
+        let found = ended.iter().map(|entry| &entry["run"]).find(|run| run["model"] == model);
+        found.unwrap_or_else(|| panic!("no run of {model}: {journal}"))
+    };
+    let own = run("its-own");
+    assert!(own["failure"].is_null(), "{own}");
+    assert_eq!(
+        (&own["metrics"]["prompt-throughput"], &own["metrics"]["generation-throughput"]),
+        (&3012.25.into(), &38.5.into())
+    );
+    assert_eq!(own["facts"]["benchmark"], "llama-bench");
+    for (model, wanted) in [
+        (
+            "stale",
+            "bench.jsonl and the recording are of different runs: the file's lines are of 2001-01-01 00:00:00",
+        ),
+        ("none", "bench.jsonl: cannot be used: No such file"),
+    ] {
+        let failure = run(model)["failure"].as_str().unwrap_or_default().to_owned();
+        assert!(failure.contains(wanted), "{model}: {failure}");
+    }
+    // Read again, with the log of another day beside the recording.
+    let before = run("its-own")["recording"].as_str().unwrap().replace("recording.json.zst", "log.txt");
+    fs::write(format!("{dir}/{before}"), "[11/20/2001-10:11:12] [TRT-LLM] [I] x\n").unwrap();
+    let again = study(&["reread", &dir]).output().unwrap();
+    let message = String::from_utf8_lossy(&again.stderr).into_owned();
+    assert!(
+        !again.status.success() && message.contains("log.txt and the recording are of different runs"),
+        "{message}"
+    );
+}
+
 #[test]
 #[ignore = "needs root: cargo xtask test"]
 fn an_image_runs_in_a_chroot_with_what_its_containers_get() {

@@ -31,8 +31,8 @@ const CRATES: &[Crate] = &[
     row("spark-trace-analysis", &["spark-trace-common", "spark-trace-recording"]),
     row("spark-trace-render", &["spark-trace-analysis", "spark-trace-common", "spark-trace-recording"]),
     row("spark-trace-study", &[
-        "spark-trace-analysis", "spark-trace-common", "spark-trace-host", "spark-trace-recording", "spark-trace-render",
-        "spark-trace-statistics",
+        "spark-trace-analysis", "spark-trace-common", "spark-trace-engines", "spark-trace-host", "spark-trace-recording",
+        "spark-trace-render", "spark-trace-statistics",
     ]),
     row("spark-trace-agent", &["ebpf-build", "spark-trace-common", "spark-trace-host", "spark-trace-recording"]),
     row("spark-trace", &[

@@ -5,6 +5,11 @@ use spark_trace_recording::schema::Gpu;
 
 use super::*;
 
+/// Of tensorrt_llm/_torch/pyexecutor/_util.py.
+const TRT: &str = "[TRT-LLM] [I] Peak memory during memory usage profiling (torch + non-torch): 113.65 GiB, available KV cache \
+                   memory when calculating max tokens: 5.95 GiB, fraction is set 0.9, kv size is 57344. device total memory \
+                   119.64 GiB, , tmp kv_mem 0.56 GiB";
+
 /// 2025-11-20 09:00:00 to 09:20:00 UTC, by `date -d`.
 const BEGAN: i64 = 1_763_629_200;
 
@@ -34,7 +39,7 @@ fn difference(recording: &Recording, text: &str) -> Option<Difference> {
 
 #[test]
 fn the_gpu_of_the_log_is_that_of_the_recording() {
-    let trt = "… kv size is 57344. device total memory 119.64 GiB, , tmp kv_mem 0.56 GiB";
+    let trt = TRT;
     let vllm = "ValueError: Free memory on device cuda:0 (110.34/121.69 GiB) on startup is less than desired";
     let mut of = recording();
     assert_eq!(difference(&of, trt), None, "the recording has no total");
@@ -57,11 +62,11 @@ fn the_gpu_of_the_log_is_that_of_the_recording() {
     let card = |total: u64, mig| Gpu { memory_total: Some(total), mig: Some(mig), ..Gpu::default() };
     of.provenance.queries.clear();
     of.host.gpus = vec![card(12 << 30, false)];
-    assert_eq!(difference(&of, "device total memory 11.63 GiB"), None);
+    assert_eq!(difference(&of, &TRT.replace("119.64", "11.63")), None);
     assert!(difference(&of, trt).is_some());
     // An instance of a divided GPU has less than the whole.
     of.host.gpus = vec![card(140 << 30, true)];
-    assert_eq!(difference(&of, "device total memory 34.5 GiB"), None);
+    assert_eq!(difference(&of, &TRT.replace("119.64", "34.5")), None);
 }
 
 #[test]
@@ -137,7 +142,7 @@ fn the_engine_of_the_log_is_one_that_was_running() {
         argv: argv.iter().map(|word| (*word).to_owned()).collect(),
         ..Process::default()
     };
-    let trt = "[TRT-LLM] [I] Use 15.2 GB for model weights";
+    let trt = TRT;
     let of = |processes: Vec<Process>, text: &str| {
         let mut recording = recording();
         recording.provenance.processes = processes;
@@ -150,8 +155,17 @@ fn the_engine_of_the_log_is_one_that_was_running() {
             process(11, 10, "python3", &["python3", "-c", "from multiprocessing.spawn import spawn_main"]),
         ]
     };
-    assert_eq!(of(vllm(), trt), Some(Difference::Engine { file: "TensorRT-LLM", recording: vec!["vLLM"] }));
-    assert_eq!(of(vllm(), "(EngineCore_DP0 pid=11) INFO [gpu_worker.py:440] x"), None);
+    assert_eq!(
+        of(vllm(), trt),
+        Some(Difference::Engine { file: Engine::TensorRtLlm, recording: vec![Engine::Vllm] })
+    );
+    assert_eq!(
+        of(
+            vllm(),
+            "(EngineCore_DP0 pid=11) INFO 11-20 09:01:07 [gpu_worker.py:440] Available KV cache memory: 52.66 GiB"
+        ),
+        None
+    );
     // A program in Python may have been any engine; so may one whose model alone is called so.
     let mut script = vllm();
     script.push(process(12, 1, "python3", &["python3", "bench.py"]));
@@ -172,5 +186,5 @@ fn the_engine_of_the_log_is_one_that_was_running() {
 
 #[test]
 fn the_tables_expressions_compile() {
-    assert_eq!((TOTAL.len(), STAMPED.len()), (TOTALS.len(), STAMPS.len()));
+    assert_eq!((TOTAL_OF_REPORT.is_some(), STAMPED.len()), (true, STAMPS.len()));
 }
