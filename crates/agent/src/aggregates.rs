@@ -12,9 +12,8 @@ use spark_trace_common::map_records::{
 use super::{
     bpf::{Object, ObjectError, Wire},
     btf::Btf,
-    driver::{self, DriverBytes},
+    driver,
     driver_allocs::DriverRequests,
-    kernel_stacks::KernelStacks,
     page_size,
     symbols::{Names, Stacks},
 };
@@ -53,8 +52,6 @@ pub struct Collector {
     pub file_rows_lost: u64,
     charge_rows: HashMap<(u64, u32, u32), usize>,
     charge_stack_rows: HashMap<ChargeStackKey, usize>,
-    kernel_stacks: KernelStacks,
-    driver: driver::Rows,
     /// Files as they were cached before the trace began.
     cached_before: Vec<FilePages>,
     cache_seen: Option<CacheSeen>,
@@ -100,8 +97,6 @@ impl Collector {
             file_rows_lost: 0,
             charge_rows: HashMap::new(),
             charge_stack_rows: HashMap::new(),
-            kernel_stacks: KernelStacks::default(),
-            driver: driver::Rows::default(),
             cached_before: Vec::new(),
             cache_seen: None,
             names: ItemNames::default(),
@@ -156,7 +151,7 @@ impl Collector {
         self.read_files(object, &slots)?;
         self.read_charges(object, &slots)?;
         self.read_charge_stacks(object, stacks, &slots)?;
-        self.driver_requests.read(object, &mut self.kernel_stacks, stacks, &slots)
+        self.driver_requests.read(object, stacks, &slots)
     }
 
     /// Index of the instant called `why`, now at `at_ns`; none once there are too many.
@@ -192,7 +187,7 @@ impl Collector {
             let bytes = driver::allocation_bytes(&counted.key);
             // Rows of one stack and different orders are one in the recording.
             let key = PageKey { class: counted.key.class & ((1 << PAGE_ORDER_SHIFT) - 1), ..counted.key };
-            let stack = self.kernel_stacks.of(key.stack, &traces, stacks);
+            let stack = stacks.kernel_by_id(key.stack, &traces);
             let index = *self.page_rows.entry(key).or_insert_with(|| {
                 self.pages.push(PageAllocs {
                     cgroup: key.cgroup,
@@ -211,12 +206,6 @@ impl Collector {
             row.live.set_each(slots, Some(row.bytes_allocated.saturating_sub(row.bytes_freed)));
         }
         Ok(())
-    }
-
-    /// What the NVIDIA driver holds now, as far as the page programs have seen it being taken and given back:
-    /// without them it is 0. Cheap enough for every sample.
-    pub fn driver_bytes(&mut self, object: &Object, stacks: &mut Stacks) -> Result<DriverBytes, ObjectError> {
-        self.driver.read(object, &mut self.kernel_stacks, stacks)
     }
 
     fn read_files(&mut self, object: &Object, slots: &[usize]) -> Result<(), ObjectError> {
@@ -313,7 +302,7 @@ impl Collector {
             let index = match self.charge_stack_rows.get(&key) {
                 Some(index) => *index,
                 None => {
-                    let stack = self.kernel_stacks.of(key.stack, &traces, stacks);
+                    let stack = stacks.kernel_by_id(key.stack, &traces);
                     self.charge_stacks.push(ChargeStack {
                         cgroup: key.cgroup,
                         stack,
@@ -350,7 +339,7 @@ impl Collector {
     }
 
     /// All rows so far, every `live` vector as long as there are instants.
-    pub fn snapshot(&mut self, stacks: &mut Stacks, names: &Names) -> Aggregates {
+    pub fn snapshot(&mut self, stacks: &mut Stacks, names: &Names, next: Next) -> Aggregates {
         let len = self.instants.len();
         self.pages.iter_mut().for_each(|r| r.live.resize(len));
         self.files.iter_mut().for_each(|r| r.live.resize(len));
@@ -362,13 +351,14 @@ impl Collector {
         let unchanged: Column<i64> = std::iter::repeat_n(Some(0), len).collect();
         let before = self.cached_before.iter().cloned();
         let before = before.map(|file| FilePages { live: unchanged.clone(), ..file });
+        let files = next.hand_over(&mut self.files, &mut self.file_rows);
         Aggregates {
             instants: self.instants.clone(),
-            page_allocs: self.pages.clone(),
-            files: self.files.iter().cloned().chain(before).collect(),
+            page_allocs: next.hand_over(&mut self.pages, &mut self.page_rows),
+            files: files.into_iter().chain(before).collect(),
             cache_seen: self.cache_seen,
-            charges: self.charges.clone(),
-            charge_stacks: self.charge_stacks.clone(),
+            charges: next.hand_over(&mut self.charges, &mut self.charge_rows),
+            charge_stacks: next.hand_over(&mut self.charge_stacks, &mut self.charge_stack_rows),
             charge_levels: Vec::new(),
             driver_allocs: self.driver_requests.snapshot(len),
             cuda_allocs: self.cuda.rows(len),
@@ -376,6 +366,27 @@ impl Collector {
             cuda_unknown_frees: Some(self.cuda.unknown_frees),
             stacks,
             symbols,
+        }
+    }
+}
+
+/// What comes after a snapshot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Next {
+    /// Rows are counted on: a snapshot has copies.
+    Readings,
+    /// Nothing: the rows themselves become the recording's.
+    End,
+}
+
+impl Next {
+    fn hand_over<T: Clone, K>(self, rows: &mut Vec<T>, index: &mut HashMap<K, usize>) -> Vec<T> {
+        match self {
+            Self::Readings => rows.clone(),
+            Self::End => {
+                index.clear();
+                std::mem::take(rows)
+            }
         }
     }
 }
@@ -429,5 +440,19 @@ mod tests {
         collector.keep_files(&HashSet::from([(3, 0, 0), (7, 0, 0), (99, 0, 0)]));
         assert_eq!(collector.files.iter().map(|file| file.inode).collect::<Vec<_>>(), [3, 7]);
         assert_eq!(collector.file_rows, HashMap::from([((3, 0, 0), 0), ((7, 0, 0), 1)]));
+    }
+
+    #[test]
+    fn the_last_snapshot_has_the_rows_themselves() {
+        let mut collector = Collector::without_names();
+        collector.page_rows.insert(PageKey { cgroup: 1, stack: 2, class: 3 }, 0);
+        collector.pages.push(PageAllocs { cgroup: 1, allocs: 7, ..PageAllocs::default() });
+        let rows = collector.pages.as_ptr();
+        let mut stacks = Stacks::new(crate::kallsyms::Kallsyms::default());
+        let copy = collector.snapshot(&mut stacks, &Names::None, Next::Readings);
+        assert!(copy.page_allocs.as_ptr() != rows && collector.page_rows.len() == 1, "counted on");
+        let last = collector.snapshot(&mut stacks, &Names::None, Next::End);
+        assert_eq!((last.page_allocs.as_ptr(), &last.page_allocs), (rows, &copy.page_allocs));
+        assert!(collector.page_rows.is_empty(), "no row has a number any more");
     }
 }

@@ -8,7 +8,6 @@ use spark_trace_common::map_records::{PAGE_CHARGED, PageKey, PageRow};
 
 use super::{
     bpf::{Object, ObjectError, Wire},
-    kernel_stacks::KernelStacks,
     page_size,
     symbols::Stacks,
 };
@@ -98,12 +97,9 @@ pub(super) struct Rows {
 }
 
 impl Rows {
-    pub(super) fn read(
-        &mut self,
-        object: &Object,
-        kernel_stacks: &mut KernelStacks,
-        stacks: &mut Stacks,
-    ) -> Result<DriverBytes, ObjectError> {
+    /// What the NVIDIA driver has now, as far as the page programs have seen it being taken and given back: without them it
+    /// is 0.
+    pub(super) fn read(&mut self, object: &Object, stacks: &mut Stacks) -> Result<DriverBytes, ObjectError> {
         let numbers = object.page_rows()?;
         let map = object.page_row_map()?;
         // Rows exist from the first to the last number, so one that cannot be read is none.
@@ -117,7 +113,7 @@ impl Rows {
                 let Some(row) = read(number) else { continue };
                 if row.allocs == 0 {
                     self.empty.push(number);
-                } else if let Some(stack) = kernel_stacks.of(row.key.stack, &traces, stacks) {
+                } else if let Some(stack) = stacks.kernel_by_id(row.key.stack, &traces) {
                     let verdict = classify(&stacks.frames(stack), Some(mobility(row.key.class)));
                     let source = SOURCES.iter().position(|slug| *slug == verdict.source);
                     self.driver.extend(source.map(|source| (number, source)));

@@ -7,7 +7,6 @@ use spark_trace_common::map_records::{DriverKey, DriverKind};
 
 use super::{
     bpf::{Object, ObjectError},
-    kernel_stacks::KernelStacks,
     symbols::Stacks,
 };
 use spark_trace_recording::DriverAllocs;
@@ -24,7 +23,6 @@ impl DriverRequests {
     pub(super) fn read(
         &mut self,
         object: &Object,
-        kernel_stacks: &mut KernelStacks,
         stacks: &mut Stacks,
         slots: &[usize],
     ) -> Result<(), ObjectError> {
@@ -38,7 +36,7 @@ impl DriverRequests {
                     kind: kind(key.kind).to_owned(),
                     cgroup: key.cgroup,
                     pid: key.tgid,
-                    stack: kernel_stacks.of(key.stack, &traces, stacks),
+                    stack: stacks.kernel_by_id(key.stack, &traces),
                     ..DriverAllocs::default()
                 });
                 self.rows.len() - 1

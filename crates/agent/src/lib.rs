@@ -18,7 +18,6 @@ pub mod elf;
 pub mod facts;
 pub mod host;
 pub mod kallsyms;
-mod kernel_stacks;
 pub mod library;
 mod mapped;
 pub mod maps;

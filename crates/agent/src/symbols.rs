@@ -9,6 +9,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use aya::maps::{MapData, StackTraceMap};
+
 use super::{
     code::{Code, Found},
     kallsyms::Kallsyms,
@@ -27,6 +29,8 @@ pub struct Stacks {
     kallsyms: Kallsyms,
     stacks: Vec<Stack>,
     by_frames: HashMap<(bool, Vec<u32>), u32>,
+    /// Ids of kernel stacks by those of the kernel side.
+    by_kernel_id: HashMap<u32, u32>,
     symbols: Vec<Symbol>,
     by_place: HashMap<Place, u32>,
     /// User symbols still to be named: index in `symbols`, file, offset.
@@ -69,6 +73,7 @@ impl Stacks {
             kallsyms,
             stacks: Vec::new(),
             by_frames: HashMap::new(),
+            by_kernel_id: HashMap::new(),
             symbols: Vec::new(),
             by_place: HashMap::new(),
             unnamed: Vec::new(),
@@ -101,6 +106,18 @@ impl Stacks {
             })
             .collect();
         self.stack(true, frames)
+    }
+
+    /// Id of a kernel stack that the kernel side has under `id` in its map; `None` where it could not take one.
+    pub fn kernel_by_id(&mut self, id: i32, traces: &StackTraceMap<&MapData>) -> Option<u32> {
+        let id = u32::try_from(id).ok()?;
+        if let Some(known) = self.by_kernel_id.get(&id) {
+            return Some(*known);
+        }
+        let frames = traces.get(&id, 0).map(|trace| trace.frames().iter().map(|frame| frame.ip).collect());
+        let stack = self.kernel(&frames.unwrap_or_else(|_| Vec::new()));
+        self.by_kernel_id.insert(id, stack);
+        Some(stack)
     }
 
     /// Id of a user stack of `pid`. The kernel walks frame pointers, and a system call's stub keeps none, so

@@ -5,7 +5,15 @@ use std::{fs::File, io, os::fd::FromRawFd};
 use spark_trace_common::hook::Profile;
 
 use super::*;
-use crate::{aggregates::Collector, btf::Btf, cgroup::Layout, kallsyms::Kallsyms, offsets, symbols::Stacks};
+use crate::{
+    aggregates::{Collector, Next},
+    btf::Btf,
+    cgroup::Layout,
+    driver,
+    kallsyms::Kallsyms,
+    offsets,
+    symbols::Stacks,
+};
 use spark_trace_recording::InstantKind;
 
 const MIB: u64 = 1 << 20;
@@ -75,7 +83,10 @@ impl Account {
 
     fn bytes(&mut self, object: &Object) -> u64 {
         self.collector.read(object, &mut self.stacks, &[InstantKind::Now], 1).unwrap();
-        let rows = self.collector.snapshot(&mut self.stacks, &crate::symbols::Names::None).page_allocs;
+        let rows = self
+            .collector
+            .snapshot(&mut self.stacks, &crate::symbols::Names::None, Next::Readings)
+            .page_allocs;
         let of_pipes = |stack: &u32| {
             let frames = self.stacks.frames(*stack);
             frames.iter().any(|f| f.name.as_deref().is_some_and(|name| name.contains("pipe_write")))
@@ -145,9 +156,9 @@ fn a_hook_on_frees_that_comes_late_finds_what_was_allocated_before() {
 fn without_a_driver_it_holds_nothing() {
     let (object, btf) = attached(Profile::Default);
     let mut account = Account::new(&btf);
-    let pipes = Pipes::fill(MIB);
+    let (pipes, mut rows) = (Pipes::fill(MIB), driver::Rows::default());
     for _ in 0..2 {
-        let bytes = account.collector.driver_bytes(&object, &mut account.stacks).unwrap();
+        let bytes = rows.read(&object, &mut account.stacks).unwrap();
         assert!(object.follows_pages() && bytes.by_source().all(|(_, sum)| sum.total() == 0), "{bytes:?}");
     }
     pipes.empty();

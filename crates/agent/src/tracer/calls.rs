@@ -75,7 +75,7 @@ impl<W: Write> Tracer<W> {
         if !self.driver_module || !self.object.follows_pages() {
             return Ok(None);
         }
-        Ok(Some(self.collector.driver_bytes(&self.object, &mut self.stacks)?))
+        Ok(Some(self.driver.read(&self.object, &mut self.stacks)?))
     }
 
     /// What is in use through the CUDA driver after the events before `at_ns`; `None` where it was never used.

@@ -35,11 +35,12 @@ use sampling::Peaks;
 use tentative::Tentative;
 
 use super::{
-    aggregates::Collector,
+    aggregates::{Collector, Next},
     backing::Backings,
     bpf::{Object, ObjectError},
     cgroup::{self, Layout},
     charges::Charges,
+    driver,
     library::Libraries,
     mounts::places::Places,
     now_ns,
@@ -113,6 +114,7 @@ pub struct Tracer<W: Write> {
     pub stacks: Stacks,
     pub collector: Collector,
     pub libraries: Libraries,
+    driver: driver::Rows,
     /// The NVIDIA module is loaded: it may hold system memory.
     driver_module: bool,
     /// What the driver had before the trace began, where that is system memory.
@@ -190,6 +192,7 @@ impl<W: Write> Tracer<W> {
             stacks,
             collector,
             libraries: Libraries::default(),
+            driver: driver::Rows::default(),
             driver_module: std::path::Path::new("/sys/module/nvidia").exists(),
             driver_baseline: DriverBaseline::default(),
             pool_at_start: None,
@@ -351,7 +354,11 @@ impl<W: Write> Tracer<W> {
     /// Puts all aggregates read so far into the journal. `names`: which user frames are to have theirs,
     /// which means reading symbol tables, so not while a target runs that is only recorded.
     pub fn journal_aggregates(&mut self, names: &Names) -> Result<(), TracerError> {
-        let mut aggregates = self.collector.snapshot(&mut self.stacks, names);
+        let mut aggregates = self.collector.snapshot(
+            &mut self.stacks,
+            names,
+            if self.ended { Next::End } else { Next::Readings },
+        );
         // What was selected while the target was not yet known and turned out to be somebody else's.
         for row in &mut aggregates.page_allocs {
             if !self.target.is_whole_machine() && !self.target.cgroups.iter().any(|c| c.id == row.cgroup) {
