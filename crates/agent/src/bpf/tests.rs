@@ -2,7 +2,7 @@
 
 use std::{fs::File, io, os::fd::FromRawFd};
 
-use spark_trace_common::hook::Profile;
+use spark_trace_common::{capacities::LossKind, hook::Profile};
 
 use super::*;
 use crate::{
@@ -117,7 +117,9 @@ fn pages_of_pipes(profile: Profile, between: impl FnOnce(&mut Object)) {
     near("filled again", account.bytes(&object), again.bytes);
     again.empty();
     near("emptied again", account.bytes(&object), 0);
-    let losses = object.losses().unwrap();
+    let mut losses = object.losses().unwrap();
+    // Nobody takes events out of the buffer here: on a busy machine it runs full.
+    losses.retain(|loss| loss.what != LossKind::Events.name());
     assert!(losses.is_empty(), "{losses:?}");
 }
 
