@@ -10,15 +10,15 @@ impl Session {
         let hooks = self.tracer.object.hook_rows(self.statistics.share());
         let mut losses = self.tracer.object.losses()?;
         let own = [
-            ("undecoded_events", self.tracer.decode_errors),
+            ("undecoded_events", self.tracer.losses.undecoded_events),
             ("queries", self.tracer.queries_lost()),
             ("cuda_objects", self.tracer.collector.cuda.unreadable),
-            ("contexts", self.tracer.contexts_lost),
+            ("contexts", self.tracer.losses.contexts),
             ("awaiting_containers", self.tracer.refused_while_waiting()),
             ("stacks", self.tracer.stacks.refused()),
             ("mapped_files", self.tracer.stacks.files_refused()),
             ("file_rows", self.tracer.collector.file_rows_lost),
-            ("target_cgroups", self.tracer.cgroups_lost),
+            ("target_cgroups", self.tracer.losses.cgroups),
             ("readings", self.tracer.readings_lost()),
             ("walks", self.walks_not_made),
             ("open_files", not_opened()),

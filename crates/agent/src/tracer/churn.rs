@@ -25,7 +25,7 @@ impl<W: Write> Tracer<W> {
     pub(super) fn has_room_for_cgroup(&mut self) -> Result<bool, TracerError> {
         for id in oldest_gone(&mut self.cgroups, MOST_GONE) {
             self.charges.forget(id);
-            self.cgroups_lost += 1;
+            self.losses.cgroups += 1;
         }
         Ok(self.cgroups.len() < MOST_OF_TARGET)
     }

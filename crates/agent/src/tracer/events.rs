@@ -21,7 +21,7 @@ impl<W: Write> Tracer<W> {
             Ok(event) => self.apply(event),
             Err(error) => {
                 debug!("an event of {} bytes is not known: {error}", bytes.len());
-                self.decode_errors += 1;
+                self.losses.undecoded_events += 1;
                 Ok(None)
             }
         }
@@ -78,7 +78,7 @@ impl<W: Write> Tracer<W> {
     fn any_process_event(&mut self, event: decode::Process) -> Result<Option<Notice>, TracerError> {
         let client = engine::client(&event.comm).filter(|_| event.op == ProcessOp::Exec);
         // As the kernel side has counted it, whoever it belongs to.
-        self.clients_started += u64::from(client.is_some());
+        self.clients.started += u64::from(client.is_some());
         let (pid, at_ns, op, cgroup) = (event.pid, event.at_ns, event.op, event.cgroup);
         if self.is_ours(cgroup, pid, event.parent) {
             let details = self.retention.policy().process_details;
@@ -109,10 +109,10 @@ impl<W: Write> Tracer<W> {
         client: Option<Client>,
     ) -> Option<Notice> {
         if op == ProcessOp::Exit {
-            return self.clients.remove(&pid).then_some(Notice::ClientEnded { pid, at_ns });
+            return self.clients.alive.remove(&pid).then_some(Notice::ClientEnded { pid, at_ns });
         }
         if let Some(client) = client {
-            self.clients.insert(pid);
+            self.clients.alive.insert(pid);
             return Some(Notice::Client { pid, client, at_ns });
         }
         // Engines without a daemon start containers as children of their client.
@@ -139,7 +139,7 @@ impl<W: Write> Tracer<W> {
                 let name = CgroupName { id: event.id, path: event.path.clone(), target: known || below };
                 self.journal.add(Entry::Cgroup(name))?;
                 if (below || all) && !known && !self.has_room_for_cgroup()? {
-                    self.cgroups_lost += 1;
+                    self.losses.cgroups += 1;
                     self.object.deselect_cgroup(event.id)?;
                 } else if (below || all) && !known {
                     let root = !self.has_ancestor(&event.path);

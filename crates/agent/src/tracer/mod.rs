@@ -28,7 +28,7 @@ use tracing::debug;
 use answers::Answers;
 use driver_baseline::DriverBaseline;
 use gpus::Gpus;
-use on_time::{Deferred, Watch};
+use on_time::{Deferred, Watches};
 use pins::Pins;
 use retention::Retention;
 use sampling::Peaks;
@@ -89,6 +89,26 @@ const LONGEST_PSS: Duration = Duration::from_secs(2);
 /// Cgroups that are read of a whole machine.
 const MOST_CGROUPS: usize = 512;
 
+/// Clients of container engines among the target's processes.
+#[derive(Debug, Default)]
+struct Clients {
+    alive: BTreeSet<u32>,
+    /// Those that were started, whoever they belong to, as the kernel side has counted them.
+    started: u64,
+    /// As many as that had been started when containers were awaited no more.
+    done: u64,
+}
+
+/// What there was no room for, or what was not understood.
+#[derive(Debug, Default)]
+pub struct Losses {
+    pub undecoded_events: u64,
+    /// Environments of processes.
+    pub contexts: u64,
+    /// Cgroups of the target.
+    pub cgroups: u64,
+}
+
 /// Targets with more cgroups than this are not published at every change.
 const FEW_CGROUPS: usize = 32;
 
@@ -139,20 +159,13 @@ pub struct Tracer<W: Write> {
     known: HashMap<u32, Process>,
     alive: BTreeSet<u32>,
     tentative: Tentative,
-    /// Clients of container engines that live, and how many were started in all.
-    clients: BTreeSet<u32>,
-    clients_started: u64,
-    clients_done: u64,
+    clients: Clients,
     /// What the command's processes start is part of the target.
     pub follows_commands: bool,
     peaks: Peaks,
     follows_pids: bool,
     executed: bool,
-    pub decode_errors: u64,
-    /// Surroundings that there was no room for.
-    pub contexts_lost: u64,
-    /// Cgroups of the target that there was no room for.
-    pub cgroups_lost: u64,
+    pub losses: Losses,
     /// Where files are to be found.
     places: Places,
     /// The target has ended: files are looked for where they are now.
@@ -162,11 +175,8 @@ pub struct Tracer<W: Write> {
     /// Events wait that are older than what is read now.
     pub is_behind: bool,
     waiting: Deferred,
-    watch: Watch,
+    watches: Watches,
     backings: Backings,
-    /// As a GPU's begins, and of each GPU that was read.
-    device_watch: Option<Watch>,
-    device_watches: BTreeMap<u32, Watch>,
     /// Samples taken: which cgroups have their turn.
     turn: usize,
     /// What is known of the target has changed since it was published.
@@ -211,25 +221,19 @@ impl<W: Write> Tracer<W> {
             known: HashMap::new(),
             alive: BTreeSet::new(),
             tentative: Tentative::default(),
-            clients: BTreeSet::new(),
-            clients_started: 0,
-            clients_done: 0,
+            clients: Clients::default(),
             follows_commands: false,
             peaks: Peaks::default(),
             follows_pids: false,
             executed: false,
-            decode_errors: 0,
-            contexts_lost: 0,
-            cgroups_lost: 0,
+            losses: Losses::default(),
             places: Places::of_this_process(),
             ended: false,
             ends_ns: None,
             is_behind: false,
             waiting: Deferred::default(),
-            watch: Watch::default(),
+            watches: Watches::default(),
             backings: Backings::default(),
-            device_watch: None,
-            device_watches: BTreeMap::new(),
             turn: 0,
             unpublished: false,
             published_ns: 0,

@@ -3,7 +3,11 @@
 //! Levels are read when it is time, also while events are behind. What only events show (what the target has pinned, what
 //! it holds through the CUDA driver) is added to a reading once the events before it are known: never from another moment.
 
-use std::{collections::VecDeque, io::Write, time::Duration};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    io::Write,
+    time::Duration,
+};
 
 use super::{
     Tracer, TracerError,
@@ -101,6 +105,37 @@ impl Watch {
     }
 }
 
+/// What watches each kind of reading.
+#[derive(Debug, Default)]
+pub(super) struct Watches {
+    pub levels: Watch,
+    /// As a GPU's begins; absent where none is read.
+    new_device: Option<Watch>,
+    /// Of each GPU that was read.
+    devices: BTreeMap<u32, Watch>,
+}
+
+impl Watches {
+    /// Watches from `now_ns` on.
+    pub fn begin(interval: Duration, gpu_interval: Option<Duration>, now_ns: u64) -> Self {
+        let watch = |interval: Duration| Watch::begin(interval.as_nanos() as u64, now_ns);
+        Self { levels: watch(interval), new_device: gpu_interval.map(watch), devices: BTreeMap::new() }
+    }
+
+    /// There was a reading of a GPU.
+    pub fn device_read(&mut self, device: u32, begin_ns: u64, end_ns: u64) {
+        if let Some(new) = self.new_device {
+            self.devices.entry(device).or_insert(new).read(begin_ns, end_ns);
+        }
+    }
+
+    /// Of the GPU that was without a reading for longest.
+    pub fn device_gaps(&self) -> Option<Gaps> {
+        let devices = self.devices.values().chain(&self.new_device);
+        devices.filter_map(Watch::gaps).max_by_key(|gaps| gaps.total_ns)
+    }
+}
+
 impl<W: Write> Tracer<W> {
     /// Takes in readings of the kernel's levels. They are kept at once unless events are behind.
     pub(super) fn take_levels(&mut self, levels: Levels) -> Result<(), TracerError> {
@@ -151,8 +186,6 @@ impl<W: Write> Tracer<W> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use super::*;
     use spark_trace_recording::journal::{Sample, SeriesId};
 
@@ -195,6 +228,19 @@ mod tests {
         // 1201 to 1501 is three intervals and not more.
         let gaps = watch.gaps().unwrap();
         assert_eq!((gaps.count, gaps.longest_ns / MS, gaps.total_ns / MS), (2, 10_149, 348 + 10_149));
+    }
+
+    #[test]
+    fn of_gpus_the_one_without_a_reading_for_longest_counts() {
+        let mut watches = Watches::default();
+        watches.device_read(0, 5000 * MS, 5001 * MS);
+        assert_eq!(watches.device_gaps(), None, "no GPU is to be read");
+        let interval = Duration::from_millis(100);
+        watches = Watches::begin(interval, Some(interval), 0);
+        assert_eq!(watches.device_gaps(), Some(Gaps::default()));
+        watches.device_read(0, 100 * MS, 101 * MS);
+        watches.device_read(1, 900 * MS, 901 * MS);
+        assert_eq!(watches.device_gaps().map(|gaps| gaps.longest_ns / MS), Some(900));
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, io::Write, path::Path, time::Duration};
 
 use super::{
     Tracer, TracerError,
-    on_time::Watch,
+    on_time::Watches,
     reading::{Levels, driver_column},
 };
 use crate::{now_ns, page_size, source::pool, stopwatch::Stopwatch, walks::Walk};
@@ -180,7 +180,7 @@ impl<W: Write> Tracer<W> {
         let mut stopwatch = Stopwatch::start();
         let system = self.read_system()?;
         stopwatch.lap(|| "the kernel's counters (/proc/meminfo, vmstat and others)".to_owned());
-        self.watch.read(system.begin_ns, system.end_ns);
+        self.watches.levels.read(system.begin_ns, system.end_ns);
         let is_early = self.is_behind;
         // As the analysis has it, whose peak this is for.
         let series = series_of(&system);
@@ -227,7 +227,7 @@ impl<W: Write> Tracer<W> {
         stopwatch.lap(|| format!("/proc/PID/status of {} processes", alive.len()));
         self.read_aggregates_at_peaks(used, charged, driver_heights)?;
         stopwatch.lap(|| "maps of the eBPF programs".to_owned());
-        if let Some(interval) = self.watch.interval() {
+        if let Some(interval) = self.watches.levels.interval() {
             stopwatch.end(interval);
         }
         Ok(())
@@ -276,9 +276,8 @@ impl<W: Write> Tracer<W> {
     /// them: what else is known of a device at that time has its place in the same reading, as columns of its own.
     pub fn expect_samples(&mut self, samples: Vec<Sample>) {
         for sample in &samples {
-            if let (SeriesId::Device(device), Some(begun)) = (&sample.series, self.device_watch) {
-                let watch = self.device_watches.entry(*device).or_insert(begun);
-                watch.read(sample.begin_ns, sample.end_ns);
+            if let SeriesId::Device(device) = sample.series {
+                self.watches.device_read(device, sample.begin_ns, sample.end_ns);
             }
         }
         self.gpus.expect(samples);
@@ -286,16 +285,12 @@ impl<W: Write> Tracer<W> {
 
     /// Counts times without a reading from now on.
     pub fn watch_readings(&mut self, interval: Duration, gpu_interval: Option<Duration>) {
-        let now = now_ns();
-        self.watch = Watch::begin(interval.as_nanos() as u64, now);
-        self.device_watch = gpu_interval.map(|interval| Watch::begin(interval.as_nanos() as u64, now));
+        self.watches = Watches::begin(interval, gpu_interval, now_ns());
     }
 
     /// Times without a reading of the kernel's levels, and of those of the GPU that was without for longest.
     pub fn gaps(&self) -> (Option<Gaps>, Option<Gaps>) {
-        let devices = self.device_watches.values().chain(&self.device_watch);
-        let longest = devices.filter_map(Watch::gaps).max_by_key(|gaps| gaps.total_ns);
-        (self.watch.gaps(), longest)
+        (self.watches.levels.gaps(), self.watches.device_gaps())
     }
 
     /// Adds the readings that ended before `at_ns`, of which all calls are known.

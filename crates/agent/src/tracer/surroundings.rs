@@ -33,7 +33,7 @@ impl<W: Write> Tracer<W> {
         let index = match known.iter().position(|known| known.is_same_as(&context)) {
             Some(index) => index,
             None if known.len() >= MOST_CONTEXTS => {
-                self.contexts_lost += 1;
+                self.losses.contexts += 1;
                 return Ok(None);
             }
             None => {

@@ -110,14 +110,14 @@ impl<W: Write> Tracer<W> {
 
     /// Ends the wait: what is not known as the target's by now is not.
     pub fn await_no_more(&mut self) -> Result<(), TracerError> {
-        if !self.tentative.awaits && self.clients_done == self.clients_started {
+        if !self.tentative.awaits && self.clients.done == self.clients.started {
             return Ok(());
         }
         self.tentative.awaits = false;
-        self.clients_done = self.clients_started;
+        self.clients.done = self.clients.started;
         self.object.select_new_cgroups(false)?;
         // Clients that were counted and not heard of yet keep the kernel side selecting.
-        self.object.clients_done(self.clients_started)?;
+        self.object.clients_done(self.clients.started)?;
         self.drop_containers(|_| true)
     }
 
