@@ -12,6 +12,7 @@ use crate::view::{Scope, View};
 use spark_trace_recording::Recording;
 
 mod accounting;
+pub mod because;
 mod cache;
 mod case;
 mod causes;
@@ -24,7 +25,9 @@ mod others;
 mod run;
 mod surroundings;
 mod table;
+mod words;
 
+use because::{Because, Headline, Outside};
 pub use case::Case;
 pub use table::{DOUBLE_COUNTING, HYPOTHESES, Hypothesis};
 
@@ -93,8 +96,8 @@ pub struct Finding {
     /// The claim in a sentence.
     pub claim: &'static str,
     pub verdict: Verdict,
-    /// Why, in a sentence.
-    pub because: String,
+    /// Why; its text is a sentence.
+    pub because: Because,
     /// Of the difference (of one run: of the growth), how many bytes it explains; absent where it explains none of its
     /// own, because another row has them.
     pub explains_bytes: Option<i64>,
@@ -112,7 +115,7 @@ pub struct Findings {
     /// The plane is the machine's: it has everything else that ran in it.
     pub includes_others: bool,
     /// Why the plane's levels say nothing of the runs, if so.
-    pub untestable: Option<String>,
+    pub untestable: Option<Outside>,
     pub at: InstantSpec,
     pub a_at_ns: Option<u64>,
     pub b_at_ns: u64,
@@ -122,8 +125,8 @@ pub struct Findings {
     pub residual_bytes: Option<i64>,
     /// Differences smaller than this explain nothing.
     pub material_bytes: i64,
-    /// The answer in a sentence or two.
-    pub headline: String,
+    /// The answer; its text is a sentence or two.
+    pub headline: Headline,
     /// The largest share first; what explains nothing by its verdict, then in the table's order.
     pub findings: Vec<Finding>,
 }

@@ -40,7 +40,7 @@ const TOUCHED: &[(&str, &[&str])] = &[
 /// What a hook missed of its events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SkippedRuns<'a> {
-    hook: &'a str,
+    pub hook: &'a str,
     pub count: u64,
     /// Of so many, at least.
     pub of: u64,

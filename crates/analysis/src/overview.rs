@@ -140,13 +140,9 @@ impl Overview {
     }
 
     /// What the numbers say, where analyses have a sentence for it.
-    pub fn headlines(&self) -> impl Iterator<Item = &str> {
-        let kv = self.kv.iter().map(|kv| kv.headline.as_str());
-        self.findings
-            .iter()
-            .map(|findings| findings.headline.as_str())
-            .chain(kv)
-            .filter(|headline| !headline.is_empty())
+    pub fn headlines(&self) -> impl Iterator<Item = String> {
+        let kv = self.kv.iter().map(|kv| kv.headline.clone()).filter(|headline| !headline.is_empty());
+        self.findings.iter().map(|findings| findings.headline.to_string()).chain(kv)
     }
 }
 

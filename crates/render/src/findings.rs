@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use super::document::Document;
 use super::report::findings as words;
+use spark_trace_analysis::findings::because::Because;
 use spark_trace_analysis::findings::{Finding, Findings, Verdict};
 
 /// Characters of the longest verdict.
@@ -29,7 +30,7 @@ fn plane<'a>(
     all: bool,
 ) {
     document.heading(format!("Findings on {}", words::subject(findings)));
-    document.line(&findings.headline);
+    document.line(findings.headline.to_string());
     lines(&findings.findings, all).into_iter().for_each(|line| document.line(line));
     let is_repeated = |finding: &&Finding| {
         let mut others = before.iter().flat_map(|findings| &findings.findings);
@@ -55,12 +56,12 @@ fn plane<'a>(
 /// why it could not be tested, and one for all that is refuted.
 fn lines(findings: &[Finding], all: bool) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
-    let mut reasons: Vec<&str> = Vec::new();
+    let mut reasons: Vec<&Because> = Vec::new();
     let is_short = |finding: &&Finding| !all && finding.verdict == Verdict::Refuted;
     for finding in findings.iter().filter(|finding| !is_short(finding)) {
         if all || finding.verdict != Verdict::Untestable {
             lines.push(line(finding));
-        } else if !reasons.contains(&finding.because.as_str()) {
+        } else if !reasons.contains(&&finding.because) {
             let same =
                 |other: &&Finding| other.verdict == Verdict::Untestable && other.because == finding.because;
             let titles: Vec<_> = findings.iter().filter(same).map(|other| other.title).collect();
@@ -94,35 +95,38 @@ fn verdict(finding: &Finding, titles: &str, share: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use spark_trace_analysis::findings::because::{Change, Reason, Unseen};
 
     #[test]
     fn refuted_hypotheses_take_few_lines() {
-        let finding = |verdict, title, because: &str| Finding {
+        let finding = |verdict, title, reason: Reason| Finding {
             hypothesis: "h",
             title,
             claim: "c",
             verdict,
-            because: because.to_owned(),
+            because: reason.into(),
             explains_bytes: None,
             share: None,
             evidence: vec![],
             next: "n",
         };
+        let no_hook = || Reason::Unseen(Unseen::NoHook { hook: "page-alloc".to_owned(), run: "B" });
+        let change = |bytes| Reason::Changed(Change { bytes, of_two: true });
         let mut findings = vec![
-            finding(Verdict::Supported, "page cache", "1 MiB more"),
-            finding(Verdict::Untestable, "eBPF maps", "no hook"),
-            finding(Verdict::Untestable, "sockets", "not read"),
-            finding(Verdict::Untestable, "dentries", "no hook"),
-            finding(Verdict::Refuted, "leak", "the same"),
+            finding(Verdict::Supported, "page cache", change(1 << 20)),
+            finding(Verdict::Untestable, "eBPF maps", no_hook()),
+            finding(Verdict::Untestable, "sockets", Reason::CgroupNotRead),
+            finding(Verdict::Untestable, "dentries", no_hook()),
+            finding(Verdict::Refuted, "leak", change(0)),
         ];
         let expected = [
-            "supported    page cache: 1 MiB more",
-            "untestable   eBPF maps, dentries: no hook",
-            "untestable   sockets: not read",
+            "supported    page cache: 1.0 MiB more in B",
+            "untestable   eBPF maps, dentries: B has no hook page-alloc",
+            "untestable   sockets: the target's cgroup was not read",
         ];
         assert_eq!(lines(&findings, false)[..3], expected);
-        assert_eq!(lines(&findings, false)[3], "refuted      leak: the same", "one has its name");
-        findings.extend((0..26).map(|_| finding(Verdict::Refuted, "another", "the same")));
+        assert_eq!(lines(&findings, false)[3], "refuted      leak: the same in A and B", "one has its name");
+        findings.extend((0..26).map(|_| finding(Verdict::Refuted, "another", change(0))));
         assert_eq!(lines(&findings, false)[3..], ["refuted      27 other hypotheses; --all names them"]);
         assert_eq!(lines(&findings, true).len(), 31);
     }

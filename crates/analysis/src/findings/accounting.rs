@@ -1,10 +1,10 @@
 //! Whether the kernel counts memory twice.
 
+use super::because::{Answers, Because, Note, Open, Reason, Twice};
 use super::case::{Case, Judgement};
 use super::run::Run;
 use super::{Evidence, Verdict};
 use spark_trace_recording::Recording;
-use spark_trace_recording::units;
 use spark_trace_recording::verdict::Verdict as Health;
 
 /// Counters are read one after the other: so much of what is in use may move between two of them.
@@ -18,13 +18,13 @@ const SAME_ANSWER_BYTES: i64 = 64 << 20;
 
 /// How one test ended.
 enum Tested {
-    Holds(String),
+    Holds(Twice),
     Fails,
     /// There is nothing that it could be tested with, and no reason to miss it.
     NotApplicable,
     /// With what the reader should know beside.
-    FailsBut(String),
-    Unknown(String),
+    FailsBut(Note),
+    Unknown(Open),
 }
 
 type Test = fn(&Case<'_>, &mut Vec<Evidence>) -> Tested;
@@ -42,36 +42,29 @@ const ANSWERS: &str = "answers of cuMemGetInfo";
 
 pub fn double_counting(case: &Case<'_>) -> Judgement {
     let mut evidence = Vec::new();
-    let (mut holds, mut beside, mut unknown, mut fails) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let (mut holds, mut notes, mut unknown, mut fails) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for (name, test) in TESTS {
         match test(case, &mut evidence) {
-            Tested::Holds(why) => holds.push(why),
+            Tested::Holds(sign) => holds.push(sign),
             Tested::Fails => fails.push(*name),
             Tested::NotApplicable => {}
-            Tested::FailsBut(why) => beside.push(why),
+            Tested::FailsBut(note) => notes.push(note),
             Tested::Unknown(why) => unknown.push((*name, why)),
         }
     }
     if !holds.is_empty() {
-        return Judgement::new(Verdict::Supported, holds.join("; "), evidence);
+        return Judgement::new(Verdict::Supported, Reason::CountedTwice(holds), evidence);
     }
-    let mut undecided = unknown.iter().filter(|(name, _)| *name != ANSWERS);
-    if let Some((name, why)) = undecided.next() {
-        return Judgement::new(Verdict::Inconclusive, format!("not decided by the {name}: {why}"), evidence);
+    if let Some(place) = unknown.iter().position(|(name, _)| *name != ANSWERS) {
+        let (test, why) = unknown.swap_remove(place);
+        return Judgement::new(Verdict::Inconclusive, Reason::Undecided { test, why }, evidence);
     }
-    let mut because = "the sources add up to what is in use, and no page is in two of them".to_owned();
-    match unknown.first() {
-        Some((_, why)) => because.push_str(&format!(" (not compared with a GPU's answers: {why})")),
-        None if fails.contains(&ANSWERS) => {
-            because.push_str("; cuMemGetInfo returns the same counter in all runs")
-        }
-        None => {}
-    }
-    for what in beside {
-        because.push_str("; ");
-        because.push_str(&what);
-    }
-    Judgement::new(Verdict::Refuted, because, evidence)
+    let answers = match unknown.pop() {
+        Some((_, why)) => Answers::NotCompared(why),
+        None if fails.contains(&ANSWERS) => Answers::Same,
+        None => Answers::NoGpu,
+    };
+    Judgement::new(Verdict::Refuted, Because { reason: Reason::CountedOnce(answers), notes }, evidence)
 }
 
 /// The sources add up to more than is in use.
@@ -79,7 +72,7 @@ fn sum(case: &Case<'_>, evidence: &mut Vec<Evidence>) -> Tested {
     let mut worst: Option<(i64, &'static str)> = None;
     for run in case.runs() {
         let (Some(used), Some(residual)) = (run.balance.expected, run.balance.residual) else {
-            return Tested::Unknown(format!("memory in use was not read in {}", run.name()));
+            return Tested::Unknown(Open::NotRead(run.name()));
         };
         let used = i64::try_from(used).unwrap_or(i64::MAX);
         evidence.push(run.evidence(
@@ -98,10 +91,7 @@ fn sum(case: &Case<'_>, evidence: &mut Vec<Evidence>) -> Tested {
         }
     }
     match worst {
-        Some((surplus, name)) => Tested::Holds(format!(
-            "the sources of {name} exceed the memory in use by {}",
-            units::size(surplus)
-        )),
+        Some((bytes, run)) => Tested::Holds(Twice::Surplus { bytes, run }),
         None => Tested::Fails,
     }
 }
@@ -114,7 +104,7 @@ fn charges(case: &Case<'_>, evidence: &mut Vec<Evidence>) -> Tested {
             continue;
         }
         if let Some(unseen) = run.unseen("page-alloc") {
-            return Tested::Unknown(unseen);
+            return Tested::Unknown(Open::Unseen(unseen));
         }
         let seen = run.observed("nvidia-sysmem");
         let charged = i64::try_from(seen.charged).unwrap_or(i64::MAX);
@@ -124,11 +114,7 @@ fn charges(case: &Case<'_>, evidence: &mut Vec<Evidence>) -> Tested {
             "provenance.page_allocs",
         ));
         if charged > case.material {
-            return Tested::Holds(format!(
-                "{} of the driver's pages are charged in {}",
-                units::size(charged),
-                run.name()
-            ));
+            return Tested::Holds(Twice::DriverPagesCharged { bytes: charged, run: run.name() });
         }
     }
     Tested::Fails
@@ -137,9 +123,9 @@ fn charges(case: &Case<'_>, evidence: &mut Vec<Evidence>) -> Tested {
 /// MemFree has fallen by more than the sources have grown.
 fn unexplained(case: &Case<'_>, evidence: &mut Vec<Evidence>) -> Tested {
     let (Some(delta), Some(residual)) = (case.delta, case.residual) else {
-        return Tested::Unknown("the difference of memory in use is unknown".to_owned());
+        return Tested::Unknown(Open::NoDifference);
     };
-    let Some(b) = case.b() else { return Tested::Unknown("there are no readings".to_owned()) };
+    let Some(b) = case.b() else { return Tested::Unknown(Open::NoReadings) };
     evidence.push(b.evidence("of the difference in use, unattributed", Some(residual), "samples.system"));
     let slack = case.material.max(delta.abs() / 100 * (100 - ATTRIBUTED_PERCENT));
     if residual.abs() <= slack {
@@ -157,10 +143,7 @@ fn unexplained(case: &Case<'_>, evidence: &mut Vec<Evidence>) -> Tested {
             Some(in_sockets),
             "provenance.page_allocs",
         ));
-        return Tested::FailsBut(format!(
-            "{} of unattributed memory are socket buffers, by kernel stacks",
-            units::size(in_sockets)
-        ));
+        return Tested::FailsBut(Note::SocketBuffers(in_sockets));
     }
     // Of the run that has more in no source.
     let run = if residual > 0 { Some(b) } else { case.a.as_ref() };
@@ -171,13 +154,9 @@ fn unexplained(case: &Case<'_>, evidence: &mut Vec<Evidence>) -> Tested {
             Some(passing),
             "samples.system; host.page_reporting_bytes",
         ));
-        return Tested::FailsBut(format!(
-            "{} of unattributed memory in {} were free again soon after, like pages reported to a hypervisor",
-            units::size(passing),
-            run.name()
-        ));
+        return Tested::FailsBut(Note::Passing { bytes: passing, run: run.name() });
     }
-    Tested::Unknown(format!("{} of the difference are unattributed", units::size(residual)))
+    Tested::Unknown(Open::Unattributed(residual))
 }
 
 /// cuMemGetInfo answers something else than what is free, in one run only.
@@ -188,10 +167,7 @@ fn answers(case: &Case<'_>, evidence: &mut Vec<Evidence>) -> Tested {
     let mut differing = Vec::new();
     for run in case.runs() {
         let Some(gap) = answer_minus_free(run) else {
-            return Tested::Unknown(format!(
-                "{} has no cuMemGetInfo answer of a GPU that shares the system's memory",
-                run.name()
-            ));
+            return Tested::Unknown(Open::NoAnswer(run.name()));
         };
         evidence.push(run.evidence(
             "last cuMemGetInfo answer minus MemFree at that time",
@@ -201,11 +177,9 @@ fn answers(case: &Case<'_>, evidence: &mut Vec<Evidence>) -> Tested {
         differing.push(gap.abs() > SAME_ANSWER_BYTES.max(case.material));
     }
     match differing[..] {
-        [false, true] => Tested::Holds("cuMemGetInfo returns MemFree in A and not in B".to_owned()),
-        [true, false] => Tested::Holds("cuMemGetInfo returns MemFree in B and not in A".to_owned()),
-        [true, ..] => {
-            Tested::Unknown("cuMemGetInfo returns another value than MemFree in all runs".to_owned())
-        }
+        [false, true] => Tested::Holds(Twice::AnswersDiffer { same: "A", other: "B" }),
+        [true, false] => Tested::Holds(Twice::AnswersDiffer { same: "B", other: "A" }),
+        [true, ..] => Tested::Unknown(Open::OtherValue),
         _ => Tested::Fails,
     }
 }

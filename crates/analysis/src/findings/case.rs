@@ -1,5 +1,6 @@
 //! What hypotheses are judged by: one run's growth, or two runs' difference, on one plane, at one instant of each run.
 
+use super::because::{Because, Change, Outside, Reason};
 use super::others;
 use super::run::{MATERIAL_BYTES, Run};
 use super::{Evidence, Side, Unit, Verdict};
@@ -28,26 +29,26 @@ pub struct Case<'a> {
     pub residual: Option<i64>,
     pub material: i64,
     /// Why levels of this plane say nothing of the runs: others changed them, or the runs began differently.
-    pub untestable: Option<String>,
+    pub untestable: Option<Outside>,
 }
 
 /// What a hypothesis makes of a case.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Judgement {
     pub verdict: Verdict,
-    pub because: String,
+    pub because: Because,
     /// Bytes of the difference that are this hypothesis' own: no other row counts them.
     pub explains: Option<i64>,
     pub evidence: Vec<Evidence>,
 }
 
 impl Judgement {
-    pub fn new(verdict: Verdict, because: impl Into<String>, evidence: Vec<Evidence>) -> Self {
+    pub fn new(verdict: Verdict, because: impl Into<Because>, evidence: Vec<Evidence>) -> Self {
         Self { verdict, because: because.into(), explains: None, evidence }
     }
 
-    pub fn untestable(because: impl Into<String>) -> Self {
-        Self::new(Verdict::Untestable, because, vec![])
+    pub fn untestable(reason: Reason) -> Self {
+        Self::new(Verdict::Untestable, reason, vec![])
     }
 }
 
@@ -81,15 +82,9 @@ impl<'a> Case<'a> {
         self.b.as_ref()
     }
 
-    /// How far something has come, in words: what it is, the finding's title says.
-    fn found(&self, bytes: i64) -> String {
-        let (amount, word) = (units::size(bytes.abs()), if bytes < 0 { "less" } else { "more" });
-        match (bytes, self.a.is_some()) {
-            (0, true) => "the same in A and B".to_owned(),
-            (0, false) => "the same as at the start".to_owned(),
-            (_, true) => format!("{amount} {word} in B"),
-            (_, false) => format!("{amount} {word} than at the start"),
-        }
+    /// How far something has come: what it is, the finding's title says.
+    const fn change(&self, bytes: i64) -> Change {
+        Change { bytes, of_two: self.a.is_some() }
     }
 
     pub fn row(&self, slug: &str) -> Option<&SourceDelta> {
@@ -146,49 +141,43 @@ impl<'a> Case<'a> {
 
     /// The judgement of a claim that a group of sources makes the difference, by how much of it they hold. It is
     /// `untestable` where the plane's levels say nothing of the runs.
-    pub fn by_bytes(&self, explains: Option<i64>, what: &str, evidence: Vec<Evidence>) -> Judgement {
+    pub fn by_bytes(&self, explains: Option<i64>, what: &'static str, evidence: Vec<Evidence>) -> Judgement {
         match (&self.untestable, explains) {
-            (Some(reason), Some(bytes)) => Judgement {
-                explains,
-                ..Judgement::new(
-                    Verdict::Untestable,
-                    format!("{}, but {reason}", self.found(bytes)),
-                    evidence,
-                )
-            },
+            (Some(outside), Some(bytes)) => {
+                let reason = Reason::ChangedBut(self.change(bytes), outside.clone());
+                Judgement { explains, ..Judgement::new(Verdict::Untestable, reason, evidence) }
+            }
             _ => self.weigh(explains, what, evidence),
         }
     }
 
     /// The same of a part of what another row has: it may move against the whole.
-    pub fn by_part(&self, explains: Option<i64>, what: &str, evidence: Vec<Evidence>) -> Judgement {
+    pub fn by_part(&self, explains: Option<i64>, what: &'static str, evidence: Vec<Evidence>) -> Judgement {
         let judged = self.by_bytes(explains, what, evidence);
         let counts = judged.explains.filter(|bytes| *bytes != 0 && bytes.abs() >= self.material);
         match (judged.verdict, counts) {
             (Verdict::Refuted, Some(bytes)) => {
-                Judgement { verdict: Verdict::Supported, because: self.found(bytes), ..judged }
+                let because = Reason::Changed(self.change(bytes)).into();
+                Judgement { verdict: Verdict::Supported, because, ..judged }
             }
             _ => judged,
         }
     }
 
     /// The same of claims about what was there before the runs, which are not harmed by runs that began differently.
-    pub fn weigh(&self, explains: Option<i64>, what: &str, evidence: Vec<Evidence>) -> Judgement {
-        let Some(explains) = explains else {
-            return Judgement::untestable(format!("{what} was not read in both"));
-        };
-        let delta = self.delta.unwrap_or(0);
-        let found = self.found(explains);
-        let (verdict, because) = if explains == 0 {
-            (Verdict::Refuted, found)
+    pub fn weigh(&self, explains: Option<i64>, what: &'static str, evidence: Vec<Evidence>) -> Judgement {
+        let Some(explains) = explains else { return Judgement::untestable(Reason::NotRead(what)) };
+        let whole = self.delta.unwrap_or(0);
+        let change = self.change(explains);
+        let (verdict, reason) = if explains == 0 {
+            (Verdict::Refuted, Reason::Changed(change))
         } else if explains.abs() < self.material {
-            (Verdict::Refuted, format!("{found}; below the threshold of {}", units::size(self.material)))
-        } else if delta.abs() >= self.material && (explains < 0) != (delta < 0) {
-            let whole = units::delta(delta);
-            (Verdict::Refuted, format!("{found}, in the opposite direction of the total ({whole})"))
+            (Verdict::Refuted, Reason::BelowThreshold { change, threshold: self.material })
+        } else if whole.abs() >= self.material && (explains < 0) != (whole < 0) {
+            (Verdict::Refuted, Reason::Opposite { change, whole })
         } else {
-            (Verdict::Supported, found)
+            (Verdict::Supported, Reason::Changed(change))
         };
-        Judgement { explains: Some(explains), ..Judgement::new(verdict, because, evidence) }
+        Judgement { explains: Some(explains), ..Judgement::new(verdict, reason, evidence) }
     }
 }

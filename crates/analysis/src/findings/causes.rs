@@ -1,6 +1,7 @@
 //! Claims that name one cause inside a larger one: their bytes are part of another row's, so they explain none of their
 //! own.
 
+use super::because::{LimitSeen, Note, Reason};
 use super::case::{Case, Judgement};
 use super::run::Run;
 use super::{Evidence, Unit, Verdict};
@@ -10,7 +11,6 @@ use crate::view::Scope;
 use spark_trace_recording::Series;
 use spark_trace_recording::classify::purpose::Purpose;
 use spark_trace_recording::ledger;
-use spark_trace_recording::units;
 
 /// Rows shown as evidence.
 const MOST: usize = 5;
@@ -42,23 +42,15 @@ pub fn huge_page_rest(case: &Case<'_>) -> Judgement {
         }
     }
     let judged = case.by_bytes(case.delta_of(UNMAPPED), "memory that is in use and mapped nowhere", evidence);
-    let judged = match (judged.verdict, huge) {
-        (Verdict::Supported, Some(false)) => Judgement {
-            verdict: Verdict::Refuted,
-            because: format!(
-                "{}, and no huge page is mapped in part: a pin or a pipe keeps it",
-                judged.because
-            ),
-            ..judged
-        },
-        (Verdict::Supported, None) => Judgement {
-            verdict: Verdict::Inconclusive,
-            because: format!(
-                "{}; the kernel does not count huge pages that are mapped in part",
-                judged.because
-            ),
-            ..judged
-        },
+    let judged = match (judged.verdict, huge, &judged.because.reason) {
+        (Verdict::Supported, Some(false), &Reason::Changed(change)) => {
+            Judgement { verdict: Verdict::Refuted, because: Reason::NoHugePage(change).into(), ..judged }
+        }
+        (Verdict::Supported, None, _) => {
+            let mut judged = Judgement { verdict: Verdict::Inconclusive, ..judged };
+            judged.because.notes.push(Note::HugePagesNotCounted);
+            judged
+        }
         _ => judged,
     };
     // It is memory of processes: that row has the bytes.
@@ -68,16 +60,17 @@ pub fn huge_page_rest(case: &Case<'_>) -> Judgement {
 /// The kernel takes pages of the target because its cgroup is at its limit.
 pub fn limit(case: &Case<'_>) -> Judgement {
     let mut evidence = Vec::new();
-    let mut judged: Vec<(Verdict, String)> = Vec::new();
+    let mut judged: Vec<(Verdict, Reason)> = Vec::new();
     for run in case.runs() {
         if run.recording.samples.cgroups.is_empty() {
-            return Judgement::untestable("the target's cgroup was not read");
+            return Judgement::untestable(Reason::CgroupNotRead);
         }
-        let of_run = if case.a.is_some() { format!(" of {}", run.name()) } else { String::new() };
+        let name = case.a.as_ref().map(|_| run.name());
         for limit in limits::rows(run.recording) {
             limit_evidence(run, &limit, &mut evidence);
             let files = read_again(run, case.material / 4);
-            judged.push(weigh_limit(&limit, &of_run, &files, case.material));
+            let (verdict, seen) = weigh_limit(&limit, &files, case.material);
+            judged.push((verdict, Reason::Limit { bytes: limit.bytes, run: name, seen }));
             evidence.extend(files.into_iter().take(MOST).map(|(path, bytes)| {
                 run.evidence(
                     format!("{path}: added to the page cache beyond its highest level there"),
@@ -91,54 +84,28 @@ pub fn limit(case: &Case<'_>) -> Judgement {
     let rank = |verdict: Verdict| Verdict::ALL.iter().position(|other| *other == verdict);
     judged.sort_by_key(|(verdict, _)| rank(*verdict));
     match judged.into_iter().next() {
-        Some((verdict, because)) => Judgement::new(verdict, because, evidence),
-        None => Judgement::new(
-            Verdict::Refuted,
-            "the target's cgroup has no limit below the machine's memory",
-            evidence,
-        ),
+        Some((verdict, reason)) => Judgement::new(verdict, reason, evidence),
+        None => Judgement::new(Verdict::Refuted, Reason::NoLimit, evidence),
     }
 }
 
-fn weigh_limit(limit: &Limit, of_run: &str, files: &[(String, i64)], material: i64) -> (Verdict, String) {
-    let size = units::unsigned(limit.bytes);
-    let again = signed(limit.read_again.unwrap_or(0));
+fn weigh_limit(limit: &Limit, files: &[(String, i64)], material: i64) -> (Verdict, LimitSeen) {
+    let read_again = signed(limit.read_again.unwrap_or(0));
     let kills = limit.oom_kills.unwrap_or(0);
-    let Some(reached) = limit.reached else {
-        let verdict = if again >= material || kills > 0 { Verdict::Inconclusive } else { Verdict::Refuted };
-        let because = format!(
-            "the limit of {size} is on a cgroup above the target's{of_run}, which has its own count of limit events; {} of \
-             files were read again after they had been reclaimed",
-            units::size(again)
-        );
-        return (verdict, because);
-    };
-    if reached == 0 && limit.reached_by_its_end {
-        let because =
-            format!("the limit of {size}{of_run} was reached after the last reading: the effect is unknown");
-        return (Verdict::Inconclusive, because);
-    }
-    if reached == 0 {
-        return (Verdict::Refuted, format!("the limit of {size}{of_run} was not reached"));
-    }
-    let times = if reached == 1 { "once".to_owned() } else { format!("{reached} times") };
-    let mut because = format!("the limit of {size}{of_run} was reached {times}");
-    if kills > 0 {
-        because.push_str(&format!(", and the kernel killed {kills} of its processes"));
-    }
-    if again >= material {
-        because.push_str(&format!(
-            ": the kernel reclaimed pages of files, and {} of them were read again",
-            units::size(again)
-        ));
-        if let Some((path, _)) = files.first() {
-            because.push_str(&format!(", the most of {path}"));
+    let had_effect = read_again >= material || kills > 0;
+    match limit.reached {
+        None => {
+            let verdict = if had_effect { Verdict::Inconclusive } else { Verdict::Refuted };
+            (verdict, LimitSeen::Above { read_again })
         }
-    } else if kills == 0 {
-        because.push_str(&format!("; {} of files were read again after that", units::size(again)));
+        Some(0) if limit.reached_by_its_end => (Verdict::Inconclusive, LimitSeen::AfterLastReading),
+        Some(0) => (Verdict::Refuted, LimitSeen::NotReached),
+        Some(times) => {
+            let verdict = if had_effect { Verdict::Supported } else { Verdict::Inconclusive };
+            let largest = files.first().map(|(path, _)| path.clone());
+            (verdict, LimitSeen::Reached { times, kills, read_again, material, largest })
+        }
     }
-    let verdict = if again >= material || kills > 0 { Verdict::Supported } else { Verdict::Inconclusive };
-    (verdict, because)
 }
 
 fn limit_evidence(run: &Run<'_>, limit: &Limit, evidence: &mut Vec<Evidence>) {
@@ -232,7 +199,7 @@ pub fn bpf_maps(case: &Case<'_>) -> Judgement {
 fn by_stacks(
     case: &Case<'_>,
     purpose: Purpose,
-    what: &str,
+    what: &'static str,
     mut evidence: Vec<Evidence>,
     counter: impl Fn(&Run<'_>) -> Option<i64>,
 ) -> Judgement {

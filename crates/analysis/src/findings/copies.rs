@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use super::because::Reason;
 use super::cache::left_by_a;
 use super::case::{Case, Judgement};
 use super::{Evidence, Side, Unit, Verdict};
 use crate::files::FileRow;
-use spark_trace_recording::units;
 
 /// Groups that are shown as evidence.
 const MOST: usize = 5;
@@ -84,28 +84,18 @@ pub fn duplicates(case: &Case<'_>) -> Judgement {
     let evidence = equal.iter().take(MOST).map(|group| group.evidence(EQUAL));
     let evidence = evidence.chain(unknown.iter().take(MOST).map(|group| group.evidence(NOT_COMPARED)));
     let evidence: Vec<_> = evidence.collect();
-    if twice >= case.material {
-        let because =
-            format!("{} of page cache would be saved if they were the same files", units::size(twice));
-        return Judgement::new(Verdict::Supported, because, evidence);
-    }
-    if maybe >= case.material {
-        let because = format!(
-            "files of the same name with similar cached bytes use {}; their contents were not compared",
-            units::size(maybe)
-        );
-        return Judgement::new(Verdict::Inconclusive, because, evidence);
-    }
     // What was cached before the trace has no name here.
     let unnamed = case.b().and_then(|b| b.start.bytes("file-clean")).unwrap_or(0);
-    let because = match unnamed {
-        0 => "no file is cached twice".to_owned(),
-        older => format!(
-            "no large file added since the traces began is cached twice; {} of page cache is from before and has no file names",
-            units::unsigned(older)
-        ),
+    let (verdict, reason) = if twice >= case.material {
+        (Verdict::Supported, Reason::Copies(twice))
+    } else if maybe >= case.material {
+        (Verdict::Inconclusive, Reason::PerhapsCopies(maybe))
+    } else if unnamed > 0 {
+        (Verdict::Refuted, Reason::NoCopiesSince(unnamed))
+    } else {
+        (Verdict::Refuted, Reason::NoCopies)
     };
-    Judgement::new(Verdict::Refuted, because, evidence)
+    Judgement::new(verdict, reason, evidence)
 }
 
 fn name(row: &FileRow) -> Option<&str> {

@@ -24,6 +24,6 @@ pub fn others(case: &Case<'_>) -> Judgement {
     by_bytes(case, OTHERS, "memory of other processes and the reserved part")
 }
 
-fn by_bytes(case: &Case<'_>, slugs: &[&str], what: &str) -> Judgement {
+fn by_bytes(case: &Case<'_>, slugs: &[&str], what: &'static str) -> Judgement {
     case.by_bytes(case.delta_of(slugs), what, case.rows_evidence(slugs))
 }

@@ -1,11 +1,11 @@
 //! Claims that sources of memory hold the difference: these share it out.
 
+use super::because::Reason;
 use super::case::{Case, Judgement};
 use super::groups::{DRIVER, FREE_LISTS, HOST, KERNEL, MANAGED, POOL};
 use super::{Evidence, Side, Unit, Verdict, surroundings};
 use spark_trace_recording::Nvidia;
 use spark_trace_recording::ledger::Plane;
-use spark_trace_recording::units;
 
 pub fn driver(case: &Case<'_>) -> Judgement {
     let mut evidence = case.rows_evidence(DRIVER);
@@ -38,9 +38,9 @@ fn no_driver(case: &Case<'_>, evidence: Vec<Evidence>) -> Judgement {
     let loaded =
         case.runs().any(|run| run.recording.host.nvidia.as_ref().is_some_and(|n| n.kernel_module.is_some()));
     if loaded {
-        return Judgement::untestable("pages of the NVIDIA module were not traced in both runs");
+        return Judgement::untestable(Reason::ModuleNotTraced);
     }
-    Judgement::new(Verdict::Refuted, "no NVIDIA kernel module was loaded", evidence)
+    Judgement::new(Verdict::Refuted, Reason::NoModule, evidence)
 }
 
 pub fn pool(case: &Case<'_>) -> Judgement {
@@ -63,11 +63,7 @@ pub fn pool(case: &Case<'_>) -> Judgement {
     }
     let most = kept.iter().map(|(_, kept)| *kept).max().unwrap_or(0);
     let verdict = if most < case.material { Verdict::Refuted } else { Verdict::Inconclusive };
-    let because = format!(
-        "the kernel does not show the pools (CONFIG_SHRINKER_DEBUG); the driver uses up to {} more than was requested",
-        units::size(most)
-    );
-    Judgement::new(verdict, because, evidence)
+    Judgement::new(verdict, Reason::PoolsHidden(most), evidence)
 }
 
 /// The version from which on the driver has pools (kernel-open/nvidia/nv-vm.c sysmem_page_pools).
@@ -79,14 +75,14 @@ fn no_pool(case: &Case<'_>, evidence: Vec<Evidence>) -> Judgement {
         nvidia.driver_version.as_deref()?.split('.').next()?.parse().ok()
     };
     if drivers.iter().all(|nvidia| nvidia.kernel_module.is_none()) {
-        return Judgement::new(Verdict::Refuted, "no NVIDIA kernel module was loaded", evidence);
+        return Judgement::new(Verdict::Refuted, Reason::NoModule, evidence);
     }
     if drivers.iter().all(|nvidia| major(nvidia).is_some_and(|major| major < POOLS_SINCE)) {
         let versions: Vec<_> = drivers.iter().filter_map(|n| n.driver_version.as_deref()).collect();
-        let because = format!("drivers before {POOLS_SINCE} have no pools; this is {}", versions.join(", "));
-        return Judgement::new(Verdict::Refuted, because, evidence);
+        let reason = Reason::NoPools { since: POOLS_SINCE, versions: versions.join(", ") };
+        return Judgement::new(Verdict::Refuted, reason, evidence);
     }
-    Judgement::untestable("the kernel does not show the driver's pools (CONFIG_SHRINKER_DEBUG, debugfs)")
+    Judgement::untestable(Reason::PoolsNotShown)
 }
 
 pub fn host(case: &Case<'_>) -> Judgement {

@@ -1,5 +1,6 @@
 //! What else changed the machine's memory: other programs, and what was there before.
 
+use super::because::Outside;
 use super::run::Run;
 use crate::attribution::{bytes, difference};
 use crate::comparability;
@@ -7,7 +8,6 @@ use crate::instant_spec::InstantSpec;
 use crate::moment::Moments;
 use crate::view::{Scope, View};
 use spark_trace_recording::Recording;
-use spark_trace_recording::units;
 
 /// Memory of the machine that no cgroup is charged for, and that a driver takes for whoever uses it or keeps for later.
 const UNCHARGED: &[&str] = &["nvidia-sysmem", "nvidia-pool"];
@@ -20,20 +20,20 @@ pub fn reason(
     runs: [Option<&Run<'_>>; 2],
     delta: Option<i64>,
     material: i64,
-) -> Option<String> {
+) -> Option<Outside> {
     if sizes_a_cache(at, runs) {
         return None;
     }
     if let Some((a, b)) = compared
         && let Some(first) = comparability::start_state(a, b).into_iter().next()
     {
-        return Some(first);
+        return Some(Outside::Start(first));
     }
     let least = delta?.abs().max(material);
     let moved = runs.into_iter().flatten().filter_map(|run| Some((run.name(), moved(run)?)));
-    let (name, most) = moved.max_by_key(|(_, moved)| moved.abs()).filter(|(_, moved)| moved.abs() > least)?;
-    let during = if compared.is_some() { format!(" during {name}") } else { String::new() };
-    Some(format!("other programs changed the machine's memory by {}{during}", units::delta(most)))
+    let (name, bytes) =
+        moved.max_by_key(|(_, moved)| moved.abs()).filter(|(_, moved)| moved.abs() > least)?;
+    Some(Outside::Others { bytes, run: compared.map(|_| name) })
 }
 
 /// At a KV-cache reading on a GPU that shares the system's memory all of the machine's memory counts, whoever uses it and

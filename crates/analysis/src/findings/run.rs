@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::because::{Missed, Unseen};
 use super::{Evidence, Side, Unit};
 use crate::attribution::{bytes, difference};
 use crate::derived::Derived;
@@ -104,31 +105,38 @@ impl<'a> Run<'a> {
 
     /// Why a hook's part cannot be relied on, if it cannot. What it missed is no reason while it is too little to matter,
     /// see [`Self::missed`].
-    pub fn unseen(&self, hook: &str) -> Option<String> {
-        let name = self.name();
+    pub fn unseen(&self, hook: &str) -> Option<Unseen> {
+        let run = self.name();
         let health = &self.recording.health;
         let Some(row) = health.hooks.iter().find(|row| row.name == hook) else {
-            return Some(format!("{name} has no hook {hook}"));
+            return Some(Unseen::NoHook { hook: hook.to_owned(), run });
         };
-        let reason = row.reason.as_deref().unwrap_or("no reason recorded");
         match row.verdict.known() {
             // The part of the kernel that it watches is not there: nothing can have gone through it.
             Some(Health::NotApplicable) => None,
             Some(Health::Ok) => {
                 let missed = SkippedRuns::of(row).filter(|missed| missed.matters());
-                missed.map(|missed| format!("{missed} in {name}")).or_else(|| {
-                    losses::touching(health, hook)
-                        .map(|loss| format!("{} entries were lost in {} in {name}", loss.count, loss.what))
+                missed.map(|missed| Unseen::Missed(Missed::of(missed, run))).or_else(|| {
+                    losses::touching(health, hook).map(|loss| Unseen::Lost {
+                        entries: loss.count,
+                        map: loss.what.clone(),
+                        run,
+                    })
                 })
             }
-            _ => Some(format!("hook {hook} is {} in {name}: {reason}", row.verdict)),
+            _ => Some(Unseen::NotAttached {
+                hook: hook.to_owned(),
+                verdict: row.verdict.clone(),
+                reason: row.reason.clone(),
+                run,
+            }),
         }
     }
 
     /// The little that a hook missed, for the reader to know.
-    pub(super) fn missed(&self, hook: &str) -> Option<String> {
+    pub(super) fn missed(&self, hook: &str) -> Option<Missed> {
         let row = self.recording.health.hooks.iter().find(|row| row.name == hook)?;
-        SkippedRuns::of(row).map(|missed| format!("{missed} in {}", self.name()))
+        SkippedRuns::of(row).map(|missed| Missed::of(missed, self.name()))
     }
 
     pub const fn name(&self) -> &'static str {

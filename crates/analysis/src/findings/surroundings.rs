@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::because::Reason;
 use super::case::{Case, Judgement};
 use super::run::Run;
 use super::{Evidence, Side, Unit, Verdict};
@@ -9,7 +10,6 @@ use crate::view::Scope;
 use crate::{limits, process_env};
 use spark_trace_recording::Recording;
 use spark_trace_recording::TargetKind;
-use spark_trace_recording::units;
 use spark_trace_recording::verdict::Verdict as Health;
 
 const TMPFS_PLACE: &str = "provenance.tmpfs";
@@ -51,14 +51,11 @@ pub fn leftovers(case: &Case<'_>) -> Judgement {
         (None, _) => {
             // Of one run: it found something, which is in its level and not in its growth.
             let found = case.b().and_then(|b| b.counter_at_start("meminfo.Shmem")).unwrap_or(0);
-            let (verdict, because) = match found >= case.material {
-                true => (
-                    Verdict::Inconclusive,
-                    "was there before the run; one recording does not show whose it is",
-                ),
-                false => (Verdict::Refuted, "was there before the run: below the threshold"),
+            let (verdict, reason) = match found >= case.material {
+                true => (Verdict::Inconclusive, Reason::FoundBefore(found)),
+                false => (Verdict::Refuted, Reason::FoundLittleBefore(found)),
             };
-            Judgement::new(verdict, format!("{} {because}", units::size(found)), evidence)
+            Judgement::new(verdict, reason, evidence)
         }
     }
 }
@@ -68,7 +65,9 @@ fn bytes(value: u64) -> i64 {
 }
 
 pub fn environment(case: &Case<'_>) -> Judgement {
-    let (Some(a), Some(b)) = (&case.a, case.b()) else { return Judgement::untestable("it takes two runs") };
+    let (Some(a), Some(b)) = (&case.a, case.b()) else {
+        return Judgement::untestable(Reason::NeedsTwoRuns);
+    };
     let mut differences = libraries(a, b);
     let both = process_env::principal(a.recording).zip(process_env::principal(b.recording));
     differences.extend(process_env::differences(a.recording, b.recording));
@@ -81,21 +80,14 @@ pub fn environment(case: &Case<'_>) -> Judgement {
         place: "health.libraries, provenance.contexts".to_owned(),
     });
     let evidence: Vec<_> = evidence.collect();
-    match (differences.len(), both.is_some() || seen_libraries) {
-        (0, true) if both.is_some() => Judgement::new(
-            Verdict::Refuted,
-            "recorded libraries, environment, capabilities and limits are the same",
-            evidence,
-        ),
-        (0, true) => Judgement::new(
-            Verdict::Inconclusive,
-            "the libraries are the same; environments were not recorded in both",
-            evidence,
-        ),
-        (0, false) => Judgement::untestable("neither libraries nor environments were recorded in both"),
-        (1, _) => Judgement::new(Verdict::Supported, differences[0].clone(), evidence),
-        (count, _) => Judgement::new(Verdict::Supported, format!("{count} things differ"), evidence),
-    }
+    let (verdict, reason) = match (&differences[..], both.is_some(), seen_libraries) {
+        ([], true, _) => (Verdict::Refuted, Reason::SameEnvironment),
+        ([], false, true) => (Verdict::Inconclusive, Reason::SameLibraries),
+        ([], false, false) => return Judgement::untestable(Reason::EnvironmentNotRecorded),
+        ([one], ..) => (Verdict::Supported, Reason::OneDifference(one.clone())),
+        (many, ..) => (Verdict::Supported, Reason::Differences(many.len())),
+    };
+    Judgement::new(verdict, reason, evidence)
 }
 
 /// The CUDA libraries that only one of the runs used, distinguished by build id, else by path.
@@ -149,13 +141,12 @@ pub fn memory_limit(case: &Case<'_>) -> Judgement {
             ));
         }
     }
-    match (limited, evidence.is_empty()) {
-        (true, _) => Judgement::new(Verdict::Supported, "a process of the target read a limit", evidence),
-        (false, true) => Judgement::new(Verdict::Refuted, "no process of the target read a limit", evidence),
-        (false, false) => {
-            Judgement::new(Verdict::Refuted, "limits were read, none below the machine's memory", evidence)
-        }
-    }
+    let (verdict, reason) = match (limited, evidence.is_empty()) {
+        (true, _) => (Verdict::Supported, Reason::LimitRead),
+        (false, true) => (Verdict::Refuted, Reason::NoLimitRead),
+        (false, false) => (Verdict::Refuted, Reason::NoLimitBelowMemory),
+    };
+    Judgement::new(verdict, reason, evidence)
 }
 
 fn text(value: Option<&str>) -> &str {
@@ -193,14 +184,14 @@ pub fn reclaim(case: &Case<'_>) -> Judgement {
         }
     }
     if !known {
-        return Judgement::untestable("the counters of reclaim were not read");
+        return Judgement::untestable(Reason::ReclaimNotRead);
     }
-    let (verdict, because) = if most >= case.material {
-        (Verdict::Supported, format!("up to {} were reclaimed during a run", units::size(most)))
+    let (verdict, reason) = if most >= case.material {
+        (Verdict::Supported, Reason::Reclaimed(most))
     } else {
-        (Verdict::Refuted, format!("almost nothing was reclaimed ({})", units::size(most)))
+        (Verdict::Refuted, Reason::HardlyReclaimed(most))
     };
-    Judgement::new(verdict, because, evidence)
+    Judgement::new(verdict, reason, evidence)
 }
 
 pub fn pin_leak(case: &Case<'_>) -> Judgement {
@@ -220,7 +211,7 @@ pub fn pin_leak(case: &Case<'_>) -> Judgement {
         ));
     }
     let Some(most) = most else {
-        return Judgement::untestable("the kernel does not count pins (nr_foll_pin_*)");
+        return Judgement::untestable(Reason::PinsNotCounted);
     };
     // Pins of a target that goes on, or of others, are no leak.
     let goes_on = case.runs().any(|run| {
@@ -229,17 +220,10 @@ pub fn pin_leak(case: &Case<'_>) -> Judgement {
             Some(TargetKind::Pid | TargetKind::Cgroup | TargetKind::System)
         )
     });
-    let (verdict, because) = match (most >= case.material, goes_on) {
-        (false, _) => (
-            Verdict::Refuted,
-            format!("pinned pages were released (remaining: {})", units::size(most.max(0))),
-        ),
-        (true, false) => {
-            (Verdict::Supported, format!("{} stayed pinned after the target's end", units::size(most)))
-        }
-        (true, true) => {
-            (Verdict::Inconclusive, format!("{} are pinned, and the target may still run", units::size(most)))
-        }
+    let (verdict, reason) = match (most >= case.material, goes_on) {
+        (false, _) => (Verdict::Refuted, Reason::PinsReleased(most.max(0))),
+        (true, false) => (Verdict::Supported, Reason::PinsLeft(most)),
+        (true, true) => (Verdict::Inconclusive, Reason::PinsOfRunningTarget(most)),
     };
-    Judgement::new(verdict, because, evidence)
+    Judgement::new(verdict, reason, evidence)
 }

@@ -238,14 +238,14 @@ fn shares_are_of_the_whole_difference() {
         .collect();
     assert_eq!(first, [("kernel-memory", Some(75.0)), ("host-memory", Some(25.0))]);
     assert_eq!(
-        findings.headline,
+        findings.headline.to_string(),
         "The machine has 400.0 MiB more in use with B than with A, each at its peak: kernel memory +300.0 MiB (75 %), memory \
          of processes +100.0 MiB (25 %). This includes everything else that ran on the machine. Memory counted twice: \
          refuted."
     );
     let target = judge(Some(&a), &b, InstantSpec::Peak).remove(0);
     assert_eq!(
-        target.headline,
+        target.headline.to_string(),
         "The target of B is charged 400.0 MiB more than that of A, each at its peak: kernel memory +300.0 MiB (75 %), memory \
          of processes +100.0 MiB (25 %)."
     );
@@ -287,12 +287,12 @@ fn what_others_did_decides_nothing_of_the_runs() {
         assert_eq!(finding.verdict, Verdict::Untestable, "{slug}: {}", finding.because);
         // The synthetic target is charged for 1 MiB that is in none of the machine's counters.
         let others = "other programs changed the machine's memory by -291.0 MiB during B";
-        assert!(finding.because.contains(others), "{}", finding.because);
+        assert!(finding.because.to_string().contains(others), "{}", finding.because);
     }
     let planes = judge(Some(&a), &b, InstantSpec::Peak);
     assert_eq!(planes.iter().map(|of| of.plane).collect::<Vec<_>>(), [Scope::Cgroup, Scope::System]);
     assert!(planes[1].includes_others && !planes[0].includes_others);
-    assert!(planes[1].headline.contains("other programs changed"), "{}", planes[1].headline);
+    assert!(planes[1].headline.to_string().contains("other programs changed"), "{}", planes[1].headline);
     // The target's own memory is what it was charged, whatever they did.
     assert_eq!(verdict_on(Scope::Cgroup, &a, &b, "host-memory").verdict, Verdict::Supported);
     assert_eq!(verdict_on(Scope::Cgroup, &a, &b, "page-cache").verdict, Verdict::Refuted);
@@ -309,7 +309,7 @@ fn runs_that_began_differently_are_compared_by_their_own_memory_only() {
     }
     let finding = verdict(&a, &b, "page-cache");
     assert_eq!(finding.verdict, Verdict::Untestable);
-    assert!(finding.because.contains("start state differs"), "{}", finding.because);
+    assert!(finding.because.to_string().contains("start state differs"), "{}", finding.because);
     assert_eq!(verdict_on(Scope::Cgroup, &a, &b, "page-cache").verdict, Verdict::Refuted);
 }
 
@@ -333,12 +333,19 @@ fn what_the_gpu_has_comes_first_where_the_target_took_most_there() {
         [Scope::Device, Scope::Cgroup, Scope::System]
     );
     assert_eq!(planes[0].delta_bytes, Some(4096 * MIB as i64));
-    assert!(planes[0].headline.starts_with("The GPUs have 4.00 GiB more in use"), "{}", planes[0].headline);
+    assert!(
+        planes[0].headline.to_string().starts_with("The GPUs have 4.00 GiB more in use"),
+        "{}",
+        planes[0].headline
+    );
     let context = planes[0].findings.iter().find(|of| of.hypothesis == "gpu-contexts").unwrap();
     assert_eq!((context.verdict, context.share), (Verdict::Supported, Some(1.0)));
     // The run alone.
     assert!(
-        judge(None, &b, InstantSpec::Peak)[0].headline.starts_with("The memory in use on the GPUs grew by")
+        judge(None, &b, InstantSpec::Peak)[0]
+            .headline
+            .to_string()
+            .starts_with("The memory in use on the GPUs grew by")
     );
     assert!(judge(None, &testing::native(), InstantSpec::Peak).iter().all(|of| of.plane != Scope::Device));
 }

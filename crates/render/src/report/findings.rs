@@ -97,6 +97,6 @@ const FINDINGS: &[Cell<Finding>] = &[
     ("FINDING", Fit::Text, |row| row.title.to_owned()),
     ("EXPLAINS", Fit::Number, explains),
     ("SHARE", Fit::Number, share),
-    ("BECAUSE", Fit::Text, |row| row.because.clone()),
+    ("BECAUSE", Fit::Text, |row| row.because.to_string()),
     ("NEXT", Fit::Own, |row| next(row).to_owned()),
 ];

@@ -1,5 +1,6 @@
 use super::*;
 use crate::markdown;
+use spark_trace_analysis::findings::because::{Headline, Outside, Reason};
 use spark_trace_analysis::findings::{Evidence, Finding, Findings, Side, Unit, Verdict};
 use spark_trace_analysis::instant_spec::InstantSpec;
 use spark_trace_analysis::kv::{Advice, Agreement, Budget, CachedFile, Figures, Reading, Used, WhatIf};
@@ -49,12 +50,12 @@ fn with_names(path: &str, comm: &str) -> Overview {
         side: Side::B,
         place: format!("provenance.files of {path}"),
     };
-    let finding = |verdict, explains_bytes: Option<i64>, because: &str| Finding {
+    let finding = |verdict, explains_bytes: Option<i64>, reason: Reason| Finding {
         hypothesis: "image-cache",
         title: "Page cache of the image",
         claim: "The container is charged for files of its image that the native run found cached.",
         verdict,
-        because: because.to_owned(),
+        because: reason.into(),
         explains_bytes,
         share: explains_bytes.map(|bytes| bytes as f64 / (1018 * MIB) as f64),
         evidence: vec![
@@ -73,10 +74,20 @@ fn with_names(path: &str, comm: &str) -> Overview {
         delta_bytes: Some(1018 << 20),
         residual_bytes: Some(0),
         material_bytes: 8 << 20,
-        headline: format!("The container reads its image itself: {path} explains 980.0 MiB of 1018.0 MiB."),
+        headline: Headline {
+            scope: Scope::Cgroup,
+            at: InstantSpec::Peak,
+            of_two: true,
+            delta_bytes: Some(1018 << 20),
+            threshold: 8 << 20,
+            outside: Some(Outside::Start(format!("the page cache had {path} in one run only"))),
+            causes: vec![],
+            includes_others: false,
+            counted_twice: None,
+        },
         findings: vec![
-            finding(Verdict::Supported, Some(980 << 20), &format!("{comm} touched them first")),
-            finding(Verdict::Untestable, None, "hooks on the driver did not run"),
+            finding(Verdict::Supported, Some(980 << 20), Reason::OneDifference(format!("by {comm}"))),
+            finding(Verdict::Untestable, None, Reason::ModuleNotTraced),
         ],
     }];
     let of_b = budget(path, comm, 10_000);
@@ -159,7 +170,7 @@ fn markdown_has_the_answer_and_what_it_rests_on() {
     let text = markdown::render(&document(&filled())).replace('\\', "");
     let order = [
         "### Memory: B compared with A",
-        "The container reads its image itself",
+        "The target of B is charged 1018.0 MiB more than that of A, each at its peak; the page cache had",
         "B's KV cache is 916.0 MiB smaller",
         "SIMULATED",
         "Compared at each run's peak",

@@ -10,7 +10,8 @@ fn memory_that_is_counted_twice_is_seen_by_each_test() {
     add(&mut b, &[("meminfo.AnonPages", 2000), ("meminfo.Active", 2000)]);
     let finding = verdict(&a, &b, DOUBLE_COUNTING);
     assert!(
-        finding.verdict == Verdict::Supported && finding.because.starts_with("the sources of B exceed"),
+        finding.verdict == Verdict::Supported
+            && finding.because.to_string().starts_with("the sources of B exceed"),
         "{}",
         finding.because
     );
@@ -22,7 +23,7 @@ fn memory_that_is_counted_twice_is_seen_by_each_test() {
     let finding = verdict(&a, &b, DOUBLE_COUNTING);
     assert!(
         finding.verdict == Verdict::Supported
-            && finding.because.contains("of the driver's pages are charged in B"),
+            && finding.because.to_string().contains("of the driver's pages are charged in B"),
         "{}",
         finding.because
     );
@@ -32,7 +33,7 @@ fn memory_that_is_counted_twice_is_seen_by_each_test() {
     let finding = verdict(&a, &b, DOUBLE_COUNTING);
     assert!(
         finding.verdict == Verdict::Inconclusive
-            && finding.because.starts_with("not decided by the memory in no source"),
+            && finding.because.to_string().starts_with("not decided by the memory in no source"),
         "{}",
         finding.because
     );
@@ -52,13 +53,14 @@ fn memory_that_is_counted_twice_is_seen_by_each_test() {
     let finding = verdict(&queries(&base, 0), &queries(&base, 3000), DOUBLE_COUNTING);
     assert!(
         finding.verdict == Verdict::Supported
-            && finding.because.starts_with("cuMemGetInfo returns MemFree in A"),
+            && finding.because.to_string().starts_with("cuMemGetInfo returns MemFree in A"),
         "{}",
         finding.because
     );
     let finding = verdict(&queries(&base, 0), &queries(&base, 0), DOUBLE_COUNTING);
     assert!(
-        finding.verdict == Verdict::Refuted && finding.because.contains("the same counter in all runs"),
+        finding.verdict == Verdict::Refuted
+            && finding.because.to_string().contains("the same counter in all runs"),
         "{}",
         finding.because
     );
@@ -97,7 +99,7 @@ fn free_pages_on_their_way_to_a_hypervisor_are_not_counted_twice() {
     ] {
         let finding = verdict(&a, &b, DOUBLE_COUNTING);
         assert_eq!(finding.verdict, judged, "{why}: {}", finding.because);
-        let names_a_report = finding.because.contains("reported to a hypervisor");
+        let names_a_report = finding.because.to_string().contains("reported to a hypervisor");
         assert_eq!(names_a_report, ["in B", "in A"].contains(&why), "{why}: {}", finding.because);
     }
 }
@@ -142,7 +144,7 @@ fn the_little_that_a_hook_missed_is_named_and_decides_nothing() {
         let after = verdict_on(plane, &a, &b, hypothesis.slug);
         assert_eq!(after.verdict, before.verdict, "{}: {}", hypothesis.slug, after.because);
         let note = format!("; hook {} missed 3 of 5000 events in B", hypothesis.hooks[0]);
-        assert!(after.because.contains(&note), "{}: {}", hypothesis.slug, after.because);
+        assert!(after.because.to_string().contains(&note), "{}: {}", hypothesis.slug, after.because);
     }
     // A map that was full touches those that rest on it.
     b.health.losses.push(Loss { what: "files".into(), count: 1 });
@@ -159,7 +161,7 @@ fn what_goes_the_other_way_explains_nothing() {
     add(&mut b, &[("meminfo.Active", -100)]);
     let finding = verdict(&a, &b, "host-memory");
     assert!(
-        finding.verdict == Verdict::Refuted && finding.because.contains("opposite direction"),
+        finding.verdict == Verdict::Refuted && finding.because.to_string().contains("opposite direction"),
         "{}",
         finding.because
     );
@@ -171,7 +173,7 @@ fn one_run_is_judged_by_its_growth() {
     let target = judge(None, &b, InstantSpec::Peak).remove(0);
     assert_eq!(target.plane, Scope::Cgroup);
     assert!(
-        target.headline.starts_with("The memory charged to the target grew by 817.0 MiB"),
+        target.headline.to_string().starts_with("The memory charged to the target grew by 817.0 MiB"),
         "{}",
         target.headline
     );
@@ -181,7 +183,11 @@ fn one_run_is_judged_by_its_growth() {
     assert_eq!(of("host-memory").verdict, Verdict::Supported);
     assert_eq!(of("host-memory").explains_bytes, Some(800 * MIB as i64));
     assert_eq!(of("environment").verdict, Verdict::Untestable);
-    assert!(findings.headline.starts_with("The machine's memory in use grew by"), "{}", findings.headline);
+    assert!(
+        findings.headline.to_string().starts_with("The machine's memory in use grew by"),
+        "{}",
+        findings.headline
+    );
 }
 
 #[test]
@@ -201,7 +207,7 @@ fn what_a_target_at_its_limit_reads_again_is_no_shortage_of_the_machine() {
     let limit = verdict(&a, &b, "limit-reclaim");
     assert_eq!(limit.verdict, Verdict::Supported, "{}", limit.because);
     assert_eq!(
-        limit.because,
+        limit.because.to_string(),
         "the limit of 150.0 MiB of B was reached 12 times: the kernel reclaimed pages of files, and 390.6 MiB of them were \
          read again, the most of /models/model.gguf"
     );
@@ -225,7 +231,7 @@ fn what_a_target_at_its_limit_reads_again_is_no_shortage_of_the_machine() {
     kills.map(|_| 1);
     let finding = verdict(&a, &b, "limit-reclaim");
     assert!(
-        finding.verdict == Verdict::Supported && finding.because.contains("killed 1 of"),
+        finding.verdict == Verdict::Supported && finding.because.to_string().contains("killed 1 of"),
         "{}",
         finding.because
     );
@@ -240,7 +246,7 @@ fn what_is_mapped_nowhere_without_huge_pages_is_not_called_huge_pages() {
     };
     let pinned = unmapped("thp.anon_partially_mapped", 0);
     assert!(
-        pinned.verdict == Verdict::Refuted && pinned.because.contains("a pin or a pipe"),
+        pinned.verdict == Verdict::Refuted && pinned.because.to_string().contains("a pin or a pipe"),
         "{}",
         pinned.because
     );

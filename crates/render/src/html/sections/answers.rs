@@ -53,7 +53,7 @@ fn finding(page: &mut Page, finding: &Finding) {
     page.element("td", &[("class", "n")], &verdicts::explains(finding));
     page.element("td", &[("class", "n")], &verdicts::share(finding));
     page.within("td", &[("class", "t")], |page| {
-        page.text(&finding.because);
+        page.text(&finding.because.to_string());
         if finding.evidence.is_empty() {
             return;
         }
