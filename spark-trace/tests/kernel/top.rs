@@ -72,13 +72,26 @@ fn a_planted_source_is_followed_to_its_stack_with_five_keys() {
 
     // One key each, as they are counted in docs/investigation.md.
     tmux.press(&["s"]);
-    tmux.wait_for("anon to come first", |screen| {
-        let first = screen.lines().skip_while(|line| !line.starts_with("SOURCE")).nth(1)?;
-        first.starts_with("anon ").then_some(())
-    });
-    tmux.press(&["Enter"]);
+    tmux.wait_for("the order", |screen| screen.lines().nth(1)?.ends_with("by growth").then_some(()));
+    // The first row, unless others read or write more: they come and go, so that another row may be where ours was.
+    while {
+        let rows_above = tmux.wait_for("anon", |screen| {
+            let mut rows = screen.lines().skip_while(|line| !line.starts_with("SOURCE")).skip(1);
+            rows.position(|row| row.starts_with("anon "))
+        });
+        (0..rows_above).for_each(|_| tmux.press(&["Down"]));
+        tmux.press(&["Enter"]);
+        let path = tmux.wait_for("a source's cgroups", |screen| {
+            screen.contains("CGROUP").then(|| screen.lines().nth(2).unwrap_or_default().trim_end().to_owned())
+        });
+        !path.ends_with("anon")
+    } {
+        tmux.press(&["Escape"]);
+        tmux.wait_for("the sources again", |screen| screen.contains("SOURCE").then_some(()));
+        tmux.press(&["Home"]);
+    }
     let name = own.path.trim_start_matches('/').to_owned();
-    // The first row, unless others take more: they come and go, so that another row may be where ours was.
+    // The first row, unless others take more.
     while {
         let rows_above = tmux.wait_for("its cgroup", |screen| {
             let mut rows = screen.lines().skip_while(|line| !line.contains("CGROUP")).skip(1);
