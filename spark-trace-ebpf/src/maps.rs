@@ -19,6 +19,7 @@ use spark_trace_common::{
         Burst, CallKey, ChargeKey, ChargeLevel, ChargePlace, ChargeStack, ChargeStackKey, DriverAlloc,
         DriverKey, DriverObject, DriverRow, FileKey, FileTotals, Heap, LibraryKey, LiveFrames, MappingCache,
         MappingTotals, PageCache, PageKey, PageRow, PendingAlloc, PendingCall, PendingCharge, Run,
+        ThreadContexts,
     },
 };
 
@@ -122,6 +123,11 @@ pub(crate) static BURSTS: Array<Burst> = Array::with_max_entries(cap::BURSTS, 0)
 #[map]
 pub(crate) static PENDING_CALLS: LruHashMap<CallKey, PendingCall> =
     LruHashMap::with_max_entries(cap::PENDING_CALLS, 0);
+
+/// By thread: process and thread number, as bpf_get_current_pid_tgid gives them.
+#[map]
+pub(crate) static THREAD_CONTEXTS: LruHashMap<u64, ThreadContexts> =
+    LruHashMap::with_max_entries(cap::THREAD_CONTEXTS, 0);
 
 /// Library files that nobody need be paused for.
 #[map]

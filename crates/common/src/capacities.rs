@@ -60,6 +60,8 @@ pub const HEAPS: u32 = 16_384;
 /// Calls into watched libraries under way: one for each thread that is inside one. The least recently used goes
 /// first, so that what threads leave behind that died inside a call makes room by itself.
 pub const PENDING_CALLS: u32 = 8_192;
+/// Threads whose current CUDA context is kept; of the one whose turn is longest past it is forgotten, and not known.
+pub const THREAD_CONTEXTS: u32 = 8_192;
 
 /// Library files that are attached to, or need not be. What there is no room for pauses its process once more.
 pub const WATCHED_FILES: u32 = 1_024;

@@ -5,6 +5,15 @@
 //!
 //! Prototypes are those of cuda.h (CUDA 13) and nvml.h; arguments are counted from 0.
 
+mod cookie;
+mod table;
+
+pub use cookie::{
+    COOKIE_SILENT, COOKIE_STACK, COOKIE_STATE, COOKIE_URGENT, cookie, cookie_current, cookie_function,
+    cookie_out,
+};
+pub use table::FUNCTIONS;
+
 /// What a call is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Kind {
@@ -95,13 +104,60 @@ pub enum Op {
     PoolDestroy,
     /// Asks how much memory there is.
     Query,
+    /// Changes the calling thread's current context. The kernel side keeps it; nothing is sent.
+    Current(Current),
+    /// The call names the GPU behind a device number.
+    DeviceUuid,
+    DevicePci,
+    StreamCreate,
+    StreamDestroy,
+    /// The call names a pool of a device.
+    PoolOf,
+}
+
+/// How a call changes the stack of contexts of its thread, whose top is current.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u64)]
+pub enum Current {
+    /// The argument takes the place of the top.
+    Set = 1,
+    /// The argument.
+    Push = 2,
+    Pop = 3,
+    /// What the first argument points at.
+    Created = 4,
+    /// The argument, if it is the top.
+    Destroyed = 5,
+}
+
+/// Which device a call takes memory of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Where {
+    /// That of the thread's current context.
+    Current,
+    /// That of the stream in this argument, or of the current context for a default stream.
+    Stream(u8),
+    /// That of the pool in this argument.
+    Pool(u8),
+    /// That in the upper half of what was read: `CUmemLocation` (cuda.h), a type and a number.
+    Location(u8),
 }
 
 impl Op {
     /// What an event of its own is called; `None` for those that only count.
     pub const fn event(self) -> Option<&'static str> {
         match self {
-            Self::Alloc(_) | Self::Free(_) | Self::Map | Self::Unmap | Self::Query => None,
+            Self::Alloc(_)
+            | Self::Free(_)
+            | Self::Map
+            | Self::Unmap
+            | Self::Query
+            | Self::Current(_)
+            | Self::DeviceUuid
+            | Self::DevicePci
+            | Self::StreamCreate
+            | Self::StreamDestroy
+            | Self::PoolOf => None,
             Self::ContextCreate => Some("context-create"),
             Self::ContextDestroy => Some("context-destroy"),
             Self::PrimaryRetain => Some("primary-context-retain"),
@@ -134,17 +190,9 @@ pub struct Out {
     pub offset: u8,
 }
 
-const NO_OUT: Out = Out { arg: u8::MAX, offset: 0 };
-
-const fn out(arg: u8) -> Out {
-    Out { arg, offset: 0 }
-}
-
-const fn out_at(arg: u8, offset: u8) -> Out {
-    Out { arg, offset }
-}
-
 impl Out {
+    const NONE: Self = Self { arg: u8::MAX, offset: 0 };
+
     pub const fn is_some(self) -> bool {
         self.arg != u8::MAX
     }
@@ -194,6 +242,8 @@ pub struct Function {
     /// `Map`: the handle that is mapped. Otherwise the flags, where there are some.
     pub other: Value,
     pub outs: [Out; OUTS],
+    /// The device whose memory it is, for kinds that take memory of one.
+    pub place: Where,
     /// Names of the `outs` of a query, bytes each.
     pub figures: &'static [&'static str],
 }
@@ -207,152 +257,40 @@ impl Function {
             size: Value::None,
             object: Value::None,
             other: Value::None,
-            outs: [NO_OUT; OUTS],
+            outs: [Out::NONE; OUTS],
+            place: Where::Current,
             figures: &[],
         }
     }
 
     /// The user stack is worth its price: not for frees, which are found by what they free.
     pub const fn wants_stack(&self) -> bool {
-        !matches!(self.op, Op::Free(_) | Op::Map | Op::Unmap | Op::ModuleUnload)
+        !matches!(self.op, Op::Free(_) | Op::Map | Op::Unmap | Op::ModuleUnload) && !self.names_a_device()
+    }
+
+    /// It takes no memory, and says to which device something belongs.
+    const fn names_a_device(&self) -> bool {
+        matches!(
+            self.op,
+            Op::Current(_)
+                | Op::DeviceUuid
+                | Op::DevicePci
+                | Op::StreamCreate
+                | Op::StreamDestroy
+                | Op::PoolOf
+        )
+    }
+
+    /// How it changes the thread's current context.
+    const fn current(&self) -> u64 {
+        match self.op {
+            Op::Current(change) => change as u64,
+            Op::ContextCreate => Current::Created as u64,
+            Op::ContextDestroy => Current::Destroyed as u64,
+            _ => 0,
+        }
     }
 }
-
-const fn alloc(symbol: &'static str, kind: Kind, size: u8) -> Function {
-    Function {
-        size: Value::Arg(size),
-        object: Value::Out(0),
-        outs: [out(0), NO_OUT, NO_OUT],
-        ..Function::new(symbol, Op::Alloc(kind))
-    }
-}
-
-const fn alloc_flags(symbol: &'static str, kind: Kind, size: u8, flags: u8) -> Function {
-    Function { other: Value::Arg(flags), ..alloc(symbol, kind, size) }
-}
-
-const fn free(symbol: &'static str, kinds: &'static [Kind]) -> Function {
-    Function { object: Value::Arg(0), ..Function::new(symbol, Op::Free(kinds)) }
-}
-
-/// The handle that a function makes through its first argument.
-const fn made(symbol: &'static str, op: Op) -> Function {
-    Function { object: Value::Out(0), outs: [out(0), NO_OUT, NO_OUT], ..Function::new(symbol, op) }
-}
-
-const fn of(symbol: &'static str, op: Op) -> Function {
-    Function { object: Value::Arg(0), ..Function::new(symbol, op) }
-}
-
-const fn query(
-    symbol: &'static str,
-    library: Library,
-    outs: [Out; OUTS],
-    figures: &'static [&'static str],
-) -> Function {
-    Function { library, outs, figures, ..Function::new(symbol, Op::Query) }
-}
-
-const BY_ADDRESS: &[Kind] = &[Kind::Device, Kind::Managed, Kind::Async];
-
-/// All functions. Those with the suffix `_ptsz` are the same for programs built to use a default stream per thread.
-pub const FUNCTIONS: &[Function] = &[
-    // CUresult cuMemAlloc_v2(CUdeviceptr *dptr, size_t bytesize)
-    alloc("cuMemAlloc_v2", Kind::Device, 1),
-    // CUresult cuMemAllocPitch_v2(CUdeviceptr *, size_t *pPitch, size_t WidthInBytes, size_t Height, unsigned)
-    Function {
-        size: Value::OutTimesArg(1, 3),
-        outs: [out(0), out(1), NO_OUT],
-        ..alloc("cuMemAllocPitch_v2", Kind::Device, 2)
-    },
-    // CUresult cuMemAllocManaged(CUdeviceptr *dptr, size_t bytesize, unsigned int flags)
-    alloc_flags("cuMemAllocManaged", Kind::Managed, 1, 2),
-    // CUresult cuMemAllocHost_v2(void **pp, size_t bytesize)
-    alloc("cuMemAllocHost_v2", Kind::Pinned, 1),
-    // CUresult cuMemHostAlloc(void **pp, size_t bytesize, unsigned int Flags)
-    alloc_flags("cuMemHostAlloc", Kind::Pinned, 1, 2),
-    // CUresult cuMemHostRegister_v2(void *p, size_t bytesize, unsigned int Flags)
-    Function {
-        object: Value::Arg(0),
-        outs: [NO_OUT; OUTS],
-        ..alloc_flags("cuMemHostRegister_v2", Kind::Registered, 1, 2)
-    },
-    free("cuMemHostUnregister", &[Kind::Registered]),
-    free("cuMemFree_v2", BY_ADDRESS),
-    free("cuMemFreeHost", &[Kind::Pinned]),
-    // CUresult cuMemAllocAsync(CUdeviceptr *dptr, size_t bytesize, CUstream hStream)
-    alloc("cuMemAllocAsync", Kind::Async, 1),
-    alloc("cuMemAllocAsync_ptsz", Kind::Async, 1),
-    // CUresult cuMemAllocFromPoolAsync(CUdeviceptr *dptr, size_t bytesize, CUmemoryPool pool, CUstream hStream)
-    alloc("cuMemAllocFromPoolAsync", Kind::Async, 1),
-    alloc("cuMemAllocFromPoolAsync_ptsz", Kind::Async, 1),
-    // CUresult cuMemFreeAsync(CUdeviceptr dptr, CUstream hStream)
-    free("cuMemFreeAsync", BY_ADDRESS),
-    free("cuMemFreeAsync_ptsz", BY_ADDRESS),
-    made("cuMemPoolCreate", Op::PoolCreate),
-    // CUresult cuMemPoolTrimTo(CUmemoryPool pool, size_t minBytesToKeep)
-    Function { size: Value::Arg(1), ..of("cuMemPoolTrimTo", Op::PoolTrim) },
-    of("cuMemPoolDestroy", Op::PoolDestroy),
-    // CUresult cuMemCreate(handle *, size_t size, const CUmemAllocationProp *prop, unsigned long long flags);
-    // the second eight bytes of the properties are the location: its type and its number.
-    Function { outs: [out(0), out_at(2, 8), NO_OUT], ..alloc("cuMemCreate", Kind::Physical, 1) },
-    free("cuMemRelease", &[Kind::Physical, Kind::PhysicalHost, Kind::Imported]),
-    // CUresult cuMemMap(CUdeviceptr ptr, size_t size, size_t offset, handle, unsigned long long flags)
-    Function { size: Value::Arg(1), other: Value::Arg(3), ..of("cuMemMap", Op::Map) },
-    // CUresult cuMemUnmap(CUdeviceptr ptr, size_t size)
-    Function { size: Value::Arg(1), ..of("cuMemUnmap", Op::Unmap) },
-    // CUresult cuMemAddressReserve(CUdeviceptr *ptr, size_t size, size_t alignment, CUdeviceptr addr, flags)
-    alloc("cuMemAddressReserve", Kind::Reserved, 1),
-    free("cuMemAddressFree", &[Kind::Reserved]),
-    // CUresult cuMemImportFromShareableHandle(handle *, void *osHandle, type): the size is the exporter's.
-    Function { size: Value::None, ..alloc("cuMemImportFromShareableHandle", Kind::Imported, 0) },
-    // CUresult cuIpcOpenMemHandle_v2(CUdeviceptr *pdptr, CUipcMemHandle handle (64 bytes, by value), flags)
-    Function { size: Value::None, ..alloc("cuIpcOpenMemHandle_v2", Kind::Imported, 0) },
-    free("cuIpcCloseMemHandle", &[Kind::Imported]),
-    // CUresult cuImportExternalMemory(CUexternalMemory *, const CUDA_EXTERNAL_MEMORY_HANDLE_DESC *): size at 24.
-    Function {
-        size: Value::Out(1),
-        outs: [out(0), out_at(1, 24), NO_OUT],
-        ..alloc("cuImportExternalMemory", Kind::Imported, 0)
-    },
-    free("cuDestroyExternalMemory", &[Kind::Imported]),
-    made("cuCtxCreate_v2", Op::ContextCreate),
-    made("cuCtxCreate_v3", Op::ContextCreate),
-    made("cuCtxCreate_v4", Op::ContextCreate),
-    of("cuCtxDestroy_v2", Op::ContextDestroy),
-    // CUresult cuDevicePrimaryCtxRetain(CUcontext *pctx, CUdevice dev)
-    Function { other: Value::Arg(1), ..made("cuDevicePrimaryCtxRetain", Op::PrimaryRetain) },
-    Function { other: Value::Arg(0), ..of("cuDevicePrimaryCtxRelease_v2", Op::PrimaryRelease) },
-    Function { other: Value::Arg(0), ..of("cuDevicePrimaryCtxReset_v2", Op::PrimaryReset) },
-    made("cuModuleLoad", Op::ModuleLoad),
-    made("cuModuleLoadData", Op::ModuleLoad),
-    made("cuModuleLoadDataEx", Op::ModuleLoad),
-    made("cuModuleLoadFatBinary", Op::ModuleLoad),
-    made("cuLibraryLoadData", Op::ModuleLoad),
-    made("cuLibraryLoadFromFile", Op::ModuleLoad),
-    of("cuModuleUnload", Op::ModuleUnload),
-    of("cuLibraryUnload", Op::ModuleUnload),
-    // CUresult cuMemGetInfo_v2(size_t *free, size_t *total)
-    query("cuMemGetInfo_v2", Library::Cuda, [out(0), out(1), NO_OUT], &["free", "total"]),
-    // CUresult cuDeviceTotalMem_v2(size_t *bytes, CUdevice dev)
-    query("cuDeviceTotalMem_v2", Library::Cuda, [out(0), NO_OUT, NO_OUT], &["total"]),
-    // nvmlMemory_t: total, free, used
-    query(
-        "nvmlDeviceGetMemoryInfo",
-        Library::Nvml,
-        [out(1), out_at(1, 8), out_at(1, 16)],
-        &["total", "free", "used"],
-    ),
-    // nvmlMemory_v2_t: version, total, reserved, free, used
-    query(
-        "nvmlDeviceGetMemoryInfo_v2",
-        Library::Nvml,
-        [out_at(1, 8), out_at(1, 24), out_at(1, 32)],
-        &["total", "free", "used"],
-    ),
-    // nvmlReturn_t nvmlDeviceGetComputeRunningProcesses_v3(device, unsigned int *infoCount, infos *)
-    query("nvmlDeviceGetComputeRunningProcesses_v3", Library::Nvml, [NO_OUT; OUTS], &[]),
-];
 
 impl Function {
     /// The tracer has something to look at when it happens: the state of memory at an answer, the mapping that host
@@ -361,56 +299,7 @@ impl Function {
         match self.op {
             Op::Alloc(kind) => kind.is_host(),
             Op::Free(_) | Op::Map | Op::Unmap => false,
-            _ => true,
+            _ => !self.names_a_device(),
         }
     }
 }
-
-/// What a probe's cookie passes to the kernel side: which row, what to read, whether to take the stack.
-pub const fn cookie(function: usize) -> u64 {
-    let row = &FUNCTIONS[function];
-    let mut cookie = function as u64 & 0xffff;
-    let mut i = 0;
-    while i < OUTS {
-        let out = row.outs[i];
-        let bits = if out.is_some() { (out.arg as u64 + 1) | (out.offset as u64) << 4 } else { 0 };
-        cookie |= bits << (16 + 12 * i);
-        i += 1;
-    }
-    cookie |= (row.wants_stack() as u64) << COOKIE_STACK;
-    cookie |= (row.is_urgent() as u64) << COOKIE_URGENT;
-    cookie | (matches!(row.op, Op::Query) as u64) << COOKIE_STATE
-}
-
-/// Bits of a cookie: take the user stack; take the state of memory; wake the tracer.
-pub const COOKIE_STACK: u32 = 60;
-pub const COOKIE_STATE: u32 = 61;
-pub const COOKIE_URGENT: u32 = 62;
-
-/// Row of a cookie.
-pub const fn cookie_function(cookie: u64) -> u32 {
-    cookie as u32 & 0xffff
-}
-
-/// What a cookie says of value `i` behind a pointer: argument (from 1, 0 for none) and offset.
-pub const fn cookie_out(cookie: u64, i: usize) -> (u64, u64) {
-    let bits = cookie >> (16 + 12 * i) & 0xfff;
-    (bits & 0xf, bits >> 4)
-}
-
-const _: () = {
-    let mut i = 0;
-    while i < FUNCTIONS.len() {
-        let mut j = 0;
-        while j < OUTS {
-            let out = FUNCTIONS[i].outs[j];
-            assert!(!out.is_some() || (out.arg as usize) < ARGS, "no such argument is kept");
-            let (arg, offset) = cookie_out(cookie(i), j);
-            assert!(arg == if out.is_some() { out.arg as u64 + 1 } else { 0 }, "a cookie lost an argument");
-            assert!(!out.is_some() || offset == out.offset as u64, "a cookie lost an offset");
-            j += 1;
-        }
-        assert!(cookie_function(cookie(i)) as usize == i, "a cookie lost its row");
-        i += 1;
-    }
-};

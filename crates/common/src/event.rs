@@ -173,6 +173,8 @@ pub struct CallEvent {
     pub outs: [u64; OUTS],
     /// Bit i is set where `outs[i]` was readable.
     pub outs_read: u64,
+    /// The thread's current context; 0 where it is not known.
+    pub context: u64,
     pub state: MemoryState,
 }
 
@@ -261,8 +263,8 @@ wire! {
     CgroupEvent = 80 + CGROUP_PATH_LEN,
     FileNameEvent = 24 + FILE_NAME_LEN,
     MemoryState = 80,
-    CallEvent = 48 + 8 * ARGS + 8 * OUTS + 8 + 80,
-    CallStackEvent = 48 + 8 * ARGS + 8 * OUTS + 8 + 80 + 8 * USER_STACK_DEPTH,
+    CallEvent = 48 + 8 * ARGS + 8 * OUTS + 16 + 80,
+    CallStackEvent = 48 + 8 * ARGS + 8 * OUTS + 16 + 80 + 8 * USER_STACK_DEPTH,
     LibraryEvent = 40 + NAME_LEN,
     MemoryAnswerEvent = 56 + 2 * NAME_LEN + 80 + 8 * USER_STACK_DEPTH + ANSWER_LEN,
 }

@@ -34,6 +34,17 @@ pub struct PendingCall {
     pub args: [u64; ARGS],
 }
 
+/// Contexts kept of a thread: of a stack that is deeper, the current one is not known.
+pub const CONTEXT_DEPTH: usize = 8;
+
+/// The contexts that a thread has pushed, as far as they were seen. The top is current.
+#[derive(Debug, Clone, Copy, Default)]
+#[repr(C)]
+pub struct ThreadContexts {
+    pub depth: u64,
+    pub stack: [u64; CONTEXT_DEPTH],
+}
+
 /// A library's file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "zerocopy", derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable))]
@@ -341,6 +352,7 @@ wire! {
     Run = 16,
     CallKey = 8,
     PendingCall = 16 + 8 * ARGS,
+    ThreadContexts = 8 + 8 * CONTEXT_DEPTH,
     PageKey = 16,
     PageRow = 32,
     LiveFrames = 2 * LIVE_FRAMES as usize,

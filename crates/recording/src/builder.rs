@@ -236,6 +236,7 @@ fn replace_aggregates(provenance: &mut Provenance, new: Aggregates) {
         driver_allocs,
         cuda_allocs,
         cuda_totals,
+        cuda_by_gpu,
         cuda_unknown_frees,
         stacks,
         symbols,
@@ -250,6 +251,7 @@ fn replace_aggregates(provenance: &mut Provenance, new: Aggregates) {
     provenance.driver_allocs = driver_allocs;
     provenance.cuda_allocs = cuda_allocs;
     provenance.cuda_totals = cuda_totals;
+    provenance.cuda_by_gpu = cuda_by_gpu;
     provenance.cuda_unknown_frees = cuda_unknown_frees;
     provenance.stacks = stacks;
     provenance.symbols = symbols;

@@ -53,6 +53,9 @@ pub struct CudaAllocs {
     /// `device`, `async`, `physical`, `physical-host`, `managed`, `pinned`, `registered`, `imported` or `reserved`
     /// (addresses only, no memory).
     pub kind: String,
+    /// NVML's index of the GPU whose memory it is; absent if unknown, and for memory that is not a GPU's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<u32>,
     /// Function of libcuda that was called.
     pub function: String,
     /// Id in `stacks` of the user stack.
@@ -88,6 +91,16 @@ pub struct CudaTotal {
     pub frees: u64,
     pub implicit_frees: u64,
     pub failures: u64,
+}
+
+/// Sums of `cuda_allocs` for one GPU.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct CudaGpuTotal {
+    /// NVML's index of the GPU; `null` for allocations whose GPU is unknown.
+    pub device: Option<u32>,
+    /// As in `cuda_totals`, of `device`, `async`, `physical` and `device-all`.
+    #[serde(flatten)]
+    pub total: CudaTotal,
 }
 
 /// An allocation that the driver refused.

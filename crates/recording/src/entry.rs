@@ -97,6 +97,8 @@ pub struct Aggregates {
     pub cuda_allocs: Vec<CudaAllocs>,
     pub cuda_totals: Vec<CudaTotal>,
     #[serde(default)]
+    pub cuda_by_gpu: Vec<CudaGpuTotal>,
+    #[serde(default)]
     pub cuda_unknown_frees: Option<u64>,
     pub stacks: Vec<Stack>,
     pub symbols: Vec<Symbol>,

@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::column::Column;
-use super::cuda::{CudaAllocs, CudaEvent, CudaFailure, CudaTotal, MemoryQuery};
+use super::cuda::{CudaAllocs, CudaEvent, CudaFailure, CudaGpuTotal, CudaTotal, MemoryQuery};
 use super::kinds::{InstantKind, Mobility, Space};
 use super::process_env::{LogLine, ProcessContext, TmpfsUse};
 use super::word::Word;
@@ -47,6 +47,9 @@ pub struct Provenance {
     pub cuda_allocs: Vec<CudaAllocs>,
     /// Sums of `cuda_allocs`, with exact peaks.
     pub cuda_totals: Vec<CudaTotal>,
+    /// The same by GPU. Absent in older recordings.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub cuda_by_gpu: Vec<CudaGpuTotal>,
     /// Frees of memory whose allocation was not seen, because it is older than the trace or calls were missed.
     #[serde(default)]
     pub cuda_unknown_frees: Option<u64>,

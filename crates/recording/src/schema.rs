@@ -135,6 +135,9 @@ pub struct Gpu {
     pub memory_total: Option<u64>,
     /// Whether it is divided into instances (MIG mode).
     pub mig: Option<bool>,
+    /// UUIDs of its instances, if it is divided.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub instances: Vec<String>,
     /// For example `9.0`.
     pub compute_capability: Option<String>,
     /// The reason for each absent field above, by its name.
@@ -403,8 +406,8 @@ pub struct ProcessSeries {
 /// `process.<pid>.used` in bytes; `processes.listed`; `utilization.gpu` and `utilization.memory` in percent;
 /// `temperature.gpu` in degrees Celsius; `power.draw` in milliwatts; `clock.sm` and `clock.memory` in MHz;
 /// `throttle.reasons` (bits); `performance.state`. With CUDA calls followed also `cuda.live`, bytes that the target
-/// allocated and did not free; `cuda.mixed`, bytes of processes that use several GPUs; `process.<pid>.before`, bytes
-/// that a process had before the trace and still has.
+/// allocated on this GPU and did not free; `cuda.mixed`, bytes that it allocated on an unknown GPU, this or another, at
+/// most; `process.<pid>.before`, bytes that a process had before the trace and still has.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, JsonSchema)]
 pub struct DeviceSeries {
     /// As in `host.gpus`.

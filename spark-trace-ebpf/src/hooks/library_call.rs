@@ -17,7 +17,10 @@ use aya_ebpf::{
 };
 use spark_trace_common::{
     capacities::USER_STACK_DEPTH,
-    cuda::{COOKIE_STACK, COOKIE_STATE, COOKIE_URGENT, OUTS, cookie_function, cookie_out},
+    cuda::{
+        COOKIE_SILENT, COOKIE_STACK, COOKIE_STATE, COOKIE_URGENT, OUTS, cookie_current, cookie_function,
+        cookie_out,
+    },
     event::{CallEvent, CallStackEvent, EventKind, MemoryState},
     hook::index,
     map_records::{CallKey, PendingCall},
@@ -25,6 +28,7 @@ use spark_trace_common::{
 
 use crate::{
     config::conf,
+    hooks::current_context,
     loss::lost,
     maps::{EVENTS, PENDING_CALLS, hit},
     memory_state::memory_state,
@@ -71,6 +75,14 @@ pub fn call_return(ctx: RetProbeContext) -> u32 {
     // SAFETY: a live map value.
     let pending = unsafe { *pending };
     let _ = PENDING_CALLS.remove(&key);
+    let change = cookie_current(cookie);
+    if change != 0 && ctx.ret::<u64>() as i32 == 0 {
+        let made = behind(&pending, cookie_out(cookie, 0)).unwrap_or(0);
+        current_context::change(ids, change, pending.args[0], made);
+    }
+    if cookie >> COOKIE_SILENT & 1 != 0 {
+        return 0;
+    }
     if cookie >> COOKIE_STACK & 1 == 0 {
         let Some(mut slot) = EVENTS.reserve::<CallEvent>(0) else {
             lost!(Events);
@@ -146,6 +158,7 @@ unsafe fn fill(event: *mut CallEvent, ctx: &RetProbeContext, ids: u64, cookie: u
             read |= 4;
         }
         (*event).outs_read = read;
+        (*event).context = current_context::of(ids);
         (*event).state =
             if cookie >> COOKIE_STATE & 1 == 0 { MemoryState::default() } else { memory_state() };
     }

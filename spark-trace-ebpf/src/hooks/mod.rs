@@ -1,6 +1,7 @@
 //! The programs, one file for each family. Their rows are in [`spark_trace_common::hook::HOOKS`].
 
 mod cgroup;
+pub(crate) mod current_context;
 mod driver_burst;
 mod filemap;
 mod library_call;

@@ -1,6 +1,10 @@
 //! Life of the target's processes: fork, exec, exit.
 
-use aya_ebpf::{helpers::bpf_ktime_get_ns, macros::btf_tracepoint, programs::BtfTracePointContext};
+use aya_ebpf::{
+    helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_ns},
+    macros::btf_tracepoint,
+    programs::BtfTracePointContext,
+};
 use spark_trace_common::{
     config::NO_MEMBER,
     engine::is_client,
@@ -11,6 +15,7 @@ use spark_trace_common::{
 
 use crate::{
     config::conf,
+    hooks::current_context,
     loss::send,
     maps::{HEAPS, TARGET_PIDS, hit},
     read::{load, probe},
@@ -56,6 +61,7 @@ pub fn process_exec(ctx: BtfTracePointContext) -> i32 {
             let parent: *const u8 = load(task, conf!(task_real_parent));
             // The heap of the program before has nothing to do with the new one's.
             let _ = HEAPS.remove(&tgid);
+            current_context::forget(bpf_get_current_pid_tgid());
             // Before the event: from here on no cgroup is created that user space does not hear of as a candidate.
             if is_client(&comm_of(task)) {
                 client_started();
@@ -71,6 +77,8 @@ pub fn process_exec(ctx: BtfTracePointContext) -> i32 {
 pub fn process_exit(ctx: BtfTracePointContext) -> i32 {
     hit(const { index("process-exit") });
     let task: *const u8 = ctx.arg(0);
+    // The number may be another thread's next.
+    current_context::forget(bpf_get_current_pid_tgid());
     // SAFETY: an argument of a BTF tracepoint.
     unsafe {
         let signal: *const u8 = load(task, conf!(task_signal));

@@ -2,14 +2,13 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use spark_trace_common::cuda::{DEVICE_ALL, Kind, Op};
+use spark_trace_common::cuda::{Kind, Op};
 
+use super::places::{Place, Places, is_on_host};
+use super::totals::{ByGpu, Totals};
 use crate::decode::Call;
 use spark_trace_common::result::result_name;
-use spark_trace_recording::{CudaAllocs, CudaEvent, CudaFailure, CudaTotal};
-
-/// `CUmemLocationType` of cuMemCreate's properties: anything but the device (1) is host memory.
-const LOCATION_DEVICE: u32 = 1;
+use spark_trace_recording::{CudaAllocs, CudaEvent, CudaFailure, CudaGpuTotal, CudaTotal, Gpu};
 
 /// What the target's processes hold.
 #[derive(Debug, Default)]
@@ -21,7 +20,8 @@ pub struct Holdings {
     objects: HashMap<(u32, Space, u64), Object>,
     /// Address of a mapping to the handle of the physical memory it shows.
     mappings: HashMap<(u32, u64), Mapping>,
-    totals: BTreeMap<(Option<u32>, &'static str), CudaTotal>,
+    totals: Totals,
+    places: Places,
     contexts: HashMap<u32, Contexts>,
     /// Physical memory whose handle was released while it was still mapped, by a number of its own.
     orphans: HashMap<u64, Object>,
@@ -37,7 +37,7 @@ pub struct Holdings {
     began: HashSet<u32>,
 }
 
-type RowKey = (u32, Kind, &'static str, Option<u32>, Option<String>);
+type RowKey = (u32, Kind, &'static str, Option<u32>, Option<String>, Place);
 
 /// What a pointer or handle means: values of different meaning may be equal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -51,6 +51,9 @@ enum Space {
 struct Object {
     row: usize,
     kind: Kind,
+    place: Place,
+    /// The context that it was allocated in, if that is known.
+    context: Option<u64>,
     bytes: u64,
     /// When its allocation returned.
     since_ns: u64,
@@ -73,8 +76,8 @@ enum Physical {
 #[derive(Debug, Default)]
 struct Contexts {
     created: Vec<u64>,
-    /// Retains of the primary context by device.
-    primary: HashMap<u64, u32>,
+    /// The primary context of each device, and how often it is retained.
+    primary: HashMap<u64, (Option<u64>, u32)>,
 }
 
 /// Something a call means beyond what it adds to the sums.
@@ -95,9 +98,19 @@ pub struct Moment {
 }
 
 impl Holdings {
+    /// The GPUs that NVML lists.
+    pub fn know_gpus(&mut self, gpus: &[Gpu]) {
+        self.places.know(gpus);
+    }
+
     /// Takes a call in. `stack` is its id, `backing` what the memory lies in, if that was looked at.
     pub fn apply(&mut self, call: &Call, stack: Option<u32>, backing: Option<&str>) -> Effect {
         let function = call.function;
+        if call.succeeded()
+            && let Some((device, gpu)) = self.places.learn(call)
+        {
+            self.moved(call.pid, Place::Ordinal(device), Place::Gpu(gpu));
+        }
         if let Some(event) = function.op.event() {
             if call.succeeded() {
                 self.context(call);
@@ -116,7 +129,10 @@ impl Holdings {
             });
         }
         match function.op {
-            Op::Alloc(kind) => return self.alloc(call, self.kind_of(call, kind), stack, backing),
+            Op::Alloc(Kind::Physical) if is_on_host(call) => {
+                return self.alloc(call, Kind::PhysicalHost, stack, backing);
+            }
+            Op::Alloc(kind) => return self.alloc(call, kind, stack, backing),
             Op::Free(kinds) if call.succeeded() => self.free(call, kinds),
             Op::Map if call.succeeded() => self.map(call),
             Op::Unmap if call.succeeded() => self.unmap(call),
@@ -133,7 +149,9 @@ impl Holdings {
     /// The end of a process frees all it held.
     pub fn process_ended(&mut self, pid: u32) {
         self.release(pid, |_| true);
+        self.release_mappings(pid);
         self.contexts.remove(&pid);
+        self.places.forget(pid);
         self.began.remove(&pid);
     }
 
@@ -158,16 +176,15 @@ impl Holdings {
     }
 
     pub fn totals(&self) -> Vec<CudaTotal> {
-        self.totals.values().cloned().collect()
+        self.totals.all()
+    }
+
+    pub fn by_gpu(&self) -> Vec<CudaGpuTotal> {
+        self.totals.by_gpu()
     }
 
     pub fn now(&self) -> Moment {
-        let mut moment = Moment::default();
-        for ((pid, kind), total) in &self.totals {
-            if pid.is_none() {
-                moment.by_kind.insert(kind, total.live);
-            }
-        }
+        let mut moment = Moment { by_kind: self.totals.of_target().collect(), ..Moment::default() };
         for (row, held) in self.rows.iter().zip(&self.held) {
             if let Some(backing) = &row.backing {
                 *moment.pinned.entry(backing.clone()).or_default() += held;
@@ -188,30 +205,22 @@ impl Holdings {
     }
 
     /// Device memory that each process holds.
-    pub fn device_by_process(&self) -> BTreeMap<u32, u64> {
-        let of_device = self.totals.iter().filter(|((_, kind), _)| *kind == DEVICE_ALL);
-        of_device.filter_map(|((pid, _), total)| Some(((*pid)?, total.live))).collect()
+    pub fn device_by_process(&self) -> BTreeMap<u32, ByGpu> {
+        self.totals.device_by_process()
     }
 
     /// The same of one process.
-    pub fn device_of(&self, pid: u32) -> u64 {
-        self.totals.get(&(Some(pid), DEVICE_ALL)).map_or(0, |total| total.live)
-    }
-
-    fn kind_of(&self, call: &Call, kind: Kind) -> Kind {
-        let location = call.outs[1].map(|location| location as u32);
-        match (kind, location) {
-            (Kind::Physical, Some(location)) if location != LOCATION_DEVICE => Kind::PhysicalHost,
-            _ => kind,
-        }
+    pub fn device_of(&self, pid: u32) -> ByGpu {
+        self.totals.device_of(pid)
     }
 
     fn alloc(&mut self, call: &Call, kind: Kind, stack: Option<u32>, backing: Option<&str>) -> Effect {
-        let row = self.row(call, kind, stack, backing);
+        let place = self.places.of(call, kind);
+        let row = self.row(call, kind, place, stack, backing);
         let size = call.value(call.function.size);
         if !call.succeeded() {
             self.rows[row].failures += 1;
-            self.each_total(call.pid, kind, |total| total.failures += 1);
+            self.totals.each(call.pid, kind, place, |total| total.failures += 1);
             return Effect::Failure(CudaFailure {
                 at_ns: call.end_ns,
                 pid: call.pid,
@@ -234,13 +243,14 @@ impl Holdings {
         if let Some(before) = self.objects.remove(&key) {
             self.retire(call.pid, before, true);
         }
-        self.objects.insert(key, Object { row, kind, bytes, since_ns: call.end_ns, mapped: 0 });
+        let (context, since_ns) = (call.context, call.end_ns);
+        self.objects.insert(key, Object { row, kind, place, context, bytes, since_ns, mapped: 0 });
         self.held[row] = self.held[row].saturating_add(bytes);
         let totals = &mut self.rows[row];
         totals.allocs += 1;
         totals.bytes_allocated = totals.bytes_allocated.saturating_add(bytes);
         let at_ns = call.end_ns;
-        self.each_total(call.pid, kind, |total| {
+        self.totals.each(call.pid, kind, place, |total| {
             total.allocs += 1;
             total.live = total.live.saturating_add(bytes);
             if total.live > total.peak {
@@ -338,74 +348,73 @@ impl Holdings {
         let ended = match call.function.op {
             Op::ContextCreate => {
                 contexts.created.extend(object);
-                false
+                None
             }
             Op::ContextDestroy => {
                 contexts.created.retain(|context| Some(*context) != object);
-                true
+                Some(object)
             }
             Op::PrimaryRetain => {
-                *contexts.primary.entry(device).or_default() += 1;
-                false
+                let (context, retains) = contexts.primary.entry(device).or_default();
+                (*context, *retains) = (object, *retains + 1);
+                None
             }
             Op::PrimaryRelease => match contexts.primary.get_mut(&device) {
-                Some(retains) if *retains > 1 => {
+                Some((_, retains)) if *retains > 1 => {
                     *retains -= 1;
-                    false
+                    None
                 }
-                _ => {
-                    contexts.primary.remove(&device);
-                    true
-                }
+                _ => Some(contexts.primary.remove(&device).and_then(|(context, _)| context)),
             },
-            Op::PrimaryReset => {
-                contexts.primary.remove(&device);
-                true
-            }
-            _ => false,
+            Op::PrimaryReset => Some(contexts.primary.remove(&device).and_then(|(context, _)| context)),
+            _ => None,
         };
-        if !ended {
+        let Some(ended) = ended else { return };
+        let is_last = contexts.created.is_empty() && contexts.primary.is_empty();
+        if is_last && self.began.contains(&call.pid) {
+            self.release(call.pid, |object| object.kind.is_of_context());
             return;
         }
-        if contexts.created.is_empty() && contexts.primary.is_empty() && self.began.contains(&call.pid) {
-            self.release(call.pid, |kind| kind.is_of_context());
-        } else {
-            self.ambiguous_contexts += 1;
+        if ended.is_some() {
+            self.release(call.pid, |object| object.kind.is_of_context() && object.context == ended);
         }
+        let in_any = |object: &Object| object.kind.is_of_context() && object.context.is_none();
+        let may_be_in_it = self.objects.iter().any(|((pid, ..), object)| *pid == call.pid && in_any(object));
+        self.ambiguous_contexts += u64::from(ended.is_none() || may_be_in_it);
     }
 
     /// Frees what a process holds of some kinds.
-    fn release(&mut self, pid: u32, is_freed: impl Fn(Kind) -> bool) {
+    fn release(&mut self, pid: u32, is_freed: impl Fn(&Object) -> bool) {
         let mut gone = Vec::new();
         self.objects.retain(|(owner, ..), object| {
-            let keep = *owner != pid || !is_freed(object.kind);
+            let keep = *owner != pid || !is_freed(object);
             if !keep {
                 gone.push(*object);
             }
             keep
         });
-        if !is_freed(Kind::Physical) {
-            gone.into_iter().for_each(|object| self.retire(pid, object, true));
-            return;
-        }
-        let orphans: Vec<u64> = self
-            .mappings
-            .iter()
-            .filter(|((owner, _), _)| *owner == pid)
-            .filter_map(|(_, mapping)| match mapping.of {
-                Physical::Orphan(number) => Some(number),
-                Physical::Handle(_) => None,
-            })
-            .collect();
-        gone.extend(orphans.into_iter().filter_map(|number| self.orphans.remove(&number)));
-        self.mappings.retain(|(owner, _), _| *owner != pid);
-        for object in gone {
-            self.retire(pid, object, true);
+        gone.into_iter().for_each(|object| self.retire(pid, object, true));
+    }
+
+    /// Physical memory that only mappings have kept ends with them.
+    fn release_mappings(&mut self, pid: u32) {
+        let mut orphans = Vec::new();
+        self.mappings.retain(|(owner, _), mapping| {
+            if let (true, Physical::Orphan(number)) = (*owner == pid, mapping.of) {
+                orphans.push(number);
+            }
+            *owner != pid
+        });
+        for number in orphans {
+            // One that is mapped twice is here twice.
+            if let Some(object) = self.orphans.remove(&number) {
+                self.retire(pid, object, true);
+            }
         }
     }
 
     fn retire(&mut self, pid: u32, object: Object, implicit: bool) {
-        let Object { row, kind, bytes, .. } = object;
+        let Object { row, kind, place, bytes, .. } = object;
         self.held[row] = self.held[row].saturating_sub(bytes);
         self.rows[row].bytes_freed = self.rows[row].bytes_freed.saturating_add(bytes);
         let count = |frees: &mut u64, implicit_frees: &mut u64| {
@@ -413,15 +422,22 @@ impl Holdings {
         };
         let CudaAllocs { frees, implicit_frees, .. } = &mut self.rows[row];
         count(frees, implicit_frees);
-        self.each_total(pid, kind, |total| {
+        self.totals.each(pid, kind, place, |total| {
             total.live = total.live.saturating_sub(bytes);
             count(&mut total.frees, &mut total.implicit_frees);
         });
     }
 
-    fn row(&mut self, call: &Call, kind: Kind, stack: Option<u32>, backing: Option<&str>) -> usize {
+    fn row(
+        &mut self,
+        call: &Call,
+        kind: Kind,
+        place: Place,
+        stack: Option<u32>,
+        backing: Option<&str>,
+    ) -> usize {
         let backing = backing.map(ToOwned::to_owned);
-        let key = (call.pid, kind, call.function.symbol, stack, backing);
+        let key = (call.pid, kind, call.function.symbol, stack, backing, place);
         if let Some(index) = self.by_key.get(&key) {
             return *index;
         }
@@ -429,6 +445,7 @@ impl Holdings {
         self.rows.push(CudaAllocs {
             pid: call.pid,
             kind: kind.as_str().to_owned(),
+            device: place.gpu(),
             function: call.function.symbol.to_owned(),
             stack,
             backing: key.4.clone(),
@@ -439,19 +456,23 @@ impl Holdings {
         index
     }
 
-    /// The totals that something of `kind` counts in: its process's and the target's.
-    fn each_total(&mut self, pid: u32, kind: Kind, change: impl Fn(&mut CudaTotal)) {
-        let kinds = [Some(kind.as_str()), kind.is_device().then_some(DEVICE_ALL)];
-        for kind in kinds.into_iter().flatten() {
-            for pid in [Some(pid), None] {
-                let total = self.totals.entry((pid, kind)).or_insert_with(|| CudaTotal {
-                    pid,
-                    kind: kind.to_owned(),
-                    ..CudaTotal::default()
-                });
-                change(total);
-            }
+    /// The GPU behind a number of a process is known from now on: what it holds there has a place.
+    fn moved(&mut self, pid: u32, from: Place, to: Place) {
+        let is_meant = |key: &RowKey| (key.0, key.5) == (pid, from);
+        for (mut key, row) in self.by_key.extract_if(|key, _| is_meant(key)).collect::<Vec<_>>() {
+            key.5 = to;
+            self.rows[row].device = to.gpu();
+            self.by_key.entry(key).or_insert(row);
         }
+        let objects = self.objects.iter_mut().filter(|((owner, ..), _)| *owner == pid);
+        for object in objects.map(|(_, object)| object).filter(|object| object.place == from) {
+            object.place = to;
+        }
+        let orphans = self.orphans.values_mut();
+        for object in orphans.filter(|object| object.place == from && self.rows[object.row].pid == pid) {
+            object.place = to;
+        }
+        self.totals.moved(pid, from, to);
     }
 }
 

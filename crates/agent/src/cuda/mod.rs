@@ -4,5 +4,8 @@
 //! that frees them, to the end of their context or to that of their process.
 
 mod holdings;
+mod places;
+mod totals;
 
 pub use holdings::{Effect, Holdings, Moment};
+pub use totals::ByGpu;

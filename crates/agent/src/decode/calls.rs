@@ -22,6 +22,8 @@ pub struct Call {
     pub args: [u64; ARGS],
     /// What was read behind pointers; absent where that failed or the row wants none.
     pub outs: [Option<u64>; OUTS],
+    /// The CUDA context that was current in the thread, if that is known.
+    pub context: Option<u64>,
     /// Addresses of the user stack, the caller first; empty where none was taken.
     pub stack: Vec<u64>,
 }
@@ -82,6 +84,7 @@ pub(super) fn call(bytes: &[u8]) -> Result<Event, DecodeError> {
         result: raw.result,
         args: raw.args,
         outs,
+        context: (raw.context != 0).then_some(raw.context),
         stack,
     })))
 }

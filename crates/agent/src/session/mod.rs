@@ -229,7 +229,7 @@ impl Session {
         let parts = (Stacks::new(kallsyms), Collector::new(&btf), layout, system);
         let retention = options.keep.retention();
         let mut tracer = Tracer::new(object, journal, target, parts, retention, options.min_region);
-        tracer.has_gpus(nvml.machine().gpus.len());
+        tracer.has_gpus(&nvml.machine().gpus);
         // SAFETY: the ring buffer owns its descriptor and keeps the same one for as long as it lives.
         let events = unsafe { AsyncFd::register(events) }
             .map_err(|e| io_error("watch the event buffer")(e.into_parts().1))?;

@@ -117,7 +117,7 @@ impl<W: Write> Tracer<W> {
     ) -> Result<(), TracerError> {
         self.take_samples(call.end_ns)?;
         let effect = self.collector.cuda.apply(call, stack, backing);
-        self.gpus.changed(call.pid, self.collector.cuda.device_of(call.pid));
+        self.gpus.changed(call.pid, &self.collector.cuda.device_of(call.pid));
         match effect {
             Effect::None => Ok(()),
             Effect::Failure(failure) => Ok(self.journal.add(Entry::CudaFailure(failure))?),

@@ -1,15 +1,16 @@
 //! What is known of a GPU at the time of a reading of NVML beside what that says: which of it the target allocated, and
 //! what processes held before the trace began.
 //!
-//! Calls name no GPU. NVML lists a process on each GPU that it has a context on: what a process on one GPU allocates is
-//! there. What one on several GPUs allocates may be on any of them.
+//! Allocations whose GPU is not known are on one of those that NVML lists their process on: where that is one, they are
+//! there. Where there are several they may be on any of them.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
+use crate::cuda::ByGpu;
 use spark_trace_recording::journal::{Sample, SeriesId};
 
-/// Columns of a GPU's readings: bytes that the target's calls allocated on it and did not free, and what processes hold
-/// on it whose calls may have been for another.
+/// Columns of a GPU's readings: bytes that the target's calls allocated on it and did not free, and those that they may
+/// have allocated on this or another.
 const CUDA_LIVE: &str = "cuda.live";
 const CUDA_MIXED: &str = "cuda.mixed";
 
@@ -33,7 +34,7 @@ pub(crate) struct Gpus {
 }
 
 /// What calls of the target's processes allocated and did not free, where calls are seen.
-pub(crate) type Live = Option<BTreeMap<u32, u64>>;
+pub(crate) type Live = Option<BTreeMap<u32, ByGpu>>;
 
 impl Gpus {
     /// Takes in readings that have come.
@@ -49,8 +50,12 @@ impl Gpus {
     }
 
     /// A call has changed what a process holds.
-    pub(super) fn changed(&mut self, pid: u32, live: u64) {
-        for least in self.least.values_mut() {
+    pub(super) fn changed(&mut self, pid: u32, live: &ByGpu) {
+        let unknown = live.unknown > 0;
+        let only_at: Vec<u32> =
+            self.least.keys().copied().filter(|device| unknown && self.is_only_at(pid, *device)).collect();
+        for (device, least) in &mut self.least {
+            let live = traced(live, *device, only_at.contains(device));
             least.entry(pid).and_modify(|least| *least = (*least).min(live)).or_insert(live);
         }
     }
@@ -67,28 +72,25 @@ impl Gpus {
         let SeriesId::Device(device) = sample.series else { return };
         let held = by_process(sample);
         self.last.insert(device, held.clone());
-        if let Some(live) = live {
-            let all_here: u64 = match self.count {
-                0 | 1 => live.values().sum(),
-                _ => live
-                    .iter()
-                    .filter(|(pid, _)| self.is_only_at(**pid, device))
-                    .map(|(_, bytes)| bytes)
-                    .sum(),
-            };
-            sample.values.insert(CUDA_LIVE.to_owned(), all_here);
+        let here: Option<BTreeMap<u32, u64>> = live.as_ref().map(|live| {
+            live.iter()
+                .map(|(pid, live)| (*pid, traced(live, device, self.is_only_at(*pid, device))))
+                .collect()
+        });
+        if let Some(here) = &here {
+            sample.values.insert(CUDA_LIVE.to_owned(), here.values().sum());
         }
-        let older = self.older(device, &held, live.as_ref());
+        let older = self.older(device, &held, here.as_ref());
         if let Some(live) = live.as_ref().filter(|_| self.count > 1) {
-            let anywhere = |pid: &u32| live.contains_key(pid) && self.places(*pid) > 1;
-            let mixed = held.iter().filter(|(pid, _)| anywhere(pid));
-            let mixed =
-                mixed.map(|(pid, bytes)| bytes.saturating_sub(older.get(pid).copied().unwrap_or(0))).sum();
-            sample.values.insert(CUDA_MIXED.to_owned(), mixed);
+            let mixed = held.iter().filter(|(pid, _)| !self.is_only_at(**pid, device)).map(|(pid, bytes)| {
+                let Some(live) = live.get(pid) else { return 0 };
+                let known = older.get(pid).copied().unwrap_or(0) + live.on.get(&device).copied().unwrap_or(0);
+                live.unknown.min(bytes.saturating_sub(known))
+            });
+            sample.values.insert(CUDA_MIXED.to_owned(), mixed.sum());
         }
         sample.values.extend(older.into_iter().map(|(pid, bytes)| (format!("process.{pid}.before"), bytes)));
-        let now = live.iter().flatten().map(|(pid, bytes)| (*pid, *bytes));
-        self.least.insert(device, now.collect());
+        self.least.insert(device, here.into_iter().flatten().collect());
     }
 
     /// What processes still have of what they held at the first reading. It only falls: what calls have allocated since is
@@ -97,21 +99,18 @@ impl Gpus {
         &mut self,
         device: u32,
         held: &BTreeMap<u32, u64>,
-        live: Option<&BTreeMap<u32, u64>>,
+        here: Option<&BTreeMap<u32, u64>>,
     ) -> BTreeMap<u32, u64> {
         self.before.entry(device).or_insert_with(|| held.clone());
         let least = self.least.get(&device);
         let since = |pid: &u32| {
-            let now = live?.get(pid).copied()?;
+            let now = here?.get(pid).copied()?;
             Some(least?.get(pid).map_or(0, |least| now.min(*least)))
         };
-        let alone: Vec<u32> =
-            held.keys().copied().filter(|pid| self.count <= 1 || self.is_only_at(*pid, device)).collect();
         let Some(before) = self.before.get_mut(&device) else { return BTreeMap::new() };
         before.retain(|pid, bytes| {
             let Some(now) = held.get(pid) else { return false };
-            let traced = since(pid).filter(|_| alone.contains(pid)).unwrap_or(0);
-            *bytes = (*bytes).min(now.saturating_sub(traced));
+            *bytes = (*bytes).min(now.saturating_sub(since(pid).unwrap_or(0)));
             true
         });
         before.clone()
@@ -132,9 +131,18 @@ impl Gpus {
     }
 
     fn is_only_at(&self, pid: u32, device: u32) -> bool {
+        if self.count <= 1 {
+            return true;
+        }
         let here = self.last.get(&device).and_then(|held| held.get(&pid)).is_some_and(|bytes| *bytes > 0);
         here && self.places(pid) == 1
     }
+}
+
+/// What the calls of a process allocated on a GPU: those that say so, and the others where it can be no other GPU.
+fn traced(live: &ByGpu, device: u32, only_here: bool) -> u64 {
+    let here = live.on.get(&device).copied().unwrap_or(0);
+    if only_here { here.saturating_add(live.unknown) } else { here }
 }
 
 fn by_process(sample: &Sample) -> BTreeMap<u32, u64> {
@@ -155,8 +163,13 @@ mod tests {
         Gpus { count, ..Gpus::default() }
     }
 
+    /// On a GPU that no call has named.
+    fn somewhere(bytes: u64) -> ByGpu {
+        ByGpu { unknown: bytes, ..ByGpu::default() }
+    }
+
     fn live(bytes: &[(u32, u64)]) -> Live {
-        Some(bytes.iter().copied().collect())
+        Some(bytes.iter().map(|(pid, bytes)| (*pid, somewhere(*bytes))).collect())
     }
 
     fn added(gpus: &mut Gpus, device: u32, values: &[(&str, u64)], live: &Live) -> BTreeMap<String, u64> {
@@ -170,13 +183,13 @@ mod tests {
         let mut gpus = gpus(1);
         let first = added(&mut gpus, 0, &[("process.7.used", 1000)], &live(&[]));
         assert_eq!((first["process.7.before"], first["cuda.live"]), (1000, 0));
-        gpus.changed(7, 300);
+        gpus.changed(7, &somewhere(300));
         let grown =
             added(&mut gpus, 0, &[("process.7.used", 1300), ("process.8.used", 50)], &live(&[(7, 300)]));
         assert_eq!((grown["process.7.before"], grown["cuda.live"]), (1000, 300));
         assert!(!grown.contains_key("process.8.before"), "it came later");
         // It frees 400 of the old and allocates 100.
-        gpus.changed(7, 400);
+        gpus.changed(7, &somewhere(400));
         let freed = added(&mut gpus, 0, &[("process.7.used", 1000)], &live(&[(7, 400)]));
         assert_eq!(freed["process.7.before"], 700, "at least 300 were the calls' at any time since");
         let later = added(&mut gpus, 0, &[("process.7.used", 1000)], &live(&[(7, 400)]));
@@ -191,31 +204,51 @@ mod tests {
     fn what_was_freed_and_taken_again_between_two_readings_is_not_taken_from_what_was_before() {
         let mut gpus = gpus(1);
         added(&mut gpus, 0, &[("process.7.used", 1000)], &live(&[]));
-        gpus.changed(7, 500);
+        gpus.changed(7, &somewhere(500));
         added(&mut gpus, 0, &[("process.7.used", 1500)], &live(&[(7, 500)]));
         // The reading was made while nothing was held.
-        gpus.changed(7, 0);
-        gpus.changed(7, 500);
+        gpus.changed(7, &somewhere(0));
+        gpus.changed(7, &somewhere(500));
         let values = added(&mut gpus, 0, &[("process.7.used", 1000)], &live(&[(7, 500)]));
         assert_eq!(values["process.7.before"], 1000);
     }
 
     #[test]
-    fn a_process_on_one_of_two_gpus_allocates_there_and_one_on_both_anywhere() {
+    fn what_is_on_an_unknown_gpu_is_on_the_only_one_of_its_process_or_anywhere() {
         let mut gpus = gpus(2);
         added(&mut gpus, 0, &[], &live(&[]));
         added(&mut gpus, 1, &[], &live(&[]));
-        let held = live(&[(7, 300), (8, 800)]);
+        let held = live(&[(7, 300), (8, 350)]);
         let first = added(&mut gpus, 0, &[("process.7.used", 360), ("process.8.used", 360)], &held);
-        assert_eq!((first["cuda.live"], first["cuda.mixed"]), (1100, 0), "as far as is known");
+        assert_eq!((first["cuda.live"], first["cuda.mixed"]), (650, 0), "as far as is known");
         gpus.expect(vec![reading(1, &[("process.8.used", 660)])]);
         let first = added(&mut gpus, 0, &[("process.7.used", 360), ("process.8.used", 360)], &held);
-        assert_eq!((first["cuda.live"], first["cuda.mixed"]), (300, 360), "the other GPU's reading has come");
+        assert_eq!((first["cuda.live"], first["cuda.mixed"]), (300, 350), "the other GPU's reading has come");
         assert!(gpus.next_before(u64::MAX).is_some());
         let second = added(&mut gpus, 1, &[("process.8.used", 660)], &held);
-        assert_eq!((second["cuda.live"], second["cuda.mixed"]), (0, 660));
-        let first = added(&mut gpus, 0, &[("process.7.used", 360), ("process.8.used", 360)], &held);
-        assert_eq!((first["cuda.live"], first["cuda.mixed"]), (300, 360));
+        assert_eq!((second["cuda.live"], second["cuda.mixed"]), (0, 350));
+        let small = [("process.7.used", 360), ("process.8.used", 60)];
+        let first = added(&mut gpus, 0, &small, &held);
+        assert_eq!((first["cuda.live"], first["cuda.mixed"]), (300, 60), "no more than it holds there");
+    }
+
+    #[test]
+    fn what_a_call_says_the_gpu_of_is_there_whatever_else_its_process_uses() {
+        let mut gpus = gpus(2);
+        added(&mut gpus, 0, &[], &live(&[]));
+        added(&mut gpus, 1, &[("process.8.used", 100)], &live(&[]));
+        let on = BTreeMap::from([(0, 300), (1, 600)]);
+        let held: Live = Some(BTreeMap::from([(8, ByGpu { on, unknown: 0 })]));
+        gpus.changed(8, &held.as_ref().unwrap()[&8]);
+        gpus.expect(vec![reading(1, &[("process.8.used", 760)])]);
+        let first = added(&mut gpus, 0, &[("process.8.used", 360)], &held);
+        assert_eq!((first["cuda.live"], first["cuda.mixed"]), (300, 0));
+        let second = added(&mut gpus, 1, &[("process.8.used", 760)], &held);
+        assert_eq!((second["cuda.live"], second["cuda.mixed"]), (600, 0));
+        assert_eq!(second["process.8.before"], 100);
+        // It frees what it had before: the least that its calls have there since the last reading stays.
+        let third = added(&mut gpus, 1, &[("process.8.used", 660)], &held);
+        assert_eq!(third["process.8.before"], 60);
     }
 
     #[test]

@@ -14,7 +14,7 @@ use spark_trace_recording::ledger::{
     heights::{DriverHeights, driver_heights, margin},
 };
 use spark_trace_recording::{
-    Column, Gaps, Moment, Series,
+    Column, Gaps, Gpu, Moment, Series,
     journal::{Entry, Sample, SeriesId},
 };
 
@@ -258,9 +258,10 @@ impl<W: Write> Tracer<W> {
         only(roots().map(|(id, _)| *id).collect()).or_else(|| only(containers.map(|(id, _)| *id).collect()))
     }
 
-    /// How many GPUs are read.
-    pub fn has_gpus(&mut self, count: usize) {
-        self.gpus.count = count;
+    /// The GPUs that are read.
+    pub fn has_gpus(&mut self, gpus: &[Gpu]) {
+        self.gpus.count = gpus.len();
+        self.collector.cuda.know_gpus(gpus);
     }
 
     /// Which cgroups have their turn at this sample.

@@ -21,6 +21,7 @@ fn call(pid: u32, symbol: &str, args: &[u64], outs: &[u64], result: i32) -> Call
         result,
         args: all,
         outs: read,
+        context: None,
         stack: Vec::new(),
     }
 }
@@ -223,4 +224,145 @@ fn physical_memory_outlives_the_context() {
     assert_eq!((live(&holdings, "device"), live(&holdings, "physical")), (0, 4096));
     holdings.process_ended(7);
     assert_eq!(live(&holdings, "physical"), 0);
+}
+
+const CONTEXTS: [u64; 2] = [0xc0, 0xc1];
+
+fn gpu(index: u32) -> Gpu {
+    let uuid = format!("GPU-0000000{index}-0000-0000-0000-000000000000");
+    let pci_bus_id = Some(format!("00000000:0{index}:00.0"));
+    Gpu { index, uuid: Some(uuid), pci_bus_id, ..Gpu::default() }
+}
+
+/// A process whose devices 0 and 1 are the GPUs 1 and 0, with a context on each.
+fn two_gpus() -> Holdings {
+    let mut holdings = Holdings::default();
+    holdings.know_gpus(&[gpu(0), gpu(1)]);
+    for (device, context) in (0..).zip(CONTEXTS) {
+        apply(&mut holdings, "cuDevicePrimaryCtxRetain", &[0x10, device], &[context]);
+    }
+    holdings
+}
+
+/// The driver names the GPU behind a number.
+fn named(holdings: &mut Holdings, device: u64, gpu: u8) {
+    apply(
+        holdings,
+        "cuDeviceGetUuid_v2",
+        &[0x10, device],
+        &[u64::from_ne_bytes([0, 0, 0, gpu, 0, 0, 0, 0]), 0],
+    );
+}
+
+fn within(holdings: &mut Holdings, context: u64, symbol: &str, args: &[u64], outs: &[u64]) -> Effect {
+    let call = Call { context: Some(context), ..call(7, symbol, args, outs, 0) };
+    holdings.apply(&call, None, None)
+}
+
+fn of_gpu(holdings: &Holdings, device: Option<u32>) -> Option<(u64, u64, u64)> {
+    let all = holdings.by_gpu().into_iter();
+    let mut found =
+        all.filter(|t| t.device == device && t.total.pid.is_none() && t.total.kind == "device-all");
+    found.next().map(|t| (t.total.live, t.total.peak, t.total.allocs))
+}
+
+#[test]
+fn memory_is_on_the_gpu_of_its_context_by_the_name_that_the_driver_gives_it() {
+    let mut holdings = two_gpus();
+    named(&mut holdings, 0, 1);
+    named(&mut holdings, 1, 0);
+    within(&mut holdings, CONTEXTS[0], "cuMemAlloc_v2", &[0x10, 3], &[0x1000]);
+    within(&mut holdings, CONTEXTS[1], "cuMemAlloc_v2", &[0x10, 50], &[0x2000]);
+    assert_eq!(holdings.device_of(7), ByGpu { on: BTreeMap::from([(1, 3), (0, 50)]), unknown: 0 });
+    within(&mut holdings, CONTEXTS[0], "cuMemFree_v2", &[0x2000], &[]);
+    assert_eq!((of_gpu(&holdings, Some(0)), of_gpu(&holdings, Some(1))), (Some((0, 50, 1)), Some((3, 3, 1))));
+    assert_eq!(of_gpu(&holdings, None), None);
+    let devices: Vec<_> = holdings.rows(0).iter().map(|row| row.device).collect();
+    assert_eq!(devices, [Some(1), Some(0)]);
+}
+
+#[test]
+fn what_no_call_says_the_gpu_of_stays_unknown() {
+    let mut holdings = two_gpus();
+    named(&mut holdings, 0, 1);
+    // No current context was seen, and one that was made before the trace.
+    apply(&mut holdings, "cuMemAlloc_v2", &[0x10, 3], &[0x1000]);
+    within(&mut holdings, 0x99, "cuMemAlloc_v2", &[0x10, 4], &[0x2000]);
+    // A device whose name was not given, and a stream and a pool that were made before.
+    within(&mut holdings, CONTEXTS[1], "cuMemAlloc_v2", &[0x10, 5], &[0x3000]);
+    within(&mut holdings, CONTEXTS[0], "cuMemAllocAsync", &[0x10, 6, 0x77], &[0x4000]);
+    within(&mut holdings, CONTEXTS[0], "cuMemAllocFromPoolAsync", &[0x10, 7, 0x78, 0], &[0x5000]);
+    assert_eq!(holdings.device_of(7), ByGpu { on: BTreeMap::new(), unknown: 25 });
+    assert_eq!((of_gpu(&holdings, None), of_gpu(&holdings, Some(1))), (Some((25, 25, 5)), None));
+    // Where NVML lists one GPU, no other can be meant.
+    let mut holdings = Holdings::default();
+    holdings.know_gpus(&[gpu(0)]);
+    apply(&mut holdings, "cuMemAlloc_v2", &[0x10, 3], &[0x1000]);
+    assert_eq!(of_gpu(&holdings, Some(0)), Some((3, 3, 1)));
+}
+
+#[test]
+fn streams_pools_and_locations_have_a_device_whatever_context_is_current() {
+    let mut holdings = two_gpus();
+    named(&mut holdings, 0, 0);
+    named(&mut holdings, 1, 1);
+    let [first, second] = CONTEXTS;
+    within(&mut holdings, second, "cuStreamCreateWithPriority", &[0x10, 0, 0], &[0x77]);
+    within(&mut holdings, first, "cuMemAllocAsync", &[0x10, 6, 0x77], &[0x4000]);
+    within(&mut holdings, first, "cuMemAllocAsync_ptsz", &[0x10, 60, 2], &[0x4100]);
+    let device_1 = 1 << 32 | 1;
+    within(&mut holdings, first, "cuMemPoolCreate", &[0x10, 0x18], &[0x88, device_1]);
+    within(&mut holdings, first, "cuMemAllocFromPoolAsync", &[0x10, 700, 0x88, 0], &[0x5000]);
+    within(&mut holdings, second, "cuDeviceGetDefaultMemPool", &[0x10, 0], &[0x89]);
+    within(&mut holdings, second, "cuMemAllocFromPoolAsync", &[0x10, 8000, 0x89, 0], &[0x6000]);
+    within(&mut holdings, first, "cuMemCreate", &[0x10, 90_000, 0x20, 0], &[0x1, device_1]);
+    assert_eq!(holdings.device_of(7), ByGpu { on: BTreeMap::from([(0, 8060), (1, 90_706)]), unknown: 0 });
+    // A handle of a stream that is gone may come again in a way that is not watched.
+    within(&mut holdings, second, "cuStreamDestroy_v2", &[0x77], &[]);
+    within(&mut holdings, first, "cuMemAllocAsync", &[0x10, 1, 0x77], &[0x7000]);
+    assert_eq!(holdings.device_of(7).unknown, 1);
+}
+
+#[test]
+fn what_was_allocated_before_its_gpu_got_a_name_moves_there() {
+    let mut holdings = two_gpus();
+    within(&mut holdings, CONTEXTS[1], "cuMemAlloc_v2", &[0x10, 5], &[0x1000]);
+    within(&mut holdings, CONTEXTS[1], "cuMemAlloc_v2", &[0x10, 7], &[0x2000]);
+    within(&mut holdings, CONTEXTS[1], "cuMemFree_v2", &[0x1000], &[]);
+    assert_eq!(of_gpu(&holdings, None), Some((7, 12, 2)));
+    let text = *b"0000:01:00.0\0\0\0\0";
+    let [left, right] = [&text[..8], &text[8..]].map(|half| u64::from_ne_bytes(half.try_into().unwrap()));
+    apply(&mut holdings, "cuDeviceGetPCIBusId", &[0x10, 13, 1], &[left, right]);
+    assert_eq!((of_gpu(&holdings, None), of_gpu(&holdings, Some(1))), (None, Some((7, 12, 2))));
+    within(&mut holdings, CONTEXTS[1], "cuMemFree_v2", &[0x2000], &[]);
+    assert_eq!(holdings.device_of(7).all(), 0);
+    assert!(holdings.rows(0).iter().all(|row| row.device == Some(1)));
+    // The next program in the process counts its devices anew.
+    holdings.process_ended(7);
+    within(&mut holdings, CONTEXTS[1], "cuMemAlloc_v2", &[0x10, 9], &[0x1000]);
+    assert_eq!(holdings.device_of(7).unknown, 9);
+}
+
+#[test]
+fn an_instance_of_a_gpu_is_on_that_gpu() {
+    let mut holdings = Holdings::default();
+    let instances = vec!["MIG-00000009-0000-0000-0000-000000000000".to_owned()];
+    holdings.know_gpus(&[gpu(0), Gpu { instances, ..gpu(1) }]);
+    apply(&mut holdings, "cuCtxCreate_v4", &[0x10, 0, 0, 0], &[0xc0]);
+    named(&mut holdings, 0, 9);
+    within(&mut holdings, 0xc0, "cuMemAlloc_v2", &[0x10, 3], &[0x1000]);
+    assert_eq!(of_gpu(&holdings, Some(1)), Some((3, 3, 1)));
+}
+
+#[test]
+fn the_end_of_one_context_of_several_frees_what_was_allocated_in_it() {
+    let mut holdings = two_gpus();
+    holdings.process_began(7);
+    within(&mut holdings, CONTEXTS[0], "cuMemAlloc_v2", &[0x10, 3], &[0x1000]);
+    within(&mut holdings, CONTEXTS[1], "cuMemAlloc_v2", &[0x10, 50], &[0x2000]);
+    apply(&mut holdings, "cuDevicePrimaryCtxReset_v2", &[0], &[]);
+    assert_eq!((live(&holdings, "device"), holdings.ambiguous_contexts), (50, 0));
+    apply(&mut holdings, "cuMemAlloc_v2", &[0x10, 600], &[0x3000]);
+    apply(&mut holdings, "cuDevicePrimaryCtxRelease_v2", &[1], &[]);
+    assert_eq!(live(&holdings, "device"), 0, "the last one frees all");
 }

@@ -114,6 +114,19 @@ const FACTS: &[Fact] = &[
         gpu.mig = Some(device.mig_mode()?.current != 0);
         Ok(())
     }),
+    ("instances", "nvmlDeviceGetMigDeviceHandleByIndex", |device, gpu| {
+        if gpu.mig == Some(true) {
+            for index in 0..device.mig_device_count()? {
+                match device.mig_device_by_index(index) {
+                    Ok(instance) => gpu.instances.push(instance.uuid()?),
+                    // There may be fewer than the most that are possible.
+                    Err(NvmlError::NotFound) => {}
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        Ok(())
+    }),
     ("compute_capability", "nvmlDeviceGetCudaComputeCapability", |device, gpu| {
         let capability = device.cuda_compute_capability()?;
         gpu.compute_capability = Some(format!("{}.{}", capability.major, capability.minor));
