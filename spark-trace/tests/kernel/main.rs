@@ -15,6 +15,7 @@ mod doctor;
 mod faults;
 mod field;
 mod findings;
+mod gpus;
 mod hostile;
 mod instant;
 mod lists;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::abi::Error;
+use crate::abi::{CUdevice, Error};
 use crate::mapping::Mapping;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,6 +23,8 @@ pub enum Kind {
 pub struct Block {
     pub kind: Kind,
     pub len: usize,
+    /// Of device memory, whose it is.
+    pub device: CUdevice,
     /// The context that was current; its end frees the block.
     pub context: usize,
     /// None where the memory is not this table's to unmap.
@@ -76,6 +78,10 @@ impl Blocks {
         self.0.values().filter(|block| block.kind == kind).map(|block| block.len as u64).sum()
     }
 
+    pub fn iter(&self) -> impl Iterator<Item = &Block> {
+        self.0.values()
+    }
+
     /// Frees all that belongs to a context.
     pub fn end_context(&mut self, context: usize) {
         self.0.retain(|_, block| block.context != context);
@@ -90,7 +96,7 @@ mod tests {
     fn ranges_lie_in_one_block() {
         let mut blocks = Blocks::default();
         for (address, len) in [(1000, 100), (1100, 50)] {
-            blocks.insert(address, Block { kind: Kind::Device, len, context: 1, mapping: None });
+            blocks.insert(address, Block { kind: Kind::Device, len, device: 0, context: 1, mapping: None });
         }
         assert_eq!(blocks.range(1000, 100), Ok(1000));
         assert_eq!(blocks.range(1050, 50), Ok(1050));

@@ -3,7 +3,7 @@
 use std::ffi::{c_int, c_uint, c_void};
 
 use crate::abi::{CUdevice, Error, Handle, Out, exported};
-use crate::state::{Object, check_device, lock, set_current};
+use crate::state::{Object, check_device, lock, pop_current, push_current, set_current};
 
 fn handle(number: usize) -> Handle {
     std::ptr::without_provenance_mut(number)
@@ -11,15 +11,17 @@ fn handle(number: usize) -> Handle {
 
 fn create(context: &Out<Handle>, device: CUdevice) -> Result<(), Error> {
     check_device(device)?;
-    let number = lock()?.add(Object::Context);
+    let mut state = lock()?;
+    let number = state.add(Object::Context(device));
     context.put(handle(number))?;
-    set_current(number);
+    state.keep_accounts();
+    push_current(number);
     Ok(())
 }
 
 fn is_context(context: Handle) -> Result<usize, Error> {
     match lock()?.object(context) {
-        Ok(Object::Context) => Ok(context.addr()),
+        Ok(Object::Context(_)) => Ok(context.addr()),
         _ => Err(Error::INVALID_CONTEXT),
     }
 }
@@ -28,24 +30,24 @@ exported! {
     fn cuDevicePrimaryCtxRetain(context: Out<Handle>, device: CUdevice) {
         check_device(device)?;
         let mut state = lock()?;
-        let (number, retained) = match state.primary {
-            Some(primary) => primary,
-            None => (state.add(Object::Context), 0),
+        let (number, retained) = match state.primary.get(&device) {
+            Some(primary) => *primary,
+            None => (state.add(Object::Context(device)), 0),
         };
-        state.primary = Some((number, retained + 1));
+        state.primary.insert(device, (number, retained + 1));
+        state.keep_accounts();
         context.put(handle(number))
     }
 
     fn cuDevicePrimaryCtxRelease_v2(device: CUdevice) {
         check_device(device)?;
         let mut state = lock()?;
-        match state.primary {
+        match state.primary.remove(&device) {
             None => return Err(Error::INVALID_CONTEXT),
-            Some((number, 1)) => {
-                state.primary = None;
-                state.end_context(number);
+            Some((number, 1)) => state.end_context(number),
+            Some((number, retained)) => {
+                state.primary.insert(device, (number, retained - 1));
             }
-            Some((number, retained)) => state.primary = Some((number, retained - 1)),
         }
         Ok(())
     }
@@ -53,7 +55,7 @@ exported! {
     fn cuDevicePrimaryCtxReset_v2(device: CUdevice) {
         check_device(device)?;
         let mut state = lock()?;
-        if let Some((number, _)) = state.primary.take() {
+        if let Some((number, _)) = state.primary.remove(&device) {
             state.end_context(number);
         }
         Ok(())
@@ -62,7 +64,7 @@ exported! {
     fn cuDevicePrimaryCtxGetState(device: CUdevice, flags: Out<c_uint>, active: Out<c_int>) {
         check_device(device)?;
         flags.put(0)?;
-        active.put(c_int::from(lock()?.primary.is_some()))
+        active.put(c_int::from(lock()?.primary.contains_key(&device)))
     }
 
     fn cuCtxCreate_v2(context: Out<Handle>, _flags: c_uint, device: CUdevice) {
@@ -76,10 +78,24 @@ exported! {
     fn cuCtxDestroy_v2(context: Handle) {
         let number = is_context(context)?;
         let mut state = lock()?;
-        if state.primary.is_some_and(|(primary, _)| primary == number) {
+        if state.primary.values().any(|(primary, _)| *primary == number) {
             return Err(Error::INVALID_CONTEXT);
         }
+        if state.current_or_none() == number {
+            pop_current();
+        }
         state.end_context(number);
+        Ok(())
+    }
+
+    fn cuCtxPushCurrent_v2(context: Handle) {
+        push_current(is_context(context)?);
+        Ok(())
+    }
+
+    fn cuCtxPopCurrent_v2(context: Out<Handle>) {
+        let popped = pop_current().ok_or(Error::INVALID_CONTEXT)?;
+        context.put_if_wanted(handle(popped));
         Ok(())
     }
 
@@ -97,8 +113,7 @@ exported! {
     }
 
     fn cuCtxGetDevice(device: Out<CUdevice>) {
-        lock()?.current()?;
-        device.put(0)
+        device.put(lock()?.current_device()?)
     }
 
     fn cuCtxSynchronize() {

@@ -1,15 +1,24 @@
-//! Initialisation, versions, the one device.
+//! Initialisation, versions, devices.
 
 use std::ffi::{c_char, c_int, c_uint, c_void};
 
 use crate::abi::{CUdevice, Error, Out, exported};
+use crate::ledger::visible;
 use crate::meminfo::MemInfo;
-use crate::state::{check_device, check_initialized, lock, lock_any};
+use crate::state::{check_device, lock, lock_any};
 
 /// CUDA 13.0, as 1000 x major + 10 x minor.
 const VERSION: c_int = 13_000;
 /// What nobody can take for the name of a GPU.
 const NAME: &[u8] = b"simulated (no GPU)";
+
+/// As the simulated NVML has it.
+fn uuid_of(gpu: u32) -> [u8; 16] {
+    let mut uuid = *b"simulated-GPU-00";
+    let digits = [gpu / 10 % 10, gpu % 10].map(|digit| b'0' + digit as u8);
+    uuid[14..].copy_from_slice(&digits);
+    uuid
+}
 
 /// Attributes by their numbers in cuda.h; those not named here are 0. The device says that it shares the host's
 /// memory, and has the compute capability of a GB10.
@@ -42,7 +51,9 @@ exported! {
         if flags != 0 {
             return Err(Error::INVALID_VALUE);
         }
-        lock_any().initialized = true;
+        let mut state = lock_any();
+        state.initialized = true;
+        state.devices = visible();
         Ok(())
     }
 
@@ -51,13 +62,12 @@ exported! {
     }
 
     fn cuDeviceGetCount(count: Out<c_int>) {
-        check_initialized()?;
-        count.put(1)
+        count.put(c_int::try_from(lock()?.devices.len()).map_err(|_| Error::NOT_SUPPORTED)?)
     }
 
     fn cuDeviceGet(device: Out<CUdevice>, ordinal: c_int) {
         check_device(ordinal)?;
-        device.put(0)
+        device.put(ordinal)
     }
 
     fn cuDeviceGetName(name: *mut c_char, len: c_int, device: CUdevice) {
@@ -74,13 +84,22 @@ exported! {
     }
 
     fn cuDeviceGetUuid(uuid: Out<[u8; 16]>, device: CUdevice) {
-        check_device(device)?;
-        uuid.put(*b"simulated-no-GPU")
+        uuid.put(uuid_of(lock()?.gpu(device)?))
     }
 
     fn cuDeviceGetUuid_v2(uuid: Out<[u8; 16]>, device: CUdevice) {
-        check_device(device)?;
-        uuid.put(*b"simulated-no-GPU")
+        uuid.put(uuid_of(lock()?.gpu(device)?))
+    }
+
+    /// As the simulated NVML has it, but for the digits of the domain.
+    fn cuDeviceGetPCIBusId(text: *mut c_char, len: c_int, device: CUdevice) {
+        let bus = format!("0000:{:02x}:00.0\0", lock()?.gpu(device)? + 1);
+        if text.is_null() || usize::try_from(len).map_or(true, |len| len < bus.len()) {
+            return Err(Error::INVALID_VALUE);
+        }
+        // SAFETY: the caller vouches for `len` bytes, which are enough.
+        unsafe { text.cast::<u8>().copy_from_nonoverlapping(bus.as_ptr(), bus.len()) };
+        Ok(())
     }
 
     fn cuDeviceGetAttribute(value: Out<c_int>, number: c_uint, device: CUdevice) {

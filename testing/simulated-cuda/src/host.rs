@@ -51,7 +51,7 @@ exported! {
         let begin = address / page_size() * page_size();
         let end = round_up(address + bytes, page_size())?;
         populate(begin, end - begin).map_err(|_| Error::INVALID_VALUE)?;
-        let block = Block { kind: Kind::Registered, len: bytes, context, mapping: None };
+        let block = Block { kind: Kind::Registered, len: bytes, device: 0, context, mapping: None };
         state.blocks.insert(address, block);
         Ok(())
     }

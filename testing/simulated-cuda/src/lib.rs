@@ -5,6 +5,9 @@
 //! system's memory; `cuMemGetInfo_v2` says what /proc/meminfo says. What is taken, given back and refused is real;
 //! which kernel path it comes by is not (anonymous pages and shmem instead of a driver's pages), nor is any timing.
 //! The device's name and the file's name say what this is.
+//!
+//! There is one device, or as many as `SPARK_TRACE_SIMULATED_GPUS` says; `CUDA_VISIBLE_DEVICES` leaves some out and orders
+//! them. With that variable, the simulated NVML's file has what this process holds of each, by this driver's own accounts.
 
 // The contracts are those of CUDA's documentation, and the names those of its header.
 #![allow(clippy::missing_safety_doc, non_snake_case)]
@@ -16,6 +19,7 @@ mod copy;
 mod device;
 mod host;
 mod kernel;
+mod ledger;
 mod lookup;
 mod mapping;
 mod meminfo;

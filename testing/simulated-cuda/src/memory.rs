@@ -12,7 +12,9 @@ pub fn enter(mapping: Mapping, kind: Kind) -> Result<usize, Error> {
     let mut state = lock()?;
     let context = state.current()?;
     let (address, len) = (mapping.address, mapping.len);
-    state.blocks.insert(address, Block { kind, len, context, mapping: Some(mapping) });
+    let device = state.current_device()?;
+    state.blocks.insert(address, Block { kind, len, device, context, mapping: Some(mapping) });
+    state.keep_accounts();
     Ok(address)
 }
 
@@ -30,6 +32,7 @@ pub fn free(address: usize, wanted: impl Fn(Kind) -> bool) -> Done {
     let mut state = lock()?;
     state.current()?;
     let block = state.blocks.remove(address, wanted).ok_or(Error::INVALID_VALUE)?;
+    state.keep_accounts();
     // Unmapping takes long, and others may go on meanwhile.
     drop(state);
     drop(block.mapping);

@@ -11,13 +11,24 @@ use crate::state::{Object, Pool, State, check_device, lock};
 const RELEASE_THRESHOLD: c_uint = 4;
 const RESERVED_CURRENT: c_uint = 5;
 
-fn default_pool(state: &mut State) -> usize {
-    if let Some(pool) = state.default_pool {
-        return pool;
+fn default_pool(state: &mut State, device: CUdevice) -> usize {
+    if let Some(pool) = state.default_pools.get(&device) {
+        return *pool;
     }
-    let pool = state.add(Object::Pool(Pool::default()));
-    state.default_pool = Some(pool);
+    let pool = state.add(Object::Pool(Pool { device, ..Pool::default() }));
+    state.default_pools.insert(device, pool);
     pool
+}
+
+/// What properties of memory (cuda.h, CUmemPoolProps and CUmemAllocationProp) say of its device: those of a type that is
+/// none stand for the first.
+///
+/// # Safety
+/// `properties` must be good for sixteen bytes.
+pub unsafe fn device_of(properties: *const c_void) -> CUdevice {
+    // SAFETY: the caller's word; the location is the third and fourth number.
+    let [kind, number] = unsafe { properties.cast::<[c_int; 2]>().add(1).read_unaligned() };
+    if kind == 1 { number } else { 0 }
 }
 
 fn allocate(bytes: usize, pool: Option<Handle>, stream: Handle) -> Result<u64, Error> {
@@ -28,15 +39,17 @@ fn allocate(bytes: usize, pool: Option<Handle>, stream: Handle) -> Result<u64, E
     let mut state = lock()?;
     state.check_stream(stream)?;
     let context = state.current()?;
-    let number = pool.map_or_else(|| default_pool(&mut state), |pool| pool.addr());
+    let device = state.device_of_stream(stream)?;
+    let number = pool.map_or_else(|| default_pool(&mut state, device), |pool| pool.addr());
     let pool = state.pool(number)?;
     let mapping = match pool.cached.iter().position(|mapping| mapping.len == len) {
         Some(index) => pool.cached.swap_remove(index),
         None => Mapping::resident(len)?,
     };
-    let address = mapping.address;
+    let (address, device) = (mapping.address, pool.device);
     let kind = Kind::Pool(number);
-    state.blocks.insert(address, Block { kind, len, context, mapping: Some(mapping) });
+    state.blocks.insert(address, Block { kind, len, device, context, mapping: Some(mapping) });
+    state.keep_accounts();
     Ok(address as u64)
 }
 
@@ -52,6 +65,7 @@ fn free(address: CUdeviceptr, stream: Handle) -> Done {
         if let Ok(pool) = state.pool(number) {
             pool.cached.push(mapping);
         }
+        state.keep_accounts();
     }
     Ok(())
 }
@@ -83,37 +97,42 @@ exported! {
 
     fn cuDeviceGetDefaultMemPool(pool: Out<Handle>, device: CUdevice) {
         check_device(device)?;
-        let number = default_pool(&mut *lock()?);
+        let number = default_pool(&mut *lock()?, device);
         pool.put(std::ptr::without_provenance_mut(number))
     }
 
     fn cuDeviceGetMemPool(pool: Out<Handle>, device: CUdevice) {
         check_device(device)?;
-        let number = default_pool(&mut *lock()?);
+        let number = default_pool(&mut *lock()?, device);
         pool.put(std::ptr::without_provenance_mut(number))
     }
 
-    /// Every pool is one of the device, whatever the properties name.
     fn cuMemPoolCreate(pool: Out<Handle>, properties: *const c_void) {
         if properties.is_null() {
             return Err(Error::INVALID_VALUE);
         }
-        let number = lock()?.add(Object::Pool(Pool::default()));
+        // SAFETY: the caller vouches for properties, which are longer.
+        let device = unsafe { device_of(properties) };
+        check_device(device)?;
+        let number = lock()?.add(Object::Pool(Pool { device, ..Pool::default() }));
         pool.put(std::ptr::without_provenance_mut(number))
     }
 
     fn cuMemPoolDestroy(pool: Handle) {
         let mut state = lock()?;
-        if state.default_pool == Some(pool.addr()) {
+        if state.default_pools.values().any(|number| *number == pool.addr()) {
             return Err(Error::INVALID_VALUE);
         }
         state.pool(pool.addr())?;
         state.objects.remove(&pool.addr());
+        state.keep_accounts();
         Ok(())
     }
 
     fn cuMemPoolTrimTo(pool: Handle, keep: usize) {
-        lock()?.pool(pool.addr())?.trim(keep as u64);
+        let mut state = lock()?;
+        state.pool(pool.addr())?.trim(keep as u64);
+        state.keep_accounts();
         Ok(())
     }
 

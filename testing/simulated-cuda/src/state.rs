@@ -1,6 +1,6 @@
 //! All that the driver remembers, behind one lock.
 
-use std::cell::Cell;
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -12,8 +12,9 @@ use crate::mapping::{Mapping, Physical};
 /// What a handle stands for.
 #[derive(Debug)]
 pub enum Object {
-    Context,
-    Stream,
+    Context(CUdevice),
+    /// With the device of its context.
+    Stream(CUdevice),
     Event(Option<Instant>),
     /// Names of its entry points.
     Module(Vec<String>),
@@ -23,6 +24,7 @@ pub enum Object {
 
 #[derive(Debug, Default)]
 pub struct Pool {
+    pub device: CUdevice,
     /// Freed by the program, and kept until the next synchronisation.
     pub cached: Vec<Mapping>,
     /// What a synchronisation leaves in `cached`.
@@ -32,22 +34,26 @@ pub struct Pool {
 #[derive(Default)]
 pub struct State {
     pub initialized: bool,
-    /// The primary context, and how often it is retained.
-    pub primary: Option<(usize, u32)>,
-    pub default_pool: Option<usize>,
+    /// The GPUs that this process sees, by its numbers.
+    pub devices: Vec<u32>,
+    /// The primary context of each device, and how often it is retained.
+    pub primary: BTreeMap<CUdevice, (usize, u32)>,
+    pub default_pools: BTreeMap<CUdevice, usize>,
     pub objects: BTreeMap<usize, Object>,
     pub blocks: Blocks,
     /// Reserved addresses.
     pub reserved: Vec<Mapping>,
-    pub physical: BTreeMap<u64, Physical>,
+    pub physical: BTreeMap<u64, (Physical, CUdevice)>,
+    /// Bytes of each GPU as they were last written down.
+    pub accounts: BTreeMap<u32, u64>,
     last: usize,
 }
 
 static STATE: LazyLock<Mutex<State>> = LazyLock::new(Mutex::default);
 
 thread_local! {
-    /// The calling thread's current context, or 0.
-    static CURRENT: Cell<usize> = const { Cell::new(0) };
+    /// The calling thread's contexts, the current one last.
+    static CONTEXTS: RefCell<Vec<usize>> = const { RefCell::new(Vec::new()) };
 }
 
 pub fn lock_any() -> MutexGuard<'static, State> {
@@ -64,17 +70,33 @@ pub fn check_initialized() -> Done {
     lock().map(drop)
 }
 
-/// There is one device.
 pub fn check_device(device: CUdevice) -> Done {
-    check_initialized()?;
-    if device == 0 { Ok(()) } else { Err(Error::INVALID_DEVICE) }
+    lock()?.gpu(device).map(|_| ())
 }
 
+/// Takes the place of the current context; 0 for none.
 pub fn set_current(context: usize) {
-    CURRENT.set(context);
+    pop_current();
+    if context != 0 {
+        push_current(context);
+    }
+}
+
+pub fn push_current(context: usize) {
+    CONTEXTS.with_borrow_mut(|contexts| contexts.push(context));
+}
+
+pub fn pop_current() -> Option<usize> {
+    CONTEXTS.with_borrow_mut(Vec::pop)
 }
 
 impl State {
+    /// The GPU of this number.
+    pub fn gpu(&self, device: CUdevice) -> Result<u32, Error> {
+        let index = usize::try_from(device).map_err(|_| Error::INVALID_DEVICE)?;
+        self.devices.get(index).copied().ok_or(Error::INVALID_DEVICE)
+    }
+
     /// A new handle. Numbers are not used again, so that a stale one is always recognised.
     pub fn add(&mut self, object: Object) -> usize {
         // Looks like a pointer, and is none: the first page is never mapped.
@@ -96,8 +118,24 @@ impl State {
 
     /// The calling thread's context, or 0 for none or one that has ended.
     pub fn current_or_none(&self) -> usize {
-        let current = CURRENT.get();
-        if matches!(self.objects.get(&current), Some(Object::Context)) { current } else { 0 }
+        let current = CONTEXTS.with_borrow(|contexts| contexts.last().copied()).unwrap_or(0);
+        if matches!(self.objects.get(&current), Some(Object::Context(_))) { current } else { 0 }
+    }
+
+    /// The device of the calling thread's context.
+    pub fn current_device(&self) -> Result<CUdevice, Error> {
+        match self.objects.get(&self.current()?) {
+            Some(Object::Context(device)) => Ok(*device),
+            _ => Err(Error::INVALID_CONTEXT),
+        }
+    }
+
+    /// The device of a stream.
+    pub fn device_of_stream(&self, stream: Handle) -> Result<CUdevice, Error> {
+        match self.objects.get(&stream.addr()) {
+            Some(Object::Stream(device)) => Ok(*device),
+            _ => self.current_device(),
+        }
     }
 
     pub fn current(&self) -> Result<usize, Error> {
@@ -112,7 +150,7 @@ impl State {
         self.current()?;
         match stream.addr() {
             0..=2 => Ok(()),
-            number if matches!(self.objects.get(&number), Some(Object::Stream)) => Ok(()),
+            number if matches!(self.objects.get(&number), Some(Object::Stream(_))) => Ok(()),
             _ => Err(Error::INVALID_HANDLE),
         }
     }
@@ -125,6 +163,7 @@ impl State {
                 pool.trim(keep);
             }
         }
+        self.keep_accounts();
     }
 
     /// Ends a context with all that was allocated in it.

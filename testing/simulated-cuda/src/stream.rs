@@ -9,7 +9,8 @@ use crate::state::{Object, lock};
 fn new_stream(stream: &Out<Handle>) -> Done {
     let mut state = lock()?;
     state.current()?;
-    let number = state.add(Object::Stream);
+    let device = state.current_device()?;
+    let number = state.add(Object::Stream(device));
     stream.put(std::ptr::without_provenance_mut(number))
 }
 
@@ -56,7 +57,7 @@ exported! {
     }
 
     fn cuStreamDestroy_v2(stream: Handle) {
-        destroy(stream, |object| matches!(object, Object::Stream))
+        destroy(stream, |object| matches!(object, Object::Stream(_)))
     }
 
     fn cuStreamSynchronize(stream: Handle) {

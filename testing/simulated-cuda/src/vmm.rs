@@ -7,7 +7,8 @@ use std::os::fd::AsRawFd;
 use crate::abi::{CUdeviceptr, Error, Out, exported};
 use crate::blocks::{Block, Kind};
 use crate::mapping::{Mapping, Physical, populate};
-use crate::state::{check_initialized, lock};
+use crate::pool::device_of;
+use crate::state::{check_device, check_initialized, lock};
 
 /// Sizes are multiples of this, as on every GPU so far.
 const GRANULARITY: usize = 2 << 20;
@@ -46,23 +47,28 @@ exported! {
         granularity.put(GRANULARITY)
     }
 
-    /// Every allocation is one of the device, whatever the properties name.
     fn cuMemCreate(handle: Out<c_ulonglong>, size: usize, properties: *const c_void, flags: c_ulonglong) {
         if properties.is_null() || flags != 0 {
             return Err(Error::INVALID_VALUE);
         }
-        check_initialized()?;
+        // SAFETY: the caller vouches for properties, which are longer.
+        let device = unsafe { device_of(properties) };
+        check_device(device)?;
         let physical = Physical::new(whole(size)?)?;
         let mut state = lock()?;
         let number = state.physical.keys().next_back().map_or(1, |last| last + 1);
         handle.put(number)?;
-        state.physical.insert(number, physical);
+        state.physical.insert(number, (physical, device));
+        state.keep_accounts();
         Ok(())
     }
 
-    /// The memory goes when it is mapped nowhere any more: the kernel counts that.
+    /// The memory goes when it is mapped nowhere any more: the kernel counts that. It leaves the accounts at once.
     fn cuMemRelease(handle: c_ulonglong) {
-        lock()?.physical.remove(&handle).map(drop).ok_or(Error::INVALID_VALUE)
+        let mut state = lock()?;
+        state.physical.remove(&handle).map(drop).ok_or(Error::INVALID_VALUE)?;
+        state.keep_accounts();
+        Ok(())
     }
 
     /// An address to be reserved is a wish, and this driver does not grant it.
@@ -101,14 +107,14 @@ exported! {
             return Err(Error::INVALID_VALUE);
         }
         let begin = in_reservation(&state.reserved, address, whole(size)?)?;
-        let physical = state.physical.get(&handle).ok_or(Error::INVALID_VALUE)?;
+        let (physical, device) = state.physical.get(&handle).ok_or(Error::INVALID_VALUE)?;
         let fits = offset.checked_add(size).is_some_and(|end| end <= physical.len);
         if !fits || state.blocks.overlaps(begin, size) {
             return Err(Error::INVALID_VALUE);
         }
         map_over(begin, size, Some((physical.file.as_raw_fd(), offset)))?;
         // Not of a context: the end of one does not unmap it.
-        let block = Block { kind: Kind::Mapped, len: size, context: 0, mapping: None };
+        let block = Block { kind: Kind::Mapped, len: size, device: *device, context: 0, mapping: None };
         state.blocks.insert(begin, block);
         Ok(())
     }

@@ -115,9 +115,14 @@ macro_rules! device_text {
     )*};
 }
 
+/// The same sixteen bytes as the simulated CUDA driver's: "simulated-GPU-" and two digits.
+fn uuid(index: usize) -> String {
+    format!("GPU-73696d75-6c61-7465-642d-4750552d3{}3{}", index / 10 % 10, index % 10)
+}
+
 device_text! {
     nvmlDeviceGetName = |index| format!("Simulated GPU {index}");
-    nvmlDeviceGetUUID = |index| format!("GPU-simulated-{index}");
+    nvmlDeviceGetUUID = uuid;
 }
 
 #[unsafe(no_mangle)]

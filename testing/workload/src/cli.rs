@@ -33,6 +33,8 @@ pub enum Command {
     /// Take memory through the CUDA driver, hold it, give it back, and say what was taken
     #[command(after_help = cuda::ALLOC_EXAMPLES)]
     CudaAlloc(Box<cuda::CudaAllocArgs>),
+    /// Takes memory of several GPUs through the CUDA driver
+    CudaGpus(cuda::CudaGpusArgs),
     /// Take memory as a program's calls make NVIDIA's kernel modules take it, from their stand-in
     #[command(after_help = driver::EXAMPLES)]
     DriverAlloc(Box<driver::DriverAllocArgs>),

@@ -36,6 +36,7 @@ fn main() -> ExitCode {
             driver::run(&args)
         }
         Command::CudaAlloc(args) => cuda::alloc(&args),
+        Command::CudaGpus(args) => cuda::gpus(&args),
         Command::Matmul(args) => cuda::matmul(&args),
         Command::Llm(args) => cuda::llm(&args),
         Command::Storm(args) => storm::run(&args.storm).map(|()| ExitCode::SUCCESS),

@@ -136,6 +136,61 @@ pub struct CudaAllocArgs {
     pub driver: DriverArgs,
 }
 
+/// How a call means a GPU.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Way {
+    /// cuCtxSetCurrent before cuMemAlloc
+    Set,
+    /// cuCtxPushCurrent before it and cuCtxPopCurrent after it
+    Push,
+    /// cuCtxSetCurrent and cuMemAlloc in a thread of their own
+    Thread,
+    /// cuMemAllocAsync on the default stream of the current context
+    Async,
+    /// cuMemAllocAsync on a stream of that GPU, while the context of another is current
+    Stream,
+    /// cuMemAllocFromPoolAsync from a pool of that GPU, likewise
+    Pool,
+    /// cuMemCreate
+    Vmm,
+}
+
+/// So many bytes of one GPU.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OnGpu {
+    pub device: u16,
+    pub way: Way,
+    pub bytes: u64,
+}
+
+/// "1:pool:64M".
+pub fn parse_on_gpu(text: &str) -> Result<OnGpu, String> {
+    let [device, way, size] = text.split(':').collect::<Vec<_>>()[..] else {
+        return Err("want DEVICE:WAY:SIZE, as in 1:pool:64M".to_owned());
+    };
+    let device = device.parse().map_err(|_| format!("{device} is no number of a device"))?;
+    Ok(OnGpu { device, way: Way::from_str(way, false)?, bytes: parse_size(size)? })
+}
+
+#[derive(Debug, Args)]
+pub struct CudaGpusArgs {
+    /// Take SIZE of a device, by its number; WAY is set, push, thread, async, stream, pool or vmm
+    #[arg(long, value_name = "DEVICE:WAY:SIZE", value_parser = parse_on_gpu, required = true)]
+    pub on: Vec<OnGpu>,
+    /// Never call cuDeviceGetUuid
+    #[arg(long)]
+    pub nameless: bool,
+    /// Take nothing before this file exists
+    #[arg(long, value_name = "FILE")]
+    pub wait_go: Option<PathBuf>,
+    /// Keep everything until this file exists
+    #[arg(long, value_name = "FILE")]
+    pub until: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub driver: DriverArgs,
+}
+
 #[derive(Debug, Args)]
 pub struct MatmulArgs {
     /// Rows and columns of the matrices
@@ -244,6 +299,15 @@ mod tests {
         assert_eq!(parse_amount("4096x3"), Ok(Amount { each: 4096, count: 3 }));
         for text in ["", "x", "64Mx0", "64Mx", "x4", "64Mx-1", "0x4"] {
             assert!(parse_amount(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn places() {
+        let pool = OnGpu { device: 1, way: Way::Pool, bytes: 64 << 20 };
+        assert_eq!(parse_on_gpu("1:pool:64M"), Ok(pool));
+        for text in ["", "1:pool", "x:pool:1M", "1:heap:1M", "1:pool:1M:2"] {
+            assert!(parse_on_gpu(text).is_err(), "{text}");
         }
     }
 

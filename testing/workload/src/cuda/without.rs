@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::{Result, bail};
 use serde_json::Value;
 
-use crate::cli::cuda::{CudaAllocArgs, CudaStorm, LlmArgs, MatmulArgs};
+use crate::cli::cuda::{CudaAllocArgs, CudaGpusArgs, CudaStorm, LlmArgs, MatmulArgs};
 use crate::rounds::Round;
 use crate::sys::Machine;
 
@@ -22,6 +22,10 @@ fn refuse() -> Result<Infallible> {
 }
 
 pub fn alloc(_: &CudaAllocArgs) -> Result<ExitCode> {
+    match refuse()? {}
+}
+
+pub fn gpus(_: &CudaGpusArgs) -> Result<ExitCode> {
     match refuse()? {}
 }
 

@@ -28,7 +28,10 @@ fn a_gpu_is_read_with_its_processes_and_one_without_memory_says_so() {
     assert!(nvidia.simulated && nvidia.kernel_module.is_none(), "{nvidia:?}");
     assert_eq!(nvidia.cuda_driver_version.as_deref(), Some("13.0"));
     let [own, shared] = &machine.gpus[..] else { panic!("two GPUs") };
-    assert_eq!((own.uuid.as_deref(), own.memory_total), (Some("GPU-simulated-0"), Some(8 << 30)));
+    assert_eq!(
+        (own.uuid.as_deref(), own.memory_total),
+        (Some("GPU-73696d75-6c61-7465-642d-4750552d3030"), Some(8 << 30))
+    );
     assert_eq!(own.pci_bus_id.as_deref(), Some("00000000:01:00.0"));
     assert_eq!(
         own.unknown,

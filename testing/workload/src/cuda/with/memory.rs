@@ -212,7 +212,8 @@ fn vmm(env: &Env<'_>, bytes: u64) -> Result<Piece> {
     Ok(Piece { address, bytes: size as u64, free: Box::new(free) })
 }
 
-fn device_memory(device: CUdevice) -> CUmemAllocationProp {
+/// Properties of memory of a device.
+pub fn device_memory(device: CUdevice) -> CUmemAllocationProp {
     // SAFETY: numbers, enums with a zero, and a null pointer.
     let mut properties: CUmemAllocationProp = unsafe { std::mem::zeroed() };
     properties.type_ = CUmemAllocationType::CU_MEM_ALLOCATION_TYPE_PINNED;
