@@ -14,8 +14,10 @@ use crate::nearest_instant;
 use spark_trace_recording::ledger::time_of;
 use spark_trace_recording::{CudaAllocs, CudaTotal, LibraryFile, Recording};
 
+mod by_gpu;
 mod calls;
 
+pub use by_gpu::GpuRow;
 pub use calls::{EventRow, FailureRow};
 pub use spark_trace_common::cuda::DEVICE_ALL;
 
@@ -31,6 +33,10 @@ pub struct CudaReport {
     pub unknown_frees: Option<u64>,
     pub totals: Vec<TotalRow>,
     pub processes: Vec<ProcessTotals>,
+    /// Device memory by GPU, and by process where there are several; empty in older recordings.
+    pub gpus: Vec<GpuRow>,
+    /// The machine has several GPUs, so that it matters which one.
+    pub several_gpus: bool,
     pub host: Vec<HostRow>,
     pub stacks: Vec<AllocRow>,
     pub failures: Vec<FailureRow>,
@@ -90,6 +96,8 @@ pub struct HostRow {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct AllocRow {
     pub kind: String,
+    /// NVML's index of the GPU; absent where it is unknown, and for memory that is not a GPU's.
+    pub device: Option<u32>,
     pub function: String,
     #[serde(flatten)]
     pub caller: Caller,
@@ -141,6 +149,8 @@ pub fn report(recording: &Recording, at_ns: u64) -> Option<CudaReport> {
         unknown_frees: provenance.cuda_unknown_frees,
         totals: totals(recording, at_ns),
         processes: processes(recording, &names, instant),
+        gpus: by_gpu::rows(recording, &names, instant),
+        several_gpus: recording.host.gpus.len() > 1,
         host: host(&provenance.cuda_allocs, instant),
         stacks: stacks(&provenance.cuda_allocs, &callers, instant),
         failures: calls::failures(recording, &names, &callers),
@@ -259,9 +269,10 @@ fn host(allocs: &[CudaAllocs], instant: Option<usize>) -> Vec<HostRow> {
 
 /// The stack that holds the most first, then the one that allocated most.
 fn stacks(allocs: &[CudaAllocs], callers: &Callers<'_>, instant: Option<usize>) -> Vec<AllocRow> {
-    let mut groups: BTreeMap<(&str, &str, Caller), (AllocRow, BTreeSet<u32>)> = BTreeMap::new();
+    let mut groups: BTreeMap<(&str, Option<u32>, &str, Caller), (AllocRow, BTreeSet<u32>)> = BTreeMap::new();
     for allocs in allocs {
-        let key = (allocs.kind.as_str(), allocs.function.as_str(), callers.of(allocs.stack));
+        let caller = callers.of(allocs.stack);
+        let key = (allocs.kind.as_str(), allocs.device, allocs.function.as_str(), caller);
         let (row, pids) = groups.entry(key).or_default();
         let bytes = live(allocs, instant);
         row.live = bytes.map(|bytes| row.live.unwrap_or(0).saturating_add(bytes));
@@ -277,8 +288,9 @@ fn stacks(allocs: &[CudaAllocs], callers: &Callers<'_>, instant: Option<usize>) 
         }
         pids.insert(allocs.pid);
     }
-    let named = groups.into_iter().map(|((kind, function, caller), (row, pids))| AllocRow {
+    let named = groups.into_iter().map(|((kind, device, function, caller), (row, pids))| AllocRow {
         kind: kind.to_owned(),
+        device,
         function: function.to_owned(),
         caller,
         pids: pids.into_iter().collect(),

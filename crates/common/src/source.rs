@@ -340,8 +340,8 @@ pub const SOURCES: &[Source] = &[
     },
     Source {
         slug: "gpu-shared-process",
-        title: "what processes of the target that use several GPUs hold on this one, allocations and contexts together: \
-                calls do not say which GPU they are for",
+        title: "at most so much of what the target allocated on an unknown GPU, which may be this one or another of its \
+                process",
         system: &[],
         cgroup_v2: &[],
         cgroup_v1: &[],
@@ -349,7 +349,7 @@ pub const SOURCES: &[Source] = &[
         charged: Charged::No,
         reclaimable: Reclaimable::No,
         cuda_used: DEVICE_MEMORY,
-        origin: "NVML nvmlDeviceGetComputeRunningProcesses_v3, usedGpuMemory of processes that are on several devices",
+        origin: "NVML nvmlDeviceGetComputeRunningProcesses_v3, usedGpuMemory; calls of libcuda whose context, stream or pool is older than the trace",
     },
     Source {
         slug: "gpu-before",

@@ -3,9 +3,11 @@
 use super::document::{Cell, Document, Fit, Table};
 use spark_trace_analysis::callers::{Caller, THROUGH_RUNTIME};
 use spark_trace_analysis::cuda::{
-    AllocRow, CudaReport, DEVICE_ALL, EventRow, FailureRow, HostRow, LibraryRow, ProcessTotals, TotalRow,
+    AllocRow, CudaReport, DEVICE_ALL, EventRow, FailureRow, GpuRow, HostRow, LibraryRow, ProcessTotals,
+    TotalRow,
 };
-use spark_trace_analysis::diff::cuda::{CudaDelta, KindDelta, QueryDelta};
+use spark_trace_analysis::diff::cuda::{CudaDelta, GpuDelta, KindDelta, QueryDelta};
+use spark_trace_common::cuda::Kind;
 use spark_trace_recording::units::{UNKNOWN, delta, duration, known, seconds, unsigned};
 use spark_trace_recording::verdict::Verdict;
 
@@ -27,7 +29,13 @@ pub fn in_use(document: &mut Document, report: &CudaReport, started_ns: u64) {
     by_process(document, report);
     let details =
         report.details_at_ns.map_or_else(String::new, |at_ns| format!(", in use after {}", after(at_ns)));
-    document.section(format!("CUDA memory by user stack{details}"), Table::of(STACKS, &report.stacks));
+    let mut stacks = STACKS.to_vec();
+    if report.several_gpus {
+        let gpus: Vec<_> = report.gpus.iter().map(|row| (row.clone(), after(row.total.peak_ns))).collect();
+        document.section(format!("CUDA device memory by GPU{details}"), Table::of(GPUS, &gpus));
+        stacks.insert(AFTER_KIND, STACK_GPU);
+    }
+    document.section(format!("CUDA memory by user stack{details}"), Table::of(&stacks, &report.stacks));
     if report.stacks.iter().any(|row| row.caller.through.is_some_and(|through| through != THROUGH_RUNTIME)) {
         document.line("by driver: called directly, or by a statically linked runtime");
     }
@@ -84,9 +92,12 @@ fn missing_calls(document: &mut Document, report: &CudaReport) {
 
 /// All kinds of device memory together only where there are several: else it says the same twice.
 fn shown<'a, T>(rows: &'a [T], kind: impl Fn(&T) -> &str + 'a) -> impl Iterator<Item = &'a T> {
-    let device = ["device", "async", "physical"];
-    let several = rows.iter().filter(|row| device.contains(&kind(row))).count() > 1;
+    let several = rows.iter().filter(|row| is_device(kind(row))).count() > 1;
     rows.iter().filter(move |row| several || kind(row) != DEVICE_ALL)
+}
+
+fn is_device(kind: &str) -> bool {
+    Kind::ALL.into_iter().any(|known| known.is_device() && known.as_str() == kind)
 }
 
 /// One process holds what the target holds: then a line says who.
@@ -146,6 +157,32 @@ const PROCESSES: &[Cell<ProcessTotals>] = &[
     ("FAILED", Fit::Number, |row| row.total.failures.to_string()),
 ];
 
+const GPUS: &[Cell<Timed<GpuRow>>] = &[
+    ("GPU", Fit::Name, |(row, _)| gpu(row.device)),
+    ("PROCESS", Fit::Name, |(row, _)| match (row.pid, &row.comm) {
+        (Some(pid), Some(comm)) => format!("{comm} ({pid})"),
+        (Some(pid), None) => pid.to_string(),
+        _ => "all".to_owned(),
+    }),
+    ("IN USE", Fit::Number, |(row, _)| known(row.total.live, unsigned)),
+    ("PEAK", Fit::Number, |(row, _)| unsigned(row.total.peak)),
+    ("AFTER", Fit::Number, |(_, peak)| peak.clone()),
+    ("ALLOCS", Fit::Number, |(row, _)| row.total.allocs.to_string()),
+    ("FREES", Fit::Number, |(row, _)| row.total.frees.to_string()),
+    ("FAILED", Fit::Number, |(row, _)| row.total.failures.to_string()),
+];
+
+fn gpu(device: Option<u32>) -> String {
+    device.map_or_else(|| "unknown".to_owned(), |index| index.to_string())
+}
+
+/// Where there are several GPUs. Memory of the host has none.
+const STACK_GPU: Cell<AllocRow> = ("GPU", Fit::Name, |row| match row.device {
+    None if !is_device(&row.kind) => String::new(),
+    device => gpu(device),
+});
+const AFTER_KIND: usize = 4;
+
 const HOST: &[Cell<HostRow>] = &[
     ("KIND", Fit::Name, |row| row.kind.clone()),
     ("LIES IN", Fit::Name, |row| row.backing.clone().unwrap_or_else(|| UNKNOWN.to_owned())),
@@ -195,6 +232,8 @@ pub fn error(name: Option<&str>, result: i32) -> String {
 pub fn diff(document: &mut Document, report: &CudaDelta) {
     let kinds: Vec<_> = shown(&report.kinds, |row| &row.kind).collect();
     document.section("CUDA memory by kind, in use at each instant", Table::of(KINDS, kinds));
+    document
+        .section("CUDA device memory by GPU, in use at each instant", Table::of(GPU_DELTAS, &report.gpus));
     document.section("Memory queries of each run", Table::of(QUERIES, &report.queries));
 }
 
@@ -205,6 +244,15 @@ const KINDS: &[Cell<KindDelta>] = &[
     ("DELTA", Fit::Number, |row| known(row.delta_bytes, delta)),
     ("A PEAK", Fit::Number, |row| known(row.a_peak, unsigned)),
     ("B PEAK", Fit::Number, |row| known(row.b_peak, unsigned)),
+];
+
+const GPU_DELTAS: &[Cell<GpuDelta>] = &[
+    ("GPU", Fit::Name, |row| gpu(row.device)),
+    ("A", Fit::Number, |row| known(row.bytes.a_bytes, unsigned)),
+    ("B", Fit::Number, |row| known(row.bytes.b_bytes, unsigned)),
+    ("DELTA", Fit::Number, |row| known(row.bytes.delta_bytes, delta)),
+    ("A PEAK", Fit::Number, |row| known(row.bytes.a_peak, unsigned)),
+    ("B PEAK", Fit::Number, |row| known(row.bytes.b_peak, unsigned)),
 ];
 
 const QUERIES: &[Cell<QueryDelta>] = &[

@@ -99,7 +99,7 @@ const WORDS: &[(&str, &str)] = &[
     ("gpu-allocated", "allocated through CUDA"),
     ("gpu-context", "CUDA contexts"),
     ("gpu-before", "taken before the trace began"),
-    ("gpu-shared-process", "processes that use several GPUs"),
+    ("gpu-shared-process", "allocations on an unknown GPU"),
 ];
 
 /// Sources of a device plane that are not the target's.

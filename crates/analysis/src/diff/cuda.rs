@@ -1,6 +1,6 @@
 //! What two runs took through the CUDA driver, and the memory queries of each.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
@@ -13,6 +13,8 @@ use crate::memory_queries::{self, Queries, Summary};
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct CudaDelta {
     pub kinds: Vec<KindDelta>,
+    /// Empty where no run has several GPUs.
+    pub gpus: Vec<GpuDelta>,
     pub queries: Vec<QueryDelta>,
 }
 
@@ -25,6 +27,15 @@ pub struct KindDelta {
     pub delta_bytes: Option<i64>,
     pub a_peak: Option<u64>,
     pub b_peak: Option<u64>,
+}
+
+/// Device memory of one GPU, as [`KindDelta`].
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct GpuDelta {
+    /// NVML's index; absent for allocations whose GPU is unknown.
+    pub device: Option<u32>,
+    #[serde(flatten)]
+    pub bytes: KindDelta,
 }
 
 /// A figure that both runs may have got.
@@ -52,7 +63,7 @@ pub fn compare<'a, R: Into<Derived<'a>>>(a: (R, u64), b: (R, u64)) -> Option<Cud
     if used.iter().all(Option::is_none) && queries.iter().all(Option::is_none) {
         return None;
     }
-    Some(CudaDelta { kinds: kinds(&used), queries: query_deltas(queries) })
+    Some(CudaDelta { kinds: kinds(&used), gpus: gpus(&used), queries: query_deltas(queries) })
 }
 
 fn kinds([a, b]: &[Option<CudaReport>; 2]) -> Vec<KindDelta> {
@@ -76,6 +87,35 @@ fn kinds([a, b]: &[Option<CudaReport>; 2]) -> Vec<KindDelta> {
         KindDelta { kind: kind.to_owned(), a_bytes, b_bytes, delta_bytes, a_peak, b_peak }
     });
     rows.collect()
+}
+
+/// Older recordings have no rows by GPU: those of the other run stand beside what is unknown.
+fn gpus(used: &[Option<CudaReport>; 2]) -> Vec<GpuDelta> {
+    if !used.iter().flatten().any(|report| report.several_gpus) {
+        return Vec::new();
+    }
+    let of_target = |report: &Option<CudaReport>| -> Option<BTreeMap<(bool, Option<u32>), cuda::TotalRow>> {
+        let rows = report.as_ref()?.gpus.iter().filter(|row| row.pid.is_none());
+        let rows: BTreeMap<_, _> =
+            rows.map(|row| ((row.device.is_none(), row.device), row.total.clone())).collect();
+        (!rows.is_empty()).then_some(rows)
+    };
+    let [a, b] = [&used[0], &used[1]].map(of_target);
+    let devices: BTreeSet<_> = a.iter().chain(&b).flat_map(BTreeMap::keys).copied().collect();
+    let of = |run: &Option<BTreeMap<_, cuda::TotalRow>>, device| match run {
+        None => (None, None),
+        Some(rows) => rows.get(&device).map_or((Some(0), Some(0)), |row| (row.live, Some(row.peak))),
+    };
+    let row = |device: (bool, Option<u32>)| {
+        let ((a_bytes, a_peak), (b_bytes, b_peak)) = (of(&a, device), of(&b, device));
+        let delta_bytes = difference(bytes(b_bytes), bytes(a_bytes));
+        let kind = cuda::DEVICE_ALL.to_owned();
+        GpuDelta {
+            device: device.1,
+            bytes: KindDelta { kind, a_bytes, b_bytes, delta_bytes, a_peak, b_peak },
+        }
+    };
+    devices.into_iter().map(row).collect()
 }
 
 /// Library calls first, as in `show`. Files of single processes and cgroups are not the same in two runs.
