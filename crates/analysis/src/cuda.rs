@@ -267,9 +267,12 @@ fn host(allocs: &[CudaAllocs], instant: Option<usize>) -> Vec<HostRow> {
     groups.into_values().collect()
 }
 
+/// Kind, GPU, function and caller.
+type StackKey<'a> = (&'a str, Option<u32>, &'a str, Caller);
+
 /// The stack that holds the most first, then the one that allocated most.
 fn stacks(allocs: &[CudaAllocs], callers: &Callers<'_>, instant: Option<usize>) -> Vec<AllocRow> {
-    let mut groups: BTreeMap<(&str, Option<u32>, &str, Caller), (AllocRow, BTreeSet<u32>)> = BTreeMap::new();
+    let mut groups: BTreeMap<StackKey<'_>, (AllocRow, BTreeSet<u32>)> = BTreeMap::new();
     for allocs in allocs {
         let caller = callers.of(allocs.stack);
         let key = (allocs.kind.as_str(), allocs.device, allocs.function.as_str(), caller);

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, Result, bail};
 use cudarc::driver::sys::{
-    self, CUcontext, CUdevice, CUmemAllocationType, CUmemLocationType, CUmemPoolProps, CUmemoryPool, CUstream,
+    self, CUcontext, CUdevice, CUmemAllocationType, CUmemLocationType, CUmemPoolProps, CUstream,
 };
 use serde_json::json;
 
@@ -69,47 +69,48 @@ impl Gpus {
         Ok(unsafe { call!(cuCtxSetCurrent(self.context(device))) }?)
     }
 
-    /// What is taken is given back by the end of its context, or of the process.
+    /// Memory is freed by the end of its context, or of the process.
     fn take(&self, take: OnGpu) -> Result<()> {
         let OnGpu { device, way, bytes } = take;
         let bytes = usize::try_from(bytes).context("more than an address space holds")?;
-        let mut address = 0;
-        // SAFETY (all calls below): pointers are good for what is read and written.
         match way {
             Way::Set => {
                 self.set(device)?;
-                unsafe { call!(cuMemAlloc_v2(&mut address, bytes))? };
+                device_memory_of(bytes)?;
                 self.set(0)
             }
-            Way::Push => unsafe {
-                call!(cuCtxPushCurrent_v2(self.context(device)))?;
-                call!(cuMemAlloc_v2(&mut address, bytes))?;
+            Way::Push => {
+                // SAFETY: a context of ours, which lives until the end.
+                unsafe { call!(cuCtxPushCurrent_v2(self.context(device)))? };
+                device_memory_of(bytes)?;
                 let mut popped = std::ptr::null_mut();
-                Ok(call!(cuCtxPopCurrent_v2(&mut popped))?)
-            },
+                // SAFETY: the pointer is good for a context.
+                Ok(unsafe { call!(cuCtxPopCurrent_v2(&mut popped)) }?)
+            }
             Way::Thread => std::thread::scope(|scope| {
                 let taken = scope.spawn(|| {
                     self.set(device)?;
-                    let mut address = 0;
-                    Ok(unsafe { call!(cuMemAlloc_v2(&mut address, bytes)) }?)
+                    device_memory_of(bytes)
                 });
                 taken.join().unwrap_or_else(|_| bail!("the thread did not end well"))
             }),
             Way::Stream => {
                 let mut stream: CUstream = std::ptr::null_mut();
                 self.set(device)?;
+                // SAFETY: the pointer is good for a stream.
                 unsafe { call!(cuStreamCreate(&mut stream, 1))? };
                 self.set(0)?;
-                Ok(unsafe { call!(cuMemAllocAsync(&mut address, bytes, stream)) }?)
+                in_stream_order(bytes, stream)
             }
             Way::Async => {
                 self.set(device)?;
-                unsafe { call!(cuMemAllocAsync(&mut address, bytes, std::ptr::null_mut()))? };
+                in_stream_order(bytes, std::ptr::null_mut())?;
                 self.set(0)
             }
             Way::Pool => {
-                let mut pool: CUmemoryPool = std::ptr::null_mut();
+                let (mut pool, mut address) = (std::ptr::null_mut(), 0);
                 let properties = pool_of(CUdevice::from(device));
+                // SAFETY: pointers are good for what is read and written; the pool is the one just made.
                 unsafe {
                     call!(cuMemPoolCreate(&mut pool, &properties))?;
                     Ok(call!(cuMemAllocFromPoolAsync(&mut address, bytes, pool, std::ptr::null_mut()))?)
@@ -117,10 +118,23 @@ impl Gpus {
             }
             Way::Vmm => {
                 let (properties, mut handle) = (device_memory(CUdevice::from(device)), 0);
+                // SAFETY: pointers are good for what is read and written.
                 Ok(unsafe { call!(cuMemCreate(&mut handle, bytes, &properties, 0)) }?)
             }
         }
     }
+}
+
+fn device_memory_of(bytes: usize) -> Result<()> {
+    let mut address = 0;
+    // SAFETY: the pointer is good for an address.
+    Ok(unsafe { call!(cuMemAlloc_v2(&mut address, bytes)) }?)
+}
+
+fn in_stream_order(bytes: usize, stream: CUstream) -> Result<()> {
+    let mut address = 0;
+    // SAFETY: the pointer is good for an address, and the stream is one of ours or none.
+    Ok(unsafe { call!(cuMemAllocAsync(&mut address, bytes, stream)) }?)
 }
 
 fn pool_of(device: CUdevice) -> CUmemPoolProps {
