@@ -123,6 +123,14 @@ fn every_way_in_which_a_call_means_a_gpu_is_followed_to_that_gpu() {
     let peaks = BTreeMap::from([(Some(0), 44 * MIB), (Some(1), 12 * MIB)]);
     assert_eq!(held.peaks(), peaks, "and none whose GPU is unknown");
     assert_eq!(support::losses(&held.recorded.recording()["health"]).0, 0);
+    let rows = |report: &Value, bytes: &str| -> Vec<_> {
+        let gpus = array(&report["cuda"]["gpus"]).iter();
+        gpus.map(|row| (row["device"].as_i64(), int(&row[bytes]))).collect()
+    };
+    let peaks: Vec<_> = peaks.into_iter().collect();
+    assert_eq!(rows(&held.recorded.show(), "peak"), peaks);
+    assert_eq!(rows(&held.recorded.diff(&held.recorded), "b_peak"), peaks);
+    assert!(held.recorded.table().contains("CUDA device memory by GPU"));
 }
 
 #[test]
