@@ -12,6 +12,7 @@ use tracing::debug;
 
 use super::{Named, Progress, Report, Session, SessionError, View, Wishes, io_error};
 use crate::{
+    decode::Event,
     messages, now_ns,
     source::process,
     subject::{Spec, command},
@@ -231,25 +232,33 @@ impl Session {
         loop {
             let put_off = self.put_off.pop();
             let from_buffer = put_off.is_none();
-            // Copied out: handling an event may take long, and the buffer's room is wanted back.
-            let next = put_off.or_else(|| self.events.get_mut().next().map(|item| item.to_vec()));
-            let Some(record) = next else {
+            // Decoded before anything else: handling an event may take long, and the buffer's room is wanted back.
+            let mut decoded = |bytes: &[u8]| {
+                let event = self.tracer.decode(bytes);
+                let may_wait = event.as_ref().filter(|_| take == Take::Turn && self.put_off.has_room());
+                let until_ns = may_wait.and_then(|event| self.tracer.waits_until(event));
+                (event, until_ns.map(|until_ns| (bytes.to_vec(), until_ns)), bytes.len())
+            };
+            let next = match put_off {
+                Some(record) => Some(decoded(&record)),
+                None => self.events.get_mut().next().map(|item| decoded(&item)),
+            };
+            let Some((event, waits, length)) = next else {
                 (self.has_backlog, self.tracer.is_behind) = (false, false);
                 return Ok(self.tracer.take_samples(u64::MAX)?);
             };
-            if take == Take::Turn
-                && let Some(until_ns) = self.tracer.waits_until(&record)
-                && self.put_off.has_room()
-            {
+            if let Some((record, until_ns)) = waits {
                 self.put_off.put(record, Duration::from_nanos(until_ns.saturating_sub(now_ns())));
                 self.put_off.take_out(self.events.get_mut());
                 self.has_backlog = false;
                 return Ok(());
             }
             if from_buffer {
-                taken += record.len() + RECORD_HEADER;
+                taken += length + RECORD_HEADER;
             }
-            self.handle(&record)?;
+            if let Some(event) = event {
+                self.handle(event)?;
+            }
             let enough = match take {
                 Take::Turn => began.elapsed() >= turn,
                 Take::All => taken >= self.options.ring_bytes as usize,
@@ -262,8 +271,8 @@ impl Session {
         }
     }
 
-    fn handle(&mut self, record: &[u8]) -> Result<(), SessionError> {
-        match self.tracer.event(record)? {
+    fn handle(&mut self, event: Event) -> Result<(), SessionError> {
+        match self.tracer.event(event)? {
             Some(Notice::Candidate(container)) => self.container_appeared(container),
             Some(Notice::Entered(container)) => self.container_entered(container),
             Some(Notice::Client { pid, client, at_ns }) => self.client_began(pid, client, at_ns),

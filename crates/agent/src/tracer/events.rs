@@ -15,31 +15,29 @@ use crate::{page_size, source::process};
 use spark_trace_recording::{CgroupName, Mapping, Process, ProcessContext, journal::Entry};
 
 impl<W: Write> Tracer<W> {
-    /// Handles one record of the event ring buffer.
-    pub fn event(&mut self, bytes: &[u8]) -> Result<Option<Notice>, TracerError> {
+    /// One record of the event ring buffer; `None` where it is not known, which counts as a loss.
+    pub fn decode(&mut self, bytes: &[u8]) -> Option<Event> {
         match decode::decode(bytes) {
-            Ok(event) => self.apply(event),
+            Ok(event) => Some(event),
             Err(error) => {
                 debug!("an event of {} bytes is not known: {error}", bytes.len());
                 self.losses.undecoded_events += 1;
-                Ok(None)
+                None
             }
         }
     }
 
-    /// Until when a record waits, with all that come after it: where the kernel does not say what lies at one address, one
+    /// Until when an event waits, with all that come after it: where the kernel does not say what lies at one address, one
     /// look at all mappings of a process serves all allocations that wait.
-    pub fn waits_until(&self, bytes: &[u8]) -> Option<u64> {
-        if !self.backings.may_wait() {
-            return None;
-        }
-        match decode::decode(bytes) {
-            Ok(Event::Call(call)) => self.backings.waits_until(&call),
+    pub fn waits_until(&self, event: &Event) -> Option<u64> {
+        match event {
+            Event::Call(call) if self.backings.may_wait() => self.backings.waits_until(call),
             _ => None,
         }
     }
 
-    fn apply(&mut self, event: Event) -> Result<Option<Notice>, TracerError> {
+    /// Handles one event.
+    pub fn event(&mut self, event: Event) -> Result<Option<Notice>, TracerError> {
         match event {
             Event::FileName(name) => {
                 self.places.file_on(name.device);
