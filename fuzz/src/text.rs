@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use spark_trace_analysis::instant_spec;
-use spark_trace_recording::framework_log as log;
+use spark_trace_engines as engines;
 use spark_trace_recording::parse;
 use spark_trace_study::analysis::{self, Options};
 use spark_trace_study::import::benchmark_spark;
@@ -37,9 +37,9 @@ fn report(results: &Results) {
 
 pub fn log(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
-    let _ = log::parse_text(&text);
+    let _ = (engines::parse_text(&text), engines::benchmark::parse(text.lines()));
     for line in text.lines() {
-        let _ = (log::is_known(line), log::is_budget(line));
+        let _ = (engines::is_known(line), engines::benchmark::is_reported(line));
     }
 }
 

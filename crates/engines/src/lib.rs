@@ -2,6 +2,7 @@
 //! when, how its cache follows from that, what its parameters are called, and what the lines of its log mean.
 //! [`parse`] reads a log by it.
 
+pub mod benchmark;
 mod engine;
 mod figure;
 mod log;

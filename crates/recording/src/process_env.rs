@@ -98,6 +98,6 @@ pub struct LogLine {
     pub at_ns: u64,
     /// `stdout` or `stderr`.
     pub stream: String,
-    /// Its first KiB.
+    /// Its first 4 KiB.
     pub text: String,
 }

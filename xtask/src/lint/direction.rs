@@ -34,14 +34,16 @@ const CRATES: &[Crate] = &[
         "spark-trace-analysis", "spark-trace-common", "spark-trace-engines", "spark-trace-host", "spark-trace-recording",
         "spark-trace-render", "spark-trace-statistics",
     ]),
-    row("spark-trace-agent", &["ebpf-build", "spark-trace-common", "spark-trace-host", "spark-trace-recording"]),
+    row("spark-trace-agent", &[
+        "ebpf-build", "spark-trace-common", "spark-trace-engines", "spark-trace-host", "spark-trace-recording",
+    ]),
     row("spark-trace", &[
         "spark-trace-agent", "spark-trace-analysis", "spark-trace-common", "spark-trace-host", "spark-trace-recording",
         "spark-trace-render", "spark-trace-study",
     ]),
     row("spark-trace-fuzz", &[
-        "spark-trace", "spark-trace-agent", "spark-trace-analysis", "spark-trace-recording", "spark-trace-render",
-        "spark-trace-study",
+        "spark-trace", "spark-trace-agent", "spark-trace-analysis", "spark-trace-engines", "spark-trace-recording",
+        "spark-trace-render", "spark-trace-study",
     ]),
     row("spark-trace-simulated-cuda", &[]),
     row("spark-trace-simulated-nvml", &[]),

@@ -1,7 +1,7 @@
 //! From pieces of output to lines, whatever the pieces.
 
 /// Kept of a line; the rest of it is passed over.
-pub(super) const LONGEST: usize = 1 << 10;
+pub(super) const LONGEST: usize = spark_trace_engines::LONGEST_LINE;
 
 /// A stream of which the last line is not whole yet.
 #[derive(Debug, Default)]
@@ -59,7 +59,7 @@ mod tests {
     fn a_long_line_is_cut_and_costs_no_memory() {
         let mut long = Lines::default();
         for _ in 0..1000 {
-            long.feed(&[b'x'; 1 << 12], |_| panic!("no end yet"));
+            long.feed(&[b'x'; 1 << 13], |_| panic!("no end yet"));
         }
         assert_eq!(long.begun.len(), LONGEST);
         let mut found = Vec::new();

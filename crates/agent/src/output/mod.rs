@@ -32,8 +32,9 @@ use screen::Screen;
 use spark_trace_host::output_file::Place;
 use spark_trace_recording::{LogLine, WriteOptions};
 
-/// Lines that are kept.
+/// Lines that are kept, and bytes of them.
 const MOST_LINES: u64 = 10_000;
+const MOST_BYTES: u64 = 4 << 20;
 /// How long what is left at the end is waited for before the recording goes on without it.
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -92,15 +93,19 @@ pub struct Output {
 #[derive(Debug, Default)]
 pub(super) struct Shared {
     kept: AtomicU64,
+    kept_bytes: AtomicU64,
     lost: AtomicU64,
     /// What went wrong, once each.
     warnings: Mutex<Vec<String>>,
 }
 
 impl Shared {
-    /// Whether there is room for one line more.
-    fn has_room(&self) -> bool {
-        let room = self.kept.fetch_add(1, Ordering::Relaxed) < MOST_LINES;
+    /// Whether there is room for one line more, of so many bytes.
+    fn has_room(&self, bytes: usize) -> bool {
+        let bytes = bytes as u64;
+        let before = self.kept_bytes.fetch_add(bytes, Ordering::Relaxed);
+        let room = before.saturating_add(bytes) <= MOST_BYTES
+            && self.kept.fetch_add(1, Ordering::Relaxed) < MOST_LINES;
         if !room {
             self.lost.fetch_add(1, Ordering::Relaxed);
         }

@@ -11,8 +11,8 @@ use tokio::sync::mpsc as counted;
 
 use super::{Shared, lines::Lines, screen::Screen};
 use crate::now_ns;
+use spark_trace_engines::{benchmark, is_known};
 use spark_trace_recording::LogLine;
-use spark_trace_recording::framework_log::is_known;
 
 /// As much as a pipe holds.
 const PIECE: usize = 64 << 10;
@@ -81,7 +81,7 @@ impl Pump {
     }
 
     fn keep(&self, line: &str) {
-        if is_known(line) && self.shared.has_room() {
+        if (is_known(line) || benchmark::is_reported(line)) && self.shared.has_room(line.len()) {
             let line = LogLine { at_ns: now_ns(), stream: self.stream.to_owned(), text: line.to_owned() };
             // Nobody takes lines any more where the recording is complete.
             let _ = self.lines.try_send(line);
