@@ -9,6 +9,7 @@ use crate::cuda::{self, CudaReport};
 use crate::derived::Derived;
 use crate::devices::{self, DeviceReport};
 use crate::driver_allocs::{self, DriverAllocRow};
+use crate::engine_run::{self, EngineRun};
 use crate::files::{self, FileRow};
 use crate::instant_spec::InstantSpec;
 use crate::limits::{self, Limit};
@@ -77,6 +78,8 @@ pub struct Report {
     pub mappings: Vec<MappingRow>,
     /// Absent where no CUDA library was seen.
     pub cuda: Option<CudaReport>,
+    /// Absent where nothing is a sign of an inference engine.
+    pub engine: Option<EngineRun>,
     /// The memory queries of the target; absent where it made none.
     pub queries: Option<Queries>,
     /// What surrounds its processes, as recorded.
@@ -305,6 +308,7 @@ pub fn report<'a>(run: impl Into<Derived<'a>>, at: InstantSpec) -> Report {
         regions: regions::rows(recording, details_at_ns),
         mappings: mappings::rows(recording, details_at_ns),
         cuda: cuda::report(recording, details_at_ns),
+        engine: engine_run::report(&run, details_at_ns),
         queries: run.into_queries(),
         contexts: recording.provenance.contexts.clone(),
         tmpfs,

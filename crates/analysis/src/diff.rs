@@ -18,9 +18,11 @@ use spark_trace_recording::{Instant, Recording};
 
 pub mod cuda;
 pub mod detail;
+pub mod engine;
 
 use cuda::CudaDelta;
 use detail::{ChargeDelta, FileDelta, RegionDelta, StackDelta};
+use engine::PartDelta;
 
 pub const SCHEMA: &str = "spark-trace/diff";
 pub const SCHEMA_VERSION: u32 = 1;
@@ -52,6 +54,8 @@ pub struct Report {
     pub regions: Vec<RegionDelta>,
     /// Absent where neither run used the CUDA driver or made a memory query.
     pub cuda: Option<CudaDelta>,
+    /// What the device memory of the engines is for; empty where no stage of theirs is known.
+    pub engine: Vec<PartDelta>,
     /// Why: hypotheses with their verdicts, plane by plane. The target's come first, the machine's last.
     pub findings: Vec<Findings>,
 }
@@ -121,6 +125,7 @@ pub fn with_findings(
         charges: detail::charges(scope, (a, balance_a.at_ns), (b, balance_b.at_ns)),
         regions: detail::regions(scope, (a, balance_a.at_ns), (b, balance_b.at_ns)),
         cuda: cuda::compare((derived_a, balance_a.at_ns), (derived_b, balance_b.at_ns)),
+        engine: engine::compare((derived_a, balance_a.at_ns), (derived_b, balance_b.at_ns)),
         findings: findings(),
     })
 }

@@ -7,6 +7,7 @@ use spark_trace_common::source::UNATTRIBUTED;
 
 use crate::attribution::level_of;
 use crate::derived::Derived;
+use crate::engine_run;
 use crate::view::{Scope, View};
 use spark_trace_recording::Recording;
 
@@ -57,6 +58,8 @@ pub enum MarkKind {
     /// A process queried how much memory there is.
     Query,
     Phase,
+    /// A stage of an inference engine begins.
+    Stage,
     Exec,
 }
 
@@ -181,10 +184,12 @@ pub fn marks<'a>(run: impl Into<Derived<'a>>, (first, last): (u64, u64), columns
     let queries =
         queries.map(|row| (row.at_ns, MarkKind::Query, format!("{} by {}", row.interface, row.comm)));
     let phases = recording.phases.iter().map(|phase| (phase.at_ns, MarkKind::Phase, phase.name.clone()));
+    let stages = engine_run::stages_of(recording).into_iter();
+    let stages = stages.map(|row| (row.span.begin_ns, MarkKind::Stage, row.stage.as_str().to_owned()));
     let processes = recording.provenance.processes.iter();
     let execs =
         processes.filter_map(|process| Some((process.exec_ns?, MarkKind::Exec, process.comm.clone())));
-    let all = kv.into_iter().chain(queries).chain(phases).chain(execs);
+    let all = kv.into_iter().chain(queries).chain(phases).chain(stages).chain(execs);
 
     let mut grouped: BTreeMap<(usize, MarkKind), (u64, BTreeMap<String, u64>)> = BTreeMap::new();
     for (at_ns, kind, what) in all.filter(|(at_ns, ..)| (first..=last).contains(at_ns)) {

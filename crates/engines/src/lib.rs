@@ -18,7 +18,7 @@ pub use figure::{Figure, Unit};
 pub use log::{EngineLog, Failure, FigureValue, Mark, is_known, parse, parse_text, states};
 pub use number::Value;
 pub use prefix::LONGEST as LONGEST_LINE;
-pub use recognise::{by_arguments, by_comm, by_module};
+pub use recognise::{by_arguments, by_comm, by_module, decide};
 pub use row::{AdviceRow, EngineRow, Parameter, Position, ReadingRow, Sign, Variant};
 pub use table::{ENGINES, row};
 pub use version::{Version, VersionRange};

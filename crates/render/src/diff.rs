@@ -6,6 +6,7 @@ use super::charges;
 use super::csv::{self, Field};
 use super::cuda;
 use super::document::{Cell, Document, Fit, Table};
+use super::engine_run;
 use super::findings;
 use spark_trace_analysis::diff::detail::{FileDelta, OnlyIn, RegionDelta, StackDelta};
 use spark_trace_analysis::diff::{Report, Side, SourceDelta};
@@ -60,6 +61,7 @@ pub fn document(report: &Report, Shown { all }: Shown) -> Document {
     if let Some(cuda) = &report.cuda {
         cuda::diff(&mut document, cuda);
     }
+    engine_run::diff(&mut document, &report.engine);
     findings::show(&mut document, &report.findings, all);
     document
 }

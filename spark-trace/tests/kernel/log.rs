@@ -91,7 +91,7 @@ fn every_byte_is_passed_on() {
 fn known_lines_are_kept_with_their_times() {
     let dir = support::disk_dir();
     let output = support::path(&dir, "r.json");
-    let long = format!("{KV} {}", "y".repeat(3000));
+    let long = format!("{KV} {}", "y".repeat(9000));
     let script = format!(
         "echo 'nothing to keep'; echo '{KV}'; sleep 0.4; printf 'Loading 10%%\\rLoading 20%%\\r{ALLOCATED}\\r\\n' >&2; \
          sleep 0.4; echo '{long}'; printf '[Latency] P99    : 12.5'"
@@ -99,7 +99,7 @@ fn known_lines_are_kept_with_their_times() {
     let done = run(&output, &["--log"], &script);
     assert_eq!(done.status.code(), Some(0));
     let recording = json(&output);
-    let cut = &long[..1024];
+    let cut = &long[..4096];
     let wanted =
         [("stdout", KV), ("stderr", ALLOCATED), ("stdout", cut), ("stdout", "[Latency] P99    : 12.5")];
     assert_eq!(lines(&recording), wanted);

@@ -28,8 +28,8 @@ const CRATES: &[Crate] = &[
     row("spark-trace-recording", &["spark-trace-common", "spark-trace-host"]),
     row("spark-trace-engines", &["spark-trace-recording"]),
     row("spark-trace-testing", &["spark-trace-common", "spark-trace-recording"]),
-    row("spark-trace-analysis", &["spark-trace-common", "spark-trace-recording"]),
-    row("spark-trace-render", &["spark-trace-analysis", "spark-trace-common", "spark-trace-recording"]),
+    row("spark-trace-analysis", &["spark-trace-common", "spark-trace-engines", "spark-trace-recording"]),
+    row("spark-trace-render", &["spark-trace-analysis", "spark-trace-common", "spark-trace-engines", "spark-trace-recording"]),
     row("spark-trace-study", &[
         "spark-trace-analysis", "spark-trace-common", "spark-trace-engines", "spark-trace-host", "spark-trace-recording",
         "spark-trace-render", "spark-trace-statistics",

@@ -124,10 +124,10 @@ const CPP_LINES: &[LineRow] = &[
     // The first is of the run with dummy requests.
     line(EITHER, r"\[MemUsageChange\] Allocated ([0-9.]+) GiB for max tokens (?:in paged KV cache )?\(([0-9]+)\)", &[
         gib(1, F::KvAllocated), count(2, F::TokensOfCache),
-    ]).marks(&[(Edge::Begins, Stage::KvAllocation)]),
+    ]).marks(&[(Edge::Ends, Stage::KvAllocation)]),
     line(EITHER, r"Memory usage when calculating max tokens in paged kv cache: total: ([0-9.]+) GiB, available: ([0-9.]+) GiB", &[
         gib(1, F::DeviceTotal), gib(2, F::FreeBeforeCache),
-    ]),
+    ]).marks(&[(Edge::Begins, Stage::KvAllocation)]),
     line(EITHER, r"primary blocks=([0-9]+), secondary blocks=([0-9]+)", &[count(1, F::Blocks), count(2, F::BlocksOnHost)]),
     line(EITHER, r"Number of blocks in KV cache primary pool: ([0-9]+)", &[count(1, F::Blocks)]),
     line(EITHER, r"Number of blocks in KV cache secondary pool: ([0-9]+)", &[count(1, F::BlocksOnHost)]),

@@ -4,7 +4,7 @@ use super::lists::{self, Extent};
 use super::tables::{CGROUPS, MAPPINGS};
 use super::{Manner, cost, frames, hooks, plane, read_at, run};
 use crate::document::{Document, Table};
-use crate::{charges, cuda, memory_queries, process_env};
+use crate::{charges, cuda, engine_run, memory_queries, process_env};
 use spark_trace_analysis::attribution::Report;
 use spark_trace_analysis::attribution::answer::is_worth_a_word;
 use spark_trace_analysis::mappings::MappingRow;
@@ -63,6 +63,15 @@ pub const SECTIONS: &[Section] = &[
         write: |document, report, _| {
             let started_ns = report.target.started_ns;
             report.cuda.iter().for_each(|cuda| cuda::in_use(document, cuda, started_ns));
+        },
+    },
+    Section {
+        name: "engine",
+        about: "The inference engine: its stages, what its device memory is for, figures of its log",
+        is_first: |_| true,
+        write: |document, report, manner| {
+            let started_ns = report.target.started_ns;
+            report.engine.iter().for_each(|run| engine_run::show(document, run, started_ns, manner.brief));
         },
     },
     Section {

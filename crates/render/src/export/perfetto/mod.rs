@@ -12,6 +12,7 @@ use super::{Exported, Options};
 use crate::escape;
 use packets::{Packets, named, number, signed, text};
 use proto::{DebugAnnotation, ProcessDescriptor, ThreadDescriptor, TrackDescriptor};
+use spark_trace_analysis::engine_run;
 use spark_trace_analysis::levels::{self, CUDA, Line, PROCESS};
 use spark_trace_analysis::memory_queries::{self, MemoryQueryRow};
 use spark_trace_recording::{Process, Recording};
@@ -22,6 +23,7 @@ pub fn export(recording: &Recording, _: Options) -> Exported {
     for phase in &recording.phases {
         packets.event(phases, phase.at_ns, named(&phase.name, "phase", vec![]));
     }
+    stages(&mut packets, recording);
     let (processes, planes): (Vec<_>, Vec<_>) =
         levels::lines(recording).into_iter().partition(|line| line.plane == PROCESS);
     counters(&mut packets, &planes);
@@ -32,6 +34,27 @@ pub fn export(recording: &Recording, _: Options) -> Exported {
     }
     queries(&mut packets, recording);
     Ok(packets.finish().encode_to_vec())
+}
+
+/// A slice for each stage of an inference engine.
+fn stages(packets: &mut Packets, recording: &Recording) {
+    let rows = engine_run::stages_of(recording);
+    if rows.is_empty() {
+        return;
+    }
+    let group = packets.group("Engine");
+    for row in rows {
+        let span = (row.span.begin_ns, row.span.end_ns.unwrap_or_else(|| ended_ns(recording)));
+        let growth = row.growth_bytes.map(|bytes| signed("device memory", bytes));
+        packets.slice(group, span, named(row.stage.as_str(), "stage", growth.into_iter().collect()), |_| {});
+    }
+}
+
+/// A recording that was cut off has no end: the last reading is.
+fn ended_ns(recording: &Recording) -> u64 {
+    let target = &recording.target;
+    let last_ns = recording.samples.system.end_ns.last().copied().unwrap_or(target.started_ns);
+    if target.ended_ns == 0 { last_ns } else { target.ended_ns }
 }
 
 /// A group for each plane.
@@ -51,9 +74,7 @@ fn counters(packets: &mut Packets, lines: &[Line]) {
 /// A track for each process, and a slice for its life; the tracks by pid, of one that came again the last.
 fn all_processes(packets: &mut Packets, recording: &Recording) -> BTreeMap<u32, u64> {
     let target = &recording.target;
-    // A recording that was cut off has no end.
-    let last_ns = recording.samples.system.end_ns.last().copied().unwrap_or(target.started_ns);
-    let ended_ns = if target.ended_ns == 0 { last_ns } else { target.ended_ns };
+    let ended_ns = ended_ns(recording);
     let mut tracks = BTreeMap::new();
     for process in &recording.provenance.processes {
         let process_track =

@@ -61,6 +61,7 @@ pub const SIGNS: &[(MarkKind, &str, &str)] = &[
     (MarkKind::Kv, "★", "KV-cache reading"),
     (MarkKind::Query, "▼", "memory query"),
     (MarkKind::Phase, "◆", "phase"),
+    (MarkKind::Stage, "▶", "stage of the engine"),
     (MarkKind::Exec, "●", "exec"),
 ];
 

@@ -1,0 +1,118 @@
+//! The inference engine of a run: which it was, what its log states, its stages, and what its device memory is for.
+
+use serde::Serialize;
+use spark_trace_engines::{self as engines, Check, Engine, EngineLog, Unit, Value, Version};
+use spark_trace_recording::Recording;
+
+use crate::derived::Derived;
+
+mod device_level;
+mod parts;
+mod stages;
+
+pub use parts::{Part, PartName, Parts};
+pub use stages::{Evidence, Span, StageRow};
+
+/// An engine, or what looks like one.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct EngineRun {
+    /// Absent where nothing tells which, or more than one fits.
+    pub engine: Option<Engine>,
+    /// As its makers write it.
+    pub title: Option<&'static str>,
+    /// Engines that some of the evidence fits.
+    pub candidates: Vec<Engine>,
+    pub version: Option<Version>,
+    /// What its log states.
+    pub figures: Vec<FigureRow>,
+    /// Checks that ended it.
+    pub failures: Vec<Check>,
+    pub stages: Vec<StageRow>,
+    /// What its device memory is for, at the time of the lists; absent where no stage is known.
+    pub parts: Option<Parts>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct FigureRow {
+    pub figure: &'static str,
+    pub unit: Unit,
+    /// The device, pool or rank that it is of.
+    pub subject: Option<String>,
+    pub value: Value,
+    pub at_ns: Option<u64>,
+}
+
+/// Of a recording without any sign of an engine there is none.
+pub fn report<'a>(run: impl Into<Derived<'a>>, at_ns: u64) -> Option<EngineRun> {
+    let run = run.into();
+    let recording = run.recording;
+    let log = log_of(recording);
+    let (engine, candidates) = recognise(recording, &log);
+    let stages = stages::all(&run, &log, engine);
+    if candidates.is_empty() && log.figures.is_empty() && stages.is_empty() {
+        return None;
+    }
+    let line_ns = |line: usize| recording.provenance.log_lines.get(line).map(|line| line.at_ns);
+    let figures = log.figures.iter().map(|found| FigureRow {
+        figure: found.figure.as_str(),
+        unit: found.figure.unit(),
+        subject: found.subject.clone(),
+        value: found.value,
+        at_ns: line_ns(found.line),
+    });
+    Some(EngineRun {
+        engine,
+        title: engine.and_then(engines::row).map(|row| row.title),
+        candidates,
+        version: log.version,
+        figures: figures.collect(),
+        failures: log.failures.iter().map(|failure| failure.check).collect(),
+        parts: parts::at(recording, &log, &stages, at_ns),
+        stages,
+    })
+}
+
+/// The stages alone, for timelines.
+pub fn stages_of<'a>(run: impl Into<Derived<'a>>) -> Vec<StageRow> {
+    let run = run.into();
+    let log = log_of(run.recording);
+    let (engine, _) = recognise(run.recording, &log);
+    stages::all(&run, &log, engine)
+}
+
+fn log_of(recording: &Recording) -> EngineLog {
+    engines::parse(recording.provenance.log_lines.iter().map(|line| line.text.as_str()))
+}
+
+/// The log first: what a process is called may be of something else that it runs.
+fn recognise(recording: &Recording, log: &EngineLog) -> (Option<Engine>, Vec<Engine>) {
+    let provenance = &recording.provenance;
+    let commands = provenance.processes.iter().map(|process| process.argv.as_slice());
+    let ways: [Vec<Vec<Engine>>; 4] = [
+        log.engine.into_iter().map(|engine| vec![engine]).collect(),
+        commands.chain([recording.target.argv.as_slice()]).map(engines::by_arguments).collect(),
+        provenance.processes.iter().map(|process| engines::by_comm(&process.comm)).collect(),
+        modules(recording).map(engines::by_module).collect(),
+    ];
+    let mut candidates = log.candidates.clone();
+    let mut found = None;
+    for evidence in ways {
+        let (engine, fitting) = engines::decide(evidence.iter().map(Vec::as_slice));
+        candidates.extend(fitting);
+        found = found.or(engine);
+        if found.is_some() {
+            break;
+        }
+    }
+    candidates.sort_unstable();
+    candidates.dedup();
+    (found, candidates)
+}
+
+fn modules(recording: &Recording) -> impl Iterator<Item = &str> {
+    let frames = recording.provenance.symbols.iter().filter_map(|symbol| symbol.module.as_deref());
+    frames.chain(recording.provenance.regions.iter().map(|region| region.name.as_str()))
+}
+
+#[cfg(test)]
+mod tests;

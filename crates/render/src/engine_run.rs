@@ -1,0 +1,138 @@
+//! What `show` and `diff` say of the inference engine.
+
+use spark_trace_analysis::diff::engine::PartDelta;
+use spark_trace_analysis::engine_run::{EngineRun, Evidence, FigureRow, Part, PartName, StageRow};
+use spark_trace_engines::{Check, Engine, Stage, Unit, row};
+use spark_trace_recording::units::{delta, known, seconds, share, size, unsigned};
+
+use super::document::{Cell, Document, Fit, Table};
+
+/// The engine, its stages and what its device memory is for; its log's figures where not `brief`.
+pub fn show(document: &mut Document, report: &EngineRun, started_ns: u64, brief: bool) {
+    document.heading(title(report));
+    if report.engine.is_none() {
+        document.line(unknown(&report.candidates));
+    }
+    for check in &report.failures {
+        document.warning(failure(*check));
+    }
+    let after = |at_ns: u64| seconds(at_ns.saturating_sub(started_ns));
+    let stages: Vec<TimedStage> = report
+        .stages
+        .iter()
+        .map(|row| (row.clone(), after(row.span.begin_ns), known(row.span.end_ns, after)))
+        .collect();
+    if !stages.is_empty() {
+        document.table(Table::of(STAGES, &stages));
+    }
+    if let Some(parts) = &report.parts {
+        let rows: Vec<_> = parts.parts.iter().map(|part| (part.clone(), parts.bytes)).collect();
+        document.section(
+            format!("Device memory by use, {} after {}", unsigned(parts.bytes), after(parts.at_ns)),
+            Table::of(PARTS, &rows),
+        );
+    }
+    if !brief {
+        document.section("Figures of the engine's log", Table::of(FIGURES, &report.figures));
+    }
+}
+
+fn title(report: &EngineRun) -> String {
+    let version = report.version.map_or_else(String::new, |version| format!(" {version}"));
+    format!("Engine: {}{version}", report.title.unwrap_or("unknown"))
+}
+
+fn unknown(candidates: &[Engine]) -> String {
+    let titles: Vec<_> = candidates.iter().map(|engine| row(*engine).map_or("", |row| row.title)).collect();
+    match titles.as_slice() {
+        [] => "No sign of an engine that spark-trace knows.".to_owned(),
+        titles => format!("The evidence fits more than one: {}.", titles.join(", ")),
+    }
+}
+
+fn failure(check: Check) -> String {
+    let (_, text) =
+        FAILURES.iter().find(|(known, _)| *known == check).copied().unwrap_or((check, check.as_str()));
+    format!("The engine ended: {text}.")
+}
+
+const FAILURES: &[(Check, &str)] = &[
+    (Check::FreeBelowRequested, "less memory is free at the start than its fraction stands for"),
+    (Check::FreeGrewInProfiling, "more memory was free after profiling than before it"),
+    (Check::CacheBelowOneRequest, "the KV cache is too small for one request of the greatest length"),
+    (Check::NothingLeftForCache, "no memory is left for the KV cache"),
+    (Check::RanksUnbalanced, "one rank has much less free memory than the others"),
+    (Check::ModelAboveSystemMemory, "the model needs more of the system's memory than is available"),
+    (Check::DoesNotFit, "the model does not fit with the parameters that were set"),
+    (Check::AllocationFailed, "an allocation failed"),
+];
+
+type TimedStage = (StageRow, String, String);
+
+const STAGES: &[Cell<TimedStage>] = &[
+    ("STAGE", Fit::Name, |(row, ..)| stage(row.stage).to_owned()),
+    ("FROM", Fit::Number, |(_, from, _)| from.clone()),
+    ("TO", Fit::Number, |(.., to)| to.clone()),
+    ("DEVICE MEMORY", Fit::Number, |(row, ..)| known(row.growth_bytes, delta)),
+    ("KNOWN BY", Fit::Own, |(row, ..)| evidence(row.evidence).to_owned()),
+];
+
+const PARTS: &[Cell<(Part, u64)>] = &[
+    ("USE", Fit::Name, |(row, _)| part(row.part).to_owned()),
+    ("BYTES", Fit::Number, |(row, _)| unsigned(row.bytes)),
+    ("SHARE", Fit::Number, |(row, whole)| share(row.bytes as f64 * 100.0 / (*whole).max(1) as f64)),
+    ("IN THE LOG", Fit::Number, |(row, _)| known(row.logged_bytes, unsigned)),
+    ("KNOWN BY", Fit::Own, |(row, _)| row.evidence.map_or("the rest", evidence).to_owned()),
+];
+
+const FIGURES: &[Cell<FigureRow>] = &[
+    ("FIGURE", Fit::Name, |row| row.figure.to_owned()),
+    ("OF", Fit::Text, |row| row.subject.clone().unwrap_or_default()),
+    ("VALUE", Fit::Number, value),
+];
+
+fn value(row: &FigureRow) -> String {
+    match (row.unit, row.value.whole()) {
+        (Unit::Bytes, Some(bytes)) => size(bytes),
+        (Unit::Count, Some(count)) => count.to_string(),
+        (Unit::Seconds, _) => format!("{:.1} s", row.value.real()),
+        _ => format!("{:.3}", row.value.real()),
+    }
+}
+
+pub fn stage(stage: Stage) -> &'static str {
+    match stage {
+        Stage::Weights => "weights",
+        Stage::Profiling => "profiling",
+        Stage::KvAllocation => "KV allocation",
+        Stage::GraphCapture => "graph capture",
+        Stage::Serving => "serving",
+    }
+}
+
+fn part(part: PartName) -> &'static str {
+    match part {
+        PartName::Weights => "weights",
+        PartName::KvCache => "KV cache",
+        PartName::Graphs => "graphs",
+        PartName::Workspace => "workspace",
+    }
+}
+
+fn evidence(evidence: Evidence) -> &'static str {
+    match evidence {
+        Evidence::Log => "the engine's log",
+        Evidence::Calls => "readings of free memory",
+    }
+}
+
+pub fn diff(document: &mut Document, rows: &[PartDelta]) {
+    document.section("Device memory of the engine by use", Table::of(DELTAS, rows));
+}
+
+const DELTAS: &[Cell<PartDelta>] = &[
+    ("USE", Fit::Name, |row| part(row.part).to_owned()),
+    ("A", Fit::Number, |row| known(row.a_bytes, unsigned)),
+    ("B", Fit::Number, |row| known(row.b_bytes, unsigned)),
+    ("DELTA", Fit::Number, |row| known(row.delta_bytes, delta)),
+];
