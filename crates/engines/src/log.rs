@@ -2,7 +2,8 @@
 
 use std::sync::LazyLock;
 
-use regex::{Captures, Regex, RegexSet};
+use regex::bytes::{RegexSet, RegexSetBuilder};
+use regex::{Captures, Regex};
 use serde::Serialize;
 
 use crate::engine::{Check, Engine, Stage};
@@ -19,11 +20,17 @@ const MOST: usize = 4096;
 /// Kept of a subject's name.
 const LONGEST_SUBJECT: usize = 64;
 
+/// Memory of the automaton that looks for all of them at once.
+const AUTOMATON: usize = 8 << 20;
+
 /// All lines of all engines.
 static ROWS: LazyLock<Vec<&'static LineRow>> =
     LazyLock::new(|| ENGINES.iter().flat_map(|row| row.lines).chain(COMMON_LINES).collect());
-static ANY: LazyLock<Option<RegexSet>> =
-    LazyLock::new(|| RegexSet::new(ROWS.iter().map(|row| row.pattern)).ok());
+/// Bytes, for classes of all of Unicode's characters make an automaton that outgrows its memory, and slow.
+static ANY: LazyLock<Option<RegexSet>> = LazyLock::new(|| {
+    let patterns = ROWS.iter().map(|row| row.pattern);
+    RegexSetBuilder::new(patterns).unicode(false).dfa_size_limit(AUTOMATON).build().ok()
+});
 static EACH: LazyLock<Vec<Option<Regex>>> =
     LazyLock::new(|| ROWS.iter().map(|row| Regex::new(row.pattern).ok()).collect());
 
@@ -157,9 +164,14 @@ impl EngineLog {
     }
 }
 
+/// Makes what lines are compared with, which takes time: before the first line is there.
+pub fn prepare() {
+    let _ = (is_known(""), EACH.len());
+}
+
 /// Whether a line is one that is read here.
 pub fn is_known(line: &str) -> bool {
-    ANY.as_ref().is_some_and(|any| any.is_match(&clean(line).text))
+    ANY.as_ref().is_some_and(|any| any.is_match(clean(line).text.as_bytes()))
 }
 
 /// Whether a line states a figure.
@@ -187,7 +199,7 @@ pub fn parse<'a>(lines: impl Iterator<Item = &'a str>) -> EngineLog {
             add(&mut evidence, engines);
         }
         let Some(any) = ANY.as_ref() else { continue };
-        for matched in &any.matches(&clean.text) {
+        for matched in &any.matches(clean.text.as_bytes()) {
             let Some((row, captures)) = matched_row(matched, &clean.text) else { continue };
             add(&mut evidence, row.engines);
             if row.versions != ALL && !ranges.contains(&(row.engines, row.versions)) {

@@ -3,7 +3,8 @@
 
 use std::sync::LazyLock;
 
-use regex::{Regex, RegexSet};
+use regex::Regex;
+use regex::bytes::{RegexSet, RegexSetBuilder};
 
 use crate::engine::Engine;
 
@@ -63,8 +64,9 @@ const PREFIXES: &[Prefix] = &[
     prefix(r"^[0-9]+\.[0-9]{2}\.[0-9]{3}\.[0-9]{3} [A-Z] ").of(&[Engine::LlamaCpp]),
 ];
 
-static ANY: LazyLock<Option<RegexSet>> =
-    LazyLock::new(|| RegexSet::new(PREFIXES.iter().map(|prefix| prefix.pattern)).ok());
+static ANY: LazyLock<Option<RegexSet>> = LazyLock::new(|| {
+    RegexSetBuilder::new(PREFIXES.iter().map(|prefix| prefix.pattern)).unicode(false).build().ok()
+});
 static EACH: LazyLock<Vec<Option<Regex>>> =
     LazyLock::new(|| PREFIXES.iter().map(|prefix| Regex::new(prefix.pattern).ok()).collect());
 
@@ -104,7 +106,7 @@ pub fn clean(line: &str) -> Clean {
 }
 
 fn first_prefix(text: &str) -> Option<(usize, &'static Prefix)> {
-    let index = ANY.as_ref()?.matches(text).iter().next()?;
+    let index = ANY.as_ref()?.matches(text.as_bytes()).iter().next()?;
     Some((index, PREFIXES.get(index)?))
 }
 

@@ -130,6 +130,8 @@ struct Copy {
 impl Output {
     /// Makes the pipes and the file; the command gets the other ends.
     pub fn new(options: &Options, standard_output: StandardOutput) -> Result<(Self, Ends), OutputError> {
+        // Before the first line: times are those at which lines come.
+        spark_trace_engines::prepare();
         let copy = options.file.as_ref().map(|path| Copy::create(path, options)).transpose()?;
         let (stdout_reader, stdout) = io::pipe()?;
         let (stderr_reader, stderr) = io::pipe()?;

@@ -52,13 +52,15 @@ impl Pump {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => return Err(error),
             };
+            let read_ns = now_ns();
             let piece = piece.get(..length).unwrap_or_default();
             // Looked through first: where the reader is stuck, the recording has the lines all the same.
-            lines.feed(piece, |line| self.keep(line));
+            lines.feed(piece, |line| self.keep(line, read_ns));
             self.write_copy(piece);
             self.screen.write(&mut self.to, piece)?;
         }
-        lines.end(|line| self.keep(line));
+        let ended_ns = now_ns();
+        lines.end(|line| self.keep(line, ended_ns));
         Ok(())
     }
 
@@ -80,9 +82,9 @@ impl Pump {
         }
     }
 
-    fn keep(&self, line: &str) {
+    fn keep(&self, line: &str, at_ns: u64) {
         if (is_known(line) || benchmark::is_reported(line)) && self.shared.has_room(line.len()) {
-            let line = LogLine { at_ns: now_ns(), stream: self.stream.to_owned(), text: line.to_owned() };
+            let line = LogLine { at_ns, stream: self.stream.to_owned(), text: line.to_owned() };
             // Nobody takes lines any more where the recording is complete.
             let _ = self.lines.try_send(line);
         }
