@@ -81,19 +81,25 @@ fn by_log(recording: &Recording, log: &EngineLog) -> Vec<(Stage, Span)> {
     for mark in &log.marks {
         let Some(at_ns) = time(mark.line) else { continue };
         if mark.begins {
-            let others: Vec<_> = open.keys().copied().filter(|stage| *stage != mark.stage).collect();
-            for stage in others {
-                close(&mut spans, &mut open, stage, at_ns);
-            }
+            close_others(&mut spans, &mut open, mark.stage, at_ns);
             open.entry(mark.stage).or_insert(at_ns);
         } else if !close(&mut spans, &mut open, mark.stage, at_ns)
             && let Some(begin_ns) = stated_begin(log, mark, at_ns)
         {
+            close_others(&mut spans, &mut open, mark.stage, begin_ns);
             spans.push((mark.stage, Span { begin_ns, end_ns: Some(at_ns) }));
         }
     }
     spans.extend(open.into_iter().map(|(stage, begin_ns)| (stage, Span { begin_ns, end_ns: None })));
     joined(spans)
+}
+
+fn close_others(spans: &mut Vec<(Stage, Span)>, open: &mut BTreeMap<Stage, u64>, but: Stage, at_ns: u64) {
+    let others = open.iter().filter(|(stage, begin_ns)| **stage != but && **begin_ns <= at_ns);
+    let others: Vec<_> = others.map(|(stage, _)| *stage).collect();
+    for stage in others {
+        close(spans, open, stage, at_ns);
+    }
 }
 
 fn close(spans: &mut Vec<(Stage, Span)>, open: &mut BTreeMap<Stage, u64>, stage: Stage, at_ns: u64) -> bool {
