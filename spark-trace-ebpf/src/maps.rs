@@ -21,6 +21,7 @@ use spark_trace_common::{
         MappingTotals, PageCache, PageKey, PageRow, PendingAlloc, PendingCall, PendingCharge, Run,
         ThreadContexts,
     },
+    python::{PythonProcess, PythonRate},
 };
 
 /// Rare, discrete changes; user space may make it smaller or larger.
@@ -136,6 +137,14 @@ pub(crate) static WATCHED_FILES: HashMap<LibraryKey, u32> = HashMap::with_max_en
 /// Processes that were paused and not let go on yet, each with the time.
 #[map]
 pub(crate) static PAUSED: HashMap<u32, u64> = HashMap::with_max_entries(cap::PAUSED, 0);
+
+/// Where the interpreters of processes keep their frames; user space finds it out, of each process before it calls the CUDA driver.
+#[map]
+pub(crate) static PYTHON_PROCESSES: HashMap<u32, PythonProcess> =
+    HashMap::with_max_entries(cap::PYTHON_PROCESSES, 0);
+
+#[map]
+pub(crate) static PYTHON_RATE: PerCpuArray<PythonRate> = PerCpuArray::with_max_entries(1, 0);
 
 /// Room to build a file name in: too large for the 512-byte BPF stack.
 #[map]

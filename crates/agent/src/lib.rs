@@ -30,6 +30,7 @@ pub mod offsets;
 pub mod output;
 pub mod page_frames;
 pub mod pause;
+mod python;
 pub mod session;
 pub mod snapshot;
 pub mod source;

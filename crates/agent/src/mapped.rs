@@ -107,7 +107,7 @@ impl MappedFiles {
 }
 
 /// Opens the file that a process has mapped, whatever its path means in the process's mount namespace.
-fn open(pid: u32, mapping: &Mapping) -> Result<File, String> {
+pub fn open(pid: u32, mapping: &Mapping) -> Result<File, String> {
     let link = PathBuf::from(format!("/proc/{pid}/map_files/{:x}-{:x}", mapping.start, mapping.end));
     match regular::open_of_process(pid, &link) {
         Ok(file) if is_mapped(&file, mapping.inode) => Ok(file),

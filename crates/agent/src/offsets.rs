@@ -20,6 +20,8 @@ pub struct Settings {
     pub whole_system: bool,
     pub all_pages: bool,
     pub min_region: u64,
+    /// Allocations from this size on have the frames of Python that made them; `None` for none.
+    pub python_min: Option<u64>,
 }
 
 /// Resolves everything the programs need.
@@ -32,6 +34,9 @@ pub fn resolve(btf: &Btf, layout: &Layout, settings: Settings) -> Result<Config,
     config.whole_system = u32::from(settings.whole_system);
     config.all_pages = u32::from(settings.all_pages);
     config.min_region_4k = u32::try_from((settings.min_region >> 12).max(1)).unwrap_or(u32::MAX);
+    // The highest number means that none is wanted.
+    let python_min_4k = |bytes: u64| u32::try_from(bytes >> 12).unwrap_or(u32::MAX).min(u32::MAX - 1);
+    config.python_min_4k = settings.python_min.map_or(NO_MEMBER, python_min_4k);
     Ok(config)
 }
 
@@ -131,6 +136,7 @@ fn members(btf: &Btf, config: &mut Config) -> Result<(), MissingType> {
         Some(_) => optional("obj_cgroup", &["memcg"]),
         None => NO_MEMBER,
     };
+    config.task_thread_pointer = optional("task_struct", THREAD_POINTER);
     config.mapping_pages = optional("address_space", &["i_pages", "xa_head"]);
     config.page_struct_size = btf.size("page").unwrap_or(0);
     // Four counters, each a percpu_counter from 6.2 on, one array of atomics before.
@@ -144,6 +150,13 @@ fn members(btf: &Btf, config: &mut Config) -> Result<(), MissingType> {
         };
     Ok(())
 }
+
+/// The thread pointer of a task that is not running. It changes when a thread begins, so that of the running one is known
+/// too: arch/x86/kernel/process_64.c do_arch_prctl_64 and copy_thread, arch/arm64/kernel/process.c tls_preserve_current_state.
+#[cfg(target_arch = "x86_64")]
+const THREAD_POINTER: &[&str] = &["thread", "fsbase"];
+#[cfg(target_arch = "aarch64")]
+const THREAD_POINTER: &[&str] = &["thread", "uw", "tp_value"];
 
 /// `struct pt_regs` as the ABI lays it out; at system call exit the arguments are still in it.
 fn registers(btf: &Btf, config: &mut Config) -> Result<(), MissingType> {
@@ -246,10 +259,20 @@ mod tests {
     fn resolves_on_the_running_kernel() {
         let btf = Btf::from_kernel().unwrap();
         let layout = Layout::detect().unwrap();
-        let config =
-            resolve(&btf, &layout, Settings { whole_system: false, all_pages: false, min_region: 1 << 20 })
-                .unwrap();
+        let config = resolve(
+            &btf,
+            &layout,
+            Settings {
+                whole_system: false,
+                all_pages: false,
+                min_region: 1 << 20,
+                python_min: Some(1 << 20),
+            },
+        )
+        .unwrap();
         assert_eq!(config.min_region_4k, 256);
+        assert_eq!(config.python_min_4k, 256);
+        assert_ne!(config.task_thread_pointer, NO_MEMBER);
         assert!(config.task_cgroups > 0 && config.folio_mapping > 0);
     }
 }

@@ -17,6 +17,7 @@ use super::{
     mapped::{MappedFile, MappedFiles},
     maps::Mapping,
     names::{NO_TIME, Namer},
+    python,
 };
 use spark_trace_recording::{ReaderCost, Space, Stack, Symbol};
 
@@ -38,6 +39,9 @@ pub struct Stacks {
     files: MappedFiles,
     code: Code,
     namer: Namer,
+    /// Frames of Python, each once.
+    python: Vec<python::Frame>,
+    by_python: HashMap<python::Frame, u32>,
     refused: u64,
 }
 
@@ -65,6 +69,8 @@ enum Place {
     File(usize, u64),
     /// A user address in no file: generated code, or a process that was gone before it could be looked at.
     Unknown(u64),
+    /// A function of Python's, by its number.
+    Python(u32),
 }
 
 impl Stacks {
@@ -80,6 +86,8 @@ impl Stacks {
             files: MappedFiles::default(),
             code: Code::default(),
             namer: Namer::default(),
+            python: Vec::new(),
+            by_python: HashMap::new(),
             refused: 0,
         }
     }
@@ -100,7 +108,7 @@ impl Stacks {
                         name: found.map(|n| n.name.to_string()),
                         module: found.and_then(|n| n.module.as_ref()).map(ToString::to_string),
                         address: *address,
-                        build_id: None,
+                        ..Symbol::default()
                     }
                 })
             })
@@ -161,6 +169,30 @@ impl Stacks {
         Some(Placed(places))
     }
 
+    /// Adds the frames of Python that called the outermost of a stack. One without a name has its code's address alone.
+    pub fn called_by(
+        &mut self,
+        placed: Option<Placed>,
+        frames: Vec<Option<python::Frame>>,
+    ) -> Option<Placed> {
+        if frames.is_empty() || self.python.len() + frames.len() > MOST_SYMBOLS {
+            return placed;
+        }
+        let mut places = placed.map(|placed| placed.0).unwrap_or_default();
+        places.extend(frames.into_iter().map(|frame| match frame {
+            Some(frame) => Place::Python(self.number_of(frame)),
+            None => Place::Unknown(0),
+        }));
+        Some(Placed(places))
+    }
+
+    fn number_of(&mut self, frame: python::Frame) -> u32 {
+        *self.by_python.entry(frame).or_insert_with_key(|frame| {
+            self.python.push(frame.clone());
+            self.python.len() as u32 - 1
+        })
+    }
+
     /// Where an address of a process lies; `None` where it is none of code.
     fn place_of(&mut self, pid: u32, address: u64) -> Option<Place> {
         match self.with_code(|code, number| code.find(pid, address, number), pid) {
@@ -177,10 +209,23 @@ impl Stacks {
     }
 
     fn user_frame(&mut self, place: Place) -> u32 {
-        let Place::File(file, offset) = place else {
-            let (Place::Unknown(address) | Place::Kernel(address) | Place::File(_, address)) = place;
-            let symbol = || Symbol { name: None, module: None, address, build_id: None };
-            return intern(&mut self.symbols, &mut self.by_place, place, symbol);
+        let (file, offset) = match place {
+            Place::File(file, offset) => (file, offset),
+            Place::Unknown(address) | Place::Kernel(address) => {
+                let symbol = || Symbol { address, ..Symbol::default() };
+                return intern(&mut self.symbols, &mut self.by_place, place, symbol);
+            }
+            Place::Python(number) => {
+                let frame = self.python.get(number as usize);
+                let symbol = || Symbol {
+                    name: frame.map(|frame| frame.function.to_string()),
+                    module: frame.map(|frame| frame.file.to_string()),
+                    line: frame.and_then(|frame| frame.line),
+                    python: true,
+                    ..Symbol::default()
+                };
+                return intern(&mut self.symbols, &mut self.by_place, place, symbol);
+            }
         };
         let before = self.symbols.len();
         // Only now: a file that somebody else's process has mapped is not looked into.
@@ -190,6 +235,7 @@ impl Stacks {
             module: Some(self.files.get(file).path.clone()),
             address: offset,
             build_id,
+            ..Symbol::default()
         });
         if self.symbols.len() > before {
             self.unnamed.push((index, file, offset));
@@ -396,9 +442,6 @@ mod tests {
         let id = stacks.kernel(&[0xffff_ffff_8100_0000]);
         let (all, symbols) = stacks.snapshot();
         assert_eq!(all[id as usize].space, Space::Kernel);
-        assert_eq!(
-            symbols[0],
-            Symbol { name: None, module: None, address: 0xffff_ffff_8100_0000, build_id: None }
-        );
+        assert_eq!(symbols[0], Symbol { address: 0xffff_ffff_8100_0000, ..Symbol::default() });
     }
 }

@@ -66,10 +66,29 @@ fn caller(frames: &[&Symbol]) -> Caller {
     let passed = named.iter().take_while(passing).count();
     // Of allocators alone the outermost says most, unless it is the driver's or the runtime's own.
     let outermost = || named.last().filter(|frame| !is_of_driver(frame) && !is_in(frame, RUNTIME));
-    let mut named_frames: Vec<_> = named.iter().skip(passed).take(NAMED_FRAMES).collect();
+    let mut named_frames = of_python(&named);
+    if named_frames.is_empty() {
+        named_frames.extend(named.iter().skip(passed).take(NAMED_FRAMES));
+    }
     named_frames.extend(named_frames.is_empty().then(outermost).flatten());
     let label: Vec<_> = named_frames.into_iter().map(|frame| short(frame)).collect();
     Caller { through, label: label.join(" <- "), frames: names::resolved(frames) }
+}
+
+/// Packages of Python that pass an allocation on, by how the paths of their modules begin.
+const PASSING_PACKAGES: &[&str] = &["torch/", "ctypes/"];
+
+/// Frames of Python, from the first one on that is none of such a package's: a library's frames below them say less of what
+/// the memory is for.
+fn of_python<'a>(named: &[&'a &'a Symbol]) -> Vec<&'a &'a Symbol> {
+    let passes = |frame: &&&Symbol| {
+        let shown = names::frame(frame);
+        PASSING_PACKAGES.iter().any(|package| shown.starts_with(package))
+    };
+    let python: Vec<_> = named.iter().copied().filter(|frame| frame.python).collect();
+    // Of such packages alone, all of them.
+    let outside = python.iter().position(|frame| !passes(frame)).unwrap_or_default();
+    python.into_iter().skip(outside).take(NAMED_FRAMES).collect()
 }
 
 /// In a library whose functions are watched.
@@ -86,6 +105,9 @@ fn is_in(frame: &Symbol, libraries: &[&str]) -> bool {
 
 /// A frame with the name of its file alone.
 fn short(symbol: &Symbol) -> String {
+    if symbol.python {
+        return names::frame(symbol);
+    }
     let module = symbol.module.as_deref().map(|module| file_name(module).to_owned());
     names::frame(&Symbol { module, ..symbol.clone() })
 }
@@ -127,6 +149,35 @@ mod tests {
         assert_eq!(of(&["/pip/libcudart-d0da41ae.so.11.0:f", "/app:main"]).through, Some(THROUGH_RUNTIME));
         assert_eq!(of(&["/usr/lib/libc.so.6:read", "/usr/bin/app:main"]).label, "main [app]");
         assert_eq!(of(&["/opt/app:main"]).through, Some(THROUGH_OTHER));
+    }
+
+    #[test]
+    fn python_says_who_called_torch() {
+        let python = |path: &str, function: &str, line| Symbol {
+            name: Some(function.into()),
+            module: Some(format!("/venv/lib/python3.12/site-packages/{path}")),
+            line: Some(line),
+            python: true,
+            ..Symbol::default()
+        };
+        let native = Symbol {
+            name: Some("empty_cuda".into()),
+            module: Some("/venv/torch/lib/libtorch_cuda.so".into()),
+            ..Symbol::default()
+        };
+        let torch = python("torch/utils/_device.py", "DeviceContext.__torch_function__", 104);
+        let create = python("vllm/layers/linear.py", "create_weights", 151);
+        let model = python("vllm/models/llama.py", "Llama.__init__", 7);
+        let caller_of = |frames: &[&Symbol]| caller(frames).label;
+        assert_eq!(
+            caller_of(&[&native, &torch, &create, &model]),
+            "vllm/layers/linear.py:create_weights:151 <- vllm/models/llama.py:Llama.__init__:7"
+        );
+        assert_eq!(
+            caller_of(&[&native, &torch]),
+            "torch/utils/_device.py:DeviceContext.__torch_function__:104"
+        );
+        assert_eq!(caller_of(&[&native]), "empty_cuda [libtorch_cuda.so]");
     }
 
     #[test]

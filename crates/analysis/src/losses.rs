@@ -22,6 +22,7 @@ const TOUCHED: &[(&str, &[&str])] = &[
     ("charge_levels", &["charge-try", "charge-force", "uncharge"]),
     ("charge_stacks", &["charge-try", "charge-force"]),
     ("driver_allocs", &["nvidia-alloc", "nvidia-pages", "nvidia-pin", "managed-alloc"]),
+    ("python_stacks", &[]),
     ("log_lines", &[]),
     ("contexts", &[]),
     ("walks", &[]),

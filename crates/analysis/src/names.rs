@@ -248,10 +248,17 @@ mod tests {
             name: name.map(Into::into),
             module: module.map(Into::into),
             address: 0x40,
-            build_id: None,
+            ..Symbol::default()
         };
         assert_eq!(frame(&symbol(Some("f"), None)), "f");
         assert_eq!(frame(&symbol(None, Some("nvidia"))), "0x40 [nvidia]");
+        let python =
+            |line, module: &str| Symbol { python: true, line, ..symbol(Some("Model.load"), Some(module)) };
+        assert_eq!(
+            frame(&python(Some(7), "/opt/lib/python3.12/site-packages/vllm/m.py")),
+            "vllm/m.py:Model.load:7"
+        );
+        assert_eq!(frame(&python(None, "/srv/run.py")), "/srv/run.py:Model.load:?");
         let recording = testing::container();
         assert!(Names::new(&recording).frames(None).is_empty());
         assert!(Names::new(&recording).frames(Some(u32::MAX)).is_empty());

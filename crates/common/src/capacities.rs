@@ -9,6 +9,19 @@ pub const KERNEL_STACK_DEPTH: usize = 24;
 /// Frames kept of a user stack: taken only for large regions, so depth is worth its price.
 pub const USER_STACK_DEPTH: usize = 48;
 
+/// Frames kept of a thread of Python's, the innermost. Constructors of models are nested some twenty deep.
+pub const PYTHON_DEPTH: usize = 32;
+
+/// Steps from one thread state to the next until the calling thread is found: each is two reads of some 30 ns.
+pub const PYTHON_THREADS: u32 = 256;
+
+/// Processes whose interpreter is known, or that are known to have none. One that there is no room for gives no frames.
+pub const PYTHON_PROCESSES: u32 = 4_096;
+
+/// Calls of which a CPU walks the frames of Python in a second. Each takes some 10 microseconds; more than this are small
+/// pieces of memory in a loop, of which a part says as much.
+pub const PYTHON_STACKS_A_SECOND: u64 = 1_000;
+
 /// Pages that are counted in one row before the kernel stack is taken anew at the same place. Where it then is
 /// the same, the next ones are twice as many, up to the second figure: in a burst of millions of pages stacks
 /// hardly cost anything, and what is wrongly taken for the same place is soon separated.
@@ -134,10 +147,12 @@ pub enum LossKind {
     ChargeStacks = 11,
     /// An allocation of the NVIDIA driver that there was no room for, or that was not to be found at its return.
     DriverAllocs = 12,
+    /// A CPU had walked the frames of as many calls in this second as it may; the call is recorded without them.
+    PythonStacks = 13,
 }
 
 impl LossKind {
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Events,
         Self::PageAggregates,
         Self::LivePages,
@@ -151,6 +166,7 @@ impl LossKind {
         Self::ChargeLevels,
         Self::ChargeStacks,
         Self::DriverAllocs,
+        Self::PythonStacks,
     ];
 
     pub const fn name(self) -> &'static str {
@@ -168,6 +184,7 @@ impl LossKind {
             Self::ChargeLevels => "charge_levels",
             Self::ChargeStacks => "charge_stacks",
             Self::DriverAllocs => "driver_allocs",
+            Self::PythonStacks => "python_stacks",
         }
     }
 
@@ -187,6 +204,9 @@ impl LossKind {
             Self::ChargeLevels => "the map of charged cgroups is full, or the cgroup lies too deep",
             Self::ChargeStacks => "the map of charges by stack is full",
             Self::DriverAllocs => "the map of driver allocations is full, or the allocation is not known",
+            Self::PythonStacks => {
+                "a CPU walks the frames of Python for so many calls in a second and no more"
+            }
         }
     }
 }

@@ -67,6 +67,8 @@ config! {
     task_ptrace, task_jobctl,
     /// Signals that wait for a whole process.
     signal_pending,
+    /// Where the thread pointer of a task lies that is not running: what the calling thread of Python's is found by.
+    task_thread_pointer,
     /// Where a task says that it is in a 32-bit system call, whose numbers mean other calls: word and bits.
     task_compat, compat_bits,
 
@@ -106,6 +108,8 @@ config! {
     all_pages,
     /// Regions at least this long have an event of their own; in units of 4 KiB, so that it fits.
     min_region_4k,
+    /// The frames of Python are walked for allocations of at least this size, in units of 4 KiB; [`NO_MEMBER`] for none.
+    python_min_4k,
 }
 
 /// Index in the `CONTROL` map: settings that change while tracing.

@@ -9,8 +9,8 @@ mod cookie;
 mod table;
 
 pub use cookie::{
-    COOKIE_SILENT, COOKIE_STACK, COOKIE_STATE, COOKIE_URGENT, cookie, cookie_current, cookie_function,
-    cookie_out,
+    ANY_SIZE, COOKIE_SILENT, COOKIE_SIZE, COOKIE_STACK, COOKIE_STATE, COOKIE_URGENT, cookie, cookie_current,
+    cookie_function, cookie_out, cookie_size,
 };
 pub use table::FUNCTIONS;
 
@@ -260,6 +260,15 @@ impl Function {
             outs: [Out::NONE; OUTS],
             place: Where::Current,
             figures: &[],
+        }
+    }
+
+    /// Which calls the frames of Python are worth walking for: large allocations, and readings of how much memory there is.
+    const fn frames_by(&self) -> u64 {
+        match (self.op, self.size) {
+            (Op::Alloc(_), Value::Arg(index)) => index as u64 + 1,
+            (Op::Alloc(_) | Op::Query, _) => ANY_SIZE,
+            _ => 0,
         }
     }
 

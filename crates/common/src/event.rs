@@ -7,6 +7,7 @@ use crate::{
     capacities::USER_STACK_DEPTH,
     cuda::{ARGS, OUTS},
     map_records::LibraryKey,
+    python::PythonStack,
     task::COMM_LEN,
 };
 
@@ -187,6 +188,15 @@ pub struct CallStackEvent {
     pub stack: [u64; USER_STACK_DEPTH],
 }
 
+/// [`CallStackEvent`] with the frames of Python that made the call.
+#[derive(Debug, Clone, Copy)]
+#[cfg_attr(feature = "zerocopy", derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable))]
+#[repr(C)]
+pub struct CallPythonEvent {
+    pub call: CallStackEvent,
+    pub python: PythonStack,
+}
+
 /// Longest file name that a library event and a figures event carry.
 pub const NAME_LEN: usize = 48;
 
@@ -265,6 +275,7 @@ wire! {
     MemoryState = 80,
     CallEvent = 48 + 8 * ARGS + 8 * OUTS + 16 + 80,
     CallStackEvent = 48 + 8 * ARGS + 8 * OUTS + 16 + 80 + 8 * USER_STACK_DEPTH,
+    CallPythonEvent = size_of::<CallStackEvent>() + size_of::<PythonStack>(),
     LibraryEvent = 40 + NAME_LEN,
     MemoryAnswerEvent = 56 + 2 * NAME_LEN + 80 + 8 * USER_STACK_DEPTH + ANSWER_LEN,
 }

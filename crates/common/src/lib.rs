@@ -25,6 +25,7 @@ pub mod engine;
 pub mod event;
 pub mod hook;
 pub mod map_records;
+pub mod python;
 #[cfg(feature = "std")]
 pub mod quantity;
 pub mod result;

@@ -256,8 +256,23 @@ fn innermost(frames: &[&Symbol]) -> String {
     if label.is_empty() { "(no stack)".to_owned() } else { label.join(" <- ") }
 }
 
-/// One frame for people: its name, or where it lies.
+/// Behind these a path is that of a package, wherever it is installed.
+const PACKAGES: &[&str] = &["/site-packages/", "/dist-packages/"];
+
+/// A source of Python from its package on, or its whole path where it is in none.
+fn in_package(path: &str) -> &str {
+    let package = |directory: &&str| path.rsplit_once(*directory).map(|(_, file)| file);
+    PACKAGES.iter().find_map(package).unwrap_or(path)
+}
+
+/// One frame for people: its name, or where it lies; of Python `package/module.py:function:line`.
 pub fn frame(symbol: &Symbol) -> String {
+    if symbol.python {
+        let file = symbol.module.as_deref().map_or("?", in_package);
+        let function = symbol.name.as_deref().unwrap_or("?");
+        let line = symbol.line.map_or_else(|| "?".to_owned(), |line| line.to_string());
+        return format!("{file}:{function}:{line}");
+    }
     let place = match &symbol.name {
         Some(name) => name.clone(),
         None => format!("{:#x}", symbol.address),

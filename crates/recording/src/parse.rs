@@ -17,6 +17,14 @@ pub fn interval(text: &str) -> Result<Duration, String> {
     })
 }
 
+/// The smallest size of what is looked at closely, or nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SizeOrOff(pub Option<u64>);
+
+pub fn size_or_off(text: &str) -> Result<SizeOrOff, String> {
+    Ok(SizeOrOff(if text == "off" { None } else { Some(size(text)?) }))
+}
+
 /// A file that is there, as a path that means the same from everywhere.
 pub fn file(text: &str) -> Result<PathBuf, String> {
     std::fs::canonicalize(text).map_err(|e| e.to_string())
@@ -63,6 +71,14 @@ mod tests {
         for text in ["0", "1us", "999us", "0s"] {
             assert!(interval(text).is_err_and(|said| said.contains("1ms")), "{text}");
         }
+    }
+
+    #[test]
+    fn off_is_no_size() {
+        assert_eq!(size_or_off("off"), Ok(SizeOrOff(None)));
+        assert_eq!(size_or_off("0"), Ok(SizeOrOff(Some(0))));
+        assert_eq!(size_or_off("2M"), Ok(SizeOrOff(Some(2 << 20))));
+        assert!(size_or_off("of").is_err());
     }
 
     #[test]

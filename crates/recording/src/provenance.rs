@@ -407,9 +407,15 @@ pub struct Stack {
 pub struct Symbol {
     /// Absent where no name was found.
     pub name: Option<String>,
-    /// Kernel module, or the file of a user frame.
+    /// Kernel module, or the file of a user frame: of a frame of Python its source.
     pub module: Option<String>,
-    /// Address (kernel) or offset in the file (user).
+    /// Address (kernel) or offset in the file (user); 0 of a frame of Python.
     pub address: u64,
     pub build_id: Option<String>,
+    /// The line in the source; absent where it is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub line: Option<u32>,
+    /// It is a frame of Python: `name` is a function with what it is in, `module` its source.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub python: bool,
 }

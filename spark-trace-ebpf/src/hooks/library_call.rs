@@ -17,18 +17,19 @@ use aya_ebpf::{
 };
 use spark_trace_common::{
     capacities::USER_STACK_DEPTH,
+    config::NO_MEMBER,
     cuda::{
-        COOKIE_SILENT, COOKIE_STACK, COOKIE_STATE, COOKIE_URGENT, OUTS, cookie_current, cookie_function,
-        cookie_out,
+        ANY_SIZE, COOKIE_SILENT, COOKIE_STACK, COOKIE_STATE, COOKIE_URGENT, OUTS, cookie_current,
+        cookie_function, cookie_out, cookie_size,
     },
-    event::{CallEvent, CallStackEvent, EventKind, MemoryState},
+    event::{CallEvent, CallPythonEvent, CallStackEvent, EventKind, MemoryState},
     hook::index,
     map_records::{CallKey, PendingCall},
 };
 
 use crate::{
     config::conf,
-    hooks::current_context,
+    hooks::{current_context, python},
     loss::lost,
     maps::{EVENTS, PENDING_CALLS, hit},
     memory_state::memory_state,
@@ -93,20 +94,44 @@ pub fn call_return(ctx: RetProbeContext) -> u32 {
         slot.submit(waking(cookie));
         return 0;
     }
+    if is_large(cookie, &pending)
+        && let Some(process) = python::of_process((ids >> 32) as u32)
+    {
+        let Some(mut slot) = EVENTS.reserve::<CallPythonEvent>(0) else {
+            lost!(Events);
+            return 0;
+        };
+        let event = slot.as_mut_ptr();
+        // SAFETY: as above; the rest of the frames' room is not read beyond `frames`.
+        unsafe {
+            fill_with_stack(&raw mut (*event).call, &ctx, ids, cookie, &pending);
+            python::walk(process, &raw mut (*event).python);
+        }
+        // At once: the names are read from the process while it lives.
+        slot.submit(0);
+        return 0;
+    }
     let Some(mut slot) = EVENTS.reserve::<CallStackEvent>(0) else {
         lost!(Events);
         return 0;
     };
-    let event = slot.as_mut_ptr();
-    // SAFETY: as above; the rest of the stack's room is not read beyond `frames`.
-    unsafe {
-        fill(&raw mut (*event).call, &ctx, ids, cookie, &pending);
-        let stack = (&raw mut (*event).stack).cast::<c_void>();
-        let bytes = bpf_get_stack(ctx.as_ptr(), stack, (8 * USER_STACK_DEPTH) as u32, USER_STACK);
-        (*event).call.frames = if bytes > 0 { bytes as u32 / 8 } else { 0 };
-    }
+    // SAFETY: as above.
+    unsafe { fill_with_stack(slot.as_mut_ptr(), &ctx, ids, cookie, &pending) };
     slot.submit(waking(cookie));
     0
+}
+
+/// Whether the frames of Python are wanted of a call.
+#[inline(always)]
+fn is_large(cookie: u64, pending: &PendingCall) -> bool {
+    if conf!(python_min_4k) == NO_MEMBER {
+        return false;
+    }
+    match cookie_size(cookie) {
+        0 => false,
+        ANY_SIZE => true,
+        arg => argument(pending, arg).is_some_and(|size| size >= u64::from(conf!(python_min_4k)) << 12),
+    }
 }
 
 /// How to submit: what is not urgent waits for the tracer to look by itself, unless the buffer is getting full.
@@ -123,6 +148,27 @@ fn waking(cookie: u64) -> u64 {
 fn cookie(ctx: &impl EbpfContext) -> u64 {
     // SAFETY: the context is the program's own.
     unsafe { bpf_get_attach_cookie(ctx.as_ptr()) }
+}
+
+/// Writes everything with the stack, of which no more is read than `frames`.
+///
+/// # Safety
+/// `event` must point at a slot of the ring buffer.
+#[inline(always)]
+unsafe fn fill_with_stack(
+    event: *mut CallStackEvent,
+    ctx: &RetProbeContext,
+    ids: u64,
+    cookie: u64,
+    pending: &PendingCall,
+) {
+    // SAFETY: by the caller's word.
+    unsafe {
+        fill(&raw mut (*event).call, ctx, ids, cookie, pending);
+        let stack = (&raw mut (*event).stack).cast::<c_void>();
+        let bytes = bpf_get_stack(ctx.as_ptr(), stack, (8 * USER_STACK_DEPTH) as u32, USER_STACK);
+        (*event).call.frames = if bytes > 0 { bytes as u32 / 8 } else { 0 };
+    }
 }
 
 /// Writes everything but the stack.
@@ -167,16 +213,22 @@ unsafe fn fill(event: *mut CallEvent, ctx: &RetProbeContext, ids: u64, cookie: u
 /// Eight bytes behind an argument (counted from 1; 0 for none).
 #[inline(always)]
 fn behind(pending: &PendingCall, (arg, offset): (u64, u64)) -> Option<u64> {
-    // Compared one by one: the verifier wants constant places on the stack.
-    let pointer = match arg {
-        1 => pending.args[0],
-        2 => pending.args[1],
-        3 => pending.args[2],
-        4 => pending.args[3],
-        5 => pending.args[4],
-        6 => pending.args[5],
-        _ => return None,
-    };
+    let pointer = argument(pending, arg)?;
     // SAFETY: the helper checks the address.
     unsafe { bpf_probe_read_user((pointer + offset) as *const u64) }.ok()
+}
+
+/// An argument, counted from 1.
+#[inline(always)]
+fn argument(pending: &PendingCall, arg: u64) -> Option<u64> {
+    // Compared one by one: the verifier wants constant places on the stack.
+    match arg {
+        1 => Some(pending.args[0]),
+        2 => Some(pending.args[1]),
+        3 => Some(pending.args[2]),
+        4 => Some(pending.args[3]),
+        5 => Some(pending.args[4]),
+        6 => Some(pending.args[5]),
+        _ => None,
+    }
 }

@@ -14,7 +14,7 @@ use aya_ebpf::{
 };
 use spark_trace_common::{
     capacities::USER_STACK_DEPTH,
-    config::CONTROL_PAUSE,
+    config::{CONTROL_PAUSE, NO_MEMBER},
     event::{ANSWER_LEN, AnswerSource, EventKind, LibraryEvent, MemoryAnswerEvent, NAME_LEN},
     map_records::LibraryKey,
 };
@@ -22,7 +22,7 @@ use spark_trace_common::{
 use crate::{
     config::conf,
     loss::lost,
-    maps::{CONTROL, EVENTS, PAUSED, WATCHED_FILES},
+    maps::{CONTROL, EVENTS, PAUSED, PYTHON_PROCESSES, WATCHED_FILES},
     memory_state::memory_state,
     read::{load, probe},
     target::{USER_STACK, current_task, is_target, memory_cgroup_of},
@@ -182,7 +182,9 @@ pub(super) fn mapped_executable(fd: u32, tgid: u32) {
     let file = LibraryKey { inode: number, device, reserved: 0 };
     // SAFETY: no arguments.
     let now = unsafe { bpf_ktime_get_ns() };
-    let paused = WATCHED_FILES.get_ptr(&file).is_none() && pause(tgid, now);
+    // So that its interpreter is known before it calls the driver.
+    let awaits_python = conf!(python_min_4k) != NO_MEMBER && PYTHON_PROCESSES.get_ptr(&tgid).is_none();
+    let paused = (WATCHED_FILES.get_ptr(&file).is_none() || awaits_python) && pause(tgid, now);
     // SAFETY (whole block): the slot is ours until it is submitted.
     unsafe {
         (*event).kind = EventKind::Library as u32;

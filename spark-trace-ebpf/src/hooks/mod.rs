@@ -12,5 +12,6 @@ mod page;
 mod page_counter;
 mod page_rows;
 mod process;
+mod python;
 mod sweep;
 mod sys_exit;

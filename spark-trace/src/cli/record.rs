@@ -31,7 +31,7 @@ use spark_trace_agent::{
 };
 use spark_trace_analysis::{attribution::gaps, losses};
 use spark_trace_host::invoker;
-use spark_trace_recording::parse;
+use spark_trace_recording::parse::{self, SizeOrOff};
 use spark_trace_recording::{Recording, WriteOptions, journal::Arguments, write::refuse_existing};
 
 /// Record where the memory of a run goes
@@ -63,6 +63,11 @@ pub struct Args {
     #[arg(help_heading = headings::DETAIL, long, value_name = "SIZE", default_value = "1M", value_parser = parse::size)]
     min_region: u64,
 
+    /// Read the frames of Python (CPython 3.10 to 3.13) of CUDA allocations of at least this size, and of memory queries; `off`
+    /// reads none
+    #[arg(help_heading = headings::DETAIL, long, value_name = "SIZE|off", default_value = "1M", value_parser = parse::size_or_off)]
+    python_frames: SizeOrOff,
+
     /// Stop after this time (with --container, --cgroup, --pid or --system; a command runs to its end)
     #[arg(help_heading = headings::ATTACH, long, value_name = "TIME", value_parser = parse::duration)]
     duration: Option<Duration>,
@@ -85,7 +90,7 @@ pub struct Args {
 
     /// Write the last minutes, such as 5m, that a running `spark-trace serve` has in memory
     #[arg(help_heading = headings::ATTACH, long, value_name = "TIME", group = "target", value_parser = parse::duration, conflicts_with_all = [
-        "interval", "profile", "min_region", "duration", "no_cgroup", "as_root", "exclude_hook", "exclude_mechanism",
+        "interval", "profile", "min_region", "python_frames", "duration", "no_cgroup", "as_root", "exclude_hook", "exclude_mechanism",
         "cuda_library", "no_pause", "keep_arguments", "gpu_interval", "nvml", "log", "log_file", "command",
     ])]
     since: Option<Duration>,
@@ -120,7 +125,7 @@ pub struct Args {
     cuda_library: Vec<PathBuf>,
 
     /// Never pause a process. By default a process that maps a CUDA library for the first time is paused until the
-    /// library is watched, for two seconds at most, so that no call is missed
+    /// library is watched and its interpreter of Python is found, for two seconds at most, so that no call is missed
     #[arg(help_heading = headings::HOOKS, long)]
     no_pause: bool,
 
@@ -217,6 +222,7 @@ impl From<ProfileArg> for Profile {
 /// Options that hardly any other program has: behind the command they are most likely meant for spark-trace.
 const OWN_OPTIONS: &[&str] = &[
     "--min-region",
+    "--python-frames",
     "--no-cgroup",
     "--as-root",
     "--ring-size",
@@ -275,6 +281,7 @@ pub fn run(args: Args) -> anyhow::Result<Exit> {
         hooks: args.hooks(),
         interval: args.interval,
         min_region: args.min_region,
+        python_min: args.python_frames.0,
         ring_bytes,
         libraries: args.cuda_library,
         pause: !args.no_pause,

@@ -157,6 +157,7 @@ impl Options {
             hooks: HookSelection { profile, without: Vec::new(), exclude_mechanisms: Vec::new() },
             interval,
             min_region: MIN_REGION,
+            python_min: Some(MIN_REGION),
             ring_bytes: capacities::RING_BYTES,
             libraries: Vec::new(),
             pause: false,

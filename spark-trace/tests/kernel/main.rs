@@ -32,6 +32,7 @@ mod oracle_tasks;
 mod package;
 mod pause;
 mod progress;
+mod python;
 mod record;
 mod recover;
 mod rights;

@@ -5,6 +5,7 @@ mod charges;
 mod functions;
 mod pages;
 mod pauses;
+mod python;
 
 use std::cell::Cell;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};

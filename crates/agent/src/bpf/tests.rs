@@ -21,8 +21,12 @@ const MIB: u64 = 1 << 20;
 fn attached(profile: Profile) -> (Object, Btf) {
     let btf = Btf::from_kernel().unwrap();
     let layout = Layout::detect().unwrap();
-    let settings =
-        offsets::Settings { whole_system: false, all_pages: profile == Profile::Deep, min_region: MIB };
+    let settings = offsets::Settings {
+        whole_system: false,
+        all_pages: profile == Profile::Deep,
+        min_region: MIB,
+        python_min: Some(MIB),
+    };
     let config = offsets::resolve(&btf, &layout, settings).unwrap();
     let mut object = Object::load(&config, 1 << 16).unwrap();
     object.attach(&profile.into(), &btf).unwrap();

@@ -2,11 +2,13 @@
 
 use spark_trace_common::{
     cuda::{ARGS, FUNCTIONS, Function, OUTS, Op, Value},
-    event::{CallEvent, CallStackEvent, LibraryEvent},
+    event::{CallEvent, CallPythonEvent, CallStackEvent, LibraryEvent},
     map_records::LibraryKey,
+    python::{PythonEnd, PythonStack},
 };
 
-use super::{DecodeError, Event, query, record, text};
+use super::{DecodeError, Event, operation, query, record, text};
+use crate::python::Walk;
 
 /// A call of a watched library function that has returned. Memory queries are events of their own.
 #[derive(Debug, Clone, PartialEq)]
@@ -26,6 +28,8 @@ pub struct Call {
     pub context: Option<u64>,
     /// Addresses of the user stack, the caller first; empty where none was taken.
     pub stack: Vec<u64>,
+    /// Frames of Python; absent where none were walked.
+    pub python: Option<Walk>,
 }
 
 impl Call {
@@ -58,11 +62,15 @@ pub struct MappedLibrary {
 }
 
 pub(super) fn call(bytes: &[u8]) -> Result<Event, DecodeError> {
-    let (raw, stack) = if bytes.len() >= size_of::<CallStackEvent>() {
+    let stack = |raw: &CallStackEvent| raw.stack.iter().copied().take(raw.call.frames as usize).collect();
+    let (raw, stack, python) = if bytes.len() >= size_of::<CallPythonEvent>() {
+        let raw: CallPythonEvent = record("call", bytes)?;
+        (raw.call.call, stack(&raw.call), Some(walk(&raw.python)?))
+    } else if bytes.len() >= size_of::<CallStackEvent>() {
         let raw: CallStackEvent = record("call", bytes)?;
-        (raw.call, raw.stack.iter().copied().take(raw.call.frames as usize).collect())
+        (raw.call, stack(&raw), None)
     } else {
-        (record::<CallEvent>("call", bytes)?, Vec::new())
+        (record::<CallEvent>("call", bytes)?, Vec::new(), None)
     };
     let function = FUNCTIONS
         .get(raw.function as usize)
@@ -72,7 +80,7 @@ pub(super) fn call(bytes: &[u8]) -> Result<Event, DecodeError> {
         *out = (raw.outs_read >> index & 1 != 0).then_some(raw.outs[index]);
     }
     if function.op == Op::Query {
-        return Ok(query::from_call(&raw, function, outs, stack));
+        return Ok(query::from_call(&raw, function, outs, (stack, python)));
     }
     Ok(Event::Call(Box::new(Call {
         function,
@@ -86,7 +94,15 @@ pub(super) fn call(bytes: &[u8]) -> Result<Event, DecodeError> {
         outs,
         context: (raw.context != 0).then_some(raw.context),
         stack,
+        python,
     })))
+}
+
+fn walk(raw: &PythonStack) -> Result<Walk, DecodeError> {
+    Ok(Walk {
+        frames: raw.stack.iter().copied().take(raw.frames as usize).collect(),
+        end: operation("frames of Python", &PythonEnd::ALL, raw.end, |end| end as u32)?,
+    })
 }
 
 pub(super) fn library(bytes: &[u8]) -> Result<Event, DecodeError> {

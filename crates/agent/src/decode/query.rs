@@ -7,7 +7,7 @@ use spark_trace_common::{
 use spark_trace_recording::{MemoryQuery, MemoryState};
 
 use super::{DecodeError, Event, operation, record, text};
-use crate::{memory_answer, page_size};
+use crate::{memory_answer, page_size, python::Walk};
 
 /// A memory query that was answered.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -18,6 +18,8 @@ pub struct Query {
     pub stack: Vec<u64>,
     /// Return address of the system call's stub, if it keeps no frame.
     pub caller: u64,
+    /// Frames of Python; absent where none were walked.
+    pub python: Option<Walk>,
 }
 
 /// A process has read a part of a file that shows how much memory there is.
@@ -44,7 +46,7 @@ pub(super) fn from_call(
     raw: &CallEvent,
     function: &Function,
     outs: [Option<u64>; OUTS],
-    stack: Vec<u64>,
+    (stack, python): (Vec<u64>, Option<Walk>),
 ) -> Event {
     let figures = function.figures.iter().zip(outs).filter(|_| raw.result == 0);
     let values = figures.filter_map(|(name, bytes)| Some(((*name).to_owned(), bytes?))).collect();
@@ -60,7 +62,7 @@ pub(super) fn from_call(
         state: state(&raw.state),
         ..MemoryQuery::default()
     };
-    Event::Query(Box::new(Query { row, stack, caller: 0 }))
+    Event::Query(Box::new(Query { row, stack, caller: 0, python }))
 }
 
 /// A file that was read, or an answer of sysinfo(2).
@@ -81,6 +83,7 @@ pub(super) fn answer(bytes: &[u8]) -> Result<Event, DecodeError> {
         row,
         stack: raw.stack.iter().copied().take(raw.frames as usize).collect(),
         caller: raw.caller,
+        python: None,
     };
     if source == AnswerSource::Sysinfo {
         let row = memory_answer::sysinfo(content, row);

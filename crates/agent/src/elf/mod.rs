@@ -17,7 +17,7 @@ use std::{
 use thiserror::Error;
 
 pub use build_id::build_id;
-pub use exports::exports;
+pub use exports::{exports, linked};
 pub use names::names;
 
 /// Where bytes of a file come from.

@@ -43,6 +43,7 @@ impl Session {
             ));
         }
         warnings.extend(self.tracer.stacks.missing_names());
+        warnings.extend(self.tracer.pythons.warnings());
         warnings.extend(self.tracer.libraries.warning());
         let (gaps, device_gaps) = self.tracer.gaps();
         let health = Health {

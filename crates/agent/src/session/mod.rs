@@ -183,7 +183,12 @@ impl Session {
             .collect();
         let whole_system = matches!(options.spec, Spec::System { .. });
         let all_pages = options.hooks.profile >= Profile::Deep;
-        let settings = Settings { whole_system, all_pages, min_region: options.min_region };
+        let settings = Settings {
+            whole_system,
+            all_pages,
+            min_region: options.min_region,
+            python_min: options.python_min,
+        };
         let config = offsets::resolve(&btf, &layout, settings)?;
         let mut object = Object::load(&config, options.ring_bytes)?;
         let events = object.take_events()?;
@@ -230,6 +235,7 @@ impl Session {
         let retention = options.keep.retention();
         let mut tracer = Tracer::new(object, journal, target, parts, retention, options.min_region);
         tracer.has_gpus(&nvml.machine().gpus);
+        tracer.reads_python = options.python_min.is_some();
         // SAFETY: the ring buffer owns its descriptor and keeps the same one for as long as it lives.
         let events = unsafe { AsyncFd::register(events) }
             .map_err(|e| io_error("watch the event buffer")(e.into_parts().1))?;

@@ -177,11 +177,11 @@ impl<W: Write> Tracer<W> {
 
     /// `None` where it is somebody else's, or where there is no room for it.
     fn answer(&mut self, query: Query) -> Option<Answer> {
-        let Query { row, stack, caller } = query;
+        let Query { row, stack, caller, python } = query;
         if self.belongs(row.cgroup, row.pid) == Belongs::Elsewhere || self.retention.refuses_query() {
             return None;
         }
-        let placed = self.stacks.place(row.pid, &stack, caller);
+        let placed = self.place_with_python(row.pid, (&stack, caller), python.as_ref());
         let cuda_live = match row.state {
             Some(_) => self.collector.cuda.now().by_kind,
             None => BTreeMap::new(),

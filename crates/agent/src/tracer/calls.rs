@@ -34,6 +34,8 @@ impl<W: Write> Tracer<W> {
             false => None,
         };
         self.follow_driver();
+        // Before it calls anything.
+        self.look_for_python(event.pid);
         let waited = self.let_go(event)?;
         match file {
             Some(file) => Ok(self.journal.add(Entry::Library(LibraryFile { paused_ns: waited, ..file }))?),
@@ -98,7 +100,7 @@ impl<W: Write> Tracer<W> {
         if whose == Belongs::Elsewhere {
             return Ok(());
         }
-        let placed = self.stacks.place(call.pid, &call.stack, 0);
+        let placed = self.place_with_python(call.pid, (&call.stack, 0), call.python.as_ref());
         let backing = self.backings.of(&call);
         if whose == Belongs::Undecided {
             let backing = backing.map(ToOwned::to_owned);

@@ -190,6 +190,9 @@ impl<W: Write> Tracer<W> {
             ProcessOp::Exec => self.take_context(context)?,
             ProcessOp::Exit => None,
         };
+        if event.op != ProcessOp::Fork {
+            self.forget_python(event.pid);
+        }
         let process = self.known.entry(event.pid).or_insert_with(|| Process {
             pid: event.pid,
             parent: Some(event.parent),

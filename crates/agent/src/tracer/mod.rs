@@ -9,6 +9,7 @@ mod eviction;
 pub(super) mod gpus;
 pub(super) mod on_time;
 mod pins;
+mod python;
 mod reading;
 pub(super) mod retention;
 mod sampling;
@@ -44,6 +45,7 @@ use super::{
     library::Libraries,
     mounts::places::Places,
     now_ns,
+    python::Pythons,
     source::{
         cache,
         cgroup::Cgroup as CgroupReader,
@@ -135,6 +137,9 @@ pub struct Tracer<W: Write> {
     pub collector: Collector,
     pub libraries: Libraries,
     driver: driver::Rows,
+    pub pythons: Pythons,
+    /// Frames of Python are wanted.
+    pub reads_python: bool,
     /// The NVIDIA module is loaded: it may hold system memory.
     driver_module: bool,
     /// What the driver had before the trace began, where that is system memory.
@@ -203,6 +208,8 @@ impl<W: Write> Tracer<W> {
             collector,
             libraries: Libraries::default(),
             driver: driver::Rows::default(),
+            pythons: Pythons::default(),
+            reads_python: false,
             driver_module: std::path::Path::new("/sys/module/nvidia").exists(),
             driver_baseline: DriverBaseline::default(),
             pool_at_start: None,

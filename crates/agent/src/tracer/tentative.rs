@@ -210,6 +210,9 @@ impl<W: Write> Tracer<W> {
             self.charges.forget(id);
         }
         self.stacks.drop_processes(&processes);
+        for pid in processes {
+            self.forget_python(pid);
+        }
         Ok(())
     }
 

@@ -13,6 +13,7 @@ pub const fn cookie(function: usize) -> u64 {
         cookie |= bits << (16 + 12 * i);
         i += 1;
     }
+    cookie |= row.frames_by() << COOKIE_SIZE;
     cookie |= row.current() << COOKIE_CURRENT;
     cookie |= (matches!(row.op, Op::Current(_)) as u64) << COOKIE_SILENT;
     cookie |= (row.wants_stack() as u64) << COOKIE_STACK;
@@ -23,6 +24,10 @@ pub const fn cookie(function: usize) -> u64 {
 /// Bits of a cookie: three for the change of the thread's current context; send nothing.
 pub const COOKIE_CURRENT: u32 = 52;
 pub const COOKIE_SILENT: u32 = 55;
+/// Where a cookie says whose frames of Python are wanted: 4 bits, none for those of nobody.
+pub const COOKIE_SIZE: u32 = 56;
+/// Those of every call; smaller values are an argument, from 1, that is large enough.
+pub const ANY_SIZE: u64 = 0xf;
 /// Bits of a cookie: take the user stack; take the state of memory; wake the tracer.
 pub const COOKIE_STACK: u32 = 60;
 pub const COOKIE_STATE: u32 = 61;
@@ -31,6 +36,11 @@ pub const COOKIE_URGENT: u32 = 62;
 /// Row of a cookie.
 pub const fn cookie_function(cookie: u64) -> u32 {
     cookie as u32 & 0xffff
+}
+
+/// What a cookie says of whose frames of Python are wanted.
+pub const fn cookie_size(cookie: u64) -> u64 {
+    cookie >> COOKIE_SIZE & 0xf
 }
 
 /// A [`Current`], or 0.
@@ -57,6 +67,7 @@ const _: () = {
             j += 1;
         }
         assert!(cookie_function(cookie(i)) as usize == i, "a cookie lost its row");
+        assert!(cookie_size(cookie(i)) == FUNCTIONS[i].frames_by(), "a cookie lost its size");
         assert!(cookie_current(cookie(i)) == FUNCTIONS[i].current(), "a cookie lost what becomes current");
         i += 1;
     }

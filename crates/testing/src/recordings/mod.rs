@@ -157,7 +157,7 @@ fn symbol(provenance: &mut Provenance, name: &str, module: Option<&str>) -> u32 
         name: Some(name.into()),
         module: module.map(str::to_owned),
         address: 0xffff_8000_0800_0000 + provenance.symbols.len() as u64 * 64,
-        build_id: None,
+        ..Symbol::default()
     });
     provenance.symbols.len() as u32 - 1
 }

@@ -80,6 +80,7 @@ impl Options {
             hooks: HookSelection { profile, without: Vec::new(), exclude_mechanisms: Vec::new() },
             interval,
             min_region: 1 << 20,
+            python_min: Some(1 << 20),
             ring_bytes: capacities::RING_BYTES,
             libraries: Vec::new(),
             pause: false,

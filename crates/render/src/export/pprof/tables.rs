@@ -74,17 +74,25 @@ impl<'a> Tables<'a> {
             None if *space == Space::Kernel => KERNEL,
             None => "",
         };
-        let mapping_id = self.mapping(file, symbol.build_id.as_deref().unwrap_or(""), symbol.address);
+        // A source of Python is no file of code.
+        let mapped = if symbol.python { "" } else { file };
+        let mapping_id = self.mapping(mapped, symbol.build_id.as_deref().unwrap_or(""), symbol.address);
         let name = symbol.name.clone().unwrap_or_else(|| names::frame(symbol));
         let function_id = self.function(&name, file);
-        let id = self.push(mapping_id, symbol.address, function_id);
+        let id = self.push(mapping_id, symbol.address, function_id, symbol.line.map_or(0, i64::from));
         self.locations.insert(index, id);
         id
     }
 
-    fn push(&mut self, mapping_id: u64, address: u64, function_id: u64) -> u64 {
+    /// `line`: in the function's source, 0 where it is not known.
+    fn push(&mut self, mapping_id: u64, address: u64, function_id: u64, line: i64) -> u64 {
         let id = self.profile.location.len() as u64 + 1;
-        self.profile.location.push(Location { id, mapping_id, address, line: vec![Line { function_id }] });
+        self.profile.location.push(Location {
+            id,
+            mapping_id,
+            address,
+            line: vec![Line { function_id, line }],
+        });
         id
     }
 
@@ -122,7 +130,7 @@ impl<'a> Tables<'a> {
             return id;
         }
         let function = self.function(NO_STACK, "");
-        let id = self.push(0, 0, function);
+        let id = self.push(0, 0, function, 0);
         self.no_stack = Some(id);
         id
     }

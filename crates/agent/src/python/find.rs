@@ -1,0 +1,84 @@
+//! The interpreter of a process: which of its files is one, of which version, and where it lies.
+
+use std::path::Path;
+
+use spark_trace_common::python::PythonProcess;
+
+use super::{
+    layout::{self, DEBUG_OFFSETS, Layout, VERSIONS},
+    memory,
+};
+use crate::{
+    elf, mapped,
+    maps::{self, Mapping},
+};
+
+/// How the name of a library begins that has an interpreter.
+const LIBRARY: &str = "libpython3";
+
+/// What the file of an interpreter exports.
+const RUNTIME: &str = "_PyRuntime";
+const VERSION: &str = "Py_Version";
+const CODE: &str = "PyCode_Type";
+const TEXT: &str = "PyUnicode_Type";
+const BYTES: &str = "PyBytes_Type";
+/// It came with 3.10, which does not have its version as a variable yet (that came with 3.11).
+const NEW_IN_3_10: &str = "PyIter_Send";
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Interpreter {
+    pub layout: Layout,
+    /// Where its code lies: frames of these addresses are of the interpreter itself.
+    pub code: (u64, u64),
+    /// Addresses of the types of what is read.
+    pub types: Types,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Types {
+    pub code: u64,
+    pub text: u64,
+    pub bytes: u64,
+}
+
+impl Interpreter {
+    pub const fn walk(&self) -> PythonProcess {
+        self.layout.walk
+    }
+}
+
+/// The interpreter of a process, if it has one of a version that is known. The library goes first; a program may have it
+/// linked in.
+pub fn find(pid: u32) -> Option<Interpreter> {
+    let code: Vec<Mapping> = maps::code(pid)?.into_iter().filter(Mapping::is_file).collect();
+    let program = std::fs::read_link(format!("/proc/{pid}/exe")).ok();
+    let is_library = |mapping: &&Mapping| {
+        Path::new(&mapping.name).file_name().is_some_and(|name| name.to_string_lossy().starts_with(LIBRARY))
+    };
+    let is_program = |mapping: &&Mapping| program.as_deref() == Some(Path::new(&mapping.name));
+    let library = code.iter().find(is_library);
+    library.into_iter().chain(code.iter().find(is_program)).find_map(|mapping| look(pid, mapping))
+}
+
+fn look(pid: u32, mapping: &Mapping) -> Option<Interpreter> {
+    let file = mapped::open(pid, mapping).ok()?;
+    let wanted = [RUNTIME, VERSION, CODE, TEXT, BYTES, NEW_IN_3_10];
+    let linked = elf::linked(&file, wanted.into_iter(), mapping.offset).ok()??;
+    let at = |name: &str| {
+        let address = linked.symbols.get(name)?;
+        Some(mapping.start.wrapping_sub(linked.code).wrapping_add(*address))
+    };
+    let runtime = at(RUNTIME)?;
+    let minor = match at(VERSION) {
+        Some(address) => layout::minor(memory::word(pid, address)?)?,
+        None => at(NEW_IN_3_10).map(|_| 10)?,
+    };
+    let version = VERSIONS.iter().find(|version| version.minor == minor)?;
+    let mut layout = version.layout;
+    if version.says_offsets {
+        layout = layout.said(&memory::words::<DEBUG_OFFSETS>(pid, runtime)?)?;
+    }
+    layout.walk.interpreters = runtime.checked_add(layout.interpreters)?;
+    let types = Types { code: at(CODE)?, text: at(TEXT)?, bytes: at(BYTES)? };
+    Some(Interpreter { layout, code: (mapping.start, mapping.end), types })
+}
