@@ -15,6 +15,7 @@ use crate::instant_spec::InstantSpec;
 use crate::limits::{self, Limit};
 use crate::mappings::{self, MappingRow};
 use crate::memory_queries::Queries;
+use crate::memory_use::{self, MemoryUse};
 use crate::names::Names;
 use crate::nearest_instant;
 use crate::processes::{self, ProcessRow};
@@ -80,6 +81,8 @@ pub struct Report {
     pub cuda: Option<CudaReport>,
     /// Absent where nothing is a sign of an inference engine.
     pub engine: Option<EngineRun>,
+    /// Who uses the GPUs' memory and the machine's, at the system plane's instant; absent where no GPU was read.
+    pub memory_use: Option<MemoryUse>,
     /// The memory queries of the target; absent where it made none.
     pub queries: Option<Queries>,
     /// What surrounds its processes, as recorded.
@@ -267,6 +270,7 @@ pub fn report<'a>(run: impl Into<Derived<'a>>, at: InstantSpec) -> Report {
     }
     let page_cache = planes.system.as_ref().and_then(PlaneReport::page_cache);
     let details_at_ns = planes.details_at().map_or(recording.target.ended_ns, |plane| plane.at_ns);
+    let use_at_ns = planes.system.as_ref().map_or(details_at_ns, |plane| plane.at_ns);
     let stacks = stacks::rows(recording, Scope::System, details_at_ns);
     let files = files::rows(recording, details_at_ns);
     let tmpfs = tmpfs::rows(recording);
@@ -309,6 +313,7 @@ pub fn report<'a>(run: impl Into<Derived<'a>>, at: InstantSpec) -> Report {
         mappings: mappings::rows(recording, details_at_ns),
         cuda: cuda::report(recording, details_at_ns),
         engine: engine_run::report(&run, details_at_ns),
+        memory_use: memory_use::at(recording, use_at_ns),
         queries: run.into_queries(),
         contexts: recording.provenance.contexts.clone(),
         tmpfs,

@@ -92,6 +92,20 @@ pub fn report(recording: &Recording, device: &DeviceSeries, view: &View<'_>, tim
     }
 }
 
+/// Whether a GPU has no memory of its own and takes the machine's: NVML has no figure of it.
+pub fn shares_memory(series: &Series) -> bool {
+    note(series).as_deref() == Some(SHARES_MEMORY)
+}
+
+/// Processes of which NVML did not give the bytes at some reading.
+pub fn unknown_processes(series: &Series) -> impl Iterator<Item = u32> {
+    series.absent.iter().filter_map(|absent| pid_of(&absent.column))
+}
+
+fn pid_of(column: &str) -> Option<u32> {
+    column.strip_prefix("process.")?.strip_suffix(".used")?.parse().ok()
+}
+
 /// Why there is no counter, where there is none.
 fn note(series: &Series) -> Option<String> {
     let missing = |name: &&str| !series.columns.contains_key(*name);
@@ -114,8 +128,7 @@ fn processes(recording: &Recording, view: &View<'_>, series: &Series, times: Tim
     };
     let [start, peak, end, chosen] = [times.start_ns, times.peak_ns, times.end_ns, times.at_ns].map(at);
     let columns = series.columns.keys().chain(series.absent.iter().map(|absent| &absent.column));
-    let pids: BTreeSet<u32> =
-        columns.filter_map(|c| c.strip_prefix("process.")?.strip_suffix(".used")?.parse().ok()).collect();
+    let pids: BTreeSet<u32> = columns.filter_map(|column| pid_of(column)).collect();
     let name = |pid| {
         let mut known = recording.provenance.processes.iter().rev();
         known.find(|process| process.pid == pid).map(|process| process.comm.clone())

@@ -27,6 +27,7 @@ pub mod live_frame;
 pub mod losses;
 pub mod mappings;
 pub mod memory_queries;
+pub mod memory_use;
 pub mod moment;
 pub mod names;
 pub mod nearest_instant;

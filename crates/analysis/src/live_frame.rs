@@ -10,6 +10,7 @@ use serde::Serialize;
 use crate::attribution::{Reconciliation, bytes, difference, level_of};
 use crate::losses;
 use crate::memory_queries;
+use crate::memory_use::{self, MemoryUse};
 use crate::view::{Scope, View};
 use spark_trace_recording::Recording;
 use spark_trace_recording::ledger::Balance;
@@ -32,6 +33,8 @@ pub struct Frame {
     /// Since the trace began.
     pub elapsed_ns: u64,
     pub planes: Vec<PlaneFrame>,
+    /// Absent where no GPU was read.
+    pub memory_use: Option<MemoryUse>,
     /// The latest answers to the question how much memory there is, the latest last.
     pub queries: Vec<LatestQuery>,
     pub hooks: Hooks,
@@ -123,6 +126,7 @@ impl Frame {
             at_ns,
             elapsed_ns: at_ns.saturating_sub(recording.target.started_ns),
             planes: planes.chain(devices).collect(),
+            memory_use: memory_use::at(recording, at_ns),
             queries: queries(recording, at_ns),
             hooks: Hooks {
                 ok: wanted.clone().filter(|hook| hook.verdict == Verdict::Ok).count(),

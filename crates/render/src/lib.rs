@@ -26,6 +26,7 @@ mod findings;
 mod kv;
 mod limits;
 mod memory_queries;
+pub mod memory_use;
 mod process_env;
 pub mod show;
 mod stack_frames;

@@ -5,7 +5,7 @@ use ratatui::buffer::Buffer;
 use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::{Line, Span};
-use ratatui::widgets::{Block, Borders, Clear, Paragraph, Row as TableRow, Table, TableState};
+use ratatui::widgets::{Block, Borders, Clear, Paragraph, Row as TableRow, Table, TableState, Wrap};
 
 use super::keys::HELP;
 use super::{Screen, Tab, Ui};
@@ -18,6 +18,8 @@ pub const HISTORY: usize = 60;
 const QUERIES: u16 = 3;
 /// A screen that is lower shows the list and little else.
 const LOW: u16 = 16;
+/// Lines for who uses the GPUs' memory.
+const GPUS: u16 = 4;
 
 const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
 
@@ -40,8 +42,11 @@ fn to_ascii(buffer: &mut Buffer) {
 fn draw_all(target: &mut Frame<'_>, ui: &Ui, screen: &Screen, colour: bool) {
     let area = target.area();
     let queries = if area.height < LOW { 0 } else { QUERIES.min(screen.queries.len() as u16) };
-    let [head, tabs, trail, list, queries_area, health, foot] = Layout::vertical([
+    let gpus = screen.gpus.iter().map(|line| lines_of(line, area.width)).sum();
+    let gpus = if area.height < LOW { 0 } else { GPUS.min(gpus) };
+    let [head, gpus, tabs, trail, list, queries_area, health, foot] = Layout::vertical([
         Constraint::Length(1),
+        Constraint::Length(gpus),
         Constraint::Length(1),
         Constraint::Length(1),
         Constraint::Min(1),
@@ -55,6 +60,8 @@ fn draw_all(target: &mut Frame<'_>, ui: &Ui, screen: &Screen, colour: bool) {
         Line::from(ends(&screen.headline, &ui.status.clock, head.width)).style(paint.strong()),
         head,
     );
+    let used: Vec<Line<'_>> = screen.gpus.iter().map(|line| Line::from(escape::line(line))).collect();
+    target.render_widget(Paragraph::new(used).wrap(Wrap { trim: true }), gpus);
     target.render_widget(tab_line(ui, &paint), tabs);
     target.render_widget(Line::from(escape::line(&screen.trail)).style(paint.dim()), trail);
     table(target, list, ui, screen, &paint);
@@ -67,6 +74,19 @@ fn draw_all(target: &mut Frame<'_>, ui: &Ui, screen: &Screen, colour: bool) {
     if ui.help {
         help(target, area);
     }
+}
+
+/// Lines that a text takes at most, broken between words.
+fn lines_of(text: &str, width: u16) -> u16 {
+    let mut lines: u16 = 1;
+    let mut left = usize::from(width);
+    for word in text.split(' ').map(|word| word.chars().count() + 1) {
+        if word > left + 1 {
+            (lines, left) = (lines.saturating_add(1), usize::from(width));
+        }
+        left = left.saturating_sub(word);
+    }
+    lines
 }
 
 /// Styles, all of which say the same without colours.

@@ -12,6 +12,7 @@ use spark_trace_analysis::memory_queries;
 use spark_trace_recording::Recording;
 use spark_trace_recording::units::{self, UNKNOWN, delta, known, percent, size, unsigned};
 use spark_trace_recording::unlimited::{NO_LIMIT, V1_NO_LIMIT};
+use spark_trace_render::memory_use;
 
 /// One line of the list.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -75,6 +76,8 @@ pub struct Screen {
     pub frame: Frame,
     /// The plane's sum, counter and residual: always in sight.
     pub headline: String,
+    /// Who uses the GPUs' memory and the machine's.
+    pub gpus: Vec<String>,
     /// From the plane down to the list.
     pub trail: String,
     pub columns: &'static [Column],
@@ -96,6 +99,7 @@ impl Screen {
         let started_ns = recording.target.started_ns;
         Self {
             headline: headline(ui, &frame),
+            gpus: frame.memory_use.as_ref().map_or_else(Vec::new, memory_use::lines),
             trail: std::iter::once(ui.tab.title())
                 .chain(ui.path.iter().map(Step::short))
                 .collect::<Vec<_>>()

@@ -176,6 +176,74 @@ fn memory_of_the_driver_from_before_is_system_memory_where_the_gpu_has_none_of_i
     assert_eq!((int(&row["bytes_at_start"]), int(&row["bytes_at_end"])), (300 * MIB, 100 * MIB));
 }
 
+/// The line that begins with a GPU.
+fn gpu_line(output: &std::process::Output) -> String {
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8(output.stdout.clone()).unwrap();
+    let mut lines = text.lines().skip_while(|line| !line.starts_with("GPU 0"));
+    let first = lines.next().unwrap_or_else(|| panic!("{text}")).to_owned();
+    // What a line goes on with is indented.
+    lines.take_while(|line| line.starts_with("  ")).fold(first, |all, line| format!("{all} {}", line.trim()))
+}
+
+/// A GB10 has no memory of its own, and NVML no figure of it but those of its processes. They are the machine's memory, so
+/// all figures together are what the machine has in use.
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn one_line_says_who_uses_the_memory_of_a_gpu_that_nvml_has_no_figure_of() {
+    let dir = support::disk_dir();
+    let state = support::path(&dir, "state");
+    let process = support::process::Other::start(std::process::Command::new("sleep").arg("600"));
+    let (own, other) = (process.pid(), 4_194_305);
+    std::fs::write(&state, format!("unified 0\nprocess 0 {own} 209715200\nprocess 0 {other} 104857600\n"))
+        .unwrap();
+    let nvml = library();
+    let run = |words: &[&str]| {
+        let mut command = spark_trace();
+        command
+            .env("SPARK_TRACE_SIMULATED_NVML", &state)
+            .args(words)
+            .args(["--nvml", nvml.to_str().unwrap()]);
+        command.output().unwrap()
+    };
+    let by = format!("sleep ({own}) 200.0 MiB, process {other} 100.0 MiB; host ");
+    for words in [&["snapshot"][..], &["top", "--once"]] {
+        let line = gpu_line(&run(words));
+        assert!(line.starts_with("GPU 0 (simulated) holds 300.0 MiB of the machine's "), "{line}");
+        let rest = line.split_once(&by).unwrap_or_else(|| panic!("{by}: {line}")).1;
+        assert!(rest.contains("; page cache ") && rest.contains("; unexplained "), "{line}");
+    }
+
+    let output = run(&["snapshot", "--format", "json"]);
+    let show: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let (gpu, host) = (&show["memory_use"]["gpus"][0], &show["memory_use"]["host"]);
+    assert_eq!((int(&gpu["bytes"]), &gpu["unified"]), (300 * MIB, &true.into()));
+    assert_eq!(int(&gpu["total"]), support::meminfo("MemTotal"));
+    let parts = ["bytes", "page_cache", "unexplained"].map(|part| int(&host[part]));
+    let used = int(&show["planes"]["system"]["level"]["expected"]);
+    assert_eq!(parts.iter().sum::<i64>() + 300 * MIB, used);
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn one_line_says_who_uses_a_gpus_own_memory() {
+    let dir = support::disk_dir();
+    let state = support::path(&dir, "state");
+    std::fs::write(&state, "process 0 4194305 209715200\n").unwrap();
+    let nvml = library();
+    for words in [&["snapshot"][..], &["top", "--once"]] {
+        let mut command = spark_trace();
+        command
+            .env("SPARK_TRACE_SIMULATED_NVML", &state)
+            .args(words)
+            .args(["--nvml", nvml.to_str().unwrap()]);
+        let line = gpu_line(&command.output().unwrap());
+        let expected = "GPU 0 (simulated) holds 316.0 MiB of 8.00 GiB: process 4194305 200.0 MiB, reserved 100.0 MiB, \
+                    unexplained 16.0 MiB; host ";
+        assert!(line.starts_with(expected), "{line}");
+    }
+}
+
 #[test]
 #[ignore = "needs root: cargo xtask test"]
 fn a_slow_library_does_not_hold_up_the_rest() {

@@ -3,6 +3,7 @@
 use crate::containers;
 use crate::document::Document;
 use crate::limits;
+use crate::memory_use;
 use spark_trace_analysis::attribution::Report;
 use spark_trace_analysis::attribution::answer::{Answer, How, Largest, who};
 use spark_trace_analysis::instant_spec::InstantSpec;
@@ -16,6 +17,10 @@ const SENTENCE: usize = 150;
 
 pub fn write(document: &mut Document, report: &Report) {
     sentences(document, report);
+    // What nothing was traced of has no row of its own for this.
+    for used in report.memory_use.iter().filter(|_| report.target.is_snapshot()) {
+        memory_use::lines(used).into_iter().for_each(|line| document.line(line));
+    }
     if let Some(line) = containers::line(&report.target) {
         document.line(line);
     }

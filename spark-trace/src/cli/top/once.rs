@@ -10,9 +10,11 @@ use spark_trace_analysis::attribution;
 use spark_trace_analysis::devices::{DeviceProcess, DeviceReport};
 use spark_trace_analysis::instant_spec::InstantSpec;
 use spark_trace_analysis::live_frame;
+use spark_trace_analysis::memory_use;
 use spark_trace_recording::Recording;
 use spark_trace_recording::units::{known, unsigned};
 use spark_trace_render::document::{Cell, Document, Fit, Table};
+use spark_trace_render::memory_use::lines;
 use spark_trace_render::{Style, ascii, escape, terminal};
 
 /// Columns of a frame where nothing is to be cut: more than any of its lines has.
@@ -29,6 +31,9 @@ const PROCESSES: usize = 10;
 pub fn text(recording: &Recording, at_ns: u64, style: Style) -> anyhow::Result<String> {
     let mut text = String::new();
     let mut last = None;
+    if let Some(used) = memory_use::at(recording, at_ns) {
+        text += &wrapped(lines(&used), style);
+    }
     for tab in Tab::ALL {
         let screen = screen(recording, at_ns, tab);
         if screen.rows.is_empty() {
@@ -85,7 +90,7 @@ fn list(screen: &Screen, tab: Tab, style: Style) -> anyhow::Result<Vec<String>> 
     let height = u16::try_from(screen.rows.len()).unwrap_or(u16::MAX).saturating_add(AROUND);
     let mut ui = Ui::default();
     ui.tab = tab;
-    let screen = &Screen { queries: Vec::new(), ..screen.clone() };
+    let screen = &Screen { queries: Vec::new(), gpus: Vec::new(), ..screen.clone() };
     let mut terminal = Terminal::new(TestBackend::new(width, height)).context("cannot draw")?;
     let plain = Style { colour: false, ..style };
     terminal.draw(|frame| draw::draw(frame, &ui, screen, plain)).context("cannot draw")?;
