@@ -10,6 +10,7 @@
 
 pub mod association;
 pub mod bootstrap;
+pub mod covariate;
 mod describe;
 pub mod effect;
 pub mod equivalence;

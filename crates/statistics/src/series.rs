@@ -104,6 +104,52 @@ fn rises(x: &[f64], sorted: &[f64]) -> i64 {
     s
 }
 
+/// How often a sequence of two kinds changes from one to the other.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Runs {
+    /// Stretches of one kind.
+    pub runs: usize,
+    /// As many as on average in a random order.
+    pub expected: f64,
+    /// Probability of so few or fewer in a random order.
+    pub p_few: f64,
+}
+
+/// The runs test (Wald & Wolfowitz 1940), exact. Both kinds must be there ([`Error::TooFew`]).
+pub fn runs(kinds: &[bool]) -> Result<Runs, Error> {
+    let of_b = kinds.iter().filter(|kind| **kind).count();
+    let of_a = kinds.len() - of_b;
+    if of_a == 0 || of_b == 0 {
+        return Err(Error::TooFew);
+    }
+    let runs = 1 + kinds.windows(2).filter(|pair| pair[0] != pair[1]).count();
+    // ln of factorials.
+    let mut factorials = vec![0.0; kinds.len() + 1];
+    for n in 1..=kinds.len() {
+        factorials[n] = factorials[n - 1] + count(n).ln();
+    }
+    let choose = |n: usize, k: usize| {
+        if k > n { f64::NEG_INFINITY } else { factorials[n] - factorials[k] - factorials[n - k] }
+    };
+    let all = choose(kinds.len(), of_a);
+    let of = |runs: usize| {
+        // Stretches of A and of B: as many, or one more of either.
+        let parts = |a: usize, b: usize| match (a, b) {
+            (0, _) | (_, 0) => 0.0,
+            _ => (choose(of_a - 1, a - 1) + choose(of_b - 1, b - 1) - all).exp(),
+        };
+        let half = runs / 2;
+        if runs.is_multiple_of(2) {
+            2.0 * parts(half, half)
+        } else {
+            parts(half, half + 1) + parts(half + 1, half)
+        }
+    };
+    let p_few = sum((2..=runs).map(of)).min(1.0);
+    let (a, b) = (count(of_a), count(of_b));
+    Ok(Runs { runs, expected: 1.0 + 2.0 * a * b / (a + b), p_few })
+}
+
 /// A line through values at 0, 1, 2, ...
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct TheilSen {
@@ -133,4 +179,35 @@ pub fn theil_sen(x: &[f64]) -> Result<TheilSen, Error> {
     let place = count(x.len() - 1) / 2.0;
     let intercept = finite(slope.mul_add(-place, median_of_sorted(&sorted(x))))?;
     Ok(TheilSen { slope, intercept })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Against all sequences of that many of each kind, counted.
+    #[test]
+    fn the_runs_test_is_exact() {
+        for (length, of_b) in [(2, 1), (5, 2), (8, 4), (9, 1), (10, 5)] {
+            let all = (0_u32..1 << length).filter(|bits| bits.count_ones() == of_b);
+            let kinds = |bits: u32| (0..length).map(|place| bits >> place & 1 == 1).collect::<Vec<bool>>();
+            let counted = |bits: u32| 1 + kinds(bits).windows(2).filter(|pair| pair[0] != pair[1]).count();
+            let total = all.clone().count() as f64;
+            let mean = all.clone().map(|bits| counted(bits) as f64).sum::<f64>() / total;
+            for bits in all.clone() {
+                let found = runs(&kinds(bits)).unwrap();
+                let few = all.clone().filter(|other| counted(*other) <= found.runs).count() as f64 / total;
+                assert_eq!(found.runs, counted(bits));
+                assert!(
+                    (found.p_few - few).abs() < 1e-12 && (found.expected - mean).abs() < 1e-12,
+                    "{found:?}"
+                );
+            }
+        }
+        assert_eq!(runs(&[true, true]).unwrap_err(), Error::TooFew);
+        // A B B A A B: as many as in a random order.
+        let abba: Vec<bool> = (0..60).map(|place| (place + 1) / 2 % 2 == 1).collect();
+        let found = runs(&abba).unwrap();
+        assert_eq!((found.runs as f64, found.expected), (31.0, 31.0));
+    }
 }

@@ -2,7 +2,8 @@
 
 use crate::{
     Error,
-    numeric::{Moments, check_fraction, differences, finite, nonzero},
+    numeric::{Moments, check_fraction, count, differences, finite, nonzero},
+    series::lag1,
     special::{t_two_sided, t_upper_quantile},
 };
 use serde::Serialize;
@@ -56,6 +57,15 @@ pub fn paired(a: &[f64], b: &[f64], level: f64) -> Result<TTest, Error> {
     difference.test(level)
 }
 
+/// Student's test of pairs that follow one another, where a pair's difference may depend on that of the pair before.
+///
+/// As [`paired`], with a variance that is 1 + 2 r (1 - 1/n) times as large where r, the lag-1 autocorrelation of the
+/// differences, is positive (Bartlett 1935). The r that was taken is returned, too: 0 where it is not positive.
+pub fn paired_in_order(a: &[f64], b: &[f64], level: f64) -> Result<(TTest, f64), Error> {
+    let (difference, r) = paired_difference_in_order(a, b)?;
+    Ok((difference.test(level)?, r))
+}
+
 /// A difference of means that is known with a standard error.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Difference {
@@ -105,4 +115,12 @@ pub(crate) fn welch_difference(a: &[f64], b: &[f64]) -> Result<Difference, Error
 pub(crate) fn paired_difference(a: &[f64], b: &[f64]) -> Result<Difference, Error> {
     let pairs = Moments::of(&differences(a, b)?, 2)?;
     Difference::new(pairs.mean.value(), (pairs.variance() / pairs.n).sqrt(), pairs.squares, pairs.n - 1.0)
+}
+
+pub(crate) fn paired_difference_in_order(a: &[f64], b: &[f64]) -> Result<(Difference, f64), Error> {
+    let difference = paired_difference(a, b)?;
+    let pairs = differences(a, b)?;
+    let r = lag1(&pairs).map_or(0.0, |lag1| lag1.r.max(0.0));
+    let larger = 1.0 + 2.0 * r * (1.0 - 1.0 / count(pairs.len()));
+    Ok((Difference { se: finite(difference.se * larger.sqrt())?, ..difference }, r))
 }

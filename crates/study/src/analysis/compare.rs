@@ -38,6 +38,8 @@ pub struct Comparison {
     pub student: Option<TTest>,
     /// Of runs of one round.
     pub paired: Option<TTest>,
+    /// Autocorrelation of the pairs' differences that p, interval and equivalence allow for; 0 where it is not positive.
+    pub dependence: Option<f64>,
     pub wilcoxon: Option<Wilcoxon>,
     pub mann_whitney: Option<MannWhitney>,
     pub shapiro_a: Option<ShapiroWilk>,
@@ -98,16 +100,18 @@ pub fn compare(
     let difference = described_b.mean - described_a.mean;
     let welch = t::welch(&a, &b, LEVEL).ok();
     let paired = t::paired(&pairs_a, &pairs_b, LEVEL).ok().filter(|_| pairs_a.len() > 2);
+    // Neighbouring pairs may have something in common.
+    let in_order = t::paired_in_order(&pairs_a, &pairs_b, LEVEL).ok().filter(|_| pairs_a.len() > 2);
     let differences: Vec<f64> = pairs_a.iter().zip(&pairs_b).map(|(a, b)| b - a).collect();
     let cohen_d = effect::cohen_d(&a, &b, LEVEL).ok();
     // Runs of one round are next to each other: what they share drops out of their difference.
-    let (test, chosen) = match &paired {
-        Some(paired) => ("paired t test", Some(paired)),
+    let (test, chosen) = match &in_order {
+        Some((paired, _)) => ("paired t test", Some(paired)),
         None => ("Welch's t test", welch.as_ref()),
     };
     let margin = (described_a.mean * options.margin).abs();
-    let equivalence = match paired {
-        Some(_) => equivalence::tost_paired(&pairs_a, &pairs_b, -margin, margin, options.alpha),
+    let equivalence = match in_order {
+        Some(_) => equivalence::tost_paired_in_order(&pairs_a, &pairs_b, -margin, margin, options.alpha),
         None => equivalence::tost(&a, &b, -margin, margin, options.alpha),
     };
     let resampled = |statistic| bootstrap::ci(&a, &b, statistic, options.resamples, LEVEL, options.seed).ok();
@@ -133,7 +137,16 @@ pub fn compare(
             .and_then(|d| power::two_sample(d.value, a.len(), b.len(), options.alpha).ok()),
         n_for_080: cohen_d.as_ref().and_then(|d| power::n_for(d.value, 0.8, options.alpha).ok()),
         bootstrap: (options.resamples > 0).then(|| resampled(Statistic::DifferenceOfMedians)).flatten(),
-        diagnostics: diagnostics::of(results, model, (a_name, b_name), &subject, value, difference, options),
+        diagnostics: diagnostics::of(
+            results,
+            model,
+            (a_name, b_name),
+            &subject,
+            value,
+            (difference, paired.is_some()),
+            options,
+        ),
+        dependence: in_order.as_ref().map(|(_, r)| *r),
         equivalence: equivalence.ok(),
         alike: results.are_alike(a_name, b_name),
         noise: None,

@@ -2,9 +2,10 @@
 
 use serde::Serialize;
 use spark_trace_statistics::effect;
-use spark_trace_statistics::series::{self, Lag1, MannKendall};
+use spark_trace_statistics::series::{self, Lag1, MannKendall, Runs};
 use spark_trace_statistics::{LEVEL, describe, t};
 
+use super::influence::{self, Cause, Influence, Matter};
 use super::{Options, Subject, Verdict};
 use crate::results::{Results, Run};
 
@@ -14,8 +15,14 @@ pub struct Diagnostics {
     pub switches: usize,
     /// The same at most, with as many runs.
     pub switches_at_most: usize,
-    /// All runs of one environment come before all of the other.
+    /// The runs are in blocks: so few switches that a random order hardly has them, or one only.
     pub blocked: bool,
+    /// How rare so few switches are.
+    pub order: Option<Runs>,
+    /// Runs of one round are compared with each other.
+    pub paired: bool,
+    /// What the order of the runs can have made of the difference.
+    pub influences: Vec<Influence>,
     /// What is left of each run when its environment's mean is taken away, in the order of running.
     pub drift: Option<MannKendall>,
     /// Change in one run, by the median of slopes.
@@ -48,6 +55,8 @@ pub struct State {
     pub b_mean: f64,
     pub hedges_g: Option<f64>,
     pub p: Option<f64>,
+    /// The part of the difference that it makes, by its slope within the environments; absent where it does not vary there.
+    pub shift: Option<f64>,
     /// Large enough to matter for this metric.
     pub matters: bool,
 }
@@ -72,7 +81,7 @@ pub fn of(
     (a, b): (&str, &str),
     subject: &Subject,
     value: &impl Fn(&Run) -> Option<f64>,
-    difference: f64,
+    (difference, paired): (f64, bool),
     options: Options,
 ) -> Diagnostics {
     let runs: Vec<(&Run, f64)> = results
@@ -83,6 +92,9 @@ pub fn of(
     let switches = runs.windows(2).filter(|pair| pair[0].0.environment != pair[1].0.environment).count();
     let count = |name: &str| runs.iter().filter(|(run, _)| run.environment == name).count();
     let (in_a, in_b) = (count(a), count(b));
+    let order = series::runs(&runs.iter().map(|(run, _)| run.environment == b).collect::<Vec<_>>()).ok();
+    let few = order.as_ref().is_some_and(|order| order.p_few < options.diagnostic_alpha);
+    let matter = Matter::of(a, &runs, difference, options);
     let left = residuals(&runs, &[a, b]);
     // A figure that is the same in all runs has no course.
     let enough = left.len() >= COURSE;
@@ -90,12 +102,15 @@ pub fn of(
         switches,
         switches_at_most: if in_a == in_b { (2 * in_a).saturating_sub(1) } else { 2 * in_a.min(in_b) },
         // Two runs are too few to say so.
-        blocked: switches == 1 && in_a > 1 && in_b > 1,
+        blocked: few || switches == 1 && in_a > 1 && in_b > 1,
+        order,
+        paired,
+        influences: influence::of_the_order(results, model, b, &runs, matter),
         drift: series::mann_kendall(&left).ok().filter(|_| enough),
         drift_per_run: series::theil_sen(&left).ok().map(|fit| fit.slope),
         lag1: series::lag1(&left).ok().filter(|_| enough),
         within: [a, b].into_iter().filter_map(|name| within(&runs, name)).collect(),
-        state: state(results, model, (a, b), subject, difference, options),
+        state: state(results, model, (a, b), subject, &runs, (difference, matter), options),
         problems: vec![],
     };
     found.problems = problems(&found, subject, difference, options);
@@ -105,20 +120,33 @@ pub fn of(
 fn problems(found: &Diagnostics, subject: &Subject, difference: f64, options: Options) -> Vec<Problem> {
     let mut problems = vec![];
     let confounded = |what: String| Problem { verdict: Verdict::Confounded, what };
-    if found.blocked {
+    if found.blocked && found.switches == 1 {
         problems.push(confounded(
             "all runs of one environment came before all of the other, so changes over time are part of the difference"
                 .to_owned(),
         ));
+    } else if found.blocked {
+        problems.push(confounded(format!(
+            "the runs came in blocks ({} switches, a random order has {:.0}), so changes over time are part of the difference",
+            found.switches,
+            found.order.as_ref().map_or(0.0, |order| order.expected - 1.0)
+        )));
     }
     let unit = &subject.unit;
     let drifts =
         |drift: &Option<MannKendall>| drift.as_ref().is_some_and(|drift| drift.p < options.diagnostic_alpha);
     let depends = |lag1: &Option<Lag1>| lag1.as_ref().is_some_and(|lag1| lag1.p < options.diagnostic_alpha);
-    if drifts(&found.drift) {
-        let slope = found.drift_per_run.unwrap_or(0.0);
-        problems.push(confounded(format!("values drift from run to run, by {slope:+.3} {unit} in each")));
-    } else if depends(&found.lag1) {
+    for influence in found.influences.iter().filter(|influence| influence.matters) {
+        let by = format!("{:+.3} {unit} of the difference", influence.shift);
+        problems.push(confounded(match &influence.what {
+            Cause::Place => format!("a drift over the runs makes {by} in this order"),
+            Cause::After(environment) => {
+                format!("runs after one of {environment} differ, which makes {by} in this order")
+            }
+        }));
+    }
+    // Pairs take what neighbours share out of their difference; others do not.
+    if !found.paired && depends(&found.lag1) {
         let r = found.lag1.as_ref().map_or(0.0, |lag1| lag1.r);
         problems.push(confounded(format!("a run's value depends on that of the run before (r = {r:.2})")));
     }
@@ -181,7 +209,8 @@ fn state(
     model: &str,
     (a, b): (&str, &str),
     subject: &Subject,
-    difference: f64,
+    runs: &[(&Run, f64)],
+    (difference, matter): (f64, Matter),
     options: Options,
 ) -> Vec<State> {
     let mut names: Vec<&String> = results.of_model(model).flat_map(|run| run.state.keys()).collect();
@@ -204,12 +233,17 @@ fn state(
             _ => false,
         };
         let hedges_g = effect::hedges_g(&in_a, &in_b, LEVEL).ok().map(|effect| effect.value);
-        Some(State { name: name.clone(), a_mean, b_mean, hedges_g, p, matters: certain && large })
+        let slope = influence::adjusted(runs, b, &|run: &Run| run.state.get(name).copied());
+        let moves = slope.as_ref().is_some_and(|slope| matter.is_met(slope.shift, slope.p));
+        let shift = slope.map(|slope| slope.shift);
+        let matters = certain && (large || moves);
+        Some(State { name: name.clone(), a_mean, b_mean, hedges_g, p, shift, matters })
     };
     names.into_iter().filter_map(state).collect()
 }
 
 /// Metrics that contain what was in memory before the run.
 fn starts_with_memory(metric: &str) -> bool {
-    ["peak-memory", "kv-cache", "system-used"].contains(&metric)
+    ["peak-memory", "kv-cache", "system-used", "lowest-free", "lowest-available", "cgroup-used"]
+        .contains(&metric)
 }

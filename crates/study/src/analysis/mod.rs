@@ -3,6 +3,7 @@
 
 pub mod compare;
 pub mod diagnostics;
+pub mod influence;
 pub mod relations;
 pub mod verdict;
 

@@ -228,10 +228,12 @@ pub fn methods(report: &Report) -> Vec<String> {
             options.resamples, options.seed
         ),
         format!(
-            "Diagnostics come before p: environments in blocks, a trend over the runs (Mann-Kendall) or dependence of \
-             one run on the one before (lag-1 autocorrelation), both of what is left when each environment's mean is \
-             taken away and at {}, and the state in which runs began. Where they fail the verdict is `confounded` or \
-             `not comparable`.",
+            "Diagnostics come before p: environments in blocks (runs test), the part of the difference that a drift or the \
+             environment of the run before makes in this order (by the slope within the environments, at {0}; it matters \
+             above a quarter of the difference or of the margin), dependence of one run on the one before where runs have no \
+             rounds (lag-1 autocorrelation at {0}), and the state in which runs began. Where they fail the verdict is \
+             `confounded` or `not comparable`. Standard errors of pairs allow for positive lag-1 autocorrelation of their \
+             differences.",
             options.diagnostic_alpha
         ),
     ];

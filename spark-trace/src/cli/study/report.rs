@@ -18,8 +18,8 @@ use spark_trace_study::report::{FORMATS, Format, site};
 
 /// Show the verdicts of a study, with their reasons
 ///
-/// Diagnostics come first: if order, drift or the state of the machine may explain a difference, the verdict is
-/// `confounded`, whatever p is. A running study is reported up to now.
+/// Diagnostics come first: if the order of the runs or the state that they began in can have made a difference, the
+/// verdict is `confounded` or `not comparable`, whatever p is. A running study is reported up to now.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
