@@ -115,7 +115,12 @@ fn memory_of_a_process_from_before_the_trace_is_called_so() {
     let (state, output) = (support::path(&dir, "state"), support::path(&dir, "gpu.json"));
     let process = support::process::Other::start(std::process::Command::new("sleep").arg("600"));
     let pid = process.pid();
-    let says = |bytes: i64| std::fs::write(&state, format!("process 0 {pid} {bytes}\n")).unwrap();
+    // In one step: a reading in between would find that the process is gone.
+    let says = |bytes: i64| {
+        let next = support::path(&dir, "next");
+        std::fs::write(&next, format!("process 0 {pid} {bytes}\n")).unwrap();
+        std::fs::rename(&next, &state).unwrap();
+    };
     says(1024 * MIB);
     let mut command = spark_trace();
     command.env("SPARK_TRACE_SIMULATED_NVML", &state);
