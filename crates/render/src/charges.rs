@@ -83,13 +83,27 @@ mod tests {
 
     #[test]
     fn agreement_is_one_line() {
+        const USAGE: &str = "hooks and the cgroup's usage";
         let all = Agreement { readings: 9, settled: 7, ..Agreement::default() };
-        assert!(agreement(&all).contains("difference 0 in 7 of "));
+        let agree =
+            format!("{USAGE} agree: difference 0 in 7 of 9 readings; charges changed during the others");
+        assert_eq!(agreement(&all), agree);
         let some = Agreement { differing: 2, largest_difference: -8192, ..all.clone() };
-        assert!(agreement(&some).contains("differ in 2 of 7") && agreement(&some).contains("-8.0 KiB"));
+        assert_eq!(
+            agreement(&some),
+            format!("{USAGE} differ in 2 of 7 readings without concurrent charges, by -8.0 KiB at most")
+        );
         let anew = Agreement { reseeds: 3, corrected: 4096, ..all.clone() };
-        assert!(agreement(&anew).contains("corrected 3 times, by +4.0 KiB"), "{}", agreement(&anew));
-        assert!(agreement(&Agreement { settled: 0, ..all }).contains("all 9 readings"));
-        assert!(agreement(&Agreement::default()).contains("never"));
+        assert_eq!(
+            agreement(&anew),
+            format!(
+                "{agree}; the kernel skipped programs, and the level was corrected 3 times, by +4.0 KiB in all"
+            )
+        );
+        assert_eq!(
+            agreement(&Agreement { settled: 0, ..all }),
+            format!("{USAGE} cannot be compared: charges changed during all 9 readings")
+        );
+        assert_eq!(agreement(&Agreement::default()), format!("{USAGE} were never read together"));
     }
 }

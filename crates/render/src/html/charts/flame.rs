@@ -89,6 +89,14 @@ mod tests {
         Flame { kind: "x", title: "x", rows: stacks.iter().map(row).collect(), left_out: LeftOut::default() }
     }
 
+    /// The title of each frame, sorted.
+    fn titles(drawn: &Frames) -> Vec<&str> {
+        let parts = drawn.as_str().split("<title>").skip(1);
+        let mut titles: Vec<_> = parts.map(|part| part.split_once("</title>").unwrap().0).collect();
+        titles.sort_unstable();
+        titles
+    }
+
     #[test]
     fn frames_are_all_that_is_left() {
         let drawn =
@@ -97,8 +105,16 @@ mod tests {
         for gone in ["<script", "<style", "onload", "fg:w", "Search", "id=", "xmlns"] {
             assert!(!drawn.as_str().contains(gone), "{gone} in {}", drawn.as_str());
         }
-        assert!(drawn.as_str().contains("main (4,096 bytes, 50.00%)"), "{}", drawn.as_str());
-        assert!(drawn.as_str().contains("f fg:x=&quot;1&quot; (4,096"), "{}", drawn.as_str());
+        assert_eq!(
+            titles(&drawn),
+            [
+                "all (8,192 bytes, 100%)",
+                "anon (8,192 bytes, 100.00%)",
+                "f fg:x=&quot;1&quot; (4,096 bytes, 50.00%)",
+                "g (4,096 bytes, 50.00%)",
+                "main (4,096 bytes, 50.00%)",
+            ]
+        );
         assert_eq!(drawn.height(), 4 * FRAME + 2);
         let again = frames(&flame(&[(&["anon", "main"], 0, 4096)]), false).unwrap();
         assert_eq!(again.as_str(), frames(&flame(&[(&["anon", "main"], 0, 4096)]), false).unwrap().as_str());
@@ -107,7 +123,15 @@ mod tests {
     #[test]
     fn a_difference_is_named_in_words() {
         let drawn = frames(&flame(&[(&["slab", "f"], 100, 300), (&["slab", "g"], 100, 100)]), true).unwrap();
-        assert!(drawn.as_str().contains("f (300 bytes, 75.00%; +50.00%)"), "{}", drawn.as_str());
+        assert_eq!(
+            titles(&drawn),
+            [
+                "all (400 bytes, 100%)",
+                "f (300 bytes, 75.00%; +50.00%)",
+                "g (100 bytes, 25.00%; 0.00%)",
+                "slab (400 bytes, 100.00%; 0.00%)",
+            ]
+        );
     }
 
     #[test]
