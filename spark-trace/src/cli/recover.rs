@@ -33,7 +33,7 @@ pub fn run(args: Args) -> anyhow::Result<Exit> {
         Some(output) => output,
         None if path.extension().is_some_and(|e| e == "partial") => path.with_extension(""),
         None => {
-            anyhow::bail!("{}: its name does not end in .partial; say with -o what to write", path.display())
+            anyhow::bail!("{}: its name does not end in .partial; name the output with -o", path.display())
         }
     };
     let destination = Destination::new(Some(&output), args.force)?;

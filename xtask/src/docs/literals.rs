@@ -1,4 +1,4 @@
-//! String literals and doc comments of a Rust file, without those of its tests.
+//! String literals, doc comments and names of a Rust file, without those of its tests.
 
 use anyhow::{Result, anyhow};
 use proc_macro2::{Delimiter, TokenStream, TokenTree};
@@ -9,6 +9,8 @@ pub enum Kind {
     Text,
     /// `///` or `//!`.
     Comment,
+    /// An identifier, as words.
+    Name,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -54,7 +56,11 @@ fn walk(tokens: TokenStream, found: &mut Vec<Literal>) {
             }
             TokenTree::Punct(mark) if mark.as_char() == ';' => skip_next_body = false,
             TokenTree::Literal(_) => strings(token.into(), Kind::Text, found),
-            _ => {}
+            TokenTree::Ident(name) => {
+                let line = name.span().start().line;
+                found.push(Literal { kind: Kind::Name, line, text: words(&name.to_string()) });
+            }
+            TokenTree::Punct(_) => {}
         }
     }
 }
@@ -70,6 +76,18 @@ fn strings(tokens: TokenStream, kind: Kind, found: &mut Vec<Literal>) {
             found.push(Literal { kind, line: literal.span().start().line, text });
         }
     }
+}
+
+/// `memory_query` and `MemoryQuery` alike are `memory query`.
+fn words(name: &str) -> String {
+    let mut words = String::new();
+    for c in name.chars() {
+        if c == '_' || c.is_uppercase() {
+            words.push(' ');
+        }
+        words.extend(c.to_lowercase().filter(|c| *c != '_'));
+    }
+    if name.chars().any(char::is_lowercase) { words } else { name.to_lowercase().replace('_', " ") }
 }
 
 /// Names of columns and JSON keys are no text for people: they have no space and no capitals.
@@ -118,6 +136,7 @@ mod tests {
         let found = of(source).unwrap();
         let texts: Vec<_> = found
             .iter()
+            .filter(|literal| literal.kind != Kind::Name)
             .map(|l| (l.kind, l.line, l.text.split_whitespace().collect::<Vec<_>>().join(" ")))
             .collect();
         let expected = [
@@ -129,5 +148,14 @@ mod tests {
             (Kind::Text, 8, "of it"),
         ];
         assert_eq!(texts, expected.map(|(kind, line, text)| (kind, line, text.to_owned())));
+    }
+
+    #[test]
+    fn names_are_words() {
+        let source = "fn was_told(TellsTheRest { held }: TellsTheRest) { const MOST_HELD: u8 = 1; }";
+        let names: Vec<_> = of(source).unwrap().into_iter().map(|name| name.text.trim().to_owned()).collect();
+        let expected =
+            ["fn", "was told", "tells the rest", "held", "tells the rest", "const", "most held", "u8"];
+        assert_eq!(names, expected);
     }
 }

@@ -1,5 +1,6 @@
-//! Words that docs/glossary.md bans from text that users read.
+//! Words that docs/glossary.md bans from text that users read, and from names.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -16,6 +17,22 @@ const MAX_TERMS: usize = 40;
 const DOCUMENTS: &[&str] = &["README.md", "docs"];
 /// Folders of code whose strings are printed.
 const PRINTED: &[&str] = &["crates", "spark-trace/src", "xtask/src"];
+/// Code whose names have none of the words either.
+const NAMES: &[&str] = &[
+    "crates/common",
+    "crates/ebpf-build",
+    "crates/engines",
+    "crates/host",
+    "crates/recording",
+    "crates/render",
+    "crates/statistics",
+    "crates/study",
+    "crates/testing",
+    "spark-trace/src",
+    "spark-trace-ebpf/src",
+    "testing",
+    "xtask/src",
+];
 /// Code whose doc comments are printed: --help and manual pages.
 const HELP: &[&str] = &["spark-trace/src/cli"];
 
@@ -37,16 +54,28 @@ pub fn check() -> Result<()> {
             note(&path, line, &text);
         }
     }
-    let help: Vec<_> = HELP.iter().map(|dir| root.join(dir)).collect();
-    for path in files(&root, PRINTED, "rs")?.into_iter().filter(|path| !is_test(path)) {
-        let is_help = help.iter().any(|dir| path.starts_with(dir));
+    let is_below = |path: &Path, dirs: &[&str]| dirs.iter().any(|dir| path.starts_with(root.join(dir)));
+    let all: BTreeSet<_> =
+        files(&root, PRINTED, "rs")?.into_iter().chain(files(&root, NAMES, "rs")?).collect();
+    for path in all.into_iter().filter(|path| !is_test(path)) {
         let texts = literals::of(&read(&path)?).with_context(|| format!("cannot read {}", path.display()))?;
-        for literal in texts.iter().filter(|literal| literal.kind == Kind::Text || is_help) {
-            note(&path, literal.line, &literal.text);
+        for literal in texts {
+            let dirs = match literal.kind {
+                Kind::Text => PRINTED,
+                Kind::Comment => HELP,
+                Kind::Name => NAMES,
+            };
+            if is_below(&path, dirs) {
+                note(&path, literal.line, &literal.text);
+            }
         }
     }
     if !found.is_empty() {
-        bail!("{} words that {GLOSSARY} bans from text that users read:\n{}", found.len(), found.join("\n"));
+        bail!(
+            "{} words that {GLOSSARY} bans from names and from text that users read:\n{}",
+            found.len(),
+            found.join("\n")
+        );
     }
     println!("{GLOSSARY}: none of {} banned words is in use", banned.len());
     Ok(())

@@ -25,7 +25,7 @@ impl Object {
     /// Finds the array of `struct page`s and passes its address to the programs. Two pages must lie in it where their frame
     /// numbers say; else this kernel has no such array.
     pub(super) fn find_frames(&mut self) -> Result<(), String> {
-        let span = self.span.ok_or("neither /proc/iomem nor /proc/zoneinfo says where memory is")?;
+        let span = self.span.ok_or("neither /proc/iomem nor /proc/zoneinfo lists the ranges of memory")?;
         let program: &mut RawTracePoint = self
             .ebpf
             .program_mut(FIND)

@@ -76,7 +76,7 @@ pub const CHECKS: &[Check] = &[
     Check {
         name: "kernel-members",
         probe: "looked up each structure member and constant that the programs use",
-        without: "nothing is recorded: the programs do not know this kernel",
+        without: "nothing is recorded: the programs need the types of this kernel",
         remedy: "report it with the output of `spark-trace doctor --format markdown`",
         run: kernel::members,
     },
@@ -148,7 +148,7 @@ pub const CHECKS: &[Check] = &[
         name: "cachestat",
         probe: "the system call, on this program's file",
         without: "cached pages of files are read more slowly, and not on all file systems",
-        remedy: "root, a kernel from 6.5 on, and a seccomp filter that knows it",
+        remedy: "root, a kernel from 6.5 on, and a seccomp filter that allows it",
         run: kernel::cachestat,
     },
     Check {

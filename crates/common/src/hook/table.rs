@@ -166,7 +166,7 @@ pub const HOOKS: &[Hook] = &[
     },
     Hook {
         name: "library-call",
-        purpose: "calls of the CUDA driver and of NVML: what they allocate, and what they say of memory",
+        purpose: "calls of the CUDA driver and of NVML: allocations, and answers on memory",
         candidates: &[
             of_files(Mechanism::UprobeMulti, "call_enter"),
             of_files(Mechanism::Uprobe, "call_enter"),

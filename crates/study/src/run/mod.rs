@@ -53,7 +53,7 @@ pub enum RunError {
     Failed { program: String, status: ExitStatus, said: String },
     #[error("the gate {gate} stayed closed for {} s: {reason}", waited.as_secs())]
     Gate { gate: &'static str, reason: String, waited: Duration },
-    #[error("{}: {free} MiB are free, the plan wants {wanted} MiB", dir.display())]
+    #[error("{}: {free} MiB are free, the plan needs {wanted} MiB", dir.display())]
     DiskSpace { dir: PathBuf, free: u64, wanted: u64 },
     #[error("process {pid} is left of the run that was cut off and does not end; end it, then resume")]
     Leftover { pid: u32 },
@@ -381,8 +381,8 @@ fn failure(ended: Result<(), String>, files: &Files, found: &Yield) -> Option<St
     let missing = || {
         let names = found.missing.join(", ");
         (!names.is_empty()).then(|| match files.results.len() {
-            0 => format!("its log says nothing of {names}"),
-            _ => format!("neither its log nor its results say anything of {names}"),
+            0 => format!("its log has no {names}"),
+            _ => format!("neither its log nor its results have {names}"),
         })
     };
     ended.or_else(unread).or_else(foreign).or_else(lacking).or_else(missing)

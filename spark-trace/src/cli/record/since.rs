@@ -31,7 +31,7 @@ impl Since<'_> {
         let file = state_dir::recent(self.state);
         let served = state_dir::is_served(self.state).with_context(|| {
             format!(
-                "cannot look into {}: it is the folder of a `spark-trace serve`, and root's",
+                "cannot read {}: it is the folder of a `spark-trace serve` and belongs to root",
                 self.state.display()
             )
         })?;

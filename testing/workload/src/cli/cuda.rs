@@ -75,7 +75,7 @@ pub struct Amount {
 pub fn parse_amount(text: &str) -> Result<Amount, String> {
     let (size, count) = text.rsplit_once(['x', 'X']).unwrap_or((text, "1"));
     let count = count.trim().parse().ok().filter(|count| *count > 0);
-    let count = count.ok_or("want SIZE or SIZExN with N at least 1, as in 64Mx4")?;
+    let count = count.ok_or("not SIZE or SIZExN with N at least 1, as in 64Mx4")?;
     Ok(Amount { each: parse_size(size)?, count })
 }
 
@@ -261,7 +261,7 @@ pub struct LlmArgs {
 
 fn parse_fraction(text: &str) -> Result<f64, String> {
     let fraction = text.parse().ok().filter(|fraction| (0.0..=1.0).contains(fraction) && *fraction > 0.0);
-    fraction.ok_or_else(|| "want a number above 0 and up to 1".to_owned())
+    fraction.ok_or_else(|| "not a number above 0 and up to 1".to_owned())
 }
 
 #[derive(Debug, Subcommand)]

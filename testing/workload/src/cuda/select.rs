@@ -17,7 +17,7 @@ pub enum Choice {
 impl Choice {
     pub fn parse(text: &str) -> Result<Self, String> {
         match text {
-            "" => Err("want system, simulated, or the path of a library".to_owned()),
+            "" => Err("not system, simulated, or the path of a library".to_owned()),
             "system" => Ok(Self::System),
             "simulated" => Ok(Self::Simulated),
             path if path.contains('/') => Ok(Self::Path(Path::new(path).to_owned())),
