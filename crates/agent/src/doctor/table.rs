@@ -76,7 +76,7 @@ pub const CHECKS: &[Check] = &[
     Check {
         name: "kernel-members",
         probe: "looked up each structure member and constant that the programs use",
-        without: "nothing is recorded: the programs need the types of this kernel",
+        without: "nothing is recorded: the programs cannot read the structures of this kernel",
         remedy: "report it with the output of `spark-trace doctor --format markdown`",
         run: kernel::members,
     },
