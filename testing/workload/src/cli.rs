@@ -6,6 +6,11 @@
 )]
 pub mod cuda;
 pub mod driver;
+#[cfg_attr(
+    not(all(feature = "cuda", not(target_feature = "crt-static"))),
+    allow(dead_code, reason = "without CUDA, options are taken and refused")
+)]
+pub mod engine;
 pub mod phases;
 
 use std::path::{Path, PathBuf};
@@ -44,6 +49,9 @@ pub enum Command {
     /// What inference with a language model does to memory: weights from a file, KV cache, requests
     #[command(after_help = cuda::LLM_EXAMPLES)]
     Llm(Box<cuda::LlmArgs>),
+    /// What an inference engine does to size its KV cache: readings, weights, a dummy run, the cache, its log
+    #[command(after_help = engine::EXAMPLES)]
+    Engine(Box<engine::EngineArgs>),
     /// Do one memory operation over and over, and say what each round cost
     Storm(StormArgs),
     /// Prepare files for `alloc`: make one, drop one from the page cache, count how much of one is in it
@@ -63,7 +71,7 @@ Examples:
   spark-trace-workload cuda-alloc --device 256M --pinned 64M --query
   spark-trace-workload llm --model-dir /tmp/m --weights-size 64M --kv-limit 256M --driver simulated
 
-The CUDA workloads (cuda-alloc, matmul, llm, storm cuda-alloc, storm cuda-managed) need the dynamically linked \
+The CUDA workloads (cuda-alloc, matmul, llm, engine, storm cuda-alloc, storm cuda-managed) need the dynamically linked \
 program: cargo build -p spark-trace-workload -p spark-trace-simulated-cuda.";
 
 const ALLOC_EXAMPLES: &str =

@@ -4,6 +4,8 @@ mod alloc;
 mod cli;
 mod cuda;
 mod driver;
+#[cfg(all(feature = "cuda", not(target_feature = "crt-static")))]
+mod engine;
 mod files;
 #[cfg(all(feature = "cuda", not(target_feature = "crt-static")))]
 mod llm;
@@ -39,6 +41,7 @@ fn main() -> ExitCode {
         Command::CudaGpus(args) => cuda::gpus(&args),
         Command::Matmul(args) => cuda::matmul(&args),
         Command::Llm(args) => cuda::llm(&args),
+        Command::Engine(args) => cuda::engine(&args),
         Command::Storm(args) => storm::run(&args.storm).map(|()| ExitCode::SUCCESS),
         Command::File(args) => file(&args).map(|()| ExitCode::SUCCESS),
     };

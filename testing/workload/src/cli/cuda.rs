@@ -259,7 +259,7 @@ pub struct LlmArgs {
     pub driver: DriverArgs,
 }
 
-fn parse_fraction(text: &str) -> Result<f64, String> {
+pub fn parse_fraction(text: &str) -> Result<f64, String> {
     let fraction = text.parse().ok().filter(|fraction| (0.0..=1.0).contains(fraction) && *fraction > 0.0);
     fraction.ok_or_else(|| "not a number above 0 and up to 1".to_owned())
 }

@@ -7,6 +7,7 @@ use anyhow::{Result, bail};
 use serde_json::Value;
 
 use crate::cli::cuda::{CudaAllocArgs, CudaGpusArgs, CudaStorm, LlmArgs, MatmulArgs};
+use crate::cli::engine::EngineArgs;
 use crate::rounds::Round;
 use crate::sys::Machine;
 
@@ -34,6 +35,10 @@ pub fn matmul(_: &MatmulArgs) -> Result<ExitCode> {
 }
 
 pub fn llm(_: &LlmArgs) -> Result<ExitCode> {
+    match refuse()? {}
+}
+
+pub fn engine(_: &EngineArgs) -> Result<ExitCode> {
     match refuse()? {}
 }
 

@@ -1,7 +1,7 @@
 //! `llm`: what inference with a language model does to memory.
 
-mod kv;
-mod lines;
+pub mod kv;
+pub mod lines;
 mod model;
 mod run;
 mod weights;

@@ -15,4 +15,5 @@ pub use gpus::run as gpus;
 pub use matmul::run as matmul;
 pub use storm::run as storm;
 
+pub use crate::engine::run as engine;
 pub use crate::llm::run as llm;

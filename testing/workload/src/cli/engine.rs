@@ -1,0 +1,81 @@
+//! Options of the workload that does what an inference engine does.
+
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+
+use super::count;
+use super::cuda::{DriverArgs, OutputArgs, parse_fraction};
+use crate::size::parse_size;
+use spark_trace_common::quantity::duration;
+
+const MEMORY: &str = "Memory";
+const COURSE: &str = "Phases";
+
+pub const EXAMPLES: &str =
+    "The readings, allocations and the order of both are those of the engine that is named, its arithmetic and the lines \
+that it logs too. The report has the readings and the cache.
+
+Examples:
+  spark-trace-workload engine --engine vllm --driver simulated
+  spark-trace-workload engine --engine sglang --compiler-heap 256M --driver simulated
+  spark-trace-workload engine --engine tensorrt-llm --fraction 0.05 --driver simulated";
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Engine {
+    /// vLLM from 0.27 on
+    Vllm,
+    /// vLLM from 0.11.1 to 0.26
+    #[value(name = "vllm-0.26")]
+    Vllm026,
+    /// SGLang from 0.5.4 on
+    Sglang,
+    /// TensorRT-LLM's PyTorch backend
+    TensorrtLlm,
+    /// llama.cpp, which cuts the context to what is free
+    LlamaCpp,
+    /// Ollama from 0.30 on, outside of a container
+    Ollama,
+}
+
+#[derive(Debug, Args)]
+pub struct EngineArgs {
+    /// Whose arithmetic and whose words
+    #[arg(long, value_enum)]
+    pub engine: Engine,
+    #[arg(long, value_name = "SIZE", value_parser = parse_size, default_value = "128M", help_heading = MEMORY)]
+    pub weights: u64,
+    /// Taken and given back in the dummy run
+    #[arg(long, value_name = "SIZE", value_parser = parse_size, default_value = "64M", help_heading = MEMORY)]
+    pub activations: u64,
+    /// Host memory pinned before the last reading, until the end
+    #[arg(long, value_name = "SIZE", value_parser = parse_size, help_heading = MEMORY)]
+    pub pinned: Option<u64>,
+    /// Heap of a compiler's process that lives while the last reading is taken
+    #[arg(long, value_name = "SIZE", value_parser = parse_size, help_heading = MEMORY)]
+    pub compiler_heap: Option<u64>,
+    /// The engine's fraction: of the total, of what is free, of what was available, as the engine has it [default: what
+    /// makes the cache --kv-size]
+    #[arg(long, value_name = "F", value_parser = parse_fraction, conflicts_with = "kv_size", help_heading = MEMORY)]
+    pub fraction: Option<f64>,
+    /// About how large the cache is to be, where nothing changes meanwhile
+    #[arg(long, value_name = "SIZE", value_parser = parse_size, default_value = "512M", help_heading = MEMORY)]
+    pub kv_size: u64,
+    /// llama.cpp and Ollama: the cache of the whole context
+    #[arg(long, value_name = "SIZE", value_parser = parse_size, default_value = "512M", help_heading = MEMORY)]
+    pub context_size: u64,
+    /// Equal parts of weights and cache
+    #[arg(long, value_name = "N", value_parser = count(), default_value_t = 8, help_heading = MEMORY)]
+    pub layers: u32,
+    /// Wait so long in the middle of the dummy run, and after the weights
+    #[arg(long, value_name = "DUR", value_parser = duration, default_value = "300ms", help_heading = COURSE)]
+    pub pause: Duration,
+    /// Keep everything this long at the end
+    #[arg(long, value_name = "DUR", value_parser = duration, default_value = "500ms", help_heading = COURSE)]
+    pub hold: Duration,
+
+    #[command(flatten)]
+    pub output: OutputArgs,
+    #[command(flatten)]
+    pub driver: DriverArgs,
+}
