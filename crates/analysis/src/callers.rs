@@ -26,6 +26,9 @@ pub struct Caller {
     pub label: String,
     /// All frames, innermost first.
     pub frames: Vec<String>,
+    /// A function of a watched library is among them: for what that asks of the kernel itself.
+    #[serde(skip)]
+    pub inside_driver: bool,
 }
 
 pub const THROUGH_RUNTIME: &str = "runtime";
@@ -72,7 +75,12 @@ fn caller(frames: &[&Symbol]) -> Caller {
     }
     named_frames.extend(named_frames.is_empty().then(outermost).flatten());
     let label: Vec<_> = named_frames.into_iter().map(|frame| short(frame)).collect();
-    Caller { through, label: label.join(" <- "), frames: names::resolved(frames) }
+    Caller {
+        through,
+        label: label.join(" <- "),
+        frames: names::resolved(frames),
+        inside_driver: frames.iter().any(|frame| is_of_driver(frame)),
+    }
 }
 
 /// Packages of Python that pass an allocation on, by how the paths of their modules begin.

@@ -1,15 +1,28 @@
-//! The KV-cache budget: the answer that an inference engine sized it by, what it made of that, and what was reclaimable.
+//! The KV-cache budget: the answers that an inference engine sized its cache by, what it made of them, who had the memory
+//! then, and what would have made the cache larger.
 
 use serde::Serialize;
 
+use spark_trace_engines::{Check, Engine, EngineLog, parse};
+use spark_trace_recording::{Recording, words};
+
 use crate::memory_queries::MemoryQueryRow;
-use spark_trace_recording::Recording;
-use spark_trace_recording::framework_log as log;
-use spark_trace_recording::units;
 
 mod advice;
+mod arithmetic;
 mod budget;
+mod changes;
+mod container;
+mod figures;
+mod identity;
 mod reading;
+mod state;
+mod what_if;
+
+pub use advice::Step;
+pub use container::{ContainerUse, of as containers};
+pub use identity::{EngineBy, Identity};
+pub use what_if::{WhatIf, WhatIfKind};
 
 /// An answer that sized a cache is followed by a growth of device memory of at least this part of it. Engines take most of
 /// what is free; a program that prints what is free and goes on seldom takes a fifth of a GPU in one go.
@@ -39,34 +52,46 @@ pub struct Report {
     pub b: Budget,
     /// Where both are known.
     pub kv_delta_bytes: Option<i64>,
-    /// The KV cache that B would have had with A's memory at the reading.
-    pub b_with_state_of_a: Option<u64>,
+    /// The KV cache that B would have had with A's memory at the readings.
+    pub b_with_state_of_a: Option<i64>,
     pub advice: Vec<Advice>,
-    /// The answer in a sentence or two.
-    pub headline: String,
 }
 
 /// How one run's KV cache got its size.
 #[derive(Debug, Clone, Serialize)]
 pub struct Budget {
+    pub engine: Identity,
     /// The reading that sized it.
     pub reading: Reading,
+    /// The reading before the weights, of engines that go by what went between the two.
+    pub baseline: Option<Reading>,
     /// Everything in use at that instant, by source: rows of the system plane with anything in them.
     pub used: Vec<Used>,
     /// What the rows add up to, with what is in no source: MemTotal - MemFree.
     pub used_total: Option<u64>,
+    /// What the kernel keeps back from MemAvailable for itself: watermarks, and the part of the page cache and of slab that
+    /// it does not count on. Absent where the signal is another.
+    pub reserve: Option<u64>,
     /// What of the used bytes the kernel would have given up: clean page cache and reclaimable slab, and the driver's
     /// pool.
     pub reclaimable: u64,
-    /// MemAvailable shortly after the reading.
+    /// MemAvailable at the reading, or shortly after it.
     pub available: Option<u64>,
     pub figures: Figures,
+    /// What changed from the baseline to the reading, by source; these add up to the fall of the signal.
+    pub changes: Vec<Change>,
+    /// Host memory of processes at both readings, the largest first.
+    pub processes: Vec<ProcessUse>,
     pub what_if: Vec<WhatIf>,
     /// Of each figure that both the log and the trace have.
     pub agreement: Vec<Agreement>,
     /// Page cache by file at that instant, the largest first.
     pub files: Vec<CachedFile>,
-    pub notes: Vec<String>,
+    /// The check that ended the engine, as it logged it.
+    pub failure: Option<Failure>,
+    /// Limits of containers, and what they do not count.
+    pub containers: Vec<ContainerUse>,
+    pub notes: Vec<Note>,
 }
 
 #[derive(Debug, Clone, Serialize)]
@@ -76,8 +101,10 @@ pub struct Reading {
     pub since_start_ns: u64,
     pub free: u64,
     pub total: Option<u64>,
+    /// The answer of the GPU's library right before, of which the engine used the total alone.
+    pub device_free: Option<u64>,
     /// `log`: it is the last before the framework wrote its budget; `allocations`: the last that a growth of device
-    /// memory followed.
+    /// memory followed; `failure`: the last before the check that ended the engine.
     pub found_by: &'static str,
     /// The whole query, with what the library asked for it.
     pub query: MemoryQueryRow,
@@ -91,40 +118,57 @@ pub struct Used {
     pub title: &'static str,
     pub bytes: u64,
     pub reclaimable: &'static str,
+    /// Whether the bytes are taken off the engine's signal.
+    pub lowers: bool,
 }
 
 /// The framework's arithmetic, in bytes. From its log where that has them, else from what was traced.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct Figures {
-    pub fraction: f64,
-    /// `log`, `option` or `default`.
-    pub fraction_from: &'static str,
-    /// The target's own allocations at the reading, and at most before it.
+    /// Absent where nobody states it and the engine is unknown.
+    pub fraction: Option<f64>,
+    /// `log`, `option`, `arguments`, `allocations` (it follows from what was taken), or `default`.
+    pub fraction_from: Option<&'static str>,
+    /// The target's own device memory at the reading, and at most before it.
     pub allocated: Option<u64>,
     pub allocated_peak: Option<u64>,
     /// Cache that the dummy run used, which is in `allocated`.
     pub temporary_kv: u64,
+    /// allocated_peak - allocated: what the dummy run gave back.
+    pub transient: Option<u64>,
+    /// The engine's estimate of its graphs, which it takes off. Negative on unified memory where page cache was
+    /// reclaimed between its two readings.
+    pub graphs: Option<i64>,
+    /// total x fraction, of engines that take it so.
+    pub requested: Option<i64>,
+    /// By how much the signal fell from the baseline to the reading.
+    pub consumed: Option<i64>,
     /// total - free - allocated.
     pub outside: Option<u64>,
     /// allocated_peak + outside.
     pub peak: Option<u64>,
-    /// (total - peak + temporary_kv) * fraction.
-    pub kv: Option<u64>,
+    /// The engine's arithmetic with the traced figures.
+    pub kv: Option<i64>,
     /// What was taken after the reading.
     pub kv_taken: Option<u64>,
     pub logged_peak: Option<u64>,
-    /// What the framework computed, and what it then allocated: less, where a limit was set.
-    pub logged_kv: Option<u64>,
+    /// What the framework computed, and what it then allocated: fewer bytes, where a limit was set.
+    pub logged_kv: Option<i64>,
     pub logged_allocated: Option<u64>,
     pub logged_outside: Option<u64>,
+    /// Of engines that fit a model into what is free: what they keep free, what weights and compute buffers have, and the
+    /// cache of the whole context.
+    pub margin: i64,
+    pub beside_cache: Option<i64>,
+    pub context: Option<i64>,
 }
 
 /// A cache below this part of its budget was limited by something else.
-const LESS_PERCENT: u64 = 90;
+const LESS_PERCENT: i64 = 90;
 
 impl Figures {
     /// What the framework could have for its cache: as it logged it, else as the arithmetic has it.
-    pub fn budget(&self) -> Option<u64> {
+    pub fn budget(&self) -> Option<i64> {
         self.logged_kv.or(self.kv)
     }
 
@@ -132,32 +176,67 @@ impl Figures {
     pub fn taken_of_it(&self) -> Option<u64> {
         let budget = self.budget()?;
         let taken = self.logged_allocated.or(self.kv_taken.filter(|taken| *taken > 0))?;
-        (taken < budget / 100 * LESS_PERCENT).then_some(taken)
-    }
-
-    /// The arithmetic with other bytes in use by others, or another fraction.
-    pub fn with_outside(&self, outside: u64, total: u64, fraction: f64) -> Option<u64> {
-        let peak = self.allocated_peak?.saturating_add(outside);
-        let left = total.saturating_add(self.temporary_kv).saturating_sub(peak);
-        // Below 2^53 there is an f64 for every byte.
-        Some((left as f64 * fraction) as u64)
+        (i64::try_from(taken).ok()? < budget / 100 * LESS_PERCENT).then_some(taken)
     }
 }
 
+/// One part of the fall of the signal between the two readings.
 #[derive(Debug, Clone, Serialize)]
-pub struct WhatIf {
-    pub what: String,
-    pub kv: u64,
-    /// More than it took, or less.
-    pub delta: i64,
+pub struct Change {
+    /// Slug of a source, or one of [`ChangeOf`]'s words.
+    pub source: &'static str,
+    pub title: &'static str,
+    pub before: i64,
+    pub after: i64,
+    pub change: i64,
+}
+
+words! {
+    /// Rows of a change that are no sources.
+    pub enum ChangeOf {
+        /// The engine's own device memory: weights and what it keeps.
+        OwnDevice = "own-device",
+        /// What the kernel keeps back: see [`Budget::reserve`].
+        Reserve = "reserve",
+        /// What no counter explains.
+        Unattributed = "unattributed",
+    }
+}
+
+words! {
+    /// What a process is to the engine.
+    pub enum Role {
+        Engine = "engine",
+        /// The engine started it, or one that it started.
+        Child = "child",
+        /// Another one of the target's.
+        Other = "other",
+        /// All that are not the target's, together: nothing more is known of them.
+        Outside = "outside",
+    }
+}
+
+/// Host memory of a process that no other can have: anonymous and shared pages, without device memory.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ProcessUse {
+    /// Absent of the sum of those outside of the target.
+    pub pid: Option<u32>,
+    pub comm: String,
+    #[serde(serialize_with = "word")]
+    pub role: Role,
+    /// Absent where there is no baseline.
+    pub before: Option<u64>,
+    pub at: u64,
+    /// Bytes that the cache would have more without this process.
+    pub costs: Option<i64>,
 }
 
 #[derive(Debug, Clone, Serialize)]
 pub struct Agreement {
     pub figure: &'static str,
-    pub logged: u64,
-    pub traced: u64,
-    /// Traced less logged, of logged.
+    pub logged: i64,
+    pub traced: i64,
+    /// Traced minus logged, of logged.
     pub percent: f64,
 }
 
@@ -172,15 +251,67 @@ pub struct CachedFile {
     pub charged_to: String,
 }
 
+/// The check that ended an engine before there was a cache.
+#[derive(Debug, Clone, Serialize)]
+pub struct Failure {
+    pub check: Check,
+    pub line: String,
+    /// Of the check, as the log has them.
+    pub free: Option<i64>,
+    pub needed: Option<i64>,
+}
+
 /// Something to do about it.
 #[derive(Debug, Clone, Serialize)]
 pub struct Advice {
-    pub what: String,
+    /// A word of [`Cause`].
+    pub cause: &'static str,
+    /// A word of [`Action`] or of [`Step`].
+    pub action: &'static str,
+    /// Whom or what it is about: a process, a file.
+    pub subject: Option<String>,
+    /// Bytes that it is about.
+    pub bytes: Option<u64>,
+    /// The engine's own name for it.
+    pub flag: Option<String>,
     /// To be typed as it is.
     pub command: Option<String>,
-    pub risk: &'static str,
     /// What it would gain, where that is known.
     pub gains_bytes: Option<u64>,
+}
+
+words! {
+    /// What a reader should know of a budget.
+    pub enum Note {
+        OwnMemory = "own-memory",
+        NoLog = "no-log",
+        /// A log was given that has no line that is known.
+        LogWithoutLines = "log-without-lines",
+        UnknownEngine = "unknown-engine",
+        /// The version is unknown, and versions differ.
+        UnknownVersion = "unknown-version",
+        NoBaseline = "no-baseline",
+        /// The fraction follows from the bytes that were taken, if no limit was set.
+        FractionFromAllocations = "fraction-from-allocations",
+        NegativeGraphs = "negative-graphs",
+        /// The context as a whole fits: free memory does not limit the cache.
+        NotLimited = "not-limited",
+        /// The engine's signal is the container's counter: memory of the driver is not in it.
+        ContainerCounter = "container-counter",
+    }
+}
+
+impl Serialize for Note {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
+
+fn word<W: spark_trace_recording::word::Words, S: serde::Serializer>(
+    word: &W,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(word.word())
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -197,6 +328,8 @@ pub enum KvError {
 pub struct Options<'a> {
     /// Of the free memory, where the log does not say it.
     pub fraction: Option<f64>,
+    /// Which engine it is, where nothing tells.
+    pub engine: Option<Engine>,
     /// The framework's logs, where the recordings do not have their lines.
     pub a_log: Option<&'a str>,
     pub b_log: Option<&'a str>,
@@ -204,23 +337,18 @@ pub struct Options<'a> {
 
 /// The budget of one run, or of two compared.
 pub fn report(a: Option<&Recording>, b: &Recording, options: Options<'_>) -> Result<Report, KvError> {
-    let a_lines = options.a_log.map(log::parse_text);
-    let b_lines = options.b_log.map(log::parse_text);
     let which = if a.is_some() { "B" } else { "the run" };
     let a = match a {
-        Some(a) => Some(budget::of(a, a_lines, options.fraction).ok_or(KvError::NoReading { which: "A" })?),
+        Some(a) => Some(budget::of(a, options.a_log, options).ok_or(KvError::NoReading { which: "A" })?),
         None => None,
     };
-    let b = budget::of(b, b_lines, options.fraction).ok_or(KvError::NoReading { which })?;
-    let kv = |budget: &Budget| budget.figures.budget().and_then(|kv| i64::try_from(kv).ok());
-    let kv_delta_bytes = a.as_ref().and_then(kv).zip(kv(&b)).map(|(a, b)| b - a);
-    let b_with_state_of_a = a
-        .as_ref()
-        .and_then(|a| b.figures.with_outside(a.figures.outside?, b.reading.total?, b.figures.fraction));
+    let b = budget::of(b, options.b_log, options).ok_or(KvError::NoReading { which })?;
+    let kv_delta_bytes =
+        a.as_ref().and_then(|a| a.figures.budget()).zip(b.figures.budget()).map(|(a, b)| b.saturating_sub(a));
+    let b_with_state_of_a = a.as_ref().and_then(|a| arithmetic::with_state_of(a, &b));
     Ok(Report {
         schema: SCHEMA,
         schema_version: SCHEMA_VERSION,
-        headline: headline(a.as_ref(), &b, kv_delta_bytes),
         advice: advice::of(&b),
         a,
         b,
@@ -231,7 +359,9 @@ pub fn report(a: Option<&Recording>, b: &Recording, options: Options<'_>) -> Res
 
 /// The KV-cache reading, where there is one.
 pub fn reading_of(recording: &Recording) -> Option<Reading> {
-    reading::of(recording)
+    let log = own_log(recording);
+    let identity = identity::of(recording, &log, None);
+    Some(reading::of(recording, &identity, &log)?.reading)
 }
 
 /// Its time.
@@ -239,42 +369,9 @@ pub fn instant(recording: &Recording) -> Option<u64> {
     reading_of(recording).map(|reading| reading.at_ns)
 }
 
-fn headline(a: Option<&Budget>, b: &Budget, delta: Option<i64>) -> String {
-    let told = |name: &str, budget: &Budget| {
-        let reading = &budget.reading;
-        let query = match name {
-            "" => reading.query.interface.clone(),
-            name => format!("{name}: {}", reading.query.interface),
-        };
-        let of = reading.total.map_or_else(String::new, |total| format!(" of {}", units::unsigned(total)));
-        let kv = match budget.figures.budget() {
-            Some(kv) => format!("; KV-cache budget {}", units::unsigned(kv)),
-            None => String::new(),
-        };
-        let taken = budget
-            .figures
-            .taken_of_it()
-            .map_or_else(String::new, |taken| format!(", of which {} was allocated", units::unsigned(taken)));
-        format!("{query} returned {}{of} free{kv}{taken}", units::unsigned(reading.free))
-    };
-    let told = |name: &str, budget: &Budget| {
-        let mut text = told(name, budget);
-        if budget.reclaimable > 0 {
-            let bytes = units::unsigned(budget.reclaimable);
-            text.push_str(&format!("; {bytes} of the memory in use was reclaimable"));
-        }
-        text.push('.');
-        text
-    };
-    let size = |delta: i64| {
-        let word = if delta < 0 { "smaller" } else { "larger" };
-        format!("The KV cache of B is {} {word} than that of A.", units::size(delta.abs()))
-    };
-    match (a, delta) {
-        (None, _) => told("", b),
-        (Some(a), Some(delta)) if delta != 0 => format!("{} {} {}", size(delta), told("A", a), told("B", b)),
-        (Some(a), _) => format!("{} {}", told("A", a), told("B", b)),
-    }
+/// What the recording's own lines say.
+fn own_log(recording: &Recording) -> EngineLog {
+    parse(recording.provenance.log_lines.iter().map(|line| line.text.as_str()))
 }
 
 #[cfg(test)]

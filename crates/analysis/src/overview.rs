@@ -141,8 +141,7 @@ impl Overview {
 
     /// What the numbers say, where analyses have a sentence for it.
     pub fn headlines(&self) -> impl Iterator<Item = String> {
-        let kv = self.kv.iter().map(|kv| kv.headline.clone()).filter(|headline| !headline.is_empty());
-        self.findings.iter().map(|findings| findings.headline.to_string()).chain(kv)
+        self.findings.iter().map(|findings| findings.headline.to_string())
     }
 }
 

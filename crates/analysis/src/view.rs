@@ -78,12 +78,17 @@ impl<'a> View<'a> {
         Self::of(recording, scope, roots)
     }
 
+    /// The system by other readings than the recording's own.
+    pub fn of_system(recording: &Recording, series: &'a Series) -> Option<Self> {
+        Self::of(recording, Scope::System, vec![Root { series, cgroup: None }])
+    }
+
     /// One GPU alone.
     pub fn device(recording: &'a Recording, device: &'a DeviceSeries) -> Option<Self> {
         Self::of(recording, Scope::Device, vec![Root { series: &device.series, cgroup: None }])
     }
 
-    fn of(recording: &'a Recording, scope: Scope, roots: Vec<Root<'a>>) -> Option<Self> {
+    fn of(recording: &Recording, scope: Scope, roots: Vec<Root<'a>>) -> Option<Self> {
         let roots: Vec<_> = roots.into_iter().filter(|root| !root.series.begin_ns.is_empty()).collect();
         let plane = match scope {
             Scope::System => Plane::System,

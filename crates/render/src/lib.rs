@@ -24,6 +24,7 @@ pub mod diff;
 mod engine_run;
 mod findings;
 mod kv;
+mod kv_sentences;
 mod limits;
 mod memory_queries;
 pub mod memory_use;
@@ -86,7 +87,7 @@ pub const FORMATS: &[Format] = &[
         whole: true,
         show: |report, _, _| json::render(report),
         diff: |report, _, _| json::render(report),
-        kv: |report, _| json::render(report),
+        kv: |report, _| kv::json(report),
     },
     Format {
         name: "csv",

@@ -9,14 +9,16 @@ use crate::cli::headings;
 use crate::cli::output;
 use crate::cli::view;
 use spark_trace_analysis::kv::{self, Options};
+use spark_trace_engines::Engine;
 use spark_trace_recording as recording;
+use spark_trace_recording::word::Words;
 use spark_trace_render::Format;
 
 /// Explain the size of the KV cache of an inference engine
 ///
-/// An inference engine sizes its KV cache by one reading of free memory. Prints that reading, the memory in use at
-/// that time and how much of it was reclaimable, the framework's arithmetic beside the traced bytes, and advice. With
-/// two recordings, explains the second against the first.
+/// An inference engine sizes its KV cache by one reading of free memory, or by two. Prints them, who had the memory at
+/// each, the engine's arithmetic beside its log and the traced bytes, what would have given more, and advice for this
+/// engine. With two recordings, explains the second against the first.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
@@ -27,7 +29,11 @@ pub struct Args {
     /// The framework's log; use it twice for A and B, in this order [default: lines in the recordings]
     #[arg(help_heading = headings::CONTENT, long, value_name = "FILE")]
     log: Vec<PathBuf>,
-    /// Part of the free memory that the cache may take, if no log line has it [default: 0.9]
+    /// Which engine it is, if neither its log nor its processes say it
+    #[arg(help_heading = headings::CONTENT, long, value_name = "NAME", value_parser = engine)]
+    engine: Option<Engine>,
+    /// The engine's fraction (of the total, of the free memory, as it has it), if no log line has it [default: from the
+    /// command line, from what was allocated, or the engine's own]
     #[arg(help_heading = headings::CONTENT, long, value_name = "0..1", value_parser = fraction)]
     fraction: Option<f64>,
     /// Output format
@@ -42,6 +48,7 @@ Examples:
   spark-trace kv container.json
   spark-trace kv native.json container.json
   spark-trace kv native.json container.json --log native.log --log container.log
+  spark-trace kv run.json --engine vllm
   spark-trace kv run.json --fraction 0.8 --format json | jq .b.figures";
 
 pub fn run(args: Args) -> anyhow::Result<Exit> {
@@ -64,6 +71,7 @@ fn text(args: Args) -> anyhow::Result<Vec<u8>> {
     };
     let options = Options {
         fraction: args.fraction,
+        engine: args.engine,
         a_log: logs.first().map(String::as_str).filter(|_| a.is_some()),
         b_log: logs.last().map(String::as_str),
     };
@@ -85,6 +93,12 @@ fn log(path: &Path) -> anyhow::Result<String> {
         .read_to_end(&mut bytes)
         .with_context(|| format!("cannot read {}", path.display()))?;
     Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+fn engine(text: &str) -> Result<Engine, String> {
+    let found = Engine::ALL.iter().find(|engine| engine.as_str() == text).copied();
+    let names = || Engine::ALL.iter().map(|engine| engine.as_str()).collect::<Vec<_>>().join(", ");
+    found.ok_or_else(|| format!("unknown engine; known are {}", names()))
 }
 
 fn fraction(text: &str) -> Result<f64, String> {

@@ -38,8 +38,8 @@ const CRATES: &[Crate] = &[
         "ebpf-build", "spark-trace-common", "spark-trace-engines", "spark-trace-host", "spark-trace-recording",
     ]),
     row("spark-trace", &[
-        "spark-trace-agent", "spark-trace-analysis", "spark-trace-common", "spark-trace-host", "spark-trace-recording",
-        "spark-trace-render", "spark-trace-study",
+        "spark-trace-agent", "spark-trace-analysis", "spark-trace-common", "spark-trace-engines", "spark-trace-host",
+        "spark-trace-recording", "spark-trace-render", "spark-trace-study",
     ]),
     row("spark-trace-fuzz", &[
         "spark-trace", "spark-trace-agent", "spark-trace-analysis", "spark-trace-engines", "spark-trace-recording",

@@ -1,69 +1,166 @@
-//! What to do about a KV cache that is smaller than it could be: one row of [`ADVICE`] each.
+//! What to do about a KV cache that is smaller than it could be: for each cause what the engine's row of the table has.
 
-use crate::kv::{Advice, Budget};
+use spark_trace_engines::{Action, Cause};
+use spark_trace_recording::words;
+
+use super::what_if::WhatIfKind;
+use super::{Advice, Budget, WhatIf, reading};
 use crate::paths;
-use spark_trace_recording::units;
 
 /// Less than this is not worth anybody's trouble.
 const WORTH_BYTES: u64 = 64 << 20;
 /// Files that have a command of their own.
 const FILES: usize = 3;
 
-type Rule = fn(&Budget) -> Vec<Advice>;
+words! {
+    /// What a user can do that is no engine's own.
+    pub enum Step {
+        DropFile = "drop-file",
+        ShareWorkspace = "share-workspace",
+        CheckSharedMemory = "check-shared-memory",
+    }
+}
 
-/// The most telling first.
-const ADVICE: &[Rule] = &[drop_caches, drop_files, one_workspace, clear_shared, fraction];
-
+/// The largest gain first, as the rows of what-if are.
 pub fn of(budget: &Budget) -> Vec<Advice> {
-    ADVICE.iter().flat_map(|rule| rule(budget)).collect()
+    let mut advice: Vec<Advice> = budget.what_if.iter().flat_map(|row| of_row(budget, row)).collect();
+    advice.extend(page_cache_of_unknown(budget));
+    advice.extend(watermark(budget));
+    if counts_page_cache(budget) {
+        advice.extend(drop_files(budget));
+        advice.extend(one_workspace(budget));
+    }
+    advice.extend(shared(budget));
+    advice
 }
 
-/// Bytes of a source at the reading.
-fn held(budget: &Budget, slugs: &[&str]) -> u64 {
-    budget.used.iter().filter(|row| slugs.contains(&row.source)).map(|row| row.bytes).sum()
+fn counts_page_cache(budget: &Budget) -> bool {
+    budget.reading.signal == Some(reading::FREE)
 }
 
-/// What the cache would grow by.
-fn part(budget: &Budget, bytes: u64) -> Option<u64> {
-    Some((bytes as f64 * budget.figures.fraction) as u64)
+const fn cause(kind: WhatIfKind) -> Cause {
+    match kind {
+        WhatIfKind::Reclaimable => Cause::PageCache,
+        WhatIfKind::Dirty => Cause::Dirty,
+        WhatIfKind::Child => Cause::Compiler,
+        WhatIfKind::Process | WhatIfKind::Outside => Cause::Others,
+        WhatIfKind::Pinned => Cause::Pinned,
+        WhatIfKind::Transient => Cause::Activations,
+        WhatIfKind::Graphs => Cause::Graphs,
+        WhatIfKind::Fraction => Cause::Fraction,
+        WhatIfKind::Container => Cause::ContainerCharge,
+    }
 }
 
-fn shares_memory(budget: &Budget) -> bool {
-    budget.reclaimable > 0
-}
-
-fn drop_caches(budget: &Budget) -> Vec<Advice> {
-    let cached = held(budget, &["file-clean", "file-dirty"]);
-    if !shares_memory(budget) || cached < WORTH_BYTES {
+fn of_row(budget: &Budget, row: &WhatIf) -> Vec<Advice> {
+    let Some(gains) = u64::try_from(row.delta).ok().filter(|gains| *gains >= WORTH_BYTES) else {
+        return vec![];
+    };
+    let is_best = || {
+        let mut fractions =
+            budget.what_if.iter().filter(|row| row.kind == WhatIfKind::Fraction && row.delta > 0);
+        fractions.next().is_some_and(|first| first.fraction == row.fraction)
+    };
+    if row.kind == WhatIfKind::Fraction && !is_best() {
         return vec![];
     }
-    vec![Advice {
-        what: format!(
-            "Drop the page cache ({}) right before the framework reads free memory: after the weights are loaded it \
-             counts as used, although it is reclaimable",
-            units::unsigned(cached)
-        ),
-        command: Some("sync; echo 3 | sudo tee /proc/sys/vm/drop_caches".to_owned()),
-        risk: "every program on the machine reads its files from disk again; harmless otherwise",
-        gains_bytes: part(budget, cached),
-    }]
+    let cause = cause(row.kind);
+    let Some(engine) = budget.engine.row else { return vec![] };
+    let fits = engine.advice.iter().filter(|advice| {
+        advice.cause == cause
+            && budget.engine.variant.is_none_or(|variant| advice.versions.overlaps(&variant.versions))
+            && budget.engine.version.is_none_or(|version| advice.versions.contains(version))
+    });
+    fits.map(|advice| Advice {
+        cause: advice.cause.as_str(),
+        action: advice.action.as_str(),
+        subject: row.subject.clone(),
+        bytes: row.bytes,
+        flag: advice.flag.map(|flag| valued(flag, advice.action, row)),
+        command: command(advice.action).map(ToOwned::to_owned),
+        gains_bytes: Some(gains),
+    })
+    .collect()
+}
+
+/// A flag with the value that the gain is for.
+fn valued(flag: &str, action: Action, row: &WhatIf) -> String {
+    match (action, row.fraction) {
+        (Action::RaiseFraction, Some(fraction)) => format!("{flag} {fraction}"),
+        _ => flag.to_owned(),
+    }
+}
+
+const DROP: &str = "sync; echo 3 | sudo tee /proc/sys/vm/drop_caches";
+
+const fn command(action: Action) -> Option<&'static str> {
+    match action {
+        Action::DropPageCache => Some(DROP),
+        Action::WriteBack => Some("sync"),
+        _ => None,
+    }
+}
+
+/// Of an engine that is not known: its signal is, and page cache counts against that.
+fn page_cache_of_unknown(budget: &Budget) -> Option<Advice> {
+    let applies =
+        budget.engine.engine.is_none() && counts_page_cache(budget) && budget.reclaimable >= WORTH_BYTES;
+    applies.then(|| Advice {
+        cause: Cause::PageCache.as_str(),
+        action: Action::DropPageCache.as_str(),
+        subject: None,
+        bytes: Some(budget.reclaimable),
+        flag: None,
+        command: Some(DROP.to_owned()),
+        gains_bytes: None,
+    })
+}
+
+/// The kernel keeps back what vm.min_free_kbytes says, times what it makes of it; only part of it is the user's choice.
+fn watermark(budget: &Budget) -> Option<Advice> {
+    /// Of the total: the kernel's own choice is far below.
+    const MUCH_PERCENT: u64 = 3;
+    let much = budget.reading.total? / 100 * MUCH_PERCENT;
+    let reserve = budget.reserve.filter(|bytes| *bytes > much)?;
+    let row = budget.engine.row?.advice.iter().find(|advice| advice.action == Action::LowerWatermark)?;
+    Some(Advice {
+        cause: row.cause.as_str(),
+        action: row.action.as_str(),
+        subject: None,
+        bytes: Some(reserve),
+        flag: None,
+        command: Some("sysctl vm.min_free_kbytes vm.watermark_scale_factor".to_owned()),
+        gains_bytes: None,
+    })
+}
+
+fn step(step: Step, cause: Cause) -> Advice {
+    Advice {
+        cause: cause.as_str(),
+        action: step.as_str(),
+        subject: None,
+        bytes: None,
+        flag: None,
+        command: None,
+        gains_bytes: None,
+    }
 }
 
 fn drop_files(budget: &Budget) -> Vec<Advice> {
-    if !shares_memory(budget) {
-        return vec![];
-    }
-    let large = budget.files.iter().filter(|file| u64::try_from(file.bytes).unwrap_or(0) >= WORTH_BYTES);
+    let size = |bytes: i64| u64::try_from(bytes).unwrap_or(0);
+    let large = budget.files.iter().filter(|file| size(file.bytes) >= WORTH_BYTES);
+    let gained =
+        |bytes: u64| Some((bytes as f64 * budget.engine.formula.and(budget.figures.fraction)?) as u64);
     let advice = large.take(FILES).map(|file| Advice {
-        what: format!(
-            "Drop only {} ({}) from the page cache: posix_fadvise(POSIX_FADV_DONTNEED) after reading it does the same in a \
-             program",
-            file.path,
-            units::size(file.bytes)
-        ),
-        command: file.opens_at.as_deref().and_then(quoted).map(|path| format!("sync {path}; dd if={path} iflag=nocache count=0 status=none")),
-        risk: "the next start reads the file from disk; pages that a process has mapped stay",
-        gains_bytes: part(budget, u64::try_from(file.bytes).unwrap_or(0)),
+        subject: Some(file.path.clone()),
+        bytes: Some(size(file.bytes)),
+        command: file
+            .opens_at
+            .as_deref()
+            .and_then(quoted)
+            .map(|path| format!("sync {path}; dd if={path} iflag=nocache count=0 status=none")),
+        gains_bytes: gained(size(file.bytes)),
+        ..step(Step::DropFile, Cause::PageCache)
     });
     advice.collect()
 }
@@ -74,52 +171,27 @@ fn quoted(path: &str) -> Option<String> {
     typed.then(|| format!("'{}'", path.replace('\'', "'\\''")))
 }
 
-fn one_workspace(budget: &Budget) -> Vec<Advice> {
+fn one_workspace(budget: &Budget) -> Option<Advice> {
     // Below a container engine's storage: the file dies with the container, and its pages with it.
     let inside = budget
         .files
         .iter()
         .filter(|file| file.opens_at.as_deref().is_some_and(|path| paths::inner(path) != path));
     let bytes: u64 = inside.filter_map(|file| u64::try_from(file.bytes).ok()).sum();
-    if !shares_memory(budget) || bytes < WORTH_BYTES {
-        return vec![];
-    }
-    vec![Advice {
-        what: format!(
-            "Put the workspace (engines, caches; {} of page cache are files of the container's own layer) on one directory of the host \
-             for native and container runs alike, so that both find the same files",
-            units::unsigned(bytes)
-        ),
-        command: Some("docker run -v \"$PWD/workspace:/tmp/trtllm_workspace\" ...".to_owned()),
-        risk: "files stay on the host after the container is gone, owned by the container's user",
-        gains_bytes: None,
-    }]
+    (bytes >= WORTH_BYTES).then(|| Advice {
+        bytes: Some(bytes),
+        command: Some("docker run -v \"$PWD/workspace:/workspace\" ...".to_owned()),
+        ..step(Step::ShareWorkspace, Cause::PageCache)
+    })
 }
 
-fn clear_shared(budget: &Budget) -> Vec<Advice> {
-    let shared = held(budget, &["shmem"]);
-    if !shares_memory(budget) || shared < WORTH_BYTES {
-        return vec![];
-    }
-    vec![Advice {
-        what: format!(
-            "Check whether earlier processes left shared memory behind ({} in use)",
-            units::unsigned(shared)
-        ),
+/// Shared memory that is left behind lowers both of the system's signals.
+fn shared(budget: &Budget) -> Option<Advice> {
+    let of_system = matches!(budget.reading.signal, Some(reading::FREE | reading::AVAILABLE));
+    let bytes = budget.used.iter().find(|row| row.source == "shmem").map(|row| row.bytes)?;
+    (of_system && bytes >= WORTH_BYTES).then(|| Advice {
+        bytes: Some(bytes),
         command: Some("ls -la /dev/shm; ipcs -m".to_owned()),
-        risk: "looking is harmless; removing a segment that is in use breaks its program",
-        gains_bytes: None,
-    }]
-}
-
-fn fraction(budget: &Budget) -> Vec<Advice> {
-    let better = budget.what_if.iter().filter(|row| row.what.starts_with("fraction") && row.delta > 0);
-    let Some(row) = better.max_by_key(|row| row.delta) else { return vec![] };
-    let fraction = row.what.trim_start_matches("fraction ");
-    vec![Advice {
-        what: format!("Let the cache take more of the free memory: free_gpu_memory_fraction {fraction}"),
-        command: Some(format!("trtllm-bench ... --kv_cache_free_gpu_mem_fraction {fraction}")),
-        risk: "less memory for activations of longer prompts and for other programs: the run may end out of memory",
-        gains_bytes: u64::try_from(row.delta).ok(),
-    }]
+        ..step(Step::CheckSharedMemory, Cause::Others)
+    })
 }

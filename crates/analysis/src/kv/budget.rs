@@ -1,56 +1,76 @@
-//! The arithmetic of one run: what the framework computed, and what the trace says it should have.
+//! The budget of one run, put together.
 
-use crate::files;
-use crate::kv::{Agreement, Budget, CachedFile, Figures, Reading, Used, WhatIf, reading};
-use crate::view::{Scope, View};
 use spark_trace_common::source::Reclaimable;
+use spark_trace_engines::{EngineLog, Figure, parse_text};
 use spark_trace_recording::Recording;
-use spark_trace_recording::framework_log::{self as log, LogFigures};
 use spark_trace_recording::ledger::Balance;
 
-/// TensorRT-LLM's free_gpu_memory_fraction where nobody sets it (tensorrt_llm/llmapi/llm_args.py, KvCacheConfig).
-const DEFAULT_FRACTION: f64 = 0.9;
-const FRACTIONS: &[f64] = &[0.8, 0.85, 0.95];
-/// Files that are told.
+use super::arithmetic::{self, Inputs};
+use super::changes::{self, Moment};
+use super::identity::{self, Identity};
+use super::reading::{self, Found};
+use super::what_if::Otherwise;
+use super::{Budget, CachedFile, Failure, Figures, Note, Options, Used, WhatIf, container, figures};
+use crate::files;
+
+/// Files that are listed.
 const FILES: usize = 10;
 
-/// `log` is what was read of a log beside the recording; its own lines count where there is none.
-pub fn of(recording: &Recording, log: Option<LogFigures>, fraction: Option<f64>) -> Option<Budget> {
-    let reading = reading::of(recording)?;
-    let lines = recording.provenance.log_lines.iter().map(|line| line.text.as_str());
-    let log = log.unwrap_or_else(|| log::parse(lines));
-    let system = View::new(recording, Scope::System).map(|view| view.at(reading.at_ns));
-    let shared = reading.signal != Some(reading::GPU_MEMORY);
-    let figures = figures(recording, &reading, &log, fraction);
+/// `log` is the text of a log beside the recording; the recording's own lines count where there is none.
+pub fn of(recording: &Recording, log: Option<&str>, options: Options<'_>) -> Option<Budget> {
+    let own = super::own_log(recording);
+    let beside = log.map(parse_text);
+    // Times are of the recording's own lines alone.
+    let timed = identity::of(recording, &own, options.engine);
+    let log = beside.as_ref().unwrap_or(&own);
+    let identity = if beside.is_some() { identity::of(recording, log, options.engine) } else { timed };
+    let found = reading::of(recording, &identity, &own)?;
+    let identity = identity.with_candidates(found.reading.signal);
+    let mut figures = figures::of(recording, &identity, &found, log, options.fraction);
+    let at = Moment::new(recording, &found.reading);
+    let before = found.baseline.as_ref().map(|reading| Moment::new(recording, reading));
+    let shared = found.reading.signal != Some(reading::GPU_MEMORY);
+    let balance = at.state.balance.as_ref();
     // On a GPU with memory of its own, what the kernel could reclaim is no memory for the cache.
-    let reclaimable = if shared { system.as_ref().map_or(0, given_up) } else { 0 };
-    let mut notes = Vec::new();
-    if !shared {
-        notes.push("the GPU has memory of its own: page cache does not reduce its KV cache".to_owned());
+    let reclaimable = if shared { balance.map_or(0, given_up) } else { 0 };
+    let inputs = figures::inputs(&figures, &found.reading, found.baseline.as_ref());
+    let worth = identity.formula.and_then(|formula| arithmetic::worth(formula, &inputs));
+    let mut processes = changes::processes(recording, before.as_ref(), &at, worth.filter(|_| shared));
+    processes.retain(|process| process.at.max(process.before.unwrap_or(0)) >= WORTH_NAMING);
+    let what_if = otherwise(&identity, &figures, inputs, before.as_ref(), &at, &processes);
+    let failure = failure(recording, log, beside.is_some());
+    if failure.is_some() && found.reading.found_by == "failure" {
+        // It ended before it had a reading to compute from.
+        figures.kv_taken = None;
     }
-    if recording.provenance.log_lines.is_empty() && log == LogFigures::default() {
-        notes.push(
-            "no lines of the framework's log: its figures are computed from the trace (record with --log, or use \
-             --log FILE)"
-                .to_owned(),
-        );
-    }
-    let later = reading.query.state.as_ref().and_then(|state| state.later.as_ref());
+    let later = found.reading.query.state.as_ref().and_then(|state| state.later.as_ref());
+    let available = at.state.counter(reading::AVAILABLE).filter(|_| at.is_available());
+    let notes = notes(recording, &identity, &found, &figures, log, beside.is_some());
     Some(Budget {
-        used: system.as_ref().map(used).unwrap_or_default(),
-        used_total: system.as_ref().and_then(|balance| balance.expected),
+        used: balance.map(|balance| used(balance, found.reading.signal)).unwrap_or_default(),
+        used_total: balance.and_then(|balance| balance.expected),
+        reserve: at.state.reserve().filter(|_| at.is_available()),
         reclaimable,
-        available: later.and_then(|later| later.mem_available),
-        what_if: what_if(&reading, &figures, reclaimable),
-        agreement: agreement(&figures),
-        files: cached(recording, reading.at_ns),
+        available: available.or(later.and_then(|later| later.mem_available)),
+        changes: before.as_ref().map(|before| changes::between(recording, before, &at)).unwrap_or_default(),
+        processes,
+        what_if,
+        agreement: figures::agreement(&figures),
+        files: cached(recording, found.reading.at_ns),
+        failure,
+        containers: container::of(recording, found.reading.at_ns),
         figures,
-        reading,
+        engine: identity,
+        reading: found.reading.clone(),
+        baseline: found.baseline.clone(),
         notes,
     })
 }
 
-fn used(balance: &Balance) -> Vec<Used> {
+/// A process that has no more is not named.
+const WORTH_NAMING: u64 = 1 << 20;
+
+fn used(balance: &Balance, signal: Option<&str>) -> Vec<Used> {
     let rows =
         balance.rows.iter().filter_map(|row| Some((row.source, row.bytes.filter(|bytes| *bytes > 0)?)));
     let mut used: Vec<_> = rows
@@ -59,6 +79,7 @@ fn used(balance: &Balance) -> Vec<Used> {
             title: source.title,
             bytes,
             reclaimable: source.reclaimable.as_str(),
+            lowers: changes::lowers(source.slug, signal),
         })
         .collect();
     used.sort_by_key(|row| std::cmp::Reverse(row.bytes));
@@ -71,80 +92,63 @@ fn given_up(balance: &Balance) -> u64 {
     rows.filter_map(|row| row.bytes).fold(0, u64::saturating_add)
 }
 
-fn figures(recording: &Recording, reading: &Reading, log: &LogFigures, fraction: Option<f64>) -> Figures {
-    let (fraction, fraction_from) = match (log.fraction, fraction) {
-        (Some(fraction), _) => (fraction, "log"),
-        (None, Some(fraction)) => (fraction, "option"),
-        (None, None) => (DEFAULT_FRACTION, "default"),
+fn otherwise(
+    identity: &Identity,
+    figures: &Figures,
+    inputs: Inputs,
+    before: Option<&Moment<'_>>,
+    at: &Moment<'_>,
+    processes: &[super::ProcessUse],
+) -> Vec<WhatIf> {
+    let known = || {
+        let formula = identity.formula?;
+        let worth = arithmetic::worth(formula, &inputs)?;
+        Some(Otherwise { formula, inputs, worth, kv: figures.kv?, before, at, processes }.rows())
     };
-    let allocated = reading::live_at(recording, &reading.query);
-    let allocated_peak = allocated
-        .map(|now| reading::highest(recording, 0, reading.at_ns).map_or(now, |highest| highest.max(now)));
-    let used = reading.total.map(|total| total.saturating_sub(reading.free));
-    let outside = used.zip(allocated).map(|(used, own)| used.saturating_sub(own));
-    let after = reading::highest(recording, reading.at_ns, u64::MAX);
-    let temporary_kv = log.temporary_kv.unwrap_or(0);
-    let kv_taken =
-        after.zip(allocated).map(|(after, now)| after.saturating_sub(now.saturating_sub(temporary_kv)));
-    let mut figures = Figures {
-        fraction,
-        fraction_from,
-        allocated,
-        allocated_peak,
-        temporary_kv,
-        outside,
-        peak: allocated_peak.zip(outside).map(|(own, outside)| own.saturating_add(outside)),
-        kv: None,
-        kv_taken,
-        logged_peak: log.peak,
-        logged_kv: log.available_kv.or(log.estimated_kv),
-        logged_allocated: log.allocated_kv,
-        logged_outside: log.outside,
-    };
-    figures.kv = outside
-        .zip(reading.total)
-        .and_then(|(outside, total)| figures.with_outside(outside, total, fraction));
-    figures
+    known().unwrap_or_default()
 }
 
-fn what_if(reading: &Reading, figures: &Figures, reclaimable: u64) -> Vec<WhatIf> {
-    let (Some(outside), Some(total), Some(now)) = (figures.outside, reading.total, figures.kv) else {
-        return vec![];
+fn failure(recording: &Recording, log: &EngineLog, beside: bool) -> Option<Failure> {
+    let failure = log.failures.first()?;
+    let figure = |wanted: Figure| {
+        let found = failure.figures.iter().find(|(figure, _)| *figure == wanted);
+        found.and_then(|(_, value)| value.whole())
     };
-    let row = |what: String, outside: u64, fraction: f64| {
-        let kv = figures.with_outside(outside, total, fraction)?;
-        let signed = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
-        Some(WhatIf { what, kv, delta: signed(kv) - signed(now) })
-    };
-    let reclaimed = (reclaimable > 0).then(|| {
-        row(
-            "reclaimable memory dropped before the reading".to_owned(),
-            outside.saturating_sub(reclaimable),
-            figures.fraction,
-        )
-    });
-    let others = FRACTIONS.iter().filter(|fraction| (**fraction - figures.fraction).abs() > 1e-6);
-    let others = others.map(|fraction| row(format!("fraction {fraction}"), outside, *fraction));
-    reclaimed.into_iter().chain(others).flatten().collect()
+    let line = recording.provenance.log_lines.get(failure.line).filter(|_| !beside);
+    Some(Failure {
+        check: failure.check,
+        line: line.map(|line| line.text.clone()).unwrap_or_default(),
+        free: figure(Figure::FreeAfterProfiling)
+            .or(figure(Figure::KvBudget))
+            .or(figure(Figure::FreeBaseline)),
+        needed: figure(Figure::Requested).or(figure(Figure::KvNeeded)),
+    })
 }
 
-fn agreement(figures: &Figures) -> Vec<Agreement> {
-    let pairs = [
-        ("peak", figures.logged_peak, figures.peak),
-        ("outside the framework's allocator", figures.logged_outside, figures.outside),
-        ("KV cache, computed", figures.logged_kv, figures.kv),
-        ("KV cache, allocated", figures.logged_allocated, figures.kv_taken),
+fn notes(
+    recording: &Recording,
+    identity: &Identity,
+    found: &Found,
+    figures: &Figures,
+    log: &EngineLog,
+    beside: bool,
+) -> Vec<Note> {
+    let unknown = *log == EngineLog::default();
+    let two = identity.variant.is_some_and(|variant| variant.readings.len() > 1);
+    let needs_two = two && identity.formula.is_some_and(arithmetic::needs_baseline);
+    let not_limited = figures.context.is_some() && figures.kv == figures.context;
+    let rows = [
+        (Note::OwnMemory, found.reading.signal == Some(reading::GPU_MEMORY)),
+        (Note::NoLog, unknown && !beside && recording.provenance.log_lines.is_empty()),
+        (Note::LogWithoutLines, unknown && beside),
+        (Note::UnknownEngine, identity.engine.is_none()),
+        (Note::UnknownVersion, identity.version_open),
+        (Note::NoBaseline, needs_two && found.baseline.is_none()),
+        (Note::FractionFromAllocations, figures.fraction_from == Some("allocations")),
+        (Note::NegativeGraphs, figures.graphs.is_some_and(|bytes| bytes < 0)),
+        (Note::NotLimited, not_limited),
     ];
-    let known = pairs.into_iter().filter_map(|(figure, logged, traced)| Some((figure, logged?, traced?)));
-    known
-        .filter(|(_, logged, _)| *logged > 0)
-        .map(|(figure, logged, traced)| Agreement {
-            figure,
-            logged,
-            traced,
-            percent: (traced as f64 - logged as f64) / logged as f64 * 100.0,
-        })
-        .collect()
+    rows.into_iter().filter(|(_, applies)| *applies).map(|(note, _)| note).collect()
 }
 
 fn cached(recording: &Recording, at_ns: u64) -> Vec<CachedFile> {

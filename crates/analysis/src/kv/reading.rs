@@ -1,97 +1,264 @@
-//! Which of many answers is the KV-cache reading, if any is.
+//! Which of many answers an engine sized its cache by, and which was the baseline before it.
+
+use std::collections::BTreeSet;
 
 use spark_trace_common::cuda::DEVICE_ALL;
-
-use crate::kv::{FOLLOWED_PERCENT, Reading, SMALL_PERCENT, WEIGHTS_PERCENT};
-use crate::memory_queries::{self, MemoryQueryRow, Queries};
+use spark_trace_engines::{EngineLog, Figure, Position, Signal, Stage};
 use spark_trace_recording::Recording;
-use spark_trace_recording::framework_log as log;
+
+use super::identity::{self, Identity};
+use super::{FOLLOWED_PERCENT, Reading, SMALL_PERCENT, WEIGHTS_PERCENT};
+use crate::memory_queries::{self, MemoryQueryRow, Queries};
 
 /// A question whose answer an engine may size its cache by, and the figures of the answer.
-struct Reader {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Kind {
     interface: &'static str,
     free: &'static str,
     total: &'static str,
+    /// The GPU's library was called right before by the same thread, for the total: what engines do that take
+    /// MemAvailable on a GPU without memory of its own.
+    after_device: bool,
     /// It is about a GPU. Ordinary programs read the others too, for their own ends: only an engine's log makes one of
     /// those a KV-cache reading.
     gpu: bool,
 }
 
-/// The first that fits counts.
-const READERS: &[Reader] = &[
-    Reader { interface: "cuMemGetInfo_v2", free: "free", total: "total", gpu: true },
-    Reader { interface: "nvmlDeviceGetMemoryInfo_v2", free: "free", total: "total", gpu: true },
-    Reader { interface: "nvmlDeviceGetMemoryInfo", free: "free", total: "total", gpu: true },
-    // Engines on unified memory read it.
-    Reader { interface: "/proc/meminfo", free: "MemAvailable", total: "MemTotal", gpu: false },
-];
+const MEMINFO: &str = "/proc/meminfo";
+const CUDA: &str = "cuMemGetInfo_v2";
+/// MemAvailable right after cuMemGetInfo.
+const PAIR: Kind =
+    Kind { interface: MEMINFO, free: AVAILABLE, total: "MemTotal", after_device: true, gpu: true };
+const DRIVER: Kind = Kind { interface: CUDA, free: "free", total: "total", after_device: false, gpu: true };
+const NVML2: Kind = Kind { interface: "nvmlDeviceGetMemoryInfo_v2", ..DRIVER };
+const NVML: Kind = Kind { interface: "nvmlDeviceGetMemoryInfo", ..DRIVER };
+const AVAILABLE_ALONE: Kind = Kind { after_device: false, gpu: false, ..PAIR };
 
+/// The first that fits counts.
+const ANY: &[Kind] = &[DRIVER, NVML2, NVML, AVAILABLE_ALONE];
+const PAIRS_FIRST: &[Kind] = &[PAIR, DRIVER, NVML2, NVML, AVAILABLE_ALONE];
+
+/// Between the two calls of a pair: a few calls of a Python program on a busy machine.
+const PAIR_NS: u64 = 1_000_000_000;
 /// The answer and the kernel's figure are read at times a little apart.
 const SAME_BYTES: u64 = 64 << 20;
+/// Of a reading: figures of the kernel that an answer may agree with.
+pub const FREE: &str = "MemFree";
+pub const AVAILABLE: &str = "MemAvailable";
 /// What an answer agrees with that no page cache counts against.
 pub const GPU_MEMORY: &str = "the GPU's own memory";
 /// Column of the target's device memory.
 pub const DEVICE: &str = "live.device-all";
 
-/// The KV-cache reading, where there is one: the last answer before an engine's log stated its budget, else the last answer
-/// about a GPU's memory that a growth of device memory followed.
-pub fn of(recording: &Recording) -> Option<Reading> {
+/// The readings that an engine went by.
+pub struct Found {
+    pub reading: Reading,
+    pub baseline: Option<Reading>,
+}
+
+/// One answer, with the one of the GPU's library before it.
+#[derive(Debug, Clone, Copy)]
+struct Answer<'a> {
+    row: &'a MemoryQueryRow,
+    device: Option<&'a MemoryQueryRow>,
+    free: u64,
+    total: Option<u64>,
+}
+
+pub fn of(recording: &Recording, identity: &Identity, log: &EngineLog) -> Option<Found> {
     let queries = memory_queries::report(recording)?;
-    let before_log = || {
-        let written_ns = logged_ns(recording)?;
-        READERS.iter().find_map(|reader| {
-            let answer = reader.answers(&queries).filter(|row| row.at_ns <= written_ns).last()?;
-            Some((reader, answer, "log"))
-        })
-    };
-    let followed = || {
-        READERS
-            .iter()
-            .filter(|reader| reader.gpu)
-            .find_map(|reader| Some((reader, reader.followed(recording, &queries)?, "allocations")))
-    };
-    let (reader, query, found_by) = before_log().or_else(followed)?;
-    let free = *query.values.get(reader.free)?;
-    Some(Reading {
-        at_ns: query.at_ns,
-        since_start_ns: query.at_ns.saturating_sub(recording.target.started_ns),
-        free,
-        total: query.values.get(reader.total).copied(),
+    let chosen = choose(recording, &queries, identity, log)?;
+    let Chosen { answer, found_by, of_kind, kind } = chosen;
+    let baseline = baseline(recording, identity, log, &of_kind, &answer);
+    let reading = |answer: &Answer<'_>, found_by| Reading {
+        at_ns: answer.row.at_ns,
+        since_start_ns: answer.row.at_ns.saturating_sub(recording.target.started_ns),
+        free: answer.free,
+        total: answer.total,
+        device_free: answer.device.and_then(|row| row.values.get("free")).copied(),
         found_by,
-        signal: signal(recording, query, free),
-        query: query.clone(),
+        signal: signal(recording, answer.row, answer.free, kind),
+        query: answer.row.clone(),
+    };
+    Some(Found {
+        reading: reading(&answer, found_by),
+        baseline: baseline.map(|answer| reading(&answer, found_by)),
     })
 }
 
-/// When the framework wrote its budget for the last time.
-fn logged_ns(recording: &Recording) -> Option<u64> {
-    let mut lines = recording.provenance.log_lines.iter().rev();
-    lines.find(|line| log::is_budget(&line.text)).map(|line| line.at_ns)
+struct Chosen<'a> {
+    kind: Kind,
+    of_kind: Vec<Answer<'a>>,
+    answer: Answer<'a>,
+    found_by: &'static str,
 }
 
-impl Reader {
-    fn answers<'a>(&self, queries: &'a Queries) -> impl Iterator<Item = &'a MemoryQueryRow> {
-        queries.rows.iter().filter(|row| {
-            row.interface == self.interface && row.result == 0 && row.values.contains_key(self.free)
+/// The last answer before an engine's log stated its budget, else the last answer about a GPU's memory that a growth of
+/// device memory followed, else the last before the check that ended the engine.
+fn choose<'a>(
+    recording: &Recording,
+    queries: &'a Queries,
+    identity: &Identity,
+    log: &EngineLog,
+) -> Option<Chosen<'a>> {
+    let kinds = kinds(recording, identity);
+    let by = |found_by, pick: &dyn Fn(Kind, &[Answer<'a>]) -> Option<Answer<'a>>| {
+        kinds.iter().find_map(|&kind| {
+            let of_kind = answers(queries, kind, kinds.contains(&PAIR));
+            let answer = pick(kind, &of_kind)?;
+            Some(Chosen { kind, of_kind, answer, found_by })
         })
-    }
+    };
+    let written_ns = logged_ns(recording, identity, log);
+    let failed_ns = failed_ns(recording, log);
+    let before = |at_ns: Option<u64>, answers: &[Answer<'a>]| {
+        let at_ns = at_ns?;
+        answers.iter().rfind(|answer| answer.row.at_ns <= at_ns).copied()
+    };
+    by("log", &|_, answers| before(written_ns, answers))
+        .or_else(|| {
+            by("allocations", &|kind, answers| kind.gpu.then(|| followed(recording, identity, answers))?)
+        })
+        .or_else(|| by("failure", &|_, answers| before(failed_ns, answers)))
+}
 
-    /// The last answer that was followed by a growth of device memory that it sized, see [`Growth::is_sized_by`]. What
-    /// follows an answer ends with the next one of the same thread: another thread that polls does not cut it short.
-    fn followed<'a>(&self, recording: &Recording, queries: &'a Queries) -> Option<&'a MemoryQueryRow> {
-        let answers: Vec<_> = self.answers(queries).collect();
-        let sized = answers.iter().enumerate().rev().find(|(index, row)| {
-            let later = answers.get(index + 1..).unwrap_or_default();
-            let next = later.iter().find(|next| (next.pid, next.tid) == (row.pid, row.tid));
-            let Some((grown, free)) =
-                growth(recording, row, next.copied(), later).zip(row.values.get(self.free))
-            else {
-                return false;
-            };
-            grown.is_sized_by(*free)
-        });
-        sized.map(|(_, row)| *row)
+/// Which answers count for this engine.
+fn kinds(recording: &Recording, identity: &Identity) -> &'static [Kind] {
+    let takes_available = match identity.signal {
+        Some(Signal::MemAvailable | Signal::CgroupCurrent) | None => true,
+        Some(Signal::CudaMemGetInfo | Signal::Nvml) => false,
+    };
+    if takes_available && identity::is_shared(recording) { PAIRS_FIRST } else { ANY }
+}
+
+/// Answers of a kind in order. One that the GPU's driver asked for itself is not the engine's. Where pairs count, the first
+/// of a pair is no answer by itself: its free memory is not used.
+fn answers(queries: &Queries, kind: Kind, pairs_count: bool) -> Vec<Answer<'_>> {
+    let mut found = Vec::new();
+    let firsts: BTreeSet<u64> = match pairs_count && kind == DRIVER {
+        true => answers(queries, PAIR, true).iter().filter_map(|answer| Some(answer.device?.at_ns)).collect(),
+        false => BTreeSet::new(),
+    };
+    for (index, row) in queries.rows.iter().enumerate() {
+        if row.interface != kind.interface || row.result != 0 || row.caller.inside_driver && !kind.is_driver()
+        {
+            continue;
+        }
+        let Some(&free) = row.values.get(kind.free).filter(|_| !firsts.contains(&row.at_ns)) else {
+            continue;
+        };
+        let device = kind.after_device.then(|| device_before(queries.rows.get(..index)?, row)).flatten();
+        if kind.after_device && device.is_none() {
+            continue;
+        }
+        let total = device.and_then(|device| device.values.get(DRIVER.total)).or(row.values.get(kind.total));
+        found.push(Answer { row, device, free, total: total.copied() });
     }
+    found
+}
+
+impl Kind {
+    fn is_driver(&self) -> bool {
+        self.interface != MEMINFO
+    }
+}
+
+/// The last thing that a thread asked before, where that was the GPU's library, a moment ago.
+fn device_before<'a>(earlier: &'a [MemoryQueryRow], row: &MemoryQueryRow) -> Option<&'a MemoryQueryRow> {
+    let last = earlier.iter().rfind(|last| (last.pid, last.tid) == (row.pid, row.tid))?;
+    let is_pair =
+        last.interface == CUDA && last.result == 0 && row.at_ns.saturating_sub(last.at_ns) <= PAIR_NS;
+    is_pair.then_some(last)
+}
+
+/// When the engine wrote the line that the table has for its last reading; where it has none, its budget or its cache.
+fn logged_ns(recording: &Recording, identity: &Identity, log: &EngineLog) -> Option<u64> {
+    let line = |figure| log.line_of(figure);
+    let decided = || [Figure::KvBudget, Figure::KvDecided, Figure::KvAllocated].into_iter().find_map(line);
+    let position = identity.variant.and_then(|variant| variant.readings.last()).map(|row| row.position);
+    let line = match position {
+        Some(Position::LastBeforeLine(figure)) => line(figure).or_else(decided),
+        Some(Position::LastBefore(stage)) => mark(log, stage, true).or_else(|| line(Figure::Weights)),
+        Some(Position::FirstAfter(_)) | None => decided(),
+    }?;
+    line_ns(recording, line)
+}
+
+fn failed_ns(recording: &Recording, log: &EngineLog) -> Option<u64> {
+    line_ns(recording, log.failures.first()?.line)
+}
+
+fn mark(log: &EngineLog, stage: Stage, begins: bool) -> Option<usize> {
+    let mut marks = log.marks.iter().filter(|mark| mark.stage == stage && mark.begins == begins);
+    marks.next_back().map(|mark| mark.line)
+}
+
+/// Lines of a file beside the recording have no time.
+fn line_ns(recording: &Recording, line: usize) -> Option<u64> {
+    recording.provenance.log_lines.get(line).map(|line| line.at_ns)
+}
+
+/// The last answer that was followed by a growth of device memory that it sized, see [`Growth::is_sized_by`]. What
+/// follows an answer ends with the next one of the same thread: another thread that polls does not cut it short.
+/// An engine that reads before its weights alone goes by the answer that the most followed.
+fn followed<'a>(recording: &Recording, identity: &Identity, answers: &[Answer<'a>]) -> Option<Answer<'a>> {
+    let grown = |index: usize, answer: &Answer<'_>| {
+        let later = answers.get(index + 1..).unwrap_or_default();
+        let next = later.iter().find(|next| (next.row.pid, next.row.tid) == (answer.row.pid, answer.row.tid));
+        growth(recording, answer.row, next.map(|next| next.row), later)
+    };
+    let sized = answers
+        .iter()
+        .enumerate()
+        .rfind(|(index, answer)| grown(*index, answer).is_some_and(|growth| growth.is_sized_by(answer.free)));
+    let before_weights = identity.variant.is_some_and(
+        |variant| matches!(variant.readings, [row] if row.position == Position::LastBefore(Stage::Weights)),
+    );
+    let most = || {
+        let all = answers.iter().enumerate();
+        let grown = all.filter_map(|(index, answer)| Some((grown(index, answer)?.bytes, index, answer)));
+        grown.filter(|(bytes, ..)| *bytes > 0).max_by_key(|(bytes, index, _)| (*bytes, *index))
+    };
+    if before_weights {
+        return most().map(|(.., answer)| *answer);
+    }
+    // A known engine has a cache, however small: it is what was taken after its weights.
+    let loaded = |answer: &&Answer<'_>| live_at(recording, answer.row).is_some_and(|live| live > 0);
+    let known = || {
+        let all =
+            answers.iter().enumerate().filter(|(_, answer)| identity.engine.is_some() && loaded(answer));
+        let grown = all.filter_map(|(index, answer)| Some((grown(index, answer)?.bytes, index, answer)));
+        let most = grown.filter(|(bytes, ..)| *bytes > 0).max_by_key(|(bytes, index, _)| (*bytes, *index));
+        most.map(|(.., answer)| answer)
+    };
+    sized.map(|(_, answer)| answer).or_else(known).copied()
+}
+
+/// The last answer of the same process before its weights.
+fn baseline<'a>(
+    recording: &Recording,
+    identity: &Identity,
+    log: &EngineLog,
+    answers: &[Answer<'a>],
+    deciding: &Answer<'_>,
+) -> Option<Answer<'a>> {
+    let rows = identity.variant?.readings;
+    let (first, _) = rows.split_first().filter(|(_, more)| !more.is_empty())?;
+    let earlier = answers
+        .iter()
+        .filter(|answer| answer.row.pid == deciding.row.pid && answer.row.at_ns < deciding.row.at_ns);
+    let loaded_ns = match first.position {
+        Position::LastBefore(stage) => mark(log, stage, true).and_then(|line| line_ns(recording, line)),
+        Position::FirstAfter(_) | Position::LastBeforeLine(_) => None,
+    };
+    let whole = live_at(recording, deciding.row)?;
+    let empty = |answer: &&Answer<'_>| {
+        let live = live_at(recording, answer.row);
+        live.is_some_and(|live| u128::from(live) * 100 <= u128::from(whole) * u128::from(WEIGHTS_PERCENT))
+    };
+    let before_log = |answer: &&Answer<'_>| loaded_ns.is_none_or(|at_ns| answer.row.at_ns <= at_ns);
+    // The log's line may come out late, but never before the reading.
+    earlier.filter(empty).filter(before_log).next_back().copied()
 }
 
 /// Device memory of the target at an answer, and what it took after it.
@@ -121,53 +288,87 @@ fn growth(
     recording: &Recording,
     answer: &MemoryQueryRow,
     next: Option<&MemoryQueryRow>,
-    later: &[&MemoryQueryRow],
+    later: &[Answer<'_>],
 ) -> Option<Growth> {
     let before = live_at(recording, answer)?;
     let until_ns = next.map_or(u64::MAX, |next| next.at_ns);
-    let told = later.iter().filter(|row| row.at_ns <= until_ns).filter_map(|row| told(row));
+    let summed =
+        later.iter().filter(|answer| answer.row.at_ns <= until_ns).filter_map(|answer| summed(answer.row));
     let totals = recording.provenance.cuda_totals.iter();
     let all = totals.filter(|total| total.pid.is_none() && total.kind == DEVICE_ALL);
     let highest_of_all =
         all.filter(|total| (answer.at_ns..=until_ns).contains(&total.peak_ns)).map(|all| all.peak);
     let sampled = highest(recording, answer.at_ns, until_ns);
-    let most = told.chain(highest_of_all).chain(sampled).max()?;
+    let most = summed.chain(highest_of_all).chain(sampled).max()?;
     Some(Growth { before, bytes: most.saturating_sub(before) })
 }
 
 /// Device memory of the target at an answer.
 pub fn live_at(recording: &Recording, query: &MemoryQueryRow) -> Option<u64> {
-    told(query).or_else(|| highest(recording, 0, query.at_ns))
+    summed(query).or_else(|| highest(recording, 0, query.at_ns))
 }
 
+/// Kinds of device memory.
+const KINDS: [&str; 3] = ["device", "async", "physical"];
+
 /// The same as it was summed up when the answer came, if it was.
-fn told(query: &MemoryQueryRow) -> Option<u64> {
-    const KINDS: [&str; 3] = ["device", "async", "physical"];
+fn summed(query: &MemoryQueryRow) -> Option<u64> {
     let later = query.state.as_ref()?.later.as_ref()?;
     Some(KINDS.iter().filter_map(|kind| later.cuda_live.get(*kind)).sum())
 }
 
+/// A cache is there where device memory has grown by so much of all that it grows by after the reading...
+const MOST_PERCENT: u64 = 90;
+/// ...and by no more than this of it until the next level that is known: graphs and workspaces come later.
+const LEVEL_PERCENT: u64 = 1;
+
+/// What was taken for the cache: how far device memory rose in one go after a reading.
+pub fn taken(recording: &Recording, reading: &Reading) -> Option<u64> {
+    let base = live_at(recording, &reading.query)?;
+    let mut levels: Vec<(u64, u64)> = sampled(recording, reading.at_ns, u64::MAX).collect();
+    let later = recording.provenance.queries.iter().filter(|query| query.at_ns > reading.at_ns);
+    levels.extend(later.filter_map(|query| {
+        let later = query.state.as_ref()?.later.as_ref()?;
+        Some((query.at_ns, KINDS.iter().filter_map(|kind| later.cuda_live.get(*kind)).sum()))
+    }));
+    levels.sort_unstable();
+    let grown: Vec<u64> = levels.into_iter().map(|(_, level)| level.saturating_sub(base)).collect();
+    let most = grown.iter().copied().max()?;
+    let percent = |bytes: u64, of: u64| u128::from(bytes) * 100 / u128::from(of.max(1));
+    let is_level = |index: usize, bytes: u64| {
+        let next = grown.get(index + 1).copied().unwrap_or(bytes);
+        percent(bytes, most) >= u128::from(MOST_PERCENT)
+            && percent(next.saturating_sub(bytes), bytes) < u128::from(LEVEL_PERCENT)
+    };
+    grown.iter().enumerate().find(|(index, bytes)| is_level(*index, **bytes)).map(|(_, bytes)| *bytes)
+}
+
 /// Most device memory that readings between two times show.
 pub fn highest(recording: &Recording, from_ns: u64, to_ns: u64) -> Option<u64> {
+    sampled(recording, from_ns, to_ns).map(|(_, live)| live).max()
+}
+
+fn sampled(recording: &Recording, from_ns: u64, to_ns: u64) -> impl Iterator<Item = (u64, u64)> {
     let series = &recording.samples.cuda;
-    let column = series.columns.get(DEVICE)?;
-    let readings = series.begin_ns.iter().zip(column.iter());
-    readings.filter(|(at_ns, _)| (from_ns..=to_ns).contains(at_ns)).filter_map(|(_, live)| live).max()
+    let column = series.columns.get(DEVICE).into_iter().flat_map(|column| column.iter());
+    let readings = series.begin_ns.iter().copied().zip(column);
+    let readings = readings.filter(move |(at_ns, _)| (from_ns..=to_ns).contains(at_ns));
+    readings.filter_map(|(at_ns, live)| Some((at_ns, live?)))
 }
 
 /// Which figure of the kernel's, or the GPU's, the answer is.
-fn signal(recording: &Recording, query: &MemoryQueryRow, free: u64) -> Option<&'static str> {
-    if query.interface == "/proc/meminfo" {
-        return Some("MemAvailable");
+fn signal(recording: &Recording, query: &MemoryQueryRow, free: u64, kind: Kind) -> Option<&'static str> {
+    if !kind.is_driver() {
+        return Some(AVAILABLE);
     }
-    if recording.host.gpus.iter().any(|gpu| gpu.memory_total.is_some()) {
+    if !identity::is_shared(recording) {
         return Some(GPU_MEMORY);
     }
     let state = query.state.as_ref()?;
     let later = state.later.as_ref();
     let figures = [
-        ("MemFree", state.mem_free.or(Some(state.free))),
-        ("MemAvailable", later.and_then(|later| later.mem_available)),
+        (FREE, state.mem_free.or(Some(state.free))),
+        (AVAILABLE, later.and_then(|later| later.mem_available)),
     ];
     let near = figures.into_iter().filter_map(|(name, value)| Some((name, value?.abs_diff(free))));
     near.filter(|(_, gap)| *gap <= SAME_BYTES).min_by_key(|(_, gap)| *gap).map(|(name, _)| name)

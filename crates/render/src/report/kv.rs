@@ -1,7 +1,10 @@
 //! How a KV cache got its size.
 
 use crate::document::{Cell, Column, Document, Fit, Table};
-use spark_trace_analysis::kv::{Advice, Agreement, Budget, CachedFile, Figures, Report, Used, WhatIf};
+use crate::kv_sentences as say;
+use spark_trace_analysis::kv::{
+    Advice, Agreement, Budget, CachedFile, Change, Figures, ProcessUse, Report, Used, WhatIf,
+};
 use spark_trace_recording::units::{delta, known, percent, seconds, size, unsigned};
 
 /// Files that a budget names.
@@ -14,9 +17,9 @@ pub fn section(document: &mut Document, report: &Report) {
 
 /// The answer and its arithmetic.
 pub fn summary(document: &mut Document, report: &Report) {
-    document.line(report.headline.clone());
+    document.line(say::headline(report));
     if let Some(bytes) = report.b_with_state_of_a {
-        document.line(format!("B's KV cache with A's memory at the reading: {}", unsigned(bytes)));
+        document.line(format!("B's KV cache with A's memory at the readings: {}", size(bytes)));
     }
     document.section("The arithmetic", figures(report));
 }
@@ -36,7 +39,8 @@ fn advice(document: &mut Document, advice: &[Advice]) {
     for (number, advice) in (1..).zip(advice) {
         let gains =
             advice.gains_bytes.map_or_else(String::new, |bytes| format!(" (up to {} more)", unsigned(bytes)));
-        document.line(format!("{number}. {}{gains}. Risk: {}.", advice.what, advice.risk));
+        let (what, risk) = say::advice(advice);
+        document.line(format!("{number}. {what}{gains}. Risk: {risk}."));
         if let Some(command) = &advice.command {
             document.command(command);
         }
@@ -65,13 +69,45 @@ fn budget(document: &mut Document, letter: &str, budget: &Budget) {
         reading.found_by,
         reading.signal.unwrap_or("no counter of the machine")
     ));
+    document.line(say::engine(budget));
+    if let Some(device) = reading.device_free {
+        document.line(format!(
+            "cuMemGetInfo_v2 returned {} free right before, in the same thread; the engine does not use it",
+            unsigned(device)
+        ));
+    }
+    if let Some(before) = &budget.baseline {
+        document.line(format!(
+            "baseline: after {}, {} free; it fell by {} until the reading",
+            seconds(before.since_start_ns),
+            unsigned(before.free),
+            known(budget.figures.consumed, size)
+        ));
+    }
     document.line(format!(
         "in use at that time: {}, of which {} reclaimable; MemAvailable {}",
         known(budget.used_total, unsigned),
         unsigned(budget.reclaimable),
         known(budget.available, unsigned)
     ));
+    if let Some(reserve) = budget.reserve {
+        document.line(format!(
+            "MemAvailable leaves out {} that the kernel keeps back: watermarks, and a part of page cache and slab",
+            unsigned(reserve)
+        ));
+    }
+    if let Some(failure) = &budget.failure {
+        document.line(say::failed(failure));
+        if !failure.line.is_empty() {
+            document.line(format!("from the log: {}", failure.line));
+        }
+    }
+    for container in &budget.containers {
+        document.line(say::container(container));
+    }
     document.section(of("in use at the reading, by source"), Table::of(USED, &budget.used));
+    document.section(of("from the baseline to the reading, by source"), Table::of(CHANGES, &budget.changes));
+    document.section(of("host memory at the reading, by process"), Table::of(PROCESSES, &budget.processes));
     document.section(of("what if"), Table::of(WHAT_IF, &budget.what_if));
     document.section(of("figures in both the log and the trace"), Table::of(AGREEMENT, &budget.agreement));
     document.section(
@@ -84,27 +120,38 @@ fn budget(document: &mut Document, letter: &str, budget: &Budget) {
         document.line(format!("and {} other files: {}", left_out.len(), size(bytes)));
     }
     for note in &budget.notes {
-        document.line(format!("note: {note}"));
+        document.line(format!("note: {}", say::note(*note)));
     }
 }
 
 /// The figure of which two runs have a difference.
 const COMPUTED: &str = "KV cache, computed";
 
-type Figure = (&'static str, fn(&Figures) -> Option<u64>);
+type Figure = (&'static str, fn(&Figures) -> Option<i64>);
+
+fn whole(bytes: Option<u64>) -> Option<i64> {
+    i64::try_from(bytes?).ok()
+}
 
 const FIGURES: &[Figure] = &[
-    ("allocated at the reading", |figures| figures.allocated),
-    ("allocated at most before", |figures| figures.allocated_peak),
-    ("of it, cache of the dummy run", |figures| Some(figures.temporary_kv).filter(|&bytes| bytes > 0)),
-    ("outside (total - free - allocated)", |figures| figures.outside),
-    ("peak (highest allocated + outside)", |figures| figures.peak),
+    ("total x fraction", |figures| figures.requested),
+    ("fall of the signal since the baseline", |figures| figures.consumed),
+    ("allocated at the reading", |figures| whole(figures.allocated)),
+    ("allocated at most before", |figures| whole(figures.allocated_peak)),
+    ("given back by the dummy run", |figures| whole(figures.transient).filter(|&bytes| bytes > 0)),
+    ("estimate for CUDA graphs", |figures| figures.graphs),
+    ("of it, cache of the dummy run", |figures| whole(Some(figures.temporary_kv)).filter(|&bytes| bytes > 0)),
+    ("outside (total - free - allocated)", |figures| whole(figures.outside)),
+    ("peak (highest allocated + outside)", |figures| whole(figures.peak)),
+    ("kept free by the engine", |figures| Some(figures.margin).filter(|&bytes| bytes > 0)),
+    ("weights and compute buffers", |figures| figures.beside_cache),
+    ("cache of the whole context", |figures| figures.context),
     (COMPUTED, |figures| figures.kv),
-    ("taken after the reading", |figures| figures.kv_taken),
-    ("outside, as logged", |figures| figures.logged_outside),
-    ("peak, as logged", |figures| figures.logged_peak),
+    ("taken after the reading", |figures| whole(figures.kv_taken)),
+    ("outside, as logged", |figures| whole(figures.logged_outside)),
+    ("peak, as logged", |figures| whole(figures.logged_peak)),
     ("KV cache, as logged", |figures| figures.logged_kv),
-    ("allocated for it, from the log", |figures| figures.logged_allocated),
+    ("allocated for it, from the log", |figures| whole(figures.logged_allocated)),
 ];
 
 /// The framework's arithmetic, a column for each run.
@@ -123,12 +170,13 @@ fn figures(report: &Report) -> Table {
         row("free, by the answer", &|budget| unsigned(budget.reading.free)),
         row("total, by the answer", &|budget| known(budget.reading.total, unsigned)),
         row("fraction for the cache", &|budget| {
-            format!("{} ({})", budget.figures.fraction, budget.figures.fraction_from)
+            let from = budget.figures.fraction_from.unwrap_or_default();
+            known(budget.figures.fraction, |fraction| format!("{fraction} ({from})"))
         }),
     ];
     let known_figures =
         FIGURES.iter().filter(|(_, of)| budgets.iter().any(|(_, b)| of(&b.figures).is_some()));
-    rows.extend(known_figures.map(|(name, of)| row(name, &|budget| known(of(&budget.figures), unsigned))));
+    rows.extend(known_figures.map(|(name, of)| row(name, &|budget| known(of(&budget.figures), size))));
     let mut table = Table { columns, rows };
     if budgets.len() > 1 {
         table.columns.push(column("B MINUS A", Fit::Number));
@@ -147,19 +195,20 @@ const USED: &[Cell<Used>] = &[
     ("SOURCE", Fit::Name, |row| row.source.to_owned()),
     ("BYTES", Fit::Number, |row| unsigned(row.bytes)),
     ("RECLAIMABLE", Fit::Name, |row| row.reclaimable.to_owned()),
+    ("COUNTS AGAINST THE CACHE", Fit::Name, |row| if row.lowers { "yes" } else { "no" }.to_owned()),
     ("WHAT", Fit::Text, |row| row.title.to_owned()),
 ];
 
 const WHAT_IF: &[Cell<WhatIf>] = &[
-    ("IF", Fit::Text, |row| row.what.clone()),
-    ("KV CACHE", Fit::Number, |row| unsigned(row.kv)),
+    ("IF", Fit::Text, say::what_if),
+    ("KV CACHE", Fit::Number, |row| size(row.kv)),
     ("CHANGE", Fit::Number, |row| delta(row.delta)),
 ];
 
 const AGREEMENT: &[Cell<Agreement>] = &[
     ("FIGURE", Fit::Name, |row| row.figure.to_owned()),
-    ("LOGGED", Fit::Number, |row| unsigned(row.logged)),
-    ("TRACED", Fit::Number, |row| unsigned(row.traced)),
+    ("LOGGED", Fit::Number, |row| size(row.logged)),
+    ("TRACED", Fit::Number, |row| size(row.traced)),
     ("TRACED MINUS LOGGED", Fit::Number, |row| percent(row.percent)),
 ];
 
@@ -170,4 +219,21 @@ const FILES: &[Cell<CachedFile>] = &[
         row.first_touch.clone().unwrap_or_else(|| "before the trace".to_owned())
     }),
     ("CHARGED TO", Fit::Path, |row| row.charged_to.clone()),
+];
+
+const CHANGES: &[Cell<Change>] = &[
+    ("SOURCE", Fit::Name, |row| row.source.to_owned()),
+    ("BASELINE", Fit::Number, |row| size(row.before)),
+    ("READING", Fit::Number, |row| size(row.after)),
+    ("CHANGE", Fit::Number, |row| delta(row.change)),
+    ("WHAT", Fit::Text, |row| row.title.to_owned()),
+];
+
+const PROCESSES: &[Cell<ProcessUse>] = &[
+    ("PID", Fit::Number, |row| known(row.pid, |pid| pid.to_string())),
+    ("COMM", Fit::Name, |row| row.comm.clone()),
+    ("BASELINE", Fit::Number, |row| known(row.before, unsigned)),
+    ("READING", Fit::Number, |row| unsigned(row.at)),
+    ("COSTS THE CACHE", Fit::Number, |row| known(row.costs, size)),
+    ("WHO", Fit::Text, |row| say::role(row.role).to_owned()),
 ];

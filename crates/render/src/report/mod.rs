@@ -1,6 +1,7 @@
 //! The text of `report`, in documents that Markdown and HTML share.
 
 use super::document::{Cell, Column, Document, Fit, Table};
+use super::kv_sentences;
 use super::show::{answer, reconciled};
 use spark_trace_analysis::attribution::PlaneReport;
 use spark_trace_analysis::diff::{self, SourceDelta};
@@ -60,6 +61,9 @@ pub fn headline(document: &mut Document, overview: &Overview) {
     }
     for headline in overview.headlines() {
         document.line(headline);
+    }
+    if let Some(kv) = &overview.kv {
+        document.line(kv_sentences::headline(kv));
     }
 }
 

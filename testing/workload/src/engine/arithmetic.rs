@@ -66,7 +66,14 @@ impl Plan {
         (baseline.total as f64 * self.fraction).ceil() as u64
     }
 
-    pub fn budget(&self, engine: Engine, baseline: &Reading, after: &Reading, weights: u64, transient: u64) -> Budget {
+    pub fn budget(
+        &self,
+        engine: Engine,
+        baseline: &Reading,
+        after: &Reading,
+        weights: u64,
+        transient: u64,
+    ) -> Budget {
         let signed = |bytes: u64| bytes as i64;
         let part = |bytes: i64, fraction: f64| (bytes as f64 * fraction) as i64;
         let kv = match engine {

@@ -92,7 +92,10 @@ pub fn refused(engine: Engine, reading: &Reading, plan: &Plan) -> Option<String>
 pub fn weights(engine: Engine, weights: u64) -> Vec<String> {
     let text = match engine {
         Engine::Vllm | Engine::Vllm026 => {
-            format!("[gpu_model_runner.py:4880] Model loading took {:.2} GiB memory and 0.100000 seconds", gib(weights))
+            format!(
+                "[gpu_model_runner.py:4880] Model loading took {:.2} GiB memory and 0.100000 seconds",
+                gib(weights)
+            )
         }
         Engine::LlamaCpp | Engine::Ollama => {
             let line = format!("load_tensors:        CUDA0 model buffer size = {:8.2} MiB", mib(weights));
@@ -154,7 +157,9 @@ pub const fn nothing_left(engine: Engine) -> &'static str {
              initializing the engine."
         }
         Engine::Sglang => "RuntimeError: Not enough memory. Please try to increase --mem-fraction-static.",
-        Engine::TensorrtLlm | Engine::LlamaCpp | Engine::Ollama => "failed to fit params to free device memory",
+        Engine::TensorrtLlm | Engine::LlamaCpp | Engine::Ollama => {
+            "failed to fit params to free device memory"
+        }
     }
 }
 
@@ -169,7 +174,9 @@ pub fn allocated(
     let tokens = cache / TOKEN;
     let texts = match engine {
         Engine::Vllm => vec![
-            format!("[kv_cache_utils.py:1870] GPU KV cache size: {tokens} tokens, Maximum concurrency for 2,048 tokens per request: 1.00x"),
+            format!(
+                "[kv_cache_utils.py:1870] GPU KV cache size: {tokens} tokens, Maximum concurrency for 2,048 tokens per request: 1.00x"
+            ),
             format!(
                 "[gpu_worker.py:1062] Free memory on device ({:.2}/{:.2} GiB) on startup. Desired GPU memory utilization is ({}, {:.2} GiB). \
                  Actual usage is {:.2} GiB for consumed memory (weights + non-torch), {:.2} GiB for peak activation, and 0.0 GiB for \
@@ -185,8 +192,14 @@ pub fn allocated(
         ],
         Engine::Vllm026 => vec![format!("[kv_cache_utils.py:1708] GPU KV cache size: {tokens} tokens")],
         Engine::Sglang => vec![
-            format!("KV Cache is allocated. dtype: torch.bfloat16, #tokens: {tokens}, K size: {0:.2} GB, V size: {0:.2} GB", gib(cache / 2)),
-            format!("server_args=ServerArgs(model_path='m', mem_fraction_static={}, tp_size=1)", plan.fraction),
+            format!(
+                "KV Cache is allocated. dtype: torch.bfloat16, #tokens: {tokens}, K size: {0:.2} GB, V size: {0:.2} GB",
+                gib(cache / 2)
+            ),
+            format!(
+                "server_args=ServerArgs(model_path='m', mem_fraction_static={}, tp_size=1)",
+                plan.fraction
+            ),
         ],
         Engine::TensorrtLlm => vec![llm::lines::allocated(cache, tokens)],
         Engine::LlamaCpp | Engine::Ollama => {

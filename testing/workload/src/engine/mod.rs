@@ -56,7 +56,8 @@ impl Reading {
 fn mem_available() -> Result<u64> {
     let text = fs::read_to_string("/proc/meminfo").context("cannot read /proc/meminfo")?;
     let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
-    let kib: u64 = line.and_then(|line| line.split_whitespace().next()).context("no MemAvailable")?.parse()?;
+    let kib: u64 =
+        line.and_then(|line| line.split_whitespace().next()).context("no MemAvailable")?.parse()?;
     Ok(kib << 10)
 }
 

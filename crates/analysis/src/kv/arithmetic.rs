@@ -1,0 +1,302 @@
+//! How each formula makes a cache out of readings, and what a byte at each reading is worth.
+
+use spark_trace_engines::Formula;
+
+use super::{Budget, Reading, figures};
+
+/// What a formula is computed from, in bytes.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Inputs {
+    pub total: i64,
+    pub free: i64,
+    /// At the baseline.
+    pub baseline: Option<i64>,
+    /// Of the engine, at the reading and at most before it.
+    pub allocated: i64,
+    pub allocated_peak: i64,
+    pub temporary: i64,
+    pub graphs: i64,
+    pub fraction: Option<f64>,
+    /// Kept free on the device, of engines that fit a model into what is free.
+    pub margin: i64,
+    /// Weights and compute buffers of these, and the cache of the whole context.
+    pub beside_cache: Option<i64>,
+    pub context: Option<i64>,
+}
+
+impl Inputs {
+    pub fn requested(&self) -> Option<i64> {
+        Some(part(self.total, self.fraction?))
+    }
+
+    pub fn transient(&self) -> i64 {
+        self.allocated_peak.saturating_sub(self.allocated).max(0)
+    }
+}
+
+// Below 2^53 there is an f64 for every byte.
+fn part(bytes: i64, fraction: f64) -> i64 {
+    (bytes as f64 * fraction) as i64
+}
+
+/// The cache; absent where a figure is missing. It may be negative: then nothing is left.
+pub fn kv(formula: Formula, inputs: &Inputs) -> Option<i64> {
+    match formula {
+        Formula::TotalMinusPeakTimesFraction => {
+            let outside = inputs.total.saturating_sub(inputs.free).saturating_sub(inputs.allocated).max(0);
+            let peak = inputs.allocated_peak.saturating_add(outside);
+            let left = inputs.total.saturating_add(inputs.temporary).saturating_sub(peak);
+            Some(part(left, inputs.fraction?))
+        }
+        Formula::FreeTimesFraction => Some(part(inputs.free, inputs.fraction?)),
+        // The parts that are summed up in the first are what went, in the second. A trace has the driver's allocations
+        // in the place of those of PyTorch's allocator: both come to the same.
+        Formula::RequestedMinusParts | Formula::RequestedMinusConsumed => {
+            let consumed = inputs.baseline?.saturating_sub(inputs.free);
+            let left = inputs.requested()?.saturating_sub(consumed).saturating_sub(inputs.transient());
+            Some(left.saturating_sub(inputs.graphs))
+        }
+        Formula::AfterMinusRestOfBefore => {
+            Some(inputs.free.saturating_sub(part(inputs.baseline?, 1.0 - inputs.fraction?)))
+        }
+        Formula::FitWithinFree | Formula::FitWithinSmallerOfGpuAndSystem => {
+            let room = inputs.free.saturating_sub(inputs.margin).saturating_sub(inputs.beside_cache?);
+            Some(inputs.context.map_or(room, |context| room.min(context)))
+        }
+        Formula::OnDemand => None,
+    }
+}
+
+pub const fn needs_baseline(formula: Formula) -> bool {
+    matches!(
+        formula,
+        Formula::RequestedMinusParts | Formula::RequestedMinusConsumed | Formula::AfterMinusRestOfBefore
+    )
+}
+
+/// By how much the cache grows with each byte more that is free at a reading.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Worth {
+    pub at_reading: f64,
+    pub at_baseline: f64,
+}
+
+impl Worth {
+    /// What bytes of others cost at both readings.
+    pub fn of(self, at_reading: i64, at_baseline: i64) -> i64 {
+        (self.at_reading * at_reading as f64 + self.at_baseline * at_baseline as f64) as i64
+    }
+}
+
+pub fn worth(formula: Formula, inputs: &Inputs) -> Option<Worth> {
+    let (at_reading, at_baseline) = match formula {
+        Formula::TotalMinusPeakTimesFraction | Formula::FreeTimesFraction => (inputs.fraction?, 0.0),
+        Formula::RequestedMinusParts | Formula::RequestedMinusConsumed => (1.0, -1.0),
+        Formula::AfterMinusRestOfBefore => (1.0, -(1.0 - inputs.fraction?)),
+        Formula::FitWithinFree | Formula::FitWithinSmallerOfGpuAndSystem => {
+            let room = kv(formula, &Inputs { context: None, ..*inputs })?;
+            let limited = inputs.context.is_none_or(|context| room < context);
+            (if limited { 1.0 } else { 0.0 }, 0.0)
+        }
+        Formula::OnDemand => return None,
+    };
+    Some(Worth { at_reading, at_baseline })
+}
+
+/// The fraction that makes the cache as large as what was taken: two digits, as people write it, where they do. Only of
+/// engines whose cache is all that the fraction leaves; others are often limited by tokens.
+pub fn implied_fraction(formula: Formula, inputs: &Inputs, taken: i64) -> Option<f64> {
+    let (whole, rest) = match formula {
+        Formula::RequestedMinusParts | Formula::RequestedMinusConsumed => {
+            (inputs.total, kv(formula, &Inputs { fraction: Some(0.0), ..*inputs })?)
+        }
+        Formula::AfterMinusRestOfBefore => {
+            (inputs.baseline?, kv(formula, &Inputs { fraction: Some(0.0), ..*inputs })?)
+        }
+        Formula::TotalMinusPeakTimesFraction
+        | Formula::FreeTimesFraction
+        | Formula::FitWithinFree
+        | Formula::FitWithinSmallerOfGpuAndSystem
+        | Formula::OnDemand => return None,
+    };
+    let exact = (taken.saturating_sub(rest)) as f64 / whole as f64;
+    let rounded = (exact * 100.0).round() / 100.0;
+    let same = |fraction: f64| {
+        let kv = kv(formula, &Inputs { fraction: Some(fraction), ..*inputs })?;
+        Some(kv.abs_diff(taken) <= taken.unsigned_abs() / 100)
+    };
+    let fraction = if same(rounded)? { rounded } else { exact };
+    (fraction > 0.0 && fraction <= 1.0).then_some(fraction)
+}
+
+/// What B's cache would be with what A's machine had free beside the engine at its readings.
+pub fn with_state_of(a: &Budget, b: &Budget) -> Option<i64> {
+    let worth = b.figures.kv.and(b.worth())?;
+    let others = |reading: &Reading, free: Option<u64>, allocated: Option<u64>| {
+        let whole = i64::try_from(reading.total?).ok()?;
+        whole.checked_sub_unsigned(free?)?.checked_sub_unsigned(allocated?)
+    };
+    let at_reading = |of: &Budget| others(&of.reading, of.free_by(b), of.figures.allocated);
+    let less = at_reading(b)? - at_reading(a)?;
+    let less_before = match (&a.baseline, &b.baseline) {
+        (Some(a), Some(b)) if worth.at_baseline != 0.0 => {
+            others(b, Some(b.free), Some(0))? - others(a, Some(a.free), Some(0))?
+        }
+        // A went by one reading: what was there then was there before.
+        (None, Some(before)) if worth.at_baseline != 0.0 => {
+            let before = others(before, Some(before.free), Some(0))?;
+            before - at_reading(a)?
+        }
+        _ => 0,
+    };
+    Some(b.figures.kv?.saturating_add(worth.of(less, less_before)))
+}
+
+impl Budget {
+    /// What was free at the reading, by the signal of another budget.
+    fn free_by(&self, other: &Self) -> Option<u64> {
+        match other.reading.signal {
+            signal if signal == self.reading.signal => Some(self.reading.free),
+            Some(super::reading::AVAILABLE) => self.available,
+            Some(super::reading::FREE) => self
+                .reading
+                .query
+                .values
+                .get(super::reading::FREE)
+                .copied()
+                .or(self.reading.query.state.as_ref().and_then(|state| state.mem_free)),
+            _ => None,
+        }
+    }
+
+    fn worth(&self) -> Option<Worth> {
+        worth(self.engine.formula?, &figures::inputs(&self.figures, &self.reading, self.baseline.as_ref()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn gib(value: f64) -> i64 {
+        (value * f64::from(1 << 30)) as i64
+    }
+
+    fn near(kv: Option<i64>, wanted: f64) {
+        let found = kv.unwrap() as f64 / f64::from(1 << 30);
+        assert!((found - wanted).abs() <= wanted.abs() / 100.0, "{found} instead of {wanted}");
+    }
+
+    /// Figures of published logs, each with the cache that its engine logged.
+    #[test]
+    fn the_arithmetic_is_the_engines_own() {
+        // TensorRT-LLM 1.1 on a GB10: 63.52 inside PyTorch, 0.85 more at the peak, 49.28 outside, 0.56 for the dummy run.
+        let inputs = Inputs {
+            total: gib(119.70),
+            free: gib(119.70 - 63.52 - 49.28),
+            allocated: gib(63.52),
+            allocated_peak: gib(63.52 + 0.85),
+            temporary: gib(0.56),
+            fraction: Some(0.9),
+            ..Inputs::default()
+        };
+        near(kv(Formula::TotalMinusPeakTimesFraction, &inputs), 5.95);
+        // vLLM 0.25 on an H200: 0.9 of 139.80; 11.05 of weights, 1.41 of activations, 0.22 outside.
+        let inputs = Inputs {
+            total: gib(139.80),
+            baseline: Some(gib(139.29)),
+            free: gib(139.29 - 11.05 - 0.22),
+            allocated: gib(11.05),
+            allocated_peak: gib(11.05 + 1.41),
+            fraction: Some(0.9),
+            ..Inputs::default()
+        };
+        near(kv(Formula::RequestedMinusParts, &inputs), 113.13);
+        // SGLang: 36.63 before the weights, 35.57 after them.
+        let inputs = Inputs {
+            baseline: Some(gib(36.63)),
+            free: gib(35.57),
+            fraction: Some(0.86),
+            ..Inputs::default()
+        };
+        near(kv(Formula::AfterMinusRestOfBefore, &inputs), 30.42);
+    }
+
+    #[test]
+    fn an_estimate_below_zero_makes_the_cache_larger() {
+        let of = |graphs| {
+            let inputs = Inputs {
+                total: gib(120.0),
+                baseline: Some(gib(110.0)),
+                free: gib(70.0),
+                fraction: Some(0.8),
+                graphs,
+                ..Inputs::default()
+            };
+            kv(Formula::RequestedMinusConsumed, &inputs).unwrap()
+        };
+        assert_eq!(of(gib(-35.0)) - of(0), gib(35.0));
+    }
+
+    #[test]
+    fn nothing_is_computed_from_what_is_unknown() {
+        let inputs = Inputs { total: gib(120.0), free: gib(70.0), ..Inputs::default() };
+        for formula in [
+            Formula::TotalMinusPeakTimesFraction,
+            Formula::RequestedMinusConsumed,
+            Formula::AfterMinusRestOfBefore,
+            Formula::FitWithinFree,
+            Formula::OnDemand,
+        ] {
+            assert_eq!(kv(formula, &inputs), None, "{formula}");
+        }
+    }
+
+    /// What was there before the baseline costs vLLM nothing, what came after it all of its bytes; SGLang loses part of
+    /// the first.
+    #[test]
+    fn a_byte_is_worth_what_the_formula_makes_of_it() {
+        let inputs = Inputs {
+            total: gib(120.0),
+            baseline: Some(gib(110.0)),
+            free: gib(70.0),
+            fraction: Some(0.8),
+            ..Inputs::default()
+        };
+        for (formula, both, later) in [
+            (Formula::RequestedMinusConsumed, 0.0, 1.0),
+            (Formula::AfterMinusRestOfBefore, 0.8, 1.0),
+            (Formula::TotalMinusPeakTimesFraction, 0.8, 0.8),
+        ] {
+            let worth = worth(formula, &inputs).unwrap();
+            let gain = |after: f64, before: f64| {
+                let more = Inputs {
+                    free: inputs.free + gib(after),
+                    baseline: inputs.baseline.map(|free| free + gib(before)),
+                    ..inputs
+                };
+                kv(formula, &more).unwrap() - kv(formula, &inputs).unwrap()
+            };
+            for (name, after, before, wanted) in [("both", 10.0, 10.0, both), ("later", 10.0, 0.0, later)] {
+                let found = worth.of(gib(after), gib(before));
+                assert!(found.abs_diff(gib(10.0 * wanted)) < 16, "{formula} {name}: {found}");
+                assert!(found.abs_diff(gain(after, before)) < 16, "{formula} {name}: as computed again");
+            }
+        }
+    }
+
+    #[test]
+    fn a_fraction_that_follows_has_two_digits_where_they_fit() {
+        let inputs = Inputs {
+            total: gib(139.80),
+            baseline: Some(gib(139.29)),
+            free: gib(127.82),
+            allocated: gib(11.31),
+            allocated_peak: gib(13.0),
+            ..Inputs::default()
+        };
+        let formula = Formula::RequestedMinusParts;
+        assert_eq!(implied_fraction(formula, &inputs, gib(113.19)), Some(0.9));
+        assert_eq!(implied_fraction(Formula::TotalMinusPeakTimesFraction, &inputs, gib(2.0)), None);
+    }
+}

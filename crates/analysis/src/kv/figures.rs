@@ -1,0 +1,184 @@
+//! The figures of the engine's arithmetic: from the trace, from its log, from its command line.
+
+use spark_trace_engines::{EngineLog, Figure, Formula, Parameter, ParameterName};
+use spark_trace_recording::Recording;
+
+use super::arithmetic::{self, Inputs};
+use super::changes::signed;
+use super::identity::Identity;
+use super::reading::{self, Found};
+use super::{Agreement, Figures, Reading};
+
+/// A computed cache that differs by no more from what was taken was not limited by anything else.
+const TAKEN_PERCENT: u64 = 3;
+
+pub fn of(
+    recording: &Recording,
+    identity: &Identity,
+    found: &Found,
+    log: &EngineLog,
+    option: Option<f64>,
+) -> Figures {
+    let Found { reading, baseline } = found;
+    let allocated = reading::live_at(recording, &reading.query);
+    let allocated_peak = allocated
+        .map(|now| reading::highest(recording, 0, reading.at_ns).map_or(now, |highest| highest.max(now)));
+    let used = reading.total.map(|total| total.saturating_sub(reading.free));
+    let outside = used.zip(allocated).map(|(used, own)| used.saturating_sub(own));
+    let temporary_kv = log.size(Figure::KvTemporary).unwrap_or(0);
+    let kv_taken = reading::taken(recording, reading).map(|taken| taken.saturating_add(temporary_kv));
+    let fits = identity.formula.is_some_and(is_fit);
+    let beside = || Some(log.bytes(Figure::Weights)?.saturating_add(log.bytes(Figure::Compute).unwrap_or(0)));
+    let mut figures = Figures {
+        allocated,
+        allocated_peak,
+        temporary_kv,
+        transient: allocated_peak.zip(allocated).map(|(peak, now)| peak.saturating_sub(now)),
+        graphs: log
+            .bytes(Figure::GraphsEstimated)
+            .filter(|_| identity.variant.is_some_and(|variant| variant.takes_off_graphs)),
+        consumed: baseline.as_ref().map(|before| signed(before.free).saturating_sub(signed(reading.free))),
+        outside,
+        peak: allocated_peak.zip(outside).map(|(own, outside)| own.saturating_add(outside)),
+        // Of an engine that reads before its weights, they are in what it took; its log tells them apart.
+        kv_taken: if fits { log.size(Figure::KvAllocated) } else { kv_taken },
+        logged_peak: log.size(Figure::Peak),
+        logged_kv: log.bytes(Figure::KvBudget).or(log.bytes(Figure::KvDecided)),
+        logged_allocated: log.size(Figure::KvAllocated),
+        logged_outside: log.size(Figure::Outside),
+        margin: margin(recording, identity, log).filter(|_| fits).unwrap_or(0),
+        beside_cache: beside().filter(|_| fits),
+        context: whole_context(log).filter(|_| fits),
+        ..Figures::default()
+    };
+    let inputs = inputs(&figures, reading, baseline.as_ref());
+    let Some(formula) = identity.formula else { return figures };
+    (figures.fraction, figures.fraction_from) =
+        fraction(recording, identity, formula, log, option, &inputs, &figures);
+    let inputs = Inputs { fraction: figures.fraction, ..inputs };
+    let is_of_total = matches!(formula, Formula::RequestedMinusParts | Formula::RequestedMinusConsumed);
+    figures.requested = inputs.requested().filter(|_| is_of_total);
+    figures.kv = arithmetic::kv(formula, &inputs).filter(|_| allocated.is_some() && reading.total.is_some());
+    figures
+}
+
+const fn is_fit(formula: Formula) -> bool {
+    matches!(formula, Formula::FitWithinFree | Formula::FitWithinSmallerOfGpuAndSystem)
+}
+
+/// What the formula is computed from.
+pub fn inputs(figures: &Figures, reading: &Reading, baseline: Option<&Reading>) -> Inputs {
+    Inputs {
+        total: reading.total.map_or(0, signed),
+        free: signed(reading.free),
+        baseline: baseline.map(|reading| signed(reading.free)),
+        allocated: figures.allocated.map_or(0, signed),
+        allocated_peak: figures.allocated_peak.map_or(0, signed),
+        temporary: signed(figures.temporary_kv),
+        graphs: figures.graphs.unwrap_or(0),
+        fraction: figures.fraction,
+        margin: figures.margin,
+        beside_cache: figures.beside_cache,
+        context: figures.context,
+    }
+}
+
+/// The cache of the context that was wished for: what was allocated, unless the context was cut; then unknown.
+fn whole_context(log: &EngineLog) -> Option<i64> {
+    let wished = log.count(Figure::ContextWished);
+    let cut = wished.zip(log.count(Figure::Context)).is_some_and(|(wished, is)| is < wished);
+    let projected = log.bytes(Figure::Projected)?;
+    let beside = log.bytes(Figure::Weights)?.checked_add(log.bytes(Figure::Compute)?)?;
+    let whole = projected.checked_sub(beside)?;
+    (!cut || whole > 0).then_some(whole)
+}
+
+type From = (Option<f64>, Option<&'static str>);
+
+/// What is stated counts before what follows from the bytes, and the default comes last.
+fn fraction(
+    recording: &Recording,
+    identity: &Identity,
+    formula: Formula,
+    log: &EngineLog,
+    option: Option<f64>,
+    inputs: &Inputs,
+    figures: &Figures,
+) -> From {
+    let parameter = identity.row.and_then(|row| row.parameter(ParameterName::Fraction));
+    let stated = [
+        (log.real(Figure::Fraction), "log"),
+        (option, "option"),
+        (parameter.and_then(|parameter| argument(recording, parameter)), "arguments"),
+    ];
+    let is_part = |fraction: &f64| *fraction > 0.0 && *fraction <= 1.0;
+    for (fraction, from) in stated {
+        if let Some(fraction) = fraction.filter(is_part) {
+            return (Some(fraction), Some(from));
+        }
+    }
+    let default = parameter.and_then(|parameter| parameter.default_of(identity.version)).filter(is_part);
+    let taken = figures.kv_taken.filter(|taken| *taken > 0).map(signed);
+    let by_default =
+        default.and_then(|fraction| arithmetic::kv(formula, &Inputs { fraction: Some(fraction), ..*inputs }));
+    let fits = by_default
+        .zip(taken)
+        .is_some_and(|(kv, taken)| kv.abs_diff(taken) <= taken.unsigned_abs() / 100 * TAKEN_PERCENT);
+    if !fits
+        && let Some(fraction) = taken.and_then(|taken| arithmetic::implied_fraction(formula, inputs, taken))
+    {
+        return (Some(fraction), Some("allocations"));
+    }
+    (default, default.map(|_| "default"))
+}
+
+/// Kept free on the device, as engines state it: MiB on a command line (common/arg.cpp).
+fn margin(recording: &Recording, identity: &Identity, log: &EngineLog) -> Option<i64> {
+    let parameter = identity.row.and_then(|row| row.parameter(ParameterName::Margin))?;
+    let stated = || Some((argument(recording, parameter)? * f64::from(1 << 20)) as i64);
+    let default = || parameter.default_of(identity.version).map(|bytes| bytes as i64);
+    log.bytes(Figure::Margin).or_else(stated).or_else(default)
+}
+
+/// The value of a flag on a command line of the target: `--flag VALUE` or `--flag=VALUE`; the last counts.
+fn argument(recording: &Recording, parameter: &Parameter) -> Option<f64> {
+    let processes = recording.provenance.processes.iter().map(|process| process.argv.as_slice());
+    let lines = processes.chain([recording.target.argv.as_slice()]);
+    lines.filter_map(|line| value_of(line, parameter.flags)).next_back()
+}
+
+fn value_of(arguments: &[String], flags: &[&str]) -> Option<f64> {
+    let mut found = None;
+    for (index, argument) in arguments.iter().enumerate() {
+        // Options of Python programs have either stroke between their words.
+        let argument = argument.replace('_', "-");
+        let (name, value) = match argument.split_once('=') {
+            Some((name, value)) => (name.to_owned(), Some(value.to_owned())),
+            None => (argument, arguments.get(index + 1).cloned()),
+        };
+        if flags.contains(&name.as_str()) {
+            found = value.and_then(|value| value.parse().ok()).or(found);
+        }
+    }
+    found
+}
+
+pub fn agreement(figures: &Figures) -> Vec<Agreement> {
+    let size = |bytes: Option<u64>| bytes.map(signed);
+    let pairs = [
+        ("peak", size(figures.logged_peak), size(figures.peak)),
+        ("outside the framework's allocator", size(figures.logged_outside), size(figures.outside)),
+        ("KV cache, computed", figures.logged_kv, figures.kv),
+        ("KV cache, allocated", size(figures.logged_allocated), size(figures.kv_taken)),
+    ];
+    let known = pairs.into_iter().filter_map(|(figure, logged, traced)| Some((figure, logged?, traced?)));
+    known
+        .filter(|(_, logged, _)| *logged > 0)
+        .map(|(figure, logged, traced)| Agreement {
+            figure,
+            logged,
+            traced,
+            percent: (traced as f64 - logged as f64) / logged as f64 * 100.0,
+        })
+        .collect()
+}
