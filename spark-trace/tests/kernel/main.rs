@@ -18,6 +18,7 @@ mod findings;
 mod gpus;
 mod hostile;
 mod instant;
+mod kv;
 mod lists;
 mod log;
 mod logging;

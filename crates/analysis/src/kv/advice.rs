@@ -7,8 +7,9 @@ use super::what_if::WhatIfKind;
 use super::{Advice, Budget, WhatIf, reading};
 use crate::paths;
 
-/// Less than this is not worth anybody's trouble.
+/// Less than this is not worth anybody's trouble, unless it is this part of the cache.
 const WORTH_BYTES: u64 = 64 << 20;
+const WORTH_PART: u64 = 100;
 /// Files that have a command of their own.
 const FILES: usize = 3;
 
@@ -53,7 +54,9 @@ const fn cause(kind: WhatIfKind) -> Cause {
 }
 
 fn of_row(budget: &Budget, row: &WhatIf) -> Vec<Advice> {
-    let Some(gains) = u64::try_from(row.delta).ok().filter(|gains| *gains >= WORTH_BYTES) else {
+    let cache = budget.figures.kv.and_then(|kv| u64::try_from(kv).ok()).unwrap_or(0);
+    let least = WORTH_BYTES.min(cache / WORTH_PART).max(1);
+    let Some(gains) = u64::try_from(row.delta).ok().filter(|gains| *gains >= least) else {
         return vec![];
     };
     let is_best = || {

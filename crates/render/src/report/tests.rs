@@ -3,10 +3,14 @@ use crate::markdown;
 use spark_trace_analysis::findings::because::{Headline, Outside, Reason};
 use spark_trace_analysis::findings::{Evidence, Finding, Findings, Side, Unit, Verdict};
 use spark_trace_analysis::instant_spec::InstantSpec;
-use spark_trace_analysis::kv::{Advice, Agreement, Budget, CachedFile, Figures, Reading, Used, WhatIf};
+use spark_trace_analysis::kv::{
+    Advice, Agreement, Budget, CachedFile, Change, EngineBy, Failure, Figures, Identity, Note, ProcessUse, Reading, Role,
+    Step, Used, WhatIf, WhatIfKind,
+};
 use spark_trace_analysis::memory_queries::MemoryQueryRow;
 use spark_trace_analysis::overview::overview;
 use spark_trace_analysis::timeline::{Mark, MarkKind};
+use spark_trace_engines::{Check, Engine};
 use spark_trace_testing as testing;
 use spark_trace_testing::{MIB, SECOND, START};
 
@@ -100,12 +104,14 @@ fn with_names(path: &str, comm: &str) -> Overview {
         a: Some(of_a),
         b: of_b,
         advice: vec![Advice {
-            what: format!("give the page cache of {path} back before the reading"),
+            cause: "page-cache",
+            action: Step::DropFile.as_str(),
+            subject: Some(path.to_owned()),
+            bytes: Some(980 * MIB),
+            flag: Some(comm.to_owned()),
             command: Some("echo 1 > /proc/sys/vm/drop_caches".to_owned()),
-            risk: "files are read again",
             gains_bytes: Some(916 * MIB),
         }],
-        headline: "B's KV cache is 916.0 MiB smaller: the page cache counted as used.".to_owned(),
     });
     let mark = Mark { at_ns: START + 5 * SECOND, kind: MarkKind::Kv, what: comm.to_owned(), count: 1 };
     overview.b.marks.push(mark);
@@ -124,34 +130,76 @@ fn budget(path: &str, comm: &str, free: u64) -> Budget {
         title: source,
         bytes: mib * MIB,
         reclaimable,
+        lowers: true,
+    };
+    let reading = Reading {
+        at_ns: START + 5 * SECOND,
+        since_start_ns: 5 * SECOND,
+        free: free * MIB,
+        total: Some(testing::MEMORY_TOTAL),
+        device_free: Some(100 * MIB),
+        found_by: "log",
+        query,
+        signal: Some("MemFree"),
+    };
+    let change = Change { source: "anon", title: "anon", before: 1, after: 2, change: 1 };
+    let process = |role| ProcessUse {
+        pid: Some(4242),
+        comm: comm.to_owned(),
+        role,
+        before: Some(0),
+        at: 256 * MIB,
+        costs: Some(256 << 20),
     };
     Budget {
-        reading: Reading {
-            at_ns: START + 5 * SECOND,
-            since_start_ns: 5 * SECOND,
-            free: free * MIB,
-            total: Some(testing::MEMORY_TOTAL),
-            found_by: "log",
-            query,
-            signal: Some("MemFree"),
+        engine: Identity {
+            engine: Some(Engine::TensorRtLlm),
+            title: Some("TensorRT-LLM"),
+            version: None,
+            found_by: Some(EngineBy::Log),
+            candidates: vec![Engine::TensorRtLlm],
+            signal: None,
+            formula: None,
+            version_open: false,
+            row: None,
+            variant: None,
         },
+        baseline: Some(reading.clone()),
+        reading,
+        reserve: Some(600 * MIB),
+        changes: vec![change],
+        processes: vec![process(Role::Child), process(Role::Engine)],
+        failure: Some(Failure {
+            check: Check::FreeBelowRequested,
+            line: comm.to_owned(),
+            free: Some(1),
+            needed: Some(2),
+        }),
+        containers: vec![],
         used: vec![used("anon", 1310, "by swap"), used("file-clean", 3038, "yes")],
         used_total: Some(testing::MEMORY_TOTAL - free * MIB),
         reclaimable: 3038 * MIB,
         available: Some((free + 3000) * MIB),
         figures: Figures {
-            fraction: 0.9,
-            fraction_from: "log",
+            fraction: Some(0.9),
+            fraction_from: Some("log"),
             allocated: Some(512 * MIB),
-            kv: Some(free / 10 * 9 * MIB),
-            logged_kv: Some(free / 10 * 9 * MIB),
+            kv: i64::try_from(free / 10 * 9 * MIB).ok(),
+            logged_kv: i64::try_from(free / 10 * 9 * MIB).ok(),
             ..Figures::default()
         },
-        what_if: vec![WhatIf { what: format!("{path} were not cached"), kv: free * MIB, delta: 882 << 20 }],
+        what_if: vec![WhatIf {
+            kind: WhatIfKind::Process,
+            subject: Some(path.to_owned()),
+            fraction: None,
+            bytes: Some(882 * MIB),
+            kv: 9 << 30,
+            delta: 882 << 20,
+        }],
         agreement: vec![Agreement {
             figure: "KV cache",
-            logged: free * MIB,
-            traced: free * MIB,
+            logged: 9 << 30,
+            traced: 9 << 30,
             percent: 0.0,
         }],
         files: vec![CachedFile {
@@ -161,7 +209,7 @@ fn budget(path: &str, comm: &str, free: u64) -> Budget {
             first_touch: Some(format!("{comm} (4242)")),
             charged_to: path.to_owned(),
         }],
-        notes: vec![format!("the log says {comm}")],
+        notes: vec![Note::NoLog],
     }
 }
 
@@ -171,7 +219,7 @@ fn markdown_has_the_answer_and_what_it_rests_on() {
     let order = [
         "### Memory: B compared with A",
         "The target of B is charged 1018.0 MiB more than that of A, each at its peak; the page cache had",
-        "B's KV cache is 916.0 MiB smaller",
+        "The KV cache of B is 916.0 MiB smaller than that of A.",
         "SIMULATED",
         "Compared at each run's peak",
         "### Findings on memory charged to the target",

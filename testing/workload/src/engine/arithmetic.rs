@@ -21,6 +21,10 @@ impl Engine {
         }
     }
 
+    pub const fn reads_once(self) -> bool {
+        matches!(self, Self::LlamaCpp | Self::Ollama)
+    }
+
     pub fn name(self) -> String {
         self.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
     }
