@@ -5,6 +5,7 @@ use spark_trace_common::source::{Source, UNATTRIBUTED};
 
 use crate::cgroups::{self, CgroupRow};
 use crate::charges::{self, Charges};
+use crate::containers::{self, ContainerUse};
 use crate::cuda::{self, CudaReport};
 use crate::derived::Derived;
 use crate::devices::{self, DeviceReport};
@@ -70,6 +71,8 @@ pub struct Report {
     pub cgroups: Vec<CgroupRow>,
     /// Memory limits of the target's root cgroups; a cgroup without one has none here.
     pub limits: Vec<Limit>,
+    /// What such a limit does not bound.
+    pub containers: Vec<ContainerUse>,
     /// Absent where no hook on page counters ran.
     pub charges: Option<Charges>,
     /// What was requested of the NVIDIA driver; empty where hooks on its functions did not run.
@@ -306,6 +309,7 @@ pub fn report<'a>(run: impl Into<Derived<'a>>, at: InstantSpec) -> Report {
         files,
         cgroups: cgroups::rows(recording, details_at_ns),
         limits: limits::rows(recording),
+        containers: containers::of(recording, details_at_ns),
         charges: charges::report(recording, details_at_ns),
         driver_allocs: driver_allocs::rows(recording, details_at_ns),
         processes: processes::rows(recording, details_at_ns),

@@ -6,13 +6,13 @@ use serde::Serialize;
 use spark_trace_engines::{Check, Engine, EngineLog, parse};
 use spark_trace_recording::{Recording, words};
 
+use crate::containers::ContainerUse;
 use crate::memory_queries::MemoryQueryRow;
 
 mod advice;
 mod arithmetic;
 mod budget;
 mod changes;
-mod container;
 mod figures;
 mod identity;
 mod reading;
@@ -20,7 +20,6 @@ mod state;
 mod what_if;
 
 pub use advice::Step;
-pub use container::{ContainerUse, of as containers};
 pub use identity::{EngineBy, Identity};
 pub use what_if::{WhatIf, WhatIfKind};
 
@@ -159,6 +158,8 @@ pub struct Figures {
     /// Of engines that fit a model into what is free: what they keep free, what weights and compute buffers have, and the
     /// cache of the whole context.
     pub margin: i64,
+    /// Free by the container's counter, of an engine that takes the smaller of both.
+    pub container_free: Option<u64>,
     pub beside_cache: Option<i64>,
     pub context: Option<i64>,
 }

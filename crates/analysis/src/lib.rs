@@ -8,6 +8,7 @@ pub mod callers;
 pub mod cgroups;
 pub mod charges;
 pub mod comparability;
+pub mod containers;
 pub mod cuda;
 pub mod delta;
 pub mod derived;

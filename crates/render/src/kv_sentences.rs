@@ -1,8 +1,6 @@
 //! What a KV-cache budget says, in sentences.
 
-use spark_trace_analysis::kv::{
-    Advice, Budget, ContainerUse, Failure, Note, Report, Role, Step, WhatIf, WhatIfKind,
-};
+use spark_trace_analysis::kv::{Advice, Budget, Failure, Note, Report, Role, Step, WhatIf, WhatIfKind};
 use spark_trace_engines::{Action, Cause, Check, row};
 use spark_trace_recording::units::{known, size, unsigned};
 
@@ -150,16 +148,6 @@ pub const fn note(note: Note) -> &'static str {
              used, memory of the driver does not"
         }
     }
-}
-
-/// A limit beside what it does not count.
-pub fn container(container: &ContainerUse) -> String {
-    format!(
-        "limit {}, charged {}, uncharged {}: the limit does not bound CUDA memory",
-        unsigned(container.limit),
-        known(container.charged, unsigned),
-        unsigned(container.uncharged)
-    )
 }
 
 pub const fn role(role: Role) -> &'static str {

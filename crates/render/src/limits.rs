@@ -1,8 +1,9 @@
 //! A cgroup's memory limit in a sentence.
 
+use spark_trace_analysis::containers::ContainerUse;
 use spark_trace_analysis::limits::Limit;
 use spark_trace_analysis::names;
-use spark_trace_recording::units::unsigned as size;
+use spark_trace_recording::units::{known, unsigned as size};
 
 /// What is read again below this is no news.
 const READ_AGAIN: u64 = 1 << 20;
@@ -28,6 +29,16 @@ pub fn line(limit: &Limit, several: bool) -> String {
         text.push_str(&format!("; {} of files were read again after they had been reclaimed", size(bytes)));
     }
     text
+}
+
+/// A limit beside what it does not count.
+pub fn beyond(container: &ContainerUse) -> String {
+    format!(
+        "limit {}, charged {}, uncharged {}: the limit does not bound CUDA memory",
+        size(container.limit),
+        known(container.charged, size),
+        size(container.uncharged)
+    )
 }
 
 #[cfg(test)]

@@ -159,6 +159,7 @@ fn plane(document: &mut Document, report: &Report, plane: &PlaneReport, brief: b
     if plane.plane == Scope::Cgroup {
         let several = plane.roots.len() > 1;
         report.limits.iter().for_each(|limit| document.line(limits::line(limit, several)));
+        report.containers.iter().for_each(|container| document.line(limits::beyond(container)));
         if let Some(line) = removed(report, plane) {
             document.line(line);
         }

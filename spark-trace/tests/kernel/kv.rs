@@ -5,7 +5,9 @@
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::support::{self, MIB, array, cuda_workload, int, json, oracle, record_words, spark_trace, text, workload};
+use crate::support::{
+    self, MIB, array, cuda_workload, int, json, oracle, record_words, spark_trace, text, workload,
+};
 
 /// How often a staged engine is started anew where others took the memory that it was to find.
 const TRIES: usize = 5;
@@ -99,7 +101,11 @@ fn run(dir: &TempDir, name: &str, engine: (&str, &str), options: &str, before: &
             "tensorrt-llm" => &["--engine", known_as, "--fraction", &fraction],
             known_as => &["--engine", known_as],
         };
-        return Some(Run { truth, kv: kv(&output, &["--log", &path("log")]), without_log: kv(&output, named) });
+        return Some(Run {
+            truth,
+            kv: kv(&output, &["--log", &path("log")]),
+            without_log: kv(&output, named),
+        });
     }
     oracle::skip("memory", "others leave no memory for an engine");
     None
@@ -120,7 +126,10 @@ fn agrees(run: &Run, signal: &str) {
         assert!(computed.abs_diff(run.measured()) <= run.tolerance(), "{how}: {computed}, {}", run.truth);
     }
     let logged = int(&run.budget()["figures"]["logged_allocated"].clone());
-    assert!(logged.abs_diff(run.measured()) <= (run.measured() / 50).unsigned_abs(), "{logged}: two digits of GiB");
+    assert!(
+        logged.abs_diff(run.measured()) <= (run.measured() / 50).unsigned_abs(),
+        "{logged}: two digits of GiB"
+    );
 }
 
 #[test]
@@ -160,7 +169,9 @@ fn an_engine_whose_context_fits_lacks_nothing() {
     let dir = support::disk_dir();
     make_room();
     for engine in [("llama-cpp", "llama.cpp"), ("ollama", "ollama")] {
-        let Some(run) = run(&dir, engine.0, engine, &format!("{SMALL} --context-size 256M"), "") else { return };
+        let Some(run) = run(&dir, engine.0, engine, &format!("{SMALL} --context-size 256M"), "") else {
+            return;
+        };
         let budget = run.budget();
         assert_eq!(text(&budget["engine"]["engine"]), engine.1);
         assert_eq!(text(&budget["reading"]["signal"]), "MemAvailable");
@@ -320,11 +331,16 @@ fn what_costs_an_engine_that_goes_by_mem_available_nothing() {
         "head -c {STAGED} /dev/urandom >file; sync file; cat file >/dev/null; head -c {STAGED} /dev/zero >dirty; "
     );
     for (name, before) in [("tenant", tenant()), ("page cache", file)] {
-        let Some(run) = run(&dir, &format!("free-{}", name.replace(' ', "-")), VLLM, SMALL, &before) else { return };
+        let Some(run) = run(&dir, &format!("free-{}", name.replace(' ', "-")), VLLM, SMALL, &before) else {
+            return;
+        };
         agrees(&run, "MemAvailable");
         for kind in ["process", "reclaimable", "dirty"] {
             let rows = run.what_if(kind);
-            assert!(rows.iter().all(|row| int(&row["delta"]).unsigned_abs() <= run.tolerance()), "{name}: {rows:?}");
+            assert!(
+                rows.iter().all(|row| int(&row["delta"]).unsigned_abs() <= run.tolerance()),
+                "{name}: {rows:?}"
+            );
         }
         for action in ["drop-page-cache", "drop-file", "write-back"] {
             assert!(!run.advises(action), "{name}: {}", run.kv["advice"]);
@@ -339,7 +355,8 @@ fn what_costs_an_engine_that_goes_by_mem_available_nothing() {
 fn page_cache_costs_an_engine_that_goes_by_mem_free() {
     let dir = support::disk_dir();
     make_room();
-    let before = format!("head -c {STAGED} /dev/urandom >weights; sync weights; head -c {STAGED} /dev/zero >dirty; ");
+    let before =
+        format!("head -c {STAGED} /dev/urandom >weights; sync weights; head -c {STAGED} /dev/zero >dirty; ");
     let Some(run) = run(&dir, "cache", TENSORRT_LLM, SMALL, &before) else { return };
     agrees(&run, "MemFree");
     // The kernel may write pages back or give them up at any time: it never has more of a file than there is.
@@ -349,7 +366,8 @@ fn page_cache_costs_an_engine_that_goes_by_mem_free() {
     assert!(int(&file["bytes"]) <= STAGED + MIB, "{file}");
     let advice = array(&run.kv["advice"]).iter();
     let dropped = { advice }.find(|advice| {
-        advice["action"] == "drop-file" && advice["subject"].as_str().is_some_and(|path| path.ends_with("/weights"))
+        advice["action"] == "drop-file"
+            && advice["subject"].as_str().is_some_and(|path| path.ends_with("/weights"))
     });
     let Some(dropped) = dropped else { panic!("{}", run.kv["advice"]) };
     let gain = (run.fraction() * int(&file["bytes"]) as f64) as i64;

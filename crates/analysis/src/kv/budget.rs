@@ -9,8 +9,9 @@ use super::arithmetic::{self, Inputs};
 use super::changes::{self, Moment};
 use super::identity::{self, Identity};
 use super::reading::{self, Found};
-use super::what_if::Otherwise;
-use super::{Budget, CachedFile, Failure, Figures, Note, Options, Used, WhatIf, container, figures};
+use super::what_if::{self, Otherwise};
+use super::{Budget, CachedFile, Failure, Figures, Note, Options, Used, WhatIf, figures};
+use crate::containers;
 use crate::files;
 
 /// Files that are listed.
@@ -37,7 +38,11 @@ pub fn of(recording: &Recording, log: Option<&str>, options: Options<'_>) -> Opt
     let worth = identity.formula.and_then(|formula| arithmetic::worth(formula, &inputs));
     let mut processes = changes::processes(recording, before.as_ref(), &at, worth.filter(|_| shared));
     processes.retain(|process| process.at.max(process.before.unwrap_or(0)) >= WORTH_NAMING);
-    let what_if = otherwise(&identity, &figures, inputs, before.as_ref(), &at, &processes);
+    let mut what_if = otherwise(&identity, &figures, inputs, before.as_ref(), &at, &processes);
+    if let Some(free) = figures.container_free.filter(|free| *free < found.reading.free) {
+        // Memory outside of the container is in the other signal.
+        what_if = what_if::in_container(recording, &identity, &inputs, &found.reading, free);
+    }
     let failure = failure(recording, log, beside.is_some());
     if failure.is_some() && found.reading.found_by == "failure" {
         // It ended before it had a reading to compute from.
@@ -58,7 +63,7 @@ pub fn of(recording: &Recording, log: Option<&str>, options: Options<'_>) -> Opt
         agreement: figures::agreement(&figures),
         files: cached(recording, found.reading.at_ns),
         failure,
-        containers: container::of(recording, found.reading.at_ns),
+        containers: containers::of(recording, found.reading.at_ns),
         figures,
         engine: identity,
         reading: found.reading.clone(),
@@ -147,6 +152,7 @@ fn notes(
         (Note::FractionFromAllocations, figures.fraction_from == Some("allocations")),
         (Note::NegativeGraphs, figures.graphs.is_some_and(|bytes| bytes < 0)),
         (Note::NotLimited, not_limited),
+        (Note::ContainerCounter, figures.container_free.is_some_and(|free| free < found.reading.free)),
     ];
     rows.into_iter().filter(|(_, applies)| *applies).map(|(note, _)| note).collect()
 }

@@ -10,7 +10,7 @@ use super::reading::{self, Found};
 use super::{Agreement, Figures, Reading};
 
 /// A computed cache that differs by no more from what was taken was not limited by anything else.
-const TAKEN_PERCENT: u64 = 3;
+const TAKEN_PERCENT: u64 = 1;
 
 pub fn of(
     recording: &Recording,
@@ -19,7 +19,7 @@ pub fn of(
     log: &EngineLog,
     option: Option<f64>,
 ) -> Figures {
-    let Found { reading, baseline } = found;
+    let Found { reading, baseline, container_free } = found;
     let allocated = reading::live_at(recording, &reading.query);
     let allocated_peak = allocated
         .map(|now| reading::highest(recording, 0, reading.at_ns).map_or(now, |highest| highest.max(now)));
@@ -47,6 +47,7 @@ pub fn of(
         logged_allocated: log.size(Figure::KvAllocated),
         logged_outside: log.size(Figure::Outside),
         margin: margin(recording, identity, log).filter(|_| fits).unwrap_or(0),
+        container_free: *container_free,
         beside_cache: beside().filter(|_| fits),
         context: whole_context(log).filter(|_| fits),
         ..Figures::default()
@@ -70,7 +71,7 @@ const fn is_fit(formula: Formula) -> bool {
 pub fn inputs(figures: &Figures, reading: &Reading, baseline: Option<&Reading>) -> Inputs {
     Inputs {
         total: reading.total.map_or(0, signed),
-        free: signed(reading.free),
+        free: signed(figures.container_free.map_or(reading.free, |free| free.min(reading.free))),
         baseline: baseline.map(|reading| signed(reading.free)),
         allocated: figures.allocated.map_or(0, signed),
         allocated_peak: figures.allocated_peak.map_or(0, signed),

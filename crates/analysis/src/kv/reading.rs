@@ -54,6 +54,8 @@ pub const DEVICE: &str = "live.device-all";
 pub struct Found {
     pub reading: Reading,
     pub baseline: Option<Reading>,
+    /// Free by the counter of the engine's container, of an engine that goes by that too.
+    pub container_free: Option<u64>,
 }
 
 /// One answer, with the one of the GPU's library before it.
@@ -83,7 +85,21 @@ pub fn of(recording: &Recording, identity: &Identity, log: &EngineLog) -> Option
     Some(Found {
         reading: reading(&answer, found_by),
         baseline: baseline.map(|answer| reading(&answer, found_by)),
+        container_free: container_free(recording, &queries, identity, answer.row.at_ns),
     })
+}
+
+/// Ollama in a container (discover/cpu_linux.go, getCPUMemByCgroups): memory.max, or all of the machine's memory where there is
+/// no limit, minus memory.current. Its GPU's process reads at another time: the last answer before that counts.
+fn container_free(recording: &Recording, queries: &Queries, identity: &Identity, at_ns: u64) -> Option<u64> {
+    identity.variant?.in_container.filter(|signal| *signal == Signal::CgroupCurrent)?;
+    let last = |interface: &str| {
+        let rows = queries.rows.iter().filter(|row| row.interface == interface && row.result == 0);
+        { rows }.rfind(|row| row.at_ns <= at_ns)
+    };
+    let used = *last("memory.current")?.values.get("bytes")?;
+    let limit = last("memory.max").and_then(|row| row.values.get("bytes")).copied();
+    Some(limit.unwrap_or(recording.host.memory_total).saturating_sub(used))
 }
 
 struct Chosen<'a> {
@@ -258,7 +274,7 @@ fn baseline<'a>(
     };
     let before_log = |answer: &&Answer<'_>| loaded_ns.is_none_or(|at_ns| answer.row.at_ns <= at_ns);
     // The log's line may come out late, but never before the reading.
-    earlier.filter(empty).filter(before_log).next_back().copied()
+    earlier.filter(empty).rfind(before_log).copied()
 }
 
 /// Device memory of the target at an answer, and what it took after it.

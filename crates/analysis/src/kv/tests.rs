@@ -279,3 +279,143 @@ fn without_an_answer_there_is_no_budget() {
     assert!(error.starts_with("the run has no KV-cache reading"), "{error}");
     assert_eq!(instant(&testing::native()), None);
 }
+
+/// A kept recording of this repository.
+fn kept(path: &str) -> Recording {
+    let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../../results/");
+    spark_trace_recording::read(std::path::Path::new(&format!("{root}{path}"))).unwrap()
+}
+
+/// What vLLM 0.25.1 logged in these runs, all with the same model and settings.
+const VLLM_ON_AN_H200: &str = "\
+(EngineCore pid=61) INFO 11-30 02:23:05 [core.py:114] Initializing a V1 LLM engine (v0.25.1) with config: model='/w/model'
+(EngineCore pid=61) INFO 11-30 02:23:08 [model_runner.py:302] Model loading took 11.05 GiB and 1.394435 seconds
+(EngineCore pid=61) INFO 11-30 02:23:10 [gpu_worker.py:538] Available KV cache memory: 113.13 GiB
+";
+
+#[test]
+fn real_vllm_on_an_h200_is_explained_to_a_percent() {
+    let logged = 113.13 * GIB as f64;
+    for path in [
+        "2026-11-29-h200-on-time/vgraph.json.zst",
+        "2026-11-29-h200-on-time/vdgraph.json.zst",
+        "2026-11-30-h200-docker-cpu/vdgraph.json.zst",
+        "2026-11-30-h200-docker-cpu/vdocker2.json.zst",
+    ] {
+        let recording = kept(path);
+        for (log, version) in [(None, None), (Some(VLLM_ON_AN_H200), Some("0.25.1"))] {
+            let options = Options { b_log: log, ..Options::default() };
+            let Budget { engine, reading, baseline, figures, .. } =
+                report(None, &recording, options).unwrap().b;
+            assert_eq!(engine.engine, Some(Engine::Vllm), "{path}");
+            assert_eq!(engine.version.map(|version| version.to_string()).as_deref(), version, "{path}");
+            // As the worker's own answers were: before the weights, and after the dummy run.
+            let free = |reading: &Reading| reading.free;
+            assert_eq!(
+                (free(&reading), baseline.as_ref().map(free)),
+                (137_238_806_528, Some(149_557_477_376)),
+                "{path}"
+            );
+            assert_eq!(figures.fraction, Some(0.9), "{path}");
+            for bytes in [figures.kv.unwrap() as f64, figures.kv_taken.unwrap() as f64] {
+                assert!((bytes - logged).abs() <= logged / 100.0, "{path}: {bytes} instead of {logged}");
+            }
+        }
+    }
+}
+
+/// An engine on unified memory that goes by MemAvailable: 16 GiB in all, 2 GiB of weights, a compiler's GiB meanwhile.
+fn pairs() -> Recording {
+    let meminfo = ["MemAvailable", "MemTotal"];
+    let rows = [(1, 14 * GIB, 0), (4, 11 * GIB, 2 * GIB)];
+    let mut queries = answers(CUDA.0, CUDA.1, &rows.map(|(at, _, live)| (at, 3 * GIB, live)));
+    queries.extend(answers("/proc/meminfo", meminfo, &rows));
+    for query in &mut queries {
+        // The file is read right after the call.
+        query.at_ns += u64::from(query.interface != CUDA.0) * 1_000_000;
+    }
+    let mut recording = with(queries);
+    let levels = [(1, 0), (3, 2 * GIB), (5, 7 * GIB)];
+    for (seconds, live) in levels {
+        testing::push(
+            &mut recording.samples.cuda,
+            START + seconds * SECOND,
+            [(reading::DEVICE.to_owned(), live)],
+        );
+    }
+    recording
+}
+
+#[test]
+fn mem_available_right_after_the_driver_s_answer_is_the_reading() {
+    let options = Options { engine: Some(Engine::Vllm), fraction: Some(0.5), ..Options::default() };
+    let report = report(None, &pairs(), options).unwrap();
+    let Budget { reading, baseline, figures, .. } = &report.b;
+    assert_eq!(
+        (reading.signal, reading.free, reading.device_free),
+        (Some("MemAvailable"), 11 * GIB, Some(3 * GIB))
+    );
+    assert_eq!(baseline.as_ref().map(|reading| reading.free), Some(14 * GIB));
+    // 8 GiB of 16 requested, 3 GiB went.
+    assert_eq!((figures.consumed, figures.kv), (Some(3 * GIB as i64), Some(5 * GIB as i64)));
+    assert_eq!(figures.kv_taken, Some(5 * GIB));
+    assert!(
+        !report.advice.iter().any(|advice| advice.cause == Cause::PageCache.as_str()),
+        "{:?}",
+        report.advice
+    );
+}
+
+#[test]
+fn an_engine_that_nothing_names_gets_no_formula() {
+    let budget = report(None, &pairs(), Options::default()).unwrap().b;
+    assert_eq!((budget.engine.engine, budget.figures.kv, budget.figures.fraction), (None, None, None));
+    assert!(budget.what_if.is_empty() && budget.notes.contains(&Note::UnknownEngine));
+    let candidates = &budget.engine.candidates;
+    assert!(candidates.contains(&Engine::Vllm) && candidates.contains(&Engine::Sglang), "{candidates:?}");
+    assert!(!candidates.contains(&Engine::TensorRtLlm), "{candidates:?}");
+}
+
+#[test]
+fn a_run_that_ended_early_is_explained_by_the_check_that_failed() {
+    let mut recording = pairs();
+    recording.samples.cuda = spark_trace_recording::Series::default();
+    recording.provenance.queries.retain(|query| query.at_ns < START + 2 * SECOND);
+    let text = "ValueError: Free memory on device cuda:0 (14.0/16.0 GiB) on startup is less than desired GPU memory utilization \
+                (0.95, 15.2 GiB). Decrease GPU memory utilization or reduce GPU memory used by other processes.";
+    lines(&mut recording, 2, text);
+    let Budget { reading, failure, figures, .. } = report(None, &recording, Options::default()).unwrap().b;
+    assert_eq!((reading.found_by, reading.free), ("failure", 14 * GIB));
+    let failure = failure.unwrap();
+    assert_eq!(failure.check, Check::FreeBelowRequested);
+    assert_eq!(
+        (failure.free, failure.needed),
+        (Some(14 * GIB as i64), Some((15.2 * GIB as f64).round() as i64))
+    );
+    assert_eq!(figures.kv_taken, None);
+}
+
+/// Ollama in a container without a limit: the counter has 9 GiB as used, of which it may drop much.
+#[test]
+fn the_container_s_counter_decides_where_it_has_less() {
+    let mut recording = pairs();
+    let directory = Some("0123".to_owned());
+    let used = MemoryQuery {
+        at_ns: START + SECOND / 2,
+        pid: 4242,
+        tid: 1,
+        interface: "memory.current".into(),
+        directory,
+        values: [("bytes".to_owned(), 9 * GIB)].into(),
+        ..MemoryQuery::default()
+    };
+    recording.provenance.queries.push(used);
+    recording.host.memory_total = 16 * GIB;
+    let options = Options { engine: Some(Engine::Ollama), ..Options::default() };
+    let budget = report(None, &recording, options).unwrap().b;
+    assert_eq!(budget.figures.container_free, Some(7 * GIB));
+    assert!(budget.notes.contains(&Note::ContainerCounter), "{:?}", budget.notes);
+    let other = Options { engine: Some(Engine::LlamaCpp), ..Options::default() };
+    let budget = report(None, &recording, other).unwrap().b;
+    assert_eq!(budget.figures.container_free, None, "llama.cpp reads no such file");
+}

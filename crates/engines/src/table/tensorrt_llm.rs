@@ -174,6 +174,7 @@ const PARAMETERS: &[Parameter] = &[
 const ADVICE: &[AdviceRow] = &[
     advice(Cause::PageCache, Action::DropPageCache, None),
     advice(Cause::Others, Action::EndOthers, None),
+    advice(Cause::Compiler, Action::CompileBefore, None),
     advice(Cause::Pinned, Action::Unpin, None),
     advice(Cause::Dirty, Action::WriteBack, None),
     advice(Cause::Fraction, Action::RaiseFraction, Some("kv_cache_config.free_gpu_memory_fraction")),

@@ -103,7 +103,7 @@ fn budget(document: &mut Document, letter: &str, budget: &Budget) {
         }
     }
     for container in &budget.containers {
-        document.line(say::container(container));
+        document.line(crate::limits::beyond(container));
     }
     document.section(of("in use at the reading, by source"), Table::of(USED, &budget.used));
     document.section(of("from the baseline to the reading, by source"), Table::of(CHANGES, &budget.changes));
@@ -144,6 +144,7 @@ const FIGURES: &[Figure] = &[
     ("outside (total - free - allocated)", |figures| whole(figures.outside)),
     ("peak (highest allocated + outside)", |figures| whole(figures.peak)),
     ("kept free by the engine", |figures| Some(figures.margin).filter(|&bytes| bytes > 0)),
+    ("free, by the container's counter", |figures| whole(figures.container_free)),
     ("weights and compute buffers", |figures| figures.beside_cache),
     ("cache of the whole context", |figures| figures.context),
     (COMPUTED, |figures| figures.kv),

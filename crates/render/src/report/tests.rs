@@ -4,8 +4,8 @@ use spark_trace_analysis::findings::because::{Headline, Outside, Reason};
 use spark_trace_analysis::findings::{Evidence, Finding, Findings, Side, Unit, Verdict};
 use spark_trace_analysis::instant_spec::InstantSpec;
 use spark_trace_analysis::kv::{
-    Advice, Agreement, Budget, CachedFile, Change, EngineBy, Failure, Figures, Identity, Note, ProcessUse, Reading, Role,
-    Step, Used, WhatIf, WhatIfKind,
+    Advice, Agreement, Budget, CachedFile, Change, EngineBy, Failure, Figures, Identity, Note, ProcessUse,
+    Reading, Role, Step, Used, WhatIf, WhatIfKind,
 };
 use spark_trace_analysis::memory_queries::MemoryQueryRow;
 use spark_trace_analysis::overview::overview;
@@ -196,12 +196,7 @@ fn budget(path: &str, comm: &str, free: u64) -> Budget {
             kv: 9 << 30,
             delta: 882 << 20,
         }],
-        agreement: vec![Agreement {
-            figure: "KV cache",
-            logged: 9 << 30,
-            traced: 9 << 30,
-            percent: 0.0,
-        }],
+        agreement: vec![Agreement { figure: "KV cache", logged: 9 << 30, traced: 9 << 30, percent: 0.0 }],
         files: vec![CachedFile {
             path: path.to_owned(),
             opens_at: Some(path.to_owned()),

@@ -4,7 +4,6 @@ use serde::Serialize;
 use spark_trace_common::cuda::DEVICE_ALL;
 use spark_trace_recording::{Recording, ledger};
 
-use super::identity;
 use crate::limits;
 use crate::view::{Scope, View};
 
@@ -24,7 +23,8 @@ pub struct ContainerUse {
 /// Of the target's one limited cgroup, where device memory is the machine's and not in its counter.
 pub fn of(recording: &Recording, at_ns: u64) -> Vec<ContainerUse> {
     let simulated = recording.health.libraries.iter().any(|library| library.simulated);
-    if !identity::is_shared(recording) || simulated {
+    let own_memory = recording.host.gpus.iter().any(|gpu| gpu.memory_total.is_some());
+    if own_memory || simulated {
         return vec![];
     }
     // Calls are not known by cgroup: of several nobody knows whose they are.
