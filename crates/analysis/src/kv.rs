@@ -13,9 +13,11 @@ mod advice;
 mod arithmetic;
 mod budget;
 mod changes;
+mod exchange;
 mod figures;
 mod identity;
 mod reading;
+mod signals;
 mod state;
 mod what_if;
 
@@ -346,7 +348,7 @@ pub fn report(a: Option<&Recording>, b: &Recording, options: Options<'_>) -> Res
     let b = budget::of(b, options.b_log, options).ok_or(KvError::NoReading { which })?;
     let kv_delta_bytes =
         a.as_ref().and_then(|a| a.figures.budget()).zip(b.figures.budget()).map(|(a, b)| b.saturating_sub(a));
-    let b_with_state_of_a = a.as_ref().and_then(|a| arithmetic::with_state_of(a, &b));
+    let b_with_state_of_a = a.as_ref().and_then(|a| exchange::with_state_of(a, &b));
     Ok(Report {
         schema: SCHEMA,
         schema_version: SCHEMA_VERSION,

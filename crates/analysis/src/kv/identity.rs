@@ -7,7 +7,7 @@ use spark_trace_engines::{
 };
 use spark_trace_recording::{Recording, words};
 
-use super::reading;
+use super::signals;
 
 words! {
     /// What an engine was recognised by.
@@ -87,8 +87,8 @@ impl Identity {
     /// Where no evidence names an engine: those that go by such a signal on a GPU without memory of its own.
     pub fn with_candidates(mut self, signal: Option<&str>) -> Self {
         let wanted = match signal {
-            Some(reading::AVAILABLE) => Signal::MemAvailable,
-            Some(reading::FREE) => Signal::CudaMemGetInfo,
+            Some(signals::AVAILABLE) => Signal::MemAvailable,
+            Some(signals::FREE) => Signal::CudaMemGetInfo,
             _ => return self,
         };
         if self.engine.is_none() && self.candidates.is_empty() {

@@ -7,6 +7,7 @@ use spark_trace_engines::{EngineLog, Figure, Position, Signal, Stage};
 use spark_trace_recording::Recording;
 
 use super::identity::{self, Identity};
+pub use super::signals::{AVAILABLE, FREE, GPU_MEMORY};
 use super::{FOLLOWED_PERCENT, Reading, SMALL_PERCENT, WEIGHTS_PERCENT};
 use crate::memory_queries::{self, MemoryQueryRow, Queries};
 
@@ -42,11 +43,6 @@ const PAIRS_FIRST: &[Kind] = &[PAIR, DRIVER, NVML2, NVML, AVAILABLE_ALONE];
 const PAIR_NS: u64 = 1_000_000_000;
 /// The answer and the kernel's figure are read at times a little apart.
 const SAME_BYTES: u64 = 64 << 20;
-/// Of a reading: figures of the kernel that an answer may agree with.
-pub const FREE: &str = "MemFree";
-pub const AVAILABLE: &str = "MemAvailable";
-/// What an answer agrees with that no page cache counts against.
-pub const GPU_MEMORY: &str = "the GPU's own memory";
 /// Column of the target's device memory.
 pub const DEVICE: &str = "live.device-all";
 

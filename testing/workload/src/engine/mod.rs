@@ -98,7 +98,7 @@ pub fn run(args: &EngineArgs) -> Result<ExitCode> {
     let plan = Plan::new(args, &baseline);
     if let Some(line) = lines::refused(engine, &baseline, &plan) {
         // As engines do: an error, and the end.
-        lines::print(&[line.clone()])?;
+        lines::print(std::slice::from_ref(&line))?;
         bail!("{line}");
     }
     let weights = course.phase("weights", args.pause, |_| take(args.weights, args.layers))?;
