@@ -27,7 +27,7 @@ impl<'a> Derived<'a> {
 
     /// The KV-cache reading, where there is one.
     pub fn reading(&self) -> Option<&Reading> {
-        self.made.reading.get_or_init(|| kv::reading_of(self.recording)).as_ref()
+        self.made.reading.get_or_init(|| kv::reading_of(self.recording, self.queries()?)).as_ref()
     }
 
     /// Its time.

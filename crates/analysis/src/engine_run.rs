@@ -5,6 +5,7 @@ use spark_trace_engines::{self as engines, Check, Engine, EngineLog, Unit, Value
 use spark_trace_recording::Recording;
 
 use crate::derived::Derived;
+use crate::engine_evidence::recognise;
 
 mod device_level;
 mod parts;
@@ -47,7 +48,7 @@ pub fn report<'a>(run: impl Into<Derived<'a>>, at_ns: u64) -> Option<EngineRun> 
     let run = run.into();
     let recording = run.recording;
     let log = log_of(recording);
-    let (engine, candidates) = recognise(recording, &log);
+    let (engine, _, candidates) = recognise(recording, &log);
     let stages = stages::all(&run, &log, engine);
     if candidates.is_empty() && log.figures.is_empty() && stages.is_empty() {
         return None;
@@ -76,42 +77,12 @@ pub fn report<'a>(run: impl Into<Derived<'a>>, at_ns: u64) -> Option<EngineRun> 
 pub fn stages_of<'a>(run: impl Into<Derived<'a>>) -> Vec<StageRow> {
     let run = run.into();
     let log = log_of(run.recording);
-    let (engine, _) = recognise(run.recording, &log);
+    let (engine, _, _) = recognise(run.recording, &log);
     stages::all(&run, &log, engine)
 }
 
 fn log_of(recording: &Recording) -> EngineLog {
     engines::parse(recording.provenance.log_lines.iter().map(|line| line.text.as_str()))
-}
-
-/// The log first: what a process is called may be of something else that it runs.
-fn recognise(recording: &Recording, log: &EngineLog) -> (Option<Engine>, Vec<Engine>) {
-    let provenance = &recording.provenance;
-    let commands = provenance.processes.iter().map(|process| process.argv.as_slice());
-    let ways: [Vec<Vec<Engine>>; 4] = [
-        log.engine.into_iter().map(|engine| vec![engine]).collect(),
-        commands.chain([recording.target.argv.as_slice()]).map(engines::by_arguments).collect(),
-        provenance.processes.iter().map(|process| engines::by_comm(&process.comm)).collect(),
-        modules(recording).map(engines::by_module).collect(),
-    ];
-    let mut candidates = log.candidates.clone();
-    let mut found = None;
-    for evidence in ways {
-        let (engine, fitting) = engines::decide(evidence.iter().map(Vec::as_slice));
-        candidates.extend(fitting);
-        found = found.or(engine);
-        if found.is_some() {
-            break;
-        }
-    }
-    candidates.sort_unstable();
-    candidates.dedup();
-    (found, candidates)
-}
-
-fn modules(recording: &Recording) -> impl Iterator<Item = &str> {
-    let frames = recording.provenance.symbols.iter().filter_map(|symbol| symbol.module.as_deref());
-    frames.chain(recording.provenance.regions.iter().map(|region| region.name.as_str()))
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use spark_trace_engines::{Check, Engine, EngineLog, parse};
 use spark_trace_recording::{Recording, words};
 
 use crate::containers::ContainerUse;
-use crate::memory_queries::MemoryQueryRow;
+use crate::memory_queries::{MemoryQueryRow, Queries};
 
 mod advice;
 mod arithmetic;
@@ -22,7 +22,7 @@ mod state;
 mod what_if;
 
 pub use advice::Step;
-pub use identity::{EngineBy, Identity};
+pub use identity::Identity;
 pub use what_if::{WhatIf, WhatIfKind};
 
 /// An answer that sized a cache is followed by a growth of device memory of at least this part of it. Engines take most of
@@ -360,16 +360,11 @@ pub fn report(a: Option<&Recording>, b: &Recording, options: Options<'_>) -> Res
     })
 }
 
-/// The KV-cache reading, where there is one.
-pub fn reading_of(recording: &Recording) -> Option<Reading> {
+/// The KV-cache reading, where there is one among the recording's `queries`.
+pub fn reading_of(recording: &Recording, queries: &Queries) -> Option<Reading> {
     let log = own_log(recording);
     let identity = identity::of(recording, &log, None);
-    Some(reading::of(recording, &identity, &log)?.reading)
-}
-
-/// Its time.
-pub fn instant(recording: &Recording) -> Option<u64> {
-    reading_of(recording).map(|reading| reading.at_ns)
+    Some(reading::of(recording, queries, &identity, &log)?.reading)
 }
 
 /// What the recording's own lines say.

@@ -16,6 +16,7 @@ pub mod devices;
 pub mod diff;
 pub mod drilldown;
 pub mod driver_allocs;
+pub mod engine_evidence;
 pub mod engine_run;
 pub mod files;
 pub mod findings;

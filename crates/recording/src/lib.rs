@@ -11,7 +11,6 @@ pub mod column;
 pub mod cuda;
 mod entry;
 mod flat_series;
-pub mod framework_log;
 pub mod journal;
 pub mod kinds;
 mod leave_out;

@@ -13,6 +13,7 @@ use super::what_if::{self, Otherwise};
 use super::{Budget, CachedFile, Failure, Figures, Note, Options, Used, WhatIf, figures};
 use crate::containers;
 use crate::files;
+use crate::memory_queries;
 
 /// Files that are listed.
 const FILES: usize = 10;
@@ -25,7 +26,8 @@ pub fn of(recording: &Recording, log: Option<&str>, options: Options<'_>) -> Opt
     let timed = identity::of(recording, &own, options.engine);
     let log = beside.as_ref().unwrap_or(&own);
     let identity = if beside.is_some() { identity::of(recording, log, options.engine) } else { timed };
-    let found = reading::of(recording, &identity, &own)?;
+    let queries = memory_queries::report(recording)?;
+    let found = reading::of(recording, &queries, &identity, &own)?;
     let identity = identity.with_candidates(found.reading.signal);
     let mut figures = figures::of(recording, &identity, &found, log, options.fraction);
     let at = Moment::new(recording, &found.reading);

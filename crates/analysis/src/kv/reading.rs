@@ -9,7 +9,7 @@ use spark_trace_recording::Recording;
 use super::identity::{self, Identity};
 pub use super::signals::{AVAILABLE, FREE, GPU_MEMORY};
 use super::{FOLLOWED_PERCENT, Reading, SMALL_PERCENT, WEIGHTS_PERCENT};
-use crate::memory_queries::{self, MemoryQueryRow, Queries};
+use crate::memory_queries::{MemoryQueryRow, Queries};
 
 /// A question whose answer an engine may size its cache by, and the figures of the answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,9 +63,8 @@ struct Answer<'a> {
     total: Option<u64>,
 }
 
-pub fn of(recording: &Recording, identity: &Identity, log: &EngineLog) -> Option<Found> {
-    let queries = memory_queries::report(recording)?;
-    let chosen = choose(recording, &queries, identity, log)?;
+pub fn of(recording: &Recording, queries: &Queries, identity: &Identity, log: &EngineLog) -> Option<Found> {
+    let chosen = choose(recording, queries, identity, log)?;
     let Chosen { answer, found_by, of_kind, kind } = chosen;
     let baseline = baseline(recording, identity, log, &of_kind, &answer);
     let reading = |answer: &Answer<'_>, found_by| Reading {
@@ -81,7 +80,7 @@ pub fn of(recording: &Recording, identity: &Identity, log: &EngineLog) -> Option
     Some(Found {
         reading: reading(&answer, found_by),
         baseline: baseline.map(|answer| reading(&answer, found_by)),
-        container_free: container_free(recording, &queries, identity, answer.row.at_ns),
+        container_free: container_free(recording, queries, identity, answer.row.at_ns),
     })
 }
 

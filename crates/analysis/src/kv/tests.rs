@@ -1,4 +1,5 @@
 use super::*;
+use crate::derived::Derived;
 use spark_trace_engines::Cause;
 use spark_trace_recording::{LaterState, LogLine, MemoryQuery, MemoryState, Recording};
 use spark_trace_testing as testing;
@@ -170,12 +171,12 @@ fn answers_of_ordinary_programs_are_memory_queries_and_nothing_more() {
         CUDA,
     ] {
         let mut recording = with(answers(interface, figures, &[(1, 9 * GIB, 0), (4, 8 * GIB, 0)]));
-        assert_eq!(instant(&recording), None, "{interface}");
+        assert_eq!(Derived::from(&recording).kv_instant(), None, "{interface}");
         let error = report(None, &recording, Options::default()).unwrap_err().to_string();
         assert!(error.contains("has no KV-cache reading"), "{error}");
         // Nor does a log make one of it that states no budget.
         lines(&mut recording, 6, "free memory: 8.00 GiB");
-        assert_eq!(instant(&recording), None, "{interface}");
+        assert_eq!(Derived::from(&recording).kv_instant(), None, "{interface}");
     }
 }
 
@@ -190,11 +191,11 @@ fn with_a_budget_in_the_log_meminfo_may_be_the_reading() {
     let budget = "Peak memory during memory usage profiling (torch + non-torch): 8.50 GiB, available KV cache memory when \
                   calculating max tokens: 6.00 GiB, fraction is set 0.8, kv size is 131072.";
     lines(&mut recording, 6, budget);
-    let reading = reading_of(&recording).unwrap();
+    let reading = Derived::from(&recording).reading().unwrap().clone();
     assert_eq!((reading.at_ns, reading.found_by), (START + 4 * SECOND, "log"));
     // sort and git ask this while they work; an engine that logs its budget does not size it by that.
     recording.provenance.queries = answers("sysinfo", ["freeram", "totalram"], &[(4, 8 * GIB, 0)]);
-    assert_eq!(instant(&recording), None);
+    assert_eq!(Derived::from(&recording).kv_instant(), None);
 }
 
 /// Of several answers the choice rests on sums of calls, wherever samples fall.
@@ -212,7 +213,7 @@ fn two_runs_of_one_program_have_the_same_reading_wherever_samples_fall() {
                 [(reading::DEVICE.to_owned(), live.unwrap())],
             );
         }
-        assert_eq!(instant(&recording), Some(START + SECOND), "{sampled:?}");
+        assert_eq!(Derived::from(&recording).kv_instant(), Some(START + SECOND), "{sampled:?}");
     }
 }
 
@@ -231,7 +232,8 @@ fn what_follows_an_answer_must_have_been_sized_by_it() {
         (16 * GIB, 12 * GIB, 100 * GIB, false),
     ] {
         let rows = [(1, free, before), (4, free - grown, before + grown)];
-        let found = instant(&with(answers(CUDA.0, CUDA.1, &rows)));
+        let recording = with(answers(CUDA.0, CUDA.1, &rows));
+        let found = Derived::from(&recording).kv_instant();
         assert_eq!(found.is_some(), sized, "{before} and {grown} of {free}");
     }
 }
@@ -246,10 +248,10 @@ fn growth_after_the_last_answer_is_known_from_the_highest_level() {
         ..Default::default()
     };
     recording.provenance.cuda_totals = vec![total(9 * GIB, START + 5 * SECOND)];
-    assert_eq!(instant(&recording), Some(START + 4 * SECOND));
+    assert_eq!(Derived::from(&recording).kv_instant(), Some(START + 4 * SECOND));
     // A context and its modules are no cache.
     recording.provenance.cuda_totals = vec![total(GIB / 2, START + 5 * SECOND)];
-    assert_eq!(instant(&recording), None);
+    assert_eq!(Derived::from(&recording).kv_instant(), None);
 }
 
 #[test]
@@ -262,14 +264,15 @@ fn another_thread_that_polls_does_not_cut_the_growth_short() {
     );
     polls.iter_mut().for_each(|poll| poll.tid = 99);
     queries.extend(polls);
-    assert_eq!(instant(&with(queries)), Some(START + 2 * SECOND));
+    let recording = with(queries);
+    assert_eq!(Derived::from(&recording).kv_instant(), Some(START + 2 * SECOND));
 }
 
 #[test]
 fn nvml_is_a_reading_where_the_driver_s_own_answer_is_none() {
     let nvml = "nvmlDeviceGetMemoryInfo_v2";
     let recording = with(answers(nvml, CUDA.1, &[(2, 12 * GIB, 0), (5, 4 * GIB, 8 * GIB)]));
-    let reading = reading_of(&recording).unwrap();
+    let reading = Derived::from(&recording).reading().unwrap().clone();
     assert_eq!((reading.at_ns, reading.query.interface.as_str()), (START + 2 * SECOND, nvml));
 }
 
@@ -277,7 +280,8 @@ fn nvml_is_a_reading_where_the_driver_s_own_answer_is_none() {
 fn without_an_answer_there_is_no_budget() {
     let error = report(None, &testing::native(), Options::default()).unwrap_err().to_string();
     assert!(error.starts_with("the run has no KV-cache reading"), "{error}");
-    assert_eq!(instant(&testing::native()), None);
+    let recording = testing::native();
+    assert_eq!(Derived::from(&recording).kv_instant(), None);
 }
 
 /// A kept recording of this repository.

@@ -1,11 +1,12 @@
 use super::*;
 use crate::markdown;
+use spark_trace_analysis::engine_evidence::EngineBy;
 use spark_trace_analysis::findings::because::{Headline, Outside, Reason};
 use spark_trace_analysis::findings::{Evidence, Finding, Findings, Side, Unit, Verdict};
 use spark_trace_analysis::instant_spec::InstantSpec;
 use spark_trace_analysis::kv::{
-    Advice, Agreement, Budget, CachedFile, Change, EngineBy, Failure, Figures, Identity, Note, ProcessUse,
-    Reading, Role, Step, Used, WhatIf, WhatIfKind,
+    Advice, Agreement, Budget, CachedFile, Change, Failure, Figures, Identity, Note, ProcessUse, Reading,
+    Role, Step, Used, WhatIf, WhatIfKind,
 };
 use spark_trace_analysis::memory_queries::MemoryQueryRow;
 use spark_trace_analysis::overview::overview;
