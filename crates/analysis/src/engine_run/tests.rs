@@ -156,3 +156,75 @@ fn vllm_on_an_h200_without_its_log() {
     const BLOCK: i64 = 16 * 32 * 2 * 8 * 128 * 2;
     assert_eq!(growth(Stage::KvAllocation) as i64 % BLOCK, 0);
 }
+
+/// The same with its log, natively and in a container, with CUDA graphs and as a server: sizes are those that vLLM logged, and
+/// nearly all device memory has a frame of vLLM's own Python.
+#[test]
+fn vllm_on_an_h200_by_its_log() {
+    for (run, kv_gib) in [
+        ("graphs-native", 113.13),
+        ("graphs-docker", 113.13),
+        ("server-native", 116.62),
+        ("server-docker", 116.62),
+    ] {
+        let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../../results/2026-11-30-h200-engines");
+        let file = format!("{root}/vllm-{run}.json.zst");
+        let recording = spark_trace_recording::read(std::path::Path::new(&file)).unwrap();
+        let serving =
+            stages_of(&recording).iter().find(|row| row.stage == Stage::Serving).unwrap().span.begin_ns;
+        let report = report(&recording, serving + SECOND / 2).unwrap();
+        assert_eq!(report.engine, Some(Engine::Vllm), "{run}");
+        assert_eq!(report.version.map(|version| version.to_string()).as_deref(), Some("0.25.1"), "{run}");
+        let stages: Vec<Stage> = report.stages.iter().map(|row| row.stage).collect();
+        let captures = run.starts_with("graphs").then_some(Stage::GraphCapture);
+        let mut expected = vec![Stage::Weights, Stage::Profiling, Stage::KvAllocation];
+        expected.extend(captures.into_iter().chain([Stage::Serving]));
+        assert_eq!(stages, expected, "{run}");
+        let parts = report.parts.unwrap().parts;
+        for (name, gib) in [(PartName::Weights, 11.05), (PartName::KvCache, kv_gib)] {
+            let part = parts.iter().find(|part| part.part == name).unwrap();
+            let found = part.bytes as f64 / (1_u64 << 30) as f64;
+            assert!((found / gib - 1.0).abs() < 0.01, "{run}: {found} instead of {gib}");
+        }
+        let provenance = &recording.provenance;
+        let by_vllm = |stack: &Option<u32>| {
+            let frames = stack.map(|id| provenance.stacks[id as usize].frames.as_slice()).unwrap_or_default();
+            frames.iter().map(|frame| &provenance.symbols[*frame as usize]).any(|symbol| {
+                symbol.python && symbol.module.as_deref().is_some_and(|source| source.contains("/vllm/"))
+            })
+        };
+        let device = || {
+            provenance
+                .cuda_allocs
+                .iter()
+                .filter(|row| ["device", "async", "physical"].contains(&row.kind.as_str()))
+        };
+        let all: u64 = device().map(|row| row.bytes_allocated).sum();
+        let named: u64 = device().filter(|row| by_vllm(&row.stack)).map(|row| row.bytes_allocated).sum();
+        assert!(named * 100 >= all * 99, "{run}: {named} of {all}");
+    }
+}
+
+/// llama.cpp (ggml 0.26) on an H200: buffers of a model, a KV cache of 8192 cells and a compute buffer, in MiB of its log.
+#[test]
+fn llama_cpp_on_an_h200_by_its_log() {
+    for run in ["native", "docker"] {
+        let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../../results/2026-11-30-h200-engines");
+        let file = format!("{root}/llama-{run}.json.zst");
+        let recording = spark_trace_recording::read(std::path::Path::new(&file)).unwrap();
+        let report = report(&recording, recording.target.ended_ns).unwrap();
+        assert_eq!(report.engine, Some(Engine::LlamaCpp), "{run}");
+        // One place in ggml allocates the three: together, and the model alone before the others.
+        let buffers = recording.provenance.cuda_allocs.iter().filter(|row| row.kind == "device");
+        let buffers = buffers.max_by_key(|row| row.bytes_allocated).unwrap();
+        let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+        assert_eq!(buffers.allocs, 3, "{run}");
+        let all = mib(buffers.bytes_allocated);
+        assert!((all - (1501.26 + 256.0 + 86.52)).abs() < 0.1, "{run}: {all}");
+        assert!(
+            buffers.live.iter().flatten().any(|live| (mib(live) - 1501.26).abs() < 0.1),
+            "{run}: {:?}",
+            buffers.live
+        );
+    }
+}

@@ -328,6 +328,32 @@ fn real_vllm_on_an_h200_is_explained_to_a_percent() {
     }
 }
 
+/// With the lines that `--log` kept and without them: the reading is the same, and so is the cache, to a percent of vLLM's own.
+#[test]
+fn lines_of_vllm_s_log_change_what_is_known_and_not_what_is_found() {
+    for (run, logged_gib) in [
+        ("graphs-native", 113.13),
+        ("graphs-docker", 113.13),
+        ("server-native", 116.62),
+        ("server-docker", 116.62),
+    ] {
+        let with_log = kept(&format!("2026-11-30-h200-engines/vllm-{run}.json.zst"));
+        let mut without = with_log.clone();
+        without.provenance.log_lines.clear();
+        let budget = |recording| report(None, recording, Options::default()).unwrap().b;
+        let (with_log, without) = (budget(&with_log), budget(&without));
+        assert_eq!((with_log.reading.found_by, without.reading.found_by), ("log", "allocations"), "{run}");
+        assert_eq!(with_log.reading.at_ns, without.reading.at_ns, "{run}");
+        let logged = logged_gib * GIB as f64;
+        let near = |bytes: f64| (bytes - logged).abs() <= logged / 100.0;
+        assert!(with_log.figures.logged_kv.is_some_and(|bytes| near(bytes as f64)), "{run}");
+        for figures in [with_log.figures, without.figures] {
+            assert!(figures.kv.is_some_and(|bytes| near(bytes as f64)), "{run}: {figures:?}");
+            assert!(figures.kv_taken.is_some_and(|bytes| near(bytes as f64)), "{run}: {figures:?}");
+        }
+    }
+}
+
 /// An engine on unified memory that goes by MemAvailable: 16 GiB in all, 2 GiB of weights, a compiler's GiB meanwhile.
 fn pairs() -> Recording {
     let meminfo = ["MemAvailable", "MemTotal"];
