@@ -196,7 +196,8 @@ const MOVES: usize = 20;
 #[ignore = "needs root: cargo xtask test"]
 fn cgroups_created_below_the_target_belong_to_it() {
     let own = cgroup::Own::create("below");
-    let waiting = Waiting::start("--anon 64M --shmem 32M --hold 2s", |command| own.start_in(command));
+    // Longer than the recorder is kept from reading on a machine whose disk is busy.
+    let waiting = Waiting::start("--anon 64M --shmem 32M --hold 6s", |command| own.start_in(command));
     let running = waiting.record(&format!("--cgroup {}", own.path));
     // At each move the one it comes from is without processes, and the one it goes to is new: the target is not.
     let moves = (0..MOVES).map(|index| own.move_below(&format!("later-{index}"), waiting.process.pid()));

@@ -132,6 +132,12 @@ pub fn processes(
             .collect()
     };
     let (was, is) = (before.map(used), used(at));
+    let lived = before.map(|moment| state::living(recording, moment.reading.at_ns)).unwrap_or_default();
+    // Who lived at the baseline and was not read near it had memory that nobody knows.
+    let at_baseline = |pid: u32| match was.as_ref()?.get(&pid) {
+        None if lived.contains(&pid) => None,
+        bytes => Some(bytes.copied().unwrap_or(0)),
+    };
     let pids: BTreeSet<u32> = is.keys().chain(was.iter().flat_map(BTreeMap::keys)).copied().collect();
     let mut rows: Vec<ProcessUse> = pids
         .into_iter()
@@ -143,15 +149,16 @@ pub fn processes(
                 () if children.contains(&pid) => Role::Child,
                 () => Role::Other,
             },
-            before: was.as_ref().map(|was| was.get(&pid).copied().unwrap_or(0)),
+            before: at_baseline(pid),
             at: is.get(&pid).copied().unwrap_or(0),
             costs: None,
         })
         .collect();
     rows.extend(outside(recording, before, at, was.as_ref(), &is));
     for row in &mut rows {
+        let is_known = before.is_none() || row.before.is_some();
         row.costs = worth
-            .filter(|_| row.role != Role::Engine)
+            .filter(|_| row.role != Role::Engine && is_known)
             .map(|worth| worth.of(signed(row.at), row.before.map_or(0, signed)));
     }
     rows.retain(|row| row.at > 0 || row.before.is_some_and(|before| before > 0));

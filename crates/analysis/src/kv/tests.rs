@@ -1,7 +1,9 @@
 use super::*;
 use crate::derived::Derived;
 use spark_trace_engines::Cause;
-use spark_trace_recording::{LaterState, LogLine, MemoryQuery, MemoryState, Recording};
+use spark_trace_recording::{
+    LaterState, LogLine, MemoryQuery, MemoryState, Process, ProcessSeries, Recording, Series,
+};
 use spark_trace_testing as testing;
 use spark_trace_testing::{MIB, SECOND, START};
 
@@ -396,6 +398,39 @@ fn mem_available_right_after_the_driver_s_answer_is_the_reading() {
     );
 }
 
+/// Readings of a busy machine are far apart: of a process that was there and was not read, nobody knows what it cost.
+#[test]
+fn a_process_that_was_not_read_at_the_baseline_has_no_cost() {
+    const MIB: u64 = 1 << 20;
+    let mut recording = pairs();
+    recording.target.ended_ns = START + 9 * SECOND;
+    let processes = [
+        // Read at both, at the second only, and started between them.
+        (77, 0, &[(1, 256 * MIB), (4, 256 * MIB)][..], (Some(256 * MIB), Some(0))),
+        (78, 0, &[(4, 256 * MIB)], (None, None)),
+        (79, 2, &[(4, 256 * MIB)], (Some(0), Some(256 * MIB as i64))),
+    ];
+    for (pid, started, readings, _) in processes {
+        recording.provenance.processes.push(Process {
+            pid,
+            comm: format!("p{pid}"),
+            started_ns: Some(START + started * SECOND),
+            ..Process::default()
+        });
+        let mut series = Series::default();
+        for (seconds, bytes) in readings {
+            testing::push(&mut series, START + seconds * SECOND, [("rss_anon".to_owned(), *bytes)]);
+        }
+        recording.samples.processes.push(ProcessSeries { pid, series });
+    }
+    let options = Options { engine: Some(Engine::Vllm), fraction: Some(0.5), ..Options::default() };
+    let budget = report(None, &recording, options).unwrap().b;
+    for (pid, _, _, expected) in processes {
+        let row = budget.processes.iter().find(|row| row.pid == Some(pid)).unwrap();
+        assert_eq!((row.before, row.costs), expected, "{pid}");
+    }
+}
+
 #[test]
 fn an_engine_that_nothing_names_gets_no_formula() {
     let budget = report(None, &pairs(), Options::default()).unwrap().b;
@@ -409,7 +444,7 @@ fn an_engine_that_nothing_names_gets_no_formula() {
 #[test]
 fn a_run_that_ended_early_is_explained_by_the_check_that_failed() {
     let mut recording = pairs();
-    recording.samples.cuda = spark_trace_recording::Series::default();
+    recording.samples.cuda = Series::default();
     recording.provenance.queries.retain(|query| query.at_ns < START + 2 * SECOND);
     let text = "ValueError: Free memory on device cuda:0 (14.0/16.0 GiB) on startup is less than desired GPU memory utilization \
                 (0.95, 15.2 GiB). Decrease GPU memory utilization or reduce GPU memory used by other processes.";
