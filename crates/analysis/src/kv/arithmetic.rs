@@ -80,6 +80,11 @@ pub struct Worth {
 }
 
 impl Worth {
+    /// Whether it matters what others had at the baseline.
+    pub fn counts_the_baseline(self) -> bool {
+        self.at_baseline.abs() > 0.0
+    }
+
     /// What bytes of others cost at both readings.
     pub fn of(self, at_reading: i64, at_baseline: i64) -> i64 {
         (self.at_reading * at_reading as f64 + self.at_baseline * at_baseline as f64) as i64

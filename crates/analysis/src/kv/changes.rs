@@ -156,9 +156,10 @@ pub fn processes(
         .collect();
     rows.extend(outside(recording, before, at, was.as_ref(), &is));
     for row in &mut rows {
-        let is_known = before.is_none() || row.before.is_some();
+        let is_known =
+            |worth: &Worth| before.is_none() || row.before.is_some() || !worth.counts_the_baseline();
         row.costs = worth
-            .filter(|_| row.role != Role::Engine && is_known)
+            .filter(|worth| row.role != Role::Engine && is_known(worth))
             .map(|worth| worth.of(signed(row.at), row.before.map_or(0, signed)));
     }
     rows.retain(|row| row.at > 0 || row.before.is_some_and(|before| before > 0));

@@ -429,6 +429,11 @@ fn a_process_that_was_not_read_at_the_baseline_has_no_cost() {
         let row = budget.processes.iter().find(|row| row.pid == Some(pid)).unwrap();
         assert_eq!((row.before, row.costs), expected, "{pid}");
     }
+    // An engine that goes by the level alone pays for all that others have, whatever they had before.
+    let options = Options { engine: Some(Engine::TensorRtLlm), fraction: Some(0.5), ..Options::default() };
+    let budget = report(None, &recording, options).unwrap().b;
+    let costs = |pid| budget.processes.iter().find(|row| row.pid == Some(pid)).unwrap().costs;
+    assert_eq!([77, 78, 79].map(costs), [Some(128 * MIB as i64); 3]);
 }
 
 #[test]
