@@ -1,5 +1,6 @@
 //! `show`: who holds the memory of one run.
 
+use crate::signed::signed;
 use serde::Serialize;
 use spark_trace_common::source::{Source, UNATTRIBUTED};
 
@@ -301,9 +302,9 @@ pub fn report<'a>(run: impl Into<Derived<'a>>, at: InstantSpec) -> Report {
             stacks: Sums::of(
                 &stacks,
                 |row| if row.is_listed() { Whose::Target } else { row.whose },
-                |row| saturated(row.bytes),
+                |row| signed(row.bytes),
             ),
-            tmpfs: Sums::of(&tmpfs, |row| row.whose, |row| saturated(row.highest().unwrap_or(0))),
+            tmpfs: Sums::of(&tmpfs, |row| row.whose, |row| signed(row.highest().unwrap_or(0))),
         },
         stacks,
         files,
@@ -442,7 +443,7 @@ impl Reconciliation {
 }
 
 fn level(balance: &Balance) -> Reconciliation {
-    Reconciliation::new(bytes(balance.expected), saturated(balance.attributed))
+    Reconciliation::new(bytes(balance.expected), signed(balance.attributed))
 }
 
 /// A source's level as rows have it: signed, and the residual for `unattributed`.
@@ -451,11 +452,7 @@ pub fn level_of(balance: &Balance, slug: &str) -> Option<i64> {
 }
 
 pub(super) fn bytes(level: Option<u64>) -> Option<i64> {
-    level.map(saturated)
-}
-
-fn saturated(level: u64) -> i64 {
-    i64::try_from(level).unwrap_or(i64::MAX)
+    level.map(signed)
 }
 
 pub(super) fn difference(to: Option<i64>, from: Option<i64>) -> Option<i64> {

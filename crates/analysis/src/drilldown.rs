@@ -1,5 +1,6 @@
 //! From a source down to who holds it: cgroup, process, then mapping, file or stack.
 
+use crate::signed::signed;
 use std::collections::BTreeSet;
 
 use crate::cgroups::{self, CgroupRow};
@@ -365,8 +366,4 @@ fn devices(recording: &Recording, at_ns: u64, _source: &str) -> Vec<Detail> {
         })
         .filter(|detail| detail.bytes > 0)
         .collect()
-}
-
-fn signed(bytes: u64) -> i64 {
-    i64::try_from(bytes).unwrap_or(i64::MAX)
 }

@@ -29,18 +29,23 @@ pub fn recognise(recording: &Recording, log: &EngineLog) -> Found {
         (EngineBy::Modules, modules(recording).map(engines::by_module).collect()),
     ];
     let mut candidates = log.candidates.clone();
+    let mut found = (None, None);
     for (way, evidence) in ways {
         let (engine, fitting) = engines::decide(evidence.iter().map(Vec::as_slice));
         candidates.extend(fitting);
         if engine.is_some() {
-            candidates.sort_unstable();
-            candidates.dedup();
-            return (engine, Some(way), candidates);
+            found = (engine, Some(way));
+            break;
         }
     }
     candidates.sort_unstable();
     candidates.dedup();
-    (None, None, candidates)
+    (found.0, found.1, candidates)
+}
+
+/// What the recording's own lines of the log state.
+pub fn log_of(recording: &Recording) -> EngineLog {
+    engines::parse(recording.provenance.log_lines.iter().map(|line| line.text.as_str()))
 }
 
 fn arguments(recording: &Recording) -> Vec<Vec<Engine>> {

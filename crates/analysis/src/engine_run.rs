@@ -1,11 +1,10 @@
 //! The inference engine of a run: which it was, what its log states, its stages, and what its device memory is for.
 
 use serde::Serialize;
-use spark_trace_engines::{self as engines, Check, Engine, EngineLog, Unit, Value, Version};
-use spark_trace_recording::Recording;
+use spark_trace_engines::{self as engines, Check, Engine, Unit, Value, Version};
 
 use crate::derived::Derived;
-use crate::engine_evidence::recognise;
+use crate::engine_evidence::{log_of, recognise};
 
 mod device_level;
 mod parts;
@@ -79,10 +78,6 @@ pub fn stages_of<'a>(run: impl Into<Derived<'a>>) -> Vec<StageRow> {
     let log = log_of(run.recording);
     let (engine, _, _) = recognise(run.recording, &log);
     stages::all(&run, &log, engine)
-}
-
-fn log_of(recording: &Recording) -> EngineLog {
-    engines::parse(recording.provenance.log_lines.iter().map(|line| line.text.as_str()))
 }
 
 #[cfg(test)]

@@ -3,10 +3,11 @@
 
 use serde::Serialize;
 
-use spark_trace_engines::{Check, Engine, EngineLog, parse};
+use spark_trace_engines::{Check, Engine};
 use spark_trace_recording::{Recording, words};
 
 use crate::containers::ContainerUse;
+use crate::engine_evidence::log_of;
 use crate::memory_queries::{MemoryQueryRow, Queries};
 
 mod advice;
@@ -362,14 +363,9 @@ pub fn report(a: Option<&Recording>, b: &Recording, options: Options<'_>) -> Res
 
 /// The KV-cache reading, where there is one among the recording's `queries`.
 pub fn reading_of(recording: &Recording, queries: &Queries) -> Option<Reading> {
-    let log = own_log(recording);
+    let log = log_of(recording);
     let identity = identity::of(recording, &log, None);
     Some(reading::of(recording, queries, &identity, &log)?.reading)
-}
-
-/// What the recording's own lines say.
-fn own_log(recording: &Recording) -> EngineLog {
-    parse(recording.provenance.log_lines.iter().map(|line| line.text.as_str()))
 }
 
 #[cfg(test)]

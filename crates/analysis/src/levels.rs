@@ -2,6 +2,7 @@
 //!
 //! Planes overlap and are not summed. Within a plane its sources and `unattributed` add up to its `counter`.
 
+use crate::signed::signed;
 use spark_trace_common::cuda::DEVICE_ALL;
 
 use crate::attribution::level_of;
@@ -61,7 +62,7 @@ fn name(view: &View<'_>) -> String {
 
 /// What the plane's own counter says, as levels are.
 pub fn counter(balance: &Balance) -> Option<i64> {
-    balance.expected.map(saturated)
+    balance.expected.map(signed)
 }
 
 /// All series that have any value: planes first, then processes, then CUDA.
@@ -112,13 +113,9 @@ fn columns<'a>(
 ) -> impl Iterator<Item = (String, Vec<(u64, Option<i64>)>)> + 'a {
     series.columns.iter().filter_map(move |(column, values)| {
         let readings = 0..series.begin_ns.len();
-        let point = |index| Some((time_of(series, index)?, values.get(index).map(saturated)));
+        let point = |index| Some((time_of(series, index)?, values.get(index).map(signed)));
         Some((column.strip_prefix(prefix)?.to_owned(), readings.filter_map(point).collect()))
     })
-}
-
-fn saturated(bytes: u64) -> i64 {
-    i64::try_from(bytes).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]

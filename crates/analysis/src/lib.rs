@@ -39,6 +39,7 @@ pub mod paths;
 pub mod process_env;
 pub mod processes;
 pub mod regions;
+mod signed;
 pub mod sort;
 pub mod stack_bytes;
 pub mod stacks;

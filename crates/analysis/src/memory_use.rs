@@ -3,6 +3,7 @@
 //! A GPU without memory of its own takes the machine's: NVML has no figure of it, only of its processes. Their bytes are then
 //! part of the system plane, where hooks see them as the driver's or nothing does; so they are taken out of both.
 
+use crate::signed::signed;
 use serde::Serialize;
 
 use crate::devices;
@@ -130,10 +131,6 @@ fn host(recording: &Recording, balance: &Balance, gpus: &[GpuUse]) -> HostUse {
 fn comm(recording: &Recording, pid: u32) -> Option<String> {
     let mut known = recording.provenance.processes.iter().rev();
     known.find(|process| process.pid == pid).map(|process| process.comm.clone())
-}
-
-fn signed(bytes: u64) -> i64 {
-    i64::try_from(bytes).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]

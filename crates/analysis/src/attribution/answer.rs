@@ -1,5 +1,6 @@
 //! The answer that `show` begins with: who took how much, when, by which largest paths, and what no counter explains.
 
+use crate::signed::signed;
 use serde::Serialize;
 use spark_trace_common::source::UNATTRIBUTED;
 
@@ -243,10 +244,6 @@ fn kernel(row: &StackRow) -> Option<Largest> {
 fn site(frames: &[String], stack: Stack) -> String {
     let callers = passing::callers(frames, stack);
     callers.iter().take(FRAMES).map(String::as_str).collect::<Vec<_>>().join(" <- ")
-}
-
-fn signed(bytes: u64) -> i64 {
-    i64::try_from(bytes).unwrap_or(i64::MAX)
 }
 
 /// The target in a few words: a container by its name, a command by its command line, with at most `most` characters.

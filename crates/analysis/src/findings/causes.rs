@@ -6,6 +6,7 @@ use super::case::{Case, Judgement};
 use super::run::Run;
 use super::{Evidence, Unit, Verdict};
 use crate::limits::{self, Limit};
+use crate::signed::signed;
 use crate::stacks;
 use crate::view::Scope;
 use spark_trace_recording::Series;
@@ -261,8 +262,4 @@ fn counted(run: &Run<'_>, what: impl Into<String>, count: i64, place: &str) -> E
     let mut evidence = run.evidence(what, Some(count), place);
     evidence.unit = Unit::Count;
     evidence
-}
-
-fn signed(value: u64) -> i64 {
-    i64::try_from(value).unwrap_or(i64::MAX)
 }

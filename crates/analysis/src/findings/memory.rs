@@ -4,6 +4,7 @@ use super::because::Reason;
 use super::case::{Case, Judgement};
 use super::groups::{DRIVER, FREE_LISTS, HOST, KERNEL, MANAGED, POOL};
 use super::{Evidence, Side, Unit, Verdict, surroundings};
+use crate::signed::signed;
 use spark_trace_recording::Nvidia;
 use spark_trace_recording::ledger::Plane;
 
@@ -121,10 +122,6 @@ pub fn kernel(case: &Case<'_>) -> Judgement {
         }
     }
     case.by_bytes(case.delta_of(KERNEL), "kernel memory", evidence)
-}
-
-fn signed(bytes: u64) -> i64 {
-    i64::try_from(bytes).unwrap_or(i64::MAX)
 }
 
 pub fn free_lists(case: &Case<'_>) -> Judgement {

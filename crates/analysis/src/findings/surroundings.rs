@@ -1,5 +1,6 @@
 //! Claims about what surrounds the runs: what was there before, what they were given, which answers they got.
 
+use crate::signed::signed;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::because::Reason;
@@ -36,11 +37,11 @@ pub fn leftovers(case: &Case<'_>) -> Judgement {
         let started = run.recording.target.started_ns;
         let before = run.recording.provenance.tmpfs.iter().filter(|tmpfs| tmpfs.at_ns <= started);
         for tmpfs in before {
-            let files = tmpfs.files.iter().filter(|file| bytes(file.bytes) >= case.material / 4).take(MOST);
+            let files = tmpfs.files.iter().filter(|file| signed(file.bytes) >= case.material / 4).take(MOST);
             evidence.extend(files.map(|file| {
                 run.evidence(
                     format!("{}: there before the run began", file.path),
-                    Some(bytes(file.bytes)),
+                    Some(signed(file.bytes)),
                     TMPFS_PLACE,
                 )
             }));
@@ -58,10 +59,6 @@ pub fn leftovers(case: &Case<'_>) -> Judgement {
             Judgement::new(verdict, reason, evidence)
         }
     }
-}
-
-fn bytes(value: u64) -> i64 {
-    i64::try_from(value).unwrap_or(i64::MAX)
 }
 
 pub fn environment(case: &Case<'_>) -> Judgement {
@@ -136,7 +133,7 @@ pub fn memory_limit(case: &Case<'_>) -> Judgement {
                     text(read.directory.as_deref()),
                     read.processes.join(", ")
                 ),
-                value.filter(|_| below).map(bytes),
+                value.filter(|_| below).map(signed),
                 "provenance.queries",
             ));
         }
@@ -165,11 +162,11 @@ pub fn reclaim(case: &Case<'_>) -> Judgement {
     let mut evidence = Vec::new();
     let (mut most, mut known) = (0, false);
     for run in case.runs() {
-        let page = bytes(run.recording.host.page_size);
+        let page = signed(run.recording.host.page_size);
         let amounts = MACHINE.iter().map(|(column, what)| (*column, *what, run.grown(column)));
         let limits = limits::rows(run.recording);
         let at_limit = limits.iter().filter(|limit| limit.reached != Some(0));
-        let of_limits: i64 = at_limit.filter_map(|limit| limit.read_again).map(bytes).sum();
+        let of_limits: i64 = at_limit.filter_map(|limit| limit.read_again).map(signed).sum();
         let others = run.grown(READ_AGAIN).map(|pages| (pages - of_limits / page).max(0));
         let others =
             (READ_AGAIN, "read again after being reclaimed, not because of the target's limit", others);
@@ -200,7 +197,7 @@ pub fn pin_leak(case: &Case<'_>) -> Judgement {
     let mut evidence = Vec::new();
     let mut most: Option<i64> = None;
     for run in case.runs() {
-        let page = bytes(run.recording.host.page_size);
+        let page = signed(run.recording.host.page_size);
         let Some((acquired, released)) = run.grown(ACQUIRED).zip(run.grown(RELEASED)) else { continue };
         let kept = (acquired - released).saturating_mul(page);
         most = most.max(Some(kept));

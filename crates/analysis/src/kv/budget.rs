@@ -12,6 +12,7 @@ use super::reading::{self, Found};
 use super::what_if::{self, Otherwise};
 use super::{Budget, CachedFile, Failure, Figures, Note, Options, Used, WhatIf, figures};
 use crate::containers;
+use crate::engine_evidence::log_of;
 use crate::files;
 use crate::memory_queries;
 
@@ -20,7 +21,7 @@ const FILES: usize = 10;
 
 /// `log` is the text of a log beside the recording; the recording's own lines count where there is none.
 pub fn of(recording: &Recording, log: Option<&str>, options: Options<'_>) -> Option<Budget> {
-    let own = super::own_log(recording);
+    let own = log_of(recording);
     let beside = log.map(parse_text);
     // Times are of the recording's own lines alone.
     let timed = identity::of(recording, &own, options.engine);

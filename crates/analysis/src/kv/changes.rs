@@ -1,5 +1,6 @@
 //! What changed on the machine between the two readings of an engine, by source and by process.
 
+use crate::signed::signed;
 use std::collections::{BTreeMap, BTreeSet};
 
 use spark_trace_recording::Recording;
@@ -201,8 +202,4 @@ fn descendants(recording: &Recording, of: u32) -> BTreeSet<u32> {
     }
     found.remove(&of);
     found
-}
-
-pub fn signed(bytes: u64) -> i64 {
-    i64::try_from(bytes).unwrap_or(i64::MAX)
 }

@@ -4,10 +4,10 @@ use spark_trace_engines::{EngineLog, Figure, Formula, Parameter, ParameterName};
 use spark_trace_recording::Recording;
 
 use super::arithmetic::{self, Inputs};
-use super::changes::signed;
 use super::identity::Identity;
 use super::reading::{self, Found};
 use super::{Agreement, Figures, Reading};
+use crate::signed::signed;
 
 /// A computed cache that differs by no more from what was taken was not limited by anything else.
 const TAKEN_PERCENT: u64 = 1;

@@ -6,9 +6,10 @@ use spark_trace_engines::Formula;
 use spark_trace_recording::{Recording, words};
 
 use super::arithmetic::{self, Inputs, Worth};
-use super::changes::{Moment, signed};
+use super::changes::Moment;
 use super::identity::Identity;
 use super::{ProcessUse, Reading, Role, reading};
+use crate::signed::signed;
 use crate::view::{Scope, View};
 
 words! {
