@@ -1,5 +1,6 @@
 //! What each cgroup of the target is charged, with and without those below it.
 
+use crate::signed::signed;
 use std::collections::BTreeMap;
 
 use serde::Serialize;
@@ -91,7 +92,7 @@ fn column(series: &Series, name: &str, index: usize) -> Option<u64> {
 }
 
 fn bytes(level: Option<u64>) -> Option<i64> {
-    level.map(|level| i64::try_from(level).unwrap_or(i64::MAX))
+    level.map(signed)
 }
 
 #[cfg(test)]

@@ -2,8 +2,10 @@
 
 use std::sync::{Arc, OnceLock};
 
+use crate::engine_evidence::log_of;
 use crate::kv::{self, Reading};
 use crate::memory_queries::{self, Queries};
+use spark_trace_engines::EngineLog;
 use spark_trace_recording::Recording;
 
 /// Clones share what was made.
@@ -17,6 +19,7 @@ pub struct Derived<'a> {
 struct Made {
     queries: OnceLock<Option<Queries>>,
     reading: OnceLock<Option<Reading>>,
+    log: OnceLock<EngineLog>,
 }
 
 impl<'a> Derived<'a> {
@@ -27,12 +30,22 @@ impl<'a> Derived<'a> {
 
     /// The KV-cache reading, where there is one.
     pub fn reading(&self) -> Option<&Reading> {
-        self.made.reading.get_or_init(|| kv::reading_of(self.recording, self.queries()?)).as_ref()
+        self.made.reading.get_or_init(|| kv::reading_of(self.recording, self.queries()?, self.log())).as_ref()
     }
 
     /// Its time.
     pub fn kv_instant(&self) -> Option<u64> {
         self.reading().map(|reading| reading.at_ns)
+    }
+
+    /// What lines of the engine's log in the recording state.
+    pub fn log(&self) -> &EngineLog {
+        self.made.log.get_or_init(|| log_of(self.recording))
+    }
+
+    /// The same for the report on the KV cache.
+    pub fn for_kv(&self) -> kv::Run<'_> {
+        kv::Run { recording: self.recording, log: self.log(), queries: self.queries() }
     }
 
     /// The memory queries for good: nothing is copied if this is the last clone.
@@ -69,6 +82,7 @@ mod tests {
         let clone = derived.clone();
         let rows = derived.queries().unwrap().rows.as_ptr();
         assert_eq!(clone.queries().unwrap().rows.as_ptr(), rows, "made once");
+        assert!(std::ptr::eq(clone.log(), derived.log()));
         let copied = clone.into_queries().unwrap();
         assert!(copied.rows.as_ptr() != rows && copied == *derived.queries().unwrap());
         assert_eq!(derived.into_queries().unwrap().rows.as_ptr(), rows, "moved out");

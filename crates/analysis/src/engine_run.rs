@@ -4,7 +4,7 @@ use serde::Serialize;
 use spark_trace_engines::{self as engines, Check, Engine, Unit, Value, Version};
 
 use crate::derived::Derived;
-use crate::engine_evidence::{log_of, recognise};
+use crate::engine_evidence::recognise;
 
 mod device_level;
 mod parts;
@@ -46,9 +46,9 @@ pub struct FigureRow {
 pub fn report<'a>(run: impl Into<Derived<'a>>, at_ns: u64) -> Option<EngineRun> {
     let run = run.into();
     let recording = run.recording;
-    let log = log_of(recording);
-    let (engine, _, candidates) = recognise(recording, &log);
-    let stages = stages::all(&run, &log, engine);
+    let log = run.log();
+    let (engine, _, candidates) = recognise(recording, log);
+    let stages = stages::all(&run, log, engine);
     if candidates.is_empty() && log.figures.is_empty() && stages.is_empty() {
         return None;
     }
@@ -67,7 +67,7 @@ pub fn report<'a>(run: impl Into<Derived<'a>>, at_ns: u64) -> Option<EngineRun> 
         version: log.version,
         figures: figures.collect(),
         failures: log.failures.iter().map(|failure| failure.check).collect(),
-        parts: parts::at(recording, &log, &stages, at_ns),
+        parts: parts::at(recording, log, &stages, at_ns),
         stages,
     })
 }
@@ -75,9 +75,9 @@ pub fn report<'a>(run: impl Into<Derived<'a>>, at_ns: u64) -> Option<EngineRun> 
 /// The stages alone, for timelines.
 pub fn stages_of<'a>(run: impl Into<Derived<'a>>) -> Vec<StageRow> {
     let run = run.into();
-    let log = log_of(run.recording);
-    let (engine, _, _) = recognise(run.recording, &log);
-    stages::all(&run, &log, engine)
+    let log = run.log();
+    let (engine, _, _) = recognise(run.recording, log);
+    stages::all(&run, log, engine)
 }
 
 #[cfg(test)]

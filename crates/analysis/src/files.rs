@@ -1,5 +1,6 @@
 //! Which files' pages are in the page cache, who pays for them and who touched them first.
 
+use crate::signed::signed;
 use serde::Serialize;
 
 use crate::names::Names;
@@ -90,7 +91,7 @@ pub fn on(recording: &Recording, scope: Scope, at_ns: u64) -> Vec<FileRow> {
 }
 
 fn row(names: &Names<'_>, file: &FilePages, instant: Option<usize>) -> FileRow {
-    let before = i64::try_from(file.before.unwrap_or(0)).unwrap_or(i64::MAX);
+    let before = signed(file.before.unwrap_or(0));
     let path = file.place.as_ref().map(|place| &place.path).or(file.path.as_ref());
     let unnamed = || format!("(inode {} of {})", file.inode, file.device);
     FileRow {

@@ -3,11 +3,10 @@
 
 use serde::Serialize;
 
-use spark_trace_engines::{Check, Engine};
+use spark_trace_engines::{Check, Engine, EngineLog};
 use spark_trace_recording::{Recording, words};
 
 use crate::containers::ContainerUse;
-use crate::engine_evidence::log_of;
 use crate::memory_queries::{MemoryQueryRow, Queries};
 
 mod advice;
@@ -339,8 +338,17 @@ pub struct Options<'a> {
     pub b_log: Option<&'a str>,
 }
 
+/// A recording, with what other reports need of it too.
+#[derive(Debug, Clone, Copy)]
+pub struct Run<'a> {
+    pub recording: &'a Recording,
+    /// What lines of the engine's log in the recording state.
+    pub log: &'a EngineLog,
+    pub queries: Option<&'a Queries>,
+}
+
 /// The budget of one run, or of two compared.
-pub fn report(a: Option<&Recording>, b: &Recording, options: Options<'_>) -> Result<Report, KvError> {
+pub fn report(a: Option<Run<'_>>, b: Run<'_>, options: Options<'_>) -> Result<Report, KvError> {
     let which = if a.is_some() { "B" } else { "the run" };
     let a = match a {
         Some(a) => Some(budget::of(a, options.a_log, options).ok_or(KvError::NoReading { which: "A" })?),
@@ -362,10 +370,9 @@ pub fn report(a: Option<&Recording>, b: &Recording, options: Options<'_>) -> Res
 }
 
 /// The KV-cache reading, where there is one among the recording's `queries`.
-pub fn reading_of(recording: &Recording, queries: &Queries) -> Option<Reading> {
-    let log = log_of(recording);
-    let identity = identity::of(recording, &log, None);
-    Some(reading::of(recording, queries, &identity, &log)?.reading)
+pub fn reading_of(recording: &Recording, queries: &Queries, log: &EngineLog) -> Option<Reading> {
+    let identity = identity::of(recording, log, None);
+    Some(reading::of(recording, queries, &identity, log)?.reading)
 }
 
 #[cfg(test)]

@@ -8,8 +8,9 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use crate::attribution::{Reconciliation, bytes, difference, level_of};
+use crate::derived::Derived;
+use crate::engine_now::{self, EngineNow};
 use crate::losses;
-use crate::memory_queries;
 use crate::memory_use::{self, MemoryUse};
 use crate::view::{Scope, View};
 use spark_trace_recording::Recording;
@@ -35,6 +36,8 @@ pub struct Frame {
     pub planes: Vec<PlaneFrame>,
     /// Absent where no GPU was read.
     pub memory_use: Option<MemoryUse>,
+    /// Where the inference engine is; absent where none is known.
+    pub engine: Option<EngineNow>,
     /// The latest answers to the question how much memory there is, the latest last.
     pub queries: Vec<LatestQuery>,
     pub hooks: Hooks,
@@ -116,6 +119,7 @@ impl Frame {
             Some(plane(&view, Some(device.index), at_ns, mark, history))
         });
         let health = &recording.health;
+        let run = Derived::from(recording);
         let wanted = health
             .hooks
             .iter()
@@ -127,7 +131,8 @@ impl Frame {
             elapsed_ns: at_ns.saturating_sub(recording.target.started_ns),
             planes: planes.chain(devices).collect(),
             memory_use: memory_use::at(recording, at_ns),
-            queries: queries(recording, at_ns),
+            engine: engine_now::at(&run, at_ns),
+            queries: queries(&run, at_ns),
             hooks: Hooks {
                 ok: wanted.clone().filter(|hook| hook.verdict == Verdict::Ok).count(),
                 wanted: wanted.count(),
@@ -191,21 +196,21 @@ fn plane(
     }
 }
 
-fn queries(recording: &Recording, at_ns: u64) -> Vec<LatestQuery> {
-    let Some(all) = memory_queries::report(recording) else { return Vec::new() };
+fn queries(run: &Derived<'_>, at_ns: u64) -> Vec<LatestQuery> {
+    let Some(all) = run.queries() else { return Vec::new() };
     // What spark-trace reads for its own levels is no news.
-    let own = |pid: u32| recording.tool.pid == Some(pid);
-    let until: Vec<_> = all.rows.into_iter().filter(|row| row.at_ns <= at_ns && !own(row.pid)).collect();
+    let own = |pid: u32| run.recording.tool.pid == Some(pid);
+    let until: Vec<_> = all.rows.iter().filter(|row| row.at_ns <= at_ns && !own(row.pid)).collect();
     let skipped = until.len().saturating_sub(QUERIES);
     let latest = until.into_iter().skip(skipped);
     latest
         .map(|row| LatestQuery {
             at_ns: row.at_ns,
             pid: row.pid,
-            comm: row.comm,
-            interface: row.interface,
-            text: row.text,
-            values: row.values,
+            comm: row.comm.clone(),
+            interface: row.interface.clone(),
+            text: row.text.clone(),
+            values: row.values.clone(),
         })
         .collect()
 }

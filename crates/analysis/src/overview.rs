@@ -112,7 +112,7 @@ pub fn overview<'a, R: Into<Derived<'a>>>(
         at,
         moment: derived_a.map(|_| moment),
         findings,
-        kv: kv::report(derived_a.map(|a| a.recording), b.1.recording, kv::Options::default()).ok(),
+        kv: kv::report(derived_a.map(Derived::for_kv), b.1.for_kv(), kv::Options::default()).ok(),
         comparable: derived_a.map(|a| comparable(a.recording, b.1.recording)),
         diffs,
         flames: flame::flames(None, &run_b.report),

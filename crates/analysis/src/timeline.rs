@@ -184,7 +184,7 @@ pub fn marks<'a>(run: impl Into<Derived<'a>>, (first, last): (u64, u64), columns
     let queries =
         queries.map(|row| (row.at_ns, MarkKind::Query, format!("{} by {}", row.interface, row.comm)));
     let phases = recording.phases.iter().map(|phase| (phase.at_ns, MarkKind::Phase, phase.name.clone()));
-    let stages = engine_run::stages_of(recording).into_iter();
+    let stages = engine_run::stages_of(&run).into_iter();
     let stages = stages.map(|row| (row.span.begin_ns, MarkKind::Stage, row.stage.as_str().to_owned()));
     let processes = recording.provenance.processes.iter();
     let execs =

@@ -22,7 +22,10 @@ pub fn interval(text: &str) -> Result<Duration, String> {
 pub struct SizeOrOff(pub Option<u64>);
 
 pub fn size_or_off(text: &str) -> Result<SizeOrOff, String> {
-    Ok(SizeOrOff(if text == "off" { None } else { Some(size(text)?) }))
+    if text == "off" {
+        return Ok(SizeOrOff(None));
+    }
+    size(text).map(|bytes| SizeOrOff(Some(bytes))).map_err(|error| format!("{error}, or `off`"))
 }
 
 /// A file that is there, as a path that means the same from everywhere.
@@ -78,7 +81,9 @@ mod tests {
         assert_eq!(size_or_off("off"), Ok(SizeOrOff(None)));
         assert_eq!(size_or_off("0"), Ok(SizeOrOff(Some(0))));
         assert_eq!(size_or_off("2M"), Ok(SizeOrOff(Some(2 << 20))));
-        assert!(size_or_off("of").is_err());
+        for text in ["of", "lots"] {
+            assert!(size_or_off(text).is_err_and(|error| error.ends_with(", or `off`")), "{text}");
+        }
     }
 
     #[test]

@@ -1,8 +1,9 @@
-//! What `show` and `diff` say of the inference engine.
+//! What `show`, `diff` and `top` say of the inference engine.
 
 use spark_trace_analysis::diff::engine::PartDelta;
+use spark_trace_analysis::engine_now::{EngineNow, StageNow};
 use spark_trace_analysis::engine_run::{EngineRun, Evidence, FigureRow, Part, PartName, StageRow};
-use spark_trace_engines::{Check, Engine, Stage, Unit, row};
+use spark_trace_engines::{Check, Engine, Stage, Unit, Version, row};
 use spark_trace_recording::units::{delta, known, seconds, share, size, unsigned};
 
 use super::document::{Cell, Document, Fit, Table};
@@ -10,6 +11,14 @@ use super::document::{Cell, Document, Fit, Table};
 /// The engine, its stages and what its device memory is for; its log's figures where not `brief`.
 pub fn show(document: &mut Document, report: &EngineRun, started_ns: u64, brief: bool) {
     document.heading(title(report));
+    stages_and_parts(document, report, started_ns);
+    if !brief {
+        document.section("Figures of the engine's log", Table::of(FIGURES, &report.figures));
+    }
+}
+
+/// What is below its title.
+pub fn stages_and_parts(document: &mut Document, report: &EngineRun, started_ns: u64) {
     if report.engine.is_none() {
         document.line(unknown(&report.candidates));
     }
@@ -32,14 +41,35 @@ pub fn show(document: &mut Document, report: &EngineRun, started_ns: u64, brief:
             Table::of(PARTS, &rows),
         );
     }
-    if !brief {
-        document.section("Figures of the engine's log", Table::of(FIGURES, &report.figures));
-    }
 }
 
-fn title(report: &EngineRun) -> String {
-    let version = report.version.map_or_else(String::new, |version| format!(" {version}"));
-    format!("Engine: {}{version}", report.title.unwrap_or("unknown"))
+pub fn title(report: &EngineRun) -> String {
+    named(report.title, report.version)
+}
+
+fn named(title: Option<&str>, version: Option<Version>) -> String {
+    let version = version.map_or_else(String::new, |version| format!(" {version}"));
+    format!("Engine: {}{version}", title.unwrap_or("unknown"))
+}
+
+/// Where the engine is, and what its device memory is for: one line or two.
+pub fn now(engine: &EngineNow, started_ns: u64) -> Vec<String> {
+    let after = |at_ns: u64| seconds(at_ns.saturating_sub(started_ns));
+    let place = match engine.stage {
+        None => "stage unknown".to_owned(),
+        Some(StageNow { stage: on, begin_ns, end_ns: None, .. }) => {
+            format!("{} since {}", stage(on), after(begin_ns))
+        }
+        Some(StageNow { stage: last, end_ns: Some(end_ns), .. }) => {
+            format!("after {}, which ended at {}", stage(last), after(end_ns))
+        }
+    };
+    let state = format!("{}: {place}", named(engine.title, engine.version));
+    let parts = engine.parts.as_ref().map(|parts| {
+        let parts = parts.parts.iter().map(|row| format!("{} {}", part(row.part), unsigned(row.bytes)));
+        format!("Its device memory: {}", parts.collect::<Vec<_>>().join(", "))
+    });
+    std::iter::once(state).chain(parts).collect()
 }
 
 fn unknown(candidates: &[Engine]) -> String {
@@ -136,3 +166,46 @@ const DELTAS: &[Cell<PartDelta>] = &[
     ("B", Fit::Number, |row| known(row.b_bytes, unsigned)),
     ("DELTA", Fit::Number, |row| known(row.delta_bytes, delta)),
 ];
+
+#[cfg(test)]
+mod tests {
+    use spark_trace_analysis::engine_run::Parts;
+
+    use super::*;
+
+    const GIB: u64 = 1 << 30;
+    const SECOND: u64 = 1_000_000_000;
+
+    fn engine(stage: Option<StageNow>, parts: Option<Parts>) -> EngineNow {
+        EngineNow {
+            engine: Engine::Vllm,
+            title: Some("vLLM"),
+            version: Version::parse("0.25.1"),
+            stage,
+            parts,
+        }
+    }
+
+    #[test]
+    fn where_an_engine_is() {
+        assert_eq!(now(&engine(None, None), 0), ["Engine: vLLM 0.25.1: stage unknown"]);
+        let stage = |end_ns| StageNow {
+            stage: Stage::KvAllocation,
+            begin_ns: 20 * SECOND,
+            end_ns,
+            evidence: Evidence::Log,
+        };
+        let ended = engine(Some(stage(Some(25 * SECOND))), None);
+        assert_eq!(now(&ended, SECOND), ["Engine: vLLM 0.25.1: after KV allocation, which ended at 24.0 s"]);
+        let part = |part, bytes| Part { part, bytes, evidence: None, logged_bytes: None };
+        let parts = vec![part(PartName::Weights, 11 * GIB), part(PartName::KvCache, 113 * GIB)];
+        let parts = Parts { at_ns: 0, bytes: 124 * GIB, parts };
+        assert_eq!(
+            now(&engine(Some(stage(None)), Some(parts)), SECOND),
+            [
+                "Engine: vLLM 0.25.1: KV allocation since 19.0 s",
+                "Its device memory: weights 11.00 GiB, KV cache 113.00 GiB"
+            ]
+        );
+    }
+}

@@ -21,7 +21,7 @@ pub mod csv;
 mod cuda;
 mod devices;
 pub mod diff;
-mod engine_run;
+pub mod engine_run;
 mod findings;
 mod kv;
 mod kv_sentences;

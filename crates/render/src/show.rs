@@ -1,5 +1,6 @@
 //! The text of `show`.
 
+use spark_trace_analysis::signed::signed;
 use spark_trace_common::source::UNATTRIBUTED;
 
 use super::csv::{self, Field};
@@ -430,7 +431,7 @@ fn cost(document: &mut Document, report: &Report, _manner: Manner) {
 }
 
 fn count(bytes: Option<u64>) -> Field {
-    Field::Bytes(bytes.map(|bytes| i64::try_from(bytes).unwrap_or(i64::MAX)))
+    Field::Bytes(bytes.map(signed))
 }
 
 /// A row with the name of the plane it is on.

@@ -8,6 +8,7 @@ use crate::cli::error::Exit;
 use crate::cli::headings;
 use crate::cli::output;
 use crate::cli::view;
+use spark_trace_analysis::derived::Derived;
 use spark_trace_analysis::kv::{self, Options};
 use spark_trace_engines::Engine;
 use spark_trace_recording as recording;
@@ -83,7 +84,8 @@ fn text(args: Args) -> anyhow::Result<Vec<u8>> {
         let names: Vec<_> = names.map(|(path, name)| format!("{name} = {}", path.display())).collect();
         names.join(", ")
     };
-    let report = kv::report(a.as_ref(), &b, options).with_context(files)?;
+    let (a, b) = (a.as_ref().map(Derived::from), Derived::from(&b));
+    let report = kv::report(a.as_ref().map(Derived::for_kv), b.for_kv(), options).with_context(files)?;
     Ok((args.format.kv)(&report, output::style(args.width))?)
 }
 

@@ -11,7 +11,7 @@ use terminal_size::terminal_size_of;
 
 use spark_trace_agent::{output::screen::Screen, session::Progress};
 use spark_trace_recording::ledger::{self, Facts, Plane};
-use spark_trace_recording::units;
+use spark_trace_recording::units::unsigned;
 use spark_trace_recording::{Recording, Series};
 
 const EVERY: Duration = Duration::from_millis(500);
@@ -69,16 +69,15 @@ impl Line {
             Some((known, peak)) if known == level => peak.max(bytes),
             _ => bytes,
         };
-        let size = |bytes: u64| units::size(i64::try_from(bytes).unwrap_or(i64::MAX));
         let sources: Vec<_> =
-            sources.iter().map(|(slug, bytes)| format!("{slug} {}", size(*bytes))).collect();
+            sources.iter().map(|(slug, bytes)| format!("{slug} {}", unsigned(*bytes))).collect();
         let lost = if lost > 0 { format!("  {lost} events lost") } else { String::new() };
         let text = format!(
             "{:>6.1}s  {} {} (peak {}){lost}  {}",
             elapsed.as_secs_f64(),
             level.name(),
-            size(bytes),
-            size(peak),
+            unsigned(bytes),
+            unsigned(peak),
             sources.join(", ")
         );
         self.peak = Some((level, peak));

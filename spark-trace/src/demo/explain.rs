@@ -2,6 +2,7 @@
 
 use super::{CONTAINER_ANON, FILE, FILE_NAME, NATIVE_ANON, Place};
 use spark_trace_analysis::diff::{Report, detail::FileDelta};
+use spark_trace_analysis::signed::signed;
 use spark_trace_recording::units::{delta, known, size};
 
 /// Paragraphs of plain text.
@@ -28,10 +29,6 @@ fn anonymous(report: &Report, place: Place) -> String {
 
 fn requested_delta() -> i64 {
     signed(CONTAINER_ANON) - signed(NATIVE_ANON)
-}
-
-fn signed(bytes: u64) -> i64 {
-    i64::try_from(bytes).unwrap_or(i64::MAX)
 }
 
 /// Who pays for the file, as the hooks on the page cache saw it.

@@ -18,8 +18,8 @@ pub const HISTORY: usize = 60;
 const QUERIES: u16 = 3;
 /// A screen that is lower shows the list and little else.
 const LOW: u16 = 16;
-/// Lines for who uses the GPUs' memory.
-const GPUS: u16 = 4;
+/// Lines for who uses the GPUs' memory, and for the engine.
+const ABOVE: u16 = 6;
 
 const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
 
@@ -42,11 +42,11 @@ fn to_ascii(buffer: &mut Buffer) {
 fn draw_all(target: &mut Frame<'_>, ui: &Ui, screen: &Screen, colour: bool) {
     let area = target.area();
     let queries = if area.height < LOW { 0 } else { QUERIES.min(screen.queries.len() as u16) };
-    let gpus = screen.gpus.iter().map(|line| lines_of(line, area.width)).sum();
-    let gpus = if area.height < LOW { 0 } else { GPUS.min(gpus) };
-    let [head, gpus, tabs, trail, list, queries_area, health, foot] = Layout::vertical([
+    let above = screen.above.iter().map(|line| lines_of(line, area.width)).sum();
+    let above = if area.height < LOW { 0 } else { ABOVE.min(above) };
+    let [head, above, tabs, trail, list, queries_area, health, foot] = Layout::vertical([
         Constraint::Length(1),
-        Constraint::Length(gpus),
+        Constraint::Length(above),
         Constraint::Length(1),
         Constraint::Length(1),
         Constraint::Min(1),
@@ -60,8 +60,8 @@ fn draw_all(target: &mut Frame<'_>, ui: &Ui, screen: &Screen, colour: bool) {
         Line::from(ends(&screen.headline, &ui.status.clock, head.width)).style(paint.strong()),
         head,
     );
-    let used: Vec<Line<'_>> = screen.gpus.iter().map(|line| Line::from(escape::line(line))).collect();
-    target.render_widget(Paragraph::new(used).wrap(Wrap { trim: true }), gpus);
+    let used: Vec<Line<'_>> = screen.above.iter().map(|line| Line::from(escape::line(line))).collect();
+    target.render_widget(Paragraph::new(used).wrap(Wrap { trim: true }), above);
     target.render_widget(tab_line(ui, &paint), tabs);
     target.render_widget(Line::from(escape::line(&screen.trail)).style(paint.dim()), trail);
     table(target, list, ui, screen, &paint);

@@ -12,7 +12,7 @@ use spark_trace_analysis::memory_queries;
 use spark_trace_recording::Recording;
 use spark_trace_recording::units::{self, UNKNOWN, delta, known, percent, size, unsigned};
 use spark_trace_recording::unlimited::{NO_LIMIT, V1_NO_LIMIT};
-use spark_trace_render::memory_use;
+use spark_trace_render::{engine_run, memory_use};
 
 /// One line of the list.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -76,8 +76,8 @@ pub struct Screen {
     pub frame: Frame,
     /// The plane's sum, counter and residual: always in sight.
     pub headline: String,
-    /// Who uses the GPUs' memory and the machine's.
-    pub gpus: Vec<String>,
+    /// Who uses the GPUs' memory and the machine's, and the stage that the inference engine is in.
+    pub above: Vec<String>,
     /// From the plane down to the list.
     pub trail: String,
     pub columns: &'static [Column],
@@ -99,7 +99,7 @@ impl Screen {
         let started_ns = recording.target.started_ns;
         Self {
             headline: headline(ui, &frame),
-            gpus: frame.memory_use.as_ref().map_or_else(Vec::new, memory_use::lines),
+            above: above(&frame, started_ns),
             trail: std::iter::once(ui.tab.title())
                 .chain(ui.path.iter().map(Step::short))
                 .collect::<Vec<_>>()
@@ -112,6 +112,13 @@ impl Screen {
             frame,
         }
     }
+}
+
+/// In sight above every list, and in the one frame of `top --once`.
+fn above(frame: &Frame, started_ns: u64) -> Vec<String> {
+    let used = frame.memory_use.iter().flat_map(memory_use::lines);
+    let engine = frame.engine.iter().flat_map(|engine| engine_run::now(engine, started_ns));
+    used.chain(engine).collect()
 }
 
 type List = (&'static [Column], Vec<Row>, &'static str);
@@ -352,8 +359,5 @@ fn said(frame: &Frame, agent: &str, programs: &str) -> String {
         0 => "no hooks".to_owned(),
         wanted => format!("hooks {} of {wanted}", frame.hooks.ok),
     };
-    format!(
-        "{hooks} | {lost} | agent {agent}, {} | programs {programs}",
-        size(i64::try_from(frame.agent_rss_peak).unwrap_or(i64::MAX)),
-    )
+    format!("{hooks} | {lost} | agent {agent}, {} | programs {programs}", unsigned(frame.agent_rss_peak),)
 }

@@ -1,5 +1,6 @@
 //! What the differences of the sources are made of: files, kernel stacks, mappings.
 
+use crate::signed::signed;
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
@@ -116,7 +117,7 @@ pub fn stacks(scope: Scope, a: Look<'_>, b: Look<'_>) -> Vec<StackDelta> {
     };
     let bytes_of = |rows: &[StackRow]| {
         let sum = rows.iter().map(|row| row.bytes).fold(0, u64::saturating_add);
-        i64::try_from(sum).unwrap_or(i64::MAX)
+        signed(sum)
     };
     let joined = join(groups(a), groups(b)).into_iter().map(|((source, frames), a, b)| {
         let (a_bytes, b_bytes) = (bytes_of(&a), bytes_of(&b));
@@ -206,7 +207,7 @@ fn by_command((recording, at_ns): Look<'_>) -> Bytes {
         let key = |source| (source, row.comm.clone(), ALL.to_owned());
         add(&mut bytes_by, key("anon"), split.rss_anon.unwrap_or(0));
         // The same pages are in every process that shares them: as the one with the most sees them.
-        let shared = i64::try_from(split.rss_shmem.unwrap_or(0)).unwrap_or(i64::MAX);
+        let shared = signed(split.rss_shmem.unwrap_or(0));
         if shared > 0 {
             let most = bytes_by.entry(key("shmem")).or_default();
             *most = Some(most.unwrap_or(0).max(shared));
@@ -217,7 +218,7 @@ fn by_command((recording, at_ns): Look<'_>) -> Bytes {
 
 fn add(bytes_by: &mut Bytes, key: (&'static str, String, String), bytes: u64) {
     if bytes > 0 {
-        let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
+        let bytes = signed(bytes);
         let sum = bytes_by.entry(key).or_default();
         *sum = Some(sum.unwrap_or(0).saturating_add(bytes));
     }

@@ -4,6 +4,7 @@ use super::because::{Answers, Because, Note, Open, Reason, Twice};
 use super::case::{Case, Judgement};
 use super::run::Run;
 use super::{Evidence, Verdict};
+use crate::signed::signed;
 use spark_trace_recording::Recording;
 use spark_trace_recording::verdict::Verdict as Health;
 
@@ -74,7 +75,7 @@ fn sum(case: &Case<'_>, evidence: &mut Vec<Evidence>) -> Tested {
         let (Some(used), Some(residual)) = (run.balance.expected, run.balance.residual) else {
             return Tested::Unknown(Open::NotRead(run.name()));
         };
-        let used = i64::try_from(used).unwrap_or(i64::MAX);
+        let used = signed(used);
         evidence.push(run.evidence(
             "in use (MemTotal - MemFree)",
             Some(used),
@@ -107,7 +108,7 @@ fn charges(case: &Case<'_>, evidence: &mut Vec<Evidence>) -> Tested {
             return Tested::Unknown(Open::Unseen(unseen));
         }
         let seen = run.observed("nvidia-sysmem");
-        let charged = i64::try_from(seen.charged).unwrap_or(i64::MAX);
+        let charged = signed(seen.charged);
         evidence.push(run.evidence(
             "system memory of the driver that a cgroup is charged for",
             Some(charged),
@@ -133,7 +134,7 @@ fn unexplained(case: &Case<'_>, evidence: &mut Vec<Evidence>) -> Tested {
     }
     // Data in sockets has no counter on this plane, but kernel stacks.
     let seen = |run: &Run<'_>| match run.unseen("page-alloc") {
-        None => i64::try_from(run.observed("sock").bytes()).unwrap_or(i64::MAX),
+        None => signed(run.observed("sock").bytes()),
         Some(_) => 0,
     };
     let in_sockets = seen(b).saturating_sub(case.a.as_ref().map_or(0, seen));

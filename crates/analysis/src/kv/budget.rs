@@ -10,25 +10,22 @@ use super::changes::{self, Moment};
 use super::identity::{self, Identity};
 use super::reading::{self, Found};
 use super::what_if::{self, Otherwise};
-use super::{Budget, CachedFile, Failure, Figures, Note, Options, Used, WhatIf, figures};
+use super::{Budget, CachedFile, Failure, Figures, Note, Options, Run, Used, WhatIf, figures};
 use crate::containers;
-use crate::engine_evidence::log_of;
 use crate::files;
-use crate::memory_queries;
 
 /// Files that are listed.
 const FILES: usize = 10;
 
 /// `log` is the text of a log beside the recording; the recording's own lines count where there is none.
-pub fn of(recording: &Recording, log: Option<&str>, options: Options<'_>) -> Option<Budget> {
-    let own = log_of(recording);
+pub fn of(run: Run<'_>, log: Option<&str>, options: Options<'_>) -> Option<Budget> {
+    let Run { recording, log: own, queries } = run;
     let beside = log.map(parse_text);
     // Times are of the recording's own lines alone.
-    let timed = identity::of(recording, &own, options.engine);
-    let log = beside.as_ref().unwrap_or(&own);
+    let timed = identity::of(recording, own, options.engine);
+    let log = beside.as_ref().unwrap_or(own);
     let identity = if beside.is_some() { identity::of(recording, log, options.engine) } else { timed };
-    let queries = memory_queries::report(recording)?;
-    let found = reading::of(recording, &queries, &identity, &own)?;
+    let found = reading::of(recording, queries?, &identity, own)?;
     let identity = identity.with_candidates(found.reading.signal);
     let mut figures = figures::of(recording, &identity, &found, log, options.fraction);
     let at = Moment::new(recording, &found.reading);

@@ -13,6 +13,11 @@ fn tensorrt_llm() -> Options<'static> {
     Options { engine: Some(Engine::TensorRtLlm), ..Options::default() }
 }
 
+fn report(a: Option<&Recording>, b: &Recording, options: Options<'_>) -> Result<Report, KvError> {
+    let (a, b) = (a.map(Derived::from), Derived::from(b));
+    super::report(a.as_ref().map(Derived::for_kv), b.for_kv(), options)
+}
+
 /// A run on unified memory: 16 GiB in all; `free` is what cuMemGetInfo says once the weights are loaded.
 fn run(free: u64, file: u64) -> Recording {
     let mut recording = testing::empty();

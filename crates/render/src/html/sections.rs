@@ -10,6 +10,7 @@ use crate::show::lists::{self, Extent};
 use crate::{charges, cuda, diff, memory_queries, show};
 use spark_trace_analysis::flame::{Flame, Row};
 use spark_trace_analysis::overview::{Overview, Run};
+use spark_trace_analysis::signed::signed;
 use spark_trace_recording::units::{seconds, unsigned};
 
 mod answers;
@@ -35,6 +36,7 @@ pub const SECTIONS: &[Section] = &[
     Section { id: "timeline", title: "Timeline", write: timelines::timelines },
     Section { id: "findings", title: "Findings", write: answers::findings },
     Section { id: "kv", title: "KV-cache budget", write: answers::kv },
+    Section { id: "engine", title: "Inference engine", write: answers::engine },
     Section { id: "queries", title: "Memory queries", write: memory_queries },
     Section { id: "files", title: "Page cache", write: files },
     Section { id: "cuda", title: "CUDA", write: cuda_calls },
@@ -233,11 +235,10 @@ fn stacks(page: &mut Page, overview: &Overview) -> Result<(), HtmlError> {
     for (letter, run) in overview.runs() {
         let mut document = Document::default();
         let titled = |what: &str| format!("{what}, in use after {}", read_at(run));
-        let bytes = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
         let report = &run.report;
         lists::stacks(&mut document, report, &read_at(run), EXTENT);
         let title = titled("Requested of the NVIDIA driver");
-        document.largest(title, charges::DRIVER_ALLOCS, &report.driver_allocs, TOP, |row| bytes(row.live));
+        document.largest(title, charges::DRIVER_ALLOCS, &report.driver_allocs, TOP, |row| signed(row.live));
         if let Some(charged) = &report.charges {
             charges::show(&mut document, charged, &show::read_at(report, charged.instant.as_ref()));
         }
@@ -283,14 +284,13 @@ fn flame(page: &mut Page, title: &str, flame: &Flame, compared: bool) -> Result<
 fn processes(page: &mut Page, overview: &Overview) -> Result<(), HtmlError> {
     for (letter, run) in overview.runs() {
         let mut document = Document::default();
-        let bytes = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
         let report = &run.report;
         document.largest("Processes", show::tables::PROCESSES, &report.processes, TOP, |row| {
-            bytes(row.highest())
+            signed(row.highest())
         });
         lists::regions(&mut document, report, Some(TOP));
         let title = format!("Large mappings by user stack, after {}", details_at(run));
-        document.largest(title, show::tables::MAPPINGS, &report.mappings, TOP, |row| bytes(row.bytes));
+        document.largest(title, show::tables::MAPPINGS, &report.mappings, TOP, |row| signed(row.bytes));
         for_run(page, letter, &document);
     }
     Ok(())

@@ -200,6 +200,35 @@ fn verdicts_and_budget_have_their_sections() {
     assert!(html.find(headline).unwrap() < html.find("id=\"difference\"").unwrap());
 }
 
+/// vLLM's own log: "Model loading took 11.05 GiB memory".
+#[test]
+fn page_and_markdown_have_the_stages_of_the_engine_and_the_parts_of_its_memory() {
+    let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../../results/2026-11-30-h200-engines");
+    let file = format!("{root}/vllm-graphs-native.json.zst");
+    let recording = spark_trace_recording::read(std::path::Path::new(&file)).unwrap();
+    let overview = overview(None, ("run.json", &recording), InstantSpec::Peak);
+    let markdown = crate::markdown::render(&report::document(&overview)).replace('\\', "");
+    let html = String::from_utf8(render(&overview).unwrap()).unwrap();
+    for text in [&markdown, &html] {
+        let order = [
+            "Engine: vLLM 0.25.1",
+            "weights",
+            "KV allocation",
+            "serving",
+            "Device memory by use",
+            "11.05 GiB",
+        ];
+        let mut rest = &text[text.find("Engine: vLLM").unwrap()..];
+        for part in order {
+            let place = rest.find(part).unwrap_or_else(|| panic!("{part}: {text}"));
+            rest = &rest[place..];
+        }
+    }
+    assert!(html.contains("<section id=\"engine\""));
+    let without = page(None, &testing::native());
+    assert!(!without.contains("<section id=\"engine\""));
+}
+
 #[test]
 fn a_long_list_says_what_is_left_out() {
     let mut recording = testing::container();

@@ -1,6 +1,7 @@
 //! The text of `report`, in documents that Markdown and HTML share.
 
 use super::document::{Cell, Column, Document, Fit, Table};
+use super::engine_run;
 use super::kv_sentences;
 use super::show::{answer, reconciled};
 use spark_trace_analysis::attribution::PlaneReport;
@@ -32,9 +33,21 @@ pub fn document(overview: &Overview) -> Document {
         kv::section(&mut document, kv);
     }
     for (letter, run) in overview.runs() {
+        engine(&mut document, letter, run);
+    }
+    for (letter, run) in overview.runs() {
         reconciliation(&mut document, letter, run);
     }
     document
+}
+
+/// The inference engine, its stages and what its device memory is for.
+pub fn engine(document: &mut Document, letter: &str, run: &Run) {
+    let started_ns = run.report.target.started_ns;
+    if let Some(engine) = &run.report.engine {
+        document.heading(prefixed(letter, &engine_run::title(engine)));
+        engine_run::stages_and_parts(document, engine, started_ns);
+    }
 }
 
 pub fn title(overview: &Overview) -> String {

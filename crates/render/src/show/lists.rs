@@ -6,6 +6,7 @@ use spark_trace_analysis::attribution::Report;
 use spark_trace_analysis::files::FileRow;
 use spark_trace_analysis::processes::ProcessRow;
 use spark_trace_analysis::regions::RegionRow;
+use spark_trace_analysis::signed::signed;
 use spark_trace_analysis::tmpfs::TmpfsRow;
 use spark_trace_analysis::whose::{Sum, Sums, Whose};
 use spark_trace_recording::units::{seconds, size, unsigned};
@@ -134,7 +135,7 @@ pub fn stacks(document: &mut Document, report: &Report, at: &str, extent: Extent
         rows: &report.stacks,
         whose: |row| row.whose,
         is_listed: |row| row.is_listed(),
-        bytes: |row| i64::try_from(row.bytes).unwrap_or(i64::MAX),
+        bytes: |row| signed(row.bytes),
         sums: report.others.stacks,
         noun: "stack",
     };
@@ -216,7 +217,7 @@ pub fn tmpfs(document: &mut Document, report: &Report, extent: Extent) {
         rows: &rows,
         whose: |row| row.whose,
         is_listed: |row| row.whose == Whose::Target,
-        bytes: |row| i64::try_from(row.highest().unwrap_or(0)).unwrap_or(i64::MAX),
+        bytes: |row| signed(row.highest().unwrap_or(0)),
         sums: report.others.tmpfs,
         noun: "file system",
     };

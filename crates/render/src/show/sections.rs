@@ -9,6 +9,7 @@ use spark_trace_analysis::attribution::Report;
 use spark_trace_analysis::attribution::answer::is_worth_a_word;
 use spark_trace_analysis::mappings::MappingRow;
 use spark_trace_analysis::passing::Stack;
+use spark_trace_analysis::signed::signed;
 use spark_trace_analysis::stacks::StackRow;
 use spark_trace_analysis::whose::Whose;
 use spark_trace_recording::units::{seconds, unsigned};
@@ -173,7 +174,7 @@ fn has_files(report: &Report) -> bool {
 
 fn has_kernel_pages(report: &Report) -> bool {
     let rows = report.stacks.iter().filter(|row| row.is_listed());
-    is_much(report, rows.map(|row| i64::try_from(row.bytes).unwrap_or(i64::MAX)))
+    is_much(report, rows.map(|row| signed(row.bytes)))
 }
 
 /// One of these is as large as what the answer names.

@@ -10,11 +10,9 @@ use spark_trace_analysis::attribution;
 use spark_trace_analysis::devices::{DeviceProcess, DeviceReport};
 use spark_trace_analysis::instant_spec::InstantSpec;
 use spark_trace_analysis::live_frame;
-use spark_trace_analysis::memory_use;
 use spark_trace_recording::Recording;
 use spark_trace_recording::units::{known, unsigned};
 use spark_trace_render::document::{Cell, Document, Fit, Table};
-use spark_trace_render::memory_use::lines;
 use spark_trace_render::{Style, ascii, escape, terminal};
 
 /// Columns of a frame where nothing is to be cut: more than any of its lines has.
@@ -31,11 +29,11 @@ const PROCESSES: usize = 10;
 pub fn text(recording: &Recording, at_ns: u64, style: Style) -> anyhow::Result<String> {
     let mut text = String::new();
     let mut last = None;
-    if let Some(used) = memory_use::at(recording, at_ns) {
-        text += &wrapped(lines(&used), style);
+    let screens: Vec<_> = Tab::ALL.into_iter().map(|tab| (tab, screen(recording, at_ns, tab))).collect();
+    if let Some((_, screen)) = screens.first() {
+        text += &wrapped(screen.above.clone(), style);
     }
-    for tab in Tab::ALL {
-        let screen = screen(recording, at_ns, tab);
+    for (tab, screen) in screens {
         if screen.rows.is_empty() {
             continue;
         }
@@ -90,7 +88,7 @@ fn list(screen: &Screen, tab: Tab, style: Style) -> anyhow::Result<Vec<String>> 
     let height = u16::try_from(screen.rows.len()).unwrap_or(u16::MAX).saturating_add(AROUND);
     let mut ui = Ui::default();
     ui.tab = tab;
-    let screen = &Screen { queries: Vec::new(), gpus: Vec::new(), ..screen.clone() };
+    let screen = &Screen { queries: Vec::new(), above: Vec::new(), ..screen.clone() };
     let mut terminal = Terminal::new(TestBackend::new(width, height)).context("cannot draw")?;
     let plain = Style { colour: false, ..style };
     terminal.draw(|frame| draw::draw(frame, &ui, screen, plain)).context("cannot draw")?;
@@ -148,5 +146,27 @@ mod tests {
         let device = text.split("\ndevice ").nth(1).unwrap_or_default();
         assert!(device.contains("unattributed ") && text.matches("\nunattributed").count() >= 2, "{text}");
         assert_eq!(text.matches("since it was started").count(), 1, "{text}");
+    }
+
+    /// Between these lines of its log vLLM allocated its cache.
+    #[test]
+    fn the_stage_of_the_engine_is_above_the_planes() {
+        let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../results/2026-11-30-h200-engines");
+        let file = format!("{root}/vllm-graphs-native.json.zst");
+        let recording = spark_trace_recording::read(std::path::Path::new(&file)).unwrap();
+        let line = |what: &str| {
+            let lines = &recording.provenance.log_lines;
+            lines.iter().find(|line| line.text.contains(what)).unwrap().at_ns
+        };
+        let at = |at_ns: u64| text(&recording, at_ns, Style::default()).unwrap();
+        for (at_ns, stage) in [
+            (line("Model loading took") - SECOND, "Engine: vLLM 0.25.1: weights since "),
+            (line("Available KV cache memory") + 1, "Engine: vLLM 0.25.1: KV allocation since "),
+            (recording.target.ended_ns, "Engine: vLLM 0.25.1: serving since "),
+        ] {
+            let text = at(at_ns);
+            let (above, _) = text.split_once("\nsystem ").unwrap();
+            assert!(above.contains(stage), "{stage}: {text}");
+        }
     }
 }

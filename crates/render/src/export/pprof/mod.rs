@@ -2,6 +2,7 @@
 //!
 //! Each provenance has sample types of its own, so a profile's total is never a sum of kinds that overlap.
 
+use spark_trace_analysis::signed::signed;
 use std::io::Write;
 
 use flate2::Compression;
@@ -42,7 +43,7 @@ pub fn export(recording: &Recording, options: Options) -> Exported {
             let mut value = vec![0; types];
             let values = value.iter_mut().skip(place * TYPES.len());
             for (value, (_, _, of)) in values.zip(TYPES) {
-                *value = i64::try_from(of(row)).unwrap_or(i64::MAX);
+                *value = signed(of(row));
             }
             let label = labels(&mut tables, provenance, row);
             let location_id = tables.stack(row.stack);

@@ -4,6 +4,7 @@ use super::super::page::Page;
 use super::{Anchor, line, palette, percent, picture, text};
 use spark_trace_analysis::attribution::PlaneReport;
 use spark_trace_analysis::kv::Used;
+use spark_trace_analysis::signed::signed;
 use spark_trace_recording::units::{delta, known, size, unsigned};
 
 const ROW: f64 = 38.0;
@@ -44,7 +45,7 @@ pub fn used(page: &mut Page, title: &str, used: &[Used]) {
     let bars = used.iter().map(|row| Bar {
         source: row.source,
         label: format!("{} {} (reclaimable: {})", row.source, unsigned(row.bytes), row.reclaimable),
-        bytes: i64::try_from(row.bytes).unwrap_or(i64::MAX),
+        bytes: signed(row.bytes),
         before: None,
     });
     draw(page, title, "A bar for each source.", &bars.collect::<Vec<_>>());

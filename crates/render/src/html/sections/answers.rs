@@ -81,3 +81,12 @@ pub fn kv(page: &mut Page, overview: &Overview) -> Result<(), HtmlError> {
     tables::document(page, &document);
     Ok(())
 }
+
+pub fn engine(page: &mut Page, overview: &Overview) -> Result<(), HtmlError> {
+    let mut document = Document::default();
+    for (letter, run) in overview.runs() {
+        report::engine(&mut document, letter, run);
+    }
+    tables::document(page, &document);
+    Ok(())
+}
