@@ -5,7 +5,9 @@ pub mod random;
 use crate::{
     Error,
     describe::of_sorted,
-    numeric::{Mean, check, check_fraction, count, finite, median_of_sorted, midpoint, sorted, sum},
+    numeric::{
+        Mean, check, check_fraction, count, differences, finite, median_of_sorted, midpoint, sorted, sum,
+    },
     special::{normal_quantile, normal_sf},
 };
 use random::Xoshiro256;
@@ -19,6 +21,8 @@ pub enum Statistic {
     DifferenceOfMeans,
     /// Median of B minus median of A.
     DifferenceOfMedians,
+    /// Median of the pairs' B minus A.
+    MedianOfDifferences,
 }
 
 /// Bootstrap confidence intervals of a difference.
@@ -46,7 +50,8 @@ pub struct Bootstrap {
 /// Each resample draws the values of A, then those of B, with replacement, by xoshiro256** (Blackman & Vigna 2021),
 /// its state filled from the seed by SplitMix64; an index below n is the upper half of the 128-bit product of n and
 /// the next number. Quantiles of the resampled values are of type 7 (Hyndman & Fan 1996). Acceleration is from the
-/// jackknife over both samples. [`Error::Parameter`] for no resamples or a level not between 0 and 1.
+/// jackknife over both samples. [`Error::Parameter`] for no resamples, a level not between 0 and 1, or the statistic of pairs
+/// ([`ci_of_pairs`]).
 pub fn ci(
     a: &[f64],
     b: &[f64],
@@ -58,7 +63,7 @@ pub fn ci(
     check(a, 2)?;
     check(b, 2)?;
     check_fraction(level)?;
-    if resamples == 0 {
+    if resamples == 0 || statistic == Statistic::MedianOfDifferences {
         return Err(Error::Parameter);
     }
     // A difference does not depend on where both samples lie, and medians near zero have more digits: from a value in
@@ -70,16 +75,54 @@ pub fn ci(
     let estimate = finite(statistic.of(&mut a.to_vec(), &mut b.to_vec()))?;
     let mut random = Xoshiro256::new(seed);
     let (mut drawn_a, mut drawn_b) = (vec![0.0; a.len()], vec![0.0; b.len()]);
-    let mut values = Vec::with_capacity(resamples);
-    for _ in 0..resamples {
+    let draw = || {
         drawn_a.iter_mut().for_each(|slot| *slot = a[random.below(a.len())]);
         drawn_b.iter_mut().for_each(|slot| *slot = b[random.below(b.len())]);
-        values.push(finite(statistic.of(&mut drawn_a, &mut drawn_b))?);
+        statistic.of(&mut drawn_a, &mut drawn_b)
+    };
+    let acceleration = acceleration(&[(a, -1.0), (b, 1.0)], statistic);
+    intervals(statistic, estimate, acceleration, draw, (resamples, level, seed))
+}
+
+/// Bootstraps the median of the differences of pairs, two or more ([`Error::TooFew`]; [`Error::Lengths`]): whole pairs are drawn,
+/// otherwise as [`ci`] does.
+pub fn ci_of_pairs(
+    a: &[f64],
+    b: &[f64],
+    resamples: usize,
+    level: f64,
+    seed: u64,
+) -> Result<Bootstrap, Error> {
+    let pairs = differences(a, b)?;
+    check(&pairs, 2)?;
+    check_fraction(level)?;
+    if resamples == 0 {
+        return Err(Error::Parameter);
     }
+    let statistic = Statistic::MedianOfDifferences;
+    let mut random = Xoshiro256::new(seed);
+    let mut drawn = vec![0.0; pairs.len()];
+    let draw = || {
+        drawn.iter_mut().for_each(|slot| *slot = pairs[random.below(pairs.len())]);
+        median(&mut drawn)
+    };
+    let estimate = median(&mut pairs.clone());
+    let acceleration = acceleration(&[(&pairs, 1.0)], statistic);
+    intervals(statistic, estimate, acceleration, draw, (resamples, level, seed))
+}
+
+fn intervals(
+    statistic: Statistic,
+    estimate: f64,
+    acceleration: Option<f64>,
+    mut draw: impl FnMut() -> f64,
+    (resamples, level, seed): (usize, f64, u64),
+) -> Result<Bootstrap, Error> {
+    let mut values = (0..resamples).map(|_| finite(draw())).collect::<Result<Vec<_>, _>>()?;
     values.sort_by(f64::total_cmp);
     let tail = (1.0 - level) / 2.0;
     let percentile = (of_sorted(&values, tail), of_sorted(&values, 1.0 - tail));
-    let bca = acceleration(a, b, statistic)
+    let bca = acceleration
         .and_then(|acceleration| corrected(&values, estimate, acceleration, tail))
         .map(|(low, high)| (of_sorted(&values, low), of_sorted(&values, high)));
     Ok(Bootstrap { statistic, estimate, percentile, bca, level, resamples, seed })
@@ -90,7 +133,7 @@ impl Statistic {
     fn of(self, a: &mut [f64], b: &mut [f64]) -> f64 {
         match self {
             Statistic::DifferenceOfMeans => Mean::of(b).minus(Mean::of(a)),
-            Statistic::DifferenceOfMedians => median(b) - median(a),
+            Statistic::DifferenceOfMedians | Statistic::MedianOfDifferences => median(b) - median(a),
         }
     }
 
@@ -103,7 +146,7 @@ impl Statistic {
                 let mean = Mean::of(sample);
                 sample.iter().map(|x| mean.residual(*x)).collect()
             }
-            Statistic::DifferenceOfMedians => {
+            Statistic::DifferenceOfMedians | Statistic::MedianOfDifferences => {
                 let sample = sorted(sample);
                 let without = |i: usize| {
                     let at = |k: usize| if k < i { sample[k] } else { sample[k + 1] };
@@ -124,9 +167,9 @@ fn median(sample: &mut [f64]) -> f64 {
 }
 
 /// A sixth of the skewness of the influences, those of A against those of B.
-fn acceleration(a: &[f64], b: &[f64], statistic: Statistic) -> Option<f64> {
+fn acceleration(samples: &[(&[f64], f64)], statistic: Statistic) -> Option<f64> {
     let mut parts = vec![];
-    for (sample, sign) in [(a, -1.0), (b, 1.0)] {
+    for (sample, sign) in samples {
         let n = count(sample.len());
         parts.extend(statistic.influences(sample).into_iter().map(|influence| sign * influence / n));
     }

@@ -14,6 +14,7 @@ pub mod covariate;
 mod describe;
 pub mod effect;
 pub mod equivalence;
+pub mod exact;
 pub mod multiple;
 mod noncentral;
 pub mod normality;

@@ -3,7 +3,7 @@
 use crate::{
     Error,
     noncentral::tails,
-    numeric::{check_fraction, count, finite},
+    numeric::{check_fraction, count, finite, midpoint},
     special::t_upper_quantile,
 };
 
@@ -38,6 +38,36 @@ pub fn paired(d: f64, n: usize, alpha: f64) -> Result<f64, Error> {
 /// [`Error::Parameter`] where `d` is zero or not finite; [`Error::Range`] where more than 2^30 are needed.
 pub fn n_for(d: f64, power: f64, alpha: f64) -> Result<usize, Error> {
     fewest(d, power, |n| two_sample(d, n, n, alpha))
+}
+
+/// The fewest pairs with which [`paired`] reaches `power`. Undefined as [`n_for`] is.
+pub fn n_for_paired(d: f64, power: f64, alpha: f64) -> Result<usize, Error> {
+    fewest(d, power, |n| paired(d, n, alpha))
+}
+
+/// The smallest `d` that [`paired`] finds with this power.
+///
+/// Needs two pairs ([`Error::TooFew`]); [`Error::Parameter`] unless alpha < power.
+pub fn detectable_paired(n: usize, power: f64, alpha: f64) -> Result<f64, Error> {
+    check_fraction(power)?;
+    if n < 2 {
+        return Err(Error::TooFew);
+    }
+    if power <= alpha {
+        return Err(Error::Parameter);
+    }
+    let (mut low, mut high) = (0.0, 1.0);
+    while paired(high, n, alpha)? < power {
+        (low, high) = (high, 2.0 * high);
+    }
+    // Until f64 has no number between: it is computed once for a study.
+    loop {
+        let middle = midpoint(low, high);
+        if middle <= low || middle >= high {
+            return Ok(high);
+        }
+        if paired(middle, n, alpha)? < power { low = middle } else { high = middle }
+    }
 }
 
 fn power(ncp: f64, df: f64, alpha: f64) -> Result<f64, Error> {

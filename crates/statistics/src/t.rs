@@ -2,7 +2,7 @@
 
 use crate::{
     Error,
-    numeric::{Moments, check_fraction, count, differences, finite, nonzero},
+    numeric::{Mean, Moments, check, check_fraction, count, differences, finite, nonzero},
     series::lag1,
     special::{t_two_sided, t_upper_quantile},
 };
@@ -64,6 +64,13 @@ pub fn paired(a: &[f64], b: &[f64], level: f64) -> Result<TTest, Error> {
 pub fn paired_in_order(a: &[f64], b: &[f64], level: f64) -> Result<(TTest, f64), Error> {
     let (difference, r) = paired_difference_in_order(a, b)?;
     Ok((difference.test(level)?, r))
+}
+
+/// Mean of B minus mean of A, without the digits that each of the means alone would lose.
+pub fn mean_difference(a: &[f64], b: &[f64]) -> Result<f64, Error> {
+    check(a, 1)?;
+    check(b, 1)?;
+    finite(Mean::of(b).minus(Mean::of(a)))
 }
 
 /// A difference of means that is known with a standard error.

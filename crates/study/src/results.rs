@@ -25,6 +25,9 @@ pub struct Results {
     pub alike: Vec<(String, String)>,
     /// As planned; absent where nobody said.
     pub order: Option<Order>,
+    /// Measured runs of each model in each environment; absent where there is no plan.
+    #[serde(default)]
+    pub planned: Option<u32>,
     /// What it ran on and with.
     #[serde(default)]
     pub machine: BTreeMap<String, String>,

@@ -1,10 +1,13 @@
 //! What a study shows. Diagnostics come first: where the order of the runs, a drift or the state they began in could
 //! have made a difference, the verdict says so, whatever p is. Pure.
 
+pub mod attrition;
 pub mod compare;
 pub mod diagnostics;
 pub mod influence;
+mod judge;
 pub mod relations;
+mod sample;
 pub mod verdict;
 
 use std::collections::BTreeMap;
@@ -15,6 +18,7 @@ use spark_trace_statistics::multiple;
 use super::figures::{self, Better};
 use super::plan::Order;
 use super::results::{Origin, Results, Run};
+pub use attrition::Attrition;
 pub use compare::Comparison;
 pub use relations::{Indistinct, Relation};
 pub use verdict::Verdict;
@@ -62,6 +66,10 @@ pub struct Report {
     pub sources_at: SourcesAt,
     /// The same of the ledger's sources; a family of its own.
     pub sources: Vec<Comparison>,
+    /// Comparisons of metrics that cannot be computed, and why.
+    pub absent: Vec<Absent>,
+    /// Every model in every environment but the baseline: how many of its runs have a result.
+    pub attrition: Vec<Attrition>,
     /// Metrics that are functions of others: they are no further evidence.
     pub relations: Vec<Relation>,
     /// Models whose figures are the same.
@@ -70,8 +78,21 @@ pub struct Report {
     pub failures: Vec<Failure>,
 }
 
+/// A comparison without figures.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Absent {
+    pub model: String,
+    pub a_name: String,
+    pub b_name: String,
+    pub subject: Subject,
+    pub verdict: Verdict,
+    pub because: String,
+}
+
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Counts {
+    /// Measured runs of the whole plan; absent where there is none.
+    pub planned: Option<usize>,
     pub measured: usize,
     pub warmups: usize,
     pub failed: usize,
@@ -113,35 +134,33 @@ pub fn report(results: &Results, options: Options) -> Report {
         SourcesAt::Peak => |run| &run.sources,
     };
     let sources = names(results.runs.iter().filter(|run| run.counts()).flat_map(|run| levels(run).keys()));
-    let mut comparisons = vec![];
-    let mut of_sources = vec![];
-    for model in &results.models {
-        for other in results.environments.iter().skip(1) {
-            let Some(baseline) = results.environments.first() else { continue };
-            for name in &metrics {
-                let subject = subject(name);
-                let value = |run: &Run| run.metrics.get(name).copied();
-                comparisons.extend(compare::compare(
-                    results,
-                    model,
-                    (baseline, other),
-                    subject,
-                    &value,
-                    options,
-                ));
+    let attrition: Vec<Attrition> = pairs(results)
+        .into_iter()
+        .map(|(model, baseline, other)| attrition::of(results, model, (baseline, other)))
+        .collect();
+    let (mut comparisons, mut of_sources, mut absent) = (vec![], vec![], vec![]);
+    for runs in &attrition {
+        for name in &metrics {
+            // A metric that the model has nowhere is none of its metrics.
+            if !results.of_model(&runs.model).any(|run| run.metrics.contains_key(name)) {
+                continue;
             }
-            for name in &sources {
-                let value = |run: &Run| levels(run).get(name).map(|bytes| bytes / GIB);
-                let subject = source(name);
-                of_sources.extend(compare::compare(
-                    results,
-                    model,
-                    (baseline, other),
-                    subject,
-                    &value,
-                    options,
-                ));
+            let value = |run: &Run| run.metrics.get(name).copied();
+            match compare::compare(results, runs, subject(name), &value, options) {
+                Ok(comparison) => comparisons.push(comparison),
+                Err(because) => absent.push(Absent {
+                    model: runs.model.clone(),
+                    a_name: runs.a_name.clone(),
+                    b_name: runs.b_name.clone(),
+                    subject: subject(name),
+                    verdict: Verdict::NotComparable,
+                    because,
+                }),
             }
+        }
+        for name in &sources {
+            let value = |run: &Run| levels(run).get(name).map(|bytes| bytes / GIB);
+            of_sources.extend(compare::compare(results, runs, source(name), &value, options));
         }
     }
     let noise: Vec<_> = comparisons
@@ -184,10 +203,19 @@ pub fn report(results: &Results, options: Options) -> Report {
         indistinct: relations::indistinct(results, options),
         failures: failures(results),
         comparisons,
+        absent,
+        attrition,
         sources_at,
         sources: of_sources,
         relations,
     }
+}
+
+/// Each model with the baseline and another environment.
+fn pairs(results: &Results) -> Vec<(&String, &String, &String)> {
+    let Some((baseline, others)) = results.environments.split_first() else { return vec![] };
+    let of_model = |model| others.iter().map(move |other| (model, baseline, other));
+    results.models.iter().flat_map(of_model).collect()
 }
 
 const GIB: f64 = (1_u64 << 30) as f64;
@@ -241,7 +269,9 @@ fn adjust(comparisons: &mut [Comparison], belongs: fn(&Comparison) -> bool) -> u
 
 fn counts(results: &Results) -> Counts {
     let count = |which: fn(&Run) -> bool| results.runs.iter().filter(|run| which(run)).count();
+    let cells = results.models.len() * results.environments.len();
     Counts {
+        planned: results.planned.map(|each| each as usize * cells),
         measured: count(Run::counts),
         warmups: count(|run| run.warmup && run.failure.is_none()),
         failed: count(|run| run.failure.is_some()),

@@ -5,6 +5,8 @@ use spark_trace_statistics::bootstrap::random::Xoshiro256;
 use super::*;
 use crate::results::Run;
 
+mod attrition;
+
 const ROUNDS: u32 = 30;
 
 /// What is wrong with a study.
@@ -85,6 +87,7 @@ fn simulated(truth: Truth, seed: u64) -> Results {
         models: vec!["m".to_owned()],
         alike: vec![],
         order: None,
+        planned: None,
         machine: BTreeMap::new(),
         runs,
     }
@@ -123,12 +126,16 @@ fn a_difference_of_five_percent_is_found() {
     assert!(one.overhead.unwrap().contains("below 10 %"));
 }
 
+/// Studies of each scenario. More for a table: SPARK_TRACE_STUDIES=1000 cargo test ... -- --nocapture
+fn studies(otherwise: u32) -> u32 {
+    let wanted = std::env::var("SPARK_TRACE_STUDIES").ok().and_then(|studies| studies.parse().ok());
+    wanted.unwrap_or(otherwise)
+}
+
 /// Verdicts of studies of random numbers: what is wrong with them, and the shares that are allowed.
 #[test]
 fn a_verdict_is_by_what_the_order_lets_a_disturbance_do() {
-    // More for a table: SPARK_TRACE_STUDIES=1000 cargo test ... -- --nocapture
-    let wanted = std::env::var("SPARK_TRACE_STUDIES").ok().and_then(|studies| studies.parse().ok());
-    let studies: u32 = wanted.unwrap_or(200);
+    let studies = studies(200);
     // Three standard errors above.
     let nominal = 0.05 + 3.0 * (0.05_f64 * 0.95 / f64::from(studies)).sqrt();
     let of = |effect: f64, sd: f64| Truth { effect, sd, ..Truth::default() };
@@ -263,7 +270,7 @@ fn failed_runs_and_warmups_do_not_count_and_are_counted() {
     results.runs[0].warmup = true;
     results.runs[1].failure = Some("exit code 1".to_owned());
     let report = report(&results, Options { resamples: 0, ..Options::default() });
-    assert_eq!(report.counts, Counts { measured: 58, warmups: 1, failed: 1 });
+    assert_eq!(report.counts, Counts { planned: None, measured: 58, warmups: 1, failed: 1 });
     assert_eq!((report.comparisons[0].a.n, report.comparisons[0].b.n), (29, 29));
     assert_eq!(report.failures[0].why, "exit code 1");
 }

@@ -2,24 +2,27 @@
 
 use std::fmt::Write as _;
 
-use super::narrative::{cells, of_cell, title};
-use super::tables::{MAIN, table};
+use super::narrative::{absent_of, attrition_of, cells, of_cell, runs_without, title};
+use super::tables::{MAIN, with_absent};
 use crate::analysis::Report;
 use spark_trace_render::escape;
 
 pub fn render(report: &Report) -> String {
     let mut text = format!("% {}; needs \\usepackage{{booktabs}}\n", escaped(&title(report)));
     for (model, other) in cells(report) {
-        let table = table(MAIN, of_cell(&report.comparisons, &model, &other));
+        let rows = of_cell(&report.comparisons, &model, &other);
+        let table = with_absent(MAIN, rows, absent_of(report, &model, &other));
         let baseline = report.environments.first().map_or("", String::as_str);
         let line = |cells: &mut dyn Iterator<Item = &String>| {
             cells.map(|cell| escaped(cell)).collect::<Vec<_>>().join(" & ")
         };
+        let runs = attrition_of(report, &model, &other).map(runs_without).unwrap_or_default();
+        let caption = format!("{model}: {other} (B) against {baseline} (A). {runs}");
         // Writing to a string cannot fail.
         let _ = writeln!(
             text,
             "\\begin{{table}}\n\\centering\n\\caption{{{}}}",
-            escaped(&format!("{model}: {other} (B) against {baseline} (A)"))
+            escaped(caption.trim_end_matches([' ', '.']))
         );
         let _ = writeln!(text, "\\begin{{tabular}}{{ll{}l}}\n\\toprule", "r".repeat(MAIN.len() - 3));
         let _ =

@@ -1,7 +1,10 @@
 //! What a study reports, in words and tables that all forms share.
 
-use super::tables::{BRIEF, DIAGNOSTICS, EFFECTS, MAIN, SPREAD, TESTS, interval, number, table};
-use crate::analysis::{Comparison, Report, SourcesAt, Verdict};
+use super::tables::{
+    ATTRITION, BRIEF, DIAGNOSTICS, EFFECTS, MAIN, SPREAD, TESTS, interval, number, table, with_absent,
+};
+use crate::analysis::compare::written_p;
+use crate::analysis::{Absent, Attrition, Comparison, Report, SourcesAt, Verdict};
 use crate::plan::Order;
 use crate::results::Origin;
 use spark_trace_render::document::{Document, Fit, Table};
@@ -32,12 +35,19 @@ pub fn brief(report: &Report) -> Document {
     for (model, other) in cells(report) {
         let baseline = report.environments.first().map_or("", String::as_str);
         document.heading(format!("{model}: {other} (B) against {baseline} (A), means"));
-        document.table(table(BRIEF, of_cell(&report.comparisons, &model, &other)));
+        let rows = of_cell(&report.comparisons, &model, &other);
+        let absent = || absent_of(report, &model, &other);
+        let verdicts = with_absent(BRIEF, rows.clone(), absent());
+        if !verdicts.rows.is_empty() {
+            document.table(verdicts);
+        }
         let mut reasons: Vec<&str> = vec![];
-        for row in of_cell(&report.comparisons, &model, &other).filter(|row| row.subject.better.is_some()) {
-            if !reasons.contains(&row.because.as_str()) {
-                document.line(format!("{}: {}", row.subject.name, row.because));
-                reasons.push(&row.because);
+        let compared =
+            rows.filter(|row| row.subject.better.is_some()).map(|row| (&row.subject.name, &row.because));
+        for (name, because) in compared.chain(absent().map(|row| (&row.subject.name, &row.because))) {
+            if !reasons.contains(&because.as_str()) {
+                document.line(format!("{name}: {because}"));
+                reasons.push(because);
             }
         }
         let sources = differing(report, &model, &other);
@@ -56,14 +66,19 @@ pub fn title(report: &Report) -> String {
 
 /// Models and the environments that are compared with the baseline.
 pub fn cells(report: &Report) -> Vec<(String, String)> {
-    let mut cells: Vec<(String, String)> = vec![];
-    for comparison in &report.comparisons {
-        let cell = (comparison.model.clone(), comparison.b_name.clone());
-        if !cells.contains(&cell) {
-            cells.push(cell);
-        }
-    }
-    cells
+    report.attrition.iter().map(|runs| (runs.model.clone(), runs.b_name.clone())).collect()
+}
+
+pub fn absent_of<'a>(
+    report: &'a Report,
+    model: &'a str,
+    other: &'a str,
+) -> impl Iterator<Item = &'a Absent> + Clone {
+    report.absent.iter().filter(move |row| row.model == model && row.b_name == other)
+}
+
+pub fn attrition_of<'a>(report: &'a Report, model: &str, other: &str) -> Option<&'a Attrition> {
+    report.attrition.iter().find(|runs| runs.model == model && runs.b_name == other)
 }
 
 pub fn of_cell<'a>(
@@ -109,15 +124,41 @@ pub fn summary(report: &Report) -> Vec<String> {
         let baseline = report.environments.first().map_or("", String::as_str);
         let alike = rows.clone().any(|row| row.alike);
         let kind = if alike { " (the same environment again: noise)" } else { "" };
-        lines.push(format!("{model}, {other} against {baseline}{kind}: {}.", parts.join("; ")));
+        let runs = attrition_of(report, &model, &other).map(runs_without);
+        let parts = match parts.is_empty() {
+            true => "no metric can be compared".to_owned(),
+            false => parts.join("; "),
+        };
+        let runs = runs.filter(|runs| !runs.is_empty()).map_or_else(String::new, |runs| format!(" {runs}"));
+        lines.push(format!("{model}, {other} against {baseline}{kind}: {parts}.{runs}"));
     }
     lines
 }
 
+/// Runs that did not come to a result, in a sentence for each environment that has such.
+pub fn runs_without(runs: &Attrition) -> String {
+    let mut sentences = vec![];
+    for (name, course) in [(&runs.a_name, &runs.a), (&runs.b_name, &runs.b)] {
+        if course.failed > 0 {
+            sentences.push(format!("{} of {} runs of {name} failed.", course.failed, course.begun));
+        }
+        if course.begun == 0 {
+            sentences.push(format!("No run of {name} was begun."));
+        } else if course.measured == 0 {
+            sentences.push(format!("No run of {name} has a result."));
+        }
+    }
+    if let Some(p) = runs.p.filter(|_| runs.a.disturbed() + runs.b.disturbed() > 0) {
+        sentences.push(format!("That both fail equally often has p {} (Fisher's exact test).", written_p(p)));
+    }
+    sentences.join(" ")
+}
+
 fn origin(report: &Report) -> String {
     let counts = &report.counts;
+    let planned = counts.planned.map_or_else(String::new, |planned| format!(" of {planned} planned"));
     let runs = format!(
-        "{} measured runs, {} warm-ups, {} that failed or were lost",
+        "{}{planned} measured runs, {} warm-ups, {} that failed or were lost",
         counts.measured, counts.warmups, counts.failed
     );
     match &report.origin {
@@ -182,9 +223,11 @@ pub const fn sources_title(report: &Report) -> &'static str {
 /// The tables of one comparison, with their titles.
 pub fn tables(report: &Report, model: &str, other: &str) -> Vec<(&'static str, Table)> {
     let rows = || of_cell(&report.comparisons, model, other);
+    let absent = || absent_of(report, model, other);
     vec![
-        ("Verdicts", table(MAIN, rows())),
-        ("Diagnostics", table(DIAGNOSTICS, rows())),
+        ("Verdicts", with_absent(MAIN, rows(), absent())),
+        ("Runs, A+B", Table::of(ATTRITION, attrition_of(report, model, other))),
+        ("Diagnostics", with_absent(DIAGNOSTICS, rows(), absent())),
         ("Effects", table(EFFECTS, rows())),
         ("Tests, p", table(TESTS, rows())),
         ("Spread", table(SPREAD, rows())),
@@ -208,9 +251,9 @@ pub fn methods(report: &Report) -> Vec<String> {
     let mut lines = vec![
         order,
         format!(
-            "Warm-ups and failed runs are left out of the analysis and counted. Differences are B minus A. Runs of one \
-             round are compared by the paired t test, others by Welch's, both with t-based 95 % confidence intervals; p \
-             is adjusted: {}; other metrics, sources of memory and comparisons of environments that are the same are families \
+            "Warm-ups are left out of the analysis and counted. Differences are B minus A. Runs of one round are \
+             compared by the paired t test, or by Welch's where there are fewer than 3 such rounds, both with t-based 95 % \
+             confidence intervals; means, difference, p, power and bootstrap are of the same runs. p is adjusted: {}; other metrics, sources of memory and comparisons of environments that are the same are families \
              of their own. A difference is reported below an adjusted p of \
              {}.",
             report.family, options.alpha
@@ -221,9 +264,13 @@ pub fn methods(report: &Report) -> Vec<String> {
             options.alpha,
             options.margin * 100.0
         ),
+        "Runs without a result (failed, or chosen by a retry that succeeded) bound a verdict: it stands only where the same \
+         test comes to it with the smallest and with the largest value of the model's other runs in their place. Environments \
+         that do not fail equally often (Fisher's exact test) are never called equivalent."
+            .to_owned(),
         format!(
             "Effect sizes are Cohen's d and Hedges' g with intervals from the noncentral t distribution, power by the \
-             same. Medians are compared by {} bootstrap resamples (BCa; seed {}). Values beyond Tukey's fences (1.5 \
+             same for the test that was used. Medians (of the differences, where runs are pairs) are compared by {} bootstrap resamples (BCa; seed {}). Values beyond Tukey's fences (1.5 \
              interquartile ranges) are called outliers and kept.",
             options.resamples, options.seed
         ),

@@ -1,9 +1,10 @@
 //! The site of a study: an index and a page for each comparison. Static, without scripts and without a network, ready
 //! for GitHub Pages.
 
-use super::tables::{MAIN, table};
+use super::tables::{ATTRITION, MAIN, with_absent};
 use super::{FORMATS, charts, narrative};
 use crate::analysis::{Comparison, Report};
+use spark_trace_render::document::Table;
 use spark_trace_render::html::page::Page;
 use spark_trace_render::html::{STYLE, tables};
 use spark_trace_render::{RenderError, Style};
@@ -90,7 +91,10 @@ fn index(report: &Report) -> Vec<u8> {
                 page.element("a", &[("href", &name(&model, &other))], &text);
             });
             let rows = narrative::of_cell(&report.comparisons, &model, &other);
-            tables::table(page, &format!("{model}, {other}"), false, &table(MAIN, rows));
+            let absent = narrative::absent_of(report, &model, &other);
+            tables::table(page, &format!("{model}, {other}"), false, &with_absent(MAIN, rows, absent));
+            let runs = Table::of(ATTRITION, narrative::attrition_of(report, &model, &other));
+            tables::table(page, &format!("{model}, {other}: runs, A+B"), false, &runs);
         }
         page.element("h2", &[], "Methods");
         paragraphs(page, narrative::methods(report));

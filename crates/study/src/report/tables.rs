@@ -1,8 +1,8 @@
 //! Comparisons as rows.
 
-use crate::analysis::Comparison;
-use crate::analysis::Report;
+use crate::analysis::attrition::Course;
 use crate::analysis::compare::written_p;
+use crate::analysis::{Absent, Attrition, Comparison, Report};
 use spark_trace_recording::units::UNKNOWN;
 use spark_trace_render::csv::{self, Field};
 use spark_trace_render::document::{Fit, Table};
@@ -153,6 +153,42 @@ pub const DIAGNOSTICS: &[Cell] = &[
     ("VERDICT", Fit::Name, |row| row.verdict.as_str().to_owned()),
     ("BECAUSE", Fit::Text, |row| row.because.clone()),
 ];
+
+/// How many runs have a result.
+pub const ATTRITION: &[spark_trace_render::document::Cell<Attrition>] = &[
+    ("ENVIRONMENTS", Fit::Name, |row| format!("A {}, B {}", row.a_name, row.b_name)),
+    ("PLANNED", Fit::Number, |row| both(row, |course| course.planned.map(|planned| planned as usize))),
+    ("BEGUN", Fit::Number, |row| both(row, |course| Some(course.begun))),
+    ("WITH A RESULT", Fit::Number, |row| both(row, |course| Some(course.measured))),
+    ("FAILED", Fit::Number, |row| both(row, |course| Some(course.failed))),
+    ("CUT OFF", Fit::Number, |row| both(row, |course| Some(course.lost))),
+    ("P (FISHER)", Fit::Number, |row| known(row.p, written_p)),
+];
+
+fn both(row: &Attrition, of: fn(&Course) -> Option<usize>) -> String {
+    let one = |course| of(course).map_or_else(|| UNKNOWN.to_owned(), |count| count.to_string());
+    format!("{}+{}", one(&row.a), one(&row.b))
+}
+
+/// Comparisons and, below them, those that cannot be computed: their names, verdicts and reasons.
+pub fn with_absent<'a>(
+    cells: &[Cell],
+    rows: impl IntoIterator<Item = &'a Comparison>,
+    absent: impl Iterator<Item = &'a Absent>,
+) -> Table {
+    let mut table = table(cells, rows);
+    for row in absent {
+        let cell = |(title, ..): &Cell| match *title {
+            "METRIC" => row.subject.name.clone(),
+            "UNIT" => row.subject.unit.clone(),
+            "VERDICT" => row.verdict.as_str().to_owned(),
+            "BECAUSE" => row.because.clone(),
+            _ => UNKNOWN.to_owned(),
+        };
+        table.rows.push(cells.iter().map(cell).collect());
+    }
+    table
+}
 
 pub fn table<'a>(cells: &[Cell], rows: impl IntoIterator<Item = &'a Comparison>) -> Table {
     Table::of(cells, rows)

@@ -1,0 +1,113 @@
+//! The verdict of a comparison: diagnostics first, then p and the margin, then runs without a result.
+
+use super::attrition::Bounds;
+use super::compare::{Comparison, overhead, written_p};
+use super::{Options, Verdict};
+
+impl Comparison {
+    /// Decides, once p is adjusted.
+    pub fn judge(&mut self, options: Options) {
+        (self.verdict, self.because) = self.decided(options);
+        self.overhead = match self.verdict {
+            // A class for a difference that is not shown would be one for noise.
+            Verdict::Different => overhead(&self.subject, self.difference, self.a.mean),
+            _ => None,
+        };
+    }
+
+    fn decided(&self, options: Options) -> (Verdict, String) {
+        if self.a.n < 2 || self.b.n < 2 {
+            return (Verdict::NotComparable, format!("{} and {} runs are too few", self.a.n, self.b.n));
+        }
+        if let Some(problem) = self.diagnostics.problems.iter().max_by_key(|problem| problem.verdict) {
+            let all: Vec<_> = self.diagnostics.problems.iter().map(|problem| problem.what.as_str()).collect();
+            return (problem.verdict, all.join("; "));
+        }
+        let Some(p) = self.p_holm.or(self.p) else {
+            return (Verdict::NotComparable, "no test can be computed from these values".to_owned());
+        };
+        let (different, because) = self.differs(p, options);
+        let same = self.is_same(options);
+        let margin = options.margin * 100.0;
+        let (verdict, because) = match (different, same) {
+            (true, false) => (Verdict::Different, because),
+            // Found with certainty, and too small to matter.
+            (true, true) => {
+                (Verdict::Equivalent, format!("{because}, but the means are the same within {margin} %"))
+            }
+            (false, true) => {
+                (Verdict::Equivalent, format!("the means are the same within {margin} %; {because}"))
+            }
+            (false, false) => (
+                Verdict::Undecided,
+                format!("{because}; nor are the means shown to be the same within {margin} %"),
+            ),
+        };
+        if let Some(noise) = self.noise.filter(|noise| different && self.difference.abs() <= *noise) {
+            let unit = &self.subject.unit;
+            let why = format!("environments that are the same differ by {noise:.3} {unit}");
+            return (Verdict::Undecided, format!("{because}, but {why}"));
+        }
+        match &self.bounds {
+            Some(bounds) if !self.survives(verdict, p, bounds, options) => {
+                (Verdict::Undecided, format!("{because}, but {}", self.missing(bounds)))
+            }
+            Some(bounds) if verdict != Verdict::Undecided => (
+                verdict,
+                format!("{because}, whatever the {} would show", runs(bounds.a_missing + bounds.b_missing)),
+            ),
+            _ => (verdict, because),
+        }
+    }
+
+    fn differs(&self, p: f64, options: Options) -> (bool, String) {
+        let adjusted = if self.p_holm.is_some() { "p adjusted by Holm's method" } else { "p" };
+        let because = match (self.varies, self.difference == 0.0) {
+            (false, true) => "all runs have the same value".to_owned(),
+            _ => format!("{adjusted} is {} by {}", written_p(p), self.test),
+        };
+        (p < options.alpha, because)
+    }
+
+    fn is_same(&self, options: Options) -> bool {
+        match self.varies {
+            true => self.equivalence.as_ref().is_some_and(|tost| tost.p < options.alpha),
+            false => self.margin.is_some_and(|margin| self.difference.abs() <= margin),
+        }
+    }
+
+    /// Whether the runs without a result cannot have made the verdict.
+    fn survives(&self, verdict: Verdict, p: f64, bounds: &Bounds, options: Options) -> bool {
+        // What adjusting for other comparisons costs this p, it costs that of the worst case.
+        let factor = self.p.filter(|raw| *raw > 0.0).map_or(1.0, |raw| (p / raw).max(1.0));
+        match verdict {
+            Verdict::Different => {
+                let side = if self.difference > 0.0 { bounds.low > 0.0 } else { bounds.high < 0.0 };
+                side && bounds.p * factor < options.alpha
+            }
+            Verdict::Equivalent => {
+                // Environments that do not fail alike are not the same.
+                let alike = bounds.failures_p.is_none_or(|p| p >= options.alpha);
+                alike && bounds.equivalence_p.is_some_and(|p| p < options.alpha)
+            }
+            _ => true,
+        }
+    }
+
+    fn missing(&self, bounds: &Bounds) -> String {
+        let Bounds { a_missing, b_missing, low, high, .. } = bounds;
+        let unit = &self.subject.unit;
+        format!(
+            "{a_missing} of {} and {b_missing} of {} have no result: with the smallest or the largest value seen for these the \
+             difference is {low:+.3} to {high:+.3} {unit}",
+            self.a_name, self.b_name
+        )
+    }
+}
+
+fn runs(count: usize) -> String {
+    match count {
+        1 => "run without a result".to_owned(),
+        count => format!("{count} runs without a result"),
+    }
+}
