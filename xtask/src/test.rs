@@ -141,6 +141,8 @@ impl Session {
         let mut command = process::cargo();
         command.args(["test", "--no-fail-fast"]).args(cargo_args).current_dir(workspace::root());
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
+        // A failed test's message says what failed. Frames would push it out of the part of a log that is looked at.
+        command.env("RUST_BACKTRACE", "0");
         command.arg("--").args(harness_args).args(&self.test_args);
         self.ended(name, process::run(&mut command, &format!("{name} tests")))
     }

@@ -27,6 +27,8 @@ pub enum Warning {
     BriefMappings { count: u64 },
     /// One of them lies just before or after the highest reading of a plane.
     GapAtPeak { plane: String, gap_ns: u64 },
+    /// At the highest reading of a plane not every CPU had handed in its part of the kernel's counters.
+    Drift { plane: String, bytes: u64 },
     /// A root cgroup of the target was never read.
     NeverRead { cgroup: String },
     /// The nearest reading is far from the requested instant.
@@ -111,6 +113,12 @@ impl fmt::Display for Warning {
                 f,
                 "{plane}: not read for {:.1} s around its peak, which may have been higher",
                 *gap_ns as f64 / 1e9
+            ),
+            Self::Drift { plane, bytes } => write!(
+                f,
+                "{plane}: at its peak a CPU had not handed in its counts in time, so each of the kernel's counters may be \
+                 off by up to {:.1} MiB",
+                *bytes as f64 / f64::from(1 << 20)
             ),
             Self::Killed { cgroup, count, seen } => write!(
                 f,

@@ -343,7 +343,8 @@ pub struct Readings {
 pub struct Samples {
     /// The machine. Columns `meminfo.*`, `vmstat.*` (selected), `zoneinfo.pcp_count`, `kpageflags.huge_zero_page`,
     /// `thp.anon_partially_mapped`, `sockstat.TCP`, `sockstat.UDP`, `dentry.entries`, `dentry.negative`; and columns by
-    /// events.
+    /// events. `zoneinfo.stat_drift` is there only where a CPU had not handed in its counts in time: the bytes by which each
+    /// counter may be off.
     pub system: Series,
     /// One series for each cgroup of the target.
     pub cgroups: Vec<CgroupSeries>,

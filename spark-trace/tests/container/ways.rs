@@ -9,7 +9,7 @@ use crate::support::docker::{Named, docker, image};
 use crate::support::process::Other;
 use crate::support::{self, Faults, MIB, Recorded, Running, array, record, source, text};
 
-const ALLOC: &str = "/workload alloc --anon 32M --hold 300ms";
+const ALLOC: &str = "/workload alloc --anon 32M --hold 1s";
 
 fn words(line: &str) -> Vec<&str> {
     line.split_whitespace().collect()

@@ -21,7 +21,7 @@ struct Held {
     recorded: Recorded,
     /// Of each GPU, while everything was held.
     account: Account,
-    /// The last reading of each GPU that has it.
+    /// The first reading of each GPU after everything was held.
     at: BTreeMap<i64, usize>,
 }
 
@@ -86,11 +86,14 @@ fn held(dir: &TempDir, visible: &str, words: &str) -> Held {
     std::fs::write(&until, "").unwrap();
     let recorded = running.finish().exited(0);
     let recording = recorded.recording();
-    let last = |gpu: i64, bytes: i64| {
-        let column = array(&recording["samples"]["devices"][gpu as usize]["columns"][&used]);
-        column.iter().rposition(|value| value.as_i64() == Some(bytes)).unwrap()
+    // The one that was waited for: a later one may have begun while all was held, and ended after it was given back.
+    let whole = |gpu: i64, bytes: i64| {
+        let device = &recording["samples"]["devices"][gpu as usize];
+        let begins = array(&device["begin_ns"]).iter().map(int);
+        let mut readings = begins.zip(array(&device["columns"][&used]));
+        readings.position(|(begin_ns, value)| begin_ns > held_ns && value.as_i64() == Some(bytes)).unwrap()
     };
-    let at = account.iter().map(|(gpu, bytes)| (*gpu, last(*gpu, *bytes))).collect();
+    let at = account.iter().map(|(gpu, bytes)| (*gpu, whole(*gpu, *bytes))).collect();
     Held { recorded, account, at }
 }
 

@@ -184,6 +184,15 @@ impl Session {
         self.tracer.journal.flush().map_err(io_error("write the journal"))
     }
 
+    /// Waits until the journal is written, or cannot be.
+    pub(super) fn await_journal(&mut self) -> Result<(), SessionError> {
+        self.journal_flush()?;
+        if let Some(end) = &self.journal_end {
+            end.wait();
+        }
+        self.journal_flush()
+    }
+
     /// Whether there is nothing more to follow.
     fn is_over(&self, exited: bool, started: Instant) -> bool {
         let interrupted = self.interrupted;

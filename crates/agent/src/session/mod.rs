@@ -11,7 +11,6 @@ mod put_off;
 mod start;
 
 use std::{
-    fs::File,
     io::{self, BufWriter},
     time::Duration,
 };
@@ -33,11 +32,13 @@ use super::{
     btf::{Btf, BtfError},
     cgroup::{self, CgroupError, Layout, Leaf},
     host,
+    journal_file::{self, JournalFile},
     kallsyms::Kallsyms,
     messages, now_ns,
     offsets::{self, MissingType, Settings},
     output::{Output, OutputError},
     pause::Guard,
+    priority::Raised,
     realtime_offset_ns,
     source::{nvml::Nvml, process, system::System},
     statistics::Statistics,
@@ -121,7 +122,7 @@ const MAPPING: &str = "mapping";
 const JOURNAL_BUFFER: usize = 64 << 10;
 
 /// The journal's writer.
-type Out = BufWriter<File>;
+type Out = BufWriter<JournalFile>;
 
 /// What a trace reports to, a few times a second.
 pub type Report<'a> = &'a mut dyn FnMut(&Progress<'_>) -> Wishes;
@@ -159,6 +160,8 @@ pub struct Session {
     walks_not_made: u64,
     /// The journal is not written any more, and that was reported.
     journal_failed: bool,
+    /// Absent where no journal is written.
+    journal_end: Option<journal_file::End>,
     /// What the log has of losses.
     losses: Vec<Loss>,
 }
@@ -224,9 +227,12 @@ impl Session {
             clock: Clock { name: "CLOCK_MONOTONIC".to_owned(), realtime_offset_ns: realtime_offset_ns() },
             target: target.clone(),
         };
-        let journal = match &options.keep {
-            Keep::All(Some(claim)) => begin_journal(claim, begin, options.arguments)?,
-            Keep::All(None) | Keep::Latest(_) => Journal::unwritten(begin, options.arguments),
+        let (journal, journal_end) = match &options.keep {
+            Keep::All(Some(claim)) => {
+                let (journal, end) = begin_journal(claim, begin, options.arguments)?;
+                (journal, Some(end))
+            }
+            Keep::All(None) | Keep::Latest(_) => (Journal::unwritten(begin, options.arguments), None),
         };
         let kallsyms = Kallsyms::from_kernel().unwrap_or_default();
         let system = System::open().map_err(io_error("open the kernel's counters"))?;
@@ -262,6 +268,7 @@ impl Session {
             put_off: PutOff::default(),
             walks_not_made: 0,
             journal_failed: false,
+            journal_end,
             losses: Vec::new(),
         })
     }
@@ -298,7 +305,11 @@ impl Session {
         let gpu_interval = self.nvml.machine().is_ok().then_some(self.options.gpu_interval);
         self.tracer.watch_readings(self.options.interval, gpu_interval);
         debug!("target {}: followed from now on", self.tracer.target.kind);
+        // Without the right to it readings may be late, and are counted where they are.
+        let raised =
+            Raised::begin().inspect_err(|error| debug!("the recorder has no priority over others: {error}"));
         let exit_code = self.follow(progress).await?;
+        drop(raised);
         debug!("target {}: it has ended, or the time is over", self.tracer.target.kind);
         self.end_output().await?;
         self.finish(exit_code)
@@ -363,6 +374,7 @@ impl Session {
         self.add_health_and_cost(nvml)?;
         messages::log_losses(&mut self.losses, &self.tracer.object.losses()?);
         self.tracer.object.detach_functions();
+        self.await_journal()?;
         self.note_journal();
         let journal_is_cut = self.journal_failed;
         let mut recording = self.tracer.journal.finish(now_ns()).map_err(io_error("write the journal"))?;
@@ -375,10 +387,17 @@ impl Session {
     }
 }
 
-fn begin_journal(claim: &Claim, begin: Begin, arguments: Arguments) -> Result<Journal<Out>, SessionError> {
+fn begin_journal(
+    claim: &Claim,
+    begin: Begin,
+    arguments: Arguments,
+) -> Result<(Journal<Out>, journal_file::End), SessionError> {
     let failed = || io_error(format!("write {}", claim.journal.display()));
     let file = claim.file.try_clone().map_err(failed())?;
-    Journal::begin_with(BufWriter::with_capacity(JOURNAL_BUFFER, file), begin, arguments).map_err(failed())
+    let file = JournalFile::new(file).map_err(failed())?;
+    let end = file.end();
+    let out = BufWriter::with_capacity(JOURNAL_BUFFER, file);
+    Ok((Journal::begin_with(out, begin, arguments).map_err(failed())?, end))
 }
 
 /// Whether a signal was ignored when this process began.

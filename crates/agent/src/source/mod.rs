@@ -9,6 +9,7 @@ pub mod nvml;
 pub mod pool;
 pub mod process;
 pub mod process_env;
+mod refresh;
 pub mod system;
 pub mod tmpfs;
 

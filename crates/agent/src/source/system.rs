@@ -6,6 +6,7 @@ use super::{
     KernelFile, Reading,
     huge_pages::{self, PartlyMapped},
     huge_zero::{self, HugeZero},
+    refresh::Refresh,
 };
 use crate::page_size;
 use spark_trace_host::meminfo;
@@ -38,6 +39,8 @@ const HUGE_ZERO: &str = "kpageflags.huge_zero_page";
 
 /// Bytes of huge pages of which only parts are mapped.
 const PARTLY_MAPPED: &str = "thp.anon_partially_mapped";
+/// The most that each counter may be off where not every CPU had handed in its part (mm/vmstat.c vmstat_refresh).
+const STAT_DRIFT: &str = "zoneinfo.stat_drift";
 /// Pages that sockets of a protocol were given for what they send and receive: /proc/net/sockstat. The counters are
 /// one for all network namespaces (net/ipv4/proc.c sockstat_seq_show: proto_memory_allocated).
 const SOCKETS: [&str; 2] = ["TCP", "UDP"];
@@ -54,9 +57,7 @@ pub struct System {
     partly_mapped: PartlyMapped,
     sockets: Option<KernelFile>,
     dentries: Option<KernelFile>,
-    /// Reading it makes every CPU hand in its part of the counters (mm/vmstat.c vmstat_refresh), so that
-    /// they are exact instead of up to some hundred pages per CPU behind.
-    refresh: Option<KernelFile>,
+    refresh: Option<Refresh>,
 }
 
 impl System {
@@ -73,16 +74,17 @@ impl System {
             partly_mapped: PartlyMapped::open(Path::new(huge_pages::SIZES)),
             sockets: open("/proc/net/sockstat").ok(),
             dentries: open("/proc/sys/fs/dentry-state").ok(),
-            refresh: open("/proc/sys/vm/stat_refresh").ok(),
+            refresh: Refresh::start(Path::new("/proc/sys/vm/stat_refresh")),
         })
     }
 
     pub fn read(&mut self) -> Sample {
         // Before the window: it changes no level, only how exact the counters are.
-        if let Some(refresh) = &mut self.refresh {
-            let _ = refresh.read();
-        }
+        let is_exact = self.refresh.as_mut().is_none_or(Refresh::refresh);
         let mut reading = self.read_balanced();
+        if is_exact {
+            reading.values.remove(STAT_DRIFT);
+        }
         match self.vmstat.read() {
             Ok(text) => parse_vmstat(&text, &mut reading),
             Err(e) => reading.absent("vmstat", e),
@@ -123,7 +125,10 @@ impl System {
             };
             parse_meminfo(&text, &mut reading);
             match self.zoneinfo.read() {
-                Ok(text) => reading.put("zoneinfo.pcp_count", page_size() * parse_pcp_pages(&text)),
+                Ok(text) => {
+                    reading.put("zoneinfo.pcp_count", page_size() * sum_of("count:", &text));
+                    reading.put(STAT_DRIFT, page_size() * sum_of("vm stats threshold:", &text));
+                }
                 Err(e) => reading.absent("zoneinfo.pcp_count", e),
             }
             let before = reading.values.get("meminfo.MemFree").copied();
@@ -180,10 +185,11 @@ fn parse_dentries(text: &str, reading: &mut Reading) {
     }
 }
 
-/// Pages on per-CPU free lists of all zones: the `count:` lines below `pagesets`.
-fn parse_pcp_pages(text: &str) -> u64 {
+/// Sum of a line of all CPUs in all zones: `count:` is pages on per-CPU free lists, `vm stats threshold:` pages by which a
+/// CPU's part of a counter may have changed before it is handed in.
+fn sum_of(name: &str, text: &str) -> u64 {
     text.lines()
-        .filter_map(|l| l.trim().strip_prefix("count:"))
+        .filter_map(|l| l.trim().strip_prefix(name))
         .filter_map(|v| v.trim().parse::<u64>().ok())
         .sum()
 }
@@ -208,7 +214,9 @@ mod tests {
     #[test]
     fn per_cpu_lists_are_summed_over_zones_and_cpus() {
         let text = "  pagesets\n    cpu: 0\n              count:    10\n              high:  5\n    cpu: 1\n              count: 4\n";
-        assert_eq!(parse_pcp_pages(text), 14);
+        assert_eq!(sum_of("count:", text), 14);
+        let text = "    cpu: 0\n  vm stats threshold: 24\n    cpu: 1\n  vm stats threshold: 30\n";
+        assert_eq!(sum_of("vm stats threshold:", text), 54);
     }
 
     #[test]

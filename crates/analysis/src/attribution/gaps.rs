@@ -39,7 +39,17 @@ pub(super) fn warnings(recording: &Recording, planes: &Planes) -> Vec<Warning> {
             .map_or_else(|| plane.plane.as_str().to_owned(), |device| format!("GPU {}", device.index));
         Some(Warning::GapAtPeak { plane, gap_ns })
     });
-    counted(&recording.health).chain(reduced(&recording.health)).chain(beside).collect()
+    let drift = planes.iter().filter(|plane| plane.plane == Scope::System).filter_map(|plane| {
+        let bytes = drift_at(&recording.samples.system, plane.peak_ns)?;
+        Some(Warning::Drift { plane: plane.plane.as_str().to_owned(), bytes })
+    });
+    counted(&recording.health).chain(reduced(&recording.health)).chain(beside).chain(drift).collect()
+}
+
+/// By how much each of the machine's counters may be off in the reading that ended at `at_ns`; absent where they are exact.
+fn drift_at(system: &Series, at_ns: u64) -> Option<u64> {
+    let index = system.end_ns.partition_point(|end| *end < at_ns);
+    system.columns.get("zoneinfo.stat_drift")?.get(index)
 }
 
 /// For how long a plane was not read just before or after its highest reading, where that is a gap.
@@ -108,6 +118,17 @@ mod tests {
         assert!(said[1].starts_with("7 events of mappings"), "{said:?}");
         assert_eq!((health.spacing_ns(100), health.spacing_ns(500)), (400, 500));
         assert_eq!(super::reduced(&Health::default()).count(), 0);
+    }
+
+    #[test]
+    fn counters_are_off_only_where_a_reading_says_so() {
+        let columns = [("zoneinfo.stat_drift".to_owned(), [None, Some(4096), None].into_iter().collect())];
+        let end_ns = vec![100, 200, 300];
+        let system = Series { columns: columns.into(), end_ns, ..Series::default() };
+        assert_eq!(
+            [100, 150, 200, 300, 301].map(|at_ns| drift_at(&system, at_ns)),
+            [None, Some(4096), Some(4096), None, None]
+        );
     }
 
     #[test]
