@@ -15,6 +15,7 @@ pub(super) const BUILTIN_PLACEHOLDERS: &[&str] = &[
     "workload",
     "workload.name",
     "spark-trace",
+    "cpus.fast",
 ];
 
 /// What placeholders stand for in one run.
@@ -30,6 +31,8 @@ pub struct RunPaths<'a> {
     pub workload: &'a str,
     /// This program.
     pub spark_trace: &'a str,
+    /// The CPUs of the fastest type, as a list; absent where that is unknown.
+    pub fast_cpus: Option<&'a str>,
 }
 
 impl Values {
@@ -54,6 +57,7 @@ impl Values {
         ];
         let written = [&plan.values, &environment.values, &model.values].into_iter().flatten();
         let written = written.map(|(name, value)| (name.clone(), value.clone()));
+        let given = given.into_iter().chain(places.fast_cpus.map(|list| ("cpus.fast", list.to_owned())));
         Self(written.chain(given.map(|(name, value)| (name.to_owned(), value))).collect())
     }
 
@@ -89,6 +93,9 @@ impl Values {
     }
 
     fn unknown(&self, text: &str, name: &str) -> String {
+        if name == "cpus.fast" {
+            return format!("`{text}`: this machine does not say which of its CPUs are the fastest; write their list");
+        }
         let known: Vec<_> = self.0.keys().map(|name| format!("{{{name}}}")).collect();
         format!("`{text}`: unknown placeholder `{{{name}}}`; known are {}", known.join(", "))
     }

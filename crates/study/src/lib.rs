@@ -3,7 +3,10 @@
 pub mod analysis;
 pub mod belongs;
 pub mod benchmarks;
+pub mod check;
 pub mod command;
+pub mod cores;
+pub mod estimate;
 pub mod figures;
 pub mod files;
 pub mod import;
@@ -15,6 +18,7 @@ pub mod rootfs;
 pub mod run;
 pub mod schedule;
 pub mod templates;
+pub mod ulimit;
 mod validate;
 
 use std::io::{self, Read};

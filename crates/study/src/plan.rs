@@ -32,6 +32,9 @@ pub struct Plan {
     /// Times that a failed run is tried again; the failure stays in the study.
     #[serde(default)]
     pub retries: u32,
+    /// Failures one after the other of a model in an environment after which its other runs are left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub give_up_after: Option<u32>,
     /// Free space that the study's folder must have before each run.
     #[serde(default, deserialize_with = "some_size")]
     pub disk_space: Option<u64>,
@@ -39,6 +42,12 @@ pub struct Plan {
     pub environments: Vec<Environment>,
     pub models: Vec<Model>,
     pub workload: Workload,
+    /// How long a run takes, before one was measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub estimate: Option<Estimate>,
+    /// Requests that the benchmark reads, a file for each model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dataset: Option<Dataset>,
     #[serde(default)]
     pub gates: Gates,
     /// Figures in the log besides those that are known.
@@ -52,8 +61,11 @@ pub struct Plan {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Order {
-    /// A B, B A, A B, ...: what drifts steadily hits all environments alike.
+    /// A B, B A, A B, ... for two environments. For more of them Williams squares: each follows each other one equally often.
     #[default]
+    Balanced,
+    /// A B C, C B A, A B C, ...: what drifts steadily hits all environments alike. With more than two each has the same
+    /// neighbours in all rounds.
     Abba,
     /// In each round all environments once, in random order.
     Randomized,
@@ -64,6 +76,7 @@ pub enum Order {
 impl Order {
     pub const fn as_str(self) -> &'static str {
         match self {
+            Self::Balanced => "balanced",
             Self::Abba => "abba",
             Self::Randomized => "randomized",
             Self::Blocked => "blocked",
@@ -85,6 +98,12 @@ pub struct Environment {
     pub rootfs: Option<String>,
     /// A static program that the image is made of, with `import`, where the engine does not have it.
     pub import_program: Option<String>,
+    /// Limits of what has no engine to set them, as `--ulimit` of containers: `memlock=-1`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ulimits: Vec<String>,
+    /// Bind mounts of a chroot, as `-v` of containers: `SOURCE:TARGET` or `SOURCE:TARGET:ro`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mounts: Vec<String>,
     #[serde(default)]
     pub values: BTreeMap<String, String>,
 }
@@ -113,9 +132,20 @@ impl Kind {
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Model {
     pub name: String,
-    /// Files of the model: their sizes are kept, and that they are there is checked.
+    /// Files and folders of the model: their sizes are kept, and a study without them is refused.
     #[serde(default)]
     pub files: Vec<String>,
+    /// Why it is in the study, or which model it replaces and why. For readers.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub note: String,
+    /// Instead of the plan's.
+    #[serde(
+        default,
+        deserialize_with = "some_time",
+        serialize_with = "some_seconds",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub timeout: Option<Duration>,
     #[serde(default)]
     pub values: BTreeMap<String, String>,
 }
@@ -137,6 +167,56 @@ pub struct Workload {
     /// Files in `{run.dir}` into which the benchmark writes its results.
     #[serde(default)]
     pub results: Vec<String>,
+}
+
+/// How long a run takes: a time that the plan states, or what reading the weights takes. Texts may hold placeholders.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct Estimate {
+    /// A whole run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub run: Option<String>,
+    /// Until the first request: loading, compiling, warm-up.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub start: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub decoding: Option<Decoding>,
+}
+
+/// Text generation at the speed of memory: each pass reads the weights once and makes one token for each request of a batch.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Decoding {
+    pub requests: String,
+    /// Of each request.
+    pub output_tokens: String,
+    pub batch: String,
+    /// Bytes that a pass reads; of a mixture of experts, those of the experts that a batch uses.
+    pub weights: String,
+    /// Bytes per second.
+    pub bandwidth: String,
+}
+
+/// A file of requests, made before the first run where it is not there.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Dataset {
+    /// On the host.
+    pub file: String,
+    /// In which the commands run.
+    pub environment: String,
+    /// Ways to make it: the first counts whose `probe` succeeds.
+    pub ways: Vec<DatasetWay>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct DatasetWay {
+    /// Succeeds where the image has this way; absent where it needs no question.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub probe: Vec<String>,
+    /// Writes the requests to its standard output.
+    pub command: Vec<String>,
 }
 
 /// What must hold before a run begins.
@@ -238,6 +318,11 @@ impl Plan {
     pub fn model(&self, name: &str) -> Option<&Model> {
         self.models.iter().find(|model| model.name == name)
     }
+
+    /// After which a run of the model is ended.
+    pub fn timeout_of(&self, model: &Model) -> Duration {
+        model.timeout.unwrap_or(self.timeout)
+    }
 }
 
 const fn hours() -> Duration {
@@ -258,6 +343,14 @@ fn time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error
         Written::Text(text) => text,
     };
     parse::duration(&text).map_err(serde::de::Error::custom)
+}
+
+fn some_time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+    time(deserializer).map(Some)
+}
+
+fn some_seconds<S: serde::Serializer>(time: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
+    time.map(|time| time.as_secs_f64()).serialize(serializer)
 }
 
 fn seconds<S: serde::Serializer>(time: &Duration, serializer: S) -> Result<S::Ok, S::Error> {

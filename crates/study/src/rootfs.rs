@@ -289,6 +289,11 @@ pub fn read(dir: &Path) -> Result<Rootfs, RootfsError> {
     serde_json::from_str(&text).map_err(|source| RootfsError::Form { path, source })
 }
 
+/// Where the image's files are.
+pub fn tree(dir: &Path, _rootfs: &Rootfs) -> PathBuf {
+    dir.join(TREE)
+}
+
 /// Becomes the command in the tree, with the image's environment, entrypoint and working directory. Returns only where
 /// that fails.
 pub fn enter(dir: &Path, command: &[String]) -> Result<std::convert::Infallible, RootfsError> {

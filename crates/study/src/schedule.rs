@@ -45,13 +45,20 @@ pub fn schedule(plan: &Plan) -> Vec<Slot> {
             }
             continue;
         }
+        let mut squares: Vec<Vec<usize>> = vec![];
         for round in 1..=plan.runs {
             let mut order = environments.clone();
             match plan.order {
+                Order::Balanced if environments.len() > 2 => {
+                    if squares.is_empty() {
+                        squares = williams(environments.len(), &mut random);
+                    }
+                    order = squares.pop().unwrap_or(order);
+                }
                 // A steady drift then hits all environments alike, over two rounds.
-                Order::Abba if round % 2 == 0 => order.reverse(),
+                Order::Balanced | Order::Abba if round % 2 == 0 => order.reverse(),
                 Order::Randomized => shuffle(&mut order, &mut random),
-                Order::Abba | Order::Blocked => {}
+                Order::Balanced | Order::Abba | Order::Blocked => {}
             }
             order.into_iter().for_each(|environment| add(environment, round, false, Some(round)));
         }
@@ -59,8 +66,27 @@ pub fn schedule(plan: &Plan) -> Vec<Slot> {
     slots
 }
 
+/// Rounds in which each of `count` environments stands in each place equally often, and follows each other one equally often
+/// (Williams 1949): `count` rounds where it is even, twice as many where it is odd. Which environment is which, and which
+/// round comes first, is random.
+fn williams(count: usize, random: &mut Xoshiro256) -> Vec<Vec<usize>> {
+    // 0, n - 1, 1, n - 2, ...: the steps between neighbours are all different.
+    let first: Vec<usize> =
+        (0..count).map(|place| if place % 2 == 0 { place / 2 } else { count - 1 - place / 2 }).collect();
+    let mut labels: Vec<usize> = (0..count).collect();
+    shuffle(&mut labels, random);
+    let row = |shift: usize| first.iter().map(|place| labels[(place + shift) % count]).collect::<Vec<usize>>();
+    let mut rows: Vec<Vec<usize>> = (0..count).map(row).collect();
+    if count % 2 == 1 {
+        let mirrored: Vec<Vec<usize>> = rows.iter().map(|row| row.iter().rev().copied().collect()).collect();
+        rows.extend(mirrored);
+    }
+    shuffle(&mut rows, random);
+    rows
+}
+
 /// Fisher and Yates: every order is as likely as the others.
-fn shuffle(order: &mut [usize], random: &mut Xoshiro256) {
+fn shuffle<T>(order: &mut [T], random: &mut Xoshiro256) {
     for last in (1..order.len()).rev() {
         order.swap(last, random.below(last + 1));
     }
@@ -79,6 +105,40 @@ mod tests {
             names.collect::<String>()
         );
         Plan::parse(&text).unwrap()
+    }
+
+    #[test]
+    fn in_a_square_each_environment_has_each_place_and_each_neighbour_equally_often() {
+        for count in 3..=9 {
+            let rows = williams(count, &mut Xoshiro256::new(count as u64));
+            let times = if count % 2 == 0 { 1 } else { 2 };
+            assert_eq!(rows.len(), count * times);
+            let mut places = vec![vec![0; count]; count];
+            let mut after = vec![vec![0; count]; count];
+            for row in &rows {
+                row.iter().enumerate().for_each(|(place, &one)| places[one][place] += 1);
+                row.windows(2).for_each(|pair| after[pair[0]][pair[1]] += 1);
+            }
+            assert!(places.iter().flatten().all(|&n| n == times), "{count}: {places:?}");
+            for (one, row) in after.iter().enumerate() {
+                for (other, &n) in row.iter().enumerate() {
+                    assert_eq!(n, if one == other { 0 } else { times }, "{count}: {after:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn balanced_is_abba_for_two_and_squares_for_more() {
+        assert_eq!(order(&plan("balanced", 2)), "01100110");
+        let plan = plan("balanced", 8);
+        let order = order(&plan);
+        for round in order.as_bytes().chunks(8) {
+            let mut round = round.to_vec();
+            round.sort_unstable();
+            assert_eq!(round, b"01234567");
+        }
+        assert_eq!(schedule(&plan), schedule(&plan));
     }
 
     fn order(plan: &Plan) -> String {

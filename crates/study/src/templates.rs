@@ -82,7 +82,7 @@ mod tests {
     fn one_run_of_vllm_is_a_server_and_its_client() {
         let plan = Plan::parse(find("vllm-spark").unwrap().text).unwrap();
         let (study, run) = (Path::new("/study"), Path::new("/study/run"));
-        let places = RunPaths { study, run, workload: "", spark_trace: "spark-trace" };
+        let places = RunPaths { study, run, workload: "", spark_trace: "spark-trace", fast_cpus: None };
         let values = Values::of(&plan, &plan.environments[1], &plan.models[0], 1, &places);
         let line = command::line(&plan, &plan.environments[1], &values).unwrap();
         let script = line.last().unwrap();
@@ -102,7 +102,7 @@ mod tests {
         let plan = Plan::parse(find("demo").unwrap().text).unwrap();
         let docker = plan.environment("docker").unwrap();
         let (study, run) = (Path::new("/study"), Path::new("/study/run"));
-        let places = RunPaths { study, run, workload: "/opt/another-name", spark_trace: "spark-trace" };
+        let places = RunPaths { study, run, workload: "/opt/another-name", spark_trace: "spark-trace", fast_cpus: None };
         let values = Values::of(&plan, docker, &plan.models[0], 1, &places);
         let line = command::line(&plan, docker, &values).unwrap();
         let image = line.iter().position(|word| word == "spark-trace-study-demo:latest").unwrap();

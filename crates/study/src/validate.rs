@@ -5,7 +5,8 @@ use std::path::Path;
 
 use super::command::{BUILTIN_PLACEHOLDERS, RunPaths, Values, line};
 use super::files::{LOG, MESSAGES, RECORDING};
-use super::plan::{Environment, Kind, Metric, Model, Plan, PlanError};
+use super::plan::{Dataset, Environment, Kind, Metric, Model, Plan, PlanError};
+use super::ulimit;
 
 impl Plan {
     pub fn parse(text: &str) -> Result<Self, PlanError> {
@@ -26,6 +27,12 @@ impl Plan {
         several("environments", self.environments.iter().map(|environment| &environment.name))?;
         several("models", self.models.iter().map(|model| &model.name))?;
         self.environments.iter().try_for_each(environment)?;
+        if self.give_up_after == Some(0) {
+            return Err(PlanError::at("give-up-after", "0 failures would leave out every run; write at least 1"));
+        }
+        if let Some(dataset) = &self.dataset {
+            self::dataset(self, dataset)?;
+        }
         for file in &self.workload.results {
             result_file(file)?;
         }
@@ -89,7 +96,10 @@ fn several<'a>(place: &str, names: impl Iterator<Item = &'a String> + Clone) -> 
 
 fn environment(environment: &Environment) -> Result<(), PlanError> {
     let place = format!("environments.{}", environment.name);
-    let Environment { kind, image, rootfs, flags, import_program, .. } = environment;
+    let Environment { kind, image, rootfs, flags, import_program, ulimits, mounts, .. } = environment;
+    for text in ulimits {
+        ulimit::parse(text).map_err(|what| PlanError::at(format!("{place}.ulimits"), what))?;
+    }
     let wrong = match kind {
         Kind::Docker | Kind::Podman if image.is_none() => Some("a container needs an `image`"),
         Kind::Chroot if rootfs.is_none() => {
@@ -103,12 +113,27 @@ fn environment(environment: &Environment) -> Result<(), PlanError> {
         Kind::Native | Kind::Docker | Kind::Podman if rootfs.is_some() => {
             Some("only a chroot has a `rootfs`")
         }
+        Kind::Docker | Kind::Podman if !ulimits.is_empty() || !mounts.is_empty() => {
+            Some("a container has its limits and mounts in `flags`: --ulimit, -v")
+        }
+        Kind::Native if !mounts.is_empty() => Some("only a chroot has `mounts`"),
         _ => None,
     };
     match wrong {
         Some(what) => Err(PlanError::at(place, what)),
         None => Ok(()),
     }
+}
+
+fn dataset(plan: &Plan, dataset: &Dataset) -> Result<(), PlanError> {
+    if plan.environment(&dataset.environment).is_none() {
+        let what = format!("the plan has no environment `{}`", dataset.environment);
+        return Err(PlanError::at("dataset.environment", what));
+    }
+    if dataset.ways.is_empty() || dataset.ways.iter().any(|way| way.command.is_empty()) {
+        return Err(PlanError::at("dataset.ways", "each way needs a `command` that prints the requests"));
+    }
+    Ok(())
 }
 
 fn metric(metric: &Metric) -> Result<(), PlanError> {
@@ -135,11 +160,17 @@ fn placeholders(plan: &Plan, environment: &Environment, model: &Model) -> Result
         run: Path::new("/"),
         workload: "workload",
         spark_trace: "spark-trace",
+        fast_cpus: Some("0"),
     };
     let values = Values::of(plan, environment, model, 1, &places);
     line(plan, environment, &values)?;
     let commands = plan.workload.prepare.iter().chain(&plan.workload.before).flatten();
     let others = commands.chain(&plan.workload.record).chain(&model.files).chain(&environment.import_program);
+    let dataset = plan.dataset.iter().flat_map(|dataset| {
+        let ways = dataset.ways.iter().flat_map(|way| way.probe.iter().chain(&way.command));
+        ways.chain([&dataset.file])
+    });
+    let others = others.chain(&environment.mounts).chain(dataset);
     others.map(|text| values.fill(text)).try_for_each(|filled| filled.map(drop))
 }
 

@@ -174,7 +174,7 @@ pub fn warnings(report: &Report) -> Vec<String> {
     if report.order == Some(Order::Blocked) {
         warnings.push(
             "The plan ran one environment after the other. Changes over time cannot be separated from the environment; \
-             run it again with `order = \"abba\"`."
+             run it again with `order = \"balanced\"`."
                 .to_owned(),
         );
     }
@@ -239,7 +239,12 @@ pub fn tables(report: &Report, model: &str, other: &str) -> Vec<(&'static str, T
 pub fn methods(report: &Report) -> Vec<String> {
     let options = &report.options;
     let order = match report.order {
-        Some(Order::Abba) => {
+        Some(Order::Balanced) if report.environments.len() > 2 => {
+            "Rounds are rows of Williams squares (labels and rows in random order from a stored seed): each environment \
+             follows each other one equally often."
+                .to_owned()
+        }
+        Some(Order::Balanced | Order::Abba) => {
             "Environments took turns in the order A B B A, so that a steady drift hits them alike.".to_owned()
         }
         Some(Order::Randomized) => {

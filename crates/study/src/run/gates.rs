@@ -91,11 +91,7 @@ pub fn wait(gates: &Gates, last: Option<Instant>, interrupted: impl Fn() -> bool
     }
     let began = Instant::now();
     loop {
-        let machine = Machine {
-            gpus: if gates.gpu_idle || gates.gpu_temperature.is_some() { gpus() } else { Ok(vec![]) },
-        };
-        let closed = GATES.iter().find_map(|gate| Some((gate.name, (gate.closed)(gates, &machine)?)));
-        let Some((gate, reason)) = closed else { return Ok(()) };
+        let Some((gate, reason)) = closed(gates).into_iter().next() else { return Ok(()) };
         if interrupted() {
             return Err(RunError::Interrupted);
         }
@@ -104,6 +100,19 @@ pub fn wait(gates: &Gates, last: Option<Instant>, interrupted: impl Fn() -> bool
         }
         thread::sleep(EVERY);
     }
+}
+
+/// The gates that are closed at this instant, and why.
+pub fn closed(gates: &Gates) -> Vec<(&'static str, String)> {
+    let machine = Machine {
+        gpus: if gates.gpu_idle || gates.gpu_temperature.is_some() { gpus() } else { Ok(vec![]) },
+    };
+    GATES.iter().filter_map(|gate| Some((gate.name, (gate.closed)(gates, &machine)?))).collect()
+}
+
+/// How many GPUs the driver has.
+pub fn count_gpus() -> Result<usize, String> {
+    gpus().map(|gpus| gpus.len())
 }
 
 /// Dirty pages cannot be dropped: they are written back first.

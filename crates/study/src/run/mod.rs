@@ -16,6 +16,7 @@ use thiserror::Error;
 
 use super::belongs::Mismatch;
 use super::command::{self, RunPaths, Values};
+use super::cores::CoreType;
 use super::figures::Yield;
 use super::files::{self, Files, LOG, MESSAGES, RECORDING};
 use super::journal::{Entry, JOURNAL_SCHEMA, Next, State};
@@ -27,6 +28,7 @@ use spark_trace_host::invoker;
 use spark_trace_host::output_file::{self, PUBLIC, Place, WriteError, WriteOptions};
 
 pub use child::Signals;
+pub(crate) use machine::free_space;
 
 /// Asks the runner to end after the run under way.
 pub const STOP: &str = "stop";
@@ -71,10 +73,12 @@ pub struct Options {
     pub spark_trace: PathBuf,
     /// The reference workload, where one is found.
     pub workload: Option<PathBuf>,
+    /// The machine's types of cores, the fastest first; or why they are unknown.
+    pub cores: Result<Vec<CoreType>, String>,
 }
 
 impl Options {
-    fn values(
+    pub(crate) fn values(
         &self,
         plan: &Plan,
         environment: &Environment,
@@ -85,11 +89,13 @@ impl Options {
         // A plan that needs the workload is not run without it.
         let workload = self.workload.as_ref().map(|path| path.display().to_string());
         let spark_trace = self.spark_trace.display().to_string();
+        let fast_cpus = self.cores.as_ref().ok().and_then(|types| types.first()).map(CoreType::list);
         let places = RunPaths {
             study: &self.dir,
             run,
             workload: workload.as_deref().unwrap_or_default(),
             spark_trace: &spark_trace,
+            fast_cpus: fast_cpus.as_deref(),
         };
         Values::of(plan, environment, model, iteration, &places)
     }
@@ -247,7 +253,7 @@ impl<'a> Runner<'a> {
     fn disk_space(&self) -> Result<(), RunError> {
         let Some(wanted) = self.state.plan.disk_space else { return Ok(()) };
         let dir = self.options.dir.clone();
-        let free = machine::free_space(&dir).map_err(|source| RunError::Io { path: dir.clone(), source })?;
+        let free = free_space(&dir).map_err(|source| RunError::Io { path: dir.clone(), source })?;
         if free < wanted {
             return Err(RunError::DiskSpace { dir, free: free >> 20, wanted: wanted >> 20 });
         }
@@ -272,7 +278,7 @@ impl<'a> Runner<'a> {
         }
         let command = command::line(plan, environment, &values).map_err(RunError::Command)?;
         let record = fill(&values, &plan.workload.record)?;
-        let (timeout, metrics, results) = (plan.timeout, plan.metrics.clone(), plan.workload.results.clone());
+        let (timeout, metrics, results) = (plan.timeout_of(model), plan.metrics.clone(), plan.workload.results.clone());
         let mut run = self.state.run(slot, attempt);
         run.state = machine::state();
         run.started_s = Some(now());

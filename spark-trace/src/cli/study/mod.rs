@@ -1,10 +1,12 @@
 //! `study`: one file per step, from the plan to the report.
 
+mod check;
 mod import;
 mod init;
 mod report;
 pub mod rootfs;
 mod run;
+mod shared;
 mod status;
 
 use clap::Subcommand;
@@ -24,6 +26,7 @@ pub struct Args {
 const EXAMPLES: &str = "\
 Examples:
   spark-trace study init --template quick study.toml   # a plan to adapt
+  spark-trace study check study.toml                   # what is missing, and how long it takes
   spark-trace study run study.toml --dry-run           # order and commands
   sudo spark-trace study run study.toml --dir my-study # hours
   sudo spark-trace study resume my-study
@@ -32,6 +35,7 @@ Examples:
 #[derive(Debug, Subcommand)]
 enum Step {
     Init(init::Args),
+    Check(check::Args),
     Run(run::Args),
     Resume(run::ResumeArgs),
     Reread(run::RereadArgs),
@@ -45,6 +49,7 @@ enum Step {
 pub fn run(args: Args) -> anyhow::Result<Exit> {
     match args.step {
         Step::Init(args) => init::run(&args),
+        Step::Check(args) => check::run(&args),
         Step::Run(args) => run::run(&args),
         Step::Resume(args) => run::resume(&args),
         Step::Reread(args) => run::reread(&args),

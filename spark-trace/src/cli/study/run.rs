@@ -1,16 +1,17 @@
 use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::path::PathBuf;
 
 use anyhow::Context;
 
+use super::check;
+use super::shared::{needs_workload, options, time};
 use crate::cli::error::Exit;
 use crate::cli::output;
-use crate::demo;
 use spark_trace_agent as live;
 use spark_trace_render::escape;
-use spark_trace_study::plan::{Order, Plan};
+use spark_trace_study::plan::Plan;
 use spark_trace_study::run::{self, Event, Options, Outcome, Signals};
+use spark_trace_study::schedule::schedule;
 use spark_trace_study::{JOURNAL, StudyError, read_journal};
 
 /// Run a plan
@@ -24,9 +25,12 @@ pub struct Args {
     /// Folder of the study, to be created [default: the plan's name]
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
-    /// Print the order and all commands; run nothing
+    /// Print the order, all commands and what `study check` finds; run nothing
     #[arg(long)]
     dry_run: bool,
+    /// Run although `study check` finds something fatal
+    #[arg(long)]
+    no_check: bool,
     /// The reference workload, for `{workload}` [default: beside this program, or in PATH]
     #[arg(long, value_name = "PATH")]
     workload: Option<PathBuf>,
@@ -45,6 +49,9 @@ Exit codes: 0 complete or stopped, 1 failed, 2 wrong plan, 130 interrupted.";
 pub struct ResumeArgs {
     /// Folder of the study
     dir: PathBuf,
+    /// Go on although `study check` finds something fatal
+    #[arg(long)]
+    no_check: bool,
     /// The reference workload, for `{workload}` [default: beside this program, or in PATH]
     #[arg(long, value_name = "PATH")]
     workload: Option<PathBuf>,
@@ -71,6 +78,9 @@ pub fn run(args: &Args) -> anyhow::Result<Exit> {
         return dry_run(&plan, &options);
     }
     needs_root()?;
+    if !args.no_check {
+        check::refuse_fatal(&plan, &options, &schedule(&plan), &[])?;
+    }
     run::create(&options.dir, &plan, &options.spark_trace).context(Exit::TraceFailed)?;
     go_on(&options)
 }
@@ -80,9 +90,13 @@ pub fn resume(args: &ResumeArgs) -> anyhow::Result<Exit> {
     if !journal.is_file() {
         return Err(StudyError::NoStudy { dir: args.dir.clone() }.into());
     }
-    let plan = serde_json::to_string(&read_journal(&journal)?.plan)?;
+    let state = read_journal(&journal)?;
+    let plan = serde_json::to_string(&state.plan)?;
     let options = options(&args.dir, args.workload.as_deref(), needs_workload(&plan))?;
     needs_root()?;
+    if !args.no_check {
+        check::refuse_fatal(&state.plan, &options, &state.slots, &state.runs)?;
+    }
     go_on(&options)
 }
 
@@ -94,33 +108,15 @@ pub fn reread(args: &RereadArgs) -> anyhow::Result<Exit> {
     Ok(Exit::Fine)
 }
 
-fn needs_workload(plan: &str) -> bool {
-    plan.contains("{workload}") || plan.contains("{workload.name}")
-}
-
 fn needs_root() -> anyhow::Result<()> {
     anyhow::ensure!(live::is_root(), "recording the runs needs root: use sudo");
     Ok(())
-}
-
-fn options(dir: &Path, workload: Option<&Path>, needed: bool) -> anyhow::Result<Options> {
-    let spark_trace = std::env::current_exe().context("cannot find the path of this program")?;
-    let workload = match demo::find_workload(workload.map(Path::to_owned), &spark_trace) {
-        Ok(found) => Some(found),
-        Err(error) if needed || workload.is_some() => return Err(error.into()),
-        Err(_) => None,
-    };
-    let dir = std::path::absolute(dir).map_err(StudyError::io(dir))?;
-    Ok(Options { dir, spark_trace, workload })
 }
 
 fn dry_run(plan: &Plan, options: &Options) -> anyhow::Result<Exit> {
     let lines = run::dry_run(plan, options)?;
     let mut text = String::new();
     writeln!(text, "{}: {} runs in {}", plan.name, lines.len(), options.dir.display())?;
-    if plan.order == Order::Blocked {
-        writeln!(text, "WARNING: the order is blocked: drift will look like a difference of environments")?;
-    }
     for (slot, line) in lines {
         let kind = if slot.warmup { " (warm-up)" } else { "" };
         let (environment, model) = (slot.environment, slot.model);
@@ -132,6 +128,7 @@ fn dry_run(plan: &Plan, options: &Options) -> anyhow::Result<Exit> {
             shown(&line)
         )?;
     }
+    text.push_str(&check::text(&check::look(plan, options, &schedule(plan), &[]), output::style(output::WidthArg::default())));
     output::print(text.as_bytes())
 }
 
@@ -180,13 +177,5 @@ fn go_on(options: &Options) -> anyhow::Result<Exit> {
             eprintln!();
             Err(error).context(Exit::TraceFailed)
         }
-    }
-}
-
-pub fn time(time: Duration) -> String {
-    match time.as_secs() {
-        0..120 => format!("{:.1} s", time.as_secs_f64()),
-        seconds @ 120..7200 => format!("{} min", seconds / 60),
-        seconds => format!("{:.1} h", seconds as f64 / 3600.0),
     }
 }
