@@ -94,7 +94,9 @@ impl Values {
 
     fn unknown(&self, text: &str, name: &str) -> String {
         if name == "cpus.fast" {
-            return format!("`{text}`: this machine does not say which of its CPUs are the fastest; write their list");
+            return format!(
+                "`{text}`: this machine does not say which of its CPUs are the fastest; write their list"
+            );
         }
         let known: Vec<_> = self.0.keys().map(|name| format!("{{{name}}}")).collect();
         format!("`{text}`: unknown placeholder `{{{name}}}`; known are {}", known.join(", "))

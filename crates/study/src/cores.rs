@@ -71,7 +71,8 @@ pub fn read(root: &Path) -> Result<Vec<CoreType>, String> {
     let mut types: Vec<CoreType> = groups
         .into_iter()
         .map(|(name, cpus)| {
-            let speed = speeds.as_ref().and_then(|speeds| cpus.iter().filter_map(|cpu| speeds.get(cpu)).max());
+            let speed =
+                speeds.as_ref().and_then(|speeds| cpus.iter().filter_map(|cpu| speeds.get(cpu)).max());
             CoreType { name, speed: speed.copied(), cpus }
         })
         .collect();
@@ -157,7 +158,13 @@ pub(crate) mod tests {
         for cpu in 0..20_u32 {
             let fast = (5..10).contains(&cpu) || cpu >= 15;
             // One core of the faster design clocks higher than its neighbours.
-            let capacity = if cpu == 19 { 1024 } else if fast { 1001 } else { 718 };
+            let capacity = if cpu == 19 {
+                1024
+            } else if fast {
+                1001
+            } else {
+                718
+            };
             write(format!("{CPUS}/cpu{cpu}/cpu_capacity"), &format!("{capacity}\n"));
             let midr = if fast { "0x00000000410fd851" } else { "0x00000000410fd870" };
             write(format!("{CPUS}/cpu{cpu}/{MIDR}"), &format!("{midr}\n"));

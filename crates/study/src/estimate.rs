@@ -83,9 +83,8 @@ const UNKNOWN: &str = "the plan has no `estimate`, and no run is measured";
 
 /// The mean of the runs that this study has made.
 fn measured(model: &Model, environment: &Environment, done: &[Run]) -> Option<RunTime> {
-    let here = |run: &&Run| {
-        run.model == model.name && run.environment == environment.name && run.failure.is_none()
-    };
+    let here =
+        |run: &&Run| run.model == model.name && run.environment == environment.name && run.failure.is_none();
     let times: Vec<f64> =
         done.iter().filter(here).filter_map(|run| Some(run.ended_s? - run.started_s?)).collect();
     if times.is_empty() {

@@ -75,7 +75,8 @@ fn williams(count: usize, random: &mut Xoshiro256) -> Vec<Vec<usize>> {
         (0..count).map(|place| if place % 2 == 0 { place / 2 } else { count - 1 - place / 2 }).collect();
     let mut labels: Vec<usize> = (0..count).collect();
     shuffle(&mut labels, random);
-    let row = |shift: usize| first.iter().map(|place| labels[(place + shift) % count]).collect::<Vec<usize>>();
+    let row =
+        |shift: usize| first.iter().map(|place| labels[(place + shift) % count]).collect::<Vec<usize>>();
     let mut rows: Vec<Vec<usize>> = (0..count).map(row).collect();
     if count % 2 == 1 {
         let mirrored: Vec<Vec<usize>> = rows.iter().map(|row| row.iter().rev().copied().collect()).collect();

@@ -102,7 +102,13 @@ mod tests {
         let plan = Plan::parse(find("demo").unwrap().text).unwrap();
         let docker = plan.environment("docker").unwrap();
         let (study, run) = (Path::new("/study"), Path::new("/study/run"));
-        let places = RunPaths { study, run, workload: "/opt/another-name", spark_trace: "spark-trace", fast_cpus: None };
+        let places = RunPaths {
+            study,
+            run,
+            workload: "/opt/another-name",
+            spark_trace: "spark-trace",
+            fast_cpus: None,
+        };
         let values = Values::of(&plan, docker, &plan.models[0], 1, &places);
         let line = command::line(&plan, docker, &values).unwrap();
         let image = line.iter().position(|word| word == "spark-trace-study-demo:latest").unwrap();

@@ -31,7 +31,8 @@ pub struct Limit {
 
 impl fmt::Display for Limit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let text = |value: u64| if value == libc::RLIM_INFINITY { "-1".to_owned() } else { value.to_string() };
+        let text =
+            |value: u64| if value == libc::RLIM_INFINITY { "-1".to_owned() } else { value.to_string() };
         f.write_str(&text(self.soft))?;
         if self.hard == self.soft { Ok(()) } else { write!(f, ":{}", text(self.hard)) }
     }

@@ -28,7 +28,10 @@ impl Plan {
         several("models", self.models.iter().map(|model| &model.name))?;
         self.environments.iter().try_for_each(environment)?;
         if self.give_up_after == Some(0) {
-            return Err(PlanError::at("give-up-after", "0 failures would leave out every run; write at least 1"));
+            return Err(PlanError::at(
+                "give-up-after",
+                "0 failures would leave out every run; write at least 1",
+            ));
         }
         if let Some(dataset) = &self.dataset {
             self::dataset(self, dataset)?;

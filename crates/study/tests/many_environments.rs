@@ -23,7 +23,9 @@ fn normal(random: &mut Xoshiro256) -> f64 {
 
 fn study(order: &str, seed: u64) -> Results {
     let environments: String = (0..ENVIRONMENTS)
-        .map(|n| format!("[[environments]]\nname = \"e{n}\"\nkind = \"native\"\nvalues = {{ n = \"{n}\" }}\n"))
+        .map(|n| {
+            format!("[[environments]]\nname = \"e{n}\"\nkind = \"native\"\nvalues = {{ n = \"{n}\" }}\n")
+        })
         .collect();
     let text = format!(
         "name = \"p\"\norder = \"{order}\"\nseed = {seed}\nruns = {ROUNDS}\n{environments}[[models]]\nname = \"m\"\n\

@@ -24,7 +24,11 @@ pub fn engines(subject: &Subject<'_>, findings: &mut Findings) {
         match subject.machine.engine(engine, &["--version"]) {
             Ok(version) => findings.fine(engine, version),
             Err(why) => {
-                findings.fatal(engine, why, format!("install {engine} and start its service, or leave out its environments"));
+                findings.fatal(
+                    engine,
+                    why,
+                    format!("install {engine} and start its service, or leave out its environments"),
+                );
             }
         }
     }
@@ -98,7 +102,8 @@ pub fn rootfs(subject: &Subject<'_>, findings: &mut Findings) {
             Some((environment.name.clone(), inspect(subject, engine, &image).ok()?.id))
         })
         .collect();
-    for environment in subject.plan.environments.iter().filter(|environment| environment.kind == Kind::Chroot) {
+    for environment in subject.plan.environments.iter().filter(|environment| environment.kind == Kind::Chroot)
+    {
         let Some(values) = subject.values_of(environment) else { continue };
         let Ok(dir) = values.fill(environment.rootfs.as_deref().unwrap_or_default()) else { continue };
         let made = match rootfs::read(&subject.machine.file(&dir)) {
@@ -141,7 +146,8 @@ mod tests {
 
     #[test]
     fn a_flag_is_one_word_or_two() {
-        let flags = ["--ulimit", "memlock=-1", "--ulimit=stack=1", "-v", "/a:/b", "--ulimit"].map(str::to_owned);
+        let flags =
+            ["--ulimit", "memlock=-1", "--ulimit=stack=1", "-v", "/a:/b", "--ulimit"].map(str::to_owned);
         assert_eq!(values_of(&flags, &["--ulimit"]).collect::<Vec<_>>(), ["memlock=-1", "stack=1"]);
         assert_eq!(values_of(&flags, &["-v", "--volume"]).collect::<Vec<_>>(), ["/a:/b"]);
     }

@@ -64,8 +64,10 @@ pub fn look(subject: &Subject<'_>, findings: &mut Findings) {
             continue;
         }
         differ = true;
-        let texts: Vec<_> =
-            values.iter().map(|(environment, value)| format!("{} {}", environment.name, value.text())).collect();
+        let texts: Vec<_> = values
+            .iter()
+            .map(|(environment, value)| format!("{} {}", environment.name, value.text()))
+            .collect();
         let lacking = values.iter().find(|(_, value)| !matches!(value, Value::Set(_)));
         let wanted = values.iter().find_map(|(_, value)| match value {
             Value::Set(limit) => Some(format!("{name}={limit}")),
@@ -88,10 +90,7 @@ pub fn look(subject: &Subject<'_>, findings: &mut Findings) {
 }
 
 /// What the plan sets.
-fn limits_of(
-    subject: &Subject<'_>,
-    environment: &Environment,
-) -> Result<BTreeMap<String, Limit>, String> {
+fn limits_of(subject: &Subject<'_>, environment: &Environment) -> Result<BTreeMap<String, Limit>, String> {
     let flags = subject.flags(environment);
     let texts: Vec<String> = match environment.kind {
         Kind::Docker | Kind::Podman => {

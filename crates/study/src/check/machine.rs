@@ -22,9 +22,10 @@ impl Machine for Here {
     }
 
     fn engine(&self, engine: &str, args: &[&str]) -> Result<String, String> {
-        let mut client =
-            engine::reaching(engine).ok_or_else(|| format!("no {engine} is installed, or it does not answer"))?;
-        let output = client.args(args).stdin(Stdio::null()).output().map_err(|error| format!("{engine}: {error}"))?;
+        let mut client = engine::reaching(engine)
+            .ok_or_else(|| format!("no {engine} is installed, or it does not answer"))?;
+        let output =
+            client.args(args).stdin(Stdio::null()).output().map_err(|error| format!("{engine}: {error}"))?;
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
         if output.status.success() {
             return Ok(text(&output.stdout));
@@ -64,7 +65,11 @@ pub fn cores(subject: &Subject<'_>, findings: &mut Findings) {
         let types = match &subject.options.cores {
             Ok(types) => types,
             Err(why) => {
-                findings.warning(name, format!("the types of the cores are unknown: {why}"), "check the list by hand");
+                findings.warning(
+                    name,
+                    format!("the types of the cores are unknown: {why}"),
+                    "check the list by hand",
+                );
                 continue;
             }
         };
@@ -139,7 +144,11 @@ pub fn gpu(subject: &Subject<'_>, findings: &mut Findings) {
             format!("the gates need a GPU, and there is none: {why}"),
             "install the driver, or leave out gpu-temperature and gpu-idle",
         ),
-        Err(why) => findings.warning("", format!("containers get a GPU, and there is none: {why}"), "see `nvidia-smi`"),
+        Err(why) => findings.warning(
+            "",
+            format!("containers get a GPU, and there is none: {why}"),
+            "see `nvidia-smi`",
+        ),
     }
 }
 
@@ -150,11 +159,18 @@ pub fn disk(subject: &Subject<'_>, findings: &mut Findings) {
     match subject.machine.free_space(dir) {
         Ok(free) if free < wanted => findings.fatal(
             "",
-            format!("{} has {} free, the plan needs {}", dir.display(), units::unsigned(free), units::unsigned(wanted)),
+            format!(
+                "{} has {} free, the plan needs {}",
+                dir.display(),
+                units::unsigned(free),
+                units::unsigned(wanted)
+            ),
             "free space, or name another folder with --dir",
         ),
         Ok(free) => findings.fine("", format!("{} has {} free", dir.display(), units::unsigned(free))),
-        Err(error) => findings.warning("", format!("{}: {error}", dir.display()), "check the free space by hand"),
+        Err(error) => {
+            findings.warning("", format!("{}: {error}", dir.display()), "check the free space by hand")
+        }
     }
 }
 
@@ -166,7 +182,8 @@ pub fn gates(subject: &Subject<'_>, findings: &mut Findings) {
     if let (Some(least), Some(total)) = (gates.mem_free, total)
         && least >= total
     {
-        let found = format!("mem-free is {}, the machine has {}", units::unsigned(least), units::unsigned(total));
+        let found =
+            format!("mem-free is {}, the machine has {}", units::unsigned(least), units::unsigned(total));
         findings.fatal("mem-free", found, "write a smaller bound");
     }
     let closed = subject.machine.closed(subject.plan);

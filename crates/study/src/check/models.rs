@@ -40,14 +40,19 @@ const RULES: &[Rule] = &[
     },
     Rule {
         backend: &["trtllm-bench", "pytorch"],
-        is: |config| config.architectures.iter().any(|it| ["GemmaForCausalLM", "Gemma2ForCausalLM"].contains(&&**it)),
+        is: |config| {
+            config.architectures.iter().any(|it| ["GemmaForCausalLM", "Gemma2ForCausalLM"].contains(&&**it))
+        },
         found: "TensorRT-LLM's PyTorch backend documents Gemma 3 and later, not this one",
         next: "use a Gemma 3, or `--backend tensorrt`",
     },
 ];
 
 fn has_method(config: &Config, methods: &[&str]) -> bool {
-    config.quantization_config.as_ref().is_some_and(|it| methods.contains(&it.quant_method.to_lowercase().as_str()))
+    config
+        .quantization_config
+        .as_ref()
+        .is_some_and(|it| methods.contains(&it.quant_method.to_lowercase().as_str()))
 }
 
 pub fn look(subject: &Subject<'_>, findings: &mut Findings) {
@@ -65,11 +70,16 @@ pub fn look(subject: &Subject<'_>, findings: &mut Findings) {
             // A model without it is not one of transformers'.
             let Ok(text) = read_text(&path) else { continue };
             let Ok(config) = serde_json::from_str::<Config>(&text) else {
-                findings.warning(&model.name, format!("{} is no description of a model", path.display()), "download it again");
+                findings.warning(
+                    &model.name,
+                    format!("{} is no description of a model", path.display()),
+                    "download it again",
+                );
                 continue;
             };
             let applies = |rule: &&Rule| {
-                rule.backend.iter().all(|wanted| words.iter().any(|word| word == wanted)) && (rule.is)(&config)
+                rule.backend.iter().all(|wanted| words.iter().any(|word| word == wanted))
+                    && (rule.is)(&config)
             };
             for rule in RULES.iter().filter(applies) {
                 findings.warning(&model.name, rule.found, rule.next);

@@ -61,7 +61,8 @@ fn is_visible(subject: &Subject<'_>, environment: &Environment, path: &str) -> b
     if environment.kind == Kind::Native {
         return exists(&subject.machine.file(path));
     }
-    if let Some(mount) = mounts_of(subject, environment).into_iter().find(|mount| covers(&mount.target, path)) {
+    if let Some(mount) = mounts_of(subject, environment).into_iter().find(|mount| covers(&mount.target, path))
+    {
         let below = path[mount.target.len()..].trim_start_matches('/');
         return exists(&subject.machine.file(&mount.source).join(below));
     }

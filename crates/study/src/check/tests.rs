@@ -64,7 +64,8 @@ impl Machine for Fake {
         match args {
             ["--version"] => Ok(format!("{engine} version 28.0")),
             ["image", "inspect", "--format", _, image] => {
-                let architecture = self.images.get(*image).ok_or_else(|| format!("No such image: {image}"))?;
+                let architecture =
+                    self.images.get(*image).ok_or_else(|| format!("No such image: {image}"))?;
                 Ok(format!("sha256:1 {architecture}"))
             }
             ["info", "--format", "{{.CgroupDriver}}"] => Ok("systemd".to_owned()),
@@ -209,8 +210,14 @@ fn the_time_of_a_run_is_estimated_or_measured_and_must_fit_its_timeout() {
     // 50 GiB take 4000 s, and the timeout is an hour.
     let late = fake.check(&plan("", "", &estimate("50G")));
     let finding = found(&late, "time", "a run takes about");
-    assert_eq!((finding.severity, finding.next.as_deref()), (Severity::Fatal, Some("write `timeout = \"2h\"` for the model")));
-    assert_eq!(found(&fake.check(&plan("", "", &estimate("35G"))), "time", "times the estimate").severity, Severity::Warning);
+    assert_eq!(
+        (finding.severity, finding.next.as_deref()),
+        (Severity::Fatal, Some("write `timeout = \"2h\"` for the model"))
+    );
+    assert_eq!(
+        found(&fake.check(&plan("", "", &estimate("35G"))), "time", "times the estimate").severity,
+        Severity::Warning
+    );
 
     let unknown = fake.check(&plan("", "", MODEL));
     assert_eq!((unknown.hours, unknown.times[0].run_s), (None, None));
@@ -236,7 +243,10 @@ fn a_checkpoint_that_the_backend_does_not_load_is_named() {
     let text = "name = \"p\"\nruns = 2\n[[environments]]\nname = \"native\"\nkind = \"native\"\n[[models]]\nname = \"m\"\n\
                 files = [\"/models/m\"]\n[workload]\ncommand = [\"trtllm-bench\", \"--backend\", \"pytorch\"]\n";
     let plan = Plan::parse(text).unwrap();
-    fake.write("models/m/config.json", r#"{"architectures": ["LlamaForCausalLM"], "quantization_config": {"quant_method": "awq"}}"#);
+    fake.write(
+        "models/m/config.json",
+        r#"{"architectures": ["LlamaForCausalLM"], "quantization_config": {"quant_method": "awq"}}"#,
+    );
     assert_eq!(found(&fake.check(&plan), "models", "AutoAWQ").severity, Severity::Warning);
     fake.write("models/m/config.json", r#"{"architectures": ["LlamaForCausalLM"]}"#);
     assert!(!fake.check(&plan).findings.iter().any(|finding| finding.check == "models"));

@@ -18,7 +18,8 @@ pub fn look(times: &[ModelTime], findings: &mut Findings) {
             );
             continue;
         };
-        let said = format!("a run takes about {}, its timeout is {}", duration(run), duration(time.timeout_s));
+        let said =
+            format!("a run takes about {}, its timeout is {}", duration(run), duration(time.timeout_s));
         // Whole hours: a plan is easier to read so.
         let wanted = (run * RESERVE / 3600.0).ceil();
         let next = format!("write `timeout = \"{wanted:.0}h\"` for the model");

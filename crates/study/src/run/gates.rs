@@ -104,9 +104,8 @@ pub fn wait(gates: &Gates, last: Option<Instant>, interrupted: impl Fn() -> bool
 
 /// The gates that are closed at this instant, and why.
 pub fn closed(gates: &Gates) -> Vec<(&'static str, String)> {
-    let machine = Machine {
-        gpus: if gates.gpu_idle || gates.gpu_temperature.is_some() { gpus() } else { Ok(vec![]) },
-    };
+    let machine =
+        Machine { gpus: if gates.gpu_idle || gates.gpu_temperature.is_some() { gpus() } else { Ok(vec![]) } };
     GATES.iter().filter_map(|gate| Some((gate.name, (gate.closed)(gates, &machine)?))).collect()
 }
 

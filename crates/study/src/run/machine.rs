@@ -36,7 +36,13 @@ pub fn describe(plan: &Plan, spark_trace: &Path) -> BTreeMap<String, String> {
     fact("driver", read("/proc/driver/nvidia/version").map(first_line));
     fact("spark-trace", Some(env!("CARGO_PKG_VERSION").to_owned()));
     fact("spark-trace.path", Some(spark_trace.display().to_string()));
-    let places = RunPaths { study: Path::new("."), run: Path::new("."), workload: "", spark_trace: "", fast_cpus: None };
+    let places = RunPaths {
+        study: Path::new("."),
+        run: Path::new("."),
+        workload: "",
+        spark_trace: "",
+        fast_cpus: None,
+    };
     for environment in &plan.environments {
         let Some(engine) = environment.kind.engine() else { continue };
         fact(engine, answer_of(&[engine, "--version"]));

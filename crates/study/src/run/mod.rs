@@ -278,7 +278,8 @@ impl<'a> Runner<'a> {
         }
         let command = command::line(plan, environment, &values).map_err(RunError::Command)?;
         let record = fill(&values, &plan.workload.record)?;
-        let (timeout, metrics, results) = (plan.timeout_of(model), plan.metrics.clone(), plan.workload.results.clone());
+        let (timeout, metrics, results) =
+            (plan.timeout_of(model), plan.metrics.clone(), plan.workload.results.clone());
         let mut run = self.state.run(slot, attempt);
         run.state = machine::state();
         run.started_s = Some(now());

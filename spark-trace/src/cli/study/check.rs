@@ -64,7 +64,8 @@ pub fn run(args: &Args) -> anyhow::Result<Exit> {
         (state.plan.clone(), serde_json::to_string(&state.plan)?, Some(state))
     } else {
         let text = std::fs::read_to_string(&args.plan).map_err(StudyError::io(&args.plan))?;
-        let plan = Plan::parse(&text).map_err(|source| StudyError::Plan { path: args.plan.clone(), source })?;
+        let plan =
+            Plan::parse(&text).map_err(|source| StudyError::Plan { path: args.plan.clone(), source })?;
         (plan, text, None)
     };
     let folder = if state.is_some() { Some(args.plan.clone()) } else { args.dir.clone() };
@@ -102,8 +103,10 @@ pub fn refuse_fatal(plan: &Plan, options: &Options, slots: &[Slot], done: &[Run]
     }
     let fatal = report.findings.iter().filter(|finding| finding.severity == Severity::Fatal).count();
     let findings = count(fatal, "finding", "findings");
-    Err(anyhow::anyhow!("{findings} of `study check` would spoil the runs; correct the plan, or use --no-check"))
-        .context(Exit::TraceFailed)
+    Err(anyhow::anyhow!(
+        "{findings} of `study check` would spoil the runs; correct the plan, or use --no-check"
+    ))
+    .context(Exit::TraceFailed)
 }
 
 pub fn text(report: &Report, style: Style) -> String {
@@ -133,7 +136,9 @@ const TIMES: &[Cell<ModelTime>] = &[
     ("RUNS", Fit::Number, |row| row.runs.to_string()),
     ("A RUN", Fit::Number, |row| known(row.run_s)),
     ("TIMEOUT", Fit::Number, |row| known(Some(row.timeout_s))),
-    ("HOURS", Fit::Number, |row| row.hours().map_or_else(|| UNKNOWN.to_owned(), |hours| format!("{hours:.1}"))),
+    ("HOURS", Fit::Number, |row| {
+        row.hours().map_or_else(|| UNKNOWN.to_owned(), |hours| format!("{hours:.1}"))
+    }),
     ("BASIS", Fit::Text, |row| row.basis.clone()),
 ];
 
@@ -146,7 +151,9 @@ fn total(report: &Report) -> String {
     let runs = count(report.runs, "run", "runs");
     match report.hours {
         Some(hours) => {
-            format!("{runs}: about {hours:.1} h with the plan's cooldown, without retries and waiting for gates")
+            format!(
+                "{runs}: about {hours:.1} h with the plan's cooldown, without retries and waiting for gates"
+            )
         }
         None => format!("{runs}: the time is unknown, because that of a model is"),
     }

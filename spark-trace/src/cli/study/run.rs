@@ -128,7 +128,10 @@ fn dry_run(plan: &Plan, options: &Options) -> anyhow::Result<Exit> {
             shown(&line)
         )?;
     }
-    text.push_str(&check::text(&check::look(plan, options, &schedule(plan), &[]), output::style(output::WidthArg::default())));
+    text.push_str(&check::text(
+        &check::look(plan, options, &schedule(plan), &[]),
+        output::style(output::WidthArg::default()),
+    ));
     output::print(text.as_bytes())
 }
 
