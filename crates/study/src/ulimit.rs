@@ -4,6 +4,7 @@ use std::fmt;
 use std::io;
 
 /// Docker's names of resources (go-units, ulimit.go) and the kernel's numbers.
+#[allow(clippy::unnecessary_cast, reason = "musl has signed numbers")]
 const RESOURCES: &[(&str, u32)] = &[
     ("core", libc::RLIMIT_CORE as u32),
     ("cpu", libc::RLIMIT_CPU as u32),

@@ -1,5 +1,7 @@
 //! Eight environments of which one leaves something behind: how often another one looks different for that reason alone.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 use spark_trace_statistics::bootstrap::random::Xoshiro256;
 use spark_trace_study::Results;
 use spark_trace_study::analysis::{self, Options, Verdict};
