@@ -362,6 +362,7 @@ impl Collector {
             charge_levels: Vec::new(),
             driver_allocs: self.driver_requests.snapshot(len),
             cuda_allocs: self.cuda.rows(len),
+            cuda_largest: self.cuda.largest(),
             cuda_totals: self.cuda.totals(),
             cuda_by_gpu: self.cuda.by_gpu(),
             cuda_unknown_frees: Some(self.cuda.unknown_frees),

@@ -6,11 +6,17 @@ use spark_trace_engines::{self as engines, Check, Engine, Unit, Value, Version};
 use crate::derived::Derived;
 use crate::engine_evidence::recognise;
 
+mod breakdown;
+mod buffers;
 mod device_level;
+mod part_name;
 mod parts;
 mod stages;
 
-pub use parts::{Part, PartName, Parts};
+pub use breakdown::{BreakdownOf, BreakdownRow};
+pub use buffers::{Buffer, Buffers, Together};
+pub use part_name::PartName;
+pub use parts::{Part, Parts};
 pub use stages::{Evidence, Span, StageRow};
 
 /// An engine, or what looks like one.
@@ -30,6 +36,10 @@ pub struct EngineRun {
     pub stages: Vec<StageRow>,
     /// What its device memory is for, at the time of the lists; absent where no stage is known.
     pub parts: Option<Parts>,
+    /// Buffers whose sizes its log states, and their allocations.
+    pub buffers: Buffers,
+    /// The engine's own account of device memory beside that of the recording; empty where it logs none.
+    pub breakdown: Vec<BreakdownRow>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -52,6 +62,7 @@ pub fn report<'a>(run: impl Into<Derived<'a>>, at_ns: u64) -> Option<EngineRun> 
     if candidates.is_empty() && log.figures.is_empty() && stages.is_empty() {
         return None;
     }
+    let buffers = buffers::find(recording, log);
     let line_ns = |line: usize| recording.provenance.log_lines.get(line).map(|line| line.at_ns);
     let figures = log.figures.iter().map(|found| FigureRow {
         figure: found.figure.as_str(),
@@ -67,7 +78,9 @@ pub fn report<'a>(run: impl Into<Derived<'a>>, at_ns: u64) -> Option<EngineRun> 
         version: log.version,
         figures: figures.collect(),
         failures: log.failures.iter().map(|failure| failure.check).collect(),
-        parts: parts::at(recording, log, &stages, at_ns),
+        parts: parts::at(recording, log, &stages, &buffers, at_ns),
+        breakdown: breakdown::rows(recording, log, &buffers),
+        buffers,
         stages,
     })
 }

@@ -15,7 +15,9 @@ mod version;
 
 pub use engine::{Action, Cause, Check, Engine, Formula, Moment, ParameterName, Signal, Stage};
 pub use figure::{Figure, Unit};
-pub use log::{EngineLog, Failure, FigureValue, Mark, is_known, parse, parse_text, prepare, states};
+pub use log::{
+    BufferLine, EngineLog, Failure, FigureValue, Mark, is_known, parse, parse_text, prepare, states,
+};
 pub use number::Value;
 pub use prefix::LONGEST as LONGEST_LINE;
 pub use recognise::{by_arguments, by_comm, by_module, decide};

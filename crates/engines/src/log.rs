@@ -49,6 +49,8 @@ pub struct EngineLog {
     /// In the order of their lines.
     pub marks: Vec<Mark>,
     pub failures: Vec<Failure>,
+    /// Sizes of single allocations, in the order of their lines.
+    pub buffers: Vec<BufferLine>,
 }
 
 impl Default for EngineLog {
@@ -61,6 +63,7 @@ impl Default for EngineLog {
             figures: Vec::new(),
             marks: Vec::new(),
             failures: Vec::new(),
+            buffers: Vec::new(),
         }
     }
 }
@@ -76,6 +79,16 @@ pub struct FigureValue {
     /// The row that it is from: others replace it.
     #[serde(skip)]
     row: usize,
+}
+
+/// A line that states the size of one allocation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct BufferLine {
+    pub figure: Figure,
+    /// The device that it is on.
+    pub subject: Option<String>,
+    pub bytes: u64,
+    pub line: usize,
 }
 
 /// A line at which a stage begins or ends.
@@ -146,6 +159,17 @@ impl EngineLog {
             Fold::Most => Value::most,
         };
         values.reduce(pick)
+    }
+
+    /// Where a figure is stated anew for one subject, the buffer has been allocated anew.
+    fn buffer(&mut self, new: BufferLine, take: Take) {
+        if take == Take::Last {
+            self.buffers.retain(|old| (old.figure, &old.subject) != (new.figure, &new.subject));
+        }
+        // One that only fits parameters has no memory.
+        if new.bytes > 0 && self.buffers.len() < MOST {
+            self.buffers.push(new);
+        }
     }
 
     fn set(&mut self, new: FigureValue, take: Take) {
@@ -228,6 +252,7 @@ fn read(
 ) {
     if row.restarts {
         log.figures.retain(|found| !is_summed(found));
+        log.buffers.clear();
     }
     let group = |group: usize| captures.get(group).map(|found| found.as_str());
     if let Some(version) = row.version.and_then(group).and_then(Version::parse) {
@@ -242,6 +267,11 @@ fn read(
         stated.push((figure, found));
         log.set(FigureValue { figure, subject: subject.clone(), value: found, line, row: index }, field.take);
     }
+    if row.buffer
+        && let (Some(field), Some((figure, value))) = (row.fields.first(), stated.first())
+    {
+        log.buffer(BufferLine { figure: *figure, subject, bytes: positive(*value), line }, field.take);
+    }
     for (edge, stage) in row.marks {
         if log.marks.len() < MOST {
             log.marks.push(Mark { stage: *stage, begins: *edge == Edge::Begins, line });
@@ -252,6 +282,10 @@ fn read(
     {
         log.failures.push(Failure { check, line, figures: stated });
     }
+}
+
+fn positive(value: Value) -> u64 {
+    value.whole().and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or(0)
 }
 
 fn meant(field: &Field, subject: Option<&str>) -> Figure {

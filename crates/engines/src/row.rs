@@ -150,6 +150,8 @@ pub struct LineRow {
     pub version: Option<usize>,
     /// The engine begins anew: figures that add up begin again.
     pub restarts: bool,
+    /// Its first figure is the size of one allocation.
+    pub buffer: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -255,6 +257,7 @@ pub const fn line(engines: &'static [Engine], pattern: &'static str, fields: &'s
         check: None,
         version: None,
         restarts: false,
+        buffer: false,
     }
 }
 
@@ -281,6 +284,11 @@ impl LineRow {
 
     pub const fn version(mut self, group: usize) -> Self {
         self.version = Some(group);
+        self
+    }
+
+    pub const fn buffer(mut self) -> Self {
+        self.buffer = true;
         self
     }
 

@@ -235,6 +235,7 @@ fn replace_aggregates(provenance: &mut Provenance, new: Aggregates) {
         charge_levels,
         driver_allocs,
         cuda_allocs,
+        cuda_largest,
         cuda_totals,
         cuda_by_gpu,
         cuda_unknown_frees,
@@ -250,6 +251,7 @@ fn replace_aggregates(provenance: &mut Provenance, new: Aggregates) {
     provenance.charge_levels = charge_levels;
     provenance.driver_allocs = driver_allocs;
     provenance.cuda_allocs = cuda_allocs;
+    provenance.cuda_largest = cuda_largest;
     provenance.cuda_totals = cuda_totals;
     provenance.cuda_by_gpu = cuda_by_gpu;
     provenance.cuda_unknown_frees = cuda_unknown_frees;

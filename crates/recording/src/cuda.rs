@@ -74,6 +74,26 @@ pub struct CudaAllocs {
     pub live: Column,
 }
 
+/// One allocation through the CUDA driver.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct CudaAllocation {
+    pub pid: u32,
+    /// As in `cuda_allocs`, except `imported` and `reserved`.
+    pub kind: String,
+    /// As in `cuda_allocs`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<u32>,
+    /// Function of libcuda that was called.
+    pub function: String,
+    /// Id in `stacks` of the user stack.
+    pub stack: Option<u32>,
+    pub bytes: u64,
+    /// When the call returned.
+    pub allocated_ns: u64,
+    /// When the call that freed it returned, or its context or process ended; absent if it was in use at the end.
+    pub freed_ns: Option<u64>,
+}
+
 /// Sums of `cuda_allocs`, with exact peaks.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct CudaTotal {

@@ -95,6 +95,8 @@ pub struct Aggregates {
     #[serde(default)]
     pub driver_allocs: Vec<DriverAllocs>,
     pub cuda_allocs: Vec<CudaAllocs>,
+    #[serde(default)]
+    pub cuda_largest: Vec<CudaAllocation>,
     pub cuda_totals: Vec<CudaTotal>,
     #[serde(default)]
     pub cuda_by_gpu: Vec<CudaGpuTotal>,

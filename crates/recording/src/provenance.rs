@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::column::Column;
-use super::cuda::{CudaAllocs, CudaEvent, CudaFailure, CudaGpuTotal, CudaTotal, MemoryQuery};
+use super::cuda::{CudaAllocation, CudaAllocs, CudaEvent, CudaFailure, CudaGpuTotal, CudaTotal, MemoryQuery};
 use super::kinds::{InstantKind, Mobility, Space};
 use super::process_env::{LogLine, ProcessContext, TmpfsUse};
 use super::word::Word;
@@ -45,6 +45,10 @@ pub struct Provenance {
     pub driver_allocs: Vec<DriverAllocs>,
     /// Memory allocated through the CUDA driver, by caller.
     pub cuda_allocs: Vec<CudaAllocs>,
+    /// The largest of these allocations one by one, at most 256: those in use before those that were freed. Absent in older
+    /// recordings.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub cuda_largest: Vec<CudaAllocation>,
     /// Sums of `cuda_allocs`, with exact peaks.
     pub cuda_totals: Vec<CudaTotal>,
     /// The same by GPU. Absent in older recordings.

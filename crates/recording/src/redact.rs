@@ -61,6 +61,8 @@ const OF_RECORDINGS: &[&str] = &[
     "provenance/driver_allocs/*/kind",
     "provenance/cuda_allocs/*/function",
     "provenance/cuda_allocs/*/kind",
+    "provenance/cuda_largest/*/function",
+    "provenance/cuda_largest/*/kind",
     "provenance/cuda_totals/*/kind",
     "provenance/cuda_by_gpu/*/kind",
     "provenance/cuda_failures/*/function",

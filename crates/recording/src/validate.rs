@@ -97,6 +97,8 @@ fn provenance(provenance: &Provenance) -> Result<(), String> {
         column("cuda_allocs", "live", &row.live, instants)?;
         possible("cuda_allocs", "bytes", [row.bytes_allocated, row.bytes_freed].map(i128::from))?;
     }
+    let bytes = provenance.cuda_largest.iter().map(|row| i128::from(row.bytes));
+    possible("cuda_largest", "bytes", bytes)?;
     times("mappings", provenance.mappings.iter().map(|mapping| mapping.at_ns))?;
     possible("mappings", "length", provenance.mappings.iter().map(|mapping| mapping.length.into()))?;
     let contexts = provenance.contexts.len();

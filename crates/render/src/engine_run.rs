@@ -2,7 +2,9 @@
 
 use spark_trace_analysis::diff::engine::PartDelta;
 use spark_trace_analysis::engine_now::{EngineNow, StageNow};
-use spark_trace_analysis::engine_run::{EngineRun, Evidence, FigureRow, Part, PartName, StageRow};
+use spark_trace_analysis::engine_run::{
+    BreakdownRow, Buffer, Buffers, EngineRun, Evidence, FigureRow, Part, PartName, StageRow, Together,
+};
 use spark_trace_engines::{Check, Engine, Stage, Unit, Version, row};
 use spark_trace_recording::units::{delta, known, seconds, share, size, unsigned};
 
@@ -40,6 +42,23 @@ pub fn stages_and_parts(document: &mut Document, report: &EngineRun, started_ns:
             format!("Device memory by use, {} after {}", unsigned(parts.bytes), after(parts.at_ns)),
             Table::of(PARTS, &rows),
         );
+    }
+    buffers(document, &report.buffers);
+    document.section(
+        "Device memory by the engine's log and by the recording",
+        Table::of(BREAKDOWN, &report.breakdown),
+    );
+}
+
+/// Buffers of the log beside their allocations.
+fn buffers(document: &mut Document, buffers: &Buffers) {
+    document.section("Buffers of the engine's log and their allocations", Table::of(BUFFERS, &buffers.rows));
+    if let Some(Together { logged_bytes, traced_bytes }) = buffers.together {
+        document.line(format!(
+            "One caller allocated all of them: {} in the log, {} in the recording",
+            unsigned(logged_bytes),
+            unsigned(traced_bytes)
+        ));
     }
 }
 
@@ -115,6 +134,22 @@ const PARTS: &[Cell<(Part, u64)>] = &[
     ("KNOWN BY", Fit::Own, |(row, _)| row.evidence.map_or("the rest", evidence).to_owned()),
 ];
 
+const BUFFERS: &[Cell<Buffer>] = &[
+    ("USE", Fit::Name, |row| part(row.part).to_owned()),
+    ("DEVICE", Fit::Name, |row| known(row.device.clone(), |device| device)),
+    ("LOGGED", Fit::Number, |row| unsigned(row.logged_bytes)),
+    ("TRACED", Fit::Number, |row| known(row.traced_bytes, unsigned)),
+];
+
+const BREAKDOWN: &[Cell<BreakdownRow>] = &[
+    ("ROW", Fit::Name, |row| row.of.as_str().to_owned()),
+    ("LOGGED", Fit::Number, |row| size(row.logged_bytes)),
+    ("TRACED", Fit::Number, |row| known(row.traced_bytes, size)),
+    ("TRACED MINUS LOGGED", Fit::Number, |row| {
+        known(row.traced_bytes.and_then(|traced| traced.checked_sub(row.logged_bytes)), delta)
+    }),
+];
+
 const FIGURES: &[Cell<FigureRow>] = &[
     ("FIGURE", Fit::Name, |row| row.figure.to_owned()),
     ("OF", Fit::Text, |row| row.subject.clone().unwrap_or_default()),
@@ -144,6 +179,7 @@ fn part(part: PartName) -> &'static str {
     match part {
         PartName::Weights => "weights",
         PartName::KvCache => "KV cache",
+        PartName::Compute => "compute buffers",
         PartName::Graphs => "graphs",
         PartName::Workspace => "workspace",
     }
@@ -153,6 +189,8 @@ fn evidence(evidence: Evidence) -> &'static str {
     match evidence {
         Evidence::Log => "the engine's log",
         Evidence::Calls => "readings of free memory",
+        Evidence::Allocations => "traced buffers",
+        Evidence::Sum => "the log; the sum was traced",
     }
 }
 

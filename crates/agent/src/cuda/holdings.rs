@@ -4,11 +4,15 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use spark_trace_common::cuda::{Kind, Op};
 
+use super::largest::Largest;
+use super::object::{Contexts, Mapping, Object, Physical, Space, space_of};
 use super::places::{Place, Places, is_on_host};
 use super::totals::{ByGpu, Totals};
 use crate::decode::Call;
 use spark_trace_common::result::result_name;
-use spark_trace_recording::{CudaAllocs, CudaEvent, CudaFailure, CudaGpuTotal, CudaTotal, Gpu};
+use spark_trace_recording::{
+    CudaAllocation, CudaAllocs, CudaEvent, CudaFailure, CudaGpuTotal, CudaTotal, Gpu,
+};
 
 /// What the target's processes hold.
 #[derive(Debug, Default)]
@@ -21,6 +25,7 @@ pub struct Holdings {
     /// Address of a mapping to the handle of the physical memory it shows.
     mappings: HashMap<(u32, u64), Mapping>,
     totals: Totals,
+    largest: Largest,
     places: Places,
     contexts: HashMap<u32, Contexts>,
     /// Physical memory whose handle was released while it was still mapped, by a number of its own.
@@ -38,47 +43,6 @@ pub struct Holdings {
 }
 
 type RowKey = (u32, Kind, &'static str, Option<u32>, Option<String>, Place);
-
-/// What a pointer or handle means: values of different meaning may be equal.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum Space {
-    Address,
-    Handle,
-    Range,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Object {
-    row: usize,
-    kind: Kind,
-    place: Place,
-    /// The context that it was allocated in, if that is known.
-    context: Option<u64>,
-    bytes: u64,
-    /// When its allocation returned.
-    since_ns: u64,
-    /// Mappings of physical memory.
-    mapped: u32,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Mapping {
-    length: u64,
-    of: Physical,
-}
-
-#[derive(Debug, Clone, Copy)]
-enum Physical {
-    Handle(u64),
-    Orphan(u64),
-}
-
-#[derive(Debug, Default)]
-struct Contexts {
-    created: Vec<u64>,
-    /// The primary context of each device, and how often it is retained.
-    primary: HashMap<u64, (Option<u64>, u32)>,
-}
 
 /// Something a call means beyond what it adds to the sums.
 #[derive(Debug, Clone, PartialEq)]
@@ -147,9 +111,9 @@ impl Holdings {
     }
 
     /// The end of a process frees all it held.
-    pub fn process_ended(&mut self, pid: u32) {
-        self.release(pid, |_| true);
-        self.release_mappings(pid);
+    pub fn process_ended(&mut self, pid: u32, at_ns: u64) {
+        self.release(pid, at_ns, |_| true);
+        self.release_mappings(pid, at_ns);
         self.contexts.remove(&pid);
         self.places.forget(pid);
         self.began.remove(&pid);
@@ -173,6 +137,11 @@ impl Holdings {
     pub fn rows(&mut self, instants: usize) -> Vec<CudaAllocs> {
         self.rows.iter_mut().for_each(|row| row.live.resize(instants));
         self.rows.clone()
+    }
+
+    /// The largest allocations one by one.
+    pub fn largest(&self) -> Vec<CudaAllocation> {
+        self.largest.all(&self.rows)
     }
 
     pub fn totals(&self) -> Vec<CudaTotal> {
@@ -241,10 +210,11 @@ impl Holdings {
         let key = (call.pid, space_of(kind), object);
         // An address that comes again was freed by a call that was not seen.
         if let Some(before) = self.objects.remove(&key) {
-            self.retire(call.pid, before, true);
+            self.retire(call.pid, before, true, call.end_ns);
         }
         let (context, since_ns) = (call.context, call.end_ns);
-        self.objects.insert(key, Object { row, kind, place, context, bytes, since_ns, mapped: 0 });
+        let number = self.largest.began(row, kind, bytes, since_ns);
+        self.objects.insert(key, Object { row, kind, place, context, bytes, since_ns, mapped: 0, number });
         self.held[row] = self.held[row].saturating_add(bytes);
         let totals = &mut self.rows[row];
         totals.allocs += 1;
@@ -276,7 +246,7 @@ impl Holdings {
             return;
         };
         if object.mapped == 0 {
-            self.retire(call.pid, object, false);
+            self.retire(call.pid, object, false, call.end_ns);
             return;
         }
         // Released while mapped: it lives until the last mapping goes, and the handle may come again.
@@ -332,7 +302,7 @@ impl Holdings {
                     if object.mapped == 0
                         && let Some(object) = self.orphans.remove(&number)
                     {
-                        self.retire(call.pid, object, false);
+                        self.retire(call.pid, object, false, call.end_ns);
                     }
                 }
                 None => {}
@@ -372,11 +342,12 @@ impl Holdings {
         let Some(ended) = ended else { return };
         let is_last = contexts.created.is_empty() && contexts.primary.is_empty();
         if is_last && self.began.contains(&call.pid) {
-            self.release(call.pid, |object| object.kind.is_of_context());
+            self.release(call.pid, call.end_ns, |object| object.kind.is_of_context());
             return;
         }
         if ended.is_some() {
-            self.release(call.pid, |object| object.kind.is_of_context() && object.context == ended);
+            let is_in_it = |object: &Object| object.kind.is_of_context() && object.context == ended;
+            self.release(call.pid, call.end_ns, is_in_it);
         }
         let in_any = |object: &Object| object.kind.is_of_context() && object.context.is_none();
         let may_be_in_it = self.objects.iter().any(|((pid, ..), object)| *pid == call.pid && in_any(object));
@@ -384,7 +355,7 @@ impl Holdings {
     }
 
     /// Frees what a process holds of some kinds.
-    fn release(&mut self, pid: u32, is_freed: impl Fn(&Object) -> bool) {
+    fn release(&mut self, pid: u32, at_ns: u64, is_freed: impl Fn(&Object) -> bool) {
         let mut gone = Vec::new();
         self.objects.retain(|(owner, ..), object| {
             let keep = *owner != pid || !is_freed(object);
@@ -393,11 +364,11 @@ impl Holdings {
             }
             keep
         });
-        gone.into_iter().for_each(|object| self.retire(pid, object, true));
+        gone.into_iter().for_each(|object| self.retire(pid, object, true, at_ns));
     }
 
     /// Physical memory that only mappings have kept ends with them.
-    fn release_mappings(&mut self, pid: u32) {
+    fn release_mappings(&mut self, pid: u32, at_ns: u64) {
         let mut orphans = Vec::new();
         self.mappings.retain(|(owner, _), mapping| {
             if let (true, Physical::Orphan(number)) = (*owner == pid, mapping.of) {
@@ -408,13 +379,14 @@ impl Holdings {
         for number in orphans {
             // One that is mapped twice is here twice.
             if let Some(object) = self.orphans.remove(&number) {
-                self.retire(pid, object, true);
+                self.retire(pid, object, true, at_ns);
             }
         }
     }
 
-    fn retire(&mut self, pid: u32, object: Object, implicit: bool) {
-        let Object { row, kind, place, bytes, .. } = object;
+    fn retire(&mut self, pid: u32, object: Object, implicit: bool, at_ns: u64) {
+        let Object { row, kind, place, bytes, number, .. } = object;
+        self.largest.ended(number, at_ns);
         self.held[row] = self.held[row].saturating_sub(bytes);
         self.rows[row].bytes_freed = self.rows[row].bytes_freed.saturating_add(bytes);
         let count = |frees: &mut u64, implicit_frees: &mut u64| {
@@ -473,14 +445,6 @@ impl Holdings {
             object.place = to;
         }
         self.totals.moved(pid, from, to);
-    }
-}
-
-const fn space_of(kind: Kind) -> Space {
-    match kind {
-        Kind::Physical | Kind::PhysicalHost | Kind::Imported => Space::Handle,
-        Kind::Reserved => Space::Range,
-        _ => Space::Address,
     }
 }
 

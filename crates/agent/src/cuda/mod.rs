@@ -4,6 +4,8 @@
 //! that frees them, to the end of their context or to that of their process.
 
 mod holdings;
+mod largest;
+mod object;
 mod places;
 mod totals;
 

@@ -217,7 +217,7 @@ impl<W: Write> Tracer<W> {
                 process.exec_ns = Some(event.at_ns);
                 process.context = context;
                 // The program before has taken its memory with it.
-                self.collector.cuda.process_ended(event.pid);
+                self.collector.cuda.process_ended(event.pid, event.at_ns);
                 self.collector.cuda.process_began(event.pid);
                 if !self.retention.is_young(event.pid) {
                     process::read_command_line(process);
@@ -236,7 +236,7 @@ impl<W: Write> Tracer<W> {
                 self.stacks.forget(event.pid);
                 self.backings.forget(event.pid);
                 self.pins.ended(&self.collector.cuda.pinned_by(event.pid), event.at_ns);
-                self.collector.cuda.process_ended(event.pid);
+                self.collector.cuda.process_ended(event.pid, event.at_ns);
             }
         }
         if self.retention.keeps_process(event.op, event.pid, event.status) {

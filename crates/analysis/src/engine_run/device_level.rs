@@ -34,6 +34,12 @@ impl DeviceLevel {
         after.checked_sub(1).and_then(|index| self.0.get(index)).map_or(0, |(_, level)| *level)
     }
 
+    /// Whether there is a reading after a time, up to another.
+    pub fn is_read(&self, after_ns: u64, until_ns: u64) -> bool {
+        let from = self.0.partition_point(|(time, _)| *time <= after_ns);
+        self.0.get(from).is_some_and(|(time, _)| *time <= until_ns)
+    }
+
     /// The last time at which nothing was in use, before anything was.
     pub fn first_use(&self) -> Option<u64> {
         let first = self.0.iter().position(|(_, level)| *level > 0)?;

@@ -10,7 +10,7 @@ use super::device_level::DeviceLevel;
 use crate::derived::Derived;
 use crate::memory_queries::MemoryQueryRow;
 
-/// What a stage is known by.
+/// What a stage, or a part of device memory, is known by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Evidence {
@@ -18,6 +18,10 @@ pub enum Evidence {
     Log,
     /// Its readings of free memory, and what it allocated between them.
     Calls,
+    /// Of a part: traced buffers of the sizes that the log states.
+    Allocations,
+    /// Of a part: sizes in the log, of which the recording has the sum alone.
+    Sum,
 }
 
 /// From when to when. An end that is not known is that of the run.
@@ -63,9 +67,12 @@ pub fn all(run: &Derived<'_>, log: &EngineLog, engine: Option<Engine>) -> Vec<St
     rows.collect()
 }
 
-/// What device memory grew by in a span, up to a time.
+/// What device memory grew by in a span, up to a time; absent where it was not read in it.
 pub fn growth(level: &DeviceLevel, span: Span, until_ns: u64) -> Option<i64> {
     let end_ns = span.end_ns?.min(until_ns).max(span.begin_ns);
+    if !level.is_read(span.begin_ns, end_ns) {
+        return None;
+    }
     i64::try_from(level.at(end_ns)).ok()?.checked_sub(i64::try_from(level.at(span.begin_ns)).ok()?)
 }
 

@@ -214,17 +214,36 @@ fn llama_cpp_on_an_h200_by_its_log() {
         let recording = spark_trace_recording::read(std::path::Path::new(&file)).unwrap();
         let report = report(&recording, recording.target.ended_ns).unwrap();
         assert_eq!(report.engine, Some(Engine::LlamaCpp), "{run}");
-        // One place in ggml allocates the three: together, and the model alone before the others.
-        let buffers = recording.provenance.cuda_allocs.iter().filter(|row| row.kind == "device");
-        let buffers = buffers.max_by_key(|row| row.bytes_allocated).unwrap();
+        // One function in ggml allocates the three: the recording has their sum, and the model alone before the others.
         let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
-        assert_eq!(buffers.allocs, 3, "{run}");
-        let all = mib(buffers.bytes_allocated);
-        assert!((all - (1501.26 + 256.0 + 86.52)).abs() < 0.1, "{run}: {all}");
-        assert!(
-            buffers.live.iter().flatten().any(|live| (mib(live) - 1501.26).abs() < 0.1),
-            "{run}: {:?}",
-            buffers.live
+        let near = |bytes: u64, logged: f64| (mib(bytes) - logged).abs() < 0.01;
+        let buffers = &report.buffers;
+        let parts: Vec<_> = buffers.rows.iter().map(|row| (row.part, mib(row.logged_bytes))).collect();
+        assert_eq!(
+            parts,
+            [(PartName::Weights, 1501.26), (PartName::KvCache, 256.0), (PartName::Compute, 86.52)]
+                .map(|(part, mib)| (part, (mib * f64::from(1 << 20)).round() / f64::from(1 << 20))),
+            "{run}"
         );
+        assert!(near(buffers.rows[0].traced_bytes.unwrap(), 1501.26), "{run}");
+        assert_eq!((buffers.rows[1].traced_bytes, buffers.rows[2].traced_bytes), (None, None), "{run}");
+        assert!(near(buffers.together.unwrap().traced_bytes, 1501.26 + 256.0 + 86.52), "{run}");
+        let loaded = recording.provenance.log_lines.last().unwrap().at_ns + SECOND / 10;
+        let parts = super::report(&recording, loaded).unwrap().parts.unwrap().parts;
+        let parts: Vec<_> = parts.iter().map(|row| (row.part, row.evidence, row.bytes)).collect();
+        for (place, (name, evidence, logged)) in [
+            (PartName::Weights, Evidence::Allocations, 1501.26),
+            (PartName::KvCache, Evidence::Sum, 256.0),
+            (PartName::Compute, Evidence::Sum, 86.52),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let (part, by, bytes) = parts[place];
+            assert_eq!((part, by), (name, Some(evidence)), "{run}");
+            assert!(near(bytes, logged), "{run}: {bytes}");
+        }
     }
 }
+
+mod buffers;

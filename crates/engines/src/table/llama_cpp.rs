@@ -89,14 +89,14 @@ const LINES: &[LineRow] = &[
     line(LLAMA, r"get_available_uma_memory: final available_memory_kb: ([0-9]+)", &[field(1, F::SystemFree, LogUnit::KiB)]),
     line(LLAMA, r"llama_model_loader: loaded meta data with ", &[]).marks(&[(Edge::Begins, Stage::Weights)]),
     // A model in several files has a buffer for each; a run that only fits parameters writes 0.00 first.
-    line(LLAMA, r"(\S+)\s+model buffer size =\s*([0-9.]+) MiB", &[mib(2, F::Weights).on_host(F::WeightsOnHost).sum()]).subject(1),
+    line(LLAMA, r"(\S+)\s+model buffer size =\s*([0-9.]+) MiB", &[mib(2, F::Weights).on_host(F::WeightsOnHost).sum()]).subject(1).buffer(),
     line(LLAMA, r"llama_context: constructing llama_context", &[])
         .marks(&[(Edge::Ends, Stage::Weights), (Edge::Begins, Stage::KvAllocation)]),
     line(LLAMA, r"llama_context: n_ctx\s+= ([0-9]+)", &[count(1, F::Context)]),
     // Models with a sliding window have two caches.
-    line(LLAMA, r"(\S+)\s+KV buffer size =\s*([0-9.]+) MiB", &[mib(2, F::KvAllocated).on_host(F::KvOnHost).sum()]).subject(1),
-    line(LLAMA, r"(\S+)\s+RS buffer size =\s*([0-9.]+) MiB", &[mib(2, F::RecurrentState).sum()]).subject(1),
-    line(LLAMA, r"(\S+)\s+compute buffer size =\s*([0-9.]+) MiB", &[mib(2, F::Compute).on_host(F::ComputeOnHost)]).subject(1)
+    line(LLAMA, r"(\S+)\s+KV buffer size =\s*([0-9.]+) MiB", &[mib(2, F::KvAllocated).on_host(F::KvOnHost).sum()]).subject(1).buffer(),
+    line(LLAMA, r"(\S+)\s+RS buffer size =\s*([0-9.]+) MiB", &[mib(2, F::RecurrentState).sum()]).subject(1).buffer(),
+    line(LLAMA, r"(\S+)\s+compute buffer size =\s*([0-9.]+) MiB", &[mib(2, F::Compute).on_host(F::ComputeOnHost)]).subject(1).buffer()
         .marks(&[(Edge::Ends, Stage::KvAllocation)]),
     line(LLAMA, r"(\S+)\s+output buffer size =\s*([0-9.]+) MiB", &[mib(2, F::Output)]).subject(1),
     line(LLAMA, r"size =\s*[0-9.]+ MiB \(\s*([0-9]+) cells,\s*([0-9]+) layers", &[count(1, F::CacheCells), count(2, F::CacheLayers)]),

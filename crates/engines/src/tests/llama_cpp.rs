@@ -36,6 +36,31 @@ fn buffers_of_a_load() {
             (F::CacheLayers, "", 16.0),
         ],
     );
+    let buffers: Vec<_> =
+        log.buffers.iter().map(|row| (row.figure, row.subject.as_deref(), row.line)).collect();
+    assert_eq!(
+        buffers,
+        [
+            (F::WeightsOnHost, Some("CPU_Mapped"), 4),
+            (F::Weights, Some("CUDA0"), 5),
+            (F::KvAllocated, Some("CUDA0"), 10)
+        ]
+    );
+    assert_eq!(log.buffers[2].bytes, 256 << 20);
+}
+
+/// Compute buffers are allocated anew, model files have a buffer each, and a run that only fits has none.
+#[test]
+fn buffers_that_replace_others_and_buffers_beside_others() {
+    let log = parse_text(
+        "load_tensors:        CUDA0 model buffer size =     0.00 MiB\n\
+         load_tensors:        CUDA0 model buffer size =    10.00 MiB\n\
+         load_tensors:        CUDA0 model buffer size =    20.00 MiB\n\
+         llama_context:      CUDA0 compute buffer size =     3.00 MiB\n\
+         llama_context:      CUDA0 compute buffer size =     4.00 MiB\n",
+    );
+    let buffers: Vec<_> = log.buffers.iter().map(|row| (row.figure, row.bytes >> 20)).collect();
+    assert_eq!(buffers, [(F::Weights, 10), (F::Weights, 20), (F::Compute, 4)]);
 }
 
 /// Of a GB10, of several runs: the last free memory is none.

@@ -155,7 +155,7 @@ fn the_end_of_a_process_frees_what_is_its_own() {
     let mut holdings = Holdings::default();
     apply(&mut holdings, "cuMemAlloc_v2", &[0x10, 100], &[0x1000]);
     holdings.apply(&call(8, "cuMemAlloc_v2", &[0x10, 5], &[0x1000], 0), None, None);
-    holdings.process_ended(7);
+    holdings.process_ended(7, 9);
     assert_eq!(live(&holdings, "device"), 5);
     let own = holdings.totals().into_iter().find(|t| t.pid == Some(8) && t.kind == "device-all").unwrap();
     assert_eq!(own.live, 5);
@@ -223,7 +223,7 @@ fn physical_memory_outlives_the_context() {
     apply(&mut holdings, "cuMemAlloc_v2", &[0x10, 100], &[0x1000]);
     apply(&mut holdings, "cuDevicePrimaryCtxReset_v2", &[0], &[]);
     assert_eq!((live(&holdings, "device"), live(&holdings, "physical")), (0, 4096));
-    holdings.process_ended(7);
+    holdings.process_ended(7, 9);
     assert_eq!(live(&holdings, "physical"), 0);
 }
 
@@ -339,7 +339,7 @@ fn what_was_allocated_before_its_gpu_got_a_name_moves_there() {
     assert_eq!(holdings.device_of(7).all(), 0);
     assert!(holdings.rows(0).iter().all(|row| row.device == Some(1)));
     // The next program in the process counts its devices anew.
-    holdings.process_ended(7);
+    holdings.process_ended(7, 9);
     within(&mut holdings, CONTEXTS[1], "cuMemAlloc_v2", &[0x10, 9], &[0x1000]);
     assert_eq!(holdings.device_of(7).unknown, 9);
 }
@@ -366,4 +366,19 @@ fn the_end_of_one_context_of_several_frees_what_was_allocated_in_it() {
     apply(&mut holdings, "cuMemAlloc_v2", &[0x10, 600], &[0x3000]);
     apply(&mut holdings, "cuDevicePrimaryCtxRelease_v2", &[1], &[]);
     assert_eq!(live(&holdings, "device"), 0, "the last one frees all");
+}
+
+#[test]
+fn allocations_of_one_caller_are_listed_one_by_one() {
+    let mut holdings = Holdings::default();
+    apply(&mut holdings, "cuMemAlloc_v2", &[0x10, 1500], &[0x1000]);
+    apply(&mut holdings, "cuMemAlloc_v2", &[0x10, 256], &[0x2000]);
+    apply(&mut holdings, "cuMemAddressReserve", &[0x10, 9000, 0, 0, 0], &[0x8000]);
+    apply(&mut holdings, "cuMemFree_v2", &[0x2000], &[]);
+    let row = |row: CudaAllocation| (row.pid, row.kind, row.bytes, row.allocated_ns, row.freed_ns);
+    let listed = |holdings: &Holdings| holdings.largest().into_iter().map(row).collect::<Vec<_>>();
+    let small = (7, "device".to_owned(), 256, 1, Some(1));
+    assert_eq!(listed(&holdings), [(7, "device".to_owned(), 1500, 1, None), small.clone()]);
+    holdings.process_ended(7, 9);
+    assert_eq!(listed(&holdings), [(7, "device".to_owned(), 1500, 1, Some(9)), small]);
 }
