@@ -25,7 +25,7 @@ use crate::{
     maps::{CONTROL, EVENTS, PAUSED, PYTHON_PROCESSES, WATCHED_FILES},
     memory_state::memory_state,
     read::{load, probe},
-    target::{USER_STACK, current_task, is_target, memory_cgroup_of},
+    target::{USER_STACK, current_task, memory_cgroup_of},
 };
 
 /// include/uapi/linux/magic.h
@@ -59,7 +59,7 @@ pub(super) struct Answer {
     pub(super) caller: u64,
 }
 
-/// A read(2), or a pread64(2) at `position`, has returned.
+/// A read(2) of the target's, or a pread64(2) at `position`, has returned.
 #[inline(always)]
 pub(super) fn read_returned(ctx: &BtfTracePointContext, fd: u32, position: Option<u64>, answer: Answer) {
     let Some(file) = open_file(fd) else { return };
@@ -97,7 +97,7 @@ fn is_proc_file(head: u64) -> bool {
         || short(PROC_FILES[4], 7)
 }
 
-/// sysinfo(2) has filled `buffer`.
+/// The target's sysinfo(2) has filled `buffer`.
 #[inline(always)]
 pub(super) fn sysinfo_returned(ctx: &BtfTracePointContext, buffer: u64, caller: u64) {
     report(ctx, AnswerSource::Sysinfo, None, 0, Answer { buffer, length: SYSINFO_LEN, caller });
@@ -114,11 +114,11 @@ fn report(
     let Answer { buffer, length, caller } = answer;
     let ids = bpf_get_current_pid_tgid();
     let tgid = (ids >> 32) as u32;
-    // SAFETY: the current task's type is known to the verifier.
-    let cgroup = unsafe { memory_cgroup_of(current_task()) };
-    if tgid == conf!(own_tgid) || !is_target(cgroup, tgid) {
+    if tgid == conf!(own_tgid) {
         return;
     }
+    // SAFETY: the current task's type is known to the verifier.
+    let cgroup = unsafe { memory_cgroup_of(current_task()) };
     let Some(mut slot) = EVENTS.reserve::<MemoryAnswerEvent>(0) else {
         lost!(Events);
         return;

@@ -41,18 +41,17 @@ pub fn mapping(ctx: BtfTracePointContext) -> i32 {
     // SAFETY: an argument of a BTF tracepoint.
     let nr: u32 = unsafe { load(regs, conf!(regs_nr)) };
     let op = if nr == conf!(sys_mmap) {
-        MappingOp::Mmap
+        Some(MappingOp::Mmap)
     } else if nr == conf!(sys_munmap) {
-        MappingOp::Munmap
+        Some(MappingOp::Munmap)
     } else if nr == conf!(sys_brk) {
-        MappingOp::Brk
+        Some(MappingOp::Brk)
     } else if nr == conf!(sys_mremap) {
-        MappingOp::Mremap
+        Some(MappingOp::Mremap)
     } else if nr == conf!(sys_madvise) {
-        MappingOp::Madvise
+        Some(MappingOp::Madvise)
     } else if nr == conf!(sys_read) || nr == conf!(sys_pread) || nr == conf!(sys_sysinfo) {
-        figures(&ctx, regs, nr);
-        return 0;
+        None
     } else {
         return 0;
     };
@@ -67,7 +66,12 @@ pub fn mapping(ctx: BtfTracePointContext) -> i32 {
     }
     let ids = bpf_get_current_pid_tgid();
     let tgid = (ids >> 32) as u32;
+    // Whose it is comes first: everybody's system calls end here.
     let Some(cache) = cache_of(tgid) else { return 0 };
+    let Some(op) = op else {
+        figures(&ctx, regs, nr, ret);
+        return 0;
+    };
     hit(const { index("mapping") });
     // SAFETY: an argument of a BTF tracepoint.
     let (arg0, arg1, arg2, arg3): (u64, u64, u64, u64) = unsafe {
@@ -159,17 +163,11 @@ pub fn mapping(ctx: BtfTracePointContext) -> i32 {
     0
 }
 
-/// A system call whose answer may be how much memory there is.
+/// A system call of the target whose answer may be how much memory there is.
 #[inline(always)]
-fn figures(ctx: &BtfTracePointContext, regs: *const u8, nr: u32) {
-    let ret: i64 = ctx.arg(1);
-    // SAFETY: the current task's type is known to the verifier, and so is that of the registers.
-    let (compat, arg0, arg1): (u32, u64, u64) = unsafe {
-        (load(current_task(), conf!(task_compat)), load(regs, conf!(regs_arg0)), load(regs, conf!(regs_arg1)))
-    };
-    if compat & conf!(compat_bits) != 0 {
-        return;
-    }
+fn figures(ctx: &BtfTracePointContext, regs: *const u8, nr: u32, ret: i64) {
+    // SAFETY: an argument of a BTF tracepoint.
+    let (arg0, arg1): (u64, u64) = unsafe { (load(regs, conf!(regs_arg0)), load(regs, conf!(regs_arg1))) };
     if nr == conf!(sys_sysinfo) {
         if ret == 0 {
             // SAFETY: as above.
