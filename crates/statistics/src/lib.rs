@@ -22,10 +22,12 @@ mod numeric;
 pub mod outliers;
 pub mod power;
 pub mod rank;
+pub mod ratio;
 pub mod series;
 mod special;
 pub mod spread;
 pub mod t;
+pub mod trimmed;
 
 pub use describe::{Description, describe, quantile};
 pub use noncentral::{noncentral_t_cdf, noncentral_t_sf};

@@ -25,6 +25,22 @@ pub fn holm(p: &[f64]) -> Result<Vec<f64>, Error> {
     Ok(adjusted)
 }
 
+/// The false discovery rate at which each would be called (Benjamini & Hochberg 1995): the k-th smallest of m times m / k, and no
+/// more than what the ones after it come to. In the order given; none for none. [`Error::Parameter`] where one is not within 0
+/// and 1.
+pub fn benjamini_hochberg(p: &[f64]) -> Result<Vec<f64>, Error> {
+    check(p)?;
+    let mut order: Vec<usize> = (0..p.len()).collect();
+    order.sort_by(|i, j| p[*i].total_cmp(&p[*j]));
+    let mut adjusted = vec![1.0; p.len()];
+    let mut most = 1.0_f64;
+    for (rank, i) in order.into_iter().enumerate().rev() {
+        most = most.min(p[i] * p.len() as f64 / (rank + 1) as f64);
+        adjusted[i] = most;
+    }
+    Ok(adjusted)
+}
+
 fn check(p: &[f64]) -> Result<(), Error> {
     if p.iter().all(|one| (0.0..=1.0).contains(one)) { Ok(()) } else { Err(Error::Parameter) }
 }

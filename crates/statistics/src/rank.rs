@@ -5,10 +5,11 @@ mod shift;
 
 use crate::{
     Error,
-    numeric::{check, count, is_constant},
-    special::normal_two_sided,
+    numeric::{check, check_fraction, count, finite, is_constant},
+    special::{normal_quantile, normal_two_sided},
 };
 use serde::Serialize;
+use shift::Pairs;
 
 /// Above this many values in the smaller sample, U is taken as normal: the rule of scipy.stats.mannwhitneyu.
 const EXACT_UP_TO: usize = 8;
@@ -55,7 +56,7 @@ pub fn mann_whitney(a: &[f64], b: &[f64]) -> Result<MannWhitney, Error> {
         // Half below the middle is the whole: there is no evidence to either side.
         if z <= 0.0 { 1.0 } else { normal_two_sided(z) }
     });
-    Ok(MannWhitney { u, p, exact: exact.is_some(), shift: shift::between(a, b)? })
+    Ok(MannWhitney { u, p, exact: exact.is_some(), shift: Pairs::between(a, b).median()? })
 }
 
 /// Wilcoxon's signed-rank test.
@@ -101,8 +102,64 @@ pub fn wilcoxon(differences: &[f64]) -> Result<Wilcoxon, Error> {
         let variance = (n * (n + 1.0) * (2.0 * n + 1.0) - ties / 2.0) / 24.0;
         normal_two_sided((positive - n * (n + 1.0) / 4.0) / variance.sqrt())
     };
-    let shift = shift::within(differences)?;
+    let shift = Pairs::within(differences).median()?;
     Ok(Wilcoxon { statistic, positive, negative, n: nonzero.len(), p, exact, shift })
+}
+
+/// A shift of Hodges and Lehmann with its interval: a single wild value moves neither far.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Shift {
+    pub estimate: f64,
+    /// From the test by ranks: the shifts that it does not reject.
+    pub ci: (f64, f64),
+    pub level: f64,
+}
+
+/// The shift of pairs: the median of the means of all pairs of differences, and the k-th of these means from either end
+/// (Hollander & Wolfe 1999, 3.3), k by the exact distribution of the signed-rank sum up to 50 differences (without regard to
+/// ties) and by the normal one above.
+///
+/// [`Error::TooFew`] where so few differences have no interval of this level.
+pub fn shift_of_pairs(differences: &[f64], level: f64) -> Result<Shift, Error> {
+    check(differences, 1)?;
+    let n = count(differences.len());
+    let k = place(level, |tail| match differences.len() <= SIGNED_EXACT_UP_TO {
+        true => Some(exact::signed_rank_place(tail, differences.len())),
+        false => normal_place(tail, n * (n + 1.0) / 4.0, n * (n + 1.0) * (2.0 * n + 1.0) / 24.0),
+    })?;
+    shift(&Pairs::within(differences), k, level)
+}
+
+/// The shift of two samples: the median of all differences `b[j] - a[i]`, and the k-th of them from either end (Hollander &
+/// Wolfe 1999, 4.3), k by the exact distribution of U (without regard to ties) where it can be counted and by the normal one
+/// otherwise.
+///
+/// [`Error::TooFew`] where so few values have no interval of this level.
+pub fn shift_of_samples(a: &[f64], b: &[f64], level: f64) -> Result<Shift, Error> {
+    check(a, 1)?;
+    check(b, 1)?;
+    let (na, nb) = (count(a.len()), count(b.len()));
+    let k = place(level, |tail| {
+        exact::mann_whitney_place(tail, a.len(), b.len())
+            .or_else(|| normal_place(tail, na * nb / 2.0, na * nb * (na + nb + 1.0) / 12.0))
+    })?;
+    shift(&Pairs::between(a, b), k, level)
+}
+
+fn place(level: f64, of: impl Fn(f64) -> Option<u128>) -> Result<u128, Error> {
+    check_fraction(level)?;
+    of((1.0 - level) / 2.0).filter(|k| *k > 0).ok_or(Error::TooFew)
+}
+
+/// The largest k with P(sum < k) <= tail, corrected for continuity.
+fn normal_place(tail: f64, mean: f64, variance: f64) -> Option<u128> {
+    let k = (mean + 0.5 + normal_quantile(tail) * variance.sqrt()).floor();
+    (k >= 1.0).then_some(k as u128)
+}
+
+fn shift(pairs: &Pairs, k: u128, level: f64) -> Result<Shift, Error> {
+    let ci = (finite(pairs.at(k))?, finite(pairs.at(pairs.count + 1 - k))?);
+    Ok(Shift { estimate: pairs.median()?, ci, level })
 }
 
 struct Ranks {

@@ -82,7 +82,7 @@ pub(crate) struct Difference {
 }
 
 impl Difference {
-    fn new(value: f64, se: f64, squares: f64, df: f64) -> Result<Difference, Error> {
+    pub(crate) fn new(value: f64, se: f64, squares: f64, df: f64) -> Result<Difference, Error> {
         if squares == 0.0 {
             return Err(Error::Constant);
         }
@@ -95,7 +95,7 @@ impl Difference {
         Ok((finite(self.value - t * self.se)?, finite(self.value + t * self.se)?))
     }
 
-    fn test(&self, level: f64) -> Result<TTest, Error> {
+    pub(crate) fn test(&self, level: f64) -> Result<TTest, Error> {
         let statistic = finite(self.value / self.se)?;
         Ok(TTest {
             statistic,
@@ -126,8 +126,12 @@ pub(crate) fn paired_difference(a: &[f64], b: &[f64]) -> Result<Difference, Erro
 
 pub(crate) fn paired_difference_in_order(a: &[f64], b: &[f64]) -> Result<(Difference, f64), Error> {
     let difference = paired_difference(a, b)?;
-    let pairs = differences(a, b)?;
-    let r = lag1(&pairs).map_or(0.0, |lag1| lag1.r.max(0.0));
-    let larger = 1.0 + 2.0 * r * (1.0 - 1.0 / count(pairs.len()));
+    let (r, larger) = dependence(&differences(a, b)?);
     Ok((Difference { se: finite(difference.se * larger.sqrt())?, ..difference }, r))
+}
+
+/// The autocorrelation of values that follow one another, where it is positive, and how much larger it makes the variance of their mean.
+pub(crate) fn dependence(values: &[f64]) -> (f64, f64) {
+    let r = lag1(values).map_or(0.0, |lag1| lag1.r.max(0.0));
+    (r, 1.0 + 2.0 * r * (1.0 - 1.0 / count(values.len())))
 }

@@ -6,45 +6,57 @@ use crate::{
     numeric::{finite, midpoint, sorted},
 };
 
-/// The median of all `b[j] - a[i]`.
-pub(super) fn between(a: &[f64], b: &[f64]) -> Result<f64, Error> {
-    let (a, b) = (sorted(a), sorted(b));
-    let pairs = a.len() as u128 * b.len() as u128;
-    // Differences fall along a and rise along b.
-    let up_to = |bound: f64| {
-        let (mut j, mut pairs) = (0, 0_u128);
-        for a in &a {
-            while j < b.len() && b[j] - a <= bound {
-                j += 1;
-            }
-            pairs += j as u128;
-        }
-        pairs
-    };
-    median(pairs, up_to)
+/// All differences of two samples, or all means of two values of one, in order.
+pub(super) struct Pairs {
+    pub(super) count: u128,
+    /// How many are up to a bound.
+    up_to: Box<dyn Fn(f64) -> u128>,
 }
 
-/// The median of all `(x[i] + x[j]) / 2` with i <= j.
-pub(super) fn within(x: &[f64]) -> Result<f64, Error> {
-    let x = sorted(x);
-    let pairs = x.len() as u128 * (x.len() as u128 + 1) / 2;
-    let up_to = |bound: f64| {
-        let (mut j, mut pairs) = (x.len(), 0_u128);
-        for (i, low) in x.iter().enumerate() {
-            while j > 0 && midpoint(*low, x[j - 1]) > bound {
-                j -= 1;
+impl Pairs {
+    /// All `b[j] - a[i]`.
+    pub(super) fn between(a: &[f64], b: &[f64]) -> Pairs {
+        let (a, b) = (sorted(a), sorted(b));
+        let count = a.len() as u128 * b.len() as u128;
+        // Differences fall along a and rise along b.
+        let up_to = move |bound: f64| {
+            let (mut j, mut pairs) = (0, 0_u128);
+            for a in &a {
+                while j < b.len() && b[j] - a <= bound {
+                    j += 1;
+                }
+                pairs += j as u128;
             }
-            pairs += j.saturating_sub(i) as u128;
-        }
-        pairs
-    };
-    median(pairs, up_to)
-}
+            pairs
+        };
+        Pairs { count, up_to: Box::new(up_to) }
+    }
 
-fn median(pairs: u128, up_to: impl Fn(f64) -> u128) -> Result<f64, Error> {
-    let low = smallest(|bound| up_to(bound) > (pairs - 1) / 2);
-    let high = smallest(|bound| up_to(bound) > pairs / 2);
-    finite(midpoint(low, high))
+    /// All `(x[i] + x[j]) / 2` with i <= j.
+    pub(super) fn within(x: &[f64]) -> Pairs {
+        let x = sorted(x);
+        let count = x.len() as u128 * (x.len() as u128 + 1) / 2;
+        let up_to = move |bound: f64| {
+            let (mut j, mut pairs) = (x.len(), 0_u128);
+            for (i, low) in x.iter().enumerate() {
+                while j > 0 && midpoint(*low, x[j - 1]) > bound {
+                    j -= 1;
+                }
+                pairs += j.saturating_sub(i) as u128;
+            }
+            pairs
+        };
+        Pairs { count, up_to: Box::new(up_to) }
+    }
+
+    /// The k-th smallest, from 1.
+    pub(super) fn at(&self, k: u128) -> f64 {
+        smallest(|bound| (self.up_to)(bound) >= k)
+    }
+
+    pub(super) fn median(&self) -> Result<f64, Error> {
+        finite(midpoint(self.at(self.count.div_ceil(2)), self.at(self.count / 2 + 1)))
+    }
 }
 
 /// The smallest number that `enough` holds for, which holds for all above it as well.
