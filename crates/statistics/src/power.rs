@@ -7,6 +7,8 @@ use crate::{
     special::t_upper_quantile,
 };
 
+/// How close, relative to it, a search comes to an effect.
+const CLOSE: f64 = 1e-10;
 /// No search for a number of values goes beyond this.
 const MOST: usize = 1 << 30;
 
@@ -60,14 +62,11 @@ pub fn detectable_paired(n: usize, power: f64, alpha: f64) -> Result<f64, Error>
     while paired(high, n, alpha)? < power {
         (low, high) = (high, 2.0 * high);
     }
-    // Until f64 has no number between: it is computed once for a study.
-    loop {
+    while high - low > high * CLOSE {
         let middle = midpoint(low, high);
-        if middle <= low || middle >= high {
-            return Ok(high);
-        }
         if paired(middle, n, alpha)? < power { low = middle } else { high = middle }
     }
+    Ok(midpoint(low, high))
 }
 
 fn power(ncp: f64, df: f64, alpha: f64) -> Result<f64, Error> {
@@ -99,4 +98,28 @@ fn fewest(d: f64, power: f64, at: impl Fn(usize) -> Result<f64, Error>) -> Resul
         if at(middle)? < power { few = middle } else { enough = middle }
     }
     Ok(enough)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `statsmodels.stats.power.TTestPower().solve_power(nobs=n, power=power, alpha=alpha)` of statsmodels 0.15.0.
+    #[test]
+    fn the_smallest_effect_that_is_found_is_that_of_statsmodels() {
+        for (n, power, alpha, wanted) in [
+            (30, 0.8, 0.05, 0.5292357045238948),
+            (30, 0.8, 0.016666666666666666, 0.621797171943131),
+            (30, 0.8, 0.0016666666666666668, 0.795980052162845),
+            (10, 0.8, 0.05, 0.9960019107624178),
+            (3, 0.8, 0.05, 3.264043552819638),
+            (100, 0.95, 0.01, 0.42930977645629265),
+            (30, 0.8, 0.0003333333333333334, 0.9100642190376445),
+        ] {
+            let found = detectable_paired(n, power, alpha).unwrap();
+            assert!((found - wanted).abs() < 1e-6 * wanted, "{n} {power} {alpha}: {found}");
+        }
+        assert_eq!(detectable_paired(1, 0.8, 0.05), Err(Error::TooFew));
+        assert_eq!(detectable_paired(9, 0.05, 0.05), Err(Error::Parameter));
+    }
 }

@@ -178,6 +178,7 @@ impl State {
             models: names(self.plan.models.iter().map(|model| &model.name).collect()),
             alike: self.plan.alike(),
             order: Some(self.plan.order),
+            primary: self.plan.primary.clone(),
             planned: Some(self.plan.runs),
             machine: self.machine.clone(),
             runs: self.runs.clone(),

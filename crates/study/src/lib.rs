@@ -12,6 +12,7 @@ pub mod files;
 pub mod import;
 pub mod journal;
 pub mod plan;
+pub mod primary;
 pub mod report;
 pub mod results;
 pub mod rootfs;

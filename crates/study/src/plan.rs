@@ -10,6 +10,8 @@ use thiserror::Error;
 
 use spark_trace_recording::parse;
 
+use super::primary::Primary;
+
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Plan {
@@ -53,6 +55,9 @@ pub struct Plan {
     /// Figures in the log besides those that are known.
     #[serde(default)]
     pub metrics: Vec<Metric>,
+    /// The metrics that the study is about; the others are exploratory. Absent for one each of speed, memory and KV cache.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub primary: Vec<Primary>,
     /// For placeholders; environments and models override them.
     #[serde(default)]
     pub values: BTreeMap<String, String>,

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::plan::Order;
+use super::primary::Primary;
 
 pub const SCHEMA: &str = "spark-trace/study";
 pub const SCHEMA_VERSION: u32 = 1;
@@ -25,6 +26,9 @@ pub struct Results {
     pub alike: Vec<(String, String)>,
     /// As planned; absent where nobody said.
     pub order: Option<Order>,
+    /// The metrics that the study is about, as declared before it; empty where nobody did.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub primary: Vec<Primary>,
     /// Measured runs of each model in each environment; absent where there is no plan.
     #[serde(default)]
     pub planned: Option<u32>,

@@ -4,8 +4,10 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use super::command::{BUILTIN_PLACEHOLDERS, RunPaths, Values, line};
+use super::figures;
 use super::files::{LOG, MESSAGES, RECORDING};
 use super::plan::{Dataset, Environment, Kind, Metric, Model, Plan, PlanError};
+use super::primary::{Margin, Primary};
 use super::ulimit;
 
 impl Plan {
@@ -44,6 +46,8 @@ impl Plan {
         for metric in &self.metrics {
             self::metric(metric)?;
         }
+        unique("primary", self.primary.iter().map(|primary| &primary.metric))?;
+        self.primary.iter().try_for_each(|primary| self::primary(primary, &self.metrics))?;
         for environment in &self.environments {
             for model in &self.models {
                 placeholders(self, environment, model)
@@ -51,6 +55,20 @@ impl Plan {
             }
         }
         Ok(())
+    }
+}
+
+fn primary(primary: &Primary, metrics: &[Metric]) -> Result<(), PlanError> {
+    let Primary { metric, margin, .. } = primary;
+    if figures::known(metric).is_none() && !metrics.iter().any(|described| described.name == *metric) {
+        let what = format!("`{metric}` is no metric that is known or that `metrics` describes");
+        return Err(PlanError::at("primary", what));
+    }
+    match margin.map(Margin::size) {
+        Some(size) if !(size.is_finite() && size > 0.0) => {
+            Err(PlanError::at(format!("primary.{metric}"), "a margin is above 0"))
+        }
+        _ => Ok(()),
     }
 }
 

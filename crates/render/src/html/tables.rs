@@ -5,8 +5,7 @@ use crate::document::{Block, Document, Fit, Table};
 
 /// Words of titles that are no words.
 const ABBREVIATIONS: &[&str] = &[
-    "A", "B", "PID", "RSS", "PSS", "KV", "GPU", "CI", "N", "P", "SD", "CV", "TOST", "(CI)", "(TOST)",
-    "(HOLM)",
+    "A", "B", "PID", "RSS", "PSS", "KV", "GPU", "CI", "N", "P", "SD", "CV", "TOST", "(CI)", "(TOST)", "FDR",
 ];
 
 /// A cell of more characters than this is folded...

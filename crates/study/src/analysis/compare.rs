@@ -6,16 +6,20 @@ use spark_trace_statistics::effect::{self, EffectSize};
 use spark_trace_statistics::equivalence::Tost;
 use spark_trace_statistics::normality::{self, ShapiroWilk};
 use spark_trace_statistics::power;
-use spark_trace_statistics::rank::{self, MannWhitney, Wilcoxon};
+use spark_trace_statistics::rank::{self, MannWhitney, Shift, Wilcoxon};
+use spark_trace_statistics::ratio::{self, Ratio};
 use spark_trace_statistics::spread::{self, BrownForsythe};
 use spark_trace_statistics::t::{self, TTest};
+use spark_trace_statistics::trimmed::{self, TRIM};
 use spark_trace_statistics::{Description, LEVEL, describe};
 
 use super::attrition::{self, Attrition, Bounds};
 use super::diagnostics::{self, Diagnostics};
+use super::role::Role;
 pub use super::sample::Point;
 use super::sample::{Sample, points};
 use super::{Options, Subject, Verdict};
+use crate::primary::{Margin, Primary};
 use crate::results::{Results, Run};
 
 /// Differences are B minus A. What a figure is not defined for is absent. Means, difference, interval, p, tests, effects, power
@@ -26,6 +30,9 @@ pub struct Comparison {
     pub a_name: String,
     pub b_name: String,
     pub subject: Subject,
+    pub role: Role,
+    /// What the plan expects of a primary metric.
+    pub hypothesis: Option<String>,
     pub a: Description,
     pub b: Description,
     /// All runs that have the metric, in the order of running.
@@ -35,8 +42,16 @@ pub struct Comparison {
     pub unpaired: usize,
     /// Mean of B minus mean of A.
     pub difference: f64,
-    /// Its interval by Welch's test; of pairs by theirs.
+    /// Its interval by the test that the verdict rests on.
     pub ci: Option<(f64, f64)>,
+    /// The same of a primary metric at 1 - alpha / size of the family (Bonferroni): all of them hold at once.
+    pub ci_simultaneous: Option<(f64, f64)>,
+    /// Mean of B over mean of A, with its interval (Fieller); absent where zero of the metric means nothing.
+    pub ratio: Option<Ratio>,
+    /// Of Hodges and Lehmann: a single wild run moves it little.
+    pub shift: Option<Shift>,
+    /// Of means without the fifth of the runs, or pairs, at either end (Yuen).
+    pub trimmed: Option<TTest>,
     /// Of A's mean.
     pub relative: Option<f64>,
     pub welch: Option<TTest>,
@@ -62,8 +77,12 @@ pub struct Comparison {
     pub bootstrap: Option<Bootstrap>,
     /// Means that differ by no more are the same, in the metric's unit.
     pub margin: Option<f64>,
+    /// The same as the plan or the option says it.
+    pub margin_written: Option<String>,
     /// Whether the means are the same within the margin.
     pub equivalence: Option<Tost>,
+    /// Its p, adjusted as `p` is.
+    pub equivalence_p: Option<f64>,
     /// What runs without a result could have made of the difference; absent where there are none.
     pub bounds: Option<Bounds>,
     /// Which test the verdict rests on.
@@ -71,8 +90,11 @@ pub struct Comparison {
     /// False where the values, or the differences of pairs, are all the same, so that there is no standard error.
     pub varies: bool,
     pub p: Option<f64>,
+    /// Of primary metrics.
     pub p_holm: Option<f64>,
     pub p_bonferroni: Option<f64>,
+    /// Of exploratory metrics: the false discovery rate (Benjamini and Hochberg).
+    pub p_fdr: Option<f64>,
     /// Both environments are the same: the difference is noise.
     pub alike: bool,
     /// What environments that are the same differ by in this metric, where the study has such.
@@ -91,6 +113,7 @@ pub fn compare(
     results: &Results,
     attrition: &Attrition,
     subject: Subject,
+    primary: Option<&Primary>,
     value: &impl Fn(&Run) -> Option<f64>,
     options: Options,
 ) -> Result<Comparison, Absent> {
@@ -113,7 +136,25 @@ pub fn compare(
     };
     let outcome = sample.outcome();
     let difference = outcome.as_ref().map_or(means_differ_by, |outcome| outcome.difference);
-    let margin = Some((described_a.mean * options.margin).abs()).filter(|margin| margin.is_finite());
+    let has_zero = has_zero(&subject);
+    // A part of a mean means nothing where zero does not.
+    let declared =
+        primary.and_then(|primary| primary.margin).filter(|margin| has_zero || margin.is_absolute());
+    let margin = declared.or_else(|| has_zero.then_some(Margin::Percent(options.margin * 100.0)));
+    let margin_written = margin.map(|margin| margin.written(&subject.unit));
+    let margin = margin.map(|margin| margin.of(described_a.mean)).filter(|margin| margin.is_finite());
+    let ratio = match are_pairs {
+        true => ratio::paired_in_order(a, b, LEVEL),
+        false => ratio::welch(a, b, LEVEL),
+    };
+    let shift = match are_pairs {
+        true => rank::shift_of_pairs(&sample.differences(), LEVEL),
+        false => rank::shift_of_samples(a, b, LEVEL),
+    };
+    let trimmed = match are_pairs {
+        true => trimmed::yuen_of_pairs(a, b, TRIM, LEVEL),
+        false => trimmed::yuen(a, b, TRIM, LEVEL),
+    };
     let paired = if *are_pairs { t::paired(a, b, LEVEL).ok() } else { None };
     let cohen_dz = if *are_pairs { effect::cohen_dz(a, b, LEVEL).ok() } else { None };
     let cohen_d = effect::cohen_d(a, b, LEVEL).ok();
@@ -140,7 +181,14 @@ pub fn compare(
         difference,
         unpaired: a_values.len() + b_values.len() - a.len() - b.len(),
         ci: outcome.as_ref().ok().and_then(|outcome| outcome.ci),
-        relative: Some(difference / described_a.mean.abs()).filter(|relative| relative.is_finite()),
+        ci_simultaneous: None,
+        relative: Some(difference / described_a.mean.abs())
+            .filter(|relative| has_zero && relative.is_finite()),
+        ratio: ratio.ok().filter(|_| has_zero),
+        shift: shift.ok(),
+        trimmed: trimmed.ok(),
+        role: if primary.is_some() { Role::Primary } else { Role::Exploratory },
+        hypothesis: primary.and_then(|primary| primary.hypothesis.clone()),
         p: outcome.as_ref().ok().map(|outcome| outcome.p),
         test: outcome.as_ref().map_or("no test", |outcome| outcome.test),
         dependence: outcome.as_ref().ok().and_then(|outcome| outcome.dependence),
@@ -169,6 +217,9 @@ pub fn compare(
         equivalence: margin.and_then(|margin| sample.equivalence(margin, options.alpha)),
         bounds: attrition::bounds(results, attrition, (&a_values, &b_values), margin, options.alpha),
         margin,
+        margin_written,
+        equivalence_p: None,
+        p_fdr: None,
         alike: results.are_alike(a_name, b_name),
         noise: None,
         p_holm: None,
@@ -185,6 +236,22 @@ pub fn compare(
         b_values,
         subject,
     })
+}
+
+/// Metrics whose zero is arbitrary, or near which they lie: no part and no ratio of them means anything.
+const WITHOUT_ZERO: &[&str] = &["unattributed"];
+
+fn has_zero(subject: &Subject) -> bool {
+    let temperature =
+        ["degC", "°C", "C", "celsius"].iter().any(|unit| subject.unit.eq_ignore_ascii_case(unit));
+    !temperature && !WITHOUT_ZERO.contains(&subject.name.as_str())
+}
+
+impl Comparison {
+    /// Adjusted for the other comparisons of its family.
+    pub fn p_adjusted(&self) -> Option<f64> {
+        self.p_holm.or(self.p_fdr).or(self.p)
+    }
 }
 
 /// A p as papers print it.

@@ -4,19 +4,22 @@
 pub mod attrition;
 pub mod compare;
 pub mod diagnostics;
+pub mod families;
 pub mod influence;
 mod judge;
+pub mod planning;
 pub mod relations;
+pub mod role;
 mod sample;
 pub mod verdict;
 
 use std::collections::BTreeMap;
 
 use serde::Serialize;
-use spark_trace_statistics::multiple;
 
 use super::figures::{self, Better};
 use super::plan::Order;
+use super::primary::{self, Primary};
 use super::results::{Origin, Results, Run};
 pub use attrition::Attrition;
 pub use compare::Comparison;
@@ -59,8 +62,15 @@ pub struct Report {
     pub order: Option<Order>,
     pub machine: BTreeMap<String, String>,
     pub counts: Counts,
+    /// The metrics that the study is about.
+    pub primary: Vec<Primary>,
+    /// False where nobody declared them before the runs.
+    pub declared: bool,
     /// What the adjusted p of metrics are adjusted for.
     pub family: String,
+    pub families: families::Sizes,
+    /// What the planned runs can find; absent for fewer than two.
+    pub planning: Option<planning::Detectable>,
     pub comparisons: Vec<Comparison>,
     /// At which instant of each run the ledger's sources are compared.
     pub sources_at: SourcesAt,
@@ -134,19 +144,23 @@ pub fn report(results: &Results, options: Options) -> Report {
         SourcesAt::Peak => |run| &run.sources,
     };
     let sources = names(results.runs.iter().filter(|run| run.counts()).flat_map(|run| levels(run).keys()));
+    let primary = primary::of(&results.primary, &metrics);
     let attrition: Vec<Attrition> = pairs(results)
         .into_iter()
         .map(|(model, baseline, other)| attrition::of(results, model, (baseline, other)))
         .collect();
     let (mut comparisons, mut of_sources, mut absent) = (vec![], vec![], vec![]);
     for runs in &attrition {
-        for name in &metrics {
+        let is_primary = |name: &&String| primary.iter().any(|primary| primary.metric == **name);
+        let (first, others): (Vec<_>, Vec<_>) = metrics.iter().partition(is_primary);
+        for name in first.into_iter().chain(others) {
             // A metric that the model has nowhere is none of its metrics.
             if !results.of_model(&runs.model).any(|run| run.metrics.contains_key(name)) {
                 continue;
             }
             let value = |run: &Run| run.metrics.get(name).copied();
-            match compare::compare(results, runs, subject(name), &value, options) {
+            let question = primary.iter().find(|primary| primary.metric == *name);
+            match compare::compare(results, runs, subject(name), question, &value, options) {
                 Ok(comparison) => comparisons.push(comparison),
                 Err(because) => absent.push(Absent {
                     model: runs.model.clone(),
@@ -160,7 +174,7 @@ pub fn report(results: &Results, options: Options) -> Report {
         }
         for name in &sources {
             let value = |run: &Run| levels(run).get(name).map(|bytes| bytes / GIB);
-            of_sources.extend(compare::compare(results, runs, source(name), &value, options));
+            of_sources.extend(compare::compare(results, runs, source(name), None, &value, options));
         }
     }
     let noise: Vec<_> = comparisons
@@ -178,12 +192,7 @@ pub fn report(results: &Results, options: Options) -> Report {
         comparison.noise = same.map(|(.., by)| *by).reduce(f64::max);
     }
     let relations = relations::find(results, &metrics);
-    let family =
-        adjust(&mut comparisons, |comparison| comparison.subject.better.is_some() && !comparison.alike);
-    adjust(&mut comparisons, |comparison| comparison.subject.better.is_none() && !comparison.alike);
-    adjust(&mut comparisons, |comparison| comparison.alike);
-    adjust(&mut of_sources, |comparison| !comparison.alike && comparison.difference != 0.0);
-    adjust(&mut of_sources, |comparison| comparison.alike && comparison.difference != 0.0);
+    let sizes = families::adjust(&mut comparisons, &mut of_sources, options);
     for comparison in comparisons.iter_mut().chain(&mut of_sources) {
         comparison.judge(options);
     }
@@ -199,7 +208,14 @@ pub fn report(results: &Results, options: Options) -> Report {
         order: results.order,
         machine: results.machine.clone(),
         counts: counts(results),
-        family: format!("Holm's method over {family} comparisons of metrics that can be better or worse"),
+        family: format!(
+            "Holm's method over the {} comparisons of primary metrics; the false discovery rate over the {} others",
+            sizes.primary, sizes.exploratory
+        ),
+        families: sizes,
+        planning: planning::detectable(results, &comparisons, sizes.primary, options),
+        declared: !results.primary.is_empty(),
+        primary,
         indistinct: relations::indistinct(results, options),
         failures: failures(results),
         comparisons,
@@ -249,22 +265,6 @@ fn subject(name: &str) -> Subject {
 fn source(name: &str) -> Subject {
     let title = figures::source_title(name).unwrap_or(name).to_owned();
     Subject { name: name.to_owned(), title, unit: "GiB".to_owned(), better: None }
-}
-
-/// Adjusts the p of one family; how large it is.
-fn adjust(comparisons: &mut [Comparison], belongs: fn(&Comparison) -> bool) -> usize {
-    let (places, p): (Vec<usize>, Vec<f64>) = comparisons
-        .iter()
-        .enumerate()
-        .filter(|(_, comparison)| belongs(comparison))
-        .filter_map(|(place, comparison)| Some((place, comparison.p?)))
-        .unzip();
-    let (Ok(holm), Ok(bonferroni)) = (multiple::holm(&p), multiple::bonferroni(&p)) else { return 0 };
-    for (place, (holm, bonferroni)) in places.iter().zip(holm.into_iter().zip(bonferroni)) {
-        comparisons[*place].p_holm = Some(holm);
-        comparisons[*place].p_bonferroni = Some(bonferroni);
-    }
-    places.len()
 }
 
 fn counts(results: &Results) -> Counts {

@@ -6,6 +6,7 @@ use super::*;
 use crate::results::Run;
 
 mod attrition;
+mod estimands;
 
 const ROUNDS: u32 = 30;
 
@@ -87,6 +88,7 @@ fn simulated(truth: Truth, seed: u64) -> Results {
         models: vec!["m".to_owned()],
         alike: vec![],
         order: None,
+        primary: vec![],
         planned: None,
         machine: BTreeMap::new(),
         runs,
@@ -135,7 +137,7 @@ fn studies(otherwise: u32) -> u32 {
 /// Verdicts of studies of random numbers: what is wrong with them, and the shares that are allowed.
 #[test]
 fn a_verdict_is_by_what_the_order_lets_a_disturbance_do() {
-    let studies = studies(200);
+    let studies = studies(100);
     // Three standard errors above.
     let nominal = 0.05 + 3.0 * (0.05_f64 * 0.95 / f64::from(studies)).sqrt();
     let of = |effect: f64, sd: f64| Truth { effect, sd, ..Truth::default() };

@@ -81,6 +81,7 @@ pub(super) fn of_runs(mut runs: Vec<Run>) -> Result<Results, String> {
         models,
         alike: vec![],
         order: None,
+        primary: vec![],
         planned: None,
         machine: BTreeMap::new(),
         runs,

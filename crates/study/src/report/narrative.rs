@@ -1,11 +1,15 @@
 //! What a study reports, in words and tables that all forms share.
 
 use super::tables::{
-    ATTRITION, BRIEF, DIAGNOSTICS, EFFECTS, MAIN, SPREAD, TESTS, interval, number, table, with_absent,
+    ATTRITION, BRIEF, DIAGNOSTICS, EFFECTS, ESTIMATES, MAIN, SPREAD, TESTS, interval, number, table,
+    with_absent,
 };
 use crate::analysis::compare::written_p;
+use crate::analysis::planning::Detectable;
+use crate::analysis::role::Role;
 use crate::analysis::{Absent, Attrition, Comparison, Report, SourcesAt, Verdict};
 use crate::plan::Order;
+use crate::primary::Primary;
 use crate::results::Origin;
 use spark_trace_render::document::{Document, Fit, Table};
 
@@ -101,38 +105,54 @@ pub fn differing<'a>(report: &'a Report, model: &'a str, other: &'a str) -> Vec<
 /// What came out, in a sentence for each model and environment.
 pub fn summary(report: &Report) -> Vec<String> {
     let mut lines = vec![origin(report)];
+    lines.extend(questions(report));
+    lines.extend(report.planning.map(planning));
     for (model, other) in cells(report) {
-        let rows = of_cell(&report.comparisons, &model, &other).filter(|row| row.subject.better.is_some());
-        let names_with = |verdict: Verdict| {
-            let names = rows.clone().filter(|row| row.verdict == verdict).map(|row| match verdict {
-                Verdict::Different => {
-                    format!("{} ({} {})", row.subject.name, interval(row.ci), row.subject.unit)
-                }
-                _ => row.subject.name.clone(),
-            });
-            let names: Vec<_> = names.collect();
-            (!names.is_empty()).then(|| format!("{}: {}", verdict.as_str(), names.join(", ")))
-        };
-        let verdicts = [
-            Verdict::Different,
-            Verdict::Equivalent,
-            Verdict::Undecided,
-            Verdict::Confounded,
-            Verdict::NotComparable,
-        ];
-        let parts: Vec<_> = verdicts.into_iter().filter_map(names_with).collect();
+        let rows = of_cell(&report.comparisons, &model, &other);
+        let parts: Vec<String> = [Role::Primary, Role::Exploratory]
+            .iter()
+            .filter_map(|role| verdicts(rows.clone(), *role))
+            .collect();
         let baseline = report.environments.first().map_or("", String::as_str);
         let alike = rows.clone().any(|row| row.alike);
         let kind = if alike { " (the same environment again: noise)" } else { "" };
         let runs = attrition_of(report, &model, &other).map(runs_without);
         let parts = match parts.is_empty() {
             true => "no metric can be compared".to_owned(),
-            false => parts.join("; "),
+            false => parts.join(". "),
         };
         let runs = runs.filter(|runs| !runs.is_empty()).map_or_else(String::new, |runs| format!(" {runs}"));
         lines.push(format!("{model}, {other} against {baseline}{kind}: {parts}.{runs}"));
     }
     lines
+}
+
+/// The metrics of a role by their verdicts; exploratory ones only where one way is better.
+fn verdicts<'a>(rows: impl Iterator<Item = &'a Comparison> + Clone, role: Role) -> Option<String> {
+    let rows = rows.filter(|row| row.role == role && (role == Role::Primary || row.subject.better.is_some()));
+    let names_with = |verdict: Verdict| {
+        let names = rows.clone().filter(|row| row.verdict == verdict).map(|row| match verdict {
+            Verdict::Different => {
+                let (ci, level) = match row.ci_simultaneous {
+                    Some(ci) => (Some(ci), "all intervals at once"),
+                    None => (row.ci, "95 %"),
+                };
+                format!("{} ({} {}, {level})", row.subject.name, interval(ci), row.subject.unit)
+            }
+            _ => row.subject.name.clone(),
+        });
+        let names: Vec<_> = names.collect();
+        (!names.is_empty()).then(|| format!("{}: {}", verdict.as_str(), names.join(", ")))
+    };
+    let all = [
+        Verdict::Different,
+        Verdict::Equivalent,
+        Verdict::Undecided,
+        Verdict::Confounded,
+        Verdict::NotComparable,
+    ];
+    let parts: Vec<_> = all.into_iter().filter_map(names_with).collect();
+    (!parts.is_empty()).then(|| format!("{} metrics, {}", role.as_str(), parts.join("; ")))
 }
 
 /// Runs that did not come to a result, in a sentence for each environment that has such.
@@ -152,6 +172,31 @@ pub fn runs_without(runs: &Attrition) -> String {
         sentences.push(format!("That both fail equally often has p {} (Fisher's exact test).", written_p(p)));
     }
     sentences.join(" ")
+}
+
+fn questions(report: &Report) -> Option<String> {
+    if report.primary.is_empty() {
+        return None;
+    }
+    let question = |primary: &Primary| match &primary.hypothesis {
+        Some(hypothesis) => format!("{} ({hypothesis})", primary.metric),
+        None => primary.metric.clone(),
+    };
+    let names: Vec<_> = report.primary.iter().map(question).collect();
+    let how = if report.declared { "declared in the plan" } else { "none was declared, so the usual ones" };
+    Some(format!("Primary metrics ({how}): {}. All others are exploratory.", names.join("; ")))
+}
+
+/// Before any result: what the number of runs is good for.
+fn planning(found: Detectable) -> String {
+    let Detectable { pairs, power, alone, in_family, family } = found;
+    let one = format!(
+        "{pairs} pairs of runs show a difference of {alone:.2} standard deviations of the pairs' differences with a power of {power}"
+    );
+    match family {
+        0 | 1 => format!("{one}."),
+        _ => format!("{one}; as the first of {family} primary comparisons, one of {in_family:.2}."),
+    }
 }
 
 fn origin(report: &Report) -> String {
@@ -228,6 +273,7 @@ pub fn tables(report: &Report, model: &str, other: &str) -> Vec<(&'static str, T
         ("Verdicts", with_absent(MAIN, rows(), absent())),
         ("Runs, A+B", Table::of(ATTRITION, attrition_of(report, model, other))),
         ("Diagnostics", with_absent(DIAGNOSTICS, rows(), absent())),
+        ("Estimates", table(ESTIMATES, rows())),
         ("Effects", table(EFFECTS, rows())),
         ("Tests, p", table(TESTS, rows())),
         ("Spread", table(SPREAD, rows())),
@@ -258,14 +304,16 @@ pub fn methods(report: &Report) -> Vec<String> {
         format!(
             "Warm-ups are left out of the analysis and counted. Differences are B minus A. Runs of one round are \
              compared by the paired t test, or by Welch's where there are fewer than 3 such rounds, both with t-based 95 % \
-             confidence intervals; means, difference, p, power and bootstrap are of the same runs. p is adjusted: {}; other metrics, sources of memory and comparisons of environments that are the same are families \
-             of their own. A difference is reported below an adjusted p of \
-             {}.",
+             confidence intervals; means, difference, p, power and bootstrap are of the same runs. p is adjusted: {}; \
+             sources of memory and comparisons of environments that are the same are lists of their own with their own rates. \
+             Intervals of primary metrics are also given at a level at which all hold at once (Bonferroni). Ratios of means have \
+             Fieller's interval. Beside each mean are the shift of Hodges and Lehmann and Yuen's test of 20 % trimmed means; \
+             they decide nothing, and a verdict says where they disagree. A difference is reported below an adjusted p of {}.",
             report.family, options.alpha
         ),
         format!(
-            "Means are called equivalent where two one-sided tests at {} place their difference within {} % of the \
-             baseline's mean.",
+            "Means are called equivalent where two one-sided tests, adjusted in the same way, place their difference at {} within the \
+             margin: the plan's, or {} % of the baseline's mean. Temperatures have no such part of a mean.",
             options.alpha,
             options.margin * 100.0
         ),

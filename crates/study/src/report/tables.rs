@@ -64,7 +64,8 @@ pub const MAIN: &[Cell] = &[
     ("B - A", Fit::Number, |row| signed(row.difference)),
     ("95 % CI", Fit::Number, |row| interval(row.ci)),
     ("OF A", Fit::Number, |row| known(row.relative, |part| format!("{:+.1} %", part * 100.0))),
-    ("P (HOLM)", Fit::Number, |row| known(row.p_holm.or(row.p), written_p)),
+    ("P (ADJUSTED)", Fit::Number, |row| known(row.p_adjusted(), written_p)),
+    ("ROLE", Fit::Name, |row| row.role.as_str().to_owned()),
     ("VERDICT", Fit::Name, |row| row.verdict.as_str().to_owned()),
 ];
 
@@ -75,7 +76,7 @@ pub const BRIEF: &[Cell] = &[
     ("A", Fit::Number, |row| to_spread(row.a.mean, row.a.sd)),
     ("B", Fit::Number, |row| to_spread(row.b.mean, row.b.sd)),
     ("B - A", Fit::Number, |row| signed(row.difference)),
-    ("P", Fit::Number, |row| known(row.p_holm.or(row.p), written_p)),
+    ("P", Fit::Number, |row| known(row.p_adjusted(), written_p)),
     ("VERDICT", Fit::Name, |row| row.verdict.as_str().to_owned()),
 ];
 
@@ -110,7 +111,9 @@ pub const TESTS: &[Cell] = &[
     ("MANN-WHITNEY", Fit::Number, |row| p(&row.mann_whitney, |test| test.p)),
     ("BONFERRONI", Fit::Number, |row| known(row.p_bonferroni, written_p)),
     ("HOLM", Fit::Number, |row| known(row.p_holm, written_p)),
+    ("FDR", Fit::Number, |row| known(row.p_fdr, written_p)),
     ("SHAPIRO A", Fit::Number, |row| p(&row.shapiro_a, |test| test.p)),
+    ("SHAPIRO B - A", Fit::Number, |row| p(&row.shapiro_differences, |test| test.p)),
     ("SHAPIRO B", Fit::Number, |row| p(&row.shapiro_b, |test| test.p)),
     ("BROWN-FORSYTHE", Fit::Number, |row| p(&row.brown_forsythe, |test| test.p)),
 ];
@@ -133,9 +136,35 @@ pub const EFFECTS: &[Cell] = &[
     ("MEDIANS, BOOTSTRAP CI", Fit::Number, |row| {
         interval(row.bootstrap.as_ref().map(|boot| boot.bca.unwrap_or(boot.percentile)))
     }),
-    ("SAME WITHIN MARGIN (TOST)", Fit::Number, |row| p(&row.equivalence, |test| test.p)),
     ("NOISE", Fit::Number, |row| known(row.noise, number)),
     ("OVERHEAD", Fit::Text, |row| row.overhead.clone().unwrap_or_else(|| UNKNOWN.to_owned())),
+];
+
+fn estimate(value: Option<(f64, (f64, f64))>, write: fn(f64) -> String) -> String {
+    value.map_or_else(
+        || UNKNOWN.to_owned(),
+        |(value, (low, high))| format!("{} ({} to {})", write(value), write(low), write(high)),
+    )
+}
+
+/// The difference as other estimates have it, and whether it matters.
+pub const ESTIMATES: &[Cell] = &[
+    ("METRIC", Fit::Name, |row| row.subject.name.clone()),
+    ("ALL INTERVALS AT ONCE", Fit::Number, |row| interval(row.ci_simultaneous)),
+    ("B / A (CI)", Fit::Number, |row| {
+        estimate(row.ratio.as_ref().map(|ratio| (ratio.value, ratio.ci)), |ratio| format!("{ratio:.4}"))
+    }),
+    ("HODGES-LEHMANN (CI)", Fit::Number, |row| {
+        estimate(row.shift.as_ref().map(|shift| (shift.estimate, shift.ci)), signed)
+    }),
+    ("TRIMMED MEANS (CI)", Fit::Number, |row| {
+        estimate(row.trimmed.as_ref().map(|test| (test.difference, test.ci)), signed)
+    }),
+    ("TRIMMED P", Fit::Number, |row| p(&row.trimmed, |test| test.p)),
+    ("MARGIN", Fit::Number, |row| row.margin_written.clone().unwrap_or_else(|| UNKNOWN.to_owned())),
+    ("SAME WITHIN IT, P", Fit::Number, |row| p(&row.equivalence, |test| test.p)),
+    ("ADJUSTED", Fit::Number, |row| known(row.equivalence_p, written_p)),
+    ("WORST CASE", Fit::Number, |row| interval(row.bounds.as_ref().map(|bounds| (bounds.low, bounds.high)))),
 ];
 
 /// Whether the comparison means anything.
@@ -219,6 +248,23 @@ const CSV: &[csv::Column<Comparison>] = &[
     ("hedges_g", |row| Field::Ratio(row.hedges_g.as_ref().map(|effect| effect.value))),
     ("power", |row| Field::Ratio(row.power)),
     ("tost_p", |row| Field::Ratio(row.equivalence.as_ref().map(|tost| tost.p))),
+    ("role", |row| Field::Text(row.role.as_str().to_owned())),
+    ("p_fdr", |row| Field::Ratio(row.p_fdr)),
+    ("ci_all_low", |row| Field::Ratio(row.ci_simultaneous.map(|ci| ci.0))),
+    ("ci_all_high", |row| Field::Ratio(row.ci_simultaneous.map(|ci| ci.1))),
+    ("ratio", |row| Field::Ratio(row.ratio.as_ref().map(|ratio| ratio.value))),
+    ("ratio_low", |row| Field::Ratio(row.ratio.as_ref().map(|ratio| ratio.ci.0))),
+    ("ratio_high", |row| Field::Ratio(row.ratio.as_ref().map(|ratio| ratio.ci.1))),
+    ("shift", |row| Field::Ratio(row.shift.as_ref().map(|shift| shift.estimate))),
+    ("shift_low", |row| Field::Ratio(row.shift.as_ref().map(|shift| shift.ci.0))),
+    ("shift_high", |row| Field::Ratio(row.shift.as_ref().map(|shift| shift.ci.1))),
+    ("trimmed", |row| Field::Ratio(row.trimmed.as_ref().map(|test| test.difference))),
+    ("trimmed_p", |row| Field::Ratio(row.trimmed.as_ref().map(|test| test.p))),
+    ("margin", |row| Field::Ratio(row.margin)),
+    ("tost_p_adjusted", |row| Field::Ratio(row.equivalence_p)),
+    ("unpaired", |row| Field::Ratio(Some(row.unpaired as f64))),
+    ("worst_low", |row| Field::Ratio(row.bounds.as_ref().map(|bounds| bounds.low))),
+    ("worst_high", |row| Field::Ratio(row.bounds.as_ref().map(|bounds| bounds.high))),
     ("drift_p", |row| Field::Ratio(row.diagnostics.drift.as_ref().map(|drift| drift.p))),
     ("lag1_p", |row| Field::Ratio(row.diagnostics.lag1.as_ref().map(|lag| lag.p))),
     ("verdict", |row| Field::Text(row.verdict.as_str().to_owned())),

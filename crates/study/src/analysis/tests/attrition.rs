@@ -50,7 +50,7 @@ fn verdict(report: &Report) -> (Verdict, f64) {
 
 #[test]
 fn failures_are_never_taken_for_a_difference() {
-    let studies = studies(100);
+    let studies = studies(60);
     let nominal = 0.05 + 3.0 * (0.05_f64 * 0.95 / f64::from(studies)).sqrt();
     let of = |effect: f64, sd: f64| Truth { effect, sd, ..Truth::default() };
     // The least share of `different`; nothing where nothing differs.

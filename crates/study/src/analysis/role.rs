@@ -1,0 +1,20 @@
+//! Whether a comparison answers a question that was put before the runs.
+
+use serde::Serialize;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Role {
+    /// Declared before the runs, or one of three if nothing was declared.
+    Primary,
+    Exploratory,
+}
+
+impl Role {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Primary => "primary",
+            Self::Exploratory => "exploratory",
+        }
+    }
+}
