@@ -18,6 +18,13 @@ pub fn render<'a, T: 'a>(columns: &[Column<T>], rows: impl IntoIterator<Item = &
     std::iter::once(header).chain(rows).collect()
 }
 
+/// A file whose columns are known only when it is written.
+pub fn lines(header: &[&str], rows: impl IntoIterator<Item = Vec<Field>>) -> String {
+    let header = header.iter().map(|name| escape::csv(name)).collect::<Vec<_>>();
+    let rows = rows.into_iter().map(|row| row.into_iter().map(cell).collect::<Vec<_>>());
+    std::iter::once(header).chain(rows).map(|line| line.join(",") + "\n").collect()
+}
+
 fn cell(field: Field) -> String {
     match field {
         Field::Text(text) => escape::csv(&text),

@@ -13,6 +13,7 @@ pub mod json;
 pub mod markdown;
 pub mod plot;
 pub mod report;
+pub mod scene;
 pub mod terminal;
 
 mod charges;

@@ -14,6 +14,10 @@ use crate::{process, workspace};
 /// File names that licences and notices begin with.
 const LICENCES: &[&str] = &["LICENSE", "LICENCE", "COPYING", "COPYRIGHT", "NOTICE", "UNLICENSE"];
 
+/// Files of others in our crates, with the licence whose text the packages have.
+const FILES: &str = "Open Sans 1.10, a part of it, in figures of studies: Apache-2.0, Digitized data copyright 2010-2011, Google \
+                     Corporation";
+
 /// Names and licences of the crates in `programs`, with the texts; equal texts once.
 pub fn notices(programs: &[&str], arch: Arch) -> Result<String> {
     let mut command = process::cargo();
@@ -40,7 +44,7 @@ pub fn notices(programs: &[&str], arch: Arch) -> Result<String> {
     let texts = texts.iter().map(|(text, of)| format!("\n== {}\n\n{}\n", of.join(", "), text.trim_end()));
     Ok(format!(
         "Crates that are part of the programs, beside Rust's own libraries (MIT or Apache-2.0), and their licences.\n\n\
-         {list}{}",
+         {list}\nOther files: {FILES}\n{}",
         texts.collect::<String>()
     ))
 }
