@@ -122,6 +122,27 @@ pub fn title(name: &str) -> Option<String> {
     Some(test.map_or_else(|| known.title.to_owned(), |test| format!("{}, {test}", known.title)))
 }
 
+/// Names once each, in the table's order; what a plan describes comes after.
+pub fn in_order<'a>(all: impl Iterator<Item = &'a String>) -> Vec<String> {
+    let mut names: Vec<String> = all.cloned().collect();
+    let place = |name: &str| {
+        let known = known(name)?;
+        METRICS.iter().position(|metric| metric.name == known.name)
+    };
+    names.sort_by_key(|name| (place(name).unwrap_or(usize::MAX), name.clone()));
+    names.dedup();
+    names
+}
+
+/// Unit of what is read of the machine when a run begins; empty where it is not known.
+pub fn state_unit(name: &str) -> &'static str {
+    match name {
+        "gpu-temperature" => "degC",
+        "mem-free" | "mem-available" | "cached" | "dirty" | "shmem" => "GiB",
+        _ => "",
+    }
+}
+
 /// Whether neither a log nor a recording has it.
 pub fn is_elsewhere(name: &str) -> bool {
     known(name).is_some_and(|metric| matches!(metric.read, Read::Elsewhere))

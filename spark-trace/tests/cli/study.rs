@@ -79,6 +79,17 @@ fn a_published_study_is_imported_and_reported_in_every_form() {
     }
     let site = dir.path().join("site");
     study(&["report", &study_dir, "-o", &site.display().to_string()]).success();
+    let mut sums = std::process::Command::new("sha256sum");
+    sums.args(["--check", "--quiet", "SHA256SUMS"]).current_dir(&site);
+    assert!(sums.status().unwrap().success());
+    let figures = || fs::read_dir(site.join("figures")).unwrap().map(|file| file.unwrap().path());
+    let count = |kind: &str| figures().filter(|file| file.extension().is_some_and(|of| of == kind)).count();
+    assert!(count("svg") > 5 && count("svg") == count("pdf"), "{} and {}", count("svg"), count("pdf"));
+    // The site is a study: what its runs show can be computed again.
+    let again = |dir: &str| study(&["report", dir, "--format", "json"]).success().get_output().stdout.clone();
+    assert_eq!(again(&site.display().to_string()), again(&study_dir));
+    let runs = study(&["report", &study_dir, "--format", "runs"]).success().get_output().stdout.clone();
+    assert_eq!(String::from_utf8(runs).unwrap().lines().count(), 1 + 10);
     for page in fs::read_dir(&site).unwrap() {
         let page = page.unwrap();
         assert!(

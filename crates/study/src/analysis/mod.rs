@@ -10,7 +10,7 @@ mod judge;
 pub mod planning;
 pub mod relations;
 pub mod role;
-mod sample;
+pub mod sample;
 pub mod verdict;
 
 use std::collections::BTreeMap;
@@ -137,13 +137,15 @@ pub struct Subject {
 }
 
 pub fn report(results: &Results, options: Options) -> Report {
-    let metrics = names(results.runs.iter().filter(|run| run.counts()).flat_map(|run| run.metrics.keys()));
+    let metrics =
+        figures::in_order(results.runs.iter().filter(|run| run.counts()).flat_map(|run| run.metrics.keys()));
     let sources_at = if results.has_kv_readings() { SourcesAt::KvReading } else { SourcesAt::Peak };
     let levels: fn(&Run) -> &BTreeMap<String, f64> = match sources_at {
         SourcesAt::KvReading => |run| &run.kv_sources,
         SourcesAt::Peak => |run| &run.sources,
     };
-    let sources = names(results.runs.iter().filter(|run| run.counts()).flat_map(|run| levels(run).keys()));
+    let sources =
+        figures::in_order(results.runs.iter().filter(|run| run.counts()).flat_map(|run| levels(run).keys()));
     let primary = primary::of(&results.primary, &metrics);
     let attrition: Vec<Attrition> = pairs(results)
         .into_iter()
@@ -235,18 +237,6 @@ fn pairs(results: &Results) -> Vec<(&String, &String, &String)> {
 }
 
 const GIB: f64 = (1_u64 << 30) as f64;
-
-fn names<'a>(all: impl Iterator<Item = &'a String>) -> Vec<String> {
-    let mut names: Vec<String> = all.cloned().collect();
-    // In the table's order; what a plan describes comes after.
-    let place = |name: &str| {
-        let known = figures::known(name)?;
-        figures::METRICS.iter().position(|metric| metric.name == known.name)
-    };
-    names.sort_by_key(|name| (place(name).unwrap_or(usize::MAX), name.clone()));
-    names.dedup();
-    names
-}
 
 fn subject(name: &str) -> Subject {
     let known = figures::known(name);

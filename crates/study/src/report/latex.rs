@@ -36,7 +36,7 @@ pub fn render(report: &Report) -> String {
 }
 
 /// Nothing in a name is a command.
-fn escaped(text: &str) -> String {
+pub(super) fn escaped(text: &str) -> String {
     let mut out = String::new();
     // What is invisible or turns the direction of text is written as an escape.
     let plain: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();

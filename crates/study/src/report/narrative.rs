@@ -93,6 +93,19 @@ pub fn of_cell<'a>(
     all.iter().filter(move |row| row.model == model && row.b_name == other)
 }
 
+/// Comparisons of each metric that can be better or worse, in all models.
+pub fn by_metric(report: &Report) -> Vec<Vec<&Comparison>> {
+    let mut metrics: Vec<Vec<&Comparison>> = vec![];
+    for row in report.comparisons.iter().filter(|row| row.subject.better.is_some()) {
+        match metrics.iter_mut().find(|rows| rows.iter().any(|other| other.subject.name == row.subject.name))
+        {
+            Some(rows) => rows.push(row),
+            None => metrics.push(vec![row]),
+        }
+    }
+    metrics
+}
+
 /// Sources that differ at all, the largest difference first.
 pub fn differing<'a>(report: &'a Report, model: &'a str, other: &'a str) -> Vec<&'a Comparison> {
     let mut rows: Vec<_> =

@@ -1,44 +1,79 @@
 //! The site of a study: an index and a page for each comparison. Static, without scripts and without a network, ready
 //! for GitHub Pages.
 
+use std::fmt::Write as _;
+
+use sha2::{Digest, Sha256};
+
+use super::charts::OF_ONE;
+use super::figures::{self, Names};
 use super::tables::{ATTRITION, MAIN, with_absent};
-use super::{FORMATS, charts, narrative};
+use super::{FORMATS, ReportError, Studied, charts, data, narrative};
+use crate::RESULTS;
 use crate::analysis::{Comparison, Report};
 use spark_trace_render::document::Table;
 use spark_trace_render::html::page::Page;
 use spark_trace_render::html::{STYLE, tables};
-use spark_trace_render::{RenderError, Style};
+use spark_trace_render::scene::{Scene, svg};
+use spark_trace_render::{Style, json};
 
 const SITE_STYLE: &str = include_str!("site.css");
 const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'";
-/// Beside the pages, for programs and papers.
-const DATA: &[(&str, &str)] =
-    &[("json", "report.json"), ("csv", "report.csv"), ("latex", "report.tex"), ("markdown", "report.md")];
+/// Beside the pages, for programs and papers: format, file, and what it is.
+const DATA: &[(&str, &str, &str)] = &[
+    ("runs", "runs.csv", "every run with its figures"),
+    ("runs-dictionary", "runs-dictionary.csv", "the columns of runs.csv with their units"),
+    ("csv", "report.csv", "every comparison with its figures"),
+    ("json", "report.json", "everything that the analysis found"),
+    ("latex", "report.tex", "tables for a paper"),
+    ("markdown", "report.md", "all tables as text"),
+];
+/// Sums of all other files, as `sha256sum --check` reads them.
+const SUMS: &str = "SHA256SUMS";
 
 /// Names of files and what is in them.
 pub type Files = Vec<(String, Vec<u8>)>;
 
-pub fn files(report: &Report) -> Result<Files, RenderError> {
-    let mut files = vec![("index.html".to_owned(), index(report))];
-    for (model, other) in narrative::cells(report) {
-        files.push((name(&model, &other), comparison(report, &model, &other)));
+/// A page for each comparison: its model, its environment, the name of its file.
+type Pages = Vec<(String, String, String)>;
+
+pub fn files(of: &Studied) -> Result<Files, ReportError> {
+    let report = &of.report;
+    let mut names = Names::default();
+    let cells = narrative::cells(report).into_iter();
+    let pages: Pages = cells
+        .map(|(model, other)| {
+            let name = names.of(&[&model, &other]) + ".html";
+            (model, other, name)
+        })
+        .collect();
+    let mut files = vec![("index.html".to_owned(), index(report, &pages))];
+    for (model, other, name) in &pages {
+        files.push((name.clone(), comparison(report, model, other)));
     }
-    for (format, file) in DATA {
+    for (format, file, _) in DATA {
         if let Some(format) = FORMATS.iter().find(|known| known.name == *format) {
-            files.push(((*file).to_owned(), (format.render)(report, Style::default())?));
+            files.push(((*file).to_owned(), (format.render)(of, Style::default())?));
         }
     }
+    // What `study report` reads: the analysis can be done again from the site.
+    files.push((RESULTS.to_owned(), json::render(&data::results(&of.results))?));
+    files.extend(figures::files(&figures::all(report))?);
     // GitHub Pages would run the files through Jekyll.
     files.push((".nojekyll".to_owned(), vec![]));
+    files.push((SUMS.to_owned(), sums(&files).into_bytes()));
     Ok(files)
 }
 
-/// Names of models and environments may come from elsewhere: what is no letter or digit is left out.
-fn name(model: &str, other: &str) -> String {
-    let plain = |text: &str| -> String {
-        text.chars().map(|c| if c.is_ascii_alphanumeric() || "-_.".contains(c) { c } else { '_' }).collect()
-    };
-    format!("{}--{}.html", plain(model), plain(other)).trim_start_matches('.').to_owned()
+fn sums(files: &Files) -> String {
+    let mut text = String::new();
+    for (name, bytes) in files {
+        let sum = Sha256::digest(bytes);
+        // Writing to a string cannot fail.
+        sum.iter().for_each(|byte| write!(text, "{byte:02x}").unwrap_or_default());
+        text.push_str(&format!("  {name}\n"));
+    }
+    text
 }
 
 fn page(title: &str, main: impl FnOnce(&mut Page)) -> Vec<u8> {
@@ -77,34 +112,58 @@ fn paragraphs(page: &mut Page, lines: Vec<String>) {
     lines.iter().for_each(|line| page.element("p", &[], line));
 }
 
-fn index(report: &Report) -> Vec<u8> {
+/// A picture with its caption.
+fn figure(page: &mut Page, drawn: Option<(Scene, String)>) {
+    let Some((scene, caption)) = drawn else { return };
+    page.within("figure", &[], |page| {
+        svg::inline(page, &scene);
+        page.element("figcaption", &[], &caption);
+    });
+}
+
+fn index(report: &Report, pages: &Pages) -> Vec<u8> {
     page(&narrative::title(report), |page| {
         page.element("p", &[], &report.description);
         page.element("h2", &[], "What came out");
         paragraphs(page, narrative::summary(report));
         narrative::warnings(report).iter().for_each(|text| tables::warning(page, text));
         page.element("h2", &[], "Comparisons");
-        for (model, other) in narrative::cells(report) {
+        page.within("div", &[("class", "charts")], |page| {
+            for rows in narrative::by_metric(report).iter().filter(|rows| rows.len() > 1) {
+                figure(page, charts::models(rows));
+            }
+        });
+        for (model, other, name) in pages {
             page.within("h3", &[], |page| {
                 let baseline = report.environments.first().map_or("", String::as_str);
                 let text = format!("{model}: {other} against {baseline}");
-                page.element("a", &[("href", &name(&model, &other))], &text);
+                page.element("a", &[("href", name)], &text);
             });
-            let rows = narrative::of_cell(&report.comparisons, &model, &other);
-            let absent = narrative::absent_of(report, &model, &other);
+            let rows = narrative::of_cell(&report.comparisons, model, other);
+            let absent = narrative::absent_of(report, model, other);
             tables::table(page, &format!("{model}, {other}"), false, &with_absent(MAIN, rows, absent));
-            let runs = Table::of(ATTRITION, narrative::attrition_of(report, &model, &other));
+            let runs = Table::of(ATTRITION, narrative::attrition_of(report, model, other));
             tables::table(page, &format!("{model}, {other}: runs, A+B"), false, &runs);
         }
         page.element("h2", &[], "Methods");
         paragraphs(page, narrative::methods(report));
         page.element("h2", &[], "Data");
         page.within("ul", &[], |page| {
-            for (format, file) in DATA {
+            let own = [
+                (RESULTS, "the runs as `spark-trace study report` reads them"),
+                (SUMS, "checksums of all files"),
+            ];
+            for (file, what) in DATA.iter().map(|(_, file, what)| (*file, *what)).chain(own) {
                 page.within("li", &[], |page| {
-                    page.element("a", &[("href", file)], &format!("{file} ({format})"))
+                    page.element("a", &[("href", file)], file);
+                    page.text(&format!(": {what}"));
                 });
             }
+            page.element(
+                "li",
+                &[],
+                "figures/: each figure as SVG and PDF, and figures.tex with captions and labels",
+            );
         });
         if !report.failures.is_empty() {
             let count = report.failures.len();
@@ -133,14 +192,12 @@ fn comparison(report: &Report, model: &str, other: &str) -> Vec<u8> {
                 page.element("p", &[], &format!("Overhead: {overhead}."));
             }
             page.within("div", &[("class", "charts")], |page| {
-                for draw in [charts::order, charts::boxes, charts::cumulative] {
-                    page.within("figure", &[], |page| draw(page, row));
-                }
+                OF_ONE.iter().for_each(|(_, draw)| figure(page, draw(row)));
             });
         }
         if !sources.is_empty() {
             page.element("h2", &[], narrative::sources_title(report));
-            page.within("figure", &[], |page| charts::sources(page, &sources));
+            figure(page, charts::sources(&sources, narrative::sources_title(report)));
         }
         page.element("h2", &[], "Tables");
         for (title, table) in narrative::tables(report, model, other) {

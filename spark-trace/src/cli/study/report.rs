@@ -13,8 +13,8 @@ use spark_trace_recording::WriteOptions;
 use spark_trace_render::escape;
 use spark_trace_study as study;
 use spark_trace_study::StudyError;
-use spark_trace_study::analysis::{self, Options, Report};
-use spark_trace_study::report::{FORMATS, Format, site};
+use spark_trace_study::analysis::{self, Options};
+use spark_trace_study::report::{FORMATS, Format, Studied, site};
 
 /// Show the verdicts of a study, with their reasons
 ///
@@ -53,7 +53,7 @@ pub struct Args {
 const EXAMPLES: &str = "\
 Examples:
   spark-trace study report my-study
-  spark-trace study report my-study -o site           # a web site, with JSON, CSV and LaTeX
+  spark-trace study report my-study -o site           # a web site, with figures, tables and data for papers
   spark-trace study report my-study --format latex > table.tex";
 
 fn formats() -> impl TypedValueParser<Value = &'static Format> {
@@ -74,26 +74,32 @@ pub fn run(args: &Args) -> anyhow::Result<Exit> {
     let Args { alpha, margin, resamples, seed, .. } = *args;
     let options = Options { alpha, margin, resamples, seed, ..Options::default() };
     let dir = args.dir.clone();
-    let report = bounded(&[&args.dir], move || {
+    let studied = bounded(&[&args.dir], move || {
         let results = study::load(&dir)?;
         ensure!(
             results.runs.iter().any(study::results::Run::counts),
             "{}: no run has succeeded yet, so there is nothing to report; see `spark-trace study status`",
             dir.display()
         );
-        Ok(analysis::report(&results, options))
+        Ok(Studied { report: analysis::report(&results, options), results })
     })?;
     match &args.output {
-        None => output::print(&(args.format.render)(&report, output::style(args.width))?),
-        Some(dir) => {
-            write(&report, dir, WriteOptions { force: args.force, owner: spark_trace_host::invoker::owner() })
-        }
+        None => output::print(&(args.format.render)(&studied, output::style(args.width))?),
+        Some(dir) => write(
+            &studied,
+            dir,
+            WriteOptions { force: args.force, owner: spark_trace_host::invoker::owner() },
+        ),
     }
 }
 
-fn write(report: &Report, dir: &Path, options: WriteOptions) -> anyhow::Result<Exit> {
-    let files = site::files(report)?;
-    make_directories(dir, options).map_err(StudyError::io(dir))?;
+fn write(studied: &Studied, dir: &Path, options: WriteOptions) -> anyhow::Result<Exit> {
+    let files = site::files(studied)?;
+    for (name, _) in &files {
+        let file = dir.join(name);
+        let folder = file.parent().unwrap_or(dir);
+        make_directories(folder, options).map_err(StudyError::io(folder))?;
+    }
     // All or nothing: half a new site beside half an old one is wrong.
     for (name, _) in &files {
         recording::write::refuse_existing(&dir.join(name), options)?;

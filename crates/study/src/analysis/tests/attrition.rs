@@ -157,12 +157,14 @@ fn a_model_without_survivors_stays_as_a_result() {
     results.models.push("large".to_owned());
     results.planned = Some(ROUNDS);
     let report = report(&results, Options { resamples: 0, ..Options::default() });
+    let studied = crate::report::Studied { results, report };
+    let report = &studied.report;
     let [absent] = &report.absent[..] else { panic!("{:?}", report.absent) };
     assert_eq!((absent.model.as_str(), absent.verdict), ("large", Verdict::NotComparable));
     assert_eq!(absent.because, "no run of docker has a value");
     assert_eq!(report.counts.planned, Some(120));
     for render in [crate::report::FORMATS[0].render, crate::report::FORMATS[1].render] {
-        let text = render(&report, spark_trace_render::Style::default()).unwrap();
+        let text = render(&studied, spark_trace_render::Style::default()).unwrap();
         let text = String::from_utf8(text).unwrap();
         let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
         assert!(text.contains("90 of 120 planned measured runs"), "{text}");
