@@ -158,6 +158,7 @@ mod tests {
             environments: vec!["native".to_owned()],
             models: vec!["m".to_owned()],
             alike: vec![],
+            planned: None,
             order: None,
             machine: BTreeMap::new(),
             runs: vec![run, failed],
