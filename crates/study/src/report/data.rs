@@ -159,6 +159,7 @@ mod tests {
             models: vec!["m".to_owned()],
             alike: vec![],
             planned: None,
+            primary: Default::default(),
             order: None,
             machine: BTreeMap::new(),
             runs: vec![run, failed],
