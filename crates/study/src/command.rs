@@ -105,14 +105,27 @@ impl Values {
 
 /// The command that `spark-trace record` runs.
 pub fn line(plan: &Plan, environment: &Environment, values: &Values) -> Result<Vec<String>, String> {
+    let command = plan.workload.command.iter().map(|text| values.fill(text)).collect::<Result<_, _>>()?;
+    wrapped(environment, values, command)
+}
+
+/// A command as it is run in an environment.
+pub fn wrapped(
+    environment: &Environment,
+    values: &Values,
+    command: Vec<String>,
+) -> Result<Vec<String>, String> {
     let fill = |texts: &[String]| texts.iter().map(|text| values.fill(text)).collect::<Result<Vec<_>, _>>();
-    let command = fill(&plan.workload.command)?;
     let filled = |text: &Option<String>| values.fill(text.as_deref().unwrap_or_default());
     let mut line = match environment.kind {
         Kind::Native => vec![],
         Kind::Chroot => {
-            let words = ["{spark-trace}", "chroot", environment.rootfs.as_deref().unwrap_or_default(), "--"];
-            words.iter().map(|word| values.fill(word)).collect::<Result<_, _>>()?
+            let mut line = fill(&["{spark-trace}", "chroot"].map(str::to_owned))?;
+            for mount in fill(&environment.mounts)? {
+                line.extend(["--mount".to_owned(), mount]);
+            }
+            line.extend([filled(&environment.rootfs)?, "--".to_owned()]);
+            line
         }
         Kind::Docker | Kind::Podman => {
             let engine = environment.kind.engine().unwrap_or_default();

@@ -2,16 +2,18 @@
 //!
 //! A crash loses at most the run under way. Reading it again gives the state, and what to do next.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::plan::Plan;
-use super::results::{Origin, Results, Run, SCHEMA, SCHEMA_VERSION};
+use super::results::{BOOT, Change, Happening, Origin, Results, Run, SCHEMA, What, Why};
 use super::schedule::Slot;
 
 pub const JOURNAL_SCHEMA: &str = "spark-trace/study-journal";
+/// 2: entries `resumed`, `gate-closed` and `left-out`.
+pub const JOURNAL_VERSION: u32 = 2;
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "entry")]
@@ -48,6 +50,24 @@ pub enum Entry {
         attempt: u32,
         at_s: f64,
     },
+    /// The runner came back: what it runs on now.
+    Resumed {
+        at_s: f64,
+        machine: BTreeMap<String, String>,
+    },
+    /// A gate was closed for the time that the plan waits, and the runner goes on waiting.
+    GateClosed {
+        at_s: f64,
+        gate: String,
+        reason: String,
+        waited_s: f64,
+    },
+    /// Runs that are not made.
+    LeftOut {
+        at_s: f64,
+        numbers: Vec<u32>,
+        why: Why,
+    },
 }
 
 /// What a journal says.
@@ -60,6 +80,11 @@ pub struct State {
     pub runs: Vec<Run>,
     /// Begun, and not ended.
     pub open: Option<(u32, u32)>,
+    /// Numbers of runs that are not made.
+    pub left_out: BTreeSet<u32>,
+    pub happenings: Vec<Happening>,
+    /// As the machine was described last.
+    pub machine_now: BTreeMap<String, String>,
     /// Bytes of whole lines; what is behind them was being written when it was cut off.
     pub whole: usize,
 }
@@ -95,10 +120,20 @@ pub fn read(text: &str) -> Result<State, JournalError> {
                 if schema != JOURNAL_SCHEMA {
                     return Err(JournalError::NoStudy);
                 }
-                if schema_version > SCHEMA_VERSION {
+                if schema_version > JOURNAL_VERSION {
                     return Err(JournalError::TooNew(schema_version));
                 }
-                state = Some(State { plan: *plan, slots, machine, runs: vec![], open: None, whole });
+                state = Some(State {
+                    plan: *plan,
+                    slots,
+                    machine_now: machine.clone(),
+                    machine,
+                    runs: vec![],
+                    open: None,
+                    left_out: BTreeSet::new(),
+                    happenings: vec![],
+                    whole,
+                });
             }
             (Some(state), entry) => {
                 state.fold(entry).map_err(|number| JournalError::NoSuchRun { line: line_number, number })?
@@ -110,7 +145,8 @@ pub fn read(text: &str) -> Result<State, JournalError> {
 }
 
 impl State {
-    fn fold(&mut self, entry: Entry) -> Result<(), u32> {
+    /// Takes in what happened next; an error is the number of a run that the plan does not have.
+    pub(crate) fn fold(&mut self, entry: Entry) -> Result<(), u32> {
         match entry {
             Entry::Study { .. } => {}
             Entry::Begin { number, attempt, .. } => {
@@ -132,8 +168,64 @@ impl State {
                 self.open = None;
                 self.runs.push(Run { failure: Some(LOST.to_owned()), ..lost });
             }
+            Entry::Resumed { at_s, machine } => {
+                let changed = changes(&self.machine_now, &machine);
+                self.machine_now = machine;
+                self.happened(at_s, What::Resumed { changed });
+            }
+            Entry::GateClosed { at_s, gate, reason, waited_s } => {
+                // One gate that stays closed is one happening, however often the runner writes it down.
+                if let Some(Happening {
+                    what: What::GateClosed { gate: last, reason: why, waited_s: sum },
+                    after,
+                    ..
+                }) = self.happenings.last_mut()
+                    && *last == gate
+                    && *after == self.runs.last().map(|run| run.number)
+                {
+                    (*why, *sum) = (reason, *sum + waited_s);
+                } else {
+                    self.happened(at_s, What::GateClosed { gate, reason, waited_s });
+                }
+            }
+            Entry::LeftOut { at_s, numbers, why } => {
+                numbers.iter().try_for_each(|&number| self.slot(number).map(drop).ok_or(number))?;
+                self.left_out.extend(&numbers);
+                self.happened(at_s, What::LeftOut { numbers, why });
+            }
         }
         Ok(())
+    }
+
+    fn happened(&mut self, at_s: f64, what: What) {
+        self.happenings.push(Happening { at_s, after: self.runs.last().map(|run| run.number), what });
+    }
+
+    /// Runs that neither succeeded, nor used up their retries, nor were left out.
+    pub fn left(&self) -> impl Iterator<Item = &Slot> {
+        self.slots.iter().filter(|slot| self.attempt_of(slot).is_some())
+    }
+
+    /// Failures of a model in an environment since it last succeeded there. What was lost counts for nothing.
+    pub fn failures_in_a_row(&self, environment: &str, model: &str) -> u32 {
+        let here = self.runs.iter().rev().filter(|run| run.environment == environment && run.model == model);
+        let ended = here.filter(|run| run.failure.as_deref() != Some(LOST));
+        u32::try_from(ended.take_while(|run| run.failure.is_some()).count()).unwrap_or(u32::MAX)
+    }
+
+    /// The next attempt at a run; absent where it is not to be made.
+    fn attempt_of(&self, slot: &Slot) -> Option<u32> {
+        if self.left_out.contains(&slot.number) {
+            return None;
+        }
+        let attempts = self.runs.iter().filter(|run| run.number == slot.number);
+        // A run that only warmed up again, after the runner came back, stands for no other.
+        let own = attempts.clone().filter(|run| run.warmup == slot.warmup);
+        let done = own.clone().any(|run| run.failure.is_none());
+        let failed = own.filter(|run| run.failure.as_deref() != Some(LOST)).count();
+        let given_up = failed > self.plan.retries as usize;
+        let attempt = attempts.map(|run| run.attempt).max().unwrap_or(0) + 1;
+        (!done && !given_up).then_some(attempt)
     }
 
     fn slot(&self, number: u32) -> Option<&Slot> {
@@ -156,21 +248,29 @@ impl State {
 
     /// The first slot that has neither succeeded nor used up its retries. What was lost counts for nothing.
     pub fn next(&self) -> Option<Next<'_>> {
-        self.slots.iter().find_map(|slot| {
-            let attempts = self.runs.iter().filter(|run| run.number == slot.number);
-            let done = attempts.clone().any(|run| run.failure.is_none());
-            let failed = attempts.clone().filter(|run| run.failure.as_deref() != Some(LOST)).count();
-            let given_up = failed > self.plan.retries as usize;
-            let attempt = attempts.map(|run| run.attempt).max().unwrap_or(0) + 1;
-            (!done && !given_up).then_some(Next { slot, attempt })
-        })
+        self.slots.iter().find_map(|slot| Some(Next { slot, attempt: self.attempt_of(slot)? }))
+    }
+
+    /// Runs that warm the machine up again after the runner came back: one of each environment, for the model that is
+    /// under way. None where the plan has no warm-ups, or those themselves are next.
+    pub fn warm_ups_again(&self) -> Vec<(Slot, u32)> {
+        let Some(next) = self.next().filter(|next| self.plan.warmups > 0 && !next.slot.warmup) else {
+            return vec![];
+        };
+        let of_environment = |environment: &str| {
+            let mut left = self.left().filter(|slot| slot.model == next.slot.model);
+            let slot = left.find(|slot| slot.environment == environment)?;
+            let again = Slot { warmup: true, round: None, iteration: 0, ..slot.clone() };
+            Some((again, self.attempt_of(slot)?))
+        };
+        self.plan.environments.iter().filter_map(|environment| of_environment(&environment.name)).collect()
     }
 
     pub fn results(&self) -> Results {
         let names = |names: Vec<&String>| names.into_iter().cloned().collect();
         Results {
             schema: SCHEMA.to_owned(),
-            schema_version: SCHEMA_VERSION,
+            schema_version: crate::results::SCHEMA_VERSION,
             name: self.plan.name.clone(),
             description: self.plan.description.clone(),
             origin: Origin::Run,
@@ -180,10 +280,26 @@ impl State {
             order: Some(self.plan.order),
             primary: self.plan.primary.clone(),
             planned: Some(self.plan.runs),
-            machine: self.machine.clone(),
+            machine: self.machine.iter().filter(|(fact, _)| *fact != BOOT).map(owned).collect(),
             runs: self.runs.clone(),
+            happenings: self.happenings.clone(),
         }
     }
+}
+
+fn owned((name, value): (&String, &String)) -> (String, String) {
+    (name.clone(), value.clone())
+}
+
+fn changes(before: &BTreeMap<String, String>, now: &BTreeMap<String, String>) -> Vec<Change> {
+    let names: BTreeSet<&String> = before.keys().chain(now.keys()).collect();
+    let differ = names.into_iter().filter(|name| before.get(*name) != now.get(*name));
+    let change = |fact: &String| Change {
+        fact: fact.clone(),
+        before: before.get(fact).cloned(),
+        now: now.get(fact).cloned(),
+    };
+    differ.map(change).collect()
 }
 
 /// Why a run that was never ended has failed.
@@ -206,7 +322,7 @@ mod tests {
         let slots = schedule(&plan);
         let study = Entry::Study {
             schema: JOURNAL_SCHEMA.to_owned(),
-            schema_version: SCHEMA_VERSION,
+            schema_version: JOURNAL_VERSION,
             plan: Box::new(plan),
             slots,
             machine: BTreeMap::new(),
@@ -262,6 +378,81 @@ mod tests {
         let twice = text(&[begin(1, 1), end(1, 1, Some("x")), begin(1, 2), end(1, 2, Some("x"))]);
         let state = read(&twice).unwrap();
         assert_eq!((next(&state), state.results().runs.len()), (Some((2, 1)), 2));
+    }
+
+    fn left_out(numbers: &[u32]) -> Entry {
+        let why = Why::GivenUp { environment: "a".to_owned(), model: "m".to_owned(), failures: 2 };
+        Entry::LeftOut { at_s: 1.0, numbers: numbers.to_vec(), why }
+    }
+
+    #[test]
+    fn what_was_left_out_is_not_made() {
+        let state = read(&text(&[begin(1, 1), end(1, 1, None), left_out(&[2, 4])])).unwrap();
+        assert_eq!((next(&state), state.left().count()), (Some((3, 1)), 1));
+        assert_eq!(state.results().happenings[0].after, Some(1));
+        assert!(read(&text(&[left_out(&[99])])).is_err());
+    }
+
+    #[test]
+    fn failures_in_a_row_end_with_a_success_and_what_was_lost_is_none() {
+        let fails = |attempt| {
+            let run = Run {
+                environment: "a".to_owned(),
+                model: "m".to_owned(),
+                number: 1,
+                attempt,
+                ..Run::default()
+            };
+            Entry::End { run: Box::new(Run { failure: Some("x".to_owned()), ..run }) }
+        };
+        let lost = Entry::Lost { number: 1, attempt: 2, at_s: 1.0 };
+        let state = read(&text(&[fails(1), lost, fails(3)])).unwrap();
+        assert_eq!((state.failures_in_a_row("a", "m"), state.failures_in_a_row("b", "m")), (2, 0));
+        let ended = Run {
+            environment: "a".to_owned(),
+            model: "m".to_owned(),
+            number: 1,
+            attempt: 4,
+            ..Run::default()
+        };
+        let state = read(&text(&[fails(1), Entry::End { run: Box::new(ended) }])).unwrap();
+        assert_eq!(state.failures_in_a_row("a", "m"), 0);
+    }
+
+    #[test]
+    fn a_machine_that_changed_and_a_gate_that_stayed_closed_are_said_once() {
+        let machine = |kernel: &str| [("kernel".to_owned(), kernel.to_owned())].into();
+        let resumed = |kernel| Entry::Resumed { at_s: 1.0, machine: machine(kernel) };
+        let closed =
+            || Entry::GateClosed { at_s: 1.0, gate: "g".to_owned(), reason: "r".to_owned(), waited_s: 60.0 };
+        let entries = [resumed("1"), resumed("1"), resumed("2"), closed(), closed()];
+        let happenings = read(&text(&entries)).unwrap().happenings;
+        let changes: Vec<_> = happenings[..3]
+            .iter()
+            .map(|it| match &it.what {
+                What::Resumed { changed } => changed.len(),
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        assert_eq!((changes, happenings.len()), (vec![1, 0, 1], 4));
+        assert!(matches!(&happenings[3].what, What::GateClosed { waited_s, .. } if *waited_s == 120.0));
+    }
+
+    #[test]
+    fn a_study_that_goes_on_warms_up_each_environment_and_the_plan_s_runs_stay_as_they_are() {
+        let mut state = read(&text(&[begin(1, 1), end(1, 1, None)])).unwrap();
+        assert!(state.warm_ups_again().is_empty(), "the plan has no warm-ups");
+        state.plan.warmups = 1;
+        let again = state.warm_ups_again();
+        let found: Vec<_> =
+            again.iter().map(|(slot, attempt)| (slot.environment.as_str(), slot.number, *attempt)).collect();
+        // Run 2 is the next of b, run 4 that of a.
+        assert_eq!(found, [("a", 4, 1), ("b", 2, 1)]);
+        assert!(again.iter().all(|(slot, _)| slot.warmup && slot.round.is_none()));
+        let run = state.run(&again[1].0, 1);
+        state.fold(Entry::End { run: Box::new(run) }).unwrap();
+        assert_eq!(next(&state), Some((2, 2)));
+        assert_eq!(state.results().runs.iter().filter(|run| run.counts()).count(), 1);
     }
 
     #[test]

@@ -220,7 +220,7 @@ pub struct DatasetWay {
     /// Succeeds where the image has this way; absent where it needs no question.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub probe: Vec<String>,
-    /// Writes the requests to its standard output.
+    /// Writes the requests into the file's name with `.part` behind it, which then loses that ending.
     pub command: Vec<String>,
 }
 
@@ -250,6 +250,26 @@ pub struct Gates {
     /// How long is waited for all of it.
     #[serde(deserialize_with = "time", serialize_with = "seconds")]
     pub wait: Duration,
+    /// What happens when that time is over.
+    #[serde(skip_serializing_if = "is_usual")]
+    pub on_closed: OnClosed,
+}
+
+/// What a study does when a gate stays closed longer than `wait`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnClosed {
+    /// The runner ends; `study resume` goes on.
+    #[default]
+    Stop,
+    /// It goes on waiting, and writes into the journal how long.
+    Wait,
+    /// What is left of the round is left out.
+    Skip,
+}
+
+fn is_usual(on_closed: &OnClosed) -> bool {
+    *on_closed == OnClosed::default()
 }
 
 impl Default for Gates {
@@ -264,6 +284,7 @@ impl Default for Gates {
             no_processes: vec![],
             shm_empty: false,
             wait: Duration::from_secs(600),
+            on_closed: OnClosed::default(),
         }
     }
 }

@@ -37,7 +37,53 @@ pub struct Results {
     pub machine: BTreeMap<String, String>,
     /// In the order in which they were run.
     pub runs: Vec<Run>,
+    /// What happened besides them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub happenings: Vec<Happening>,
 }
+
+/// What happened to a study between its runs.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Happening {
+    /// Seconds since 1970.
+    pub at_s: f64,
+    /// The run before it; absent before the first.
+    pub after: Option<u32>,
+    #[serde(flatten)]
+    pub what: What,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "what")]
+pub enum What {
+    /// The runner began again, and found these facts of the machine changed.
+    Resumed { changed: Vec<Change> },
+    /// A gate was closed for longer than the plan's `wait`, and the runner went on waiting.
+    GateClosed { gate: String, reason: String, waited_s: f64 },
+    /// Runs were left out.
+    LeftOut { numbers: Vec<u32>, why: Why },
+}
+
+/// A fact of the machine: absent where it could not be found out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Change {
+    pub fact: String,
+    pub before: Option<String>,
+    pub now: Option<String>,
+}
+
+/// Why runs were left out.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "why")]
+pub enum Why {
+    /// A gate stayed closed.
+    Gate { gate: String, reason: String, waited_s: f64 },
+    /// So many runs of the model in the environment failed one after the other.
+    GivenUp { environment: String, model: String, failures: u32 },
+}
+
+/// The fact by which a start of the machine is told from the one before: a new one for each boot.
+pub const BOOT: &str = "boot-id";
 
 /// Where the figures come from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

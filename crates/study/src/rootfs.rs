@@ -4,6 +4,7 @@
 //! are nobody's on this machine, and the notes about it lie beside them, where no file of it can be in their place.
 
 mod filter;
+mod mounts;
 
 use std::collections::BTreeMap;
 use std::ffi::CString;
@@ -18,8 +19,9 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 pub use filter::LeftOut;
-use spark_trace_host::engine;
+pub use mounts::Mount;
 use spark_trace_host::output_file::Place;
+use spark_trace_host::{engine, invoker};
 use spark_trace_recording::units;
 use spark_trace_recording::write::{WriteError, WriteOptions, write_bytes};
 
@@ -42,6 +44,9 @@ pub struct Rootfs {
     pub working_dir: String,
     pub user: String,
     pub volumes: Vec<String>,
+    /// Where the files are, if they were there before: not beside these notes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tree: Option<PathBuf>,
 }
 
 #[derive(Debug, Error)]
@@ -58,6 +63,11 @@ pub enum RootfsError {
         dir.display(), mode
     )]
     Open { dir: PathBuf, mode: u32 },
+    #[error(
+        "{}: others than its owner may write to it, or its owner is neither root nor you: its programs will run as root",
+        tree.display()
+    )]
+    Writable { tree: PathBuf },
     #[error("{}: it is not yours: name another directory", dir.display())]
     Foreign { dir: PathBuf },
     #[error("the engine's archive cannot be read")]
@@ -74,6 +84,8 @@ pub enum RootfsError {
     NotOurs { dir: PathBuf },
     #[error("{}: does not have its form", path.display())]
     Form { path: PathBuf, source: serde_json::Error },
+    #[error("{}: cannot be mounted", path.display())]
+    Mount { path: PathBuf, source: io::Error },
     #[error("no command: neither given nor in the image")]
     NoCommand,
     #[error("a name has a zero byte in it")]
@@ -128,6 +140,42 @@ pub fn unpack(engine: &str, image: &str, dir: &Path, force: bool) -> Result<Unpa
         }
     }
     Err(reasons.unwrap_or_else(|| RootfsError::Missing { program: engine.to_owned() }))
+}
+
+/// Makes notes for a tree that is there already: its files are taken as they are. Of which image they are is not known, so
+/// the notes name no image's id.
+pub fn adopt(engine: &str, image: &str, dir: &Path, tree: &Path) -> Result<Rootfs, RootfsError> {
+    let tree = tree.canonicalize().map_err(RootfsError::io(tree))?;
+    let about = tree.metadata().map_err(RootfsError::io(&tree))?;
+    if !about.is_dir() {
+        return Err(RootfsError::io(&tree)(io::ErrorKind::NotADirectory.into()));
+    }
+    let ours = about.uid() == 0 || invoker::owner().is_some_and(|(user, _)| user == about.uid());
+    if !ours || about.mode() & 0o022 != 0 {
+        return Err(RootfsError::Writable { tree });
+    }
+    make_room(dir, false)?;
+    let mut reasons = None;
+    for way in 0..engine::clients(engine).len() {
+        match (Client { engine, way }).run(&["image", "inspect", image]) {
+            Ok(described) => {
+                let described = describe(engine, image, &described)?;
+                let rootfs = Rootfs { id: String::new(), tree: Some(tree), ..described };
+                write_notes(&rootfs, dir)?;
+                return Ok(rootfs);
+            }
+            Err(error) => reasons = reasons.or(Some(error)),
+        }
+    }
+    Err(reasons.unwrap_or_else(|| RootfsError::Missing { program: engine.to_owned() }))
+}
+
+fn write_notes(rootfs: &Rootfs, dir: &Path) -> Result<(), RootfsError> {
+    let path = dir.join(FILE);
+    let mut text = serde_json::to_string_pretty(rootfs)
+        .map_err(|source| RootfsError::Form { path: path.clone(), source })?;
+    text.push('\n');
+    Ok(write_bytes(text.as_bytes(), &path, WriteOptions { force: true, owner: None })?)
 }
 
 /// Makes the directory, for this user alone, and puts away what was unpacked there before.
@@ -201,11 +249,7 @@ impl Client<'_> {
         let removed = self.run(&["rm", &container]);
         let left_out = unpacked?;
         removed?;
-        let path = dir.join(FILE);
-        let mut text = serde_json::to_string_pretty(&rootfs)
-            .map_err(|source| RootfsError::Form { path: path.clone(), source })?;
-        text.push('\n');
-        write_bytes(text.as_bytes(), &path, WriteOptions { force: true, owner: None })?;
+        write_notes(&rootfs, dir)?;
         Ok(Unpacked { rootfs, left_out, moved })
     }
 
@@ -265,6 +309,7 @@ fn describe(engine: &str, image: &str, text: &str) -> Result<Rootfs, RootfsError
         working_dir: config.working_dir.filter(|dir| !dir.is_empty()).unwrap_or_else(|| "/".to_owned()),
         user: config.user.unwrap_or_default(),
         volumes: config.volumes.unwrap_or_default().into_keys().collect(),
+        tree: None,
     })
 }
 
@@ -290,18 +335,23 @@ pub fn read(dir: &Path) -> Result<Rootfs, RootfsError> {
 }
 
 /// Where the image's files are.
-pub fn tree(dir: &Path, _rootfs: &Rootfs) -> PathBuf {
-    dir.join(TREE)
+pub fn tree(dir: &Path, rootfs: &Rootfs) -> PathBuf {
+    rootfs.tree.clone().unwrap_or_else(|| dir.join(TREE))
 }
 
 /// Becomes the command in the tree, with the image's environment, entrypoint and working directory. Returns only where
 /// that fails.
-pub fn enter(dir: &Path, command: &[String]) -> Result<std::convert::Infallible, RootfsError> {
+pub fn enter(
+    dir: &Path,
+    mounts: &[Mount],
+    command: &[String],
+) -> Result<std::convert::Infallible, RootfsError> {
     let rootfs = read(dir)?;
     let given = if command.is_empty() { &rootfs.command } else { command };
     let mut words = rootfs.entrypoint.iter().chain(given);
     let program = words.next().ok_or(RootfsError::NoCommand)?;
-    let tree = dir.join(TREE);
+    let tree = tree(dir, &rootfs);
+    mounts::make(&tree, mounts).map_err(|(path, source)| RootfsError::Mount { path, source })?;
     let inside = CString::new(tree.as_os_str().as_encoded_bytes()).map_err(|_| RootfsError::Name)?;
     // SAFETY: the path ends with a zero byte.
     if unsafe { libc::chroot(inside.as_ptr()) } != 0 {
@@ -316,7 +366,7 @@ pub fn enter(dir: &Path, command: &[String]) -> Result<std::convert::Infallible,
 
 /// What a process in the tree has that one in a container has not, or the other way.
 pub fn differences(rootfs: &Rootfs, dir: &Path) -> Vec<String> {
-    let dir = dir.join(TREE);
+    let dir = tree(dir, rootfs);
     let dir = dir.display();
     let mut lines = vec![
         "rights: nobody but root may look into the directory; files have no set-user-ID and no set-group-ID, and there are no \
@@ -329,8 +379,8 @@ pub fn differences(rootfs: &Rootfs, dir: &Path) -> Vec<String> {
         "cgroup: a container has one made by the engine, `chroot` the one that `record` makes".to_owned(),
         format!("limits: `chroot` has those of its caller ({})", limits("/proc/self/limits")),
         format!(
-            "mounts: make them before the first run: mount --rbind /proc {dir}/proc; mount --rbind /sys {dir}/sys; \
-             mount --rbind /dev {dir}/dev"
+            "mounts: a plan names them: mounts = [\"/proc:/proc\", \"/sys:/sys\", \"/dev:/dev\"]; or make them before the first \
+             run: mount --rbind /proc {dir}/proc; mount --rbind /sys {dir}/sys; mount --rbind /dev {dir}/dev"
         ),
         "GPU: NVIDIA's container toolkit puts the driver's libraries into containers; bind-mount the host's into the \
          tree (libcuda.so.1, libnvidia-ml.so.1 and what belongs to them), so that both use one libcuda"

@@ -24,8 +24,18 @@ pub const TEMPLATES: &[Template] = &[
         text: include_str!("templates/phase2-baseline.toml"),
     },
     Template {
+        name: "phase2-optimised",
+        about: "The same models natively, in Docker, and in Docker with chosen options, 30 runs each",
+        text: include_str!("templates/phase2-optimised.toml"),
+    },
+    Template {
+        name: "phase1-replication",
+        about: "Caches kept or dropped, engine in the layer or on a bind mount, one model, 10 runs each",
+        text: include_str!("templates/phase1-replication.toml"),
+    },
+    Template {
         name: "phase2-docker-options",
-        about: "Docker's options one by one and combined, three models, 10 runs each",
+        about: "Docker's options one by one and combined, and natively, three models, 10 runs each",
         text: include_str!("templates/phase2-docker-options.toml"),
     },
     Template {
@@ -123,5 +133,36 @@ mod tests {
         let docker = plan.environment("docker").unwrap();
         let flags = ["--gpus", "all", "--ipc=host", "--ulimit", "memlock=-1", "--ulimit", "stack=67108864"];
         assert_eq!(&docker.flags[..flags.len()], flags);
+        // The native side has the same limits.
+        assert_eq!(plan.environment("native").unwrap().ulimits, ["memlock=-1", "stack=67108864"]);
+        let optimised = Plan::parse(find("phase2-optimised").unwrap().text).unwrap();
+        let measured = schedule(&optimised).iter().filter(|slot| !slot.warmup).count();
+        assert_eq!((optimised.models, measured), (plan.models, 900));
+    }
+
+    /// What phase 1 left open is two questions, and each has both answers.
+    #[test]
+    fn the_replication_separates_the_suspects() {
+        let plan = Plan::parse(find("phase1-replication").unwrap().text).unwrap();
+        let containers = plan.environments.iter().filter(|environment| environment.kind.engine().is_some());
+        let cells: std::collections::BTreeSet<_> = containers
+            .map(|it| (it.values["caches"].as_str(), it.values["build"].starts_with("/tmp")))
+            .collect();
+        let all = [("dropped", false), ("dropped", true), ("kept", false), ("kept", true)];
+        assert_eq!(cells, all.into());
+        assert!(!plan.gates.drop_caches && plan.workload.command.join(" ").contains(" build \\\n"));
+        for environment in &plan.environments {
+            let (study, run) = (Path::new("/study"), Path::new("/study/run"));
+            let places = RunPaths { study, run, workload: "", spark_trace: "spark-trace", fast_cpus: None };
+            let values = Values::of(&plan, environment, &plan.models[0], 1, &places);
+            let line = command::line(&plan, environment, &values).unwrap();
+            let script = line.last().unwrap();
+            let checked = std::process::Command::new("bash").args(["-n", "-c", script]).output();
+            assert!(checked.is_ok_and(|output| output.status.success()), "{script}");
+            assert_eq!(
+                script.contains("--workspace /tmp/trtllm_workspace"),
+                environment.values["build"].starts_with("/tmp")
+            );
+        }
     }
 }

@@ -64,6 +64,16 @@ pub fn parse(text: &str) -> Result<(&'static str, Limit), String> {
     Ok((known, limit))
 }
 
+/// Limits as [`set`] takes them.
+pub fn of(texts: &[String]) -> Result<Vec<(u32, Limit)>, String> {
+    let one = |text: &String| {
+        let (name, limit) = parse(text)?;
+        let number = resource(name).ok_or_else(|| format!("`{name}` is no limited resource"))?;
+        Ok((number, limit))
+    };
+    texts.iter().map(one).collect()
+}
+
 /// Of this process.
 pub fn current(resource: u32) -> Option<Limit> {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };

@@ -152,7 +152,7 @@ fn dataset(plan: &Plan, dataset: &Dataset) -> Result<(), PlanError> {
         return Err(PlanError::at("dataset.environment", what));
     }
     if dataset.ways.is_empty() || dataset.ways.iter().any(|way| way.command.is_empty()) {
-        return Err(PlanError::at("dataset.ways", "each way needs a `command` that prints the requests"));
+        return Err(PlanError::at("dataset.ways", "each way needs a `command`"));
     }
     Ok(())
 }

@@ -1,7 +1,7 @@
 use std::path::PathBuf;
 
 use super::error::Exit;
-use spark_trace_study::rootfs;
+use spark_trace_study::rootfs::{self, Mount};
 
 /// Run a command in an image that `study rootfs` has unpacked
 ///
@@ -13,11 +13,14 @@ use spark_trace_study::rootfs;
 pub struct Args {
     /// The unpacked image
     dir: PathBuf,
+    /// Bind mount, in a mount namespace of the command's own; `:ro` behind it makes it read-only
+    #[arg(long, value_name = "SOURCE:TARGET")]
+    mount: Vec<Mount>,
     /// Command and its arguments [default: the image's]
     #[arg(last = true)]
     command: Vec<String>,
 }
 
 pub fn run(args: &Args) -> anyhow::Result<Exit> {
-    match rootfs::enter(&args.dir, &args.command)? {}
+    match rootfs::enter(&args.dir, &args.mount, &args.command)? {}
 }

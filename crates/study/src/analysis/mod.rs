@@ -20,7 +20,7 @@ use serde::Serialize;
 use super::figures::{self, Better};
 use super::plan::Order;
 use super::primary::{self, Primary};
-use super::results::{Origin, Results, Run};
+use super::results::{Happening, Origin, Results, Run};
 pub use attrition::Attrition;
 pub use compare::Comparison;
 pub use relations::{Indistinct, Relation};
@@ -86,6 +86,8 @@ pub struct Report {
     pub indistinct: Vec<Indistinct>,
     /// Runs that do not count, and why.
     pub failures: Vec<Failure>,
+    /// What happened besides the runs.
+    pub happenings: Vec<Happening>,
 }
 
 /// A comparison without figures.
@@ -220,6 +222,7 @@ pub fn report(results: &Results, options: Options) -> Report {
         primary,
         indistinct: relations::indistinct(results, options),
         failures: failures(results),
+        happenings: results.happenings.clone(),
         comparisons,
         absent,
         attrition,

@@ -92,6 +92,7 @@ fn simulated(truth: Truth, seed: u64) -> Results {
         planned: None,
         machine: BTreeMap::new(),
         runs,
+        happenings: vec![],
     }
 }
 

@@ -172,8 +172,10 @@ pub fn mounts(subject: &Subject<'_>, findings: &mut Findings) {
     let plan = subject.plan;
     for environment in &plan.environments {
         let mounts = mounts_of(subject, environment);
-        let missing: Vec<_> =
-            mounts.iter().filter(|mount| !subject.machine.file(&mount.source).exists()).collect();
+        // The study's own folder is made before its first run.
+        let made = |mount: &&Mount| Path::new(&mount.source).starts_with(&subject.options.dir);
+        let there = |mount: &&Mount| made(mount) || subject.machine.file(&mount.source).exists();
+        let missing: Vec<_> = mounts.iter().filter(|mount| !there(mount)).collect();
         for mount in &missing {
             // Docker makes an empty directory for a source that is missing, and the run begins.
             findings.fatal(

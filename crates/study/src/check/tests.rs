@@ -5,8 +5,11 @@ use std::fs;
 
 use super::*;
 use crate::cores;
+use crate::rootfs::Rootfs;
 use crate::schedule::schedule;
-use crate::templates::find;
+use crate::templates::{TEMPLATES, find};
+
+const MIB: u64 = 1 << 20;
 
 struct Fake {
     dir: tempfile::TempDir,
@@ -31,9 +34,60 @@ impl Fake {
         fs::write(path, text).unwrap();
     }
 
+    /// A file of so many bytes that takes no space.
+    fn sparse(&self, path: &str, bytes: u64) {
+        self.write(path, "");
+        fs::File::options().write(true).open(self.file(path)).unwrap().set_len(bytes).unwrap();
+    }
+
     fn image(&mut self, name: &str) {
         let own = if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };
         self.images.insert(name.to_owned(), own);
+    }
+
+    /// All that a template names: images, mounts, models, and the trees of its chroots.
+    fn prepare(&mut self, plan: &Plan) {
+        let options = self.options();
+        let values = |environment: &Environment, model: &Model| {
+            options.values(plan, environment, model, 1, Path::new("/run"))
+        };
+        let Some(first) = plan.models.first() else { return };
+        for environment in &plan.environments {
+            let of = values(environment, first);
+            if let Some(image) = &environment.image {
+                self.image(&of.fill(image).unwrap());
+            }
+            let flags: Vec<String> = environment.flags.iter().map(|flag| of.fill(flag).unwrap()).collect();
+            let sources =
+                containers::values_of(&flags, &["-v"]).chain(environment.mounts.iter().map(String::as_str));
+            for source in sources.map(|mount| of.fill(mount).unwrap()) {
+                let source = self.file(source.split(':').next().unwrap());
+                if !source.exists() {
+                    fs::create_dir_all(source).unwrap();
+                }
+            }
+            if let Some(rootfs) = &environment.rootfs {
+                let dir = of.fill(rootfs).unwrap();
+                let made = Rootfs { id: "sha256:1".to_owned(), image: "i".to_owned(), ..Rootfs::default() };
+                self.write(&format!("{dir}/rootfs.json"), &serde_json::to_string(&made).unwrap());
+                for program in &plan.workload.command[..1] {
+                    self.write(&format!("{dir}/tree/usr/bin/{}", of.fill(program).unwrap()), "");
+                }
+            }
+        }
+        for file in ["proc/self", "sys/kernel", "dev/null"] {
+            self.write(file, "");
+        }
+        for (environment, model) in
+            plan.environments.iter().take(1).flat_map(|e| plan.models.iter().map(move |m| (e, m)))
+        {
+            for file in &model.files {
+                self.sparse(
+                    &format!("{}/weights", values(environment, model).fill(file).unwrap()),
+                    1000 * MIB,
+                );
+            }
+        }
     }
 
     fn options(&self) -> Options {
@@ -110,10 +164,36 @@ fn plan(flags: &str, native: &str, more: &str) -> Plan {
 
 const MODEL: &str = "[[models]]\nname = \"m\"\n";
 
+fn fatal(report: &Report) -> Vec<String> {
+    let fatal = report.findings.iter().filter(|finding| finding.severity == Severity::Fatal);
+    fatal.map(|finding| format!("{}: {}: {}", finding.check, finding.subject, finding.found)).collect()
+}
+
 fn found<'a>(report: &'a Report, check: &str, words: &str) -> &'a Finding {
     let of_check = report.findings.iter().filter(|finding| finding.check == check);
     let mut matching = of_check.filter(|finding| finding.found.contains(words));
     matching.next().unwrap_or_else(|| panic!("no `{words}` of {check} in {:#?}", report.findings))
+}
+
+#[test]
+fn every_template_runs_on_a_spark_that_has_all_it_names_and_says_how_long() {
+    for template in TEMPLATES {
+        let plan = Plan::parse(template.text).unwrap();
+        let mut fake = Fake::new();
+        fake.write("usr/bin/workload", "");
+        fake.prepare(&plan);
+        let report = fake.check(&plan);
+        assert!(report.can_run, "{}: {:#?}", template.name, fatal(&report));
+        assert_eq!(report.times.len(), plan.models.len(), "{}", template.name);
+        for time in &report.times {
+            let run =
+                time.run_s.unwrap_or_else(|| panic!("{}: {}: {}", template.name, time.model, time.basis));
+            assert!(run > 0.0 && run < time.timeout_s, "{}: {time:?}", template.name);
+        }
+        assert!(report.hours.is_some_and(|hours| hours > 0.0), "{}", template.name);
+        let warned: Vec<_> = report.findings.iter().filter(|it| it.severity == Severity::Warning).collect();
+        assert!(warned.is_empty(), "{}: {warned:#?}", template.name);
+    }
 }
 
 #[test]
@@ -123,6 +203,7 @@ fn what_is_missing_is_named_with_what_to_do() {
     assert!(!report.can_run);
     for (check, words, next) in [
         ("images", "has no image nvcr.io/nvidia/tensorrt-llm", "docker pull nvcr.io"),
+        ("files", "No such file", "download the model"),
         ("rootfs", "", "sudo spark-trace study rootfs nvcr.io"),
         ("mounts", "is not there", "mkdir -p"),
     ] {

@@ -85,6 +85,7 @@ pub(super) fn of_runs(mut runs: Vec<Run>) -> Result<Results, String> {
         planned: None,
         machine: BTreeMap::new(),
         runs,
+        happenings: vec![],
     })
 }
 

@@ -3,10 +3,13 @@
 mod charts;
 mod data;
 mod figures;
+mod happenings;
 mod latex;
 mod narrative;
 pub mod site;
 mod tables;
+
+pub use happenings::happened;
 
 use crate::analysis::Report;
 use crate::results::Results;

@@ -1,5 +1,6 @@
 //! What a study reports, in words and tables that all forms share.
 
+use super::happenings::happened;
 use super::tables::{
     ATTRITION, BRIEF, DIAGNOSTICS, EFFECTS, ESTIMATES, MAIN, SPREAD, TESTS, interval, number, table,
     with_absent,
@@ -228,7 +229,7 @@ fn origin(report: &Report) -> String {
 
 /// What a reader must not overlook.
 pub fn warnings(report: &Report) -> Vec<String> {
-    let mut warnings = vec![];
+    let mut warnings: Vec<String> = report.happenings.iter().map(happened).collect();
     if report.order == Some(Order::Blocked) {
         warnings.push(
             "The plan ran one environment after the other. Changes over time cannot be separated from the environment; \

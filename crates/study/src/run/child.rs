@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::RunError;
+use crate::ulimit::{self, Limit};
 use spark_trace_host::invoker;
 use spark_trace_host::output_file::{Place, WriteOptions};
 
@@ -74,6 +75,7 @@ pub fn record(
     line: &[String],
     messages: &Path,
     timeout: Duration,
+    limits: &[(u32, Limit)],
     signals: &Signals,
 ) -> Result<Result<(), String>, RunError> {
     let (program, args) = split(line)?;
@@ -87,7 +89,9 @@ pub fn record(
     let said = place.create_new(0, WriteOptions { force: false, owner: invoker::owner() }).map_err(io)?;
     let mut command = Command::new(program);
     command.args(args).stdin(Stdio::null()).stdout(said.try_clone().map_err(io)?).stderr(said);
-    let ended_with_us = || {
+    let limits = limits.to_vec();
+    let ended_with_us = move || {
+        limits.iter().try_for_each(|&(resource, limit)| ulimit::set(resource, limit))?;
         // SAFETY: a system call without pointers.
         if unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGINT) } == 0 {
             Ok(())
@@ -95,8 +99,8 @@ pub fn record(
             Err(std::io::Error::last_os_error())
         }
     };
-    // SAFETY: between fork and exec the closure makes one async-signal-safe call. A runner that is killed leaves
-    // nothing behind that would run beside the next run.
+    // SAFETY: between fork and exec the closure makes async-signal-safe calls alone and allocates nothing. A runner that is
+    // killed leaves nothing behind that would run beside the next run.
     unsafe { command.pre_exec(ended_with_us) };
     let start = |source| RunError::Start { program: program.clone(), source };
     let mut child = command.spawn().map_err(start)?;

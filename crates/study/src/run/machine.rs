@@ -11,6 +11,7 @@ use std::process::Stdio;
 use super::gates;
 use crate::command::{RunPaths, Values};
 use crate::plan::Plan;
+use crate::results::BOOT;
 use spark_trace_host::{engine, meminfo};
 
 const GIB: f64 = (1_u64 << 30) as f64;
@@ -30,6 +31,8 @@ pub fn describe(plan: &Plan, spark_trace: &Path) -> BTreeMap<String, String> {
     let mut facts: BTreeMap<String, Option<String>> = BTreeMap::new();
     let mut fact = |name: &str, value: Option<String>| facts.insert(name.to_owned(), value);
     fact("kernel", read("/proc/sys/kernel/osrelease"));
+    // drivers/char/random.c proc_do_uuid: another one after each start of the machine.
+    fact(BOOT, read("/proc/sys/kernel/random/boot_id"));
     fact("architecture", Some(std::env::consts::ARCH.to_owned()));
     fact("cpus", std::thread::available_parallelism().ok().map(|cpus| cpus.to_string()));
     fact("memory", meminfo::read("MemTotal").map(|bytes| format!("{:.2} GiB", bytes as f64 / GIB)));

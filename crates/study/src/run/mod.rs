@@ -1,6 +1,8 @@
 //! Running a study: one recording after the other, nothing beside them, and a line in the journal for each.
 
+mod between;
 mod child;
+mod dataset;
 pub mod gates;
 mod image;
 mod machine;
@@ -19,10 +21,11 @@ use super::command::{self, RunPaths, Values};
 use super::cores::CoreType;
 use super::figures::Yield;
 use super::files::{self, Files, LOG, MESSAGES, RECORDING};
-use super::journal::{Entry, JOURNAL_SCHEMA, Next, State};
+use super::journal::{Entry, JOURNAL_SCHEMA, JOURNAL_VERSION, Next, State};
 use super::plan::{Environment, Model, Plan};
-use super::results::{Run, SCHEMA_VERSION};
+use super::results::Run;
 use super::schedule::{self, Slot};
+use super::ulimit;
 use super::{JOURNAL, StudyError, figures, read_journal};
 use spark_trace_host::invoker;
 use spark_trace_host::output_file::{self, PUBLIC, Place, WriteError, WriteOptions};
@@ -133,7 +136,7 @@ pub fn create(dir: &Path, plan: &Plan, spark_trace: &Path) -> Result<(), RunErro
     output_file::make_directories(dir, options).map_err(StudyError::io(dir))?;
     let entry = Entry::Study {
         schema: JOURNAL_SCHEMA.to_owned(),
-        schema_version: SCHEMA_VERSION,
+        schema_version: JOURNAL_VERSION,
         plan: Box::new(plan.clone()),
         slots: schedule::schedule(plan),
         machine: machine::describe(plan, spark_trace),
@@ -160,8 +163,9 @@ pub fn run(
         }
         _ => {}
     }
+    let mut again = runner.resumed(report)?;
     runner.prepare(report)?;
-    let mut last = None;
+    let mut last = runner.last_end();
     let mut times = vec![];
     loop {
         if signals.interrupted() {
@@ -170,20 +174,27 @@ pub fn run(
         if stop.exists() {
             return Ok(Outcome::Stopped);
         }
-        let Some(Next { slot, attempt }) = runner.state.next() else { return Ok(Outcome::Complete) };
-        let slot = slot.clone();
+        runner.give_up(report)?;
+        let (slot, attempt) = match again.pop() {
+            Some(warm_up) => warm_up,
+            None => match runner.state.next() {
+                Some(Next { slot, attempt }) => (slot.clone(), attempt),
+                None => return Ok(Outcome::Complete),
+            },
+        };
         runner.disk_space()?;
         let total = runner.state.slots.len();
         report(Event::Begin { slot: &slot, attempt, total });
         let began = Instant::now();
-        gates::wait(&runner.state.plan.gates, last, || signals.interrupted())?;
+        if !runner.gates(&slot, last, &stop, report)? {
+            continue;
+        }
         let run = runner.one(&slot, attempt)?;
         times.push(began.elapsed());
         last = Some(Instant::now());
-        let done = runner.state.slots.iter().filter(|slot| slot.number > run.number).count();
+        let left = u32::try_from(runner.state.left().count()).unwrap_or(u32::MAX);
         let mean = times.iter().sum::<Duration>() / u32::try_from(times.len()).unwrap_or(1);
-        let left = Some(mean * u32::try_from(done).unwrap_or(u32::MAX));
-        report(Event::End { run: &run, took: began.elapsed(), left });
+        report(Event::End { run: &run, took: began.elapsed(), left: Some(mean.saturating_mul(left)) });
     }
 }
 
@@ -243,7 +254,7 @@ impl<'a> Runner<'a> {
             let values = self.values(environment, model, 0, &self.options.dir);
             image::make(environment, &values, report)?;
         }
-        Ok(())
+        self.dataset(report)
     }
 
     fn values(&self, environment: &Environment, model: &Model, iteration: u32, run: &Path) -> Values {
@@ -280,13 +291,14 @@ impl<'a> Runner<'a> {
         let record = fill(&values, &plan.workload.record)?;
         let (timeout, metrics, results) =
             (plan.timeout_of(model), plan.metrics.clone(), plan.workload.results.clone());
+        let limits = ulimit::of(&environment.ulimits).map_err(RunError::Command)?;
         let mut run = self.state.run(slot, attempt);
         run.state = machine::state();
         run.started_s = Some(now());
         self.append(&Entry::Begin { number: slot.number, attempt, at_s: now() })?;
 
         let line = self.recording(&dir, &record, &command);
-        let ended = child::record(&line, &dir.join(MESSAGES), timeout, self.signals)?;
+        let ended = child::record(&line, &dir.join(MESSAGES), timeout, &limits, self.signals)?;
         run.ended_s = Some(now());
         let files = files::read(&dir, &results);
         let found = figures::of(files.recording.as_ref().ok(), &files.log, &files.results, &metrics);
@@ -321,15 +333,22 @@ impl<'a> Runner<'a> {
         line
     }
 
-    fn append(&mut self, entry: &Entry) -> Result<(), RunError> {
+    fn append(&self, entry: &Entry) -> Result<(), RunError> {
         let path = || self.options.dir.join(JOURNAL);
         append(&self.journal, entry).map_err(|source| RunError::Io { path: path(), source })
+    }
+
+    /// Writes down what happened, and takes it into the state.
+    fn happened(&mut self, entry: Entry) -> Result<(), RunError> {
+        self.append(&entry)?;
+        let wrong = |number| RunError::Command(format!("the plan has no run {number}"));
+        self.state.fold(entry).map_err(wrong)
     }
 }
 
 /// Reads the figures of all runs again from their recordings and logs; of how many.
 pub fn reread(options: &Options, signals: &Signals) -> Result<usize, RunError> {
-    let mut runner = Runner::open(options, signals)?;
+    let runner = Runner::open(options, signals)?;
     let plan = runner.state.plan.clone();
     let mut entries = vec![];
     for run in runner.state.runs.iter().filter(|run| run.failure.is_none()) {

@@ -1,6 +1,5 @@
 use std::path::PathBuf;
 
-use anyhow::Context;
 use clap::ValueEnum;
 
 use super::shared::{needs_workload, options, time};
@@ -72,7 +71,7 @@ pub fn run(args: &Args) -> anyhow::Result<Exit> {
     let dir = folder.unwrap_or_else(|| plan.name.clone().into());
     let options = options(&dir, args.workload.as_deref(), needs_workload(&text))?;
     let report = match &state {
-        Some(State { slots, runs, .. }) => look(&plan, &options, slots, runs),
+        Some(state) => left(state, &options),
         None => look(&plan, &options, &schedule(&plan), &[]),
     };
     match args.format {
@@ -83,30 +82,27 @@ pub fn run(args: &Args) -> anyhow::Result<Exit> {
 }
 
 /// Checks what is left of a study.
-pub fn look(plan: &Plan, options: &Options, slots: &[Slot], done: &[Run]) -> Report {
-    let is_done = |slot: &Slot| {
-        done.iter().any(|run| run.number == slot.number && run.failure.is_none() && run.warmup == slot.warmup)
-    };
-    let left: Vec<Slot> = slots.iter().filter(|slot| !is_done(slot)).cloned().collect();
-    check(&Subject { plan, options, machine: &Here, left: &left, done })
+pub fn left(state: &State, options: &Options) -> Report {
+    let slots: Vec<Slot> = state.left().cloned().collect();
+    look(&state.plan, options, &slots, &state.runs)
 }
 
-/// Prints what is not fine, and refuses what would fail.
-pub fn refuse_fatal(plan: &Plan, options: &Options, slots: &[Slot], done: &[Run]) -> anyhow::Result<()> {
-    let report = look(plan, options, slots, done);
+pub fn look(plan: &Plan, options: &Options, left: &[Slot], done: &[Run]) -> Report {
+    check(&Subject { plan, options, machine: &Here, left, done })
+}
+
+/// Prints what is not fine; whether the study can run.
+pub fn passes(report: &Report) -> bool {
     for finding in report.findings.iter().filter(|finding| finding.severity > Severity::Fine) {
         eprintln!("{}", escape::line(&line(finding)));
     }
-    eprintln!("{}", total(&report));
-    if report.can_run {
-        return Ok(());
+    eprintln!("{}", total(report));
+    if !report.can_run {
+        let fatal = report.findings.iter().filter(|finding| finding.severity == Severity::Fatal).count();
+        let findings = count(fatal, "fatal finding", "fatal findings");
+        eprintln!("spark-trace: {findings}: nothing was run; correct the plan, or use --no-check");
     }
-    let fatal = report.findings.iter().filter(|finding| finding.severity == Severity::Fatal).count();
-    let findings = count(fatal, "finding", "findings");
-    Err(anyhow::anyhow!(
-        "{findings} of `study check` would spoil the runs; correct the plan, or use --no-check"
-    ))
-    .context(Exit::TraceFailed)
+    report.can_run
 }
 
 pub fn text(report: &Report, style: Style) -> String {
@@ -151,9 +147,8 @@ fn total(report: &Report) -> String {
     let runs = count(report.runs, "run", "runs");
     match report.hours {
         Some(hours) => {
-            format!(
-                "{runs}: about {hours:.1} h with the plan's cooldown, without retries and waiting for gates"
-            )
+            let all = known(Some(hours * 3600.0));
+            format!("{runs}: about {all} with the plan's cooldown, without retries and waiting for gates")
         }
         None => format!("{runs}: the time is unknown, because that of a model is"),
     }

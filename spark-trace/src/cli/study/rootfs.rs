@@ -1,4 +1,4 @@
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
 
@@ -6,7 +6,7 @@ use crate::cli::error::Exit;
 use crate::cli::headings;
 use spark_trace_recording::units;
 use spark_trace_render::escape;
-use spark_trace_study::rootfs::{self, LeftOut};
+use spark_trace_study::rootfs::{self, LeftOut, Rootfs};
 
 /// Unpack an image for environments of kind `chroot`
 ///
@@ -22,6 +22,9 @@ pub struct Args {
     /// Engine
     #[arg(long, value_enum, default_value = "docker")]
     engine: Engine,
+    /// Take the files that lie here already, and write only the notes about them into DIR
+    #[arg(long, value_name = "PATH", conflicts_with = "force")]
+    tree: Option<PathBuf>,
     /// Rename files that exist
     #[arg(help_heading = headings::OUTPUT, long)]
     force: bool,
@@ -30,6 +33,7 @@ pub struct Args {
 const EXAMPLES: &str = "\
 Examples:
   sudo spark-trace study rootfs nvcr.io/nvidia/vllm:25.11-py3 /data/rootfs/vllm
+  sudo spark-trace study rootfs nvcr.io/nvidia/tensorrt-llm/release:1.1.0rc3 /data/rootfs/trtllm --tree ~/container-rootfs
   sudo spark-trace record -- spark-trace chroot /data/rootfs/vllm -- vllm --help";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -43,6 +47,13 @@ pub fn run(args: &Args) -> anyhow::Result<Exit> {
         Engine::Docker => "docker",
         Engine::Podman => "podman",
     };
+    if let Some(tree) = &args.tree {
+        let made = rootfs::adopt(engine, &args.image, &args.dir, tree)?;
+        let tree = escape::line(&tree.display().to_string()).to_string();
+        println!("{tree} is used with the settings of {}", escape::line(&made.image));
+        differences(&made, &args.dir);
+        return Ok(Exit::Fine);
+    }
     let unpacked = rootfs::unpack(engine, &args.image, &args.dir, args.force)?;
     let made = unpacked.rootfs;
     println!("{} ({}) is in {}", escape::line(&made.image), escape::line(&made.id), args.dir.display());
@@ -64,9 +75,13 @@ pub fn run(args: &Args) -> anyhow::Result<Exit> {
     if let Some(moved) = unpacked.moved {
         println!("the earlier files are in {}", escape::line(&moved.display().to_string()));
     }
+    differences(&made, &args.dir);
+    Ok(Exit::Fine)
+}
+
+fn differences(made: &Rootfs, dir: &Path) {
     println!("what still differs from a container:");
-    for line in rootfs::differences(&made, &args.dir) {
+    for line in rootfs::differences(made, dir) {
         println!("  {}", escape::line(&line));
     }
-    Ok(Exit::Fine)
 }

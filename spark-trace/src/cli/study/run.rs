@@ -78,8 +78,8 @@ pub fn run(args: &Args) -> anyhow::Result<Exit> {
         return dry_run(&plan, &options);
     }
     needs_root()?;
-    if !args.no_check {
-        check::refuse_fatal(&plan, &options, &schedule(&plan), &[])?;
+    if !args.no_check && !check::passes(&check::look(&plan, &options, &schedule(&plan), &[])) {
+        return Ok(Exit::TraceFailed);
     }
     run::create(&options.dir, &plan, &options.spark_trace).context(Exit::TraceFailed)?;
     go_on(&options)
@@ -94,8 +94,8 @@ pub fn resume(args: &ResumeArgs) -> anyhow::Result<Exit> {
     let plan = serde_json::to_string(&state.plan)?;
     let options = options(&args.dir, args.workload.as_deref(), needs_workload(&plan))?;
     needs_root()?;
-    if !args.no_check {
-        check::refuse_fatal(&state.plan, &options, &state.slots, &state.runs)?;
+    if !args.no_check && !check::passes(&check::left(&state, &options)) {
+        return Ok(Exit::TraceFailed);
     }
     go_on(&options)
 }
@@ -143,12 +143,18 @@ fn shown(line: &[String]) -> String {
 
 fn go_on(options: &Options) -> anyhow::Result<Exit> {
     let signals = Signals::catch().context("cannot catch signals").context(Exit::TraceFailed)?;
+    // Whether a run has begun its line and not ended it.
+    let mut begun = false;
     let mut report = |event: Event<'_>| match event {
         Event::Command(line) => eprintln!("$ {}", shown(line)),
-        Event::Note(text) => eprintln!("{}", escape::line(&text)),
+        Event::Note(text) => {
+            let end = if std::mem::take(&mut begun) { "\n" } else { "" };
+            eprintln!("{end}{}", escape::line(&text));
+        }
         Event::Begin { slot, attempt, total } => {
             let again = if attempt > 1 { format!(", attempt {attempt}") } else { String::new() };
             let kind = if slot.warmup { "warm-up" } else { "run" };
+            begun = true;
             eprint!(
                 "[{}/{total}] {} of {}, {kind} {}{again} ... ",
                 slot.number, slot.environment, slot.model, slot.iteration
@@ -156,6 +162,7 @@ fn go_on(options: &Options) -> anyhow::Result<Exit> {
         }
         Event::End { run, took, left } => {
             let left = left.map_or_else(String::new, |left| format!("; about {} left", time(left)));
+            begun = false;
             match &run.failure {
                 None => eprintln!("{}{left}", time(took)),
                 Some(why) => eprintln!("FAILED: {}{left}", escape::line(why)),

@@ -11,6 +11,8 @@ use spark_trace_host::output_file::{Place, WriteOptions};
 use spark_trace_render::document::{Document, Fit, Table};
 use spark_trace_render::{json, terminal};
 use spark_trace_study::journal::{LOST, State};
+use spark_trace_study::report::happened;
+use spark_trace_study::results::{Happening, Run};
 use spark_trace_study::{JOURNAL, StudyError, read_journal, run};
 
 /// Show the progress of a study
@@ -49,12 +51,15 @@ struct Status {
     succeeded: usize,
     failed: usize,
     lost: usize,
+    /// Not to be made: a gate stayed closed, or the model kept failing.
+    left_out: usize,
     running: bool,
     /// Begun and not ended.
     under_way: Option<u32>,
     next: Option<u32>,
     complete: bool,
     cells: Vec<Cell>,
+    happenings: Vec<Happening>,
 }
 
 #[derive(Debug, Serialize)]
@@ -65,6 +70,7 @@ struct Cell {
     succeeded: usize,
     failed: usize,
     lost: usize,
+    left_out: usize,
 }
 
 pub fn run(args: &Args) -> anyhow::Result<Exit> {
@@ -83,12 +89,17 @@ pub fn run(args: &Args) -> anyhow::Result<Exit> {
 }
 
 fn status(state: &State, running: bool) -> Status {
-    let lost = |run: &&spark_trace_study::results::Run| run.failure.as_deref() == Some(LOST);
+    let lost = |run: &&Run| run.failure.as_deref() == Some(LOST);
     let mut cells = vec![];
     for model in &state.plan.models {
         for environment in &state.plan.environments {
             let here = |name: &str, other: &str| name == environment.name && other == model.name;
-            let runs = state.runs.iter().filter(|run| here(&run.environment, &run.model));
+            // A run that only warmed up again stands for none of the plan.
+            let planned = |run: &Run| {
+                state.slots.iter().any(|slot| slot.number == run.number && slot.warmup == run.warmup)
+            };
+            let runs = state.runs.iter().filter(|run| here(&run.environment, &run.model) && planned(run));
+            let left_out = state.slots.iter().filter(|slot| state.left_out.contains(&slot.number));
             cells.push(Cell {
                 environment: environment.name.clone(),
                 model: model.name.clone(),
@@ -96,6 +107,7 @@ fn status(state: &State, running: bool) -> Status {
                 succeeded: runs.clone().filter(|run| run.failure.is_none()).count(),
                 failed: runs.clone().filter(|run| run.failure.is_some() && !lost(run)).count(),
                 lost: runs.filter(lost).count(),
+                left_out: left_out.filter(|slot| here(&slot.environment, &slot.model)).count(),
             });
         }
     }
@@ -107,11 +119,13 @@ fn status(state: &State, running: bool) -> Status {
         succeeded: sum(|cell| cell.succeeded),
         failed: sum(|cell| cell.failed),
         lost: sum(|cell| cell.lost),
+        left_out: sum(|cell| cell.left_out),
         running,
         under_way: state.open.map(|(number, _)| number).filter(|_| running),
         next,
         complete: next.is_none(),
         cells,
+        happenings: state.happenings.clone(),
     }
 }
 
@@ -140,9 +154,13 @@ fn document(status: &Status) -> Document {
             ("SUCCEEDED", Fit::Number, |cell| cell.succeeded.to_string()),
             ("FAILED", Fit::Number, |cell| cell.failed.to_string()),
             ("LOST", Fit::Number, |cell| cell.lost.to_string()),
+            ("LEFT OUT", Fit::Number, |cell| cell.left_out.to_string()),
         ],
         &status.cells,
     ));
+    for happening in &status.happenings {
+        document.line(happened(happening));
+    }
     document
 }
 
