@@ -163,6 +163,7 @@ mod tests {
             order: None,
             machine: BTreeMap::new(),
             runs: vec![run, failed],
+            happenings: vec![],
         }
     }
 
