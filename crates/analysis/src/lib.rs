@@ -4,6 +4,7 @@
 //! another?". The other modules are what both are made of.
 
 pub mod attribution;
+pub mod belongs;
 pub mod callers;
 pub mod cgroups;
 pub mod charges;

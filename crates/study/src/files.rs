@@ -4,8 +4,8 @@ use std::path::Path;
 
 use spark_trace_recording::{self as recording, Recording};
 
-use super::belongs::{Mismatch, mismatch};
 use super::{read_bytes, read_theirs};
+use spark_trace_analysis::belongs::{Mismatch, mismatch};
 
 pub const RECORDING: &str = "recording.json.zst";
 pub const LOG: &str = "log.txt";

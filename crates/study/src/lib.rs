@@ -1,7 +1,6 @@
 //! Studies: many runs by a plan, and what they show. What runs them needs a kernel; everything else is pure.
 
 pub mod analysis;
-pub mod belongs;
 pub mod benchmarks;
 pub mod check;
 pub mod command;

@@ -9,6 +9,7 @@ use crate::cli::headings;
 use crate::cli::output;
 use crate::cli::view;
 use spark_trace_analysis::derived::Derived;
+use spark_trace_analysis::belongs;
 use spark_trace_analysis::kv::{self, Options};
 use spark_trace_engines::Engine;
 use spark_trace_recording as recording;
@@ -27,7 +28,7 @@ pub struct Args {
     a: PathBuf,
     /// Recording to explain
     b: Option<PathBuf>,
-    /// The framework's log; use it twice for A and B, in this order [default: lines in the recordings]
+    /// The framework's log of the same run; use it twice for A and B, in this order [default: lines in the recordings]
     #[arg(help_heading = headings::CONTENT, long, value_name = "FILE")]
     log: Vec<PathBuf>,
     /// Which engine it is, if neither its log nor its processes say it
@@ -70,6 +71,12 @@ fn text(args: Args) -> anyhow::Result<Vec<u8>> {
         Some(b) => recording::read_both(&args.a, b).map(|(a, b)| (Some(a), b))?,
         None => (None, recording::read(&args.a)?),
     };
+    for (recording, (path, log)) in a.iter().chain([&b]).zip(args.log.iter().zip(&logs)) {
+        // Figures of one run in another's arithmetic would be wrong without a trace of it.
+        if let Some(mismatch) = belongs::mismatch(recording, &path.display().to_string(), log) {
+            return Err(anyhow::anyhow!("{mismatch}. Use the log of the same run, or no --log"));
+        }
+    }
     let options = Options {
         fraction: args.fraction,
         engine: args.engine,

@@ -68,6 +68,23 @@ fn a_time_after_the_end_of_the_run_is_an_error() {
 }
 
 #[test]
+fn a_log_of_another_run_is_refused() {
+    let native = native();
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("other.log");
+    let log = path.to_str().unwrap();
+    fs::write(log, "[11/20/1999-10:11:22] [TRT-LLM] [I] Estimated max memory in KV cache : 1.5 GiB\n")
+        .unwrap();
+    let said = error(&["kv", &native, "--log", log], BAD_INPUT);
+    assert!(said.contains("other.log and the recording are of different runs"), "{said}");
+    // Each log goes with its own recording: a line without a time may be of either.
+    let any = dir.path().join("any.log");
+    fs::write(&any, "[TRT-LLM] [I] Estimated max memory in KV cache : 1.5 GiB\n").unwrap();
+    let said = error(&["kv", &native, &native, "--log", any.to_str().unwrap(), "--log", log], BAD_INPUT);
+    assert!(said.contains("other.log and the recording are of different runs"), "{said}");
+}
+
+#[test]
 fn a_kv_reading_that_a_recording_does_not_have_is_an_error() {
     let native = native();
     for args in [

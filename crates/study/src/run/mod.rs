@@ -16,7 +16,6 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use thiserror::Error;
 
-use super::belongs::Mismatch;
 use super::command::{self, RunPaths, Values};
 use super::cores::CoreType;
 use super::figures::Yield;
@@ -27,6 +26,7 @@ use super::results::Run;
 use super::schedule::{self, Slot};
 use super::ulimit;
 use super::{JOURNAL, StudyError, figures, read_journal};
+use spark_trace_analysis::belongs::Mismatch;
 use spark_trace_host::invoker;
 use spark_trace_host::output_file::{self, PUBLIC, Place, WriteError, WriteOptions};
 
