@@ -5,6 +5,7 @@ use spark_trace_common::cuda::DEVICE_ALL;
 use spark_trace_recording::{Recording, ledger};
 
 use crate::limits;
+use crate::simulated;
 use crate::view::{Scope, View};
 
 /// The memory of a limited cgroup, as its counter has it, and what is not in the counter.
@@ -22,17 +23,19 @@ pub struct ContainerUse {
 
 /// Of the target's one limited cgroup, where device memory is the machine's and not in its counter.
 pub fn of(recording: &Recording, at_ns: u64) -> Vec<ContainerUse> {
-    let simulated = recording.health.libraries.iter().any(|library| library.simulated);
-    let own_memory = recording.host.gpus.iter().any(|gpu| gpu.memory_total.is_some());
-    if own_memory || simulated {
+    device(recording, at_ns).map_or_else(Vec::new, |live| with(recording, at_ns, live))
+}
+
+/// The same, with the target's device memory at that time as it is known from elsewhere.
+pub fn with(recording: &Recording, at_ns: u64, live: u64) -> Vec<ContainerUse> {
+    if recording.host.gpus.iter().any(|gpu| gpu.memory_total.is_some()) {
         return vec![];
     }
     // Calls are not known by cgroup: of several nobody knows whose they are.
     let roots = recording.target.cgroups.iter().filter(|cgroup| cgroup.root).count();
     let limits = limits::rows(recording);
-    let ([limit], 1, Some(uncharged)) = (limits.as_slice(), roots, device(recording, at_ns)) else {
-        return vec![];
-    };
+    let ([limit], 1) = (limits.as_slice(), roots) else { return vec![] };
+    let uncharged = live.saturating_sub(simulated::in_own_pages(recording, at_ns, live));
     let charged = View::new(recording, Scope::Cgroup).and_then(|view| view.height(at_ns));
     let row = ContainerUse { cgroup: limit.cgroup.clone(), limit: limit.bytes, charged, uncharged };
     if uncharged > 0 { vec![row] } else { vec![] }
@@ -79,6 +82,20 @@ mod tests {
         assert_eq!((row.limit, row.uncharged), (69 * GIB, 110 * GIB));
         assert_eq!(row.charged, Some(9 * GIB));
         assert_eq!(of(&recording, START), [], "nothing is taken yet");
+    }
+
+    #[test]
+    fn what_the_simulated_driver_takes_is_charged_but_for_huge_pages() {
+        let mut recording = limited();
+        recording.health.libraries = vec![spark_trace_recording::LibraryFile {
+            simulated: true,
+            ..spark_trace_recording::LibraryFile::default()
+        }];
+        let at_ns = START + 5 * SECOND;
+        recording.samples.system = testing::series(&[(at_ns, &[("meminfo.Hugetlb", 0)])]);
+        assert_eq!(of(&recording, at_ns), []);
+        recording.samples.system = testing::series(&[(at_ns, &[("meminfo.Hugetlb", 100 * GIB)])]);
+        assert_eq!(of(&recording, at_ns)[0].uncharged, 100 * GIB);
     }
 
     #[test]

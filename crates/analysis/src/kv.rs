@@ -160,8 +160,9 @@ pub struct Figures {
     /// Of engines that fit a model into what is free: what they keep free, what weights and compute buffers have, and the
     /// cache of the whole context.
     pub margin: i64,
-    /// Free by the container's counter, of an engine that takes the smaller of both.
+    /// Free by the container's counter, of an engine that reads that too; and the page cache that it has as used.
     pub container_free: Option<u64>,
+    pub container_cached: Option<u64>,
     pub beside_cache: Option<i64>,
     pub context: Option<i64>,
 }
@@ -249,6 +250,8 @@ pub struct CachedFile {
     /// A path that can be opened where spark-trace ran; absent where none is known.
     pub opens_at: Option<String>,
     pub bytes: i64,
+    /// Bytes that the cache would have more without these pages; absent where the formula is unknown.
+    pub costs: Option<i64>,
     /// `comm (pid)` of who touched it first.
     pub first_touch: Option<String>,
     pub charged_to: String,
@@ -299,7 +302,9 @@ words! {
         NegativeGraphs = "negative-graphs",
         /// The context as a whole fits: free memory does not limit the cache.
         NotLimited = "not-limited",
-        /// The engine's signal is the container's counter: memory of the driver is not in it.
+        /// The stated context does not fit: layers go to the host, and the device's part of the cache is unknown.
+        LayersOnHost = "layers-on-host",
+        /// The engine reads the container's counter, too, and has less free by it: memory of the driver is not in it.
         ContainerCounter = "container-counter",
     }
 }

@@ -42,6 +42,7 @@ pub mod process_env;
 pub mod processes;
 pub mod regions;
 pub mod signed;
+mod simulated;
 pub mod sort;
 pub mod stack_bytes;
 pub mod stacks;

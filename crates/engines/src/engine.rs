@@ -53,8 +53,9 @@ words! {
         AfterMinusRestOfBefore = "after-minus-rest-of-before",
         /// The context is cut, then layers, until free - projected use is the margin.
         FitWithinFree = "fit-within-free",
-        /// As [`Self::FitWithinFree`], with the smaller of what the GPU and the system have free.
-        FitWithinSmallerOfGpuAndSystem = "fit-within-smaller-of-gpu-and-system",
+        /// The context is stated and stays. Layers go to the host until free - projected use is the margin, and their cache
+        /// with them.
+        FitLayersWithinFree = "fit-layers-within-free",
         /// No cache is sized: memory is taken as it is needed.
         OnDemand = "on-demand",
     }

@@ -20,7 +20,7 @@ pub use log::{
 };
 pub use number::Value;
 pub use prefix::LONGEST as LONGEST_LINE;
-pub use recognise::{by_arguments, by_comm, by_module, decide};
+pub use recognise::{by_arguments, by_comm, by_module, decide, own_arguments};
 pub use row::{AdviceRow, EngineRow, Parameter, Position, ReadingRow, Sign, Variant};
 pub use table::{ENGINES, row};
 pub use version::{Version, VersionRange};

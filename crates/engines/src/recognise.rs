@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::engine::Engine;
-use crate::row::Sign;
+use crate::row::{EngineRow, Sign};
 use crate::table::{ENGINES, row};
 
 /// Engines that a command line is a sign of.
@@ -23,6 +23,18 @@ pub fn by_module(path: &str) -> Vec<Engine> {
 /// Engines that the name of a process is a sign of.
 pub fn by_comm(comm: &str) -> Vec<Engine> {
     by(|sign| matches!(sign, Sign::Comm(start) if comm.starts_with(start)))
+}
+
+/// The arguments after the one that is a sign of an engine: those before it are of a program that starts it (`taskset -c 3`).
+pub fn own_arguments<'a>(engine: &EngineRow, arguments: &'a [String]) -> Option<&'a [String]> {
+    let is_sign = |argument: &String| {
+        engine.signs.iter().any(|sign| match sign {
+            Sign::Argument(name) => last_part(argument) == *name,
+            Sign::ArgumentBegins(text) => argument.starts_with(text),
+            Sign::Module(_) | Sign::Comm(_) => false,
+        })
+    };
+    arguments.get(arguments.iter().position(is_sign)? + 1..)
 }
 
 fn by(fits: impl Fn(Sign) -> bool) -> Vec<Engine> {

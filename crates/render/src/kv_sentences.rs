@@ -75,7 +75,6 @@ pub fn what_if(row: &WhatIf) -> String {
         WhatIfKind::Graphs => "without the estimate for CUDA graphs".to_owned(),
         WhatIfKind::Transient => "without the peak of the dummy run".to_owned(),
         WhatIfKind::Fraction => known(row.fraction, |fraction| format!("with a fraction of {fraction}")),
-        WhatIfKind::Container => "without the container's page cache".to_owned(),
     }
 }
 
@@ -143,9 +142,13 @@ pub const fn note(note: Note) -> &'static str {
              too large by as much"
         }
         Note::NotLimited => "the whole context fits: free memory does not limit this cache",
+        Note::LayersOnHost => {
+            "the stated context does not fit: layers go to the host's memory, and their cache with them"
+        }
         Note::ContainerCounter => {
-            "the engine goes by the container's counter (limit minus memory.current): page cache of the container counts as \
-             used, memory of the driver does not"
+            "the engine also reads the container's counter (limit minus memory.current). Page cache of the container counts as \
+             used there, memory of the driver does not. The counter decides which loaded models are unloaded, not the size of \
+             this cache"
         }
     }
 }

@@ -1,16 +1,14 @@
 //! Programs that nobody here wrote, recorded in containers and compared with native runs, while the machine is busy.
 
-use std::fs;
-use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
-use crate::support::docker::image;
+use crate::support::docker::{image, tree_image};
 use crate::support::field::{PROGRAMS, Place, observe};
 use crate::support::field_checks::{difference, levels, words};
-use crate::support::{self, Faults, array};
+use crate::support::{Faults, array};
 
 /// Containers that start and stop, one after the other, for as long as it lives.
 struct Neighbours {
@@ -79,23 +77,4 @@ fn programs_in_containers_agree_with_the_kernel_and_their_native_runs_while_othe
     println!("{ran} containers of others ran meanwhile");
     faults.expect(ran > 0, || "no container of others ran".to_owned());
     faults.finish();
-}
-
-/// An image of an empty tree, for the machine's /usr and /etc to be mounted into.
-fn tree_image() -> String {
-    let dir = support::disk_dir();
-    let root = dir.path().join("root");
-    for name in ["dev", "etc", "proc", "run", "sys", "tmp", "usr", "var/tmp"] {
-        fs::create_dir_all(root.join(name)).unwrap();
-    }
-    for link in ["bin", "sbin", "lib", "lib64"] {
-        std::os::unix::fs::symlink(Path::new("usr").join(link), root.join(link)).unwrap();
-    }
-    let image = "spark-trace-field:test".to_owned();
-    let archive = dir.path().join("root.tar");
-    let tar = Command::new("tar").arg("-C").arg(&root).arg("-cf").arg(&archive).arg(".").status().unwrap();
-    assert!(tar.success());
-    let import = Command::new("docker").arg("import").arg(&archive).arg(&image).output().unwrap();
-    assert!(import.status.success(), "{}", String::from_utf8_lossy(&import.stderr));
-    image
 }

@@ -8,6 +8,7 @@ mod support;
 
 mod context;
 mod demo;
+mod engine;
 mod faults;
 mod field;
 mod lists;

@@ -1,5 +1,7 @@
 //! The Docker daemon that `cargo xtask test` has started, as the test itself sees it.
 
+use std::fs;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use super::{cgroup, processes_with, wait_for};
@@ -51,7 +53,7 @@ pub fn workload_with(word: &str) -> (u32, String) {
         let pids = processes_with(word).into_iter();
         // The client and spark-trace have the word, too.
         let mut inside = pids.filter(|pid| {
-            let comm = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+            let comm = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
             comm.trim() == "workload"
         });
         let pid = inside.next()?;
@@ -63,4 +65,23 @@ pub fn workload_with(word: &str) -> (u32, String) {
 pub fn id_in(path: &str) -> String {
     let name = path.rsplit('/').next().unwrap();
     name.trim_start_matches("docker-").trim_end_matches(".scope").to_owned()
+}
+
+/// An image of an empty tree, for the machine's /usr and /etc to be mounted into.
+pub fn tree_image() -> String {
+    let dir = super::disk_dir();
+    let root = dir.path().join("root");
+    for name in ["dev", "etc", "proc", "run", "sys", "tmp", "usr", "var/tmp"] {
+        fs::create_dir_all(root.join(name)).unwrap();
+    }
+    for link in ["bin", "sbin", "lib", "lib64"] {
+        std::os::unix::fs::symlink(Path::new("usr").join(link), root.join(link)).unwrap();
+    }
+    let image = "spark-trace-field:test".to_owned();
+    let archive = dir.path().join("root.tar");
+    let tar = Command::new("tar").arg("-C").arg(&root).arg("-cf").arg(&archive).arg(".").status().unwrap();
+    assert!(tar.success());
+    let import = Command::new("docker").arg("import").arg(&archive).arg(&image).output().unwrap();
+    assert!(import.status.success(), "{}", String::from_utf8_lossy(&import.stderr));
+    image
 }

@@ -16,6 +16,8 @@ pub fn round_up(bytes: usize, unit: usize) -> Result<usize, Error> {
     rounded.filter(|bytes| *bytes > 0).ok_or(Error::OUT_OF_MEMORY)
 }
 
+const UNCHARGED: &str = "SPARK_TRACE_SIMULATED_UNCHARGED";
+
 /// Refuses what the machine has no free memory for, as a driver would that cannot push out the page cache.
 pub fn check_free(len: usize) -> Result<(), Error> {
     if len as u64 > MemInfo::read()?.free { Err(Error::OUT_OF_MEMORY) } else { Ok(()) }
@@ -46,6 +48,23 @@ impl Mapping {
     pub fn resident(len: usize) -> Result<Self, Error> {
         check_free(len)?;
         let mapping = Self::new(len, libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE)?;
+        populate(mapping.address, len)?;
+        Ok(mapping)
+    }
+
+    /// Memory of the device, present at once. Where `SPARK_TRACE_SIMULATED_UNCHARGED` is set it is huge pages, which no memory
+    /// cgroup counts (mm/hugetlb.c charges them only where cgroup v2 is mounted with memory_hugetlb_accounting): NVIDIA's
+    /// driver does not charge the pages of a GPU that shares the machine's memory either. They come from the free
+    /// memory as far as vm.nr_overcommit_hugepages allows.
+    pub fn device(len: usize) -> Result<Self, Error> {
+        if std::env::var_os(UNCHARGED).is_none() {
+            return Self::resident(len);
+        }
+        check_free(len)?;
+        let unit = usize::try_from(MemInfo::read()?.huge_page).map_err(|_| Error::NOT_SUPPORTED)?;
+        let len = round_up(len, unit)?;
+        let mapping =
+            Self::new(len, libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_HUGETLB)?;
         populate(mapping.address, len)?;
         Ok(mapping)
     }

@@ -9,6 +9,8 @@ use crate::abi::Error;
 pub struct MemInfo {
     pub total: u64,
     pub free: u64,
+    /// 0 where the kernel has none.
+    pub huge_page: u64,
 }
 
 impl MemInfo {
@@ -23,7 +25,11 @@ impl MemInfo {
             let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
             line.split_whitespace().next()?.parse::<u64>().ok()?.checked_mul(1024)
         };
-        Some(Self { total: bytes("MemTotal")?, free: bytes("MemFree")? })
+        Some(Self {
+            total: bytes("MemTotal")?,
+            free: bytes("MemFree")?,
+            huge_page: bytes("Hugepagesize").unwrap_or(0),
+        })
     }
 }
 
@@ -33,8 +39,11 @@ mod tests {
 
     #[test]
     fn lines() {
-        let info = MemInfo::parse("MemTotal:  100 kB\nMemFree:    7 kB\nMemAvailable:   50 kB\n").unwrap();
-        assert_eq!((info.total, info.free), (100 << 10, 7 << 10));
+        let info = MemInfo::parse(
+            "MemTotal:  100 kB\nMemFree:    7 kB\nMemAvailable:   50 kB\nHugepagesize:  2048 kB\n",
+        )
+        .unwrap();
+        assert_eq!((info.total, info.free, info.huge_page), (100 << 10, 7 << 10, 2 << 20));
         assert!(MemInfo::parse("MemTotal: 1 kB\n").is_none());
     }
 }

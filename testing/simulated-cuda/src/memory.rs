@@ -23,7 +23,7 @@ fn device_memory(bytes: usize) -> Result<u64, Error> {
         return Err(Error::INVALID_VALUE);
     }
     lock()?.current()?;
-    let mapping = Mapping::resident(round_up(bytes, page_size())?)?;
+    let mapping = Mapping::device(round_up(bytes, page_size())?)?;
     Ok(enter(mapping, Kind::Device)? as u64)
 }
 

@@ -1,11 +1,12 @@
 //! What to do about a KV cache that is smaller than it could be: for each cause what the engine's row of the table has.
 
-use spark_trace_engines::{Action, Cause};
+use spark_trace_engines::{Action, AdviceRow, Cause};
 use spark_trace_recording::words;
 
 use super::what_if::WhatIfKind;
 use super::{Advice, Budget, WhatIf, reading};
 use crate::paths;
+use crate::signed::signed;
 
 /// Less than this is not worth anybody's trouble, unless it is this part of the cache.
 const WORTH_BYTES: u64 = 64 << 20;
@@ -27,6 +28,7 @@ pub fn of(budget: &Budget) -> Vec<Advice> {
     let mut advice: Vec<Advice> = budget.what_if.iter().flat_map(|row| of_row(budget, row)).collect();
     advice.extend(page_cache_of_unknown(budget));
     advice.extend(watermark(budget));
+    advice.extend(container_charge(budget));
     if counts_page_cache(budget) {
         advice.extend(drop_files(budget));
         advice.extend(one_workspace(budget));
@@ -49,14 +51,17 @@ const fn cause(kind: WhatIfKind) -> Cause {
         WhatIfKind::Transient => Cause::Activations,
         WhatIfKind::Graphs => Cause::Graphs,
         WhatIfKind::Fraction => Cause::Fraction,
-        WhatIfKind::Container => Cause::ContainerCharge,
     }
 }
 
-fn of_row(budget: &Budget, row: &WhatIf) -> Vec<Advice> {
+/// Bytes of a cache that make advice worth anybody's trouble.
+fn least(budget: &Budget) -> u64 {
     let cache = budget.figures.kv.and_then(|kv| u64::try_from(kv).ok()).unwrap_or(0);
-    let least = WORTH_BYTES.min(cache / WORTH_PART).max(1);
-    let Some(gains) = u64::try_from(row.delta).ok().filter(|gains| *gains >= least) else {
+    WORTH_BYTES.min(cache / WORTH_PART).max(1)
+}
+
+fn of_row(budget: &Budget, row: &WhatIf) -> Vec<Advice> {
+    let Some(gains) = u64::try_from(row.delta).ok().filter(|gains| *gains >= least(budget)) else {
         return vec![];
     };
     let is_best = || {
@@ -67,14 +72,8 @@ fn of_row(budget: &Budget, row: &WhatIf) -> Vec<Advice> {
     if row.kind == WhatIfKind::Fraction && !is_best() {
         return vec![];
     }
-    let cause = cause(row.kind);
-    let Some(engine) = budget.engine.row else { return vec![] };
-    let fits = engine.advice.iter().filter(|advice| {
-        advice.cause == cause
-            && budget.engine.variant.is_none_or(|variant| advice.versions.overlaps(&variant.versions))
-            && budget.engine.version.is_none_or(|version| advice.versions.contains(version))
-    });
-    fits.map(|advice| Advice {
+    let rows = of_cause(budget, cause(row.kind));
+    rows.map(|advice| Advice {
         cause: advice.cause.as_str(),
         action: advice.action.as_str(),
         subject: row.subject.clone(),
@@ -82,6 +81,37 @@ fn of_row(budget: &Budget, row: &WhatIf) -> Vec<Advice> {
         flag: advice.flag.map(|flag| valued(flag, advice.action, row)),
         command: command(advice.action).map(ToOwned::to_owned),
         gains_bytes: Some(gains),
+    })
+    .collect()
+}
+
+/// What the engine's row has against a cause, in its version.
+fn of_cause(budget: &Budget, cause: Cause) -> impl Iterator<Item = &'static AdviceRow> {
+    let (variant, version) = (budget.engine.variant, budget.engine.version);
+    let rows = budget.engine.row.into_iter().flat_map(|engine| engine.advice);
+    rows.filter(move |advice| {
+        advice.cause == cause
+            && variant.is_none_or(|variant| advice.versions.overlaps(&variant.versions))
+            && version.is_none_or(|version| advice.versions.contains(version))
+    })
+}
+
+/// The container's counter decides what stays loaded, not how large a cache is: nothing is gained that could be counted.
+fn container_charge(budget: &Budget) -> Vec<Advice> {
+    let figures = &budget.figures;
+    let is_less = figures.container_free.is_some_and(|free| free < budget.reading.free);
+    let Some(cached) = figures.container_cached.filter(|bytes| is_less && *bytes >= WORTH_BYTES) else {
+        return vec![];
+    };
+    let rows = of_cause(budget, Cause::ContainerCharge);
+    rows.map(|advice| Advice {
+        cause: advice.cause.as_str(),
+        action: advice.action.as_str(),
+        subject: None,
+        bytes: Some(cached),
+        flag: advice.flag.map(ToOwned::to_owned),
+        command: command(advice.action).map(ToOwned::to_owned),
+        gains_bytes: None,
     })
     .collect()
 }
@@ -151,9 +181,10 @@ fn step(step: Step, cause: Cause) -> Advice {
 
 fn drop_files(budget: &Budget) -> Vec<Advice> {
     let size = |bytes: i64| u64::try_from(bytes).unwrap_or(0);
-    let large = budget.files.iter().filter(|file| size(file.bytes) >= WORTH_BYTES);
-    let gained =
-        |bytes: u64| Some((bytes as f64 * budget.engine.formula.and(budget.figures.fraction)?) as u64);
+    let least = least(budget);
+    let large = budget.files.iter().filter(|file| {
+        size(file.bytes) >= WORTH_BYTES && file.costs.is_none_or(|bytes| size(bytes) >= least)
+    });
     let advice = large.take(FILES).map(|file| Advice {
         subject: Some(file.path.clone()),
         bytes: Some(size(file.bytes)),
@@ -162,7 +193,7 @@ fn drop_files(budget: &Budget) -> Vec<Advice> {
             .as_deref()
             .and_then(quoted)
             .map(|path| format!("sync {path}; dd if={path} iflag=nocache count=0 status=none")),
-        gains_bytes: gained(size(file.bytes)),
+        gains_bytes: file.costs.map(size),
         ..step(Step::DropFile, Cause::PageCache)
     });
     advice.collect()
@@ -179,7 +210,8 @@ fn one_workspace(budget: &Budget) -> Option<Advice> {
     let inside = budget
         .files
         .iter()
-        .filter(|file| file.opens_at.as_deref().is_some_and(|path| paths::inner(path) != path));
+        .filter(|file| file.opens_at.as_deref().is_some_and(|path| paths::inner(path) != path))
+        .filter(|file| file.costs.is_none_or(|bytes| bytes > 0));
     let bytes: u64 = inside.filter_map(|file| u64::try_from(file.bytes).ok()).sum();
     (bytes >= WORTH_BYTES).then(|| Advice {
         bytes: Some(bytes),
@@ -192,7 +224,10 @@ fn one_workspace(budget: &Budget) -> Option<Advice> {
 fn shared(budget: &Budget) -> Option<Advice> {
     let of_system = matches!(budget.reading.signal, Some(reading::FREE | reading::AVAILABLE));
     let bytes = budget.used.iter().find(|row| row.source == "shmem").map(|row| row.bytes)?;
-    (of_system && bytes >= WORTH_BYTES).then(|| Advice {
+    let before = budget.changes.iter().find(|row| row.source == "shmem").map_or(0, |row| row.before);
+    let costs = budget.worth().map(|worth| worth.of(signed(bytes), before));
+    let is_known_to_be_little = costs.is_some_and(|costs| u64::try_from(costs).unwrap_or(0) < least(budget));
+    (of_system && bytes >= WORTH_BYTES && !is_known_to_be_little).then(|| Advice {
         bytes: Some(bytes),
         command: Some("ls -la /dev/shm; ipcs -m".to_owned()),
         ..step(Step::CheckSharedMemory, Cause::Others)

@@ -27,6 +27,15 @@ impl Inputs {
         Some(part(self.total, self.fraction?))
     }
 
+    /// For a cache, of engines that fit a model into what is free.
+    pub fn room(&self) -> Option<i64> {
+        Some(self.free.saturating_sub(self.margin).saturating_sub(self.beside_cache?))
+    }
+
+    pub fn whole_context_fits(&self) -> Option<bool> {
+        Some(self.room()? >= self.context?)
+    }
+
     pub fn transient(&self) -> i64 {
         self.allocated_peak.saturating_sub(self.allocated).max(0)
     }
@@ -57,10 +66,12 @@ pub fn kv(formula: Formula, inputs: &Inputs) -> Option<i64> {
         Formula::AfterMinusRestOfBefore => {
             Some(inputs.free.saturating_sub(part(inputs.baseline?, 1.0 - inputs.fraction?)))
         }
-        Formula::FitWithinFree | Formula::FitWithinSmallerOfGpuAndSystem => {
-            let room = inputs.free.saturating_sub(inputs.margin).saturating_sub(inputs.beside_cache?);
+        Formula::FitWithinFree => {
+            let room = inputs.room()?;
             Some(inputs.context.map_or(room, |context| room.min(context)))
         }
+        // Where it does not fit, nobody knows the sizes of the layers that stay.
+        Formula::FitLayersWithinFree => inputs.context.filter(|_| inputs.whole_context_fits() == Some(true)),
         Formula::OnDemand => None,
     }
 }
@@ -96,11 +107,11 @@ pub fn worth(formula: Formula, inputs: &Inputs) -> Option<Worth> {
         Formula::TotalMinusPeakTimesFraction | Formula::FreeTimesFraction => (inputs.fraction?, 0.0),
         Formula::RequestedMinusParts | Formula::RequestedMinusConsumed => (1.0, -1.0),
         Formula::AfterMinusRestOfBefore => (1.0, -(1.0 - inputs.fraction?)),
-        Formula::FitWithinFree | Formula::FitWithinSmallerOfGpuAndSystem => {
-            let room = kv(formula, &Inputs { context: None, ..*inputs })?;
-            let limited = inputs.context.is_none_or(|context| room < context);
-            (if limited { 1.0 } else { 0.0 }, 0.0)
+        Formula::FitWithinFree => {
+            inputs.room()?;
+            (if inputs.whole_context_fits() == Some(true) { 0.0 } else { 1.0 }, 0.0)
         }
+        Formula::FitLayersWithinFree => kv(formula, inputs).map(|_| (0.0, 0.0))?,
         Formula::OnDemand => return None,
     };
     Some(Worth { at_reading, at_baseline })
@@ -119,7 +130,7 @@ pub fn implied_fraction(formula: Formula, inputs: &Inputs, taken: i64) -> Option
         Formula::TotalMinusPeakTimesFraction
         | Formula::FreeTimesFraction
         | Formula::FitWithinFree
-        | Formula::FitWithinSmallerOfGpuAndSystem
+        | Formula::FitLayersWithinFree
         | Formula::OnDemand => return None,
     };
     let exact = (taken.saturating_sub(rest)) as f64 / whole as f64;
@@ -194,6 +205,24 @@ mod tests {
             kv(Formula::RequestedMinusConsumed, &inputs).unwrap()
         };
         assert_eq!(of(gib(-35.0)) - of(0), gib(35.0));
+    }
+
+    /// A stated context is the cache, or nobody knows which part of it.
+    #[test]
+    fn a_stated_context_is_not_cut() {
+        let of = |free: f64| Inputs {
+            total: gib(120.0),
+            free: gib(free),
+            margin: gib(1.0),
+            beside_cache: Some(gib(40.0)),
+            context: Some(gib(8.0)),
+            ..Inputs::default()
+        };
+        let formula = Formula::FitLayersWithinFree;
+        assert_eq!(kv(formula, &of(49.0)), Some(gib(8.0)));
+        assert_eq!(worth(formula, &of(49.0)), Some(Worth::default()));
+        assert_eq!((kv(formula, &of(48.0)), worth(formula, &of(48.0))), (None, None));
+        assert_eq!(kv(Formula::FitWithinFree, &of(48.0)), Some(gib(7.0)));
     }
 
     #[test]

@@ -1,18 +1,18 @@
 //! The budget of one run, put together.
 
 use spark_trace_common::source::Reclaimable;
-use spark_trace_engines::{EngineLog, Figure, parse_text};
+use spark_trace_engines::{EngineLog, Figure, Formula, parse_text};
 use spark_trace_recording::Recording;
 use spark_trace_recording::ledger::Balance;
 
-use super::arithmetic::{self, Inputs};
+use super::arithmetic::{self, Inputs, Worth};
 use super::changes::{self, Moment};
 use super::identity::{self, Identity};
 use super::reading::{self, Found};
-use super::what_if::{self, Otherwise};
+use super::what_if::Otherwise;
 use super::{Budget, CachedFile, Failure, Figures, Note, Options, Run, Used, WhatIf, figures};
 use crate::containers;
-use crate::files;
+use crate::files::{self, FileRow};
 
 /// Files that are listed.
 const FILES: usize = 10;
@@ -26,7 +26,8 @@ pub fn of(run: Run<'_>, log: Option<&str>, options: Options<'_>) -> Option<Budge
     let log = beside.as_ref().unwrap_or(own);
     let identity = if beside.is_some() { identity::of(recording, log, options.engine) } else { timed };
     let found = reading::of(recording, queries?, &identity, own)?;
-    let identity = identity.with_candidates(found.reading.signal);
+    let mut identity = identity.with_candidates(found.reading.signal);
+    identity.formula = figures::formula(recording, &identity);
     let mut figures = figures::of(recording, &identity, &found, log, options.fraction);
     let at = Moment::new(recording, &found.reading);
     let before = found.baseline.as_ref().map(|reading| Moment::new(recording, reading));
@@ -38,11 +39,7 @@ pub fn of(run: Run<'_>, log: Option<&str>, options: Options<'_>) -> Option<Budge
     let worth = identity.formula.and_then(|formula| arithmetic::worth(formula, &inputs));
     let mut processes = changes::processes(recording, before.as_ref(), &at, worth.filter(|_| shared));
     processes.retain(|process| process.at.max(process.before.unwrap_or(0)) >= WORTH_NAMING);
-    let mut what_if = otherwise(&identity, &figures, inputs, before.as_ref(), &at, &processes);
-    if let Some(free) = figures.container_free.filter(|free| *free < found.reading.free) {
-        // Memory outside of the container is in the other signal.
-        what_if = what_if::in_container(recording, &identity, &inputs, &found.reading, free);
-    }
+    let what_if = otherwise(&identity, &figures, inputs, before.as_ref(), &at, &processes);
     let failure = failure(recording, log, beside.is_some());
     if failure.is_some() && found.reading.found_by == "failure" {
         // It ended before it had a reading to compute from.
@@ -61,9 +58,11 @@ pub fn of(run: Run<'_>, log: Option<&str>, options: Options<'_>) -> Option<Budge
         processes,
         what_if,
         agreement: figures::agreement(&figures),
-        files: cached(recording, found.reading.at_ns),
+        files: cached(recording, &found, worth.filter(|_| found.reading.signal == Some(reading::FREE))),
         failure,
-        containers: containers::of(recording, found.reading.at_ns),
+        containers: figures
+            .allocated
+            .map_or_else(Vec::new, |live| containers::with(recording, found.reading.at_ns, live)),
         figures,
         engine: identity,
         reading: found.reading.clone(),
@@ -142,6 +141,8 @@ fn notes(
     let two = identity.variant.is_some_and(|variant| variant.readings.len() > 1);
     let needs_two = two && identity.formula.is_some_and(arithmetic::needs_baseline);
     let not_limited = figures.context.is_some() && figures.kv == figures.context;
+    let fits = figures::inputs(figures, &found.reading, None).whole_context_fits();
+    let on_host = identity.formula == Some(Formula::FitLayersWithinFree) && fits == Some(false);
     let rows = [
         (Note::OwnMemory, found.reading.signal == Some(reading::GPU_MEMORY)),
         (Note::NoLog, unknown && !beside && recording.provenance.log_lines.is_empty()),
@@ -152,14 +153,23 @@ fn notes(
         (Note::FractionFromAllocations, figures.fraction_from == Some("allocations")),
         (Note::NegativeGraphs, figures.graphs.is_some_and(|bytes| bytes < 0)),
         (Note::NotLimited, not_limited),
+        (Note::LayersOnHost, on_host),
         (Note::ContainerCounter, figures.container_free.is_some_and(|free| free < found.reading.free)),
     ];
     rows.into_iter().filter(|(_, applies)| *applies).map(|(note, _)| note).collect()
 }
 
-fn cached(recording: &Recording, at_ns: u64) -> Vec<CachedFile> {
-    let rows = files::largest(recording, at_ns).into_iter().filter(|row| row.bytes > 0).take(FILES);
+/// `worth` is that of a signal that counts page cache as used.
+fn cached(recording: &Recording, found: &Found, worth: Option<Worth>) -> Vec<CachedFile> {
+    let at_baseline = found.baseline.as_ref().map(|reading| files::largest(recording, reading.at_ns));
+    let before = |row: &FileRow| {
+        let same = |old: &&FileRow| (&old.device, old.inode) == (&row.device, row.inode);
+        at_baseline.iter().flatten().find(same).map_or(0, |old| old.bytes)
+    };
+    let rows = files::largest(recording, found.reading.at_ns).into_iter();
+    let rows = rows.filter(|row| row.bytes > 0).take(FILES);
     rows.map(|row| CachedFile {
+        costs: worth.map(|worth| worth.of(row.bytes, before(&row))),
         path: row.shown,
         opens_at: row.opens_at,
         bytes: row.bytes,

@@ -42,7 +42,7 @@ impl Budget {
         }
     }
 
-    fn worth(&self) -> Option<Worth> {
+    pub(super) fn worth(&self) -> Option<Worth> {
         arithmetic::worth(
             self.engine.formula?,
             &figures::inputs(&self.figures, &self.reading, self.baseline.as_ref()),

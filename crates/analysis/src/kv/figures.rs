@@ -1,6 +1,6 @@
 //! The figures of the engine's arithmetic: from the trace, from its log, from its command line.
 
-use spark_trace_engines::{EngineLog, Figure, Formula, Parameter, ParameterName};
+use spark_trace_engines::{self as engines, EngineLog, EngineRow, Figure, Formula, Parameter, ParameterName};
 use spark_trace_recording::Recording;
 
 use super::arithmetic::{self, Inputs};
@@ -8,6 +8,7 @@ use super::identity::Identity;
 use super::reading::{self, Found};
 use super::{Agreement, Figures, Reading};
 use crate::signed::signed;
+use crate::view::{Scope, View};
 
 /// A computed cache that differs by no more from what was taken was not limited by anything else.
 const TAKEN_PERCENT: u64 = 1;
@@ -48,8 +49,9 @@ pub fn of(
         logged_outside: log.size(Figure::Outside),
         margin: margin(recording, identity, log).filter(|_| fits).unwrap_or(0),
         container_free: *container_free,
+        container_cached: container_free.and_then(|_| container_cached(recording, reading.at_ns)),
         beside_cache: beside().filter(|_| fits),
-        context: whole_context(log).filter(|_| fits),
+        context: whole_context(identity.formula, log).filter(|_| fits),
         ..Figures::default()
     };
     let inputs = inputs(&figures, reading, baseline.as_ref());
@@ -64,14 +66,14 @@ pub fn of(
 }
 
 const fn is_fit(formula: Formula) -> bool {
-    matches!(formula, Formula::FitWithinFree | Formula::FitWithinSmallerOfGpuAndSystem)
+    matches!(formula, Formula::FitWithinFree | Formula::FitLayersWithinFree)
 }
 
 /// What the formula is computed from.
 pub fn inputs(figures: &Figures, reading: &Reading, baseline: Option<&Reading>) -> Inputs {
     Inputs {
         total: reading.total.map_or(0, signed),
-        free: signed(figures.container_free.map_or(reading.free, |free| free.min(reading.free))),
+        free: signed(reading.free),
         baseline: baseline.map(|reading| signed(reading.free)),
         allocated: figures.allocated.map_or(0, signed),
         allocated_peak: figures.allocated_peak.map_or(0, signed),
@@ -84,8 +86,34 @@ pub fn inputs(figures: &Figures, reading: &Reading, baseline: Option<&Reading>) 
     }
 }
 
-/// The cache of the context that was wished for: what was allocated, unless the context was cut; then unknown.
-fn whole_context(log: &EngineLog) -> Option<i64> {
+/// The formula of an engine whose context was stated on its command line: it is not cut (common/fit.cpp,
+/// common_params_fit_impl). 0 stands for the model's own.
+pub fn formula(recording: &Recording, identity: &Identity) -> Option<Formula> {
+    let context = identity.row.and_then(|row| row.parameter(ParameterName::Context));
+    let stated = || {
+        context
+            .and_then(|parameter| argument(recording, identity, parameter))
+            .is_some_and(|cells| cells > 0.0)
+    };
+    match identity.formula {
+        Some(Formula::FitWithinFree) if stated() => Some(Formula::FitLayersWithinFree),
+        formula => formula,
+    }
+}
+
+/// Page cache of the container, which its counter has as used.
+fn container_cached(recording: &Recording, at_ns: u64) -> Option<u64> {
+    let balance = View::new(recording, Scope::Cgroup)?.at(at_ns);
+    Some(balance.bytes("file-clean")?.saturating_add(balance.bytes("file-dirty").unwrap_or(0)))
+}
+
+/// The cache of the context that was wished for: what was allocated, unless the context was cut; then unknown. A stated
+/// context is not cut: what is not on the device is on the host.
+fn whole_context(formula: Option<Formula>, log: &EngineLog) -> Option<i64> {
+    if formula == Some(Formula::FitLayersWithinFree) {
+        let on_host = log.bytes(Figure::KvOnHost).unwrap_or(0);
+        return Some(log.bytes(Figure::KvAllocated)?.saturating_add(on_host));
+    }
     let wished = log.count(Figure::ContextWished);
     let cut = wished.zip(log.count(Figure::Context)).is_some_and(|(wished, is)| is < wished);
     let projected = log.bytes(Figure::Projected)?;
@@ -110,7 +138,7 @@ fn fraction(
     let stated = [
         (log.real(Figure::Fraction), "log"),
         (option, "option"),
-        (parameter.and_then(|parameter| argument(recording, parameter)), "arguments"),
+        (parameter.and_then(|parameter| argument(recording, identity, parameter)), "arguments"),
     ];
     let is_part = |fraction: &f64| *fraction > 0.0 && *fraction <= 1.0;
     for (fraction, from) in stated {
@@ -136,28 +164,39 @@ fn fraction(
 /// Kept free on the device, as engines state it: MiB on a command line (common/arg.cpp).
 fn margin(recording: &Recording, identity: &Identity, log: &EngineLog) -> Option<i64> {
     let parameter = identity.row.and_then(|row| row.parameter(ParameterName::Margin))?;
-    let stated = || Some((argument(recording, parameter)? * f64::from(1 << 20)) as i64);
+    let stated = || Some((argument(recording, identity, parameter)? * f64::from(1 << 20)) as i64);
     let default = || parameter.default_of(identity.version).map(|bytes| bytes as i64);
-    log.bytes(Figure::Margin).or_else(stated).or_else(default)
+    // Ollama keeps its overhead free beside it.
+    let logged = || Some(log.bytes(Figure::Margin)?.saturating_add(log.bytes(Figure::Overhead).unwrap_or(0)));
+    logged().or_else(stated).or_else(default)
 }
 
 /// The value of a flag on a command line of the target: `--flag VALUE` or `--flag=VALUE`; the last counts.
-fn argument(recording: &Recording, parameter: &Parameter) -> Option<f64> {
-    let processes = recording.provenance.processes.iter().map(|process| process.argv.as_slice());
-    let lines = processes.chain([recording.target.argv.as_slice()]);
-    lines.filter_map(|line| value_of(line, parameter.flags)).next_back()
+fn argument(recording: &Recording, identity: &Identity, parameter: &Parameter) -> Option<f64> {
+    let engine = identity.row?;
+    let processes = recording.provenance.processes.iter();
+    let lines = processes.map(|process| (process.comm.as_str(), process.argv.as_slice()));
+    let lines = lines.chain([("", recording.target.argv.as_slice())]);
+    lines.filter_map(|(comm, line)| value_of(engine, comm, line, parameter.flags)).next_back()
 }
 
-fn value_of(arguments: &[String], flags: &[&str]) -> Option<f64> {
+/// Of the engine's own arguments. Other programs, and scripts in which an engine runs, have long names alone: `-c` is many
+/// things.
+fn value_of(engine: &EngineRow, comm: &str, line: &[String], flags: &[&str]) -> Option<f64> {
+    // Options of Python programs have either stroke between their words.
+    let dashed = |text: &str| text.replace('_', "-");
+    let own = engines::own_arguments(engine, line)
+        .or_else(|| line.get(1..).filter(|_| engines::by_comm(comm).contains(&engine.engine)));
+    let names = flags.iter().filter(|flag| own.is_some() || flag.starts_with("--"));
+    let names: Vec<String> = names.map(|flag| dashed(flag)).collect();
+    let line = own.unwrap_or(line);
     let mut found = None;
-    for (index, argument) in arguments.iter().enumerate() {
-        // Options of Python programs have either stroke between their words.
-        let argument = argument.replace('_', "-");
+    for (index, argument) in line.iter().enumerate() {
         let (name, value) = match argument.split_once('=') {
-            Some((name, value)) => (name.to_owned(), Some(value.to_owned())),
-            None => (argument, arguments.get(index + 1).cloned()),
+            Some((name, value)) => (dashed(name), Some(value)),
+            None => (dashed(argument), line.get(index + 1).map(String::as_str)),
         };
-        if flags.contains(&name.as_str()) {
+        if names.contains(&name) {
             found = value.and_then(|value| value.parse().ok()).or(found);
         }
     }
@@ -182,4 +221,43 @@ pub fn agreement(figures: &Figures) -> Vec<Agreement> {
             percent: (traced as f64 - logged as f64) / logged as f64 * 100.0,
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use spark_trace_engines::Engine;
+
+    #[test]
+    fn a_flag_is_found_however_its_words_are_joined() {
+        let flags = ["--kv_cache_free_gpu_memory_fraction", "--mem-fraction-static"];
+        for (line, wanted) in [
+            ("serve --kv_cache_free_gpu_memory_fraction 0.8", Some(0.8)),
+            ("serve --kv-cache-free-gpu-memory-fraction=0.7", Some(0.7)),
+            ("serve --mem_fraction_static 0.6 --mem-fraction-static 0.5", Some(0.5)),
+            ("serve --mem-fraction-static much", None),
+            ("serve --mem-fraction-static", None),
+        ] {
+            assert_eq!(found(Engine::TensorRtLlm, "python3", line, &flags), wanted, "{line}");
+        }
+    }
+
+    #[test]
+    fn a_short_flag_is_the_engines_own_alone() {
+        for (comm, line, wanted) in [
+            ("llama-server", "/app/llama-server -m x.gguf -c 8192", Some(8192.0)),
+            ("llama-bench", "./llama-bench -c 512", Some(512.0)),
+            ("taskset", "taskset -c 3 llama-server --ctx-size 4096", Some(4096.0)),
+            ("taskset", "taskset -c 3 llama-server", None),
+            ("head", "head -c 4096 /dev/zero", None),
+            ("python3", "python3 chat.py --ctx-size 2048", Some(2048.0)),
+        ] {
+            assert_eq!(found(Engine::LlamaCpp, comm, line, &["--ctx-size", "-c"]), wanted, "{line}");
+        }
+    }
+
+    fn found(engine: Engine, comm: &str, line: &str, flags: &[&str]) -> Option<f64> {
+        let line: Vec<String> = line.split(' ').map(str::to_owned).collect();
+        value_of(engines::row(engine).unwrap(), comm, &line, flags)
+    }
 }

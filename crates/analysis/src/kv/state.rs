@@ -6,6 +6,7 @@ use spark_trace_recording::ledger::{self, Balance};
 use spark_trace_recording::{Column, ProcessSeries, Recording, Series};
 
 use super::{Reading, reading};
+use crate::simulated;
 use crate::view::View;
 
 /// Memory at one reading.
@@ -107,8 +108,8 @@ pub fn living(recording: &Recording, at_ns: u64) -> BTreeSet<u32> {
     lived.map(|process| process.pid).collect()
 }
 
-/// Device memory of the target that lies in pages of its own: with the simulated driver, which has no other.
+/// Device memory of the target that lies in pages of its own.
 pub fn device_in_anon(recording: &Recording, reading: &Reading) -> u64 {
-    let simulated = recording.health.libraries.iter().any(|library| library.simulated);
-    if simulated { reading::live_at(recording, &reading.query).unwrap_or(0) } else { 0 }
+    let live = reading::live_at(recording, &reading.query).unwrap_or(0);
+    simulated::in_own_pages(recording, reading.at_ns, live)
 }

@@ -3,14 +3,12 @@
 use serde::Serialize;
 use spark_trace_common::source::Reclaimable;
 use spark_trace_engines::Formula;
-use spark_trace_recording::{Recording, words};
+use spark_trace_recording::words;
 
 use super::arithmetic::{self, Inputs, Worth};
 use super::changes::Moment;
-use super::identity::Identity;
-use super::{ProcessUse, Reading, Role, reading};
+use super::{ProcessUse, Role, reading};
 use crate::signed::signed;
-use crate::view::{Scope, View};
 
 words! {
     /// What would be otherwise.
@@ -29,8 +27,6 @@ words! {
         Graphs = "graphs",
         Transient = "transient",
         Fraction = "fraction",
-        /// Page cache of the container, which its counter has as used.
-        Container = "container",
     }
 }
 
@@ -64,27 +60,6 @@ pub struct Otherwise<'a, 'b> {
     pub before: Option<&'a Moment<'b>>,
     pub at: &'a Moment<'b>,
     pub processes: &'a [ProcessUse],
-}
-
-/// Of an engine that goes by its container's counter: that has page cache as used, which is dropped for a cache.
-pub fn in_container(
-    recording: &Recording,
-    identity: &Identity,
-    inputs: &Inputs,
-    reading: &Reading,
-    free: u64,
-) -> Vec<WhatIf> {
-    let row = || {
-        let formula = identity.formula?;
-        let balance = View::new(recording, Scope::Cgroup)?.at(reading.at_ns);
-        let cached = balance.bytes("file-clean")?.saturating_add(balance.bytes("file-dirty").unwrap_or(0));
-        let more = free.saturating_add(cached).min(reading.free);
-        let now = arithmetic::kv(formula, inputs)?;
-        let kv = arithmetic::kv(formula, &Inputs { free: signed(more), ..*inputs })?;
-        let (bytes, delta) = (Some(cached), kv.saturating_sub(now));
-        Some(WhatIf { kind: WhatIfKind::Container, subject: None, fraction: None, bytes, kv, delta })
-    };
-    row().filter(|row| row.delta > 0).into_iter().collect()
 }
 
 impl Otherwise<'_, '_> {

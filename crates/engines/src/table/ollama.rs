@@ -1,5 +1,9 @@
 //! Ollama, which runs llama.cpp. Readings: discover/gpu.go, discover/cpu_linux.go (getCPUMemByCgroups); lines: llm/server.go,
 //! server/sched.go, ml/device.go. Sizes are text with one decimal (format.HumanBytes2, powers of 1024).
+//!
+//! No reading sizes its cache: the context is stated (`-c` of llm/llama_server.go, before 0.30 num_ctx), and free memory of the
+//! GPU decides how many layers are on it. The container's counter decides which loaded models are unloaded
+//! (server/sched.go, availableMemoryForLoad; before 0.30 llm/server.go, verifyLayout).
 
 use crate::engine::{Action, Cause, Check, Engine, Formula, Moment, ParameterName, Signal, Stage};
 use crate::figure::Figure as F;
@@ -23,7 +27,7 @@ pub const ROW: EngineRow = EngineRow {
             discrete: Signal::CudaMemGetInfo,
             in_container: None,
             readings: READINGS,
-            formula: Formula::FitWithinSmallerOfGpuAndSystem,
+            formula: Formula::FitLayersWithinFree,
             takes_off_graphs: false,
         },
         // NVML answers NOT_SUPPORTED on a GB10, and MemAvailable takes its place (mem_nvml.cpp).
@@ -33,7 +37,7 @@ pub const ROW: EngineRow = EngineRow {
             discrete: Signal::Nvml,
             in_container: None,
             readings: READINGS,
-            formula: Formula::FitWithinSmallerOfGpuAndSystem,
+            formula: Formula::FitLayersWithinFree,
             takes_off_graphs: false,
         },
         Variant {
@@ -42,7 +46,7 @@ pub const ROW: EngineRow = EngineRow {
             discrete: Signal::Nvml,
             in_container: Some(Signal::CgroupCurrent),
             readings: READINGS,
-            formula: Formula::FitWithinSmallerOfGpuAndSystem,
+            formula: Formula::FitLayersWithinFree,
             takes_off_graphs: false,
         },
         // What `llama-server --list-devices` writes.
@@ -52,12 +56,20 @@ pub const ROW: EngineRow = EngineRow {
             discrete: Signal::CudaMemGetInfo,
             in_container: Some(Signal::CgroupCurrent),
             readings: READINGS,
-            formula: Formula::FitWithinSmallerOfGpuAndSystem,
+            formula: Formula::FitLayersWithinFree,
             takes_off_graphs: false,
         },
     ],
     lines: LINES,
     parameters: &[
+        // llama-server's own, and before 0.30 the "minimum" of the log's line.
+        Parameter {
+            name: ParameterName::Margin,
+            flags: &["--fit-target", "-fitt"],
+            environment: &["LLAMA_ARG_FIT_TARGET"],
+            figure: Some(F::Margin),
+            defaults: &[(from(0, 30, 0), (1_u64 << 30) as f64)],
+        },
         Parameter {
             name: ParameterName::Context,
             flags: &["--ctx-size"],

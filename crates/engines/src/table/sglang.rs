@@ -135,6 +135,7 @@ const ADVICE: &[AdviceRow] = &[
     advice(Cause::Others, Action::EndOthers, None),
     advice(Cause::Pinned, Action::Unpin, None),
     advice(Cause::Dirty, Action::WriteBack, None),
+    advice(Cause::Compiler, Action::CompileBefore, None),
     advice(Cause::Watermark, Action::LowerWatermark, None),
     advice(Cause::Fraction, Action::RaiseFraction, Some("--mem-fraction-static")),
     advice(Cause::Graphs, Action::DisableGraphs, Some("--disable-cuda-graph")),

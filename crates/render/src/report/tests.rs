@@ -199,6 +199,7 @@ fn budget(path: &str, comm: &str, free: u64) -> Budget {
         }],
         agreement: vec![Agreement { figure: "KV cache", logged: 9 << 30, traced: 9 << 30, percent: 0.0 }],
         files: vec![CachedFile {
+            costs: None,
             path: path.to_owned(),
             opens_at: Some(path.to_owned()),
             bytes: 980 << 20,

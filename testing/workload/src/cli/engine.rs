@@ -21,6 +21,10 @@ Examples:
   spark-trace-workload engine --engine sglang --compiler-heap 256M --driver simulated
   spark-trace-workload engine --engine tensorrt-llm --fraction 0.05 --driver simulated";
 
+/// The engines' own names of their fractions.
+const FLAGS: [&str; 3] =
+    ["gpu-memory-utilization", "mem-fraction-static", "kv_cache_free_gpu_memory_fraction"];
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Engine {
     /// vLLM from 0.27 on
@@ -28,13 +32,18 @@ pub enum Engine {
     /// vLLM from 0.11.1 to 0.26
     #[value(name = "vllm-0.26")]
     Vllm026,
+    /// vLLM up to 0.11.0, which goes by cuMemGetInfo
+    #[value(name = "vllm-0.11.0")]
+    Vllm0110,
     /// SGLang from 0.5.4 on
     Sglang,
     /// TensorRT-LLM's PyTorch backend
     TensorrtLlm,
+    /// TensorRT-LLM's engine backend, in C++
+    TensorrtLlmCpp,
     /// llama.cpp, which cuts the context to what is free
     LlamaCpp,
-    /// Ollama from 0.30 on, outside of a container
+    /// Ollama from 0.30 on: the context is stated, and layers that do not fit go to the host
     Ollama,
 }
 
@@ -56,18 +65,21 @@ pub struct EngineArgs {
     pub compiler_heap: Option<u64>,
     /// The engine's fraction: of the total, of what is free, of what was available, as the engine has it [default: what
     /// makes the cache --kv-size]
-    #[arg(long, value_name = "F", value_parser = parse_fraction, conflicts_with = "kv_size", help_heading = MEMORY)]
+    #[arg(long, aliases = FLAGS, value_name = "F", value_parser = parse_fraction, conflicts_with = "kv_size", help_heading = MEMORY)]
     pub fraction: Option<f64>,
     /// About how large the cache is to be, where nothing changes meanwhile
     #[arg(long, value_name = "SIZE", value_parser = parse_size, default_value = "512M", help_heading = MEMORY)]
     pub kv_size: u64,
+    /// llama.cpp and Ollama: what they leave free, in MiB
+    #[arg(long, value_name = "MIB", default_value_t = 1024, help_heading = MEMORY)]
+    pub fit_target: u64,
     /// llama.cpp and Ollama: the cache of the whole context
     #[arg(long, value_name = "SIZE", value_parser = parse_size, default_value = "512M", help_heading = MEMORY)]
     pub context_size: u64,
     /// Equal parts of weights and cache
     #[arg(long, value_name = "N", value_parser = count(), default_value_t = 8, help_heading = MEMORY)]
     pub layers: u32,
-    /// Wait so long in the middle of the dummy run, and after the weights
+    /// Wait so long in the middle of the dummy run, and before a compiler ends
     #[arg(long, value_name = "DUR", value_parser = duration, default_value = "300ms", help_heading = COURSE)]
     pub pause: Duration,
     /// Keep everything this long at the end

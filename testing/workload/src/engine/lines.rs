@@ -1,11 +1,12 @@
 //! What each engine logs on the way, in its own words and units, with the figures of this run.
 
+use std::ffi::CStr;
 use std::io::{self, Write};
 
 use anyhow::{Context as _, Result};
 
 use super::Reading;
-use super::arithmetic::{Budget, Plan};
+use super::arithmetic::{Budget, CELL, Family, Plan};
 use crate::cli::engine::Engine;
 use crate::llm;
 
@@ -14,16 +15,31 @@ const MIB: f64 = (1_u64 << 20) as f64;
 /// Of one token, by which tokens are counted in the logs.
 const TOKEN: u64 = 57_344;
 
-/// Where the line of an engine's log begins.
-const fn prefix(engine: Engine) -> &'static str {
-    match engine {
-        Engine::Vllm => "(EngineCore pid=1) INFO 09-10 10:00:00 ",
-        Engine::Vllm026 => "(EngineCore_DP0 pid=1) INFO 06-10 10:00:00 ",
-        Engine::Sglang => "[2026-09-20 10:00:00] ",
-        Engine::TensorrtLlm => "[11/20/2025-10:11:22] [TRT-LLM] [I] ",
-        Engine::LlamaCpp => "",
-        Engine::Ollama => "time=2026-09-20T10:00:00.000Z level=INFO source=sched.go:1 ",
+/// Where the line of an engine's log begins: the time as strftime(3) writes it.
+const fn prefix(family: Family) -> &'static CStr {
+    match family {
+        Family::Vllm => c"(EngineCore pid=1) INFO %m-%d %H:%M:%S ",
+        Family::VllmParts => c"(EngineCore_DP0 pid=1) INFO %m-%d %H:%M:%S ",
+        Family::Sglang => c"[%Y-%m-%d %H:%M:%S] ",
+        Family::TensorrtLlm => c"[%m/%d/%Y-%H:%M:%S] [TRT-LLM] [I] ",
+        Family::TensorrtLlmCpp => c"[TensorRT-LLM][INFO] ",
+        Family::LlamaCpp => c"",
+        Family::Ollama => c"time=%Y-%m-%dT%H:%M:%S.000Z level=INFO source=sched.go:1 ",
     }
+}
+
+/// The time now, in UTC.
+fn stamp(format: &CStr) -> String {
+    let mut text = [0_u8; 96];
+    // SAFETY: time(2) takes no address here; `parts` is all zero or what gmtime_r wrote; strftime writes as much as there is
+    // room for.
+    let written = unsafe {
+        let now = libc::time(std::ptr::null_mut());
+        let mut parts: libc::tm = std::mem::zeroed();
+        libc::gmtime_r(&now, &mut parts);
+        libc::strftime(text.as_mut_ptr().cast(), text.len(), format.as_ptr(), &parts)
+    };
+    String::from_utf8_lossy(text.get(..written).unwrap_or_default()).into_owned()
 }
 
 pub fn print(lines: &[String]) -> Result<()> {
@@ -33,7 +49,8 @@ pub fn print(lines: &[String]) -> Result<()> {
 }
 
 fn lines(engine: Engine, texts: impl IntoIterator<Item = String>) -> Vec<String> {
-    texts.into_iter().map(|text| format!("{}{text}", prefix(engine))).collect()
+    let prefix = stamp(prefix(engine.family()));
+    texts.into_iter().map(|text| format!("{prefix}{text}")).collect()
 }
 
 fn gib(bytes: u64) -> f64 {
@@ -45,30 +62,33 @@ fn mib(bytes: u64) -> f64 {
 }
 
 pub fn start(engine: Engine) -> Vec<String> {
-    let text = match engine {
-        Engine::Vllm => "[core.py:120] Initializing a V1 LLM engine (v0.29.0) with config: model='m'",
-        Engine::Vllm026 => "[core.py:114] Initializing a V1 LLM engine (v0.25.1) with config: model='m'",
-        Engine::Sglang => "Init torch distributed begin.",
-        Engine::TensorrtLlm | Engine::LlamaCpp | Engine::Ollama => return Vec::new(),
+    let version = engine.version().unwrap_or_default();
+    let text = match engine.family() {
+        Family::Vllm | Family::VllmParts => {
+            format!("[core.py:120] Initializing a V1 LLM engine (v{version}) with config: model='m'")
+        }
+        Family::Sglang => "Init torch distributed begin.".to_owned(),
+        Family::TensorrtLlmCpp => format!("TensorRT-LLM version: {version}"),
+        Family::TensorrtLlm | Family::LlamaCpp | Family::Ollama => return Vec::new(),
     };
-    lines(engine, [text.to_owned()])
+    lines(engine, [text])
 }
 
 pub fn baseline(engine: Engine, reading: &Reading) -> Vec<String> {
     let free = reading.free();
-    let text = match engine {
-        Engine::Sglang => format!("Load weight begin. avail mem={:.2} GB", gib(free)),
-        Engine::LlamaCpp => format!(
+    let text = match engine.family() {
+        Family::Sglang => format!("Load weight begin. avail mem={:.2} GB", gib(free)),
+        Family::LlamaCpp => format!(
             "llama_prepare_model_devices: using device CUDA0 (simulated (no GPU)) (0000:00:00.0) - {} MiB free",
             free >> 20
         ),
-        Engine::Ollama => format!(
+        Family::Ollama => format!(
             "msg=\"inference compute\" id=0 library=CUDA compute=12.1 name=CUDA0 type=iGPU total=\"{:.1} GiB\" \
              available=\"{:.1} GiB\"",
             gib(reading.total),
             gib(free)
         ),
-        Engine::Vllm | Engine::Vllm026 | Engine::TensorrtLlm => return Vec::new(),
+        Family::Vllm | Family::VllmParts | Family::TensorrtLlm | Family::TensorrtLlmCpp => return Vec::new(),
     };
     lines(engine, [text])
 }
@@ -76,7 +96,7 @@ pub fn baseline(engine: Engine, reading: &Reading) -> Vec<String> {
 /// The check before anything is loaded, where it fails.
 pub fn refused(engine: Engine, reading: &Reading, plan: &Plan) -> Option<String> {
     let requested = plan.requested(reading);
-    let checked = matches!(engine, Engine::Vllm | Engine::Vllm026);
+    let checked = matches!(engine.family(), Family::Vllm | Family::VllmParts);
     (checked && reading.free() < requested).then(|| {
         format!(
             "ValueError: Free memory on device cuda:0 ({:.2}/{:.2} GiB) on startup is less than desired GPU memory \
@@ -90,19 +110,20 @@ pub fn refused(engine: Engine, reading: &Reading, plan: &Plan) -> Option<String>
 }
 
 pub fn weights(engine: Engine, weights: u64) -> Vec<String> {
-    let text = match engine {
-        Engine::Vllm | Engine::Vllm026 => {
+    let text = match engine.family() {
+        Family::Vllm | Family::VllmParts => {
             format!(
                 "[gpu_model_runner.py:4880] Model loading took {:.2} GiB memory and 0.100000 seconds",
                 gib(weights)
             )
         }
-        Engine::LlamaCpp | Engine::Ollama => {
+        Family::LlamaCpp | Family::Ollama => {
             let line = format!("load_tensors:        CUDA0 model buffer size = {:8.2} MiB", mib(weights));
             // Ollama passes llama.cpp's lines on as they are.
             return vec![line];
         }
-        Engine::Sglang | Engine::TensorrtLlm => return Vec::new(),
+        Family::TensorrtLlmCpp => format!("Loaded engine size: {} MiB", weights >> 20),
+        Family::Sglang | Family::TensorrtLlm => return Vec::new(),
     };
     lines(engine, [text])
 }
@@ -115,12 +136,12 @@ pub fn profiled(
     budget: &Budget,
     weights: u64,
 ) -> Vec<String> {
-    match engine {
-        Engine::Vllm | Engine::Vllm026 => lines(
+    match engine.family() {
+        Family::Vllm | Family::VllmParts => lines(
             engine,
             [format!("[gpu_worker.py:441] Available KV cache memory: {:.2} GiB", budget.kv as f64 / GIB)],
         ),
-        Engine::Sglang => lines(
+        Family::Sglang => lines(
             engine,
             [format!(
                 "Load weight end. elapsed=0.10 s, type=M, avail mem={:.2} GB, mem usage={:.2} GB.",
@@ -128,7 +149,7 @@ pub fn profiled(
                 (baseline.free() as f64 - after.free() as f64) / GIB
             )],
         ),
-        Engine::TensorrtLlm => {
+        Family::TensorrtLlm => {
             let profile = llm::kv::Profile {
                 free: after.free(),
                 total: after.total,
@@ -139,25 +160,48 @@ pub fn profiled(
             let own = profile.budget(plan.fraction);
             lines(engine, llm::lines::profiled(&profile, &own, plan.fraction, TOKEN, weights))
         }
-        Engine::LlamaCpp | Engine::Ollama => {
-            let projected = weights + plan.context + budget.transient;
-            vec![format!(
-                "common_fit_params: projected to use {} MiB of device memory vs. {} MiB of free device memory",
-                projected >> 20,
-                baseline.free() >> 20
-            )]
-        }
+        Family::TensorrtLlmCpp => lines(
+            engine,
+            [format!(
+                "Memory usage when calculating max tokens in paged kv cache: total: {:.2} GiB, available: {:.2} GiB",
+                gib(after.total),
+                gib(after.free())
+            )],
+        ),
+        Family::LlamaCpp | Family::Ollama => fitted(plan, baseline, budget, weights),
     }
 }
 
-pub const fn nothing_left(engine: Engine) -> &'static str {
-    match engine {
-        Engine::Vllm | Engine::Vllm026 => {
+/// Of common/fit.cpp, for one device.
+fn fitted(plan: &Plan, baseline: &Reading, budget: &Budget, weights: u64) -> Vec<String> {
+    let projected = weights + plan.context + budget.transient;
+    let mut lines = vec![format!(
+        "common_params_fit_impl: projected to use {} MiB of device memory vs. {} MiB of free device memory",
+        projected >> 20,
+        baseline.free() >> 20
+    )];
+    let cells = plan.context / CELL;
+    match budget.kv.unsigned_abs() / CELL {
+        fitting if budget.host_layers == 0 && fitting < cells => lines.push(format!(
+            "common_params_fit_impl: context size reduced from {cells} to {fitting} -> need {} MiB less memory in total",
+            ((cells - fitting) * CELL) >> 20
+        )),
+        _ if budget.host_layers > 0 => {
+            lines.push(format!("common_params_fit_impl: context size set by user to {cells} -> no change"));
+        }
+        _ => {}
+    }
+    lines
+}
+
+pub fn nothing_left(engine: Engine) -> &'static str {
+    match engine.family() {
+        Family::Vllm | Family::VllmParts => {
             "ValueError: No available memory for the cache blocks. Try increasing `gpu_memory_utilization` when \
              initializing the engine."
         }
-        Engine::Sglang => "RuntimeError: Not enough memory. Please try to increase --mem-fraction-static.",
-        Engine::TensorrtLlm | Engine::LlamaCpp | Engine::Ollama => {
+        Family::Sglang => "RuntimeError: Not enough memory. Please try to increase --mem-fraction-static.",
+        Family::TensorrtLlm | Family::TensorrtLlmCpp | Family::LlamaCpp | Family::Ollama => {
             "failed to fit params to free device memory"
         }
     }
@@ -172,8 +216,8 @@ pub fn allocated(
     budget: &Budget,
 ) -> Vec<String> {
     let tokens = cache / TOKEN;
-    let texts = match engine {
-        Engine::Vllm => vec![
+    let texts = match engine.family() {
+        Family::Vllm => vec![
             format!(
                 "[kv_cache_utils.py:1870] GPU KV cache size: {tokens} tokens, Maximum concurrency for 2,048 tokens per request: 1.00x"
             ),
@@ -190,8 +234,8 @@ pub fn allocated(
                 gib(cache)
             ),
         ],
-        Engine::Vllm026 => vec![format!("[kv_cache_utils.py:1708] GPU KV cache size: {tokens} tokens")],
-        Engine::Sglang => vec![
+        Family::VllmParts => vec![format!("[kv_cache_utils.py:1708] GPU KV cache size: {tokens} tokens")],
+        Family::Sglang => vec![
             format!(
                 "KV Cache is allocated. dtype: torch.bfloat16, #tokens: {tokens}, K size: {0:.2} GB, V size: {0:.2} GB",
                 gib(cache / 2)
@@ -201,12 +245,19 @@ pub fn allocated(
                 plan.fraction
             ),
         ],
-        Engine::TensorrtLlm => vec![llm::lines::allocated(cache, tokens)],
-        Engine::LlamaCpp | Engine::Ollama => {
-            return vec![
+        Family::TensorrtLlm | Family::TensorrtLlmCpp => vec![llm::lines::allocated(cache, tokens)],
+        Family::LlamaCpp | Family::Ollama => {
+            let on_host = plan.context / u64::from(plan.layers.max(1)) * u64::from(budget.host_layers);
+            let all = plan.layers;
+            let mut lines = vec![
+                format!("load_tensors: offloaded {}/{all} layers to GPU", all - budget.host_layers),
                 format!("llama_kv_cache:      CUDA0 KV buffer size = {:8.2} MiB", mib(cache)),
                 format!("sched_reserve:      CUDA0 compute buffer size = {:8.2} MiB", mib(budget.transient)),
             ];
+            if on_host > 0 {
+                lines.push(format!("llama_kv_cache:        CPU KV buffer size = {:8.2} MiB", mib(on_host)));
+            }
+            return lines;
         }
     };
     lines(engine, texts)

@@ -19,7 +19,7 @@ use crate::cuda::memory::device_source;
 use crate::cuda::phases::Phases;
 use crate::output::SourceRecord;
 use crate::sys;
-use arithmetic::{Plan, Signal};
+use arithmetic::{Family, Plan, Signal};
 
 const NOW: Duration = Duration::ZERO;
 
@@ -61,6 +61,21 @@ fn mem_available() -> Result<u64> {
     Ok(kib << 10)
 }
 
+/// What Ollama reads of its container (discover/cpu_linux.go, getCPUMemByCgroups). The root of the machine's own hierarchy has
+/// no such files, nor has version 1.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct Container {
+    pub max: Option<u64>,
+    pub current: Option<u64>,
+}
+
+impl Container {
+    fn read() -> Self {
+        let number = |name| fs::read_to_string(format!("/sys/fs/cgroup/{name}")).ok()?.trim().parse().ok();
+        Self { max: number("memory.max"), current: number("memory.current") }
+    }
+}
+
 /// Device memory in parts of one size.
 fn take(bytes: u64, parts: u32) -> Result<Vec<Buffer>> {
     let each = usize::try_from(bytes / u64::from(parts.max(1)))?;
@@ -95,13 +110,14 @@ pub fn run(args: &EngineArgs) -> Result<ExitCode> {
 
     let baseline = course.phase("baseline", NOW, |_| Reading::take(engine.signal()))?;
     lines::print(&lines::baseline(engine, &baseline))?;
+    let container = (engine.family() == Family::Ollama).then(Container::read);
     let plan = Plan::new(args, &baseline);
     if let Some(line) = lines::refused(engine, &baseline, &plan) {
         // As engines do: an error, and the end.
         lines::print(std::slice::from_ref(&line))?;
         bail!("{line}");
     }
-    let weights = course.phase("weights", args.pause, |_| take(args.weights, args.layers))?;
+    let weights = course.phase("weights", NOW, |_| take(args.weights, args.layers))?;
     lines::print(&lines::weights(engine, size(&weights)))?;
 
     let (compiler, after) = course.phase("profile", NOW, |_| {
@@ -144,6 +160,7 @@ pub fn run(args: &EngineArgs) -> Result<ExitCode> {
         "fraction": plan.fraction,
         "baseline": baseline,
         "after": after,
+        "container": container,
         "kv": budget.kv,
         "activations": args.activations,
         "pinned": args.pinned,
