@@ -349,6 +349,7 @@ fn is_first(row: &Row, costly: &[&Staging], run: &Run) {
 fn what_costs_each_engine_how_much() {
     let dir = support::disk_dir();
     for row in ENGINES {
+        make_room();
         let setting = (row.setting)();
         let mut plain = None;
         let nothing: Vec<Cause> = stagings()
