@@ -32,6 +32,7 @@ pub mod output;
 pub mod page_frames;
 pub mod pause;
 mod priority;
+mod program_stats;
 mod python;
 pub mod session;
 pub mod snapshot;

@@ -9,8 +9,8 @@ use aya::programs::{
 use spark_trace_common::hook::Mechanism;
 use tracing::debug;
 
-use super::{EVENTS, Object, ProgramStats, attach::describe, is_of_files, map_fd, reason};
-use crate::{messages, uprobe_multi::Multi};
+use super::{EVENTS, Object, attach::describe, is_of_files, map_fd, reason};
+use crate::{messages, program_stats::ProgramStats, uprobe_multi::Multi};
 use spark_trace_recording::verdict::Verdict;
 
 /// The pair of programs at library functions.

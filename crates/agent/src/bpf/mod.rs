@@ -8,7 +8,7 @@ mod pauses;
 mod python;
 
 use std::cell::Cell;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use aya::{
     Ebpf, EbpfLoader, Pod,
@@ -28,6 +28,8 @@ use super::{
     facts::kernel_has_kprobes,
     messages::{self, Messages},
     page_frames::Span,
+    program_stats::{ProgramStats, fdinfo},
+    statistics::Statistics,
     uprobe_multi::Multi,
 };
 use spark_trace_recording::verdict::Verdict;
@@ -193,27 +195,33 @@ impl Object {
         &self.hooks
     }
 
-    /// Verdicts with what each program did, for the recording. `share` is the part of the time in which
-    /// the kernel's BPF statistics were on.
-    pub fn hook_rows(&self, share: Option<f64>) -> Vec<Hook> {
+    /// What the kernel's BPF statistics have of each hook, in the order of [`Self::hooks`].
+    pub fn counted(&self) -> Vec<Option<ProgramStats>> {
+        self.hooks.iter().map(|attached| self.stats_of(attached)).collect()
+    }
+
+    fn stats_of(&self, attached: &Attached) -> Option<ProgramStats> {
+        if is_of_files(attached) {
+            return self.call_stats();
+        }
+        attached.programs().filter_map(|name| self.program_stats(name)).reduce(ProgramStats::plus)
+    }
+
+    /// Verdicts with what each program did, for the recording. Run times are known where statistics are kept.
+    pub fn hook_rows(&self, statistics: Option<&Statistics>) -> Vec<Hook> {
         let hits_of = self.hits().unwrap_or_default();
         self.hooks
             .iter()
-            .map(|attached| {
+            .enumerate()
+            .map(|(number, attached)| {
                 let index = HOOKS.iter().position(|h| h.name == attached.name);
                 let ran = attached.verdict == Verdict::Ok;
                 // It is skipped while it looks whether it is needed, which loses nothing.
                 let stands_in = index.is_some_and(|i| HOOKS[i].stands_in_for.is_some());
                 let hits = index.and_then(|i| hits_of.get(i).copied()).filter(|_| ran);
-                let info = if is_of_files(attached) {
-                    self.call_stats()
-                } else {
-                    attached.programs().filter_map(|name| self.program_stats(name)).reduce(ProgramStats::plus)
-                };
-                let info = info.filter(|_| ran);
-                let put_up = |part: fn(ProgramStats) -> u64| {
-                    info.zip(share).map(|(info, share)| (part(info) as f64 / share).round() as u64)
-                };
+                let info = self.stats_of(attached).filter(|_| ran);
+                let whole =
+                    info.zip(statistics).and_then(|(info, statistics)| statistics.whole(number, info));
                 // What a stand-in took was not lost.
                 let taken = stand_in_of(attached.name).and_then(|i| hits_of.get(i).copied()).unwrap_or(0);
                 Hook {
@@ -222,11 +230,11 @@ impl Object {
                     verdict: attached.verdict.into(),
                     reason: attached.reason.clone(),
                     hits,
-                    runs: put_up(|info| info.runs),
+                    runs: whole.map(|whole| whole.runs),
                     lost: info
                         .filter(|_| !stands_in && !self.sweeps_for(attached.name))
                         .map(|i| i.recursion_misses.saturating_sub(taken)),
-                    run_time_ns: put_up(|info| info.run_time_ns),
+                    run_time_ns: whole.map(|whole| whole.run_time_ns),
                 }
             })
             .collect()
@@ -401,10 +409,6 @@ fn memlock(fd: BorrowedFd) -> Option<u64> {
     text.lines().find_map(|l| l.strip_prefix("memlock:"))?.trim().parse().ok()
 }
 
-fn fdinfo(fd: BorrowedFd) -> Option<String> {
-    std::fs::read_to_string(format!("/proc/self/fdinfo/{}", fd.as_raw_fd())).ok()
-}
-
 fn is_of_files(hook: &Attached) -> bool {
     hook.mechanism.is_some_and(Mechanism::is_of_files)
 }
@@ -421,37 +425,6 @@ fn driver_is_loaded() -> bool {
 
 fn map_error(name: &'static str, e: aya::maps::MapError) -> ObjectError {
     ObjectError::Map { name, cause: Box::new(e) }
-}
-
-/// The part of `struct bpf_prog_info` that says what a program did (include/uapi/linux/bpf.h).
-#[derive(Debug, Clone, Copy)]
-struct ProgramStats {
-    runs: u64,
-    run_time_ns: u64,
-    recursion_misses: u64,
-}
-
-impl ProgramStats {
-    const fn plus(self, other: Self) -> Self {
-        Self {
-            runs: self.runs + other.runs,
-            run_time_ns: self.run_time_ns + other.run_time_ns,
-            recursion_misses: self.recursion_misses + other.recursion_misses,
-        }
-    }
-
-    fn read(program: BorrowedFd) -> Option<Self> {
-        // fdinfo has the same figures as bpf_prog_info, in text that does not change with its layout.
-        let text = fdinfo(program)?;
-        let field = |name: &str| {
-            text.lines().find_map(|l| l.strip_prefix(name)?.strip_prefix(':'))?.trim().parse().ok()
-        };
-        Some(Self {
-            runs: field("run_cnt")?,
-            run_time_ns: field("run_time_ns")?,
-            recursion_misses: field("recursion_misses")?,
-        })
-    }
 }
 
 #[cfg(test)]

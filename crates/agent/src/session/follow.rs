@@ -15,6 +15,7 @@ use crate::{
     decode::Event,
     messages, now_ns,
     source::process,
+    statistics,
     subject::{Spec, command},
     symbols::Names,
     tracer::Notice,
@@ -26,6 +27,12 @@ const PATIENCE: Duration = Duration::from_millis(100);
 
 /// Ticks between two sweeps of the kernel pages in use: with fewer pages to retire each is quicker.
 const SWEEP_EVERY: u64 = 10;
+const _: () = assert!(common_divisor(SWEEP_EVERY, statistics::EVERY) == 1);
+
+/// The greatest one.
+const fn common_divisor(a: u64, b: u64) -> u64 {
+    if b == 0 { a } else { common_divisor(b, a % b) }
+}
 
 /// Events are taken for so long before it is looked whether anything else is due.
 const TURN: Duration = Duration::from_millis(20);
@@ -84,7 +91,7 @@ impl Session {
                 }
                 _ = ticks.tick() => {
                     tick += 1;
-                    self.statistics.tick(tick);
+                    self.statistics.tick(tick, || self.tracer.object.counted());
                     if tick.is_multiple_of(SWEEP_EVERY) {
                         self.tracer.object.sweep_now_and_then()?;
                         self.tracer.tidy_names()?;

@@ -7,7 +7,7 @@ use spark_trace_recording::{Cost, Health, Loss, Readings, SKIPPED, journal::Entr
 
 impl Session {
     pub(super) fn add_health_and_cost(&mut self, nvml: Option<Readings>) -> Result<(), SessionError> {
-        let hooks = self.tracer.object.hook_rows(self.statistics.share());
+        let hooks = self.tracer.object.hook_rows(Some(&self.statistics));
         let mut losses = self.tracer.object.losses()?;
         let own = [
             ("undecoded_events", self.tracer.losses.undecoded_events),
