@@ -112,7 +112,7 @@ fn by_process(document: &mut Document, report: &CudaReport) {
 
 fn kind(kind: &str) -> String {
     match kind {
-        "reserved" => "reserved (addresses)".to_owned(),
+        "reserved" => "addresses only".to_owned(),
         DEVICE_ALL => "all device".to_owned(),
         _ => kind.to_owned(),
     }

@@ -196,7 +196,7 @@ const USED: &[Cell<Used>] = &[
     ("SOURCE", Fit::Name, |row| row.source.to_owned()),
     ("BYTES", Fit::Number, |row| unsigned(row.bytes)),
     ("RECLAIMABLE", Fit::Name, |row| row.reclaimable.to_owned()),
-    ("COUNTS AGAINST THE CACHE", Fit::Name, |row| if row.lowers { "yes" } else { "no" }.to_owned()),
+    ("LOWERS SIGNAL", Fit::Name, |row| if row.lowers { "yes" } else { "no" }.to_owned()),
     ("WHAT", Fit::Text, |row| row.title.to_owned()),
 ];
 
