@@ -16,6 +16,7 @@ mod changes;
 mod exchange;
 mod figures;
 mod identity;
+mod outside;
 mod reading;
 mod signals;
 mod state;
@@ -83,6 +84,8 @@ pub struct Budget {
     pub changes: Vec<Change>,
     /// Host memory of processes at both readings, the largest first.
     pub processes: Vec<ProcessUse>,
+    /// The largest processes outside of the target, before it started and after it had ended; empty in older recordings.
+    pub outside: Vec<OutsideUse>,
     pub what_if: Vec<WhatIf>,
     /// Of each figure that both the log and the trace have.
     pub agreement: Vec<Agreement>,
@@ -233,6 +236,16 @@ pub struct ProcessUse {
     pub at: u64,
     /// Bytes that the cache would have more without this process; absent where its memory at the baseline is not known.
     pub costs: Option<i64>,
+}
+
+/// Anonymous and shared memory of a process outside of the target.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct OutsideUse {
+    pub pid: u32,
+    pub comm: String,
+    /// Absent where it was not among the largest then.
+    pub at_start: Option<u64>,
+    pub at_end: Option<u64>,
 }
 
 #[derive(Debug, Clone, Serialize)]

@@ -107,6 +107,7 @@ impl Builder {
             Entry::Query(query) => provenance.queries.push(*query),
             Entry::Context(context) => provenance.contexts.push(*context),
             Entry::Tmpfs { file_systems } => self.budget.tmpfs(&mut provenance.tmpfs, file_systems),
+            Entry::Outside { processes } => provenance.outside.extend(processes),
             Entry::LogLine(line) => provenance.log_lines.push(line),
             Entry::Library(file) => {
                 let libraries = &mut self.recording.health.libraries;

@@ -35,6 +35,10 @@ pub enum Entry {
         file_systems: Vec<TmpfsUse>,
     },
     LogLine(LogLine),
+    /// The largest processes outside of the target, at one time.
+    Outside {
+        processes: Vec<OutsideProcess>,
+    },
     /// Replaces what is known of a file.
     Library(LibraryFile),
     Health(Health),

@@ -38,6 +38,18 @@ impl ProcessContext {
     }
 }
 
+/// A process outside of the target at one time: the largest are read before the target starts and after it has ended.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct OutsideProcess {
+    pub at_ns: u64,
+    /// `start` or `end`.
+    pub moment: Option<Moment>,
+    pub pid: u32,
+    pub comm: String,
+    /// Anonymous and shared memory that it has resident. Shared pages count in each process.
+    pub bytes: u64,
+}
+
 /// A file system in memory at one time. All are read at the start and at the end; those in mount namespaces of the
 /// target also at a peak of its cgroups. All that were read together have the same time.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::column::Column;
 use super::cuda::{CudaAllocation, CudaAllocs, CudaEvent, CudaFailure, CudaGpuTotal, CudaTotal, MemoryQuery};
 use super::kinds::{InstantKind, Mobility, Space};
-use super::process_env::{LogLine, ProcessContext, TmpfsUse};
+use super::process_env::{LogLine, OutsideProcess, ProcessContext, TmpfsUse};
 use super::word::Word;
 
 /// Who took memory, by which path and when. Each vector `live` has one element for each instant.
@@ -69,6 +69,10 @@ pub struct Provenance {
     /// File systems in memory.
     #[serde(default)]
     pub tmpfs: Vec<TmpfsUse>,
+    /// The largest processes of the machine outside of the target, at the start and at the end. Empty where the target is the
+    /// machine, and in older recordings.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub outside: Vec<OutsideProcess>,
     /// Lines of TensorRT-LLM and vLLM about memory and results, at most 10,000; empty if the output was not read.
     #[serde(default)]
     pub log_lines: Vec<LogLine>,

@@ -70,6 +70,7 @@ const OF_RECORDINGS: &[&str] = &[
     "provenance/queries/*/kind",
     "provenance/queries/*/interface",
     "provenance/stacks/*/space",
+    "provenance/outside/*/moment",
     "provenance/tmpfs/*/device",
     "provenance/tmpfs/*/kind",
     "provenance/tmpfs/*/moment",

@@ -1,7 +1,9 @@
 use proptest::prelude::*;
+use unicode_width::UnicodeWidthStr;
 
 use super::show::Shown;
 use super::*;
+use spark_trace_analysis::derived::Derived;
 use spark_trace_analysis::instant_spec::InstantSpec;
 use spark_trace_analysis::sort::Arrange;
 use spark_trace_recording::ledger::Plane;
@@ -344,6 +346,28 @@ fn the_gpus_of_two_runs_can_be_compared() {
     assert!(report.files.is_empty() && report.stacks.is_empty() && report.regions.is_empty());
     let none = comparison::report(&testing::native(), &b, Some(Scope::Device), InstantSpec::Peak);
     assert!(none.unwrap_err().to_string().contains("no readings of the device plane"));
+}
+
+/// Lists and commands are whole, and a word that is longer than the line is not broken.
+#[test]
+fn what_real_runs_have_fits_into_80_columns() {
+    let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../../results/2026-11-30-h200-engines");
+    let files = std::fs::read_dir(root).unwrap().map(|entry| entry.unwrap().path());
+    for file in files.filter(|file| file.extension().is_some_and(|end| end == "zst")) {
+        let recording = spark_trace_recording::read(&file).unwrap();
+        let derived = Derived::from(&recording);
+        let budget = budget::report(None, derived.for_kv(), budget::Options::default()).unwrap();
+        let report = attribution::report(&derived, InstantSpec::Peak);
+        let style = Style { width: Some(80), ..Style::default() };
+        let texts = [
+            terminal::render(&kv::document(&budget), style),
+            terminal::render(&show::document(&report, &Shown::ALL), style),
+        ];
+        for line in texts.iter().flat_map(|text| text.lines()).filter(|line| !line.starts_with("    ")) {
+            let words = line.split_whitespace().count();
+            assert!(words == 1 || line.width() <= 80, "{}: {line}", file.display());
+        }
+    }
 }
 
 proptest! {

@@ -31,6 +31,7 @@ mod oracle;
 mod oracle_limits;
 mod oracle_pages;
 mod oracle_tasks;
+mod outside;
 mod package;
 mod pause;
 mod progress;

@@ -12,6 +12,8 @@ use crate::workspace;
 /// Documents, and folders of them.
 const DOCUMENTS: &[&str] = &["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs", "results"];
 
+const RESULTS: &str = "results/README.md";
+
 pub fn check() -> Result<()> {
     let root = workspace::root();
     let mut documents = BTreeMap::new();
@@ -23,8 +25,23 @@ pub fn check() -> Result<()> {
     if !dead.is_empty() {
         bail!("{} links lead nowhere:\n{}", dead.len(), dead.join("\n"));
     }
+    let results = documents.get(&root.join(RESULTS)).map_or("", String::as_str);
+    let folders = documents.keys().filter(|path| path.ends_with("README.md")).filter_map(|path| {
+        path.strip_prefix(root.join(RESULTS).parent()?).ok().filter(|inside| inside.components().count() == 2)
+    });
+    let unlisted = unlisted(results, folders);
+    if !unlisted.is_empty() {
+        bail!("{RESULTS} does not list {}", unlisted.join(", "));
+    }
     println!("links of {} documents lead somewhere", documents.len());
     Ok(())
+}
+
+/// Readme files of results that the list of results does not lead to.
+fn unlisted<'a>(list: &str, readmes: impl Iterator<Item = &'a Path>) -> Vec<String> {
+    let listed: Vec<&str> = list.lines().flat_map(links).collect();
+    let names = readmes.map(|readme| readme.display().to_string());
+    names.filter(|name| !listed.contains(&name.as_str())).collect()
 }
 
 /// Links to files that do not exist, or to headings that their document does not have.
@@ -101,5 +118,12 @@ mod tests {
         let exists = |path: &Path| path == Path::new("/r/d/file.txt");
         let expected = ["no.md", "b.md#no", "#no-heading"].map(|link| format!("/r/a.md: {link}"));
         assert_eq!(dead(&documents, &exists), expected);
+    }
+
+    #[test]
+    fn every_folder_of_results_is_in_their_list() {
+        let list = "| [a](a/README.md) | x |\n";
+        let readmes = ["a/README.md", "b/README.md"].map(Path::new);
+        assert_eq!(unlisted(list, readmes.into_iter()), ["b/README.md"]);
     }
 }

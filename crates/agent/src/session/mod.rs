@@ -293,11 +293,16 @@ impl Session {
         if whole_machine {
             self.warnings.extend(self.tracer.read_cached_before(&process::all()));
         }
+        // A command has not been started; another target is told from the others once it is found.
+        if matches!(self.options.spec, Spec::Command { .. }) {
+            self.tracer.read_outside(Moment::Start)?;
+        }
         if let Err(error) = self.start().await {
             self.abandon();
             return Err(error);
         }
         if !whole_machine && !matches!(self.options.spec, Spec::Command { .. }) {
+            self.tracer.read_outside(Moment::Start)?;
             self.tracer.read_own_tmpfs(Moment::Start)?;
             let pids = self.tracer.alive();
             self.warnings.extend(self.tracer.read_cached_before(&pids));
@@ -345,6 +350,7 @@ impl Session {
         self.walks_not_made = self.tracer.finish_walks()?;
         self.walks_not_made += self.tracer.sample_pss()?;
         self.tracer.read_tmpfs(Moment::End)?;
+        self.tracer.read_outside(Moment::End)?;
         let nvml = self.last_gpu_reading()?;
         self.tracer.phase("end", now_ns())?;
         self.tracer.read_aggregates(InstantKind::End)?;

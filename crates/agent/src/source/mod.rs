@@ -6,6 +6,7 @@ pub mod content;
 mod huge_pages;
 mod huge_zero;
 pub mod nvml;
+pub mod outside;
 pub mod pool;
 pub mod process;
 pub mod process_env;

@@ -6,7 +6,7 @@ use spark_trace_common::event::ProcessOp;
 
 use super::{Tracer, TracerError};
 use crate::decode;
-use crate::source::{process_env, tmpfs};
+use crate::source::{outside, process_env, tmpfs};
 use spark_trace_recording::{LogLine, Moment, ProcessContext, journal::Entry};
 
 /// Rows of contexts. Runs have one or two; one that sets a variable anew for each process could have any number.
@@ -63,6 +63,15 @@ impl<W: Write> Tracer<W> {
     /// Processes of the target; of a machine, which is not looked into process by process, none.
     fn members(&self) -> Vec<u32> {
         if self.target.is_whole_machine() { Vec::new() } else { self.alive() }
+    }
+
+    /// Reads the largest processes outside of the target; none where the target is the machine.
+    pub fn read_outside(&mut self, moment: Moment) -> Result<(), TracerError> {
+        if self.target.is_whole_machine() {
+            return Ok(());
+        }
+        let processes = outside::largest(&self.alive(), moment);
+        Ok(self.journal.add(Entry::Outside { processes })?)
     }
 
     pub fn add_log_lines(&mut self, lines: Vec<LogLine>) -> Result<(), TracerError> {

@@ -8,6 +8,7 @@ use spark_trace_recording::ledger::Balance;
 use super::arithmetic::{self, Inputs, Worth};
 use super::changes::{self, Moment};
 use super::identity::{self, Identity};
+use super::outside;
 use super::reading::{self, Found};
 use super::what_if::Otherwise;
 use super::{Budget, CachedFile, Failure, Figures, Note, Options, Run, Used, WhatIf, figures};
@@ -56,6 +57,7 @@ pub fn of(run: Run<'_>, log: Option<&str>, options: Options<'_>) -> Option<Budge
         available: available.or(later.and_then(|later| later.mem_available)),
         changes: before.as_ref().map(|before| changes::between(recording, before, &at)).unwrap_or_default(),
         processes,
+        outside: outside::processes(recording),
         what_if,
         agreement: figures::agreement(&figures),
         files: cached(recording, &found, worth.filter(|_| found.reading.signal == Some(reading::FREE))),

@@ -3,12 +3,15 @@
 use crate::document::{Cell, Column, Document, Fit, Table};
 use crate::kv_sentences as say;
 use spark_trace_analysis::kv::{
-    Advice, Agreement, Budget, CachedFile, Change, Figures, ProcessUse, Report, Used, WhatIf,
+    Advice, Agreement, Budget, CachedFile, Change, Figures, OutsideUse, ProcessUse, Report, Used, WhatIf,
 };
 use spark_trace_recording::units::{delta, known, percent, seconds, size, unsigned};
 
 /// Files that a budget names.
 const FILES_SHOWN: usize = 10;
+
+/// Processes outside of the target that are named.
+const OUTSIDE_SHOWN: usize = 5;
 
 pub fn section(document: &mut Document, report: &Report) {
     summary(document, report);
@@ -108,6 +111,10 @@ fn budget(document: &mut Document, letter: &str, budget: &Budget) {
     document.section(of("in use at the reading, by source"), Table::of(USED, &budget.used));
     document.section(of("from the baseline to the reading, by source"), Table::of(CHANGES, &budget.changes));
     document.section(of("host memory at the reading, by process"), Table::of(PROCESSES, &budget.processes));
+    document.section(
+        of("the largest processes outside of the target, at its start and its end"),
+        Table::of(OUTSIDE, budget.outside.iter().take(OUTSIDE_SHOWN)),
+    );
     document.section(of("what if"), Table::of(WHAT_IF, &budget.what_if));
     document.section(of("figures in both the log and the trace"), Table::of(AGREEMENT, &budget.agreement));
     document.section(
@@ -237,4 +244,11 @@ const PROCESSES: &[Cell<ProcessUse>] = &[
     ("READING", Fit::Number, |row| unsigned(row.at)),
     ("COSTS THE CACHE", Fit::Number, |row| known(row.costs, size)),
     ("WHO", Fit::Text, |row| say::role(row.role).to_owned()),
+];
+
+const OUTSIDE: &[Cell<OutsideUse>] = &[
+    ("PID", Fit::Number, |row| row.pid.to_string()),
+    ("COMM", Fit::Name, |row| row.comm.clone()),
+    ("START", Fit::Number, |row| known(row.at_start, unsigned)),
+    ("END", Fit::Number, |row| known(row.at_end, unsigned)),
 ];

@@ -5,8 +5,8 @@ use spark_trace_analysis::findings::because::{Headline, Outside, Reason};
 use spark_trace_analysis::findings::{Evidence, Finding, Findings, Side, Unit, Verdict};
 use spark_trace_analysis::instant_spec::InstantSpec;
 use spark_trace_analysis::kv::{
-    Advice, Agreement, Budget, CachedFile, Change, Failure, Figures, Identity, Note, ProcessUse, Reading,
-    Role, Step, Used, WhatIf, WhatIfKind,
+    Advice, Agreement, Budget, CachedFile, Change, Failure, Figures, Identity, Note, OutsideUse, ProcessUse,
+    Reading, Role, Step, Used, WhatIf, WhatIfKind,
 };
 use spark_trace_analysis::memory_queries::MemoryQueryRow;
 use spark_trace_analysis::overview::overview;
@@ -169,6 +169,7 @@ fn budget(path: &str, comm: &str, free: u64) -> Budget {
         reading,
         reserve: Some(600 * MIB),
         changes: vec![change],
+        outside: vec![OutsideUse { pid: 77, comm: "tenant".into(), at_start: Some(3 << 30), at_end: None }],
         processes: vec![process(Role::Child), process(Role::Engine)],
         failure: Some(Failure {
             check: Check::FreeBelowRequested,
