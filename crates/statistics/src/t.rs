@@ -60,7 +60,7 @@ pub fn paired(a: &[f64], b: &[f64], level: f64) -> Result<TTest, Error> {
 /// Student's test of pairs that follow one another, where a pair's difference may depend on that of the pair before.
 ///
 /// As [`paired`], with a variance that is 1 + 2 r (1 - 1/n) times as large where r, the lag-1 autocorrelation of the
-/// differences, is positive (Bartlett 1935). The r that was taken is returned, too: 0 where it is not positive.
+/// differences plus 1/n, is positive (Bartlett 1935). The r that was taken is returned, too: 0 where it is not positive.
 pub fn paired_in_order(a: &[f64], b: &[f64], level: f64) -> Result<(TTest, f64), Error> {
     let (difference, r) = paired_difference_in_order(a, b)?;
     Ok((difference.test(level)?, r))
@@ -131,7 +131,10 @@ pub(crate) fn paired_difference_in_order(a: &[f64], b: &[f64]) -> Result<(Differ
 }
 
 /// The autocorrelation of values that follow one another, where it is positive, and how much larger it makes the variance of their mean.
+///
+/// Of independent values r is -1/n on average (Dufour & Roy 1985), so 1/n is added.
 pub(crate) fn dependence(values: &[f64]) -> (f64, f64) {
-    let r = lag1(values).map_or(0.0, |lag1| lag1.r.max(0.0));
-    (r, 1.0 + 2.0 * r * (1.0 - 1.0 / count(values.len())))
+    let n = count(values.len());
+    let r = lag1(values).map_or(0.0, |lag1| (lag1.r + 1.0 / n).max(0.0));
+    (r, 1.0 + 2.0 * r * (1.0 - 1.0 / n))
 }

@@ -133,7 +133,7 @@ pub fn summary(report: &Report) -> Vec<String> {
         let runs = attrition_of(report, &model, &other).map(runs_without);
         let parts = match parts.is_empty() {
             true => "no metric can be compared".to_owned(),
-            false => parts.join(". "),
+            false => parts.join("; "),
         };
         let runs = runs.filter(|runs| !runs.is_empty()).map_or_else(String::new, |runs| format!(" {runs}"));
         lines.push(format!("{model}, {other} against {baseline}{kind}: {parts}.{runs}"));

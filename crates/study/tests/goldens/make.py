@@ -83,7 +83,8 @@ for lost in ((3,), (1, 7, 8, 20), (2, 5, 9, 11, 14, 19, 23, 28)):
 def dependence(d):
     if len(d) < 3 or len(set(d)) == 1:
         return 0.0, 1.0
-    r = max(float(ref.lag1(list(map(float, d)))["r"]), 0.0)
+    r = float(ref.lag1(list(map(float, d)))["r"])
+    r = max(r + 1 / len(d), 0.0)
     return r, 1 + 2 * r * (1 - 1 / len(d))
 
 
