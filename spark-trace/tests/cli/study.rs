@@ -16,7 +16,7 @@ fn a_plan_is_written_once_and_says_what_is_wrong_with_it() {
     study(&["init", &plan]).code(2);
     let text = fs::read_to_string(&plan).unwrap();
     for (from, to, said) in [
-        ("order = \"abba\"", "order = \"abab\"", "abab"),
+        ("runs = 30", "runs = 30\norder = \"abab\"", "abab"),
         ("runs = 30", "runs = 0", "0 runs show nothing"),
         ("{requests}", "{request}", "unknown placeholder `{request}`"),
         ("name = \"docker\"", "name = \"native\"", "is there twice"),
@@ -30,6 +30,32 @@ fn a_plan_is_written_once_and_says_what_is_wrong_with_it() {
         let output = String::from_utf8(output).unwrap();
         assert!(output.contains(said), "{from}: {output}");
     }
+}
+
+/// This machine has none of what a template for a Spark names: each is said, with what to do, and with the hours.
+#[test]
+fn what_a_plan_lacks_here_is_said_before_anything_runs() {
+    let dir = tempfile::tempdir().unwrap();
+    let plan = dir.path().join("study.toml").display().to_string();
+    study(&["init", "--template", "phase2-baseline", &plan]).success();
+    let checked = study(&["check", &plan]).code(1).get_output().stdout.clone();
+    let checked = String::from_utf8(checked).unwrap();
+    for words in [
+        "phase2-baseline cannot run on this machine",
+        "fatal   files: llama-3-8b: /data/models/huggingface/meta-llama/Meta-Llama-3-8B: No such file",
+        "next: mkdir -p /data/models/huggingface",
+        "sudo spark-trace study rootfs nvcr.io/nvidia/tensorrt-llm/release:spark-single-gpu-dev /data/rootfs/tensorrt-llm",
+        "16000 passes (1000 requests / batch 8 x 128 tokens) x 15.0 GiB / 212.0 GiB per s",
+        "620 runs: about ",
+    ] {
+        assert!(checked.contains(words), "no `{words}` in {checked}");
+    }
+    let json = study(&["check", &plan, "--format", "json"]).code(1).get_output().stdout.clone();
+    let report: serde_json::Value = serde_json::from_slice(&json).unwrap();
+    assert_eq!((&report["can_run"], report["times"].as_array().map(Vec::len)), (&false.into(), Some(10)));
+    // A dry run says the same, and is none the worse for it.
+    let dry = study(&["run", &plan, "--dry-run"]).success().get_output().stdout.clone();
+    assert!(String::from_utf8(dry).unwrap().ends_with(&checked));
 }
 
 #[test]

@@ -240,7 +240,8 @@ fn rounds_whose_gate_stays_closed_are_left_out() {
     assert_eq!(why, [&serde_json::json!([1, 2]), &serde_json::json!([3, 4])]);
 }
 
-/// What the runner gives a run: limits, and requests that were made before it. The truth is the shell's own word.
+/// What the runner gives a run: limits, and requests that were made before it. The truth is the shell's own word. The limits
+/// are low: without CAP_SYS_RESOURCE, as in some containers, root may not raise them.
 #[test]
 #[ignore = "needs root: cargo xtask test"]
 fn a_run_has_the_limits_and_the_dataset_of_its_plan() {
@@ -254,7 +255,7 @@ runs = 1
 [[environments]]
 name = "native"
 kind = "native"
-ulimits = ["memlock=-1", "stack=67108864", "nofile=1000:2000"]
+ulimits = ["stack=4194304", "nofile=1000:2000"]
 [[models]]
 name = "m"
 [workload]
@@ -271,7 +272,7 @@ ways = [
     fs::write(&plan, text).unwrap();
     output(&["run", &plan, "--dir", &dir]);
     let log = fs::read_to_string(format!("{dir}/runs/0001-1-native-m/log.txt")).unwrap();
-    assert_eq!(log.split_whitespace().collect::<Vec<_>>(), ["65536", "1000", "2000", "second"]);
+    assert_eq!(log.split_whitespace().collect::<Vec<_>>(), ["4096", "1000", "2000", "second"]);
 }
 
 /// Mounts of a chroot are the command's alone, and a tree that was there already is taken as it is.

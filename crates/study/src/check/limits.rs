@@ -46,6 +46,17 @@ pub fn look(subject: &Subject<'_>, findings: &mut Findings) {
             }
         }
     }
+    for (environment, limits) in set.iter().filter(|(it, _)| it.kind.engine().is_none()) {
+        let raised = limits.iter().filter(|(name, limit)| {
+            let now = ulimit::resource(name).and_then(|resource| subject.machine.limit(resource));
+            now.is_some_and(|(_, hard)| limit.hard > hard)
+        });
+        let raised: Vec<_> = raised.map(|(name, limit)| format!("{name}={limit}")).collect();
+        if !raised.is_empty() && subject.machine.may_raise_limits() == Some(false) {
+            let found = format!("{} cannot be set: root has no CAP_SYS_RESOURCE here", raised.join(", "));
+            findings.fatal(&environment.name, found, "start the study outside of this container");
+        }
+    }
     let names: BTreeSet<&String> = set.iter().flat_map(|(_, limits)| limits.keys()).collect();
     let mut differ = false;
     for name in names {

@@ -42,6 +42,19 @@ impl Machine for Here {
         ulimit::current(resource).map(|limit| (limit.soft, limit.hard))
     }
 
+    fn may_raise_limits(&self) -> Option<bool> {
+        /// include/uapi/linux/capability.h CAP_SYS_RESOURCE.
+        const SYS_RESOURCE: u32 = 24;
+        // SAFETY: cannot fail.
+        if unsafe { libc::geteuid() } != 0 {
+            return None;
+        }
+        let status = std::fs::read_to_string("/proc/self/status").ok()?;
+        let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"))?;
+        let capabilities = u64::from_str_radix(line.trim(), 16).ok()?;
+        Some(capabilities >> SYS_RESOURCE & 1 == 1)
+    }
+
     fn closed(&self, plan: &Plan) -> Vec<(&'static str, String)> {
         run::gates::closed(&plan.gates)
     }

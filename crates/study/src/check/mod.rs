@@ -79,6 +79,8 @@ pub trait Machine {
     fn gpus(&self) -> Result<usize, String>;
     /// Soft and hard limit that a command started here would have, as `getrlimit` numbers them.
     fn limit(&self, resource: u32) -> Option<(u64, u64)>;
+    /// Whether a command started here may raise its hard limits; unknown to a user who is not root.
+    fn may_raise_limits(&self) -> Option<bool>;
     /// Gates of the plan that are closed now, with the reason.
     fn closed(&self, plan: &Plan) -> Vec<(&'static str, String)>;
     /// Bytes that are free where a folder lies.

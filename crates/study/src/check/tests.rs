@@ -16,11 +16,13 @@ struct Fake {
     /// Images that the engines have, with their architecture.
     images: BTreeMap<String, &'static str>,
     gpus: usize,
+    /// Limits above those that a command has anyway.
+    raises: Option<bool>,
 }
 
 impl Fake {
     fn new() -> Self {
-        let fake = Self { dir: tempfile::tempdir().unwrap(), images: BTreeMap::new(), gpus: 1 };
+        let fake = Self { dir: tempfile::tempdir().unwrap(), images: BTreeMap::new(), gpus: 1, raises: None };
         cores::tests::spark(fake.dir.path());
         fake.write("proc/meminfo", "MemTotal: 125524480 kB\nMemFree: 120000000 kB\n");
         fake.write("sys/fs/cgroup/cgroup.controllers", "cpu memory\n");
@@ -135,6 +137,10 @@ impl Machine for Fake {
         Some((8 << 20, 8 << 20))
     }
 
+    fn may_raise_limits(&self) -> Option<bool> {
+        self.raises
+    }
+
     fn closed(&self, _: &Plan) -> Vec<(&'static str, String)> {
         vec![]
     }
@@ -244,6 +250,25 @@ fn limits_that_differ_are_a_difference_of_the_environments() {
     assert!(differs.next.unwrap().contains("ulimits = [\"stack=67108864\"]"));
     assert_eq!(finding("ulimits = [\"stack=67108864\"]").severity, Severity::Fine);
     assert_eq!(finding("ulimits = [\"stack=67108863\"]").severity, Severity::Warning);
+}
+
+#[test]
+fn limits_that_root_may_not_raise_are_known_before() {
+    let mut fake = Fake::new();
+    fake.image("i");
+    let plan =
+        |limit: &str| plan("\"--ulimit\", \"stack=67108864\"", &format!("ulimits = [\"{limit}\"]"), MODEL);
+    for (raises, limit, refused) in [
+        (Some(false), "stack=67108864", true),
+        (Some(false), "stack=4096", false),
+        (Some(true), "stack=67108864", false),
+        (None, "stack=67108864", false),
+    ] {
+        fake.raises = raises;
+        let report = fake.check(&plan(limit));
+        let fatal = report.findings.iter().any(|it| it.check == "limits" && it.severity == Severity::Fatal);
+        assert_eq!(fatal, refused, "{raises:?} {limit}");
+    }
 }
 
 #[test]

@@ -89,7 +89,7 @@ pub fn record(
     let said = place.create_new(0, WriteOptions { force: false, owner: invoker::owner() }).map_err(io)?;
     let mut command = Command::new(program);
     command.args(args).stdin(Stdio::null()).stdout(said.try_clone().map_err(io)?).stderr(said);
-    let limits = limits.to_vec();
+    let (limits, has_limits) = (limits.to_vec(), !limits.is_empty());
     let ended_with_us = move || {
         limits.iter().try_for_each(|&(resource, limit)| ulimit::set(resource, limit))?;
         // SAFETY: a system call without pointers.
@@ -103,7 +103,11 @@ pub fn record(
     // killed leaves nothing behind that would run beside the next run.
     unsafe { command.pre_exec(ended_with_us) };
     let start = |source| RunError::Start { program: program.clone(), source };
-    let mut child = command.spawn().map_err(start)?;
+    let mut child = command.spawn().map_err(|source| match source.raw_os_error() {
+        // kernel/sys.c do_prlimit: a hard limit is raised by CAP_SYS_RESOURCE alone.
+        Some(libc::EPERM) if has_limits => RunError::Limits { source },
+        _ => start(source),
+    })?;
     let (status, why) = wait(&mut child, timeout, signals).map_err(start)?;
     if signals.interrupted() {
         return Err(RunError::Interrupted);

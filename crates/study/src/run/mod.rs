@@ -54,6 +54,8 @@ pub enum RunError {
     Command(String),
     #[error("cannot run {program}")]
     Start { program: String, source: io::Error },
+    #[error("the plan's `ulimits` cannot be set: a hard limit is raised with CAP_SYS_RESOURCE alone")]
+    Limits { source: io::Error },
     #[error("{program} failed ({status}){}", if said.is_empty() { String::new() } else { format!(": {said}") })]
     Failed { program: String, status: ExitStatus, said: String },
     #[error("the gate {gate} stayed closed for {} s: {reason}", waited.as_secs())]
