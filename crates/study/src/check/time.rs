@@ -1,7 +1,5 @@
 //! Whether runs end before their timeout.
 
-use spark_trace_recording::units;
-
 use super::Findings;
 use crate::estimate::ModelTime;
 
@@ -34,5 +32,9 @@ pub fn look(times: &[ModelTime], findings: &mut Findings) {
 }
 
 fn duration(seconds: f64) -> String {
-    units::duration((seconds * 1e9) as u64)
+    match seconds {
+        0.0..120.0 => format!("{seconds:.0} s"),
+        120.0..7200.0 => format!("{:.0} min", seconds / 60.0),
+        _ => format!("{:.1} h", seconds / 3600.0),
+    }
 }

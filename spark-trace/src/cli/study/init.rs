@@ -45,6 +45,6 @@ pub fn run(args: &Args) -> anyhow::Result<Exit> {
     recording::write::refuse_existing(&args.output, options)?;
     recording::write::write_bytes(args.template.text.as_bytes(), &args.output, options)?;
     let file = escape::line(&args.output.display().to_string());
-    eprintln!("spark-trace: wrote {file}; look at it, then: spark-trace study run {file} --dry-run");
+    eprintln!("spark-trace: wrote {file}; look at it, then: spark-trace study check {file}");
     Ok(Exit::Fine)
 }
