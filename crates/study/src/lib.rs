@@ -25,6 +25,7 @@ use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use sha2::{Digest, Sha256};
 use thiserror::Error;
 
 pub use results::Results;
@@ -106,6 +107,11 @@ fn read_opened(path: &Path, flags: libc::c_int) -> Result<Vec<u8>, StudyError> {
         return Err(StudyError::TooLarge { path: path.to_owned() });
     }
     Ok(bytes)
+}
+
+/// As `sha256sum` writes it.
+pub fn sha256(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 pub fn read_text(path: &Path) -> Result<String, StudyError> {

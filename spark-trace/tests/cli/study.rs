@@ -113,6 +113,14 @@ fn a_published_study_is_imported_and_reported_in_every_form() {
     let figures = || fs::read_dir(site.join("figures")).unwrap().map(|file| file.unwrap().path());
     let count = |kind: &str| figures().filter(|file| file.extension().is_some_and(|of| of == kind)).count();
     assert!(count("svg") > 5 && count("svg") == count("pdf"), "{} and {}", count("svg"), count("pdf"));
+    // Where there is LaTeX: names from outside do not break it.
+    let mut latex = std::process::Command::new("pdflatex");
+    latex
+        .args(["-interaction=nonstopmode", "-halt-on-error", "-no-shell-escape", "paper.tex"])
+        .current_dir(&site);
+    if let Ok(output) = latex.output() {
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    }
     // The site is a study: what its runs show can be computed again.
     let again = |dir: &str| study(&["report", dir, "--format", "json"]).success().get_output().stdout.clone();
     assert_eq!(again(&site.display().to_string()), again(&study_dir));

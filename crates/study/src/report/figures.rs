@@ -1,7 +1,6 @@
 //! Figures as files, SVG and PDF, with what a paper needs to include them.
 
 use std::collections::BTreeSet;
-use std::fmt::Write as _;
 
 use super::charts::{self, Figure, OF_ONE};
 use super::{latex, narrative};
@@ -11,6 +10,8 @@ use spark_trace_render::scene::{pdf, svg};
 
 /// Below the site.
 pub const FOLDER: &str = "figures";
+/// LaTeX keeps a few floats until there is a page for them.
+pub const FLOATS: usize = 8;
 
 /// Every figure that is a file: of metrics that can be better or worse. Charts of the others are in the pages.
 pub fn all(report: &Report) -> Vec<Figure> {
@@ -18,7 +19,8 @@ pub fn all(report: &Report) -> Vec<Figure> {
     let mut figures = vec![];
     let mut add = |drawn: Option<_>, parts: &[&str]| {
         if let Some((scene, caption)) = drawn {
-            figures.push(Figure { name: names.of(parts), caption, scene });
+            let across = !OF_ONE.iter().any(|(kind, _)| parts.first() == Some(kind));
+            figures.push(Figure { name: names.of(parts), caption, across, scene });
         }
     };
     for rows in narrative::by_metric(report) {
@@ -56,14 +58,11 @@ pub fn files(figures: &[Figure]) -> Result<Vec<(String, Vec<u8>)>, PdfError> {
 fn environments(figures: &[Figure]) -> String {
     let mut text =
         "% Needs \\usepackage{graphicx}; each figure is as wide as one column (3.5 in).\n".to_owned();
-    for Figure { name, caption, .. } in figures {
-        // Writing to a string cannot fail.
-        let _ = write!(
-            text,
-            "\n\\begin{{figure}}[tbp]\n  \\centering\n  \\includegraphics[width=\\columnwidth]{{{FOLDER}/{name}.pdf}}\n  \
-             \\caption{{{}}}\n  \\label{{fig:{name}}}\n\\end{{figure}}\n",
-            latex::escaped(caption)
-        );
+    for (place, figure) in figures.iter().enumerate() {
+        if place % FLOATS == FLOATS - 1 {
+            text.push_str("\n\\clearpage\n");
+        }
+        text.push_str(&latex::environment(figure, "\\columnwidth"));
     }
     text
 }

@@ -7,7 +7,9 @@ mod happenings;
 mod latex;
 mod narrative;
 pub mod site;
+mod state;
 mod tables;
+mod threats;
 
 pub use happenings::happened;
 
@@ -70,7 +72,7 @@ pub const FORMATS: &[Format] = &[
     Format { name: "json", about: "Everything, for programs", render: |of, _| json::render(&of.report) },
     Format {
         name: "latex",
-        about: "The main table for a paper (package booktabs)",
+        about: "Tables for a paper (package booktabs)",
         render: |of, _| Ok(latex::render(&of.report).into_bytes()),
     },
 ];

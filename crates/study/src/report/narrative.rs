@@ -1,10 +1,12 @@
 //! What a study reports, in words and tables that all forms share.
 
 use super::happenings::happened;
+use super::state;
 use super::tables::{
     ATTRITION, BRIEF, DIAGNOSTICS, EFFECTS, ESTIMATES, MAIN, SPREAD, TESTS, interval, number, table,
     with_absent,
 };
+use super::threats::threats;
 use crate::analysis::compare::written_p;
 use crate::analysis::planning::Detectable;
 use crate::analysis::role::Role;
@@ -27,7 +29,12 @@ pub fn document(report: &Report) -> Document {
     }
     document.heading("Methods");
     methods(report).into_iter().for_each(|line| document.line(line));
-    failures(&mut document, report);
+    document.section("Machine", machine(report));
+    document.heading("Threats to validity");
+    for (kind, sentences) in threats(report) {
+        document.line(format!("{}: {sentences}", kind.title()));
+    }
+    document.section("Runs that do not count", failures(report));
     document
 }
 
@@ -61,7 +68,7 @@ pub fn brief(report: &Report) -> Document {
             document.table(table(BRIEF, sources));
         }
     }
-    failures(&mut document, report);
+    document.section("Runs that do not count", failures(report));
     document
 }
 
@@ -288,6 +295,8 @@ pub fn tables(report: &Report, model: &str, other: &str) -> Vec<(&'static str, T
         ("Runs, A+B", Table::of(ATTRITION, attrition_of(report, model, other))),
         ("Diagnostics", with_absent(DIAGNOSTICS, rows(), absent())),
         ("Estimates", table(ESTIMATES, rows())),
+        ("State at the start of runs", state::start(rows())),
+        ("Course within each environment", state::course(rows())),
         ("Effects", table(EFFECTS, rows())),
         ("Tests, p", table(TESTS, rows())),
         ("Spread", table(SPREAD, rows())),
@@ -313,7 +322,7 @@ pub fn methods(report: &Report) -> Vec<String> {
         Some(Order::Blocked) => "Environments ran one after the other, without taking turns.".to_owned(),
         None => "The order is that of the runs' times; nothing is known of a plan.".to_owned(),
     };
-    let mut lines = vec![
+    vec![
         order,
         format!(
             "Warm-ups are left out of the analysis and counted. Differences are B minus A. Runs of one round are \
@@ -350,15 +359,36 @@ pub fn methods(report: &Report) -> Vec<String> {
              differences.",
             options.diagnostic_alpha
         ),
-    ];
-    if !report.machine.is_empty() {
-        let facts: Vec<_> = report.machine.iter().map(|(name, value)| format!("{name} {value}")).collect();
-        lines.push(format!("Machine: {}.", facts.join("; ")));
-    }
-    lines
+    ]
 }
 
-fn failures(document: &mut Document, report: &Report) {
+/// What the study ran on and with.
+pub fn machine(report: &Report) -> Table {
+    let cells = &[
+        ("FACT", Fit::Name, (|row| row.0.clone()) as fn(&(String, String)) -> String),
+        ("VALUE", Fit::Text, |row| row.1.clone()),
+    ];
+    let facts: Vec<(String, String)> =
+        report.machine.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
+    Table::of(cells, &facts)
+}
+
+/// What a site has for others to check and to repeat.
+pub fn artifact() -> Vec<String> {
+    vec![
+        "runs.csv has every run, failed ones and warm-ups too, and runs-dictionary.csv the unit and meaning of its columns. \
+         results.json has the same for `spark-trace study report`, which makes every table and figure again. SHA256SUMS has the \
+         checksums of all files (`sha256sum --check SHA256SUMS`)."
+            .to_owned(),
+        format!(
+            "The analysis is that of spark-trace {} (MIT or Apache-2.0). The licence of these data is for their authors to state.",
+            env!("CARGO_PKG_VERSION")
+        ),
+    ]
+}
+
+/// Runs that do not count, and why.
+pub fn failures(report: &Report) -> Table {
     let cells = &[
         ("RUN", Fit::Number, (|row| row.number.to_string()) as fn(&crate::analysis::Failure) -> String),
         ("ATTEMPT", Fit::Number, |row| row.attempt.to_string()),
@@ -366,5 +396,5 @@ fn failures(document: &mut Document, report: &Report) {
         ("MODEL", Fit::Name, |row| row.model.clone()),
         ("WHY", Fit::Text, |row| row.why.clone()),
     ];
-    document.section("Runs that do not count", Table::of(cells, &report.failures));
+    Table::of(cells, &report.failures)
 }

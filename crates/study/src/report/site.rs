@@ -1,16 +1,13 @@
 //! The site of a study: an index and a page for each comparison. Static, without scripts and without a network, ready
 //! for GitHub Pages.
 
-use std::fmt::Write as _;
-
-use sha2::{Digest, Sha256};
-
 use super::charts::OF_ONE;
 use super::figures::{self, Names};
 use super::tables::{ATTRITION, MAIN, with_absent};
-use super::{FORMATS, ReportError, Studied, charts, data, narrative};
-use crate::RESULTS;
+use super::{FORMATS, ReportError, Studied, charts, data, latex, narrative, threats};
+use crate::analysis::role::Role;
 use crate::analysis::{Comparison, Report};
+use crate::{RESULTS, sha256};
 use spark_trace_render::document::Table;
 use spark_trace_render::html::page::Page;
 use spark_trace_render::html::{STYLE, tables};
@@ -28,6 +25,8 @@ const DATA: &[(&str, &str, &str)] = &[
     ("latex", "report.tex", "tables for a paper"),
     ("markdown", "report.md", "all tables as text"),
 ];
+/// Methods, results and threats to validity.
+const PAPER: &str = "paper.tex";
 /// Sums of all other files, as `sha256sum --check` reads them.
 const SUMS: &str = "SHA256SUMS";
 
@@ -58,7 +57,9 @@ pub fn files(of: &Studied) -> Result<Files, ReportError> {
     }
     // What `study report` reads: the analysis can be done again from the site.
     files.push((RESULTS.to_owned(), json::render(&data::results(&of.results))?));
-    files.extend(figures::files(&figures::all(report))?);
+    let figures = figures::all(report);
+    files.push((PAPER.to_owned(), latex::paper(report, &figures).into_bytes()));
+    files.extend(figures::files(&figures)?);
     // GitHub Pages would run the files through Jekyll.
     files.push((".nojekyll".to_owned(), vec![]));
     files.push((SUMS.to_owned(), sums(&files).into_bytes()));
@@ -68,10 +69,7 @@ pub fn files(of: &Studied) -> Result<Files, ReportError> {
 fn sums(files: &Files) -> String {
     let mut text = String::new();
     for (name, bytes) in files {
-        let sum = Sha256::digest(bytes);
-        // Writing to a string cannot fail.
-        sum.iter().for_each(|byte| write!(text, "{byte:02x}").unwrap_or_default());
-        text.push_str(&format!("  {name}\n"));
+        text.push_str(&format!("{}  {name}\n", sha256(bytes)));
     }
     text
 }
@@ -112,6 +110,19 @@ fn paragraphs(page: &mut Page, lines: Vec<String>) {
     lines.iter().for_each(|line| page.element("p", &[], line));
 }
 
+/// Metrics that the study is about, of more than one model or environment.
+fn of_many(rows: &[&Comparison]) -> bool {
+    rows.len() > 1 && rows.iter().any(|row| row.role == Role::Primary)
+}
+
+/// A table below its heading, unless it has no rows.
+fn section(page: &mut Page, title: &str, table: &Table) {
+    if !table.rows.is_empty() {
+        page.element("h2", &[], title);
+        tables::table(page, title, false, table);
+    }
+}
+
 /// A picture with its caption.
 fn figure(page: &mut Page, drawn: Option<(Scene, String)>) {
     let Some((scene, caption)) = drawn else { return };
@@ -128,11 +139,6 @@ fn index(report: &Report, pages: &Pages) -> Vec<u8> {
         paragraphs(page, narrative::summary(report));
         narrative::warnings(report).iter().for_each(|text| tables::warning(page, text));
         page.element("h2", &[], "Comparisons");
-        page.within("div", &[("class", "charts")], |page| {
-            for rows in narrative::by_metric(report).iter().filter(|rows| rows.len() > 1) {
-                figure(page, charts::models(rows));
-            }
-        });
         for (model, other, name) in pages {
             page.within("h3", &[], |page| {
                 let baseline = report.environments.first().map_or("", String::as_str);
@@ -145,12 +151,26 @@ fn index(report: &Report, pages: &Pages) -> Vec<u8> {
             let runs = Table::of(ATTRITION, narrative::attrition_of(report, model, other));
             tables::table(page, &format!("{model}, {other}: runs, A+B"), false, &runs);
         }
+        page.within("div", &[("class", "charts")], |page| {
+            for rows in narrative::by_metric(report).iter().filter(|rows| of_many(rows)) {
+                figure(page, charts::models(rows));
+            }
+        });
         page.element("h2", &[], "Methods");
         paragraphs(page, narrative::methods(report));
+        section(page, "Machine", &narrative::machine(report));
+        page.element("h2", &[], "Threats to validity");
+        for (kind, sentences) in threats::threats(report) {
+            page.element("h3", &[], kind.title());
+            page.element("p", &[], &sentences);
+        }
+        section(page, "Runs that do not count", &narrative::failures(report));
         page.element("h2", &[], "Data");
+        paragraphs(page, narrative::artifact());
         page.within("ul", &[], |page| {
             let own = [
                 (RESULTS, "the runs as `spark-trace study report` reads them"),
+                (PAPER, "methods, tables, figures and threats to validity as a document that compiles"),
                 (SUMS, "checksums of all files"),
             ];
             for (file, what) in DATA.iter().map(|(_, file, what)| (*file, *what)).chain(own) {
@@ -165,14 +185,6 @@ fn index(report: &Report, pages: &Pages) -> Vec<u8> {
                 "figures/: each figure as SVG and PDF, and figures.tex with captions and labels",
             );
         });
-        if !report.failures.is_empty() {
-            let count = report.failures.len();
-            page.element(
-                "p",
-                &[],
-                &format!("{count} runs do not count; they are listed in report.md and report.json."),
-            );
-        }
     })
 }
 

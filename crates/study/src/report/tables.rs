@@ -21,7 +21,7 @@ pub fn number(value: f64) -> String {
 }
 
 /// With as many decimals as three digits of `spread` need.
-fn to_spread(value: f64, spread: Option<f64>) -> String {
+pub fn to_spread(value: f64, spread: Option<f64>) -> String {
     match spread {
         Some(spread) if spread > 0.0 && spread.is_normal() => {
             let decimals = (2.0 - spread.log10().floor()).clamp(0.0, 9.0) as usize;
@@ -36,7 +36,7 @@ pub fn step(value: f64, steps: &[f64]) -> String {
     to_spread(value, steps.get(1).zip(steps.first()).map(|(second, first)| (second - first) * 100.0))
 }
 
-fn signed(value: f64) -> String {
+pub fn signed(value: f64) -> String {
     let text = number(value);
     if value > 0.0 { format!("+{text}") } else { text }
 }
@@ -57,16 +57,16 @@ pub fn interval(ci: Option<(f64, f64)>) -> String {
 /// What a reader looks at first.
 pub const MAIN: &[Cell] = &[
     ("METRIC", Fit::Name, |row| row.subject.name.clone()),
-    ("UNIT", Fit::Name, |row| row.subject.unit.clone()),
-    ("N", Fit::Number, |row| format!("{}+{}", row.a.n, row.b.n)),
-    ("A MEAN ± SD", Fit::Number, |row| mean(&row.a)),
-    ("B MEAN ± SD", Fit::Number, |row| mean(&row.b)),
+    ("VERDICT", Fit::Name, |row| row.verdict.as_str().to_owned()),
     ("B - A", Fit::Number, |row| signed(row.difference)),
+    ("UNIT", Fit::Name, |row| row.subject.unit.clone()),
     ("95 % CI", Fit::Number, |row| interval(row.ci)),
     ("OF A", Fit::Number, |row| known(row.relative, |part| format!("{:+.1} %", part * 100.0))),
     ("P (ADJUSTED)", Fit::Number, |row| known(row.p_adjusted(), written_p)),
+    ("N", Fit::Number, |row| format!("{}+{}", row.a.n, row.b.n)),
+    ("A MEAN ± SD", Fit::Number, |row| mean(&row.a)),
+    ("B MEAN ± SD", Fit::Number, |row| mean(&row.b)),
     ("ROLE", Fit::Name, |row| row.role.as_str().to_owned()),
-    ("VERDICT", Fit::Name, |row| row.verdict.as_str().to_owned()),
 ];
 
 /// The same for 80 columns.

@@ -8,7 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::process::Stdio;
 
-use super::gates;
+use super::{facts, gates};
 use crate::command::{RunPaths, Values};
 use crate::plan::Plan;
 use crate::results::BOOT;
@@ -39,6 +39,10 @@ pub fn describe(plan: &Plan, spark_trace: &Path) -> BTreeMap<String, String> {
     fact("driver", read("/proc/driver/nvidia/version").map(first_line));
     fact("spark-trace", Some(env!("CARGO_PKG_VERSION").to_owned()));
     fact("spark-trace.path", Some(spark_trace.display().to_string()));
+    for (name, value) in facts::of_machine(Path::new("/")).into_iter().chain(facts::of_gpus()) {
+        fact(&name, Some(value));
+    }
+    fact("container-toolkit", facts::toolkit());
     let places = RunPaths {
         study: Path::new("."),
         run: Path::new("."),
@@ -51,9 +55,13 @@ pub fn describe(plan: &Plan, spark_trace: &Path) -> BTreeMap<String, String> {
         fact(engine, answer_of(&[engine, "--version"]));
         if let (Some(image), Some(model)) = (&environment.image, plan.models.first()) {
             let image = Values::of(plan, environment, model, 0, &places).fill(image).ok();
-            let id = image
-                .and_then(|image| answer_of(&[engine, "image", "inspect", "--format", "{{.Id}}", &image]));
-            fact(&format!("image.{}", environment.name), id);
+            let name = |what: &str| format!("image.{}{what}", environment.name);
+            fact(&name(""), image.as_deref().and_then(|image| image_id(engine, image)));
+            // What a registry calls it; an image that was made here has none.
+            const DIGESTS: &str = "{{range .RepoDigests}}{{.}} {{end}}";
+            let digests =
+                image.and_then(|image| answer_of(&[engine, "image", "inspect", "--format", DIGESTS, &image]));
+            fact(&name(".digest"), digests);
         }
     }
     for (environment, model) in
@@ -62,11 +70,10 @@ pub fn describe(plan: &Plan, spark_trace: &Path) -> BTreeMap<String, String> {
         let values = Values::of(plan, environment, model, 0, &places);
         let files = model.files.iter().filter_map(|file| values.fill(file).ok());
         for file in files {
-            let size = fs::metadata(&file).map(|file| format!("{} bytes", file.len()));
-            fact(
-                &format!("model.{}.{file}", model.name),
-                Some(size.unwrap_or_else(|error| error.to_string())),
-            );
+            fact(&format!("model.{}.{file}", model.name), Some(facts::of_file(Path::new(&file))));
+            if let Some(revision) = facts::revision(&file) {
+                fact(&format!("model.{}.revision", model.name), Some(revision));
+            }
         }
     }
     facts.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()

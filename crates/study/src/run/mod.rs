@@ -3,6 +3,7 @@
 mod between;
 mod child;
 mod dataset;
+mod facts;
 pub mod gates;
 mod image;
 mod machine;

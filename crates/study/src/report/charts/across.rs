@@ -63,7 +63,9 @@ fn forest(
     scene.line(Ink::Zero, (axis.at(0.0), 0.0), (axis.at(0.0), bottom));
     for (place, (row, (by, ci))) in (0..).zip(&rows) {
         let top = f64::from(place) * ROW;
-        let figures = format!("{}, {}", minus(&format!("{by:+.2} %")), row.verdict.as_str());
+        // Nothing is neither more nor less.
+        let percent = format!("{by:+.2} %").replace("+0.00", "0.00").replace("-0.00", "0.00");
+        let figures = format!("{}, {}", minus(&percent), row.verdict.as_str());
         name_and_figures(&mut scene, top + 13.0, &label(row), &figures);
         let y = top + 25.0;
         if let Some((low, high)) = ci {

@@ -21,6 +21,8 @@ pub struct Figure {
     /// Of its files, without what kind of file it is.
     pub name: String,
     pub caption: String,
+    /// Of many comparisons: models, metrics or sources.
+    pub across: bool,
     pub scene: Scene,
 }
 

@@ -163,11 +163,10 @@ pub fn pairs(row: &Comparison) -> Option<(Scene, String)> {
     let upwards = Axis::upwards(shown.chain([-margin_shown, margin_shown]), (bottom, top));
     let (left, gutter) = (upwards.room(), width(Size::Axis, MEAN) + 12.0);
     let right = RIGHT - gutter;
-    scene.rect(
-        Ink::Margin,
-        (left, upwards.at(margin)),
-        (RIGHT - left, upwards.at(-margin) - upwards.at(margin)),
-    );
+    // A margin beyond the plot fills it.
+    let (above, below) =
+        if margin > margin_shown { (top, bottom) } else { (upwards.at(margin), upwards.at(-margin)) };
+    scene.rect(Ink::Margin, (left, above), (RIGHT - left, below - above));
     let across = Axis::counting(pairs.iter().map(|(round, _)| *round), (left + 10.0, right - 10.0));
     across.draw_across(&mut scene, (bottom, bottom + 3.0), "Round");
     let unit = super::in_unit(&format!("{}: B \u{2212} A", row.subject.title), &row.subject.unit);
@@ -192,4 +191,94 @@ pub fn pairs(row: &Comparison) -> Option<(Scene, String)> {
     scene.text(Size::Axis, (middle, bottom + 17.0), Anchor::Middle, MEAN);
     scene.height = bottom + BELOW;
     Some((scene, caption))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::analysis::{Options, report};
+    use crate::report::charts::{OF_ONE, metrics, models};
+    use crate::results::{Origin, Results, Run, SCHEMA, SCHEMA_VERSION};
+    use spark_trace_render::scene::Item;
+
+    /// Ten rounds of two environments that differ by `difference`.
+    fn compared(difference: f64, wobble: f64) -> Comparison {
+        let run = |number: u32| {
+            let (round, in_b) = (number.div_ceil(2), number.is_multiple_of(2));
+            let value = 100.0 + f64::from(number * number % 7) * wobble + if in_b { difference } else { 0.0 };
+            Run {
+                number,
+                attempt: 1,
+                environment: if in_b { "an environment with a long name" } else { "native" }.to_owned(),
+                model: "a model with a very long name, longer than any picture is wide, of 120B".to_owned(),
+                iteration: round,
+                round: Some(round),
+                metrics: [("peak-memory".to_owned(), value)].into(),
+                ..Run::default()
+            }
+        };
+        let runs: Vec<Run> = (1..=20).map(run).collect();
+        let results = Results {
+            schema: SCHEMA.to_owned(),
+            schema_version: SCHEMA_VERSION,
+            name: "s".to_owned(),
+            description: String::new(),
+            origin: Origin::Simulated,
+            environments: vec!["native".to_owned(), runs[1].environment.clone()],
+            models: vec![runs[0].model.clone()],
+            alike: vec![],
+            planned: None,
+            primary: vec![],
+            order: None,
+            machine: Default::default(),
+            runs,
+        };
+        report(&results, Options { resamples: 0, ..Options::default() }).comparisons.remove(0)
+    }
+
+    fn inside(scene: &Scene) -> bool {
+        let within = |x: f64, y: f64| {
+            (-0.01..=WIDTH + 0.01).contains(&x) && (-0.01..=scene.height + 0.01).contains(&y)
+        };
+        scene.items.iter().all(|item| match item {
+            Item::Line { from, to, .. } => within(from.0, from.1) && within(to.0, to.1),
+            Item::Rect { at, size, .. } => within(at.0, at.1) && within(at.0 + size.0, at.1 + size.1),
+            Item::Circle { middle, .. } => within(middle.0, middle.1),
+            Item::Text { size, at, anchor, text } => {
+                let room = width(*size, text);
+                let left = at.0
+                    - match anchor {
+                        Anchor::Start => 0.0,
+                        Anchor::Middle => room / 2.0,
+                        Anchor::End => room,
+                    };
+                within(left, at.1) && within(left + room, at.1)
+            }
+        })
+    }
+
+    /// Whatever the values are: pages do not cut off what leaves a picture.
+    #[test]
+    fn everything_is_in_the_picture() {
+        for (difference, wobble) in
+            [(0.0, 0.0), (0.001, 0.0), (0.01, 0.001), (30.0, 2.0), (-99.0, 0.1), (1e9, 1e6)]
+        {
+            let row = compared(difference, wobble);
+            let charts = OF_ONE.iter().map(|(_, draw)| draw(&row));
+            for (scene, caption) in charts.chain([metrics(&[&row]), models(&[&row])]).flatten() {
+                assert!(inside(&scene), "{difference}, {wobble}: {scene:?}");
+                assert!(!caption.contains("NaN") && scene.height > 50.0, "{caption}");
+            }
+        }
+    }
+
+    #[test]
+    fn pairs_are_those_of_the_rounds() {
+        let row = compared(30.0, 2.0);
+        let (scene, caption) = pairs(&row).unwrap();
+        let marks =
+            scene.items.iter().filter(|item| matches!(item, Item::Circle { ink: Ink::A, .. })).count();
+        assert_eq!(marks, 10);
+        assert!(caption.contains("10 pairs") && caption.contains("±"), "{caption}");
+    }
 }

@@ -1,0 +1,202 @@
+//! Facts of the machine that a reader needs to repeat a study, each a row: what cannot be found out is not there.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+use std::process::Stdio;
+
+use nvml_wrapper::enum_wrappers::device::Clock;
+use spark_trace_host::{engine, nvml};
+
+use crate::{cores, read_bytes, sha256};
+
+struct Fact {
+    name: &'static str,
+    of: fn(&Path) -> Option<String>,
+}
+
+const fn row(name: &'static str, of: fn(&Path) -> Option<String>) -> Fact {
+    Fact { name, of }
+}
+
+const FACTS: &[Fact] = &[
+    row("os", |root| {
+        let text = text(root, "etc/os-release").or_else(|| text(root, "usr/lib/os-release"))?;
+        let name = text.lines().find_map(|line| line.strip_prefix("PRETTY_NAME="))?;
+        Some(name.trim_matches(['"', '\'']).to_owned())
+    }),
+    row("cpu", |root| {
+        let text = text(root, "proc/cpuinfo")?;
+        let line = text.lines().find(|line| line.starts_with("model name"))?;
+        Some(line.split_once(':')?.1.trim().to_owned())
+    }),
+    row("cores", |root| {
+        let types = cores::read(root).ok()?;
+        let of = |kind: &cores::CoreType| format!("{} {} ({})", kind.cpus.len(), kind.name, kind.list());
+        Some(types.iter().map(of).collect::<Vec<_>>().join(", "))
+    }),
+    row("governor", governor),
+    row("cgroup", |root| {
+        // Documentation/admin-guide/cgroup-v2.rst: the root of a version 2 hierarchy has this file.
+        let v2 = root.join("sys/fs/cgroup/cgroup.controllers").exists();
+        let v1 = root.join("sys/fs/cgroup/memory").is_dir();
+        match (v2, v1) {
+            (true, _) => Some("v2".to_owned()),
+            (false, true) => Some("v1".to_owned()),
+            (false, false) => None,
+        }
+    }),
+    row("huge-pages", |root| {
+        // mm/huge_memory.c enabled_show: the choice is in brackets.
+        let text = text(root, "sys/kernel/mm/transparent_hugepage/enabled")?;
+        Some(text.split_once('[')?.1.split_once(']')?.0.to_owned())
+    }),
+    row("swappiness", |root| text(root, "proc/sys/vm/swappiness")),
+];
+
+/// Names and values.
+pub fn of_machine(root: &Path) -> Vec<(String, String)> {
+    FACTS.iter().filter_map(|fact| Some((fact.name.to_owned(), (fact.of)(root)?))).collect()
+}
+
+fn text(root: &Path, path: &str) -> Option<String> {
+    let text = String::from_utf8(read_bytes(&root.join(path)).ok()?).ok()?;
+    let text = text.trim();
+    (!text.is_empty()).then(|| text.to_owned())
+}
+
+/// Of all cores: one where they agree.
+fn governor(root: &Path) -> Option<String> {
+    let cpus = fs::read_dir(root.join("sys/devices/system/cpu")).ok()?;
+    let of = |cpu: fs::DirEntry| text(&cpu.path(), "cpufreq/scaling_governor");
+    let found: BTreeSet<String> = cpus.flatten().filter_map(of).collect();
+    (!found.is_empty()).then(|| found.into_iter().collect::<Vec<_>>().join(", "))
+}
+
+/// Of the driver and its first GPU; the others are named if they differ.
+pub fn of_gpus() -> Vec<(String, String)> {
+    let Ok(nvml) = nvml::open() else { return vec![] };
+    let mut facts = vec![];
+    let mut fact =
+        |name: &str, value: Option<String>| facts.extend(value.map(|value| (name.to_owned(), value)));
+    let devices: Vec<_> =
+        (0..nvml.device_count().unwrap_or(0)).filter_map(|index| nvml.device_by_index(index).ok()).collect();
+    let names: Vec<String> = devices.iter().filter_map(|device| device.name().ok()).collect();
+    fact("gpu", (!names.is_empty()).then(|| names.join(", ")));
+    fact(
+        "cuda",
+        nvml.sys_cuda_driver_version()
+            .ok()
+            .map(|version| format!("{}.{}", version / 1000, version % 1000 / 10)),
+    );
+    if let Some(device) = devices.first() {
+        let clocks = [("SM", Clock::SM), ("memory", Clock::Memory)];
+        let clocks = clocks
+            .into_iter()
+            .filter_map(|(name, clock)| Some(format!("{name} {} MHz", device.max_clock_info(clock).ok()?)));
+        let clocks: Vec<String> = clocks.collect();
+        fact("gpu.max-clocks", (!clocks.is_empty()).then(|| clocks.join(", ")));
+        let limit = device.enforced_power_limit().ok();
+        fact("gpu.power-limit", limit.map(|milliwatts| format!("{:.0} W", f64::from(milliwatts) / 1000.0)));
+    }
+    facts
+}
+
+/// NVIDIA's container toolkit, where root has installed it.
+pub fn toolkit() -> Option<String> {
+    let program = engine::trusted("nvidia-ctk")?;
+    let output = std::process::Command::new(program)
+        .arg("--version")
+        .stdin(Stdio::null())
+        .stderr(Stdio::null())
+        .output()
+        .ok()
+        .filter(|output| output.status.success())?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    text.lines().next().map(|line| line.trim().to_owned()).filter(|line| !line.is_empty())
+}
+
+/// Larger files of a model are known by their sizes: weights take minutes to read, and that would fill the page cache.
+const HASHED: u64 = 16 << 20;
+
+/// Size of a file, and its hash where it is small; or why it cannot be read.
+pub fn of_file(path: &Path) -> String {
+    let size = match fs::metadata(path) {
+        Ok(about) if about.is_file() => about.len(),
+        Ok(about) if about.is_dir() => return "a folder".to_owned(),
+        Ok(_) => return "not a file".to_owned(),
+        Err(error) => return error.to_string(),
+    };
+    let hash = (size <= HASHED).then(|| read_bytes(path).ok()).flatten().map(|bytes| sha256(&bytes));
+    match hash {
+        Some(hash) => format!("{size} bytes, sha256 {hash}"),
+        None => format!("{size} bytes"),
+    }
+}
+
+/// The revision that a folder of the Hugging Face cache is of: `snapshots/COMMIT`.
+pub fn revision(path: &str) -> Option<String> {
+    let (_, after) = path.split_once("/snapshots/")?;
+    let commit = after.split('/').next()?;
+    (commit.len() == 40 && commit.chars().all(|c| c.is_ascii_hexdigit())).then(|| commit.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(name: &str, files: &[(&str, &str)]) -> Option<String> {
+        let root = tempfile::tempdir().unwrap();
+        for (path, text) in files {
+            let path = root.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        }
+        of_machine(root.path()).into_iter().find(|(known, _)| known == name).map(|(_, value)| value)
+    }
+
+    #[test]
+    fn facts_are_those_of_the_files() {
+        let os = "NAME=\"Ubuntu\"\nPRETTY_NAME=\"Ubuntu 24.04.3 LTS\"\n";
+        assert_eq!(of("os", &[("etc/os-release", os)]).as_deref(), Some("Ubuntu 24.04.3 LTS"));
+        let governor = |cpu: u32| format!("sys/devices/system/cpu/cpu{cpu}/cpufreq/scaling_governor");
+        let (zero, one) = (governor(0), governor(1));
+        assert_eq!(
+            of("governor", &[(&zero, "performance\n"), (&one, "performance\n")]).as_deref(),
+            Some("performance")
+        );
+        assert_eq!(
+            of("governor", &[(&zero, "powersave\n"), (&one, "performance\n")]).as_deref(),
+            Some("performance, powersave")
+        );
+        assert_eq!(
+            of("cgroup", &[("sys/fs/cgroup/cgroup.controllers", "cpu memory\n")]).as_deref(),
+            Some("v2")
+        );
+        assert_eq!(of("cgroup", &[("sys/fs/cgroup/memory/tasks", "1\n")]).as_deref(), Some("v1"));
+        let thp = "always [madvise] never\n";
+        assert_eq!(
+            of("huge-pages", &[("sys/kernel/mm/transparent_hugepage/enabled", thp)]).as_deref(),
+            Some("madvise")
+        );
+        let cpu = "processor\t: 0\nmodel name\t: AMD EPYC 9B14\n";
+        assert_eq!(of("cpu", &[("proc/cpuinfo", cpu)]).as_deref(), Some("AMD EPYC 9B14"));
+        for name in ["os", "cpu", "governor", "cgroup", "huge-pages"] {
+            assert_eq!(of(name, &[]), None, "{name}");
+        }
+    }
+
+    /// The hash is that of the standard's example (FIPS 180-4): `abc`.
+    #[test]
+    fn small_files_have_a_hash_and_folders_of_a_cache_a_revision() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("config.json");
+        fs::write(&file, "abc").unwrap();
+        let hash = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+        assert_eq!(of_file(&file), format!("3 bytes, sha256 {hash}"));
+        assert_eq!(of_file(dir.path()), "a folder");
+        let commit = "0123456789abcdef0123456789abcdef01234567";
+        assert_eq!(revision(&format!("/m/snapshots/{commit}/config.json")).as_deref(), Some(commit));
+        assert_eq!(revision("/m/snapshots/main/config.json"), None);
+    }
+}
