@@ -2,16 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use super::charts::{self, Figure, OF_ONE};
+use super::charts::{self, FLOATS, FOLDER, Figure, OF_ONE};
 use super::{latex, narrative};
 use crate::analysis::{Comparison, Report};
 use spark_trace_render::scene::pdf::PdfError;
 use spark_trace_render::scene::{pdf, svg};
-
-/// Below the site.
-pub const FOLDER: &str = "figures";
-/// LaTeX keeps a few floats until there is a page for them.
-pub const FLOATS: usize = 8;
 
 /// Every figure that is a file: of metrics that can be better or worse. Charts of the others are in the pages.
 pub fn all(report: &Report) -> Vec<Figure> {

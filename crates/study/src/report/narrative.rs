@@ -114,6 +114,12 @@ pub fn by_metric(report: &Report) -> Vec<Vec<&Comparison>> {
     metrics
 }
 
+/// The same of metrics that the study is about, where there is more than one model or environment.
+pub fn primary_of_many(report: &Report) -> impl Iterator<Item = Vec<&Comparison>> {
+    let primary = |rows: &[&Comparison]| rows.iter().any(|row| row.role == Role::Primary);
+    by_metric(report).into_iter().filter(move |rows| rows.len() > 1 && primary(rows))
+}
+
 /// Sources that differ at all, the largest difference first.
 pub fn differing<'a>(report: &'a Report, model: &'a str, other: &'a str) -> Vec<&'a Comparison> {
     let mut rows: Vec<_> =

@@ -5,7 +5,6 @@ use super::charts::OF_ONE;
 use super::figures::{self, Names};
 use super::tables::{ATTRITION, MAIN, with_absent};
 use super::{FORMATS, ReportError, Studied, charts, data, latex, narrative, threats};
-use crate::analysis::role::Role;
 use crate::analysis::{Comparison, Report};
 use crate::{RESULTS, sha256};
 use spark_trace_render::document::Table;
@@ -110,11 +109,6 @@ fn paragraphs(page: &mut Page, lines: Vec<String>) {
     lines.iter().for_each(|line| page.element("p", &[], line));
 }
 
-/// Metrics that the study is about, of more than one model or environment.
-fn of_many(rows: &[&Comparison]) -> bool {
-    rows.len() > 1 && rows.iter().any(|row| row.role == Role::Primary)
-}
-
 /// A table below its heading, unless it has no rows.
 fn section(page: &mut Page, title: &str, table: &Table) {
     if !table.rows.is_empty() {
@@ -152,8 +146,8 @@ fn index(report: &Report, pages: &Pages) -> Vec<u8> {
             tables::table(page, &format!("{model}, {other}: runs, A+B"), false, &runs);
         }
         page.within("div", &[("class", "charts")], |page| {
-            for rows in narrative::by_metric(report).iter().filter(|rows| of_many(rows)) {
-                figure(page, charts::models(rows));
+            for rows in narrative::primary_of_many(report) {
+                figure(page, charts::models(&rows));
             }
         });
         page.element("h2", &[], "Methods");

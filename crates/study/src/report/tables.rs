@@ -188,7 +188,7 @@ pub const ATTRITION: &[spark_trace_render::document::Cell<Attrition>] = &[
     ("ENVIRONMENTS", Fit::Name, |row| format!("A {}, B {}", row.a_name, row.b_name)),
     ("PLANNED", Fit::Number, |row| both(row, |course| course.planned.map(|planned| planned as usize))),
     ("BEGUN", Fit::Number, |row| both(row, |course| Some(course.begun))),
-    ("WITH A RESULT", Fit::Number, |row| both(row, |course| Some(course.measured))),
+    ("MEASURED", Fit::Number, |row| both(row, |course| Some(course.measured))),
     ("FAILED", Fit::Number, |row| both(row, |course| Some(course.failed))),
     ("CUT OFF", Fit::Number, |row| both(row, |course| Some(course.lost))),
     ("P (FISHER)", Fit::Number, |row| known(row.p, written_p)),

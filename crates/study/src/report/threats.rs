@@ -2,7 +2,7 @@
 
 use crate::analysis::{Comparison, Report, Verdict};
 use crate::plan::Order;
-use crate::results::Origin;
+use crate::results::{Origin, What};
 
 /// The kinds of Cook and Campbell, as empirical papers name them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,6 +42,7 @@ const THREATS: &[Threat] = &[
     row(Kind::Internal, same_again),
     row(Kind::Internal, attrition),
     row(Kind::Internal, unfinished),
+    row(Kind::Internal, resumed),
     row(Kind::Construct, origin),
     row(Kind::Construct, functions),
     row(Kind::Construct, indistinct),
@@ -171,6 +172,16 @@ fn unfinished(report: &Report) -> Option<String> {
             report.counts.measured
         )
     })
+}
+
+fn resumed(report: &Report) -> Option<String> {
+    let resumed = report.happenings.iter().filter_map(|happening| match &happening.what {
+        What::Resumed { changed } => Some(!changed.is_empty()),
+        _ => None,
+    });
+    let all = resumed.clone().count();
+    let changed = resumed.filter(|changed| *changed).count();
+    (all > 0).then(|| format!("The study was interrupted and resumed {all} times; after {changed} of them the machine had changed."))
 }
 
 fn origin(report: &Report) -> Option<String> {
@@ -319,6 +330,7 @@ mod tests {
             models: vec!["m".to_owned()],
             alike: vec![],
             planned: Some(10),
+            happenings: vec![],
             primary: vec![],
             order: Some(if blocked { Order::Blocked } else { Order::Balanced }),
             machine: [("kernel".to_owned(), "6.18.1".to_owned())].into(),

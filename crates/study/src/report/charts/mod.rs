@@ -12,6 +12,10 @@ use crate::report::tables::number;
 use spark_trace_render::scene::letters::{fitting, width};
 use spark_trace_render::scene::{Anchor, Ink, Scene, Size, WIDTH};
 
+/// Of files, below the site.
+pub const FOLDER: &str = "figures";
+/// LaTeX keeps a few floats until there is a page for them.
+pub const FLOATS: usize = 8;
 /// Half of a mark.
 const MARK: f64 = 4.0;
 

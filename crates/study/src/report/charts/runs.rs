@@ -228,6 +228,7 @@ mod tests {
             models: vec![runs[0].model.clone()],
             alike: vec![],
             planned: None,
+            happenings: vec![],
             primary: vec![],
             order: None,
             machine: Default::default(),

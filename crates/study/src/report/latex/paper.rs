@@ -4,11 +4,11 @@ use std::fmt::Write as _;
 
 use super::escaped;
 use crate::analysis::Report;
-use crate::report::figures::{FLOATS, FOLDER};
-use crate::report::{charts::Figure, narrative, threats};
+use crate::report::charts::{FLOATS, FOLDER, Figure};
+use crate::report::{narrative, threats};
 
 const PREAMBLE: &str = "\\documentclass[10pt]{article}\n\\usepackage[T1]{fontenc}\n\\usepackage[utf8]{inputenc}\n\
-                        \\usepackage[margin=16mm]{geometry}\n\\usepackage{booktabs}\n\\usepackage{graphicx}\n\
+                        \\usepackage[margin=12mm]{geometry}\n\\usepackage{booktabs}\n\\usepackage{graphicx}\n\
                         \\setlength{\\emergencystretch}{3em}\n";
 
 /// Figures that stand in the text: those across models and metrics. The others are in the folder.

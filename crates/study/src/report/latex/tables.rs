@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::{escaped, fixed, label, p_value, signed};
 use crate::analysis::{Comparison, Report};
-use crate::report::narrative::{absent_of, attrition_of, by_metric, cells, runs_without, title};
+use crate::report::narrative::{absent_of, attrition_of, cells, primary_of_many, runs_without, title};
 
 /// One table.
 struct Rows<'a> {
@@ -30,7 +30,7 @@ fn all(report: &Report) -> Vec<Rows<'_>> {
     let baseline = report.environments.first().map_or("", String::as_str);
     let mut tables = vec![];
     let pairs = cells(report);
-    for rows in by_metric(report).into_iter().filter(|rows| rows.len() > 1) {
+    for rows in primary_of_many(report) {
         let Some(first) = rows.first() else { continue };
         tables.push(Rows {
             first: "Model, B",
@@ -70,13 +70,12 @@ fn measured(row: &Comparison) -> String {
     }
 }
 
-/// Decimals that show two digits of the smallest spread of a row.
+/// Decimals that show two digits of the interval of a row.
 fn decimals(row: &Comparison) -> usize {
     let width = row.ci.map(|(low, high)| (high - low) / 2.0);
-    let spreads = [row.a.sd, row.b.sd, width]
-        .into_iter()
-        .flatten()
-        .filter(|spread| *spread > 0.0 && spread.is_normal());
+    // The interval is what a reader compares; without one it is the spread of runs.
+    let spreads = if width.is_some() { [width, None] } else { [row.a.sd, row.b.sd] };
+    let spreads = spreads.into_iter().flatten().filter(|spread| *spread > 0.0 && spread.is_normal());
     let least = spreads.fold(f64::INFINITY, f64::min);
     let least = if least.is_finite() { least } else { row.a.mean.abs().max(row.difference.abs()) / 100.0 };
     if least > 0.0 { (1.0 - least.log10().floor()).clamp(0.0, 6.0) as usize } else { 1 }
@@ -101,7 +100,7 @@ fn write(text: &mut String, table: &Rows<'_>) {
     );
     let _ = writeln!(
         text,
-        "  \\begin{{tabular}}{{p{{0.19\\textwidth}}rrrrrrrl}}\n    \\toprule\n    {} & $n$ & A & B & B$\\,-\\,$A & 95\\,\\% CI & of A \
+        "  \\begin{{tabular}}{{p{{0.17\\textwidth}}rrrrrrrl}}\n    \\toprule\n    {} & $n$ & A & B & B$\\,-\\,$A & 95\\,\\% CI & of A \
          (\\%) & $p$ & Verdict \\\\\n    \\midrule",
         table.first
     );
