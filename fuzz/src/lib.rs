@@ -31,6 +31,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "kallsyms", about: "symbols of a kernel", longest: 4096, run: live::kallsyms },
     Target { name: "mounts", about: "mount tables, cgroup paths", longest: 4096, run: live::mounts },
     Target { name: "elf", about: "programs and libraries of processes", longest: 8192, run: live::elf },
+    Target { name: "unwind", about: "tables by which code is unwound", longest: 8192, run: live::unwind },
     Target {
         name: "process",
         about: "mappings and arguments of processes",

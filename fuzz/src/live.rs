@@ -11,6 +11,7 @@ use spark_trace::serve::{Access, http::Server};
 use spark_trace_agent::decode;
 use spark_trace_agent::elf;
 use spark_trace_agent::subject::{client_args, container, question};
+use spark_trace_agent::unwind::walk::{self as unwind, Module, REGISTERS, Sections};
 use spark_trace_agent::{btf::Btf, kallsyms::Kallsyms, maps, mounts, source::process};
 
 pub fn wire(data: &[u8]) {
@@ -44,6 +45,45 @@ pub fn mounts(data: &[u8]) {
 pub fn elf(data: &[u8]) {
     let _ = (elf::build_id(data), elf::exports(data, ["cuInit", "malloc"].into_iter()));
     let _ = elf::names(data, &[0, 0x10, 0x400, 0x1000, u64::MAX]);
+}
+
+/// A file's own code is unwound by its tables, wherever in it the tables are.
+pub fn unwind(data: &[u8]) {
+    const AT: usize = 24;
+    let Ok(Some(file)) = elf::unwinding(data) else { return };
+    let part = |part: &elf::Part| {
+        let start = usize::try_from(part.offset).ok()?;
+        data.get(start..start.checked_add(usize::try_from(part.size).ok()?)?)
+    };
+    let Some(index) = part(&file.index) else { return };
+    let Some(table_address) = unwind::table_address(index, file.index.address) else { return };
+    let Ok(Some(table)) = file.table(data, table_address) else { return };
+    let Some(table) = part(&table) else { return };
+    let index_address = file.index.address;
+    let entry = data.get(AT..AT + 8).and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_le_bytes);
+    let copied = unwind::Copied {
+        // All around where it begins.
+        instruction: entry.wrapping_sub(data.len() as u64 % 128),
+        registers: [0x7fff_0000; REGISTERS],
+        start: 0x7fff_0000,
+        // Each word is an address of code, so that the walk goes on.
+        bytes: entry.wrapping_sub(24).to_le_bytes().repeat(512),
+    };
+    let walk = unwind::walk(&copied, |_| Some(Own(Sections { index, index_address, table, table_address })));
+    assert!(!walk.frames.is_empty() && walk.frames.len() <= unwind::MOST_FRAMES);
+}
+
+/// A file that lies where its linker has put it.
+struct Own<'a>(Sections<'a>);
+
+impl Module for Own<'_> {
+    fn bias(&self) -> u64 {
+        0
+    }
+
+    fn sections(&self) -> Option<Sections<'_>> {
+        Some(self.0)
+    }
 }
 
 /// What the kernel writes of a process, with the names that it has chosen.

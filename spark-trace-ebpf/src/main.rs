@@ -16,6 +16,7 @@ mod memory_state;
 mod page_frames;
 mod read;
 mod stack;
+mod stack_copy;
 mod target;
 
 /// BPF programs cannot unwind and the verifier rejects what could panic, so this is never reached.

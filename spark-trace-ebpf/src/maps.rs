@@ -22,6 +22,7 @@ use spark_trace_common::{
         ThreadContexts,
     },
     python::{PythonProcess, PythonRate},
+    stack_copy::CopyRate,
 };
 
 /// Rare, discrete changes; user space may make it smaller or larger.
@@ -145,6 +146,14 @@ pub(crate) static PYTHON_PROCESSES: HashMap<u32, PythonProcess> =
 
 #[map]
 pub(crate) static PYTHON_RATE: PerCpuArray<PythonRate> = PerCpuArray::with_max_entries(1, 0);
+
+/// Copies of user stacks, each made before the event that names it. A buffer of their own, so that no event is lost for them; user
+/// space makes it large where stacks are wanted.
+#[map]
+pub(crate) static STACK_COPIES: RingBuf = RingBuf::with_byte_size(cap::STACK_COPY_RING_BYTES, 0);
+
+#[map]
+pub(crate) static COPY_RATE: PerCpuArray<CopyRate> = PerCpuArray::with_max_entries(1, 0);
 
 /// Room to build a file name in: too large for the 512-byte BPF stack.
 #[map]

@@ -38,6 +38,8 @@ pub struct Code {
     processes: HashMap<u32, Known>,
     /// Never request one address: as on kernels that do not answer.
     walks: bool,
+    /// The last number given.
+    numbers: u64,
 }
 
 #[derive(Debug, Default)]
@@ -51,6 +53,8 @@ struct Known {
     cost_ns: u64,
     /// It has mapped a file since.
     changed: bool,
+    /// Another one whenever the ranges have changed; no other process has it.
+    number: u64,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -116,8 +120,22 @@ impl Code {
         let Some(code) = maps::code(pid).filter(|code| !code.is_empty()) else { return };
         let code = code.iter().map(|mapping| Range::new(mapping, number)).collect();
         let read_ns = now_ns();
-        let known = Known { code, read_ns, cost_ns: read_ns - began, ..Known::default() };
+        let number = self.next_number();
+        let known = Known { code, read_ns, cost_ns: read_ns - began, number, ..Known::default() };
         self.processes.insert(pid, known);
+    }
+
+    const fn next_number(&mut self) -> u64 {
+        self.numbers += 1;
+        self.numbers
+    }
+
+    /// A number that stands for the code of a process as it is known, another one when it has changed; and that code: start, end,
+    /// offset and number of each file's. `None` of a process that was not looked at.
+    pub fn of(&self, pid: u32) -> Option<(u64, impl Iterator<Item = (u64, u64, u64, usize)>)> {
+        let known = self.processes.get(&pid)?;
+        let files = known.code.iter().filter_map(|range| Some((range, range.file?)));
+        Some((known.number, files.map(|(range, file)| (range.start, range.end, range.offset, file))))
     }
 
     /// What lies at an address, of a process that was looked at.
@@ -135,6 +153,8 @@ impl Code {
                 Answer::Mapped(mapping) if mapping.executable => {
                     let range = Range::new(&mapping, number);
                     known.insert(range);
+                    self.numbers += 1;
+                    known.number = self.numbers;
                     return range.at(address);
                 }
                 Answer::Mapped(_) | Answer::Nothing => {
@@ -174,6 +194,8 @@ impl Code {
         if let Some(known) = self.processes.get_mut(&pid).filter(|known| known.read_ns < at_ns) {
             known.remove(start, end);
             known.changed |= is_file;
+            self.numbers += 1;
+            known.number = self.numbers;
         }
     }
 

@@ -42,6 +42,8 @@ mod stopwatch;
 pub mod subject;
 pub mod symbols;
 pub mod tracer;
+pub mod unprivileged;
+pub mod unwind;
 mod uprobe_multi;
 mod walks;
 

@@ -22,6 +22,8 @@ pub struct Settings {
     pub min_region: u64,
     /// Allocations from this size on have the frames of Python that made them; `None` for none.
     pub python_min: Option<u64>,
+    /// The user stack is copied of allocations from this size on; `None` for none.
+    pub unwind_min: Option<u64>,
 }
 
 /// Resolves everything the programs need.
@@ -35,8 +37,9 @@ pub fn resolve(btf: &Btf, layout: &Layout, settings: Settings) -> Result<Config,
     config.all_pages = u32::from(settings.all_pages);
     config.min_region_4k = u32::try_from((settings.min_region >> 12).max(1)).unwrap_or(u32::MAX);
     // The highest number means that none is wanted.
-    let python_min_4k = |bytes: u64| u32::try_from(bytes >> 12).unwrap_or(u32::MAX).min(u32::MAX - 1);
-    config.python_min_4k = settings.python_min.map_or(NO_MEMBER, python_min_4k);
+    let min_4k = |bytes: u64| u32::try_from(bytes >> 12).unwrap_or(u32::MAX).min(u32::MAX - 1);
+    config.python_min_4k = settings.python_min.map_or(NO_MEMBER, min_4k);
+    config.unwind_min_4k = settings.unwind_min.map_or(NO_MEMBER, min_4k);
     Ok(config)
 }
 
@@ -267,11 +270,12 @@ mod tests {
                 all_pages: false,
                 min_region: 1 << 20,
                 python_min: Some(1 << 20),
+                unwind_min: None,
             },
         )
         .unwrap();
         assert_eq!(config.min_region_4k, 256);
-        assert_eq!(config.python_min_4k, 256);
+        assert_eq!((config.python_min_4k, config.unwind_min_4k), (256, NO_MEMBER));
         assert_ne!(config.task_thread_pointer, NO_MEMBER);
         assert!(config.task_cgroups > 0 && config.folio_mapping > 0);
     }

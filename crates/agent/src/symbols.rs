@@ -6,6 +6,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -18,8 +19,9 @@ use super::{
     maps::Mapping,
     names::{NO_TIME, Namer},
     python,
+    unwind::{Range, Ranges},
 };
-use spark_trace_recording::{ReaderCost, Space, Stack, Symbol};
+use spark_trace_recording::{ReaderCost, Space, Stack, Symbol, Way};
 
 /// Stacks and frames kept, some 30 MiB of them: a trace may go on for days. Stacks of the kernel have the bound of their map.
 const MOST_STACKS: usize = 50_000;
@@ -38,6 +40,8 @@ pub struct Stacks {
     unnamed: Vec<(u32, usize, u64)>,
     files: MappedFiles,
     code: Code,
+    /// Code of processes whose stacks were unwound lately.
+    ranges: HashMap<u32, Arc<Ranges>>,
     namer: Namer,
     /// Frames of Python, each once.
     python: Vec<python::Frame>,
@@ -55,12 +59,24 @@ pub enum Names {
     Of(Vec<u32>, Duration),
 }
 
+/// Processes whose code is kept for unwinding.
+const MOST_RANGES: usize = 64;
+
 /// After this no file is begun that names are wanted from.
 const LONGEST_NAMING: Duration = Duration::from_secs(60);
 
 /// A user stack whose frames were found in the files that its process had mapped, and of which nothing is kept yet.
 #[derive(Debug)]
-pub struct Placed(Vec<Place>);
+pub struct Placed {
+    places: Vec<Place>,
+    way: Way,
+}
+
+impl Placed {
+    pub const fn depth(&self) -> usize {
+        self.places.len()
+    }
+}
 
 /// What a frame is distinguished by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -85,6 +101,7 @@ impl Stacks {
             unnamed: Vec::new(),
             files: MappedFiles::default(),
             code: Code::default(),
+            ranges: HashMap::new(),
             namer: Namer::default(),
             python: Vec::new(),
             by_python: HashMap::new(),
@@ -113,7 +130,7 @@ impl Stacks {
                 })
             })
             .collect();
-        self.stack(true, frames)
+        self.stack(None, frames)
     }
 
     /// Id of a kernel stack that the kernel side has under `id` in its map; `None` where it could not take one.
@@ -166,7 +183,40 @@ impl Stacks {
         if addresses.len() == 1 {
             places.extend(self.place_of(pid, caller).filter(|place| matches!(place, Place::File(..))));
         }
-        Some(Placed(places))
+        Some(Placed { places, way: Way::FramePointers })
+    }
+
+    /// The same of a stack that was unwound: nobody is missing in it.
+    pub fn place_unwound(&mut self, pid: u32, addresses: &[u64]) -> Option<Placed> {
+        let placed = self.place(pid, addresses, 0)?;
+        Some(Placed { way: Way::EhFrame, ..placed })
+    }
+
+    /// All code of a process that lies in files; looks at it first if that was never done.
+    pub fn ranges(&mut self, pid: u32) -> Option<Arc<Ranges>> {
+        if !self.code.knows(pid) {
+            self.look_at(pid);
+        }
+        let (number, code) = self.code.of(pid)?;
+        let known = self.ranges.get(&pid).filter(|known| known.number == number);
+        if let Some(known) = known {
+            return Some(Arc::clone(known));
+        }
+        let range = |(start, end, offset, file)| {
+            let MappedFile { file: open, .. } = self.files.get(file);
+            Range { start, end, offset, number: file as u64, file: open.clone() }
+        };
+        let ranges = Arc::new(Ranges { number, ranges: code.map(range).collect() });
+        if self.ranges.len() >= MOST_RANGES {
+            self.ranges.clear();
+        }
+        self.ranges.insert(pid, Arc::clone(&ranges));
+        Some(ranges)
+    }
+
+    /// Whether an address of a process lies in a file, which is looked up where it is not known.
+    pub fn is_in_file(&mut self, pid: u32, address: u64) -> bool {
+        matches!(self.place_of(pid, address), Some(Place::File(..)))
     }
 
     /// Adds the frames of Python that called the outermost of a stack. One without a name has its code's address alone.
@@ -178,12 +228,13 @@ impl Stacks {
         if frames.is_empty() || self.python.len() + frames.len() > MOST_SYMBOLS {
             return placed;
         }
-        let mut places = placed.map(|placed| placed.0).unwrap_or_default();
+        let (mut places, way) =
+            placed.map_or((Vec::new(), Way::FramePointers), |placed| (placed.places, placed.way));
         places.extend(frames.into_iter().map(|frame| match frame {
             Some(frame) => Place::Python(self.number_of(frame)),
             None => Place::Unknown(0),
         }));
-        Some(Placed(places))
+        Some(Placed { places, way })
     }
 
     fn number_of(&mut self, frame: python::Frame) -> u32 {
@@ -204,8 +255,8 @@ impl Stacks {
 
     /// Id of a stack that is kept.
     pub fn keep(&mut self, placed: Placed) -> Option<u32> {
-        let frames = placed.0.into_iter().map(|place| self.user_frame(place)).collect();
-        Some(self.stack(false, frames))
+        let frames = placed.places.into_iter().map(|place| self.user_frame(place)).collect();
+        Some(self.stack(Some(placed.way), frames))
     }
 
     fn user_frame(&mut self, place: Place) -> u32 {
@@ -243,14 +294,16 @@ impl Stacks {
         index
     }
 
-    fn stack(&mut self, kernel: bool, frames: Vec<u32>) -> u32 {
+    /// `way`: of a user stack. One that was found both ways is kept once, as it was found first.
+    fn stack(&mut self, way: Option<Way>, frames: Vec<u32>) -> u32 {
+        let kernel = way.is_none();
         let key = (kernel, frames);
         if let Some(id) = self.by_frames.get(&key) {
             return *id;
         }
         let id = self.stacks.len() as u32;
         let space = if kernel { Space::Kernel } else { Space::User };
-        self.stacks.push(Stack { id, space: space.into(), frames: key.1.clone() });
+        self.stacks.push(Stack { id, space: space.into(), frames: key.1.clone(), way: way.map(Into::into) });
         self.by_frames.insert(key, id);
         id
     }
@@ -276,11 +329,13 @@ impl Stacks {
 
     /// Forgets a process that has ended.
     pub fn forget(&mut self, pid: u32) {
+        self.ranges.remove(&pid);
         self.code.forget(pid);
     }
 
     /// Forgets processes that turned out to be somebody else's, and lets go of the files that only they had mapped.
     pub fn drop_processes(&mut self, pids: &[u32]) {
+        self.ranges.retain(|pid, _| !pids.contains(pid));
         let dropped: Vec<usize> = pids.iter().flat_map(|pid| self.code.forget(*pid)).collect();
         if dropped.is_empty() {
             return;
@@ -295,6 +350,7 @@ impl Stacks {
     /// Lets go of files that no process has mapped any more.
     /// Held open, those of a container that is gone would keep their place on the disk.
     pub fn rest(&mut self) {
+        self.ranges.clear();
         self.files.keep_open(&self.code.files().collect());
     }
 
@@ -402,46 +458,4 @@ fn intern(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[inline(never)]
-    extern "C" fn telling_name() -> u64 {
-        std::hint::black_box(1)
-    }
-
-    #[test]
-    fn own_function_is_named_and_stacks_are_kept_once() {
-        let mut stacks = Stacks::new(Kallsyms::default());
-        let address = telling_name as *const () as u64 + 2;
-        let pid = std::process::id();
-        let first = stacks.user(pid, &[address, address, 0x10], 0);
-        assert_eq!(
-            stacks.user(pid, &[address, address, 0x7ffe_6dfd_b190, 8], 0),
-            first,
-            "rubbish after code"
-        );
-        stacks.name_frames(&Names::All(LONGEST_NAMING));
-        let (all, symbols) = stacks.snapshot();
-        assert_eq!(all.len(), 1);
-        let innermost = &symbols[all[0].frames[0] as usize];
-        // With line tables as the only debug information that has `telling_name` and no more.
-        let name = innermost.name.as_deref().unwrap_or_else(|| panic!("{:?}", stacks.missing_names()));
-        assert_eq!(name, "spark_trace_agent::symbols::tests::telling_name");
-        assert!(innermost.module.is_some());
-        assert_eq!(all[0].frames.len(), 2);
-        let alone = stacks.user(pid, &[0x10, 0x20], 0).unwrap();
-        let (all, symbols) = stacks.snapshot();
-        let frames = &all[alone as usize].frames;
-        assert_eq!((frames.len(), symbols[frames[0] as usize].address), (1, 0x10), "an address in no code");
-    }
-
-    #[test]
-    fn kernel_frames_carry_their_address() {
-        let mut stacks = Stacks::new(Kallsyms::default());
-        let id = stacks.kernel(&[0xffff_ffff_8100_0000]);
-        let (all, symbols) = stacks.snapshot();
-        assert_eq!(all[id as usize].space, Space::Kernel);
-        assert_eq!(symbols[0], Symbol { address: 0xffff_ffff_8100_0000, ..Symbol::default() });
-    }
-}
+mod tests;

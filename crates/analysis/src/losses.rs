@@ -23,6 +23,7 @@ const TOUCHED: &[(&str, &[&str])] = &[
     ("charge_stacks", &["charge-try", "charge-force"]),
     ("driver_allocs", &["nvidia-alloc", "nvidia-pages", "nvidia-pin", "managed-alloc"]),
     ("python_stacks", &[]),
+    ("stack_copies", &[]),
     ("log_lines", &[]),
     ("contexts", &[]),
     ("walks", &[]),

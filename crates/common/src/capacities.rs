@@ -12,6 +12,19 @@ pub const USER_STACK_DEPTH: usize = 48;
 /// Frames kept of a thread of Python's, the innermost. Constructors of models are nested some twenty deep.
 pub const PYTHON_DEPTH: usize = 32;
 
+/// Bytes of a user stack that are copied to be unwound, from the stack pointer on. Code of C and C++ that allocates has frames of
+/// some hundred bytes each; what lies further out than this is cut off.
+pub const STACK_COPY_BYTES: usize = 32 << 10;
+
+/// Read at once. No page is smaller, and none of these lies in two: what cannot be read costs no more than what lies behind it.
+pub const STACK_COPY_PIECE: usize = 1 << 10;
+
+/// Stacks that a CPU copies in a second. Each takes some microseconds there, and some hundred in spark-trace.
+pub const STACK_COPIES_A_SECOND: u64 = 100;
+
+/// Size of the ring buffer of copies where stacks are unwound: 120 of them.
+pub const STACK_COPY_RING_BYTES: u32 = 4 << 20;
+
 /// Steps from one thread state to the next until the calling thread is found: each is two reads of some 30 ns.
 pub const PYTHON_THREADS: u32 = 256;
 
@@ -149,10 +162,13 @@ pub enum LossKind {
     DriverAllocs = 12,
     /// A CPU had walked the frames of as many calls in this second as it may; the call is recorded without them.
     PythonStacks = 13,
+    /// A CPU had copied as many user stacks in this second as it may, or their buffer was full; the stack by frame pointers
+    /// is recorded.
+    StackCopies = 14,
 }
 
 impl LossKind {
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Events,
         Self::PageAggregates,
         Self::LivePages,
@@ -167,6 +183,7 @@ impl LossKind {
         Self::ChargeStacks,
         Self::DriverAllocs,
         Self::PythonStacks,
+        Self::StackCopies,
     ];
 
     pub const fn name(self) -> &'static str {
@@ -185,6 +202,7 @@ impl LossKind {
             Self::ChargeStacks => "charge_stacks",
             Self::DriverAllocs => "driver_allocs",
             Self::PythonStacks => "python_stacks",
+            Self::StackCopies => "stack_copies",
         }
     }
 
@@ -206,6 +224,9 @@ impl LossKind {
             Self::DriverAllocs => "the map of driver allocations is full, or the allocation is not known",
             Self::PythonStacks => {
                 "a CPU walks the frames of Python for so many calls in a second and no more"
+            }
+            Self::StackCopies => {
+                "a CPU copies so many stacks in a second and no more, or the buffer of copies is full"
             }
         }
     }

@@ -110,6 +110,8 @@ config! {
     min_region_4k,
     /// The frames of Python are walked for allocations of at least this size, in units of 4 KiB; [`NO_MEMBER`] for none.
     python_min_4k,
+    /// The user stack is copied of allocations of at least this size, in units of 4 KiB; [`NO_MEMBER`] for none.
+    unwind_min_4k,
 }
 
 /// Index in the `CONTROL` map: settings that change while tracing.

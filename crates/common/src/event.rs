@@ -54,6 +54,8 @@ pub struct MappingEvent {
     pub caller: u64,
     /// `mremap`: where the range was.
     pub from: u64,
+    /// Number of the copy of its user stack; 0 where none was made.
+    pub copy: u64,
     /// User stack, innermost frame first. In the event and not in a stack map, whose hash buckets hold one
     /// stack each: large regions are rare, and theirs must not be lost to a collision.
     pub stack: [u64; USER_STACK_DEPTH],
@@ -176,6 +178,8 @@ pub struct CallEvent {
     pub outs_read: u64,
     /// The thread's current context; 0 where it is not known.
     pub context: u64,
+    /// Number of the copy of its user stack; 0 where none was made.
+    pub copy: u64,
     pub state: MemoryState,
 }
 
@@ -268,13 +272,13 @@ pub struct FileNameEvent {
 }
 
 wire! {
-    MappingEvent = 72 + 8 * USER_STACK_DEPTH,
+    MappingEvent = 80 + 8 * USER_STACK_DEPTH,
     ProcessEvent = 64,
     CgroupEvent = 80 + CGROUP_PATH_LEN,
     FileNameEvent = 24 + FILE_NAME_LEN,
     MemoryState = 80,
-    CallEvent = 48 + 8 * ARGS + 8 * OUTS + 16 + 80,
-    CallStackEvent = 48 + 8 * ARGS + 8 * OUTS + 16 + 80 + 8 * USER_STACK_DEPTH,
+    CallEvent = 48 + 8 * ARGS + 8 * OUTS + 24 + 80,
+    CallStackEvent = 48 + 8 * ARGS + 8 * OUTS + 24 + 80 + 8 * USER_STACK_DEPTH,
     CallPythonEvent = size_of::<CallStackEvent>() + size_of::<PythonStack>(),
     LibraryEvent = 40 + NAME_LEN,
     MemoryAnswerEvent = 56 + 2 * NAME_LEN + 80 + 8 * USER_STACK_DEPTH + ANSWER_LEN,

@@ -30,4 +30,5 @@ pub mod python;
 pub mod quantity;
 pub mod result;
 pub mod source;
+pub mod stack_copy;
 pub mod task;

@@ -394,7 +394,7 @@ mod tests {
         assert_eq!(recording.provenance.processes[0].context, None);
         let text = serde_json::to_vec(&recording).unwrap();
         read::parse(std::path::Path::new("recovered"), &text).unwrap();
-        let stacks = vec![Stack { id: 1, space: "user".into(), frames: vec![5] }];
+        let stacks = vec![Stack { id: 1, space: "user".into(), frames: vec![5], way: None }];
         let aggregates = Aggregates { stacks, ..Aggregates::default() };
         let error = with(Entry::Aggregates(Box::new(aggregates))).unwrap_err();
         assert!(matches!(error, JournalError::Inconsistent(_)), "{error}");

@@ -63,6 +63,16 @@ words! {
     }
 }
 
+words! {
+    /// How the frames of a user stack were found.
+    pub enum Way {
+        /// By the list that functions keep which are built with frame pointers.
+        FramePointers = "frame-pointers",
+        /// From a copy of the stack, by the tables of its code.
+        EhFrame = "eh-frame",
+    }
+}
+
 impl Words for Mechanism {
     const ALL: &'static [Self] = &Self::ALL;
 

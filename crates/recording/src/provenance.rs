@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::column::Column;
 use super::cuda::{CudaAllocation, CudaAllocs, CudaEvent, CudaFailure, CudaGpuTotal, CudaTotal, MemoryQuery};
-use super::kinds::{InstantKind, Mobility, Space};
+use super::kinds::{InstantKind, Mobility, Space, Way};
 use super::process_env::{LogLine, OutsideProcess, ProcessContext, TmpfsUse};
 use super::word::Word;
 
@@ -408,6 +408,10 @@ pub struct Stack {
     pub space: Word<Space>,
     /// Indices into `symbols`, innermost frame first.
     pub frames: Vec<u32>,
+    /// How its frames of C and C++ were found, of a user stack: `frame-pointers` or `eh-frame`; the first way, if both gave the same
+    /// frames.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub way: Option<Word<Way>>,
 }
 
 /// The name of a frame.

@@ -217,8 +217,25 @@ pub struct Health {
     /// What was left out so that the recording stays within its limits; absent if nothing was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reduced: Option<Reduced>,
+    /// What became of user stacks that were copied; absent if none were to be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unwinding: Option<Unwinding>,
     /// False if the recording was recovered from a journal.
     pub complete: bool,
+}
+
+/// User stacks that were copied to be unwound. Those that could not be copied are in `losses` (`stack_copies`).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Unwinding {
+    pub copies: u64,
+    /// Unwound to the outermost frame.
+    pub complete: u64,
+    /// Recorded in place of the stack by frame pointers.
+    pub taken: u64,
+    /// Not unwound in time.
+    pub late: u64,
+    /// Not unwound because the process that unwinds ended.
+    pub failed: u64,
 }
 
 impl Health {

@@ -33,6 +33,7 @@ use crate::{
     loss::lost,
     maps::{EVENTS, PENDING_CALLS, hit},
     memory_state::memory_state,
+    stack_copy,
     target::{USER_STACK, current_task, is_target, memory_cgroup_of},
 };
 
@@ -94,6 +95,8 @@ pub fn call_return(ctx: RetProbeContext) -> u32 {
         slot.submit(waking(cookie));
         return 0;
     }
+    // SAFETY: the program's own context.
+    let copy = if is_copied(cookie, &pending) { unsafe { stack_copy::copy(ctx.regs) } } else { 0 };
     if is_large(cookie, &pending)
         && let Some(process) = python::of_process((ids >> 32) as u32)
     {
@@ -105,6 +108,7 @@ pub fn call_return(ctx: RetProbeContext) -> u32 {
         // SAFETY: as above; the rest of the frames' room is not read beyond `frames`.
         unsafe {
             fill_with_stack(&raw mut (*event).call, &ctx, ids, cookie, &pending);
+            (*event).call.call.copy = copy;
             python::walk(process, &raw mut (*event).python);
         }
         // At once: the names are read from the process while it lives.
@@ -116,8 +120,13 @@ pub fn call_return(ctx: RetProbeContext) -> u32 {
         return 0;
     };
     // SAFETY: as above.
-    unsafe { fill_with_stack(slot.as_mut_ptr(), &ctx, ids, cookie, &pending) };
-    slot.submit(waking(cookie));
+    unsafe {
+        let event = slot.as_mut_ptr();
+        fill_with_stack(event, &ctx, ids, cookie, &pending);
+        (*event).call.copy = copy;
+    }
+    // Copies are taken out of their buffer with the events.
+    slot.submit(if copy == 0 { waking(cookie) } else { 0 });
     0
 }
 
@@ -131,6 +140,19 @@ fn is_large(cookie: u64, pending: &PendingCall) -> bool {
         0 => false,
         ANY_SIZE => true,
         arg => argument(pending, arg).is_some_and(|size| size >= u64::from(conf!(python_min_4k)) << 12),
+    }
+}
+
+/// Whether the user stack is copied of a call.
+#[inline(always)]
+fn is_copied(cookie: u64, pending: &PendingCall) -> bool {
+    if !stack_copy::is_wanted() {
+        return false;
+    }
+    match cookie_size(cookie) {
+        0 => false,
+        ANY_SIZE => true,
+        arg => argument(pending, arg).is_some_and(stack_copy::is_wanted_of),
     }
 }
 
@@ -205,6 +227,7 @@ unsafe fn fill(event: *mut CallEvent, ctx: &RetProbeContext, ids: u64, cookie: u
         }
         (*event).outs_read = read;
         (*event).context = current_context::of(ids);
+        (*event).copy = 0;
         (*event).state =
             if cookie >> COOKIE_STATE & 1 == 0 { MemoryState::default() } else { memory_state() };
     }

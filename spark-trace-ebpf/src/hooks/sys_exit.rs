@@ -27,6 +27,7 @@ use crate::{
     loss::lost,
     maps::{EVENTS, HEAPS, MAPPING_CACHE, MAPPING_TOTALS, add, generation, hit},
     read::load,
+    stack_copy,
     target::{USER_STACK, current_task, is_target, memory_cgroup_of},
 };
 
@@ -136,6 +137,12 @@ pub fn mapping(ctx: BtfTracePointContext) -> i32 {
             length = end.wrapping_sub(reported) as i64;
         }
     }
+    let copy = if stack_copy::is_wanted_of(taken(op, length, detail)) {
+        // SAFETY: an argument of a BTF tracepoint: the registers with which the thread returns.
+        unsafe { stack_copy::copy(regs.cast()) }
+    } else {
+        0
+    };
     let Some(mut slot) = EVENTS.reserve::<MappingEvent>(0) else {
         lost!(Events);
         return 0;
@@ -154,6 +161,7 @@ pub fn mapping(ctx: BtfTracePointContext) -> i32 {
         (*event).prot = if op == MappingOp::Mmap { arg2 as u32 } else { 0 };
         (*event).caller = caller(regs);
         (*event).from = if op == MappingOp::Mremap { arg0 } else { 0 };
+        (*event).copy = copy;
         let stack = (&raw mut (*event).stack).cast::<c_void>();
         let bytes = bpf_get_stack(ctx.as_ptr(), stack, (8 * USER_STACK_DEPTH) as u32, USER_STACK);
         // Negative where there is none: the address space is going away.
@@ -161,6 +169,18 @@ pub fn mapping(ctx: BtfTracePointContext) -> i32 {
     }
     slot.submit(0);
     0
+}
+
+/// Bytes of anonymous memory that a call makes room for.
+#[inline(always)]
+fn taken(op: MappingOp, length: i64, detail: u64) -> u64 {
+    let bytes = match op {
+        MappingOp::Mmap if detail & MAP_ANONYMOUS != 0 => length,
+        MappingOp::Brk => length,
+        MappingOp::Mremap => length.wrapping_sub(detail as i64),
+        _ => 0,
+    };
+    if bytes > 0 { bytes as u64 } else { 0 }
 }
 
 /// A system call of the target whose answer may be how much memory there is.

@@ -142,7 +142,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         // No subcommand of the user's: the tracer calls itself so.
         return if pause::guard().is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
     }
-    if args.get(1).is_some_and(|arg| arg == names::READER) {
+    if args.get(1).is_some_and(|arg| arg == spark_trace_agent::unprivileged::READER) {
         return names::run();
     }
     let cli = match Cli::try_parse_from(args) {

@@ -68,6 +68,11 @@ pub struct Args {
     #[arg(help_heading = headings::DETAIL, long, value_name = "SIZE|off", default_value = "1M", value_parser = parse::size_or_off)]
     python_frames: SizeOrOff,
 
+    /// Find the callers in C and C++ built without frame pointers, of CUDA allocations and anonymous mappings of at least this size,
+    /// and of CUDA memory queries: copies up to 32 KiB of the stack each time and unwinds it; `off` copies nothing
+    #[arg(help_heading = headings::DETAIL, long, value_name = "SIZE|off", default_value = "off", value_parser = parse::size_or_off)]
+    unwind: SizeOrOff,
+
     /// Stop after this time (with --container, --cgroup, --pid or --system; a command runs to its end)
     #[arg(help_heading = headings::ATTACH, long, value_name = "TIME", value_parser = parse::duration)]
     duration: Option<Duration>,
@@ -90,7 +95,7 @@ pub struct Args {
 
     /// Write the last minutes, such as 5m, that a running `spark-trace serve` has in memory
     #[arg(help_heading = headings::ATTACH, long, value_name = "TIME", group = "target", value_parser = parse::duration, conflicts_with_all = [
-        "interval", "profile", "min_region", "python_frames", "duration", "no_cgroup", "as_root", "exclude_hook", "exclude_mechanism",
+        "interval", "profile", "min_region", "python_frames", "unwind", "duration", "no_cgroup", "as_root", "exclude_hook", "exclude_mechanism",
         "cuda_library", "no_pause", "keep_arguments", "gpu_interval", "nvml", "log", "log_file", "command",
     ])]
     since: Option<Duration>,
@@ -223,6 +228,7 @@ impl From<ProfileArg> for Profile {
 const OWN_OPTIONS: &[&str] = &[
     "--min-region",
     "--python-frames",
+    "--unwind",
     "--no-cgroup",
     "--as-root",
     "--ring-size",
@@ -282,6 +288,7 @@ pub fn run(args: Args) -> anyhow::Result<Exit> {
         interval: args.interval,
         min_region: args.min_region,
         python_min: args.python_frames.0,
+        unwind_min: args.unwind.0,
         ring_bytes,
         libraries: args.cuda_library,
         pause: !args.no_pause,

@@ -158,6 +158,7 @@ impl Options {
             interval,
             min_region: MIN_REGION,
             python_min: Some(MIN_REGION),
+            unwind_min: None,
             ring_bytes: capacities::RING_BYTES,
             libraries: Vec::new(),
             pause: false,

@@ -45,3 +45,4 @@ mod snapshot;
 mod stand_in;
 mod stream;
 mod top;
+mod unwind;

@@ -129,7 +129,13 @@ fn without_one_link(hook: &Attached) -> bool {
 /// As a session does it: the ring buffer is taken out, and kept, before anything is attached.
 fn loaded(choice: &HookSelection) -> (Object, RingBuf<MapData>) {
     let btf = Btf::from_kernel().unwrap();
-    let settings = Settings { whole_system: false, all_pages: false, min_region: 1 << 20, python_min: None };
+    let settings = Settings {
+        whole_system: false,
+        all_pages: false,
+        min_region: 1 << 20,
+        python_min: None,
+        unwind_min: None,
+    };
     let config = offsets::resolve(&btf, &Layout::detect().unwrap(), settings).unwrap();
     let mut object = Object::load(&config, 1 << 16).unwrap();
     let events = object.take_events().unwrap();

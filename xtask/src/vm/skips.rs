@@ -44,6 +44,7 @@ pub const MAY_SKIP: &[MaySkip] = &[
         reason: "program",
     },
     MaySkip { suite: "kernel::show", test: "", kernels: &[], reason: "program" },
+    MaySkip { suite: "kernel::unwind", test: "", kernels: &[], reason: "program" },
     // Linux 6.6 brought them.
     MaySkip { suite: "kernel::multi", test: "", kernels: &["6.1-"], reason: "uprobe.multi" },
     // Machines have no terminal; what needs one is tested where they are started.

@@ -9,7 +9,7 @@ use aya::programs::{
 use spark_trace_common::hook::Mechanism;
 use tracing::debug;
 
-use super::{EVENTS, Object, attach::describe, is_of_files, map_fd, reason};
+use super::{EVENTS, Object, STACK_COPIES, attach::describe, is_of_files, map_fd, reason};
 use crate::{messages, program_stats::ProgramStats, uprobe_multi::Multi};
 use spark_trace_recording::verdict::Verdict;
 
@@ -22,6 +22,7 @@ impl Object {
     pub(super) fn load_multi(&mut self) -> Result<(), String> {
         let map = |name: &str| match name {
             EVENTS => Some(self.events.as_fd()),
+            STACK_COPIES => Some(self.copies.as_fd()),
             messages::MAP => self.messages.as_ref().map(AsFd::as_fd),
             name => self.ebpf.map(name).and_then(map_fd),
         };

@@ -16,8 +16,8 @@ use aya::{
     programs::{ProgramError, tp_btf::BtfTracePointLinkId, uprobe::UProbeLink},
 };
 use spark_trace_common::{
-    capacities::{DRIVER_ALLOCS, LIVE_FRAMES, LossKind},
-    config::{CLIENTS_DONE, CONFIG_SYMBOL, CONTROL_GENERATION, CONTROL_SELECT_NEW, Config},
+    capacities::{DRIVER_ALLOCS, LIVE_FRAMES, LossKind, STACK_COPY_RING_BYTES},
+    config::{CLIENTS_DONE, CONFIG_SYMBOL, CONTROL_GENERATION, CONTROL_SELECT_NEW, Config, NO_MEMBER},
     hook::{HOOKS, Mechanism},
     map_records::{FileKey, FileTotals, Heap, MappingTotals, Run},
 };
@@ -40,8 +40,9 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("SPARK_TRACE_EBPF_OBJECT
 static OBJECT_WITH_MESSAGES: &[u8] =
     aya::include_bytes_aligned!(env!("SPARK_TRACE_EBPF_OBJECT_WITH_MESSAGES"));
 
-/// The event ring buffer, and its map's name.
+/// Names of ring buffers' maps: of events, and of copies of user stacks.
 const EVENTS: &str = "EVENTS";
+const STACK_COPIES: &str = "STACK_COPIES";
 
 #[derive(Debug, Error)]
 pub enum ObjectError {
@@ -90,8 +91,9 @@ pub struct Object {
     ebpf: Ebpf,
     /// What it was loaded from.
     bytes: &'static [u8],
-    /// The ring buffer, also after it was taken out.
+    /// The ring buffers, also after they were taken out.
     events: OwnedFd,
+    copies: OwnedFd,
     /// What the programs say; absent where nobody reads it.
     messages: Option<Messages>,
     hooks: Vec<Attached>,
@@ -146,14 +148,18 @@ impl Object {
         let mut ebpf = EbpfLoader::new()
             .override_global(CONFIG_SYMBOL, config.as_bytes(), true)
             .map_max_entries(EVENTS, ring_bytes)
+            .map_max_entries(STACK_COPIES, copies_bytes(&config))
             .map_max_entries("DRIVER_ALLOCS", if driver_is_loaded() { DRIVER_ALLOCS } else { 1 })
             .map_max_entries("LIVE", config.page_frames.div_ceil(LIVE_FRAMES).max(1))
             .load(bytes)
             .map_err(|e| {
                 if crate::is_root() { ObjectError::Load(Box::new(e)) } else { ObjectError::NotPermitted }
             })?;
-        let events = ebpf.map(EVENTS).and_then(map_fd).ok_or(ObjectError::NoMap(EVENTS))?;
-        let events = events.try_clone_to_owned().map_err(|e| map_error(EVENTS, e.into()))?;
+        let ring = |name: &'static str| {
+            let fd = ebpf.map(name).and_then(map_fd).ok_or(ObjectError::NoMap(name))?;
+            fd.try_clone_to_owned().map_err(|e| map_error(name, e.into()))
+        };
+        let (events, copies) = (ring(EVENTS)?, ring(STACK_COPIES)?);
         let messages = if with_messages { Some(Messages::new(&mut ebpf)?) } else { None };
         Ok(Self {
             ebpf,
@@ -166,6 +172,7 @@ impl Object {
             page_struct_size: config.page_struct_size,
             swept_with: Cell::new(None),
             events,
+            copies,
             multi: None,
             functions: Vec::new(),
             not_multi: Vec::new(),
@@ -317,8 +324,17 @@ impl Object {
 
     /// Takes the event ring buffer out.
     pub fn take_events(&mut self) -> Result<RingBuf<MapData>, ObjectError> {
-        let map = self.ebpf.take_map(EVENTS).ok_or(ObjectError::NoMap(EVENTS))?;
-        RingBuf::try_from(map).map_err(|e| map_error(EVENTS, e))
+        self.take_ring(EVENTS)
+    }
+
+    /// Takes the ring buffer of copied user stacks out.
+    pub fn take_copies(&mut self) -> Result<RingBuf<MapData>, ObjectError> {
+        self.take_ring(STACK_COPIES)
+    }
+
+    fn take_ring(&mut self, name: &'static str) -> Result<RingBuf<MapData>, ObjectError> {
+        let map = self.ebpf.take_map(name).ok_or(ObjectError::NoMap(name))?;
+        RingBuf::try_from(map).map_err(|e| map_error(name, e))
     }
 
     pub fn select_cgroup(&mut self, id: u64) -> Result<(), ObjectError> {
@@ -370,10 +386,16 @@ impl Object {
 
     /// Kernel memory of all maps and programs, from their /proc fdinfo.
     pub fn memory(&self) -> Option<u64> {
-        let maps = self.ebpf.maps().filter(|(name, _)| *name != EVENTS).filter_map(|(_, map)| map_fd(map));
+        let maps = self
+            .ebpf
+            .maps()
+            .filter(|(name, _)| ![EVENTS, STACK_COPIES].contains(name))
+            .filter_map(|(_, map)| map_fd(map));
         let programs = self.ebpf.programs().filter_map(|(_, program)| program.fd().ok().map(|fd| fd.as_fd()));
         let multi = self.multi.iter().flat_map(Multi::programs);
-        let rings = [self.events.as_fd()].into_iter().chain(self.messages.iter().map(AsFd::as_fd));
+        let rings = [self.events.as_fd(), self.copies.as_fd()]
+            .into_iter()
+            .chain(self.messages.iter().map(AsFd::as_fd));
         let all = maps.chain(rings).chain(programs).chain(multi);
         all.map(memlock).try_fold(0u64, |sum, bytes| Some(sum + bytes?))
     }
@@ -402,6 +424,11 @@ fn map_fd(map: &aya::maps::Map) -> Option<BorrowedFd<'_>> {
         | Map::RingBuf(d) => Some(d.fd().as_fd()),
         _ => None,
     }
+}
+
+/// Size of the ring buffer of copied user stacks: the smallest where none are copied.
+fn copies_bytes(config: &Config) -> u32 {
+    if config.unwind_min_4k == NO_MEMBER { crate::page_size() as u32 } else { STACK_COPY_RING_BYTES }
 }
 
 fn memlock(fd: BorrowedFd) -> Option<u64> {

@@ -26,6 +26,7 @@ fn attached(profile: Profile) -> (Object, Btf) {
         all_pages: profile == Profile::Deep,
         min_region: MIB,
         python_min: Some(MIB),
+        unwind_min: Some(MIB),
     };
     let config = offsets::resolve(&btf, &layout, settings).unwrap();
     let mut object = Object::load(&config, 1 << 16).unwrap();

@@ -28,6 +28,8 @@ pub struct Call {
     pub context: Option<u64>,
     /// Addresses of the user stack, the caller first; empty where none was taken.
     pub stack: Vec<u64>,
+    /// Number of the copy of its user stack.
+    pub copy: Option<u64>,
     /// Frames of Python; absent where none were walked.
     pub python: Option<Walk>,
 }
@@ -94,6 +96,7 @@ pub(super) fn call(bytes: &[u8]) -> Result<Event, DecodeError> {
         outs,
         context: (raw.context != 0).then_some(raw.context),
         stack,
+        copy: (raw.copy != 0).then_some(raw.copy),
         python,
     })))
 }

@@ -51,6 +51,8 @@ pub struct Mapping {
     pub caller: u64,
     /// `mremap`: where the range was.
     pub from: Option<u64>,
+    /// Number of the copy of its user stack.
+    pub copy: Option<u64>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -123,6 +125,7 @@ fn mapping(bytes: &[u8]) -> Result<Event, DecodeError> {
         stack: raw.stack.iter().copied().take(raw.frames as usize).collect(),
         caller: raw.caller,
         from: (raw.op == MappingOp::Mremap as u32).then_some(raw.from),
+        copy: (raw.copy != 0).then_some(raw.copy),
     }))
 }
 

@@ -18,6 +18,8 @@ pub struct Query {
     pub stack: Vec<u64>,
     /// Return address of the system call's stub, if it keeps no frame.
     pub caller: u64,
+    /// Number of the copy of its user stack.
+    pub copy: Option<u64>,
     /// Frames of Python; absent where none were walked.
     pub python: Option<Walk>,
 }
@@ -62,7 +64,8 @@ pub(super) fn from_call(
         state: state(&raw.state),
         ..MemoryQuery::default()
     };
-    Event::Query(Box::new(Query { row, stack, caller: 0, python }))
+    let copy = (raw.copy != 0).then_some(raw.copy);
+    Event::Query(Box::new(Query { row, stack, caller: 0, copy, python }))
 }
 
 /// A file that was read, or an answer of sysinfo(2).
@@ -83,6 +86,7 @@ pub(super) fn answer(bytes: &[u8]) -> Result<Event, DecodeError> {
         row,
         stack: raw.stack.iter().copied().take(raw.frames as usize).collect(),
         caller: raw.caller,
+        copy: None,
         python: None,
     };
     if source == AnswerSource::Sysinfo {

@@ -64,8 +64,13 @@ pub struct Trial {
 impl Trial {
     /// `without`: mechanisms to leave out.
     pub fn run(btf: Result<&Btf, &String>, layout: Result<&Layout, &String>, without: &[Exclusion]) -> Self {
-        let settings =
-            Settings { whole_system: false, all_pages: true, min_region: 1 << 20, python_min: Some(1 << 20) };
+        let settings = Settings {
+            whole_system: false,
+            all_pages: true,
+            min_region: 1 << 20,
+            python_min: Some(1 << 20),
+            unwind_min: Some(1 << 20),
+        };
         let config = match (btf, layout) {
             (Ok(btf), Ok(layout)) => offsets::resolve(btf, layout, settings).map_err(|e| e.to_string()),
             (Err(e), _) | (_, Err(e)) => Err(e.clone()),

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::{
     Bytes, Class, Elf, ElfError, MACHINE_ARM64, MACHINE_X86_64, PT_LOAD, SHF_COMPRESSED, SHT_DYNSYM, Section,
-    Symbol, bounded, names::FUNCTION, string,
+    Segment, Symbol, bounded, names::FUNCTION, string,
 };
 
 /// Of a library's table of exported symbols. A CUDA driver's has some 50 KiB: what is larger by far is none.
@@ -52,15 +52,7 @@ pub fn linked<'a, B: Bytes + ?Sized>(
     offset: u64,
 ) -> Result<Option<Linked>, ElfError> {
     let elf = of_this_machine(file)?;
-    // The kernel maps whole pages, so a segment's mapping may begin before it (fs/binfmt_elf.c elf_load).
-    let mut code = elf.segments.iter().filter(|segment| segment.kind == PT_LOAD && segment.executable);
-    let code = code.find(|segment| {
-        let before = segment.offset % crate::page_size();
-        let into = offset.checked_sub(segment.offset - before);
-        into.is_some_and(|into| into < segment.file_size.saturating_add(before))
-    });
-    let Some(code) = code else { return Ok(None) };
-    let code = code.address.wrapping_add(offset).wrapping_sub(code.offset);
+    let Some(code) = code_at(&elf.segments, offset) else { return Ok(None) };
     let mut symbols = HashMap::new();
     each_export(&elf, wanted, |name, symbol| {
         if matches!(symbol.kind(), FUNCTION | OBJECT) {
@@ -70,7 +62,19 @@ pub fn linked<'a, B: Bytes + ?Sized>(
     Ok(Some(Linked { symbols, code }))
 }
 
-fn of_this_machine<B: Bytes + ?Sized>(file: &B) -> Result<Elf<'_, B>, ElfError> {
+/// The address that a file's linker has given to its code at an offset.
+pub(super) fn code_at(segments: &[Segment], offset: u64) -> Option<u64> {
+    // The kernel maps whole pages, so a segment's mapping may begin before it (fs/binfmt_elf.c elf_load).
+    let mut code = segments.iter().filter(|segment| segment.kind == PT_LOAD && segment.executable);
+    let code = code.find(|segment| {
+        let before = segment.offset % crate::page_size();
+        let into = offset.checked_sub(segment.offset - before);
+        into.is_some_and(|into| into < segment.file_size.saturating_add(before))
+    })?;
+    Some(code.address.wrapping_add(offset).wrapping_sub(code.offset))
+}
+
+pub(super) fn of_this_machine<B: Bytes + ?Sized>(file: &B) -> Result<Elf<'_, B>, ElfError> {
     let elf = Elf::parse(file)?;
     if elf.class != Class::Bits64 {
         return Err(ElfError::Format);

@@ -7,6 +7,7 @@
 mod build_id;
 mod exports;
 mod names;
+mod unwind;
 
 use std::{
     fs::File,
@@ -19,6 +20,7 @@ use thiserror::Error;
 pub use build_id::build_id;
 pub use exports::{exports, linked};
 pub use names::names;
+pub use unwind::{Part, Unwinding, unwinding};
 
 /// Where bytes of a file come from.
 pub trait Bytes {
@@ -72,6 +74,7 @@ const MACHINE_ARM64: u16 = 183;
 
 const PT_LOAD: u32 = 1;
 const PT_NOTE: u32 = 4;
+const PT_GNU_EH_FRAME: u32 = 0x6474_e550;
 const SHT_SYMTAB: u32 = 2;
 const SHT_DYNSYM: u32 = 11;
 const SHF_COMPRESSED: u64 = 1 << 11;
@@ -133,6 +136,7 @@ struct Segment {
 struct Section {
     kind: u32,
     flags: u64,
+    address: u64,
     offset: u64,
     size: u64,
     link: u32,
@@ -215,6 +219,7 @@ impl<'a, B: Bytes + ?Sized> Elf<'a, B> {
         let section = |bytes: &[u8]| Section {
             kind: u32_at(bytes, 4),
             flags: class.word(bytes, 8, 8),
+            address: class.word(bytes, 12, 16),
             offset: class.word(bytes, 16, 24),
             size: class.word(bytes, 20, 32),
             link: u32_at(bytes, class.pick(24, 40)),

@@ -2,7 +2,7 @@
 
 use std::{ffi::CString, fs::File, io::Read, os::fd::AsFd, thread};
 
-use super::socket;
+use crate::unprivileged::socket;
 
 /// Does harm in the reader, where a file says so: what a file that means harm might lead to. Whether it has answered.
 pub(super) fn misbehave(mut file: &File) -> bool {

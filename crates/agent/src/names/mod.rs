@@ -1,15 +1,13 @@
 //! Names of functions in files that anybody may have made.
 //!
 //! Such a file is read in a process of its own, the reader, which has no rights, little memory and a time limit
-//! ([`rights`]). It gets files as open descriptors; what it may do with them is read. Where it ends or takes too long the
+//! ([`crate::unprivileged`]). Where it ends or takes too long the
 //! names of that file are missing, the recording says so, and another reader is started for the next file.
 //!
 //! A thread waits for the reader, so that nobody else has to.
 
 mod client;
 mod reader;
-mod rights;
-mod socket;
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -22,9 +20,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use client::{Client, Took};
-pub use reader::{READER, run};
+use client::Client;
+pub use reader::run;
 
+use crate::unprivileged::Took;
 use spark_trace_recording::ReaderCost;
 
 /// How long one file may take.

@@ -1,4 +1,4 @@
-//! The reader: what runs in the process without rights.
+//! What runs in the process without rights: names are looked up and stacks unwound.
 
 use std::{
     fs::File,
@@ -7,17 +7,16 @@ use std::{
     process::ExitCode,
 };
 
-use super::{rights, socket};
-use crate::elf;
+use crate::{
+    elf,
+    unprivileged::{FAILED, READY, rights, socket},
+    unwind::serve::{self, Unwinder},
+};
 
-/// How this program is called as the reader.
-pub const READER: &str = "read-names";
-
-/// First bytes of the reader's packets.
-pub(super) const READY: u8 = b'r';
+/// First bytes of packets.
+pub(super) const PLACES: u8 = b'p';
 pub(super) const NAME: u8 = b'n';
 pub(super) const DONE: u8 = b'd';
-pub(super) const FAILED: u8 = b'f';
 
 /// Kept of one name. Those of C++ templates have thousands of characters; what goes beyond is cut, and ends in `…`.
 pub(super) const LONGEST_NAME: usize = 4 << 10;
@@ -41,10 +40,18 @@ pub fn run() -> ExitCode {
 
 fn serve(socket: BorrowedFd<'_>) -> io::Result<()> {
     socket::send(socket, &[READY], None)?;
+    let mut unwinder = Unwinder::default();
     loop {
         let (packet, file) = socket::receive(socket)?;
-        let Some(file) = file.filter(|_| !packet.is_empty()) else { return Ok(()) };
-        let offsets: Vec<u64> = packet.as_chunks().0.iter().map(|bytes| u64::from_le_bytes(*bytes)).collect();
+        let (places, file) = match (packet.split_first(), file) {
+            (Some((&PLACES, places)), Some(file)) => (places, file),
+            (Some((&serve::STACK, stack)), None) => {
+                unwinder.answer(socket, stack)?;
+                continue;
+            }
+            _ => return Ok(()),
+        };
+        let offsets: Vec<u64> = places.as_chunks().0.iter().map(|bytes| u64::from_le_bytes(*bytes)).collect();
         let file = File::from(file);
         #[cfg(test)]
         if super::misbehave::misbehave(&file) {

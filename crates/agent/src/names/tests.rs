@@ -6,6 +6,7 @@ use std::{
 };
 
 use super::*;
+use crate::unprivileged::Took;
 
 const WAIT: Duration = Duration::from_secs(60);
 

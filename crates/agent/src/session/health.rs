@@ -1,9 +1,18 @@
 //! What a recording says of itself: hooks, losses, warnings, and what it cost.
 
 use super::{Session, SessionError, io_error};
-use crate::{not_opened, output::Output, own_usage};
+use crate::{not_opened, output::Output, own_usage, unwind::Unwinder};
 use spark_trace_recording::units;
-use spark_trace_recording::{Cost, Health, Loss, Readings, SKIPPED, journal::Entry};
+use spark_trace_recording::{Cost, Health, Loss, ReaderCost, Readings, SKIPPED, journal::Entry};
+
+/// What two readers took that ran beside each other.
+fn sum(left: Option<ReaderCost>, right: Option<ReaderCost>) -> Option<ReaderCost> {
+    let (Some(one), Some(other)) = (left, right) else { return left.or(right) };
+    Some(ReaderCost {
+        cpu_ns: one.cpu_ns + other.cpu_ns,
+        rss_peak: one.rss_peak.zip(other.rss_peak).map(|(one, other)| one + other),
+    })
+}
 
 impl Session {
     pub(super) fn add_health_and_cost(&mut self, nvml: Option<Readings>) -> Result<(), SessionError> {
@@ -45,6 +54,7 @@ impl Session {
         warnings.extend(self.tracer.stacks.missing_names());
         warnings.extend(self.tracer.pythons.warnings());
         warnings.extend(self.tracer.libraries.warning());
+        warnings.extend(self.tracer.unwinder.as_ref().and_then(Unwinder::warning));
         let (gaps, device_gaps) = self.tracer.gaps();
         let health = Health {
             lost_total: losses.iter().map(|l| l.count).sum(),
@@ -57,6 +67,7 @@ impl Session {
             device_gaps,
             // The journal knows.
             reduced: None,
+            unwinding: self.tracer.unwinder.as_ref().map(Unwinder::counts),
             complete: true,
         };
         let (agent_cpu_ns, agent_rss_peak) = own_usage();
@@ -66,7 +77,10 @@ impl Session {
             bpf_run_time_ns,
             bpf_memory: self.tracer.object.memory(),
             nvml,
-            reader: self.tracer.stacks.reader_cost(),
+            reader: sum(
+                self.tracer.stacks.reader_cost(),
+                self.tracer.unwinder.as_ref().and_then(Unwinder::cost),
+            ),
         };
         self.tracer.journal.add(Entry::Health(health)).map_err(io_error("write the journal"))?;
         self.tracer.journal.add(Entry::Cost(cost)).map_err(io_error("write the journal"))

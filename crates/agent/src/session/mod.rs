@@ -45,6 +45,7 @@ use super::{
     subject::{self, Spec, command::Invoker},
     symbols::{Names, Stacks},
     tracer::{Tracer, TracerError},
+    unwind::Unwinder,
 };
 use containers::Containers;
 use follow::Take;
@@ -191,10 +192,16 @@ impl Session {
             all_pages,
             min_region: options.min_region,
             python_min: options.python_min,
+            unwind_min: options.unwind_min,
         };
         let config = offsets::resolve(&btf, &layout, settings)?;
         let mut object = Object::load(&config, options.ring_bytes)?;
         let events = object.take_events()?;
+        // It starts before the target does.
+        let unwinder = match options.unwind_min {
+            Some(_) => Some(Unwinder::start(object.take_copies()?)),
+            None => None,
+        };
         let statistics = Statistics::begin();
         if !statistics.available() {
             warnings
@@ -242,6 +249,7 @@ impl Session {
         let mut tracer = Tracer::new(object, journal, target, parts, retention, options.min_region);
         tracer.has_gpus(&nvml.machine().gpus);
         tracer.reads_python = options.python_min.is_some();
+        tracer.unwinder = unwinder;
         // SAFETY: the ring buffer owns its descriptor and keeps the same one for as long as it lives.
         let events = unsafe { AsyncFd::register(events) }
             .map_err(|e| io_error("watch the event buffer")(e.into_parts().1))?;

@@ -18,6 +18,8 @@ pub struct Options {
     pub min_region: u64,
     /// The frames of Python are read of allocations of at least this size; absent for none.
     pub python_min: Option<u64>,
+    /// Stacks of allocations of at least this size are unwound by the tables of their code; absent for none.
+    pub unwind_min: Option<u64>,
     pub ring_bytes: u32,
     /// CUDA drivers and NVML libraries to watch besides those that are found.
     pub libraries: Vec<PathBuf>,

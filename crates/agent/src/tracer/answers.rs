@@ -12,6 +12,7 @@ use std::{
 use super::{
     Tracer, TracerError,
     tentative::{Belongs, Deferred},
+    unwinding::UserStack,
 };
 use crate::decode::{FilePart, FileRead, Query};
 use crate::{now_ns, page_size, symbols::Placed};
@@ -177,11 +178,12 @@ impl<W: Write> Tracer<W> {
 
     /// `None` where it is somebody else's, or where there is no room for it.
     fn answer(&mut self, query: Query) -> Option<Answer> {
-        let Query { row, stack, caller, python } = query;
+        let Query { row, stack, caller, copy, python } = query;
         if self.belongs(row.cgroup, row.pid) == Belongs::Elsewhere || self.retention.refuses_query() {
             return None;
         }
-        let placed = self.place_with_python(row.pid, (&stack, caller), python.as_ref());
+        let stack = UserStack { pid: row.pid, addresses: &stack, caller, copy };
+        let placed = self.place(stack, python.as_ref());
         let cuda_live = match row.state {
             Some(_) => self.collector.cuda.now().by_kind,
             None => BTreeMap::new(),

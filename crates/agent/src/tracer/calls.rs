@@ -5,6 +5,7 @@ use std::{io::Write, path::PathBuf};
 use super::{
     Tracer, TracerError,
     tentative::{Belongs, Deferred},
+    unwinding::UserStack,
 };
 use crate::cuda::Effect;
 use crate::decode::{Call, MappedLibrary};
@@ -100,7 +101,8 @@ impl<W: Write> Tracer<W> {
         if whose == Belongs::Elsewhere {
             return Ok(());
         }
-        let placed = self.place_with_python(call.pid, (&call.stack, 0), call.python.as_ref());
+        let stack = UserStack { pid: call.pid, addresses: &call.stack, caller: 0, copy: call.copy };
+        let placed = self.place(stack, call.python.as_ref());
         let backing = self.backings.of(&call);
         if whose == Belongs::Undecided {
             let backing = backing.map(ToOwned::to_owned);

@@ -9,7 +9,9 @@ use spark_trace_common::{
 
 use tracing::debug;
 
-use super::{MOST_CGROUPS, Notice, Tracer, TracerError, surroundings, tentative::Deferred};
+use super::{
+    MOST_CGROUPS, Notice, Tracer, TracerError, surroundings, tentative::Deferred, unwinding::UserStack,
+};
 use crate::decode::{self, Event};
 use crate::{page_size, source::process};
 use spark_trace_recording::{CgroupName, Mapping, Process, ProcessContext, journal::Entry};
@@ -65,7 +67,7 @@ impl<W: Write> Tracer<W> {
                     let stack = self.user_stack(&event);
                     self.mapping_event(event, stack)?;
                 } else if let Some(cgroup) = self.tentative.cgroup_of(event.pid) {
-                    let placed = self.stacks.place(event.pid, &event.stack, event.caller);
+                    let placed = self.place(stack_of(&event), None);
                     self.tentative.wait(cgroup, Deferred::Mapping(event, placed));
                 }
             }
@@ -264,7 +266,8 @@ impl<W: Write> Tracer<W> {
 
     /// Id of the user stack of a mapping.
     pub(super) fn user_stack(&mut self, event: &decode::Mapping) -> Option<u32> {
-        self.stacks.user(event.pid, &event.stack, event.caller)
+        let placed = self.place(stack_of(event), None)?;
+        self.stacks.keep(placed)
     }
 
     pub(super) fn mapping_event(
@@ -292,6 +295,10 @@ impl<W: Write> Tracer<W> {
         }))?;
         Ok(())
     }
+}
+
+fn stack_of(event: &decode::Mapping) -> UserStack<'_> {
+    UserStack { pid: event.pid, addresses: &event.stack, caller: event.caller, copy: event.copy }
 }
 
 /// What an mmap call maps, by its flags.

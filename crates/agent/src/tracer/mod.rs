@@ -15,6 +15,7 @@ pub(super) mod retention;
 mod sampling;
 mod surroundings;
 mod tentative;
+mod unwinding;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -55,6 +56,7 @@ use super::{
     },
     subject::{container::id_in_path, running},
     symbols::{Names, Stacks},
+    unwind::Unwinder,
     walks::Walks,
 };
 use spark_trace_recording::cgroup_path::is_at_or_below;
@@ -140,6 +142,8 @@ pub struct Tracer<W: Write> {
     pub pythons: Pythons,
     /// Frames of Python are wanted.
     pub reads_python: bool,
+    /// Absent where no stacks are copied.
+    pub unwinder: Option<Unwinder>,
     /// The NVIDIA module is loaded: it may hold system memory.
     driver_module: bool,
     /// What the driver had before the trace began, where that is system memory.
@@ -210,6 +214,7 @@ impl<W: Write> Tracer<W> {
             driver: driver::Rows::default(),
             pythons: Pythons::default(),
             reads_python: false,
+            unwinder: None,
             driver_module: std::path::Path::new("/sys/module/nvidia").exists(),
             driver_baseline: DriverBaseline::default(),
             pool_at_start: None,

@@ -1,8 +1,8 @@
 //! Frames of Python in the stacks of calls.
 
-use std::io::Write;
+use std::{borrow::Cow, io::Write};
 
-use super::Tracer;
+use super::{Tracer, unwinding::UserStack};
 use crate::{python::Walk, symbols::Placed};
 
 impl<W: Write> Tracer<W> {
@@ -22,20 +22,22 @@ impl<W: Write> Tracer<W> {
         }
     }
 
-    /// Where the frames of a call lie: those of the libraries, and outside of them those of Python. `caller`: as
-    /// [`crate::symbols::Stacks::place`] wants it.
-    pub(super) fn place_with_python(
-        &mut self,
-        pid: u32,
-        (stack, caller): (&[u64], u64),
-        walk: Option<&Walk>,
-    ) -> Option<Placed> {
-        self.look_for_python(pid);
-        let Some(walk) = walk else { return self.stacks.place(pid, stack, caller) };
-        let frames = self.pythons.name(pid, walk);
+    /// Where the frames of an event lie: those of the libraries, and outside of them those of Python.
+    pub(super) fn place(&mut self, stack: UserStack<'_>, walk: Option<&Walk>) -> Option<Placed> {
+        self.look_for_python(stack.pid);
+        let unwound = self.unwound(stack);
+        let frames = walk.map(|walk| self.pythons.name(stack.pid, walk)).unwrap_or_default();
+        let is_unwound = unwound.is_some();
+        let addresses = unwound.map_or(Cow::Borrowed(stack.addresses), Cow::Owned);
         // Without frames of Python, as in a thread of a library, the interpreter's own are all that is known.
-        let called = if frames.is_empty() { stack } else { self.pythons.called(pid, stack) };
-        let placed = self.stacks.place(pid, called, caller);
+        let called = match frames.is_empty() {
+            true => &addresses,
+            false => self.pythons.called(stack.pid, &addresses),
+        };
+        let placed = match is_unwound {
+            true => self.stacks.place_unwound(stack.pid, called),
+            false => self.stacks.place(stack.pid, called, stack.caller),
+        };
         self.stacks.called_by(placed, frames)
     }
 }

@@ -172,7 +172,7 @@ pub fn stack(provenance: &mut Provenance, space: &str, frames: &[&str]) -> u32 {
         })
         .collect();
     let id = provenance.stacks.len() as u32 + 1;
-    provenance.stacks.push(Stack { id, space: space.into(), frames });
+    provenance.stacks.push(Stack { id, space: space.into(), frames, way: None });
     id
 }
 

@@ -81,6 +81,7 @@ impl Options {
             interval,
             min_region: 1 << 20,
             python_min: Some(1 << 20),
+            unwind_min: None,
             ring_bytes: capacities::RING_BYTES,
             libraries: Vec::new(),
             pause: false,

@@ -23,6 +23,7 @@ fn call(pid: u32, symbol: &str, args: &[u64], outs: &[u64], result: i32) -> Call
         outs: read,
         context: None,
         stack: Vec::new(),
+        copy: None,
         python: None,
     }
 }
