@@ -71,8 +71,11 @@ fn in_time<T>(mut run: impl FnMut() -> (T, Value)) -> (T, Value) {
     panic!("stacks came too late in all of {RUNS} runs");
 }
 
-/// Stacks of anonymous mappings and of device allocations, by their size: how each was found, and its frames.
-fn stacks(recording: &Value) -> BTreeMap<(&'static str, i64), (Option<String>, Vec<Value>)> {
+/// How a stack was found, and its frames.
+type Found = (Option<String>, Vec<Value>);
+
+/// Stacks of anonymous mappings and of device allocations, by their size.
+fn stacks(recording: &Value) -> BTreeMap<(&'static str, i64), Found> {
     let provenance = &recording["provenance"];
     let known: BTreeMap<i64, &Value> =
         array(&provenance["stacks"]).iter().map(|stack| (int(&stack["id"]), stack)).collect();
