@@ -231,7 +231,7 @@ pub struct ProcessUse {
     pub comm: String,
     #[serde(serialize_with = "word")]
     pub role: Role,
-    /// Absent where there is no baseline, and of a process that lived then and was not read near it.
+    /// Absent where there is no baseline, and of a process that lived then and was not read near it or changed just then.
     pub before: Option<u64>,
     pub at: u64,
     /// Bytes that the cache would have more without this process; absent where its memory at the baseline is not known.

@@ -14,7 +14,7 @@ fn an_engine_whose_context_fits_lacks_nothing() {
     let dir = support::disk_dir();
     causes::make_room();
     for (name, known_as) in [("llama-cpp", "llama.cpp"), ("ollama", "ollama")] {
-        let engine = Staged { name, known_as, signal: "MemAvailable", needs_log: true };
+        let engine = Staged { name, known_as, signal: "MemAvailable", needs_log: true, step: 0 };
         let Some(run) = run(&dir, name, engine, "--context-size 256M", "") else { return };
         run.agrees();
         assert_eq!(int(&run.budget()["reading"]["free"]), run.read("baseline"), "before the weights");
@@ -31,7 +31,8 @@ fn an_engine_whose_context_fits_lacks_nothing() {
 fn a_stated_context_that_does_not_fit_has_no_computed_cache() {
     let dir = support::disk_dir();
     causes::make_room();
-    let engine = Staged { name: "ollama", known_as: "ollama", signal: "MemAvailable", needs_log: true };
+    let engine =
+        Staged { name: "ollama", known_as: "ollama", signal: "MemAvailable", needs_log: true, step: 0 };
     // Room for about half of the layers.
     let margin = support::meminfo("MemAvailable") / support::MIB - 320;
     let options = format!("--context-size 512M --fit-target {margin}");

@@ -134,8 +134,9 @@ pub fn processes(
     };
     let (was, is) = (before.map(used), used(at));
     let lived = before.map(|moment| state::living(recording, moment.reading.at_ns)).unwrap_or_default();
-    // Who lived at the baseline and was not read near it had memory that nobody knows.
+    // Who lived at the baseline and was not read near it, or changed just then, had memory that nobody knows.
     let at_baseline = |pid: u32| match was.as_ref()?.get(&pid) {
+        _ if before.is_some_and(|moment| moment.state.changing.contains(&pid)) => None,
         None if lived.contains(&pid) => None,
         bytes => Some(bytes.copied().unwrap_or(0)),
     };

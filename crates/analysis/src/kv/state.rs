@@ -15,6 +15,8 @@ pub struct State {
     /// Counters of /proc/meminfo: those that the engine itself read, where it did, else the nearest reading's.
     meminfo: BTreeMap<String, u64>,
     pub processes: BTreeMap<u32, u64>,
+    /// Those that took or gave back much around that time: what they had at it is not known.
+    pub changing: BTreeSet<u32>,
 }
 
 const MEMINFO: &str = "/proc/meminfo";
@@ -31,7 +33,9 @@ impl State {
         let meminfo = nearest
             .filter_map(|(name, column)| Some((name.strip_prefix(PREFIX)?.to_owned(), column.get(0)?)));
         let processes = recording.samples.processes.iter();
+        let changing = processes.clone().filter(|process| is_changing(process, reading.at_ns));
         Self {
+            changing: changing.map(|process| process.pid).collect(),
             balance: view.map(|view| view.at(reading.at_ns)),
             meminfo: meminfo.collect(),
             processes: processes
@@ -87,15 +91,34 @@ fn known_until(column: &Column, index: usize, name: &str) -> Option<u64> {
     column.get(index).or_else(|| (counts && before_first()).then_some(0))
 }
 
+/// Readings are at most that far apart that tell of an instant.
+const NEAR_NS: u64 = 1_000_000_000;
+
 /// Anonymous and shared pages of a process near a time; absent where it was not there.
 fn host(process: &ProcessSeries, at_ns: u64) -> Option<u64> {
-    /// Readings are at most that far apart that tell of an instant.
-    const NEAR_NS: u64 = 1_000_000_000;
+    host_in(process, ledger::nearest(&process.series, at_ns)?, at_ns)
+}
+
+/// The same in one reading, if it is near.
+fn host_in(process: &ProcessSeries, index: usize, at_ns: u64) -> Option<u64> {
     let series = &process.series;
-    let index = ledger::nearest(series, at_ns)?;
     let is_near = ledger::time_of(series, index)?.abs_diff(at_ns) <= NEAR_NS;
     let kind = |name: &str| series.columns.get(name)?.get(index);
     is_near.then(|| Some(kind("rss_anon")?.saturating_add(kind("rss_shmem").unwrap_or(0))))?
+}
+
+/// Whether the readings before and after a time, both near, differ much.
+fn is_changing(process: &ProcessSeries, at_ns: u64) -> bool {
+    /// Less is not worth naming, or as good as nothing.
+    const LEAST: u64 = 1 << 20;
+    const PART: u64 = 10;
+    let around = || {
+        let index = ledger::nearest(&process.series, at_ns)?;
+        let is_before = ledger::time_of(&process.series, index)? <= at_ns;
+        let other = if is_before { index.checked_add(1) } else { index.checked_sub(1) }?;
+        Some((host_in(process, index, at_ns)?, host_in(process, other, at_ns)?))
+    };
+    around().is_some_and(|(one, other)| one.abs_diff(other) > LEAST.max(one.max(other) / PART))
 }
 
 /// Processes that were the target's and lived at a time.

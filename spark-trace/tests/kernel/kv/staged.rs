@@ -23,6 +23,8 @@ pub struct Staged {
     pub signal: &'static str,
     /// The cache follows from what the log has of weights and buffers, and from nothing in a trace.
     pub needs_log: bool,
+    /// It makes a cache of so many bytes at a time.
+    pub step: i64,
 }
 
 /// One that ran.
@@ -75,7 +77,7 @@ impl Run {
 
     /// What the cache may be off by.
     pub fn tolerance(&self) -> u64 {
-        (self.measured() / PERCENT).unsigned_abs()
+        (self.measured() / PERCENT).max(self.engine.step).unsigned_abs()
     }
 
     /// The cache as `kv` has it, with the log and without, is the engine's; so is the reading. What changed between two
