@@ -50,8 +50,12 @@ pub(crate) fn f_sf(f: f64, df1: f64, df2: f64) -> f64 {
     beta(1.0 / (1.0 + q), q / (1.0 + q), df2 / 2.0, df1 / 2.0)
 }
 
-/// The t with P(T > t) = p, for 0 < p <= 1/2. None only where it would be infinite.
+/// The t with P(T > t) = p, for 0 < p <= 1/2. None where it would be infinite, and where the degrees of freedom are no
+/// positive number: they are quotients, which f64 may not carry.
 pub(crate) fn t_upper_quantile(p: f64, df: f64) -> Option<f64> {
+    if df.is_nan() || df <= 0.0 {
+        return None;
+    }
     // Bracketed, then halved on a logarithmic scale until f64 has no number left between: the tail falls steadily,
     // and a quantile is computed too seldom for its cost to matter.
     let (mut low, mut high) = (0.0, 1.0);

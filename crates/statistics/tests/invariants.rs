@@ -206,3 +206,12 @@ fn many_values_take_no_long_time() {
     assert!((15_690_000..15_710_000).contains(&power::n_for(0.001, 0.8, 0.05).unwrap()));
     assert!(effect::cohen_d(&[4096.0, 4096.0, 4096.5], &[1e12, 1e12, 1e12 + 1.0], LEVEL).is_ok());
 }
+
+#[test]
+fn a_ratio_without_degrees_of_freedom_is_out_of_range() {
+    use spark_trace_statistics::{Error, ratio};
+    // Nothing of B varies, and nothing is all that it has: Welch's degrees of freedom are 0 / 0.
+    assert_eq!(ratio::welch(&[1.0, 2.0, 3.0], &[0.0, 0.0, 0.0], 0.95), Err(Error::Range));
+    // Squares that f64 cannot carry.
+    assert!(ratio::welch(&[1e-200, 2e-200, 3e-200], &[1e-200, 2e-200, 4e-200], 0.95).is_err());
+}

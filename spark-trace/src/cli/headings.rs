@@ -8,6 +8,8 @@ pub const HOOKS: &str = "Hooks and libraries";
 /// What is read, and what of it is listed.
 pub const CONTENT: &str = "Content";
 pub const OUTPUT: &str = "Output";
+/// What is looked at before anything runs.
+pub const BEFORE: &str = "Before the first run";
 pub const LOG: &str = "Log";
 pub const STATISTICS: &str = "Statistics";
 pub const SERVICE: &str = "Service";

@@ -27,9 +27,7 @@ const EXAMPLES: &str = "\
 Examples:
   spark-trace study init --template quick study.toml   # a plan to adapt
   spark-trace study check study.toml                   # what is missing, and how long it takes
-  spark-trace study run study.toml --dry-run           # order and commands
   sudo spark-trace study run study.toml --dir my-study # hours
-  sudo spark-trace study resume my-study
   spark-trace study report my-study -o site            # a web site";
 
 #[derive(Debug, Subcommand)]

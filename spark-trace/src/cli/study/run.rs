@@ -6,7 +6,7 @@ use anyhow::Context;
 use super::check;
 use super::shared::{needs_workload, options, time};
 use crate::cli::error::Exit;
-use crate::cli::output;
+use crate::cli::{headings, output};
 use spark_trace_agent as live;
 use spark_trace_render::escape;
 use spark_trace_study::plan::Plan;
@@ -26,10 +26,10 @@ pub struct Args {
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
     /// Print the order, all commands and what `study check` finds; run nothing
-    #[arg(long)]
+    #[arg(help_heading = headings::BEFORE, long)]
     dry_run: bool,
     /// Run although `study check` finds something fatal
-    #[arg(long)]
+    #[arg(help_heading = headings::BEFORE, long)]
     no_check: bool,
     /// The reference workload, for `{workload}` [default: beside this program, or in PATH]
     #[arg(long, value_name = "PATH")]
