@@ -56,8 +56,6 @@ pub(crate) fn t_upper_quantile(p: f64, df: f64) -> Option<f64> {
     if df.is_nan() || df <= 0.0 {
         return None;
     }
-    // Bracketed, then halved on a logarithmic scale until f64 has no number left between: the tail falls steadily,
-    // and a quantile is computed too seldom for its cost to matter.
     let (mut low, mut high) = (0.0, 1.0);
     while t_sf(high, df) > p {
         low = high;
@@ -66,12 +64,38 @@ pub(crate) fn t_upper_quantile(p: f64, df: f64) -> Option<f64> {
             return None;
         }
     }
+    // The tail's logarithm is nearly a line between two points that are a factor of two apart: regula falsi with the
+    // Illinois rule (Dowell & Jarratt 1971) needs some ten steps, halving a hundred.
+    let target = p.ln();
+    let above = |t: f64| t_sf(t, df).ln() - target;
+    let (mut at_low, mut at_high) = (above(low), above(high));
+    // Which end stayed at the last step.
+    let mut stayed = None;
     for _ in 0..200 {
-        let middle = (low + high) / 2.0;
-        if middle <= low || middle >= high {
+        let secant = low + (high - low) * (at_low / (at_low - at_high));
+        // Halved where a tail that f64 cannot carry has no logarithm.
+        let inside = |t: f64| t > low && t < high;
+        let middle = if inside(secant) { secant } else { (low + high) / 2.0 };
+        if !inside(middle) {
             break;
         }
-        if t_sf(middle, df) > p { low = middle } else { high = middle }
+        let at_middle = above(middle);
+        if at_middle.abs() <= f64::EPSILON * (1.0 - target) {
+            return Some(middle);
+        }
+        let end = at_middle > 0.0;
+        if end {
+            (low, at_low) = (middle, at_middle);
+            if stayed == Some(true) {
+                at_high /= 2.0;
+            }
+        } else {
+            (high, at_high) = (middle, at_middle);
+            if stayed == Some(false) {
+                at_low /= 2.0;
+            }
+        }
+        stayed = Some(end);
     }
     Some((low + high) / 2.0)
 }
@@ -106,7 +130,23 @@ fn stirling(x: f64) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use super::{normal_quantile, normal_sf};
+    use super::{normal_quantile, normal_sf, t_sf, t_upper_quantile};
+
+    #[test]
+    fn a_quantile_has_its_tail_above_it() {
+        for df in [0.3, 1.0, 2.5, 7.0, 29.0, 58.3, 1e4] {
+            for p in [0.5, 0.4999, 0.25, 0.05, 0.025, 1e-3, 1e-6, 1e-12, 1e-40] {
+                let t = t_upper_quantile(p, df).unwrap();
+                let tail = t_sf(t, df);
+                // The tail itself has eleven digits where there are many degrees of freedom.
+                assert!(
+                    (tail / p - 1.0).abs() < 1e-11 || df >= 1e4 && (tail / p - 1.0).abs() < 1e-9,
+                    "{df} {p}: {t} {tail}"
+                );
+            }
+        }
+        assert_eq!([f64::NAN, 0.0, -1.0].map(|df| t_upper_quantile(0.025, df)), [None; 3]);
+    }
 
     /// By scipy.stats.norm.sf.
     #[test]

@@ -3,8 +3,9 @@
 //! Nothing is guessed: where a table does not say how to go on, the stack ends there.
 
 use gimli::{
-    BaseAddresses, CfaRule, EhFrame, EhFrameHdr, EndianSlice, Evaluation, EvaluationResult, Expression,
-    LittleEndian, ParsedEhFrameHdr, Register, RegisterRule, UnwindContext, UnwindSection, Value,
+    BaseAddresses, CfaRule, EhFrame, EhFrameHdr, EhFrameOffset, EndianSlice, Evaluation, EvaluationResult,
+    Expression, LittleEndian, ParsedEhFrameHdr, Pointer, Register, RegisterRule, UnwindContext,
+    UnwindSection, Value,
 };
 pub use spark_trace_common::stack_copy::REGISTERS;
 use spark_trace_common::stack_copy::{KEPT_ARM64, KEPT_X86_64};
@@ -162,8 +163,15 @@ impl<'a> State<'a> {
             table.set_vendor(gimli::Vendor::AArch64);
         }
         let sorted = index.table().ok_or(End::NoTable)?;
-        let entry = sorted.fde_for_address(&table, &bases, address, EhFrame::cie_from_offset);
-        let entry = entry.map_err(|_| End::NoTable)?;
+        // As `fde_for_address` does, which subtracts whatever the file says: an entry before the table is none.
+        let found = sorted.lookup(address, &bases).map_err(|_| End::NoTable)?;
+        let (Pointer::Direct(found), Pointer::Direct(begin)) = (found, index.eh_frame_ptr()) else {
+            return Err(End::NoTable);
+        };
+        let offset = found.checked_sub(begin).and_then(|offset| usize::try_from(offset).ok());
+        let offset = EhFrameOffset(offset.ok_or(End::NoTable)?);
+        let entry = table.fde_from_offset(&bases, offset, EhFrame::cie_from_offset);
+        let entry = entry.ok().filter(|entry| entry.contains(address)).ok_or(End::NoTable)?;
         let row = entry.unwind_info_for_address(&table, &bases, context, address);
         let row = row.map_err(|_| End::Nonsense)?;
         let encoding = entry.cie().encoding();
