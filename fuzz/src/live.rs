@@ -11,6 +11,7 @@ use spark_trace::serve::{Access, http::Server};
 use spark_trace_agent::decode;
 use spark_trace_agent::elf;
 use spark_trace_agent::subject::{client_args, container, question};
+use spark_trace_agent::unwind::index::Index;
 use spark_trace_agent::unwind::walk::{self as unwind, Module, REGISTERS, Sections};
 use spark_trace_agent::{btf::Btf, kallsyms::Kallsyms, maps, mounts, source::process};
 
@@ -56,7 +57,7 @@ pub fn unwind(data: &[u8]) {
         data.get(start..start.checked_add(usize::try_from(part.size).ok()?)?)
     };
     let Some(index) = part(&file.index) else { return };
-    let Some(table_address) = unwind::table_address(index, file.index.address) else { return };
+    let Some(Index { table_address, .. }) = Index::read(index, file.index.address) else { return };
     let Ok(Some(table)) = file.table(data, table_address) else { return };
     let Some(table) = part(&table) else { return };
     let index_address = file.index.address;

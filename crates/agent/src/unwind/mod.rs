@@ -7,6 +7,7 @@
 //! A thread waits for that process. Whoever wants a stack waits for the thread, a bounded time.
 
 mod copies;
+pub mod index;
 pub mod serve;
 mod tables;
 mod thread;

@@ -4,6 +4,7 @@
 
 use std::{fs::File, ops::Deref, os::fd::AsRawFd, ptr::NonNull, rc::Rc};
 
+use super::index::Index;
 use super::walk::{self, Sections};
 use crate::{
     elf::{self, Part, Unwinding},
@@ -24,7 +25,7 @@ impl Tables {
     pub fn open(file: &File) -> Option<Self> {
         let layout = elf::unwinding(file).ok()??;
         let index = Mapped::new(file, layout.index)?;
-        let table_address = walk::table_address(&index, layout.index.address)?;
+        let table_address = Index::read(&index, layout.index.address)?.table_address;
         let table = Mapped::new(file, layout.table(file, table_address).ok()??)?;
         Some(Self { layout, index, table, table_address })
     }

@@ -3,12 +3,13 @@
 //! Nothing is guessed: where a table does not say how to go on, the stack ends there.
 
 use gimli::{
-    BaseAddresses, CfaRule, EhFrame, EhFrameHdr, EhFrameOffset, EndianSlice, Evaluation, EvaluationResult,
-    Expression, LittleEndian, ParsedEhFrameHdr, Pointer, Register, RegisterRule, UnwindContext,
-    UnwindSection, Value,
+    BaseAddresses, CfaRule, EhFrame, EhFrameOffset, EndianSlice, Evaluation, EvaluationResult, Expression,
+    LittleEndian, Register, RegisterRule, UnwindContext, UnwindSection, Value,
 };
 pub use spark_trace_common::stack_copy::REGISTERS;
 use spark_trace_common::stack_copy::{KEPT_ARM64, KEPT_X86_64};
+
+use super::index::Index;
 
 /// Frames of a stack that are kept.
 pub const MOST_FRAMES: usize = 128;
@@ -86,15 +87,6 @@ pub struct Sections<'a> {
 
 type Slice<'a> = EndianSlice<'a, LittleEndian>;
 
-/// The index as it is read, and the address of its table.
-pub fn table_address(index: &[u8], address: u64) -> Option<u64> {
-    parse(index, &BaseAddresses::default().set_eh_frame_hdr(address))?.eh_frame_ptr().direct().ok()
-}
-
-fn parse<'a>(index: &'a [u8], bases: &BaseAddresses) -> Option<ParsedEhFrameHdr<Slice<'a>>> {
-    EhFrameHdr::new(index, LittleEndian).parse(bases, WORD).ok()
-}
-
 /// Where code lies: how far from where its linker had put it.
 pub trait Module {
     fn bias(&self) -> u64;
@@ -156,20 +148,13 @@ impl<'a> State<'a> {
         let bases = BaseAddresses::default()
             .set_eh_frame_hdr(sections.index_address)
             .set_eh_frame(sections.table_address);
-        let index = parse(sections.index, &bases).ok_or(End::NoTable)?;
+        let index = Index::read(sections.index, sections.index_address).ok_or(End::NoTable)?;
         let mut table = EhFrame::new(sections.table, LittleEndian);
         table.set_address_size(WORD);
         if cfg!(target_arch = "aarch64") {
             table.set_vendor(gimli::Vendor::AArch64);
         }
-        let sorted = index.table().ok_or(End::NoTable)?;
-        // As `fde_for_address` does, which subtracts whatever the file says: an entry before the table is none.
-        let found = sorted.lookup(address, &bases).map_err(|_| End::NoTable)?;
-        let (Pointer::Direct(found), Pointer::Direct(begin)) = (found, index.eh_frame_ptr()) else {
-            return Err(End::NoTable);
-        };
-        let offset = found.checked_sub(begin).and_then(|offset| usize::try_from(offset).ok());
-        let offset = EhFrameOffset(offset.ok_or(End::NoTable)?);
+        let offset = EhFrameOffset(index.entry(address).ok_or(End::NoTable)?);
         let entry = table.fde_from_offset(&bases, offset, EhFrame::cie_from_offset);
         let entry = entry.ok().filter(|entry| entry.contains(address)).ok_or(End::NoTable)?;
         let row = entry.unwind_info_for_address(&table, &bases, context, address);
