@@ -14,6 +14,7 @@ mod loss;
 mod maps;
 mod memory_state;
 mod page_frames;
+mod rate;
 mod read;
 mod stack;
 mod stack_copy;

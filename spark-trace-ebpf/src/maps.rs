@@ -18,11 +18,10 @@ use spark_trace_common::{
     map_records::{
         Burst, CallKey, ChargeKey, ChargeLevel, ChargePlace, ChargeStack, ChargeStackKey, DriverAlloc,
         DriverKey, DriverObject, DriverRow, FileKey, FileTotals, Heap, LibraryKey, LiveFrames, MappingCache,
-        MappingTotals, PageCache, PageKey, PageRow, PendingAlloc, PendingCall, PendingCharge, Run,
+        MappingTotals, PageCache, PageKey, PageRow, PendingAlloc, PendingCall, PendingCharge, Rate, Run,
         ThreadContexts,
     },
-    python::{PythonProcess, PythonRate},
-    stack_copy::CopyRate,
+    python::PythonProcess,
 };
 
 /// Rare, discrete changes; user space may make it smaller or larger.
@@ -145,7 +144,7 @@ pub(crate) static PYTHON_PROCESSES: HashMap<u32, PythonProcess> =
     HashMap::with_max_entries(cap::PYTHON_PROCESSES, 0);
 
 #[map]
-pub(crate) static PYTHON_RATE: PerCpuArray<PythonRate> = PerCpuArray::with_max_entries(1, 0);
+pub(crate) static PYTHON_RATE: PerCpuArray<Rate> = PerCpuArray::with_max_entries(1, 0);
 
 /// Copies of user stacks, each made before the event that names it. A buffer of their own, so that no event is lost for them; user
 /// space makes it large where stacks are wanted.
@@ -153,7 +152,7 @@ pub(crate) static PYTHON_RATE: PerCpuArray<PythonRate> = PerCpuArray::with_max_e
 pub(crate) static STACK_COPIES: RingBuf = RingBuf::with_byte_size(cap::STACK_COPY_RING_BYTES, 0);
 
 #[map]
-pub(crate) static COPY_RATE: PerCpuArray<CopyRate> = PerCpuArray::with_max_entries(1, 0);
+pub(crate) static COPY_RATE: PerCpuArray<Rate> = PerCpuArray::with_max_entries(1, 0);
 
 /// Room to build a file name in: too large for the 512-byte BPF stack.
 #[map]

@@ -4,7 +4,7 @@ use core::ffi::c_void;
 
 use aya_ebpf::{
     bindings::{BPF_RB_NO_WAKEUP, pt_regs},
-    helpers::{bpf_get_smp_processor_id, bpf_ktime_get_ns, generated::bpf_probe_read_user},
+    helpers::{bpf_get_smp_processor_id, generated::bpf_probe_read_user},
 };
 use spark_trace_common::{
     capacities::{STACK_COPIES_A_SECOND, STACK_COPY_BYTES, STACK_COPY_PIECE},
@@ -16,9 +16,8 @@ use crate::{
     config::conf,
     loss::lost,
     maps::{COPY_RATE, STACK_COPIES},
+    rate::allows,
 };
-
-const NS_A_SECOND: u64 = 1_000_000_000;
 
 /// Whether the stack is wanted of what takes so many bytes.
 #[inline(always)]
@@ -71,21 +70,15 @@ pub(crate) unsafe fn copy(regs: *const pt_regs) -> u64 {
 #[inline(always)]
 fn next_number() -> Option<u64> {
     let rate = COPY_RATE.get_ptr_mut(0)?;
-    // SAFETY: a per-CPU slot that the map keeps alive; programs do not move between CPUs.
-    unsafe {
-        let second = bpf_ktime_get_ns() / NS_A_SECOND;
-        if (*rate).second != second {
-            (*rate).second = second;
-            (*rate).copies = 0;
-        }
-        if (*rate).copies >= STACK_COPIES_A_SECOND {
-            lost!(StackCopies);
-            return None;
-        }
-        (*rate).copies += 1;
-        (*rate).all += 1;
-        Some((u64::from(bpf_get_smp_processor_id()) + 1) << 40 | (*rate).all)
+    // SAFETY (both): this CPU's slot.
+    if !unsafe { allows(rate, STACK_COPIES_A_SECOND) } {
+        lost!(StackCopies);
+        return None;
     }
+    let all = unsafe { (*rate).all };
+    // SAFETY: no arguments.
+    let cpu = unsafe { bpf_get_smp_processor_id() };
+    Some((u64::from(cpu) + 1) << 40 | all)
 }
 
 /// Fills in the registers; gives the stack pointer.

@@ -348,7 +348,17 @@ pub struct Burst {
     pub met: u32,
 }
 
+/// How often a CPU has done what it may do so many times a second: in this second, and since the trace began.
+#[derive(Debug, Clone, Copy, Default)]
+#[repr(C)]
+pub struct Rate {
+    pub second: u64,
+    pub taken: u64,
+    pub all: u64,
+}
+
 wire! {
+    Rate = 24,
     Run = 16,
     CallKey = 8,
     PendingCall = 16 + 8 * ARGS,

@@ -81,16 +81,7 @@ pub struct PythonProcess {
     pub code_first_line: u32,
 }
 
-/// Calls whose frames a CPU has walked in a second.
-#[derive(Debug, Clone, Copy, Default)]
-#[repr(C)]
-pub struct PythonRate {
-    pub second: u64,
-    pub walks: u64,
-}
-
 wire! {
-    PythonRate = 16,
     PythonFrame = 32,
     PythonStack = 8 + 32 * PYTHON_DEPTH,
     PythonProcess = 56,

@@ -29,15 +29,6 @@ pub const KEPT_X86_64: &[usize] = &[3, 6, 7, 12, 13, 14, 15];
 /// Registers of arm64 that are copied: x19 to x30 and the stack pointer (AAPCS64, and DWARF for the Arm 64-bit Architecture).
 pub const KEPT_ARM64: &[usize] = &[19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31];
 
-/// Stacks that a CPU has copied: in this second, and since the trace began.
-#[derive(Debug, Clone, Copy, Default)]
-#[repr(C)]
-pub struct CopyRate {
-    pub second: u64,
-    pub copies: u64,
-    pub all: u64,
-}
-
 wire! {
     StackCopy = 32 + 8 * REGISTERS + STACK_COPY_BYTES,
 }

@@ -72,11 +72,11 @@ fn journal(plan: &Plan) -> String {
 /// Studies of so many with at least one environment that is called different, percent.
 fn false_differences(order: &str, studies: u64) -> f64 {
     let options = Options { resamples: 0, ..Options::default() };
-    let told = (1..=studies).filter(|&seed| {
+    let different = (1..=studies).filter(|&seed| {
         let report = analysis::report(&study(order, seed), options);
         report.comparisons.iter().any(|comparison| comparison.verdict == Verdict::Different)
     });
-    told.count() as f64 * 100.0 / studies as f64
+    different.count() as f64 * 100.0 / studies as f64
 }
 
 /// The seeds are fixed: the same studies each time. 400 of each: abba 16 %, randomized 2.75 %, balanced 1 %.

@@ -4,7 +4,7 @@
 //! the thread is found by what pthread_self(3) returns in it, which the interpreter keeps of each
 //! (Python/pystate.c, `PyThreadState_Bind`).
 
-use aya_ebpf::helpers::{bpf_ktime_get_ns, bpf_probe_read_user};
+use aya_ebpf::helpers::bpf_probe_read_user;
 use spark_trace_common::{
     capacities::{PYTHON_DEPTH, PYTHON_STACKS_A_SECOND, PYTHON_THREADS},
     config::NO_MEMBER as NO_OFFSET,
@@ -15,11 +15,10 @@ use crate::{
     config::conf,
     loss::lost,
     maps::{PYTHON_PROCESSES, PYTHON_RATE},
+    rate::allows,
     read::load,
     target::current_task,
 };
-
-const NS_A_SECOND: u64 = 1_000_000_000;
 
 /// How far a thread pointer lies above what pthread_self(3) returns, at most. On x86-64 they are equal; on arm64 glibc has
 /// its structure of the thread before it (sysdeps/aarch64/nptl/tls.h, THREAD_SELF).
@@ -34,18 +33,10 @@ pub(super) fn of_process(tgid: u32) -> Option<*const PythonProcess> {
         return None;
     }
     let rate = PYTHON_RATE.get_ptr_mut(0)?;
-    // SAFETY: a per-CPU slot that the map keeps alive; programs do not move between CPUs.
-    unsafe {
-        let second = bpf_ktime_get_ns() / NS_A_SECOND;
-        if (*rate).second != second {
-            (*rate).second = second;
-            (*rate).walks = 0;
-        }
-        if (*rate).walks >= PYTHON_STACKS_A_SECOND {
-            lost!(PythonStacks);
-            return None;
-        }
-        (*rate).walks += 1;
+    // SAFETY: this CPU's slot.
+    if !unsafe { allows(rate, PYTHON_STACKS_A_SECOND) } {
+        lost!(PythonStacks);
+        return None;
     }
     Some(process)
 }

@@ -301,7 +301,7 @@ impl Session {
         if whole_machine {
             self.warnings.extend(self.tracer.read_cached_before(&process::all()));
         }
-        // A command has not been started; another target is told from the others once it is found.
+        // A command has not been started; who is outside of another target is known once it is found.
         if matches!(self.options.spec, Spec::Command { .. }) {
             self.tracer.read_outside(Moment::Start)?;
         }
