@@ -181,7 +181,7 @@ pub fn mounts(subject: &Subject<'_>, findings: &mut Findings) {
             findings.fatal(
                 &environment.name,
                 format!("{} is not there and cannot be mounted", mount.source),
-                format!("mkdir -p {}, or correct the plan", mount.source),
+                format!("{}, or correct the plan", making(&mount.source)),
             );
         }
         if !mounts.is_empty() && missing.is_empty() {
@@ -246,6 +246,12 @@ pub fn dataset(subject: &Subject<'_>, findings: &mut Findings) {
             }
         }
     }
+}
+
+/// How a source of a mount comes to be. Nobody makes a library: in the place of a driver's a folder would do harm.
+fn making(source: &str) -> String {
+    let name = Path::new(source).file_name().unwrap_or_default().to_string_lossy();
+    if name.contains(".so") { format!("install what {name} is of") } else { format!("mkdir -p {source}") }
 }
 
 #[cfg(test)]

@@ -211,7 +211,8 @@ fn what_is_missing_is_named_with_what_to_do() {
         ("images", "has no image nvcr.io/nvidia/tensorrt-llm", "docker pull nvcr.io"),
         ("files", "No such file", "download the model"),
         ("rootfs", "", "sudo spark-trace study rootfs nvcr.io"),
-        ("mounts", "is not there", "mkdir -p"),
+        ("mounts", "/data/models/huggingface is not there", "mkdir -p"),
+        ("mounts", "libcuda.so.1 is not there", "install what libcuda.so.1 is of"),
     ] {
         let next_of = found(&report, check, words).next.clone().unwrap_or_default();
         assert!(next_of.contains(next), "{check}: {next_of}");
