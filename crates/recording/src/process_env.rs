@@ -103,12 +103,12 @@ pub struct TmpfsFile {
     pub bytes: u64,
 }
 
-/// A line that the traced command wrote.
+/// A line that the traced command or container wrote.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct LogLine {
-    /// When it was read.
+    /// When it was read; of a container's log when it was written, which may be before the start of the recording.
     pub at_ns: u64,
-    /// `stdout` or `stderr`.
+    /// `stdout` or `stderr`; `container` where it is of the log that a container's engine keeps.
     pub stream: String,
     /// Its first 4 KiB.
     pub text: String,

@@ -58,7 +58,7 @@ pub fn forget(recording: &mut Recording, before_ns: u64) {
     last(&mut provenance.queries, MOST_EVENTS);
     last(&mut provenance.cuda_events, MOST_EVENTS);
     last(&mut provenance.cuda_failures, MOST_EVENTS);
-    last(&mut provenance.log_lines, MOST_EVENTS);
+    first_and_last(&mut provenance.log_lines, MOST_EVENTS);
     if provenance.cgroups.len() > 2 * MOST_NAMES {
         let followed: BTreeSet<u64> = recording.target.cgroups.iter().map(|cgroup| cgroup.id).collect();
         let mut surplus = provenance.cgroups.len() - MOST_NAMES;
@@ -137,6 +137,13 @@ fn last<T>(rows: &mut Vec<T>, most: usize) {
     rows.drain(..rows.len().saturating_sub(most));
 }
 
+/// An engine's start is among the first lines of its log, and stays what it was however long it serves.
+fn first_and_last<T>(rows: &mut Vec<T>, most: usize) {
+    let surplus = rows.len().saturating_sub(most);
+    let first = most / 2;
+    rows.drain(first.min(rows.len())..(first + surplus).min(rows.len()));
+}
+
 /// Where all arguments are more than [`MOST_ARGUMENT_BYTES`], every process keeps the same length at most. The longest
 /// lose first: a usual command line stays whole.
 fn shorten_arguments(processes: &mut [Process]) {
@@ -206,6 +213,17 @@ mod tests {
         forget(&mut recording, START);
         let ids: Vec<_> = recording.provenance.cgroups.iter().map(|name| name.id).collect();
         assert_eq!((ids.len(), ids[0], ids[1]), (1 + MOST_NAMES, 3, 10_000 - MOST_NAMES as u64));
+    }
+
+    #[test]
+    fn of_a_log_the_start_and_the_latest_lines_stay() {
+        let mut recording = testing::empty();
+        let line = |at_ns| crate::LogLine { at_ns, ..crate::LogLine::default() };
+        recording.provenance.log_lines.extend((0..2 * MOST_EVENTS as u64).map(line));
+        forget(&mut recording, START);
+        let times: Vec<_> = recording.provenance.log_lines.iter().map(|line| line.at_ns).collect();
+        let half = MOST_EVENTS as u64 / 2;
+        assert_eq!(times, (0..half).chain(3 * half..4 * half).collect::<Vec<_>>());
     }
 
     #[test]

@@ -142,9 +142,9 @@ pub struct Args {
     #[arg(help_heading = headings::HOOKS, long, value_name = "PATH", value_parser = parse::file)]
     nvml: Option<PathBuf>,
 
-    /// Keep the lines of COMMAND's output in which frameworks report their memory. COMMAND then writes to pipes, not to
-    /// the terminal
-    #[arg(help_heading = headings::COMMAND, long, conflicts_with_all = ["container", "cgroup", "pid"])]
+    /// Keep the lines of COMMAND's output, or of the container's log, in which frameworks report their memory. COMMAND then
+    /// writes to pipes, not to the terminal
+    #[arg(help_heading = headings::COMMAND, long, conflicts_with_all = ["cgroup", "pid"])]
     log: bool,
 
     /// Also write COMMAND's output to FILE; implies --log
@@ -406,11 +406,14 @@ impl Args {
         write: WriteOptions,
         screen: &Arc<Screen>,
     ) -> anyhow::Result<Option<output::Options>> {
-        if self.command.is_empty() && (self.log || self.log_file.is_some()) {
-            return Err(anyhow::anyhow!("--log reads the output of a COMMAND, and there is none"))
-                .context(Exit::Usage);
+        let of_container = self.container.is_some() && self.log;
+        if self.command.is_empty() && !of_container && (self.log || self.log_file.is_some()) {
+            return Err(anyhow::anyhow!(
+                "--log reads the output of a COMMAND or a container, and there is none"
+            ))
+            .context(Exit::Usage);
         }
-        if self.command.is_empty() || !self.reads() {
+        if !of_container && (self.command.is_empty() || !self.reads()) {
             return Ok(None);
         }
         if let Some(file) = &self.log_file {

@@ -22,7 +22,8 @@ mod watcher;
 ///
 /// Lists sources with their levels, their growth since a mark, and their holders: from a source down to cgroup, process,
 /// and mapping, file or stack. Watches all processes, or one target. Levels include older memory; callers are known for
-/// memory that is allocated from now on. `--replay` plays a recording in the same view.
+/// memory that is allocated from now on. Of a container and of a command the log is read, which names the engine's stage.
+/// `--replay` plays a recording in the same view.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
@@ -48,6 +49,7 @@ const EXAMPLES: &str = "\
 Examples:
   sudo spark-trace top
   sudo spark-trace top --container web
+  sudo spark-trace top vllm serve MODEL
   sudo spark-trace top --once
   sudo spark-trace top --format json | jq -c '.planes[0].residual'
   spark-trace top --replay run.json

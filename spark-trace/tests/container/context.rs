@@ -1,10 +1,12 @@
 //! What surrounds a container's processes, and what its client prints.
 
 use std::fs;
+use std::process::Command;
 
 use serde_json::Value;
 
-use crate::support::docker::{image, workload_with};
+use crate::support::clock::monotonic_ns;
+use crate::support::docker::{Named, docker, image, workload_with};
 use crate::support::{self, Running, array, int, record, record_words, text, workload};
 
 const SECRET: &str = "do-not-write-this-down";
@@ -81,4 +83,34 @@ fn a_client_s_output_is_passed_on_and_looked_through() {
     assert!(lines.iter().any(|found| found["stream"] == "stderr" && text(&found["text"]).contains(line)));
     assert!(recorded.stderr.contains(&fs::read_to_string(&log).unwrap()), "what the client wrote, as it was");
     assert_eq!(recording["target"]["kind"], "container");
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn the_log_of_a_running_container_is_read_with_its_own_times() {
+    let dir = support::disk_dir();
+    let name = Named::new("log");
+    // Its report, which it writes when it is stopped, names the file.
+    let line = "Estimated max memory in KV cache : 1.5 GiB";
+    let file = format!("/tmp/{line}");
+    let image = image();
+    let words = ["run", "-d", "--name", &name.0, "--network=none", &image, "/workload", "alloc"];
+    let alloc = ["--file-write", "4K", "--write-file", &file, "--hold", "600s"];
+    assert!(Command::new("docker").args(words).args(alloc).output().unwrap().status.success());
+    let running = Running::start(&support::path(&dir, "r.json"), &["--log", "--container", &name.0]);
+    running.follows(name.pid());
+    let stopped_ns = monotonic_ns();
+    docker(&format!("kill --signal TERM {}", name.0));
+    docker(&format!("wait {}", name.0));
+    let ended_ns = monotonic_ns();
+    let recorded = running.finish().exited(0);
+    let recording = recorded.recording();
+    let lines = array(&recording["provenance"]["log_lines"]);
+    let found: Vec<_> = lines.iter().filter(|found| text(&found["text"]).contains(line)).collect();
+    assert!(!found.is_empty() && found.iter().all(|found| found["stream"] == "container"), "{lines:?}");
+    for found in found {
+        let at_ns = int(&found["at_ns"]);
+        assert!((stopped_ns..ended_ns).contains(&at_ns), "{stopped_ns} {at_ns} {ended_ns}");
+    }
+    assert_eq!(array(&recording["health"]["warnings"]).len(), 0, "{}", recording["health"]["warnings"]);
 }

@@ -238,6 +238,42 @@ fn without_a_terminal_there_are_frames_all_the_same() {
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]
+fn the_stage_of_an_engine_that_it_starts_is_live_and_the_command_ends_with_it() {
+    let dir = support::disk_dir();
+    let path = |name: &str| support::path(&dir, name);
+    let prefix = "(EngineCore pid=7) INFO 06-10 10:00:00";
+    let engine = format!(
+        "echo '{prefix} [core.py:1] Initializing a V1 LLM engine (v0.25.1) with config: x'
+echo '{prefix} [gpu_model_runner.py:1] Starting to load model m...'
+while ! [ -e {go} ]; do sleep 0.05; done
+echo 'INFO:     Application startup complete.' >&2
+if read line; then echo 'a key came'; fi
+trap 'echo ended >{ended}; exit' TERM
+while :; do sleep 0.05; done",
+        go = path("go"),
+        ended = path("ended")
+    );
+    fs::write(path("engine.sh"), engine).unwrap();
+    let options = format!("--log-file {} sh {}", path("log"), path("engine.sh"));
+    let Some(tmux) = top(&dir, "engine", (100, 30), &options) else { return };
+    let stage = |stage: &str| {
+        tmux.wait_for(stage, |screen| {
+            screen.lines().any(|line| line.contains("vLLM 0.25.1") && line.contains(stage)).then_some(())
+        });
+    };
+    stage("weights since");
+    fs::write(path("go"), "").unwrap();
+    stage("serving since");
+    assert!(!tmux.screen().contains("Application startup"), "the view has the terminal");
+    tmux.press(&["q"]);
+    tmux.wait_for("the end", |screen| screen.contains("END 0").then_some(()));
+    assert_eq!(fs::read_to_string(path("ended")).unwrap(), "ended\n", "by SIGTERM, in order");
+    let log = fs::read_to_string(path("log")).unwrap();
+    assert!(log.contains("Application startup complete") && !log.contains("a key came"), "{log}");
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
 fn a_terminal_that_is_closed_ends_it() {
     let (dir, before) = (support::disk_dir(), bpf::ids());
     let Some(tmux) = top(&dir, "closed", (80, 24), "") else { return };

@@ -3,9 +3,12 @@
 //! A thread for each stream reads and writes, so that a slow reader of ours holds up the command, as it would with a pipe
 //! of its own, and nobody else.
 
+pub mod container;
+mod dated;
 mod lines;
 mod pump;
 pub mod screen;
+mod sieve;
 
 use std::{
     fs::File,
@@ -27,8 +30,8 @@ use tokio::{
 };
 
 use pump::Pump;
-
 use screen::Screen;
+use sieve::Sieve;
 use spark_trace_host::output_file::Place;
 use spark_trace_recording::{LogLine, WriteOptions};
 
@@ -45,6 +48,8 @@ pub enum StandardOutput {
     Own,
     /// To standard error: this process's standard output is for the recording.
     Error,
+    /// Nowhere, and neither does what it writes to standard error: the terminal is drawn on.
+    Nowhere,
 }
 
 /// What the user requested.
@@ -71,6 +76,8 @@ pub enum OutputError {
 pub struct Ends {
     pub stdout: PipeWriter,
     pub stderr: PipeWriter,
+    /// Whether it reads what this process would: keys that a view takes are not for it.
+    pub has_input: bool,
 }
 
 /// The output of a command, from before it starts.
@@ -118,6 +125,10 @@ impl Shared {
             warnings.push(warning);
         }
     }
+
+    fn warnings(&self) -> Vec<String> {
+        self.warnings.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
 }
 
 /// A file that has all of it.
@@ -148,7 +159,7 @@ impl Output {
             running: None,
             ended: None,
         };
-        Ok((output, Ends { stdout, stderr }))
+        Ok((output, Ends { stdout, stderr, has_input: standard_output != StandardOutput::Nowhere }))
     }
 
     /// Begins to pass on; the command has been started.
@@ -157,20 +168,19 @@ impl Output {
         let (stop, running) = io::pipe()?;
         let (alive, ended) = counted::channel(1);
         let (own, error) = (io::stdout(), io::stderr());
-        let first = match self.standard_output {
-            StandardOutput::Own => own.as_fd(),
-            StandardOutput::Error => error.as_fd(),
+        let (first, second) = match self.standard_output {
+            StandardOutput::Own => (Some(own.as_fd()), Some(error.as_fd())),
+            StandardOutput::Error => (Some(error.as_fd()), Some(error.as_fd())),
+            StandardOutput::Nowhere => (None, None),
         };
-        for (stream, reader, to) in [("stdout", stdout, first), ("stderr", stderr, error.as_fd())] {
+        for (stream, reader, to) in [("stdout", stdout, first), ("stderr", stderr, second)] {
             let pump = Pump {
-                stream,
+                sieve: Sieve { stream, lines: self.sender.clone(), shared: Arc::clone(&self.shared) },
                 reader,
                 stop: stop.try_clone()?,
-                to: File::from(to.try_clone_to_owned()?),
+                to: to.map(|to| to.try_clone_to_owned()).transpose()?.map(File::from),
                 screen: Arc::clone(&self.screen),
                 copy: self.copy.as_ref().map(|copy| copy.file.try_clone()).transpose()?,
-                lines: self.sender.clone(),
-                shared: Arc::clone(&self.shared),
                 alive: alive.clone(),
             };
             std::thread::Builder::new().name(format!("spark-trace-{stream}")).spawn(move || pump.run())?;
@@ -197,8 +207,13 @@ impl Output {
         self.shared.lost.load(Ordering::Relaxed)
     }
 
+    /// Whether any known line has come.
+    pub fn has_kept(&self) -> bool {
+        self.shared.kept.load(Ordering::Relaxed) > 0
+    }
+
     pub fn warnings(&self) -> Vec<String> {
-        self.shared.warnings.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.shared.warnings()
     }
 
     /// The command has ended: what it has written by now is still read, what others of its pipe's holders write is not.

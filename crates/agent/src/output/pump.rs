@@ -4,29 +4,26 @@ use std::{
     fs::File,
     io::{self, PipeReader, Read, Write},
     os::fd::{AsFd, AsRawFd},
-    sync::{Arc, mpsc},
+    sync::Arc,
 };
 
 use tokio::sync::mpsc as counted;
 
-use super::{Shared, lines::Lines, screen::Screen};
+use super::{lines::Lines, screen::Screen, sieve::Sieve};
 use crate::now_ns;
-use spark_trace_engines::{benchmark, is_known};
-use spark_trace_recording::LogLine;
 
 /// As much as a pipe holds.
 const PIECE: usize = 64 << 10;
 
 pub(super) struct Pump {
-    pub(super) stream: &'static str,
+    pub(super) sieve: Sieve,
     pub(super) reader: PipeReader,
     /// Hung up once the command has ended.
     pub(super) stop: PipeReader,
-    pub(super) to: File,
+    /// Absent where nobody reads along.
+    pub(super) to: Option<File>,
     pub(super) screen: Arc<Screen>,
     pub(super) copy: Option<File>,
-    pub(super) lines: mpsc::SyncSender<LogLine>,
-    pub(super) shared: Arc<Shared>,
     /// Dropped at the end, which is the news.
     pub(super) alive: counted::Sender<()>,
 }
@@ -36,7 +33,9 @@ impl Pump {
         if let Err(error) = self.pass_on() {
             // Nobody reads any more: the command learns of it, as it would, when the pipe closes with this thread.
             if error.kind() != io::ErrorKind::BrokenPipe {
-                self.shared.warn(format!("the command's {} was not passed on: {error}", self.stream));
+                self.sieve
+                    .shared
+                    .warn(format!("the command's {} was not passed on: {error}", self.sieve.stream));
             }
         }
         drop(self.alive);
@@ -55,12 +54,14 @@ impl Pump {
             let read_ns = now_ns();
             let piece = piece.get(..length).unwrap_or_default();
             // Looked through first: where the reader is stuck, the recording has the lines all the same.
-            lines.feed(piece, |line| self.keep(line, read_ns));
+            lines.feed(piece, |line| self.sieve.keep(line, read_ns));
             self.write_copy(piece);
-            self.screen.write(&mut self.to, piece)?;
+            if let Some(to) = &mut self.to {
+                self.screen.write(to, piece)?;
+            }
         }
         let ended_ns = now_ns();
-        lines.end(|line| self.keep(line, ended_ns));
+        lines.end(|line| self.sieve.keep(line, ended_ns));
         Ok(())
     }
 
@@ -82,20 +83,12 @@ impl Pump {
         }
     }
 
-    fn keep(&self, line: &str, at_ns: u64) {
-        if (is_known(line) || benchmark::is_reported(line)) && self.shared.has_room(line.len()) {
-            let line = LogLine { at_ns, stream: self.stream.to_owned(), text: line.to_owned() };
-            // Nobody takes lines any more where the recording is complete.
-            let _ = self.lines.try_send(line);
-        }
-    }
-
     /// A copy that cannot be written is given up; the output itself goes on.
     fn write_copy(&mut self, piece: &[u8]) {
         if let Some(copy) = &mut self.copy
             && let Err(error) = copy.write_all(piece)
         {
-            self.shared.warn(format!("the copy of the command's output is incomplete: {error}"));
+            self.sieve.shared.warn(format!("the copy of the command's output is incomplete: {error}"));
             self.copy = None;
         }
     }

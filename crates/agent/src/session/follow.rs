@@ -37,6 +37,9 @@ const fn common_divisor(a: u64, b: u64) -> u64 {
 /// Events are taken for so long before it is looked whether anything else is due.
 const TURN: Duration = Duration::from_millis(20);
 
+/// A command that has been ended by whoever looks has so long to do it in order.
+const LONGEST_FAREWELL: Duration = Duration::from_secs(30);
+
 /// What the kernel puts before each record (kernel/bpf/ringbuf.c struct bpf_ringbuf_hdr).
 const RECORD_HEADER: usize = 8;
 
@@ -150,8 +153,13 @@ impl Session {
 
     /// Does what whoever looks wants, and forgets what nobody will look at any more.
     fn grant(&mut self, wishes: Wishes) -> Result<(), SessionError> {
-        if wishes.end {
-            self.interrupted += 1;
+        match self.end_wanted {
+            None if wishes.end => {
+                self.end_wanted = Some(std::time::Instant::now());
+                self.interrupt(libc::SIGTERM);
+            }
+            Some(since) if since.elapsed() >= LONGEST_FAREWELL => self.interrupt(libc::SIGKILL),
+            _ => {}
         }
         if !self.tracer.retention.is_window() {
             return Ok(());
@@ -232,9 +240,7 @@ impl Session {
         // Before the events: all calls that were made before a reading are among these.
         let samples = self.nvml.take();
         self.tracer.expect_samples(samples);
-        if let Some(output) = &self.output {
-            self.tracer.add_log_lines(output.take())?;
-        }
+        self.take_lines()?;
         let (began, began_ns) = (Instant::now(), now_ns());
         let turn = TURN.min(self.options.interval / 4);
         let mut taken = 0;

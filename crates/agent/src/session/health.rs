@@ -1,7 +1,7 @@
 //! What a recording says of itself: hooks, losses, warnings, and what it cost.
 
 use super::{Session, SessionError, io_error};
-use crate::{not_opened, output::Output, own_usage, unwind::Unwinder};
+use crate::{not_opened, own_usage, unwind::Unwinder};
 use spark_trace_recording::units;
 use spark_trace_recording::{Cost, Health, Loss, ReaderCost, Readings, SKIPPED, journal::Entry};
 
@@ -31,7 +31,7 @@ impl Session {
             ("readings", self.tracer.readings_lost()),
             ("walks", self.walks_not_made),
             ("open_files", not_opened()),
-            ("log_lines", self.output.as_ref().map_or(0, Output::lost)),
+            ("log_lines", self.lines_lost()),
             (SKIPPED, hooks.iter().filter_map(|h| h.lost).sum()),
         ];
         let own = own.into_iter().filter(|(_, count)| *count > 0);

@@ -11,8 +11,9 @@ mod put_off;
 mod start;
 
 use std::{
+    collections::BTreeMap,
     io::{self, BufWriter},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use aya::maps::{MapData, RingBuf};
@@ -36,7 +37,7 @@ use super::{
     kallsyms::Kallsyms,
     messages, now_ns,
     offsets::{self, MissingType, Settings},
-    output::{Output, OutputError},
+    output::{Output, OutputError, container::ContainerLog},
     pause::Guard,
     priority::Raised,
     realtime_offset_ns,
@@ -138,6 +139,8 @@ pub struct Session {
     leaf: Option<Leaf>,
     child: Option<Child>,
     output: Option<Output>,
+    /// By container.
+    container_logs: BTreeMap<String, ContainerLog>,
     containers: Containers,
     options: Options,
     /// Absent where nobody looks between two readings.
@@ -154,6 +157,8 @@ pub struct Session {
     invoker: Option<Invoker>,
     /// Times that the user has requested the end.
     interrupted: u32,
+    /// When whoever looks wanted the end.
+    end_wanted: Option<Instant>,
     /// The event buffer was not empty when it was last left.
     has_backlog: bool,
     put_off: PutOff,
@@ -260,6 +265,7 @@ impl Session {
             leaf: None,
             child: None,
             output: None,
+            container_logs: BTreeMap::new(),
             containers: Containers::new(own_path.as_deref()),
             options,
             views: None,
@@ -272,6 +278,7 @@ impl Session {
             hangups,
             invoker,
             interrupted: 0,
+            end_wanted: None,
             has_backlog: false,
             put_off: PutOff::default(),
             walks_not_made: 0,

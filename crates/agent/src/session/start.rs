@@ -155,7 +155,7 @@ impl Session {
         let mut reason = None;
         for word in request.words.iter().filter(|word| !word.starts_with('-')) {
             match endpoint.inspect(word).await {
-                Ok(found) => return self.adopt(client.engine, found),
+                Ok(found) => return self.adopt(&endpoint, found),
                 Err(e) => reason = reason.or(Some(e.to_string())),
             }
         }
@@ -182,7 +182,7 @@ impl Session {
             };
             for endpoint in endpoints {
                 match endpoint.inspect(name).await {
-                    Ok(found) => return self.adopt(candidate, found),
+                    Ok(found) => return self.adopt(&endpoint, found),
                     Err(e) => reasons.push(format!("{candidate}: {e}")),
                 }
             }
@@ -191,7 +191,7 @@ impl Session {
     }
 
     /// Takes a running container as the target.
-    fn adopt(&mut self, engine: &str, found: Described) -> Result<(), SessionError> {
+    fn adopt(&mut self, endpoint: &Endpoint, found: Described) -> Result<(), SessionError> {
         let Some(pid) = found.pid() else {
             let name = found.id();
             return Err(SessionError::Target(format!(
@@ -199,8 +199,10 @@ impl Session {
             )));
         };
         let path = Layout::detect()?.of_process(pid)?;
-        self.tracer.target.take_container(found.container(engine));
+        let id = found.id().to_owned();
+        self.tracer.target.take_container(found.container(endpoint.engine));
         self.tracer.add_root(&path, false)?;
+        self.follow_log(endpoint, &id, None);
         Ok(())
     }
 

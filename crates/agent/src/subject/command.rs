@@ -5,6 +5,7 @@ use std::{
     fs::File,
     io,
     os::fd::AsRawFd,
+    process::Stdio,
 };
 
 use tokio::process::{Child, Command};
@@ -76,7 +77,15 @@ pub fn start(
     match writes {
         Writes::Inherited(StandardOutput::Own) => {}
         Writes::Inherited(StandardOutput::Error) => drop(command.stdout(io::stderr())),
-        Writes::Pipes(Ends { stdout, stderr }) => drop(command.stdout(stdout).stderr(stderr)),
+        Writes::Inherited(StandardOutput::Nowhere) => {
+            command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        }
+        Writes::Pipes(Ends { stdout, stderr, has_input }) => {
+            command.stdout(stdout).stderr(stderr);
+            if !has_input {
+                command.stdin(Stdio::null());
+            }
+        }
     }
     let user = invoker.map(|invoker| (invoker.uid, invoker.gid, invoker.groups()));
     for (variable, value) in invoker.map(Invoker::environment).unwrap_or_default() {

@@ -3,14 +3,15 @@
 
 use std::{
     collections::BTreeMap,
-    fs, io,
+    fs,
+    io::{self, PipeReader},
     path::Path,
     process::Stdio,
     time::{Duration, Instant},
 };
 
 use serde::Deserialize;
-use tokio::process::Command;
+use tokio::process::{Child, Command};
 use tracing::debug;
 
 use super::{container::SERVICE_LABEL, fits::Seen};
@@ -20,6 +21,10 @@ use spark_trace_recording::Container;
 
 /// An engine that does not answer in this time counts as one that cannot be reached.
 const LIMIT: Duration = Duration::from_secs(5);
+
+/// Lines of a container's log that are looked through, of those that are there when it begins to be followed: an engine's
+/// start is among them unless it has served for long.
+const MOST_EARLIER_LINES: u32 = 10_000;
 
 /// Variables by which a client finds its engine.
 const ENVIRONMENT: &[&str] = &[
@@ -164,7 +169,6 @@ impl Endpoint {
 
     /// What has happened to containers since `since_ns` after the epoch.
     pub async fn events(&self, since_ns: u64, until_ns: u64) -> io::Result<Vec<Event>> {
-        let time = |ns: u64| format!("{}.{:09}", ns / 1_000_000_000, ns % 1_000_000_000);
         let (since, until) = (time(since_ns), time(until_ns));
         let args = [
             "events",
@@ -209,21 +213,22 @@ impl Endpoint {
         answer
     }
 
+    /// Starts to follow what a container writes, with times: both streams into one pipe, so that lines stay in their order.
+    /// Of what it has written before `since_ns` after the epoch nothing; without one the last lines.
+    pub fn follow_log(&self, id: &str, since_ns: Option<u64>) -> io::Result<(Child, PipeReader)> {
+        let (reader, writer) = io::pipe()?;
+        let (option, value) = match since_ns {
+            Some(since_ns) => ("--since", time(since_ns)),
+            None => ("--tail", MOST_EARLIER_LINES.to_string()),
+        };
+        let mut command = self.command(&["logs", "--follow", "--timestamps", option, &value, id])?;
+        command.stdout(writer.try_clone()?).stderr(writer);
+        Ok((command.spawn()?, reader))
+    }
+
     async fn answer(&self, args: &[&str]) -> io::Result<String> {
-        // Root runs only what root has installed; what a user finds runs as that user.
-        let others = || in_path(self.engine).filter(|_| self.identity.uid != 0);
-        let program = trusted(self.engine).or_else(others).ok_or_else(|| {
-            io::Error::new(io::ErrorKind::NotFound, format!("no {} in {}", self.engine, TRUSTED.join(":")))
-        })?;
-        let mut command = Command::new(program);
-        command.args(&self.args).args(args).env_clear().envs(self.environment.iter().map(|(n, v)| (n, v)));
-        command
-            .env("PATH", TRUSTED.join(":"))
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
-        command.current_dir("/").kill_on_drop(true);
-        self.become_client(&mut command);
+        let mut command = self.command(args)?;
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let output = tokio::time::timeout(LIMIT, command.output()).await;
         let output = output.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
         if output.status.success() {
@@ -233,6 +238,21 @@ impl Endpoint {
         Err(io::Error::other(
             said.lines().find(|line| !line.trim().is_empty()).unwrap_or("it failed").to_owned(),
         ))
+    }
+
+    /// The client with these words; it ends when it is dropped.
+    fn command(&self, args: &[&str]) -> io::Result<Command> {
+        // Root runs only what root has installed; what a user finds runs as that user.
+        let others = || in_path(self.engine).filter(|_| self.identity.uid != 0);
+        let program = trusted(self.engine).or_else(others).ok_or_else(|| {
+            io::Error::new(io::ErrorKind::NotFound, format!("no {} in {}", self.engine, TRUSTED.join(":")))
+        })?;
+        let mut command = Command::new(program);
+        command.args(&self.args).args(args).env_clear().envs(self.environment.iter().map(|(n, v)| (n, v)));
+        command.env("PATH", TRUSTED.join(":")).stdin(Stdio::null());
+        command.current_dir("/").kill_on_drop(true);
+        self.become_client(&mut command);
+        Ok(command)
     }
 
     /// The engine may serve the client's user and not root, or the other way round.
@@ -247,6 +267,11 @@ impl Endpoint {
             command.pre_exec(move || become_id(uid, gid, &groups));
         }
     }
+}
+
+/// Of the epoch, as engines read it.
+fn time(ns: u64) -> String {
+    format!("{}.{:09}", ns / 1_000_000_000, ns % 1_000_000_000)
 }
 
 /// Variables that name a socket of this machine.

@@ -1,5 +1,6 @@
 //! `top` on what runs.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::{
     Arc,
@@ -23,9 +24,9 @@ use crate::top::{Action, Screen, Tab, Ui, draw, terminal};
 use spark_trace_agent::attach_plan::HookSelection;
 use spark_trace_agent::monitor::{Monitor, Update};
 use spark_trace_agent::now_ns;
-use spark_trace_agent::output::StandardOutput;
+use spark_trace_agent::output::{self as output_options, StandardOutput};
 use spark_trace_agent::session::{self, Keep, Wishes};
-use spark_trace_agent::subject::{Spec, command::Invoker};
+use spark_trace_agent::subject::{Placement, Spec, command::Invoker};
 use spark_trace_analysis::live_frame::Frame;
 use spark_trace_recording as recording;
 use spark_trace_recording::parse;
@@ -57,8 +58,20 @@ pub struct Options {
     /// NVIDIA's management library (libnvidia-ml.so.1), if it is not in a standard location
     #[arg(help_heading = headings::HOOKS, long, value_name = "PATH", value_parser = parse::file)]
     nvml: Option<PathBuf>,
+    /// Write what COMMAND writes to FILE, too: it is not shown, as the view has the terminal
+    #[arg(help_heading = headings::COMMAND, long, value_name = "FILE", requires = "command")]
+    log_file: Option<PathBuf>,
     #[command(flatten)]
     logging: LogArgs,
+    /// Start this command and watch it alone; it ends with the view, and the view with it
+    #[arg(
+        trailing_var_arg = true,
+        value_hint = clap::ValueHint::CommandWithArguments,
+        value_name = "COMMAND",
+        group = "target",
+        conflicts_with_all = ["replay", "once", "duration"]
+    )]
+    command: Vec<OsString>,
 }
 
 /// Readings faster than this are `record`'s business.
@@ -72,7 +85,8 @@ fn interval(text: &str) -> Result<Duration, String> {
 }
 
 impl Options {
-    fn session(&self) -> session::Options {
+    /// `shown` is where what a command writes is to be seen.
+    fn session(&self, shown: StandardOutput) -> session::Options {
         let profile = if self.light { Profile::Light } else { Profile::Default };
         let interval = self.interval;
         session::Options {
@@ -84,18 +98,31 @@ impl Options {
             unwind_min: None,
             ring_bytes: capacities::RING_BYTES,
             libraries: Vec::new(),
-            pause: false,
+            // Of what runs already nothing is paused.
+            pause: !self.command.is_empty(),
             duration: self.duration,
             nvml: self.nvml.clone(),
             gpu_interval: interval,
-            output: None,
-            command_output: StandardOutput::Own,
+            output: self.output(),
+            command_output: shown,
             keep: Keep::Latest(self.window),
             arguments: Arguments::Hidden,
         }
     }
 
+    /// What is written is read of a container, or of a command.
+    fn output(&self) -> Option<output_options::Options> {
+        let reads = self.container.is_some() || !self.command.is_empty();
+        let write = WriteOptions { force: false, owner: owner() };
+        let file = self.log_file.clone();
+        reads.then(|| output_options::Options { file, write, ..Default::default() })
+    }
+
     fn spec(&self) -> Spec {
+        if !self.command.is_empty() {
+            let argv = self.command.clone();
+            return Spec::Command { argv, placement: Placement::Leaf, as_root: false };
+        }
         if let Some(name) = &self.container {
             return Spec::Container { engine: None, name: name.clone() };
         }
@@ -145,7 +172,7 @@ fn once(args: &Args) -> anyhow::Result<Exit> {
         let _ = made.try_send(one(format, style, recording, last(recording)));
         Wishes { end: true, ..Wishes::default() }
     };
-    print_all(Monitor::watch(args.live.session(), observe), frames)
+    print_all(Monitor::watch(args.live.session(StandardOutput::Own), observe), frames)
 }
 
 /// Prints frames as they come.
@@ -161,7 +188,7 @@ fn stream(args: &Args) -> anyhow::Result<Exit> {
         }
         Wishes::default()
     };
-    print_all(Monitor::watch(args.live.session(), observe), frames)
+    print_all(Monitor::watch(args.live.session(StandardOutput::Error), observe), frames)
 }
 
 /// Prints what is made in the trace's thread, until the trace has ended.
@@ -182,7 +209,7 @@ fn show(args: &Args) -> anyhow::Result<Exit> {
     let (commands, taken) = mpsc::channel();
     let readings = Arc::<AtomicU64>::default();
     let mut watcher = Watcher::new(taken, Arc::clone(&readings));
-    let look = Monitor::watch(args.live.session(), move |seen| watcher.see(seen));
+    let look = Monitor::watch(args.live.session(StandardOutput::Nowhere), move |seen| watcher.see(seen));
     let mut feed = Watched {
         look,
         commands,
@@ -205,12 +232,20 @@ fn show(args: &Args) -> anyhow::Result<Exit> {
         feed.act(Action::Record, &mut ui);
     }
     ui.status.message = feed.written(|_| true).or(ui.status.message);
+    if !args.live.command.is_empty() && !feed.look.has_ended() {
+        eprintln!("spark-trace: ending the command");
+    }
     feed.look.end().context(Exit::TraceFailed)?;
     shown.context("cannot use the terminal")?;
     if let Some(message) = &ui.status.message {
         eprintln!("spark-trace: {}", spark_trace_render::escape::line(message));
     }
     Ok(Exit::Fine)
+}
+
+/// Whom files belong to that are written.
+fn owner() -> Option<(u32, u32)> {
+    Invoker::from_environment().map(|invoker| (invoker.uid, invoker.gid))
 }
 
 /// The latest reading there is.
@@ -318,7 +353,7 @@ impl Watched {
             self.recording = Some((file, handed));
             return status;
         };
-        let owner = Invoker::from_environment().map(|invoker| (invoker.uid, invoker.gid));
+        let owner = owner();
         let status = format!("writing {}", file.display());
         self.want(Command::HandOver);
         // Naming and writing take as long as they take, so a thread waits for it.

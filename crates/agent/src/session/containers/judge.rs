@@ -12,7 +12,7 @@ use crate::{
         client_args::Intent,
         container::SERVICE_LABEL,
         fits::{self, Fit, Life, Seen},
-        question::Offers,
+        question::{Endpoint, Offers},
     },
 };
 use spark_trace_recording::{Container, TargetKind};
@@ -43,7 +43,21 @@ impl Session {
             self.tracer.await_no_more()?;
             self.containers.clean_up();
         }
+        if self.containers.closing.is_some() {
+            self.follow_detached_logs();
+        }
         Ok(())
+    }
+
+    /// Containers of the target that run without the command, with the engine that knows them.
+    pub(crate) fn containers_that_go_on(&self) -> Vec<(String, Endpoint)> {
+        let cgroups = self.tracer.target.cgroups.iter().filter(|cgroup| cgroup.removed_ns.is_none());
+        let ids = cgroups.filter_map(|cgroup| cgroup.container.as_ref());
+        let known = ids.filter_map(|id| {
+            let asker = self.containers.askers.iter().find(|asker| asker.found.contains(id))?;
+            Some((id.clone(), asker.endpoint.clone()))
+        });
+        known.collect()
     }
 
     pub(super) fn take(&mut self, id: &str) -> Result<(), SessionError> {
