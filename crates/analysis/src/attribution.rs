@@ -24,6 +24,7 @@ use crate::processes::{self, ProcessRow};
 use crate::regions::{self, RegionRow};
 use crate::stacks::{self, Observed, StackRow};
 use crate::tmpfs::{self, TmpfsRow};
+use crate::user_stacks::{self, UserStacks};
 use crate::view::{Scope, View};
 use crate::warning::Warning;
 use crate::whose::{Sums, Whose};
@@ -89,6 +90,8 @@ pub struct Report {
     pub memory_use: Option<MemoryUse>,
     /// The memory queries of the target; absent where it made none.
     pub queries: Option<Queries>,
+    /// How user stacks were found; absent where none was to be unwound.
+    pub user_stacks: Option<UserStacks>,
     /// What surrounds its processes, as recorded.
     pub contexts: Vec<ProcessContext>,
     /// File systems in memory, the target's or not.
@@ -320,6 +323,7 @@ pub fn report<'a>(run: impl Into<Derived<'a>>, at: InstantSpec) -> Report {
         engine: engine_run::report(&run, details_at_ns),
         memory_use: memory_use::at(recording, use_at_ns),
         queries: run.into_queries(),
+        user_stacks: user_stacks::of(recording),
         contexts: recording.provenance.contexts.clone(),
         tmpfs,
         log_lines: recording.provenance.log_lines.clone(),

@@ -48,6 +48,7 @@ pub mod stack_bytes;
 pub mod stacks;
 pub mod timeline;
 pub mod tmpfs;
+pub mod user_stacks;
 pub mod view;
 pub mod warning;
 pub mod whose;

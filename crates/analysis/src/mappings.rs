@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use crate::names::Names;
-use spark_trace_recording::{Mapping, Recording};
+use spark_trace_recording::word::Word;
+use spark_trace_recording::{Mapping, Recording, Way};
 
 /// Large mappings of one kind from one user stack.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -21,6 +22,8 @@ pub struct MappingRow {
     pub bytes_mapped: u64,
     /// Of those still mapped at the instant.
     pub bytes: u64,
+    /// How the frames were found; absent where it is not known, and where they were found both ways.
+    pub way: Option<Word<Way>>,
 }
 
 /// Who mapped: kind and stack.
@@ -76,7 +79,13 @@ fn by_frames(names: &Names<'_>, mapped: &BTreeMap<Key<'_>, Mapped>) -> Vec<Mappi
     let mut groups: BTreeMap<(&str, Vec<String>), MappingRow> = BTreeMap::new();
     for ((kind, stack), mapped) in mapped {
         let frames = names.resolved(*stack);
-        let row = groups.entry((kind, frames)).or_default();
+        let way = names.way(*stack);
+        let row = groups
+            .entry((kind, frames))
+            .or_insert_with(|| MappingRow { way: way.clone(), ..MappingRow::default() });
+        if row.way != way {
+            row.way = None;
+        }
         row.calls += mapped.calls;
         row.bytes_mapped = row.bytes_mapped.saturating_add(mapped.bytes_mapped);
         row.bytes = row.bytes.saturating_add(mapped.bytes);

@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::whose::Whose;
 use spark_trace_recording::cgroup_path::{below, leaf_owner};
 pub use spark_trace_recording::classify::frame;
-use spark_trace_recording::{FilePages, FirstTouch, Process, Recording, Stack, Symbol, TRACER};
+use spark_trace_recording::word::Word;
+use spark_trace_recording::{FilePages, FirstTouch, Process, Recording, Stack, Symbol, TRACER, Way};
 
 /// A name that several ids could not be given.
 const NO_CGROUP: &str = "(none)";
@@ -138,6 +139,11 @@ impl<'a> Names<'a> {
     /// ends in what is no frame. They are others in each call and say nothing.
     pub fn resolved(&self, stack: Option<u32>) -> Vec<String> {
         resolved(&self.frames(stack))
+    }
+
+    /// How the frames of a user stack were found.
+    pub fn way(&self, stack: Option<u32>) -> Option<Word<Way>> {
+        self.stacks.get(&stack?)?.way.clone()
     }
 
     /// Frames of a stack, innermost first; none where the kernel could not take it.

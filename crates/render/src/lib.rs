@@ -32,6 +32,7 @@ pub mod memory_use;
 mod process_env;
 pub mod show;
 mod stack_frames;
+mod user_stacks;
 
 use spark_trace_analysis::{attribution, diff as comparison, kv as budget};
 

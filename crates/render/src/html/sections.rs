@@ -7,7 +7,7 @@ use super::tables;
 use crate::document::{Block, Cell, Document, Fit, Table};
 use crate::report;
 use crate::show::lists::{self, Extent};
-use crate::{charges, cuda, diff, memory_queries, show};
+use crate::{charges, cuda, diff, memory_queries, show, user_stacks};
 use spark_trace_analysis::flame::{Flame, Row};
 use spark_trace_analysis::overview::{Overview, Run};
 use spark_trace_analysis::signed::signed;
@@ -210,6 +210,7 @@ fn cuda_calls(page: &mut Page, overview: &Overview) -> Result<(), HtmlError> {
         let failures = shown.failures.len().saturating_sub(LISTED);
         shown.failures.truncate(LISTED);
         cuda::in_use(&mut document, &shown, run.report.target.started_ns);
+        run.report.user_stacks.iter().for_each(|stacks| document.line(user_stacks::sentence(stacks)));
         cuda::libraries(&mut document, &shown);
         if !others.is_empty() {
             let bytes = others.iter().filter_map(|row| row.live).fold(0, u64::saturating_add);

@@ -4,7 +4,7 @@ use super::lists::{self, Extent};
 use super::tables::{CGROUPS, MAPPINGS};
 use super::{Manner, cost, frames, hooks, plane, read_at, run};
 use crate::document::{Document, Table};
-use crate::{charges, cuda, engine_run, memory_queries, process_env};
+use crate::{charges, cuda, engine_run, memory_queries, process_env, user_stacks};
 use spark_trace_analysis::attribution::Report;
 use spark_trace_analysis::attribution::answer::is_worth_a_word;
 use spark_trace_analysis::mappings::MappingRow;
@@ -13,6 +13,7 @@ use spark_trace_analysis::signed::signed;
 use spark_trace_analysis::stacks::StackRow;
 use spark_trace_analysis::whose::Whose;
 use spark_trace_recording::units::{seconds, unsigned};
+use spark_trace_recording::word::Word;
 
 #[derive(Debug)]
 pub struct Section {
@@ -64,6 +65,9 @@ pub const SECTIONS: &[Section] = &[
         write: |document, report, _| {
             let started_ns = report.target.started_ns;
             report.cuda.iter().for_each(|cuda| cuda::in_use(document, cuda, started_ns));
+            if report.cuda.is_some() {
+                user_stacks(document, report);
+            }
         },
     },
     Section {
@@ -235,12 +239,21 @@ fn charged(document: &mut Document, report: &Report, _manner: Manner) {
     }
 }
 
+/// By which way the callers above, or below, were found.
+fn user_stacks(document: &mut Document, report: &Report) {
+    report.user_stacks.iter().for_each(|stacks| document.line(user_stacks::sentence(stacks)));
+}
+
 fn mappings(document: &mut Document, report: &Report, manner: Manner) {
     lists::regions(document, report, None);
     let heading = after(report, "Large mappings by user stack");
     document.section(heading, Table::of(MAPPINGS, &report.mappings));
     if !manner.brief {
-        let titled = |row: &MappingRow| (format!("{} {}", unsigned(row.bytes), row.kind), row.bytes);
+        user_stacks(document, report);
+        let titled = |row: &MappingRow| {
+            let way = user_stacks::of_one(row.way.as_ref().and_then(Word::known));
+            (format!("{} {}{way}", unsigned(row.bytes), row.kind), row.bytes)
+        };
         let rows = report.mappings.iter().map(|row| (titled(row), &row.frames[..]));
         frames::largest(document, rows, Stack::User);
     }
