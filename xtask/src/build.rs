@@ -52,7 +52,7 @@ pub fn run(args: &Args) -> Result<()> {
         println!("{}\n{}", cuda.workload.display(), cuda.simulated_driver.display());
     }
     if args.tests {
-        let tests = build.tests(Kind::Kernel)?;
+        let tests = build.tests(&[Kind::Kernel])?;
         let programs = tests.programs.iter().map(|(_, program)| program);
         programs.chain(&tests.libraries).for_each(|path| println!("{}", path.display()));
     }
@@ -87,12 +87,14 @@ pub struct Cuda {
 }
 
 /// Integration tests as programs, to be run on another machine.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub struct Tests {
     /// Names, and where they are.
     pub programs: Vec<(String, PathBuf)>,
     /// Tests look for these beside themselves, under these file names.
     pub libraries: Vec<PathBuf>,
+    /// What the tests run, of the same profile.
+    pub spark_trace: Option<PathBuf>,
 }
 
 /// A profile of the workspace's Cargo.toml.
@@ -121,6 +123,9 @@ impl Profile {
         }
     }
 }
+
+/// Package and program.
+const SPARK_TRACE: &str = "spark-trace";
 
 /// User stacks are followed by frame pointers.
 const FRAME_POINTERS: &str = "-Cforce-frame-pointers=yes";
@@ -189,16 +194,18 @@ impl Build {
         })
     }
 
-    /// spark-trace's integration tests of one kind, and the libraries that they load.
-    pub fn tests(&self, kind: Kind) -> Result<Tests> {
+    /// spark-trace's integration tests of these kinds, spark-trace with them, and the libraries that they load.
+    pub fn tests(&self, kinds: &[Kind]) -> Result<Tests> {
         let suites = suites::find()?;
-        let wanted = suites.iter().filter(|suite| suite.package == "spark-trace" && suite.kind == kind);
+        let wanted =
+            suites.iter().filter(|suite| suite.package == SPARK_TRACE && kinds.contains(&suite.kind));
         let names: Vec<&str> = wanted.map(|suite| &suite.name[..]).collect();
         if names.is_empty() {
-            return Ok(Tests { programs: Vec::new(), libraries: Vec::new() });
+            return Ok(Tests::default());
         }
         let mut command = self.cargo("test");
-        command.args(["--no-run", "--message-format=json-render-diagnostics", "--package", "spark-trace"]);
+        // No package is named: cargo would choose other features for what they share, and build all of it once more.
+        command.args(["--no-run", "--message-format=json-render-diagnostics"]);
         command.args(names.iter().flat_map(|name| ["--test", name]));
         Ok(Tests::from_messages(&process::run_for_output(&mut command, &self.purpose("tests"))?, &names))
     }
@@ -249,13 +256,16 @@ fn built(path: PathBuf) -> Result<PathBuf> {
 impl Tests {
     /// From cargo's messages, one message a line.
     fn from_messages(messages: &str, names: &[&str]) -> Self {
-        let mut tests = Self { programs: Vec::new(), libraries: Vec::new() };
+        let mut tests = Self::default();
         for message in messages.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok()) {
             let target = &message["target"];
             if let (Some(name), Some(path)) = (target["name"].as_str(), message["executable"].as_str())
                 && names.contains(&name)
             {
                 tests.programs.push((name.to_owned(), path.into()));
+            }
+            if target["name"] == SPARK_TRACE {
+                tests.spark_trace = message["executable"].as_str().map(PathBuf::from).or(tests.spark_trace);
             }
             if elements(&target["kind"]).iter().any(|kind| kind == "cdylib") {
                 let files = elements(&message["filenames"]).iter().filter_map(Value::as_str);
@@ -281,6 +291,7 @@ not JSON
         let expected = Tests {
             programs: vec![("gpu".to_owned(), "/t/deps/gpu-1".into())],
             libraries: vec!["/t/deps/libsim.so".into()],
+            spark_trace: Some("/t/spark-trace".into()),
         };
         assert_eq!(Tests::from_messages(messages, &["gpu", "gpu_lib"]), expected);
     }

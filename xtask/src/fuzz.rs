@@ -51,6 +51,9 @@ pub struct Args {
     /// Time for all targets together, in place of a number of inputs
     #[arg(long, value_name = "N", conflicts_with = "inputs")]
     minutes: Option<u64>,
+    /// Only build the targets
+    #[arg(long, conflicts_with_all = ["inputs", "minutes", "input", "targets"])]
+    build: bool,
     /// Only give a target this input once more
     #[arg(long, value_name = "FILE", conflicts_with_all = ["inputs", "minutes"])]
     input: Option<PathBuf>,
@@ -77,6 +80,9 @@ struct Outcome {
 pub fn run(args: &Args) -> Result<()> {
     setup::ensure(setup::Scope::Building)?;
     let program = build()?;
+    if args.build {
+        return Ok(());
+    }
     let known = targets(&program)?;
     if let Some(name) = args.targets.iter().find(|name| known.iter().all(|target| target.name != **name)) {
         let names: Vec<_> = known.iter().map(|target| target.name.as_str()).collect();

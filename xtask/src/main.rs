@@ -3,6 +3,7 @@
 //! What a user of spark-trace needs is in spark-trace itself; what someone who builds, tests or
 //! shows it from a checkout needs is here.
 
+mod ahead;
 mod arch;
 mod bench;
 mod bench_reading;

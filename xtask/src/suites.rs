@@ -80,6 +80,7 @@ mod tests {
     use super::*;
     use std::fs;
 
+    use crate::test::ALONE;
     use crate::vm::{LEFT_OUT, MAY_SKIP};
 
     /// The module of tests at `path`, such as `kernel::record`: its source.
@@ -97,12 +98,41 @@ mod tests {
         for (suite, _) in LEFT_OUT {
             source(suite);
         }
+        for name in ALONE {
+            let (module, test) = name.split_once("::").unwrap();
+            assert!(source(&format!("kernel::{module}")).contains(&format!("fn {test}")), "{name}");
+        }
         let script = fs::read_to_string(workspace::root().join(".ci/run")).unwrap();
         let filters: Vec<_> = script.split("--filter ").skip(1).collect();
         assert!(!filters.is_empty(), "{script}");
         for filter in filters {
             let word = filter.split_whitespace().next().unwrap();
             source(word.strip_suffix("::").unwrap_or_else(|| panic!("{word} names no module")));
+        }
+    }
+
+    /// Rust in a doc comment: `cargo test --doc` compiles the workspace once more, so `cargo xtask test` has no such step.
+    #[test]
+    fn no_doc_comment_has_an_example_that_nobody_runs() {
+        let examples = |text: &str| -> Vec<usize> {
+            let comment = |line: &str| {
+                let line = line.trim_start();
+                Some(line.strip_prefix("///").or_else(|| line.strip_prefix("//!"))?.trim().to_owned())
+            };
+            let fences = text
+                .lines()
+                .enumerate()
+                .filter_map(|(at, line)| Some((at + 1, comment(line)?.strip_prefix("```")?.to_owned())));
+            let opening = fences.step_by(2);
+            opening.filter(|(_, language)| language != "text").map(|(at, _)| at).collect()
+        };
+        assert_eq!(examples("/// ```text\n/// a\n/// ```\n//! ```\n//! f()\n//! ```\n"), [4]);
+        let files = workspace::git(&["ls-files", "*.rs"]).unwrap();
+        assert!(files.lines().any(|file| file == "xtask/src/suites.rs"), "{files}");
+        for file in files.lines() {
+            // One that is about to be removed is listed, too.
+            let Ok(text) = fs::read_to_string(workspace::root().join(file)) else { continue };
+            assert_eq!(examples(&text), [0; 0], "{file}: make it a test, or name its language: ```text");
         }
     }
 

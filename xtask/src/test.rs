@@ -1,13 +1,14 @@
 //! `cargo xtask test`: all tests.
 
 use std::path::PathBuf;
+use std::thread;
 use std::time::Instant;
 
 use anyhow::{Result, bail};
 
 use crate::docker::{PrivateDocker, TEST_IMAGE};
 use crate::suites::{Kind, Suite};
-use crate::{build, process, setup, signals, suites, vm, workspace};
+use crate::{ahead, build, process, setup, signals, suites, vm, workspace};
 
 /// Runs all tests: what needs no root, then kernel tests, then container tests, then kernel tests on other kernels
 ///
@@ -34,6 +35,10 @@ pub struct Args {
     /// chosen by name]
     #[arg(long, value_enum, value_name = "WHICH")]
     machines: Option<Machines>,
+    /// Beside the kernel and container tests, build what `cargo xtask fuzz` and `cargo xtask vm` run; tests that this
+    /// would disturb run alone after it
+    #[arg(long, conflicts_with_all = ["no_root", "args"])]
+    ahead: bool,
     /// Passed on to the test programs
     #[arg(last = true)]
     args: Vec<String>,
@@ -49,6 +54,11 @@ enum Machines {
     /// Every kernel
     All,
 }
+
+const ONE_BY_ONE: &[&str] = &["--include-ignored", "--test-threads=1"];
+
+/// Tests in `kernel`, and modules of them, that compare the machine's memory at two times. A build beside them moves it.
+pub const ALONE: &[&str] = &["kv::", "record::sources_agree_with_the_workload_over_ten_runs", "top::"];
 
 pub fn run(args: &Args) -> Result<()> {
     if !args.no_root && !process::is_root() {
@@ -68,9 +78,9 @@ pub fn run(args: &Args) -> Result<()> {
     let suites = suites::find()?;
     let of = |kind| suites.iter().filter(move |suite| suite.kind == kind);
 
+    // Examples in doc comments are not run: there are none, and a test of xtask/src/suites.rs keeps it so.
     let programs = ["--lib", "--bins"];
     session.step("workspace", &[&programs, &selected(of(Kind::Plain))[..]].concat(), &[])?;
-    session.step("documentation", &["--doc"], &[])?;
     let names = |kind| of(kind).map(|suite| &suite.name[..]).collect::<Vec<_>>();
     let need_gpu = ("need a GPU: cargo xtask gpu", names(Kind::Gpu));
     if args.no_root {
@@ -78,17 +88,19 @@ pub fn run(args: &Args) -> Result<()> {
         let need_root = ("need root", [names(Kind::Kernel), names(Kind::Container), machines].concat());
         return session.summary(start, &[need_root, need_gpu]);
     }
-    let one_by_one = ["--include-ignored", "--test-threads=1"];
-    if of(Kind::Kernel).next().is_some() {
-        session.environment.push(("SPARK_TRACE_CUDA_WORKLOAD", build::cuda(false)?.workload));
-        session.step("kernel", &selected(of(Kind::Kernel)), &one_by_one)?;
-    }
-    if of(Kind::Container).next().is_some() {
-        let docker = PrivateDocker::start()?;
-        docker.import(&session.environment[0].1, TEST_IMAGE)?;
-        session.environment.push(("DOCKER_HOST", docker.host().into()));
-        session.environment.push(("SPARK_TRACE_IMAGE", TEST_IMAGE.into()));
-        session.step("container", &selected(of(Kind::Container)), &one_by_one)?;
+    session.environment.push(("SPARK_TRACE_CUDA_WORKLOAD", build::cuda(false)?.workload));
+    let (kernel, container) = (selected(of(Kind::Kernel)), selected(of(Kind::Container)));
+    if args.ahead {
+        thread::scope(|scope| {
+            scope.spawn(ahead::build);
+            let disturbed: Vec<_> = ALONE.iter().flat_map(|name| ["--skip", name]).collect();
+            session.kernel("kernel", &kernel, &disturbed)?;
+            session.container(&container)
+        })?;
+        session.kernel("kernel, alone", &kernel, ALONE)?;
+    } else {
+        session.kernel("kernel", &kernel, &[])?;
+        session.container(&container)?;
     }
     let plan = match args.machines() {
         Machines::None => None,
@@ -145,6 +157,26 @@ impl Session {
         command.env("RUST_BACKTRACE", "0");
         command.arg("--").args(harness_args).args(&self.test_args);
         self.ended(name, process::run(&mut command, &format!("{name} tests")))
+    }
+
+    /// Runs tests in `kernel`: all, or those that the harness chooses by `filter`.
+    fn kernel(&mut self, name: &'static str, suites: &[&str], filter: &[&str]) -> Result<()> {
+        if suites.is_empty() {
+            return Ok(());
+        }
+        self.step(name, suites, &[ONE_BY_ONE, filter].concat())
+    }
+
+    /// Runs the tests in `container`, with a Docker daemon.
+    fn container(&mut self, suites: &[&str]) -> Result<()> {
+        if suites.is_empty() {
+            return Ok(());
+        }
+        let docker = PrivateDocker::start()?;
+        docker.import(&self.environment[0].1, TEST_IMAGE)?;
+        self.environment.push(("DOCKER_HOST", docker.host().into()));
+        self.environment.push(("SPARK_TRACE_IMAGE", TEST_IMAGE.into()));
+        self.step("container", suites, ONE_BY_ONE)
     }
 
     /// Counts a step. Fails only after a signal to stop.

@@ -9,7 +9,7 @@
 //! delay GPU MILLISECONDS          its memory is slow to read
 //! process GPU PID BYTES [graphics]
 //!                                 what a process holds; `-` where it is unknown, 0 for a process that is gone
-//! ```
+//! ```text
 
 use std::{str::FromStr, time::Duration};
 

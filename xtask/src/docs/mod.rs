@@ -9,6 +9,8 @@ mod program;
 mod sources;
 mod words;
 
+use std::path::PathBuf;
+
 use anyhow::{Context, Result, bail};
 
 use crate::workspace;
@@ -23,6 +25,9 @@ pub struct Args {
     /// Only check: fail if a file differs, if text for users has a word that docs/glossary.md bans, or if a link is dead
     #[arg(long)]
     check: bool,
+    /// Take help and schema of this spark-trace, in place of one that is built for it
+    #[arg(long, value_name = "FILE")]
+    program: Option<PathBuf>,
 }
 
 /// One generated file.
@@ -41,6 +46,9 @@ const DOCUMENTS: &[Document] = &[
 ];
 
 pub fn run(args: &Args) -> Result<()> {
+    if let Some(program) = &args.program {
+        program::take(program)?;
+    }
     DOCUMENTS.iter().try_for_each(|document| document.run(args.check))?;
     if args.check {
         words::check()?;

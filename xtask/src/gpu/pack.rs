@@ -47,7 +47,7 @@ pub fn run(args: &Args) -> Result<()> {
     put(&cuda.workload, &folder.path(CUDA_WORKLOAD), Strip::DebugInfo)?;
     put(&cuda.simulated_driver, &folder.path(SIMULATED_DRIVER), Strip::DebugInfo)?;
     put(&xtask()?, &folder.path(XTASK), Strip::All)?;
-    let tests = HERE.tests(Kind::Gpu)?.programs;
+    let tests = HERE.tests(&[Kind::Gpu])?.programs;
     let (_, program) = tests.first().context("spark-trace has no tests called gpu")?;
     put(program, &folder.path(TESTS), Strip::All)?;
     copy_files(&workspace::root().join("spark-trace/tests/gpu/files"), &folder.path(FILES))?;

@@ -68,6 +68,9 @@ pub struct Args {
     /// Run this line in a shell instead of the tests; --output keeps what it leaves in /results
     #[arg(long, value_name = "LINE", conflicts_with = "shell")]
     command: Option<String>,
+    /// Only fetch and build what the machines start with, but for what is in target/debug
+    #[arg(long, conflicts_with_all = ["shell", "command", "output", "filter"])]
+    build: bool,
     /// Keep reports in this folder: a folder per kernel, and a table
     #[arg(long, value_name = "DIR")]
     output: Option<PathBuf>,
@@ -126,7 +129,7 @@ pub fn run(args: &Args) -> Result<()> {
         at_once: args.at_once.map_or_else(|| at_once(args.memory), |at_once| at_once as usize),
         instructions: args.count_instructions,
     };
-    plan.run()
+    if args.build { plan.build() } else { plan.run() }
 }
 
 fn chosen(args: &Args) -> Result<Vec<&'static Kernel>> {

@@ -51,6 +51,19 @@ impl Plan {
         Ok(Self { filter: filter.map(part_of_a_name).transpose()?.into_iter().collect(), ..self })
     }
 
+    /// Fetches and builds what the machines start with, so that a later run need not.
+    pub fn build(&self) -> Result<()> {
+        let cache = workspace::target_dir()?.join("vm");
+        Userland::unpack(&cache)?;
+        for names in crate::arch::ARCHES {
+            if self.kernels.iter().any(|kernel| kernel.arch == names.arch) {
+                Base::make(&cache, names.arch)?;
+                Programs::build_ahead(names.arch)?;
+            }
+        }
+        Ok(())
+    }
+
     pub fn run(&self) -> Result<()> {
         let start = Instant::now();
         // Before anything is built of it.

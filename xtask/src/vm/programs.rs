@@ -17,31 +17,43 @@ pub const LEFT_OUT: &[(&str, &str)] = &[(
     "its inference takes minutes on an emulated CPU; container::record has its recordings",
 )];
 
+const KINDS: &[Kind] = &[Kind::Kernel, Kind::Container];
+
+/// Optimised: a debug build takes ten seconds to read the kernel's types in an emulated machine.
+fn carried(arch: Arch) -> Build {
+    Build { arch: (!arch.is_host()).then_some(arch), profile: Profile::Small }
+}
+
 /// What runs in a machine.
 pub struct Programs {
     pub arch: Arch,
     spark_trace: PathBuf,
     workload: PathBuf,
     cuda: crate::build::Cuda,
-    kernel_tests: crate::build::Tests,
-    container_tests: crate::build::Tests,
+    tests: crate::build::Tests,
 }
 
 impl Programs {
     pub fn build(arch: Arch) -> Result<Self> {
-        // Optimised: a debug build takes ten seconds to read the kernel's types in an emulated machine.
-        let build = Build { arch: (!arch.is_host()).then_some(arch), profile: Profile::Small };
-        let built = build.all()?;
-        // Tests wait for others. For this machine, plain `cargo test` has built them anyway.
-        let profile = if arch.is_host() { Profile::Debug } else { Profile::Small };
-        Ok(Self {
-            arch,
-            spark_trace: built.spark_trace,
-            workload: built.workload,
-            cuda: build.cuda()?,
-            kernel_tests: Build { profile, ..build }.tests(Kind::Kernel)?,
-            container_tests: Build { profile, ..build }.tests(Kind::Container)?,
-        })
+        let build = carried(arch);
+        let (tests, spark_trace) = if arch.is_host() {
+            // Tests wait for others, and `cargo xtask test` has built these anyway.
+            (Build { profile: Profile::Debug, ..build }.tests(KINDS)?, build.spark_trace()?)
+        } else {
+            let tests = build.tests(KINDS)?;
+            let spark_trace =
+                tests.spark_trace.clone().context("cargo has built tests without spark-trace")?;
+            (tests, spark_trace)
+        };
+        Ok(Self { arch, spark_trace, workload: build.workload()?, cuda: build.cuda()?, tests })
+    }
+
+    /// The same but for what lies in target/debug, and may be running.
+    pub fn build_ahead(arch: Arch) -> Result<()> {
+        let build = carried(arch);
+        build.workload()?;
+        build.cuda()?;
+        if arch.is_host() { build.spark_trace().map(drop) } else { build.tests(KINDS).map(drop) }
     }
 
     pub fn copy_to(&self, guest: &Path) -> Result<()> {
@@ -57,14 +69,12 @@ impl Programs {
             fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
         }
         copy(&self.workload, image.join("workload"))?;
-        for built in [&self.kernel_tests, &self.container_tests] {
-            for (name, program) in &built.programs {
-                copy(program, tests.join(name))?;
-            }
-            // Where tests look for them: beside themselves.
-            for library in &built.libraries {
-                copy(library, tests.join(library.file_name().context("a library has no name")?))?;
-            }
+        for (name, program) in &self.tests.programs {
+            copy(program, tests.join(name))?;
+        }
+        // Where tests look for them: beside themselves.
+        for library in &self.tests.libraries {
+            copy(library, tests.join(library.file_name().context("a library has no name")?))?;
         }
         Ok(())
     }
