@@ -3,7 +3,10 @@
 
 use spark_trace_common::capacities::LossKind;
 
-use crate::maps::{EVENTS, LOSSES, RUNS, run};
+use crate::{
+    maps::{EVENTS, LOSSES, RUNS, run},
+    wake::{self, Patience},
+};
 
 /// Counts a loss of a [`LossKind`], or so many.
 macro_rules! lost {
@@ -42,8 +45,8 @@ pub(crate) fn say_lost<const KIND: u32>(losses: u64) {
 
 /// Sends an event, or counts its loss.
 #[inline(always)]
-pub(crate) fn send<T: Copy + 'static>(event: &T) {
-    if EVENTS.output::<T>(event, 0).is_err() {
+pub(crate) fn send<T: Copy + 'static>(event: &T, patience: Patience) {
+    if EVENTS.output::<T>(event, wake::flags(patience)).is_err() {
         lost!(Events);
     }
 }

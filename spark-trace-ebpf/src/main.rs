@@ -19,6 +19,7 @@ mod read;
 mod stack;
 mod stack_copy;
 mod target;
+mod wake;
 
 /// BPF programs cannot unwind and the verifier rejects what could panic, so this is never reached.
 #[panic_handler]

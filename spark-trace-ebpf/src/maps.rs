@@ -28,6 +28,10 @@ use spark_trace_common::{
 #[map]
 pub(crate) static EVENTS: RingBuf = RingBuf::with_byte_size(cap::RING_BYTES, 0);
 
+/// When the reader of `EVENTS` was last woken for events that nobody waits for.
+#[map]
+pub(crate) static WOKEN: Array<u64> = Array::with_max_entries(1, 0);
+
 /// What could not be taken, by [`LossKind`].
 #[map]
 pub(crate) static LOSSES: PerCpuArray<u64> = PerCpuArray::with_max_entries(LossKind::ALL.len() as u32, 0);

@@ -18,6 +18,10 @@ pub(crate) unsafe fn load<T: Copy>(base: *const u8, offset: u32) -> T {
 }
 
 /// Reads a `T` at `base + offset` through the helper, for addresses whose type the verifier does not know.
+///
+/// Also for pointers in structures of known type where that is rare: for each such load and each way that leads to it the
+/// verifier searches all types of the kernel by name, four times (kernel/bpf/verifier.c check_ptr_to_btf_access,
+/// btf_nested_type_is_trusted), a millisecond of the start.
 #[inline(always)]
 pub(crate) fn probe<T>(base: *const u8, offset: u32) -> Option<T> {
     if base.is_null() || offset == NO_MEMBER {

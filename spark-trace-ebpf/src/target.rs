@@ -33,13 +33,31 @@ pub(crate) fn current_tgid() -> u32 {
 /// `task` must be a task pointer whose type the verifier knows.
 #[inline(always)]
 pub(crate) unsafe fn memory_cgroup_of(task: *const u8) -> u64 {
+    // SAFETY: by the caller's word.
+    unsafe { memory_cgroup_of_set(load(task, conf!(task_cgroups))) }
+}
+
+/// The same, of a task's set of cgroups.
+///
+/// # Safety
+/// `css_set` must be such a pointer whose type the verifier knows.
+#[inline(always)]
+pub(crate) unsafe fn memory_cgroup_of_set(css_set: *const u8) -> u64 {
     // SAFETY: each pointer is loaded from a structure the verifier knows the type of.
     unsafe {
-        let css_set: *const u8 = load(task, conf!(task_cgroups));
         let css: *const u8 = load(css_set, conf!(css_set_subsys) + 8 * conf!(memory_subsys));
         let cgroup: *const u8 = load(css, conf!(css_cgroup));
         cgroup_id(cgroup)
     }
+}
+
+/// The same, where that is rare: see [`probe`].
+#[inline(always)]
+pub(crate) fn memory_cgroup_read_of(task: *const u8) -> u64 {
+    probe::<*const u8>(task, conf!(task_cgroups))
+        .and_then(|set| probe::<*const u8>(set, conf!(css_set_subsys) + 8 * conf!(memory_subsys)))
+        .and_then(|css| probe(css, conf!(css_cgroup)))
+        .map_or(0, cgroup_id_of)
 }
 
 /// Id of a cgroup: its directory's inode number.

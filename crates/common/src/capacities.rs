@@ -136,6 +136,13 @@ pub const BURST_PAGES: u64 = 1 << 18;
 /// thousands of times a second at most; the reader is woken when a quarter is full.
 pub const RING_BYTES: u32 = 4 << 20;
 
+/// Time between two wake-ups of the reader for events that nobody waits for. Processes that bring user stacks live longer
+/// than this, for the most part, and their stacks are named while they live.
+pub const WAKE_EVERY_NS: u64 = 4_000_000;
+
+/// The same while the buffer is more than a quarter full.
+pub const WAKE_FULL_EVERY_NS: u64 = 1_000_000;
+
 /// What a loss counter counts; the index in the `LOSSES` map.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]

@@ -19,52 +19,46 @@ use crate::{
     config::conf,
     loss::send,
     maps::hit,
-    read::load,
-    target::{awaits_container, cgroup_id, is_target_cgroup, select_cgroup},
+    read::probe,
+    target::{awaits_container, cgroup_id_of, is_target_cgroup, select_cgroup},
+    wake::Patience,
 };
 
 /// `void cgroup_mkdir(struct cgroup *cgrp, const char *path)`
 #[btf_tracepoint(function = "cgroup_mkdir")]
 pub fn cgroup_mkdir(ctx: BtfTracePointContext) -> i32 {
     hit(const { index("cgroup-mkdir") });
-    // SAFETY: an argument of a BTF tracepoint.
-    unsafe { report(CgroupOp::Mkdir, ctx.arg(0), ctx.arg(1), 0) }
+    report(CgroupOp::Mkdir, ctx.arg(0), ctx.arg(1), 0)
 }
 
 /// `void cgroup_rmdir(struct cgroup *cgrp, const char *path)`
 #[btf_tracepoint(function = "cgroup_rmdir")]
 pub fn cgroup_rmdir(ctx: BtfTracePointContext) -> i32 {
     hit(const { index("cgroup-rmdir") });
-    // SAFETY: an argument of a BTF tracepoint.
-    unsafe { report(CgroupOp::Rmdir, ctx.arg(0), ctx.arg(1), 0) }
+    report(CgroupOp::Rmdir, ctx.arg(0), ctx.arg(1), 0)
 }
 
 /// `void cgroup_notify_populated(struct cgroup *cgrp, const char *path, int val)`
 #[btf_tracepoint(function = "cgroup_notify_populated")]
 pub fn cgroup_populated(ctx: BtfTracePointContext) -> i32 {
     hit(const { index("cgroup-populated") });
-    // SAFETY: an argument of a BTF tracepoint.
-    unsafe { report(CgroupOp::Populated, ctx.arg(0), ctx.arg(1), ctx.arg(2)) }
+    report(CgroupOp::Populated, ctx.arg(0), ctx.arg(1), ctx.arg(2))
 }
 
-/// # Safety
-/// `cgroup` must be a cgroup pointer whose type the verifier knows.
 #[inline(always)]
-unsafe fn report(op: CgroupOp, cgroup: *const u8, path: *const u8, populated: u32) -> i32 {
+fn report(op: CgroupOp, cgroup: *const u8, path: *const u8, populated: u32) -> i32 {
     if cgroup.is_null() {
         return 0;
     }
-    // SAFETY (whole block): pointers loaded from structures the verifier knows the type of.
-    let (id, parent) = unsafe {
-        let root: *const u8 = load(cgroup, conf!(cgroup_root));
-        let hierarchy: u32 = load(root, conf!(cgroup_root_hierarchy));
-        if hierarchy != conf!(memory_hierarchy) {
-            return 0;
-        }
-        let parent_css: *const u8 = load(cgroup, conf!(cgroup_self) + conf!(css_parent));
-        let parent_cgroup: *const u8 = load(parent_css, conf!(css_cgroup));
-        (cgroup_id(cgroup), cgroup_id(parent_cgroup))
-    };
+    let hierarchy = probe::<*const u8>(cgroup, conf!(cgroup_root))
+        .and_then(|root| probe::<u32>(root, conf!(cgroup_root_hierarchy)));
+    if hierarchy != Some(conf!(memory_hierarchy)) {
+        return 0;
+    }
+    let id = cgroup_id_of(cgroup);
+    let parent = probe::<*const u8>(cgroup, conf!(cgroup_self) + conf!(css_parent))
+        .and_then(|css| probe(css, conf!(css_cgroup)))
+        .map_or(0, cgroup_id_of);
     if op == CgroupOp::Mkdir {
         if awaits_container() || is_target_cgroup(parent) {
             select_cgroup(id);
@@ -90,21 +84,20 @@ unsafe fn report(op: CgroupOp, cgroup: *const u8, path: *const u8, populated: u3
         has_oom_kills: 0,
         path: [0; CGROUP_PATH_LEN],
     };
-    // SAFETY: as above; the memory controller's state begins with its css.
+    // SAFETY: the helper checks the address. The memory controller's state begins with its css.
     unsafe {
-        let css: *const u8 = load(cgroup, conf!(cgroup_subsys) + 8 * conf!(memory_subsys));
-        if !css.is_null() {
+        let css = probe::<*const u8>(cgroup, conf!(cgroup_subsys) + 8 * conf!(memory_subsys));
+        if let Some(css) = css.filter(|css| !css.is_null()) {
             let memcg = css.wrapping_sub(conf!(memcg_css) as usize);
-            if let (Some(usage), Some(peak)) = (
-                crate::read::probe::<u64>(memcg, conf!(memcg_usage)),
-                crate::read::probe::<u64>(memcg, conf!(memcg_watermark)),
-            ) {
+            if let (Some(usage), Some(peak)) =
+                (probe::<u64>(memcg, conf!(memcg_usage)), probe::<u64>(memcg, conf!(memcg_watermark)))
+            {
                 event.usage_pages = usage;
                 event.peak_pages = peak;
                 event.has_usage = 1;
             }
             if conf!(memcg_oom_kills) != NO_MEMBER {
-                if let Some(kills) = crate::read::probe::<u64>(memcg, conf!(memcg_oom_kills)) {
+                if let Some(kills) = probe::<u64>(memcg, conf!(memcg_oom_kills)) {
                     event.oom_kills = kills;
                     event.has_oom_kills = 1;
                 }
@@ -112,6 +105,7 @@ unsafe fn report(op: CgroupOp, cgroup: *const u8, path: *const u8, populated: u3
         }
         bpf_probe_read_kernel_str(event.path.as_mut_ptr().cast(), CGROUP_PATH_LEN as u32, path.cast());
     }
-    send(&event);
+    // It may be removed at once.
+    send(&event, Patience::None);
     0
 }

@@ -21,6 +21,7 @@ use crate::{
     maps::{EVENTS, FILE_NAME_SCRATCH, FILES, add, hit},
     read::{load, probe},
     target::{current_task, current_tgid, memory_cgroup_of},
+    wake::{self, Patience},
 };
 
 /// Components of a path that are walked, and room kept for each.
@@ -193,7 +194,7 @@ fn send_name(inode: *const u8, device: u32, ino: u64) {
     }
     event.length = length as u32;
     // Whole records keep the verifier content and cost a copy only once per file.
-    if EVENTS.output::<FileNameEvent>(&*event, 0).is_err() {
+    if EVENTS.output::<FileNameEvent>(&*event, wake::flags(Patience::Short)).is_err() {
         lost!(Events);
     }
 }

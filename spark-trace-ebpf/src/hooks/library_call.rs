@@ -7,7 +7,6 @@ use core::ffi::c_void;
 
 use aya_ebpf::{
     EbpfContext,
-    bindings::{BPF_RB_AVAIL_DATA, BPF_RB_NO_WAKEUP, BPF_RB_RING_SIZE},
     helpers::{
         bpf_get_current_pid_tgid, bpf_ktime_get_ns, bpf_probe_read_user,
         generated::{bpf_get_attach_cookie, bpf_get_stack},
@@ -35,6 +34,7 @@ use crate::{
     memory_state::memory_state,
     stack_copy,
     target::{USER_STACK, current_task, is_target, memory_cgroup_of},
+    wake::{self, Patience},
 };
 
 #[uprobe]
@@ -92,7 +92,7 @@ pub fn call_return(ctx: RetProbeContext) -> u32 {
         };
         // SAFETY: the slot is ours until it is submitted.
         unsafe { fill(slot.as_mut_ptr(), &ctx, ids, cookie, &pending) };
-        slot.submit(waking(cookie));
+        slot.submit(wake::flags(patience(cookie)));
         return 0;
     }
     // SAFETY: the program's own context.
@@ -112,7 +112,7 @@ pub fn call_return(ctx: RetProbeContext) -> u32 {
             python::walk(process, &raw mut (*event).python);
         }
         // At once: the names are read from the process while it lives.
-        slot.submit(0);
+        slot.submit(wake::flags(Patience::None));
         return 0;
     }
     let Some(mut slot) = EVENTS.reserve::<CallStackEvent>(0) else {
@@ -126,7 +126,7 @@ pub fn call_return(ctx: RetProbeContext) -> u32 {
         (*event).call.copy = copy;
     }
     // Copies are taken out of their buffer with the events.
-    slot.submit(if copy == 0 { waking(cookie) } else { 0 });
+    slot.submit(wake::flags(if copy == 0 { patience(cookie) } else { Patience::None }));
     0
 }
 
@@ -156,14 +156,9 @@ fn is_copied(cookie: u64, pending: &PendingCall) -> bool {
     }
 }
 
-/// How to submit: what is not urgent waits for the tracer to look by itself, unless the buffer is getting full.
 #[inline(always)]
-fn waking(cookie: u64) -> u64 {
-    if cookie >> COOKIE_URGENT & 1 != 0 {
-        return 0;
-    }
-    let waiting = EVENTS.query(u64::from(BPF_RB_AVAIL_DATA));
-    if waiting > EVENTS.query(u64::from(BPF_RB_RING_SIZE)) / 4 { 0 } else { u64::from(BPF_RB_NO_WAKEUP) }
+fn patience(cookie: u64) -> Patience {
+    if cookie >> COOKIE_URGENT & 1 != 0 { Patience::None } else { Patience::Long }
 }
 
 #[inline(always)]

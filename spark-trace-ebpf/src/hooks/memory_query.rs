@@ -25,7 +25,8 @@ use crate::{
     maps::{CONTROL, EVENTS, PAUSED, PYTHON_PROCESSES, WATCHED_FILES},
     memory_state::memory_state,
     read::{load, probe},
-    target::{USER_STACK, current_task, memory_cgroup_of},
+    target::{USER_STACK, current_task, memory_cgroup_read_of},
+    wake::{self, Patience},
 };
 
 /// include/uapi/linux/magic.h
@@ -117,8 +118,7 @@ fn report(
     if tgid == conf!(own_tgid) {
         return;
     }
-    // SAFETY: the current task's type is known to the verifier.
-    let cgroup = unsafe { memory_cgroup_of(current_task()) };
+    let cgroup = memory_cgroup_read_of(current_task());
     let Some(mut slot) = EVENTS.reserve::<MemoryAnswerEvent>(0) else {
         lost!(Events);
         return;
@@ -151,7 +151,7 @@ fn report(
         let bytes = bpf_get_stack(ctx.as_ptr(), stack, (8 * USER_STACK_DEPTH) as u32, USER_STACK);
         (*event).frames = if bytes > 0 { bytes as u32 / 8 } else { 0 };
     }
-    slot.submit(0);
+    slot.submit(wake::flags(Patience::Short));
 }
 
 /// The task has mapped `fd` executable: reports it if it is a watched library.
@@ -196,7 +196,8 @@ pub(super) fn mapped_executable(fd: u32, tgid: u32) {
         (*event).name[0] = 0;
         name_of(dentry, (&raw mut (*event).name).cast());
     }
-    slot.submit(0);
+    // A process may be paused for it.
+    slot.submit(wake::flags(Patience::None));
 }
 
 /// Pauses the current process, so that it calls nothing of a library before that is watched. It stops where it returns
@@ -211,10 +212,12 @@ fn pause(tgid: u32, now: u64) -> bool {
         return false;
     }
     let task = current_task();
-    // SAFETY: the current task's type is known to the verifier, and so are the types of what it points to.
+    // SAFETY: the current task's type is known to the verifier.
     let (traced, jobs, pending): (u32, u64, u64) = unsafe {
-        let signal: *const u8 = load(task, conf!(task_signal));
-        (load(task, conf!(task_ptrace)), load(task, conf!(task_jobctl)), load(signal, conf!(signal_pending)))
+        let pending = probe::<*const u8>(task, conf!(task_signal))
+            .and_then(|signal| probe(signal, conf!(signal_pending)))
+            .unwrap_or(STOP);
+        (load(task, conf!(task_ptrace)), load(task, conf!(task_jobctl)), pending)
     };
     // Our own stop, for another thread's mapping, is no stop of others.
     let others = PAUSED.get_ptr(&tgid).is_none() && (jobs & JOBCTL_STOP_PENDING != 0 || pending & STOP != 0);
@@ -232,19 +235,14 @@ fn pause(tgid: u32, now: u64) -> bool {
 /// The current task's open file `fd`.
 #[inline(always)]
 fn open_file(fd: u32) -> Option<*const u8> {
-    let task = current_task();
-    // SAFETY (whole block): every pointer is loaded from a structure the verifier knows the type of, but for the
-    // table's slots, which have none.
-    unsafe {
-        let files: *const u8 = load(task, conf!(task_files));
-        let table: *const u8 = load(files, conf!(files_table));
-        let size: u32 = load(table, conf!(table_size));
-        if fd >= size {
-            return None;
-        }
-        let slots: *const u8 = load(table, conf!(table_fds));
-        probe::<*const u8>(slots.wrapping_add(8 * fd as usize), 0).filter(|file| !file.is_null())
+    let files: *const u8 = probe(current_task(), conf!(task_files))?;
+    let table: *const u8 = probe(files, conf!(files_table))?;
+    let size: u32 = probe(table, conf!(table_size))?;
+    if fd >= size {
+        return None;
     }
+    let slots: *const u8 = probe(table, conf!(table_fds))?;
+    probe::<*const u8>(slots.wrapping_add(8 * fd as usize), 0).filter(|file| !file.is_null())
 }
 
 #[inline(always)]

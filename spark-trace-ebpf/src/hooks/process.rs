@@ -20,6 +20,7 @@ use crate::{
     maps::{HEAPS, TARGET_PIDS, hit},
     read::{load, probe},
     target::{client_started, is_target, is_target_pid, memory_cgroup_of, select_pid},
+    wake::Patience,
 };
 
 /// `void sched_process_fork(struct task_struct *parent, struct task_struct *child)`
@@ -58,7 +59,6 @@ pub fn process_exec(ctx: BtfTracePointContext) -> i32 {
         let tgid: u32 = load(task, conf!(task_tgid));
         let cgroup = memory_cgroup_of(task);
         if is_target(cgroup, tgid) {
-            let parent: *const u8 = load(task, conf!(task_real_parent));
             // The heap of the program before has nothing to do with the new one's.
             let _ = HEAPS.remove(&tgid);
             current_context::forget(bpf_get_current_pid_tgid());
@@ -66,7 +66,7 @@ pub fn process_exec(ctx: BtfTracePointContext) -> i32 {
             if is_client(&comm_of(task)) {
                 client_started();
             }
-            report(ProcessOp::Exec, task, tgid, load(parent, conf!(task_tgid)), cgroup);
+            report(ProcessOp::Exec, task, tgid, parent_of(task), cgroup);
         }
     }
     0
@@ -81,16 +81,14 @@ pub fn process_exit(ctx: BtfTracePointContext) -> i32 {
     current_context::forget(bpf_get_current_pid_tgid());
     // SAFETY: an argument of a BTF tracepoint.
     unsafe {
-        let signal: *const u8 = load(task, conf!(task_signal));
-        let live: u32 = load(signal, conf!(signal_live));
-        if live != 0 {
+        let Some(signal) = probe::<*const u8>(task, conf!(task_signal)) else { return 0 };
+        if probe::<u32>(signal, conf!(signal_live)) != Some(0) {
             return 0;
         }
         let tgid: u32 = load(task, conf!(task_tgid));
         let cgroup = memory_cgroup_of(task);
         if is_target(cgroup, tgid) {
-            let parent: *const u8 = load(task, conf!(task_real_parent));
-            report(ProcessOp::Exit, task, tgid, load(parent, conf!(task_tgid)), cgroup);
+            report(ProcessOp::Exit, task, tgid, parent_of(task), cgroup);
         }
         let _ = TARGET_PIDS.remove(&tgid);
         let _ = HEAPS.remove(&tgid);
@@ -119,16 +117,18 @@ unsafe fn report(op: ProcessOp, task: *const u8, tgid: u32, parent: u32, cgroup:
     if op == ProcessOp::Exit {
         // SAFETY: pointers loaded from structures the verifier knows the type of.
         unsafe {
-            let signal: *const u8 = load(task, conf!(task_signal));
-            let group: u32 = load(signal, conf!(signal_group_exit_code));
+            let signal = probe::<*const u8>(task, conf!(task_signal)).unwrap_or(core::ptr::null());
+            let group: u32 = probe(signal, conf!(signal_group_exit_code)).unwrap_or(0);
             event.status = if group != 0 { group } else { load(task, conf!(task_exit_code)) };
             // Kernels before 6.16 take the address space away before this tracepoint (kernel/exit.c, do_exit). What
             // they leave is the figure of getrusage: the most of all programs that the process has run.
-            let mm: *const u8 = load(task, conf!(task_mm));
+            let mm = probe::<*const u8>(task, conf!(task_mm)).unwrap_or(core::ptr::null());
             if mm.is_null() {
-                event.has_rss = 1;
-                event.rss_peak_pages = load(signal, conf!(signal_maxrss));
-            } else {
+                if let Some(most) = probe(signal, conf!(signal_maxrss)) {
+                    event.has_rss = 1;
+                    event.rss_peak_pages = most;
+                }
+            } else if let Some(highest) = probe::<u64>(mm, conf!(mm_hiwater_rss)) {
                 let mut now = 0i64;
                 // File, anonymous, (swap), shmem: the resident ones. Through the helper: Linux 6.1 has them in an array
                 // of a type that its verifier does not follow.
@@ -138,13 +138,21 @@ unsafe fn report(op: ProcessOp, task: *const u8, tgid: u32, parent: u32, cgroup:
                         now += count.unwrap_or(0).max(0);
                     }
                 }
-                let highest: u64 = load(mm, conf!(mm_hiwater_rss));
                 event.has_rss = 1;
                 event.rss_peak_pages = highest.max(now as u64);
             }
         }
     }
-    send(&event);
+    // What surrounds a new program is read from the process while it lives.
+    send(&event, if op == ProcessOp::Exec { Patience::None } else { Patience::Short });
+}
+
+/// The process that `task` is a child of.
+#[inline(always)]
+fn parent_of(task: *const u8) -> u32 {
+    probe::<*const u8>(task, conf!(task_real_parent))
+        .and_then(|parent| probe(parent, conf!(task_tgid)))
+        .unwrap_or(0)
 }
 
 /// # Safety

@@ -28,7 +28,8 @@ use crate::{
     maps::{EVENTS, HEAPS, MAPPING_CACHE, MAPPING_TOTALS, add, generation, hit},
     read::load,
     stack_copy,
-    target::{USER_STACK, current_task, is_target, memory_cgroup_of},
+    target::{USER_STACK, current_task, is_target, memory_cgroup_of_set},
+    wake::{self, Patience},
 };
 
 /// include/uapi/asm-generic/mman-common.h
@@ -167,7 +168,7 @@ pub fn mapping(ctx: BtfTracePointContext) -> i32 {
         // Negative where there is none: the address space is going away.
         (*event).frames = if bytes > 0 { bytes as u32 / 8 } else { 0 };
     }
-    slot.submit(0);
+    slot.submit(wake::flags(Patience::Short));
     0
 }
 
@@ -207,7 +208,8 @@ fn cache_of(tgid: u32) -> Option<*mut MappingCache> {
     let cache = MAPPING_CACHE.get_ptr_mut(0)?;
     let task = current_task();
     // SAFETY: the current task's type is known to the verifier.
-    let css_set: u64 = unsafe { load(task, conf!(task_cgroups)) };
+    let set: *const u8 = unsafe { load(task, conf!(task_cgroups)) };
+    let css_set = set as u64;
     let generation = generation();
     // SAFETY (whole block): a per-CPU slot that the map keeps alive; programs do not move between CPUs.
     unsafe {
@@ -216,7 +218,7 @@ fn cache_of(tgid: u32) -> Option<*mut MappingCache> {
             (*cache).css_set = css_set;
             (*cache).tgid = tgid;
             (*cache).generation = generation;
-            (*cache).target = u32::from(is_target(memory_cgroup_of(task), tgid));
+            (*cache).target = u32::from(is_target(memory_cgroup_of_set(set), tgid));
         }
         ((*cache).target != 0).then_some(cache)
     }

@@ -2,6 +2,7 @@
 
 use std::{io, time::Duration};
 
+use spark_trace_common::capacities::WAKE_EVERY_NS;
 use tokio::{
     process::Child,
     signal::unix::Signal,
@@ -34,6 +35,9 @@ const fn common_divisor(a: u64, b: u64) -> u64 {
     if b == 0 { a } else { common_divisor(b, a % b) }
 }
 
+/// For so long the kernel side wakes nobody again for events that can wait.
+const WAKE_EVERY: Duration = Duration::from_nanos(WAKE_EVERY_NS);
+
 /// Events are taken for so long before it is looked whether anything else is due.
 const TURN: Duration = Duration::from_millis(20);
 
@@ -63,6 +67,7 @@ impl Session {
             drains
         });
         let by_event = drains.is_none();
+        let mut once_more: Option<Instant> = None;
         let mut tick = 0u64;
         let mut exit_code = None;
         // Aggregates go to the journal at growing distances: it is only read if we are killed.
@@ -73,6 +78,7 @@ impl Session {
             }
             let has_backlog = self.has_backlog;
             let put_off = self.put_off.until;
+            let again = once_more;
             tokio::select! {
                 // What ends a trace comes first, then readings; of events there may be more than can ever be taken.
                 biased;
@@ -135,10 +141,16 @@ impl Session {
                 () = tokio::time::sleep_until(put_off.unwrap_or(started)), if put_off.is_some() => {
                     self.drain(Take::Turn)?;
                 }
+                () = tokio::time::sleep_until(again.unwrap_or(started)), if again.is_some() => {
+                    once_more = None;
+                    self.drain(Take::Turn)?;
+                }
                 ready = self.events.readable_mut(), if by_event && !has_backlog => {
                     let mut guard = ready.map_err(io_error("watch the event buffer"))?;
                     guard.clear_ready();
                     drop(guard);
+                    // What comes from now on until the kernel side wakes us again is taken then.
+                    once_more = Some(Instant::now() + WAKE_EVERY);
                     self.drain(Take::Turn)?;
                 }
             }
