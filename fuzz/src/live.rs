@@ -20,7 +20,7 @@ pub fn wire(data: &[u8]) {
 }
 
 pub fn btf(data: &[u8]) {
-    let Ok(btf) = Btf::parse(data) else { return };
+    let Ok(btf) = Btf::parse(data.to_vec()) else { return };
     for (name, path) in [("task_struct", &["mm"][..]), ("mm_struct", &["owner", "rss_stat"]), ("a", &["b"])] {
         let _ = (btf.offset(name, path), btf.size(name), btf.element_size(name, path));
     }

@@ -30,7 +30,7 @@ impl<'a> KernelFacts<'a> {
 
 impl Facts for KernelFacts<'_> {
     fn has_btf_tracepoint(&self, name: &str) -> bool {
-        self.btf.has_tracepoint(name)
+        self.btf.tracepoint(name).is_some()
     }
 
     fn args_of(&self, function: &str) -> Option<u32> {

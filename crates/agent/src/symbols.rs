@@ -14,7 +14,7 @@ use aya::maps::{MapData, StackTraceMap};
 
 use super::{
     code::{Code, Found},
-    kallsyms::Kallsyms,
+    kallsyms::Awaited,
     mapped::{MappedFile, MappedFiles},
     maps::Mapping,
     names::{NO_TIME, Namer},
@@ -29,7 +29,7 @@ const MOST_SYMBOLS: usize = 200_000;
 
 #[derive(Debug)]
 pub struct Stacks {
-    kallsyms: Kallsyms,
+    kallsyms: Awaited,
     stacks: Vec<Stack>,
     by_frames: HashMap<(bool, Vec<u32>), u32>,
     /// Ids of kernel stacks by those of the kernel side.
@@ -90,9 +90,9 @@ enum Place {
 }
 
 impl Stacks {
-    pub fn new(kallsyms: Kallsyms) -> Self {
+    pub fn new(kallsyms: impl Into<Awaited>) -> Self {
         Self {
-            kallsyms,
+            kallsyms: kallsyms.into(),
             stacks: Vec::new(),
             by_frames: HashMap::new(),
             by_kernel_id: HashMap::new(),
@@ -112,18 +112,18 @@ impl Stacks {
     /// Id of a kernel stack, innermost frame first. The frames of tracing itself are left out: they say
     /// nothing, and their names differ from build to build.
     pub fn kernel(&mut self, addresses: &[u64]) -> u32 {
-        let own = |a: &u64| self.kallsyms.find(a.saturating_sub(1)).is_some_and(|n| is_tracing(&n.name));
+        let kallsyms = self.kallsyms.get();
+        let own = |a: &u64| kallsyms.find(a.saturating_sub(1)).is_some_and(|n| is_tracing(n.name));
         let first = addresses.iter().position(|a| !own(a)).unwrap_or(0);
         let frames = addresses[first..]
             .iter()
             .map(|address| {
-                let kallsyms = &self.kallsyms;
                 intern(&mut self.symbols, &mut self.by_place, Place::Kernel(*address), || {
                     // A return address may lie just past the function that made the call.
                     let found = kallsyms.find(address.saturating_sub(1));
                     Symbol {
-                        name: found.map(|n| n.name.to_string()),
-                        module: found.and_then(|n| n.module.as_ref()).map(ToString::to_string),
+                        name: found.map(|n| n.name.to_owned()),
+                        module: found.and_then(|n| n.module).map(ToOwned::to_owned),
                         address: *address,
                         ..Symbol::default()
                     }

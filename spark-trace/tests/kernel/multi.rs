@@ -137,7 +137,7 @@ fn loaded(choice: &HookSelection) -> (Object, RingBuf<MapData>) {
         unwind_min: None,
     };
     let config = offsets::resolve(&btf, &Layout::detect().unwrap(), settings).unwrap();
-    let mut object = Object::load(&config, 1 << 16).unwrap();
+    let mut object = Object::load(None, &config, 1 << 16).unwrap();
     let events = object.take_events().unwrap();
     object.attach(choice, &btf).unwrap();
     (object, events)

@@ -30,9 +30,14 @@ enum Extent {
 impl Object {
     /// Attaches every chosen hook that this kernel can carry.
     pub fn attach(&mut self, choice: &HookSelection, btf: &Btf) -> Result<(), ObjectError> {
-        let kernel_types = aya::Btf::from_sys_fs()?;
+        let plan = attach_plan::plan(choice, &KernelFacts::new(btf));
+        let first = |step: &Step| Some(step.candidates.first()?.mechanism);
+        if plan.iter().any(|step| first(step) == Some(Mechanism::UprobeMulti)) {
+            self.begin_multi();
+        }
         let frames = self.find_frames();
-        for step in attach_plan::plan(choice, &KernelFacts::new(btf)) {
+        let kernel_types = self.kernel_types.take()?;
+        for step in plan {
             let attached = match &frames {
                 Err(reason) if step.hook.follows_frames && step.verdict.is_none() => {
                     Attached::without(step.hook, Verdict::Unsupported, reason.clone())

@@ -1,6 +1,12 @@
 //! Attaching to functions of libraries, as the libraries are found.
 
-use std::{os::fd::AsFd, path::Path};
+use std::{
+    collections::HashMap,
+    io,
+    os::fd::{AsFd, OwnedFd},
+    path::Path,
+    thread::JoinHandle,
+};
 
 use aya::programs::{
     ProgramError, UProbe,
@@ -17,18 +23,42 @@ use spark_trace_recording::verdict::Verdict;
 const CALL_ENTER: &str = "call_enter";
 const CALL_RETURN: &str = "call_return";
 
+/// Programs that a thread loads.
+pub(super) type Begun = JoinHandle<Result<Multi, String>>;
+
 impl Object {
-    /// Loads the pair for links that attach to all functions of a library at once.
+    /// Begins to load the pair for links that attach to all functions of a library at once: the verifier takes as long for it
+    /// as for all other programs, which are loaded meanwhile.
+    pub(super) fn begin_multi(&mut self) {
+        // Where something fails here, loading it without a thread says why.
+        let Ok(load) = self.multi_loader() else { return };
+        self.multi_begun = std::thread::Builder::new().name("library-programs".to_owned()).spawn(load).ok();
+    }
+
+    /// Loads the pair, unless that was begun.
     pub(super) fn load_multi(&mut self) -> Result<(), String> {
-        let map = |name: &str| match name {
-            EVENTS => Some(self.events.as_fd()),
-            STACK_COPIES => Some(self.copies.as_fd()),
-            messages::MAP => self.messages.as_ref().map(AsFd::as_fd),
-            name => self.ebpf.map(name).and_then(map_fd),
+        let loaded = match self.multi_begun.take().and_then(|thread| thread.join().ok()) {
+            Some(loaded) => loaded,
+            None => self.multi_loader().map_err(|e| e.to_string())?(),
         };
-        let multi = Multi::load(self.bytes, CALL_ENTER, CALL_RETURN, map).map_err(|e| e.to_string())?;
-        self.multi = Some(multi);
+        self.multi = Some(loaded?);
         Ok(())
+    }
+
+    /// What loads it. The maps' descriptors are its own.
+    fn multi_loader(&self) -> io::Result<impl FnOnce() -> Result<Multi, String> + Send + use<>> {
+        let rings = [(EVENTS, self.events.as_fd()), (STACK_COPIES, self.copies.as_fd())];
+        let messages = self.messages.iter().map(|messages| (messages::MAP, messages.as_fd()));
+        let others = self.ebpf.maps().filter_map(|(name, map)| Some((name, map_fd(map)?)));
+        let maps = others.chain(rings).chain(messages);
+        let maps: HashMap<String, OwnedFd> = maps
+            .map(|(name, fd)| Ok((name.to_owned(), fd.try_clone_to_owned()?)))
+            .collect::<io::Result<_>>()?;
+        let bytes = self.bytes;
+        Ok(move || {
+            let map = |name: &str| maps.get(name).map(AsFd::as_fd);
+            Multi::load(bytes, CALL_ENTER, CALL_RETURN, map).map_err(|e| e.to_string())
+        })
     }
 
     fn uprobe(&mut self, name: &'static str) -> Result<&mut UProbe, String> {

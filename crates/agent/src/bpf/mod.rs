@@ -1,6 +1,7 @@
 //! The eBPF object: loading it for the running kernel, reading and writing its maps, reading what its programs did.
 
 mod attach;
+mod begun;
 mod charges;
 mod functions;
 mod pages;
@@ -11,7 +12,7 @@ use std::cell::Cell;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use aya::{
-    Ebpf, EbpfLoader, Pod,
+    Ebpf, Pod,
     maps::{Array, HashMap, MapData, PerCpuArray, RingBuf},
     programs::{ProgramError, tp_btf::BtfTracePointLinkId, uprobe::UProbeLink},
 };
@@ -23,6 +24,9 @@ use spark_trace_common::{
 };
 use thiserror::Error;
 use zerocopy::{FromBytes, IntoBytes};
+
+pub use begun::Begun;
+use begun::KernelTypes;
 
 use super::{
     facts::kernel_has_kprobes,
@@ -94,6 +98,7 @@ pub struct Object {
     /// The ring buffers, also after they were taken out.
     events: OwnedFd,
     copies: OwnedFd,
+    kernel_types: KernelTypes,
     /// What the programs say; absent where nobody reads it.
     messages: Option<Messages>,
     hooks: Vec<Attached>,
@@ -109,6 +114,8 @@ pub struct Object {
     swept_with: Cell<Option<u64>>,
     /// Programs at library functions, all functions of a library through one link; absent where the kernel cannot.
     multi: Option<Multi>,
+    /// They are being loaded.
+    multi_begun: Option<functions::Begun>,
     /// The same, each function through a link of its own.
     functions: Vec<UProbeLink>,
     /// Why not all library functions go through `multi`.
@@ -135,7 +142,7 @@ unsafe impl<T: Copy + FromBytes + IntoBytes + 'static> Pod for Wire<T> {}
 impl Object {
     /// Loads the object and its maps; attaches nothing yet. `ring_bytes` is the size of the event ring buffer:
     /// a power of two, at least a page.
-    pub fn load(config: &Config, ring_bytes: u32) -> Result<Self, ObjectError> {
+    pub fn load(begun: Option<Begun>, config: &Config, ring_bytes: u32) -> Result<Self, ObjectError> {
         let span = Span::of_machine();
         let config = Config {
             page_frames: span.map_or(0, |span| span.frames),
@@ -145,7 +152,8 @@ impl Object {
         };
         let with_messages = messages::are_wanted();
         let bytes = if with_messages { OBJECT_WITH_MESSAGES } else { OBJECT };
-        let mut ebpf = EbpfLoader::new()
+        let (mut loader, kernel_types) = Begun::loader(begun);
+        let mut ebpf = loader
             .override_global(CONFIG_SYMBOL, config.as_bytes(), true)
             .map_max_entries(EVENTS, ring_bytes)
             .map_max_entries(STACK_COPIES, copies_bytes(&config))
@@ -165,6 +173,7 @@ impl Object {
             ebpf,
             bytes,
             messages,
+            kernel_types,
             hooks: Vec::new(),
             tracepoints: std::collections::HashMap::new(),
             waiting: Vec::new(),
@@ -174,6 +183,7 @@ impl Object {
             events,
             copies,
             multi: None,
+            multi_begun: None,
             functions: Vec::new(),
             not_multi: Vec::new(),
         })

@@ -29,7 +29,7 @@ fn attached(profile: Profile) -> (Object, Btf) {
         unwind_min: Some(MIB),
     };
     let config = offsets::resolve(&btf, &layout, settings).unwrap();
-    let mut object = Object::load(&config, 1 << 16).unwrap();
+    let mut object = Object::load(None, &config, 1 << 16).unwrap();
     object.attach(&profile.into(), &btf).unwrap();
     (object, btf)
 }

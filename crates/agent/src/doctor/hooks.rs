@@ -117,7 +117,7 @@ fn present(object: &mut Object) -> Vec<LibraryFile> {
 
 /// Everything as large as a recording has it: room in the kernel is part of what is tried.
 fn load(config: &Config, btf: &Btf, without: &[Exclusion]) -> Result<Object, String> {
-    let mut object = Object::load(config, capacities::RING_BYTES).map_err(|e| e.to_string())?;
+    let mut object = Object::load(None, config, capacities::RING_BYTES).map_err(|e| e.to_string())?;
     let choice = HookSelection { exclude_mechanisms: without.to_vec(), ..Profile::Deep.into() };
     object.attach(&choice, btf).map_err(|e| e.to_string())?;
     Ok(object)

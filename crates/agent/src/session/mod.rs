@@ -29,12 +29,12 @@ use tracing::debug;
 
 use super::{
     aggregates::Collector,
-    bpf::{Object, ObjectError},
+    bpf::{Begun, Object, ObjectError},
     btf::{Btf, BtfError},
     cgroup::{self, CgroupError, Layout, Leaf},
     host,
     journal_file::{self, JournalFile},
-    kallsyms::Kallsyms,
+    kallsyms::Awaited,
     messages, now_ns,
     offsets::{self, MissingType, Settings},
     output::{Output, OutputError, container::ContainerLog},
@@ -184,6 +184,7 @@ impl Session {
         let hangups = if ignores(libc::SIGHUP) { None } else { Some(signals(SignalKind::hangup())?) };
         // Starting it may take as long as everything below.
         let mut nvml = Nvml::start(options.nvml.clone(), options.gpu_interval);
+        let begun = Begun::begin();
         let btf = Btf::from_kernel()?;
         let layout = Layout::detect()?;
         let mut warnings: Vec<String> = cgroup::remove_stale_leaves(&layout)
@@ -200,7 +201,7 @@ impl Session {
             unwind_min: options.unwind_min,
         };
         let config = offsets::resolve(&btf, &layout, settings)?;
-        let mut object = Object::load(&config, options.ring_bytes)?;
+        let mut object = Object::load(begun, &config, options.ring_bytes)?;
         let events = object.take_events()?;
         // It starts before the target does.
         let unwinder = match options.unwind_min {
@@ -215,6 +216,8 @@ impl Session {
         debug!("the eBPF object is loaded, with an event buffer of {} bytes", options.ring_bytes);
         object.attach(&options.hooks, &btf)?;
         object.require()?;
+        let symbols =
+            if options.hooks.profile == Profile::Light { Awaited::when_needed() } else { Awaited::begin() };
 
         let mut host = host::facts(&layout);
         gpus::describe(nvml.machine(), &mut host, &mut warnings);
@@ -246,10 +249,9 @@ impl Session {
             }
             Keep::All(None) | Keep::Latest(_) => (Journal::unwritten(begin, options.arguments), None),
         };
-        let kallsyms = Kallsyms::from_kernel().unwrap_or_default();
         let system = System::open().map_err(io_error("open the kernel's counters"))?;
         let own_path = layout.of_process(std::process::id()).ok();
-        let parts = (Stacks::new(kallsyms), Collector::new(&btf), layout, system);
+        let parts = (Stacks::new(symbols), Collector::new(&btf), layout, system);
         let retention = options.keep.retention();
         let mut tracer = Tracer::new(object, journal, target, parts, retention, options.min_region);
         tracer.has_gpus(&nvml.machine().gpus);

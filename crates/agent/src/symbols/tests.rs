@@ -1,4 +1,5 @@
 use super::*;
+use crate::kallsyms::Kallsyms;
 
 #[inline(never)]
 extern "C" fn telling_name() -> u64 {
