@@ -65,6 +65,15 @@ pub(super) fn by_stack(recording: &Recording, at_ns: u64) -> BTreeMap<Key<'_>, M
             row.bytes_mapped = row.bytes_mapped.saturating_add(bytes);
         }
     }
+    // Of a row that goes on after the instant nobody knows how many came before; it is a second at most.
+    for row in recording.provenance.brief_mappings.iter().filter(|row| row.last_ns <= at_ns) {
+        let exec_ns = processes.get(&row.pid).and_then(|process| process.exec_ns);
+        if exec_ns.is_none_or(|exec_ns| row.last_ns >= exec_ns || exec_ns > at_ns) {
+            let sum = mapped.entry((row.kind.as_deref().unwrap_or("unknown"), row.stack)).or_default();
+            sum.calls = sum.calls.saturating_add(row.calls);
+            sum.bytes_mapped = sum.bytes_mapped.saturating_add(row.calls.saturating_mul(row.length));
+        }
+    }
     let ended = |pid: &u32| processes.get(pid).and_then(|process| process.ended_ns);
     spaces.retain(|pid, _| ended(pid).is_none_or(|ended_ns| ended_ns > at_ns));
     for (key, bytes) in still_mapped(spaces.values()) {
@@ -205,6 +214,7 @@ impl<'a> Space<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use spark_trace_recording::BriefMappings;
     use spark_trace_testing::{empty, stack};
 
     /// A recording with these events of process 1, a nanosecond apart: operation, address, length, stack.
@@ -236,6 +246,28 @@ mod tests {
         rows.into_iter()
             .map(|row| (row.frames.last().cloned().unwrap_or_default(), row.calls, row.bytes))
             .collect()
+    }
+
+    #[test]
+    fn brief_mappings_count_as_mapped_and_not_as_mapped_still() {
+        let mut recording = with(&[("mmap", 100, 100, 1)]);
+        let brief = |pid, calls, last_ns| BriefMappings {
+            pid,
+            kind: Some("anon".to_owned()),
+            stack: Some(1),
+            length: 7,
+            calls,
+            last_ns,
+            ..BriefMappings::default()
+        };
+        recording.provenance.brief_mappings = vec![brief(1, 1000, 50), brief(2, 5, 60), brief(1, 9, 100)];
+        let at = |at_ns| {
+            let rows = rows(&recording, at_ns);
+            rows.iter().map(|row| (row.calls, row.bytes_mapped, row.bytes)).collect::<Vec<_>>()
+        };
+        assert_eq!(at(49), [(1, 100, 100)]);
+        assert_eq!(at(60), [(1006, 100 + 7 * 1005, 100)]);
+        assert_eq!(at(u64::MAX), [(1015, 100 + 7 * 1014, 100)]);
     }
 
     #[test]

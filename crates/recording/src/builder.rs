@@ -64,6 +64,9 @@ impl Builder {
             }
             Entry::Sample(sample) => self.sample(sample),
             Entry::Mapping(mapping) => self.budget.mapping(&mut self.recording, mapping),
+            Entry::BriefMappings(row) => {
+                self.budget.brief_mappings(&mut self.recording.provenance.brief_mappings, row);
+            }
             Entry::Regions { pid, regions } => {
                 provenance.regions.retain(|r| r.pid != pid);
                 self.budget.regions(&mut provenance.regions, regions);

@@ -16,6 +16,8 @@ pub enum Entry {
     Phase(Phase),
     Sample(Sample),
     Mapping(Mapping),
+    /// Adds to the row of the same place.
+    BriefMappings(BriefMappings),
     /// Replaces the regions of one process.
     Regions {
         pid: u32,

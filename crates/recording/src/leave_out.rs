@@ -17,6 +17,7 @@ impl Recording {
         let pids = &of(true) - &of(false);
         provenance.processes.retain(|row| row.cgroup != cgroup);
         provenance.mappings.retain(|row| !pids.contains(&row.pid));
+        provenance.brief_mappings.retain(|row| !pids.contains(&row.pid));
         provenance.regions.retain(|row| !pids.contains(&row.pid));
         provenance.queries.retain(|row| row.cgroup != cgroup && !pids.contains(&row.pid));
         self.samples.processes.retain(|series| !pids.contains(&series.pid));

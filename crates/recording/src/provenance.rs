@@ -25,6 +25,10 @@ pub struct Provenance {
     pub cache_seen: Option<CacheSeen>,
     /// Changes of address spaces, from `tool.min_region` up.
     pub mappings: Vec<Mapping>,
+    /// Of these, those that were made and removed again between two readings while there were very many. Absent without such a
+    /// storm, and in older recordings.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub brief_mappings: Vec<BriefMappings>,
     /// Resident bytes by mapping, at the last reading of each process.
     pub regions: Vec<Region>,
     /// Processes of the target.
@@ -247,6 +251,25 @@ pub struct Mapping {
     /// Former address, of `mremap` only; absent in older recordings.
     #[serde(default)]
     pub from: Option<u64>,
+}
+
+/// Mappings of one length from one place that no reading shows: each was removed as a whole before the next one. Rows of one
+/// place are apart by a second.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct BriefMappings {
+    pub pid: u32,
+    /// As in `mappings`.
+    pub kind: Option<String>,
+    /// Id in `stacks` of the user stack that mapped.
+    pub stack: Option<u32>,
+    /// Bytes of each.
+    pub length: u64,
+    pub calls: u64,
+    /// The most that were mapped at once.
+    pub most: u64,
+    /// When the first was made, and the last removed.
+    pub first_ns: u64,
+    pub last_ns: u64,
 }
 
 /// A mapping and what is resident in it, from /proc/PID/smaps.

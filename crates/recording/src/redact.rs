@@ -57,6 +57,7 @@ const OF_RECORDINGS: &[&str] = &[
     "provenance/files/*/place/state",
     "provenance/mappings/*/op",
     "provenance/mappings/*/kind",
+    "provenance/brief_mappings/*/kind",
     "provenance/charges/*/item",
     "provenance/driver_allocs/*/kind",
     "provenance/cuda_allocs/*/function",

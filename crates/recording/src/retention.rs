@@ -52,8 +52,10 @@ pub fn forget(recording: &mut Recording, before_ns: u64) {
     samples.processes.retain(|process| alive.contains(&process.pid));
     samples.processes.iter_mut().for_each(|process| cut(&mut process.series, before_ns));
     provenance.mappings.retain(|mapping| alive.contains(&mapping.pid));
+    provenance.brief_mappings.retain(|row| row.last_ns >= before_ns && alive.contains(&row.pid));
     provenance.regions.retain(|region| alive.contains(&region.pid));
     last(&mut provenance.mappings, MOST_MAPPINGS);
+    last(&mut provenance.brief_mappings, MOST_MAPPINGS);
     provenance.queries.retain(|query| query.at_ns >= before_ns);
     last(&mut provenance.queries, MOST_EVENTS);
     last(&mut provenance.cuda_events, MOST_EVENTS);

@@ -100,6 +100,7 @@ fn provenance(provenance: &Provenance) -> Result<(), String> {
     let bytes = provenance.cuda_largest.iter().map(|row| i128::from(row.bytes));
     possible("cuda_largest", "bytes", bytes)?;
     times("mappings", provenance.mappings.iter().map(|mapping| mapping.at_ns))?;
+    times("brief_mappings", provenance.brief_mappings.iter().map(|row| row.last_ns))?;
     possible("mappings", "length", provenance.mappings.iter().map(|mapping| mapping.length.into()))?;
     let contexts = provenance.contexts.len();
     for process in &provenance.processes {

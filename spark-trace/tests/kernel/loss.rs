@@ -54,3 +54,35 @@ fn the_default_ring_loses_nothing() {
     let all = ROUNDS + 1;
     assert!((all - skipped..=all).contains(&i64::try_from(target).unwrap()), "{target} processes of {all}");
 }
+
+/// A program that does nothing but map and unmap: what is recorded grows with its places and not with its calls, and nothing
+/// is lost of the sums.
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn a_storm_of_mappings_is_counted_by_place() {
+    const SIZE: i64 = 2 << 20;
+    const ROUNDS: i64 = 20_000;
+    let dir = support::disk_dir();
+    let storm = format!("{} storm mmap --size {SIZE} --rounds {ROUNDS}", workload());
+    // Room for all events: a tracer that gets no time loses nothing.
+    let line = format!("--ring-size 64M -- {storm}");
+    let recorded = record(&support::path(&dir, "mappings.json"), &line).exited(0);
+    let report = recorded.said();
+    let (pid, made) = (&report["pid"], int(&report["operations"]));
+    assert_eq!(made, ROUNDS);
+    let provenance = &recorded.recording()["provenance"];
+    let of_storm = |list: &str| {
+        let rows = provenance[list].as_array().cloned().unwrap_or_default();
+        rows.into_iter().filter(|row| row["pid"] == *pid && row["length"] == SIZE).collect::<Vec<_>>()
+    };
+    let events = of_storm("mappings");
+    let count = |op: &str| i64::try_from(events.iter().filter(|event| event["op"] == op).count()).unwrap();
+    let brief: i64 = of_storm("brief_mappings").iter().map(|row| int(&row["calls"])).sum();
+    assert_eq!([count("mmap") + brief, count("munmap") + brief], [made, made], "{brief} of them brief");
+    // One mapping at a time.
+    assert!(of_storm("brief_mappings").iter().all(|row| row["most"] == 1 && row["kind"] == "anon"));
+    let shown = recorded.show();
+    let shown: Vec<_> = array(&shown["mappings"]).iter().map(|row| int(&row["bytes_mapped"])).collect();
+    assert!(shown.iter().any(|bytes| *bytes >= made * SIZE), "{shown:?}");
+    assert_eq!(support::losses(&recorded.recording()["health"]).0, 0);
+}

@@ -391,6 +391,7 @@ impl Session {
         }
         // All events before the last readings.
         self.drain(Take::All)?;
+        self.tracer.empty_brief()?;
         self.tracer.target.exit_code = exit_code;
         self.tracer.target.ended_ns = now_ns();
         self.tracer.publish_target()?;

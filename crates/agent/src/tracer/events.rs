@@ -64,6 +64,12 @@ impl<W: Write> Tracer<W> {
                 if is_file && !self.retention.policy().file_mappings {
                     // Not worth a stack.
                 } else if self.follows(event.pid) {
+                    // Most of a storm ends here, without a look at the stack.
+                    if event.op == MappingOp::Munmap
+                        && self.brief.removes(event.pid, event.address, event.length, event.at_ns)
+                    {
+                        return Ok(None);
+                    }
                     let stack = self.user_stack(&event);
                     self.mapping_event(event, stack)?;
                 } else if let Some(cgroup) = self.tentative.cgroup_of(event.pid) {
@@ -282,7 +288,7 @@ impl<W: Write> Tracer<W> {
             MappingOp::Brk => ("brk", Some("heap"), None),
             MappingOp::Madvise => ("madvise", None, Some(event.detail as i64)),
         };
-        self.journal.add(Entry::Mapping(Mapping {
+        let mapping = Mapping {
             at_ns: event.at_ns,
             pid: event.pid,
             op: op.to_owned(),
@@ -292,8 +298,8 @@ impl<W: Write> Tracer<W> {
             detail,
             stack,
             from: event.from,
-        }))?;
-        Ok(())
+        };
+        self.settle_mapping(event.op, mapping)
     }
 }
 

@@ -1,6 +1,7 @@
 //! The state of a trace under way: what events and samples do to the journal.
 
 mod answers;
+mod brief;
 mod calls;
 mod churn;
 mod driver_baseline;
@@ -28,6 +29,7 @@ use thiserror::Error;
 use tracing::debug;
 
 use answers::Answers;
+use brief::Brief;
 use driver_baseline::DriverBaseline;
 use gpus::Gpus;
 use on_time::{Deferred, Watches};
@@ -153,6 +155,7 @@ pub struct Tracer<W: Write> {
     gpus: Gpus,
     /// Pages that processes had pinned which have ended.
     pins: Pins,
+    brief: Brief,
     pub retention: Retention,
     answers: Answers,
     layout: Layout,
@@ -220,6 +223,7 @@ impl<W: Write> Tracer<W> {
             pool_at_start: None,
             gpus: Gpus::default(),
             pins: Pins::default(),
+            brief: Brief::default(),
             retention,
             answers: Answers::default(),
             layout,
@@ -316,7 +320,9 @@ impl<W: Write> Tracer<W> {
     /// Stacks of a process's calls that are listed one by one or counted.
     pub fn stacks_of(&self, pid: u32) -> Vec<u32> {
         let provenance = &self.journal.recording().provenance;
-        let mapped = provenance.mappings.iter().filter(|row| row.pid == pid).filter_map(|row| row.stack);
+        let mapped = provenance.mappings.iter().map(|row| (row.pid, row.stack));
+        let brief = provenance.brief_mappings.iter().map(|row| (row.pid, row.stack));
+        let mapped = mapped.chain(brief).filter(|(of, _)| *of == pid).filter_map(|(_, stack)| stack);
         let cuda = provenance.cuda_allocs.iter().filter(|row| row.pid == pid).filter_map(|row| row.stack);
         mapped.chain(cuda).collect()
     }

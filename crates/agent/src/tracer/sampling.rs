@@ -175,6 +175,7 @@ impl<W: Write> Tracer<W> {
     pub fn sample(&mut self) -> Result<(), TracerError> {
         self.finish_readings(now_ns().saturating_sub(LONGEST_READING_NS))?;
         let young = self.retention.begin_reading();
+        self.brief_until_reading()?;
         self.add_processes(young)?;
         self.publish_changes()?;
         let mut stopwatch = Stopwatch::start();

@@ -1,12 +1,13 @@
 //! How much a recording keeps. A trace may go on for days, and what it keeps must fit into memory and be readable afterwards.
 //! Beyond a limit the least important goes, and the recording says how much that was.
 
+mod brief;
 mod mappings;
 mod processes;
 mod thin;
 
 use super::process_env::{Moment, TmpfsUse};
-use super::provenance::{CgroupName, Mapping, Process};
+use super::provenance::{BriefMappings, CgroupName, Mapping, Process};
 use super::schema::{Health, Loss, Recording, Reduced, Series};
 use super::{cuda::CudaEvent, cuda::CudaFailure, provenance::Region};
 
@@ -170,6 +171,11 @@ impl Budget {
         } else {
             recording.provenance.mappings.push(event);
         }
+    }
+
+    /// Takes a row of brief mappings in. Rows of one place become one.
+    pub(super) fn brief_mappings(&mut self, rows: &mut Vec<BriefMappings>, new: BriefMappings) {
+        self.left_out.mappings += brief::add(rows, new);
     }
 
     /// Makes room for processes, if there is none. Whether some went.

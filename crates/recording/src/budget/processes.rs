@@ -34,6 +34,7 @@ pub fn make_room(recording: &mut Recording, wanted: usize) -> u64 {
         pids.remove(&process.pid);
     }
     provenance.mappings.retain(|event| !pids.contains(&event.pid));
+    provenance.brief_mappings.retain(|row| !pids.contains(&row.pid));
     provenance.regions.retain(|region| !pids.contains(&region.pid));
     recording.samples.processes.retain(|process| !pids.contains(&process.pid));
     gone.len() as u64
