@@ -81,7 +81,7 @@ fn a_storm_of_mappings_is_counted_by_place() {
     assert_eq!([count("mmap") + brief, count("munmap") + brief], [made, made], "{brief} of them brief");
     // One mapping at a time.
     assert!(of_storm("brief_mappings").iter().all(|row| row["most"] == 1 && row["kind"] == "anon"));
-    let shown = recorded.show();
+    let shown = recorded.show_with(&["--at", "end"]);
     let shown: Vec<_> = array(&shown["mappings"]).iter().map(|row| int(&row["bytes_mapped"])).collect();
     assert!(shown.iter().any(|bytes| *bytes >= made * SIZE), "{shown:?}");
     assert_eq!(support::losses(&recorded.recording()["health"]).0, 0);

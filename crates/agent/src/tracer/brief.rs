@@ -58,11 +58,6 @@ fn place_of(mapping: &Mapping) -> Place {
 }
 
 impl Brief {
-    /// Whether mappings wait for their removal now.
-    pub const fn waits(&self) -> bool {
-        self.storm
-    }
-
     /// Whether a removal is that of a mapping that waits, which makes both one of a row.
     pub fn removes(&mut self, pid: u32, address: u64, length: i64, at_ns: u64) -> bool {
         self.events = self.events.saturating_add(1);
@@ -233,13 +228,13 @@ mod tests {
             let made = mapping(n * PAGE, 1, 10 + n);
             assert_eq!(brief.take(MappingOp::Mmap, made.clone()).events, [made]);
         }
-        assert!(!brief.waits());
+        assert!(!brief.storm);
         assert_eq!(brief.reading(1000), (vec![], vec![]));
-        assert!(brief.waits());
+        assert!(brief.storm);
         assert_eq!(brief.take(MappingOp::Mmap, mapping(0, 1, 1001)), Settled::default());
         // What waits is shown by the next reading, and that interval was none of a storm.
         assert_eq!(brief.reading(2000), (vec![mapping(0, 1, 1001)], vec![]));
-        assert!(!brief.waits());
+        assert!(!brief.storm);
     }
 
     #[test]
