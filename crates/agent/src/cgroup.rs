@@ -5,6 +5,7 @@ use std::{
     fs, io,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use thiserror::Error;
@@ -254,10 +255,14 @@ fn remove_leaf(root: &Path, dir: &Path) -> io::Result<()> {
         if last.is_ok() {
             return last;
         }
-        std::thread::sleep(std::time::Duration::from_millis(10));
+        std::thread::sleep(Duration::from_millis(10));
     }
     last
 }
+
+/// How often, and after how long, the removal of a leaf without a process is tried again.
+const STALE_TRIES: u32 = 10;
+const STALE_PAUSE: Duration = Duration::from_millis(10);
 
 /// Removes leaves whose spark-trace is gone and that hold no process any more. Returns their names.
 pub fn remove_stale_leaves(layout: &Layout) -> Vec<String> {
@@ -268,9 +273,24 @@ pub fn remove_stale_leaves(layout: &Layout) -> Vec<String> {
             let name = entry.file_name().into_string().ok()?;
             let owner = leaf_owner(&name)?;
             let owned = start_time(owner.0) == Some(owner.1);
-            (!owned && fs::remove_dir(entry.path()).is_ok()).then_some(name)
+            (!owned && remove_stale_leaf(&entry.path())).then_some(name)
         })
         .collect()
+}
+
+/// A process that is ending has left the list of processes and still keeps its cgroup busy (`css_task_iter_advance`
+/// and `cgroup_destroy_locked` of kernel/cgroup/cgroup.c).
+fn remove_stale_leaf(dir: &Path) -> bool {
+    for _ in 0..STALE_TRIES {
+        match fs::remove_dir(dir) {
+            Ok(()) => return true,
+            Err(e) if e.kind() == io::ErrorKind::ResourceBusy && processes(dir).is_empty() => {
+                std::thread::sleep(STALE_PAUSE);
+            }
+            Err(_) => return false,
+        }
+    }
+    false
 }
 
 /// Start time of a process in clock ticks since boot: with the pid it names a process for good.

@@ -54,6 +54,7 @@ fn killed_at_sixty_moments_it_leaves_nothing_attached_and_a_journal_to_recover()
         faults.expect(left == Ids::default(), || format!("kill {kill} after {moment:?}: attached: {left:?}"));
         seen.push((moment, recover(&format!("kill {kill} after {moment:?}"), &output, &mut faults)));
         support::kill_all_with(&mark);
+        cgroup::empty_leaves_of(pid);
     }
     for (moment, left) in &seen {
         println!("{moment:>10.1?} {left:?}");

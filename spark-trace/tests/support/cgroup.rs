@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -62,6 +62,24 @@ pub fn leaves_of(pid: u32) -> Vec<PathBuf> {
     let entries = fs::read_dir(root).unwrap().flatten();
     let ours = entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(&prefix));
     ours.map(|entry| entry.path()).collect()
+}
+
+/// Kills what is in the leaves of a spark-trace that was killed, and waits until nothing is. By the cgroup, because
+/// a process in the middle of `exec` has no command line to find it by.
+pub fn empty_leaves_of(pid: u32) {
+    super::wait_for(&format!("the leaves of {pid} to be empty"), || {
+        let inside: Vec<u32> = leaves_of(pid).iter().flat_map(|leaf| processes(leaf)).collect();
+        for process in &inside {
+            super::process::signal(*process, libc::SIGKILL);
+        }
+        inside.is_empty().then_some(())
+    });
+}
+
+/// Processes in a cgroup, without those in cgroups below it.
+fn processes(dir: &Path) -> Vec<u32> {
+    let list = fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
+    list.lines().filter_map(|line| line.parse().ok()).collect()
 }
 
 /// A cgroup of the test's own, at the top of the hierarchy; removed when dropped.
