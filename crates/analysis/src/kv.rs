@@ -17,6 +17,7 @@ mod exchange;
 mod figures;
 mod identity;
 mod outside;
+mod own;
 mod reading;
 mod signals;
 mod state;
@@ -310,6 +311,10 @@ words! {
         /// The version is unknown, and versions differ.
         UnknownVersion = "unknown-version",
         NoBaseline = "no-baseline",
+        /// Several processes have device memory: the figures are those of one.
+        OneOfSeveral = "one-of-several-processes",
+        /// The process has memory on several GPUs, and its answer is about one.
+        OneOfSeveralGpus = "one-of-several-gpus",
         /// The fraction follows from the bytes that were taken, if no limit was set.
         FractionFromAllocations = "fraction-from-allocations",
         NegativeGraphs = "negative-graphs",

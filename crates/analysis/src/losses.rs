@@ -69,6 +69,14 @@ impl std::fmt::Display for SkippedRuns<'_> {
     }
 }
 
+/// Copies of stacks that were not made: their allocations are counted, and their callers end where frame pointers do.
+const STACK_COPIES: &str = "stack_copies";
+
+/// Stacks that were not unwound.
+pub fn not_unwound(health: &Health) -> u64 {
+    health.losses.iter().filter(|loss| loss.what == STACK_COPIES).map(|loss| loss.count).sum()
+}
+
 /// Entries that buffers and maps could not take.
 pub fn entries(health: &Health) -> u64 {
     health.losses.iter().filter(|loss| loss.what != SKIPPED).map(|loss| loss.count).sum()
@@ -80,10 +88,15 @@ pub fn most(health: &Health) -> Option<&Loss> {
     lost.max_by_key(|loss| loss.count)
 }
 
+/// Events and entries that something is missing for.
+pub fn lost(health: &Health) -> u64 {
+    health.lost_total.saturating_sub(not_unwound(health))
+}
+
 /// Whether more was lost than what hooks missed of so many events that it changes nothing.
 pub fn matter(health: &Health) -> bool {
     let few = health.hooks.iter().filter_map(SkippedRuns::of).filter(|missed| !missed.matters());
-    health.lost_total > few.map(|missed| missed.count).sum::<u64>()
+    lost(health) > few.map(|missed| missed.count).sum::<u64>()
 }
 
 /// The first of them that touches what `hook` is for.
@@ -124,6 +137,10 @@ mod tests {
         let few = hook(30, Some(981), 19);
         let mut health = Health { lost_total: 19, hooks: vec![few], ..Health::default() };
         assert!(!matter(&health) && !matter(&Health::default()));
+        health.lost_total += 7;
+        health.losses.push(Loss { what: STACK_COPIES.into(), count: 7 });
+        assert!(!matter(&health), "a caller is missing, no bytes");
+        assert_eq!((lost(&health), not_unwound(&health)), (19, 7));
         health.lost_total += 1;
         assert!(matter(&health), "an entry");
         health.lost_total += 19;

@@ -10,6 +10,8 @@ use spark_trace_recording::units;
 pub enum Warning {
     /// Events or entries were lost.
     Lost { count: u64 },
+    /// Stacks of allocations were not unwound.
+    NotUnwound { count: u64 },
     /// The recording was recovered from a partial one.
     Incomplete,
     /// No reading came near the peak that the kernel remembers.
@@ -67,6 +69,11 @@ impl fmt::Display for Warning {
                 f,
                 "{count} events or entries were lost: lists of holders and stacks are incomplete, levels are complete; \
                  record again on a quieter machine, or with a lighter profile"
+            ),
+            Self::NotUnwound { count } => write!(
+                f,
+                "{count} stacks were not unwound, because they came too fast: their callers end where frame pointers end, \
+                 their bytes are counted; record with a larger SIZE in --unwind SIZE"
             ),
             Self::Incomplete => {
                 f.write_str("the recording was recovered from a partial one: it ends before the run did")

@@ -92,6 +92,8 @@ pub enum Op {
     /// Physical memory gets an address; it lives on until it is unmapped, even if released.
     Map,
     Unmap,
+    /// The handle of mapped physical memory has one more owner.
+    HandleRetain,
     ContextCreate,
     ContextDestroy,
     PrimaryRetain,
@@ -151,6 +153,7 @@ impl Op {
             | Self::Free(_)
             | Self::Map
             | Self::Unmap
+            | Self::HandleRetain
             | Self::Query
             | Self::Current(_)
             | Self::DeviceUuid
@@ -274,7 +277,8 @@ impl Function {
 
     /// The user stack is worth its price: not for frees, which are found by what they free.
     pub const fn wants_stack(&self) -> bool {
-        !matches!(self.op, Op::Free(_) | Op::Map | Op::Unmap | Op::ModuleUnload) && !self.names_a_device()
+        !matches!(self.op, Op::Free(_) | Op::Map | Op::Unmap | Op::HandleRetain | Op::ModuleUnload)
+            && !self.names_a_device()
     }
 
     /// It takes no memory, and says to which device something belongs.
@@ -307,7 +311,7 @@ impl Function {
     pub const fn is_urgent(&self) -> bool {
         match self.op {
             Op::Alloc(kind) => kind.is_host(),
-            Op::Free(_) | Op::Map | Op::Unmap => false,
+            Op::Free(_) | Op::Map | Op::Unmap | Op::HandleRetain => false,
             _ => !self.names_a_device(),
         }
     }

@@ -222,4 +222,16 @@ pub struct LaterState {
     pub driver_bytes: Option<u64>,
     /// Bytes that the target allocated through the CUDA driver and did not free, by kind.
     pub cuda_live: BTreeMap<String, u64>,
+    /// Device memory of the process that queried; absent where it had allocated none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cuda_own: Option<CudaOwn>,
+}
+
+/// Device memory that one process allocated through the CUDA driver, in bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct CudaOwn {
+    /// Allocated and not freed at that time.
+    pub live: u64,
+    /// The most that was, up to that time.
+    pub peak: u64,
 }

@@ -134,6 +134,12 @@ pub const fn note(note: Note) -> &'static str {
         Note::NoBaseline => {
             "the reading before the weights is not in the recording: record the engine from its start"
         }
+        Note::OneOfSeveral => {
+            "several processes of the target have device memory: the figures are those of the process that queried"
+        }
+        Note::OneOfSeveralGpus => {
+            "the process has memory on several GPUs: the answer is about one of them, the allocations are of all"
+        }
         Note::FractionFromAllocations => {
             "no log or argument states the fraction: it follows from the bytes that were allocated, if no limit was set"
         }

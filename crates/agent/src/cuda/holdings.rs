@@ -11,7 +11,7 @@ use super::totals::{ByGpu, Totals};
 use crate::decode::Call;
 use spark_trace_common::result::result_name;
 use spark_trace_recording::{
-    CudaAllocation, CudaAllocs, CudaEvent, CudaFailure, CudaGpuTotal, CudaTotal, Gpu,
+    CudaAllocation, CudaAllocs, CudaEvent, CudaFailure, CudaGpuTotal, CudaOwn, CudaTotal, Gpu,
 };
 
 /// What the target's processes hold.
@@ -31,6 +31,8 @@ pub struct Holdings {
     /// Physical memory whose handle was released while it was still mapped, by a number of its own.
     orphans: HashMap<u64, Object>,
     next_orphan: u64,
+    /// Releases to come of handles that were retained: they free nothing. No more than `MOST_RETAINED`.
+    retained: HashMap<(u32, u64), u32>,
     /// Frees of what was allocated before the trace began, or not seen.
     pub unknown_frees: u64,
     /// Contexts that ended while others of their process lived, or may have: what they held counts until the process
@@ -41,6 +43,9 @@ pub struct Holdings {
     /// Processes seen from their start: all their contexts are known.
     began: HashSet<u32>,
 }
+
+/// Handles that a program retains and does not release: libraries release them at once.
+const MOST_RETAINED: usize = 1 << 16;
 
 type RowKey = (u32, Kind, &'static str, Option<u32>, Option<String>, Place);
 
@@ -100,6 +105,7 @@ impl Holdings {
             Op::Free(kinds) if call.succeeded() => self.free(call, kinds),
             Op::Map if call.succeeded() => self.map(call),
             Op::Unmap if call.succeeded() => self.unmap(call),
+            Op::HandleRetain if call.succeeded() => self.retain(call),
             _ => {}
         }
         Effect::None
@@ -115,6 +121,7 @@ impl Holdings {
         self.release(pid, at_ns, |_| true);
         self.release_mappings(pid, at_ns);
         self.contexts.remove(&pid);
+        self.retained.retain(|(owner, _), _| *owner != pid);
         self.places.forget(pid);
         self.began.remove(&pid);
     }
@@ -160,6 +167,11 @@ impl Holdings {
             }
         }
         moment
+    }
+
+    /// Device memory of a process that has allocated any.
+    pub fn own(&self, pid: u32) -> Option<CudaOwn> {
+        self.totals.own(pid)
     }
 
     /// What a process has pinned, by what it lies in.
@@ -236,6 +248,9 @@ impl Holdings {
         if value == 0 {
             return;
         }
+        if kinds.contains(&Kind::Physical) && self.releases_retained(call.pid, value) {
+            return;
+        }
         let spaces = [Space::Address, Space::Handle, Space::Range];
         // One that came after this call began is its successor at the address: it took the predecessor's place.
         let is_it = |object: &Object| kinds.contains(&object.kind) && object.since_ns <= call.begin_ns;
@@ -258,6 +273,24 @@ impl Holdings {
             }
         }
         self.orphans.insert(orphan, object);
+    }
+
+    fn retain(&mut self, call: &Call) {
+        let Some(handle) = call.value(call.function.object) else { return };
+        if self.retained.len() < MOST_RETAINED || self.retained.contains_key(&(call.pid, handle)) {
+            let owners = self.retained.entry((call.pid, handle)).or_default();
+            *owners = owners.saturating_add(1);
+        }
+    }
+
+    /// Whether a release only takes back a retain: the memory keeps the handle that it was created with.
+    fn releases_retained(&mut self, pid: u32, handle: u64) -> bool {
+        let Some(owners) = self.retained.get_mut(&(pid, handle)) else { return false };
+        *owners -= 1;
+        if *owners == 0 {
+            self.retained.remove(&(pid, handle));
+        }
+        true
     }
 
     fn map(&mut self, call: &Call) {

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use spark_trace_common::cuda::{DEVICE_ALL, Kind};
-use spark_trace_recording::{CudaGpuTotal, CudaTotal};
+use spark_trace_recording::{CudaGpuTotal, CudaOwn, CudaTotal};
 
 use super::places::Place;
 
@@ -61,6 +61,12 @@ impl Totals {
     pub(super) fn of_target(&self) -> impl Iterator<Item = (&'static str, u64)> {
         let of_target = self.by_kind.iter().filter(|((pid, _), _)| pid.is_none());
         of_target.map(|((_, kind), total)| (*kind, total.live))
+    }
+
+    /// Device memory of a process that has allocated any.
+    pub(super) fn own(&self, pid: u32) -> Option<CudaOwn> {
+        let total = self.by_kind.get(&(Some(pid), DEVICE_ALL)).filter(|total| total.peak > 0)?;
+        Some(CudaOwn { live: total.live, peak: total.peak })
     }
 
     pub(super) fn all(&self) -> Vec<CudaTotal> {

@@ -17,7 +17,7 @@ use super::{
 use crate::decode::{FilePart, FileRead, Query};
 use crate::{now_ns, page_size, symbols::Placed};
 use spark_trace_host::meminfo;
-use spark_trace_recording::{LaterState, MemoryQuery, journal::Entry};
+use spark_trace_recording::{CudaOwn, LaterState, MemoryQuery, journal::Entry};
 
 /// MemFree is the page allocator's free pages on every kernel but those that count memory to come: less than this
 /// between two readings is only time that went by.
@@ -35,6 +35,8 @@ pub(super) struct Answer {
     placed: Option<Placed>,
     /// Bytes that the target had allocated through the CUDA driver, by kind, after the events before this one.
     cuda_live: BTreeMap<String, u64>,
+    /// The part of the process that queried.
+    cuda_own: Option<CudaOwn>,
 }
 
 /// A file that a thread has read so far, from its beginning.
@@ -100,6 +102,7 @@ impl Answer {
             mem_available: later.mem_available,
             driver_bytes: later.driver_bytes,
             cuda_live: std::mem::take(&mut self.cuda_live),
+            cuda_own: self.cuda_own,
         });
     }
 }
@@ -184,12 +187,12 @@ impl<W: Write> Tracer<W> {
         }
         let stack = UserStack { pid: row.pid, addresses: &stack, caller, copy };
         let placed = self.place(stack, python.as_ref());
-        let cuda_live = match row.state {
-            Some(_) => self.collector.cuda.now().by_kind,
-            None => BTreeMap::new(),
+        let (cuda_live, cuda_own) = match row.state {
+            Some(_) => (self.collector.cuda.now().by_kind, self.collector.cuda.own(row.pid)),
+            None => (BTreeMap::new(), None),
         };
         let cuda_live = cuda_live.into_iter().map(|(kind, live)| (kind.to_owned(), live)).collect();
-        Some(Answer { row, placed, cuda_live })
+        Some(Answer { row, placed, cuda_live, cuda_own })
     }
 
     /// The events at hand are handled: the answers among them are completed and kept.
@@ -253,7 +256,12 @@ mod tests {
     fn answer(at_ns: u64, free: Option<u64>) -> Answer {
         let state = free.map(|free| MemoryState { free, ..MemoryState::default() });
         let row = MemoryQuery { at_ns, tid: 1, state, ..MemoryQuery::default() };
-        Answer { row, placed: None, cuda_live: BTreeMap::from([("device".to_owned(), at_ns)]) }
+        Answer {
+            row,
+            placed: None,
+            cuda_live: BTreeMap::from([("device".to_owned(), at_ns)]),
+            cuda_own: None,
+        }
     }
 
     fn part(position: u64, content: &[u8]) -> FilePart {

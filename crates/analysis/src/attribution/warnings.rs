@@ -29,7 +29,11 @@ pub(super) fn all(recording: &Recording, at: InstantSpec, planes: &Planes) -> Ve
     let health = &recording.health;
     let mut warnings = Vec::new();
     if losses::matter(health) {
-        warnings.push(Warning::Lost { count: health.lost_total });
+        warnings.push(Warning::Lost { count: losses::lost(health) });
+    }
+    let not_unwound = losses::not_unwound(health);
+    if not_unwound > 0 {
+        warnings.push(Warning::NotUnwound { count: not_unwound });
     }
     if !health.complete {
         warnings.push(Warning::Incomplete);

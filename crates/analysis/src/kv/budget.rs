@@ -9,6 +9,7 @@ use super::arithmetic::{self, Inputs, Worth};
 use super::changes::{self, Moment};
 use super::identity::{self, Identity};
 use super::outside;
+use super::own;
 use super::reading::{self, Found};
 use super::what_if::Otherwise;
 use super::{Budget, CachedFile, Failure, Figures, Note, Options, Run, Used, WhatIf, figures};
@@ -152,6 +153,8 @@ fn notes(
         (Note::UnknownEngine, identity.engine.is_none()),
         (Note::UnknownVersion, identity.version_open),
         (Note::NoBaseline, needs_two && found.baseline.is_none()),
+        (Note::OneOfSeveral, own::at(&found.reading.query).is_some() && own::processes(recording).len() > 1),
+        (Note::OneOfSeveralGpus, own::gpus(recording, found.reading.query.pid).len() > 1),
         (Note::FractionFromAllocations, figures.fraction_from == Some("allocations")),
         (Note::NegativeGraphs, figures.graphs.is_some_and(|bytes| bytes < 0)),
         (Note::NotLimited, not_limited),

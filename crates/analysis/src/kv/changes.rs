@@ -7,7 +7,7 @@ use spark_trace_recording::Recording;
 
 use super::arithmetic::Worth;
 use super::state::{self, State};
-use super::{Change, ChangeOf, ProcessUse, Reading, Role, reading};
+use super::{Change, ChangeOf, ProcessUse, Reading, Role, own, reading};
 use crate::names::Names;
 
 /// A reading with the memory at that moment.
@@ -81,7 +81,7 @@ const REST: &str = "in no row above";
 
 /// Of a GPU with memory of its own: the engine's, and everything else on it.
 fn of_device(recording: &Recording, before: &Moment<'_>, after: &Moment<'_>) -> Vec<Change> {
-    let live = |moment: &Moment<'_>| reading::live_at(recording, &moment.reading.query).map(signed);
+    let live = |moment: &Moment<'_>| own::live_at(recording, &moment.reading.query).map(signed);
     let (Some(was), Some(is)) = (live(before), live(after)) else { return vec![] };
     let own = Change {
         source: ChangeOf::OwnDevice.as_str(),

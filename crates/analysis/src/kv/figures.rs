@@ -5,8 +5,8 @@ use spark_trace_recording::Recording;
 
 use super::arithmetic::{self, Inputs};
 use super::identity::Identity;
-use super::reading::{self, Found};
-use super::{Agreement, Figures, Reading};
+use super::reading::Found;
+use super::{Agreement, Figures, Reading, own};
 use crate::signed::signed;
 use crate::view::{Scope, View};
 
@@ -21,13 +21,12 @@ pub fn of(
     option: Option<f64>,
 ) -> Figures {
     let Found { reading, baseline, container_free } = found;
-    let allocated = reading::live_at(recording, &reading.query);
-    let allocated_peak = allocated
-        .map(|now| reading::highest(recording, 0, reading.at_ns).map_or(now, |highest| highest.max(now)));
+    let allocated = own::live_at(recording, &reading.query);
+    let allocated_peak = own::peak_at(recording, reading);
     let used = reading.total.map(|total| total.saturating_sub(reading.free));
     let outside = used.zip(allocated).map(|(used, own)| used.saturating_sub(own));
     let temporary_kv = log.size(Figure::KvTemporary).unwrap_or(0);
-    let kv_taken = reading::taken(recording, reading).map(|taken| taken.saturating_add(temporary_kv));
+    let kv_taken = own::taken(recording, reading).map(|taken| taken.saturating_add(temporary_kv));
     let fits = identity.formula.is_some_and(is_fit);
     let beside = || Some(log.bytes(Figure::Weights)?.saturating_add(log.bytes(Figure::Compute).unwrap_or(0)));
     let mut figures = Figures {

@@ -342,6 +342,11 @@ pub fn taken(recording: &Recording, reading: &Reading) -> Option<u64> {
         let later = query.state.as_ref()?.later.as_ref()?;
         Some((query.at_ns, KINDS.iter().filter_map(|kind| later.cuda_live.get(*kind)).sum()))
     }));
+    risen(base, levels)
+}
+
+/// The first lasting rise above `base` among levels with their times.
+pub fn risen(base: u64, mut levels: Vec<(u64, u64)>) -> Option<u64> {
     levels.sort_unstable();
     let grown: Vec<u64> = levels.into_iter().map(|(_, level)| level.saturating_sub(base)).collect();
     let most = grown.iter().copied().max()?;

@@ -119,6 +119,8 @@ pub const FUNCTIONS: &[Function] = &[
         ..alloc("cuMemCreate", Kind::Physical, 1)
     },
     free("cuMemRelease", &[Kind::Physical, Kind::PhysicalHost, Kind::Imported]),
+    // CUresult cuMemRetainAllocationHandle(handle *, void *addr): released once more than it was created
+    made("cuMemRetainAllocationHandle", Op::HandleRetain),
     // CUresult cuMemMap(CUdeviceptr ptr, size_t size, size_t offset, handle, unsigned long long flags)
     Function { size: Value::Arg(1), other: Value::Arg(3), ..of("cuMemMap", Op::Map) },
     // CUresult cuMemUnmap(CUdeviceptr ptr, size_t size)

@@ -103,6 +103,23 @@ fn physical_memory_lives_while_it_is_mapped() {
     assert_eq!(live(&holdings, "physical"), 0);
 }
 
+/// As NCCL frees its buffers (ncclCuMemFree): the handle of the address, released twice.
+#[test]
+fn a_handle_that_was_retained_is_released_twice() {
+    let mut holdings = Holdings::default();
+    apply(&mut holdings, "cuMemCreate", &[0x10, 4096, 0x20, 0], &[77, 1]);
+    apply(&mut holdings, "cuMemMap", &[0xa000, 4096, 0, 77], &[]);
+    apply(&mut holdings, "cuMemRetainAllocationHandle", &[0x10, 0xa000], &[77]);
+    apply(&mut holdings, "cuMemRelease", &[77], &[]);
+    apply(&mut holdings, "cuMemUnmap", &[0xa000, 4096], &[]);
+    assert_eq!(live(&holdings, "physical"), 4096, "unmapped, but not released");
+    apply(&mut holdings, "cuMemRelease", &[77], &[]);
+    assert_eq!((live(&holdings, "physical"), holdings.unknown_frees), (0, 0));
+    // Released once more than it was retained and created.
+    apply(&mut holdings, "cuMemRelease", &[77], &[]);
+    assert_eq!(holdings.unknown_frees, 1);
+}
+
 #[test]
 fn one_unmap_takes_neighbours_away() {
     let mut holdings = Holdings::default();

@@ -1,0 +1,162 @@
+//! Device memory of the process whose answer counts. An engine on several GPUs has a process for each, and each of them
+//! sizes its part of the cache by its own.
+
+use std::collections::BTreeSet;
+
+use spark_trace_common::cuda::DEVICE_ALL;
+use spark_trace_recording::{CudaGpuTotal, CudaOwn, MemoryQuery, Recording, Series};
+
+use super::{Reading, reading};
+use crate::memory_queries::MemoryQueryRow;
+
+/// Column of the target's memory on a GPU.
+const ON_GPU: &str = "cuda.live";
+/// A GPU is one process's where others have no more than this of its memory: contexts make small allocations everywhere.
+const OTHERS_PERCENT: u64 = 1;
+
+/// Absent where the process has none, or in older recordings.
+pub fn at(query: &MemoryQueryRow) -> Option<CudaOwn> {
+    query.state.as_ref()?.later.as_ref()?.cuda_own
+}
+
+/// Processes of the target that had device memory.
+pub fn processes(recording: &Recording) -> BTreeSet<u32> {
+    let totals = recording.provenance.cuda_totals.iter();
+    let with = totals.filter(|total| total.kind == DEVICE_ALL && total.peak > 0);
+    with.filter_map(|total| total.pid).collect()
+}
+
+/// GPUs that a process had device memory on.
+pub fn gpus(recording: &Recording, pid: u32) -> BTreeSet<u32> {
+    let rows = device_rows(recording).filter(|row| row.total.pid == Some(pid));
+    rows.filter_map(|row| row.device).collect()
+}
+
+/// Device memory at an answer: of its process if that has any, of the target otherwise.
+pub fn live_at(recording: &Recording, query: &MemoryQueryRow) -> Option<u64> {
+    at(query).map(|own| own.live).or_else(|| reading::live_at(recording, query))
+}
+
+/// The most that it was by then.
+pub fn peak_at(recording: &Recording, reading: &Reading) -> Option<u64> {
+    let most = || reading::highest(recording, 0, reading.at_ns);
+    let now = live_at(recording, &reading.query)?;
+    let peak = at(&reading.query).map(|own| own.peak).or_else(most);
+    Some(peak.map_or(now, |peak| peak.max(now)))
+}
+
+/// What the process took for the cache: how far its device memory rose in one go after the reading.
+pub fn taken(recording: &Recording, reading: &Reading) -> Option<u64> {
+    let pid = reading.query.pid;
+    let Some(own) = at(&reading.query).filter(|_| processes(recording).len() > 1) else {
+        return reading::taken(recording, reading);
+    };
+    let is_later = |query: &&MemoryQuery| query.pid == pid && query.at_ns > reading.at_ns;
+    let queried = recording
+        .provenance
+        .queries
+        .iter()
+        .filter(is_later)
+        .filter_map(|query| Some((query.at_ns, query.state.as_ref()?.later.as_ref()?.cuda_own?.live)));
+    let sampled = alone_on(recording, pid).into_iter().flat_map(|series| {
+        let column = series.columns.get(ON_GPU).into_iter().flat_map(|column| column.iter());
+        series.begin_ns.iter().copied().zip(column).filter_map(|(at_ns, live)| Some((at_ns, live?)))
+    });
+    let levels = queried.chain(sampled).filter(|(at_ns, _)| *at_ns > reading.at_ns);
+    reading::risen(own.live, levels.collect())
+}
+
+/// Readings of the GPU that a process has for itself.
+fn alone_on(recording: &Recording, pid: u32) -> Option<&Series> {
+    let mut own = device_rows(recording).filter(|row| row.total.pid == Some(pid));
+    let most = own.by_ref().max_by_key(|row| row.total.peak)?;
+    let others = device_rows(recording).filter(|row| row.device == most.device && row.total.pid != Some(pid));
+    let theirs = others.filter(|row| row.total.pid.is_some()).map(|row| row.total.peak).max().unwrap_or(0);
+    let is_alone = u128::from(theirs) * 100 <= u128::from(most.total.peak) * u128::from(OTHERS_PERCENT);
+    let device = most.device.filter(|_| is_alone)?;
+    recording.samples.devices.iter().find(|series| series.index == device).map(|series| &series.series)
+}
+
+fn device_rows(recording: &Recording) -> impl Iterator<Item = &CudaGpuTotal> {
+    let rows = recording.provenance.cuda_by_gpu.iter();
+    rows.filter(|row| row.total.kind == DEVICE_ALL && row.total.peak > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use spark_trace_recording::{CudaTotal, DeviceSeries, LaterState, MemoryState};
+    use spark_trace_testing::{self as testing, MIB, START};
+
+    const GIB: u64 = 1 << 30;
+
+    fn total(pid: u32, peak: u64) -> CudaTotal {
+        CudaTotal { pid: Some(pid), kind: DEVICE_ALL.to_owned(), peak, ..CudaTotal::default() }
+    }
+
+    /// A worker on each GPU: both have 6 GiB at their readings, and take 10 and 20 GiB then.
+    fn two_workers() -> Recording {
+        let mut recording = testing::empty();
+        for (gpu, pid, cache) in [(0_u32, 70_u32, 10 * GIB), (1, 71, 20 * GIB)] {
+            recording.provenance.cuda_totals.push(total(pid, 6 * GIB + cache));
+            let total = total(pid, 6 * GIB + cache);
+            recording.provenance.cuda_by_gpu.push(CudaGpuTotal { device: Some(gpu), total });
+            let mut series = DeviceSeries { index: gpu, ..DeviceSeries::default() };
+            for (at_ns, live) in [(1, 6 * GIB), (20, 6 * GIB + cache), (30, 6 * GIB + cache + 100 * MIB)] {
+                testing::push(&mut series.series, START + at_ns, [(ON_GPU.to_owned(), live)]);
+            }
+            recording.samples.devices.push(series);
+        }
+        recording
+    }
+
+    fn reading_of(pid: u32) -> Reading {
+        let own = CudaOwn { live: 6 * GIB, peak: 8 * GIB };
+        let later = LaterState {
+            cuda_live: [("device".to_owned(), 12 * GIB)].into(),
+            cuda_own: Some(own),
+            ..LaterState::default()
+        };
+        let state = MemoryState { later: Some(later), ..MemoryState::default() };
+        let query =
+            MemoryQueryRow { at_ns: START + 10, pid, state: Some(state), ..MemoryQueryRow::default() };
+        Reading {
+            at_ns: START + 10,
+            since_start_ns: 10,
+            free: 100 * GIB,
+            total: Some(140 * GIB),
+            device_free: None,
+            found_by: "log",
+            signal: None,
+            query,
+        }
+    }
+
+    #[test]
+    fn each_worker_has_the_memory_that_it_allocated_itself() {
+        let recording = two_workers();
+        for (pid, cache) in [(70, 10 * GIB), (71, 20 * GIB)] {
+            let reading = reading_of(pid);
+            assert_eq!(live_at(&recording, &reading.query), Some(6 * GIB));
+            assert_eq!(peak_at(&recording, &reading), Some(8 * GIB));
+            assert_eq!(taken(&recording, &reading), Some(cache), "{pid}");
+        }
+    }
+
+    #[test]
+    fn a_gpu_that_two_processes_share_says_nothing_of_one() {
+        let mut recording = two_workers();
+        let total = total(71, 3 * GIB);
+        recording.provenance.cuda_by_gpu.push(CudaGpuTotal { device: Some(0), total });
+        assert_eq!(taken(&recording, &reading_of(70)), None);
+        assert_eq!(taken(&recording, &reading_of(71)), Some(20 * GIB));
+    }
+
+    #[test]
+    fn a_process_without_device_memory_queries_for_the_target() {
+        let recording = two_workers();
+        let mut reading = reading_of(72);
+        reading.query.state.as_mut().unwrap().later.as_mut().unwrap().cuda_own = None;
+        assert_eq!(live_at(&recording, &reading.query), Some(12 * GIB));
+    }
+}
