@@ -10,8 +10,8 @@ use spark_trace_recording::{BriefMappings, Mapping, journal::Entry};
 use super::{Tracer, TracerError};
 use crate::now_ns;
 
-/// Events of mappings between two readings that are kept one by one. After an interval with more of them, mappings of the next
-/// one wait for their removal.
+/// Events of mappings between two readings that are kept one by one. With more of them mappings wait for their removal, and those
+/// of the next interval, too.
 const FEW: u32 = 200;
 /// Mappings that wait, and places between two readings. Where there are more they go to the recording at once.
 const MOST_WAITING: usize = 4_096;
@@ -96,6 +96,7 @@ impl Brief {
             }
             MappingOp::Brk | MappingOp::Madvise => Vec::new(),
         };
+        self.storm |= self.events > FEW;
         if op == MappingOp::Mmap && self.storm {
             let row = self.places.entry(place_of(&mapping)).or_default();
             row.now += 1;
@@ -222,14 +223,15 @@ mod tests {
     }
 
     #[test]
-    fn few_mappings_are_kept_one_by_one_and_very_many_wait_from_the_next_reading_on() {
+    fn few_mappings_are_kept_one_by_one_and_of_very_many_the_rest_waits() {
         let mut brief = Brief::default();
-        for n in 0..=u64::from(FEW) {
+        for n in 0..u64::from(FEW) {
             let made = mapping(n * PAGE, 1, 10 + n);
             assert_eq!(brief.take(MappingOp::Mmap, made.clone()).events, [made]);
         }
         assert!(!brief.storm);
-        assert_eq!(brief.reading(1000), (vec![], vec![]));
+        assert_eq!(brief.take(MappingOp::Mmap, mapping(1 << 30, 1, 900)), Settled::default());
+        assert_eq!(brief.reading(1000), (vec![mapping(1 << 30, 1, 900)], vec![]));
         assert!(brief.storm);
         assert_eq!(brief.take(MappingOp::Mmap, mapping(0, 1, 1001)), Settled::default());
         // What waits is shown by the next reading, and that interval was none of a storm.
