@@ -55,16 +55,18 @@ fn the_command_runs_in_a_cgroup_of_its_own_that_is_gone_afterwards() {
 
     // Also where the command leaves processes and cgroups behind in it.
     let mark = support::path(&dir, "mark");
+    // What is left must not have our pipes: they are read to their end.
     let (root, _) = cgroup::memory_root();
     let script = format!(
-        "mkdir {}$(grep -E '^0::|memory' /proc/self/cgroup | head -n 1 | cut -d: -f3)/below; sleep 30 & touch {mark}",
+        "mkdir {}$(grep -E '^0::|memory' /proc/self/cgroup | head -n 1 | cut -d: -f3)/below; sleep 30.1 >/dev/null 2>&1 & \
+         touch {mark}",
         root.display()
     );
     let output = support::path(&dir, "left.json");
     let recorded = record_words(&output, &["--", "sh", "-c", &script, &mark]).exited(0);
     assert!(Path::new(&mark).exists());
     let left = cgroup::leaves_of(recorded.pid);
-    support::kill_children_named(&["sleep", "30"]);
+    support::kill_children_named(&["sleep", "30.1"]);
     assert!(left.is_empty(), "{left:?} is left, with {:?}", recorded.stderr);
 }
 

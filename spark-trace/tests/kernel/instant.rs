@@ -48,7 +48,7 @@ print("anon", int(line.split()[1]) << 10)'"#,
     Program {
         name: "sort",
         needs: &["sort", "od"],
-        script: "$od -An -v -tx8 -N 40000000 /dev/urandom >numbers; $sort -S 400M --parallel=1 numbers >/dev/null",
+        script: "$od -An -v -tx8 -N 16000000 /dev/urandom >numbers; $sort -S 400M --parallel=1 numbers >/dev/null",
         holds: true,
     },
     Program {

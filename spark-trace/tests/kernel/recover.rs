@@ -10,10 +10,10 @@ use crate::support::process::partial;
 use crate::support::{self, Faults, Running, array, cgroup, int, json, spark_trace, workload};
 
 const KILLS: u32 = 60;
-/// From start-up, where programs are being loaded, to well into the hold: three times what this machine takes until
-/// there is a journal.
+/// From start-up, where programs are being loaded, to well into the hold: twice what this machine takes until there is a
+/// journal.
 const EARLIEST: Duration = Duration::from_millis(50);
-const LATEST: u32 = 3;
+const LATEST: u32 = 2;
 const BAD_INPUT: i32 = 2;
 
 /// Numbers between 0 and 1, the same in every run of the test (Knuth's MMIX generator).

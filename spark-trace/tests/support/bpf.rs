@@ -4,12 +4,11 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::time::{Duration, Instant};
 
+use super::limit;
+
 /// Commands of bpf(2), from linux/bpf.h.
 const PROG_GET_NEXT_ID: i32 = 11;
 const LINK_GET_NEXT_ID: i32 = 31;
-
-/// The kernel frees programs and links some time after their last user is gone.
-const RELEASE: Duration = Duration::from_secs(2);
 
 /// Ids of all programs and links.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -52,7 +51,8 @@ impl Ids {
     }
 }
 
-/// What is there now and was not before, once the kernel has had its time to release it. Another tracer
+/// What is there now and was not before, and stays: the kernel frees programs and links some time after their last user
+/// is gone (a grace period of RCU, then a work queue), and later on a busy machine. Another tracer
 /// that runs on this machine meanwhile is not counted: a live process of another name than `orphan` holds
 /// its programs. What `orphan`, a command that outlived its tracer, holds is counted.
 pub fn left_behind(before: &Ids, orphan: &str) -> Ids {
@@ -60,7 +60,7 @@ pub fn left_behind(before: &Ids, orphan: &str) -> Ids {
     loop {
         let new = ids().less(before);
         let left = if new.is_empty() { new } else { new.less(&open_in_others(orphan)) };
-        if left.is_empty() || start.elapsed() > RELEASE {
+        if left.is_empty() || start.elapsed() > limit() {
             return left;
         }
         std::thread::sleep(Duration::from_millis(10));

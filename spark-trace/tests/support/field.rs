@@ -65,7 +65,7 @@ END
         needs: &["/usr/bin/git"],
         script: r#"cd "$DIR"; git init -q repo; cd repo
 git config user.email a@b; git config user.name a
-i=0; while [ $i -lt 40 ]; do head -c 1000000 /dev/urandom | base64 > file$i; i=$((i+1)); done
+i=0; while [ $i -lt 12 ]; do head -c 1000000 /dev/urandom | base64 > file$i; i=$((i+1)); done
 git add .; git commit -q -m one; git repack -q -a -d -f
 ready
 "#,

@@ -105,8 +105,21 @@ pub fn processes_with(word: &str) -> Vec<u32> {
     pids().filter(|pid| arguments(*pid).iter().any(|argument| argument == word)).collect()
 }
 
+/// In the middle of exec a process has no arguments for a moment: the new memory has been taken, and they are not in it
+/// yet (begin_new_exec in fs/exec.c, create_elf_tables in fs/binfmt_elf.c). One that never has any is soon given up.
 fn arguments(pid: u32) -> Vec<String> {
-    let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    const LOOKS: usize = 100;
+    let read = || fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    // Neither a thread of the kernel nor a process that has ended has an executable.
+    let in_exec = || fs::read_link(format!("/proc/{pid}/exe")).is_ok();
+    let mut line = read();
+    for _ in 0..LOOKS {
+        if !line.is_empty() || !in_exec() {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+        line = read();
+    }
     line.split(|byte| *byte == 0).map(|word| String::from_utf8_lossy(word).into_owned()).collect()
 }
 

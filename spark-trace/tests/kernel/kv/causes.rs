@@ -90,6 +90,8 @@ fn stagings() -> [Staging; 5] {
 type Weights = fn(f64) -> [f64; 2];
 
 struct Row {
+    /// Each cause is staged alone, too. Not where another row has the same signal and formula: what differs is in the log.
+    singly: bool,
     engine: Staged,
     /// The option that makes the cache about as large as it is to be.
     setting: fn() -> String,
@@ -109,37 +111,43 @@ const FIT: Staged =
 /// MemAvailable counts those that go by its level. llama.cpp reads before it takes anything.
 const ENGINES: &[Row] = &[
     Row {
+        singly: true,
         engine: engine("vllm", "vllm", "MemAvailable"),
         setting: of_total,
         weights: fall,
         costs: &[Pinned, Compiler],
     },
     Row {
+        singly: false,
         engine: engine("vllm-0.26", "vllm", "MemAvailable"),
         setting: of_total,
         weights: fall,
         costs: &[Pinned, Compiler],
     },
     Row {
+        singly: true,
         engine: engine("vllm-0.11.0", "vllm", "MemFree"),
         setting: of_total,
         weights: fall,
         costs: &[Pinned, Compiler],
     },
     Row {
+        singly: true,
         engine: engine("sglang", "sglang", "MemAvailable"),
         setting: of_available,
         weights: rest,
         costs: &[Tenant, Pinned, Compiler],
     },
-    Row { engine: FIT, setting: margin, weights: |_| [1.0, 0.0], costs: &[Tenant] },
+    Row { singly: true, engine: FIT, setting: margin, weights: |_| [1.0, 0.0], costs: &[Tenant] },
     Row {
+        singly: true,
         engine: engine("tensorrt-llm", "tensorrt-llm", "MemFree"),
         setting: of_free,
         weights: |fraction| [0.0, fraction],
         costs: &[PageCache, Dirty, Tenant, Pinned, Compiler],
     },
     Row {
+        singly: false,
         engine: engine("tensorrt-llm-cpp", "tensorrt-llm-cpp", "MemFree"),
         setting: of_free,
         weights: |fraction| [0.0, fraction],
@@ -368,15 +376,11 @@ fn check_those_that_go_by(signal: &str) {
         make_room();
         let setting = (row.setting)();
         let mut plain = None;
-        let all = stagings().map(|staging| staging.cause);
-        let nothing: Vec<Cause> = all.into_iter().filter(|cause| !row.costs.contains(cause)).collect();
-        if !nothing.is_empty() {
-            check(&dir, row, &setting, &nothing, &mut plain);
-        }
-        for cause in row.costs {
+        // Those that cost nothing are among all of them, and have no name there either.
+        check(&dir, row, &setting, &stagings().map(|staging| staging.cause), &mut plain);
+        for cause in row.costs.iter().filter(|_| row.singly) {
             check(&dir, row, &setting, &[*cause], &mut plain);
         }
-        check(&dir, row, &setting, &all, &mut plain);
     }
 }
 
