@@ -4,7 +4,7 @@ use crate::{
     Error,
     numeric::finite,
     special::t_sf,
-    t::{Difference, paired_difference, paired_difference_in_order, welch_difference},
+    t::{Difference, dependent_difference, paired_difference, welch_difference},
 };
 use serde::Serialize;
 
@@ -44,9 +44,15 @@ pub fn tost_paired(a: &[f64], b: &[f64], low: f64, high: f64, alpha: f64) -> Res
     test(paired_difference(a, b)?, (low, high), alpha)
 }
 
-/// Of pairs that follow one another, with the standard error of [`crate::t::paired_in_order`].
-pub fn tost_paired_in_order(a: &[f64], b: &[f64], low: f64, high: f64, alpha: f64) -> Result<Tost, Error> {
-    test(paired_difference_in_order(a, b)?.0, (low, high), alpha)
+/// Of pairs that have something in common, with the standard error of [`crate::t::paired_dependent`].
+pub fn tost_dependent(
+    a: &[f64],
+    b: &[f64],
+    larger: f64,
+    (low, high): (f64, f64),
+    alpha: f64,
+) -> Result<Tost, Error> {
+    test(dependent_difference(a, b, larger)?, (low, high), alpha)
 }
 
 fn test(difference: Difference, bounds: (f64, f64), alpha: f64) -> Result<Tost, Error> {

@@ -11,10 +11,12 @@
 pub mod association;
 pub mod bootstrap;
 pub mod covariate;
+pub mod dependence;
 mod describe;
 pub mod effect;
 pub mod equivalence;
 pub mod exact;
+pub mod mixed;
 pub mod multiple;
 mod noncentral;
 pub mod normality;
@@ -23,6 +25,7 @@ pub mod outliers;
 pub mod power;
 pub mod rank;
 pub mod ratio;
+pub mod sequential;
 pub mod series;
 mod special;
 pub mod spread;
@@ -49,6 +52,8 @@ pub enum Error {
     TooMany,
     /// The values do not vary where the figure divides by their variation.
     Constant,
+    /// One of several predictors is a combination of the others.
+    Collinear,
     /// Two samples that belong together pair by pair differ in length.
     Lengths,
     /// A level, probability, bound or count is outside its range.
@@ -64,6 +69,7 @@ impl std::fmt::Display for Error {
             Error::TooMany => "too many values",
             Error::NotFinite => "a value is not finite",
             Error::Constant => "the values do not vary",
+            Error::Collinear => "a predictor is a combination of the others",
             Error::Lengths => "the samples differ in length",
             Error::Parameter => "a parameter is out of range",
             Error::Range => "the values are out of the range that can be computed with",

@@ -2,9 +2,8 @@
 
 use crate::{
     Error,
-    numeric::{Moments, check_fraction, count, differences, finite, sum},
+    numeric::{Moments, check_fraction, count, finite, sum},
     special::t_upper_quantile,
-    t::dependence,
 };
 use serde::Serialize;
 
@@ -51,11 +50,15 @@ pub fn welch(a: &[f64], b: &[f64], level: f64) -> Result<Ratio, Error> {
     Ok(Ratio { value: parts.ratio()?, ci: (low?, high?), level })
 }
 
-/// Of pairs that follow one another, with the variance of [`crate::t::paired_in_order`]. Undefined as [`welch`] is, and where the lengths
-/// differ ([`Error::Lengths`]).
-pub fn paired_in_order(a: &[f64], b: &[f64], level: f64) -> Result<Ratio, Error> {
-    let pairs = differences(a, b)?;
-    let larger = dependence(&pairs).1;
+/// Of pairs that have something in common, with the variance of [`crate::t::paired_dependent`]. Undefined as [`welch`] is, and where the
+/// lengths differ ([`Error::Lengths`]) or `larger` is no positive number ([`Error::Parameter`]).
+pub fn paired_dependent(a: &[f64], b: &[f64], larger: f64, level: f64) -> Result<Ratio, Error> {
+    if a.len() != b.len() {
+        return Err(Error::Lengths);
+    }
+    if !(larger > 0.0 && larger.is_finite()) {
+        return Err(Error::Parameter);
+    }
     let (of_a, of_b) = (Moments::of(a, 2)?, Moments::of(b, 2)?);
     let n = count(a.len());
     let each = larger / (n * (n - 1.0));

@@ -2,8 +2,7 @@
 
 use crate::{
     Error,
-    numeric::{Mean, Moments, check, check_fraction, count, differences, finite, nonzero},
-    series::lag1,
+    numeric::{Mean, Moments, check, check_fraction, differences, finite, nonzero},
     special::{t_two_sided, t_upper_quantile},
 };
 use serde::Serialize;
@@ -57,13 +56,10 @@ pub fn paired(a: &[f64], b: &[f64], level: f64) -> Result<TTest, Error> {
     difference.test(level)
 }
 
-/// Student's test of pairs that follow one another, where a pair's difference may depend on that of the pair before.
-///
-/// As [`paired`], with a variance that is 1 + 2 r (1 - 1/n) times as large where r, the lag-1 autocorrelation of the
-/// differences plus 1/n, is positive (Bartlett 1935). The r that was taken is returned, too: 0 where it is not positive.
-pub fn paired_in_order(a: &[f64], b: &[f64], level: f64) -> Result<(TTest, f64), Error> {
-    let (difference, r) = paired_difference_in_order(a, b)?;
-    Ok((difference.test(level)?, r))
+/// Student's test of pairs that have something in common: as [`paired`], with a variance that is `larger` times as large
+/// ([`crate::dependence`]). [`Error::Parameter`] where `larger` is no positive number.
+pub fn paired_dependent(a: &[f64], b: &[f64], larger: f64, level: f64) -> Result<TTest, Error> {
+    dependent_difference(a, b, larger)?.test(level)
 }
 
 /// Mean of B minus mean of A, without the digits that each of the means alone would lose.
@@ -124,17 +120,10 @@ pub(crate) fn paired_difference(a: &[f64], b: &[f64]) -> Result<Difference, Erro
     Difference::new(pairs.mean.value(), (pairs.variance() / pairs.n).sqrt(), pairs.squares, pairs.n - 1.0)
 }
 
-pub(crate) fn paired_difference_in_order(a: &[f64], b: &[f64]) -> Result<(Difference, f64), Error> {
+pub(crate) fn dependent_difference(a: &[f64], b: &[f64], larger: f64) -> Result<Difference, Error> {
+    if !(larger > 0.0 && larger.is_finite()) {
+        return Err(Error::Parameter);
+    }
     let difference = paired_difference(a, b)?;
-    let (r, larger) = dependence(&differences(a, b)?);
-    Ok((Difference { se: finite(difference.se * larger.sqrt())?, ..difference }, r))
-}
-
-/// The autocorrelation of values that follow one another, where it is positive, and how much larger it makes the variance of their mean.
-///
-/// Of independent values r is -1/n on average (Dufour & Roy 1985), so 1/n is added.
-pub(crate) fn dependence(values: &[f64]) -> (f64, f64) {
-    let n = count(values.len());
-    let r = lag1(values).map_or(0.0, |lag1| (lag1.r + 1.0 / n).max(0.0));
-    (r, 1.0 + 2.0 * r * (1.0 - 1.0 / n))
+    Ok(Difference { se: finite(difference.se * larger.sqrt())?, ..difference })
 }
