@@ -28,6 +28,7 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest, Sha256};
 use thiserror::Error;
 
+pub use analysis::across::Stored;
 pub use results::Results;
 
 /// In the folder of a study that is run here.
@@ -79,6 +80,16 @@ pub fn load(dir: &Path) -> Result<Results, StudyError> {
         return Err(StudyError::TooNew { path, version: results.schema_version });
     }
     Ok(results)
+}
+
+/// The same with the study's plan, where it was run here.
+pub fn stored(dir: &Path) -> Result<Stored, StudyError> {
+    let journal = dir.join(JOURNAL);
+    if journal.is_file() {
+        let state = read_journal(&journal)?;
+        return Ok(Stored { results: state.results(), plan: Some(state.plan) });
+    }
+    Ok(Stored { results: load(dir)?, plan: None })
 }
 
 /// More than the files of any study have: whoever made them chose how large they are.

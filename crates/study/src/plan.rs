@@ -11,6 +11,7 @@ use thiserror::Error;
 use spark_trace_recording::parse;
 
 use super::primary::Primary;
+use super::results::Traits;
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
@@ -25,6 +26,9 @@ pub struct Plan {
     pub seed: u64,
     /// Measured runs of each model in each environment.
     pub runs: u32,
+    /// Rounds after which the data are looked at before the last one, so that the study may end early: they share the level of the tests.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub looks: Vec<u32>,
     /// Runs before them that are recorded and left out of the analysis.
     #[serde(default)]
     pub warmups: u32,
@@ -140,6 +144,12 @@ pub struct Model {
     /// Files and folders of the model: their sizes are kept, and a study without them is refused.
     #[serde(default)]
     pub files: Vec<String>,
+    /// How many parameters it has, such as `"7B"`; of a mixture of experts all of them.
+    #[serde(default, deserialize_with = "some_count", skip_serializing_if = "Option::is_none")]
+    pub parameters: Option<f64>,
+    /// Such as `dense` or `mixture-of-experts`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub architecture: Option<String>,
     /// Why it is in the study, or which model it replaces and why. For readers.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub note: String,
@@ -325,7 +335,20 @@ impl PlanError {
     }
 }
 
+impl Model {
+    pub fn traits(&self) -> Option<Traits> {
+        let known = self.parameters.is_some() || self.architecture.is_some();
+        known.then(|| Traits { parameters: self.parameters, architecture: self.architecture.clone() })
+    }
+}
+
 impl Plan {
+    /// Units that the plan states of its metrics.
+    pub fn units(&self) -> BTreeMap<String, String> {
+        let stated = self.metrics.iter().filter(|metric| !metric.unit.is_empty());
+        stated.map(|metric| (metric.name.clone(), metric.unit.clone())).collect()
+    }
+
     /// Environments that differ in nothing but their names.
     pub fn alike(&self) -> Vec<(String, String)> {
         let nameless = |environment: &Environment| Environment { name: String::new(), ..environment.clone() };
@@ -381,6 +404,32 @@ fn some_seconds<S: serde::Serializer>(time: &Option<Duration>, serializer: S) ->
 
 fn seconds<S: serde::Serializer>(time: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_f64(time.as_secs_f64())
+}
+
+/// `"7B"` or a number.
+fn some_count<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<f64>, D::Error> {
+    let written = match Option::<Counted>::deserialize(deserializer)? {
+        None => return Ok(None),
+        Some(Counted::Number(number)) => Some(number),
+        Some(Counted::Text(text)) => {
+            let times = [("K", 1e3), ("M", 1e6), ("B", 1e9), ("T", 1e12), ("", 1.0)];
+            let of = |(unit, times): (&str, f64)| {
+                Some(text.strip_suffix(unit)?.trim().parse::<f64>().ok()? * times)
+            };
+            times.into_iter().find_map(of)
+        }
+    };
+    match written.filter(|number| number.is_finite() && *number > 0.0) {
+        Some(number) => Ok(Some(number)),
+        None => Err(serde::de::Error::custom("is no number of parameters: write such as \"7B\"")),
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Counted {
+    Number(f64),
+    Text(String),
 }
 
 /// `"8G"` or a number of bytes.

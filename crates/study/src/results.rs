@@ -32,6 +32,18 @@ pub struct Results {
     /// Measured runs of each model in each environment; absent where there is no plan.
     #[serde(default)]
     pub planned: Option<u32>,
+    /// Rounds after which the plan states that the data are looked at before the last.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub looks: Vec<u32>,
+    /// By model, the rounds from the first on in which no run is left to be made; empty where there is no plan.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub rounds_over: BTreeMap<String, u32>,
+    /// What the plan says of each model.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub traits: BTreeMap<String, Traits>,
+    /// Units of metrics that the plan describes.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub units: BTreeMap<String, String>,
     /// What it ran on and with.
     #[serde(default)]
     pub machine: BTreeMap<String, String>,
@@ -40,6 +52,15 @@ pub struct Results {
     /// What happened besides them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub happenings: Vec<Happening>,
+}
+
+/// What a model's overhead may depend on.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Traits {
+    #[serde(default)]
+    pub parameters: Option<f64>,
+    #[serde(default)]
+    pub architecture: Option<String>,
 }
 
 /// What happened to a study between its runs.
@@ -111,6 +132,9 @@ pub struct Run {
     pub warmup: bool,
     /// Runs of one round are next to each other.
     pub round: Option<u32>,
+    /// How often the machine was started again in this study before the run.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub boots: u32,
     /// Seconds since 1970; of imported runs in the clock of their files.
     pub started_s: Option<f64>,
     pub ended_s: Option<f64>,
@@ -137,6 +161,10 @@ pub struct Run {
 
 const fn first() -> u32 {
     1
+}
+
+fn is_zero(boots: &u32) -> bool {
+    *boots == 0
 }
 
 impl Run {

@@ -80,6 +80,8 @@ pub enum RootfsError {
     Failed { line: String, status: ExitStatus, said: String },
     #[error("the engine describes {image} in a way that is not understood: {what}")]
     Description { image: String, what: String },
+    #[error("{}: no such directory; unpack an image into it with `spark-trace study rootfs IMAGE {}`", dir.display(), dir.display())]
+    NoDirectory { dir: PathBuf },
     #[error("{}: not made by `spark-trace rootfs`: there is no {FILE}", dir.display())]
     NotOurs { dir: PathBuf },
     #[error("{}: does not have its form", path.display())]
@@ -321,7 +323,12 @@ fn failed(program: &str, args: &[&str], status: ExitStatus, stderr: &[u8]) -> Ro
 /// What [`unpack`] has put down.
 pub fn read(dir: &Path) -> Result<Rootfs, RootfsError> {
     let path = dir.join(FILE);
-    let place = Place::new(&path)?;
+    let place = match Place::new(&path) {
+        Err(WriteError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+            return Err(RootfsError::NoDirectory { dir: dir.to_owned() });
+        }
+        place => place?,
+    };
     let file = match place.open(libc::O_RDONLY | libc::O_NONBLOCK) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             return Err(RootfsError::NotOurs { dir: dir.to_owned() });

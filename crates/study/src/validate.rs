@@ -9,6 +9,7 @@ use super::files::{LOG, MESSAGES, RECORDING};
 use super::plan::{Dataset, Environment, Kind, Metric, Model, Plan, PlanError};
 use super::primary::{Margin, Primary};
 use super::ulimit;
+use spark_trace_statistics::sequential::MOST_LOOKS;
 
 impl Plan {
     pub fn parse(text: &str) -> Result<Self, PlanError> {
@@ -35,6 +36,7 @@ impl Plan {
                 "0 failures would leave out every run; write at least 1",
             ));
         }
+        looks(&self.looks, self.runs)?;
         if let Some(dataset) = &self.dataset {
             self::dataset(self, dataset)?;
         }
@@ -56,6 +58,19 @@ impl Plan {
         }
         Ok(())
     }
+}
+
+fn looks(looks: &[u32], runs: u32) -> Result<(), PlanError> {
+    let rise = looks.windows(2).all(|pair| pair[0] < pair[1]);
+    let within = looks.iter().all(|round| *round > 1 && *round < runs);
+    if rise && within && looks.len() < MOST_LOOKS {
+        return Ok(());
+    }
+    let what = format!(
+        "must rise, begin at 2 or later and end before the last of the {runs} rounds, and be fewer than {MOST_LOOKS}: \
+         the look after the last round needs no mention"
+    );
+    Err(PlanError::at("looks", what))
 }
 
 fn primary(primary: &Primary, metrics: &[Metric]) -> Result<(), PlanError> {

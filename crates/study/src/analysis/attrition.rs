@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
-use spark_trace_statistics::exact;
+use spark_trace_statistics::{LEVEL, exact};
 
 use super::sample::{Point, Sample};
 use crate::journal::LOST;
@@ -61,6 +61,7 @@ pub struct Bounds {
 #[derive(Debug, Default)]
 struct Slot {
     round: Option<u32>,
+    boots: u32,
     failed: bool,
     lost: bool,
     measured: bool,
@@ -71,7 +72,7 @@ fn slots(results: &Results, model: &str, environment: &str) -> BTreeMap<u32, Slo
     let of = |run: &&Run| !run.warmup && run.model == model && run.environment == environment;
     for run in results.runs.iter().filter(of) {
         let slot = slots.entry(run.number).or_default();
-        slot.round = run.round;
+        (slot.round, slot.boots) = (run.round, run.boots);
         match run.failure.as_deref() {
             None => slot.measured = true,
             Some(LOST) => slot.lost = true,
@@ -81,7 +82,7 @@ fn slots(results: &Results, model: &str, environment: &str) -> BTreeMap<u32, Slo
     slots
 }
 
-fn course(results: &Results, model: &str, environment: &str) -> Course {
+pub fn course(results: &Results, model: &str, environment: &str) -> Course {
     let slots = slots(results, model, environment);
     let count = |which: fn(&Slot) -> bool| slots.values().filter(|slot| which(slot)).count();
     Course {
@@ -117,11 +118,11 @@ fn missing(
     slots: &BTreeMap<u32, Slot>,
     known: &[Point],
     lost_too: bool,
-) -> (BTreeSet<u32>, Vec<Option<u32>>) {
+) -> (BTreeSet<u32>, Vec<(Option<u32>, u32)>) {
     let with: BTreeSet<u32> = known.iter().map(|point| point.number).collect();
     let has = |number: &u32| with.contains(number);
     let missing = |(number, slot): &(&u32, &Slot)| slot.failed || !has(number) || slot.lost && lost_too;
-    let missing = slots.iter().filter(missing).map(|(number, slot)| (*number, slot.round));
+    let missing = slots.iter().filter(missing).map(|(number, slot)| (*number, (slot.round, slot.boots)));
     missing.unzip()
 }
 
@@ -145,11 +146,12 @@ pub fn bounds(
     }
     let all = || a.iter().chain(b).map(|point| point.value);
     let (least, most) = (all().reduce(f64::min)?, all().reduce(f64::max)?);
-    let complete = |known: &[Point], without: &BTreeSet<u32>, rounds: &[Option<u32>], value: f64| {
+    let complete = |known: &[Point], without: &BTreeSet<u32>, rounds: &[(Option<u32>, u32)], value: f64| {
         let kept = known.iter().filter(|point| !without.contains(&point.number)).copied();
         let given = rounds.iter().zip(without);
-        kept.chain(given.map(|(round, number)| Point {
+        kept.chain(given.map(|((round, boots), number)| Point {
             round: *round,
+            boots: *boots,
             value,
             number: *number,
             outlier: false,
@@ -161,7 +163,7 @@ pub fn bounds(
             [complete(a, &without_a, &rounds_a, for_a), complete(b, &without_b, &rounds_b, for_b)];
         sides.iter_mut().for_each(|side| side.sort_by_key(|point| point.number));
         let sample = Sample::of(&sides[0], &sides[1]);
-        let outcome = sample.outcome().ok()?;
+        let outcome = sample.outcome(LEVEL).ok()?;
         let within = margin.and_then(|margin| match outcome.varies {
             true => sample.equivalence(margin, alpha).map(|tost| tost.p),
             false => Some(if outcome.difference.abs() <= margin { 0.0 } else { 1.0 }),

@@ -2,12 +2,13 @@
 
 use serde::Serialize;
 use spark_trace_statistics::bootstrap::{self, Bootstrap, Statistic};
+use spark_trace_statistics::dependence::Dependence;
 use spark_trace_statistics::effect::{self, EffectSize};
 use spark_trace_statistics::equivalence::Tost;
 use spark_trace_statistics::normality::{self, ShapiroWilk};
 use spark_trace_statistics::power;
 use spark_trace_statistics::rank::{self, MannWhitney, Shift, Wilcoxon};
-use spark_trace_statistics::ratio::{self, Ratio};
+use spark_trace_statistics::ratio::Ratio;
 use spark_trace_statistics::spread::{self, BrownForsythe};
 use spark_trace_statistics::t::{self, TTest};
 use spark_trace_statistics::trimmed::{self, TRIM};
@@ -15,6 +16,7 @@ use spark_trace_statistics::{Description, LEVEL, describe};
 
 use super::attrition::{self, Attrition, Bounds};
 use super::diagnostics::{self, Diagnostics};
+use super::looks::Look;
 use super::role::Role;
 pub use super::sample::Point;
 use super::sample::{Sample, points};
@@ -42,7 +44,7 @@ pub struct Comparison {
     pub unpaired: usize,
     /// Mean of B minus mean of A.
     pub difference: f64,
-    /// Its interval by the test that the verdict rests on.
+    /// Its interval by the test that the verdict rests on: at 95 %, over all looks at the study.
     pub ci: Option<(f64, f64)>,
     /// The same of a primary metric at 1 - alpha / size of the family (Bonferroni): all of them hold at once.
     pub ci_simultaneous: Option<(f64, f64)>,
@@ -58,8 +60,8 @@ pub struct Comparison {
     pub student: Option<TTest>,
     /// Of runs of one round.
     pub paired: Option<TTest>,
-    /// Autocorrelation of the pairs' differences that p, interval and equivalence allow for; 0 where it is not positive.
-    pub dependence: Option<f64>,
+    /// What pairs have in common, for which p, interval and equivalence allow; absent where there are none.
+    pub dependence: Option<Dependence>,
     pub wilcoxon: Option<Wilcoxon>,
     pub mann_whitney: Option<MannWhitney>,
     pub shapiro_a: Option<ShapiroWilk>,
@@ -90,6 +92,10 @@ pub struct Comparison {
     /// False where the values, or the differences of pairs, are all the same, so that there is no standard error.
     pub varies: bool,
     pub p: Option<f64>,
+    /// The level that decides: of this look, where the study is looked at more than once.
+    pub alpha: f64,
+    /// The level is that of a look.
+    pub at_look: bool,
     /// Of primary metrics.
     pub p_holm: Option<f64>,
     pub p_bonferroni: Option<f64>,
@@ -115,8 +121,11 @@ pub fn compare(
     subject: Subject,
     primary: Option<&Primary>,
     value: &impl Fn(&Run) -> Option<f64>,
-    options: Options,
+    (options, look): (Options, Option<&Look>),
 ) -> Result<Comparison, Absent> {
+    let alpha = look.map_or(options.alpha, |look| look.level);
+    // Intervals that hold at all looks at once, where the study is looked at more than once (Jennison & Turnbull 1989).
+    let level = look.filter(|look| look.level > 0.0).map_or(LEVEL, |look| 1.0 - look.level);
     let Attrition { model, a_name, b_name, .. } = attrition;
     let points = |environment: &str| points(results.cell(model, environment), value);
     let (a_values, b_values) = (points(a_name), points(b_name));
@@ -129,12 +138,12 @@ pub fn compare(
         return Err(format!("no run of {} has a value", without.join(" and ")));
     }
     let sample = Sample::of(&a_values, &b_values);
-    let Sample { a, b, paired: are_pairs } = &sample;
+    let Sample { a, b, paired: are_pairs, .. } = &sample;
     let computed = describe(a).zip(describe(b)).zip(t::mean_difference(a, b).ok());
     let Some(((described_a, described_b), means_differ_by)) = computed else {
         return Err("the values are too large or too small to compute with".to_owned());
     };
-    let outcome = sample.outcome();
+    let outcome = sample.outcome(level);
     let difference = outcome.as_ref().map_or(means_differ_by, |outcome| outcome.difference);
     let has_zero = has_zero(&subject);
     // A part of a mean means nothing where zero does not.
@@ -143,17 +152,14 @@ pub fn compare(
     let margin = declared.or_else(|| has_zero.then_some(Margin::Percent(options.margin * 100.0)));
     let margin_written = margin.map(|margin| margin.written(&subject.unit));
     let margin = margin.map(|margin| margin.of(described_a.mean)).filter(|margin| margin.is_finite());
-    let ratio = match are_pairs {
-        true => ratio::paired_in_order(a, b, LEVEL),
-        false => ratio::welch(a, b, LEVEL),
-    };
+    let ratio = sample.ratio(level);
     let shift = match are_pairs {
-        true => rank::shift_of_pairs(&sample.differences(), LEVEL),
-        false => rank::shift_of_samples(a, b, LEVEL),
+        true => rank::shift_of_pairs(&sample.differences(), level),
+        false => rank::shift_of_samples(a, b, level),
     };
     let trimmed = match are_pairs {
-        true => trimmed::yuen_of_pairs(a, b, TRIM, LEVEL),
-        false => trimmed::yuen(a, b, TRIM, LEVEL),
+        true => trimmed::yuen_of_pairs(a, b, TRIM, level),
+        false => trimmed::yuen(a, b, TRIM, level),
     };
     let paired = if *are_pairs { t::paired(a, b, LEVEL).ok() } else { None };
     let cohen_dz = if *are_pairs { effect::cohen_dz(a, b, LEVEL).ok() } else { None };
@@ -171,8 +177,8 @@ pub fn compare(
         _ => (None, None),
     };
     let resampled = || match are_pairs {
-        true => bootstrap::ci_of_pairs(a, b, options.resamples, LEVEL, options.seed),
-        false => bootstrap::ci(a, b, Statistic::DifferenceOfMedians, options.resamples, LEVEL, options.seed),
+        true => bootstrap::ci_of_pairs(a, b, options.resamples, level, options.seed),
+        false => bootstrap::ci(a, b, Statistic::DifferenceOfMedians, options.resamples, level, options.seed),
     };
     Ok(Comparison {
         model: model.clone(),
@@ -180,7 +186,8 @@ pub fn compare(
         b_name: b_name.clone(),
         difference,
         unpaired: a_values.len() + b_values.len() - a.len() - b.len(),
-        ci: outcome.as_ref().ok().and_then(|outcome| outcome.ci),
+        // Before the first look there is none that could hold.
+        ci: outcome.as_ref().ok().and_then(|outcome| outcome.ci).filter(|_| alpha > 0.0),
         ci_simultaneous: None,
         relative: Some(difference / described_a.mean.abs())
             .filter(|relative| has_zero && relative.is_finite()),
@@ -191,7 +198,7 @@ pub fn compare(
         hypothesis: primary.and_then(|primary| primary.hypothesis.clone()),
         p: outcome.as_ref().ok().map(|outcome| outcome.p),
         test: outcome.as_ref().map_or("no test", |outcome| outcome.test),
-        dependence: outcome.as_ref().ok().and_then(|outcome| outcome.dependence),
+        dependence: sample.dependence,
         varies: outcome.as_ref().is_ok_and(|outcome| outcome.varies),
         welch: t::welch(a, b, LEVEL).ok(),
         student: t::student(a, b, LEVEL).ok(),
@@ -224,6 +231,8 @@ pub fn compare(
         noise: None,
         p_holm: None,
         p_bonferroni: None,
+        alpha,
+        at_look: look.is_some(),
         verdict: Verdict::Undecided,
         because: String::new(),
         overhead: None,
@@ -241,7 +250,7 @@ pub fn compare(
 /// Metrics whose zero is arbitrary, or near which they lie: no part and no ratio of them means anything.
 const WITHOUT_ZERO: &[&str] = &["unattributed"];
 
-fn has_zero(subject: &Subject) -> bool {
+pub fn has_zero(subject: &Subject) -> bool {
     let temperature =
         ["degC", "°C", "C", "celsius"].iter().any(|unit| subject.unit.eq_ignore_ascii_case(unit));
     !temperature && !WITHOUT_ZERO.contains(&subject.name.as_str())

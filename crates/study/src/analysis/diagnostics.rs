@@ -176,6 +176,22 @@ fn problems(found: &Diagnostics, subject: &Subject, difference: f64, options: Op
     problems
 }
 
+/// A drift of values that follow one another, or their dependence on each other, where it is certain: in words.
+pub fn course(values: &[f64], alpha: f64) -> Option<String> {
+    if values.len() < COURSE {
+        return None;
+    }
+    let drift = series::mann_kendall(values).ok().filter(|drift| drift.p < alpha);
+    let lag1 = series::lag1(values).ok().filter(|lag1| lag1.p < alpha);
+    match (drift, lag1) {
+        (Some(_), _) => Some("the values drift".to_owned()),
+        (None, Some(lag1)) => {
+            Some(format!("a run's value depends on that of the run before (r = {:.2})", lag1.r))
+        }
+        (None, None) => None,
+    }
+}
+
 /// What each run has besides its environment's mean.
 fn residuals(runs: &[(&Run, f64)], environments: &[&str]) -> Vec<f64> {
     let mean = |name: &str| {

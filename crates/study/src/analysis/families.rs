@@ -6,7 +6,6 @@
 use serde::Serialize;
 use spark_trace_statistics::{Error, multiple};
 
-use super::Options;
 use super::compare::Comparison;
 use super::role::Role;
 use super::sample::Sample;
@@ -20,10 +19,10 @@ pub struct Sizes {
 
 type Method = fn(&[f64]) -> Result<Vec<f64>, Error>;
 
-pub fn adjust(metrics: &mut [Comparison], sources: &mut [Comparison], options: Options) -> Sizes {
+pub fn adjust(metrics: &mut [Comparison], sources: &mut [Comparison]) -> Sizes {
     let primary = |row: &Comparison| row.role == Role::Primary && !row.alike;
     let others = |row: &Comparison| row.role == Role::Exploratory && !row.alike;
-    let sizes = Sizes { primary: holm(metrics, primary, options), exploratory: rates(metrics, others) };
+    let sizes = Sizes { primary: holm(metrics, primary), exploratory: rates(metrics, others) };
     rates(metrics, |row| row.alike);
     // A source that is the same in all runs is no question.
     rates(sources, |row| !row.alike && row.difference != 0.0);
@@ -31,14 +30,14 @@ pub fn adjust(metrics: &mut [Comparison], sources: &mut [Comparison], options: O
     sizes
 }
 
-fn holm(rows: &mut [Comparison], of: fn(&Comparison) -> bool, options: Options) -> usize {
+fn holm(rows: &mut [Comparison], of: fn(&Comparison) -> bool) -> usize {
     let many = set(rows, of, multiple::holm, |row| row.p, |row, p| row.p_holm = Some(p));
     set(rows, of, multiple::bonferroni, |row| row.p, |row, p| row.p_bonferroni = Some(p));
     set(rows, of, multiple::holm, raw_equivalence, |row, p| row.equivalence_p = Some(p));
     for row in rows.iter_mut().filter(|row| of(row) && row.p.is_some()) {
-        let level = 1.0 - options.alpha / many as f64;
+        let level = 1.0 - row.alpha / many as f64;
         let sample = Sample::of(&row.a_values, &row.b_values);
-        row.ci_simultaneous = sample.test(level).ok().map(|(test, _)| test.ci);
+        row.ci_simultaneous = sample.test(level).ok().map(|test| test.ci);
     }
     many
 }

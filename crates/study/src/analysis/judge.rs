@@ -7,6 +7,7 @@ use super::{Options, Verdict};
 impl Comparison {
     /// Decides, once p is adjusted.
     pub fn judge(&mut self, options: Options) {
+        let options = Options { alpha: self.alpha, ..options };
         (self.verdict, self.because) = self.decided(options);
         if let Some(remark) = self.outliers(self.verdict, options) {
             self.because = format!("{}; {remark}", self.because);
@@ -86,6 +87,13 @@ impl Comparison {
         let because = match (self.varies, self.difference == 0.0) {
             (false, true) => "all runs have the same value".to_owned(),
             _ => format!("{adjusted} is {} by {}", written_p(p), self.test),
+        };
+        let because = match self.at_look {
+            true if self.alpha > 0.0 => {
+                format!("{because}, where this look decides below {}", written_p(self.alpha))
+            }
+            true => format!("{because}, before the first look of the plan"),
+            false => because,
         };
         (p < options.alpha, because)
     }

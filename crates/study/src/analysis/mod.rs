@@ -1,12 +1,15 @@
 //! What a study shows. Diagnostics come first: where the order of the runs, a drift or the state they began in could
 //! have made a difference, the verdict says so, whatever p is. Pure.
 
+pub mod across;
 pub mod attrition;
 pub mod compare;
 pub mod diagnostics;
 pub mod families;
 pub mod influence;
 mod judge;
+pub mod looks;
+pub mod overheads;
 pub mod planning;
 pub mod relations;
 pub mod role;
@@ -71,7 +74,11 @@ pub struct Report {
     pub families: families::Sizes,
     /// What the planned runs can find; absent for fewer than two.
     pub planning: Option<planning::Detectable>,
+    /// Models whose rounds are not over, or whose plan states looks.
+    pub looks: Vec<looks::Look>,
     pub comparisons: Vec<Comparison>,
+    /// How differences go with size and architecture of the models.
+    pub overheads: Vec<overheads::Overhead>,
     /// At which instant of each run the ledger's sources are compared.
     pub sources_at: SourcesAt,
     /// The same of the ledger's sources; a family of its own.
@@ -138,7 +145,9 @@ pub struct Subject {
     pub better: Option<&'static str>,
 }
 
-pub fn report(results: &Results, options: Options) -> Report {
+pub fn report(all: &Results, options: Options) -> Report {
+    let looks = looks::of(all, options.alpha);
+    let results = &looks::up_to(all, &looks);
     let metrics =
         figures::in_order(results.runs.iter().filter(|run| run.counts()).flat_map(|run| run.metrics.keys()));
     let sources_at = if results.has_kv_readings() { SourcesAt::KvReading } else { SourcesAt::Peak };
@@ -155,6 +164,7 @@ pub fn report(results: &Results, options: Options) -> Report {
         .collect();
     let (mut comparisons, mut of_sources, mut absent) = (vec![], vec![], vec![]);
     for runs in &attrition {
+        let look = looks.iter().find(|look| look.model == runs.model);
         let is_primary = |name: &&String| primary.iter().any(|primary| primary.metric == **name);
         let (first, others): (Vec<_>, Vec<_>) = metrics.iter().partition(is_primary);
         for name in first.into_iter().chain(others) {
@@ -164,13 +174,13 @@ pub fn report(results: &Results, options: Options) -> Report {
             }
             let value = |run: &Run| run.metrics.get(name).copied();
             let question = primary.iter().find(|primary| primary.metric == *name);
-            match compare::compare(results, runs, subject(name), question, &value, options) {
+            match compare::compare(results, runs, subject(results, name), question, &value, (options, look)) {
                 Ok(comparison) => comparisons.push(comparison),
                 Err(because) => absent.push(Absent {
                     model: runs.model.clone(),
                     a_name: runs.a_name.clone(),
                     b_name: runs.b_name.clone(),
-                    subject: subject(name),
+                    subject: subject(results, name),
                     verdict: Verdict::NotComparable,
                     because,
                 }),
@@ -178,7 +188,7 @@ pub fn report(results: &Results, options: Options) -> Report {
         }
         for name in &sources {
             let value = |run: &Run| levels(run).get(name).map(|bytes| bytes / GIB);
-            of_sources.extend(compare::compare(results, runs, source(name), None, &value, options));
+            of_sources.extend(compare::compare(results, runs, source(name), None, &value, (options, look)));
         }
     }
     let noise: Vec<_> = comparisons
@@ -196,7 +206,7 @@ pub fn report(results: &Results, options: Options) -> Report {
         comparison.noise = same.map(|(.., by)| *by).reduce(f64::max);
     }
     let relations = relations::find(results, &metrics);
-    let sizes = families::adjust(&mut comparisons, &mut of_sources, options);
+    let sizes = families::adjust(&mut comparisons, &mut of_sources);
     for comparison in comparisons.iter_mut().chain(&mut of_sources) {
         comparison.judge(options);
     }
@@ -211,7 +221,7 @@ pub fn report(results: &Results, options: Options) -> Report {
         models: results.models.clone(),
         order: results.order,
         machine: results.machine.clone(),
-        counts: counts(results),
+        counts: counts(all),
         family: format!(
             "Holm's method over the {} comparisons of primary metrics; the false discovery rate over the {} others",
             sizes.primary, sizes.exploratory
@@ -221,8 +231,10 @@ pub fn report(results: &Results, options: Options) -> Report {
         declared: !results.primary.is_empty(),
         primary,
         indistinct: relations::indistinct(results, options),
-        failures: failures(results),
+        failures: failures(all),
         happenings: results.happenings.clone(),
+        overheads: overheads::of(results, &comparisons),
+        looks,
         comparisons,
         absent,
         attrition,
@@ -241,12 +253,15 @@ fn pairs(results: &Results) -> Vec<(&String, &String, &String)> {
 
 const GIB: f64 = (1_u64 << 30) as f64;
 
-fn subject(name: &str) -> Subject {
+fn subject(results: &Results, name: &str) -> Subject {
     let known = figures::known(name);
     Subject {
         name: name.to_owned(),
         title: figures::title(name).unwrap_or_else(|| name.to_owned()),
-        unit: known.map_or("", |known| known.unit).to_owned(),
+        unit: known.map_or_else(
+            || results.units.get(name).cloned().unwrap_or_default(),
+            |known| known.unit.to_owned(),
+        ),
         better: match known.map(|known| known.better) {
             Some(Better::More) => Some("more"),
             Some(Better::Less) => Some("less"),

@@ -5,8 +5,11 @@ use spark_trace_statistics::bootstrap::random::Xoshiro256;
 use super::*;
 use crate::results::Run;
 
+mod across;
 mod attrition;
 mod estimands;
+mod looks;
+mod overheads;
 mod table;
 
 const ROUNDS: u32 = 30;
@@ -125,6 +128,10 @@ fn simulated(truth: Truth, seed: u64) -> Results {
         order: None,
         primary: vec![],
         planned: None,
+        looks: vec![],
+        rounds_over: BTreeMap::new(),
+        traits: BTreeMap::new(),
+        units: BTreeMap::new(),
         machine: BTreeMap::new(),
         runs,
         happenings: vec![],

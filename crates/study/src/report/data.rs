@@ -14,18 +14,18 @@ type Levels = fn(&Run) -> &BTreeMap<String, f64>;
 /// One column of `runs.csv`.
 struct Column {
     name: String,
-    unit: &'static str,
+    unit: String,
     meaning: String,
     of: Box<dyn Fn(&Run) -> Field>,
 }
 
 fn column(
     name: impl Into<String>,
-    unit: &'static str,
+    unit: impl Into<String>,
     meaning: impl Into<String>,
     of: impl Fn(&Run) -> Field + 'static,
 ) -> Column {
-    Column { name: name.into(), unit, meaning: meaning.into(), of: Box::new(of) }
+    Column { name: name.into(), unit: unit.into(), meaning: meaning.into(), of: Box::new(of) }
 }
 
 /// Every run, failed ones and warm-ups too: in the order of running.
@@ -38,9 +38,9 @@ pub fn runs(results: &Results) -> String {
 
 /// A row for each column of [`runs`].
 pub fn dictionary(results: &Results) -> String {
-    let rows = columns(results).into_iter().map(|column| {
-        vec![Field::Text(column.name), Field::Text(column.unit.to_owned()), Field::Text(column.meaning)]
-    });
+    let rows = columns(results)
+        .into_iter()
+        .map(|column| vec![Field::Text(column.name), Field::Text(column.unit), Field::Text(column.meaning)]);
     csv::lines(&["column", "unit", "meaning"], rows)
 }
 
@@ -75,7 +75,9 @@ fn columns(results: &Results) -> Vec<Column> {
     for name in keys(results, |run| &run.metrics) {
         let known = figures::known(&name);
         let meaning = figures::title(&name).unwrap_or_else(|| "a metric of the plan".to_owned());
-        let unit = known.map_or("", |known| known.unit);
+        let unit = known
+            .map_or_else(|| results.units.get(&name).map_or("", String::as_str), |known| known.unit)
+            .to_owned();
         let key = name.clone();
         columns.push(column(name, unit, meaning, move |run| Field::Ratio(run.metrics.get(&key).copied())));
     }
@@ -159,6 +161,10 @@ mod tests {
             models: vec!["m".to_owned()],
             alike: vec![],
             planned: None,
+            looks: vec![],
+            rounds_over: BTreeMap::new(),
+            traits: BTreeMap::new(),
+            units: BTreeMap::new(),
             primary: Default::default(),
             order: None,
             machine: BTreeMap::new(),

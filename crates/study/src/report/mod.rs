@@ -1,10 +1,12 @@
 //! Reports of studies: one file per form, one row of [`FORMATS`] each; the site is many files.
 
+pub mod across;
 mod charts;
 mod data;
 mod figures;
 mod happenings;
 mod latex;
+mod models;
 mod narrative;
 pub mod site;
 mod state;

@@ -1,6 +1,7 @@
 //! What a study reports, in words and tables that all forms share.
 
 use super::happenings::happened;
+use super::models;
 use super::state;
 use super::tables::{
     ATTRITION, BRIEF, DIAGNOSTICS, EFFECTS, ESTIMATES, MAIN, SPREAD, TESTS, interval, number, table,
@@ -26,6 +27,13 @@ pub fn document(report: &Report) -> Document {
     warnings(report).into_iter().for_each(|text| document.warning(text));
     for (model, other) in cells(report) {
         comparison(&mut document, report, &model, &other);
+    }
+    for (title, lines, table) in models::overheads(report) {
+        document.heading(title);
+        lines.into_iter().for_each(|line| document.line(line));
+        if !table.rows.is_empty() {
+            document.table(table);
+        }
     }
     document.heading("Methods");
     methods(report).into_iter().for_each(|line| document.line(line));
@@ -66,6 +74,13 @@ pub fn brief(report: &Report) -> Document {
         if !sources.is_empty() {
             document.line(format!("{}, those that differ most:", sources_title(report)));
             document.table(table(BRIEF, sources));
+        }
+    }
+    for (title, lines, table) in models::overheads(report) {
+        document.heading(title);
+        lines.into_iter().for_each(|line| document.line(line));
+        if !table.rows.is_empty() {
+            document.table(table);
         }
     }
     document.section("Runs that do not count", failures(report));
@@ -243,6 +258,8 @@ fn origin(report: &Report) -> String {
 /// What a reader must not overlook.
 pub fn warnings(report: &Report) -> Vec<String> {
     let mut warnings: Vec<String> = report.happenings.iter().map(happened).collect();
+    warnings.extend(models::looks(report));
+    warnings.extend(models::torn_rounds(report));
     if report.order == Some(Order::Blocked) {
         warnings.push(
             "The plan ran one environment after the other. Changes over time cannot be separated from the environment; \
@@ -361,8 +378,9 @@ pub fn methods(report: &Report) -> Vec<String> {
              environment of the run before makes in this order (by the slope within the environments, at {0}; it matters \
              above a quarter of the difference or of the margin), dependence of one run on the one before where runs have no \
              rounds (lag-1 autocorrelation at {0}), and the state in which runs began. Where they fail the verdict is \
-             `confounded` or `not comparable`. Standard errors of pairs allow for positive lag-1 autocorrelation of their \
-             differences.",
+             `confounded` or `not comparable`. Standard errors of pairs allow for what the order \
+             lets them share where runs are autocorrelated (r of all runs at lag 1), and for the autocorrelation of their differences \
+             where that is certain at 0.05 and makes more.",
             options.diagnostic_alpha
         ),
     ]

@@ -4,7 +4,7 @@
 use super::charts::OF_ONE;
 use super::figures::{self, Names};
 use super::tables::{ATTRITION, MAIN, with_absent};
-use super::{FORMATS, ReportError, Studied, charts, data, latex, narrative, threats};
+use super::{FORMATS, ReportError, Studied, charts, data, latex, models, narrative, threats};
 use crate::analysis::{Comparison, Report};
 use crate::{RESULTS, sha256};
 use spark_trace_render::document::Table;
@@ -150,6 +150,10 @@ fn index(report: &Report, pages: &Pages) -> Vec<u8> {
                 figure(page, charts::models(&rows));
             }
         });
+        for (title, lines, table) in models::overheads(report) {
+            section(page, &title, &table);
+            paragraphs(page, lines);
+        }
         page.element("h2", &[], "Methods");
         paragraphs(page, narrative::methods(report));
         section(page, "Machine", &narrative::machine(report));

@@ -16,6 +16,11 @@ pub fn number(value: f64) -> String {
         size if size >= 1000.0 => format!("{value:.0}"),
         size if size >= 0.1 => format!("{value:.2}"),
         size if size >= 0.001 => format!("{value:.4}"),
+        // Two digits that count, as long as a reader can count the zeros.
+        size if size >= 1e-6 => {
+            let decimals = (1.0 - size.log10().floor()) as usize;
+            format!("{value:.decimals$}")
+        }
         _ => format!("{value:.1e}"),
     }
 }
@@ -23,7 +28,8 @@ pub fn number(value: f64) -> String {
 /// With as many decimals as three digits of `spread` need.
 pub fn to_spread(value: f64, spread: Option<f64>) -> String {
     match spread {
-        Some(spread) if spread > 0.0 && spread.is_normal() => {
+        // More decimals than nine are zeros that nobody counts.
+        Some(spread) if spread >= 1e-7 && spread.is_normal() => {
             let decimals = (2.0 - spread.log10().floor()).clamp(0.0, 9.0) as usize;
             format!("{value:.decimals$}")
         }
@@ -191,7 +197,7 @@ pub const ATTRITION: &[spark_trace_render::document::Cell<Attrition>] = &[
     ("MEASURED", Fit::Number, |row| both(row, |course| Some(course.measured))),
     ("FAILED", Fit::Number, |row| both(row, |course| Some(course.failed))),
     ("CUT OFF", Fit::Number, |row| both(row, |course| Some(course.lost))),
-    ("P (FISHER)", Fit::Number, |row| known(row.p, written_p)),
+    ("FAIL EQUALLY OFTEN, P", Fit::Number, |row| known(row.p, written_p)),
 ];
 
 fn both(row: &Attrition, of: fn(&Course) -> Option<usize>) -> String {

@@ -260,9 +260,13 @@ fn shapes(report: &Report) -> Option<String> {
 }
 
 fn dependence(report: &Report) -> Option<String> {
-    let r = compared(report).filter_map(|row| row.dependence).fold(0.0, f64::max);
-    let allowed = (r > 0.0).then(|| {
-        format!("Differences of neighbouring rounds are correlated (r up to {r:.2}); their standard errors allow for it.")
+    let larger =
+        compared(report).filter_map(|row| row.dependence).map(|found| found.larger).fold(1.0, f64::max);
+    let allowed = (larger > 1.005).then(|| {
+        format!(
+            "Runs have something in common with the run before; standard errors of pairs allow for it and are up to {:.2} times as large.",
+            larger.sqrt()
+        )
     });
     let alpha = report.options.diagnostic_alpha;
     let depends = of_comparisons(report, |row| {
@@ -330,6 +334,10 @@ mod tests {
             models: vec!["m".to_owned()],
             alike: vec![],
             planned: Some(10),
+            looks: vec![],
+            rounds_over: Default::default(),
+            traits: Default::default(),
+            units: Default::default(),
             happenings: vec![],
             primary: vec![],
             order: Some(if blocked { Order::Blocked } else { Order::Balanced }),

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io::{self, Read, Seek};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::process::Stdio;
 
@@ -116,22 +118,73 @@ pub fn toolkit() -> Option<String> {
     text.lines().next().map(|line| line.trim().to_owned()).filter(|line| !line.is_empty())
 }
 
-/// Larger files of a model are known by their sizes: weights take minutes to read, and that would fill the page cache.
+/// Larger files of a model are known by their ends: weights take minutes to read, and that would fill the page cache.
 const HASHED: u64 = 16 << 20;
+/// Of the start and of the end of a larger file.
+const END: u64 = 1 << 20;
+/// Of a folder.
+const MOST_FILES: usize = 4096;
 
-/// Size of a file, and its hash where it is small; or why it cannot be read.
-pub fn of_file(path: &Path) -> String {
-    let size = match fs::metadata(path) {
-        Ok(about) if about.is_file() => about.len(),
-        Ok(about) if about.is_dir() => return "a folder".to_owned(),
-        Ok(_) => return "not a file".to_owned(),
-        Err(error) => return error.to_string(),
-    };
-    let hash = (size <= HASHED).then(|| read_bytes(path).ok()).flatten().map(|bytes| sha256(&bytes));
-    match hash {
-        Some(hash) => format!("{size} bytes, sha256 {hash}"),
-        None => format!("{size} bytes"),
+/// Size and hash of a file or of a folder's files; or why it cannot be read. Of a file above 16 MiB the hash is that of its first and last
+/// MiB, and of a folder that of a line for each of its files.
+pub fn of_file(path: &Path) -> Result<String, String> {
+    let about = fs::metadata(path).map_err(|error| error.to_string())?;
+    if about.is_dir() {
+        return of_folder(path);
     }
+    let (size, hash) = fingerprint(path).map_err(|error| error.to_string())?;
+    Ok(match size <= HASHED {
+        true => format!("{size} bytes, sha256 {hash}"),
+        false => format!("{size} bytes, sha256 of the first and last MiB {hash}"),
+    })
+}
+
+fn fingerprint(path: &Path) -> io::Result<(u64, String)> {
+    // Nothing but a file: a pipe would wait for its other end.
+    let mut file = fs::OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+    let about = file.metadata()?;
+    if !about.is_file() {
+        return Err(io::Error::other("neither a file nor a folder"));
+    }
+    let (size, mut bytes) = (about.len(), vec![]);
+    if size <= HASHED {
+        (&mut file).take(HASHED).read_to_end(&mut bytes)?;
+    } else {
+        (&mut file).take(END).read_to_end(&mut bytes)?;
+        file.seek(io::SeekFrom::Start(size - END))?;
+        file.take(END).read_to_end(&mut bytes)?;
+    }
+    Ok((size, sha256(&bytes)))
+}
+
+/// Its files by their names, and links in it by what they lead to: the cache of Hugging Face consists of links.
+fn of_folder(folder: &Path) -> Result<String, String> {
+    let (mut left, mut files, mut bytes) = (vec![folder.to_owned()], vec![], 0_u64);
+    while let Some(dir) = left.pop() {
+        for entry in fs::read_dir(&dir).map_err(|error| error.to_string())? {
+            let path = entry.map_err(|error| error.to_string())?.path();
+            let name = path.strip_prefix(folder).unwrap_or(&path).display().to_string();
+            // A link to a folder may lead back here.
+            let link = path.symlink_metadata().is_ok_and(|about| about.is_symlink());
+            match fs::metadata(&path) {
+                Ok(about) if about.is_dir() && link => files.push(format!("{name} a link to a folder")),
+                Ok(about) if about.is_dir() => left.push(path),
+                _ => match fingerprint(&path) {
+                    Ok((size, hash)) => {
+                        bytes += size;
+                        files.push(format!("{name} {size} {hash}"));
+                    }
+                    Err(error) => return Err(format!("{}: {error}", path.display())),
+                },
+            }
+            if files.len() + left.len() > MOST_FILES {
+                return Err(format!("more than {MOST_FILES} files"));
+            }
+        }
+    }
+    files.sort();
+    let hash = sha256(files.join("\n").as_bytes());
+    Ok(format!("{} files, {bytes} bytes, sha256 of their names, sizes and hashes {hash}", files.len()))
 }
 
 /// The revision that a folder of the Hugging Face cache is of: `snapshots/COMMIT`.
@@ -143,6 +196,8 @@ pub fn revision(path: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+
     use super::*;
 
     fn of(name: &str, files: &[(&str, &str)]) -> Option<String> {
@@ -193,8 +248,24 @@ mod tests {
         let file = dir.path().join("config.json");
         fs::write(&file, "abc").unwrap();
         let hash = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
-        assert_eq!(of_file(&file), format!("3 bytes, sha256 {hash}"));
-        assert_eq!(of_file(dir.path()), "a folder");
+        assert_eq!(of_file(&file), Ok(format!("3 bytes, sha256 {hash}")));
+        // The folder's hash is that of its list, by sha256sum: printf 'config.json 3 HASH' | sha256sum.
+        let list = sha256(format!("config.json 3 {hash}").as_bytes());
+        let wanted = format!("1 files, 3 bytes, sha256 of their names, sizes and hashes {list}");
+        assert_eq!(of_file(dir.path()), Ok(wanted));
+        assert!(of_file(&dir.path().join("none")).unwrap_err().contains("No such file"));
+        // What is between the first and the last MiB is not read; what is in them is.
+        let weights = dir.path().join("weights");
+        let mut large = fs::File::create(&weights).unwrap();
+        large.set_len(HASHED + 2).unwrap();
+        let before = of_file(&weights).unwrap();
+        assert!(before.starts_with("16777218 bytes, sha256 of the first and last MiB "), "{before}");
+        large.seek(io::SeekFrom::Start(HASHED / 2)).unwrap();
+        large.write_all(b"x").unwrap();
+        assert_eq!(of_file(&weights).unwrap(), before);
+        large.seek(io::SeekFrom::Start(HASHED + 1)).unwrap();
+        large.write_all(b"x").unwrap();
+        assert_ne!(of_file(&weights).unwrap(), before);
         let commit = "0123456789abcdef0123456789abcdef01234567";
         assert_eq!(revision(&format!("/m/snapshots/{commit}/config.json")).as_deref(), Some(commit));
         assert_eq!(revision("/m/snapshots/main/config.json"), None);

@@ -70,7 +70,11 @@ pub fn describe(plan: &Plan, spark_trace: &Path) -> BTreeMap<String, String> {
         let values = Values::of(plan, environment, model, 0, &places);
         let files = model.files.iter().filter_map(|file| values.fill(file).ok());
         for file in files {
-            fact(&format!("model.{}.{file}", model.name), Some(facts::of_file(Path::new(&file))));
+            let name = format!("model.{}.{file}", model.name);
+            match facts::of_file(Path::new(&file)) {
+                Ok(found) => fact(&name, Some(found)),
+                Err(reason) => fact(&format!("{name}.unknown"), Some(reason)),
+            };
             if let Some(revision) = facts::revision(&file) {
                 fact(&format!("model.{}.revision", model.name), Some(revision));
             }

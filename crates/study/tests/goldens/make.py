@@ -80,12 +80,32 @@ for lost in ((3,), (1, 7, 8, 20), (2, 5, 9, 11, 14, 19, 23, 28)):
 # --- what they must come to ----------------------------------------------------------------------------------------
 
 
-def dependence(d):
-    if len(d) < 3 or len(set(d)) == 1:
-        return 0.0, 1.0
-    r = float(ref.lag1(list(map(float, d)))["r"])
-    r = max(r + 1 / len(d), 0.0)
-    return r, 1 + 2 * r * (1 - 1 / len(d))
+# The rounds that pairs are of, from 0, where some are lost.
+kept = None
+
+
+def dependence(x, y):
+    """What pairs have in common in the order x y, y x, x y, ...: r, the factor of the variance, and what r is of."""
+    n, d = len(x), y - x
+    rounds = kept or range(n)
+    if len(set(d)) == 1:
+        return 0.0, 1.0, "runs"
+    sides = [(x[i] - mean(x), -1.0) for i in range(n)], [(y[i] - mean(y), 1.0) for i in range(n)]
+    order = [side[i] for i in range(n) for side in (sides if rounds[i] % 2 == 0 else sides[::-1])]
+    values, sign = np.array([v for v, _ in order]), np.array([s for _, s in order])
+    r = min(max(float(ref.lag1(list(map(float, values)))["r"]) + 1 / (2 * n), 0.0), 0.9) if len(set(values)) > 1 else 0.0
+    at = np.arange(2 * n)
+    matrix = r ** np.abs(at[:, None] - at[None, :])
+    of_mean = sign @ matrix @ sign / n ** 2
+    # The two runs of a pair are next to each other.
+    estimated = n / (n - 1) * (2 - 2 * r - of_mean)
+    runs = r, max(n * of_mean / estimated, 1.0), "runs"
+    own = ref.lag1(list(map(float, d))) if n > 2 else None
+    if own and stats.norm.sf(float(own["z"])) < 0.05:
+        r = min(max(float(own["r"]) + 1 / n, 0.0), 0.9)
+        if (1 + r) / (1 - r) > runs[1]:
+            return r, (1 + r) / (1 - r), "differences"
+    return runs
 
 
 def mean(x):
@@ -96,7 +116,7 @@ def test_of(x, y, paired):
     """t, df, difference and standard error of the test that is used."""
     if paired:
         d = y - x
-        se = stats.sem(d) * math.sqrt(dependence(d)[1])
+        se = stats.sem(d) * math.sqrt(dependence(x, y)[1])
         return mean(d) / se, len(d) - 1, mean(d), se
     test = stats.ttest_ind(y, x, equal_var=False)
     difference = float(ref.exact_mean(list(map(float, y))) - ref.exact_mean(list(map(float, x))))
@@ -105,7 +125,7 @@ def test_of(x, y, paired):
 
 def tost_p(x, y, paired, margin):
     _, df, difference, se = test_of(x, y, paired)
-    if paired and dependence(y - x)[0] == 0:
+    if paired and dependence(x, y)[1] == 1:
         theirs = weightstats.ttost_paired(y, x, -margin, margin)[0]
         assert math.isclose(theirs, max(stats.t.sf((difference + margin) / se, df),
                                         stats.t.sf((margin - difference) / se, df)), rel_tol=1e-8)
@@ -115,7 +135,7 @@ def tost_p(x, y, paired, margin):
 def ratio(x, y, paired):
     """The ratios that the test of y - ratio x does not reject, found by scipy's root finder on its own p."""
     # The variance of dependent pairs is that of the difference, so the factor is the same at each ratio.
-    factor = math.sqrt(dependence(y - x)[1]) if paired else 1.0
+    factor = math.sqrt(dependence(x, y)[1]) if paired else 1.0
 
     def t(rho):
         if paired:
@@ -244,7 +264,8 @@ def bootstrap(x, y, paired):
 
 
 def wanted(data):
-    keep = [i for i in range(len(data["a"])) if not data["paired"] or i + 1 not in data["lost"]]
+    global kept
+    keep = kept = [i for i in range(len(data["a"])) if not data["paired"] or i + 1 not in data["lost"]]
     offset, paired = data["offset"], data["paired"]
     x = np.array(data["a"] if not paired else [data["a"][i] for i in keep]) - offset
     y = np.array(data["b"] if not paired else [data["b"][i] for i in keep]) - offset
@@ -272,7 +293,7 @@ def wanted(data):
         diff = y - x
         dz = mean(diff) / float(ref.root(ref.exact_squares(list(map(float, diff))) / (len(diff) - 1)))
         out |= {"paired.p": float(stats.ttest_rel(y, x).pvalue), "cohen_dz.value": dz,
-                "wilcoxon.p": float(stats.wilcoxon(diff).pvalue), "dependence": dependence(diff)[0],
+                "wilcoxon.p": float(stats.wilcoxon(diff).pvalue), "dependence": dict(zip(("r", "larger", "of"), dependence(x, y))),
                 "shapiro_differences.p": float(stats.shapiro(diff).pvalue)}
         if abs(dz) < 30 and dz != 0:
             out["power"] = float(ref.mp.mpf(1) - ref.nct_cdf(stats.t.isf(0.025, len(x) - 1), len(x) - 1, dz * math.sqrt(len(x)))
@@ -288,6 +309,7 @@ def wanted(data):
         found = ratio(x, y, paired)
         if found:
             out["ratio.value"], out["ratio.ci"] = found["value"], found["ci"]
+    kept = None
     if data["lost"]:
         out |= {f"bounds.{k}": v for k, v in bounds(data).items()}
         out["unpaired"] = len(data["lost"])
@@ -318,12 +340,13 @@ for key, method in (("p_holm", "holm"), ("p_bonferroni", "bonferroni")):
 for name, value in zip(names, multitest.multipletests([results[n]["equivalence.p"] for n in names], method="holm")[1]):
     results[name]["equivalence_p"] = float(value)
 for data in sets:
-    keep = [i for i in range(len(data["a"])) if not data["paired"] or i + 1 not in data["lost"]]
+    keep = kept = [i for i in range(len(data["a"])) if not data["paired"] or i + 1 not in data["lost"]]
     x, y = ([data[s][i] - data["offset"] for i in keep] if data["paired"] else [v - data["offset"] for v in data[s]]
             for s in "ab")
     _, df, difference, se = test_of(np.array(x), np.array(y), data["paired"])
     half = stats.t.isf(0.05 / len(sets) / 2, df) * se
     results[data["name"]]["ci_simultaneous"] = [difference - half, difference + half]
+kept = None
 
 # An exploratory metric of the first models, for the false discovery rate.
 second, first_ones = {}, [d for d in sets if d["name"].startswith("pairs-normal")]
