@@ -18,6 +18,7 @@ pub mod rootfs;
 pub mod run;
 pub mod schedule;
 pub mod templates;
+pub mod traits;
 pub mod ulimit;
 mod validate;
 

@@ -11,7 +11,7 @@ use thiserror::Error;
 use spark_trace_recording::parse;
 
 use super::primary::Primary;
-use super::results::Traits;
+use super::traits::Traits;
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::plan::Order;
 use super::primary::Primary;
+use super::traits::Traits;
 
 pub const SCHEMA: &str = "spark-trace/study";
 pub const SCHEMA_VERSION: u32 = 1;
@@ -52,15 +53,6 @@ pub struct Results {
     /// What happened besides them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub happenings: Vec<Happening>,
-}
-
-/// What a model's overhead may depend on.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct Traits {
-    #[serde(default)]
-    pub parameters: Option<f64>,
-    #[serde(default)]
-    pub architecture: Option<String>,
 }
 
 /// What happened to a study between its runs.

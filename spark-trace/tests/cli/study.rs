@@ -105,6 +105,14 @@ fn a_published_study_is_imported_and_reported_in_every_form() {
         assert!(format != "csv" || !output.lines().any(|line| line.contains(",=cmd")), "{output}");
         assert!(format != "markdown" || !output.replace("\\<img", "").contains("<img"), "{output}");
     }
+    // Against itself nothing differs; in the terminal's form no name from outside reaches the terminal as it is.
+    let output =
+        study(&["compare", &study_dir, &study_dir, "--format", "json"]).success().get_output().stdout.clone();
+    let compared: serde_json::Value = serde_json::from_slice(&output).unwrap();
+    let cells = compared["cells"].as_array().unwrap();
+    assert!(!cells.is_empty() && cells.iter().all(|row| row["difference"] == 0.0), "{compared}");
+    study(&["compare", &study_dir, &study_dir]).success();
+    study(&["compare", &study_dir, &dir.path().display().to_string()]).code(2);
     let site = dir.path().join("site");
     study(&["report", &study_dir, "-o", &site.display().to_string()]).success();
     let mut sums = std::process::Command::new("sha256sum");

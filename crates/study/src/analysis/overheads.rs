@@ -13,7 +13,8 @@ use spark_trace_statistics::{Error, LEVEL};
 use super::Comparison;
 use super::compare::has_zero;
 use super::sample::Sample;
-use crate::results::{Results, Traits};
+use crate::results::Results;
+use crate::traits::Traits;
 
 /// One metric of all models in two environments.
 #[derive(Debug, Clone, PartialEq, Serialize)]

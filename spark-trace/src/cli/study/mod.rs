@@ -1,6 +1,7 @@
 //! `study`: one file per step, from the plan to the report.
 
 mod check;
+mod compare;
 mod import;
 mod init;
 mod report;
@@ -41,6 +42,7 @@ enum Step {
     Stop(status::StopArgs),
     Import(import::Args),
     Report(report::Args),
+    Compare(compare::Args),
     Rootfs(rootfs::Args),
 }
 
@@ -55,6 +57,7 @@ pub fn run(args: Args) -> anyhow::Result<Exit> {
         Step::Stop(args) => status::stop(&args),
         Step::Import(args) => import::run(&args),
         Step::Report(args) => report::run(&args),
+        Step::Compare(args) => compare::run(&args),
         Step::Rootfs(args) => rootfs::run(&args),
     }
 }

@@ -63,7 +63,7 @@ fn formats() -> impl TypedValueParser<Value = &'static Format> {
         .map(|name| FORMATS.iter().find(|format| format.name == name).unwrap_or(&FORMATS[0]))
 }
 
-fn part(text: &str) -> Result<f64, String> {
+pub fn part(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(part) if part > 0.0 && part < 1.0 => Ok(part),
         _ => Err(format!("`{text}` is no number between 0 and 1")),

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::analysis::overheads::{Scale, What};
-use crate::results::Traits;
+use crate::traits::Traits;
 
 /// Ten models of five sizes and two architectures: B over A is 1.02, more by 3 % for each doubling, and 5 % more in the second; models
 /// differ besides by `sd_models`.
