@@ -31,6 +31,10 @@ const TAKEN: &[&str] = &[
     "TLLM_*",
     "TRTLLM_*",
     "VLLM_*",
+    "SGLANG_*",
+    "GGML_*",
+    "LLAMA_ARG_*",
+    "OLLAMA_*",
     // Where they keep files, and so in which cache those are.
     "HF_HOME",
     "HF_HUB_CACHE",
@@ -53,7 +57,8 @@ const TAKEN: &[&str] = &[
 ];
 
 /// What has one of these in its name is not taken in any case.
-const SECRET: &[&str] = &["TOKEN", "KEY", "SECRET", "PASSW", "CREDENTIAL", "AUTH"];
+/// An address may have a password in it.
+const SECRET: &[&str] = &["URL", "PROXY", "TOKEN", "KEY", "SECRET", "PASSW", "CREDENTIAL", "AUTH"];
 
 /// Lines of /proc/PID/limits that bound memory, or what takes it.
 const LIMITS: &[&str] = &[

@@ -1,7 +1,7 @@
 //! The figures of the engine's arithmetic: from the trace, from its log, from its command line.
 
 use spark_trace_engines::{self as engines, EngineLog, EngineRow, Figure, Formula, Parameter, ParameterName};
-use spark_trace_recording::Recording;
+use spark_trace_recording::{Process, ProcessContext, Recording};
 
 use super::arithmetic::{self, Inputs};
 use super::identity::Identity;
@@ -28,6 +28,7 @@ pub fn of(
     let temporary_kv = log.size(Figure::KvTemporary).unwrap_or(0);
     let kv_taken = own::taken(recording, reading).map(|taken| taken.saturating_add(temporary_kv));
     let fits = identity.formula.is_some_and(is_fit);
+    let margin = margin(recording, identity, log);
     let beside = || Some(log.bytes(Figure::Weights)?.saturating_add(log.bytes(Figure::Compute).unwrap_or(0)));
     let mut figures = Figures {
         allocated,
@@ -46,10 +47,11 @@ pub fn of(
         logged_kv: log.bytes(Figure::KvBudget).or(log.bytes(Figure::KvDecided)),
         logged_allocated: log.size(Figure::KvAllocated),
         logged_outside: log.size(Figure::Outside),
-        margin: margin(recording, identity, log).filter(|_| fits).unwrap_or(0),
+        margin: margin.filter(|_| fits).unwrap_or(0),
         container_free: *container_free,
         container_cached: container_free.and_then(|_| container_cached(recording, reading.at_ns)),
-        beside_cache: beside().filter(|_| fits),
+        // Without it, and with a margin that is not known, there is no arithmetic.
+        beside_cache: beside().filter(|_| fits && margin.is_some()),
         context: whole_context(identity.formula, log).filter(|_| fits),
         ..Figures::default()
     };
@@ -91,7 +93,8 @@ pub fn formula(recording: &Recording, identity: &Identity) -> Option<Formula> {
     let context = identity.row.and_then(|row| row.parameter(ParameterName::Context));
     let stated = || {
         context
-            .and_then(|parameter| argument(recording, identity, parameter))
+            .and_then(|parameter| stated(recording, identity, parameter))
+            .and_then(|(text, _)| text.parse::<f64>().ok())
             .is_some_and(|cells| cells > 0.0)
     };
     match identity.formula {
@@ -134,13 +137,11 @@ fn fraction(
     figures: &Figures,
 ) -> From {
     let parameter = identity.row.and_then(|row| row.parameter(ParameterName::Fraction));
-    let stated = [
-        (log.real(Figure::Fraction), "log"),
-        (option, "option"),
-        (parameter.and_then(|parameter| argument(recording, identity, parameter)), "arguments"),
-    ];
+    let by_user = parameter.and_then(|parameter| stated(recording, identity, parameter));
+    let by_user = by_user.map(|(text, from)| (text.parse().ok(), from));
+    let known = [(log.real(Figure::Fraction), "log"), (option, "option")];
     let is_part = |fraction: &f64| *fraction > 0.0 && *fraction <= 1.0;
-    for (fraction, from) in stated {
+    for (fraction, from) in known.into_iter().chain(by_user) {
         if let Some(fraction) = fraction.filter(is_part) {
             return (Some(fraction), Some(from));
         }
@@ -160,18 +161,46 @@ fn fraction(
     (default, default.map(|_| "default"))
 }
 
-/// Kept free on the device, as engines state it: MiB on a command line (common/arg.cpp).
+/// Kept free on the device; `None` where that is not known.
 fn margin(recording: &Recording, identity: &Identity, log: &EngineLog) -> Option<i64> {
-    let parameter = identity.row.and_then(|row| row.parameter(ParameterName::Margin))?;
-    let stated = || Some((argument(recording, identity, parameter)? * f64::from(1 << 20)) as i64);
-    let default = || parameter.default_of(identity.version).map(|bytes| bytes as i64);
-    // Ollama keeps its overhead free beside it.
-    let logged = || Some(log.bytes(Figure::Margin)?.saturating_add(log.bytes(Figure::Overhead).unwrap_or(0)));
-    logged().or_else(stated).or_else(default)
+    let parameter = |name| identity.row.and_then(|row| row.parameter(name));
+    let Some(margin) = parameter(ParameterName::Margin) else { return Some(0) };
+    // Ollama keeps its overhead free beside it, in bytes (envconfig/config.go, GpuOverhead).
+    let overhead = || {
+        let (text, _) = stated(recording, identity, parameter(ParameterName::Overhead)?)?;
+        text.parse().ok()
+    };
+    let overhead = log.bytes(Figure::Overhead).or_else(overhead).unwrap_or(0);
+    let own = match (log.bytes(Figure::Margin), stated(recording, identity, margin)) {
+        (Some(logged), _) => logged,
+        (None, Some((text, _))) => for_the_device(text, recording.host.gpus.len())?,
+        (None, None) => margin.default_of(identity.version).map_or(0, |bytes| bytes as i64),
+    };
+    Some(own.saturating_add(overhead))
+}
+
+/// MiB, or a list with a value for each device; one value stands for all (common/arg.cpp, --fit-target). Of several devices
+/// which one was read is not known.
+fn for_the_device(text: &str, devices: usize) -> Option<i64> {
+    let values: Option<Vec<f64>> = text.split(',').map(|value| value.trim().parse().ok()).collect();
+    let values = values?;
+    let first = values.first()?;
+    let is_known = devices <= 1 || values.iter().all(|value| value == first);
+    (is_known && *first >= 0.0).then_some((first * f64::from(1 << 20)) as i64)
+}
+
+/// What a user has set: on a command line, which comes first (common/arg.cpp, common_params_parse_ex), or in the environment.
+fn stated<'a>(
+    recording: &'a Recording,
+    identity: &Identity,
+    parameter: &Parameter,
+) -> Option<(&'a str, &'static str)> {
+    let argument = argument(recording, identity, parameter).map(|text| (text, "arguments"));
+    argument.or_else(|| Some((variable(recording, identity, parameter)?, "environment")))
 }
 
 /// The value of a flag on a command line of the target: `--flag VALUE` or `--flag=VALUE`; the last counts.
-fn argument(recording: &Recording, identity: &Identity, parameter: &Parameter) -> Option<f64> {
+fn argument<'a>(recording: &'a Recording, identity: &Identity, parameter: &Parameter) -> Option<&'a str> {
     let engine = identity.row?;
     let processes = recording.provenance.processes.iter();
     let lines = processes.map(|process| (process.comm.as_str(), process.argv.as_slice()));
@@ -179,9 +208,26 @@ fn argument(recording: &Recording, identity: &Identity, parameter: &Parameter) -
     lines.filter_map(|(comm, line)| value_of(engine, comm, line, parameter.flags)).next_back()
 }
 
+/// A variable of the environment of a process of the engine, or of the one that it runs.
+fn variable<'a>(recording: &'a Recording, identity: &Identity, parameter: &Parameter) -> Option<&'a str> {
+    let engine = identity.row?;
+    let provenance = &recording.provenance;
+    let is_its = |process: &&Process| {
+        let by_comm = engines::by_comm(&process.comm);
+        by_comm.iter().any(|found| *found == engine.engine || Some(*found) == engine.runs)
+            || engines::own_arguments(engine, &process.argv).is_some()
+    };
+    let contexts = provenance.processes.iter().filter(is_its);
+    let contexts = contexts.filter_map(|process| provenance.contexts.get(process.context? as usize));
+    let value = |context: &'a ProcessContext| {
+        parameter.environment.iter().find_map(|name| context.environment.get(*name)).map(String::as_str)
+    };
+    contexts.filter_map(value).next_back()
+}
+
 /// Of the engine's own arguments. Other programs, and scripts in which an engine runs, have long names alone: `-c` is many
 /// things.
-fn value_of(engine: &EngineRow, comm: &str, line: &[String], flags: &[&str]) -> Option<f64> {
+fn value_of<'a>(engine: &EngineRow, comm: &str, line: &'a [String], flags: &[&str]) -> Option<&'a str> {
     // Options of Python programs have either stroke between their words.
     let dashed = |text: &str| text.replace('_', "-");
     let own = engines::own_arguments(engine, line)
@@ -196,7 +242,7 @@ fn value_of(engine: &EngineRow, comm: &str, line: &[String], flags: &[&str]) -> 
             None => (dashed(argument), line.get(index + 1).map(String::as_str)),
         };
         if names.contains(&name) {
-            found = value.and_then(|value| value.parse().ok()).or(found);
+            found = value.filter(|value| value.starts_with(|first: char| first.is_ascii_digit())).or(found);
         }
     }
     found
@@ -225,6 +271,7 @@ pub fn agreement(figures: &Figures) -> Vec<Agreement> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kv::identity;
     use spark_trace_engines::Engine;
 
     #[test]
@@ -257,6 +304,55 @@ mod tests {
 
     fn found(engine: Engine, comm: &str, line: &str, flags: &[&str]) -> Option<f64> {
         let line: Vec<String> = line.split(' ').map(str::to_owned).collect();
-        value_of(engines::row(engine).unwrap(), comm, &line, flags)
+        value_of(engines::row(engine).unwrap(), comm, &line, flags).and_then(|value| value.parse().ok())
+    }
+
+    #[test]
+    fn a_margin_is_that_of_the_device_where_that_is_known() {
+        let mib = |mib: i64| Some(mib << 20);
+        for (text, devices, wanted) in [
+            ("512", 1, mib(512)),
+            ("512", 2, mib(512)),
+            ("512,1024", 1, mib(512)),
+            ("512, 512", 2, mib(512)),
+            ("512,1024", 2, None),
+            ("-1", 1, None),
+            ("much", 1, None),
+            ("", 1, None),
+        ] {
+            assert_eq!(for_the_device(text, devices), wanted, "{text}");
+        }
+    }
+
+    #[test]
+    fn variables_of_the_engine_count_where_its_arguments_say_nothing() {
+        let mut recording = spark_trace_testing::empty();
+        let context = |name: &str, value: &str| ProcessContext {
+            environment: [(name.to_owned(), value.to_owned())].into(),
+            ..ProcessContext::default()
+        };
+        let process = |comm: &str, line: &str, context| Process {
+            comm: comm.to_owned(),
+            argv: line.split(' ').map(str::to_owned).collect(),
+            context: Some(context),
+            ..Process::default()
+        };
+        let provenance = &mut recording.provenance;
+        provenance.contexts =
+            vec![context("LLAMA_ARG_FIT_TARGET", "256,256"), context("LLAMA_ARG_FIT_TARGET", "7")];
+        provenance.processes =
+            vec![process("llama-server", "llama-server -m x", 0), process("redis", "redis", 1)];
+        let log = engines::parse(std::iter::empty::<&str>());
+        let identity = identity::of(&recording, &log, Some(Engine::LlamaCpp));
+        let found = |recording: &Recording| margin(recording, &identity, &log);
+        assert_eq!(found(&recording), Some(256 << 20));
+        recording.provenance.processes[0].argv.extend(["-fitt".to_owned(), "128".to_owned()]);
+        assert_eq!(found(&recording), Some(128 << 20), "arguments come first");
+        recording.provenance.processes.remove(0);
+        assert_eq!(found(&recording), Some(1 << 30), "of others nothing is taken");
+        let ollama = identity::of(&recording, &log, Some(Engine::Ollama));
+        recording.provenance.contexts[1] = context("OLLAMA_GPU_OVERHEAD", "1000");
+        recording.provenance.processes = vec![process("ollama", "ollama serve", 1)];
+        assert_eq!(margin(&recording, &ollama, &log), Some((1 << 30) + 1000));
     }
 }
