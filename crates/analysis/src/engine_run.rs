@@ -9,12 +9,14 @@ use crate::engine_evidence::recognise;
 mod breakdown;
 mod buffers;
 mod device_level;
+mod free_fall;
 mod part_name;
 mod parts;
 mod stages;
 
 pub use breakdown::{BreakdownOf, BreakdownRow};
 pub use buffers::{Buffer, Buffers, Together};
+pub use free_fall::FreeFall;
 pub use part_name::PartName;
 pub use parts::{Part, Parts};
 pub use stages::{Evidence, Span, StageRow};

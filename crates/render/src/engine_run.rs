@@ -3,7 +3,8 @@
 use spark_trace_analysis::diff::engine::PartDelta;
 use spark_trace_analysis::engine_now::{EngineNow, StageNow};
 use spark_trace_analysis::engine_run::{
-    BreakdownRow, Buffer, Buffers, EngineRun, Evidence, FigureRow, Part, PartName, StageRow, Together,
+    BreakdownRow, Buffer, Buffers, EngineRun, Evidence, FigureRow, FreeFall, Part, PartName, StageRow,
+    Together,
 };
 use spark_trace_engines::{Check, Engine, Stage, Unit, Version, row};
 use spark_trace_recording::units::{delta, known, seconds, share, size, unsigned};
@@ -36,6 +37,9 @@ pub fn stages_and_parts(document: &mut Document, report: &EngineRun, started_ns:
     if !stages.is_empty() {
         document.table(Table::of(STAGES, &stages));
     }
+    for row in &report.stages {
+        row.free_fall.iter().for_each(|fall| document.line(free_fall(row, *fall)));
+    }
     if let Some(parts) = &report.parts {
         let rows: Vec<_> = parts.parts.iter().map(|part| (part.clone(), parts.bytes)).collect();
         document.section(
@@ -48,6 +52,17 @@ pub fn stages_and_parts(document: &mut Document, report: &EngineRun, started_ns:
         "Device memory by the engine's log and by the recording",
         Table::of(BREAKDOWN, &report.breakdown),
     );
+}
+
+/// What an engine measures is more than what it takes by calls.
+fn free_fall(row: &StageRow, fall: FreeFall) -> String {
+    let logged = fall.logged_bytes.map_or_else(String::new, |bytes| format!(" (its log: {})", size(bytes)));
+    let parts = row.growth_bytes.and_then(|calls| Some((calls, fall.bytes.checked_sub(calls)?)));
+    let parts = parts.map_or_else(String::new, |(calls, rest)| {
+        format!(": {} by its calls, {} by the driver itself and by others", size(calls), size(rest))
+    });
+    let stage = stage(row.stage);
+    format!("In {stage} the engine saw free memory fall by {}{logged}{parts}", size(fall.bytes))
 }
 
 /// Buffers of the log beside their allocations.

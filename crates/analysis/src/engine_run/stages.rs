@@ -7,6 +7,7 @@ use spark_trace_engines::{self as engines, Engine, EngineLog, Figure, Mark, Mome
 use spark_trace_recording::Recording;
 
 use super::device_level::DeviceLevel;
+use super::free_fall::{self, FreeFall};
 use crate::derived::Derived;
 use crate::memory_queries::MemoryQueryRow;
 
@@ -39,6 +40,8 @@ pub struct StageRow {
     pub evidence: Evidence,
     /// By how much device memory grew in it; absent where no device memory was seen.
     pub growth_bytes: Option<i64>,
+    /// By how much free memory fell in it, where the engine measures that.
+    pub free_fall: Option<FreeFall>,
 }
 
 /// Seconds that a line states of the stage which it ends.
@@ -49,8 +52,10 @@ const DURATIONS: &[(Stage, Figure)] =
 pub fn all(run: &Derived<'_>, log: &EngineLog, engine: Option<Engine>) -> Vec<StageRow> {
     let recording = run.recording;
     let level = DeviceLevel::new(recording);
+    let mut by_log = by_log(recording, log);
+    let free_fall = free_fall::in_capture(run, log, &mut by_log);
     let mut found: Vec<(Stage, Span, Evidence)> =
-        by_log(recording, log).into_iter().map(|(stage, span)| (stage, span, Evidence::Log)).collect();
+        by_log.into_iter().map(|(stage, span)| (stage, span, Evidence::Log)).collect();
     let by_calls = level.as_ref().map(|level| by_calls(run, level, engine)).unwrap_or_default();
     for (stage, span) in by_calls {
         if !found.iter().any(|(known, ..)| *known == stage) {
@@ -63,6 +68,7 @@ pub fn all(run: &Derived<'_>, log: &EngineLog, engine: Option<Engine>) -> Vec<St
         span,
         evidence,
         growth_bytes: level.as_ref().and_then(|level| growth(level, span, u64::MAX)),
+        free_fall: free_fall.filter(|_| stage == Stage::GraphCapture),
     });
     rows.collect()
 }

@@ -180,6 +180,18 @@ fn vllm_on_an_h200_by_its_log() {
         let mut expected = vec![Stage::Weights, Stage::Profiling, Stage::KvAllocation];
         expected.extend(captures.into_iter().chain([Stage::Serving]));
         assert_eq!(stages, expected, "{run}");
+        // Its log: "Graph capturing finished in 3 secs, took 0.45 GiB", with two digits.
+        let falls: Vec<_> =
+            report.stages.iter().filter_map(|row| row.free_fall.zip(row.growth_bytes)).collect();
+        assert_eq!(falls.len(), usize::from(captures.is_some()), "{run}");
+        for (fall, calls) in falls {
+            let (gib, digits) = ((1_u64 << 30) as f64, 0.005);
+            assert!((fall.bytes as f64 / gib - 0.45).abs() <= digits, "{run}: {fall:?}");
+            assert!(
+                calls < fall.bytes,
+                "{run}: graphs that are instantiated are in no call: {calls}, {fall:?}"
+            );
+        }
         let parts = report.parts.unwrap().parts;
         for (name, gib) in [(PartName::Weights, 11.05), (PartName::KvCache, kv_gib)] {
             let part = parts.iter().find(|part| part.part == name).unwrap();
