@@ -12,6 +12,7 @@ mod device_level;
 mod free_fall;
 mod part_name;
 mod parts;
+mod span;
 mod stages;
 
 pub use breakdown::{BreakdownOf, BreakdownRow};
@@ -19,7 +20,8 @@ pub use buffers::{Buffer, Buffers, Together};
 pub use free_fall::FreeFall;
 pub use part_name::PartName;
 pub use parts::{Part, Parts};
-pub use stages::{Evidence, Span, StageRow};
+pub use span::Span;
+pub use stages::{Evidence, StageRow};
 
 /// An engine, or what looks like one.
 #[derive(Debug, Clone, PartialEq, Serialize)]

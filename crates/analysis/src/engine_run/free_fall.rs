@@ -4,7 +4,7 @@
 use serde::Serialize;
 use spark_trace_engines::{EngineLog, Figure, Stage};
 
-use super::stages::Span;
+use super::span::Span;
 use crate::derived::Derived;
 use crate::memory_queries::MemoryQueryRow;
 use crate::signed::signed;

@@ -7,7 +7,8 @@ use spark_trace_recording::Recording;
 use super::buffers::{Buffers, Known};
 use super::device_level::DeviceLevel;
 use super::part_name::PartName;
-use super::stages::{Evidence, Span, StageRow, growth};
+use super::span::Span;
+use super::stages::{Evidence, StageRow, growth};
 
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Part {

@@ -8,6 +8,7 @@ use spark_trace_recording::Recording;
 
 use super::device_level::DeviceLevel;
 use super::free_fall::{self, FreeFall};
+use super::span::Span;
 use crate::derived::Derived;
 use crate::memory_queries::MemoryQueryRow;
 
@@ -23,13 +24,6 @@ pub enum Evidence {
     Allocations,
     /// Of a part: sizes in the log, of which the recording has the sum alone.
     Sum,
-}
-
-/// From when to when. An end that is not known is that of the run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-pub struct Span {
-    pub begin_ns: u64,
-    pub end_ns: Option<u64>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize)]
