@@ -54,6 +54,8 @@ fn study(order: &str, seed: u64) -> Results {
     }
     let mut results = spark_trace_study::journal::read(&journal(&plan)).unwrap().results();
     (results.origin, results.runs, results.schema) = (Origin::Simulated, runs, SCHEMA.to_owned());
+    // The journal is that of a study that has not begun: its report would be one of a look.
+    results.rounds_over = [("m".to_owned(), ROUNDS)].into();
     results
 }
 
