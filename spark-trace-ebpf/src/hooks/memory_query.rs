@@ -21,8 +21,9 @@ use spark_trace_common::{
 
 use crate::{
     config::conf,
+    hooks::python,
     loss::lost,
-    maps::{CONTROL, EVENTS, PAUSED, PYTHON_PROCESSES, WATCHED_FILES},
+    maps::{CONTROL, EVENTS, PAUSED, WATCHED_FILES},
     memory_state::memory_state,
     read::{load, probe},
     target::{USER_STACK, current_task, memory_cgroup_read_of},
@@ -183,7 +184,7 @@ pub(super) fn mapped_executable(fd: u32, tgid: u32) {
     // SAFETY: no arguments.
     let now = unsafe { bpf_ktime_get_ns() };
     // So that its interpreter is known before it calls the driver.
-    let awaits_python = conf!(python_min_4k) != NO_MEMBER && PYTHON_PROCESSES.get_ptr(&tgid).is_none();
+    let awaits_python = conf!(python_min_4k) != NO_MEMBER && !python::is_known(tgid);
     let paused = (WATCHED_FILES.get_ptr(&file).is_none() || awaits_python) && pause(tgid, now);
     // SAFETY (whole block): the slot is ours until it is submitted.
     unsafe {

@@ -24,6 +24,13 @@ use crate::{
 /// its structure of the thread before it (sysdeps/aarch64/nptl/tls.h, THREAD_SELF).
 const ABOVE_SELF: u64 = if cfg!(bpf_target_arch = "x86_64") { 0 } else { 4096 };
 
+/// Whether the interpreter of a process was found. One that has none may have been looked at before it was linked.
+#[inline(always)]
+pub(super) fn is_known(tgid: u32) -> bool {
+    // SAFETY: a live map value.
+    PYTHON_PROCESSES.get_ptr(&tgid).is_some_and(|process| unsafe { (*process).interpreters } != 0)
+}
+
 /// A process's interpreter, if it has one and this CPU may walk its frames.
 #[inline(always)]
 pub(super) fn of_process(tgid: u32) -> Option<*const PythonProcess> {

@@ -265,7 +265,6 @@ fn a_log_is_of_a_command_and_replaces_nothing() {
     for line in [
         format!("--log --pid {} --duration 1s", std::process::id()),
         format!("--log-file {log} --cgroup / --duration 1s"),
-        "--log --container some --duration 1s".to_owned(),
         "--log --system --duration 1s".to_owned(),
         format!("--log-file {output} -- true"),
     ] {

@@ -1,6 +1,7 @@
 //! Workloads whose memory is known exactly: what spark-trace should find, said by who took it.
 
 mod alloc;
+mod child;
 mod cli;
 mod cuda;
 mod driver;

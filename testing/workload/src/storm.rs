@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use crate::alloc::file::read_file;
 use crate::alloc::map::Mapping;
+use crate::child;
 use crate::cli::Storm;
 use crate::files;
 use crate::output::{SCHEMA_VERSION, print_line};
@@ -197,14 +198,7 @@ fn fork_round() -> Result<u64> {
     if pid < 0 {
         return Err(io::Error::last_os_error()).context("fork (ulimit -u? pids.max?)");
     }
-    let mut status = 0;
-    // SAFETY: `status` is valid to write to.
-    if unsafe { libc::waitpid(pid, &mut status, 0) } != pid {
-        return Err(io::Error::last_os_error()).with_context(|| format!("waitpid for child {pid}"));
-    }
-    if status != 0 {
-        bail!("child {pid} ended with wait status {status:#x}");
-    }
+    child::reap(pid)?;
     Ok(1)
 }
 

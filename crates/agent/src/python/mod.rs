@@ -52,6 +52,12 @@ impl Pythons {
         self.processes.contains_key(&pid) || self.processes.len() >= MOST_PROCESSES
     }
 
+    /// Whether a process was looked at before it had an interpreter, if it has one: a program that is being linked maps
+    /// its libraries one by one.
+    pub fn had_none(&self, pid: u32) -> bool {
+        matches!(self.processes.get(&pid), Some(None))
+    }
+
     /// Looks for the interpreter of a process. Gives what the kernel side needs: no address where there is none.
     pub fn look_at(&mut self, pid: u32) -> PythonProcess {
         let found = find::find(pid);

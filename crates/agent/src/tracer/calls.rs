@@ -36,7 +36,7 @@ impl<W: Write> Tracer<W> {
         };
         self.follow_driver();
         // Before it calls anything.
-        self.look_for_python(event.pid);
+        self.look_again_for_python(event.pid);
         let waited = self.let_go(event)?;
         match file {
             Some(file) => Ok(self.journal.add(Entry::Library(LibraryFile { paused_ns: waited, ..file }))?),

@@ -15,6 +15,14 @@ impl<W: Write> Tracer<W> {
         self.object.has_python(pid, process);
     }
 
+    /// The process has mapped a library that calls come through. It may have been looked at too early.
+    pub(super) fn look_again_for_python(&mut self, pid: u32) {
+        if self.pythons.had_none(pid) {
+            self.forget_python(pid);
+        }
+        self.look_for_python(pid);
+    }
+
     /// A process has ended or become another program.
     pub(super) fn forget_python(&mut self, pid: u32) {
         if self.pythons.forget(pid) {

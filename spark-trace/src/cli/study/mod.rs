@@ -16,7 +16,7 @@ use crate::cli::error::Exit;
 
 /// Record many runs by a plan, and compare them with statistics
 ///
-/// A study compares environments (native, chroot, containers) over many runs, in an order that cancels drift.
+/// A study compares environments over many runs, in an order that cancels drift.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {

@@ -7,11 +7,12 @@ use std::os::fd::{FromRawFd, OwnedFd};
 use std::sync::mpsc::{Sender, channel};
 use std::thread::JoinHandle;
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow};
 use serde_json::json;
 
 use super::map::Mapping;
 use super::{Env, Holding, Taken};
+use crate::child;
 use crate::cli::AllocArgs;
 use crate::output::SourceRecord;
 use crate::sys::{Machine, SelfStatus};
@@ -80,26 +81,8 @@ impl Holding for Children {
     fn release(self: Box<Self>) -> Result<()> {
         let Self { pids, release } = *self;
         drop(release);
-        pids.into_iter().try_for_each(reap)
+        pids.into_iter().try_for_each(child::reap)
     }
-}
-
-fn reap(pid: libc::pid_t) -> Result<()> {
-    let mut status = 0;
-    loop {
-        // SAFETY: `status` is valid to write to.
-        if unsafe { libc::waitpid(pid, &mut status, 0) } == pid {
-            break;
-        }
-        let error = io::Error::last_os_error();
-        if error.kind() != io::ErrorKind::Interrupted {
-            return Err(error).with_context(|| format!("waitpid for child {pid}"));
-        }
-    }
-    if status != 0 {
-        bail!("child {pid} ended with wait status {status:#x} (9: killed, by the OOM killer?)");
-    }
-    Ok(())
 }
 
 /// One after the other, so that each inherits the same from us. They share with us all that was touched
