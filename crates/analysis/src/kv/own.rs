@@ -4,37 +4,20 @@
 use std::collections::BTreeSet;
 
 use spark_trace_common::cuda::DEVICE_ALL;
-use spark_trace_recording::{CudaGpuTotal, CudaOwn, MemoryQuery, Recording, Series};
+use spark_trace_recording::{CudaGpuTotal, MemoryQuery, Recording, Series};
 
+pub use super::reading::{own as at, own_live_at as live_at, with_memory as processes};
 use super::{Reading, reading};
-use crate::memory_queries::MemoryQueryRow;
 
 /// Column of the target's memory on a GPU.
 const ON_GPU: &str = "cuda.live";
 /// A GPU is one process's where others have no more than this of its memory: contexts make small allocations everywhere.
 const OTHERS_PERCENT: u64 = 1;
 
-/// Absent where the process has none, or in older recordings.
-pub fn at(query: &MemoryQueryRow) -> Option<CudaOwn> {
-    query.state.as_ref()?.later.as_ref()?.cuda_own
-}
-
-/// Processes of the target that had device memory.
-pub fn processes(recording: &Recording) -> BTreeSet<u32> {
-    let totals = recording.provenance.cuda_totals.iter();
-    let with = totals.filter(|total| total.kind == DEVICE_ALL && total.peak > 0);
-    with.filter_map(|total| total.pid).collect()
-}
-
 /// GPUs that a process had device memory on.
 pub fn gpus(recording: &Recording, pid: u32) -> BTreeSet<u32> {
     let rows = device_rows(recording).filter(|row| row.total.pid == Some(pid));
     rows.filter_map(|row| row.device).collect()
-}
-
-/// Device memory at an answer: of its process if that has any, of the target otherwise.
-pub fn live_at(recording: &Recording, query: &MemoryQueryRow) -> Option<u64> {
-    at(query).map(|own| own.live).or_else(|| reading::live_at(recording, query))
 }
 
 /// The most that it was by then.
@@ -85,7 +68,8 @@ fn device_rows(recording: &Recording) -> impl Iterator<Item = &CudaGpuTotal> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use spark_trace_recording::{CudaTotal, DeviceSeries, LaterState, MemoryState};
+    use crate::memory_queries::MemoryQueryRow;
+    use spark_trace_recording::{CudaOwn, CudaTotal, DeviceSeries, LaterState, MemoryState};
     use spark_trace_testing::{self as testing, MIB, START};
 
     const GIB: u64 = 1 << 30;

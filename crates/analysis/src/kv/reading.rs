@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use spark_trace_common::cuda::DEVICE_ALL;
 use spark_trace_engines::{EngineLog, Figure, Position, Signal, Stage};
-use spark_trace_recording::Recording;
+use spark_trace_recording::{CudaOwn, Recording};
 
 use super::identity::{self, Identity};
 pub use super::signals::{AVAILABLE, FREE, GPU_MEMORY};
@@ -262,10 +262,15 @@ fn baseline<'a>(
         Position::LastBefore(stage) => mark(log, stage, true).and_then(|line| line_ns(recording, line)),
         Position::FirstAfter(_) | Position::LastBeforeLine(_) => None,
     };
-    let whole = live_at(recording, deciding.row)?;
+    let whole = own_live_at(recording, deciding.row)?;
+    // The log's are those of all processes; buffers between them may be there before the weights.
+    let processes = with_memory(recording).len().max(1) as u64;
+    let weights = log.size(Figure::Weights).map(|weights| weights / processes);
+    let has_room_for = |live: u64, weights: u64| live.saturating_add(weights) <= whole;
+    let is_little = |live: u64| u128::from(live) * 100 <= u128::from(whole) * u128::from(WEIGHTS_PERCENT);
     let empty = |answer: &&Answer<'_>| {
-        let live = live_at(recording, answer.row);
-        live.is_some_and(|live| u128::from(live) * 100 <= u128::from(whole) * u128::from(WEIGHTS_PERCENT))
+        let live = own_live_at(recording, answer.row);
+        live.is_some_and(|live| is_little(live) || weights.is_some_and(|weights| has_room_for(live, weights)))
     };
     let before_log = |answer: &&Answer<'_>| loaded_ns.is_none_or(|at_ns| answer.row.at_ns <= at_ns);
     // The log's line may come out late, but never before the reading.
@@ -317,6 +322,23 @@ fn growth(
 /// Device memory of the target at an answer.
 pub fn live_at(recording: &Recording, query: &MemoryQueryRow) -> Option<u64> {
     summed(query).or_else(|| highest(recording, 0, query.at_ns))
+}
+
+/// Processes of the target that had device memory.
+pub fn with_memory(recording: &Recording) -> BTreeSet<u32> {
+    let totals = recording.provenance.cuda_totals.iter();
+    let with = totals.filter(|total| total.kind == DEVICE_ALL && total.peak > 0);
+    with.filter_map(|total| total.pid).collect()
+}
+
+/// Device memory of the process that queried. Absent where it has none, or in older recordings.
+pub fn own(query: &MemoryQueryRow) -> Option<CudaOwn> {
+    query.state.as_ref()?.later.as_ref()?.cuda_own
+}
+
+/// Device memory at an answer: of its process if that has any, of the target otherwise.
+pub fn own_live_at(recording: &Recording, query: &MemoryQueryRow) -> Option<u64> {
+    own(query).map(|own| own.live).or_else(|| live_at(recording, query))
 }
 
 /// Kinds of device memory.
