@@ -2,12 +2,12 @@
 
 use serde::{Serialize, Serializer};
 use spark_trace_engines::{EngineLog, Figure};
+use spark_trace_recording::ledger::time_of;
 use spark_trace_recording::{Recording, words};
 
 use super::buffers::{Buffers, Known};
 use super::part_name::PartName;
 use crate::signed::signed;
-use crate::view::View;
 
 words! {
     /// A row of it. Total = free + own + unaccounted; own = model + context + compute.
@@ -37,6 +37,9 @@ pub struct BreakdownRow {
     /// Absent where the recording does not have it.
     pub traced_bytes: Option<i64>,
 }
+
+/// Column of the target's memory on a GPU.
+const CUDA_LIVE: &str = "cuda.live";
 
 /// Rows that are sums of the engine's buffers.
 const PARTS: [(BreakdownOf, Figure, PartName); 3] = [
@@ -68,7 +71,11 @@ fn read(recording: &Recording, log: &EngineLog, buffers: &Buffers) -> Option<Vec
         .collect();
     let own_traced = parts.iter().try_fold(0_i64, |sum, row| sum.checked_add(row.traced_bytes?));
     let devices = devices(recording, log.of(Figure::Own).count(), at_ns);
-    let (total_traced, free_traced) = devices.unzip();
+    // A reading from before its last buffers says nothing of what it left free.
+    let with_all =
+        |devices: &Devices| devices.live.is_none_or(|live| own_traced.is_none_or(|own| live >= own));
+    let free_traced = devices.filter(with_all).map(|devices| devices.free);
+    let total_traced = devices.map(|devices| devices.total);
     let taken = total_traced.zip(free_traced).map(|(total, free)| total.saturating_sub(free));
     let row = |of, logged_bytes, traced_bytes| BreakdownRow { of, logged_bytes, traced_bytes };
     let total = free.saturating_add(own).saturating_add(unaccounted);
@@ -83,17 +90,36 @@ fn read(recording: &Recording, log: &EngineLog, buffers: &Buffers) -> Option<Vec
     Some(rows)
 }
 
-/// Total and free memory of all GPUs, if the engine uses all: its names of GPUs are its own. What driver and firmware set aside
-/// is not in CUDA's total.
-fn devices(recording: &Recording, used: usize, at_ns: u64) -> Option<(i64, i64)> {
+/// Memory of all GPUs, in bytes.
+#[derive(Debug, Clone, Copy)]
+struct Devices {
+    total: i64,
+    free: i64,
+    /// What the target had allocated; absent in recordings that lack it.
+    live: Option<i64>,
+}
+
+/// Absent unless the engine uses all GPUs: its names of them are its own. What driver and firmware set aside is not in
+/// CUDA's total.
+fn devices(recording: &Recording, used: usize, at_ns: u64) -> Option<Devices> {
     let devices = &recording.samples.devices;
     if devices.len() != used {
         return None;
     }
-    devices.iter().try_fold((0_i64, 0_i64), |(total, free), device| {
-        let index = View::device(recording, device)?.roots.first()?.nearest(at_ns)?;
-        let column = |name: &str| device.series.columns.get(name)?.get(index).map(signed);
+    let none = Devices { total: 0, free: 0, live: Some(0) };
+    devices.iter().try_fold(none, |sum, device| {
+        let series = &device.series;
+        // The engine prints what it has just read, and a container's client passes that on later: it may have ended.
+        let in_use = series.columns.get(CUDA_LIVE);
+        let is_used = |index: &usize| in_use.is_none_or(|live| live.get(*index).is_some_and(|live| live > 0));
+        let by_then = |index: &usize| time_of(series, *index).is_some_and(|time| time <= at_ns);
+        let index = (0..series.begin_ns.len()).rev().filter(by_then).find(is_used)?;
+        let column = |name: &str| series.columns.get(name)?.get(index).map(signed);
         let usable = column("memory.total")?.checked_sub(column("memory.reserved").unwrap_or(0))?;
-        Some((total.checked_add(usable)?, free.checked_add(column("memory.free")?)?))
+        Some(Devices {
+            total: sum.total.checked_add(usable)?,
+            free: sum.free.checked_add(column("memory.free")?)?,
+            live: sum.live.zip(column(CUDA_LIVE)).and_then(|(sum, live)| sum.checked_add(live)),
+        })
     })
 }

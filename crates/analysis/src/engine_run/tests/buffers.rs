@@ -103,8 +103,10 @@ fn a_buffer_that_is_not_there_is_unknown() {
 fn the_breakdown_is_beside_the_recording() {
     let mut recording = llama();
     let mut device = DeviceSeries { index: 0, ..DeviceSeries::default() };
-    for second in [1, 9] {
-        let columns = [("memory.total", 8800), ("memory.reserved", 608), ("memory.free", 6001)];
+    // A container's client passed the line on when the engine had ended.
+    for (second, free, live) in [(1, 8192, 0), (6, 6001, 1400), (7, 8192, 0)] {
+        let columns =
+            [("memory.total", 8800), ("memory.reserved", 608), ("memory.free", free), ("cuda.live", live)];
         push(&mut device.series, at(second), columns.map(|(name, mib)| (name.to_owned(), mib * MIB)));
     }
     recording.samples.devices = vec![device];
@@ -124,6 +126,18 @@ fn the_breakdown_is_beside_the_recording() {
             (BreakdownOf::Unaccounted, 872, Some(870)),
         ]
     );
+    // A reading with a part of the buffers alone is none.
+    let part = [(6, 1000)].map(|(second, live)| (at(second), [("cuda.live".to_owned(), live * MIB)]));
+    let mut early = recording.clone();
+    let columns = &mut early.samples.devices[0].series;
+    *columns = spark_trace_recording::Series::default();
+    for (at_ns, live) in part {
+        let all =
+            [("memory.total", 8800), ("memory.free", 7000)].map(|(name, mib)| (name.to_owned(), mib * MIB));
+        push(columns, at_ns, all.into_iter().chain(live));
+    }
+    let run = report(&early, at(31)).unwrap();
+    assert_eq!((run.breakdown[1].traced_bytes, run.breakdown[6].traced_bytes), (None, None));
     // Of two GPUs the log has one: which it is nobody knows.
     recording.samples.devices.push(recording.samples.devices[0].clone());
     let run = report(&recording, at(31)).unwrap();
