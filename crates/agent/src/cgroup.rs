@@ -10,7 +10,7 @@ use std::{
 
 use thiserror::Error;
 
-use spark_trace_recording::cgroup_path::{leaf_name, leaf_owner};
+use spark_trace_recording::cgroup_path::{is_at_or_below, leaf_name, leaf_owner};
 
 #[derive(Debug, Error)]
 pub enum CgroupError {
@@ -129,6 +129,23 @@ impl Layout {
         path.ok_or(CgroupError::NoMemoryController)
     }
 
+    /// Whether no process is in a cgroup or below it, or there is no such cgroup.
+    pub fn is_empty(&self, path: &str) -> bool {
+        let dir = self.dir(path);
+        // cgroup v2 counts, with all that is below: a process that moves there is in one of them at any time. On v1 one that
+        // moves while its cgroup is looked for is missed, so the processes themselves are looked at, too.
+        populated(&dir)
+            .map_or_else(|| has_no_process(&dir) && !self.has_process_below(path), |populated| !populated)
+    }
+
+    /// Whether a process is in `root` or below it, by what each process says of itself. Processes that have ended say that
+    /// they are in "/" on v1 (kernel/cgroup/cgroup.c proc_cgroup_show).
+    fn has_process_below(&self, root: &str) -> bool {
+        let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+        let mut pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+        pids.any(|pid| self.of_process(pid).is_ok_and(|path| is_at_or_below(&path, root)))
+    }
+
     /// All cgroups at or below `path`: (id, path).
     pub fn subtree(&self, path: &str) -> Vec<(u64, String)> {
         let mut found = Vec::new();
@@ -155,15 +172,10 @@ pub fn processes(dir: &Path) -> Vec<u32> {
         .unwrap_or_default()
 }
 
-/// Whether no process is in a cgroup or below it, or there is no such cgroup.
-pub fn is_empty(dir: &Path) -> bool {
-    // cgroup v2 counts, with all that is below: a process that moves there is in one of them at any time.
-    let events = fs::read_to_string(dir.join("cgroup.events")).unwrap_or_default();
-    match events.lines().find_map(|line| line.strip_prefix("populated ")) {
-        Some(populated) => populated == "0",
-        // One that moves up meanwhile is missed once, and found when looked for again from the top.
-        None => (0..2).all(|_| has_no_process(dir)),
-    }
+/// Whether a process is in a cgroup of v2 or below it.
+fn populated(dir: &Path) -> Option<bool> {
+    let events = fs::read_to_string(dir.join("cgroup.events")).ok()?;
+    events.lines().find_map(|line| line.strip_prefix("populated ")).map(|populated| populated != "0")
 }
 
 fn has_no_process(dir: &Path) -> bool {
@@ -329,21 +341,33 @@ mod tests {
     #[test]
     fn a_cgroup_is_empty_where_no_process_is_in_it_or_below() {
         let dir = tempfile::tempdir().unwrap();
-        assert!(is_empty(&dir.path().join("gone")));
+        let layout =
+            Layout { version: Version::V1, memory_root: dir.path().to_owned(), memory_hierarchy_id: 4 };
+        let is_empty = |path: &str| layout.is_empty(path);
+        assert!(is_empty("/a/gone"));
         let below = dir.path().join("a/b");
         fs::create_dir_all(&below).unwrap();
-        assert!(is_empty(dir.path()));
+        assert!(is_empty("/a"));
         // As on v1: each has its own only.
-        fs::write(dir.path().join("cgroup.procs"), "").unwrap();
+        let own = dir.path().join("a");
+        fs::write(own.join("cgroup.procs"), "").unwrap();
         fs::write(below.join("cgroup.procs"), "17\n").unwrap();
-        assert!(!is_empty(dir.path()));
+        assert!(!is_empty("/a"));
         fs::write(below.join("cgroup.procs"), "").unwrap();
-        assert!(is_empty(dir.path()));
+        assert!(is_empty("/a"));
         // As on v2, where the process may be in one that was made this moment.
-        fs::write(dir.path().join("cgroup.events"), "populated 1\nfrozen 0\n").unwrap();
-        assert!(!is_empty(dir.path()));
-        fs::write(dir.path().join("cgroup.events"), "populated 0\nfrozen 0\n").unwrap();
-        assert!(is_empty(dir.path()));
+        fs::write(own.join("cgroup.events"), "populated 1\nfrozen 0\n").unwrap();
+        assert!(!is_empty("/a"));
+        fs::write(own.join("cgroup.events"), "populated 0\nfrozen 0\n").unwrap();
+        assert!(is_empty("/a"));
+    }
+
+    #[test]
+    fn a_process_says_itself_where_it_is() {
+        let layout = Layout::detect().unwrap();
+        let own = layout.of_process(std::process::id()).unwrap();
+        assert!(layout.has_process_below(&own));
+        assert!(!layout.has_process_below(&format!("{}/none-is-here", own.trim_end_matches('/'))));
     }
 
     #[test]

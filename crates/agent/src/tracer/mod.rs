@@ -370,7 +370,7 @@ impl<W: Write> Tracer<W> {
 
     fn are_empty(&self, which: impl Fn(&TargetCgroup) -> bool) -> bool {
         let mut roots = self.cgroups.values().filter(|c| c.info.root && which(&c.info));
-        roots.all(|c| c.gone || cgroup::is_empty(&self.layout.dir(&c.info.path)))
+        roots.all(|c| c.gone || self.layout.is_empty(&c.info.path))
     }
 
     /// Puts all aggregates read so far into the journal. `names`: which user frames are to have theirs,
