@@ -83,6 +83,9 @@ impl Kind {
 /// What all kinds of device memory are called together.
 pub const DEVICE_ALL: &str = "device-all";
 
+/// Column of a GPU's readings: bytes that the target's calls allocated on it and did not free.
+pub const LIVE_ON_GPU: &str = "cuda.live";
+
 /// What a call does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Op {

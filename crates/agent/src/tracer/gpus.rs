@@ -7,11 +7,10 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 use crate::cuda::ByGpu;
+use spark_trace_common::cuda::LIVE_ON_GPU;
 use spark_trace_recording::journal::{Sample, SeriesId};
 
-/// Columns of a GPU's readings: bytes that the target's calls allocated on it and did not free, and those that they may
-/// have allocated on this or another.
-const CUDA_LIVE: &str = "cuda.live";
+/// Column of a GPU's readings: bytes that the target's calls may have allocated on this or another.
 const CUDA_MIXED: &str = "cuda.mixed";
 
 /// Readings that wait: a quarter of an hour of four GPUs.
@@ -78,7 +77,7 @@ impl Gpus {
                 .collect()
         });
         if let Some(here) = &here {
-            sample.values.insert(CUDA_LIVE.to_owned(), here.values().sum());
+            sample.values.insert(LIVE_ON_GPU.to_owned(), here.values().sum());
         }
         let older = self.older(device, &held, here.as_ref());
         if let Some(live) = live.as_ref().filter(|_| self.count > 1) {

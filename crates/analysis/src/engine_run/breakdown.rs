@@ -1,6 +1,7 @@
 //! The account of device memory that an engine logs, beside what was traced.
 
 use serde::{Serialize, Serializer};
+use spark_trace_common::cuda::LIVE_ON_GPU;
 use spark_trace_engines::{EngineLog, Figure};
 use spark_trace_recording::ledger::time_of;
 use spark_trace_recording::{Recording, words};
@@ -37,9 +38,6 @@ pub struct BreakdownRow {
     /// Absent where the recording does not have it.
     pub traced_bytes: Option<i64>,
 }
-
-/// Column of the target's memory on a GPU.
-const CUDA_LIVE: &str = "cuda.live";
 
 /// Rows that are sums of the engine's buffers.
 const PARTS: [(BreakdownOf, Figure, PartName); 3] = [
@@ -110,7 +108,7 @@ fn devices(recording: &Recording, used: usize, at_ns: u64) -> Option<Devices> {
     devices.iter().try_fold(none, |sum, device| {
         let series = &device.series;
         // The engine prints what it has just read, and a container's client passes that on later: it may have ended.
-        let in_use = series.columns.get(CUDA_LIVE);
+        let in_use = series.columns.get(LIVE_ON_GPU);
         let is_used = |index: &usize| in_use.is_none_or(|live| live.get(*index).is_some_and(|live| live > 0));
         let by_then = |index: &usize| time_of(series, *index).is_some_and(|time| time <= at_ns);
         let index = (0..series.begin_ns.len()).rev().filter(by_then).find(is_used)?;
@@ -119,7 +117,7 @@ fn devices(recording: &Recording, used: usize, at_ns: u64) -> Option<Devices> {
         Some(Devices {
             total: sum.total.checked_add(usable)?,
             free: sum.free.checked_add(column("memory.free")?)?,
-            live: sum.live.zip(column(CUDA_LIVE)).and_then(|(sum, live)| sum.checked_add(live)),
+            live: sum.live.zip(column(LIVE_ON_GPU)).and_then(|(sum, live)| sum.checked_add(live)),
         })
     })
 }

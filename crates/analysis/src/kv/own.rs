@@ -3,14 +3,12 @@
 
 use std::collections::BTreeSet;
 
-use spark_trace_common::cuda::DEVICE_ALL;
+use spark_trace_common::cuda::{DEVICE_ALL, LIVE_ON_GPU};
 use spark_trace_recording::{CudaGpuTotal, MemoryQuery, Recording, Series};
 
 pub use super::reading::{own as at, own_live_at as live_at, with_memory as processes};
 use super::{Reading, reading};
 
-/// Column of the target's memory on a GPU.
-const ON_GPU: &str = "cuda.live";
 /// A GPU is one process's where others have no more than this of its memory: contexts make small allocations everywhere.
 const OTHERS_PERCENT: u64 = 1;
 
@@ -42,7 +40,7 @@ pub fn taken(recording: &Recording, reading: &Reading) -> Option<u64> {
         .filter(is_later)
         .filter_map(|query| Some((query.at_ns, query.state.as_ref()?.later.as_ref()?.cuda_own?.live)));
     let sampled = alone_on(recording, pid).into_iter().flat_map(|series| {
-        let column = series.columns.get(ON_GPU).into_iter().flat_map(|column| column.iter());
+        let column = series.columns.get(LIVE_ON_GPU).into_iter().flat_map(|column| column.iter());
         series.begin_ns.iter().copied().zip(column).filter_map(|(at_ns, live)| Some((at_ns, live?)))
     });
     let levels = queried.chain(sampled).filter(|(at_ns, _)| *at_ns > reading.at_ns);
@@ -51,8 +49,8 @@ pub fn taken(recording: &Recording, reading: &Reading) -> Option<u64> {
 
 /// Readings of the GPU that a process has for itself.
 fn alone_on(recording: &Recording, pid: u32) -> Option<&Series> {
-    let mut own = device_rows(recording).filter(|row| row.total.pid == Some(pid));
-    let most = own.by_ref().max_by_key(|row| row.total.peak)?;
+    let own = device_rows(recording).filter(|row| row.total.pid == Some(pid));
+    let most = own.max_by_key(|row| row.total.peak)?;
     let others = device_rows(recording).filter(|row| row.device == most.device && row.total.pid != Some(pid));
     let theirs = others.filter(|row| row.total.pid.is_some()).map(|row| row.total.peak).max().unwrap_or(0);
     let is_alone = u128::from(theirs) * 100 <= u128::from(most.total.peak) * u128::from(OTHERS_PERCENT);
@@ -87,7 +85,7 @@ mod tests {
             recording.provenance.cuda_by_gpu.push(CudaGpuTotal { device: Some(gpu), total });
             let mut series = DeviceSeries { index: gpu, ..DeviceSeries::default() };
             for (at_ns, live) in [(1, 6 * GIB), (20, 6 * GIB + cache), (30, 6 * GIB + cache + 100 * MIB)] {
-                testing::push(&mut series.series, START + at_ns, [(ON_GPU.to_owned(), live)]);
+                testing::push(&mut series.series, START + at_ns, [(LIVE_ON_GPU.to_owned(), live)]);
             }
             recording.samples.devices.push(series);
         }

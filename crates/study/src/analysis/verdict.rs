@@ -16,6 +16,10 @@ pub enum Verdict {
 }
 
 impl Verdict {
+    /// In the order in which reports count them.
+    pub const ALL: [Self; 5] =
+        [Self::Different, Self::Equivalent, Self::Undecided, Self::Confounded, Self::NotComparable];
+
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Different => "different",

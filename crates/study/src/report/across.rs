@@ -91,18 +91,11 @@ fn rows(document: &mut Document, all: &[Row], title: impl Fn(&Row) -> String) {
 fn summary(of: &Across) -> Vec<String> {
     let count = |rows: &[Row], verdict: Verdict| rows.iter().filter(|row| row.verdict == verdict).count();
     let parts = |rows: &[Row]| {
-        let all = [
-            Verdict::Different,
-            Verdict::Equivalent,
-            Verdict::Undecided,
-            Verdict::Confounded,
-            Verdict::NotComparable,
-        ];
         let of = |verdict: Verdict| match count(rows, verdict) {
             0 => None,
             many => Some(format!("{many} {}", verdict.as_str())),
         };
-        all.into_iter().filter_map(of).collect::<Vec<_>>().join(", ")
+        Verdict::ALL.into_iter().filter_map(of).collect::<Vec<_>>().join(", ")
     };
     let mut lines =
         vec![format!("{} figures of a model in an environment: {}.", of.cells.len(), parts(&of.cells))];

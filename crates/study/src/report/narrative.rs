@@ -186,14 +186,7 @@ fn verdicts<'a>(rows: impl Iterator<Item = &'a Comparison> + Clone, role: Role) 
         let names: Vec<_> = names.collect();
         (!names.is_empty()).then(|| format!("{}: {}", verdict.as_str(), names.join(", ")))
     };
-    let all = [
-        Verdict::Different,
-        Verdict::Equivalent,
-        Verdict::Undecided,
-        Verdict::Confounded,
-        Verdict::NotComparable,
-    ];
-    let parts: Vec<_> = all.into_iter().filter_map(names_with).collect();
+    let parts: Vec<_> = Verdict::ALL.into_iter().filter_map(names_with).collect();
     (!parts.is_empty()).then(|| format!("{} metrics, {}", role.as_str(), parts.join("; ")))
 }
 
