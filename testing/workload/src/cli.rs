@@ -15,7 +15,7 @@ pub mod phases;
 
 use std::path::{Path, PathBuf};
 
-use clap::{ArgGroup, Args, Parser, Subcommand};
+use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 
 pub use phases::{CourseArgs, HoldArgs};
 
@@ -286,8 +286,26 @@ pub enum Storm {
         #[arg(long, value_name = "N", value_parser = count(), default_value_t = 200)]
         rounds: u32,
     },
+    /// A system call that takes no memory; timed in batches
+    Call {
+        #[arg(long, value_name = "NAME", value_enum)]
+        call: SystemCall,
+        #[arg(long, value_name = "N", value_parser = count(), default_value_t = 1_000_000)]
+        rounds: u32,
+        /// How many batches the rounds are timed in
+        #[arg(long, value_name = "N", value_parser = count(), default_value_t = 20)]
+        batches: u32,
+    },
     #[command(flatten)]
     Cuda(cuda::CudaStorm),
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum SystemCall {
+    /// The cheapest there is
+    Getppid,
+    /// One byte of /dev/zero
+    Read,
 }
 
 #[derive(Debug, Args)]

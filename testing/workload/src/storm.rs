@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use crate::alloc::file::read_file;
 use crate::alloc::map::Mapping;
 use crate::child;
-use crate::cli::Storm;
+use crate::cli::{Storm, SystemCall};
 use crate::files;
 use crate::output::{SCHEMA_VERSION, print_line};
 use crate::rounds::{Round, batch_sizes, time, until_stopped};
@@ -81,6 +81,17 @@ pub fn run(storm: &Storm) -> Result<()> {
         Storm::Fork { rounds } => {
             let list = until_stopped(0..*rounds).map(|_| time(fork_round)).collect::<Result<Vec<_>>>()?;
             ("fork", "fork, exit and wait", json!({ "rounds": rounds }), list)
+        }
+        Storm::Call { call, rounds, batches } => {
+            let zero = File::open("/dev/zero").context("/dev/zero")?;
+            let list = until_stopped(batch_sizes(*rounds, *batches))
+                .map(|count| time(|| call_batch(*call, &zero, count)))
+                .collect::<Result<Vec<_>>>()?;
+            let name = match call {
+                SystemCall::Getppid => "getppid",
+                SystemCall::Read => "read of a byte",
+            };
+            ("call", name, json!({ "rounds": rounds, "batches": batches }), list)
         }
         Storm::Cuda(storm) => {
             let (name, operation, options, list, driver) = crate::cuda::storm(storm, machine)?;
@@ -150,6 +161,24 @@ fn mmap_batch(len: usize, count: u32, touch: Option<usize>) -> Result<u64> {
             storm_touch(&mut mapping, page);
         }
         black_box(&mapping);
+    }
+    Ok(u64::from(count))
+}
+
+#[inline(never)]
+fn call_batch(call: SystemCall, zero: &File, count: u32) -> Result<u64> {
+    let mut byte = 0u8;
+    for _ in 0..count {
+        // SAFETY: a plain number, or a descriptor of ours and a byte that lives.
+        let result = unsafe {
+            match call {
+                SystemCall::Getppid => libc::syscall(libc::SYS_getppid),
+                SystemCall::Read => libc::syscall(libc::SYS_read, zero.as_raw_fd(), &raw mut byte, 1usize),
+            }
+        };
+        if result < 0 {
+            return Err(io::Error::last_os_error()).context("the system call");
+        }
     }
     Ok(u64::from(count))
 }

@@ -319,6 +319,8 @@ fn storms() {
         ("mmap --size 64K --rounds 100 --batches 4 --touch".to_owned(), 4, 100),
         ("pipe --size 3M --rounds 4".to_owned(), 4, 4 * 3 * MIB / page_size()),
         ("fork --rounds 5".to_owned(), 5, 5),
+        ("call --call getppid --rounds 100 --batches 4".to_owned(), 4, 100),
+        ("call --call read --rounds 100 --batches 4".to_owned(), 4, 100),
     ] {
         let report = report(&format!("storm {line}"));
         assert_eq!(report["rounds"].as_array().unwrap().len(), rounds, "{line}");

@@ -6,6 +6,7 @@
 //! the result is the median of the pairs. Of `llm`, whole runs are compared.
 
 pub mod cuda;
+mod empty;
 mod pairs;
 mod report;
 pub mod runs;
@@ -19,7 +20,7 @@ use anyhow::{Context, Result, ensure};
 
 use crate::{build, process, setup};
 use storm::{STORMS, Storm};
-use tracer::Tracer;
+use tracer::{Tracer, Whom};
 
 /// Measures what tracing costs, as the ratio of traced to untraced
 #[derive(clap::Args)]
@@ -161,7 +162,9 @@ fn measure(plan: &Plan, programs: &Programs, scratch: &Path) -> Result<Vec<repor
             eprintln!("{}: left out: no CUDA driver", storm.name);
             continue;
         }
-        for tracer in &tracers {
+        let wanted =
+            |tracer: &&Tracer| storm.of_bystanders || !plan.tracers.is_empty() || tracer.is_for_all();
+        for tracer in tracers.iter().filter(wanted) {
             eprintln!("{} under {}: {} pairs", storm.name, tracer.name(), plan.pairs);
             match pairs::measure(storm, tracer, workload, cuda, scratch, plan.pairs) {
                 Ok(pairs) => rows.push(report::Row::new(storm, tracer.name(), cuda, &pairs)),
@@ -184,7 +187,7 @@ fn whole_runs(plan: &Plan, programs: &Programs, tracers: &[Tracer], scratch: &Pa
     let mut rows = Vec::new();
     // Runs take seconds each: the profile that has a bound, unless another is requested.
     let profile = |tracer: &&Tracer| {
-        matches!(tracer, Tracer::SparkTrace { .. })
+        matches!(tracer, Tracer::SparkTrace { whom: Whom::Storm, .. })
             && (!plan.tracers.is_empty() || tracer.name() == "default")
     };
     for tracer in tracers.iter().filter(profile) {

@@ -31,6 +31,8 @@ pub struct Storm {
     pub clock: Clock,
     /// Long enough for several rounds.
     pub window: Duration,
+    /// Also measured while another process, or the whole machine, is recorded.
+    pub of_bystanders: bool,
     /// Highest ratio that is acceptable in the default profile; none where the figure only informs.
     pub bound: Option<f64>,
 }
@@ -45,6 +47,7 @@ pub const STORMS: &[Storm] = &[
         cuda: false,
         clock: Clock::Cpu,
         window: Duration::from_millis(3000),
+        of_bystanders: false,
         bound: Some(1.05),
     },
     Storm {
@@ -55,6 +58,7 @@ pub const STORMS: &[Storm] = &[
         cuda: false,
         clock: Clock::Wall,
         window: Duration::from_millis(4000),
+        of_bystanders: false,
         bound: Some(1.05),
     },
     Storm {
@@ -65,6 +69,7 @@ pub const STORMS: &[Storm] = &[
         cuda: false,
         clock: Clock::Cpu,
         window: Duration::from_millis(1500),
+        of_bystanders: false,
         bound: Some(1.15),
     },
     Storm {
@@ -75,6 +80,7 @@ pub const STORMS: &[Storm] = &[
         cuda: false,
         clock: Clock::Cpu,
         window: Duration::from_millis(1500),
+        of_bystanders: false,
         bound: None,
     },
     Storm {
@@ -85,6 +91,7 @@ pub const STORMS: &[Storm] = &[
         cuda: false,
         clock: Clock::Cpu,
         window: Duration::from_millis(1500),
+        of_bystanders: false,
         bound: None,
     },
     Storm {
@@ -95,6 +102,29 @@ pub const STORMS: &[Storm] = &[
         cuda: false,
         clock: Clock::Wall,
         window: Duration::from_millis(1500),
+        of_bystanders: false,
+        bound: None,
+    },
+    Storm {
+        name: "getppid",
+        what: "the cheapest system call",
+        args: &["call", "--call", "getppid", "--rounds", "4000000000", "--batches", "40000"],
+        file: None,
+        cuda: false,
+        clock: Clock::Cpu,
+        window: Duration::from_millis(800),
+        of_bystanders: true,
+        bound: None,
+    },
+    Storm {
+        name: "read-byte",
+        what: "read of one byte of /dev/zero",
+        args: &["call", "--call", "read", "--rounds", "4000000000", "--batches", "40000"],
+        file: None,
+        cuda: false,
+        clock: Clock::Cpu,
+        window: Duration::from_millis(800),
+        of_bystanders: true,
         bound: None,
     },
     Storm {
@@ -106,6 +136,7 @@ pub const STORMS: &[Storm] = &[
         cuda: true,
         clock: Clock::Wall,
         window: Duration::from_millis(800),
+        of_bystanders: false,
         bound: Some(1.15),
     },
     Storm {
@@ -117,6 +148,7 @@ pub const STORMS: &[Storm] = &[
         cuda: true,
         clock: Clock::Wall,
         window: Duration::from_millis(1200),
+        of_bystanders: false,
         bound: Some(1.05),
     },
 ];

@@ -11,6 +11,7 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 
+use super::empty::Empty;
 use crate::process;
 
 /// Longest time a tracer may take to attach.
@@ -21,7 +22,14 @@ pub enum Tracer {
         program: PathBuf,
         profile: &'static str,
         scratch: PathBuf,
+        whom: Whom,
     },
+    Serve {
+        program: PathBuf,
+        scratch: PathBuf,
+    },
+    /// A program that does nothing at the end of every system call.
+    Empty,
     Bpftrace {
         script: PathBuf,
     },
@@ -29,19 +37,34 @@ pub enum Tracer {
     Nothing,
 }
 
+/// Whom spark-trace records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Whom {
+    Storm,
+    /// Another process, so that the storm is a bystander.
+    Another,
+    Machine,
+}
+
 /// The time in which a tracer was fully attached, in nanoseconds of CLOCK_MONOTONIC.
 pub type Window = (u64, u64);
 
 impl Tracer {
-    pub const NAMES: [&'static str; 5] = ["nothing", "light", "default", "deep", "bpftrace"];
+    pub const NAMES: [&'static str; 9] =
+        ["nothing", "light", "default", "deep", "bystander", "system", "serve", "empty", "bpftrace"];
 
     pub fn all(spark_trace: &Path, scratch: &Path) -> Result<Vec<Self>> {
-        let profile = |profile| Self::SparkTrace {
-            program: spark_trace.to_owned(),
+        let (program, scratch) = (spark_trace.to_owned(), scratch.to_owned());
+        let recorder = |profile, whom| Self::SparkTrace {
+            program: program.clone(),
             profile,
-            scratch: scratch.to_owned(),
+            scratch: scratch.clone(),
+            whom,
         };
-        let mut all = vec![Self::Nothing, profile("light"), profile("default"), profile("deep")];
+        let profiles = ["light", "default", "deep"].map(|profile| recorder(profile, Whom::Storm));
+        let others = [Whom::Another, Whom::Machine].map(|whom| recorder("default", whom));
+        let mut all: Vec<_> = [Self::Nothing].into_iter().chain(profiles).chain(others).collect();
+        all.extend([Self::Serve { program: program.clone(), scratch: scratch.clone() }, Self::Empty]);
         if process::succeeds(Command::new("bpftrace").arg("--version")) {
             mount_tracefs()?;
             let script = scratch.join("comparable.bt");
@@ -55,10 +78,22 @@ impl Tracer {
 
     pub const fn name(&self) -> &'static str {
         match self {
+            Self::SparkTrace { whom: Whom::Another, .. } => "bystander",
+            Self::SparkTrace { whom: Whom::Machine, .. } => "system",
             Self::SparkTrace { profile, .. } => profile,
+            Self::Serve { .. } => "serve",
+            Self::Empty => "empty",
             Self::Bpftrace { .. } => "bpftrace",
             Self::Nothing => "nothing",
         }
+    }
+
+    /// Whether it is of interest for any storm, and not only for those of system calls.
+    pub const fn is_for_all(&self) -> bool {
+        !matches!(
+            self,
+            Self::SparkTrace { whom: Whom::Another | Whom::Machine, .. } | Self::Serve { .. } | Self::Empty
+        )
     }
 
     /// Traces process `pid` (bpftrace: the machine) for `length`.
@@ -69,13 +104,27 @@ impl Tracer {
                 thread::sleep(length);
                 Ok((begin, now_ns()))
             }
-            Self::SparkTrace { program, profile, scratch } => {
+            Self::SparkTrace { program, profile, scratch, whom } => {
                 let output = scratch.join("bench.json");
                 let mut command = Command::new(program);
                 command.args(["record", "--quiet", "--force", "--profile", profile, "--output"]).arg(&output);
-                command.args(["--pid", &pid.to_string(), "--duration", &format!("{}ms", length.as_millis())]);
+                command.args(["--duration", &format!("{}ms", length.as_millis())]);
+                let another = if *whom == Whom::Another { Some(Sleeper::start()?) } else { None };
+                match another.as_ref().map_or(pid, Sleeper::pid) {
+                    _ if *whom == Whom::Machine => command.arg("--system"),
+                    pid => command.args(["--pid", &pid.to_string()]),
+                };
                 process::output(&mut command, "tracing the storm")?;
                 phases(&output)
+            }
+            Self::Serve { program, scratch } => serve(program, scratch, length),
+            Self::Empty => {
+                let attached = Empty::attach()?;
+                let begin = now_ns();
+                thread::sleep(length);
+                let window = (begin, now_ns());
+                drop(attached);
+                Ok(window)
             }
             Self::Bpftrace { script } => bpftrace(script, length),
         }
@@ -91,6 +140,47 @@ fn phases(recording: &Path) -> Result<(u64, u64)> {
         phases.iter().find(|p| p["name"] == name)?["at_ns"].as_u64()
     };
     at("start").zip(at("end")).context("the recording has no phases `start` and `end`")
+}
+
+/// A process that does nothing.
+struct Sleeper(Child);
+
+impl Sleeper {
+    fn start() -> Result<Self> {
+        Ok(Self(Command::new("sleep").arg("infinity").spawn().context("cannot run sleep")?))
+    }
+
+    fn pid(&self) -> u32 {
+        self.0.id()
+    }
+}
+
+impl Drop for Sleeper {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn serve(program: &Path, scratch: &Path, length: Duration) -> Result<Window> {
+    let mut child = Command::new(program)
+        .args(["serve", "--listen", "127.0.0.1:0", "--state"])
+        .arg(scratch.join("state"))
+        .stderr(Stdio::piped())
+        .spawn()
+        .context("cannot run spark-trace serve")?;
+    let mut line = String::new();
+    // It says where it listens once everything is attached.
+    let mut output = BufReader::new(child.stderr.take().context("serve has no output")?);
+    let read = output.read_line(&mut line);
+    let begin = now_ns();
+    thread::sleep(length);
+    let window = (begin, now_ns());
+    // SAFETY: no pointers involved; the child has not been waited for, so the pid is its own.
+    unsafe { libc::kill(child.id() as i32, libc::SIGTERM) };
+    let status = child.wait().context("cannot wait for spark-trace serve")?;
+    ensure!(read.is_ok() && line.contains("http://") && status.success(), "serve: {status}: {line}");
+    Ok(window)
 }
 
 fn bpftrace(script: &Path, length: Duration) -> Result<(u64, u64)> {
