@@ -1,6 +1,8 @@
 //! Which hook by which mechanism: facts about the kernel in, a plan out. Pure.
 
-use spark_trace_common::hook::{Candidate, HOOKS, Hook, Mechanism, Profile, TRIGGERS};
+use spark_trace_common::hook::{
+    Candidate, HOOKS, Hook, Mechanism, NOT_ON_A_WHOLE_MACHINE, Profile, TRIGGERS,
+};
 
 use spark_trace_recording::verdict::Verdict;
 
@@ -45,6 +47,37 @@ pub struct HookSelection {
     pub without: Vec<String>,
     /// Mechanisms to leave out, so that the next candidate is tried on a kernel that has them.
     pub exclude_mechanisms: Vec<Exclusion>,
+    pub system_calls: SystemCalls,
+}
+
+/// Whether a hook may run at every system call of the machine where nothing else carries it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SystemCalls {
+    On,
+    /// The user does not want it.
+    Off,
+    /// The target is the whole machine.
+    OffForMachine,
+}
+
+impl SystemCalls {
+    /// What the user chose, or else by whether the target is the whole machine.
+    pub const fn of(chosen: Option<bool>, whole_machine: bool) -> Self {
+        match (chosen, whole_machine) {
+            (Some(true), _) | (None, false) => Self::On,
+            (Some(false), _) => Self::Off,
+            (None, true) => Self::OffForMachine,
+        }
+    }
+
+    /// Why a candidate at every system call is not used.
+    const fn refusal(self) -> Option<&'static str> {
+        match self {
+            Self::On => None,
+            Self::Off => Some("left out by --system-calls off"),
+            Self::OffForMachine => Some(NOT_ON_A_WHOLE_MACHINE),
+        }
+    }
 }
 
 /// A mechanism that is not to be used: for one hook, or for all.
@@ -94,7 +127,8 @@ impl Exclusion {
 
 impl From<Profile> for HookSelection {
     fn from(profile: Profile) -> Self {
-        Self { profile, without: Vec::new(), exclude_mechanisms: Vec::new() }
+        let (without, exclude_mechanisms) = (Vec::new(), Vec::new());
+        Self { profile, without, exclude_mechanisms, system_calls: SystemCalls::On }
     }
 }
 
@@ -128,12 +162,15 @@ fn step(hook: &'static Hook, choice: &HookSelection, facts: &impl Facts) -> Step
     let (mut candidates, mut passed_over, mut below) = (Vec::new(), Vec::new(), Vec::new());
     let mut by_choice = false;
     for candidate in hook.candidates {
-        let left_out = choice.exclude_mechanisms.iter().any(|out| out.covers(hook, candidate));
-        by_choice |= left_out;
-        let verdict = if left_out {
-            Err("left out by --exclude-mechanism".to_owned())
-        } else {
-            possible(candidate, facts)
+        let excluded = choice.exclude_mechanisms.iter().any(|out| out.covers(hook, candidate));
+        let left_out = match choice.system_calls.refusal() {
+            _ if excluded => Some("left out by --exclude-mechanism"),
+            refusal => refusal.filter(|_| candidate.every_call),
+        };
+        by_choice |= left_out.is_some();
+        let verdict = match left_out {
+            Some(reason) => Err(reason.to_owned()),
+            None => possible(candidate, facts),
         };
         match verdict {
             Ok(()) => candidates.push(candidate),
@@ -283,6 +320,34 @@ mod tests {
     }
 
     #[test]
+    fn on_a_whole_machine_nothing_runs_at_every_system_call_unless_wanted() {
+        let mapping = |chosen, whole_machine| {
+            let system_calls = SystemCalls::of(chosen, whole_machine);
+            let choice = HookSelection { system_calls, ..Profile::Deep.into() };
+            // The kernel of a machine without trampolines and kprobes.
+            step_of("mapping", &choice, &Kernel(&["trampolines", "kprobes"])).verdict
+        };
+        for (chosen, whole_machine) in [(None, false), (Some(true), false), (Some(true), true)] {
+            assert_eq!(mapping(chosen, whole_machine), None);
+        }
+        for (chosen, whole_machine, why) in [
+            (None, true, NOT_ON_A_WHOLE_MACHINE),
+            (Some(false), true, "--system-calls off"),
+            (Some(false), false, "--system-calls off"),
+        ] {
+            let (verdict, reason) = mapping(chosen, whole_machine).unwrap();
+            assert!(verdict == Verdict::Off && reason.contains(why), "{reason}");
+        }
+        let choice = HookSelection { system_calls: SystemCalls::OffForMachine, ..Profile::Deep.into() };
+        let off = |step: &Step| matches!(&step.verdict, Some((Verdict::Off, _)));
+        let left_out = plan(&choice, &Kernel(&[])).iter().filter(|step| off(step)).count();
+        assert_eq!(
+            left_out,
+            HOOKS.iter().filter(|hook| hook.candidates.iter().all(|c| c.every_call)).count()
+        );
+    }
+
+    #[test]
     fn without_a_mechanism_the_next_candidate_is_left_and_the_reason_kept() {
         let without = |mechanisms: &[Mechanism]| {
             let choice = {
@@ -361,7 +426,9 @@ mod tests {
             for candidate in hook.candidates.iter().filter(|c| c.on_return.is_some()) {
                 assert_eq!(candidate.mechanism, Mechanism::Kprobe, "{}", hook.name);
             }
-            assert!(hook.candidates.first().is_none_or(|best| best.loses.is_none()), "{}", hook.name);
+            // Where that is the only one, it says what it costs others.
+            let best = hook.candidates.first();
+            assert!(best.is_none_or(|best| best.loses.is_none() || best.every_call), "{}", hook.name);
         }
     }
 }

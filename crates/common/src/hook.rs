@@ -67,6 +67,8 @@ pub struct Candidate {
     pub args: Option<u32>,
     /// What is lost against the candidates before it.
     pub loses: Option<&'static str>,
+    /// It runs at every system call of every process of the machine.
+    pub every_call: bool,
 }
 
 /// The least profile that wants a hook.
@@ -110,6 +112,10 @@ pub struct Hook {
     /// The kernel module that it is about; without that loaded it is not applicable.
     pub module: Option<&'static str>,
 }
+
+/// Why a candidate that would run at every system call is not used where the target is the whole machine.
+pub const NOT_ON_A_WHOLE_MACHINE: &str =
+    "it would slow down every system call of every process; with `record --system-calls on` it is used";
 
 /// What a hook may wait for, and what is said of it until then.
 pub const TRIGGERS: &[(&str, &str)] = &[("cuda", "attached when the target maps a CUDA driver")];

@@ -39,6 +39,42 @@ const MAP_ANONYMOUS: u64 = 0x20;
 /// `void sys_exit(struct pt_regs *regs, long ret)`
 #[btf_tracepoint(function = "sys_exit")]
 pub fn mapping(ctx: BtfTracePointContext) -> i32 {
+    // Everybody's system calls end here: whoever is not of the target pays for this look alone.
+    if !is_known_bystander() {
+        system_call(ctx.as_ptr());
+    }
+    0
+}
+
+/// Whether this CPU has found out before that the current task is not of the target.
+#[inline(always)]
+fn is_known_bystander() -> bool {
+    let Some(cache) = MAPPING_CACHE.get_ptr(0) else { return true };
+    // SAFETY: a per-CPU slot that the map keeps alive; programs do not move between CPUs.
+    unsafe { (*cache).target == 0 && is_of(cache, current_task()) }
+}
+
+/// Whether `cache` is about `task` and the present selection.
+///
+/// # Safety
+/// `cache` must be this CPU's slot, and `task` a task pointer whose type the verifier knows.
+#[inline(always)]
+unsafe fn is_of(cache: *const MappingCache, task: *const u8) -> bool {
+    // SAFETY: by the caller's word.
+    unsafe {
+        (*cache).css_set == load::<u64>(task, conf!(task_cgroups))
+            && (*cache).tgid == load::<u32>(task, conf!(task_tgid))
+            && (*cache).generation == generation()
+    }
+}
+
+/// A function of its own, so that a system call of others saves and restores no registers.
+#[inline(never)]
+fn system_call(ctx: *mut c_void) -> i32 {
+    let ctx = BtfTracePointContext::new(ctx);
+    let ids = bpf_get_current_pid_tgid();
+    let tgid = (ids >> 32) as u32;
+    let Some(cache) = cache_of(tgid) else { return 0 };
     let regs: *const u8 = ctx.arg(0);
     // SAFETY: an argument of a BTF tracepoint.
     let nr: u32 = unsafe { load(regs, conf!(regs_nr)) };
@@ -66,10 +102,6 @@ pub fn mapping(ctx: BtfTracePointContext) -> i32 {
     if unsafe { load::<u32>(current_task(), conf!(task_compat)) } & conf!(compat_bits) != 0 {
         return 0;
     }
-    let ids = bpf_get_current_pid_tgid();
-    let tgid = (ids >> 32) as u32;
-    // Whose it is comes first: everybody's system calls end here.
-    let Some(cache) = cache_of(tgid) else { return 0 };
     let Some(op) = op else {
         figures(&ctx, regs, nr, ret);
         return 0;
@@ -209,15 +241,13 @@ fn cache_of(tgid: u32) -> Option<*mut MappingCache> {
     let task = current_task();
     // SAFETY: the current task's type is known to the verifier.
     let set: *const u8 = unsafe { load(task, conf!(task_cgroups)) };
-    let css_set = set as u64;
-    let generation = generation();
     // SAFETY (whole block): a per-CPU slot that the map keeps alive; programs do not move between CPUs.
     unsafe {
-        if (*cache).css_set != css_set || (*cache).tgid != tgid || (*cache).generation != generation {
+        if !is_of(cache, task) {
             settle(cache);
-            (*cache).css_set = css_set;
+            (*cache).css_set = set as u64;
             (*cache).tgid = tgid;
-            (*cache).generation = generation;
+            (*cache).generation = generation();
             (*cache).target = u32::from(is_target(memory_cgroup_of_set(set), tgid));
         }
         ((*cache).target != 0).then_some(cache)

@@ -23,7 +23,7 @@ use super::headings;
 use super::{destination::Destination, error::Exit, log::LogArgs, progress::Line};
 use crate::serve::DEFAULT_STATE;
 use goes::Goes;
-use spark_trace_agent::attach_plan::{Exclusion, HookSelection};
+use spark_trace_agent::attach_plan::{Exclusion, HookSelection, SystemCalls};
 use spark_trace_agent::{
     output::{self, screen::Screen},
     session::{Options, Session, SessionError, Wishes},
@@ -96,7 +96,7 @@ pub struct Args {
     /// Write the last minutes, such as 5m, that a running `spark-trace serve` has in memory
     #[arg(help_heading = headings::ATTACH, long, value_name = "TIME", group = "target", value_parser = parse::duration, conflicts_with_all = [
         "interval", "profile", "min_region", "python_frames", "unwind", "duration", "no_cgroup", "as_root", "exclude_hook", "exclude_mechanism",
-        "cuda_library", "no_pause", "keep_arguments", "gpu_interval", "nvml", "log", "log_file", "command",
+        "system_calls", "cuda_library", "no_pause", "keep_arguments", "gpu_interval", "nvml", "log", "log_file", "command",
     ])]
     since: Option<Duration>,
 
@@ -124,6 +124,11 @@ pub struct Args {
     /// available one is used
     #[arg(help_heading = headings::HOOKS, long, value_name = "[HOOK:]NAME", alias = "without-mechanism")]
     exclude_mechanism: Vec<Exclusion>,
+
+    /// Whether a hook may run at every system call of the machine, which slows down the calls of all processes. Hook
+    /// `mapping` needs it on kernels without a cheaper way. `auto`: yes for a target, no with --system
+    #[arg(help_heading = headings::HOOKS, long, value_name = "WHEN", value_enum, default_value_t = SystemCallsArg::Auto)]
+    system_calls: SystemCallsArg,
 
     /// Also watch this CUDA driver or NVML library
     #[arg(help_heading = headings::HOOKS, long, value_name = "PATH", value_parser = parse::file)]
@@ -224,6 +229,23 @@ impl From<ProfileArg> for Profile {
     }
 }
 
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum SystemCallsArg {
+    Auto,
+    On,
+    Off,
+}
+
+impl From<SystemCallsArg> for Option<bool> {
+    fn from(arg: SystemCallsArg) -> Self {
+        match arg {
+            SystemCallsArg::Auto => None,
+            SystemCallsArg::On => Some(true),
+            SystemCallsArg::Off => Some(false),
+        }
+    }
+}
+
 /// Options that hardly any other program has: behind the command they are most likely meant for spark-trace.
 const OWN_OPTIONS: &[&str] = &[
     "--min-region",
@@ -234,6 +256,7 @@ const OWN_OPTIONS: &[&str] = &[
     "--ring-size",
     "--exclude-hook",
     "--exclude-mechanism",
+    "--system-calls",
     "--cuda-library",
     "--no-pause",
     "--gpu-interval",
@@ -444,6 +467,7 @@ impl Args {
             profile: self.profile.into(),
             without: self.exclude_hook.clone(),
             exclude_mechanisms: self.exclude_mechanism.clone(),
+            system_calls: SystemCalls::of(self.system_calls.into(), self.system),
         }
     }
 

@@ -31,7 +31,7 @@ pub use state_dir::{DEFAULT_STATE, State, StateError};
 use observer::Watcher;
 use shared::Shared;
 use spark_trace_agent as live;
-use spark_trace_agent::attach_plan::HookSelection;
+use spark_trace_agent::attach_plan::{HookSelection, SystemCalls};
 use spark_trace_agent::{
     monitor::Monitor,
     output::StandardOutput,
@@ -154,7 +154,7 @@ impl Options {
         let interval = self.interval.max(FASTEST);
         session::Options {
             spec: Spec::System { argv: Vec::new() },
-            hooks: HookSelection { profile, without: Vec::new(), exclude_mechanisms: Vec::new() },
+            hooks: HookSelection { system_calls: SystemCalls::of(None, true), ..profile.into() },
             interval,
             min_region: MIN_REGION,
             python_min: Some(MIN_REGION),

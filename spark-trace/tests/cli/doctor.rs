@@ -16,7 +16,8 @@ fn the_exit_code_is_the_verdict() {
     for hook in report["hooks"].as_array().unwrap() {
         let verdict = hook["verdict"].as_str().unwrap();
         assert!(verdicts.contains(&verdict), "{hook}");
-        assert_eq!(hook["reason"].is_null(), verdict == "ok", "{hook}");
+        // One that is attached has a reason where a better way is not to be had.
+        assert!(verdict == "ok" || !hook["reason"].is_null(), "{hook}");
     }
     let statuses = ["ok", "warning", "missing", "not-applicable"];
     for check in report["checks"].as_array().unwrap() {

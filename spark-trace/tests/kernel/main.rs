@@ -44,5 +44,6 @@ mod show;
 mod snapshot;
 mod stand_in;
 mod stream;
+mod system_calls;
 mod top;
 mod unwind;

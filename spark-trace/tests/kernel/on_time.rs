@@ -90,7 +90,7 @@ fn are_counted(recorded: &Recorded) -> (usize, Vec<i64>) {
 fn in_a_storm_of_mappings_levels_are_read_and_the_end_is_heard() {
     let dir = support::disk_dir();
     let storm = Storm::begin();
-    let running = Running::start(&support::path(&dir, "storm.json"), &["--system"]);
+    let running = Running::start(&support::path(&dir, "storm.json"), &["--system", "--system-calls", "on"]);
     // A machine with two CPUs is overloaded now. That there are readings at all is what the storm used to prevent.
     let journal = support::process::partial(Path::new(&support::path(&dir, "storm.json")));
     wait_for("twenty readings", || {

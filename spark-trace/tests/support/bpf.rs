@@ -67,6 +67,16 @@ pub fn left_behind(before: &Ids, orphan: &str) -> Ids {
     }
 }
 
+/// Raw tracepoints that a process holds links to.
+pub fn tracepoints_of(pid: u32) -> BTreeSet<String> {
+    let descriptors = fs::read_dir(format!("/proc/{pid}/fdinfo")).unwrap().flatten();
+    let infos = descriptors.filter_map(|entry| fs::read_to_string(entry.path()).ok());
+    // kernel/bpf/syscall.c bpf_raw_tp_link_show_fdinfo
+    let name =
+        |info: String| info.lines().find_map(|line| line.strip_prefix("tp_name:\t").map(str::to_owned));
+    infos.filter_map(name).collect()
+}
+
 /// Ids of which other live processes have descriptors.
 fn open_in_others(orphan: &str) -> Ids {
     let mut open = Ids::default();

@@ -10,6 +10,7 @@ use super::{
 use crate::cuda::Effect;
 use crate::decode::{Call, MappedLibrary};
 use crate::{driver::DriverBytes, now_ns};
+use spark_trace_common::cuda::Library;
 use spark_trace_recording::{
     LibraryFile,
     journal::{Entry, Sample, SeriesId},
@@ -100,6 +101,11 @@ impl<W: Write> Tracer<W> {
         let whose = self.belongs(call.cgroup, call.pid);
         if whose == Belongs::Elsewhere {
             return Ok(());
+        }
+        // Where it is not seen that the library is mapped, its first call shows it.
+        if call.function.library == Library::Cuda && !self.libraries.driver_in_use {
+            self.libraries.driver_in_use = true;
+            self.follow_driver();
         }
         let stack = UserStack { pid: call.pid, addresses: &call.stack, caller: 0, copy: call.copy };
         let placed = self.place(stack, call.python.as_ref());

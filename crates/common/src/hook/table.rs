@@ -5,7 +5,7 @@
 use super::{Candidate, Hook, Mechanism, Profile};
 
 const fn candidate(mechanism: Mechanism, program: &'static str, target: &'static str) -> Candidate {
-    Candidate { mechanism, program, target, on_return: None, args: None, loses: None }
+    Candidate { mechanism, program, target, on_return: None, args: None, loses: None, every_call: false }
 }
 
 const fn tp_btf(program: &'static str, target: &'static str) -> Candidate {
@@ -30,6 +30,9 @@ const fn in_and_out(enter: &'static str, on_return: &'static str, target: &'stat
 /// What kprobes lose against trampolines.
 const KPROBE_LOSES: &str =
     "it costs several times as much, and kernels before 6.7 do not count the runs they skip";
+
+/// What a program at every system call costs others.
+const EVERY_CALL_LOSES: &str = "every system call of every process of the machine costs more, so `record --system` and `serve` do without it";
 
 /// What most hooks share: a row says what differs.
 const BASE: Hook = Hook {
@@ -160,7 +163,11 @@ pub const HOOKS: &[Hook] = &[
     Hook {
         name: "mapping",
         purpose: "the target's mmap, munmap, mremap, brk and madvise, large ones with their user stack; what it reads of the kernel's memory figures; CUDA libraries it maps",
-        candidates: &[tp_btf("mapping", "sys_exit")],
+        candidates: &[Candidate {
+            every_call: true,
+            loses: Some(EVERY_CALL_LOSES),
+            ..tp_btf("mapping", "sys_exit")
+        }],
         without: "which code made the target's large mappings, what it read of meminfo and cgroup files, and CUDA libraries that are only in a container",
         ..BASE
     },

@@ -8,6 +8,7 @@ use spark_trace_analysis::attribution::Report;
 use spark_trace_analysis::attribution::answer::{Answer, How, Largest, who};
 use spark_trace_analysis::instant_spec::InstantSpec;
 use spark_trace_analysis::view::Scope;
+use spark_trace_common::hook::{HOOKS, NOT_ON_A_WHOLE_MACHINE};
 use spark_trace_recording::units::{UNKNOWN, delta, known, seconds, share, size};
 
 /// Characters of a name in the answer.
@@ -24,9 +25,18 @@ pub fn write(document: &mut Document, report: &Report) {
     if let Some(line) = containers::line(&report.target) {
         document.line(line);
     }
+    let unseen = report.health.hooks.iter().filter(|hook| hook.reason.as_deref().is_some_and(is_spared));
+    for hook in unseen.filter_map(|hook| HOOKS.iter().find(|row| row.name == hook.name)) {
+        document.line(format!("Off, so as not to slow down the machine (--system-calls): {}.", hook.without));
+    }
     for warning in &report.warnings {
         document.warning(warning.to_string());
     }
+}
+
+/// Whether a hook was left out so that the machine's processes do not pay for it.
+fn is_spared(reason: &str) -> bool {
+    reason.contains(NOT_ON_A_WHOLE_MACHINE)
 }
 
 pub fn sentences(document: &mut Document, report: &Report) {

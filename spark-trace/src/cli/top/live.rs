@@ -21,7 +21,6 @@ use crate::cli::log::LogArgs;
 use crate::cli::output;
 use crate::top::player::{Feed, LOOK};
 use crate::top::{Action, Screen, Tab, Ui, draw, terminal};
-use spark_trace_agent::attach_plan::HookSelection;
 use spark_trace_agent::monitor::{Monitor, Update};
 use spark_trace_agent::now_ns;
 use spark_trace_agent::output::{self as output_options, StandardOutput};
@@ -91,7 +90,8 @@ impl Options {
         let interval = self.interval;
         session::Options {
             spec: self.spec(),
-            hooks: HookSelection { profile, without: Vec::new(), exclude_mechanisms: Vec::new() },
+            // Somebody looks for what takes memory now: what hooks at every system call show is worth their cost.
+            hooks: profile.into(),
             interval,
             min_region: 1 << 20,
             python_min: Some(1 << 20),
