@@ -2,6 +2,7 @@
 
 use crate::{
     Error,
+    dependence::Dependence,
     numeric::finite,
     special::t_sf,
     t::{Difference, dependent_difference, paired_difference, welch_difference},
@@ -48,11 +49,11 @@ pub fn tost_paired(a: &[f64], b: &[f64], low: f64, high: f64, alpha: f64) -> Res
 pub fn tost_dependent(
     a: &[f64],
     b: &[f64],
-    larger: f64,
+    dependence: &Dependence,
     (low, high): (f64, f64),
     alpha: f64,
 ) -> Result<Tost, Error> {
-    test(dependent_difference(a, b, larger)?, (low, high), alpha)
+    test(dependent_difference(a, b, dependence)?, (low, high), alpha)
 }
 
 fn test(difference: Difference, bounds: (f64, f64), alpha: f64) -> Result<Tost, Error> {

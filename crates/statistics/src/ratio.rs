@@ -2,6 +2,7 @@
 
 use crate::{
     Error,
+    dependence::Dependence,
     numeric::{Moments, check_fraction, count, finite, sum},
     special::t_upper_quantile,
 };
@@ -51,14 +52,12 @@ pub fn welch(a: &[f64], b: &[f64], level: f64) -> Result<Ratio, Error> {
 }
 
 /// Of pairs that have something in common, with the variance of [`crate::t::paired_dependent`]. Undefined as [`welch`] is, and where the
-/// lengths differ ([`Error::Lengths`]) or `larger` is no positive number ([`Error::Parameter`]).
-pub fn paired_dependent(a: &[f64], b: &[f64], larger: f64, level: f64) -> Result<Ratio, Error> {
+/// lengths differ ([`Error::Lengths`]) or what `dependence` has is no positive number ([`Error::Parameter`]).
+pub fn paired_dependent(a: &[f64], b: &[f64], dependence: &Dependence, level: f64) -> Result<Ratio, Error> {
     if a.len() != b.len() {
         return Err(Error::Lengths);
     }
-    if !(larger > 0.0 && larger.is_finite()) {
-        return Err(Error::Parameter);
-    }
+    let Dependence { larger, df, .. } = dependence.checked()?;
     let (of_a, of_b) = (Moments::of(a, 2)?, Moments::of(b, 2)?);
     let n = count(a.len());
     let each = larger / (n * (n - 1.0));
@@ -68,7 +67,7 @@ pub fn paired_dependent(a: &[f64], b: &[f64], larger: f64, level: f64) -> Result
         squares: (of_a.squares * each, of_b.squares * each),
         product: finite(sum(products))? * each,
     };
-    let ci = parts.interval(n - 1.0, level)?;
+    let ci = parts.interval(df, level)?;
     Ok(Ratio { value: parts.ratio()?, ci, level })
 }
 

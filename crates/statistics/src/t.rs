@@ -2,6 +2,7 @@
 
 use crate::{
     Error,
+    dependence::Dependence,
     numeric::{Mean, Moments, check, check_fraction, differences, finite, nonzero},
     special::{t_two_sided, t_upper_quantile},
 };
@@ -56,10 +57,10 @@ pub fn paired(a: &[f64], b: &[f64], level: f64) -> Result<TTest, Error> {
     difference.test(level)
 }
 
-/// Student's test of pairs that have something in common: as [`paired`], with a variance that is `larger` times as large
-/// ([`crate::dependence`]). [`Error::Parameter`] where `larger` is no positive number.
-pub fn paired_dependent(a: &[f64], b: &[f64], larger: f64, level: f64) -> Result<TTest, Error> {
-    dependent_difference(a, b, larger)?.test(level)
+/// Student's test of pairs that have something in common: as [`paired`], with a variance that is `larger` times as large and fewer
+/// degrees of freedom. [`Error::Parameter`] where one of them is no positive number.
+pub fn paired_dependent(a: &[f64], b: &[f64], dependence: &Dependence, level: f64) -> Result<TTest, Error> {
+    dependent_difference(a, b, dependence)?.test(level)
 }
 
 /// Mean of B minus mean of A, without the digits that each of the means alone would lose.
@@ -120,10 +121,12 @@ pub(crate) fn paired_difference(a: &[f64], b: &[f64]) -> Result<Difference, Erro
     Difference::new(pairs.mean.value(), (pairs.variance() / pairs.n).sqrt(), pairs.squares, pairs.n - 1.0)
 }
 
-pub(crate) fn dependent_difference(a: &[f64], b: &[f64], larger: f64) -> Result<Difference, Error> {
-    if !(larger > 0.0 && larger.is_finite()) {
-        return Err(Error::Parameter);
-    }
+pub(crate) fn dependent_difference(
+    a: &[f64],
+    b: &[f64],
+    dependence: &Dependence,
+) -> Result<Difference, Error> {
+    let Dependence { larger, df, .. } = dependence.checked()?;
     let difference = paired_difference(a, b)?;
-    Ok(Difference { se: finite(difference.se * larger.sqrt())?, ..difference })
+    Ok(Difference { se: finite(difference.se * larger.sqrt())?, df, ..difference })
 }

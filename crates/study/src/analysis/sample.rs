@@ -65,9 +65,9 @@ impl Sample {
         Self { a: values(a), b: values(b), paired: false, dependence: None }
     }
 
-    /// How many times as large the variance of the pairs' mean difference is as that of independent pairs.
-    fn larger(&self) -> f64 {
-        self.dependence.map_or(1.0, |dependence| dependence.larger)
+    /// Of pairs; none where it is not known.
+    fn allowance(&self) -> Dependence {
+        self.dependence.unwrap_or_else(|| Dependence::none(self.a.len()))
     }
 
     /// B minus A, pair by pair; none where there are no pairs.
@@ -107,7 +107,7 @@ impl Sample {
     pub fn test(&self, level: f64) -> Result<TTest, Error> {
         match self.paired {
             // Neighbouring pairs may have something in common.
-            true => t::paired_dependent(&self.a, &self.b, self.larger(), level),
+            true => t::paired_dependent(&self.a, &self.b, &self.allowance(), level),
             false => t::welch(&self.a, &self.b, level),
         }
     }
@@ -115,7 +115,7 @@ impl Sample {
     /// B over A, with its interval.
     pub fn ratio(&self, level: f64) -> Result<Ratio, Error> {
         match self.paired {
-            true => ratio::paired_dependent(&self.a, &self.b, self.larger(), level),
+            true => ratio::paired_dependent(&self.a, &self.b, &self.allowance(), level),
             false => ratio::welch(&self.a, &self.b, level),
         }
     }
@@ -124,7 +124,7 @@ impl Sample {
     pub fn equivalence(&self, margin: f64, alpha: f64) -> Option<Tost> {
         let within = (-margin, margin);
         match self.paired {
-            true => equivalence::tost_dependent(&self.a, &self.b, self.larger(), within, alpha).ok(),
+            true => equivalence::tost_dependent(&self.a, &self.b, &self.allowance(), within, alpha).ok(),
             false => equivalence::tost(&self.a, &self.b, -margin, margin, alpha).ok(),
         }
     }

@@ -372,8 +372,9 @@ pub fn methods(report: &Report) -> Vec<String> {
              above a quarter of the difference or of the margin), dependence of one run on the one before where runs have no \
              rounds (lag-1 autocorrelation at {0}), and the state in which runs began. Where they fail the verdict is \
              `confounded` or `not comparable`. Standard errors of pairs allow for what the order \
-             lets them share where runs are autocorrelated (r of all runs at lag 1), and for the autocorrelation of their differences \
-             where that is certain at 0.05 and makes more.",
+             lets them share where runs are autocorrelated (r of all runs at lag 1). Where an environment's own runs, without what \
+             both share, are more autocorrelated than chance makes them (at 0.085 with 30 pairs, less with fewer), standard errors and \
+             degrees of freedom allow for the upper end of that, if it makes more.",
             options.diagnostic_alpha
         ),
     ]

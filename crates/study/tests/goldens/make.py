@@ -84,28 +84,73 @@ for lost in ((3,), (1, 7, 8, 20), (2, 5, 9, 11, 14, 19, 23, 28)):
 kept = None
 
 
+def at_lag1(values):
+    """r and z of values that vary; 0 of others."""
+    if len(set(values)) < 2:
+        return 0.0, 0.0
+    found = ref.lag1(list(map(float, values)))
+    return float(found["r"]), float(found["z"])
+
+
+def above_noise(r, n):
+    """A positive correlation without what chance makes, the square of which is 1/n on average."""
+    return max(r - (1 - r * r) / (n * r), 0.0) if r > 0 else 0.0
+
+
+def of_mean_of(n, r):
+    """The variance of the mean of an autoregression over what the variance of its n values suggests."""
+    at = np.arange(n)
+    of_mean = np.mean(r ** np.abs(at[:, None] - at[None, :]))
+    return n * of_mean / (n / (n - 1) * (1 - of_mean))
+
+
+def of_environments(left_x, left_y, d):
+    """r, the factor and what r is of, where the environments' own runs depend on each other."""
+    n, scale = len(d), max(np.abs(left_x).max(), np.abs(left_y).max())
+    if n < 5 or scale == 0:
+        return None
+    x, y = left_x / scale, left_y / scale
+    own = [x, y]
+    correlation = np.corrcoef(x, y)[0, 1] if x.any() and y.any() else 0.0
+    if correlation > 0 and (certain := above_noise(correlation, n) / correlation) > 0:
+        own = [x - certain * np.cov(x, y)[0, 1] / np.var(y, ddof=1) * y, y - certain * np.cov(x, y)[0, 1] / np.var(x, ddof=1) * x]
+    found = [at_lag1(side) for side in own]
+    squares = sum(max(z, 0) ** 2 for _, z in found)
+    p = stats.chi2.sf(squares, 1) / 2 + stats.chi2.sf(squares, 2) / 4
+    if squares == 0 or p >= 0.1 * min(n / 30, 1):
+        return None
+    at_most = lambda r: min(max((r + 1 / n) / (1 - 4 / n) + math.sqrt((1 - r * r) / n) / 2, 0.0), 0.9)
+    r_x, r_y = (at_most(r) if side.any() else 0.0 for side, (r, _) in zip(own, found))
+    both = np.average([of_mean_of(n, r_x), of_mean_of(n, r_y)], weights=[np.sum(side ** 2) for side in own])
+    r = at_most(at_lag1(d)[0])
+    return max((both, max(r_x, r_y), "environments"), (of_mean_of(n, r), r, "differences"))
+
+
 def dependence(x, y):
-    """What pairs have in common in the order x y, y x, x y, ...: r, the factor of the variance, and what r is of."""
+    """What pairs have in common in the order x y, y x, x y, ...: r, the factor of the variance, what r is of, and df."""
     n, d = len(x), y - x
     rounds = kept or range(n)
     if len(set(d)) == 1:
-        return 0.0, 1.0, "runs"
-    sides = [(x[i] - mean(x), -1.0) for i in range(n)], [(y[i] - mean(y), 1.0) for i in range(n)]
+        return 0.0, 1.0, "runs", n - 1.0
+    left_x, left_y = (np.array([v - mean(side) for v in side]) for side in (x, y))
+    sides = [(v, -1.0) for v in left_x], [(v, 1.0) for v in left_y]
     order = [side[i] for i in range(n) for side in (sides if rounds[i] % 2 == 0 else sides[::-1])]
     values, sign = np.array([v for v, _ in order]), np.array([s for _, s in order])
-    r = min(max(float(ref.lag1(list(map(float, values)))["r"]) + 1 / (2 * n), 0.0), 0.9) if len(set(values)) > 1 else 0.0
+    r = min(above_noise(at_lag1(values)[0] + 1 / (2 * n), 2 * n), 0.9) if len(set(values)) > 1 else 0.0
     at = np.arange(2 * n)
     matrix = r ** np.abs(at[:, None] - at[None, :])
     of_mean = sign @ matrix @ sign / n ** 2
     # The two runs of a pair are next to each other.
     estimated = n / (n - 1) * (2 - 2 * r - of_mean)
-    runs = r, max(n * of_mean / estimated, 1.0), "runs"
-    own = ref.lag1(list(map(float, d))) if n > 2 else None
-    if own and stats.norm.sf(float(own["z"])) < 0.05:
-        r = min(max(float(own["r"]) + 1 / n, 0.0), 0.9)
-        if (1 + r) / (1 - r) > runs[1]:
-            return r, (1 + r) / (1 - r), "differences"
-    return runs
+    larger = max(n * of_mean / estimated, 1.0)
+    own = of_environments(left_x, left_y, d)
+    if own is None:
+        return r, larger, "runs", n - 1.0
+    if own[0] > larger:
+        larger, r, of = own
+    else:
+        of = "runs"
+    return r, larger, of, max(n / larger - 1, 1.0)
 
 
 def mean(x):
@@ -116,8 +161,9 @@ def test_of(x, y, paired):
     """t, df, difference and standard error of the test that is used."""
     if paired:
         d = y - x
-        se = stats.sem(d) * math.sqrt(dependence(x, y)[1])
-        return mean(d) / se, len(d) - 1, mean(d), se
+        _, larger, _, df = dependence(x, y)
+        se = stats.sem(d) * math.sqrt(larger)
+        return mean(d) / se, df, mean(d), se
     test = stats.ttest_ind(y, x, equal_var=False)
     difference = float(ref.exact_mean(list(map(float, y))) - ref.exact_mean(list(map(float, x))))
     return float(test.statistic), float(test.df), difference, difference / float(test.statistic)
@@ -125,7 +171,7 @@ def test_of(x, y, paired):
 
 def tost_p(x, y, paired, margin):
     _, df, difference, se = test_of(x, y, paired)
-    if paired and dependence(x, y)[1] == 1:
+    if paired and dependence(x, y)[1::2] == (1, len(x) - 1):
         theirs = weightstats.ttost_paired(y, x, -margin, margin)[0]
         assert math.isclose(theirs, max(stats.t.sf((difference + margin) / se, df),
                                         stats.t.sf((margin - difference) / se, df)), rel_tol=1e-8)
@@ -135,11 +181,12 @@ def tost_p(x, y, paired, margin):
 def ratio(x, y, paired):
     """The ratios that the test of y - ratio x does not reject, found by scipy's root finder on its own p."""
     # The variance of dependent pairs is that of the difference, so the factor is the same at each ratio.
-    factor = math.sqrt(dependence(x, y)[1]) if paired else 1.0
+    _, larger, _, of_pairs = dependence(x, y) if paired else (0.0, 1.0, "", 0.0)
+    factor = math.sqrt(larger)
 
     def t(rho):
         if paired:
-            return stats.ttest_1samp(y - rho * x, 0).statistic / factor, len(x) - 1
+            return stats.ttest_1samp(y - rho * x, 0).statistic / factor, of_pairs
         test = stats.ttest_ind(y, rho * x, equal_var=False)
         return test.statistic, test.df
 
@@ -293,7 +340,7 @@ def wanted(data):
         diff = y - x
         dz = mean(diff) / float(ref.root(ref.exact_squares(list(map(float, diff))) / (len(diff) - 1)))
         out |= {"paired.p": float(stats.ttest_rel(y, x).pvalue), "cohen_dz.value": dz,
-                "wilcoxon.p": float(stats.wilcoxon(diff).pvalue), "dependence": dict(zip(("r", "larger", "of"), dependence(x, y))),
+                "wilcoxon.p": float(stats.wilcoxon(diff).pvalue), "dependence": dict(zip(("r", "larger", "of", "df"), dependence(x, y))),
                 "shapiro_differences.p": float(stats.shapiro(diff).pvalue)}
         if abs(dz) < 30 and dz != 0:
             out["power"] = float(ref.mp.mpf(1) - ref.nct_cdf(stats.t.isf(0.025, len(x) - 1), len(x) - 1, dz * math.sqrt(len(x)))

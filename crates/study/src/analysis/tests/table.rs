@@ -28,6 +28,7 @@ fn interleaved() -> Vec<(&'static str, Truth, Wanted)> {
     let skewed = |effect: f64| Truth { shape: Shape::Skewed, ..of(effect, 4.0) };
     let few = |rounds: u32, effect: f64, sd: f64| Truth { rounds, ..of(effect, sd) };
     let memory = |memory: f64, effect: f64, sd: f64| Truth { memory, ..of(effect, sd) };
+    let own = |own_memory: [f64; 2]| Truth { own_memory, ..of(0.0, 6.0) };
     vec![
         ("no effect (0.5 %)", of(0.0, 0.5), Nothing),
         ("no effect (2 %)", of(0.0, 2.0), Nothing),
@@ -48,6 +49,12 @@ fn interleaved() -> Vec<(&'static str, Truth, Wanted)> {
         ("autocorrelation 0.3 (6 %)", memory(0.3, 0.0, 6.0), Nothing),
         ("autocorrelation 0.5 (6 %)", memory(0.5, 0.0, 6.0), Nothing),
         ("autocorrelation 0.7 (6 %)", memory(0.7, 0.0, 6.0), Nothing),
+        ("autocorrelation 0.3 within both environments (6 %)", own([0.3, 0.3]), Nothing),
+        ("autocorrelation 0.5 within both environments (6 %)", own([0.5, 0.5]), Nothing),
+        ("autocorrelation 0.7 within both environments (6 %)", own([0.7, 0.7]), Nothing),
+        ("autocorrelation 0.3 within B alone (6 %)", own([0.0, 0.3]), Nothing),
+        ("autocorrelation 0.5 within B alone (6 %)", own([0.0, 0.5]), Nothing),
+        ("autocorrelation 0.7 within B alone (6 %)", own([0.0, 0.7]), Nothing),
         ("5 % more after each run of B (1 %)", Truth { carry_over: 5.0, ..of(0.0, 1.0) }, Nothing),
         ("effect 5 % (1 %)", of(5.0, 1.0), AsThePairedTest),
         ("effect 5 % (4 %)", of(5.0, 4.0), AsThePairedTest),
