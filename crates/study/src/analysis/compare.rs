@@ -33,6 +33,8 @@ pub struct Comparison {
     pub b_name: String,
     pub subject: Subject,
     pub role: Role,
+    /// Which one of other metrics, where it is a function of such.
+    pub function: Option<String>,
     /// What the plan expects of a primary metric.
     pub hypothesis: Option<String>,
     pub a: Description,
@@ -195,6 +197,7 @@ pub fn compare(
         shift: shift.ok(),
         trimmed: trimmed.ok(),
         role: if primary.is_some() { Role::Primary } else { Role::Exploratory },
+        function: None,
         hypothesis: primary.and_then(|primary| primary.hypothesis.clone()),
         p: outcome.as_ref().ok().map(|outcome| outcome.p),
         test: outcome.as_ref().map_or("no test", |outcome| outcome.test),

@@ -1,7 +1,8 @@
 //! Which comparisons are adjusted for each other.
 //!
 //! The primary metrics of all models are one family under Holm's method. The others are exploratory: of those that are called different
-//! a part of alpha at most is expected to be wrong (Benjamini and Hochberg), in each list.
+//! a part of alpha at most is expected to be wrong (Benjamini and Hochberg), in each list. Metrics that are functions of others are
+//! no further questions, and a list of their own.
 
 use serde::Serialize;
 use spark_trace_statistics::{Error, multiple};
@@ -15,6 +16,25 @@ use super::sample::Sample;
 pub struct Sizes {
     pub primary: usize,
     pub exploratory: usize,
+    /// Of metrics that are functions of others: a list of their own, so they cost the others nothing.
+    pub derived: usize,
+}
+
+impl Sizes {
+    /// What p are adjusted for.
+    pub fn written(self) -> String {
+        let Self { primary, exploratory, derived } = self;
+        let of_derived = match derived {
+            0 => String::new(),
+            _ => format!(
+                "; the {derived} of functions of other metrics count in neither and have a rate of their own"
+            ),
+        };
+        format!(
+            "Holm's method over the {primary} comparisons of primary metrics; the false discovery rate over the {exploratory} \
+             others{of_derived}"
+        )
+    }
 }
 
 type Method = fn(&[f64]) -> Result<Vec<f64>, Error>;
@@ -22,7 +42,12 @@ type Method = fn(&[f64]) -> Result<Vec<f64>, Error>;
 pub fn adjust(metrics: &mut [Comparison], sources: &mut [Comparison]) -> Sizes {
     let primary = |row: &Comparison| row.role == Role::Primary && !row.alike;
     let others = |row: &Comparison| row.role == Role::Exploratory && !row.alike;
-    let sizes = Sizes { primary: holm(metrics, primary), exploratory: rates(metrics, others) };
+    let derived = |row: &Comparison| row.role == Role::Derived && !row.alike;
+    let sizes = Sizes {
+        primary: holm(metrics, primary),
+        exploratory: rates(metrics, others),
+        derived: rates(metrics, derived),
+    };
     rates(metrics, |row| row.alike);
     // A source that is the same in all runs is no question.
     rates(sources, |row| !row.alike && row.difference != 0.0);

@@ -12,6 +12,9 @@ impl Comparison {
         if let Some(remark) = self.outliers(self.verdict, options) {
             self.because = format!("{}; {remark}", self.because);
         }
+        if let Some(function) = &self.function {
+            self.because = format!("{}; no further evidence: {function}", self.because);
+        }
         self.overhead = match self.verdict {
             // A class for a difference that is not shown would be one for noise.
             Verdict::Different => overhead(&self.subject, self.difference, self.a.mean),

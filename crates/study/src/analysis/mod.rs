@@ -6,6 +6,7 @@ pub mod attrition;
 pub mod compare;
 pub mod diagnostics;
 pub mod families;
+pub mod indistinct;
 pub mod influence;
 mod judge;
 pub mod looks;
@@ -26,7 +27,9 @@ use super::primary::{self, Primary};
 use super::results::{Happening, Origin, Results, Run};
 pub use attrition::Attrition;
 pub use compare::Comparison;
-pub use relations::{Indistinct, Relation};
+pub use indistinct::Indistinct;
+pub use relations::Relation;
+use role::Role;
 pub use verdict::Verdict;
 
 pub const SCHEMA: &str = "spark-trace/study-report";
@@ -162,12 +165,14 @@ pub fn report(all: &Results, options: Options) -> Report {
         .into_iter()
         .map(|(model, baseline, other)| attrition::of(results, model, (baseline, other)))
         .collect();
+    // What the study is about comes first, so it is a function of nothing else.
+    let is_primary = |name: &&String| primary.iter().any(|primary| primary.metric == **name);
+    let (mut in_turn, others): (Vec<_>, Vec<_>) = metrics.iter().partition(is_primary);
+    in_turn.extend(others);
     let (mut comparisons, mut of_sources, mut absent) = (vec![], vec![], vec![]);
     for runs in &attrition {
         let look = looks.iter().find(|look| look.model == runs.model);
-        let is_primary = |name: &&String| primary.iter().any(|primary| primary.metric == **name);
-        let (first, others): (Vec<_>, Vec<_>) = metrics.iter().partition(is_primary);
-        for name in first.into_iter().chain(others) {
+        for &name in &in_turn {
             // A metric that the model has nowhere is none of its metrics.
             if !results.of_model(&runs.model).any(|run| run.metrics.contains_key(name)) {
                 continue;
@@ -205,7 +210,14 @@ pub fn report(all: &Results, options: Options) -> Report {
             .filter(|(model, name, _)| *model == comparison.model && *name == comparison.subject.name);
         comparison.noise = same.map(|(.., by)| *by).reduce(f64::max);
     }
-    let relations = relations::find(results, &metrics);
+    let relations = relations::find(results, &in_turn);
+    for comparison in &mut comparisons {
+        let relation = relations.iter().find(|relation| relation.of == comparison.subject.name);
+        if let Some(relation) = relation {
+            comparison.function = Some(relation.written());
+            comparison.role = Role::Derived;
+        }
+    }
     let sizes = families::adjust(&mut comparisons, &mut of_sources);
     for comparison in comparisons.iter_mut().chain(&mut of_sources) {
         comparison.judge(options);
@@ -222,15 +234,12 @@ pub fn report(all: &Results, options: Options) -> Report {
         order: results.order,
         machine: results.machine.clone(),
         counts: counts(all),
-        family: format!(
-            "Holm's method over the {} comparisons of primary metrics; the false discovery rate over the {} others",
-            sizes.primary, sizes.exploratory
-        ),
+        family: sizes.written(),
         families: sizes,
         planning: planning::detectable(results, &comparisons, sizes.primary, options),
         declared: !results.primary.is_empty(),
         primary,
-        indistinct: relations::indistinct(results, options),
+        indistinct: indistinct::of(results, options),
         failures: failures(all),
         happenings: results.happenings.clone(),
         overheads: overheads::of(results, &comparisons),

@@ -10,6 +10,7 @@ mod attrition;
 mod estimands;
 mod looks;
 mod overheads;
+mod relations;
 mod table;
 
 const ROUNDS: u32 = 30;
@@ -273,19 +274,6 @@ fn failed_runs_and_warmups_do_not_count_and_are_counted() {
 }
 
 #[test]
-fn a_function_of_another_metric_is_no_second_result() {
-    let mut results = simulated(Truth { effect: 20.0, sd: 3.0, ..Truth::default() }, 1);
-    for run in &mut results.runs {
-        let peak = run.metrics["output-throughput"];
-        run.metrics =
-            [("peak-memory".to_owned(), peak), ("kv-cache".to_owned(), 0.9 * (119.708 - peak))].into();
-    }
-    let report = report(&results, Options { resamples: 0, ..Options::default() });
-    let [relation] = &report.relations[..] else { panic!("{:?}", report.relations) };
-    assert_eq!(relation.written(), "kv-cache = 0.900 × (119.708 − peak-memory)");
-}
-
-#[test]
 fn noise_of_the_same_environment_bounds_what_is_different() {
     let mut results = simulated(Truth { effect: 5.0, sd: 1.0, ..Truth::default() }, 1);
     let again = results.runs.iter().filter(|run| run.environment == "docker").cloned();
@@ -307,7 +295,7 @@ fn figures_too_large_to_have_a_mean_are_no_panic() {
         results.runs.iter().map(|run| Run { model: "n".to_owned(), ..run.clone() }).collect();
     results.models.push("n".to_owned());
     results.runs.extend(others);
-    let alike = |results: &Results| relations::indistinct(results, Options::default()).len();
+    let alike = |results: &Results| indistinct::of(results, Options::default()).len();
     assert_eq!(alike(&results), 1);
     for run in &mut results.runs {
         run.metrics.insert("output-throughput".to_owned(), 1.7e308);

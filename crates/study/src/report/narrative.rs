@@ -151,10 +151,7 @@ pub fn summary(report: &Report) -> Vec<String> {
     lines.extend(report.planning.map(planning));
     for (model, other) in cells(report) {
         let rows = of_cell(&report.comparisons, &model, &other);
-        let parts: Vec<String> = [Role::Primary, Role::Exploratory]
-            .iter()
-            .filter_map(|role| verdicts(rows.clone(), *role))
-            .collect();
+        let parts: Vec<String> = Role::ALL.iter().filter_map(|role| verdicts(rows.clone(), *role)).collect();
         let baseline = report.environments.first().map_or("", String::as_str);
         let alike = rows.clone().any(|row| row.alike);
         let kind = if alike { " (the same environment again: noise)" } else { "" };
@@ -262,8 +259,9 @@ pub fn warnings(report: &Report) -> Vec<String> {
     }
     for relation in &report.relations {
         warnings.push(format!(
-            "{} in all {} runs (largest distance {}): {} is no second result.",
+            "{}{} in all {} runs (largest distance {}): {} is no second result, and no family counts it.",
             relation.written(),
+            if relation.known { " by their meaning, and" } else { "" },
             relation.n,
             number(relation.max_residual),
             relation.of

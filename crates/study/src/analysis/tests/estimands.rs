@@ -110,10 +110,10 @@ fn primary_metrics_are_adjusted_among_themselves() {
         }
     }
     let report = report(&results, Options { resamples: 0, ..Options::default() });
-    assert_eq!(report.families, families::Sizes { primary: 1, exploratory: 40 });
+    assert_eq!(report.families, families::Sizes { primary: 1, exploratory: 40, derived: 0 });
     let one = &report.comparisons[0];
     // Forty other metrics cost it nothing.
-    assert_eq!((one.role, one.p_holm, one.p_fdr), (role::Role::Primary, one.p, None));
+    assert_eq!((one.role, one.p_holm, one.p_fdr), (Role::Primary, one.p, None));
     let other = &report.comparisons[1];
     assert!(other.p_holm.is_none() && other.p_fdr.unwrap() >= other.p.unwrap());
     assert_eq!(one.ci_simultaneous, one.ci);
