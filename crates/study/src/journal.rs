@@ -12,8 +12,8 @@ use super::results::{BOOT, Change, Happening, Origin, Results, Run, SCHEMA, What
 use super::schedule::Slot;
 
 pub const JOURNAL_SCHEMA: &str = "spark-trace/study-journal";
-/// 2: entries `resumed`, `gate-closed` and `left-out`.
-pub const JOURNAL_VERSION: u32 = 2;
+/// 2: entries `resumed`, `gate-closed` and `left-out`. 3: a look that leaves out runs.
+pub const JOURNAL_VERSION: u32 = 3;
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "entry")]
@@ -271,13 +271,19 @@ impl State {
     }
 
     /// By model, the rounds from the first on in which no run is left to be made.
-    fn rounds_over(&self) -> BTreeMap<String, u32> {
+    pub(crate) fn rounds_over(&self) -> BTreeMap<String, u32> {
         let mut over: BTreeMap<String, u32> =
             self.plan.models.iter().map(|model| (model.name.clone(), self.plan.runs)).collect();
         for slot in self.left() {
             // Warm-ups have no round: before them none is over.
             let before = slot.round.map_or(0, |round| round.saturating_sub(1));
             over.entry(slot.model.clone()).and_modify(|rounds| *rounds = before.min(*rounds));
+        }
+        // A model that a look has ended stays at that look: its other rounds are not over, they are not made.
+        for happening in &self.happenings {
+            if let What::LeftOut { why: Why::Decided { model, round, .. }, .. } = &happening.what {
+                over.entry(model.clone()).and_modify(|rounds| *rounds = (*round).min(*rounds));
+            }
         }
         over
     }

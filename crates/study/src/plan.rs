@@ -29,6 +29,9 @@ pub struct Plan {
     /// Rounds after which the data are looked at before the last one, so that the study may end early: they share the level of the tests.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub looks: Vec<u32>,
+    /// A model's other rounds are left out when a look has decided: see [`crate::analysis::ending`].
+    #[serde(default, skip_serializing_if = "is_off")]
+    pub end_at_looks: bool,
     /// Runs before them that are recorded and left out of the analysis.
     #[serde(default)]
     pub warmups: u32,
@@ -65,6 +68,10 @@ pub struct Plan {
     /// For placeholders; environments and models override them.
     #[serde(default)]
     pub values: BTreeMap<String, String>,
+}
+
+fn is_off(option: &bool) -> bool {
+    !option
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]

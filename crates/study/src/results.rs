@@ -93,6 +93,8 @@ pub enum Why {
     Gate { gate: String, reason: String, waited_s: f64 },
     /// So many runs of the model in the environment failed one after the other.
     GivenUp { environment: String, model: String, failures: u32 },
+    /// A look of the plan has decided all primary metrics of the model.
+    Decided { model: String, round: u32, number: usize, looks: usize, because: String },
 }
 
 /// The fact by which a start of the machine is told from the one before: a new one for each boot.

@@ -37,6 +37,9 @@ impl Plan {
             ));
         }
         looks(&self.looks, self.runs)?;
+        if self.end_at_looks && self.looks.is_empty() {
+            return Err(PlanError::at("end-at-looks", "there are no `looks` at which a model could end"));
+        }
         if let Some(dataset) = &self.dataset {
             self::dataset(self, dataset)?;
         }

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use spark_trace_statistics::sequential::{self, MOST_LOOKS};
 
-use crate::results::Results;
+use crate::results::{Results, What, Why};
 
 /// What a report of one model is of.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -25,6 +25,8 @@ pub struct Look {
     pub declared: bool,
     /// The level of the tests at this look; 0 before the first.
     pub level: f64,
+    /// Why no run of the model came after it.
+    pub ended: Option<String>,
 }
 
 impl Look {
@@ -43,9 +45,19 @@ pub fn of(results: &Results, alpha: f64) -> Vec<Look> {
     for model in &results.models {
         let Some(over) = results.rounds_over.get(model).map(|over| (*over).min(planned)) else { continue };
         let look = known.entry(over).or_insert_with(|| at(model, over, planned, &results.looks, alpha));
-        looks.extend(look.clone().map(|look| Look { model: model.clone(), ..look }));
+        let ended = ended(results, model);
+        looks.extend(look.clone().map(|look| Look { model: model.clone(), ended, ..look }));
     }
     looks
+}
+
+fn ended(results: &Results, model: &str) -> Option<String> {
+    results.happenings.iter().find_map(|happening| match &happening.what {
+        What::LeftOut { why: Why::Decided { model: of, because, .. }, .. } if of == model => {
+            Some(because.clone())
+        }
+        _ => None,
+    })
 }
 
 fn at(model: &str, over: u32, planned: u32, declared: &[u32], alpha: f64) -> Option<Look> {
@@ -85,6 +97,7 @@ fn at(model: &str, over: u32, planned: u32, declared: &[u32], alpha: f64) -> Opt
         looks,
         declared: !declared.is_empty(),
         level,
+        ended: None,
     })
 }
 

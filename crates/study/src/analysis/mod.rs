@@ -5,6 +5,7 @@ pub mod across;
 pub mod attrition;
 pub mod compare;
 pub mod diagnostics;
+pub mod ending;
 pub mod families;
 pub mod indistinct;
 pub mod influence;

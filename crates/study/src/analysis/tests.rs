@@ -7,6 +7,7 @@ use crate::results::Run;
 
 mod across;
 mod attrition;
+mod endings;
 mod estimands;
 mod looks;
 mod overheads;

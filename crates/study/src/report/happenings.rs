@@ -58,6 +58,9 @@ fn reason(why: &Why) -> String {
         Why::GivenUp { environment, model, failures } => {
             format!("{model} in {environment} failed {failures} times one after the other")
         }
+        Why::Decided { model, round, number, looks, because } => {
+            format!("{model} stopped at look {number} of {looks}, after round {round}: {because}")
+        }
     }
 }
 

@@ -11,7 +11,9 @@ use spark_trace_render::document::{Cell, Fit, Table};
 
 /// In a sentence for all models that are at the same look.
 pub fn looks(report: &Report) -> Vec<String> {
-    let same = |a: &Look, b: &Look| (a.round, a.number, a.declared) == (b.round, b.number, b.declared);
+    let same = |a: &Look, b: &Look| {
+        (a.round, a.number, a.declared, &a.ended) == (b.round, b.number, b.declared, &b.ended)
+    };
     let mut groups: Vec<(&Look, Vec<&str>)> = vec![];
     for look in &report.looks {
         match groups.iter_mut().find(|(other, _)| same(other, look)) {
@@ -53,6 +55,11 @@ fn sentence(look: &Look, report: &Report) -> String {
         "Tests decide below {} instead of {alpha}, and intervals are as much wider, so that all looks together err no more often than one",
         written_p(*level)
     );
+    if let Some(because) = &look.ended {
+        return format!(
+            "stopped at look {number} of {looks}, after {round} of {planned} rounds: {because}. {costs}."
+        );
+    }
     match (look.declared, *number) {
         (true, 0) => format!(
             "{round} of {planned} rounds are over. The first look of the plan is later, so nothing is decided."

@@ -4,6 +4,8 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::{Event, Run, RunError, Runner, gates, machine, now};
+use crate::analysis;
+use crate::analysis::ending::{self, Ending};
 use crate::journal::Entry;
 use crate::plan::OnClosed;
 use crate::results::{BOOT, Why};
@@ -60,6 +62,30 @@ impl Runner<'_> {
             numbers.len()
         )));
         let why = Why::GivenUp { environment, model, failures };
+        self.happened(Entry::LeftOut { at_s: now(), numbers, why })
+    }
+
+    /// Leaves out a model's other rounds when a look of the plan has decided it.
+    pub(super) fn end_at_look(&mut self, report: &mut dyn FnMut(Event<'_>)) -> Result<(), RunError> {
+        let Some(last) = self.state.runs.last().filter(|_| self.state.plan.end_at_looks) else {
+            return Ok(());
+        };
+        let model = last.model.clone();
+        let over = self.state.rounds_over().get(&model).copied();
+        let numbers: Vec<u32> =
+            self.state.left().filter(|slot| slot.model == model).map(|slot| slot.number).collect();
+        if numbers.is_empty() || !over.is_some_and(|over| self.state.plan.looks.contains(&over)) {
+            return Ok(());
+        }
+        let Some(ending) = ending::of(&self.state.results(), &model, analysis::Options::default()) else {
+            return Ok(());
+        };
+        let Ending { number, looks, round, because } = ending;
+        report(Event::Note(format!(
+            "{model} stops at look {number} of {looks}: {because}; {} runs are left out",
+            numbers.len()
+        )));
+        let why = Why::Decided { model, round, number, looks, because };
         self.happened(Entry::LeftOut { at_s: now(), numbers, why })
     }
 

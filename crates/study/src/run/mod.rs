@@ -178,6 +178,7 @@ pub fn run(
             return Ok(Outcome::Stopped);
         }
         runner.give_up(report)?;
+        runner.end_at_look(report)?;
         let (slot, attempt) = match again.pop() {
             Some(warm_up) => warm_up,
             None => match runner.state.next() {
