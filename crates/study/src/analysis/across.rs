@@ -5,18 +5,21 @@
 //! them alike is gone from it.
 
 mod facts;
+mod rows;
 
 use serde::Serialize;
-use spark_trace_statistics::{LEVEL, describe, multiple, t};
+use spark_trace_statistics::{LEVEL, describe, t};
 
 use super::attrition;
 use super::compare::has_zero;
 use super::sample::{Point, Sample, points};
-use super::{Options, Subject, Verdict, subject};
+use super::{GIB, Options, SourcesAt, Subject, Verdict, source, subject};
 use crate::figures;
 use crate::plan::Plan;
 use crate::primary;
 use crate::results::{Change, Origin, Results, Run};
+pub use rows::Row;
+use rows::adjust;
 
 /// A study, and its plan where it has one.
 #[derive(Debug)]
@@ -39,7 +42,11 @@ pub struct Across {
     pub cells: Vec<Row>,
     /// What an environment differs from the baseline by.
     pub overheads: Vec<Row>,
-    /// Models, environments and metrics that one of both has alone.
+    /// At which instant of each run the ledger's sources are compared.
+    pub sources_at: SourcesAt,
+    /// Sources of memory of one model in one environment, GiB; a family of their own.
+    pub sources: Vec<Row>,
+    /// Models, environments, metrics and sources that one of both has alone.
     pub only_a: Vec<String>,
     pub only_b: Vec<String>,
 }
@@ -73,31 +80,6 @@ pub enum Kind {
 pub enum Of {
     Environment(String),
     Model(String),
-}
-
-/// B minus A, where A and B are studies.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Row {
-    pub model: String,
-    /// Of an overhead the environment that is compared with the baseline.
-    pub environment: String,
-    pub baseline: Option<String>,
-    pub subject: Subject,
-    pub primary: bool,
-    pub a_n: usize,
-    pub b_n: usize,
-    pub a_mean: Option<f64>,
-    pub b_mean: Option<f64>,
-    pub difference: Option<f64>,
-    pub ci: Option<(f64, f64)>,
-    /// By Welch's t test.
-    pub p: Option<f64>,
-    /// Holm's of primary metrics, otherwise the false discovery rate; cells and overheads are families of their own.
-    pub p_adjusted: Option<f64>,
-    pub margin: Option<f64>,
-    pub equivalence_p: Option<f64>,
-    pub verdict: Verdict,
-    pub because: String,
 }
 
 /// Of two studies each has a drift and a dependence to look for: together they spoil no more rows than one test.
@@ -141,11 +123,30 @@ pub fn compare(a: &Stored, b: &Stored, options: Options) -> Result<Across, Unequ
             overheads.extend(others.filter_map(|other| questions.overhead(model, (baseline, other), metric)));
         }
     }
-    for rows in [&mut cells, &mut overheads] {
+    let sources_at = match a.results.has_kv_readings() && b.results.has_kv_readings() {
+        true => SourcesAt::KvReading,
+        false => SourcesAt::Peak,
+    };
+    let of_sources = |study: &Stored| {
+        let counted = study.results.runs.iter().filter(|run| run.counts());
+        figures::in_order(counted.flat_map(|run| sources_at.of(run).keys()))
+    };
+    let in_both = (of_sources(a), of_sources(b));
+    let mut sources = vec![];
+    // A study that was imported has none.
+    if let Ok((names, ..)) = common("source", &in_both.0, &in_both.1) {
+        for model in &models {
+            for environment in &environments {
+                let cell = |name: &String| questions.source(model, environment, name, sources_at);
+                sources.extend(names.iter().filter_map(cell));
+            }
+        }
+    }
+    for rows in [&mut cells, &mut overheads, &mut sources] {
         adjust(rows);
         rows.iter_mut().for_each(|row| row.judge(options));
     }
-    let (only_a, only_b) = alone(a, b, (&of(a), &of(b)));
+    let (only_a, only_b) = alone(a, b, [("metric", (&of(a), &of(b))), ("source", (&in_both.0, &in_both.1))]);
     Ok(Across {
         schema: SCHEMA,
         schema_version: SCHEMA_VERSION,
@@ -155,6 +156,8 @@ pub fn compare(a: &Stored, b: &Stored, options: Options) -> Result<Across, Unequ
         changes,
         cells,
         overheads,
+        sources_at,
+        sources,
         only_a,
         only_b,
     })
@@ -174,18 +177,21 @@ fn common(what: &'static str, a: &[String], b: &[String]) -> Result<Shared, Uneq
     }
 }
 
-fn alone(a: &Stored, b: &Stored, metrics: (&[String], &[String])) -> (Vec<String>, Vec<String>) {
-    let lists = [
-        ("model", a.results.models.as_slice(), b.results.models.as_slice()),
-        ("environment", &a.results.environments, &b.results.environments),
-        ("metric", metrics.0, metrics.1),
+type Names<'a> = (&'static str, (&'a [String], &'a [String]));
+
+fn alone(a: &Stored, b: &Stored, figures: [Names<'_>; 2]) -> (Vec<String>, Vec<String>) {
+    let lists: [Names<'_>; 2] = [
+        ("model", (&a.results.models, &b.results.models)),
+        ("environment", (&a.results.environments, &b.results.environments)),
     ];
     let (mut of_a, mut of_b) = (vec![], vec![]);
-    for (what, in_a, in_b) in lists {
-        if let Ok((_, alone_a, alone_b)) = common(what, in_a, in_b) {
-            of_a.extend(alone_a.into_iter().map(|name| format!("{what} {name}")));
-            of_b.extend(alone_b.into_iter().map(|name| format!("{what} {name}")));
-        }
+    for (what, (in_a, in_b)) in lists.into_iter().chain(figures) {
+        let without = |these: &[String], those: &[String], only: &mut Vec<String>| {
+            let alone = these.iter().filter(|name| !those.contains(name));
+            only.extend(alone.map(|name| format!("{what} {name}")));
+        };
+        without(in_a, in_b, &mut of_a);
+        without(in_b, in_a, &mut of_b);
     }
     (of_a, of_b)
 }
@@ -198,13 +204,35 @@ struct Questions<'a> {
     options: Options,
 }
 
+/// What is compared: its name in each study, how a run has it, and the primary metric that it is.
+struct Figure<'a> {
+    subjects: [Subject; 2],
+    value: &'a dyn Fn(&Run) -> Option<f64>,
+    question: Option<&'a primary::Primary>,
+}
+
 impl Questions<'_> {
-    /// Nothing where neither study has the metric there.
+    fn metric<'a>(&'a self, metric: &str, value: &'a dyn Fn(&Run) -> Option<f64>) -> Figure<'a> {
+        let question = self.primary.iter().find(|primary| primary.metric == metric);
+        Figure { subjects: [subject(self.a, metric), subject(self.b, metric)], value, question }
+    }
+
+    fn source(&self, model: &str, environment: &str, name: &str, at: SourcesAt) -> Option<Row> {
+        let value = |run: &Run| at.of(run).get(name).map(|bytes| bytes / GIB);
+        let figure = Figure { subjects: [source(name), source(name)], value: &value, question: None };
+        self.figure(model, environment, &figure)
+    }
+
     fn cell(&self, model: &str, environment: &str, metric: &str) -> Option<Row> {
         let value = |run: &Run| run.metrics.get(metric).copied();
-        let of = |results: &Results| points(results.cell(model, environment), &value);
+        self.figure(model, environment, &self.metric(metric, &value))
+    }
+
+    /// Nothing where neither study has it there.
+    fn figure(&self, model: &str, environment: &str, figure: &Figure<'_>) -> Option<Row> {
+        let of = |results: &Results| points(results.cell(model, environment), &figure.value);
         let (a, b) = (of(self.a), of(self.b));
-        let mut row = self.row(model, environment, None, metric, (&a, &b))?;
+        let mut row = self.row(model, environment, None, figure, (&a, &b))?;
         let failures = [self.a, self.b].map(|results| attrition::course(results, model, environment));
         if row.verdict != Verdict::NotComparable && failures.iter().any(|course| course.disturbed() > 0) {
             let [a, b] = failures;
@@ -225,7 +253,8 @@ impl Questions<'_> {
                 .map(|(value, number)| Point { number, round: None, boots: 0, value, outlier: false })
                 .collect::<Vec<Point>>()
         };
-        self.row(model, other, Some(baseline), metric, (&of(self.a), &of(self.b)))
+        let figure = self.metric(metric, &value);
+        self.row(model, other, Some(baseline), &figure, (&of(self.a), &of(self.b)))
     }
 
     fn row(
@@ -233,13 +262,13 @@ impl Questions<'_> {
         model: &str,
         environment: &str,
         baseline: Option<&str>,
-        metric: &str,
+        figure: &Figure<'_>,
         (a, b): (&[Point], &[Point]),
     ) -> Option<Row> {
         if a.is_empty() && b.is_empty() {
             return None;
         }
-        let (in_a, in_b) = (subject(self.a, metric), subject(self.b, metric));
+        let [in_a, in_b] = &figure.subjects;
         let values = |points: &[Point]| points.iter().map(|point| point.value).collect::<Vec<f64>>();
         let (of_a, of_b) = (values(a), values(b));
         let mean = |values: &[f64]| describe(values).map(|described| described.mean);
@@ -247,16 +276,16 @@ impl Questions<'_> {
         let level = match baseline {
             None => mean(&of_a),
             Some(baseline) => {
-                let known = self.a.cell(model, baseline).filter_map(|run| run.metrics.get(metric).copied());
+                let known = self.a.cell(model, baseline).filter_map(figure.value);
                 mean(&known.collect::<Vec<f64>>())
             }
         };
-        let question = self.primary.iter().find(|primary| primary.metric == metric);
+        let question = figure.question;
         let margin = question
             .and_then(|primary| primary.margin)
-            .filter(|margin| has_zero(&in_a) || margin.is_absolute());
+            .filter(|margin| has_zero(in_a) || margin.is_absolute());
         let margin = margin
-            .or_else(|| has_zero(&in_a).then_some(primary::Margin::Percent(self.options.margin * 100.0)));
+            .or_else(|| has_zero(in_a).then_some(primary::Margin::Percent(self.options.margin * 100.0)));
         let margin =
             margin.zip(level).map(|(margin, level)| margin.of(level)).filter(|margin| margin.is_finite());
         let mut row = Row {
@@ -279,8 +308,7 @@ impl Questions<'_> {
             subject: in_a.clone(),
         };
         if in_a.unit != in_b.unit {
-            row.because =
-                format!("its unit is {} in one study and {} in the other", unit(&in_a), unit(&in_b));
+            row.because = format!("its unit is {} in one study and {} in the other", unit(in_a), unit(in_b));
             row.difference = None;
             return Some(row);
         }
@@ -342,51 +370,6 @@ impl Questions<'_> {
 
 fn unit(subject: &Subject) -> &str {
     if subject.unit.is_empty() { "not stated" } else { &subject.unit }
-}
-
-/// A p of a row, and where it goes when it is adjusted.
-type Adjusted = (fn(&Row) -> Option<f64>, fn(&mut Row, f64));
-
-fn adjust(rows: &mut [Row]) {
-    for primary in [true, false] {
-        let method = if primary { multiple::holm } else { multiple::benjamini_hochberg };
-        let of: [Adjusted; 2] = [
-            (|row| row.p, |row, p| row.p_adjusted = Some(p)),
-            (|row| row.equivalence_p, |row, p| row.equivalence_p = Some(p)),
-        ];
-        for (get, put) in of {
-            let chosen = |row: &Row| row.primary == primary && row.verdict != Verdict::NotComparable;
-            let (places, known): (Vec<usize>, Vec<f64>) = rows
-                .iter()
-                .enumerate()
-                .filter(|(_, row)| chosen(row))
-                .filter_map(|(place, row)| Some((place, get(row)?)))
-                .unzip();
-            let adjusted = method(&known).unwrap_or_default();
-            places.into_iter().zip(adjusted).for_each(|(place, p)| put(&mut rows[place], p));
-        }
-    }
-}
-
-impl Row {
-    fn judge(&mut self, options: Options) {
-        let Some(p) = self.p_adjusted.filter(|_| self.verdict == Verdict::Undecided) else { return };
-        let different = p < options.alpha;
-        let same = self.equivalence_p.is_some_and(|p| p < options.alpha);
-        let failures = std::mem::take(&mut self.because);
-        self.verdict = match (different, same) {
-            (_, true) => Verdict::Equivalent,
-            (true, false) => Verdict::Different,
-            (false, false) => Verdict::Undecided,
-        };
-        let method = if self.primary { "Holm's method" } else { "the false discovery rate" };
-        self.because =
-            format!("p adjusted by {method} is {} by Welch's t test", super::compare::written_p(p));
-        if !failures.is_empty() {
-            // Nobody knows what the runs would have shown that failed.
-            (self.verdict, self.because) = (Verdict::Undecided, format!("{}, but {failures}", self.because));
-        }
-    }
 }
 
 impl Kind {

@@ -139,6 +139,16 @@ pub enum SourcesAt {
     KvReading,
 }
 
+impl SourcesAt {
+    /// Bytes of each source.
+    pub const fn of(self, run: &Run) -> &BTreeMap<String, f64> {
+        match self {
+            Self::Peak => &run.sources,
+            Self::KvReading => &run.kv_sources,
+        }
+    }
+}
+
 /// What is compared.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Subject {
@@ -155,12 +165,9 @@ pub fn report(all: &Results, options: Options) -> Report {
     let metrics =
         figures::in_order(results.runs.iter().filter(|run| run.counts()).flat_map(|run| run.metrics.keys()));
     let sources_at = if results.has_kv_readings() { SourcesAt::KvReading } else { SourcesAt::Peak };
-    let levels: fn(&Run) -> &BTreeMap<String, f64> = match sources_at {
-        SourcesAt::KvReading => |run| &run.kv_sources,
-        SourcesAt::Peak => |run| &run.sources,
-    };
-    let sources =
-        figures::in_order(results.runs.iter().filter(|run| run.counts()).flat_map(|run| levels(run).keys()));
+    let sources = figures::in_order(
+        results.runs.iter().filter(|run| run.counts()).flat_map(|run| sources_at.of(run).keys()),
+    );
     let primary = primary::of(&results.primary, &metrics);
     let attrition: Vec<Attrition> = pairs(results)
         .into_iter()
@@ -193,7 +200,7 @@ pub fn report(all: &Results, options: Options) -> Report {
             }
         }
         for name in &sources {
-            let value = |run: &Run| levels(run).get(name).map(|bytes| bytes / GIB);
+            let value = |run: &Run| sources_at.of(run).get(name).map(|bytes| bytes / GIB);
             of_sources.extend(compare::compare(results, runs, source(name), None, &value, (options, look)));
         }
     }

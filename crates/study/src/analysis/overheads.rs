@@ -51,6 +51,8 @@ pub struct Fit {
     /// Of the pairs of one model.
     pub sd_pairs: f64,
     pub df: f64,
+    /// Of the intervals: they hold at all looks at the study.
+    pub level: f64,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -120,6 +122,12 @@ fn one(rows: &[&Comparison], traits: &BTreeMap<String, Traits>) -> Option<Overhe
         fit: None,
         because: vec![],
     };
+    // Models may be at different looks: an interval over all of them is as wide as that of the earliest.
+    let alpha = rows.iter().filter(|row| row.at_look).map(|row| row.alpha).reduce(f64::min);
+    if alpha == Some(0.0) {
+        found.because.push("not all models have come to the first look of the plan".to_owned());
+        return Some(found);
+    }
     if members.len() < FEWEST_MODELS {
         found.because.push(format!(
             "{} of {} models have pairs of runs, and how models differ takes {FEWEST_MODELS}",
@@ -128,10 +136,11 @@ fn one(rows: &[&Comparison], traits: &BTreeMap<String, Traits>) -> Option<Overhe
         ));
         return Some(found);
     }
+    let level = alpha.map_or(LEVEL, |alpha| 1.0 - alpha);
     // What cannot be estimated is left out, the last predictor first.
     let mut predictors = Predictors::of(&members, traits, &mut found.because);
     loop {
-        match predictors.fit(&members, scale) {
+        match predictors.fit(&members, scale, level) {
             Ok(fit) => {
                 found.fit = Some(fit);
                 return Some(found);
@@ -205,7 +214,7 @@ impl Predictors {
         true
     }
 
-    fn fit(&self, members: &[Member<'_>], scale: Scale) -> Result<Fit, Error> {
+    fn fit(&self, members: &[Member<'_>], scale: Scale, level: f64) -> Result<Fit, Error> {
         let mut terms = vec![What::Environment {
             parameters: self.sizes.as_ref().map(|(_, mean)| *mean),
             architecture: self.architectures.as_ref().map(|(_, distinct)| distinct[0].clone()),
@@ -232,7 +241,7 @@ impl Predictors {
             .zip(rows)
             .map(|(member, x)| Group { x, y: member.a.iter().zip(&member.b).map(difference).collect() })
             .collect();
-        let Mixed { coefficients, sd_groups, sd_within, df, .. } = mixed::random_intercept(&groups, LEVEL)?;
+        let Mixed { coefficients, sd_groups, sd_within, df, .. } = mixed::random_intercept(&groups, level)?;
         let back = |value: f64| if scale == Scale::Ratio { value.exp() } else { value };
         let term = |(what, found): (What, mixed::Coefficient)| Term {
             what,
@@ -245,6 +254,7 @@ impl Predictors {
             sd_models: sd_groups,
             sd_pairs: sd_within,
             df,
+            level,
         })
     }
 }

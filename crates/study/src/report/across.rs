@@ -1,9 +1,9 @@
 //! Two studies against each other, in words and tables.
 
 use super::tables::{interval, number, signed};
-use crate::analysis::Verdict;
 use crate::analysis::across::{Across, Difference, Kind, Row};
 use crate::analysis::compare::written_p;
+use crate::analysis::{SourcesAt, Verdict};
 use spark_trace_recording::units::UNKNOWN;
 use spark_trace_render::document::{Cell, Document, Fit, Table};
 use spark_trace_render::{RenderError, Style, json, markdown, terminal};
@@ -36,7 +36,7 @@ fn known(value: Option<f64>, format: fn(f64) -> String) -> String {
 }
 
 const ROWS: &[Cell<Row>] = &[
-    ("METRIC", Fit::Text, |row| row.subject.name.clone()),
+    ("FIGURE", Fit::Text, |row| row.subject.name.clone()),
     ("UNIT", Fit::Name, |row| row.subject.unit.clone()),
     ("A", Fit::Number, |row| known(row.a_mean, number)),
     ("B", Fit::Number, |row| known(row.b_mean, number)),
@@ -60,6 +60,14 @@ pub fn document(of: &Across) -> Document {
     rows(&mut document, &of.overheads, |row| {
         let baseline = row.baseline.as_deref().unwrap_or_default();
         format!("{}: what {} and {baseline} differ by, in B minus in A", row.model, row.environment)
+    });
+    let at = match of.sources_at {
+        SourcesAt::Peak => "at each run's peak",
+        SourcesAt::KvReading => "at each run's KV-cache reading",
+    };
+    let sources: Vec<Row> = of.sources.iter().filter(|row| row.difference != Some(0.0)).cloned().collect();
+    rows(&mut document, &sources, |row| {
+        format!("{}, {}: sources of memory {at}, B minus A, means", row.model, row.environment)
     });
     for (kind, title) in TITLES {
         let changes = of.changes.iter().filter(|change| change.kind == *kind);
@@ -105,6 +113,9 @@ fn summary(of: &Across) -> Vec<String> {
             of.overheads.len(),
             parts(&of.overheads)
         ));
+    }
+    if !of.sources.is_empty() {
+        lines.push(format!("{} sources of memory: {}.", of.sources.len(), parts(&of.sources)));
     }
     lines.push(because(of));
     for (study, only) in [(&of.a, &of.only_a), (&of.b, &of.only_b)] {

@@ -8,6 +8,7 @@ use crate::analysis::compare::{Point, written_p};
 use crate::analysis::looks::Look;
 use crate::analysis::overheads::{Overhead, Scale, Term, What};
 use spark_trace_render::document::{Cell, Fit, Table};
+use spark_trace_statistics::LEVEL;
 
 /// In a sentence for all models that are at the same look.
 pub fn looks(report: &Report) -> Vec<String> {
@@ -130,10 +131,17 @@ fn lines(overhead: &Overhead) -> Vec<String> {
         };
         lines.push(format!(
             "Mixed-effects model of {of} in {pairs} pairs of {models} models, which are a random effect (restricted maximum likelihood). \
-             Standard deviation of models {}, of pairs {}; intervals and p, not adjusted, by t with {} degrees of freedom.",
+             Standard deviation of models {}, of pairs {}; intervals and p, not adjusted, by t with {} degrees of freedom.{}",
             number(fit.sd_models),
             number(fit.sd_pairs),
-            fit.df
+            fit.df,
+            match fit.level > LEVEL {
+                true => format!(
+                    " Intervals hold at all looks: at the earliest look of a model p decides below {}.",
+                    written_p(1.0 - fit.level)
+                ),
+                false => String::new(),
+            }
         ));
     }
     if !overhead.because.is_empty() {

@@ -111,3 +111,52 @@ fn runs_that_failed_leave_a_cell_undecided() {
         found.cells[0].because
     );
 }
+
+/// Sources in bytes, by their names in the ledger: one that the change moved, one that it did not, and one that only one study has.
+#[test]
+fn sources_of_memory_are_compared_at_the_instant_that_both_studies_have() {
+    const GIB: f64 = (1_u64 << 30) as f64;
+    let with = |seed: u64, cache: f64, alone: &str| {
+        let mut study = stored(Truth { sd: 1.0, ..Truth::default() }, seed);
+        let mut random = Xoshiro256::new(seed);
+        for run in &mut study.results.runs {
+            let mut level = |mean: f64| GIB * (mean + 0.1 * normal(&mut random));
+            run.sources = [
+                ("page-cache".to_owned(), level(cache)),
+                ("anon".to_owned(), level(40.0)),
+                (alone.to_owned(), level(1.0)),
+            ]
+            .into();
+        }
+        study
+    };
+    let (one, mut other) = (with(1, 20.0, "slab"), with(2, 26.0, "hugetlb"));
+    let found = compared(&one, &other);
+    let rows: Vec<_> = found
+        .sources
+        .iter()
+        .map(|row| (row.environment.as_str(), row.subject.name.as_str(), row.verdict))
+        .collect();
+    assert_eq!(
+        rows,
+        [
+            ("native", "anon", Verdict::Equivalent),
+            ("native", "page-cache", Verdict::Different),
+            ("docker", "anon", Verdict::Equivalent),
+            ("docker", "page-cache", Verdict::Different),
+        ]
+    );
+    let (low, high) = found.sources[1].ci.unwrap();
+    assert!(low < 6.0 && 6.0 < high && high - low < 0.3, "{low} {high}");
+    assert_eq!(
+        (found.only_a, found.only_b),
+        (vec!["source slab".to_owned()], vec!["source hugetlb".to_owned()])
+    );
+    // One study alone has readings: both are compared at their peaks.
+    other.results.runs.iter_mut().for_each(|run| run.kv_sources = [("anon".to_owned(), GIB)].into());
+    let found = compared(&one, &other);
+    assert_eq!((found.sources_at, found.sources.len()), (SourcesAt::Peak, 4));
+    // A study without recordings has no sources.
+    let found = compared(&stored(Truth::default(), 1), &one);
+    assert_eq!((found.sources, found.only_a), (vec![], vec![]));
+}

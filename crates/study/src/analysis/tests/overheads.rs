@@ -110,3 +110,29 @@ fn what_cannot_be_separated_is_left_out_with_a_reason() {
         report(&simulated(Truth { sd: 1.0, ..Truth::default() }, 1), Options::default()).overheads.is_empty()
     );
 }
+
+#[test]
+fn intervals_at_a_look_are_as_wide_as_those_of_the_comparisons() {
+    let whole = many(0.02, 1);
+    let mut early = whole.clone();
+    early.runs.retain(|run| run.round.is_some_and(|round| round <= 3));
+    (early.planned, early.looks) = (Some(6), vec![3]);
+    let over =
+        |rounds: u32| early.models.iter().map(|model| (model.clone(), rounds)).collect::<BTreeMap<_, _>>();
+    let (at_look, before) = (over(3), over(2));
+    let mut plain = early.clone();
+    (plain.planned, plain.looks) = (None, vec![]);
+    early.rounds_over = at_look;
+    let (found, plain) = (reported(&early).fit.unwrap(), reported(&plain).fit.unwrap());
+    let level = report(&early, Options { resamples: 0, ..Options::default() }).comparisons[0].alpha;
+    // O'Brien and Fleming's limit at the half of a study (Lan and DeMets): 0.0031.
+    assert!((level - 0.003_05).abs() < 5e-5 && found.level == 1.0 - level && plain.level == 0.95, "{level}");
+    // As the quantiles of t with 7 degrees of freedom: t.isf(0.0015254, 7) / t.isf(0.025, 7) of scipy is 1.8727.
+    let width = |fit: &crate::analysis::overheads::Fit| (fit.terms[1].ci.1 / fit.terms[1].ci.0).ln();
+    let wider = width(&found) / width(&plain);
+    assert!((wider - 1.8727).abs() < 0.02, "{wider}");
+    // One model before its first look keeps the others from an interval.
+    early.rounds_over = before;
+    let none = reported(&early);
+    assert!(none.fit.is_none() && none.because[0].contains("first look"), "{none:?}");
+}
