@@ -100,6 +100,7 @@ pub const METRICS: &[Known] = &[
     metric("gpu-utilization", "GPU utilization, median", "%", Better::None, Read::Gpu("utilization.gpu", median)),
     metric("gpu-temperature", "GPU temperature, highest", "degC", Better::None, Read::Gpu("temperature.gpu", highest)),
     metric("gpu-power", "GPU power, median", "mW", Better::Less, Read::Gpu("power.draw", median)),
+    metric("start-interval", "From the start to that of the next run", "s", Better::Less, Read::Elsewhere),
     metric("lowest-free", "Lowest MemFree", "GiB", Better::More, Read::Elsewhere),
     metric("lowest-available", "Lowest MemAvailable", "GiB", Better::More, Read::Elsewhere),
     metric("end-temperature", "GPU temperature at the end", "degC", Better::None, Read::Elsewhere),

@@ -63,6 +63,8 @@ pub(super) fn of_runs(mut runs: Vec<Run>) -> Result<Results, String> {
     for (number, run) in (1..).zip(&mut runs) {
         run.number = number;
     }
+    let restarted = restarts(&mut runs);
+    intervals(&mut runs);
     let names = |name: fn(&Run) -> &String| {
         let mut names: Vec<String> = runs.iter().map(|run| name(run).clone()).collect();
         names.sort_by_key(|name| (name != BASELINE, name.clone()));
@@ -74,8 +76,7 @@ pub(super) fn of_runs(mut runs: Vec<Run>) -> Result<Results, String> {
         schema: SCHEMA.to_owned(),
         schema_version: SCHEMA_VERSION,
         name: "benchmark-spark".to_owned(),
-        description: "Published study: TensorRT-LLM natively (chroot) and in Docker on a DGX Spark"
-            .to_owned(),
+        description: description(restarted),
         origin: Origin::Imported { format: FORMAT.to_owned(), file: String::new() },
         environments,
         models,
@@ -91,6 +92,48 @@ pub(super) fn of_runs(mut runs: Vec<Run>) -> Result<Results, String> {
         runs,
         happenings: vec![],
     })
+}
+
+fn description(restarted: usize) -> String {
+    let study = "Published study: TensorRT-LLM natively (chroot) and in Docker on a DGX Spark";
+    match restarted {
+        0 => study.to_owned(),
+        _ => format!(
+            "{study}. Runs whose iteration was begun again in the same block are not analysed, as warm-ups are not: {restarted}"
+        ),
+    }
+}
+
+/// An iteration that comes again in a block was begun again: the last one counts, or those before it would count twice. How many do not.
+fn restarts(runs: &mut [Run]) -> usize {
+    let mut many = 0;
+    for place in 0..runs.len() {
+        let (of, later) = runs[place..].split_at_mut(1);
+        let of = &mut of[0];
+        let block = later.iter().take_while(|run| run.model == of.model && run.environment == of.environment);
+        if of.iteration > 0 && block.clone().any(|run| run.iteration == of.iteration) {
+            of.warmup = true;
+            of.facts
+                .insert("notes".to_owned(), format!("iteration {} was begun again after it", of.iteration));
+            many += 1;
+        }
+    }
+    many
+}
+
+/// Within a block, from the start of a run to that of the next iteration: all that a run takes, with loading and cooling.
+fn intervals(runs: &mut [Run]) {
+    for place in 1..runs.len() {
+        let (before, after) = runs.split_at_mut(place);
+        let (run, next) = (&mut before[place - 1], &after[0]);
+        let follows = run.model == next.model
+            && run.environment == next.environment
+            && !run.warmup
+            && next.iteration == run.iteration + 1;
+        if let Some((start, end)) = run.started_s.zip(next.started_s).filter(|_| follows) {
+            run.metrics.insert("start-interval".to_owned(), end - start);
+        }
+    }
 }
 
 pub(super) fn run(model: &str, environment: &str, record: Record) -> Result<Run, String> {
@@ -157,6 +200,31 @@ mod tests {
         assert_eq!(results.runs[0].metrics["output-throughput"], 120.5);
         assert_eq!(results.runs[1].started_s.unwrap() - results.runs[0].started_s.unwrap(), 7058.0);
         assert_eq!(results.runs[2].failure.as_deref(), Some("exit code 1"));
+    }
+
+    /// As the published file has it: one block natively whose first iteration is there twice.
+    #[test]
+    fn an_iteration_that_was_begun_again_does_not_count_twice_and_intervals_are_within_blocks() {
+        let run = |iteration: u32, time: &str| {
+            format!("{{\"iteration\": {iteration}, \"timestamp\": \"20251109_{time}\"}}")
+        };
+        let text = format!(
+            "{{\"models\": {{\"m\": {{\"native\": [{}, {}, {}, {}], \"container\": [{}, {}]}}}}}}",
+            run(1, "000000"),
+            run(1, "003000"),
+            run(2, "004300"),
+            run(3, "005600"),
+            run(1, "010900"),
+            run(2, "012400")
+        );
+        let results = read(&text).unwrap();
+        let warmups: Vec<bool> = results.runs.iter().map(|run| run.warmup).collect();
+        assert_eq!(warmups, [true, false, false, false, false, false]);
+        assert_eq!(results.runs[0].facts["notes"], "iteration 1 was begun again after it");
+        assert!(results.description.ends_with(": 1"), "{}", results.description);
+        let intervals: Vec<Option<f64>> =
+            results.runs.iter().map(|run| run.metrics.get("start-interval").copied()).collect();
+        assert_eq!(intervals, [None, Some(780.0), Some(780.0), None, Some(900.0), None]);
     }
 
     #[test]
