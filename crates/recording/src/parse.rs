@@ -49,7 +49,8 @@ pub fn utc_now() -> String {
     utc(seconds)
 }
 
-fn utc(seconds: u64) -> String {
+/// Seconds since 1970 as [`utc_now`] writes them.
+pub fn utc(seconds: u64) -> String {
     let (days, rest) = (seconds / 86_400, seconds % 86_400);
     // Days since the epoch to a civil date: the year begins in March, so that leap days come last.
     let shifted = days + 719_468;

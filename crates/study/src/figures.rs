@@ -194,6 +194,8 @@ pub struct Yield {
     pub kv_sources: BTreeMap<String, f64>,
     /// Required figures that are nowhere.
     pub missing: Vec<String>,
+    /// The engine and its version, where its log states it.
+    pub application: Option<String>,
     /// Benchmarks that reported them.
     pub benchmarks: Vec<&'static str>,
     /// What was left out of their reports, and why.
@@ -209,6 +211,10 @@ pub fn of(recording: Option<&Recording>, log: &str, results: &[String], describe
     let run = recording.map(Derived::from);
     let report = run.as_ref().map(|run| attribution::report(run, InstantSpec::Peak));
     let figures = spark_trace_engines::parse_text(log);
+    found.application = figures.version.map(|version| match figures.row() {
+        Some(row) => format!("{} {version}", row.title),
+        None => version.to_string(),
+    });
     for metric in METRICS {
         let value = match &metric.read {
             Read::Log(read) => read(&figures),

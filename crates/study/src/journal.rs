@@ -8,7 +8,9 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::plan::Plan;
-use super::results::{BOOT, Change, Happening, Origin, Results, Run, SCHEMA, What, Why};
+use super::results::{
+    APPLICATION, BOOT, Change, Happening, Origin, Results, Run, SCHEMA, What, Why, is_momentary,
+};
 use super::schedule::Slot;
 
 pub const JOURNAL_SCHEMA: &str = "spark-trace/study-journal";
@@ -288,6 +290,20 @@ impl State {
         over
     }
 
+    /// By environment, the engines and versions that its logs have.
+    fn applications(&self) -> impl Iterator<Item = (String, String)> {
+        let mut known: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+        for run in &self.runs {
+            if let Some(application) = run.facts.get(APPLICATION) {
+                known.entry(&run.environment).or_default().insert(application);
+            }
+        }
+        known.into_iter().map(|(environment, versions)| {
+            let versions: Vec<&str> = versions.into_iter().collect();
+            (format!("application.{environment}.log"), versions.join(", "))
+        })
+    }
+
     pub fn results(&self) -> Results {
         let names = |names: Vec<&String>| names.into_iter().cloned().collect();
         Results {
@@ -311,7 +327,13 @@ impl State {
                 .filter_map(|model| Some((model.name.clone(), model.traits()?)))
                 .collect(),
             units: self.plan.units(),
-            machine: self.machine.iter().filter(|(fact, _)| *fact != BOOT).map(owned).collect(),
+            machine: self
+                .machine
+                .iter()
+                .filter(|(fact, _)| *fact != BOOT)
+                .map(owned)
+                .chain(self.applications())
+                .collect(),
             runs: self.runs.clone(),
             happenings: self.happenings.clone(),
         }
@@ -324,7 +346,8 @@ fn owned((name, value): (&String, &String)) -> (String, String) {
 
 pub fn changes(before: &BTreeMap<String, String>, now: &BTreeMap<String, String>) -> Vec<Change> {
     let names: BTreeSet<&String> = before.keys().chain(now.keys()).collect();
-    let differ = names.into_iter().filter(|name| before.get(*name) != now.get(*name));
+    let lasting = names.into_iter().filter(|name| !is_momentary(name));
+    let differ = lasting.filter(|name| before.get(*name) != now.get(*name));
     let change = |fact: &String| Change {
         fact: fact.clone(),
         before: before.get(fact).cloned(),

@@ -100,6 +100,16 @@ pub enum Why {
 /// The fact by which a start of the machine is told from the one before: a new one for each boot.
 pub const BOOT: &str = "boot-id";
 
+/// The fact of a run that has its engine's version, by its log.
+pub const APPLICATION: &str = "application";
+/// Ends the fact of a model's file that says when it was changed: a copy of the same bytes has another time.
+pub const MODIFIED: &str = ".modified";
+
+/// Whether it is another one at each look at the same machine.
+pub fn is_momentary(fact: &str) -> bool {
+    fact.ends_with("-now")
+}
+
 /// Where the figures come from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "kind")]

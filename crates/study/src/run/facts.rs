@@ -1,14 +1,16 @@
-//! Facts of the machine that a reader needs to repeat a study, each a row: what cannot be found out is not there.
+//! Facts of the machine that a reader needs to repeat a study, each a row. Of what the study depends on and that cannot be found out, a
+//! fact `.unknown` has the reason.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{self, Read, Seek};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::process::Stdio;
 
 use nvml_wrapper::enum_wrappers::device::Clock;
 use spark_trace_host::{engine, nvml};
+use spark_trace_recording::parse;
 
 use crate::{cores, read_bytes, sha256};
 
@@ -38,6 +40,7 @@ const FACTS: &[Fact] = &[
         Some(types.iter().map(of).collect::<Vec<_>>().join(", "))
     }),
     row("governor", governor),
+    row("cpu.clocks-now", clocks),
     row("cgroup", |root| {
         // Documentation/admin-guide/cgroup-v2.rst: the root of a version 2 hierarchy has this file.
         let v2 = root.join("sys/fs/cgroup/cgroup.controllers").exists();
@@ -75,9 +78,21 @@ fn governor(root: &Path) -> Option<String> {
     (!found.is_empty()).then(|| found.into_iter().collect::<Vec<_>>().join(", "))
 }
 
+/// Documentation/admin-guide/pm/cpufreq.rst: kHz. Of all cores the lowest and the highest, as they were just then.
+fn clocks(root: &Path) -> Option<String> {
+    let cpus = fs::read_dir(root.join("sys/devices/system/cpu")).ok()?;
+    let of = |cpu: fs::DirEntry| text(&cpu.path(), "cpufreq/scaling_cur_freq")?.parse::<u64>().ok();
+    let found: Vec<u64> = cpus.flatten().filter_map(of).collect();
+    let (lowest, highest) = (found.iter().min()?, found.iter().max()?);
+    Some(format!("{} to {} MHz", lowest / 1000, highest / 1000))
+}
+
 /// Of the driver and its first GPU; the others are named if they differ.
 pub fn of_gpus() -> Vec<(String, String)> {
-    let Ok(nvml) = nvml::open() else { return vec![] };
+    let nvml = match nvml::open() {
+        Ok(nvml) => nvml,
+        Err(reason) => return vec![("gpu.unknown".to_owned(), reason)],
+    };
     let mut facts = vec![];
     let mut fact =
         |name: &str, value: Option<String>| facts.extend(value.map(|value| (name.to_owned(), value)));
@@ -92,12 +107,15 @@ pub fn of_gpus() -> Vec<(String, String)> {
             .map(|version| format!("{}.{}", version / 1000, version % 1000 / 10)),
     );
     if let Some(device) = devices.first() {
-        let clocks = [("SM", Clock::SM), ("memory", Clock::Memory)];
-        let clocks = clocks
-            .into_iter()
-            .filter_map(|(name, clock)| Some(format!("{name} {} MHz", device.max_clock_info(clock).ok()?)));
-        let clocks: Vec<String> = clocks.collect();
-        fact("gpu.max-clocks", (!clocks.is_empty()).then(|| clocks.join(", ")));
+        let clocks = |of: &dyn Fn(Clock) -> Option<u32>| {
+            let known = [("SM", Clock::SM), ("memory", Clock::Memory)];
+            let known =
+                known.into_iter().filter_map(|(name, clock)| Some(format!("{name} {} MHz", of(clock)?)));
+            let known: Vec<String> = known.collect();
+            (!known.is_empty()).then(|| known.join(", "))
+        };
+        fact("gpu.max-clocks", clocks(&|clock| device.max_clock_info(clock).ok()));
+        fact("gpu.clocks-now", clocks(&|clock| device.clock_info(clock).ok()));
         let limit = device.enforced_power_limit().ok();
         fact("gpu.power-limit", limit.map(|milliwatts| format!("{:.0} W", f64::from(milliwatts) / 1000.0)));
     }
@@ -116,6 +134,58 @@ pub fn toolkit() -> Option<String> {
         .filter(|output| output.status.success())?;
     let text = String::from_utf8_lossy(&output.stdout);
     text.lines().next().map(|line| line.trim().to_owned()).filter(|line| !line.is_empty())
+}
+
+/// What NVIDIA's container runtime puts into a container that asks for GPUs: how many devices and files, and a hash of their names.
+/// Absent where the tool is not installed.
+pub fn put_into_containers() -> Option<Result<String, String>> {
+    let program = engine::trusted("nvidia-container-cli")?;
+    let output = std::process::Command::new(program).arg("list").stdin(Stdio::null()).output();
+    let output = match output {
+        Ok(output) if output.status.success() => output,
+        Ok(output) => {
+            let said = String::from_utf8_lossy(&output.stderr);
+            return Some(Err(said.lines().last().unwrap_or("it failed without a word").to_owned()));
+        }
+        Err(error) => return Some(Err(error.to_string())),
+    };
+    Some(Ok(listed(&String::from_utf8_lossy(&output.stdout))))
+}
+
+fn listed(text: &str) -> String {
+    let mut lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    lines.sort_unstable();
+    let devices = lines.iter().filter(|line| line.starts_with("/dev/")).count();
+    let hash = sha256(lines.join("\n").as_bytes());
+    format!("{devices} devices, {} files, sha256 of their names {hash}", lines.len() - devices)
+}
+
+/// When a file was changed last, or the newest file of a folder.
+pub fn modified(path: &Path) -> Result<String, String> {
+    let about = fs::metadata(path).map_err(|error| error.to_string())?;
+    let mut newest = about.mtime();
+    if about.is_dir() {
+        let (mut left, mut files) = (vec![path.to_owned()], 0);
+        newest = i64::MIN;
+        while let Some(dir) = left.pop() {
+            for entry in fs::read_dir(&dir).map_err(|error| error.to_string())? {
+                let path = entry.map_err(|error| error.to_string())?.path();
+                let about = fs::metadata(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+                let link = path.symlink_metadata().is_ok_and(|about| about.is_symlink());
+                match about.is_dir() {
+                    true if !link => left.push(path),
+                    true => {}
+                    false => newest = newest.max(about.mtime()),
+                }
+                files += 1;
+                if files > MOST_FILES {
+                    return Err(format!("more than {MOST_FILES} files"));
+                }
+            }
+        }
+    }
+    let seconds = u64::try_from(newest).map_err(|_| "it has no file from after 1970".to_owned())?;
+    Ok(parse::utc(seconds))
 }
 
 /// Larger files of a model are known by their ends: weights take minutes to read, and that would fill the page cache.
@@ -234,11 +304,40 @@ mod tests {
             of("huge-pages", &[("sys/kernel/mm/transparent_hugepage/enabled", thp)]).as_deref(),
             Some("madvise")
         );
+        let clock = |cpu: u32| format!("sys/devices/system/cpu/cpu{cpu}/cpufreq/scaling_cur_freq");
+        let (zero, one) = (clock(0), clock(1));
+        assert_eq!(
+            of("cpu.clocks-now", &[(&zero, "338000\n"), (&one, "3900000\n")]).as_deref(),
+            Some("338 to 3900 MHz")
+        );
         let cpu = "processor\t: 0\nmodel name\t: AMD EPYC 9B14\n";
         assert_eq!(of("cpu", &[("proc/cpuinfo", cpu)]).as_deref(), Some("AMD EPYC 9B14"));
-        for name in ["os", "cpu", "governor", "cgroup", "huge-pages"] {
+        for name in ["os", "cpu", "cpu.clocks-now", "governor", "cgroup", "huge-pages"] {
             assert_eq!(of(name, &[]), None, "{name}");
         }
+    }
+
+    /// The time is that of `date --utc --date @1700000000`.
+    #[test]
+    fn a_folder_is_as_old_as_its_newest_file() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("below")).unwrap();
+        assert!(modified(dir.path()).unwrap_err().contains("no file"));
+        for (name, seconds) in [("old", 1_600_000_000), ("below/new", 1_700_000_000)] {
+            let file = fs::File::create(dir.path().join(name)).unwrap();
+            file.set_modified(std::time::UNIX_EPOCH + std::time::Duration::from_secs(seconds)).unwrap();
+        }
+        assert_eq!(modified(dir.path()).as_deref(), Ok("20231114T221320Z"));
+        assert_eq!(modified(&dir.path().join("old")).as_deref(), Ok("20200913T122640Z"));
+        assert!(modified(&dir.path().join("none")).is_err());
+    }
+
+    #[test]
+    fn what_is_put_into_containers_is_known_by_its_names() {
+        let one = listed("/dev/nvidiactl\n/dev/nvidia0\n/usr/lib/libcuda.so.1\n");
+        assert!(one.starts_with("2 devices, 1 files, sha256 of their names "), "{one}");
+        assert_eq!(listed("/usr/lib/libcuda.so.1\n/dev/nvidia0\n\n/dev/nvidiactl"), one);
+        assert_ne!(listed("/usr/lib/libcuda.so.2\n/dev/nvidia0\n/dev/nvidiactl"), one);
     }
 
     /// The hash is that of the standard's example (FIPS 180-4): `abc`.

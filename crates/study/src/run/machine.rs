@@ -8,10 +8,10 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::process::Stdio;
 
-use super::{facts, gates};
+use super::{application, facts, gates};
 use crate::command::{RunPaths, Values};
 use crate::plan::Plan;
-use crate::results::BOOT;
+use crate::results::{BOOT, MODIFIED};
 use spark_trace_host::{engine, meminfo};
 
 const GIB: f64 = (1_u64 << 30) as f64;
@@ -43,6 +43,11 @@ pub fn describe(plan: &Plan, spark_trace: &Path) -> BTreeMap<String, String> {
         fact(&name, Some(value));
     }
     fact("container-toolkit", facts::toolkit());
+    match facts::put_into_containers() {
+        Some(Ok(listed)) => fact("container-toolkit.list", Some(listed)),
+        Some(Err(reason)) => fact("container-toolkit.list.unknown", Some(reason)),
+        None => None,
+    };
     let places = RunPaths {
         study: Path::new("."),
         run: Path::new("."),
@@ -50,6 +55,17 @@ pub fn describe(plan: &Plan, spark_trace: &Path) -> BTreeMap<String, String> {
         spark_trace: "",
         fast_cpus: None,
     };
+    for (environment, model) in plan.environments.iter().filter_map(|of| Some((of, plan.models.first()?))) {
+        let values = Values::of(plan, environment, model, 0, &places);
+        let filled = |text: &Option<String>| text.as_ref().and_then(|text| values.fill(text).ok());
+        let (image, rootfs) = (filled(&environment.image), filled(&environment.rootfs));
+        let name = format!("application.{}", environment.name);
+        match application::of(environment, image.as_deref(), rootfs.as_deref()) {
+            Some(Ok(version)) => fact(&name, Some(version)),
+            Some(Err(reason)) => fact(&format!("{name}.unknown"), Some(reason)),
+            None => None,
+        };
+    }
     for environment in &plan.environments {
         let Some(engine) = environment.kind.engine() else { continue };
         fact(engine, answer_of(&[engine, "--version"]));
@@ -74,6 +90,10 @@ pub fn describe(plan: &Plan, spark_trace: &Path) -> BTreeMap<String, String> {
             match facts::of_file(Path::new(&file)) {
                 Ok(found) => fact(&name, Some(found)),
                 Err(reason) => fact(&format!("{name}.unknown"), Some(reason)),
+            };
+            match facts::modified(Path::new(&file)) {
+                Ok(time) => fact(&format!("{name}{MODIFIED}"), Some(time)),
+                Err(reason) => fact(&format!("{name}{MODIFIED}.unknown"), Some(reason)),
             };
             if let Some(revision) = facts::revision(&file) {
                 fact(&format!("model.{}.revision", model.name), Some(revision));

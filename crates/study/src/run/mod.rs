@@ -1,5 +1,6 @@
 //! Running a study: one recording after the other, nothing beside them, and a line in the journal for each.
 
+mod application;
 mod between;
 mod child;
 mod dataset;
@@ -23,7 +24,7 @@ use super::figures::Yield;
 use super::files::{self, Files, LOG, MESSAGES, RECORDING};
 use super::journal::{Entry, JOURNAL_SCHEMA, JOURNAL_VERSION, Next, State};
 use super::plan::{Environment, Model, Plan};
-use super::results::Run;
+use super::results::{APPLICATION, Run};
 use super::schedule::{self, Slot};
 use super::ulimit;
 use super::{JOURNAL, StudyError, figures, read_journal};
@@ -308,7 +309,11 @@ impl<'a> Runner<'a> {
         let found = figures::of(files.recording.as_ref().ok(), &files.log, &files.results, &metrics);
         run.failure = failure(ended, &files, &found);
         run.recording = files.recording.is_ok().then(|| format!("{name}/{RECORDING}"));
-        let reported = [("benchmark", found.benchmarks.join(", ")), ("notes", found.notes.join("\n"))];
+        let reported = [
+            ("benchmark", found.benchmarks.join(", ")),
+            ("notes", found.notes.join("\n")),
+            (APPLICATION, found.application.unwrap_or_default()),
+        ];
         let reported = reported.into_iter().filter(|(_, text)| !text.is_empty());
         run.facts.extend(reported.map(|(name, text)| (name.to_owned(), text)));
         (run.metrics, run.sources, run.kv_sources) = (found.metrics, found.sources, found.kv_sources);

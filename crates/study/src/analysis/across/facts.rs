@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::{Difference, Kind, Of, Stored};
 use crate::plan::Plan;
-use crate::results::{Change, Results};
+use crate::results::{Change, MODIFIED, Results};
 
 /// Keys of a plan that say how a study went, and not what it measured.
 const COURSE: &[&str] = &[
@@ -104,10 +104,14 @@ fn of_fact(fact: &str, results: &Results) -> (Kind, Option<Of>) {
         };
         names.iter().filter(of).max_by_key(|name| name.len()).cloned()
     };
-    if let Some(environment) = named("image.", &results.environments) {
+    let environment =
+        ["image.", "application."].iter().find_map(|prefix| named(prefix, &results.environments));
+    if let Some(environment) = environment {
         return (Kind::Machine, Some(Of::Environment(environment)));
     }
     match named("model.", &results.models) {
+        // The same bytes with another time are the same model.
+        Some(model) if fact.contains(MODIFIED) => (Kind::Course, Some(Of::Model(model))),
         Some(model) => (Kind::Work, Some(Of::Model(model))),
         None => (Kind::Machine, None),
     }
