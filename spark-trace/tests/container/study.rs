@@ -217,6 +217,62 @@ run = "5s"
     let _ = Command::new("docker").args(["image", "rm", "spark-trace-study-happenings:latest"]).output();
 }
 
+/// 64 MiB more, of runs that differ by less than one: the first look decides, and the other half of the study is not made.
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn a_look_ends_a_model_that_it_has_decided() {
+    let parent = support::disk_dir();
+    let (plan, dir) = (support::path(&parent, "study.toml"), support::path(&parent, "study"));
+    let text = r#"
+name = "ending"
+runs = 6
+warmups = 1
+looks = [3]
+end-at-looks = true
+timeout = "2m"
+primary = [{ metric = "cgroup-used", margin = { within = 0.02 } }]
+[[environments]]
+name = "small"
+kind = "native"
+values = { anon = "64M" }
+[[environments]]
+name = "large"
+kind = "native"
+values = { anon = "128M" }
+[[models]]
+name = "decided"
+[[models]]
+name = "alike"
+values = { anon = "16M" }
+[workload]
+command = ["{workload}", "alloc", "--anon", "{anon}", "--hold", "200ms"]
+"#;
+    fs::write(&plan, text).unwrap();
+    output(&["run", &plan, "--dir", &dir]);
+    let report: Value = serde_json::from_str(&output(&["report", &dir, "--format", "json"])).unwrap();
+    let looks: BTreeMap<&str, &Value> =
+        array(&report["looks"]).iter().filter_map(|look| Some((look["model"].as_str()?, look))).collect();
+    let ended = looks["decided"]["ended"].as_str().unwrap();
+    assert!(
+        ended.contains("cgroup-used in large") && ended.contains("outside of the margin of 0.020"),
+        "{ended}"
+    );
+    assert_eq!((int(&looks["decided"]["number"]), int(&looks["decided"]["round"])), (1, 3));
+    // Both environments of the other model do the same: within the margin, which ends it as well.
+    let ended = looks["alike"]["ended"].as_str().unwrap();
+    assert!(ended.contains("inside of the margin"), "{ended}");
+    let status = status(&dir);
+    assert_eq!((&status["complete"], int(&status["left_out"])), (&Value::Bool(true), 12));
+    let text = output(&["report", &dir]);
+    let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    for words in [
+        "stopped at look 1 of 2, after 3 of 6 rounds: the difference of cgroup-used",
+        "decided stopped at look 1 of 2",
+    ] {
+        assert!(text.contains(words), "no `{words}` in {text}");
+    }
+}
+
 /// Where a gate never opens, rounds are left out, and the study ends.
 #[test]
 #[ignore = "needs root: cargo xtask test"]

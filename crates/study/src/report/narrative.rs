@@ -371,7 +371,7 @@ pub fn methods(report: &Report) -> Vec<String> {
              rounds (lag-1 autocorrelation at {0}), and the state in which runs began. Where they fail the verdict is \
              `confounded` or `not comparable`. Standard errors of pairs allow for what the order \
              lets them share where runs are autocorrelated (r of all runs at lag 1). Where an environment's own runs, without what \
-             both share, are more autocorrelated than chance makes them (at 0.085 with 30 pairs, less with fewer), standard errors and \
+             both share, are more autocorrelated than chance makes them (at 0.1 with 30 pairs, less with fewer), standard errors and \
              degrees of freedom allow for the upper end of that, if it makes more.",
             options.diagnostic_alpha
         ),
