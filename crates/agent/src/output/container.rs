@@ -17,6 +17,17 @@ const PIECE: usize = 16 << 10;
 /// What a recording calls it.
 const STREAM: &str = "container";
 
+/// Whether a container may be gone by the time its log is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Expected {
+    There,
+    /// What it wrote came another way. It may have ended since, and been removed (`--rm`).
+    PerhapsGone,
+}
+
+/// What engines write of a container that they do not have (Docker, Podman), in lower case.
+const GONE: &str = "no such container";
+
 /// A client that writes a container's log into a pipe. It ends when this is dropped.
 #[derive(Debug)]
 pub struct ContainerLog {
@@ -29,12 +40,19 @@ pub struct ContainerLog {
 
 impl ContainerLog {
     /// `client` writes lines with their times into `pipe`; they lie `offset_ns` after those of the recording's clock.
-    pub fn follow(client: Child, pipe: PipeReader, name: &str, offset_ns: i64) -> io::Result<Self> {
+    pub fn follow(
+        client: Child,
+        pipe: PipeReader,
+        name: &str,
+        expected: Expected,
+        offset_ns: i64,
+    ) -> io::Result<Self> {
         spark_trace_engines::prepare();
         let shared: Arc<Shared> = Arc::default();
         let (sender, lines) = mpsc::sync_channel(MOST_LINES as usize);
         let sieve = Sieve { stream: STREAM, lines: sender, shared: Arc::clone(&shared) };
-        let reader = Reader { sieve, name: name.to_owned(), offset_ns, last_ns: None, complaint: None };
+        let name = name.to_owned();
+        let reader = Reader { sieve, name, expected, offset_ns, last_ns: None, complaint: None };
         let (alive, ended) = counted::channel(1);
         std::thread::Builder::new().name("spark-trace-container-log".to_owned()).spawn(move || {
             reader.run(pipe);
@@ -72,6 +90,7 @@ impl ContainerLog {
 struct Reader {
     sieve: Sieve,
     name: String,
+    expected: Expected,
     offset_ns: i64,
     /// Time of the last line.
     last_ns: Option<u64>,
@@ -91,7 +110,11 @@ impl Reader {
             }
         }
         lines.end(|line| self.line(line));
-        if let Some(complaint) = self.complaint.filter(|_| self.last_ns.is_none()) {
+        let is_gone = |complaint: &String| {
+            self.expected == Expected::PerhapsGone && complaint.to_lowercase().contains(GONE)
+        };
+        let complaint = self.complaint.filter(|complaint| self.last_ns.is_none() && !is_gone(complaint));
+        if let Some(complaint) = complaint {
             self.sieve.shared.warn(format!("the log of container {} is not read: {complaint}", self.name));
         }
     }
@@ -120,11 +143,15 @@ mod tests {
     const OFFSET_NS: i64 = 1_796_043_000_000_000_000;
 
     fn read(text: &str) -> (Vec<(u64, String)>, Vec<String>) {
+        read_expecting(Expected::There, text)
+    }
+
+    fn read_expecting(expected: Expected, text: &str) -> (Vec<(u64, String)>, Vec<String>) {
         let shared: Arc<Shared> = Arc::default();
         let (sender, lines) = mpsc::sync_channel(MOST_LINES as usize);
         let sieve = Sieve { stream: STREAM, lines: sender, shared: Arc::clone(&shared) };
-        let reader =
-            Reader { sieve, name: "engine".to_owned(), offset_ns: OFFSET_NS, last_ns: None, complaint: None };
+        let (name, offset_ns) = ("engine".to_owned(), OFFSET_NS);
+        let reader = Reader { sieve, name, expected, offset_ns, last_ns: None, complaint: None };
         reader.run(text.as_bytes());
         (lines.try_iter().map(|line| (line.at_ns, line.text)).collect(), shared.warnings())
     }
@@ -155,5 +182,18 @@ mod tests {
             ]
         );
         assert!(read("").1.is_empty());
+    }
+
+    #[test]
+    fn a_container_that_was_removed_after_its_end_is_no_fault_where_its_lines_came_another_way() {
+        for words in [
+            "Error: No such container: d9ebd6a0d609\n",
+            "Error: no container with ID d9eb found: no such container\n",
+        ] {
+            assert!(read_expecting(Expected::PerhapsGone, words).1.is_empty(), "{words}");
+            assert_eq!(read_expecting(Expected::There, words).1.len(), 1, "{words}");
+        }
+        let other = "Error response: configured logging driver does not support reading\n";
+        assert_eq!(read_expecting(Expected::PerhapsGone, other).1.len(), 1);
     }
 }

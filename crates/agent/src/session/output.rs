@@ -3,7 +3,10 @@
 use super::{Session, SessionError};
 use crate::{
     now_ns,
-    output::{Output, container::ContainerLog},
+    output::{
+        Output,
+        container::{ContainerLog, Expected},
+    },
     realtime_offset_ns,
     subject::question::Endpoint,
 };
@@ -13,7 +16,13 @@ const MOST_LOGS: usize = 8;
 
 impl Session {
     /// Follows the log of a container where output is read: from its last lines on, or from `since_ns` after the epoch.
-    pub(super) fn follow_log(&mut self, endpoint: &Endpoint, id: &str, since_ns: Option<u64>) {
+    pub(super) fn follow_log(
+        &mut self,
+        endpoint: &Endpoint,
+        id: &str,
+        since_ns: Option<u64>,
+        expected: Expected,
+    ) {
         if self.options.output.is_none()
             || self.container_logs.len() >= MOST_LOGS
             || self.container_logs.contains_key(id)
@@ -21,9 +30,9 @@ impl Session {
             return;
         }
         let short = id.get(..12).unwrap_or(id);
-        let followed = endpoint
-            .follow_log(id, since_ns)
-            .and_then(|(client, pipe)| ContainerLog::follow(client, pipe, short, realtime_offset_ns()));
+        let followed = endpoint.follow_log(id, since_ns).and_then(|(client, pipe)| {
+            ContainerLog::follow(client, pipe, short, expected, realtime_offset_ns())
+        });
         match followed {
             Ok(log) => drop(self.container_logs.insert(id.to_owned(), log)),
             Err(error) => {
@@ -36,10 +45,14 @@ impl Session {
     pub(super) fn follow_detached_logs(&mut self) {
         // What came through the command's own pipes is not to come twice.
         let through_pipes = self.output.as_ref().is_some_and(Output::has_kept);
-        let since_ns = if through_pipes { now_ns() } else { self.tracer.target.started_ns };
+        let (since_ns, expected) = if through_pipes {
+            (now_ns(), Expected::PerhapsGone)
+        } else {
+            (self.tracer.target.started_ns, Expected::There)
+        };
         let since_ns = since_ns.saturating_add_signed(realtime_offset_ns());
         for (id, endpoint) in self.containers_that_go_on() {
-            self.follow_log(&endpoint, &id, Some(since_ns));
+            self.follow_log(&endpoint, &id, Some(since_ns), expected);
         }
     }
 

@@ -8,7 +8,7 @@ use tokio::process::Child;
 use super::{Session, SessionError, io_error};
 use crate::{
     cgroup::{Layout, Leaf},
-    output::Output,
+    output::{Output, container::Expected},
     source::process,
     subject::{
         Placement, Spec,
@@ -202,7 +202,7 @@ impl Session {
         let id = found.id().to_owned();
         self.tracer.target.take_container(found.container(endpoint.engine));
         self.tracer.add_root(&path, false)?;
-        self.follow_log(endpoint, &id, None);
+        self.follow_log(endpoint, &id, None, Expected::There);
         Ok(())
     }
 
