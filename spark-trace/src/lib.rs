@@ -7,5 +7,6 @@
 
 pub mod cli;
 pub mod demo;
+pub mod reclaim;
 pub mod serve;
 pub mod top;

@@ -34,6 +34,7 @@ pub mod pause;
 mod priority;
 mod program_stats;
 mod python;
+pub mod reclaim;
 pub mod session;
 pub mod snapshot;
 pub mod source;

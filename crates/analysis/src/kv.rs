@@ -24,7 +24,7 @@ mod state;
 mod what_if;
 
 pub use advice::Step;
-pub use identity::Identity;
+pub use identity::{Identity, is_shared};
 pub use what_if::{WhatIf, WhatIfKind};
 
 /// An answer that sized a cache is followed by a growth of device memory of at least this part of it. Engines take most of

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 
 use crate::cli::bounded::bounded;
+use crate::cli::engine::engine;
 use crate::cli::error::Exit;
 use crate::cli::headings;
 use crate::cli::output;
@@ -13,7 +14,6 @@ use spark_trace_analysis::derived::Derived;
 use spark_trace_analysis::kv::{self, Options};
 use spark_trace_engines::Engine;
 use spark_trace_recording as recording;
-use spark_trace_recording::word::Words;
 use spark_trace_render::Format;
 
 /// Explain the size of the KV cache of an inference engine
@@ -102,12 +102,6 @@ fn log(path: &Path) -> anyhow::Result<String> {
         .read_to_end(&mut bytes)
         .with_context(|| format!("cannot read {}", path.display()))?;
     Ok(String::from_utf8_lossy(&bytes).into_owned())
-}
-
-fn engine(text: &str) -> Result<Engine, String> {
-    let found = Engine::ALL.iter().find(|engine| engine.as_str() == text).copied();
-    let names = || Engine::ALL.iter().map(|engine| engine.as_str()).collect::<Vec<_>>().join(", ");
-    found.ok_or_else(|| format!("unknown engine; known are {}", names()))
 }
 
 fn fraction(text: &str) -> Result<f64, String> {

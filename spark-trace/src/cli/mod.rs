@@ -12,12 +12,14 @@ mod demo;
 mod destination;
 mod diff;
 mod doctor;
+mod engine;
 mod export;
 mod headings;
 mod kv;
 mod log;
 mod man;
 mod progress;
+mod reclaim;
 mod record;
 mod recover;
 mod report;
@@ -66,6 +68,7 @@ The machine now:
   snapshot     Show the machine's memory now
   top          Watch the memory of the machine live
   serve        Monitor the machine: metrics, recent minutes, OOM kills
+  reclaim      Show what memory could be given back by which step, and take the chosen steps
 
 Many runs:
   study        Record many runs by a plan, and compare them with statistics
@@ -91,6 +94,7 @@ enum Command {
     Demo(demo::Args),
     Snapshot(snapshot::Args),
     Serve(serve::Args),
+    Reclaim(reclaim::Args),
     Show(show::Args),
     Top(Box<top::Args>),
     Diff(diff::Args),
@@ -118,6 +122,7 @@ impl Command {
             Self::Demo(args) => demo::run(args),
             Self::Snapshot(args) => snapshot::run(args),
             Self::Serve(args) => serve::run(args),
+            Self::Reclaim(args) => reclaim::run(args),
             Self::Show(args) => show::run(args),
             Self::Top(args) => top::run(*args),
             Self::Diff(args) => diff::run(args),

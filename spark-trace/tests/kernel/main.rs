@@ -36,6 +36,7 @@ mod package;
 mod pause;
 mod progress;
 mod python;
+mod reclaim;
 mod record;
 mod recover;
 mod rights;

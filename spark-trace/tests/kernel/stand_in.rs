@@ -281,6 +281,30 @@ fn freed_pages_that_stay_in_the_pool_are_the_pools() {
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]
+fn reclaim_makes_the_driver_free_its_pools() {
+    let Some(_modules) = stand_in(true) else { return };
+    let before = ["driver-alloc", "--bytes", "256M", "--page-size", "64K", "--hold", "0s"];
+    assert!(Command::new(workload()).args(before).output().unwrap().status.success());
+    support::wait_for("the pool to have them", || (pooled() == 256 * MIB).then_some(()));
+    let free = support::meminfo("MemFree");
+    let output = support::spark_trace()
+        .args(["reclaim", "--driver-pools", "--apply", "--format", "json"])
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let step = &report["steps"][0];
+    let mut faults = Faults::default();
+    faults.expect(int(&step["expected_bytes"]) == 256 * MIB, || format!("expected: {step}"));
+    faults.expect(int(&step["outcome"]["given_back_bytes"]) == 256 * MIB, || format!("given back: {step}"));
+    faults.expect(pooled() == 0, || format!("{} bytes are left", pooled()));
+    let more = support::meminfo("MemFree") - free;
+    faults.expect(more > 192 * MIB, || format!("MemFree is only {more} higher"));
+    faults.finish();
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
 fn pages_that_a_pool_had_before_are_not_counted_twice() {
     let Some(_modules) = stand_in(true) else { return };
     let dir = support::disk_dir();

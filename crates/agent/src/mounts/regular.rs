@@ -54,6 +54,27 @@ fn open_if(path: &Path, links: Links, may: impl FnOnce(&Found) -> bool) -> io::R
     open(flags | libc::O_NOATIME).or_else(|_| open(flags))
 }
 
+/// Device and inode of what a link leads to, as stat(2) has them, by what the kernel knows without the server of the
+/// file system.
+pub fn identity(link: &Path) -> io::Result<(u64, u64)> {
+    let found = OpenOptions::new().read(true).custom_flags(libc::O_PATH | libc::O_CLOEXEC).open(link)?;
+    let status = known_status(&found, libc::STATX_INO)?;
+    Ok((libc::makedev(status.stx_dev_major, status.stx_dev_minor), status.stx_ino))
+}
+
+/// What the kernel knows of a file without the server of its file system (statx(2), AT_STATX_DONT_SYNC).
+fn known_status(file: &File, mask: libc::c_uint) -> io::Result<libc::statx> {
+    let mut status = MaybeUninit::<libc::statx>::zeroed();
+    let flags = libc::AT_EMPTY_PATH | libc::AT_STATX_DONT_SYNC;
+    // SAFETY: an empty path with its end, and room for the answer.
+    let failed = unsafe { libc::statx(file.as_raw_fd(), c"".as_ptr(), flags, mask, status.as_mut_ptr()) };
+    if failed != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: all zeros is valid, and the kernel has filled it in.
+    Ok(unsafe { status.assume_init() })
+}
+
 /// A file that is open for nothing.
 struct Found {
     file: File,
@@ -63,19 +84,8 @@ struct Found {
 }
 
 impl Found {
-    /// What the kernel knows without the server of the file system (statx(2), AT_STATX_DONT_SYNC).
     fn new(file: File) -> io::Result<Self> {
-        let mut status = MaybeUninit::<libc::statx>::zeroed();
-        let flags = libc::AT_EMPTY_PATH | libc::AT_STATX_DONT_SYNC;
-        // SAFETY: an empty path with its end, and room for the answer.
-        let failed = unsafe {
-            libc::statx(file.as_raw_fd(), c"".as_ptr(), flags, libc::STATX_TYPE, status.as_mut_ptr())
-        };
-        if failed != 0 {
-            return Err(io::Error::last_os_error());
-        }
-        // SAFETY: all zeros is valid, and the kernel has filled it in.
-        let status = unsafe { status.assume_init() };
+        let status = known_status(&file, libc::STATX_TYPE)?;
         let kind = libc::mode_t::from(status.stx_mode) & libc::S_IFMT;
         Ok(Self { file, kind, has_device: status.stx_dev_major != 0 })
     }

@@ -63,7 +63,7 @@ fn mapped(pid: u32, take: &mut dyn FnMut(String, u64, Candidate) -> bool) {
         if !path.starts_with('/') || path.starts_with("/memfd:") || path.starts_with("/SYSV") {
             continue;
         }
-        let Some(entry) = entry_of(range) else { continue };
+        let Some(entry) = map_files_entry(range) else { continue };
         let way = PathBuf::from(format!("/proc/{pid}/map_files/{entry}"));
         if !take(device.to_owned(), inode, Candidate { path: path.to_owned(), pid: Some(pid), way }) {
             return;
@@ -73,7 +73,7 @@ fn mapped(pid: u32, take: &mut dyn FnMut(String, u64, Candidate) -> bool) {
 
 /// The name in map_files of a range as maps has it, which pads low addresses with zeros (a program that is not
 /// position-independent begins at 00400000).
-fn entry_of(range: &str) -> Option<String> {
+pub(crate) fn map_files_entry(range: &str) -> Option<String> {
     let (start, end) = range.split_once('-')?;
     let [start, end] = [start, end].map(|address| u64::from_str_radix(address, 16).ok());
     Some(format!("{:x}-{:x}", start?, end?))
@@ -128,8 +128,11 @@ mod tests {
 
     #[test]
     fn entries_of_low_addresses_have_no_zeros_before_them() {
-        assert_eq!(entry_of("00400000-00627000").as_deref(), Some("400000-627000"));
-        assert_eq!(entry_of("ffff8a000000-ffff8a021000").as_deref(), Some("ffff8a000000-ffff8a021000"));
-        assert_eq!(entry_of("no range"), None);
+        assert_eq!(map_files_entry("00400000-00627000").as_deref(), Some("400000-627000"));
+        assert_eq!(
+            map_files_entry("ffff8a000000-ffff8a021000").as_deref(),
+            Some("ffff8a000000-ffff8a021000")
+        );
+        assert_eq!(map_files_entry("no range"), None);
     }
 }

@@ -5,6 +5,7 @@ mod candidates;
 mod charged;
 mod mapped;
 
+pub(crate) use candidates::map_files_entry;
 pub(crate) use mapped::Mapped;
 
 use std::{
@@ -142,11 +143,29 @@ impl Cached {
 
 /// Bytes of a file in the page cache, in whole pages.
 pub fn resident(file: &File, length: u64) -> io::Result<u64> {
+    Ok(in_cache(file, length)?.bytes)
+}
+
+/// How much of a file is in the page cache.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct InCache {
+    /// Bytes of whole pages.
+    pub(crate) bytes: u64,
+    /// Those of them that the disk does not have yet, or that are on their way there; absent where the kernel does not
+    /// count them by file (before Linux 6.5, and on an overlay).
+    pub(crate) unwritten: Option<u64>,
+}
+
+/// Looks at the cached pages of a file of `length` bytes. No page is read for it.
+pub(crate) fn in_cache(file: &File, length: u64) -> io::Result<InCache> {
+    let by_mapping = || Ok(InCache { bytes: mapped::resident(file, length)?, unwritten: None });
     match cachestat(file) {
         // The file on top of an overlay has no pages: those of the file below are seen through a mapping.
-        Ok(0) if is_overlay(file) => mapped::resident(file, length),
-        Ok(pages) => Ok(pages * page_size()),
-        Err(error) if error.raw_os_error() == Some(libc::ENOSYS) => mapped::resident(file, length),
+        Ok(Counts { cached: 0, .. }) if is_overlay(file) => by_mapping(),
+        Ok(Counts { cached, dirty, writeback }) => {
+            Ok(InCache { bytes: cached * page_size(), unwritten: Some((dirty + writeback) * page_size()) })
+        }
+        Err(error) if error.raw_os_error() == Some(libc::ENOSYS) => by_mapping(),
         Err(error) => Err(error),
     }
 }
@@ -154,24 +173,39 @@ pub fn resident(file: &File, length: u64) -> io::Result<u64> {
 /// Number of the call on every architecture since it came with Linux 6.5 (include/uapi/asm-generic/unistd.h).
 const CACHESTAT: libc::c_long = 451;
 
+/// Pages of a file, by what the kernel has of them.
+#[derive(Debug)]
+struct Counts {
+    cached: u64,
+    dirty: u64,
+    writeback: u64,
+}
+
 /// Pages of the whole file in the cache (mm/filemap.c cachestat).
-fn cachestat(file: &File) -> io::Result<u64> {
-    // cachestat_range: offset and length, and a length of 0 reaches to the end; cachestat: cached pages come first.
+fn cachestat(file: &File) -> io::Result<Counts> {
+    // cachestat_range: offset and length, and a length of 0 reaches to the end; cachestat: cached, dirty and writeback
+    // pages come first.
     let range = [0u64; 2];
     let mut counts = [0u64; 5];
     // SAFETY: both arrays have the size of the structures that the kernel reads and writes, and live through the call.
     let result =
         unsafe { libc::syscall(CACHESTAT, file.as_raw_fd(), range.as_ptr(), counts.as_mut_ptr(), 0u32) };
-    if result == 0 { Ok(counts[0]) } else { Err(io::Error::last_os_error()) }
+    let [cached, dirty, writeback, ..] = counts;
+    if result == 0 { Ok(Counts { cached, dirty, writeback }) } else { Err(io::Error::last_os_error()) }
 }
 
 fn is_overlay(file: &File) -> bool {
+    file_system(file).is_ok_and(|kind| kind == libc::OVERLAYFS_SUPER_MAGIC)
+}
+
+/// The number of the kind of file system that a file is on (statfs(2)).
+pub(crate) fn file_system(file: &File) -> io::Result<libc::__fsword_t> {
     // SAFETY: all zero is a valid statfs, and the pointer is to it; the descriptor is open.
     let (result, found) = unsafe {
         let mut found: libc::statfs = std::mem::zeroed();
         (libc::fstatfs(file.as_raw_fd(), &raw mut found), found)
     };
-    result == 0 && found.f_type == libc::OVERLAYFS_SUPER_MAGIC
+    if result == 0 { Ok(found.f_type) } else { Err(io::Error::last_os_error()) }
 }
 
 #[cfg(test)]

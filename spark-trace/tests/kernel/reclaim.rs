@@ -1,0 +1,233 @@
+//! `reclaim`, beside mincore(2) and the kernel's own files: what was named is given back, and nothing else.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+use crate::support::cache::resident;
+use crate::support::process::Other;
+use crate::support::{self, MIB, array, cgroup, int, spark_trace, workload};
+
+const SIZE: i64 = 64 * MIB;
+/// What was announced and what was given back differ by no more than this part.
+const WITHIN: i64 = 20;
+
+fn reclaim(words: &[&str]) -> Output {
+    spark_trace().args(["reclaim", "--format", "json"]).args(words).output().unwrap()
+}
+
+fn report(output: &Output) -> Value {
+    serde_json::from_slice(&output.stdout)
+        .unwrap_or_else(|e| panic!("{e}: {}", String::from_utf8_lossy(&output.stderr)))
+}
+
+fn fine(words: &[&str]) -> Value {
+    let output = reclaim(words);
+    assert_eq!(output.status.code(), Some(0), "{words:?}: {}", String::from_utf8_lossy(&output.stdout));
+    report(&output)
+}
+
+fn step(report: &Value) -> &Value {
+    let steps = array(&report["steps"]);
+    assert_eq!(steps.len(), 1, "{report}");
+    &steps[0]
+}
+
+/// A file on a disk, written, with all of it in the page cache.
+fn cached_file(path: &str) {
+    support::cold_file(path, SIZE.unsigned_abs() >> 20);
+    std::io::copy(&mut fs::File::open(path).unwrap(), &mut std::io::sink()).unwrap();
+    assert_eq!(resident(path), SIZE, "{path} is not cached");
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn named_files_leave_the_page_cache_and_their_neighbours_stay() {
+    let dir = support::disk_dir();
+    fs::create_dir_all(dir.path().join("models/below")).unwrap();
+    let [one, two, other] = ["models/one", "models/below/two", "other"].map(|name| support::path(&dir, name));
+    for path in [&one, &two, &other] {
+        cached_file(path);
+    }
+    symlink(&other, dir.path().join("models/link")).unwrap();
+    let models = support::path(&dir, "models");
+
+    let expected = fine(&["--files", &models]);
+    assert_eq!(expected["applied"], false);
+    assert_eq!(int(&step(&expected)["expected_bytes"]), 2 * SIZE);
+    assert_eq!([&one, &two, &other].map(|path| resident(path)), [SIZE; 3], "a dry run changed something");
+
+    let applied = fine(&["--files", &models, "--apply"]);
+    assert_eq!([&one, &two, &other].map(|path| resident(path)), [0, 0, SIZE]);
+    let outcome = &step(&applied)["outcome"];
+    assert_eq!(int(&outcome["given_back_bytes"]), 2 * SIZE, "{outcome}");
+    assert_eq!(outcome["error"], Value::Null);
+    let clean = array(&applied["sources"]).iter().find(|row| row["source"] == "file-clean").unwrap();
+    // Programs beside this test read files, too.
+    assert!(int(&clean["delta_bytes"]) < -SIZE, "{clean}");
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn files_that_a_process_has_mapped_are_left_alone_unless_they_are_named_so() {
+    let dir = support::disk_dir();
+    let file = support::path(&dir, "mapped");
+    cached_file(&file);
+    let mut command = Command::new("python3");
+    command.args([
+        "-c",
+        "import mmap, sys, time\n\
+         file = open(sys.argv[1], 'rb')\n\
+         pages = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)\n\
+         sum(pages[at] for at in range(0, len(pages) // 2, 4096))\n\
+         open(sys.argv[1] + '.ready', 'w').close()\n\
+         time.sleep(300)",
+        &file,
+    ]);
+    let holder = Other::start(&mut command);
+    support::wait_for("python3 to have it mapped", || {
+        fs::metadata(format!("{file}.ready")).is_ok().then_some(())
+    });
+
+    let kept = fine(&["--files", &file, "--apply"]);
+    assert_eq!(resident(&file), SIZE);
+    let why = step(&kept)["kept"].to_string();
+    assert_eq!(int(&step(&kept)["kept"][0]["bytes"]), SIZE, "{why}");
+    assert!(why.contains(&format!("({})", holder.pid())), "{why}");
+
+    let dropped = fine(&["--files", &file, "--mapped", "--apply"]);
+    // The kernel maps in neighbours of a page that is touched (fault_around_bytes, 64 KiB).
+    let left = resident(&file);
+    assert!(
+        (SIZE / 2..SIZE / 2 + MIB).contains(&left),
+        "{left} bytes are left, and half of {SIZE} is mapped in"
+    );
+    assert_eq!(int(&step(&dropped)["outcome"]["given_back_bytes"]), SIZE - left);
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn pages_that_the_disk_does_not_have_are_written_only_where_that_is_chosen() {
+    let dir = support::disk_dir();
+    let file = support::path(&dir, "dirty");
+    let write = || fs::write(&file, vec![7u8; SIZE as usize]).unwrap();
+    // The kernel writes dirty pages by itself after a while: it counts them right before.
+    let dirty = || support::meminfo("Dirty");
+    let before = dirty();
+    write();
+    let by_kernel = dirty() - before;
+    let expected = fine(&["--files", &file]);
+    let kept: i64 = array(&step(&expected)["kept"]).iter().map(|kept| int(&kept["bytes"])).sum();
+    let notes = step(&expected)["notes"].to_string();
+    if notes.contains("does not count dirty pages") {
+        println!("this kernel has no cachestat(2): {notes}");
+    } else {
+        assert!(kept > by_kernel / 2, "{kept} kept, the kernel has {by_kernel} more dirty pages");
+        assert_eq!(kept + int(&step(&expected)["expected_bytes"]), SIZE);
+    }
+    let applied = fine(&["--files", &file, "--write-back", "--apply"]);
+    assert_eq!(int(&step(&applied)["expected_bytes"]), SIZE);
+    assert_eq!(resident(&file), 0);
+    assert_eq!(fs::read(&file).unwrap(), vec![7u8; SIZE as usize], "the content changed");
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn what_cannot_be_given_back_is_refused_with_its_reason() {
+    let dir = support::disk_dir();
+    let file = support::path(&dir, "file");
+    cached_file(&file);
+    let link = support::path(&dir, "link");
+    symlink(&file, &link).unwrap();
+    let memory = tempfile::tempdir_in("/dev/shm").unwrap();
+    let in_memory = support::path(&memory, "file");
+    fs::write(&in_memory, vec![1u8; 1 << 20]).unwrap();
+
+    let missing = support::path(&dir, "missing");
+    for (path, reason) in [(&link, "it is a link"), (&missing, "No such file")] {
+        let output = reclaim(&["--files", path, "--apply"]);
+        assert_eq!(output.status.code(), Some(1), "{path}");
+        let refused = step(&report(&output))["refused"].to_string();
+        assert!(refused.contains(reason), "{path}: {refused}");
+    }
+    assert_eq!(resident(&file), SIZE);
+
+    let kept = fine(&["--files", &in_memory, "--apply"]);
+    assert_eq!(int(&step(&kept)["expected_bytes"]), 0);
+    assert_eq!(int(&step(&kept)["kept"][0]["bytes"]), MIB);
+    assert_eq!(fs::read(&in_memory).unwrap(), vec![1u8; 1 << 20]);
+
+    let nothing = spark_trace().args(["reclaim", "--apply"]).output().unwrap();
+    assert_eq!(nothing.status.code(), Some(64), "{}", String::from_utf8_lossy(&nothing.stderr));
+    // An engine that goes by MemAvailable gains nothing by it.
+    let left_out = fine(&["--before-launch", "vllm", "--files", &file, "--apply"]);
+    assert!(step(&left_out)["needless"].is_string(), "{left_out}");
+    assert_eq!(resident(&file), SIZE);
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn a_cgroup_gives_its_page_cache_back_and_keeps_its_memory() {
+    let dir = support::disk_dir();
+    let input = support::path(&dir, "input");
+    support::cold_file(&input, SIZE.unsigned_abs() >> 20);
+    let own = cgroup::Own::create("reclaim");
+    let mut command = Command::new(workload());
+    command.args(["alloc", "--file-read", "64M", "--file", &input, "--anon", "32M", "--hold", "300s"]);
+    own.start_in(&mut command);
+    let _holder = Other::holding(&mut command);
+    let before = cgroup::charged(&own.path);
+    let output = reclaim(&["--cgroup", &own.path, "--apply"]);
+    let report = report(&output);
+    if !cgroup::memory_root().1 {
+        let refused = step(&report)["refused"].to_string();
+        assert!(refused.contains("cgroup v1"), "{refused}");
+        assert_eq!((output.status.code(), resident(&input)), (Some(1), SIZE));
+        return;
+    }
+    let refused = &step(&report)["refused"];
+    if support::meminfo("SwapTotal") > 0 && step(&report)["outcome"]["error"].is_string() {
+        // Without the word for it the kernel might swap: nothing may be taken.
+        assert_eq!(resident(&input), SIZE);
+        return;
+    }
+    assert_eq!(*refused, Value::Null);
+    let after = cgroup::charged(&own.path);
+    let (expected, given) =
+        (int(&step(&report)["expected_bytes"]), int(&step(&report)["outcome"]["given_back_bytes"]));
+    let by_kernel = before.usage - after.usage;
+    println!("expected {expected}, given back {given}, by the kernel {by_kernel}");
+    assert!((given - by_kernel).abs() <= 2 * MIB, "given back {given}, by the kernel {by_kernel}");
+    assert!((expected - given).abs() <= expected / WITHIN, "expected {expected}, given back {given}");
+    assert!((before.anon - after.anon).abs() <= MIB, "anonymous memory: {} and {}", before.anon, after.anon);
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn the_machines_page_cache_goes_only_where_that_is_chosen() {
+    let dir = support::disk_dir();
+    let file = support::path(&dir, "file");
+    cached_file(&file);
+    let shown = fine(&[]);
+    let kinds: Vec<_> =
+        array(&shown["steps"]).iter().map(|step| step["kind"].as_str().unwrap().to_owned()).collect();
+    assert_eq!(kinds, ["driver-pools", "page-cache", "compaction"]);
+    assert_eq!(resident(&file), SIZE, "a dry run changed something");
+    // SAFETY: no arguments, no memory.
+    unsafe { libc::sync() };
+    let cached = || support::meminfo("Cached") + support::meminfo("Buffers") - support::meminfo("Shmem");
+    let before = cached();
+    let applied = fine(&["--page-cache", "--compaction", "--apply"]);
+    let after = cached();
+    assert_eq!(resident(&file), 0);
+    let steps = array(&applied["steps"]);
+    let given = int(&steps[0]["outcome"]["given_back_bytes"]);
+    // Programs read files between the two looks.
+    assert!(
+        (given - (before - after)).abs() <= (before - after) / WITHIN + 16 * MIB,
+        "{given} of {before} - {after}"
+    );
+    assert!(array(&steps[1]["outcome"]["blocks"]).len() == 2, "{}", steps[1]);
+}
