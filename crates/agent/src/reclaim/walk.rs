@@ -2,6 +2,7 @@
 //! becomes of the directories meanwhile.
 
 use std::{
+    collections::HashSet,
     fs::{self, File, OpenOptions},
     io::{self, ErrorKind},
     os::{
@@ -47,7 +48,7 @@ fn by_descriptor(directory: &File) -> PathBuf {
     PathBuf::from(format!("/proc/self/fd/{}", directory.as_raw_fd()))
 }
 
-/// Hands each file to `take`, opened to be read, with its path.
+/// Hands each file to `take` once, whatever its names are, opened to be read, with its path.
 pub(super) fn files(start: &Path, take: &mut dyn FnMut(&Path, File)) -> io::Result<LeftOut> {
     let mut left_out = LeftOut::default();
     let kind = fs::symlink_metadata(start)?.file_type();
@@ -62,6 +63,8 @@ pub(super) fn files(start: &Path, take: &mut dyn FnMut(&Path, File)) -> io::Resu
     let device = first.directory.metadata()?.dev();
     let mut open = vec![first];
     let mut seen = 0;
+    // Inodes of files with several names.
+    let mut linked = HashSet::new();
     while let Some(top) = open.last_mut() {
         let Some(entry) = top.entries.next() else {
             open.pop();
@@ -87,7 +90,12 @@ pub(super) fn files(start: &Path, take: &mut dyn FnMut(&Path, File)) -> io::Resu
             }
             seen += 1;
             match regular::open(&way, Links::Refused) {
-                Ok(file) => take(&path, file),
+                Ok(file) => {
+                    let status = file.metadata()?;
+                    if status.nlink() == 1 || linked.insert(status.ino()) {
+                        take(&path, file);
+                    }
+                }
                 Err(_) => left_out.unreadable += 1,
             }
         }
@@ -121,6 +129,14 @@ mod tests {
         symlink(other.path(), dir.path().join("a/link")).unwrap();
         symlink(other.path().join("not named"), dir.path().join("link")).unwrap();
         assert_eq!(found(dir.path()), ["a/b/three", "a/two", "one"]);
+    }
+
+    #[test]
+    fn a_file_with_two_names_is_one_file() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("one"), "x").unwrap();
+        fs::hard_link(dir.path().join("one"), dir.path().join("two")).unwrap();
+        assert_eq!(found(dir.path()).len(), 1);
     }
 
     #[test]
