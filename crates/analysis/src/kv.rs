@@ -154,8 +154,11 @@ pub struct Figures {
     pub peak: Option<u64>,
     /// The engine's arithmetic with the traced figures.
     pub kv: Option<i64>,
-    /// What was taken after the reading.
+    /// What was taken after the reading, with what was there already.
     pub kv_taken: Option<u64>,
+    /// Of an engine that backs a range of addresses after the reading: what was there of the cache, and the range.
+    pub kv_backed: Option<u64>,
+    pub kv_upper: Option<i64>,
     pub logged_peak: Option<u64>,
     /// What the framework computed, and what it then allocated: fewer bytes, where a limit was set.
     pub logged_kv: Option<i64>,

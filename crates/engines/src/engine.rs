@@ -49,7 +49,8 @@ words! {
         RequestedMinusParts = "requested-minus-parts",
         /// total x utilization - (free at the baseline - free after profiling + transient peak) - graphs.
         RequestedMinusConsumed = "requested-minus-consumed",
-        /// free after the weights - free before them x (1 - fraction).
+        /// free after the weights, or after the capture of graphs, - free before the weights x (1 - fraction). After the capture
+        /// what is there already of the cache is added, and the cache is no larger than its range of addresses.
         AfterMinusRestOfBefore = "after-minus-rest-of-before",
         /// The context is cut, then layers, until free - projected use is the margin.
         FitWithinFree = "fit-within-free",
@@ -172,6 +173,8 @@ words! {
         Overhead = "overhead",
         HostTierBytes = "host-tier-bytes",
         Layers = "layers",
+        /// Whether the estimate for graphs is taken off the cache.
+        GraphEstimate = "graph-estimate",
     }
 }
 

@@ -82,6 +82,8 @@ words! {
         /// Virtual range, which is backed later.
         KvUpperBound = "kv-upper-bound",
         GraphsEstimated = "graphs-estimated",
+        /// 1 where the estimate is taken off the cache, 0 where it is not.
+        GraphsCounted = "graphs-counted",
         /// Drop of what is free while graphs were captured.
         GraphsTaken = "graphs-taken",
         /// In the graphs' own pool.
@@ -123,6 +125,8 @@ words! {
         /// Tokens that the user allows.
         TokensLimit = "tokens-limit",
         TokensOfCache = "tokens-of-cache",
+        /// Of those layers that keep all tokens.
+        TokensOfFullLayers = "tokens-of-full-layers",
         /// Tokens of one request at most.
         Context = "context",
         /// The context that was wished for.
@@ -178,9 +182,9 @@ pub enum Fold {
 #[rustfmt::skip]
 const UNITS: &[(Unit, &[Figure])] = &[
     (Unit::Count, &[
-        Figure::TokensLimit, Figure::TokensOfCache, Figure::Context, Figure::ContextWished, Figure::ContextPossible, Figure::CacheCells,
+        Figure::TokensLimit, Figure::TokensOfCache, Figure::TokensOfFullLayers, Figure::Context, Figure::ContextWished, Figure::ContextPossible, Figure::CacheCells,
         Figure::CacheLayers, Figure::Blocks, Figure::BlocksOnHost, Figure::TokensPerBlock, Figure::LayersOnDevice,
-        Figure::Layers, Figure::SystemLimited,
+        Figure::Layers, Figure::SystemLimited, Figure::GraphsCounted,
     ]),
     (Unit::Ratio, &[
         Figure::Fraction, Figure::FractionEquivalent, Figure::FractionToKeep, Figure::FractionLeast, Figure::AllocatorFraction, Figure::Concurrency,
@@ -198,7 +202,7 @@ const FOLDS: &[(Fold, &[Figure])] = &[
         Figure::FreeBaseline, Figure::FreeAfterWeights, Figure::FreeAfterProfiling, Figure::FreeBeforeCache,
         Figure::FreeAfterCache, Figure::FreeBeforeGraphs, Figure::FreeAfterGraphs, Figure::FreeAtReady,
         Figure::FreeOfRank, Figure::Usable, Figure::LeftOfRequested, Figure::KvBudget, Figure::KvDecided,
-        Figure::TokensOfCache, Figure::ContextPossible, Figure::SystemFree, Figure::KvLimitByTokens, Figure::KvLimitByBytes,
+        Figure::TokensOfCache, Figure::TokensOfFullLayers, Figure::ContextPossible, Figure::SystemFree, Figure::KvLimitByTokens, Figure::KvLimitByBytes,
     ]),
     (Fold::Sum, &[
         Figure::Weights, Figure::WeightsOnHost, Figure::KvAllocated, Figure::KvOnHost, Figure::KvHost, Figure::Compute,

@@ -76,7 +76,7 @@ pub(crate) fn value(text: &str, unit: LogUnit) -> Option<Value> {
         LogUnit::Count => Some(Value::Whole(text.replace(',', "").parse().ok()?)),
         LogUnit::Ratio | LogUnit::Seconds => Some(Value::Real(number(text)?)),
         LogUnit::Percent => Some(Value::Real(number(text)? / 100.0)),
-        LogUnit::Flag => Some(Value::Whole(i64::from(text == "true"))),
+        LogUnit::Flag => Some(Value::Whole(i64::from(matches!(text, "true" | "enabled")))),
     }
 }
 

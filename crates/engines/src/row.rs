@@ -83,8 +83,9 @@ pub enum Position {
     LastBefore(Stage),
     /// The first after the stage has ended.
     FirstAfter(Stage),
-    /// The last before the line that has the figure; without a log the last that a growth of device memory followed.
-    LastBeforeLine(Figure),
+    /// The last before the line that has the first of these figures that a log states; without a log the last that a growth of
+    /// device memory followed.
+    LastBeforeLine(&'static [Figure]),
 }
 
 #[derive(Debug)]
@@ -188,7 +189,7 @@ pub enum LogUnit {
     Ratio,
     Percent,
     Seconds,
-    /// `true` is 1, `false` is 0.
+    /// `true` and `enabled` are 1, anything else is 0.
     Flag,
 }
 

@@ -5,6 +5,8 @@ use staged::{Staged, run};
 use crate::support::{self, int};
 
 mod causes;
+mod graphs;
+mod rows;
 mod staged;
 
 /// A context that fits as a whole is not limited by free memory, and nothing is advised for it.

@@ -27,6 +27,7 @@ words! {
 pub fn of(budget: &Budget) -> Vec<Advice> {
     let mut advice: Vec<Advice> = budget.what_if.iter().flat_map(|row| of_row(budget, row)).collect();
     advice.extend(page_cache_of_unknown(budget));
+    advice.extend(negative_graphs(budget));
     advice.extend(watermark(budget));
     advice.extend(container_charge(budget));
     if counts_page_cache(budget) {
@@ -94,6 +95,22 @@ fn of_cause(budget: &Budget, cause: Cause) -> impl Iterator<Item = &'static Advi
             && variant.is_none_or(|variant| advice.versions.overlaps(&variant.versions))
             && version.is_none_or(|version| advice.versions.contains(version))
     })
+}
+
+/// A cache that is too large by an estimate below zero is to be smaller: nothing is gained, but what is there is enough.
+fn negative_graphs(budget: &Budget) -> Vec<Advice> {
+    let Some(bytes) = budget.figures.graphs.filter(|bytes| *bytes < 0) else { return vec![] };
+    let rows = of_cause(budget, Cause::Graphs).filter(|row| row.action == Action::DisableGraphEstimate);
+    rows.map(|row| Advice {
+        cause: row.cause.as_str(),
+        action: row.action.as_str(),
+        subject: None,
+        bytes: Some(bytes.unsigned_abs()),
+        flag: row.flag.map(ToOwned::to_owned),
+        command: None,
+        gains_bytes: None,
+    })
+    .collect()
 }
 
 /// The container's counter decides what stays loaded, not how large a cache is: nothing is gained that could be counted.

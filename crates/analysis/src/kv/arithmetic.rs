@@ -13,6 +13,9 @@ pub struct Inputs {
     pub allocated: i64,
     pub allocated_peak: i64,
     pub temporary: i64,
+    /// Of the cache at the reading, where that comes after its first pages; and the range of addresses that was kept for it.
+    pub backed: i64,
+    pub upper: Option<i64>,
     pub graphs: i64,
     pub fraction: Option<f64>,
     /// Kept free on the device, of engines that fit a model into what is free.
@@ -64,7 +67,8 @@ pub fn kv(formula: Formula, inputs: &Inputs) -> Option<i64> {
             Some(left.saturating_sub(inputs.graphs))
         }
         Formula::AfterMinusRestOfBefore => {
-            Some(inputs.free.saturating_sub(part(inputs.baseline?, 1.0 - inputs.fraction?)))
+            let left = after_rest(inputs)?;
+            Some(inputs.upper.map_or(left, |upper| left.min(upper)))
         }
         Formula::FitWithinFree => {
             let room = inputs.room()?;
@@ -77,6 +81,11 @@ pub fn kv(formula: Formula, inputs: &Inputs) -> Option<i64> {
 }
 
 pub const fn needs_baseline(formula: Formula) -> bool {
+fn after_rest(inputs: &Inputs) -> Option<i64> {
+    let rest = part(inputs.baseline?, 1.0 - inputs.fraction?);
+    Some(inputs.free.saturating_sub(rest).saturating_add(inputs.backed))
+}
+
     matches!(
         formula,
         Formula::RequestedMinusParts | Formula::RequestedMinusConsumed | Formula::AfterMinusRestOfBefore
@@ -107,6 +116,12 @@ pub fn worth(formula: Formula, inputs: &Inputs) -> Option<Worth> {
         Formula::TotalMinusPeakTimesFraction | Formula::FreeTimesFraction => (inputs.fraction?, 0.0),
         Formula::RequestedMinusParts | Formula::RequestedMinusConsumed => (1.0, -1.0),
         Formula::AfterMinusRestOfBefore => (1.0, -(1.0 - inputs.fraction?)),
+        // The range follows from a reading that is not looked at.
+        Formula::AfterMinusRestOfBefore
+            if inputs.upper.is_some_and(|upper| after_rest(inputs) > Some(upper)) =>
+        {
+            return None;
+        }
         Formula::FitWithinFree => {
             inputs.room()?;
             (if inputs.whole_context_fits() == Some(true) { 0.0 } else { 1.0 }, 0.0)
@@ -204,6 +219,23 @@ mod tests {
             };
             kv(Formula::RequestedMinusConsumed, &inputs).unwrap()
         };
+    /// SGLang's sizing after the capture of graphs: the first pages are there, and the range of addresses is the most.
+    #[test]
+    fn a_cache_that_is_backed_after_the_capture() {
+        let of = |free: f64| Inputs {
+            baseline: Some(gib(100.0)),
+            free: gib(free),
+            fraction: Some(0.8),
+            backed: gib(0.25),
+            upper: Some(gib(40.0)),
+            ..Inputs::default()
+        };
+        let formula = Formula::AfterMinusRestOfBefore;
+        near(kv(formula, &of(59.0)), 39.25);
+        assert_eq!(worth(formula, &of(59.0)).map(|worth| worth.at_reading), Some(1.0));
+        assert_eq!((kv(formula, &of(61.0)), worth(formula, &of(61.0))), (Some(gib(40.0)), None));
+    }
+
         assert_eq!(of(gib(-35.0)) - of(0), gib(35.0));
     }
 

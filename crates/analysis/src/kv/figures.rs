@@ -1,5 +1,6 @@
 //! The figures of the engine's arithmetic: from the trace, from its log, from its command line.
 
+use spark_trace_common::cuda::Kind;
 use spark_trace_engines::{self as engines, EngineLog, EngineRow, Figure, Formula, Parameter, ParameterName};
 use spark_trace_recording::{Process, ProcessContext, Recording};
 
@@ -22,11 +23,15 @@ pub fn of(
 ) -> Figures {
     let Found { reading, baseline, container_free } = found;
     let allocated = own::live_at(recording, &reading.query);
-    let allocated_peak = own::peak_at(recording, reading);
+    let estimates_graphs = log.bytes(Figure::GraphsEstimated).is_some();
+    let before_graphs = || own::peak_before_graphs(recording, baseline.as_ref()?, reading);
+    let allocated_peak =
+        estimates_graphs.then(before_graphs).flatten().or_else(|| own::peak_at(recording, reading));
     let used = reading.total.map(|total| total.saturating_sub(reading.free));
     let outside = used.zip(allocated).map(|(used, own)| used.saturating_sub(own));
     let temporary_kv = log.size(Figure::KvTemporary).unwrap_or(0);
     let kv_taken = own::taken(recording, reading).map(|taken| taken.saturating_add(temporary_kv));
+    let backed = backed(found, log).filter(|_| own::processes(recording).len() <= 1);
     let fits = identity.formula.is_some_and(is_fit);
     let margin = margin(recording, identity, log);
     let beside = || Some(log.bytes(Figure::Weights)?.saturating_add(log.bytes(Figure::Compute).unwrap_or(0)));
@@ -35,14 +40,18 @@ pub fn of(
         allocated_peak,
         temporary_kv,
         transient: allocated_peak.zip(allocated).map(|(peak, now)| peak.saturating_sub(now)),
-        graphs: log
-            .bytes(Figure::GraphsEstimated)
-            .filter(|_| identity.variant.is_some_and(|variant| variant.takes_off_graphs)),
+        graphs: log.bytes(Figure::GraphsEstimated).filter(|_| counts_graphs(recording, identity, log)),
         consumed: baseline.as_ref().map(|before| signed(before.free).saturating_sub(signed(reading.free))),
         outside,
         peak: allocated_peak.zip(outside).map(|(own, outside)| own.saturating_add(outside)),
         // Of an engine that reads before its weights, they are in what it took; its log tells them apart.
-        kv_taken: if fits { log.size(Figure::KvAllocated) } else { kv_taken },
+        kv_taken: if fits {
+            log.size(Figure::KvAllocated)
+        } else {
+            kv_taken.map(|taken| taken.saturating_add(backed.unwrap_or(0)))
+        },
+        kv_backed: backed,
+        kv_upper: log.bytes(Figure::KvUpperBound),
         logged_peak: log.size(Figure::Peak),
         logged_kv: log.bytes(Figure::KvBudget).or(log.bytes(Figure::KvDecided)),
         logged_allocated: log.size(Figure::KvAllocated),
@@ -79,6 +88,8 @@ pub fn inputs(figures: &Figures, reading: &Reading, baseline: Option<&Reading>) 
         allocated: figures.allocated.map_or(0, signed),
         allocated_peak: figures.allocated_peak.map_or(0, signed),
         temporary: signed(figures.temporary_kv),
+        backed: figures.kv_backed.map_or(0, signed),
+        upper: figures.kv_upper,
         graphs: figures.graphs.unwrap_or(0),
         fraction: figures.fraction,
         margin: figures.margin,
@@ -122,6 +133,33 @@ fn whole_context(formula: Option<Formula>, log: &EngineLog) -> Option<i64> {
     let beside = log.bytes(Figure::Weights)?.checked_add(log.bytes(Figure::Compute)?)?;
     let whole = projected.checked_sub(beside)?;
     (!cut || whole > 0).then_some(whole)
+}
+
+/// Whether the estimate for graphs is taken off the cache: the log's word counts before the user's, and that before the
+/// version's default.
+fn counts_graphs(recording: &Recording, identity: &Identity, log: &EngineLog) -> bool {
+    let parameter = identity.row.and_then(|row| row.parameter(ParameterName::GraphEstimate));
+    let by_user = || {
+        let (text, _) = stated(recording, identity, parameter?)?;
+        Some(text.parse::<u64>().ok()? != 0)
+    };
+    let by_log = log.count(Figure::GraphsCounted).map(|counted| counted != 0);
+    by_log
+        .or_else(by_user)
+        .unwrap_or_else(|| identity.variant.is_some_and(|variant| variant.takes_off_graphs))
+}
+
+/// What was there of a cache whose range of addresses is backed after a reading (sglang/srt/mem_cache/kv_vmm_backing.py: the first
+/// page of each buffer): physical memory that came since the baseline. Not known where all that came is of this kind, for then
+/// the weights are, too; of several processes the parts are not known.
+fn backed(found: &Found, log: &EngineLog) -> Option<u64> {
+    log.size(Figure::KvUpperBound)?;
+    let came = |kind| {
+        Some(
+            own::of_kind(&found.reading, kind)?.saturating_sub(own::of_kind(found.baseline.as_ref()?, kind)?),
+        )
+    };
+    (came(Kind::Device)? > 0).then(|| came(Kind::Physical))?
 }
 
 type From = (Option<f64>, Option<&'static str>);

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use spark_trace_common::cuda::{DEVICE_ALL, LIVE_ON_GPU};
+use spark_trace_common::cuda::{DEVICE_ALL, Kind, LIVE_ON_GPU};
 use spark_trace_recording::{CudaGpuTotal, MemoryQuery, Recording, Series};
 
 pub use super::reading::{own as at, own_live_at as live_at, with_memory as processes};
@@ -18,12 +18,35 @@ pub fn gpus(recording: &Recording, pid: u32) -> BTreeSet<u32> {
     rows.filter_map(|row| row.device).collect()
 }
 
+/// Device memory of one kind that the target had at an answer; absent where it was not summed up then.
+pub fn of_kind(reading: &Reading, kind: Kind) -> Option<u64> {
+    let later = reading.query.state.as_ref()?.later.as_ref()?;
+    Some(later.cuda_live.get(kind.as_str()).copied().unwrap_or(0))
+}
+
 /// The most that it was by then.
 pub fn peak_at(recording: &Recording, reading: &Reading) -> Option<u64> {
     let most = || reading::highest(recording, 0, reading.at_ns);
     let now = live_at(recording, &reading.query)?;
     let peak = at(&reading.query).map(|own| own.peak).or_else(most);
     Some(peak.map_or(now, |peak| peak.max(now)))
+}
+
+/// The most that it was before graphs were captured for an estimate, which takes memory that is given back before the reading.
+/// Between its baseline and its last reading vLLM reads once before its dummy run, then before and after each capture
+/// (vllm/utils/mem_utils.py, memory_profiling; v1/worker/gpu_worker.py, determine_available_memory).
+pub fn peak_before_graphs(recording: &Recording, baseline: &Reading, reading: &Reading) -> Option<u64> {
+    let is_between = |query: &&MemoryQuery| {
+        query.pid == reading.query.pid
+            && query.interface == DEVICE_QUERY
+            && (baseline.at_ns + 1..reading.at_ns).contains(&query.at_ns)
+    };
+    let between: Vec<&MemoryQuery> = recording.provenance.queries.iter().filter(is_between).collect();
+    // Of a pair the library's answer comes right before the reading.
+    let own = usize::from(reading.device_free.is_some());
+    let [_, first, _, ..] = between.get(..between.len().checked_sub(own)?)? else { return None };
+    let later = first.state.as_ref()?.later.as_ref()?;
+    Some(later.cuda_own?.peak)
 }
 
 /// What the process took for the cache: how far its device memory rose in one go after the reading.
@@ -62,6 +85,9 @@ fn device_rows(recording: &Recording) -> impl Iterator<Item = &CudaGpuTotal> {
     let rows = recording.provenance.cuda_by_gpu.iter();
     rows.filter(|row| row.total.kind == DEVICE_ALL && row.total.peak > 0)
 }
+
+/// What vLLM calls before and after a capture.
+const DEVICE_QUERY: &str = "cuMemGetInfo_v2";
 
 #[cfg(test)]
 mod tests {
@@ -140,5 +166,33 @@ mod tests {
         let mut reading = reading_of(72);
         reading.query.state.as_mut().unwrap().later.as_mut().unwrap().cuda_own = None;
         assert_eq!(live_at(&recording, &reading.query), Some(12 * GIB));
+    }
+
+    /// Memory of graphs that are captured for an estimate is in no peak of the dummy run.
+    #[test]
+    fn the_peak_is_that_before_graphs_are_captured() {
+        let query = |at_ns, live, peak| {
+            let later = LaterState { cuda_own: Some(CudaOwn { live, peak }), ..LaterState::default() };
+            MemoryQuery {
+                at_ns: START + at_ns,
+                pid: 70,
+                interface: "cuMemGetInfo_v2".to_owned(),
+                state: Some(MemoryState { later: Some(later), ..MemoryState::default() }),
+                ..MemoryQuery::default()
+            }
+        };
+        let mut recording = two_workers();
+        // Before the dummy run; before, between and after captures of 4 GiB.
+        recording.provenance.queries = vec![
+            query(2, 6 * GIB, 6 * GIB),
+            query(4, 6 * GIB, 7 * GIB),
+            query(5, 10 * GIB, 10 * GIB),
+            query(6, 6 * GIB, 10 * GIB),
+        ];
+        let (reading, mut baseline) = (reading_of(70), reading_of(70));
+        baseline.at_ns = START + 1;
+        assert_eq!(peak_before_graphs(&recording, &baseline, &reading), Some(7 * GIB));
+        recording.provenance.queries.truncate(2);
+        assert_eq!(peak_before_graphs(&recording, &baseline, &reading), None, "no capture was seen");
     }
 }

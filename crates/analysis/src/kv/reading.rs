@@ -188,7 +188,7 @@ fn logged_ns(recording: &Recording, identity: &Identity, log: &EngineLog) -> Opt
     let decided = || [Figure::KvBudget, Figure::KvDecided, Figure::KvAllocated].into_iter().find_map(line);
     let position = identity.variant.and_then(|variant| variant.readings.last()).map(|row| row.position);
     let line = match position {
-        Some(Position::LastBeforeLine(figure)) => line(figure).or_else(decided),
+        Some(Position::LastBeforeLine(figures)) => figures.iter().copied().find_map(line).or_else(decided),
         Some(Position::LastBefore(stage)) => mark(log, stage, true).or_else(|| line(Figure::Weights)),
         Some(Position::FirstAfter(_)) | None => decided(),
     }?;

@@ -119,7 +119,7 @@ const FREE_TIMES_FRACTION: &[Variant] = &[Variant {
     readings: &[ReadingRow {
         moment: Moment::BeforeCache,
         figure: Some(F::FreeBeforeCache),
-        position: Position::LastBeforeLine(F::KvBudget),
+        position: Position::LastBeforeLine(&[F::KvBudget]),
     }],
     formula: Formula::FreeTimesFraction,
     takes_off_graphs: false,

@@ -1,5 +1,5 @@
 //! SGLang. Readings: sglang/srt/utils/common.py (get_available_gpu_memory); lines: model_executor/model_runner.py,
-//! mem_cache/memory_pool.py, of the wheels 0.5.1 to 0.5.23. It divides by 2^30 and writes GB.
+//! mem_cache/memory_pool.py, model_executor/model_runner_components/kv_pool_runtime.py, of the wheels 0.5.1 to 0.5.23. It divides by 2^30 and writes GB.
 
 use crate::engine::{Action, Cause, Check, Engine, Formula, Moment, ParameterName, Signal, Stage};
 use crate::figure::Figure as F;
@@ -79,7 +79,8 @@ const READINGS: &[ReadingRow] = &[
     ReadingRow {
         moment: Moment::AfterWeights,
         figure: Some(F::FreeAfterWeights),
-        position: Position::LastBeforeLine(F::KvAllocated),
+        // The line with the size of a cache that is sized after the capture of graphs comes after one more reading.
+        position: Position::LastBeforeLine(&[F::TokensOfFullLayers, F::KvAllocated]),
     },
 ];
 
@@ -105,6 +106,8 @@ const LINES: &[LineRow] = &[
     line(SGLANG, r"KV Cache VA upper bound\. (?:dtype: \S+, )?#tokens: [0-9]+, (?:K size: ([0-9.]+) GB, V size: ([0-9.]+) GB|KV size: ([0-9.]+) GB)", &[
         gib(1, F::KvUpperBound).sum(), gib(2, F::KvUpperBound).sum(), gib(3, F::KvUpperBound).sum(),
     ]).versions(from(0, 5, 17)),
+    line(SGLANG, r"Post-capture KV sizing: full_layer_tokens=([0-9]+)", &[count(1, F::TokensOfFullLayers)])
+        .versions(from(0, 5, 17)),
     line(SGLANG, r"Post-capture KV sizing: KV cache allocated\. dtype: \S+, #tokens: ([0-9]+), KV size: ([0-9.]+) GB, avail mem=([0-9.]+) GB", &[
         count(1, F::TokensOfCache), gib(2, F::KvAllocated), gib(3, F::FreeAfterCache),
     ]).versions(from(0, 5, 17)),

@@ -41,7 +41,7 @@ pub const ROW: EngineRow = EngineRow {
             ReadingRow {
                 moment: Moment::AfterProfiling,
                 figure: Some(F::Outside),
-                position: Position::LastBeforeLine(F::KvBudget),
+                position: Position::LastBeforeLine(&[F::KvBudget]),
             },
         ],
         formula: Formula::TotalMinusPeakTimesFraction,
@@ -65,7 +65,7 @@ pub const CPP_ROW: EngineRow = EngineRow {
         readings: &[ReadingRow {
             moment: Moment::BeforeCache,
             figure: Some(F::FreeBeforeCache),
-            position: Position::LastBeforeLine(F::KvAllocated),
+            position: Position::LastBeforeLine(&[F::KvAllocated]),
         }],
         formula: Formula::FreeTimesFraction,
         takes_off_graphs: false,

@@ -106,7 +106,7 @@ const READINGS: &[ReadingRow] = &[
     ReadingRow {
         moment: Moment::AfterProfiling,
         figure: Some(F::FreeAfterProfiling),
-        position: Position::LastBeforeLine(F::KvBudget),
+        position: Position::LastBeforeLine(&[F::KvBudget]),
     },
 ];
 
@@ -147,6 +147,8 @@ const LINES: &[LineRow] = &[
     line(V1, r"CUDA graph pool memory: (-?[0-9.]+) GiB \(actual\), (-?[0-9.]+) GiB \(estimated\)", &[
         gib(1, F::GraphsPool), gib(2, F::GraphsEstimated),
     ]).versions(from(0, 18, 0)),
+    line(V1, r"CUDA graph memory profiling is (enabled|disabled)", &[field(1, F::GraphsCounted, LogUnit::Flag)])
+        .versions(from(0, 18, 0)),
     line(V1, r"The current --gpu-memory-utilization=([0-9.]+) is equivalent to --gpu-memory-utilization=(-?[0-9.]+)(?:.*?increase --gpu-memory-utilization to ([0-9.]+[0-9]))?", &[
         ratio(1, F::Fraction), ratio(2, F::FractionEquivalent), ratio(3, F::FractionToKeep),
     ]).versions(from(0, 20, 0)),
@@ -228,6 +230,15 @@ const PARAMETERS: &[Parameter] = &[
         flags: &["--kv-cache-memory-bytes", "--kv-cache-memory"],
         environment: &[],
         figure: Some(F::KvStated),
+        defaults: &[],
+    },
+    // vllm/envs.py: a number, of which 0 is no.
+    Parameter {
+        name: ParameterName::GraphEstimate,
+        flags: &[],
+        environment: &["VLLM_MEMORY_PROFILER_ESTIMATE_CUDAGRAPHS"],
+        figure: Some(F::GraphsCounted),
+        // The variants have it.
         defaults: &[],
     },
     Parameter {

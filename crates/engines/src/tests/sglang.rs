@@ -108,6 +108,12 @@ fn several_ranks() {
 fn newer_formats() {
     let cases: &[(&str, &[Stated])] = &[
         ("Memory baseline taken. mem usage=0.12 GB", &[(F::Distributed, "", 0.12)]),
+        ("Load weight begin. avail mem=104.31 GB", &[(F::FreeBaseline, "", 104.31)]),
+        ("Memory pool end. avail mem=48.02 GB", &[(F::FreeAfterCache, "", 48.02)]),
+        (
+            "Post-capture KV sizing: full_layer_tokens=1100000, swa_layer_tokens=0",
+            &[(F::TokensOfFullLayers, "", 1_100_000.0)],
+        ),
         (
             "Load weight end. elapsed=291.00 s, type=Qwen3, quant=modelopt_fp4, avail mem=85.11 GB, mem usage=-19.20 GB.",
             &[(F::WeightsSeconds, "", 291.0), (F::FreeAfterWeights, "", 85.11), (F::Weights, "", -19.2)],

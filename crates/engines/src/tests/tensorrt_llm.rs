@@ -149,6 +149,20 @@ fn the_runtime_in_cpp() {
             (F::TokensOfCache, "", 259_840.0),
         ],
     );
+    let larger = parse_text(
+        "[TensorRT-LLM][INFO] Memory usage when calculating max tokens in paged kv cache: total: 93.10 GiB, available: 85.57 GiB\n\
+         [TensorRT-LLM][INFO] [MemUsageChange] Allocated 77.02 GiB for max tokens in paged KV cache (315488).\n",
+    );
+    assert_figures(
+        &larger,
+        In::GiB,
+        &[
+            (F::DeviceTotal, "", 93.1),
+            (F::FreeBeforeCache, "", 85.57),
+            (F::KvAllocated, "", 77.02),
+            (F::TokensOfCache, "", 315_488.0),
+        ],
+    );
 }
 
 /// Both backends write these lines, and nothing else stands in the log: no guess.

@@ -50,6 +50,7 @@ fn several_workers() {
             (F::GraphsEstimated, "TP1", 0.36),
             (F::GraphsEstimated, "TP0", 0.36),
             (F::Fraction, "TP1", 0.82),
+            (F::GraphsCounted, "TP1", 1.0),
             (F::FractionEquivalent, "TP1", 0.8048),
             (F::FractionToKeep, "TP1", 0.8352),
             (F::KvBudget, "TP0", 6.87),
@@ -159,6 +160,23 @@ fn an_estimate_that_is_not_applied_yet() {
         ],
     );
     assert!(log.variants().iter().all(|variant| !variant.takes_off_graphs), "{:?}", log.variants());
+}
+
+/// Whether the estimate is taken off is the log's own word.
+#[test]
+fn an_estimate_that_is_only_logged() {
+    let log = |word: &str| {
+        parse_text(&format!(
+            "(Worker_TP0 pid=79) INFO 07-05 08:55:49 [gpu_model_runner.py:6654] Estimated CUDA graph memory: 0.30 GiB total\n\
+             (Worker_TP0 pid=79) INFO 07-05 08:55:49 [gpu_worker.py:466] Available KV cache memory: 20.36 GiB\n\
+             (Worker_TP0 pid=79) WARNING 07-05 08:55:49 [gpu_worker.py:498] CUDA graph memory profiling is {word}"
+        ))
+    };
+    let off = log(
+        "disabled (VLLM_MEMORY_PROFILER_ESTIMATE_CUDAGRAPHS=0). Without it, CUDA graph memory is not accounted for",
+    );
+    assert_eq!((off.count(F::GraphsCounted), off.bytes(F::GraphsEstimated)), (Some(0), Some(322_122_547)));
+    assert_eq!(log("enabled (default since v0.21.0). The current").count(F::GraphsCounted), Some(1));
 }
 
 #[test]

@@ -2,39 +2,21 @@
 //! that matter and no others, and the cache that it predicts without them is that of another run, in which its advice was
 //! followed. Truth is what the engine itself read and computed, and how much was staged.
 //!
-//! Not staged: SGLang's sizing after the capture of graphs (off by default; what it leaves free is computed from the model's
-//! shape), and vLLM's estimate for graphs (a difference of two raw answers of cuMemGetInfo around a capture, which the
-//! simulated driver has not). Ollama's cache is no more than its stated context: see [`super`].
+//! Ollama's cache is no more than its stated context: see [`super`]. What vLLM's estimate for graphs itself costs is in graphs.rs.
 
 use std::process::Command;
 
 use tempfile::TempDir;
 
-use super::staged::{ACTIVATIONS, Run, Staged, WEIGHTS, run};
+use super::rows::Cause::{self, Compiler, Dirty, PageCache, Pinned, Tenant};
+use super::rows::{ENGINES, Row};
+use super::staged::{Run, run};
 use crate::support::{self, MIB, array, cache, int, oracle, text, workload};
 
 /// Of each cause.
 const STAGED: i64 = 384 * MIB;
-/// The cache where nothing is staged, about: room for two causes that cost all of their bytes.
-const CACHE: i64 = 1024 * MIB;
 /// How often two runs are compared where other programs move much memory meanwhile.
 const NOISY: usize = 2;
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Cause {
-    /// Clean pages of a file.
-    PageCache,
-    /// Pages of a file that are not written back.
-    Dirty,
-    /// Another program's anonymous memory.
-    Tenant,
-    /// Host memory that the engine pins after its baseline.
-    Pinned,
-    /// The heap of a compiler that the engine started, at the second reading.
-    Compiler,
-}
-
-use Cause::{Compiler, Dirty, PageCache, Pinned, Tenant};
 
 /// How a cause is staged, what it lowers, and what `kv` says of it where it costs anything.
 struct Staging {
@@ -84,104 +66,6 @@ fn stagings() -> [Staging; 5] {
         own(Pinned, "--pinned 384M ", "pinned", "unpin"),
         own(Compiler, "--compiler-heap 384M ", "child", "compile-before"),
     ]
-}
-
-/// By how much the cache grows with each byte that is free at the baseline and at the last reading, from a run's fraction.
-type Weights = fn(f64) -> [f64; 2];
-
-struct Row {
-    /// Each cause is staged alone, too. Not where another row has the same signal and formula: what differs is in the log.
-    singly: bool,
-    engine: Staged,
-    /// The option that makes the cache about as large as it is to be.
-    setting: fn() -> String,
-    weights: Weights,
-    costs: &'static [Cause],
-}
-
-const fn engine(name: &'static str, known_as: &'static str, signal: &'static str) -> Staged {
-    Staged { name, known_as, signal, needs_log: false, step: 0 }
-}
-
-/// It cuts the context by 256 cells.
-const FIT: Staged =
-    Staged { needs_log: true, step: 4 * MIB, ..engine("llama-cpp", "llama.cpp", "MemAvailable") };
-
-/// Page cache costs those that go by MemFree, memory that came between two readings those that go by a fall, everything that
-/// MemAvailable counts those that go by its level. llama.cpp reads before it takes anything.
-const ENGINES: &[Row] = &[
-    Row {
-        singly: true,
-        engine: engine("vllm", "vllm", "MemAvailable"),
-        setting: of_total,
-        weights: fall,
-        costs: &[Pinned, Compiler],
-    },
-    Row {
-        singly: false,
-        engine: engine("vllm-0.26", "vllm", "MemAvailable"),
-        setting: of_total,
-        weights: fall,
-        costs: &[Pinned, Compiler],
-    },
-    Row {
-        singly: true,
-        engine: engine("vllm-0.11.0", "vllm", "MemFree"),
-        setting: of_total,
-        weights: fall,
-        costs: &[Pinned, Compiler],
-    },
-    Row {
-        singly: true,
-        engine: engine("sglang", "sglang", "MemAvailable"),
-        setting: of_available,
-        weights: rest,
-        costs: &[Tenant, Pinned, Compiler],
-    },
-    Row { singly: true, engine: FIT, setting: margin, weights: |_| [1.0, 0.0], costs: &[Tenant] },
-    Row {
-        singly: true,
-        engine: engine("tensorrt-llm", "tensorrt-llm", "MemFree"),
-        setting: of_free,
-        weights: |fraction| [0.0, fraction],
-        costs: &[PageCache, Dirty, Tenant, Pinned, Compiler],
-    },
-    Row {
-        singly: false,
-        engine: engine("tensorrt-llm-cpp", "tensorrt-llm-cpp", "MemFree"),
-        setting: of_free,
-        weights: |fraction| [0.0, fraction],
-        costs: &[PageCache, Dirty, Tenant, Pinned, Compiler],
-    },
-];
-
-fn fall(_: f64) -> [f64; 2] {
-    [-1.0, 1.0]
-}
-
-fn rest(fraction: f64) -> [f64; 2] {
-    [fraction - 1.0, 1.0]
-}
-
-fn part(bytes: i64, level: &str) -> f64 {
-    bytes as f64 / support::meminfo(level) as f64
-}
-
-fn of_total() -> String {
-    format!("--gpu-memory-utilization {:.4}", part(CACHE + WEIGHTS + ACTIVATIONS, "MemTotal"))
-}
-
-fn of_available() -> String {
-    format!("--mem-fraction-static {:.4}", part(CACHE + WEIGHTS, "MemAvailable"))
-}
-
-fn of_free() -> String {
-    format!("--kv_cache_free_gpu_memory_fraction {:.4}", part(CACHE, "MemFree"))
-}
-
-fn margin() -> String {
-    let left = support::meminfo("MemAvailable") - CACHE - WEIGHTS - ACTIVATIONS;
-    format!("--context-size 16G --fit-target {}", left / MIB)
 }
 
 /// Memory for an engine that goes by MemFree: page cache is dropped until there is some.
@@ -244,7 +128,7 @@ fn is_unnamed(run: &Run, staging: &Staging) {
         assert!(none, "{name}: {:?}: {rows:?}", staging.cause);
     }
     if !of_others || !staging.subject.is_empty() {
-        let advice = run.advice(staging.action, staging.subject);
+        let advice = run.own_advice(staging.action, staging.subject);
         assert!(advice.is_none(), "{name}: {:?}: {advice:?}", staging.cause);
     }
 }
@@ -252,7 +136,7 @@ fn is_unnamed(run: &Run, staging: &Staging) {
 /// What `kv` promises for the end of a cause.
 fn gain(row: &Row, staging: &Staging, run: &Run) -> i64 {
     let (name, cause) = (row.engine.name, staging.cause);
-    let Some(advice) = run.advice(staging.action, staging.subject) else {
+    let Some(advice) = run.own_advice(staging.action, staging.subject) else {
         panic!("{name}: {cause:?} is not named: {}", run.kv["advice"])
     };
     let rows = run.what_if(staging.kind);
@@ -364,7 +248,9 @@ fn is_first(row: &Row, costly: &[&Staging], run: &Run) {
     if row.engine.signal != "MemAvailable" || costly.is_empty() {
         return;
     }
-    let rows = array(&run.budget()["what_if"]);
+    // Programs of the machine that are not the test's come and go.
+    let rows: Vec<_> =
+        array(&run.budget()["what_if"]).iter().filter(|row| row["kind"] != "outside-process").collect();
     let first = rows.first().map(|row| text(&row["kind"]));
     let is_one = costly.iter().any(|staging| Some(staging.kind) == first);
     assert!(is_one, "{}: {rows:?}", row.engine.name);

@@ -3,7 +3,8 @@
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::support::{self, MIB, array, cuda_workload, int, json, oracle, record_words, spark_trace, text};
+use crate::support::process::Running;
+use crate::support::{self, MIB, array, cuda_workload, int, json, oracle, spark_trace, text};
 
 /// How often a staged engine is started anew where others took the memory that it was to find, or the recorder's time.
 const TRIES: usize = 5;
@@ -75,6 +76,19 @@ impl Run {
         array(&self.kv["advice"]).iter().find(is_it)
     }
 
+    /// The same, of all but processes outside of the target.
+    pub fn own_advice(&self, action: &str, subject: &str) -> Option<&Value> {
+        let outside = |name: &Value| {
+            let rows = array(&self.budget()["what_if"]).iter();
+            { rows }.any(|row| row["kind"] == "outside-process" && row["subject"] == *name)
+        };
+        let is_it = |advice: &&Value| {
+            let of = advice["subject"].as_str().unwrap_or_default();
+            advice["action"] == action && of.ends_with(subject) && !outside(&advice["subject"])
+        };
+        array(&self.kv["advice"]).iter().find(is_it)
+    }
+
     /// What the cache may be off by.
     pub fn tolerance(&self) -> u64 {
         (self.measured() / PERCENT).max(self.engine.step).unsigned_abs()
@@ -130,6 +144,18 @@ pub fn kv(output: &str, options: &[&str]) -> Value {
 
 /// Runs an engine with `before` done by the same shell; nothing where others leave it no memory, time after time.
 pub fn run(dir: &TempDir, name: &str, engine: Staged, options: &str, before: &str) -> Option<Run> {
+    run_while(dir, name, engine, options, before, &mut || {})
+}
+
+/// The same, with something that the test does meanwhile.
+pub fn run_while(
+    dir: &TempDir,
+    name: &str,
+    engine: Staged,
+    options: &str,
+    before: &str,
+    meanwhile: &mut dyn FnMut(),
+) -> Option<Run> {
     let path = |end: &str| support::path(dir, &format!("{name}.{end}"));
     let (program, driver, report, dirty) = (cuda_workload(), driver(), path("report"), path("dirty"));
     let script = format!(
@@ -141,7 +167,9 @@ pub fn run(dir: &TempDir, name: &str, engine: Staged, options: &str, before: &st
     let output = path("json");
     for _ in 0..TRIES {
         let words = ["--quiet", "--force", "--cuda-library", &driver, "--", "sh", "-c", &script];
-        let recorded = record_words(&output, &words);
+        let running = Running::start(&output, &words);
+        meanwhile();
+        let recorded = running.finish();
         if recorded.code != Some(0) {
             println!("{name}: the engine found no room: {}", recorded.stdout);
             continue;

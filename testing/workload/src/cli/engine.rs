@@ -1,5 +1,6 @@
 //! Options of the workload that does what an inference engine does.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
@@ -37,6 +38,8 @@ pub enum Engine {
     Vllm0110,
     /// SGLang from 0.5.4 on
     Sglang,
+    /// SGLang from 0.5.17 on, with SGLANG_ENABLE_POST_CAPTURE_KV_SIZING
+    SglangPostCapture,
     /// TensorRT-LLM's PyTorch backend
     TensorrtLlm,
     /// TensorRT-LLM's engine backend, in C++
@@ -63,6 +66,13 @@ pub struct EngineArgs {
     /// Heap of a compiler's process that lives while the last reading is taken
     #[arg(long, value_name = "SIZE", value_parser = parse_size, help_heading = MEMORY)]
     pub compiler_heap: Option<u64>,
+    /// vLLM: memory of graphs that are captured for an estimate before the cache is sized. SGLang, sized after the capture: memory
+    /// of the graphs
+    #[arg(long, value_name = "SIZE", value_parser = parse_size, help_heading = MEMORY)]
+    pub graphs: Option<u64>,
+    /// vLLM: a file of which the page cache is reclaimed while graphs are captured for the estimate
+    #[arg(long, value_name = "FILE", requires = "graphs", help_heading = MEMORY)]
+    pub reclaimed: Option<PathBuf>,
     /// The engine's fraction: of the total, of what is free, of what was available, as the engine has it [default: what
     /// makes the cache --kv-size]
     #[arg(long, aliases = FLAGS, value_name = "F", value_parser = parse_fraction, conflicts_with = "kv_size", help_heading = MEMORY)]
@@ -82,6 +92,9 @@ pub struct EngineArgs {
     /// Wait so long in the middle of the dummy run, and before a compiler ends
     #[arg(long, value_name = "DUR", value_parser = duration, default_value = "300ms", help_heading = COURSE)]
     pub pause: Duration,
+    /// Go on from the middle of the dummy run when there is this file
+    #[arg(long, value_name = "FILE", help_heading = COURSE)]
+    pub resume: Option<PathBuf>,
     /// Keep everything this long at the end
     #[arg(long, value_name = "DUR", value_parser = duration, default_value = "500ms", help_heading = COURSE)]
     pub hold: Duration,

@@ -20,6 +20,8 @@ pub enum Family {
     /// vLLM up to 0.26: the parts are summed up.
     VllmParts,
     Sglang,
+    /// The cache is sized once more after the capture of graphs.
+    SglangPostCapture,
     TensorrtLlm,
     TensorrtLlmCpp,
     LlamaCpp,
@@ -41,6 +43,7 @@ const KINDS: &[Kind] = &[
     Kind { engine: Engine::Vllm026, family: Family::VllmParts, signal: Signal::MemAvailable, version: Some("0.25.1") },
     Kind { engine: Engine::Vllm0110, family: Family::VllmParts, signal: Signal::CudaMemGetInfo, version: Some("0.11.0") },
     Kind { engine: Engine::Sglang, family: Family::Sglang, signal: Signal::MemAvailable, version: None },
+    Kind { engine: Engine::SglangPostCapture, family: Family::SglangPostCapture, signal: Signal::MemAvailable, version: None },
     Kind { engine: Engine::TensorrtLlm, family: Family::TensorrtLlm, signal: Signal::CudaMemGetInfo, version: None },
     Kind { engine: Engine::TensorrtLlmCpp, family: Family::TensorrtLlmCpp, signal: Signal::CudaMemGetInfo, version: Some("0.20.0") },
     Kind { engine: Engine::LlamaCpp, family: Family::LlamaCpp, signal: Signal::MemAvailable, version: None },
@@ -92,6 +95,19 @@ pub struct Plan {
     pub layers: u32,
 }
 
+/// What the engine itself has taken, and what it makes of its graphs.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Own {
+    pub weights: u64,
+    /// The dummy run's peak beyond what stayed.
+    pub transient: u64,
+    /// vLLM's estimate, and whether it is taken off the cache.
+    pub graphs_estimated: Option<i64>,
+    pub graphs_counted: bool,
+    /// Of a cache that is addresses first: what is there of it, and the range.
+    pub range: Option<(u64, u64)>,
+}
+
 /// What an engine makes of it.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Budget {
@@ -110,7 +126,9 @@ impl Plan {
         let own = (args.weights + args.activations) as f64;
         let fraction = args.fraction.unwrap_or_else(|| match args.engine.family() {
             Family::Vllm | Family::VllmParts => (wanted + own) / baseline.total as f64,
-            Family::Sglang => (wanted + args.weights as f64) / baseline.free() as f64,
+            Family::Sglang | Family::SglangPostCapture => {
+                (wanted + (args.weights + args.graphs.unwrap_or(0)) as f64) / baseline.free() as f64
+            }
             Family::TensorrtLlm | Family::TensorrtLlmCpp => wanted / (baseline.free() as f64 - own),
             Family::LlamaCpp | Family::Ollama => 1.0,
         });
@@ -122,14 +140,10 @@ impl Plan {
         (baseline.total as f64 * self.fraction).ceil() as u64
     }
 
-    pub fn budget(
-        &self,
-        engine: Engine,
-        baseline: &Reading,
-        after: &Reading,
-        weights: u64,
-        transient: u64,
-    ) -> Budget {
+    pub fn budget(&self, engine: Engine, baseline: &Reading, after: &Reading, own: &Own) -> Budget {
+        let Own { weights, transient, .. } = *own;
+        // vllm/v1/worker/gpu_worker.py: the estimate may be below zero, and is taken off as it is.
+        let graphs = own.graphs_estimated.filter(|_| own.graphs_counted).unwrap_or(0);
         let signed = |bytes: u64| bytes as i64;
         let part = |bytes: i64, fraction: f64| (bytes as f64 * fraction) as i64;
         let mut host_layers = 0;
@@ -137,7 +151,7 @@ impl Plan {
             // vllm/v1/worker/gpu_worker.py, determine_available_memory: what went, and the peak of PyTorch's allocator.
             Family::Vllm => {
                 let consumed = signed(baseline.free()) - signed(after.free());
-                signed(self.requested(baseline)) - consumed - signed(transient)
+                signed(self.requested(baseline)) - consumed - signed(transient) - graphs
             }
             // The same up to 0.26: what others took is what is neither free nor PyTorch's.
             Family::VllmParts => {
@@ -145,10 +159,16 @@ impl Plan {
                     signed(reading.total) - signed(reading.free()) - signed(own)
                 };
                 let grown = outside(after, weights) - outside(baseline, 0);
-                signed(self.requested(baseline)) - grown - signed(transient) - signed(weights)
+                signed(self.requested(baseline)) - grown - signed(transient) - signed(weights) - graphs
             }
             // sglang/srt/mem_cache/kv_cache_configurator.py, _profile_available_bytes.
             Family::Sglang => signed(after.free()) - part(signed(baseline.free()), 1.0 - self.fraction),
+            // The first time the same; then sglang/srt/model_executor/model_runner_components/kv_pool_runtime.py,
+            // compute_post_capture_kv_resize.
+            Family::SglangPostCapture => {
+                let left = signed(after.free()) - part(signed(baseline.free()), 1.0 - self.fraction);
+                own.range.map_or(left, |(backed, upper)| (left.max(0) + signed(backed)).min(signed(upper)))
+            }
             // tensorrt_llm/_torch/pyexecutor/_util.py, KvCacheCreator.
             Family::TensorrtLlm => {
                 let outside = signed(after.total) - signed(after.free()) - signed(weights);
@@ -192,6 +212,10 @@ mod tests {
         Reading { at_ns: 0, device_free: free, total: 128 * GIB, available: None }
     }
 
+    fn own(weights: u64, transient: u64) -> Own {
+        Own { weights, transient, ..Own::default() }
+    }
+
     fn with_fraction(fraction: f64) -> Plan {
         Plan { fraction, context: 8 * GIB, margin: GIB, layers: 8 }
     }
@@ -208,13 +232,13 @@ mod tests {
         // SGLang's log of a start: 36.63 GB before the weights, 35.57 after, 0.86: K and V together 30.42.
         let gib = |value: f64| (value * GIB as f64) as u64;
         let plan = with_fraction(0.86);
-        let kv = plan.budget(Engine::Sglang, &reading(gib(36.63)), &reading(gib(35.57)), 0, 0).kv;
+        let kv = plan.budget(Engine::Sglang, &reading(gib(36.63)), &reading(gib(35.57)), &Own::default()).kv;
         assert!((kv as f64 / GIB as f64 - 30.44).abs() < 0.01, "{kv}");
         // TensorRT-LLM on a GB10: 119.70 in all; the peak is 63.52 of weights, 0.85, and 49.28 outside; 0.9 of the rest.
         let plan = with_fraction(0.9);
         let free = 119.70 - 63.52 - 49.28;
         let after = Reading { total: gib(119.70), ..reading(gib(free)) };
-        let kv = plan.budget(Engine::TensorrtLlm, &after, &after, gib(63.52), gib(0.85)).kv;
+        let kv = plan.budget(Engine::TensorrtLlm, &after, &after, &own(gib(63.52), gib(0.85))).kv;
         assert!((kv as f64 / GIB as f64 - (119.70 - 113.65) * 0.9).abs() < 0.01, "{kv}");
     }
 
@@ -223,15 +247,38 @@ mod tests {
         let plan = with_fraction(0.5);
         for engine in [Engine::Vllm, Engine::Vllm026] {
             // 10 GiB of weights, 3 of others, 2 of activations at the peak.
-            let budget = plan.budget(engine, &reading(100 * GIB), &reading(87 * GIB), 10 * GIB, 2 * GIB);
+            let budget =
+                plan.budget(engine, &reading(100 * GIB), &reading(87 * GIB), &own(10 * GIB, 2 * GIB));
             assert_eq!(budget.kv, (64 - 13 - 2) * GIB as i64, "{engine:?}");
         }
     }
 
     #[test]
+    fn an_estimate_for_graphs_is_taken_off_where_it_counts() {
+        let plan = with_fraction(0.5);
+        let kv = |estimate: i64, counted| {
+            let own =
+                Own { graphs_estimated: Some(estimate), graphs_counted: counted, ..own(10 * GIB, 2 * GIB) };
+            plan.budget(Engine::Vllm026, &reading(100 * GIB), &reading(90 * GIB), &own).kv
+        };
+        let gib = GIB as i64;
+        assert_eq!([kv(gib, true), kv(-gib, true), kv(gib, false)], [51 * gib, 53 * gib, 52 * gib]);
+    }
+
+    #[test]
+    fn what_is_sized_after_the_capture_fits_its_range() {
+        let plan = with_fraction(0.5);
+        let kv = |after: u64| {
+            let own = Own { range: Some((GIB, 40 * GIB)), ..own(10 * GIB, 0) };
+            plan.budget(Engine::SglangPostCapture, &reading(100 * GIB), &reading(after), &own).kv / GIB as i64
+        };
+        assert_eq!([kv(85 * GIB), kv(99 * GIB)], [36, 40]);
+    }
+
+    #[test]
     fn a_context_that_fits_is_not_cut() {
         let plan = with_fraction(1.0);
-        let kv = |free| plan.budget(Engine::LlamaCpp, &reading(free), &reading(free), 10 * GIB, GIB).kv;
+        let kv = |free| plan.budget(Engine::LlamaCpp, &reading(free), &reading(free), &own(10 * GIB, GIB)).kv;
         assert_eq!((kv(100 * GIB), kv(15 * GIB)), (8 * GIB as i64, 3 * GIB as i64));
         assert_eq!(kv(15 * GIB + 3 * (1 << 20)), 3 * GIB as i64, "256 cells are 4 MiB");
         assert!(kv(12 * GIB) <= 0, "not even the least context");
@@ -240,7 +287,7 @@ mod tests {
     #[test]
     fn a_context_that_is_stated_is_not_cut_and_layers_are() {
         let plan = with_fraction(1.0);
-        let budget = |free| plan.budget(Engine::Ollama, &reading(free), &reading(free), 8 * GIB, GIB);
+        let budget = |free| plan.budget(Engine::Ollama, &reading(free), &reading(free), &own(8 * GIB, GIB));
         assert_eq!((budget(18 * GIB).kv, budget(18 * GIB).host_layers), (8 * GIB as i64, 0));
         assert_eq!((budget(17 * GIB).kv, budget(17 * GIB).host_layers), (7 * GIB as i64, 1));
     }

@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use anyhow::{Context as _, Result};
 
 use super::Reading;
-use super::arithmetic::{Budget, CELL, Family, Plan};
+use super::arithmetic::{Budget, CELL, Family, Own, Plan};
 use crate::cli::engine::Engine;
 use crate::llm;
 
@@ -20,7 +20,7 @@ const fn prefix(family: Family) -> &'static CStr {
     match family {
         Family::Vllm => c"(EngineCore pid=1) INFO %m-%d %H:%M:%S ",
         Family::VllmParts => c"(EngineCore_DP0 pid=1) INFO %m-%d %H:%M:%S ",
-        Family::Sglang => c"[%Y-%m-%d %H:%M:%S] ",
+        Family::Sglang | Family::SglangPostCapture => c"[%Y-%m-%d %H:%M:%S] ",
         Family::TensorrtLlm => c"[%m/%d/%Y-%H:%M:%S] [TRT-LLM] [I] ",
         Family::TensorrtLlmCpp => c"[TensorRT-LLM][INFO] ",
         Family::LlamaCpp => c"",
@@ -67,7 +67,7 @@ pub fn start(engine: Engine) -> Vec<String> {
         Family::Vllm | Family::VllmParts => {
             format!("[core.py:120] Initializing a V1 LLM engine (v{version}) with config: model='m'")
         }
-        Family::Sglang => "Init torch distributed begin.".to_owned(),
+        Family::Sglang | Family::SglangPostCapture => "Init torch distributed begin.".to_owned(),
         Family::TensorrtLlmCpp => format!("TensorRT-LLM version: {version}"),
         Family::TensorrtLlm | Family::LlamaCpp | Family::Ollama => return Vec::new(),
     };
@@ -77,7 +77,9 @@ pub fn start(engine: Engine) -> Vec<String> {
 pub fn baseline(engine: Engine, reading: &Reading) -> Vec<String> {
     let free = reading.free();
     let text = match engine.family() {
-        Family::Sglang => format!("Load weight begin. avail mem={:.2} GB", gib(free)),
+        Family::Sglang | Family::SglangPostCapture => {
+            format!("Load weight begin. avail mem={:.2} GB", gib(free))
+        }
         Family::LlamaCpp => format!(
             "llama_prepare_model_devices: using device CUDA0 (simulated (no GPU)) (0000:00:00.0) - {} MiB free",
             free >> 20
@@ -123,9 +125,34 @@ pub fn weights(engine: Engine, weights: u64) -> Vec<String> {
             return vec![line];
         }
         Family::TensorrtLlmCpp => format!("Loaded engine size: {} MiB", weights >> 20),
-        Family::Sglang | Family::TensorrtLlm => return Vec::new(),
+        Family::Sglang | Family::SglangPostCapture | Family::TensorrtLlm => return Vec::new(),
     };
     lines(engine, [text])
+}
+
+fn loaded(baseline: &Reading, after: &Reading) -> String {
+    format!(
+        "Load weight end. elapsed=0.10 s, type=M, avail mem={:.2} GB, mem usage={:.2} GB.",
+        gib(after.free()),
+        (baseline.free() as f64 - after.free() as f64) / GIB
+    )
+}
+
+/// Where the cache is addresses before it is memory.
+pub fn planned(engine: Engine, baseline: &Reading, planned: &Reading, upper: u64) -> Vec<String> {
+    let texts = [
+        loaded(baseline, planned),
+        format!(
+            "KV Cache VA upper bound. dtype: torch.bfloat16, #tokens: {}, K size: {1:.2} GB, V size: {1:.2} GB",
+            upper / TOKEN,
+            gib(upper / 2)
+        ),
+        format!(
+            "Capture target decode CUDA graph begin. backend=full, num_tokens_per_req=1, avail mem={:.2} GB",
+            gib(planned.free())
+        ),
+    ];
+    lines(engine, texts)
 }
 
 pub fn profiled(
@@ -134,19 +161,22 @@ pub fn profiled(
     baseline: &Reading,
     after: &Reading,
     budget: &Budget,
-    weights: u64,
+    own: &Own,
 ) -> Vec<String> {
+    let weights = own.weights;
     match engine.family() {
-        Family::Vllm | Family::VllmParts => lines(
-            engine,
-            [format!("[gpu_worker.py:441] Available KV cache memory: {:.2} GiB", budget.kv as f64 / GIB)],
-        ),
-        Family::Sglang => lines(
+        Family::Vllm | Family::VllmParts => {
+            let kv =
+                format!("[gpu_worker.py:441] Available KV cache memory: {:.2} GiB", budget.kv as f64 / GIB);
+            let [estimate, counted] = graphs(own);
+            lines(engine, estimate.into_iter().chain([kv]).chain(counted))
+        }
+        Family::Sglang => lines(engine, [loaded(baseline, after)]),
+        Family::SglangPostCapture => lines(
             engine,
             [format!(
-                "Load weight end. elapsed=0.10 s, type=M, avail mem={:.2} GB, mem usage={:.2} GB.",
-                gib(after.free()),
-                (baseline.free() as f64 - after.free() as f64) / GIB
+                "Capture target decode CUDA graph end. bs=[1, 2], elapsed=0.10 s, mem usage=0.00 GB, avail mem={:.2} GB.",
+                gib(after.free())
             )],
         ),
         Family::TensorrtLlm => {
@@ -170,6 +200,25 @@ pub fn profiled(
         ),
         Family::LlamaCpp | Family::Ollama => fitted(plan, baseline, budget, weights),
     }
+}
+
+/// vllm/v1/worker/gpu_model_runner.py (profile_cudagraph_memory) and gpu_worker.py, which says nothing of an estimate that is not
+/// above zero.
+fn graphs(own: &Own) -> [Option<String>; 2] {
+    let Some(bytes) = own.graphs_estimated else { return [None, None] };
+    let estimate = format!(
+        "[gpu_model_runner.py:6042] Estimated CUDA graph memory: {:.2} GiB total",
+        bytes as f64 / GIB
+    );
+    let counted = if own.graphs_counted {
+        "enabled (default since v0.21.0)."
+    } else {
+        "disabled (VLLM_MEMORY_PROFILER_ESTIMATE_CUDAGRAPHS=0). Without it, CUDA graph memory is not accounted for during KV cache \
+         allocation."
+    };
+    let counted =
+        (bytes > 0).then(|| format!("[gpu_worker.py:481] CUDA graph memory profiling is {counted}"));
+    [Some(estimate), counted]
 }
 
 /// Of common/fit.cpp, for one device.
@@ -200,11 +249,17 @@ pub fn nothing_left(engine: Engine) -> &'static str {
             "ValueError: No available memory for the cache blocks. Try increasing `gpu_memory_utilization` when \
              initializing the engine."
         }
-        Family::Sglang => "RuntimeError: Not enough memory. Please try to increase --mem-fraction-static.",
+        Family::Sglang | Family::SglangPostCapture => {
+            "RuntimeError: Not enough memory. Please try to increase --mem-fraction-static."
+        }
         Family::TensorrtLlm | Family::TensorrtLlmCpp | Family::LlamaCpp | Family::Ollama => {
             "failed to fit params to free device memory"
         }
     }
+}
+
+fn arguments(plan: &Plan) -> String {
+    format!("server_args=ServerArgs(model_path='m', mem_fraction_static={}, tp_size=1)", plan.fraction)
 }
 
 pub fn allocated(
@@ -240,10 +295,17 @@ pub fn allocated(
                 "KV Cache is allocated. dtype: torch.bfloat16, #tokens: {tokens}, K size: {0:.2} GB, V size: {0:.2} GB",
                 gib(cache / 2)
             ),
+            arguments(plan),
+        ],
+        Family::SglangPostCapture => vec![
+            format!("Post-capture KV sizing: full_layer_tokens={tokens}, swa_layer_tokens=0"),
             format!(
-                "server_args=ServerArgs(model_path='m', mem_fraction_static={}, tp_size=1)",
-                plan.fraction
+                "Post-capture KV sizing: KV cache allocated. dtype: torch.bfloat16, #tokens: {tokens}, KV size: {:.2} GB, \
+                 avail mem={:.2} GB",
+                gib(cache),
+                gib(after.free())
             ),
+            arguments(plan),
         ],
         Family::TensorrtLlm | Family::TensorrtLlmCpp => vec![llm::lines::allocated(cache, tokens)],
         Family::LlamaCpp | Family::Ollama => {

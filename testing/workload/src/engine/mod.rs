@@ -3,7 +3,9 @@
 
 pub mod arithmetic;
 mod compiler;
+mod graphs;
 mod lines;
+mod range;
 
 use std::fs;
 use std::process::ExitCode;
@@ -13,13 +15,15 @@ use anyhow::{Context as _, Result, bail};
 use serde::Serialize;
 use serde_json::json;
 
+use crate::alloc::wait_for;
 use crate::cli::engine::EngineArgs;
 use crate::cuda::driver::{Buffer, Driver, call, mem_get_info};
 use crate::cuda::memory::device_source;
 use crate::cuda::phases::Phases;
 use crate::output::SourceRecord;
 use crate::sys;
-use arithmetic::{Family, Plan, Signal};
+use arithmetic::{Family, Own, Plan, Signal};
+use range::Ranges;
 
 const NOW: Duration = Duration::ZERO;
 
@@ -96,6 +100,42 @@ fn pin(bytes: u64) -> Result<()> {
     Ok(())
 }
 
+/// vllm/envs.py: a number, of which 0 is no.
+fn graphs_counted() -> bool {
+    std::env::var("VLLM_MEMORY_PROFILER_ESTIMATE_CUDAGRAPHS").map_or(true, |text| text.trim() != "0")
+}
+
+/// The cache, allocated as the engine does it.
+struct Cache {
+    buffers: Vec<Buffer>,
+    ranges: Option<Ranges>,
+}
+
+impl Cache {
+    fn new(bytes: u64, layers: u32, ranges: Option<Ranges>) -> Result<Self> {
+        match ranges {
+            Some(mut ranges) => {
+                ranges.back(bytes)?;
+                Ok(Self { buffers: Vec::new(), ranges: Some(ranges) })
+            }
+            None => Ok(Self { buffers: take(bytes, layers)?, ranges: None }),
+        }
+    }
+
+    fn size(&self) -> u64 {
+        self.ranges.as_ref().map_or_else(|| size(&self.buffers), Ranges::backed)
+    }
+
+    fn parts(&self) -> usize {
+        self.ranges.as_ref().map_or(self.buffers.len(), Ranges::layers)
+    }
+
+    /// Memory that is mapped is shared memory with the simulated driver.
+    fn source(&self, of_buffers: &'static str) -> &'static str {
+        if self.ranges.is_some() && of_buffers == "anon" { "shmem" } else { of_buffers }
+    }
+}
+
 pub fn run(args: &EngineArgs) -> Result<ExitCode> {
     let engine = args.engine;
     let driver = Driver::load(&args.driver)?;
@@ -120,20 +160,46 @@ pub fn run(args: &EngineArgs) -> Result<ExitCode> {
     let weights = course.phase("weights", NOW, |_| take(args.weights, args.layers))?;
     lines::print(&lines::weights(engine, size(&weights)))?;
 
+    let mut own = Own { weights: size(&weights), transient: args.activations, ..Own::default() };
+    // Sized after the capture, the cache has a range of addresses before it.
+    let ranges = if engine.family() == Family::SglangPostCapture {
+        let planned = Reading::take(engine.signal())?;
+        let upper = plan.budget(engine, &baseline, &planned, &own).kv.max(0).unsigned_abs();
+        let ranges = course.phase("range", NOW, |_| Ranges::new(&driver, upper, args.layers))?;
+        lines::print(&lines::planned(engine, &baseline, &planned, upper))?;
+        own.range = Some((ranges.backed(), upper));
+        Some(ranges)
+    } else {
+        None
+    };
+    if matches!(engine.family(), Family::Vllm | Family::VllmParts) {
+        // vllm/utils/mem_utils.py, memory_profiling: only what the log's debug level has is computed from this one.
+        Reading::take(engine.signal())?;
+    }
+    let mut graphs = Vec::new();
     let (compiler, after) = course.phase("profile", NOW, |_| {
         pin(args.pinned.unwrap_or(0))?;
         let compiler = args.compiler_heap.map(compiler::start).transpose()?;
         let activations = take(args.activations, 1)?;
+        args.resume.as_deref().map(wait_for).transpose()?;
         sys::sleep(args.pause);
         for buffer in activations {
             buffer.free()?;
+        }
+        match (args.graphs, &ranges) {
+            (Some(bytes), Some(_)) => graphs = take(bytes, 1)?,
+            (Some(bytes), None) => {
+                own.graphs_estimated = Some(graphs::estimate(bytes, args.reclaimed.as_deref())?);
+                own.graphs_counted = graphs_counted();
+            }
+            (None, _) => {}
         }
         // One that cuts the context to what is free has read that before its weights.
         let after = if engine.reads_once() { baseline } else { Reading::take(engine.signal())? };
         Ok((compiler, after))
     })?;
-    let budget = plan.budget(engine, &baseline, &after, size(&weights), args.activations);
-    lines::print(&lines::profiled(engine, &plan, &baseline, &after, &budget, size(&weights)))?;
+    let budget = plan.budget(engine, &baseline, &after, &own);
+    lines::print(&lines::profiled(engine, &plan, &baseline, &after, &budget, &own))?;
     // The compiler ends when it has compiled; the engine has long taken the reading.
     if compiler.is_some() {
         sys::sleep(args.pause);
@@ -144,15 +210,19 @@ pub fn run(args: &EngineArgs) -> Result<ExitCode> {
         lines::print(&[line.to_owned()])?;
         bail!("{line}");
     }
-    let cache = course.phase("kv-cache", NOW, |_| take(budget.kv.unsigned_abs(), args.layers))?;
-    lines::print(&lines::allocated(engine, &plan, &baseline, &after, size(&cache), &budget))?;
+    let kv = budget.kv.unsigned_abs();
+    let cache = course.phase("kv-cache", NOW, |_| Cache::new(kv, args.layers, ranges))?;
+    // SGLang states what is free then, too.
+    let left = cache.ranges.as_ref().map(|_| Reading::take(engine.signal())).transpose()?;
+    let last = left.unwrap_or(after);
+    lines::print(&lines::allocated(engine, &plan, &baseline, &last, cache.size(), &budget))?;
     let source = device_source(&driver);
     course.sources.extend([
         SourceRecord::new(source, "weights", size(&weights), json!({ "parts": weights.len() })),
-        SourceRecord::new(source, "kv-cache", size(&cache), json!({ "parts": cache.len() })),
+        SourceRecord::new(cache.source(source), "kv-cache", cache.size(), json!({ "parts": cache.parts() })),
     ]);
     course.hold(args.hold)?;
-    drop((cache, weights));
+    drop((cache, graphs, weights));
     course.context_ends();
     context.end()?;
     course.report(json!({ "engine": {
@@ -164,6 +234,7 @@ pub fn run(args: &EngineArgs) -> Result<ExitCode> {
         "kv": budget.kv,
         "activations": args.activations,
         "pinned": args.pinned,
+        "graphs": own.graphs_estimated,
         "compiler_heap": args.compiler_heap,
         "compiler_pid": compiler_pid,
     }}))
