@@ -59,8 +59,9 @@ pub fn kv(formula: Formula, inputs: &Inputs) -> Option<i64> {
             Some(part(left, inputs.fraction?))
         }
         Formula::FreeTimesFraction => Some(part(inputs.free, inputs.fraction?)),
-        // The parts that are summed up in the first are what went, in the second. A trace has the driver's allocations
-        // in the place of those of PyTorch's allocator: both come to the same.
+        // The parts that are summed up in the first are what went, in the second. A trace has the driver's allocations in the
+        // place of those of PyTorch's allocator, whose peak is not known: it keeps what tensors have given back, so that its own is
+        // at most the driver's.
         Formula::RequestedMinusParts | Formula::RequestedMinusConsumed => {
             let consumed = inputs.baseline?.saturating_sub(inputs.free);
             let left = inputs.requested()?.saturating_sub(consumed).saturating_sub(inputs.transient());
@@ -80,12 +81,12 @@ pub fn kv(formula: Formula, inputs: &Inputs) -> Option<i64> {
     }
 }
 
-pub const fn needs_baseline(formula: Formula) -> bool {
 fn after_rest(inputs: &Inputs) -> Option<i64> {
     let rest = part(inputs.baseline?, 1.0 - inputs.fraction?);
     Some(inputs.free.saturating_sub(rest).saturating_add(inputs.backed))
 }
 
+pub const fn needs_baseline(formula: Formula) -> bool {
     matches!(
         formula,
         Formula::RequestedMinusParts | Formula::RequestedMinusConsumed | Formula::AfterMinusRestOfBefore
@@ -115,13 +116,13 @@ pub fn worth(formula: Formula, inputs: &Inputs) -> Option<Worth> {
     let (at_reading, at_baseline) = match formula {
         Formula::TotalMinusPeakTimesFraction | Formula::FreeTimesFraction => (inputs.fraction?, 0.0),
         Formula::RequestedMinusParts | Formula::RequestedMinusConsumed => (1.0, -1.0),
-        Formula::AfterMinusRestOfBefore => (1.0, -(1.0 - inputs.fraction?)),
         // The range follows from a reading that is not looked at.
         Formula::AfterMinusRestOfBefore
             if inputs.upper.is_some_and(|upper| after_rest(inputs) > Some(upper)) =>
         {
             return None;
         }
+        Formula::AfterMinusRestOfBefore => (1.0, -(1.0 - inputs.fraction?)),
         Formula::FitWithinFree => {
             inputs.room()?;
             (if inputs.whole_context_fits() == Some(true) { 0.0 } else { 1.0 }, 0.0)
@@ -132,29 +133,41 @@ pub fn worth(formula: Formula, inputs: &Inputs) -> Option<Worth> {
     Some(Worth { at_reading, at_baseline })
 }
 
-/// The fraction that makes the cache as large as what was taken: two digits, as people write it, where they do. Only of
+/// The fraction that makes the cache as large as what was taken: two digits, as people write it, where they do. What the engine
+/// had for its peak lies between nothing and the peak of the driver's allocations, so the fraction lies between two, too. Only of
 /// engines whose cache is all that the fraction leaves; others are often limited by tokens.
 pub fn implied_fraction(formula: Formula, inputs: &Inputs, taken: i64) -> Option<f64> {
-    let (whole, rest) = match formula {
-        Formula::RequestedMinusParts | Formula::RequestedMinusConsumed => {
-            (inputs.total, kv(formula, &Inputs { fraction: Some(0.0), ..*inputs })?)
-        }
-        Formula::AfterMinusRestOfBefore => {
-            (inputs.baseline?, kv(formula, &Inputs { fraction: Some(0.0), ..*inputs })?)
-        }
+    let whole = match formula {
+        Formula::RequestedMinusParts | Formula::RequestedMinusConsumed => inputs.total,
+        Formula::AfterMinusRestOfBefore => inputs.baseline?,
         Formula::TotalMinusPeakTimesFraction
         | Formula::FreeTimesFraction
         | Formula::FitWithinFree
         | Formula::FitLayersWithinFree
         | Formula::OnDemand => return None,
     };
-    let exact = (taken.saturating_sub(rest)) as f64 / whole as f64;
+    let with_peak = |allocated_peak: i64| {
+        let rest = kv(formula, &Inputs { fraction: Some(0.0), allocated_peak, ..*inputs })?;
+        Some(taken.saturating_sub(rest) as f64 / whole as f64)
+    };
+    let (least, exact) = (with_peak(inputs.allocated)?, with_peak(inputs.allocated_peak)?);
     let rounded = (exact * 100.0).round() / 100.0;
+    let (first, last) = ((least * 100.0).ceil(), (exact * 100.0).floor());
+    if last > first {
+        // Several fit: which of them it was is not known.
+        return is_fraction(exact);
+    }
+    if last >= first {
+        return is_fraction(first / 100.0);
+    }
     let same = |fraction: f64| {
         let kv = kv(formula, &Inputs { fraction: Some(fraction), ..*inputs })?;
         Some(kv.abs_diff(taken) <= taken.unsigned_abs() / 100)
     };
-    let fraction = if same(rounded)? { rounded } else { exact };
+    is_fraction(if same(rounded)? { rounded } else { exact })
+}
+
+fn is_fraction(fraction: f64) -> Option<f64> {
     (fraction > 0.0 && fraction <= 1.0).then_some(fraction)
 }
 
@@ -206,19 +219,6 @@ mod tests {
         near(kv(Formula::AfterMinusRestOfBefore, &inputs), 30.42);
     }
 
-    #[test]
-    fn an_estimate_below_zero_makes_the_cache_larger() {
-        let of = |graphs| {
-            let inputs = Inputs {
-                total: gib(120.0),
-                baseline: Some(gib(110.0)),
-                free: gib(70.0),
-                fraction: Some(0.8),
-                graphs,
-                ..Inputs::default()
-            };
-            kv(Formula::RequestedMinusConsumed, &inputs).unwrap()
-        };
     /// SGLang's sizing after the capture of graphs: the first pages are there, and the range of addresses is the most.
     #[test]
     fn a_cache_that_is_backed_after_the_capture() {
@@ -236,6 +236,19 @@ mod tests {
         assert_eq!((kv(formula, &of(61.0)), worth(formula, &of(61.0))), (Some(gib(40.0)), None));
     }
 
+    #[test]
+    fn an_estimate_below_zero_makes_the_cache_larger() {
+        let of = |graphs| {
+            let inputs = Inputs {
+                total: gib(120.0),
+                baseline: Some(gib(110.0)),
+                free: gib(70.0),
+                fraction: Some(0.8),
+                graphs,
+                ..Inputs::default()
+            };
+            kv(Formula::RequestedMinusConsumed, &inputs).unwrap()
+        };
         assert_eq!(of(gib(-35.0)) - of(0), gib(35.0));
     }
 
@@ -316,6 +329,20 @@ mod tests {
         };
         let formula = Formula::RequestedMinusParts;
         assert_eq!(implied_fraction(formula, &inputs, gib(113.19)), Some(0.9));
+        // A worker of vLLM 0.25.1 on two H200s, with 0.9: the driver's peak would make it 0.906.
+        let worker = Inputs {
+            total: gib(139.80),
+            baseline: Some(gib(138.38)),
+            free: gib(132.05),
+            allocated: gib(6.79),
+            allocated_peak: gib(8.29),
+            ..Inputs::default()
+        };
+        assert_eq!(implied_fraction(formula, &worker, gib(118.81)), Some(0.9));
+        // With a peak of a tenth of the memory any of ten would do.
+        let wide = Inputs { allocated_peak: gib(20.0), ..worker };
+        let exact = (118.81 + 138.38 - 132.05 + 20.0 - 6.79) / 139.80;
+        assert!((implied_fraction(formula, &wide, gib(118.81)).unwrap() - exact).abs() < 1e-6);
         assert_eq!(implied_fraction(Formula::TotalMinusPeakTimesFraction, &inputs, gib(2.0)), None);
     }
 }
