@@ -27,6 +27,7 @@ mod messages;
 pub mod monitor;
 pub mod mounts;
 pub mod names;
+mod neighbours;
 pub mod offsets;
 pub mod output;
 pub mod page_frames;

@@ -222,7 +222,7 @@ words! {
         Child = "child",
         /// Another one of the target's.
         Other = "other",
-        /// All that are not the target's, together: nothing more is known of them.
+        /// One that is not the target's; without a number all of them together.
         Outside = "outside",
     }
 }

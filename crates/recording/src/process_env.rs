@@ -38,16 +38,20 @@ impl ProcessContext {
     }
 }
 
-/// A process outside of the target at one time: the largest are read before the target starts and after it has ended.
+/// A process outside of the target at one time: the largest are read before the target starts, near queries that an engine sizes
+/// itself by, and after it has ended.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct OutsideProcess {
     pub at_ns: u64,
-    /// `start` or `end`.
+    /// `start` or `end`; absent near a query. All of one reading come one after the other.
     pub moment: Option<Moment>,
     pub pid: u32,
     pub comm: String,
     /// Anonymous and shared memory that it has resident. Shared pages count in each process.
     pub bytes: u64,
+    /// When it was started, to a tick of the kernel; absent in older recordings.
+    #[serde(default)]
+    pub started_ns: Option<u64>,
 }
 
 /// A file system in memory at one time. All are read at the start and at the end; those in mount namespaces of the

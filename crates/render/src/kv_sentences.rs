@@ -70,6 +70,7 @@ pub fn what_if(row: &WhatIf) -> String {
         }
         WhatIfKind::Process => format!("without the memory of {subject}"),
         WhatIfKind::Child => format!("without the memory of {subject}, which the engine started"),
+        WhatIfKind::OutsideProcess => format!("without the memory of {subject}, which is not the target's"),
         WhatIfKind::Outside => "without the memory of processes outside of the target".to_owned(),
         WhatIfKind::Pinned => "without the host memory that the target pinned".to_owned(),
         WhatIfKind::Graphs => "without the estimate for CUDA graphs".to_owned(),
@@ -159,8 +160,9 @@ pub const fn note(note: Note) -> &'static str {
     }
 }
 
-pub const fn role(role: Role) -> &'static str {
+pub const fn role(role: Role, is_one: bool) -> &'static str {
     match role {
+        Role::Outside if is_one => "a process outside of the target",
         Role::Engine => "the engine",
         Role::Child => "started by the engine",
         Role::Other => "another process of the target",

@@ -8,6 +8,7 @@ mod causes;
 mod graphs;
 mod rows;
 mod staged;
+mod tenant;
 
 /// A context that fits as a whole is not limited by free memory, and nothing is advised for it.
 #[test]

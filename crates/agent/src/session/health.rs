@@ -51,6 +51,12 @@ impl Session {
                 "{ambiguous} CUDA contexts ended while others of their process lived: their allocations count as in use until the process ends"
             ));
         }
+        if self.tracer.losses.outside > 0 {
+            warnings.push(format!(
+                "there was no time to look at {} processes outside of the target: `kv` may not name the largest",
+                self.tracer.losses.outside
+            ));
+        }
         warnings.extend(self.tracer.stacks.missing_names());
         warnings.extend(self.tracer.pythons.warnings());
         warnings.extend(self.tracer.libraries.warning());

@@ -369,6 +369,7 @@ impl Session {
         self.tracer.read_tmpfs(Moment::End)?;
         self.tracer.read_outside(Moment::End)?;
         let nvml = self.last_gpu_reading()?;
+        self.tracer.finish_neighbours()?;
         self.tracer.phase("end", now_ns())?;
         self.tracer.read_aggregates(InstantKind::End)?;
         self.tracer.ended = true;

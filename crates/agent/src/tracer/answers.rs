@@ -24,7 +24,10 @@ use spark_trace_recording::{CudaOwn, LaterState, MemoryQuery, journal::Entry};
 const BEYOND_FREE: u64 = 256 << 20;
 
 /// Answers that a framework sizes its caches by: which stacks and files have the memory is read soon after.
-const SIZING: &[&str] = &["cuMemGetInfo_v2", "sysinfo"];
+const SIZING: &[&str] = &[CUDA, "sysinfo"];
+
+/// Engines that go by another figure ask this first.
+const CUDA: &str = "cuMemGetInfo_v2";
 
 /// Files of which parts may still come. With more of them all count as read to their ends.
 const MOST_FILES: usize = 1024;
@@ -55,6 +58,8 @@ pub(super) struct Answers {
     incomplete_ns: Option<u64>,
     /// The last reading that served any.
     later: Option<Later>,
+    /// One of those that were kept may size an engine: who else has memory is to be read.
+    engine_may_size: bool,
 }
 
 /// Counters that only files of the kernel and maps have, as they were at one time.
@@ -217,6 +222,9 @@ impl<W: Write> Tracer<W> {
                 Belongs::Elsewhere => {}
             }
         }
+        if std::mem::take(&mut self.answers.engine_may_size) {
+            self.want_neighbours();
+        }
         if sizing { self.read_aggregates_at_answer() } else { Ok(()) }
     }
 
@@ -237,6 +245,7 @@ impl<W: Write> Tracer<W> {
         }
         row.stack = placed.and_then(|placed| self.stacks.keep(placed));
         let sizing = SIZING.contains(&row.interface.as_str());
+        self.answers.engine_may_size |= row.interface == CUDA && row.result == 0;
         self.journal.add(Entry::Query(Box::new(row)))?;
         Ok(sizing)
     }

@@ -47,6 +47,7 @@ use super::{
     driver,
     library::Libraries,
     mounts::places::Places,
+    neighbours::Neighbours,
     now_ns,
     python::Pythons,
     source::{
@@ -113,6 +114,8 @@ pub struct Losses {
     pub contexts: u64,
     /// Cgroups of the target.
     pub cgroups: u64,
+    /// Processes outside of the target that there was no time to look at.
+    pub outside: u64,
 }
 
 /// Targets with more cgroups than this are not published at every change.
@@ -164,6 +167,7 @@ pub struct Tracer<W: Write> {
     residual: Option<i64>,
     processes: Processes,
     walks: Walks,
+    neighbours: Neighbours,
     min_region: u64,
     cgroups: BTreeMap<u64, Selected>,
     /// What hooks on page counters make of the cgroups' levels.
@@ -231,6 +235,7 @@ impl<W: Write> Tracer<W> {
             residual: None,
             processes: Processes::default(),
             walks: Walks::default(),
+            neighbours: Neighbours::default(),
             min_region,
             cgroups: BTreeMap::new(),
             charges: Charges::default(),

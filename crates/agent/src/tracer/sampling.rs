@@ -216,6 +216,7 @@ impl<W: Write> Tracer<W> {
         stopwatch.lap(|| "cgroups that may be the target's, and the journal".to_owned());
         let walks = self.walks.take();
         self.take_walks(walks)?;
+        self.take_neighbours()?;
         let alive: Vec<u32> = self.alive.iter().copied().collect();
         for sample in self.processes.read(&alive) {
             let walk = self.processes.wants_walk(&sample);

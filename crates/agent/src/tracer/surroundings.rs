@@ -70,8 +70,35 @@ impl<W: Write> Tracer<W> {
         if self.target.is_whole_machine() {
             return Ok(());
         }
-        let processes = outside::largest(&self.alive(), moment);
-        Ok(self.journal.add(Entry::Outside { processes })?)
+        let found = outside::largest(&self.alive(), moment);
+        self.losses.outside += found.missed;
+        Ok(self.journal.add(Entry::Outside { processes: found.rows })?)
+    }
+
+    /// Has them read near a query, by a thread of its own.
+    pub(super) fn want_neighbours(&mut self) {
+        let keeps = self.retention.policy().peaks && !self.target.is_whole_machine();
+        if keeps && self.neighbours.wants() {
+            self.neighbours.read(self.alive());
+        }
+    }
+
+    /// What that thread has found so far.
+    pub(super) fn take_neighbours(&mut self) -> Result<(), TracerError> {
+        while let Some(found) = self.neighbours.take() {
+            self.journal.add(Entry::Outside { processes: found.rows })?;
+        }
+        Ok(())
+    }
+
+    /// The same of the reading under way, which is waited for.
+    pub fn finish_neighbours(&mut self) -> Result<(), TracerError> {
+        self.take_neighbours()?;
+        if let Some(found) = self.neighbours.finish() {
+            self.journal.add(Entry::Outside { processes: found.rows })?;
+        }
+        self.losses.outside += self.neighbours.missed;
+        Ok(())
     }
 
     pub fn add_log_lines(&mut self, lines: Vec<LogLine>) -> Result<(), TracerError> {

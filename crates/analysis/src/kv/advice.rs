@@ -47,7 +47,7 @@ const fn cause(kind: WhatIfKind) -> Cause {
         WhatIfKind::Reclaimable => Cause::PageCache,
         WhatIfKind::Dirty => Cause::Dirty,
         WhatIfKind::Child => Cause::Compiler,
-        WhatIfKind::Process | WhatIfKind::Outside => Cause::Others,
+        WhatIfKind::Process | WhatIfKind::OutsideProcess | WhatIfKind::Outside => Cause::Others,
         WhatIfKind::Pinned => Cause::Pinned,
         WhatIfKind::Transient => Cause::Activations,
         WhatIfKind::Graphs => Cause::Graphs,

@@ -156,6 +156,8 @@ pub fn processes(
             costs: None,
         })
         .collect();
+    let baseline_ns = before.map(|moment| moment.reading.at_ns);
+    rows.extend(super::outside::at_readings(recording, baseline_ns, at.reading.at_ns));
     rows.extend(outside(recording, before, at, was.as_ref(), &is));
     for row in &mut rows {
         let is_known =

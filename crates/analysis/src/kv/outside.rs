@@ -1,16 +1,98 @@
 //! Who had memory beside the target.
 
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use spark_trace_recording::{Moment, Recording};
+use spark_trace_recording::{Moment, OutsideProcess, Recording};
 
-use super::OutsideUse;
+use super::{OutsideUse, ProcessUse, Role};
+
+/// A reading takes less than a fifth of this, and begins right after the query.
+const NEAR_NS: u64 = 1_000_000_000;
+/// Of a reading that has fewer rows, all other processes had less than [`LEAST`] (agent, source/outside.rs).
+const KEPT: usize = 16;
+/// Processes that a reading looks at again because they were among the largest before; with more of them all are forgotten
+/// (agent, neighbours.rs).
+const REMEMBERED: usize = 64;
+/// Levels of one process so near to a query that differ by more, and by more than a part of it, are no level.
+const CLOSE_NS: u64 = NEAR_NS / 4;
+const LEAST: u64 = 1 << 20;
+const PART: u64 = 10;
+
+/// What processes outside of the target had at a query.
+struct Near<'a> {
+    at_ns: u64,
+    rows: BTreeMap<u32, Vec<&'a OutsideProcess>>,
+    all_remembered: bool,
+}
+
+impl<'a> Near<'a> {
+    fn new(recording: &'a Recording, at_ns: u64) -> Self {
+        let mut rows: BTreeMap<u32, Vec<&OutsideProcess>> = BTreeMap::new();
+        for row in recording.provenance.outside.iter().filter(|row| row.at_ns.abs_diff(at_ns) <= NEAR_NS) {
+            rows.entry(row.pid).or_default().push(row);
+        }
+        let near_queries = recording.provenance.outside.iter().filter(|row| row.moment.is_none());
+        let all: BTreeSet<u32> = near_queries.map(|row| row.pid).collect();
+        Self { at_ns, rows, all_remembered: all.len() <= REMEMBERED }
+    }
+
+    /// Bytes of a process; absent where that is not known. `others` are its rows at other times.
+    fn bytes(&self, pid: u32, started_ns: Option<u64>, others: &[&OutsideProcess]) -> Option<u64> {
+        if self.rows.is_empty() {
+            return None;
+        }
+        if started_ns.is_some_and(|started| started > self.at_ns) {
+            return Some(0);
+        }
+        if let Some(rows) = self.rows.get(&pid) {
+            let nearest = rows.iter().min_by_key(|row| row.at_ns.abs_diff(self.at_ns))?;
+            let differs = |row: &&&OutsideProcess| {
+                let is_close = row.at_ns.abs_diff(self.at_ns) <= CLOSE_NS;
+                is_close && row.bytes.abs_diff(nearest.bytes) > LEAST.max(nearest.bytes.max(row.bytes) / PART)
+            };
+            // One that changes just then had what nobody knows.
+            return (!rows.iter().any(|row| differs(&row))).then_some(nearest.bytes);
+        }
+        // Who was among the largest is looked at in all readings that follow.
+        let first_ns = self.rows.values().flatten().map(|row| row.at_ns).min()?;
+        let was_known =
+            self.all_remembered && others.iter().any(|row| row.moment.is_none() && row.at_ns < first_ns);
+        (was_known || self.rows.len() < KEPT).then_some(0)
+    }
+}
+
+/// What each process outside of the target had at the baseline and at the reading, as far as is known of both; `None` of the first
+/// where there is no baseline.
+pub fn at_readings(recording: &Recording, before_ns: Option<u64>, at_ns: u64) -> Vec<ProcessUse> {
+    let (before, at) = (before_ns.map(|at_ns| Near::new(recording, at_ns)), Near::new(recording, at_ns));
+    let near = before.iter().chain([&at]).flat_map(|near| near.rows.keys());
+    let pids: BTreeSet<u32> = near.copied().collect();
+    let rows = pids.into_iter().filter_map(|pid| {
+        let all: Vec<&OutsideProcess> =
+            recording.provenance.outside.iter().filter(|row| row.pid == pid).collect();
+        let (first, last) = (all.first()?, all.last()?);
+        // A number that came again is another process's.
+        if all.iter().any(|row| row.started_ns.is_none() || row.started_ns != first.started_ns) {
+            return None;
+        }
+        let of = |near: &Near<'_>| near.bytes(pid, first.started_ns, &all);
+        Some(ProcessUse {
+            pid: Some(pid),
+            comm: last.comm.clone(),
+            role: Role::Outside,
+            before: before.as_ref().and_then(of),
+            at: of(&at)?,
+            costs: None,
+        })
+    });
+    rows.collect()
+}
 
 /// The largest first.
 pub fn processes(recording: &Recording) -> Vec<OutsideUse> {
     let mut found: BTreeMap<(u32, &str), OutsideUse> = BTreeMap::new();
-    for row in &recording.provenance.outside {
+    for row in recording.provenance.outside.iter().filter(|row| row.moment.is_some()) {
         let one = found.entry((row.pid, row.comm.as_str())).or_insert_with(|| OutsideUse {
             pid: row.pid,
             comm: row.comm.clone(),
@@ -43,6 +125,7 @@ mod tests {
             pid,
             comm: comm.to_owned(),
             bytes,
+            started_ns: None,
         };
         recording.provenance.outside = vec![
             row(Moment::Start, 7, "python3", 40),
@@ -57,5 +140,44 @@ mod tests {
             rows,
             [("sshd", None, Some(50)), ("python3", Some(40), Some(10)), ("redis", Some(30), None)]
         );
+    }
+
+    #[test]
+    fn what_each_had_at_both_readings_is_known_or_absent() {
+        const SECOND: u64 = 1_000_000_000;
+        let (baseline, reading) = (10 * SECOND, 20 * SECOND);
+        let row = |at_ns, pid, bytes, started_ns| OutsideProcess {
+            at_ns,
+            moment: None,
+            pid,
+            comm: format!("p{pid}"),
+            bytes,
+            started_ns: Some(started_ns),
+        };
+        let mut recording = testing::empty();
+        // A full reading, in which smaller ones are not among the largest.
+        let mut rows: Vec<_> = (100..114).map(|pid| row(baseline + 1, pid, 50 << 20, 1)).collect();
+        rows.push(row(baseline + 2, 7, 400 << 20, 1));
+        rows.push(row(baseline + 3, 8, 300 << 20, 1));
+        // It had ended; one came; one was small before; one doubles just then.
+        rows.push(row(reading + 1, 9, 300 << 20, 15 * SECOND));
+        rows.push(row(reading + 2, 10, 200 << 20, 1));
+        rows.push(row(reading + 3, 7, 400 << 20, 1));
+        rows.push(row(reading + SECOND / 5, 7, 800 << 20, 1));
+        recording.provenance.outside = rows;
+        let found = at_readings(&recording, Some(baseline), reading);
+        let of = |pid: u32| {
+            found
+                .iter()
+                .find(|row| row.pid == Some(pid))
+                .map(|row| (row.before.map(|b| b >> 20), row.at >> 20))
+        };
+        assert_eq!(of(8), Some((Some(300), 0)), "it was known, and is gone");
+        assert_eq!(of(9), Some((Some(0), 300)), "it was started later");
+        assert_eq!(of(10), Some((None, 200)), "it was not among the largest");
+        assert_eq!(of(7), None, "it changes");
+        assert!(found.iter().all(|row| row.role == Role::Outside));
+        let far = at_readings(&recording, Some(5 * SECOND), 30 * SECOND);
+        assert!(far.is_empty(), "{far:?}");
     }
 }

@@ -21,6 +21,8 @@ words! {
         Process = "process",
         /// One that the engine started.
         Child = "child",
+        /// A process outside of the target.
+        OutsideProcess = "outside-process",
         /// Everything outside of the target.
         Outside = "outside",
         Pinned = "pinned",
@@ -114,15 +116,18 @@ impl Otherwise<'_, '_> {
         }
         let others = self.processes.iter().filter(|process| process.role != Role::Engine);
         let rows = others.filter_map(|process| {
-            let kind = match process.role {
-                Role::Child => WhatIfKind::Child,
-                Role::Outside => WhatIfKind::Outside,
-                Role::Engine | Role::Other => WhatIfKind::Process,
+            let kind = match (process.role, process.pid) {
+                (Role::Child, _) => WhatIfKind::Child,
+                (Role::Outside, Some(_)) => WhatIfKind::OutsideProcess,
+                (Role::Outside, None) => WhatIfKind::Outside,
+                (Role::Engine | Role::Other, _) => WhatIfKind::Process,
             };
             let subject = process.pid.map(|pid| format!("{} ({pid})", process.comm));
             Some(WhatIf { subject, ..self.row(kind, process.at, process.costs?) })
         });
-        rows.take(PROCESSES).collect()
+        let (outside, own): (Vec<WhatIf>, Vec<WhatIf>) =
+            rows.partition(|row| row.kind == WhatIfKind::OutsideProcess);
+        own.into_iter().take(PROCESSES).chain(outside.into_iter().take(PROCESSES)).collect()
     }
 
     fn pinned(&self) -> Vec<WhatIf> {

@@ -245,7 +245,7 @@ const PROCESSES: &[Cell<ProcessUse>] = &[
     ("BASELINE", Fit::Number, |row| known(row.before, unsigned)),
     ("READING", Fit::Number, |row| unsigned(row.at)),
     ("COSTS THE CACHE", Fit::Number, |row| known(row.costs, size)),
-    ("WHO", Fit::Text, |row| say::role(row.role).to_owned()),
+    ("WHO", Fit::Text, |row| say::role(row.role, row.pid.is_some()).to_owned()),
 ];
 
 const OUTSIDE: &[Cell<OutsideUse>] = &[
