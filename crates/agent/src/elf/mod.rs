@@ -18,7 +18,7 @@ use std::{
 use thiserror::Error;
 
 pub use build_id::build_id;
-pub use exports::{exports, linked};
+pub use exports::{Linked, exports, linked};
 pub use names::names;
 pub use unwind::{Part, Unwinding, unwinding};
 

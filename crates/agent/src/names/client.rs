@@ -1,6 +1,7 @@
 //! The tracer's side of the connection to the reader.
 
 use std::{
+    collections::HashMap,
     fs::File,
     time::{Duration, Instant},
 };
@@ -9,8 +10,9 @@ use tracing::debug;
 
 use super::{
     Answer,
-    reader::{DONE, LONGEST_NAME, NAME, PLACES},
+    reader::{ABSENT, BETWEEN, DONE, EXPORTED, LONGEST_NAME, NAME, PLACES, PRESENT},
 };
+use crate::elf::Linked;
 use crate::unprivileged::{Broken, FAILED, Meter, Reader, Took, in_words};
 
 /// A reader under way, if there is one.
@@ -25,6 +27,36 @@ pub struct Client {
 impl Client {
     /// Names of places in a file, within a time.
     pub fn names(&mut self, file: &File, offsets: &[u64], within: Duration) -> Answer {
+        self.ask(within, |reader, until| names(reader, file, offsets, until))
+    }
+
+    /// Where a file's linker has put what is wanted of what it exports, and its code at an offset. `None` of a file that has none
+    /// there, or that is none of this machine's.
+    pub fn linked(
+        &mut self,
+        file: &File,
+        wanted: &[&str],
+        offset: u64,
+        within: Duration,
+    ) -> Result<Option<Linked>, String> {
+        self.ask(within, |reader, until| linked(reader, file, wanted, offset, until))
+    }
+
+    /// Starts the reader, which takes some 20 ms, before the first file is there.
+    pub fn prepare(&mut self) {
+        if self.reader.is_none() && self.unable.is_none() {
+            match Reader::start() {
+                Ok(reader) => self.reader = Some(reader),
+                Err(why) => self.unable = Some(why),
+            }
+        }
+    }
+
+    fn ask<T>(
+        &mut self,
+        within: Duration,
+        request: impl FnOnce(&Reader, Instant) -> Result<Result<T, String>, Broken>,
+    ) -> Result<T, String> {
         if let Some(why) = &self.unable {
             return Err(why.clone());
         }
@@ -36,7 +68,7 @@ impl Client {
             })?,
         };
         let until = Instant::now() + within;
-        let answer = names(&reader, file, offsets, until);
+        let answer = request(&reader, until);
         self.meter.note(&reader);
         if answer.is_err() {
             self.meter.ended();
@@ -60,10 +92,7 @@ impl Client {
             }),
         };
         if let Err(why) = &answer {
-            debug!(
-                "{why}; {} places stay without a name, and another reader starts for the next file",
-                offsets.len()
-            );
+            debug!("{why}; another reader starts for the next file");
         }
         answer
     }
@@ -107,6 +136,51 @@ fn names(reader: &Reader, file: &File, offsets: &[u64], until: Instant) -> Resul
         }
     }
     Err(Broken::Lies)
+}
+
+fn linked(
+    reader: &Reader,
+    file: &File,
+    wanted: &[&str],
+    offset: u64,
+    until: Instant,
+) -> Result<Result<Option<Linked>, String>, Broken> {
+    let mut request = vec![EXPORTED];
+    request.extend(offset.to_le_bytes());
+    request.extend(wanted.join(char::from(BETWEEN).encode_utf8(&mut [0; 4])).as_bytes());
+    reader.send(&request, Some(file))?;
+    let packet = reader.receive(until)?;
+    match packet.split_first() {
+        // A program of another machine, or one that is damaged, is no fault of the reader's.
+        Some((&FAILED, _)) => Ok(Ok(None)),
+        Some((&DONE, numbers)) => Ok(Ok(numbers_of(numbers, wanted).ok_or(Broken::Lies)?)),
+        _ => Err(Broken::Lies),
+    }
+}
+
+/// `None` where an answer is none; nothing in it where the file has no code there.
+fn numbers_of(mut answer: &[u8], wanted: &[&str]) -> Option<Option<Linked>> {
+    let mut next = || -> Option<Option<u64>> {
+        let (kind, rest) = answer.split_first()?;
+        let (number, rest) = match *kind {
+            ABSENT => (None, rest),
+            PRESENT => {
+                let (number, rest) = rest.split_first_chunk()?;
+                (Some(u64::from_le_bytes(*number)), rest)
+            }
+            _ => return None,
+        };
+        answer = rest;
+        Some(number)
+    };
+    let code = next()?;
+    let mut symbols = HashMap::new();
+    for name in wanted {
+        if let Some(address) = next()? {
+            symbols.insert((*name).to_owned(), address);
+        }
+    }
+    answer.is_empty().then(|| code.map(|code| Linked { symbols, code }))
 }
 
 impl Drop for Client {

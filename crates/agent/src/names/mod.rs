@@ -20,7 +20,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use client::Client;
+pub use client::Client;
 pub use reader::run;
 
 use crate::unprivileged::Took;

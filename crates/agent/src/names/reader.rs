@@ -17,6 +17,14 @@ use crate::{
 pub(super) const PLACES: u8 = b'p';
 pub(super) const NAME: u8 = b'n';
 pub(super) const DONE: u8 = b'd';
+pub(super) const EXPORTED: u8 = b'e';
+/// In an answer: nothing, or eight bytes of a number.
+pub(super) const ABSENT: u8 = 0;
+pub(super) const PRESENT: u8 = 1;
+/// Between names of a request.
+pub(super) const BETWEEN: u8 = 0;
+/// Names of a request, at most.
+const MOST_EXPORTED: usize = 64;
 
 /// Kept of one name. Those of C++ templates have thousands of characters; what goes beyond is cut, and ends in `…`.
 pub(super) const LONGEST_NAME: usize = 4 << 10;
@@ -45,6 +53,10 @@ fn serve(socket: BorrowedFd<'_>) -> io::Result<()> {
         let (packet, file) = socket::receive(socket)?;
         let (places, file) = match (packet.split_first(), file) {
             (Some((&PLACES, places)), Some(file)) => (places, file),
+            (Some((&EXPORTED, wanted)), Some(file)) => {
+                socket::send(socket, &exported(&File::from(file), wanted), None)?;
+                continue;
+            }
             (Some((&serve::STACK, stack)), None) => {
                 unwinder.answer(socket, stack)?;
                 continue;
@@ -73,6 +85,31 @@ fn serve(socket: BorrowedFd<'_>) -> io::Result<()> {
             }
         }
     }
+}
+
+/// Where a file's linker has put its code at an offset, and each of the variables and functions that are wanted.
+fn exported(file: &File, wanted: &[u8]) -> Vec<u8> {
+    let failed = |why: &str| format!("{}{why}", char::from(FAILED)).into_bytes();
+    let Some((offset, names)) = wanted.split_first_chunk() else { return failed("an incomplete request") };
+    let Ok(names) = std::str::from_utf8(names) else { return failed("a name that is no text") };
+    let names: Vec<&str> = names.split(char::from(BETWEEN)).take(MOST_EXPORTED).collect();
+    let linked = match elf::linked(file, names.iter().copied(), u64::from_le_bytes(*offset)) {
+        Ok(linked) => linked,
+        Err(error) => return failed(&error.to_string()),
+    };
+    let mut packet = vec![DONE];
+    let mut put = |number: Option<u64>| match number {
+        Some(number) => {
+            packet.push(PRESENT);
+            packet.extend(number.to_le_bytes());
+        }
+        None => packet.push(ABSENT),
+    };
+    put(linked.as_ref().map(|linked| linked.code));
+    for name in names {
+        put(linked.as_ref().and_then(|linked| linked.symbols.get(name).copied()));
+    }
+    packet
 }
 
 /// A name as it was written in the source.

@@ -83,6 +83,30 @@ fn whatever_becomes_of_the_reader_costs_the_names_of_one_file() {
     is_well(&mut client);
 }
 
+/// Addresses of this program's own, by its exports and by where it lies, are as far apart as they are in memory.
+#[test]
+fn the_reader_finds_what_a_file_exports() {
+    let mut client = Client::default();
+    let libc = std::fs::read_to_string("/proc/self/maps").unwrap();
+    let line = libc.lines().find(|line| line.contains(" r-xp ") && line.ends_with("/libc.so.6")).unwrap();
+    let words: Vec<&str> = line.split_whitespace().collect();
+    let start = u64::from_str_radix(words[0].split('-').next().unwrap(), 16).unwrap();
+    let offset = u64::from_str_radix(words[2], 16).unwrap();
+    let file = File::open(words[5]).unwrap();
+    let wanted = ["getpid", "no_such_function", "environ"];
+    let found = client.linked(&file, &wanted, offset, WAIT).unwrap().unwrap();
+    let at = |name: &str| {
+        found.symbols.get(name).map(|address| start.wrapping_sub(found.code).wrapping_add(*address))
+    };
+    assert_eq!(at("getpid"), Some(libc::getpid as *const () as u64));
+    assert_eq!(at("no_such_function"), None);
+    // What a program has linked in is its own; the library's lies in the library.
+    assert!(at("environ").is_some());
+    assert!(client.linked(&file, &wanted, u64::MAX / 2, WAIT).unwrap().is_none(), "no code is there");
+    assert!(client.linked(&self::file("no ELF file"), &wanted, 0, WAIT).unwrap().is_none());
+    is_well(&mut client);
+}
+
 #[test]
 fn what_readers_take_is_counted() {
     let took = Took::default();

@@ -1,6 +1,7 @@
 //! The interpreter of a process: which of its files is one, of which version, and where it lies.
 
 use std::path::Path;
+use std::time::Duration;
 
 use spark_trace_common::python::PythonProcess;
 
@@ -9,8 +10,10 @@ use super::{
     memory,
 };
 use crate::{
-    elf, mapped,
+    elf::Linked,
+    mapped,
     maps::{self, Mapping},
+    names::Client,
 };
 
 /// How the name of a library begins that has an interpreter.
@@ -48,8 +51,19 @@ impl Interpreter {
 }
 
 /// The interpreter of a process, if it has one of a version that is known. The library goes first; a program may have it
-/// linked in.
-pub fn find(pid: u32) -> Option<Interpreter> {
+/// linked in. An error says why it is not known: its files are those of the traced program, and a process without rights
+/// reads them.
+pub fn find(pid: u32, reader: &mut Client) -> Result<Option<Interpreter>, String> {
+    let Some(files) = candidates(pid) else { return Ok(None) };
+    for mapping in files {
+        if let Some(found) = look(pid, &mapping, reader)? {
+            return Ok(Some(found));
+        }
+    }
+    Ok(None)
+}
+
+fn candidates(pid: u32) -> Option<Vec<Mapping>> {
     let code: Vec<Mapping> = maps::code(pid)?.into_iter().filter(Mapping::is_file).collect();
     let program = std::fs::read_link(format!("/proc/{pid}/exe")).ok();
     let is_library = |mapping: &&Mapping| {
@@ -57,13 +71,20 @@ pub fn find(pid: u32) -> Option<Interpreter> {
     };
     let is_program = |mapping: &&Mapping| program.as_deref() == Some(Path::new(&mapping.name));
     let library = code.iter().find(is_library);
-    library.into_iter().chain(code.iter().find(is_program)).find_map(|mapping| look(pid, mapping))
+    Some(library.into_iter().chain(code.iter().find(is_program)).cloned().collect())
 }
 
-fn look(pid: u32, mapping: &Mapping) -> Option<Interpreter> {
-    let file = mapped::open(pid, mapping).ok()?;
+/// How long a reader may take for a file: events wait for it. A library of Python takes 2 ms.
+const LONGEST: Duration = Duration::from_millis(250);
+
+fn look(pid: u32, mapping: &Mapping, reader: &mut Client) -> Result<Option<Interpreter>, String> {
+    let Ok(file) = mapped::open(pid, mapping) else { return Ok(None) };
     let wanted = [RUNTIME, VERSION, CODE, TEXT, BYTES, NEW_IN_3_10];
-    let linked = elf::linked(&file, wanted.into_iter(), mapping.offset).ok()??;
+    let linked = reader.linked(&file, &wanted, mapping.offset, LONGEST)?;
+    Ok(linked.and_then(|linked| interpreter(pid, mapping, &linked)))
+}
+
+fn interpreter(pid: u32, mapping: &Mapping, linked: &Linked) -> Option<Interpreter> {
     let at = |name: &str| {
         let address = linked.symbols.get(name)?;
         Some(mapping.start.wrapping_sub(linked.code).wrapping_add(*address))

@@ -9,12 +9,14 @@ mod memory;
 
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::Arc,
+    sync::{Arc, PoisonError},
 };
 
+use crate::{names::Client, unprivileged::Took};
 use code::{Code, Unnamed};
 use find::Interpreter;
 use spark_trace_common::python::{PythonEnd, PythonFrame, PythonProcess};
+use spark_trace_recording::ReaderCost;
 
 /// Bytes kept of code objects, with their tables of lines. When they are more, all are read anew.
 const MOST_BYTES: usize = 32 << 20;
@@ -38,15 +40,45 @@ pub struct Frame {
     pub line: Option<u32>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Pythons {
     processes: HashMap<u32, Option<Interpreter>>,
     codes: HashMap<(u32, u64), Arc<Code>>,
     bytes: usize,
     unnamed: BTreeMap<Unnamed, u64>,
+    /// Reads the files of interpreters.
+    reader: Client,
+    took: Took,
+    /// Processes whose files could not be read, and why the last could not.
+    unread: u64,
+    why: String,
+}
+
+/// After so many that could not be read no more are: whoever makes such files does not hold up the tracer.
+const MOST_UNREAD: u64 = 8;
+
+impl Default for Pythons {
+    fn default() -> Self {
+        let took = Took::default();
+        Self {
+            processes: HashMap::new(),
+            codes: HashMap::new(),
+            bytes: 0,
+            unnamed: BTreeMap::new(),
+            reader: Client::noting(Arc::clone(&took)),
+            took,
+            unread: 0,
+            why: String::new(),
+        }
+    }
 }
 
 impl Pythons {
+    /// Starts the reader of their files.
+    pub fn prepare(&mut self) {
+        self.reader.prepare();
+    }
+
     /// Whether a process was looked at, or there is no room to know it.
     pub fn knows(&self, pid: u32) -> bool {
         self.processes.contains_key(&pid) || self.processes.len() >= MOST_PROCESSES
@@ -60,9 +92,25 @@ impl Pythons {
 
     /// Looks for the interpreter of a process. Gives what the kernel side needs: no address where there is none.
     pub fn look_at(&mut self, pid: u32) -> PythonProcess {
-        let found = find::find(pid);
+        let found = self.find(pid);
         self.processes.insert(pid, found);
         found.map(|interpreter| interpreter.walk()).unwrap_or_default()
+    }
+
+    fn find(&mut self, pid: u32) -> Option<Interpreter> {
+        if self.unread >= MOST_UNREAD {
+            return None;
+        }
+        find::find(pid, &mut self.reader).unwrap_or_else(|why| {
+            self.unread += 1;
+            self.why = why;
+            None
+        })
+    }
+
+    /// What the readers took; `None` where none ran.
+    pub fn cost(&self) -> Option<ReaderCost> {
+        *self.took.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Forgets a process that has ended or become another program. Says whether anything was known of it.
@@ -127,6 +175,14 @@ impl Pythons {
     pub fn warnings(&self) -> Vec<String> {
         let warning =
             |(why, count): (&Unnamed, &u64)| format!("{count} frames of Python have no name: {}", why.why());
-        self.unnamed.iter().map(warning).collect()
+        let mut warnings: Vec<String> = self.unnamed.iter().map(warning).collect();
+        if self.unread > 0 {
+            let more = if self.unread >= MOST_UNREAD { ", and no more were looked for" } else { "" };
+            warnings.push(format!(
+                "the interpreters of {} processes are not known{more}: {}",
+                self.unread, self.why
+            ));
+        }
+        warnings
     }
 }

@@ -5,7 +5,7 @@ use crate::{not_opened, own_usage, unwind::Unwinder};
 use spark_trace_recording::units;
 use spark_trace_recording::{Cost, Health, Loss, ReaderCost, Readings, SKIPPED, journal::Entry};
 
-/// What two readers took that ran beside each other.
+/// What readers took that ran beside each other.
 fn sum(left: Option<ReaderCost>, right: Option<ReaderCost>) -> Option<ReaderCost> {
     let (Some(one), Some(other)) = (left, right) else { return left.or(right) };
     Some(ReaderCost {
@@ -83,10 +83,13 @@ impl Session {
             bpf_run_time_ns,
             bpf_memory: self.tracer.object.memory(),
             nvml,
-            reader: sum(
+            reader: [
                 self.tracer.stacks.reader_cost(),
                 self.tracer.unwinder.as_ref().and_then(Unwinder::cost),
-            ),
+                self.tracer.pythons.cost(),
+            ]
+            .into_iter()
+            .fold(None, sum),
         };
         self.tracer.journal.add(Entry::Health(health)).map_err(io_error("write the journal"))?;
         self.tracer.journal.add(Entry::Cost(cost)).map_err(io_error("write the journal"))

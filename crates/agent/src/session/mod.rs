@@ -256,6 +256,9 @@ impl Session {
         let mut tracer = Tracer::new(object, journal, target, parts, retention, options.min_region);
         tracer.has_gpus(&nvml.machine().gpus);
         tracer.reads_python = options.python_min.is_some();
+        if tracer.reads_python {
+            tracer.pythons.prepare();
+        }
         tracer.unwinder = unwinder;
         // SAFETY: the ring buffer owns its descriptor and keeps the same one for as long as it lives.
         let events = unsafe { AsyncFd::register(events) }
@@ -366,10 +369,10 @@ impl Session {
         self.tracer.sample()?;
         self.walks_not_made = self.tracer.finish_walks()?;
         self.walks_not_made += self.tracer.sample_pss()?;
+        self.tracer.finish_neighbours()?;
         self.tracer.read_tmpfs(Moment::End)?;
         self.tracer.read_outside(Moment::End)?;
         let nvml = self.last_gpu_reading()?;
-        self.tracer.finish_neighbours()?;
         self.tracer.phase("end", now_ns())?;
         self.tracer.read_aggregates(InstantKind::End)?;
         self.tracer.ended = true;
