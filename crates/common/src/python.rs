@@ -53,9 +53,13 @@ impl PythonEnd {
 /// A member that this version does not have.
 pub const NO_MEMBER: u32 = u32::MAX;
 
-/// Who owns a frame that the interpreter made for itself: no function of Python's (Include/internal/pycore_frame.h
-/// `FRAME_OWNED_BY_CSTACK`).
+/// The first of those who own a frame that the interpreter made for itself: no function of Python's (Include/internal/
+/// pycore_frame.h `FRAME_OWNED_BY_CSTACK`; in 3.14 pycore_interpframe_structs.h has two of them).
 pub const OWNED_BY_C: u8 = 3;
+
+/// Bits of a pointer to a code object that are no part of its address (3.14, Include/internal/pycore_stackref.h `Py_TAG_BITS`).
+/// Objects lie at multiples of eight.
+pub const TAG_BITS: u64 = 3;
 
 /// Where a process's interpreter keeps its threads and their frames. Offsets are of members of CPython's structures.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

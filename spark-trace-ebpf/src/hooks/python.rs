@@ -8,7 +8,7 @@ use aya_ebpf::helpers::bpf_probe_read_user;
 use spark_trace_common::{
     capacities::{PYTHON_DEPTH, PYTHON_STACKS_A_SECOND, PYTHON_THREADS},
     config::NO_MEMBER as NO_OFFSET,
-    python::{NO_MEMBER, OWNED_BY_C, PythonEnd, PythonFrame, PythonProcess, PythonStack},
+    python::{NO_MEMBER, OWNED_BY_C, PythonEnd, PythonFrame, PythonProcess, PythonStack, TAG_BITS},
 };
 
 use crate::{
@@ -107,8 +107,8 @@ enum Next {
 unsafe fn next_of_program(process: *const PythonProcess, mut frame: Option<u64>) -> Next {
     // SAFETY: by the caller's word.
     unsafe {
-        // Two in a row do not occur.
-        for _ in 0..2 {
+        // The outermost of 3.14 has one more behind it.
+        for _ in 0..3 {
             let Some(address) = frame else { return Next::Unreadable };
             if address == 0 {
                 return Next::None;
@@ -117,7 +117,7 @@ unsafe fn next_of_program(process: *const PythonProcess, mut frame: Option<u64>)
                 return Next::Frame(address);
             }
             match read::<u8>(address, (*process).frame_owner) {
-                Some(OWNED_BY_C) => frame = word(address, (*process).frame_previous),
+                Some(OWNED_BY_C..) => frame = word(address, (*process).frame_previous),
                 Some(_) => return Next::Frame(address),
                 None => return Next::Unreadable,
             }
@@ -132,7 +132,7 @@ unsafe fn next_of_program(process: *const PythonProcess, mut frame: Option<u64>)
 unsafe fn describe(process: *const PythonProcess, frame: u64) -> Option<PythonFrame> {
     // SAFETY: by the caller's word.
     unsafe {
-        let code = word(frame, (*process).frame_code)?;
+        let code = word(frame, (*process).frame_code)? & !TAG_BITS;
         Some(PythonFrame {
             code,
             instruction: word(frame, (*process).frame_instruction)?,

@@ -23,7 +23,7 @@ fn interpreters() -> BTreeMap<String, PathBuf> {
         let said = std::process::Command::new(&path).arg("--version").output().ok()?;
         let version = String::from_utf8(said.stdout).ok()?.trim().strip_prefix("Python ")?.to_owned();
         let minor: u32 = version.strip_prefix("3.")?.split('.').next()?.parse().ok()?;
-        (10..=13).contains(&minor).then_some((version, path))
+        (10..=14).contains(&minor).then_some((version, path))
     };
     all.into_iter().filter_map(known).collect()
 }
@@ -67,7 +67,7 @@ fn frames(recording: &Value) -> BTreeMap<String, Vec<Value>> {
 fn frames_are_those_that_python_names_itself() {
     let all = interpreters();
     if all.is_empty() {
-        println!("SKIPPED: program: not-applicable: no CPython from 3.10 to 3.13 on this machine");
+        println!("SKIPPED: program: not-applicable: no CPython from 3.10 to 3.14 on this machine");
     }
     for (version, python) in all {
         println!("CPython {version}: {}", python.display());
@@ -92,7 +92,7 @@ fn frames_are_those_that_python_names_itself() {
 #[ignore = "needs root: cargo xtask test"]
 fn frames_are_read_of_sizes_that_are_wanted() {
     let Some((version, python)) = interpreters().pop_last() else {
-        println!("SKIPPED: program: not-applicable: no CPython from 3.10 to 3.13 on this machine");
+        println!("SKIPPED: program: not-applicable: no CPython from 3.10 to 3.14 on this machine");
         return;
     };
     for (option, wanted) in [("off", i64::MAX), ("30M", 30 * MIB), ("0", 0)] {

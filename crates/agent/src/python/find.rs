@@ -96,8 +96,8 @@ fn interpreter(pid: u32, mapping: &Mapping, linked: &Linked) -> Option<Interpret
     };
     let version = VERSIONS.iter().find(|version| version.minor == minor)?;
     let mut layout = version.layout;
-    if version.says_offsets {
-        layout = layout.said(&memory::words::<DEBUG_OFFSETS>(pid, runtime)?)?;
+    if let Some(words) = version.words {
+        layout = layout.said(version, words, &memory::words::<DEBUG_OFFSETS>(pid, runtime)?)?;
     }
     layout.walk.interpreters = runtime.checked_add(layout.interpreters)?;
     let types = Types { code: at(CODE)?, text: at(TEXT)?, bytes: at(BYTES)? };

@@ -1,8 +1,9 @@
 //! Where CPython keeps what a frame's name needs: one row for each version.
 //!
 //! Offsets are those that `offsetof` gives with the headers of 3.10.13, 3.11.7, 3.12.1 and 3.13.0 (Include/internal; 64 bits,
-//! without Py_DEBUG). Of 3.13 the process itself says them (Include/internal/pycore_runtime.h `_Py_DebugOffsets`). What does
-//! not fit gives no names: the type of each object is compared before it is believed.
+//! without Py_DEBUG). From 3.13 on the process itself has them (Include/internal/pycore_runtime.h and, from 3.14 on,
+//! pycore_debug_offsets.h: `_Py_DebugOffsets`). What does not fit gives no names: the type of each object is compared before it
+//! is believed.
 
 use spark_trace_common::python::{NO_MEMBER, PythonProcess};
 
@@ -42,9 +43,63 @@ pub enum LineTable {
 pub struct Version {
     pub minor: u64,
     pub layout: Layout,
-    /// It has `_Py_DebugOffsets`.
-    pub says_offsets: bool,
+    /// Where `_Py_DebugOffsets` has them, if it has that.
+    pub words: Option<&'static Words>,
 }
+
+/// Numbers of words in `_Py_DebugOffsets`.
+#[derive(Debug)]
+pub struct Words {
+    interpreters: usize,
+    interpreter_next: usize,
+    interpreter_threads: usize,
+    thread_next: usize,
+    thread_frame: usize,
+    thread_id: usize,
+    frame_previous: usize,
+    frame_code: usize,
+    frame_instruction: usize,
+    frame_owner: usize,
+    file_name: usize,
+    qualified_name: usize,
+    line_table: usize,
+    first_line: usize,
+    instructions: usize,
+}
+
+const WORDS_3_13: Words = Words {
+    interpreters: 5,
+    interpreter_next: 8,
+    interpreter_threads: 9,
+    thread_next: 21,
+    thread_frame: 23,
+    thread_id: 24,
+    frame_previous: 29,
+    frame_code: 30,
+    frame_instruction: 31,
+    frame_owner: 33,
+    file_name: 35,
+    qualified_name: 37,
+    line_table: 38,
+    first_line: 39,
+    instructions: 43,
+};
+
+const WORDS_3_14: Words = Words {
+    thread_next: 24,
+    thread_frame: 26,
+    thread_id: 27,
+    frame_previous: 32,
+    frame_code: 33,
+    frame_instruction: 34,
+    frame_owner: 36,
+    file_name: 40,
+    qualified_name: 42,
+    line_table: 43,
+    first_line: 44,
+    instructions: 48,
+    ..WORDS_3_13
+};
 
 const V3_11: PythonProcess = PythonProcess {
     interpreters: 0,
@@ -86,7 +141,7 @@ pub const VERSIONS: &[Version] = &[
             compact_data: 72,
             lines: LineTable::Pairs,
         },
-        says_offsets: false,
+        words: None,
     },
     Version {
         minor: 11,
@@ -98,26 +153,11 @@ pub const VERSIONS: &[Version] = &[
             compact_data: 72,
             lines: LineTable::Locations,
         },
-        says_offsets: false,
+        words: None,
     },
-    Version { minor: 12, layout: V3_12, says_offsets: false },
-    Version {
-        minor: 13,
-        layout: Layout {
-            interpreters: 632,
-            walk: PythonProcess {
-                interpreter_next: 7264,
-                interpreter_threads: 7344,
-                thread_id: 152,
-                thread_frame: 72,
-                frame_of_structure: NO_MEMBER,
-                ..V3_12.walk
-            },
-            code: CodeMembers { instructions: Some(200), ..CODE_3_12 },
-            ..V3_12
-        },
-        says_offsets: true,
-    },
+    Version { minor: 12, layout: V3_12, words: None },
+    Version { minor: 13, layout: V3_12, words: Some(&WORDS_3_13) },
+    Version { minor: 14, layout: V3_12, words: Some(&WORDS_3_14) },
 ];
 
 const V3_12: Layout = Layout {
@@ -141,44 +181,42 @@ const V3_12: Layout = Layout {
 /// What `_Py_DebugOffsets` begins with.
 const COOKIE: &[u8; 8] = b"xdebugpy";
 /// Words of it that are read, its cookie too.
-pub const DEBUG_OFFSETS: usize = 44;
+pub const DEBUG_OFFSETS: usize = 49;
 
 /// An offset in a structure of CPython's is smaller than this.
 const LARGEST_OFFSET: u64 = 1 << 20;
 
 impl Layout {
-    /// The layout that a process of CPython 3.13 says it has; `None` where it is none that is known.
-    pub fn said(self, words: &[u64; DEBUG_OFFSETS]) -> Option<Self> {
+    /// The layout that a process of a version has by its own word; `None` where it is none that is known.
+    pub fn said(self, of: &Version, at: &Words, words: &[u64; DEBUG_OFFSETS]) -> Option<Self> {
         // Its number is that of PY_VERSION_HEX; an interpreter without the lock has other objects.
         let (version, without_lock) = (words[1], words[2]);
-        if words[0].to_le_bytes() != *COOKIE || minor(version) != Some(13) || without_lock != 0 {
+        if words[0].to_le_bytes() != *COOKIE || minor(version) != Some(of.minor) || without_lock != 0 {
             return None;
         }
         let offset = |index: usize| words.get(index).copied().filter(|offset| *offset < LARGEST_OFFSET);
         let small = |index: usize| u32::try_from(offset(index)?).ok();
         Some(Self {
-            // Numbers of words: runtime_state from 3, interpreter_state from 6, thread_state from 19, interpreter_frame from
-            // 28, code_object from 34.
-            interpreters: offset(5)?,
+            interpreters: offset(at.interpreters)?,
             walk: PythonProcess {
                 interpreters: 0,
-                interpreter_next: small(8)?,
-                interpreter_threads: small(9)?,
-                thread_next: small(21)?,
-                thread_frame: small(23)?,
-                thread_id: small(24)?,
+                interpreter_next: small(at.interpreter_next)?,
+                interpreter_threads: small(at.interpreter_threads)?,
+                thread_next: small(at.thread_next)?,
+                thread_frame: small(at.thread_frame)?,
+                thread_id: small(at.thread_id)?,
                 frame_of_structure: NO_MEMBER,
-                frame_previous: small(29)?,
-                frame_code: small(30)?,
-                frame_instruction: small(31)?,
-                frame_owner: small(33)?,
-                code_name: small(37)?,
-                code_first_line: small(39)?,
+                frame_previous: small(at.frame_previous)?,
+                frame_code: small(at.frame_code)?,
+                frame_instruction: small(at.frame_instruction)?,
+                frame_owner: small(at.frame_owner)?,
+                code_name: small(at.qualified_name)?,
+                code_first_line: small(at.first_line)?,
             },
             code: CodeMembers {
-                file_name: offset(35)?,
-                line_table: offset(38)?,
-                instructions: Some(offset(43)?),
+                file_name: offset(at.file_name)?,
+                line_table: offset(at.line_table)?,
+                instructions: Some(offset(at.instructions)?),
             },
             ..self
         })
