@@ -49,6 +49,12 @@ pub const TARGETS: &[Target] = &[
         run: recordings::edited,
     },
     Target { name: "journal", about: "journals of recordings", longest: 16_384, run: recordings::journal },
+    Target {
+        name: "packed",
+        about: "journals as they are written",
+        longest: 16_384,
+        run: recordings::packed,
+    },
     Target { name: "plan", about: "plans of studies", longest: 4096, run: text::plan },
     Target { name: "study", about: "journals and results of studies", longest: 16_384, run: text::study },
     Target { name: "import", about: "results of other tools", longest: 16_384, run: text::import },

@@ -1,11 +1,12 @@
 //! Recordings and journals, as strangers may send them.
 
+use std::io::Write;
 use std::path::Path;
 
 use spark_trace_analysis::instant_spec::InstantSpec;
 use spark_trace_analysis::moment::{Moment, Moments};
 use spark_trace_analysis::{attribution, diff, overview};
-use spark_trace_recording::{Recording, journal as journals, read, redact, retention};
+use spark_trace_recording::{Recording, bounds::ZSTD_MAGIC, journal as journals, read, redact, retention};
 use spark_trace_render as render;
 use spark_trace_render::export::{EXPORTS, Options};
 use spark_trace_render::show::{Parts, Shown};
@@ -38,6 +39,34 @@ pub fn journal(data: &[u8]) {
             again.err().map(|e| e.to_string()).unwrap_or_default()
         );
         look(&recording);
+    }
+}
+
+/// The same lines packed, cut at a place that the first byte chooses. What is recovered is that of the lines up to there, or of
+/// some of them.
+pub fn packed(data: &[u8]) {
+    let Some((cut, lines)) = data.split_first() else { return };
+    if lines.starts_with(&ZSTD_MAGIC) {
+        // Packed once already.
+        return;
+    }
+    let mut bytes = Vec::new();
+    let Ok(mut packer) = journals::Packer::new(&mut bytes) else { return };
+    for line in lines.split_inclusive(|byte| *byte == b'\n') {
+        assert!(packer.write_all(line).and_then(|()| packer.flush()).is_ok(), "packing into memory");
+    }
+    drop(packer);
+    let whole = (journals::recover(lines), journals::recover(bytes.as_slice()));
+    match (&whole.0, &whole.1) {
+        (Ok(plain), Ok(packed)) => assert_eq!(plain, packed),
+        (Err(_), Err(_)) => {}
+        (plain, packed) => panic!("{:?} of lines, {:?} packed", plain.as_ref().err(), packed.as_ref().err()),
+    }
+    bytes.truncate(bytes.len() * usize::from(*cut) / 256);
+    // A journal whose lines are sound is so wherever it is cut, once it has its first.
+    if let (Ok(_), Err(error)) = (&whole.0, journals::recover(bytes.as_slice())) {
+        use journals::JournalError::{Empty, Inconsistent, NotAJournal};
+        assert!(matches!(error, Empty | NotAJournal | Inconsistent(_)), "cut: {error}");
     }
 }
 

@@ -1,5 +1,5 @@
 //! The journal's file. A disk that is busy keeps writers waiting, for seconds where much is to be written back
-//! (mm/page-writeback.c balance_dirty_pages): so a thread of its own writes, and readings do not wait for it.
+//! (mm/page-writeback.c balance_dirty_pages): so a thread of its own packs and writes, and readings do not wait for it.
 
 use std::{
     fs::File,
@@ -8,6 +8,8 @@ use std::{
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     thread::{self, JoinHandle},
 };
+
+use spark_trace_recording::journal::Packer;
 
 /// Bytes that wait for the disk. With more the journal ends, and the recording goes on in memory.
 const MOST_WAITING: usize = 64 << 20;
@@ -58,7 +60,7 @@ impl Shared {
             mem::swap(&mut bytes, &mut state.waiting);
             state.is_writing = true;
             drop(state);
-            if let Err(error) = out.write_all(&bytes) {
+            if let Err(error) = out.write_all(&bytes).and_then(|()| out.flush()) {
                 let mut state = self.lock();
                 (state.error, state.is_writing) = (Some(error), false);
                 state.waiting = Vec::new();
@@ -78,7 +80,7 @@ pub struct JournalFile {
 
 impl JournalFile {
     pub fn new(file: File) -> io::Result<Self> {
-        Self::within(file, MOST_WAITING)
+        Self::within(Packer::new(file)?, MOST_WAITING)
     }
 
     fn within(out: impl Write + Send + 'static, most: usize) -> io::Result<Self> {

@@ -17,7 +17,9 @@ const TEXT: u64 = 512 << 20;
 /// A compressed file may have this many times its size in text, which no recording comes near, or `SMALL_TEXT` if that is
 /// more: a small file of nothing must not cost the time of a large one.
 pub const MAX_RATIO: u64 = 200;
-const SMALL_TEXT: u64 = 64 << 20;
+pub const SMALL_TEXT: u64 = 64 << 20;
+/// First bytes of a zstd frame.
+pub const ZSTD_MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
 /// Whoever has a larger one sets both.
 pub const VARIABLE: &str = "SPARK_TRACE_READ_LIMIT";
 /// Text between two looks at the memory.

@@ -14,7 +14,7 @@ use serde_json::Value;
 use serde_json::error::Category;
 use thiserror::Error;
 
-use super::bounds::{Bounded, Bounds, MAX_RATIO, Refusal, Taken, VARIABLE};
+use super::bounds::{Bounded, Bounds, MAX_RATIO, Refusal, Taken, VARIABLE, ZSTD_MAGIC};
 use super::journal::JOURNAL_SCHEMA;
 use super::schema::{Recording, SCHEMA, SCHEMA_VERSION};
 use super::upgrade::{OLDEST_READ_AS_IT_IS, upgrade};
@@ -24,8 +24,6 @@ use super::validate::check;
 const STANDARD_INPUT: &str = "-";
 /// Read at a time.
 const BUFFER: usize = 64 << 10;
-/// First bytes of a zstd frame.
-const ZSTD_MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
 
 #[derive(Debug, Error)]
 pub enum ReadError {

@@ -1,6 +1,8 @@
 //! What reading and analysing files of strangers may cost. The author of a file chooses how long each list in it is, and no
 //! bound on a file says how long an analysis of it takes: so what it takes is measured while it runs.
 
+use std::fs::File;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
@@ -19,18 +21,25 @@ const LOOK: Duration = Duration::from_millis(10);
 /// The stack that a program's first thread usually has.
 const STACK: usize = 8 << 20;
 
-/// The same for a journal of so many bytes: it has been read to its end when all that takes long is done.
+/// The same for each piece of a journal: it has been read to its end when all that takes long is done. Packed it has ten times the
+/// text.
 const TIME_OF_JOURNAL: Duration = Duration::from_millis(20);
+const TIME_OF_PACKED: Duration = Duration::from_millis(200);
 const PIECE_OF_JOURNAL: u64 = 1 << 20;
 
-/// Does `work`, which recovers a recording from the journal `file`, as [`bounded`] does, in a time that grows with its size.
+/// Does `work`, which recovers a recording from the journal `file` at `path`, as [`bounded`] does, in a time that grows with its
+/// size.
 pub fn bounded_journal<T: Send + 'static>(
-    file: &Path,
-    bytes: u64,
+    path: &Path,
+    file: &File,
     work: impl FnOnce() -> anyhow::Result<T> + Send + 'static,
 ) -> anyhow::Result<T> {
+    let mut magic = [0; bounds::ZSTD_MAGIC.len()];
+    let is_packed = file.read_exact_at(&mut magic, 0).is_ok() && magic == bounds::ZSTD_MAGIC;
+    let time = if is_packed { TIME_OF_PACKED } else { TIME_OF_JOURNAL };
+    let bytes = file.metadata().map_or(0, |found| found.len());
     let pieces = u32::try_from(bytes / PIECE_OF_JOURNAL).unwrap_or(u32::MAX);
-    within(&[file], TIME.saturating_add(TIME_OF_JOURNAL.saturating_mul(pieces)), work)
+    within(&[path], TIME.saturating_add(time.saturating_mul(pieces)), work)
 }
 
 /// Does `work`, which reads `files`, or says what it takes too much of. Then it is left where it is, and ends with this

@@ -38,10 +38,10 @@ pub fn run(args: Args) -> anyhow::Result<Exit> {
     };
     let destination = Destination::new(Some(&output), args.force)?;
     let file = File::open(path).with_context(|| format!("{}: cannot be read", path.display()))?;
-    let (bytes, named) = (file.metadata().map_or(0, |found| found.len()), path.display().to_string());
+    let (journal, named) = (file.try_clone().context("cannot read it twice")?, path.display().to_string());
     // Whoever wrote a journal chose what is in it.
     let recording =
-        bounded_journal(path, bytes, || journal::recover(BufReader::new(file)).with_context(|| named))?;
+        bounded_journal(path, &file, || journal::recover(BufReader::new(journal)).with_context(|| named))?;
     destination.write_recording(&recording)?;
     let readings = recording.samples.system.begin_ns.len();
     destination

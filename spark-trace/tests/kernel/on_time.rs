@@ -9,9 +9,10 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use serde_json::Value;
+use spark_trace_recording::journal::{Entry, SeriesId};
 
 use crate::support::oracle::monotonic_ns;
-use crate::support::{self, Recorded, Running, array, int, spark_trace, wait_for};
+use crate::support::{self, Recorded, Running, array, int, journal, spark_trace, wait_for};
 
 const SECOND: i64 = 1_000_000_000;
 /// Readings further apart than so many intervals are a gap.
@@ -94,10 +95,11 @@ fn in_a_storm_of_mappings_levels_are_read_and_the_end_is_heard() {
     // A machine with two CPUs is overloaded now. That there are readings at all is what the storm used to prevent.
     let journal = support::process::partial(Path::new(&support::path(&dir, "storm.json")));
     wait_for("twenty readings", || {
-        let text = std::fs::read_to_string(&journal).ok()?;
-        // Not read as JSON: it has a line for each mapping.
-        let (_, text) = text.split_once(r#""name":"start""#)?;
-        (text.lines().filter(|line| line.contains(r#""series":"system""#)).count() >= 20).then_some(())
+        let is_start = |entry: &Entry| matches!(entry, Entry::Phase(phase) if phase.name == "start");
+        let is_reading =
+            |entry: &Entry| matches!(entry, Entry::Sample(sample) if sample.series == SeriesId::System);
+        let since = journal::entries(&journal)?.skip_while(|entry| !is_start(entry));
+        (since.filter(is_reading).count() >= 20).then_some(())
     });
     let sent_ns = monotonic_ns();
     running.signal(libc::SIGTERM);
@@ -217,7 +219,7 @@ fn a_full_disk_ends_neither_the_trace_nor_the_command() {
     let (dir, small) = (support::disk_dir(), Small::mount(512));
     let go = dir.path().join("go");
     let output = small.0.path().join("run.json");
-    let words = ["--interval", "5ms", "--", "sh", "-c", &waits_for(&go)];
+    let words = ["--interval", "2ms", "--", "sh", "-c", &waits_for(&go)];
     let running = Running::start(output.to_str().unwrap(), &words);
     let recorded = runs_into(running, &go, || small.free() == 0);
     assert!(recorded.output.starts_with(small.0.path()));
@@ -226,11 +228,11 @@ fn a_full_disk_ends_neither_the_trace_nor_the_command() {
 #[test]
 #[ignore = "needs root: cargo xtask test"]
 fn a_limit_of_the_size_of_files_ends_neither_the_trace_nor_the_command() {
-    const LIMIT: u64 = 256 << 10;
+    const LIMIT: u64 = 160 << 10;
     let dir = support::disk_dir();
     let go = dir.path().join("go");
     let output = support::path(&dir, "run.json");
-    let words = ["--interval", "5ms", "--", "sh", "-c", &waits_for(&go)];
+    let words = ["--interval", "2ms", "--", "sh", "-c", &waits_for(&go)];
     let mut command = spark_trace();
     let limit = libc::rlimit { rlim_cur: LIMIT, rlim_max: LIMIT };
     // SAFETY: one async-signal-safe call between fork and exec.

@@ -5,9 +5,11 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
+use spark_trace_recording::journal::{Entry, Sample};
+
 use crate::support::bpf::{self, Ids};
 use crate::support::process::partial;
-use crate::support::{self, Faults, Running, array, cgroup, int, json, spark_trace, workload};
+use crate::support::{self, Faults, Running, array, cgroup, int, journal, json, spark_trace, workload};
 
 const KILLS: u32 = 60;
 /// From start-up, where programs are being loaded, to well into the hold: twice what this machine takes until there is a
@@ -75,7 +77,7 @@ fn until_journal(output: &str) -> Duration {
     let start = Instant::now();
     let running = Running::start(output, &["--", "sleep", "60"]);
     let journal = partial(Path::new(output));
-    support::wait_for("a journal", || fs::read_to_string(&journal).ok()?.contains('\n').then_some(()));
+    support::wait_for("a journal", || journal::has_begun(&journal).then_some(()));
     let took = start.elapsed();
     running.signal(libc::SIGINT);
     running.finish();
@@ -100,10 +102,12 @@ fn record_and_kill(output: &str, mark: &str, moment: Duration) -> u32 {
 
 fn recover(when: &str, output: &str, faults: &mut Faults) -> Left {
     let journal = partial(Path::new(output));
-    let Ok(text) = fs::read_to_string(&journal) else { return Left::Nothing };
+    if !journal.exists() {
+        return Left::Nothing;
+    }
     let recovery = spark_trace().arg("recover").arg(&journal).output().unwrap();
     let stderr = String::from_utf8_lossy(&recovery.stderr);
-    if !text.contains('\n') {
+    if !journal::has_begun(&journal) {
         faults.expect(recovery.status.code() == Some(BAD_INPUT) && stderr.lines().count() == 1, || {
             format!("{when}: without a first line: {:?}, {stderr}", recovery.status.code())
         });
@@ -135,28 +139,27 @@ fn what_was_recorded_until_the_kill_is_in_the_recovered_recording() {
     let line = format!("-- {} alloc --anon 64M --shmem 16M --hold 60s --jsonl --output {truth}", workload());
     let mut running = Running::start(&output, &line.split_whitespace().collect::<Vec<_>>());
     running.phase("hold");
-    // Until a reading after the workload had everything is in the journal.
+    // Until two readings after the workload had everything are in the journal: what is written at once is lost as a whole.
     let journal = partial(Path::new(&output));
-    let complete = |line: &str| -> Option<bool> {
-        let entry: serde_json::Value = serde_json::from_str(line).ok()?;
-        let values = &entry["values"];
-        let one_of = |names: [&str; 2]| names.iter().find_map(|name| values[*name].as_i64());
+    let complete = |entry: Entry| -> Option<bool> {
+        let Entry::Sample(Sample { values, .. }) = entry else { return None };
+        let one_of = |names: [&str; 2]| names.iter().find_map(|name| i64::try_from(*values.get(*name)?).ok());
         let (anon, shmem) =
             (one_of(["stat.total_rss", "stat.anon"])?, one_of(["stat.total_shmem", "stat.shmem"])?);
         Some(anon >= 64 * support::MIB && shmem >= 16 * support::MIB)
     };
-    support::wait_for("a reading of all of it", || {
-        let text = fs::read_to_string(&journal).ok()?;
-        text.lines().filter_map(complete).any(|complete| complete).then_some(())
+    support::wait_for("two readings of all of it", || {
+        let complete = journal::entries(&journal)?.filter_map(complete).filter(|complete| *complete);
+        (complete.count() >= 2).then_some(())
     });
     running.signal(libc::SIGKILL);
     support::kill_all_with(&truth);
     drop(running);
 
-    // Cut in the middle of a line, as the end of a journal is.
-    let mut text = fs::read(&journal).unwrap();
-    text.truncate(text.len() - 7);
-    fs::write(&journal, text).unwrap();
+    // Cut in the middle of what is written at once, as the end of a journal is.
+    let mut bytes = fs::read(&journal).unwrap();
+    bytes.truncate(bytes.len() - 7);
+    fs::write(&journal, bytes).unwrap();
     assert!(spark_trace().arg("recover").arg(&journal).status().unwrap().success());
     let show = spark_trace().args(["show", &output, "--format", "json"]).output().unwrap();
     let show: serde_json::Value = serde_json::from_slice(&show.stdout).unwrap();

@@ -19,6 +19,7 @@ pub mod docker;
 pub mod elf;
 pub mod field;
 pub mod field_checks;
+pub mod journal;
 pub mod ledger;
 pub mod oracle;
 pub mod process;

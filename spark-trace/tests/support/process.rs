@@ -12,7 +12,7 @@ use std::time::Instant;
 use serde_json::Value;
 
 use super::clock::monotonic_ns;
-use super::{json, limit, wait_for};
+use super::{journal, json, limit, wait_for};
 
 /// The binary under test, without what the caller's environment says about sudo.
 ///
@@ -196,8 +196,7 @@ impl Running {
     pub fn has_entry(&self, what: &str, wanted: impl Fn(&Value) -> bool) {
         let journal = partial(&self.output);
         wait_for(&format!("the journal to name {what}"), || {
-            let text = std::fs::read_to_string(&journal).ok()?;
-            let mut entries = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+            let mut entries = journal::entries(&journal)?.map(|entry| serde_json::to_value(entry).unwrap());
             entries.any(|entry| wanted(&entry)).then_some(())
         });
     }
@@ -210,11 +209,7 @@ impl Running {
     fn reads_after(&self, count: usize, after_ns: i64) {
         let journal = partial(&self.output);
         wait_for(&format!("{count} readings"), || {
-            let text = std::fs::read_to_string(&journal).ok()?;
-            let entries = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-            let of_system = entries.filter(|entry| entry["entry"] == "sample" && entry["series"] == "system");
-            let later =
-                of_system.filter(|entry| entry["begin_ns"].as_i64().is_some_and(|begin| begin > after_ns));
+            let later = journal::readings(&journal)?.filter(|begin| begin.cast_signed() > after_ns);
             (later.count() >= count).then_some(())
         });
     }
