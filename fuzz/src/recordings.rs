@@ -93,7 +93,9 @@ fn look(recording: &Recording) {
     let overview = overview::overview(None, named, moment());
     let _ = html::render(&overview);
     for export in EXPORTS {
-        let _ = (export.export)(recording, Options::default());
+        if let Ok(content) = (export.export)(recording, Options::default()) {
+            assert!(content.write(&mut std::io::sink()).is_ok(), "writing to nowhere");
+        }
     }
     let _ = plot::columns(Style::default());
     let _ = redact::redact(recording);

@@ -2,6 +2,8 @@
 //!
 //! Planes overlap and are not summed. Within a plane its sources and `unattributed` add up to its `counter`.
 
+use std::sync::Arc;
+
 use crate::signed::signed;
 use spark_trace_common::cuda::DEVICE_ALL;
 
@@ -9,7 +11,7 @@ use crate::attribution::level_of;
 use crate::names::Names;
 use crate::view::{Scope, View};
 use spark_trace_recording::ledger::{Balance, time_of};
-use spark_trace_recording::{Recording, Series};
+use spark_trace_recording::{Column, Recording, Series};
 
 /// Stands beside the sources of a plane: what the plane's own counter says.
 pub const COUNTER: &str = "counter";
@@ -21,7 +23,7 @@ pub const CUDA: &str = "cuda";
 const LIVE: &str = "live.";
 
 /// One series.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Line {
     /// `system`, `cgroup`, `device`, [`PROCESS`] or [`CUDA`].
     pub plane: &'static str,
@@ -31,8 +33,36 @@ pub struct Line {
     pub pid: Option<u32>,
     /// A source of the taxonomy or [`COUNTER`]; of a process the column, of CUDA the kind.
     pub source: String,
-    /// Times of the recording's clock in order; absent where it could not be read.
-    pub points: Vec<(u64, Option<i64>)>,
+    pub points: Points,
+}
+
+/// The levels of a series in their order. A day has millions: their times are kept once for all series of an object.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Points {
+    /// Of the recording's clock.
+    times: Arc<[u64]>,
+    /// Bytes; absent where they could not be read.
+    bytes: Column<i64>,
+}
+
+impl Points {
+    /// Times, nanoseconds of the recording's clock, and bytes.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = (u64, Option<i64>)> + Clone + '_ {
+        self.times.iter().zip(self.bytes.iter()).map(|(at_ns, bytes)| (*at_ns, bytes))
+    }
+
+    /// The same times for every series of an object: their address distinguishes them.
+    pub const fn times(&self) -> &Arc<[u64]> {
+        &self.times
+    }
+
+    pub fn len(&self) -> usize {
+        self.times.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.times.is_empty()
+    }
 }
 
 /// A plane with the name of what it is about.
@@ -87,34 +117,38 @@ pub fn lines(recording: &Recording) -> Vec<Line> {
         source,
         points,
     }));
-    lines.retain(|line| line.points.iter().any(|(_, bytes)| bytes.is_some()));
+    lines.retain(|line| line.points.bytes.known().next().is_some());
     lines
 }
 
 fn of_plane(object: &Object<'_>) -> Vec<Line> {
     let view = &object.view;
-    let balances: Vec<_> = view.times().into_iter().map(|at_ns| (at_ns, view.at(at_ns))).collect();
-    let line = |source: &str, level: &dyn Fn(&Balance) -> Option<i64>| Line {
+    let slugs: Vec<_> = view.plane.sources().map(|source| source.slug).collect();
+    let times: Arc<[u64]> = view.times().into();
+    let mut columns = vec![Column::default(); 1 + slugs.len()];
+    for at_ns in &*times {
+        let balance = view.at(*at_ns);
+        let levels = slugs.iter().map(|slug| level_of(&balance, slug));
+        for (column, level) in columns.iter_mut().zip(std::iter::once(counter(&balance)).chain(levels)) {
+            column.push(level);
+        }
+    }
+    let line = |(source, bytes): (&str, _)| Line {
         plane: view.scope.as_str(),
         object: object.name.clone(),
         pid: None,
         source: source.to_owned(),
-        points: balances.iter().map(|(at_ns, balance)| (*at_ns, level(balance))).collect(),
+        points: Points { times: Arc::clone(&times), bytes },
     };
-    let sources = view.plane.sources().map(|source| source.slug);
-    let sources = sources.map(|slug| line(slug, &|balance| level_of(balance, slug)));
-    std::iter::once(line(COUNTER, &counter)).chain(sources).collect()
+    std::iter::once(COUNTER).chain(slugs).zip(columns).map(line).collect()
 }
 
 /// Readings of the columns whose names begin with `prefix`, by what follows it.
-fn columns<'a>(
-    series: &'a Series,
-    prefix: &'a str,
-) -> impl Iterator<Item = (String, Vec<(u64, Option<i64>)>)> + 'a {
+fn columns<'a>(series: &'a Series, prefix: &'a str) -> impl Iterator<Item = (String, Points)> + 'a {
+    let times: Arc<[u64]> = (0..series.begin_ns.len()).filter_map(|index| time_of(series, index)).collect();
     series.columns.iter().filter_map(move |(column, values)| {
-        let readings = 0..series.begin_ns.len();
-        let point = |index| Some((time_of(series, index)?, values.get(index).map(signed)));
-        Some((column.strip_prefix(prefix)?.to_owned(), readings.filter_map(point).collect()))
+        let bytes = (0..times.len()).map(|index| values.get(index).map(signed)).collect();
+        Some((column.strip_prefix(prefix)?.to_owned(), Points { times: Arc::clone(&times), bytes }))
     })
 }
 
@@ -137,9 +171,9 @@ mod tests {
                 .collect();
             let counter = of_plane.iter().find(|line| line.source == COUNTER).unwrap();
             assert_eq!(counter.points.len(), object.view.times().len());
-            for (index, &(at_ns, bytes)) in counter.points.iter().enumerate() {
+            for (index, (at_ns, bytes)) in counter.points.iter().enumerate() {
                 let parts = of_plane.iter().filter(|line| line.source != COUNTER);
-                let sum: i64 = parts.filter_map(|line| line.points[index].1).sum();
+                let sum: i64 = parts.filter_map(|line| line.points.bytes.get(index)).sum();
                 assert_eq!(bytes, Some(sum), "{} at {at_ns}", object.name);
                 assert_eq!(bytes, object.view.at(at_ns).expected.map(|bytes| bytes as i64));
             }

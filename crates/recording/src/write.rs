@@ -39,6 +39,23 @@ pub fn write_bytes_at(bytes: &[u8], place: &Place, options: WriteOptions) -> Res
     place.write(options, PRIVATE, |mut file| file.write_all(bytes))
 }
 
+/// Writes what is made as it is written, where the directory is open already.
+pub fn write_with(
+    content: &dyn Fn(&mut dyn Write) -> io::Result<()>,
+    place: &Place,
+    options: WriteOptions,
+) -> Result<(), WriteError> {
+    place.write(options, PRIVATE, |file| buffered(file, content))
+}
+
+/// Writes much of it at a time.
+pub fn buffered(out: impl Write, content: &dyn Fn(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
+    let mut out = BufWriter::with_capacity(BUFFER, out);
+    content(&mut out)?;
+    // A buffer that is dropped keeps its errors to itself.
+    out.flush()
+}
+
 /// Writes what is for everybody, such as the pages of a site.
 pub fn write_public(bytes: &[u8], path: &Path, options: WriteOptions) -> Result<(), WriteError> {
     Place::new(path)?.write(options, PUBLIC, |mut file| file.write_all(bytes))

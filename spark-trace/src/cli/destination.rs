@@ -91,6 +91,21 @@ impl<'a> Destination<'a> {
         Ok(Exit::Fine)
     }
 
+    /// The same for what is made as it is written.
+    pub fn write_with(
+        &self,
+        content: &dyn Fn(&mut dyn Write) -> io::Result<()>,
+        next: &str,
+    ) -> anyhow::Result<Exit> {
+        match &self.way {
+            Way::Output => return output::print_with(content),
+            Way::File(place) => write::write_with(content, place, self.options)?,
+            Way::Open(_) | Way::Fifo(_) => self.fill(|file| write::buffered(file, content))?,
+        }
+        self.announce("wrote", next);
+        Ok(Exit::Fine)
+    }
+
     pub fn write_recording(&self, recording: &Recording) -> anyhow::Result<()> {
         match &self.way {
             Way::File(place) => write::write_at(recording, place, self.options)?,

@@ -13,7 +13,7 @@ use spark_trace_analysis::flame::{KINDS, Kind};
 use spark_trace_analysis::instant_spec::Choice;
 use spark_trace_recording as recording;
 use spark_trace_recording::{Recording, redact::redact};
-use spark_trace_render::export::{EXPORTS, Export, Options, RECORDING};
+use spark_trace_render::export::{Content, EXPORTS, Export, Options, RECORDING};
 
 /// Convert a recording for other tools
 ///
@@ -64,14 +64,14 @@ pub fn run(args: Args) -> anyhow::Result<Exit> {
             destination.announce("wrote", "see it with `spark-trace show FILE`");
             Ok(Exit::Fine)
         }
-        Exported::Bytes(bytes) => destination.write(&bytes, ""),
+        Exported::Content(content) => destination.write_with(&|out| content.write(out), ""),
     }
 }
 
 enum Exported {
     /// Its text is made as it is written: it is as large as all else together.
     Recording(Box<Recording>),
-    Bytes(Vec<u8>),
+    Content(Content),
 }
 
 fn exported(args: &Args) -> anyhow::Result<Exported> {
@@ -83,9 +83,9 @@ fn exported(args: &Args) -> anyhow::Result<Exported> {
     if args.to.name == RECORDING {
         return Ok(Exported::Recording(Box::new(recording)));
     }
-    let bytes = (args.to.export)(&recording, Options { at, stacks: args.stacks })
+    let content = (args.to.export)(&recording, Options { at, stacks: args.stacks })
         .with_context(|| format!("{}: cannot be exported as {}", args.file.display(), args.to.name))?;
-    Ok(Exported::Bytes(bytes))
+    Ok(Exported::Content(content))
 }
 
 /// What is refused before anything is read.

@@ -7,6 +7,7 @@ use anyhow::Context;
 
 use super::error::Exit;
 use super::headings;
+use spark_trace_recording::write;
 use spark_trace_render::{Style, USUAL_WIDTH};
 
 /// Narrower tables say nothing.
@@ -45,6 +46,12 @@ fn columns(text: &str) -> Result<Columns, String> {
 pub fn print(bytes: &[u8]) -> anyhow::Result<Exit> {
     let mut stdout = io::stdout().lock();
     stdout.write_all(bytes).and_then(|()| stdout.flush()).context("cannot write to standard output")?;
+    Ok(Exit::Fine)
+}
+
+/// Writes a large result to standard output as it is made.
+pub fn print_with(content: &dyn Fn(&mut dyn Write) -> io::Result<()>) -> anyhow::Result<Exit> {
+    write::buffered(io::stdout().lock(), content).context("cannot write to standard output")?;
     Ok(Exit::Fine)
 }
 

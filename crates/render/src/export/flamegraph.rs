@@ -20,5 +20,5 @@ pub fn export(recording: &Recording, options: Options) -> Exported {
     let lines: Vec<_> = lines(flame).collect();
     let mut svg = Vec::new();
     flamegraph::from_lines(&mut settings, lines.iter().map(String::as_str), &mut svg)?;
-    Ok(svg)
+    Ok(svg.into())
 }

@@ -10,7 +10,7 @@ use spark_trace_recording::Recording;
 pub fn export(recording: &Recording, options: Options) -> Exported {
     let flames = flames(recording, options)?;
     let lines = flames.iter().flat_map(|flame| lines(flame).map(|line| format!("{};{line}\n", flame.kind)));
-    Ok(lines.collect::<String>().into_bytes())
+    Ok(lines.collect::<String>().into_bytes().into())
 }
 
 /// The requested kinds that have any bytes.

@@ -11,11 +11,12 @@ mod perfetto;
 mod pprof;
 mod table;
 
-use std::io;
+use std::io::{self, Write};
 
 use spark_trace_analysis::flame::{KINDS, Kind};
 use spark_trace_analysis::instant_spec::InstantSpec;
 use spark_trace_recording::Recording;
+pub use table::Table;
 
 /// What can be chosen of an export.
 #[derive(Debug, Clone, Copy, Default)]
@@ -48,7 +49,31 @@ fn kinds(wanted: Option<&Kind>) -> String {
     wanted.map_or_else(|| names.collect::<Vec<_>>().join(", "), |kind| kind.name.to_owned())
 }
 
-type Exported = Result<Vec<u8>, ExportError>;
+/// What an export writes.
+#[derive(Debug)]
+pub enum Content {
+    Bytes(Vec<u8>),
+    /// Its text is made as it is written: that of a day has hundreds of megabytes.
+    Table(Table),
+}
+
+impl From<Vec<u8>> for Content {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self::Bytes(bytes)
+    }
+}
+
+impl Content {
+    /// Writes all of it. Errors are those of `out`, which is better buffered.
+    pub fn write(&self, out: &mut dyn Write) -> io::Result<()> {
+        match self {
+            Self::Bytes(bytes) => out.write_all(bytes),
+            Self::Table(table) => table.write(out),
+        }
+    }
+}
+
+type Exported = Result<Content, ExportError>;
 
 /// A format of another tool.
 #[derive(Debug)]
@@ -136,7 +161,7 @@ pub const EXPORTS: &[Export] = &[
         binary: false,
         at: false,
         stacks: false,
-        export: |recording, _| Ok(serde_json::to_vec(recording)?),
+        export: |recording, _| Ok(serde_json::to_vec(recording)?.into()),
     },
 ];
 

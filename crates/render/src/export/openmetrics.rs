@@ -86,7 +86,7 @@ pub fn export(recording: &Recording, options: Options) -> Exported {
     ];
     // It has a time as well: promtool takes no series without one.
     metrics.info(RECORDING, labels(&about), Some(time(recording.target.started_ns, offset_ns)));
-    Ok(metrics.finish())
+    Ok(metrics.finish().into())
 }
 
 fn level(bytes: Option<u64>) -> Option<i64> {

@@ -60,7 +60,7 @@ pub fn export(recording: &Recording, _: Options) -> Exported {
         }
         group.close()?;
     }
-    Ok(writer.into_inner()?)
+    Ok(writer.into_inner()?.into())
 }
 
 fn times(
@@ -69,7 +69,7 @@ fn times(
     lines: &[Line],
 ) -> Result<(), ParquetError> {
     for line in lines {
-        let times: Vec<_> = line.points.iter().map(|&(at_ns, _)| seconds(recording, at_ns)).collect();
+        let times: Vec<_> = line.points.iter().map(|(at_ns, _)| seconds(recording, at_ns)).collect();
         column.typed::<DoubleType>().write_batch(&times, None, None)?;
     }
     Ok(())
@@ -93,7 +93,7 @@ fn levels(
     lines: &[Line],
 ) -> Result<(), ParquetError> {
     for line in lines {
-        let known: Vec<_> = line.points.iter().filter_map(|(_, bytes)| *bytes).collect();
+        let known: Vec<_> = line.points.iter().filter_map(|(_, bytes)| bytes).collect();
         let is_known: Vec<_> = line.points.iter().map(|(_, bytes)| i16::from(bytes.is_some())).collect();
         column.typed::<Int64Type>().write_batch(&known, Some(&is_known), None)?;
     }

@@ -1,40 +1,84 @@
-//! Every level of the run in long form: a row for each reading of each series.
+//! Every level of the run in long form: a row for each reading of each series, as CSV (RFC 4180, with line feeds).
 
-use crate::csv::{self, Column, Field};
-use spark_trace_analysis::levels::Line;
+use std::fmt::Write as _;
+use std::io::{self, Write};
+use std::sync::Arc;
+
+use super::{Content, Exported, Options};
+use crate::escape;
+use spark_trace_analysis::levels::{self, Line};
 use spark_trace_analysis::timeline::seconds_between;
 use spark_trace_recording::Recording;
 
-use super::{Exported, Options};
-use spark_trace_analysis::levels;
+const HEADER: &[u8] = b"time_seconds,plane,object,source,bytes\n";
 
-struct Row<'a> {
-    line: &'a Line,
-    /// After the target's start; readings begin before it.
-    seconds: f64,
-    bytes: Option<i64>,
-}
-
-fn columns<'a>() -> [Column<Row<'a>>; 5] {
-    [
-        ("time_seconds", |row| Field::Ratio(Some(row.seconds))),
-        ("plane", |row| Field::Text(row.line.plane.to_owned())),
-        ("object", |row| Field::Text(row.line.object.clone())),
-        ("source", |row| Field::Text(row.line.source.clone())),
-        ("bytes", |row| Field::Bytes(row.bytes)),
-    ]
+/// All series of a recording, and when its target started.
+#[derive(Debug)]
+pub struct Table {
+    lines: Vec<Line>,
+    started_ns: u64,
 }
 
 pub fn csv(recording: &Recording, _: Options) -> Exported {
-    let lines = levels::lines(recording);
-    let rows: Vec<_> = lines
-        .iter()
-        .flat_map(|line| {
-            let row = |&(at_ns, bytes): &_| Row { line, seconds: seconds(recording, at_ns), bytes };
-            line.points.iter().map(row)
+    let (lines, started_ns) = (levels::lines(recording), recording.target.started_ns);
+    Ok(Content::Table(Table { lines, started_ns }))
+}
+
+impl Table {
+    /// Sizes as plain bytes, unknown as an empty cell; times in seconds after the target's start, before which readings begin.
+    pub(super) fn write(&self, out: &mut dyn Write) -> io::Result<()> {
+        out.write_all(HEADER)?;
+        let mut times = Times::default();
+        let mut row = String::new();
+        for line in &self.lines {
+            let names = [line.plane, &line.object, &line.source].map(escape::csv).join(",");
+            times.of(line.points.times(), self.started_ns);
+            for (time, (_, bytes)) in times.iter().zip(line.points.iter()) {
+                row.clear();
+                row.extend([time, ",", &names, ","]);
+                if let Some(bytes) = bytes {
+                    // Writing to memory does not fail.
+                    let _ = write!(row, "{bytes}");
+                }
+                row.push('\n');
+                out.write_all(row.as_bytes())?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The texts of the times of an object, which are those of each of its series.
+#[derive(Default)]
+struct Times {
+    of: Option<Arc<[u64]>>,
+    text: String,
+    ends: Vec<usize>,
+}
+
+impl Times {
+    fn of(&mut self, times: &Arc<[u64]>, started_ns: u64) {
+        if self.of.as_ref().is_some_and(|of| Arc::ptr_eq(of, times)) {
+            return;
+        }
+        self.text.clear();
+        self.ends.clear();
+        for at_ns in &**times {
+            // Writing to memory does not fail.
+            let _ = write!(self.text, "{}", seconds_between(started_ns, *at_ns));
+            self.ends.push(self.text.len());
+        }
+        self.of = Some(Arc::clone(times));
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &str> {
+        let mut begin = 0;
+        self.ends.iter().map(move |end| {
+            let text = self.text.get(begin..*end).unwrap_or_default();
+            begin = *end;
+            text
         })
-        .collect();
-    Ok(csv::render(&columns(), &rows).into_bytes())
+    }
 }
 
 /// After the target's start.

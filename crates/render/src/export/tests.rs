@@ -16,7 +16,9 @@ const HOSTILE: &str = "=cmd()\"\\</title><script>alert(1)</script>\n;# EOF\u{202
 
 fn export(name: &str, recording: &Recording, options: Options) -> Vec<u8> {
     let export = EXPORTS.iter().find(|export| export.name == name).unwrap();
-    (export.export)(recording, options).unwrap()
+    let mut bytes = Vec::new();
+    (export.export)(recording, options).unwrap().write(&mut bytes).unwrap();
+    bytes
 }
 
 fn text(name: &str, recording: &Recording, options: Options) -> String {

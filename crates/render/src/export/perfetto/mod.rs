@@ -33,7 +33,7 @@ pub fn export(recording: &Recording, _: Options) -> Exported {
         packets.counter(parent, &line.source, &line.points);
     }
     queries(&mut packets, recording);
-    Ok(packets.finish().encode_to_vec())
+    Ok(packets.finish().encode_to_vec().into())
 }
 
 /// A slice for each stage of an inference engine.

@@ -5,6 +5,7 @@ use super::proto::{
     SEQ_INCREMENTAL_STATE_CLEARED, Trace, TracePacket, TrackDescriptor, TrackEvent, Type, Unit, Value,
 };
 use crate::escape;
+use spark_trace_analysis::levels::Points;
 use spark_trace_recording::Recording;
 
 /// All packets have one writer.
@@ -60,7 +61,7 @@ impl Packets {
     }
 
     /// A counter of bytes with its points. What is unknown has none: the level before it goes on until the next.
-    pub fn counter(&mut self, parent: Option<u64>, name: &str, points: &[(u64, Option<i64>)]) {
+    pub fn counter(&mut self, parent: Option<u64>, name: &str, points: &Points) {
         let rank = i32::try_from(self.tracks.len()).unwrap_or(i32::MAX);
         let uuid = self.track(TrackDescriptor {
             name: Some(escape::line(name)),
@@ -69,7 +70,7 @@ impl Packets {
             sibling_order_rank: Some(rank),
             ..TrackDescriptor::default()
         });
-        for (at_ns, bytes) in points.iter().filter_map(|&(at_ns, bytes)| Some((at_ns, bytes?))) {
+        for (at_ns, bytes) in points.iter().filter_map(|(at_ns, bytes)| Some((at_ns, bytes?))) {
             let event = TrackEvent { counter_value: Some(bytes), ..event(Type::Counter) };
             self.event(uuid, at_ns, event);
         }

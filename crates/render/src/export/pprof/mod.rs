@@ -12,7 +12,7 @@ use prost::Message;
 mod proto;
 mod tables;
 
-use super::{ExportError, Exported, Options};
+use super::{Content, ExportError, Exported, Options};
 use proto::{Label, Sample, ValueType};
 use spark_trace_analysis::attribution;
 use spark_trace_analysis::stack_bytes::{self, Provenance, StackBytes};
@@ -67,7 +67,7 @@ pub fn export(recording: &Recording, options: Options) -> Exported {
     profile.duration_nanos = i64::try_from(target.ended_ns.saturating_sub(target.started_ns)).unwrap_or(0);
     let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
     encoder.write_all(&profile.encode_to_vec()).map_err(ExportError::Compress)?;
-    encoder.finish().map_err(ExportError::Compress)
+    encoder.finish().map(Content::Bytes).map_err(ExportError::Compress)
 }
 
 fn labels(tables: &mut Tables<'_>, provenance: &Provenance, row: &StackBytes) -> Vec<Label> {
