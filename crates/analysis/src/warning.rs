@@ -25,6 +25,8 @@ pub enum Warning {
     Gaps { what: &'static str, count: u64, longest_ns: u64, total_ns: u64 },
     /// Readings were left out so that the recording stays within its limits: beyond that one is kept in so long a time.
     Thinned { readings: u64, levels_ns: u64, processes_ns: u64 },
+    /// Old readings were left out, as requested.
+    Aged { readings: u64, fine_ns: u64, spacing_ns: u64 },
     /// Events of mappings that no reading can show were left out likewise.
     BriefMappings { count: u64 },
     /// One of them lies just before or after the highest reading of a plane.
@@ -103,6 +105,13 @@ impl fmt::Display for Warning {
                     kept.map(|(what, ns)| format!("one in {:.1} s of the {what}", seconds(ns))).collect();
                 write!(f, "{} is kept, and the highest and lowest of each figure", kept.join(" and "))
             }
+            Self::Aged { readings, fine_ns, spacing_ns } => write!(
+                f,
+                "{readings} readings older than {} s were left out, as requested (--keep-fine): of each {} of them one is kept, and the \
+                 lowest and highest of the plane",
+                *fine_ns as f64 / 1e9,
+                if *spacing_ns > 1_000_000_000 { "second, after an hour of each minute," } else { "second" },
+            ),
             Self::BriefMappings { count } => write!(
                 f,
                 "{count} events of mappings that were made and removed between two readings are not listed, because there \

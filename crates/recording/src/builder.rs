@@ -28,6 +28,7 @@ impl Builder {
 
     /// One that keeps so much at most.
     pub fn with_limits(begin: Begin, limits: Limits) -> Self {
+        let budget = Budget::new(limits).keeps_fine(begin.tool.keep_fine_ns);
         let recording = Recording {
             schema: SCHEMA.to_owned(),
             schema_version: SCHEMA_VERSION,
@@ -48,7 +49,7 @@ impl Builder {
             lives: HashMap::new(),
             devices: HashMap::new(),
             last_ns: 0,
-            budget: Budget::new(limits),
+            budget,
         }
     }
 
@@ -218,9 +219,13 @@ impl Builder {
                 &mut samples.devices[index].series
             }
         };
+        let (is_system, end_ns) = (matches!(sample.series, SeriesId::System), sample.end_ns);
         let before = budget::values(series);
         push(series, sample);
         self.budget.grown(group, budget::values(series) - before);
+        if is_system {
+            self.budget.age(&mut self.recording, end_ns);
+        }
         if self.budget.is_full() {
             self.budget.thin(&mut self.recording);
         }

@@ -127,6 +127,23 @@ impl<T: Value> Column<T> {
         *self = self.iter().skip(readings).collect();
     }
 
+    /// Keeps the readings that are chosen; `keeps` has an element for each.
+    pub fn keep(&mut self, keeps: &[bool]) {
+        let chosen =
+            || keeps.iter().enumerate().take(self.len).filter(|(_, keep)| **keep).map(|(index, _)| index);
+        let len = chosen().count();
+        let mut known = vec![0; len.div_ceil(BITS)];
+        for (new, old) in chosen().enumerate() {
+            known[new / BITS] |= (self.known[old / BITS] >> (old % BITS) & 1) << (new % BITS);
+        }
+        if let Values::Each(values) = &mut self.values {
+            let mut keep = keeps.iter();
+            values.retain(|_| keep.next() == Some(&true));
+            values.shrink_to_fit();
+        }
+        (self.len, self.known) = (len, known);
+    }
+
     /// Replaces each value that is there.
     pub fn map(&mut self, mut with: impl FnMut(T) -> T) {
         for index in 0..self.len() {
@@ -245,6 +262,14 @@ mod tests {
             let text = serde_json::to_string(&values).unwrap();
             prop_assert_eq!(&serde_json::to_string(&column).unwrap(), &text);
             prop_assert_eq!(serde_json::from_str::<Column>(&text).unwrap(), column);
+        }
+
+        #[test]
+        fn keeping_some_is_what_it_is_of_the_vector(values: Vec<(Option<u64>, bool)>) {
+            let mut column: Column = values.iter().map(|(value, _)| *value).collect();
+            column.keep(&values.iter().map(|(_, keep)| *keep).collect::<Vec<_>>());
+            let kept: Vec<_> = values.iter().filter(|(_, keep)| *keep).map(|(value, _)| *value).collect();
+            prop_assert_eq!(column, Column::from(kept));
         }
 
         #[test]

@@ -75,6 +75,9 @@ pub struct Tool {
     pub gpu_interval_ns: Option<u64>,
     /// Mappings of at least this many bytes have an event of their own.
     pub min_region: u64,
+    /// Older readings than this were thinned, as requested (`record --keep-fine`); absent if all were to stay.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keep_fine_ns: Option<u64>,
     /// The process that recorded. Its own memory is not the target's. Absent in older recordings.
     #[serde(default)]
     pub pid: Option<u32>,
@@ -241,7 +244,9 @@ pub struct Unwinding {
 impl Health {
     /// The time between two readings of levels that are kept, of those that were made at an interval.
     pub fn spacing_ns(&self, interval_ns: u64) -> u64 {
-        self.reduced.map_or(interval_ns, |reduced| interval_ns.max(reduced.levels_spacing_ns))
+        let of =
+            |reduced: Reduced| reduced.levels_spacing_ns.max(reduced.aged.map_or(0, |aged| aged.spacing_ns));
+        interval_ns.max(self.reduced.map_or(0, of))
     }
 }
 
@@ -257,6 +262,21 @@ pub struct Reduced {
     pub processes_spacing_ns: u64,
     /// Events left out: mappings that were made and removed between two readings.
     pub mappings: u64,
+    /// Readings left out because of their age; absent if there are none, or none were to be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub aged: Option<Aged>,
+}
+
+/// Old readings that were left out as requested: of each second one is kept, after an hour of each minute, and with it the
+/// lowest and highest of the plane in it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Aged {
+    /// Readings left out, of all series together.
+    pub readings: u64,
+    /// Readings of the last so many nanoseconds are all kept.
+    pub fine_ns: u64,
+    /// The longest time of which one reading is kept: a second or a minute.
+    pub spacing_ns: u64,
 }
 
 /// Times longer than three intervals between the end of one reading and the beginning of the next.

@@ -59,6 +59,11 @@ pub struct Args {
     #[arg(help_heading = headings::DETAIL, long, value_enum, default_value = "default")]
     profile: ProfileArg,
 
+    /// Keep all readings of the last TIME, such as 10m; of older ones one a second for an hour, then one a minute, each with
+    /// the lowest and highest of its plane [default: keep all, up to the limits of a recording]
+    #[arg(help_heading = headings::DETAIL, long, value_name = "TIME", value_parser = parse::duration)]
+    keep_fine: Option<Duration>,
+
     /// List mappings of at least this size with their stack; count smaller ones
     #[arg(help_heading = headings::DETAIL, long, value_name = "SIZE", default_value = "1M", value_parser = parse::size)]
     min_region: u64,
@@ -95,7 +100,7 @@ pub struct Args {
 
     /// Write the last minutes, such as 5m, that a running `spark-trace serve` has in memory
     #[arg(help_heading = headings::ATTACH, long, value_name = "TIME", group = "target", value_parser = parse::duration, conflicts_with_all = [
-        "interval", "profile", "min_region", "python_frames", "unwind", "duration", "no_cgroup", "as_root", "exclude_hook", "exclude_mechanism",
+        "interval", "keep_fine", "profile", "min_region", "python_frames", "unwind", "duration", "no_cgroup", "as_root", "exclude_hook", "exclude_mechanism",
         "system_calls", "cuda_library", "no_pause", "keep_arguments", "gpu_interval", "nvml", "log", "log_file", "command",
     ])]
     since: Option<Duration>,
@@ -192,6 +197,7 @@ const EXAMPLES: &str = r#"Examples:
   sudo spark-trace record --log-file run.log docker run --rm --gpus all image cmd
   sudo spark-trace record --container web --duration 30s
   sudo spark-trace record --system --duration 10s -o machine.json.zst
+  sudo spark-trace record --system --keep-fine 10m -o day.json.zst  # until Ctrl-C
   sudo spark-trace record --since 5m -o what-happened.json.zst      # where `spark-trace serve` runs
 
 Under sudo the command runs as you, with your HOME, USER, LOGNAME and SHELL. sudo itself
@@ -199,7 +205,7 @@ replaces PATH: see above.
 
 A recording has limits, so that a trace can go on for days. Beyond them old readings
 are thinned (the highest and lowest stay), and a warning says so: see Limits in
-docs/recording.md.
+docs/recording.md. --keep-fine thins them by age.
 
 Exit codes:
   the command's own, 128+N if signal N ended it; 0 without a command
@@ -248,6 +254,7 @@ impl From<SystemCallsArg> for Option<bool> {
 
 /// Options that hardly any other program has: behind the command they are most likely meant for spark-trace.
 const OWN_OPTIONS: &[&str] = &[
+    "--keep-fine",
     "--min-region",
     "--python-frames",
     "--unwind",
@@ -310,6 +317,7 @@ pub fn run(args: Args) -> anyhow::Result<Exit> {
         hooks: args.hooks(),
         interval: args.interval,
         min_region: args.min_region,
+        keep_fine: args.keep_fine,
         python_min: args.python_frames.0,
         unwind_min: args.unwind.0,
         ring_bytes,

@@ -157,6 +157,7 @@ impl Options {
             hooks: HookSelection { system_calls: SystemCalls::of(None, true), ..profile.into() },
             interval,
             min_region: MIN_REGION,
+            keep_fine: None,
             python_min: Some(MIN_REGION),
             unwind_min: None,
             ring_bytes: capacities::RING_BYTES,

@@ -236,6 +236,7 @@ impl Session {
                 interval_ns: options.interval.as_nanos() as u64,
                 gpu_interval_ns: nvml.machine().is_ok().then_some(options.gpu_interval.as_nanos() as u64),
                 min_region: options.min_region,
+                keep_fine_ns: options.keep_fine.map(|fine| fine.as_nanos() as u64),
                 pid: Some(std::process::id()),
             },
             host,

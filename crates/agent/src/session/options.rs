@@ -16,6 +16,8 @@ pub struct Options {
     pub hooks: HookSelection,
     pub interval: Duration,
     pub min_region: u64,
+    /// Older readings are thinned; absent to keep all.
+    pub keep_fine: Option<Duration>,
     /// The frames of Python are read of allocations of at least this size; absent for none.
     pub python_min: Option<u64>,
     /// Stacks of allocations of at least this size are unwound by the tables of their code; absent for none.

@@ -3,7 +3,7 @@
 use super::{PlaneReport, Planes};
 use crate::view::{Root, Scope};
 use crate::warning::Warning;
-use spark_trace_recording::{Gaps, Health, Recording, Series};
+use spark_trace_recording::{Aged, Gaps, Health, Recording, Series};
 
 /// Readings further apart than so many intervals are a gap.
 const INTERVALS: u64 = 3;
@@ -17,7 +17,7 @@ pub fn counted(health: &Health) -> impl Iterator<Item = Warning> {
     })
 }
 
-/// What was left out so that the recording stays within its limits.
+/// What was left out so that the recording stays within its limits, or because it is old.
 pub fn reduced(health: &Health) -> impl Iterator<Item = Warning> {
     let reduced = health.reduced.unwrap_or_default();
     let readings = (reduced.readings > 0).then_some(Warning::Thinned {
@@ -25,8 +25,13 @@ pub fn reduced(health: &Health) -> impl Iterator<Item = Warning> {
         levels_ns: reduced.levels_spacing_ns,
         processes_ns: reduced.processes_spacing_ns,
     });
+    let aged = reduced.aged.map(|Aged { readings, fine_ns, spacing_ns }| Warning::Aged {
+        readings,
+        fine_ns,
+        spacing_ns,
+    });
     let mappings = (reduced.mappings > 0).then_some(Warning::BriefMappings { count: reduced.mappings });
-    readings.into_iter().chain(mappings)
+    readings.into_iter().chain(aged).chain(mappings)
 }
 
 /// The same, and whose peak that touches.
@@ -111,11 +116,21 @@ mod tests {
 
     #[test]
     fn what_was_left_out_is_said_and_is_no_gap() {
-        let reduced = Reduced { readings: 5, levels_spacing_ns: 400, processes_spacing_ns: 0, mappings: 7 };
+        let aged = Aged { readings: 9, fine_ns: 600_000_000_000, spacing_ns: 60_000_000_000 };
+        let reduced = Reduced {
+            readings: 5,
+            levels_spacing_ns: 400,
+            processes_spacing_ns: 0,
+            mappings: 7,
+            aged: Some(aged),
+        };
         let health = Health { reduced: Some(reduced), ..Health::default() };
         let said: Vec<String> = super::reduced(&health).map(|warning| warning.to_string()).collect();
         assert!(said[0].starts_with("5 readings") && !said[0].contains("processes"), "{said:?}");
-        assert!(said[1].starts_with("7 events of mappings"), "{said:?}");
+        assert!(said[1].starts_with("9 readings older than 600 s") && said[1].contains("minute"), "{said:?}");
+        assert!(said[2].starts_with("7 events of mappings"), "{said:?}");
+        assert_eq!(health.spacing_ns(100), aged.spacing_ns);
+        let health = Health { reduced: Some(Reduced { aged: None, ..reduced }), ..Health::default() };
         assert_eq!((health.spacing_ns(100), health.spacing_ns(500)), (400, 500));
         assert_eq!(super::reduced(&Health::default()).count(), 0);
     }

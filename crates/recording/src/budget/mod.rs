@@ -1,10 +1,13 @@
 //! How much a recording keeps. A trace may go on for days, and what it keeps must fit into memory and be readable afterwards.
 //! Beyond a limit the least important goes, and the recording says how much that was.
 
+mod aged;
 mod brief;
 mod mappings;
 mod processes;
 mod thin;
+
+use aged::Ages;
 
 use super::process_env::{Moment, TmpfsUse};
 use super::provenance::{BriefMappings, CgroupName, Mapping, Process};
@@ -89,6 +92,8 @@ pub struct Budget {
     mappings_came: usize,
     /// At so many processes room is made among them.
     make_room_at: usize,
+    /// Absent where old readings are as good as new ones.
+    ages: Option<Ages>,
 }
 
 impl Budget {
@@ -96,7 +101,13 @@ impl Budget {
         Self {
             limits,
             left_out: LeftOut {
-                reduced: Reduced { readings: 0, levels_spacing_ns: 0, processes_spacing_ns: 0, mappings: 0 },
+                reduced: Reduced {
+                    readings: 0,
+                    levels_spacing_ns: 0,
+                    processes_spacing_ns: 0,
+                    mappings: 0,
+                    aged: None,
+                },
                 mappings: 0,
                 processes: 0,
                 regions: 0,
@@ -109,7 +120,16 @@ impl Budget {
             thin_at: limits.values,
             mappings_came: limits.mappings,
             make_room_at: limits.processes,
+            ages: None,
         }
+    }
+
+    /// The same, where only readings of the last `fine_ns` are wanted fine.
+    pub(super) const fn keeps_fine(mut self, fine_ns: Option<u64>) -> Self {
+        if let Some(fine_ns) = fine_ns {
+            self.ages = Some(Ages::new(fine_ns));
+        }
+        self
     }
 
     /// A series of a group has grown by so many values.
@@ -149,6 +169,16 @@ impl Budget {
         let after = self.levels + self.processes;
         // Where little was gained the next time is not at once.
         self.thin_at = self.limits.values.max(if after > before / 8 * 7 { after + after / 8 } else { 0 });
+    }
+
+    /// Leaves readings out that have grown old, where that is wanted and it is time.
+    pub(super) fn age(&mut self, recording: &mut Recording, now_ns: u64) {
+        let Some(ages) = self.ages.as_mut() else { return };
+        if ages.are_due(now_ns) {
+            ages.thin(recording, now_ns);
+            self.left_out.reduced.aged = (ages.left_out.readings > 0).then_some(ages.left_out);
+            self.count(recording);
+        }
     }
 
     /// Takes an event of a mapping in, if there is room.
@@ -250,6 +280,12 @@ impl Budget {
 /// Values of a series: its columns, and the two times of each reading.
 pub(super) fn values(series: &Series) -> usize {
     series.begin_ns.len() * (2 + series.columns.len())
+}
+
+/// What a report looks at: the readings beside it stay.
+fn moments(recording: &Recording) -> Vec<u64> {
+    let instants = recording.provenance.instants.iter().map(|instant| instant.at_ns);
+    instants.chain(recording.phases.iter().map(|phase| phase.at_ns)).collect()
 }
 
 /// Keeps a row where there is room; how many were not kept.

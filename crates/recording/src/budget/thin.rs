@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use super::super::schema::{Recording, Series};
-use super::{Group, values};
+use super::{Group, moments, values};
 
 /// Series with fewer readings stay as they are.
 const FEWEST: usize = 16;
@@ -12,11 +12,7 @@ const FEWEST: usize = 16;
 /// Thins the series of a group until a quarter of their values is gone, if it can be. `spacing_ns` is the length of a
 /// stretch: 0 before the first time. Says how many readings were left out.
 pub fn group(recording: &mut Recording, group: Group, spacing_ns: &mut u64) -> u64 {
-    let moments: Vec<u64> = {
-        let instants = recording.provenance.instants.iter().map(|instant| instant.at_ns);
-        let phases = recording.phases.iter().map(|phase| phase.at_ns);
-        instants.chain(phases).collect()
-    };
+    let moments = moments(recording);
     let interval_ns = recording.tool.interval_ns.max(1);
     let samples = &mut recording.samples;
     let mut series: Vec<&mut Series> = match group {
@@ -54,11 +50,7 @@ fn one(series: &mut Series, spacing_ns: u64, moments: &[u64]) -> u64 {
             known().max_by_key(|(value, index)| (*value, std::cmp::Reverse(*index))).map(|(_, index)| index),
         );
     }
-    // The readings on both sides of what a report looks at.
-    for moment in moments {
-        let after = series.end_ns.partition_point(|end| end < moment);
-        kept.extend([after.saturating_sub(1), after].into_iter().filter(|index| *index < count));
-    }
+    kept.extend(beside(series, moments));
     let mut last = None;
     let keeps: Vec<bool> = series
         .begin_ns
@@ -71,6 +63,20 @@ fn one(series: &mut Series, spacing_ns: u64, moments: &[u64]) -> u64 {
             is_first || kept.contains(&index)
         })
         .collect();
+    keep(series, &keeps)
+}
+
+/// The readings on both sides of what a report looks at.
+pub(super) fn beside(series: &Series, moments: &[u64]) -> impl Iterator<Item = usize> {
+    let count = series.begin_ns.len();
+    moments.iter().flat_map(move |moment| {
+        let after = series.end_ns.partition_point(|end| end < moment);
+        [after.saturating_sub(1), after].into_iter().filter(move |index| *index < count)
+    })
+}
+
+/// Keeps the readings that are chosen. Says how many are gone.
+pub(super) fn keep(series: &mut Series, keeps: &[bool]) -> u64 {
     let left_out = keeps.iter().filter(|keep| !**keep).count();
     if left_out == 0 {
         return 0;
@@ -82,8 +88,6 @@ fn one(series: &mut Series, spacing_ns: u64, moments: &[u64]) -> u64 {
     };
     times(&mut series.begin_ns);
     times(&mut series.end_ns);
-    for column in series.columns.values_mut() {
-        *column = column.iter().zip(&keeps).filter(|(_, keep)| **keep).map(|(value, _)| value).collect();
-    }
+    series.columns.values_mut().for_each(|column| column.keep(keeps));
     left_out as u64
 }

@@ -33,6 +33,7 @@ pub fn empty() -> Recording {
             interval_ns: 100_000_000,
             gpu_interval_ns: None,
             min_region: MIB,
+            keep_fine_ns: None,
             pid: Some(4000),
         },
         host: Host {

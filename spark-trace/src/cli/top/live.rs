@@ -94,6 +94,7 @@ impl Options {
             hooks: profile.into(),
             interval,
             min_region: 1 << 20,
+            keep_fine: None,
             python_min: Some(1 << 20),
             unwind_min: None,
             ring_bytes: capacities::RING_BYTES,
