@@ -37,6 +37,8 @@ impl Object {
         }
         let frames = self.find_frames();
         let kernel_types = self.kernel_types.take()?;
+        let is_tried = |step: &&Step| step.verdict.is_none() && (frames.is_ok() || !step.hook.follows_frames);
+        self.ahead = self.load_ahead(plan.iter().filter(is_tried), &kernel_types);
         for step in plan {
             let attached = match &frames {
                 Err(reason) if step.hook.follows_frames && step.verdict.is_none() => {
@@ -153,23 +155,24 @@ impl Object {
         if let Some(on_return) = candidate.on_return {
             kprobe(self.program(on_return)?, candidate.target, attach)?;
         }
+        let ahead = self.ahead.contains(candidate.program);
         let program = self.program(candidate.program)?;
         match candidate.mechanism {
             Mechanism::OnDemand => {
                 let program: &mut RawTracePoint = of_type(program)?;
-                program.load().map_err(|e| describe(&e))?;
+                loaded(ahead, program.load())?;
                 program.test_run(RawTracePointRunOptions::default()).map_err(|e| describe(&e))?;
             }
             Mechanism::Fentry => {
                 let program: &mut FEntry = of_type(program)?;
-                program.load(candidate.target, kernel_types).map_err(|e| describe(&e))?;
+                loaded(ahead, program.load(candidate.target, kernel_types))?;
                 if attach {
                     program.attach().map_err(|e| describe(&e))?;
                 }
             }
             Mechanism::Fexit => {
                 let program: &mut FExit = of_type(program)?;
-                program.load(candidate.target, kernel_types).map_err(|e| describe(&e))?;
+                loaded(ahead, program.load(candidate.target, kernel_types))?;
                 if attach {
                     program.attach().map_err(|e| describe(&e))?;
                 }
@@ -184,7 +187,7 @@ impl Object {
             }
             Mechanism::TpBtf | Mechanism::Uprobe | Mechanism::UprobeMulti => {
                 let program: &mut BtfTracePoint = of_type(program)?;
-                program.load(candidate.target, kernel_types).map_err(|e| describe(&e))?;
+                loaded(ahead, program.load(candidate.target, kernel_types))?;
                 if attach {
                     let link = program.attach().map_err(|e| describe(&e))?;
                     self.tracepoints.insert(candidate.program, link);
@@ -205,7 +208,15 @@ impl Object {
     }
 }
 
-fn of_type<'a, P>(program: &'a mut Program) -> Result<&'a mut P, String>
+/// Loaded now, or `ahead` of its turn.
+fn loaded(ahead: bool, result: Result<(), ProgramError>) -> Result<(), String> {
+    match result {
+        Err(ProgramError::AlreadyLoaded) if ahead => Ok(()),
+        result => result.map_err(|e| describe(&e)),
+    }
+}
+
+pub(super) fn of_type<'a, P>(program: &'a mut Program) -> Result<&'a mut P, String>
 where
     &'a mut P: TryFrom<&'a mut Program, Error = ProgramError>,
 {

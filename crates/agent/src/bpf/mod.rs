@@ -1,5 +1,6 @@
 //! The eBPF object: loading it for the running kernel, reading and writing its maps, reading what its programs did.
 
+mod ahead;
 mod attach;
 mod begun;
 mod charges;
@@ -102,6 +103,8 @@ pub struct Object {
     /// What the programs say; absent where nobody reads it.
     messages: Option<Messages>,
     hooks: Vec<Attached>,
+    /// Programs that were loaded before their turn.
+    ahead: std::collections::HashSet<&'static str>,
     /// Links of tracepoints, by the program they belong to.
     tracepoints: std::collections::HashMap<&'static str, BtfTracePointLinkId>,
     /// Hooks that are loaded and not attached yet, and what each waits for.
@@ -176,6 +179,7 @@ impl Object {
             kernel_types,
             hooks: Vec::new(),
             tracepoints: std::collections::HashMap::new(),
+            ahead: std::collections::HashSet::new(),
             waiting: Vec::new(),
             span,
             page_struct_size: config.page_struct_size,
