@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::journal;
 use super::schema::Recording;
-use super::write::{WriteError, WriteOptions, write_at};
+use super::write::{WriteError, WriteOptions, write_at, write_smallest_at};
 use spark_trace_host::output_file::Place;
 
 /// Two recordings that replace each other's leftovers at the same time: one of them wins within a few tries.
@@ -57,14 +57,14 @@ impl Claim {
         write_at(recording, &self.output, options)
     }
 
-    /// The same under another name in the same directory.
+    /// The same under another name in the same directory, as small as can be.
     pub fn write_beside(
         &self,
         path: &Path,
         recording: &Recording,
         options: WriteOptions,
     ) -> Result<(), WriteError> {
-        write_at(recording, &self.output.beside(path.file_name().unwrap_or_default()), options)
+        write_smallest_at(recording, &self.output.beside(path.file_name().unwrap_or_default()), options)
     }
 
     /// Whether the journal has its name still, and anything in it.

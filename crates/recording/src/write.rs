@@ -10,6 +10,8 @@ pub use spark_trace_host::output_file::{WriteError, WriteOptions};
 
 /// zstd's own default: recordings are written once, right after a run.
 const ZSTD_LEVEL: i32 = 3;
+/// Where there is little room: a third less, in some seconds.
+const SMALLEST_LEVEL: i32 = 19;
 /// What is written at once: a recording is tens of megabytes.
 const BUFFER: usize = 256 << 10;
 
@@ -25,8 +27,26 @@ pub fn write(recording: &Recording, path: &Path, options: WriteOptions) -> Resul
 
 /// The same where the directory is open already.
 pub fn write_at(recording: &Recording, place: &Place, options: WriteOptions) -> Result<(), WriteError> {
+    write_packed(recording, place, options, ZSTD_LEVEL)
+}
+
+/// The same as small as can be: for a disk with little room.
+pub fn write_smallest_at(
+    recording: &Recording,
+    place: &Place,
+    options: WriteOptions,
+) -> Result<(), WriteError> {
+    write_packed(recording, place, options, SMALLEST_LEVEL)
+}
+
+fn write_packed(
+    recording: &Recording,
+    place: &Place,
+    options: WriteOptions,
+    level: i32,
+) -> Result<(), WriteError> {
     let compressed = place.path().extension().is_some_and(|e| e == "zst");
-    place.write(options, PRIVATE, |file| fill(file, recording, compressed))
+    place.write(options, PRIVATE, |file| fill(file, recording, compressed.then_some(level)))
 }
 
 /// Writes what was made of recordings, which holds the same names, in the same way.
@@ -61,10 +81,10 @@ pub fn write_public(bytes: &[u8], path: &Path, options: WriteOptions) -> Result<
     Place::new(path)?.write(options, PUBLIC, |mut file| file.write_all(bytes))
 }
 
-fn fill(file: &File, recording: &Recording, compressed: bool) -> io::Result<()> {
+fn fill(file: &File, recording: &Recording, level: Option<i32>) -> io::Result<()> {
     let mut out = BufWriter::with_capacity(BUFFER, file);
-    if compressed {
-        let mut encoder = zstd::Encoder::new(&mut out, ZSTD_LEVEL)?;
+    if let Some(level) = level {
+        let mut encoder = zstd::Encoder::new(&mut out, level)?;
         encoder.include_checksum(true)?;
         write_text(recording, &mut encoder)?;
         encoder.finish()?;
