@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 
 use crate::cli::bounded::bounded;
-use crate::cli::engine::engine;
+use crate::cli::engine::engines;
 use crate::cli::error::Exit;
 use crate::cli::headings;
 use crate::cli::output;
@@ -32,7 +32,7 @@ pub struct Args {
     #[arg(help_heading = headings::CONTENT, long, value_name = "FILE")]
     log: Vec<PathBuf>,
     /// Which engine it is, if neither its log nor its processes say it
-    #[arg(help_heading = headings::CONTENT, long, value_name = "NAME", value_parser = engine)]
+    #[arg(help_heading = headings::CONTENT, long, value_name = "NAME", value_parser = engines())]
     engine: Option<Engine>,
     /// The engine's fraction (of the total, of the free memory, as it has it), if no log line has it [default: from the
     /// command line, from what was allocated, or the engine's own]

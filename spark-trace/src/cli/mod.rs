@@ -68,7 +68,7 @@ The machine now:
   snapshot     Show the machine's memory now
   top          Watch the memory of the machine live
   serve        Monitor the machine: metrics, recent minutes, OOM kills
-  reclaim      Show what memory could be given back by which step, and take the chosen steps
+  reclaim      Show what memory could be given back, and take the chosen steps
 
 Many runs:
   study        Record many runs by a plan, and compare them with statistics

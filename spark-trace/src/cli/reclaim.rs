@@ -4,7 +4,7 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::ValueEnum;
 
-use super::engine::engine;
+use super::engine::engines;
 use super::error::Exit;
 use super::headings;
 use super::log::LogArgs;
@@ -12,15 +12,14 @@ use super::output;
 use crate::reclaim::{Launch, Report};
 use spark_trace_agent::reclaim::{self, Wanted};
 use spark_trace_agent::source::cache;
-use spark_trace_agent::{is_root, snapshot};
+use spark_trace_agent::{is_root, raise_open_files, snapshot};
 use spark_trace_engines::Engine;
 use spark_trace_recording::Recording;
 use spark_trace_render::{json, terminal};
 
-/// Give memory back to the machine: show which step gives how much, then take the chosen ones
+/// Show what memory could be given back, and take the chosen steps
 ///
-/// Names of files, cgroups and steps choose. Without --apply nothing changes: each step is shown with the bytes that it
-/// should give back, what stays and why, and what it costs others. Without a choice, the steps for the whole machine are
+/// Names of files, cgroups and steps choose. Without --apply none is taken: each is shown with the bytes that it should give back, what stays and why, and what it costs others. Without a choice, the steps for the whole machine are
 /// shown. Files that a process has mapped are left out unless --mapped is given.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
@@ -41,13 +40,13 @@ pub struct Args {
     #[arg(help_heading = headings::CONTENT, long)]
     compaction: bool,
     /// Choose what raises the reading of free memory that this engine sizes its KV cache by
-    #[arg(help_heading = headings::CONTENT, long, value_name = "ENGINE", value_parser = engine)]
+    #[arg(help_heading = headings::CONTENT, long, value_name = "ENGINE", value_parser = engines())]
     before_launch: Option<Engine>,
     /// Drop what is not in use of files that a process has mapped, too
-    #[arg(help_heading = headings::CONTENT, long)]
+    #[arg(help_heading = headings::CONTENT, long, requires = "files")]
     mapped: bool,
-    /// Write the files of --files to the disk first: pages that are not written stay
-    #[arg(help_heading = headings::CONTENT, long)]
+    /// Wait until the files of --files are on the disk: pages that are not yet there stay
+    #[arg(help_heading = headings::CONTENT, long, requires = "files")]
     write_back: bool,
     /// Take the steps
     #[arg(help_heading = headings::CONTENT, long)]
@@ -82,6 +81,8 @@ enum Format {
 
 pub fn run(args: Args) -> anyhow::Result<Exit> {
     let _log = args.logging.start().context(Exit::TraceFailed)?;
+    // A directory that is being read takes two.
+    raise_open_files();
     anyhow::ensure!(
         is_root(),
         anyhow::anyhow!(

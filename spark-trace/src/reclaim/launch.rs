@@ -35,7 +35,10 @@ impl Launch {
     /// Leaves out the steps that do not raise the reading.
     pub fn leave_out(&self, steps: &mut [Step]) {
         for step in steps {
-            step.needless = self.needless(step.kind);
+            if let Some(why) = self.needless(step.kind) {
+                // Whether it could be taken does not matter then.
+                (step.needless, step.refused) = (Some(why), None);
+            }
         }
     }
 

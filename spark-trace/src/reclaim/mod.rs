@@ -117,7 +117,9 @@ impl Report {
         if let Some(error) = step.outcome.as_ref().and_then(|outcome| outcome.error.as_ref()) {
             document.warning(format!("{name}: failed: {error}"));
         }
-        for kept in &step.kept {
+        // What was found when the step was taken is the newer.
+        let kept = step.outcome.as_ref().map(|outcome| &outcome.kept).filter(|kept| !kept.is_empty());
+        for kept in kept.unwrap_or(&step.kept) {
             document.line(format!("{name}: {} stays: {}", unsigned(kept.bytes), kept.why));
         }
         for note in &step.notes {

@@ -107,6 +107,82 @@ fn files_that_a_process_has_mapped_are_left_alone_unless_they_are_named_so() {
     assert_eq!(int(&step(&dropped)["outcome"]["given_back_bytes"]), SIZE - left);
 }
 
+/// Mappings are split and merged while they are looked at: no entry of one is no sign that there is no mapping.
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn a_mapping_that_changes_all_the_time_is_one() {
+    let dir = support::disk_dir();
+    let file = support::path(&dir, "mapped");
+    cached_file(&file);
+    let mut command = Command::new("python3");
+    command.args([
+        "-c",
+        "import mmap, sys\n\
+         file = open(sys.argv[1], 'rb')\n\
+         pages = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)\n\
+         open(sys.argv[1] + '.ready', 'w').close()\n\
+         while True:\n    \
+             pages.madvise(mmap.MADV_RANDOM, 1 << 20, 1 << 20)\n    \
+             pages.madvise(mmap.MADV_NORMAL, 1 << 20, 1 << 20)",
+        &file,
+    ]);
+    let _holder = Other::start(&mut command);
+    support::wait_for("python3 to have it mapped", || {
+        fs::metadata(format!("{file}.ready")).is_ok().then_some(())
+    });
+    for _ in 0..10 {
+        fine(&["--files", &file, "--apply"]);
+        assert_eq!(resident(&file), SIZE);
+    }
+}
+
+/// What is shown of two names can be the same, and one of them alone was given.
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn a_name_that_is_no_text_is_not_another_one() {
+    use std::os::unix::ffi::OsStrExt;
+    let dir = support::disk_dir();
+    let [named, other] = [&b"m\xff"[..], "m\u{fffd}".as_bytes()].map(|name| {
+        let folder = dir.path().join(std::ffi::OsStr::from_bytes(name));
+        fs::create_dir(&folder).unwrap();
+        // The page cache has what is written; all of it is clean then.
+        let file = fs::File::create(folder.join("file")).unwrap();
+        std::io::Write::write_all(&mut &file, &vec![1u8; 4 << 20]).unwrap();
+        file.sync_all().unwrap();
+        folder
+    });
+    let output = spark_trace()
+        .args(["reclaim", "--format", "json", "--apply", "--files"])
+        .arg(&named)
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stdout));
+    assert_eq!(int(&step(&report(&output))["outcome"]["given_back_bytes"]), 4 * MIB);
+    assert_eq!(resident(other.join("file").to_str().unwrap()), 4 * MIB, "what was not named went");
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn another_mount_below_a_directory_is_left_out() {
+    let dir = support::disk_dir();
+    let [inside, outside] = ["inside", "outside"].map(|name| support::path(&dir, name));
+    fs::create_dir(&inside).unwrap();
+    let file = format!("{outside}.bin");
+    cached_file(&file);
+    let point = format!("{inside}/bound");
+    fs::write(&point, "").unwrap();
+    // In mounts of its own: nothing is left behind, whatever becomes of the test.
+    let script = format!(
+        "mount --make-rprivate / && mount --bind '{file}' '{point}' && exec \"$0\" reclaim --format json --apply --files '{inside}'"
+    );
+    let program = spark_trace().get_program().to_owned();
+    let output = Command::new("unshare").args(["-m", "sh", "-c", &script]).arg(program).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(resident(&file), SIZE, "what was not named went");
+    let notes = step(&report(&output))["notes"].to_string();
+    assert!(notes.contains("1 below it are other mounts"), "{notes}");
+}
+
 #[test]
 #[ignore = "needs root: cargo xtask test"]
 fn pages_that_the_disk_does_not_have_are_written_only_where_that_is_chosen() {
@@ -146,7 +222,9 @@ fn what_cannot_be_given_back_is_refused_with_its_reason() {
     fs::write(&in_memory, vec![1u8; 1 << 20]).unwrap();
 
     let missing = support::path(&dir, "missing");
-    for (path, reason) in [(&link, "it is a link"), (&missing, "No such file")] {
+    let with_slash = format!("{link}/");
+    for (path, reason) in [(&link, "it is a link"), (&with_slash, "it is a link"), (&missing, "No such file")]
+    {
         let output = reclaim(&["--files", path, "--apply"]);
         assert_eq!(output.status.code(), Some(1), "{path}");
         let refused = step(&report(&output))["refused"].to_string();
@@ -159,11 +237,17 @@ fn what_cannot_be_given_back_is_refused_with_its_reason() {
     assert_eq!(int(&step(&kept)["kept"][0]["bytes"]), MIB);
     assert_eq!(fs::read(&in_memory).unwrap(), vec![1u8; 1 << 20]);
 
+    let twice = fine(&["--files", &file, "--files", &file]);
+    let expected: Vec<_> = array(&twice["steps"]).iter().map(|step| int(&step["expected_bytes"])).collect();
+    assert_eq!(expected, [SIZE, 0]);
+
     let nothing = spark_trace().args(["reclaim", "--apply"]).output().unwrap();
     assert_eq!(nothing.status.code(), Some(64), "{}", String::from_utf8_lossy(&nothing.stderr));
     // An engine that goes by MemAvailable gains nothing by it.
-    let left_out = fine(&["--before-launch", "vllm", "--files", &file, "--apply"]);
-    assert!(step(&left_out)["needless"].is_string(), "{left_out}");
+    for path in [&file, &missing] {
+        let left_out = fine(&["--before-launch", "vllm", "--files", path, "--apply"]);
+        assert!(step(&left_out)["needless"].is_string(), "{left_out}");
+    }
     assert_eq!(resident(&file), SIZE);
 }
 

@@ -62,6 +62,11 @@ pub fn identity(link: &Path) -> io::Result<(u64, u64)> {
     Ok((libc::makedev(status.stx_dev_major, status.stx_dev_minor), status.stx_ino))
 }
 
+/// Id of the mount that a file was opened in (statx(2), STATX_MNT_ID; Linux 5.8).
+pub fn mount_id(file: &File) -> io::Result<u64> {
+    Ok(known_status(file, libc::STATX_MNT_ID)?.stx_mnt_id)
+}
+
 /// What the kernel knows of a file without the server of its file system (statx(2), AT_STATX_DONT_SYNC).
 fn known_status(file: &File, mask: libc::c_uint) -> io::Result<libc::statx> {
     let mut status = MaybeUninit::<libc::statx>::zeroed();

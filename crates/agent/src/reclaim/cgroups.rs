@@ -1,6 +1,10 @@
 //! Page cache that is charged to a cgroup, by memory.reclaim of cgroup v2 (Linux 5.19; mm/memcontrol.c memory_reclaim).
 
-use std::{fs, io, path::Path};
+use std::{
+    collections::HashSet,
+    fs, io,
+    path::{Path, PathBuf},
+};
 
 use super::step::{Kind, Outcome, Step};
 use crate::cgroup::Layout;
@@ -10,14 +14,17 @@ use spark_trace_recording::units::size;
 /// Says to leave anonymous memory alone (Linux 6.10; mm/vmscan.c user_proactive_reclaim).
 const NO_SWAPPING: &str = "swappiness=0";
 
-/// What a cgroup would give back.
-pub(super) fn expect(name: &str) -> Step {
-    let step = Step::new(Kind::Cgroup, Some(name.to_owned()));
+/// What a cgroup would give back; nothing more where it is among those that were `named` before.
+pub(super) fn expect(name: &str, named: &mut HashSet<PathBuf>) -> Step {
+    let mut step = Step::new(Kind::Cgroup, Some(name.to_owned()));
     let dir = match directory(name) {
         Ok(dir) => dir,
         Err(why) => return step.refused(why),
     };
-    let mut step = step;
+    if !named.insert(dir.components().collect()) {
+        step.needless = Some("it is named twice".to_owned());
+        return step;
+    }
     let stat = match fs::read_to_string(dir.join("memory.stat")) {
         Ok(stat) => Stat::parse(&stat),
         Err(error) => return step.refused(format!("memory.stat cannot be read: {error}")),
@@ -30,7 +37,11 @@ pub(super) fn expect(name: &str) -> Step {
     if fs::symlink_metadata(dir.join("memory.reclaim")).is_err() {
         return step.refused("this kernel has no memory.reclaim (Linux 5.19 has)");
     }
-    step
+    // Nothing is reclaimed of no bytes: whether the kernel knows the word is all that this shows.
+    match reclaim(&dir.join("memory.reclaim"), 0) {
+        Ok(()) => step,
+        Err(error) => step.refused(error.to_string()),
+    }
 }
 
 /// Gives back `bytes` of it.
@@ -72,7 +83,7 @@ fn reclaim(file: &Path, bytes: u64) -> io::Result<()> {
 }
 
 /// The directory of a cgroup by its path below the mount point, or by the whole path.
-fn directory(name: &str) -> Result<std::path::PathBuf, String> {
+fn directory(name: &str) -> Result<PathBuf, String> {
     let layout = Layout::detect().map_err(|error| error.to_string())?;
     if !layout.is_v2() {
         return Err(
@@ -137,6 +148,6 @@ mod tests {
 
     #[test]
     fn a_path_that_leads_elsewhere_is_refused() {
-        assert!(expect("/../etc").refused.is_some());
+        assert!(expect("/../etc", &mut HashSet::new()).refused.is_some());
     }
 }

@@ -12,11 +12,11 @@ use std::{
 use super::{
     Wanted,
     holders::Holders,
-    step::{Kind, Outcome, Step},
-    walk::{self, LeftOut},
+    step::{Kept, Kind, Outcome, Step},
+    walk::{self, LeftOut, Seen},
 };
 use crate::source::cache::{file_system, in_cache};
-use spark_trace_recording::units::count;
+use spark_trace_recording::units::{count, unsigned};
 
 /// Processes that are named.
 const NAMED: usize = 3;
@@ -68,12 +68,15 @@ fn look(file: &File, holders: &Holders) -> io::Result<One> {
     })
 }
 
-/// What a path would give back.
-pub(super) fn expect(path: &Path, wanted: &Wanted) -> Step {
-    let mut step = Step::new(Kind::Files, Some(path.display().to_string()));
+/// What a path would give back. What is in `seen` was counted before.
+pub(super) fn expect(path: &Path, wanted: &Wanted, seen: &mut Seen) -> Step {
+    let mut step = Step::of_path(Kind::Files, path.to_owned());
+    if let Some(why) = Holders::blind().filter(|_| !wanted.mapped) {
+        return step.refused(why);
+    }
     let holders = Holders::read();
     let mut found = Found::default();
-    let walked = walk::files(path, &mut |_, file| match look(&file, &holders) {
+    let walked = walk::files(path, seen, &mut |_, file| match look(&file, &holders) {
         Ok(One::Free { bytes, unwritten }) => {
             let stays = if wanted.write_back { 0 } else { unwritten.unwrap_or(0).min(bytes) };
             found.clean += bytes - stays;
@@ -87,59 +90,88 @@ pub(super) fn expect(path: &Path, wanted: &Wanted) -> Step {
         Ok(One::InMemory { bytes }) => found.in_memory += bytes,
         Err(_) => found.failed += 1,
     });
-    match walked {
+    let left_out = match walked {
         Err(error) => return step.refused(format!("cannot be read: {error}")),
-        Ok(LeftOut { unreadable, over }) => {
-            found.failed += unreadable;
-            if over {
-                return step.refused(format!(
-                    "there are more than {} files: name directories below it",
-                    walk::MOST_FILES
-                ));
-            }
+        Ok(LeftOut { over: true, .. }) => {
+            let most = walk::MOST_FILES;
+            return step.refused(format!("there are more than {most} files: name directories below it"));
         }
-    }
-    step.keep(found.unwritten, "not yet on the disk: --write-back writes it first");
+        Ok(left_out) => left_out,
+    };
+    step.keep(
+        found.unwritten,
+        "not yet on the disk: the step makes the kernel begin to write it; --write-back waits for that",
+    );
     step.keep(found.in_memory, "files of a file system in memory: their pages are the only copy");
     step.expected_bytes = Some(found.clean);
     if found.mapped > 0 {
         let processes = named(&found.mapped_by);
         if wanted.mapped {
-            // The kernel keeps the pages that are mapped in: how many of these it keeps is not known before.
-            step.keep(
-                found.mapped,
-                format!("mapped by {processes}: what of it is not in use is given back too"),
-            );
+            // The kernel keeps the pages that are mapped in: how many these are is not known before.
+            let most = unsigned(found.mapped);
+            step.notes.push(format!(
+                "up to {most} more, of files that are mapped by {processes}: what is mapped in stays"
+            ));
         } else {
             step.keep(
                 found.mapped,
-                format!("mapped by {processes}: --mapped drops what of it is not in use"),
+                format!("mapped by {processes}: --mapped drops what of it is not mapped in"),
             );
         }
     }
     if found.uncounted > 0 {
         step.notes.push(format!(
             "of {} the kernel does not count dirty pages, which stay: at most this much is given back",
-            count(found.uncounted as usize, "file", "files")
+            files(found.uncounted)
         ));
     }
-    if found.failed > 0 {
-        step.notes.push(format!("{} could not be read", count(found.failed as usize, "file", "files")));
+    if holders.unread > 0 {
+        let processes = count(holders.unread, "process", "processes");
+        step.notes.push(format!(
+            "the mappings of {processes} could not be read: what they have mapped is not left out"
+        ));
     }
+    step.notes.extend(left_out_notes(left_out, found.failed));
     step
+}
+
+/// What a walk did not look at.
+fn left_out_notes(left_out: LeftOut, failed: u64) -> impl Iterator<Item = String> {
+    let unreadable = left_out.unreadable + failed;
+    let deepest = walk::DEEPEST;
+    let notes = [
+        (unreadable, format!("{} could not be read", files(unreadable))),
+        (left_out.elsewhere, format!("{} below it are other mounts, and left out", left_out.elsewhere)),
+        (
+            left_out.too_deep,
+            format!("{} directories are more than {deepest} deep, and left out", left_out.too_deep),
+        ),
+    ];
+    notes.into_iter().filter(|(number, _)| *number > 0).map(|(_, note)| note)
+}
+
+fn files(number: u64) -> String {
+    count(usize::try_from(number).unwrap_or(usize::MAX), "file", "files")
 }
 
 /// Gives it back. Each file is looked at again: what was mapped since stays.
 pub(super) fn apply(path: &Path, wanted: &Wanted) -> Outcome {
-    let holders = Holders::read();
-    let (mut before, mut after) = (0, 0);
+    let mut holders = Holders::read();
+    let (mut before, mut after, mut mapped) = (0, 0, 0);
     let mut failed: Option<String> = None;
-    let walked = walk::files(path, &mut |name, file| {
+    let walked = walk::files(path, &mut Seen::new(), &mut |name, file| {
+        if holders.are_old() {
+            holders = Holders::read();
+        }
         let dropped = look(&file, &holders).and_then(|one| {
             let bytes = match one {
                 One::Free { bytes, .. } => bytes,
                 One::Mapped { bytes, .. } if wanted.mapped => bytes,
-                One::Mapped { .. } | One::InMemory { .. } => return Ok(()),
+                One::Mapped { bytes, .. } => {
+                    mapped += bytes;
+                    return Ok(());
+                }
+                One::InMemory { .. } => return Ok(()),
             };
             if bytes == 0 {
                 return Ok(());
@@ -153,10 +185,18 @@ pub(super) fn apply(path: &Path, wanted: &Wanted) -> Outcome {
             failed.get_or_insert_with(|| format!("{}: {error}", name.display()));
         }
     });
-    let outcome = Outcome::bytes(before, after);
-    match walked.map_err(|error| error.to_string()).err().or(failed) {
-        Some(error) => outcome.error(error),
-        None => outcome,
+    let mut outcome = Outcome::bytes(before, after);
+    if mapped > 0 {
+        outcome.kept.push(Kept { bytes: mapped, why: "mapped when the step was taken".to_owned() });
+    }
+    let left_out =
+        walked.map(|left_out| left_out_notes(LeftOut { elsewhere: 0, too_deep: 0, ..left_out }, 0).next());
+    match left_out.map_err(|error| error.to_string()) {
+        Err(error) => outcome.error(error),
+        Ok(unreadable) => match failed.or(unreadable) {
+            Some(error) => outcome.error(error),
+            None => outcome,
+        },
     }
 }
 

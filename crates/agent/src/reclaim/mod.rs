@@ -44,9 +44,12 @@ impl Wanted {
 
 /// The chosen steps in the order in which they are taken, with what each should give back. Changes nothing.
 pub fn expect(wanted: &Wanted) -> Vec<Step> {
-    let files = wanted.files.iter().map(|path| files::expect(path, wanted));
-    let cgroups = wanted.cgroups.iter().map(|name| cgroups::expect(name));
-    let mut steps: Vec<_> = files.chain(cgroups).collect();
+    // What two paths share is counted with the first.
+    let mut seen = walk::Seen::new();
+    let files = wanted.files.iter().map(|path| files::expect(path, wanted, &mut seen));
+    let mut steps: Vec<_> = files.collect();
+    let mut named = std::collections::HashSet::new();
+    steps.extend(wanted.cgroups.iter().map(|name| cgroups::expect(name, &mut named)));
     // Free pages are moved together last: then there are most of them.
     let of_machine: [(bool, fn() -> Step); 3] = [
         (wanted.driver_pools, machine::expect_pools),
@@ -63,7 +66,7 @@ pub fn apply(steps: &mut [Step], wanted: &Wanted) {
         let begun = Instant::now();
         let subject = step.subject.as_deref().unwrap_or_default();
         let outcome = match step.kind {
-            Kind::Files => files::apply(Path::new(subject), wanted),
+            Kind::Files => files::apply(step.path.as_deref().unwrap_or_else(|| Path::new(subject)), wanted),
             Kind::Cgroup => cgroups::apply(subject, step.expected_bytes.unwrap_or(0)),
             Kind::DriverPools => machine::apply_pools(),
             Kind::PageCache => machine::apply_page_cache(),

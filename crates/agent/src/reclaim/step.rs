@@ -1,5 +1,7 @@
 //! What the steps have in common.
 
+use std::path::PathBuf;
+
 use serde::Serialize;
 use spark_trace_recording::words;
 
@@ -46,6 +48,9 @@ pub struct Step {
     pub kind: Kind,
     /// The file, directory or cgroup.
     pub subject: Option<String>,
+    /// The same of files: a name need not be text.
+    #[serde(skip)]
+    pub(super) path: Option<PathBuf>,
     /// Bytes that it should give back; absent where nothing says so.
     pub expected_bytes: Option<u64>,
     /// What stays, and why.
@@ -68,6 +73,7 @@ impl Step {
         Self {
             kind,
             subject,
+            path: None,
             expected_bytes: None,
             kept,
             notes,
@@ -81,6 +87,10 @@ impl Step {
     /// Whether it is to be taken.
     pub const fn is_open(&self) -> bool {
         self.refused.is_none() && self.needless.is_none()
+    }
+
+    pub(super) fn of_path(kind: Kind, path: PathBuf) -> Self {
+        Self { path: Some(path.clone()), ..Self::new(kind, Some(path.display().to_string())) }
     }
 
     pub(super) fn refused(self, why: impl Into<String>) -> Self {
@@ -108,19 +118,23 @@ pub struct Outcome {
     pub given_back_bytes: Option<i64>,
     /// Of a compaction: free memory in blocks of at least 2 MiB, before and after.
     pub blocks: Option<[u64; 2]>,
+    /// What was left where it was, and why.
+    pub kept: Vec<Kept>,
     /// What failed.
     pub error: Option<String>,
     pub took_ns: u64,
 }
 
 impl Outcome {
-    pub(super) const fn bytes(before: u64, after: u64) -> Self {
-        let given_back_bytes = Some(before as i64 - after as i64);
-        Self { given_back_bytes, blocks: None, error: None, took_ns: 0 }
+    const NONE: Self =
+        Self { given_back_bytes: None, blocks: None, kept: Vec::new(), error: None, took_ns: 0 };
+
+    pub(super) fn bytes(before: u64, after: u64) -> Self {
+        Self { given_back_bytes: Some(before as i64 - after as i64), ..Self::NONE }
     }
 
-    pub(super) const fn blocks(before: u64, after: u64) -> Self {
-        Self { given_back_bytes: None, blocks: Some([before, after]), error: None, took_ns: 0 }
+    pub(super) fn blocks(before: u64, after: u64) -> Self {
+        Self { blocks: Some([before, after]), ..Self::NONE }
     }
 
     pub(super) fn error(mut self, error: impl ToString) -> Self {
@@ -129,6 +143,6 @@ impl Outcome {
     }
 
     pub(super) fn failed(error: impl ToString) -> Self {
-        Self { given_back_bytes: None, blocks: None, error: Some(error.to_string()), took_ns: 0 }
+        Self { error: Some(error.to_string()), ..Self::NONE }
     }
 }

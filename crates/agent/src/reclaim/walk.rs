@@ -1,4 +1,4 @@
-//! The regular files that a path names: itself, or those below it on its own file system. No link is followed, whatever
+//! The regular files that a path names: itself, or those below it in the same mount. No link below it is followed, whatever
 //! becomes of the directories meanwhile.
 
 use std::{
@@ -15,15 +15,22 @@ use std::{
 use crate::mounts::regular::{self, Links};
 
 /// Directories below one another; deeper ones are left out, and counted.
-const DEEPEST: usize = 128;
+pub(super) const DEEPEST: usize = 128;
 /// Files of one walk.
 pub(super) const MOST_FILES: u64 = 1_000_000;
+
+/// Files by device and inode.
+pub(super) type Seen = HashSet<(u64, u64)>;
 
 /// What a walk left out.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct LeftOut {
     /// Files and directories that could not be opened.
     pub(super) unreadable: u64,
+    /// Files and directories that are another mount.
+    pub(super) elsewhere: u64,
+    /// Directories below [`DEEPEST`] others.
+    pub(super) too_deep: u64,
     /// Whether there were more than [`MOST_FILES`] files.
     pub(super) over: bool,
 }
@@ -38,7 +45,9 @@ struct Open {
 impl Open {
     fn new(way: &Path, path: PathBuf) -> io::Result<Self> {
         let flags = libc::O_DIRECTORY | libc::O_NOFOLLOW | libc::O_CLOEXEC;
-        let directory = OpenOptions::new().read(true).custom_flags(flags).open(way)?;
+        let open = |flags| OpenOptions::new().read(true).custom_flags(flags).open(way);
+        // Without changing its access time, where that is allowed.
+        let directory = open(flags | libc::O_NOATIME).or_else(|_| open(flags))?;
         let entries = fs::read_dir(by_descriptor(&directory))?;
         Ok(Self { directory, entries, path })
     }
@@ -48,59 +57,68 @@ fn by_descriptor(directory: &File) -> PathBuf {
     PathBuf::from(format!("/proc/self/fd/{}", directory.as_raw_fd()))
 }
 
-/// Hands each file to `take` once, whatever its names are, opened to be read, with its path.
-pub(super) fn files(start: &Path, take: &mut dyn FnMut(&Path, File)) -> io::Result<LeftOut> {
+/// Hands each file that is not in `seen` to `take`, opened to be read, with its path.
+pub(super) fn files(start: &Path, seen: &mut Seen, take: &mut dyn FnMut(&Path, File)) -> io::Result<LeftOut> {
     let mut left_out = LeftOut::default();
-    let kind = fs::symlink_metadata(start)?.file_type();
+    // A slash at the end would follow a link.
+    let start: PathBuf = start.components().collect();
+    let kind = fs::symlink_metadata(&start)?.file_type();
     if kind.is_symlink() {
         return Err(io::Error::new(ErrorKind::InvalidInput, "it is a link: name the file itself"));
     }
+    let mut take_new = |path: &Path, file: File| {
+        let status = file.metadata()?;
+        if seen.insert((status.dev(), status.ino())) {
+            take(path, file);
+        }
+        io::Result::Ok(())
+    };
     if !kind.is_dir() {
-        take(start, regular::open(start, Links::Refused)?);
+        take_new(&start, regular::open(&start, Links::Refused)?)?;
         return Ok(left_out);
     }
-    let first = Open::new(start, start.to_owned())?;
-    let device = first.directory.metadata()?.dev();
+    let first = Open::new(&start, start.clone())?;
+    let mount = regular::mount_id(&first.directory)?;
     let mut open = vec![first];
-    let mut seen = 0;
-    // Inodes of files with several names.
-    let mut linked = HashSet::new();
+    let mut count = 0;
     while let Some(top) = open.last_mut() {
         let Some(entry) = top.entries.next() else {
             open.pop();
             continue;
         };
-        let Ok(entry) = entry else { continue };
-        let Ok(kind) = entry.file_type() else { continue };
+        let Ok((kind, entry)) = entry.and_then(|entry| Ok((entry.file_type()?, entry))) else {
+            left_out.unreadable += 1;
+            continue;
+        };
         let (way, path) =
             (by_descriptor(&top.directory).join(entry.file_name()), top.path.join(entry.file_name()));
-        if kind.is_dir() {
-            let below =
-                if open.len() < DEEPEST { Open::new(&way, path) } else { Err(ErrorKind::Other.into()) };
-            match below.and_then(|below| Ok((below.directory.metadata()?.dev(), below))) {
-                Ok((found, below)) if found == device => open.push(below),
-                // Another file system is mounted there: it was not named.
-                Ok(_) => {}
-                Err(_) => left_out.unreadable += 1,
+        if kind.is_dir() && open.len() == DEEPEST {
+            left_out.too_deep += 1;
+        } else if kind.is_dir() {
+            match Open::new(&way, path).and_then(|below| Ok((regular::mount_id(&below.directory)?, below))) {
+                Ok((found, below)) if found == mount => open.push(below),
+                // It was not named.
+                Ok(_) => left_out.elsewhere += 1,
+                Err(error) => left_out.unreadable += u64::from(!is_gone(&error)),
             }
         } else if kind.is_file() {
-            if seen == MOST_FILES {
+            if count == MOST_FILES {
                 left_out.over = true;
                 return Ok(left_out);
             }
-            seen += 1;
-            match regular::open(&way, Links::Refused) {
-                Ok(file) => {
-                    let status = file.metadata()?;
-                    if status.nlink() == 1 || linked.insert(status.ino()) {
-                        take(&path, file);
-                    }
-                }
-                Err(_) => left_out.unreadable += 1,
+            count += 1;
+            match regular::open(&way, Links::Refused).and_then(|file| Ok((regular::mount_id(&file)?, file))) {
+                Ok((found, file)) if found == mount => take_new(&path, file)?,
+                Ok(_) => left_out.elsewhere += 1,
+                Err(error) => left_out.unreadable += u64::from(!is_gone(&error)),
             }
         }
     }
     Ok(left_out)
+}
+
+fn is_gone(error: &io::Error) -> bool {
+    error.kind() == ErrorKind::NotFound
 }
 
 #[cfg(test)]
@@ -111,8 +129,10 @@ mod tests {
 
     fn found(start: &Path) -> Vec<String> {
         let mut found = Vec::new();
-        files(start, &mut |path, _| found.push(path.strip_prefix(start).unwrap().display().to_string()))
-            .unwrap();
+        files(start, &mut Seen::new(), &mut |path, _| {
+            found.push(path.strip_prefix(start).unwrap().display().to_string())
+        })
+        .unwrap();
         found.sort();
         found
     }
@@ -132,6 +152,17 @@ mod tests {
     }
 
     #[test]
+    fn what_was_seen_before_is_left_out() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("one"), "x").unwrap();
+        let (mut seen, mut count) = (Seen::new(), 0);
+        for _ in 0..2 {
+            files(dir.path(), &mut seen, &mut |_, _| count += 1).unwrap();
+        }
+        assert_eq!(count, 1);
+    }
+
+    #[test]
     fn a_file_with_two_names_is_one_file() {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("one"), "x").unwrap();
@@ -146,7 +177,10 @@ mod tests {
         fs::write(&file, "x").unwrap();
         assert_eq!(found(&file), [""]);
         symlink(&file, dir.path().join("link")).unwrap();
-        let refused = files(&dir.path().join("link"), &mut |_, _| panic!("a link was followed"));
-        assert_eq!(refused.unwrap_err().kind(), ErrorKind::InvalidInput);
+        for name in ["link", "link/", "link/."] {
+            let refused =
+                files(&dir.path().join(name), &mut Seen::new(), &mut |_, _| panic!("a link was followed"));
+            assert_eq!(refused.unwrap_err().kind(), ErrorKind::InvalidInput, "{name}");
+        }
     }
 }
