@@ -107,10 +107,10 @@ impl fmt::Display for Warning {
             }
             Self::Aged { readings, fine_ns, spacing_ns } => write!(
                 f,
-                "{readings} readings older than {} s were left out, as requested (--keep-fine): of each {} of them one is kept, and the \
-                 lowest and highest of the plane",
+                "{readings} readings older than {} s were left out, as requested (--keep-fine): one a second is kept{}, and the \
+                 lowest and highest of the plane in each",
                 *fine_ns as f64 / 1e9,
-                if *spacing_ns > 1_000_000_000 { "second, after an hour of each minute," } else { "second" },
+                if *spacing_ns > 1_000_000_000 { ", after an hour one a minute" } else { "" },
             ),
             Self::BriefMappings { count } => write!(
                 f,

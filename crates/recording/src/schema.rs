@@ -242,10 +242,10 @@ pub struct Unwinding {
 }
 
 impl Health {
-    /// The time between two readings of levels that are kept, of those that were made at an interval.
-    pub fn spacing_ns(&self, interval_ns: u64) -> u64 {
-        let of =
-            |reduced: Reduced| reduced.levels_spacing_ns.max(reduced.aged.map_or(0, |aged| aged.spacing_ns));
+    /// The time between two readings of levels that are kept, of those that were made at an interval, so long before the last.
+    pub fn spacing_ns(&self, interval_ns: u64, age_ns: u64) -> u64 {
+        let aged = |reduced: Reduced| reduced.aged.map_or(0, |aged| aged.spacing_at(age_ns));
+        let of = |reduced: Reduced| reduced.levels_spacing_ns.max(aged(reduced));
         interval_ns.max(self.reduced.map_or(0, of))
     }
 }
@@ -277,6 +277,21 @@ pub struct Aged {
     pub fine_ns: u64,
     /// The longest time of which one reading is kept: a second or a minute.
     pub spacing_ns: u64,
+}
+
+impl Aged {
+    /// Of readings up to this much older than the fine ones, one a second is kept; of older ones one a minute.
+    pub const BY_SECOND_NS: u64 = 3600 * Self::SECOND_NS;
+    pub const SECOND_NS: u64 = 1_000_000_000;
+
+    /// The time of which one reading is kept, so long before the last; 0 where all are.
+    pub fn spacing_at(&self, age_ns: u64) -> u64 {
+        match age_ns.saturating_sub(self.fine_ns) {
+            0 => 0,
+            1..=Self::BY_SECOND_NS => self.spacing_ns.min(Self::SECOND_NS),
+            _ => self.spacing_ns,
+        }
+    }
 }
 
 /// Times longer than three intervals between the end of one reading and the beginning of the next.

@@ -73,7 +73,7 @@ fn at_peak(recording: &Recording, plane: &PlaneReport) -> Option<u64> {
             (&device.series, tool.gpu_interval_ns.unwrap_or(tool.interval_ns))
         }
     };
-    let interval_ns = recording.health.spacing_ns(interval_ns);
+    let interval_ns = recording.health.spacing_ns(interval_ns, age_ns(series, plane.peak_ns));
     around(series, plane.peak_ns, recording.target.started_ns, interval_ns.saturating_mul(INTERVALS))
 }
 
@@ -92,8 +92,13 @@ pub(super) fn at_kernel_peak(
         Some(first) => (*series.end_ns.get(first.checked_sub(1)?)?, *series.begin_ns.get(first)?),
         None => (*series.end_ns.last()?, root.cgroup.and_then(|cgroup| cgroup.removed_ns)?),
     };
-    let interval_ns = recording.health.spacing_ns(recording.tool.interval_ns);
+    let interval_ns = recording.health.spacing_ns(recording.tool.interval_ns, age_ns(series, end));
     Some(begin.saturating_sub(end)).filter(|gap| *gap > interval_ns.saturating_mul(INTERVALS))
+}
+
+/// How long before the last reading of a series a time is.
+pub(super) fn age_ns(series: &Series, at_ns: u64) -> u64 {
+    series.end_ns.last().map_or(0, |last| last.saturating_sub(at_ns))
 }
 
 /// The longer of the times without a reading before and after the one at `at_ns`, if it is longer than `limit_ns`. What
@@ -129,9 +134,10 @@ mod tests {
         assert!(said[0].starts_with("5 readings") && !said[0].contains("processes"), "{said:?}");
         assert!(said[1].starts_with("9 readings older than 600 s") && said[1].contains("minute"), "{said:?}");
         assert!(said[2].starts_with("7 events of mappings"), "{said:?}");
-        assert_eq!(health.spacing_ns(100), aged.spacing_ns);
+        let by_age = [600, 601, 4200, 4201].map(|seconds| health.spacing_ns(100, seconds * 1_000_000_000));
+        assert_eq!(by_age, [400, 1_000_000_000, 1_000_000_000, aged.spacing_ns]);
         let health = Health { reduced: Some(Reduced { aged: None, ..reduced }), ..Health::default() };
-        assert_eq!((health.spacing_ns(100), health.spacing_ns(500)), (400, 500));
+        assert_eq!((health.spacing_ns(100, u64::MAX), health.spacing_ns(500, 0)), (400, 500));
         assert_eq!(super::reduced(&Health::default()).count(), 0);
     }
 

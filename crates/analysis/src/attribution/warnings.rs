@@ -160,7 +160,8 @@ fn far_readings(recording: &Recording, at: InstantSpec, planes: &Planes) -> Vec<
         Scope::Device => tool.gpu_interval_ns.unwrap_or(tool.interval_ns),
         Scope::System | Scope::Cgroup => tool.interval_ns,
     };
-    let spacing_ns = |plane: &PlaneReport| recording.health.spacing_ns(interval_ns(plane));
+    let age_ns = gaps::age_ns(&recording.samples.system, requested_ns);
+    let spacing_ns = |plane: &PlaneReport| recording.health.spacing_ns(interval_ns(plane), age_ns);
     let far = |plane: &PlaneReport| spacing_ns(plane).saturating_mul(FAR_INTERVALS);
     let planes = planes.iter().filter(|plane| plane.at_ns.abs_diff(requested_ns) > far(plane));
     planes

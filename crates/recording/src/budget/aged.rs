@@ -55,7 +55,9 @@ impl Ages {
 
     /// Leaves old readings out of all series.
     pub(super) fn thin(&mut self, recording: &mut Recording, now_ns: u64) {
-        let moments = moments(recording);
+        // An engine sizes itself by some of the queries. Which they were is known at the end.
+        let queries = recording.provenance.queries.iter().map(|query| query.at_ns);
+        let moments: Vec<u64> = moments(recording).into_iter().chain(queries).collect();
         let now = Borders::before(now_ns.saturating_sub(self.left_out.fine_ns));
         let (done, left_out) = (self.done, &mut self.left_out);
         let samples = &mut recording.samples;
@@ -177,6 +179,7 @@ fn one(series: &mut Series, height: Height, length: u64, span: Range<u64>, momen
 mod tests {
     use std::collections::{BTreeMap, BTreeSet};
 
+    use super::super::super::MemoryQuery;
     use super::super::super::builder::Builder;
     use super::super::super::journal::{Begin, Entry, JOURNAL_SCHEMA, Sample, SeriesId};
     use super::super::super::schema::{Clock, Host, Phase, SCHEMA_VERSION, Tool};
@@ -226,6 +229,8 @@ mod tests {
         let mut builder = builder();
         let (minutes, all) = (360, 216_000);
         builder.apply(Entry::Phase(Phase { name: "start".to_owned(), at_ns: 77_777 * INTERVAL }));
+        let query = MemoryQuery { at_ns: 55_555 * INTERVAL, ..MemoryQuery::default() };
+        builder.apply(Entry::Query(Box::new(query)));
         let mut most = 0;
         for reading in 0..all {
             add(&mut builder, reading);
@@ -254,6 +259,7 @@ mod tests {
             }
         }
         assert!([77_776, 77_777].iter().all(|beside| kept.contains(beside)), "beside a phase");
+        assert!([55_554, 55_555].iter().all(|beside| kept.contains(beside)), "beside a query");
         let processes = &recording.samples.processes[0].series;
         assert_eq!(processes.begin_ns, system.begin_ns, "heights of both rise and fall together");
         for (index, at) in kept.iter().enumerate() {
