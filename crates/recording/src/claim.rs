@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::journal;
 use super::schema::Recording;
-use super::write::{WriteError, WriteOptions, write_at, write_smallest_at};
+use super::write::{Packing, WriteError, WriteOptions, write_at, write_packed_at};
 use spark_trace_host::output_file::Place;
 
 /// Two recordings that replace each other's leftovers at the same time: one of them wins within a few tries.
@@ -57,14 +57,16 @@ impl Claim {
         write_at(recording, &self.output, options)
     }
 
-    /// The same under another name in the same directory, as small as can be.
+    /// The same under another name in the same directory, packed in a way.
     pub fn write_beside(
         &self,
         path: &Path,
         recording: &Recording,
         options: WriteOptions,
+        packing: Packing,
     ) -> Result<(), WriteError> {
-        write_smallest_at(recording, &self.output.beside(path.file_name().unwrap_or_default()), options)
+        let place = self.output.beside(path.file_name().unwrap_or_default());
+        write_packed_at(recording, &place, options, packing)
     }
 
     /// Whether the journal has its name still, and anything in it.

@@ -8,10 +8,24 @@ use super::schema::Recording;
 use spark_trace_host::output_file::{PRIVATE, PUBLIC, Place};
 pub use spark_trace_host::output_file::{WriteError, WriteOptions};
 
-/// zstd's own default: recordings are written once, right after a run.
-const ZSTD_LEVEL: i32 = 3;
-/// Where there is little room: a third less, in some seconds.
-const SMALLEST_LEVEL: i32 = 19;
+/// How hard a recording is packed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Packing {
+    /// zstd's own default: recordings are written once, right after a run.
+    Quick,
+    /// A third less, and a minute or more for the largest: for a disk with little room.
+    Smallest,
+}
+
+impl Packing {
+    const fn level(self) -> i32 {
+        match self {
+            Self::Quick => 3,
+            Self::Smallest => 19,
+        }
+    }
+}
+
 /// What is written at once: a recording is tens of megabytes.
 const BUFFER: usize = 256 << 10;
 
@@ -27,26 +41,18 @@ pub fn write(recording: &Recording, path: &Path, options: WriteOptions) -> Resul
 
 /// The same where the directory is open already.
 pub fn write_at(recording: &Recording, place: &Place, options: WriteOptions) -> Result<(), WriteError> {
-    write_packed(recording, place, options, ZSTD_LEVEL)
+    write_packed_at(recording, place, options, Packing::Quick)
 }
 
-/// The same as small as can be: for a disk with little room.
-pub fn write_smallest_at(
+/// The same, packed in a way.
+pub fn write_packed_at(
     recording: &Recording,
     place: &Place,
     options: WriteOptions,
-) -> Result<(), WriteError> {
-    write_packed(recording, place, options, SMALLEST_LEVEL)
-}
-
-fn write_packed(
-    recording: &Recording,
-    place: &Place,
-    options: WriteOptions,
-    level: i32,
+    packing: Packing,
 ) -> Result<(), WriteError> {
     let compressed = place.path().extension().is_some_and(|e| e == "zst");
-    place.write(options, PRIVATE, |file| fill(file, recording, compressed.then_some(level)))
+    place.write(options, PRIVATE, |file| fill(file, recording, compressed.then_some(packing.level())))
 }
 
 /// Writes what was made of recordings, which holds the same names, in the same way.

@@ -5,7 +5,7 @@ use std::cell::Cell;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::rc::Rc;
 
-use super::super::bounds::{MAX_RATIO, SMALL_TEXT, ZSTD_MAGIC};
+use super::super::bounds::{self, MAX_RATIO, SMALL_TEXT, ZSTD_MAGIC};
 
 /// The fastest: what is packed are a few lines at a time.
 const LEVEL: i32 = 1;
@@ -91,7 +91,7 @@ pub(super) fn unpacked<'a>(mut input: impl BufRead + 'a) -> io::Result<Box<dyn B
     let counted = Counted { input, taken: Rc::clone(&taken) };
     let mut frames = zstd::Decoder::with_buffer(BufReader::new(counted))?;
     frames.window_log_max(MOST_WINDOW_LOG)?;
-    Ok(Box::new(BufReader::new(Unpacked { frames, taken, read: 0 })))
+    Ok(Box::new(BufReader::new(Unpacked { frames, taken, read: 0, chosen: bounds::chosen() })))
 }
 
 struct Counted<R> {
@@ -111,6 +111,8 @@ struct Unpacked<R> {
     frames: R,
     taken: Rc<Cell<u64>>,
     read: u64,
+    /// The limit that the user has set.
+    chosen: Option<u64>,
 }
 
 impl<R: Read> Read for Unpacked<R> {
@@ -121,7 +123,9 @@ impl<R: Read> Read for Unpacked<R> {
             read => read?,
         };
         self.read += read as u64;
-        if self.read > self.taken.get().saturating_mul(MAX_RATIO).max(SMALL_TEXT) {
+        // Who sets a limit has chosen how much is read.
+        let is_dense = || self.read > self.taken.get().saturating_mul(MAX_RATIO).max(SMALL_TEXT);
+        if self.chosen.is_none() && is_dense() {
             return Err(io::Error::other(TooDense));
         }
         Ok(read)

@@ -24,9 +24,29 @@ pub fn csv(recording: &Recording, _: Options) -> Exported {
     Ok(Content::Table(Table { lines, started_ns }))
 }
 
+/// No recording within the limits of reading has more; one that was made to fill a disk has.
+const MOST_BYTES: u64 = 16 << 30;
+/// A time, a size and what separates them.
+const ROW: u64 = 32;
+
 impl Table {
+    /// How long it is, roughly: names are in each row.
+    fn bytes(&self) -> u64 {
+        let names = |line: &Line| (line.plane.len() + line.object.len() + line.source.len()) as u64;
+        let of = |line: &Line| (line.points.iter().count() as u64).saturating_mul(names(line) + ROW);
+        self.lines.iter().map(of).fold(0, u64::saturating_add)
+    }
+
     /// Sizes as plain bytes, unknown as an empty cell; times in seconds after the target's start, before which readings begin.
     pub(super) fn write(&self, out: &mut dyn Write) -> io::Result<()> {
+        let bytes = self.bytes();
+        if bytes > MOST_BYTES {
+            return Err(io::Error::other(format!(
+                "the table would have some {} GiB, more than the {} GiB that it may: export another format",
+                bytes >> 30,
+                MOST_BYTES >> 30
+            )));
+        }
         out.write_all(HEADER)?;
         let mut times = Times::default();
         let mut row = String::new();

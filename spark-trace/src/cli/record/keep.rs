@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use spark_trace_recording::{Recording, WriteError, WriteOptions, claim::Claim};
+use spark_trace_recording::{Recording, WriteError, WriteOptions, claim::Claim, write::Packing};
 
 /// Writes a recording, and where it does not fit what fits of it: compressed, beside the name that was wanted. A journal
 /// that was cut is no copy of it, and makes room first. Says where the recording is.
@@ -27,8 +27,16 @@ pub fn what_fits(
         written => return written,
     };
     let Some(packed) = packed_name(output) else { return Err(error) };
+    let pack = |packing| claim.write_beside(&packed, recording, write, packing);
+    let written = pack(Packing::Quick).or_else(|failed| {
+        if !lacks_room(&failed) {
+            return Err(failed);
+        }
+        eprintln!("spark-trace: there is little room: the recording is packed as small as it can be, which takes up to minutes");
+        pack(Packing::Smallest)
+    });
     // What is said is why it does not fit, not what became of this try.
-    claim.write_beside(&packed, recording, write).map(|()| packed).map_err(|_| error)
+    written.map(|()| packed.clone()).map_err(|_| error)
 }
 
 fn lacks_room(error: &WriteError) -> bool {
