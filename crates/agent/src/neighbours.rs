@@ -40,16 +40,20 @@ pub struct Neighbours {
     /// When the last began, and how many began.
     began_ns: u64,
     readings: u32,
-    /// Processes that were not looked at in time.
+    /// The most processes that one reading did not look at in time.
     pub missed: u64,
+    /// Queries without a reading, because one was under way or did not end.
+    pub unserved: u64,
 }
 
 impl Neighbours {
-    /// Whether a query now wants a reading of its own.
-    pub fn wants(&self) -> bool {
+    /// Whether a query now wants a reading of its own, and can have it.
+    pub fn wants(&mut self) -> bool {
         let space = SERVES.saturating_mul(1 << (self.readings / SPACED).min(LONGEST_SPACE));
         let since = Duration::from_nanos(now_ns().saturating_sub(self.began_ns));
-        !self.reads && (self.readings == 0 || since >= space)
+        let is_due = self.readings == 0 || since >= space;
+        self.unserved += u64::from(is_due && self.reads);
+        is_due && !self.reads
     }
 
     /// Begins a reading.
@@ -95,13 +99,16 @@ impl Neighbours {
     pub fn finish(&mut self) -> Option<Found> {
         let thread = self.thread.take().filter(|_| self.reads)?;
         // One process that does not answer must not hold up the end.
-        let found = thread.found.recv_timeout(2 * BUDGET).ok()?;
+        let Ok(found) = thread.found.recv_timeout(2 * BUDGET) else {
+            self.unserved += 1;
+            return None;
+        };
         Some(self.came(found))
     }
 
     fn came(&mut self, found: Found) -> Found {
         self.reads = false;
-        self.missed = self.missed.saturating_add(found.missed);
+        self.missed = self.missed.max(found.missed);
         found
     }
 }

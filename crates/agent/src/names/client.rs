@@ -80,7 +80,7 @@ impl Client {
             }
             Err(Broken::Late) => {
                 reader.end();
-                Err(format!("reading its symbols takes more than {} s", within.as_secs_f32().ceil()))
+                Err(format!("reading its symbols takes more than {} ms", within.as_millis()))
             }
             Err(Broken::Lies) => {
                 reader.end();

@@ -51,10 +51,12 @@ pub struct Pythons {
     took: Took,
     /// Processes whose files could not be read, and why the last could not.
     unread: u64,
+    /// Since one could be read. A reader that the kernel ended is no reason to look for no more.
+    unread_in_a_row: u64,
     why: String,
 }
 
-/// After so many that could not be read no more are: whoever makes such files does not hold up the tracer.
+/// After so many in a row that could not be read no more are: whoever makes such files does not hold up the tracer.
 const MOST_UNREAD: u64 = 8;
 
 impl Default for Pythons {
@@ -68,6 +70,7 @@ impl Default for Pythons {
             reader: Client::noting(Arc::clone(&took)),
             took,
             unread: 0,
+            unread_in_a_row: 0,
             why: String::new(),
         }
     }
@@ -98,14 +101,21 @@ impl Pythons {
     }
 
     fn find(&mut self, pid: u32) -> Option<Interpreter> {
-        if self.unread >= MOST_UNREAD {
+        if self.unread_in_a_row >= MOST_UNREAD {
             return None;
         }
-        find::find(pid, &mut self.reader).unwrap_or_else(|why| {
-            self.unread += 1;
-            self.why = why;
-            None
-        })
+        match find::find(pid, &mut self.reader) {
+            Ok(found) => {
+                self.unread_in_a_row = 0;
+                found
+            }
+            Err(why) => {
+                self.unread += 1;
+                self.unread_in_a_row += 1;
+                self.why = why;
+                None
+            }
+        }
     }
 
     /// What the readers took; `None` where none ran.
@@ -177,7 +187,7 @@ impl Pythons {
             |(why, count): (&Unnamed, &u64)| format!("{count} frames of Python have no name: {}", why.why());
         let mut warnings: Vec<String> = self.unnamed.iter().map(warning).collect();
         if self.unread > 0 {
-            let more = if self.unread >= MOST_UNREAD { ", and no more were looked for" } else { "" };
+            let more = if self.unread_in_a_row >= MOST_UNREAD { ", and no more were looked for" } else { "" };
             warnings.push(format!(
                 "the interpreters of {} processes are not known{more}: {}",
                 self.unread, self.why

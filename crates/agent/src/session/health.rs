@@ -53,8 +53,16 @@ impl Session {
         }
         if self.tracer.losses.outside > 0 {
             warnings.push(format!(
-                "there was no time to look at {} processes outside of the target: `kv` may not name the largest",
+                "there was no time to look at {} processes outside of the target at once: `kv` may not name the largest",
                 self.tracer.losses.outside
+            ));
+        }
+        if self.tracer.losses.unserved_queries > 0 {
+            let queries = usize::try_from(self.tracer.losses.unserved_queries).unwrap_or(usize::MAX);
+            warnings.push(format!(
+                "{} of free memory came while processes outside of the target were read for another: `kv` may not name who \
+                 had memory then",
+                units::count(queries, "query", "queries")
             ));
         }
         warnings.extend(self.tracer.stacks.missing_names());

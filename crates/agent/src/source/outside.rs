@@ -15,8 +15,6 @@ use spark_trace_recording::{Moment, OutsideProcess, journal::Sample};
 
 /// Processes that are kept, the largest.
 const KEPT: usize = 16;
-/// Read closely, the largest by what they have resident: pages of files are no memory of theirs.
-const READ_CLOSELY: usize = 64;
 /// Processes that are looked at.
 const LOOKED_AT: usize = 16_384;
 /// What all of them may take before and after the target.
@@ -48,7 +46,7 @@ pub fn near_a_query(target: &[u32], known: &BTreeSet<u32>, budget: Duration) -> 
     found
 }
 
-/// All are looked at briefly, and the largest then closely. The newest go first after those that are known: what came since the
+/// All are looked at briefly, and then closely those that may be among the largest. The newest go first after those that are known: what came since the
 /// last reading is of more interest than what was there at the start.
 fn read(target: &[u32], moment: Option<Moment>, known: &BTreeSet<u32>, budget: Duration) -> Found {
     let until = Instant::now() + budget;
@@ -65,17 +63,23 @@ fn read(target: &[u32], moment: Option<Moment>, known: &BTreeSet<u32>, budget: D
         looked_at += 1;
         sizes.extend(resident(pid).filter(|bytes| *bytes >= LEAST).map(|bytes| (bytes, pid)));
     }
-    let mut nth = 0;
+    // Pages of files are no memory of theirs: what is resident says only how much it is at most.
     sizes.sort_unstable_by_key(|(bytes, pid)| (Reverse(*bytes), *pid));
-    sizes.retain(|(_, pid)| {
-        nth += 1;
-        nth <= READ_CLOSELY || known.contains(pid)
-    });
-    let levels = sizes.into_iter().filter_map(|(_, pid)| {
-        let sample = Processes::level(pid)?;
-        Some((own_memory(&sample), pid, sample.end_ns))
-    });
-    let mut all: Vec<(u64, u32, u64)> = levels.filter(|(bytes, ..)| *bytes >= LEAST).collect();
+    let mut all: Vec<(u64, u32, u64)> = Vec::new();
+    let mut not_read = 0;
+    for (most, pid) in sizes {
+        // All that follow have less than the last of those that are kept.
+        let is_enough = all.len() >= KEPT && all.iter().filter(|(bytes, ..)| *bytes >= most).count() >= KEPT;
+        if is_enough && !known.contains(&pid) {
+            continue;
+        }
+        if Instant::now() >= until {
+            not_read += 1;
+        } else if let Some(sample) = Processes::level(pid) {
+            let bytes = own_memory(&sample);
+            all.extend((bytes >= LEAST).then_some((bytes, pid, sample.end_ns)));
+        }
+    }
     all.sort_unstable_by_key(|(bytes, pid, _)| (Reverse(*bytes), *pid));
     let mut nth = 0;
     all.retain(|(_, pid, _)| {
@@ -86,7 +90,7 @@ fn read(target: &[u32], moment: Option<Moment>, known: &BTreeSet<u32>, budget: D
         let (comm, started_ns) = name(pid)?;
         Some(OutsideProcess { at_ns, moment, pid, comm, bytes, started_ns })
     });
-    Found { rows: rows.collect(), missed: (others.len() - looked_at) as u64 }
+    Found { rows: rows.collect(), missed: (others.len() - looked_at + not_read) as u64 }
 }
 
 /// What a process has resident, pages of files too; absent of one that has ended, and of a kernel thread.

@@ -223,7 +223,7 @@ impl<W: Write> Tracer<W> {
             }
         }
         if std::mem::take(&mut self.answers.engine_may_size) {
-            self.want_neighbours();
+            self.want_neighbours()?;
         }
         if sizing { self.read_aggregates_at_answer() } else { Ok(()) }
     }

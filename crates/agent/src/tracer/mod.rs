@@ -114,8 +114,10 @@ pub struct Losses {
     pub contexts: u64,
     /// Cgroups of the target.
     pub cgroups: u64,
-    /// Processes outside of the target that there was no time to look at.
+    /// Processes outside of the target that there was no time to look at, in the worst reading.
     pub outside: u64,
+    /// Queries of free memory near which no process outside was read.
+    pub unserved_queries: u64,
 }
 
 /// Targets with more cgroups than this are not published at every change.

@@ -71,16 +71,20 @@ impl<W: Write> Tracer<W> {
             return Ok(());
         }
         let found = outside::largest(&self.alive(), moment);
-        self.losses.outside += found.missed;
+        self.losses.outside = self.losses.outside.max(found.missed);
         Ok(self.journal.add(Entry::Outside { processes: found.rows })?)
     }
 
     /// Has them read near a query, by a thread of its own.
-    pub(super) fn want_neighbours(&mut self) {
-        let keeps = self.retention.policy().peaks && !self.target.is_whole_machine();
-        if keeps && self.neighbours.wants() {
+    pub(super) fn want_neighbours(&mut self) -> Result<(), TracerError> {
+        if self.target.is_whole_machine() || !self.retention.policy().peaks {
+            return Ok(());
+        }
+        self.take_neighbours()?;
+        if self.neighbours.wants() {
             self.neighbours.read(self.alive());
         }
+        Ok(())
     }
 
     /// What that thread has found so far.
@@ -97,7 +101,8 @@ impl<W: Write> Tracer<W> {
         if let Some(found) = self.neighbours.finish() {
             self.journal.add(Entry::Outside { processes: found.rows })?;
         }
-        self.losses.outside += self.neighbours.missed;
+        self.losses.outside = self.losses.outside.max(self.neighbours.missed);
+        self.losses.unserved_queries = self.neighbours.unserved;
         Ok(())
     }
 

@@ -152,7 +152,7 @@ pub fn implied_fraction(formula: Formula, inputs: &Inputs, taken: i64) -> Option
     };
     let (least, exact) = (with_peak(inputs.allocated)?, with_peak(inputs.allocated_peak)?);
     let rounded = (exact * 100.0).round() / 100.0;
-    let (first, last) = ((least * 100.0).ceil(), (exact * 100.0).floor());
+    let (first, last) = ((least * 100.0 - BLOCKS).ceil(), (exact * 100.0 + BLOCKS).floor());
     if last > first {
         // Several fit: which of them it was is not known.
         return is_fraction(exact);
@@ -166,6 +166,9 @@ pub fn implied_fraction(formula: Formula, inputs: &Inputs, taken: i64) -> Option
     };
     is_fraction(if same(rounded)? { rounded } else { exact })
 }
+
+/// A cache has whole blocks, so what was taken is a little less: so many hundredths of the fraction.
+const BLOCKS: f64 = 0.05;
 
 fn is_fraction(fraction: f64) -> Option<f64> {
     (fraction > 0.0 && fraction <= 1.0).then_some(fraction)

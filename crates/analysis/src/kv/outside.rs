@@ -17,6 +17,8 @@ const REMEMBERED: usize = 64;
 /// Levels of one process so near to a query that differ by more, and by more than a part of it, are no level.
 const CLOSE_NS: u64 = NEAR_NS / 4;
 const LEAST: u64 = 1 << 20;
+/// The kernel has starts to a tick (a hundredth of a second), and two clocks are read for what a machine has slept meanwhile.
+const SAME_START_NS: u64 = 10_000_000;
 const PART: u64 = 10;
 
 /// What processes outside of the target had at a query.
@@ -73,7 +75,11 @@ pub fn at_readings(recording: &Recording, before_ns: Option<u64>, at_ns: u64) ->
             recording.provenance.outside.iter().filter(|row| row.pid == pid).collect();
         let (first, last) = (all.first()?, all.last()?);
         // A number that came again is another process's.
-        if all.iter().any(|row| row.started_ns.is_none() || row.started_ns != first.started_ns) {
+        let started_ns = first.started_ns?;
+        let is_same = |row: &&OutsideProcess| {
+            row.started_ns.is_some_and(|other| other.abs_diff(started_ns) <= SAME_START_NS)
+        };
+        if !all.iter().all(is_same) {
             return None;
         }
         let of = |near: &Near<'_>| near.bytes(pid, first.started_ns, &all);
