@@ -26,6 +26,12 @@ pub fn bytes(shrinkers: &Path) -> Option<u64> {
     sum
 }
 
+/// Whether the pools can be made to free their pages: only a kernel with CONFIG_SHRINKER_DEBUG has a file for that.
+pub fn can_give_back(shrinkers: &Path) -> bool {
+    let mut pools = pools(shrinkers).peekable();
+    pools.peek().is_some() && pools.all(|(_, dir)| dir.join("scan").exists())
+}
+
 /// Makes every pool free all its pages, on each node. A line of `scan` has the inode number of a memory cgroup, which is 0
 /// for a shrinker that does not go by cgroups, a node and a number of objects (mm/shrinker_debug.c
 /// shrinker_debugfs_scan_write).
@@ -93,6 +99,9 @@ mod tests {
         let pool = dir.path().join("nv-sysmem-alloc-node-0-order-0-57");
         fs::create_dir(&pool).unwrap();
         fs::write(pool.join("count"), "1 0 7 \n").unwrap();
+        assert!(!can_give_back(dir.path()), "without the file");
+        fs::write(pool.join("scan"), "").unwrap();
+        assert!(can_give_back(dir.path()));
         give_back(dir.path()).unwrap();
         // The node without pages is left out, so the last line written is the only one.
         assert_eq!(fs::read_to_string(pool.join("scan")).unwrap(), "0 1 7");
