@@ -8,10 +8,10 @@ use super::super::ledger::{self, Plane};
 use super::super::schema::{Aged, Recording, Series};
 use super::{moments, thin};
 
-const SECOND: u64 = 1_000_000_000;
+const SECOND: u64 = Aged::SECOND_NS;
 const MINUTE: u64 = 60 * SECOND;
 /// So long after the fine ones there is a reading for each second.
-const BY_SECOND: u64 = 3600 * SECOND;
+const BY_SECOND: u64 = Aged::BY_SECOND_NS;
 /// It is looked for old readings when this part of the fine time has gone by, or a second if that is more.
 const LOOKS: u64 = 8;
 
