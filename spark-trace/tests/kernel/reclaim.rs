@@ -69,27 +69,34 @@ fn named_files_leave_the_page_cache_and_their_neighbours_stay() {
     assert!(int(&clean["delta_bytes"]) < -SIZE, "{clean}");
 }
 
+/// Python with the file mapped as `pages`, once it has run `first`; it goes on with `then`.
+fn mapped_by_python(file: &str, first: &str, then: &str) -> Other {
+    let script = format!(
+        "import mmap, sys, time\n\
+         file = open(sys.argv[1], 'rb')\n\
+         pages = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)\n\
+         {first}\n\
+         open(sys.argv[1] + '.ready', 'w').close()\n\
+         {then}"
+    );
+    let holder = Other::start(Command::new("python3").args(["-c", &script, file]));
+    support::wait_for("python3 to have it mapped", || {
+        fs::metadata(format!("{file}.ready")).is_ok().then_some(())
+    });
+    holder
+}
+
 #[test]
 #[ignore = "needs root: cargo xtask test"]
 fn files_that_a_process_has_mapped_are_left_alone_unless_they_are_named_so() {
     let dir = support::disk_dir();
     let file = support::path(&dir, "mapped");
     cached_file(&file);
-    let mut command = Command::new("python3");
-    command.args([
-        "-c",
-        "import mmap, sys, time\n\
-         file = open(sys.argv[1], 'rb')\n\
-         pages = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)\n\
-         sum(pages[at] for at in range(0, len(pages) // 2, 4096))\n\
-         open(sys.argv[1] + '.ready', 'w').close()\n\
-         time.sleep(300)",
+    let holder = mapped_by_python(
         &file,
-    ]);
-    let holder = Other::start(&mut command);
-    support::wait_for("python3 to have it mapped", || {
-        fs::metadata(format!("{file}.ready")).is_ok().then_some(())
-    });
+        "sum(pages[at] for at in range(0, len(pages) // 2, 4096))",
+        "time.sleep(300)",
+    );
 
     let kept = fine(&["--files", &file, "--apply"]);
     assert_eq!(resident(&file), SIZE);
@@ -114,22 +121,8 @@ fn a_mapping_that_changes_all_the_time_is_one() {
     let dir = support::disk_dir();
     let file = support::path(&dir, "mapped");
     cached_file(&file);
-    let mut command = Command::new("python3");
-    command.args([
-        "-c",
-        "import mmap, sys\n\
-         file = open(sys.argv[1], 'rb')\n\
-         pages = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)\n\
-         open(sys.argv[1] + '.ready', 'w').close()\n\
-         while True:\n    \
-             pages.madvise(mmap.MADV_RANDOM, 1 << 20, 1 << 20)\n    \
-             pages.madvise(mmap.MADV_NORMAL, 1 << 20, 1 << 20)",
-        &file,
-    ]);
-    let _holder = Other::start(&mut command);
-    support::wait_for("python3 to have it mapped", || {
-        fs::metadata(format!("{file}.ready")).is_ok().then_some(())
-    });
+    let changes = "while True: pages.madvise(mmap.MADV_RANDOM, 1 << 20, 1 << 20); pages.madvise(mmap.MADV_NORMAL, 1 << 20, 1 << 20)";
+    let _holder = mapped_by_python(&file, "", changes);
     for _ in 0..10 {
         fine(&["--files", &file, "--apply"]);
         assert_eq!(resident(&file), SIZE);
