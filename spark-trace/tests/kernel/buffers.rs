@@ -7,7 +7,7 @@ use crate::support::{self, array, cuda_workload, int, record_words, spark_trace}
 
 /// As ggml does it: one function allocates every buffer, and a line states each after its allocation.
 const PROGRAM: &str = r#"
-import ctypes, sys
+import array, ctypes, fcntl, sys, termios, time
 driver = ctypes.CDLL(sys.argv[1])
 device, context = ctypes.c_int(), ctypes.c_void_p()
 assert driver.cuInit(0) == 0 and driver.cuDeviceGet(ctypes.byref(device), 0) == 0
@@ -20,6 +20,12 @@ def allocate(size):
 
 def line(text, size):
     print(f"{text} = {size / 1048576:8.2f} MiB", flush=True)
+
+def wait_until_read():
+    waiting = array.array("i", [1])
+    while waiting[0]:
+        fcntl.ioctl(1, termios.FIONREAD, waiting)
+        time.sleep(0.001)
 
 print("llama_model_loader: loaded meta data with 12 key-value pairs and 147 tensors from m.gguf", flush=True)
 dry = allocate(8388608)
@@ -34,6 +40,10 @@ line("sched_reserve:      CUDA0 compute buffer size", 3765248)
 kept.append(allocate(1048576))
 own = 21 + 8 + 3
 print(f"llama_memory_breakdown_print: |   - CUDA0 (simulated)   | 4096 = 4000 + ( {own} = 21 + 8 + 3) + {96 - own} |", flush=True)
+# Two, one after the other: the second is read only when the first has its time.
+wait_until_read()
+print("freeing", flush=True)
+wait_until_read()
 for pointer in kept:
     assert driver.cuMemFree_v2(pointer) == 0
 "#;

@@ -51,7 +51,8 @@ pub fn rows(recording: &Recording, log: &EngineLog, buffers: &Buffers) -> Vec<Br
 }
 
 fn read(recording: &Recording, log: &EngineLog, buffers: &Buffers) -> Option<Vec<BreakdownRow>> {
-    let at_ns = recording.provenance.log_lines.get(log.line_of(Figure::Own)?)?.at_ns;
+    let read_ns = recording.provenance.log_lines.get(log.line_of(Figure::Own)?)?.at_ns;
+    let at_ns = buffers.before_their_end(read_ns);
     let [free, own, unaccounted] =
         [log.bytes(Figure::FreeAtBreakdown)?, log.bytes(Figure::Own)?, log.bytes(Figure::Unaccounted)?];
     let traced = |logged: i64, part: PartName| match buffers.of(part, at_ns) {
@@ -68,7 +69,7 @@ fn read(recording: &Recording, log: &EngineLog, buffers: &Buffers) -> Option<Vec
         })
         .collect();
     let own_traced = parts.iter().try_fold(0_i64, |sum, row| sum.checked_add(row.traced_bytes?));
-    let devices = devices(recording, log.of(Figure::Own).count(), at_ns);
+    let devices = devices(recording, log.of(Figure::Own).count(), read_ns);
     // A reading from before its last buffers says nothing of what it left free.
     let with_all =
         |devices: &Devices| devices.live.is_none_or(|live| own_traced.is_none_or(|own| live >= own));

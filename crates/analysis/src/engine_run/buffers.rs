@@ -37,6 +37,9 @@ pub struct Buffer {
     of_sum: u64,
 }
 
+/// An engine frees its buffers within this.
+const FREES_NS: u64 = 500_000_000;
+
 /// Buffers that one caller allocated, where the recording has no more than its sum.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Together {
@@ -140,6 +143,16 @@ pub enum Known {
 }
 
 impl Buffers {
+    /// When the engine wrote a line that it writes right before it frees its buffers. The line was read at `read_ns`: later,
+    /// where the machine is busy or a container's client passes it on, so buffers may be free by then.
+    pub fn before_their_end(&self, read_ns: u64) -> u64 {
+        let all_freed = self.rows.iter().map(|row| row.freed_ns).collect::<Option<Vec<_>>>();
+        let ended_ns =
+            all_freed.and_then(|freed| freed.into_iter().max()).map_or(read_ns, |ns| ns.min(read_ns));
+        let complete_ns = self.rows.iter().filter_map(|row| row.allocated_ns).max().unwrap_or(0);
+        ended_ns.saturating_sub(FREES_NS).max(complete_ns).min(read_ns)
+    }
+
     /// Bytes of a part in use at a time; absent where the log states no buffer of it, or one that is not in the recording.
     pub fn of(&self, part: PartName, at_ns: u64) -> Option<Known> {
         let own: Vec<&Buffer> = self.rows.iter().filter(|row| row.part == part).collect();

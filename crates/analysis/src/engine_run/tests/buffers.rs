@@ -126,6 +126,24 @@ fn the_breakdown_is_beside_the_recording() {
             (BreakdownOf::Unaccounted, 872, Some(870)),
         ]
     );
+    // It was read when they were free, all of them long ago or the last of them just now.
+    let (seconds, tenths) = (at(8), |tenths: u64| at(9) - tenths * SECOND / 10);
+    for freed_ns in [
+        [Some(seconds), Some(seconds + 1), Some(seconds + 2), Some(seconds + 3)],
+        [Some(tenths(4)), None, Some(tenths(2)), Some(tenths(1))],
+    ] {
+        let mut late = recording.clone();
+        let buffers = late.provenance.cuda_largest[1..].iter_mut();
+        for (buffer, freed_ns) in buffers.zip(freed_ns) {
+            buffer.freed_ns = freed_ns;
+        }
+        assert_eq!(report(&late, at(31)).unwrap().breakdown, run.breakdown);
+    }
+    // A buffer that it gave up long before is not its any more.
+    let mut given_up = recording.clone();
+    given_up.provenance.cuda_largest[3].freed_ns = Some(at(8));
+    let run = report(&given_up, at(31)).unwrap();
+    assert_eq!(run.breakdown[4].traced_bytes, Some(0));
     // A reading with a part of the buffers alone is none.
     let part = [(6, 1000)].map(|(second, live)| (at(second), [("cuda.live".to_owned(), live * MIB)]));
     let mut early = recording.clone();
