@@ -10,6 +10,7 @@
 #include <linux/seq_file.h>
 #include <linux/shrinker.h>
 #include <linux/slab.h>
+#include <linux/uaccess.h>
 #include <linux/version.h>
 #include <linux/workqueue.h>
 
@@ -197,8 +198,9 @@ static unsigned long nv_mem_pool_shrinker_scan(struct shrinker *shrinker, struct
 }
 
 /*
- * Where a kernel is built with CONFIG_SHRINKER_DEBUG it shows each shrinker's count below /sys/kernel/debug/shrinker.
- * Debian's kernels are not, so the pools' files are made here, with the same names and text.
+ * Where a kernel is built with CONFIG_SHRINKER_DEBUG it shows each shrinker's count below /sys/kernel/debug/shrinker,
+ * and a file that makes it work. Debian's kernels are not, so the pools' files are made here, with the same names and
+ * text (mm/shrinker_debug.c).
  */
 #ifndef CONFIG_SHRINKER_DEBUG
 static struct dentry *shrinkers;
@@ -222,15 +224,52 @@ static int count_show(struct seq_file *out, void *unused)
 }
 DEFINE_SHOW_ATTRIBUTE(count);
 
+/* As shrinker_debugfs_scan_write: inode number of a memory cgroup, a node, how many objects to look at. */
+static ssize_t scan_write(struct file *file, const char __user *user, size_t size, loff_t *position)
+{
+	nv_page_pool_t *pool = file->private_data;
+	struct shrink_control sc = {};
+	unsigned long inode, objects;
+	char text[72];
+	size_t length = min(size, sizeof(text) - 1);
+	int node;
+
+	if (copy_from_user(text, user, length))
+		return -EFAULT;
+	text[length] = '\0';
+	if (sscanf(text, "%lu %d %lu", &inode, &node, &objects) != 3)
+		return -EINVAL;
+	/* None of these shrinkers goes by cgroups. */
+	if (node < 0 || node >= nr_node_ids || inode)
+		return -EINVAL;
+	if (!objects)
+		return size;
+	sc.gfp_mask = GFP_KERNEL;
+	sc.nid = node;
+	sc.nr_to_scan = objects;
+	sc.nr_scanned = objects;
+	nv_mem_pool_shrinker_scan(pool->shrinker, &sc);
+	return size;
+}
+
+static const struct file_operations scan_fops = {
+	.owner = THIS_MODULE,
+	.open = simple_open,
+	.write = scan_write,
+};
+
 static void show_pool(nv_page_pool_t *pool)
 {
 	static unsigned int number;
+	struct dentry *dir;
 	char name[64];
 
 	if (!shrinkers)
 		shrinkers = debugfs_create_dir("shrinker", NULL);
 	snprintf(name, sizeof(name), "nv-sysmem-alloc-node-%d-order-%u-%u", pool->node_id, pool->order, number++);
-	debugfs_create_file("count", 0440, debugfs_create_dir(name, shrinkers), pool, &count_fops);
+	dir = debugfs_create_dir(name, shrinkers);
+	debugfs_create_file("count", 0440, dir, pool, &count_fops);
+	debugfs_create_file("scan", 0220, dir, pool, &scan_fops);
 }
 
 static void hide_pools(void)
