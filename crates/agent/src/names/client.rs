@@ -55,12 +55,14 @@ impl Client {
     fn ask<T>(
         &mut self,
         within: Duration,
-        request: impl FnOnce(&Reader, Instant) -> Result<Result<T, String>, Broken>,
+        request: impl Fn(&Reader, Instant) -> Result<Result<T, String>, Broken>,
     ) -> Result<T, String> {
         if let Some(why) = &self.unable {
             return Err(why.clone());
         }
-        let reader = match self.reader.take() {
+        let waiting = self.reader.take();
+        let has_waited = waiting.is_some();
+        let reader = match waiting {
             Some(reader) => reader,
             None => Reader::start().inspect_err(|why| {
                 debug!("{why}");
@@ -85,6 +87,12 @@ impl Client {
             Err(Broken::Lies) => {
                 reader.end();
                 Err("the reader of symbols sent invalid data".to_owned())
+            }
+            // One that waited may have ended for want of memory before this file, which is then not to blame.
+            Err(Broken::Closed) if has_waited => {
+                let status = reader.end().map(in_words);
+                debug!("the waiting reader of symbols ended ({status:?}); another one reads this file");
+                return self.ask(within, request);
             }
             Err(Broken::Closed) => Err(match reader.end() {
                 Some(status) => format!("the reader of symbols ended ({})", in_words(status)),

@@ -83,6 +83,18 @@ fn whatever_becomes_of_the_reader_costs_the_names_of_one_file() {
     is_well(&mut client);
 }
 
+/// As the kernel does where memory runs out: the next file has its names all the same.
+#[test]
+fn a_reader_that_was_killed_while_it_waited_costs_nothing() {
+    let mut client = Client::default();
+    is_well(&mut client);
+    let pid = client.pid().unwrap();
+    // SAFETY: a plain call without pointers; the process is a child of this one that nobody has waited for.
+    assert_eq!(unsafe { libc::kill(pid.cast_signed(), libc::SIGKILL) }, 0);
+    is_well(&mut client);
+    assert_ne!(client.pid(), Some(pid));
+}
+
 /// Addresses of this program's own, by its exports and by where it lies, are as far apart as they are in memory.
 #[test]
 fn the_reader_finds_what_a_file_exports() {
