@@ -144,10 +144,11 @@ fn report(
             }
         }
         (*event).state = memory_state();
-        let wanted = if length > ANSWER_LEN as u64 { ANSWER_LEN as u64 } else { length };
+        // By 32 bits: the verifier of Linux 6.1 forgets the bound of a comparison of 64.
+        let wanted = (length as u32).min(ANSWER_LEN as u32);
         let content = (&raw mut (*event).content).cast::<c_void>();
-        let failed = bpf_probe_read_user(content, wanted as u32, buffer as *const c_void) != 0;
-        (*event).length = if failed { 0 } else { wanted as u32 };
+        let failed = bpf_probe_read_user(content, wanted, buffer as *const c_void) != 0;
+        (*event).length = if failed { 0 } else { wanted };
         let stack = (&raw mut (*event).stack).cast::<c_void>();
         let bytes = bpf_get_stack(ctx.as_ptr(), stack, (8 * USER_STACK_DEPTH) as u32, USER_STACK);
         (*event).frames = if bytes > 0 { bytes as u32 / 8 } else { 0 };
