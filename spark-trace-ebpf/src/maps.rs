@@ -57,6 +57,10 @@ pub(crate) static TARGET_CGROUPS: HashMap<u64, u32> = HashMap::with_max_entries(
 #[map]
 pub(crate) static TARGET_PIDS: HashMap<u32, u32> = HashMap::with_max_entries(cap::TARGET_PIDS, 0);
 
+/// Processes that are spark-traces; user space of each fills it ([`spark_trace_common::config::BESIDE_OTHER`]).
+#[map]
+pub(crate) static BESIDE: HashMap<u32, u32> = HashMap::with_max_entries(cap::BESIDE, 0);
+
 /// Where page frames are, and how many page rows there are.
 #[map]
 pub(crate) static PLACE: Array<u64> = Array::with_max_entries(PLACE_LEN, 0);

@@ -1,12 +1,14 @@
 //! Who is traced: cgroup membership first, process ancestry second.
 
 use aya_ebpf::helpers::{bpf_get_current_pid_tgid, generated::bpf_get_current_task_btf};
-use spark_trace_common::config::{CLIENTS_DONE, CLIENTS_STARTED, CONTROL_SELECT_NEW};
+use spark_trace_common::config::{
+    BESIDE_GONE, BESIDE_OTHER, CLIENTS_DONE, CLIENTS_STARTED, CONTROL_SELECT_NEW,
+};
 
 use crate::{
     config::conf,
     loss::lost,
-    maps::{CLIENTS, CONTROL, TARGET_CGROUPS, TARGET_PIDS, add, selection_changed},
+    maps::{BESIDE, CLIENTS, CONTROL, TARGET_CGROUPS, TARGET_PIDS, add, selection_changed},
     read::{load, probe},
 };
 
@@ -93,6 +95,22 @@ pub(crate) fn is_target_pid(tgid: u32) -> bool {
 #[inline(always)]
 pub(crate) fn is_target(cgroup: u64, tgid: u32) -> bool {
     conf!(whole_system) != 0 || is_target_cgroup(cgroup) || is_target_pid(tgid)
+}
+
+/// Whether a process is another spark-trace: what it does is no part of the trace.
+#[inline(always)]
+pub(crate) fn is_beside(tgid: u32) -> bool {
+    // SAFETY: a live map value.
+    BESIDE.get_ptr(&tgid).is_some_and(|whose| unsafe { *whose == BESIDE_OTHER })
+}
+
+/// A process has ended. User space still learns that it was there.
+#[inline(always)]
+pub(crate) fn is_beside_no_more(tgid: u32) {
+    if let Some(whose) = BESIDE.get_ptr_mut(&tgid) {
+        // SAFETY: a live map value.
+        unsafe { *whose = BESIDE_GONE };
+    }
 }
 
 /// Whether a cgroup that is created now may be that of a container which the target has requested.

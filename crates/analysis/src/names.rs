@@ -23,6 +23,8 @@ pub struct Names<'a> {
     pids: BTreeSet<u32>,
     /// spark-trace's own process, where the recording names it.
     tracer: Option<u32>,
+    /// Other spark-traces.
+    beside: &'a [u32],
     stacks: BTreeMap<u32, &'a Stack>,
     comms: BTreeMap<u32, &'a str>,
     /// Processes that spark-trace started: what they are called, and when they became that.
@@ -48,6 +50,7 @@ impl<'a> Names<'a> {
             whole_machine: target.is_whole_machine(),
             pids: processes.map(|process| process.pid).collect(),
             tracer: recording.tool.pid,
+            beside: &recording.health.beside,
             paths: named.chain(own).collect(),
             target: ids,
             stacks: provenance.stacks.iter().map(|stack| (stack.id, stack)).collect(),
@@ -115,7 +118,7 @@ impl<'a> Names<'a> {
     /// Older recordings do not name spark-trace's process: then its name decides, outside the target.
     fn is_tracer(&self, touch: &FirstTouch) -> bool {
         match self.tracer {
-            Some(pid) => touch.pid == pid,
+            Some(pid) => touch.pid == pid || self.beside.contains(&touch.pid),
             None => touch.comm == TRACER && !self.pids.contains(&touch.pid) && !self.is_target(touch.cgroup),
         }
     }

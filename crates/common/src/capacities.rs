@@ -92,6 +92,9 @@ pub const THREAD_CONTEXTS: u32 = 8_192;
 /// Library files that are attached to, or need not be. What there is no room for pauses its process once more.
 pub const WATCHED_FILES: u32 = 1_024;
 
+/// Spark-traces that run beside one another.
+pub const BESIDE: u32 = 64;
+
 /// Processes paused at once. One that there is no room for is not paused.
 pub const PAUSED: u32 = 1_024;
 

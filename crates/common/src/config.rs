@@ -122,6 +122,13 @@ pub const CONTROL_GENERATION: u32 = 1;
 pub const CONTROL_PAUSE: u32 = 2;
 pub const CONTROL_LEN: u32 = 3;
 
+/// In the `BESIDE` map: the spark-trace that the map belongs to, ...
+pub const BESIDE_OWN: u32 = 1;
+/// ... another one, ...
+pub const BESIDE_OTHER: u32 = 2;
+/// ... and another one that has ended: its number may be another process's next.
+pub const BESIDE_GONE: u32 = 3;
+
 /// Index in the `CLIENTS` map: clients of container engines that the target has started, as the kernel side counts them, ...
 pub const CLIENTS_STARTED: u32 = 0;
 /// ... and how many of them user space has dealt with. While there are more, every new cgroup is selected.

@@ -202,6 +202,9 @@ pub struct Health {
     pub lost_total: u64,
     /// Events that a full buffer or map dropped.
     pub losses: Vec<Loss>,
+    /// Processes of other spark-traces that ran beside this one. Their mappings, queries and calls are not recorded.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub beside: Vec<u32>,
     /// One row for each hook, attached or not.
     pub hooks: Vec<Hook>,
     /// Libraries whose functions are watched, in the order in which they were found.

@@ -33,7 +33,7 @@ use crate::{
     maps::{EVENTS, PENDING_CALLS, hit},
     memory_state::memory_state,
     stack_copy,
-    target::{USER_STACK, current_task, is_target, memory_cgroup_of},
+    target::{USER_STACK, current_task, is_beside, is_target, memory_cgroup_of},
     wake::{self, Patience},
 };
 
@@ -43,7 +43,7 @@ pub fn call_enter(ctx: ProbeContext) -> u32 {
     // SAFETY: the current task's type is known to the verifier.
     let cgroup = unsafe { memory_cgroup_of(current_task()) };
     let tgid = (ids >> 32) as u32;
-    if tgid == conf!(own_tgid) || !is_target(cgroup, tgid) {
+    if tgid == conf!(own_tgid) || !is_target(cgroup, tgid) || is_beside(tgid) {
         return 0;
     }
     hit(const { index("library-call") });
@@ -69,7 +69,8 @@ pub fn call_return(ctx: RetProbeContext) -> u32 {
     let Some(pending) = PENDING_CALLS.get_ptr(&key) else {
         let tgid = (ids >> 32) as u32;
         // SAFETY: the current task's type is known to the verifier.
-        if tgid != conf!(own_tgid) && is_target(unsafe { memory_cgroup_of(current_task()) }, tgid) {
+        let cgroup = unsafe { memory_cgroup_of(current_task()) };
+        if tgid != conf!(own_tgid) && is_target(cgroup, tgid) && !is_beside(tgid) {
             lost!(Calls);
         }
         return 0;

@@ -26,7 +26,7 @@ use crate::{
     maps::{CONTROL, EVENTS, PAUSED, WATCHED_FILES},
     memory_state::memory_state,
     read::{load, probe},
-    target::{USER_STACK, current_task, memory_cgroup_read_of},
+    target::{USER_STACK, current_task, is_beside, memory_cgroup_read_of},
     wake::{self, Patience},
 };
 
@@ -116,7 +116,7 @@ fn report(
     let Answer { buffer, length, caller } = answer;
     let ids = bpf_get_current_pid_tgid();
     let tgid = (ids >> 32) as u32;
-    if tgid == conf!(own_tgid) {
+    if tgid == conf!(own_tgid) || is_beside(tgid) {
         return;
     }
     let cgroup = memory_cgroup_read_of(current_task());
@@ -167,7 +167,7 @@ pub(super) fn mapped_executable(fd: u32, tgid: u32) {
     let watched = head == self::head(b"libcuda.") && next & 0xffff == u64::from(u16::from_ne_bytes(*b"so"))
         || head == self::head(b"libnvidi") && next & 0xff_ffff_ffff == self::head(b"a-ml.\0\0\0")
         || head == self::head(b"libspark");
-    if !watched {
+    if !watched || is_beside(tgid) {
         return;
     }
     let Some(mut slot) = EVENTS.reserve::<LibraryEvent>(0) else {

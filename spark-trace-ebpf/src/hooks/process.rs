@@ -19,7 +19,7 @@ use crate::{
     loss::send,
     maps::{HEAPS, TARGET_PIDS, hit},
     read::{load, probe},
-    target::{client_started, is_target, is_target_pid, memory_cgroup_of, select_pid},
+    target::{client_started, is_beside_no_more, is_target, is_target_pid, memory_cgroup_of, select_pid},
     wake::Patience,
 };
 
@@ -90,6 +90,7 @@ pub fn process_exit(ctx: BtfTracePointContext) -> i32 {
         if is_target(cgroup, tgid) {
             report(ProcessOp::Exit, task, tgid, parent_of(task), cgroup);
         }
+        is_beside_no_more(tgid);
         let _ = TARGET_PIDS.remove(&tgid);
         let _ = HEAPS.remove(&tgid);
     }

@@ -28,7 +28,7 @@ use crate::{
     maps::{EVENTS, HEAPS, MAPPING_CACHE, MAPPING_TOTALS, add, generation, hit},
     read::load,
     stack_copy,
-    target::{USER_STACK, current_task, is_target, memory_cgroup_of_set},
+    target::{USER_STACK, current_task, is_beside, is_target, memory_cgroup_of_set},
     wake::{self, Patience},
 };
 
@@ -170,6 +170,10 @@ fn system_call(ctx: *mut c_void) -> i32 {
             length = end.wrapping_sub(reported) as i64;
         }
     }
+    // Not with the question whose target it is, which a CPU remembers for as long as nothing is selected anew.
+    if is_beside(tgid) {
+        return 0;
+    }
     let copy = if stack_copy::is_wanted_of(taken(op, length, detail)) {
         // SAFETY: an argument of a BTF tracepoint: the registers with which the thread returns.
         unsafe { stack_copy::copy(regs.cast()) }
@@ -263,6 +267,11 @@ unsafe fn settle(cache: *mut MappingCache) {
     // SAFETY: by the caller's word.
     let MappingCache { tgid, counted, .. } = unsafe { *cache };
     if counted.mmap_calls == 0 && counted.munmap_calls == 0 {
+        return;
+    }
+    if is_beside(tgid) {
+        // SAFETY: by the caller's word.
+        unsafe { (*cache).counted = MappingTotals::default() };
         return;
     }
     if MAPPING_TOTALS.get_ptr(&tgid).is_none() {

@@ -6,6 +6,7 @@
 mod support;
 
 mod attach;
+mod beside;
 mod buffers;
 mod charge;
 mod command;

@@ -2,11 +2,14 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use super::limit;
 
 /// Commands of bpf(2), from linux/bpf.h.
+const MAP_CREATE: i32 = 0;
+const MAP_UPDATE_ELEM: i32 = 2;
 const PROG_GET_NEXT_ID: i32 = 11;
 const LINK_GET_NEXT_ID: i32 = 31;
 
@@ -36,6 +39,36 @@ fn list(command: i32) -> BTreeSet<u32> {
         found.insert(attr[1]);
         attr[0] = attr[1];
     }
+}
+
+/// A map from numbers of 32 bits to such numbers, which programs that are started from now on inherit.
+pub fn make_map(name: &str) -> OwnedFd {
+    const HASH: u32 = 1;
+    // map_type, key_size, value_size, max_entries, map_flags, inner_map_fd, numa_node and map_name of union bpf_attr.
+    let mut attr = [0u8; 44];
+    for (field, value) in [HASH, 4, 4, 64].into_iter().enumerate() {
+        attr[4 * field..][..4].copy_from_slice(&value.to_ne_bytes());
+    }
+    attr[28..][..name.len()].copy_from_slice(name.as_bytes());
+    // SAFETY: `attr` is valid for the fields that this command reads; what it gives is ours alone.
+    let map = unsafe {
+        let fd = libc::syscall(libc::SYS_bpf, MAP_CREATE, attr.as_mut_ptr(), attr.len());
+        assert!(fd >= 0, "bpf(MAP_CREATE): {}", std::io::Error::last_os_error());
+        OwnedFd::from_raw_fd(fd as i32)
+    };
+    // SAFETY: no pointers involved.
+    assert_eq!(unsafe { libc::fcntl(map.as_raw_fd(), libc::F_SETFD, 0) }, 0);
+    map
+}
+
+/// Sets an element of such a map.
+pub fn set(map: &OwnedFd, key: u32, value: u32) {
+    // map_fd, key, value and flags of union bpf_attr.
+    let mut attr = [map.as_raw_fd() as u64, (&raw const key) as u64, (&raw const value) as u64, 0];
+    // SAFETY: `attr` is valid for the fields that this command reads, and points to what lives.
+    let result =
+        unsafe { libc::syscall(libc::SYS_bpf, MAP_UPDATE_ELEM, attr.as_mut_ptr(), size_of_val(&attr)) };
+    assert_eq!(result, 0, "bpf(MAP_UPDATE_ELEM): {}", std::io::Error::last_os_error());
 }
 
 impl Ids {

@@ -3,6 +3,7 @@
 mod ahead;
 mod attach;
 mod begun;
+pub mod beside;
 mod charges;
 mod functions;
 mod pages;

@@ -10,7 +10,7 @@ use std::{
 use spark_trace_common::hook::{HOOKS, Mechanism};
 
 use super::{Finding, Machine, mib};
-use crate::{host, page_size, source::system::System};
+use crate::{bpf::beside, host, page_size, source::system::System};
 
 pub fn release(_: &Machine) -> Finding {
     match fs::read_to_string("/proc/sys/kernel/osrelease") {
@@ -23,6 +23,17 @@ pub fn architecture(_: &Machine) -> Finding {
     match std::env::consts::ARCH {
         arch @ ("x86_64" | "aarch64") => Finding::ok(arch),
         other => Finding::missing(other),
+    }
+}
+
+pub fn beside(_: &Machine) -> Finding {
+    match beside::running() {
+        Ok(pids) if pids.is_empty() => Finding::ok("no other spark-trace traces"),
+        Ok(pids) => {
+            let pids: Vec<String> = pids.into_iter().map(|pid| format!("pid {pid}")).collect();
+            Finding::warning(format!("another spark-trace traces ({})", pids.join(", ")))
+        }
+        Err(reason) => Finding::warning(format!("not known: {reason}")),
     }
 }
 

@@ -96,6 +96,13 @@ pub const CHECKS: &[Check] = &[
         run: kernel::program_memory,
     },
     Check {
+        name: "beside",
+        probe: "other spark-traces by the maps that the kernel has of their programs",
+        without: "programs pay for the hooks of each; none records what the others do",
+        remedy: "end the other one",
+        run: kernel::beside,
+    },
+    Check {
         name: "program-run-times",
         probe: "bpf(BPF_ENABLE_STATS)",
         without: "the recording does not have the run time of its programs",

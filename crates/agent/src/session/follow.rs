@@ -101,7 +101,9 @@ impl Session {
                 _ = ticks.tick() => {
                     tick += 1;
                     self.statistics.tick(tick, || self.tracer.object.counted());
+                    let mut beside = None;
                     if tick.is_multiple_of(SWEEP_EVERY) {
+                        beside = self.note_beside()?;
                         self.tracer.object.sweep_now_and_then()?;
                         self.tracer.tidy_names()?;
                     }
@@ -118,7 +120,7 @@ impl Session {
                     let losses = self.tracer.object.losses()?;
                     messages::log_losses(&mut self.losses, &losses);
                     let lost = losses.iter().map(|l| l.count).sum();
-                    let notice = self.note_journal();
+                    let notice = self.note_journal().or(beside);
                     let wishes = progress(&Progress {
                         elapsed: started.elapsed(),
                         recording: self.tracer.journal.recording(),

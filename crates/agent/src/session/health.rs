@@ -15,6 +15,23 @@ fn sum(left: Option<ReaderCost>, right: Option<ReaderCost>) -> Option<ReaderCost
 }
 
 impl Session {
+    /// What is to be said of other spark-traces that have turned up.
+    pub(super) fn note_beside(&mut self) -> Result<Option<String>, SessionError> {
+        let mut new = self.tracer.object.beside()?;
+        new.retain(|pid| !self.beside.contains(pid));
+        if new.is_empty() {
+            return Ok(None);
+        }
+        self.beside.extend(&new);
+        let pids: Vec<String> = new.iter().map(|pid| format!("pid {pid}")).collect();
+        let notice = format!(
+            "another spark-trace ran beside this one ({}): neither records the other, but programs paid for the hooks of both",
+            pids.join(", ")
+        );
+        self.warnings.push(notice.clone());
+        Ok(Some(notice))
+    }
+
     pub(super) fn add_health_and_cost(&mut self, nvml: Option<Readings>) -> Result<(), SessionError> {
         let hooks = self.tracer.object.hook_rows(Some(&self.statistics));
         let mut losses = self.tracer.object.losses()?;
@@ -73,6 +90,7 @@ impl Session {
         let health = Health {
             lost_total: losses.iter().map(|l| l.count).sum(),
             losses,
+            beside: self.beside.clone(),
             hooks,
             libraries: Vec::new(),
             sources: vec![self.nvml.machine().verdict.clone()],

@@ -170,6 +170,8 @@ pub struct Session {
     journal_end: Option<journal_file::End>,
     /// What the log has of losses.
     losses: Vec<Loss>,
+    /// Other spark-traces that have run beside this one.
+    beside: Vec<u32>,
 }
 
 impl Session {
@@ -214,8 +216,12 @@ impl Session {
                 .push("the kernel refuses BPF statistics: run times of the programs are unknown".to_owned());
         }
         debug!("the eBPF object is loaded, with an event buffer of {} bytes", options.ring_bytes);
+        // Before anything is seen of them.
+        warnings.extend(object.announce()?);
         object.attach(&options.hooks, &btf)?;
         object.require()?;
+        // Of those that have begun at the same time, the last one finds the others now.
+        object.announce()?;
         let symbols =
             if options.hooks.profile == Profile::Light { Awaited::when_needed() } else { Awaited::begin() };
 
@@ -291,6 +297,7 @@ impl Session {
             journal_failed: false,
             journal_end,
             losses: Vec::new(),
+            beside: Vec::new(),
         })
     }
 
@@ -301,6 +308,7 @@ impl Session {
 
     /// Traces until the target ends, the time is over or the user stops it.
     pub async fn run(mut self, progress: Report<'_>) -> Result<Outcome, SessionError> {
+        self.note_beside()?;
         self.tracer.name_cgroups()?;
         self.tracer.find_libraries(&self.options.libraries)?;
         self.begin_pausing()?;
@@ -397,6 +405,7 @@ impl Session {
         // All events before the last readings.
         self.drain(Take::All)?;
         self.tracer.empty_brief()?;
+        self.note_beside()?;
         self.tracer.target.exit_code = exit_code;
         self.tracer.target.ended_ns = now_ns();
         self.tracer.publish_target()?;
