@@ -80,6 +80,10 @@ pub(crate) static PAGE_CACHE: PerCpuArray<PageCache> = PerCpuArray::with_max_ent
 #[map]
 pub(crate) static LIVE: Array<LiveFrames> = Array::with_max_entries(1, 0);
 
+/// Elements of `LIVE` that may have a row, a bit for each; user space makes it as large as `LIVE` needs.
+#[map]
+pub(crate) static TOUCHED: Array<u64> = Array::with_max_entries(1, 0);
+
 #[map]
 pub(crate) static FILES: HashMap<FileKey, FileTotals> = HashMap::with_max_entries(cap::FILES, 0);
 
@@ -299,4 +303,29 @@ pub(crate) unsafe fn replace(word: *mut u64, old: u64, new: u64) -> bool {
         )
     };
     was == old
+}
+
+/// Sets bits of a word that other CPUs change as well. What was written before is seen by whoever sees them.
+///
+/// # Safety
+/// `word` must point into a live map value.
+#[inline(always)]
+pub(crate) unsafe fn set_bits(word: *mut u64, bits: u64) {
+    // SAFETY: aligned and live by the caller's word.
+    // With the value, which is not used: without it the kernel's operation orders nothing on arm64.
+    unsafe {
+        asm!("{1} = atomic_fetch_or((u64 *)({0} + 0), {1})", in(reg) word, inout(reg) bits => _, options(nostack))
+    };
+}
+
+/// Empties a word that other CPUs change as well, and returns what was in it.
+///
+/// # Safety
+/// `word` must point into a live map value.
+#[inline(always)]
+pub(crate) unsafe fn take_bits(word: *mut u64) -> u64 {
+    let mut bits = 0;
+    // SAFETY: aligned and live by the caller's word.
+    unsafe { asm!("{1} = xchg_64({0} + 0, {1})", in(reg) word, inout(reg) bits, options(nostack)) };
+    bits
 }

@@ -4,13 +4,13 @@
 //! no interface shows, so user space has a program look it up ([`crate::hooks`]' `page_of_file`).
 
 use spark_trace_common::{
-    capacities::LIVE_FRAMES,
+    capacities::{LIVE_FRAMES, TOUCHED_ELEMENTS},
     config::{NO_MEMBER, PLACE_BASE},
 };
 
 use crate::{
     config::conf,
-    maps::{LIVE, PLACE},
+    maps::{LIVE, PLACE, TOUCHED, set_bits},
     read::probe,
     target::current_task,
 };
@@ -60,6 +60,43 @@ pub(crate) fn live_row_of(frame: u64) -> Option<*mut u16> {
     let element = LIVE.get_ptr_mut(frame as u32 / LIVE_FRAMES)?;
     // SAFETY: a live map value, and the remainder lies within it.
     Some(unsafe { (&raw mut (*element).rows).cast::<u16>().add((frame as u32 % LIVE_FRAMES) as usize) })
+}
+
+/// Puts a frame into a row. Gives the row that it was in before, or 0; `None` for a frame that is not followed.
+///
+/// [`touch`] or [`touch_at_once`] must follow: a sweep that has looked at the row before does not come again without.
+#[inline(always)]
+pub(crate) fn put(frame: u64, row: u32) -> Option<u32> {
+    let live = live_row_of(frame)?;
+    // SAFETY: a live map value. Nobody else allocates this page, so only a sweep may change it meanwhile.
+    Some(unsafe { u32::from(live.replace(row as u16)) })
+}
+
+/// Has the next sweep look at a frame. Between [`put`] and this there must be an atomic operation that gives a value, which all CPUs
+/// take for a barrier: else this CPU may look at the bit before others see the row.
+#[inline(always)]
+pub(crate) fn touch(frame: u64) {
+    let Some((word, bit)) = touched(frame) else { return };
+    // SAFETY: a live map value. Volatile, since other CPUs change it.
+    unsafe {
+        if word.read_volatile() & bit == 0 {
+            set_bits(word, bit);
+        }
+    }
+}
+
+/// The same without such an operation before it.
+#[inline(always)]
+pub(crate) fn touch_at_once(frame: u64) {
+    let Some((word, bit)) = touched(frame) else { return };
+    // SAFETY: a live map value.
+    unsafe { set_bits(word, bit) };
+}
+
+#[inline(always)]
+fn touched(frame: u64) -> Option<(*mut u64, u64)> {
+    let element = frame as u32 / LIVE_FRAMES;
+    Some((TOUCHED.get_ptr_mut(element / TOUCHED_ELEMENTS)?, 1 << (element % TOUCHED_ELEMENTS)))
 }
 
 /// The first page of a file that the current task has open, as the kernel's page cache has it.

@@ -64,9 +64,12 @@ pub const LIVE_FRAMES: u32 = 32;
 /// page frames, and is at work where there are fewer than that.
 pub const LIVE: u32 = (128 << 20) / (2 * LIVE_FRAMES);
 
-/// Elements of `LIVE` that one run of the sweep looks at. The kernel does not let go of the CPU meanwhile, and
-/// an element whose frames are all followed takes some microseconds.
-pub const SWEEP_ELEMENTS: u32 = 1024;
+/// Elements of `LIVE` to a word of `TOUCHED`, a bit for each.
+pub const TOUCHED_ELEMENTS: u32 = u64::BITS;
+
+/// Words of `TOUCHED` that one run of the sweep looks into. The kernel does not let go of the CPU meanwhile, and an element
+/// of `LIVE` whose frames are all followed takes some microseconds.
+pub const SWEEP_WORDS: u32 = 16;
 
 /// Files with page cache activity, by (device, inode, owner).
 pub const FILES: u32 = 65_536;

@@ -120,7 +120,9 @@ pub const CONTROL_SELECT_NEW: u32 = 0;
 pub const CONTROL_GENERATION: u32 = 1;
 /// Whether a process of the target may be paused while a library that it has just mapped is attached to.
 pub const CONTROL_PAUSE: u32 = 2;
-pub const CONTROL_LEN: u32 = 3;
+/// Whether processes of one cgroup may differ in whether they are of the target.
+pub const CONTROL_BY_PID: u32 = 3;
+pub const CONTROL_LEN: u32 = 4;
 
 /// In the `BESIDE` map: the spark-trace that the map belongs to, ...
 pub const BESIDE_OWN: u32 = 1;
@@ -143,4 +145,8 @@ pub const PLACE_FOUND: u32 = 1;
 pub const PLACE_ROWS: u32 = 2;
 /// Whether a call's list did not have the page that it should begin with: from then on pages are counted one by one.
 pub const PLACE_NO_BURSTS: u32 = 3;
-pub const PLACE_LEN: u32 = 4;
+/// Words of `TOUCHED` that a sweep may still look into, ...
+pub const PLACE_SWEEP_LEFT: u32 = 4;
+/// ... and the word that it goes on with.
+pub const PLACE_SWEEP_NEXT: u32 = 5;
+pub const PLACE_LEN: u32 = 6;

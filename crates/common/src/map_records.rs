@@ -103,9 +103,11 @@ pub struct LiveFrames {
 #[derive(Debug, Clone, Copy, Default)]
 #[repr(C)]
 pub struct PageCache {
-    pub task: u64,
-    /// The task's `css_set`: another one means that it changed cgroups.
-    pub css_set: u64,
+    /// Id of the memory cgroup of the task; 0 where nothing is remembered.
+    pub cgroup: u64,
+    /// The task itself where it runs no program (kernel threads would share their places); its process where single processes are
+    /// the target; else 0.
+    pub of: u64,
     /// How far down the kernel stack the tracepoint's arguments lay: how deep the call was.
     pub depth: u64,
     /// User instruction and system call that the task entered the kernel by.

@@ -25,7 +25,7 @@ use crate::{
     config::conf,
     loss::lost,
     maps::{BURSTS, PAGE_ROWS, PLACE, add, replace},
-    page_frames::{frame_at, frame_of, live_row_of},
+    page_frames::{frame_at, frame_of, put, touch_at_once},
 };
 
 /// Addresses that are read at once.
@@ -218,13 +218,13 @@ extern "C" fn mark(index: u32, walk: *mut Walk) -> i64 {
             (*burst).met = u32::from(frame == (*burst).first);
             return 0;
         }
-        let Some(live) = live_row_of(frame) else { return 0 };
         if (*burst).passed == 0 {
             return 1;
         }
-        (*burst).passed -= 1;
         let row = (*walk).row;
-        let before = u32::from(live.replace(row as u16));
+        let Some(before) = put(frame, row) else { return 0 };
+        touch_at_once(frame);
+        (*burst).passed -= 1;
         if before == row {
             (*burst).again += 1;
         } else if before != 0 {

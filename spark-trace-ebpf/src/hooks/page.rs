@@ -17,6 +17,7 @@ use aya_ebpf::{
 };
 use spark_trace_common::{
     capacities::{PAGE_PLACES, STACK_USES, STACK_USES_MOST},
+    config::CONTROL_BY_PID,
     hook::index,
     map_records::{PAGE_CHARGED, PAGE_ORDER_SHIFT, PageCache, PageKey},
 };
@@ -26,8 +27,8 @@ use super::page_rows::{retire, row_of};
 use crate::{
     config::conf,
     loss::{lost, stand_in},
-    maps::{PAGE_CACHE, PAGE_ROWS, PLACE, add, generation, run},
-    page_frames::live_row,
+    maps::{CONTROL, PAGE_CACHE, PAGE_ROWS, PLACE, add, generation, next, run},
+    page_frames::{frame_of, live_row, put, touch},
     read::load,
     stack::take_stack,
     target::{current_task, current_tgid, is_target, memory_cgroup_of},
@@ -87,14 +88,16 @@ fn allocated(ctx: &BtfTracePointContext, page: u64, row_of: impl FnOnce(&BtfTrac
         lost!(PageAggregates);
         return;
     }
+    let frame = frame_of(page).unwrap_or(u64::MAX);
+    let before = put(frame, row);
     // SAFETY: a live map value.
-    unsafe { add(&raw mut (*totals).allocs, 1) };
-    let Some(live) = live_row(page) else {
+    unsafe { next(&raw mut (*totals).allocs) };
+    let Some(before) = before else {
         lost!(LivePages);
         return;
     };
-    // SAFETY: a live map value. Nobody else allocates this page, so only a sweep may change it meanwhile.
-    let before = unsafe { u32::from(live.replace(row as u16)) };
+    // The operation before is the barrier that it needs.
+    touch(frame);
     // A row that is still there is of a page whose free nobody has noticed yet. Most often it was of the same
     // place.
     if before == row {
@@ -107,22 +110,29 @@ fn allocated(ctx: &BtfTracePointContext, page: u64, row_of: impl FnOnce(&BtfTrac
 
 /// The row of an allocation; 0 where it could not be made.
 ///
-/// Unwinding costs a microsecond and more, and allocations come in bursts from one place. One that a task
-/// makes at the same depth of its kernel stack, entered from the same user instruction by the same system
-/// call, for the same kind of page, has the stack of the one before. It is taken anew now and then all the
-/// same, so that a coincidence cannot last.
+/// Unwinding costs a microsecond and more, and allocations come in bursts from one place. One at the same depth of
+/// the kernel stack, entered from the same user instruction by the same system call, for the same kind of page, has
+/// the stack of the one before. So has that of another task of the same cgroup: children of one program have its
+/// places. It is taken anew now and then all the same, so that a coincidence cannot last.
 #[inline(always)]
 fn row_by_place(ctx: &BtfTracePointContext) -> u32 {
     let task = current_task();
     // SAFETY: the current task's type is known to the verifier, and so is that of its registers.
-    let (regs, css_set, user_ip, system_call): (u64, u64, u64, u32) = unsafe {
+    let (regs, cgroup, user_ip, system_call): (u64, u64, u64, u32) = unsafe {
         let regs = bpf_task_pt_regs(task.cast_mut().cast()) as *const u8;
-        let css_set = load(task, conf!(task_cgroups));
-        (regs as u64, css_set, load(regs, conf!(regs_ip)), load(regs, conf!(regs_nr)))
+        (regs as u64, memory_cgroup_of(task), load(regs, conf!(regs_ip)), load(regs, conf!(regs_nr)))
     };
     // The registers lie at the top of the task's stack. The difference of two pointers is a number, of which the
     // verifier lets a hash be made.
-    let (task, depth) = (task as u64, regs.wrapping_sub(ctx.as_ptr() as u64));
+    let depth = regs.wrapping_sub(ctx.as_ptr() as u64);
+    // A kernel thread comes from no user instruction. Where single processes are the target, others of their cgroup are not.
+    let of = if user_ip == 0 {
+        task as u64
+    } else if CONTROL.get(CONTROL_BY_PID).is_some_and(|on| *on != 0) {
+        u64::from(current_tgid())
+    } else {
+        0
+    };
     let (order, gfp, generation): (u32, u32, u32) = (ctx.arg(1), ctx.arg(2), generation());
     // Fibonacci hashing: the highest bits of the product are the best mixed.
     let hash = (depth ^ user_ip ^ u64::from(gfp)).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
@@ -130,13 +140,13 @@ fn row_by_place(ctx: &BtfTracePointContext) -> u32 {
     let Some(cache) = PAGE_CACHE.get_ptr_mut(slot) else { return 0 };
     // SAFETY (whole block): a per-CPU slot that the map keeps alive; this program does not interrupt itself.
     unsafe {
-        let same = (*cache).task == task
+        let same = (*cache).of == of
             && (*cache).depth == depth
             && (*cache).user_ip == user_ip
             && (*cache).system_call == system_call
             && (*cache).gfp == gfp
             && (*cache).order == order
-            && (*cache).css_set == css_set
+            && (*cache).cgroup == cgroup
             && (*cache).generation == generation;
         if same && (*cache).left > 0 {
             (*cache).left -= 1;
@@ -150,8 +160,8 @@ fn row_by_place(ctx: &BtfTracePointContext) -> u32 {
         };
         *cache = PageCache {
             // A failure is not remembered: the next try may find room.
-            task: if whole { task } else { 0 },
-            css_set,
+            cgroup: if whole { cgroup } else { 0 },
+            of,
             depth,
             user_ip,
             system_call,

@@ -4,8 +4,8 @@ use core::ffi::c_void;
 
 use aya_ebpf::{helpers::generated::bpf_loop, macros::raw_tracepoint, programs::RawTracePointContext};
 use spark_trace_common::{
-    capacities::{LIVE_FRAMES, SWEEP_ELEMENTS},
-    config::{NO_MEMBER, PLACE_FOUND},
+    capacities::{LIVE_FRAMES, SWEEP_WORDS, TOUCHED_ELEMENTS},
+    config::{NO_MEMBER, PLACE_FOUND, PLACE_SWEEP_LEFT, PLACE_SWEEP_NEXT},
     hook::index,
     map_records::LiveFrames,
 };
@@ -13,7 +13,7 @@ use spark_trace_common::{
 use super::page_rows::retire;
 use crate::{
     config::conf,
-    maps::{LIVE, PLACE, hit, replace},
+    maps::{LIVE, PLACE, TOUCHED, hit, replace, set_bits, take_bits},
     page_frames,
     read::probe,
 };
@@ -29,22 +29,60 @@ pub fn page_of_file(ctx: RawTracePointContext) -> i32 {
     0
 }
 
-/// A part of the walk over `LIVE`.
+/// A part of the walk over `TOUCHED`. How far it is lies in `PLACE`: of the stack, verifiers before 6.7 believe that it is at
+/// every word as it was at the first.
 struct Walk {
     first: u32,
     base: u64,
 }
 
-/// Retires pages that are no longer what they were allocated for, in some elements of `LIVE` from that of the
-/// first argument on.
+/// Retires pages that are no longer what they were allocated for, in those elements of `LIVE` that have a row: from the word
+/// of `TOUCHED` on that is the first argument, as many as the second. Leaves in `PLACE` where to go on.
 #[raw_tracepoint]
 pub fn page_sweep(ctx: RawTracePointContext) -> i32 {
     hit(const { index("page-sweep") });
-    let first: u64 = ctx.arg(0);
+    let (first, words): (u64, u64) = (ctx.arg(0), ctx.arg(1));
+    let Some(left) = PLACE.get_ptr_mut(PLACE_SWEEP_LEFT) else { return 0 };
+    // SAFETY: a live map value that nobody else uses now.
+    unsafe { *left = u64::from(SWEEP_WORDS) };
     let mut walk = Walk { first: first as u32, base: page_frames::base() };
     // SAFETY: a callback of the form that the helper wants, with what it expects.
     unsafe {
-        bpf_loop(SWEEP_ELEMENTS, sweep_element as *mut c_void, (&raw mut walk).cast(), 0);
+        bpf_loop(words as u32, sweep_touched as *mut c_void, (&raw mut walk).cast(), 0);
+    }
+    0
+}
+
+/// A word of `TOUCHED` that was not empty.
+struct Touched {
+    word: u32,
+    bits: u64,
+    base: u64,
+}
+
+/// `long callback(u32 index, void *ctx)`
+extern "C" fn sweep_touched(index: u32, walk: *const Walk) -> i64 {
+    // SAFETY: `page_sweep` hands it over.
+    let (word, base) = unsafe { ((*walk).first + index, (*walk).base) };
+    let (Some(left), Some(next), Some(bits)) =
+        (PLACE.get_ptr_mut(PLACE_SWEEP_LEFT), PLACE.get_ptr_mut(PLACE_SWEEP_NEXT), TOUCHED.get_ptr_mut(word))
+    else {
+        return 1;
+    };
+    // SAFETY (whole block): live map values; a callback of the form that the helper wants, with what it expects.
+    unsafe {
+        if *left == 0 {
+            return 1;
+        }
+        *next = u64::from(word) + 1;
+        // Most of a machine is not followed: this is what a walk costs there.
+        if bits.read_volatile() == 0 {
+            return 0;
+        }
+        *left -= 1;
+        // Taken before the rows are looked at: what is put into a row meanwhile sets its bit anew.
+        let mut touched = Touched { word, bits: take_bits(bits), base };
+        bpf_loop(TOUCHED_ELEMENTS, sweep_element as *mut c_void, (&raw mut touched).cast(), 0);
     }
     0
 }
@@ -53,16 +91,23 @@ pub fn page_sweep(ctx: RawTracePointContext) -> i32 {
 const LANES: u32 = 4;
 
 /// `long callback(u32 index, void *ctx)`
-extern "C" fn sweep_element(index: u32, walk: *const Walk) -> i64 {
-    // SAFETY: `page_sweep` hands it over.
-    let (first, base) = unsafe { ((*walk).first, (*walk).base) };
-    let Some(element) = LIVE.get_ptr_mut(first + index) else { return 1 };
-    let words = element.cast::<u64>();
-    // Most of a machine is not followed: this is what a walk costs there.
-    // SAFETY: a live map value, and words within it.
-    let any = (0..WORDS).fold(0, |any, word| any | unsafe { *words.add(word as usize) });
-    if any != 0 {
-        sweep_words(words, base, (first + index) * LIVE_FRAMES);
+extern "C" fn sweep_element(index: u32, touched: *const Touched) -> i64 {
+    // SAFETY: `sweep_touched` hands it over.
+    let (word, bits, base) = unsafe { ((*touched).word, (*touched).bits, (*touched).base) };
+    let bit = 1 << (index % TOUCHED_ELEMENTS);
+    if bits & bit == 0 {
+        return 0;
+    }
+    let element = word * TOUCHED_ELEMENTS + index;
+    let (Some(rows), Some(marks)) = (LIVE.get_ptr_mut(element), TOUCHED.get_ptr_mut(word)) else { return 1 };
+    let rows = rows.cast::<u64>();
+    sweep_words(rows, base, element * LIVE_FRAMES);
+    // SAFETY: live map values, and words within them.
+    unsafe {
+        let any = (0..WORDS).fold(0, |any, word| any | rows.add(word as usize).read_volatile());
+        if any != 0 {
+            set_bits(marks, bit);
+        }
     }
     0
 }

@@ -20,7 +20,10 @@ use aya::{
 };
 use spark_trace_common::{
     capacities::{DRIVER_ALLOCS, LIVE_FRAMES, LossKind, STACK_COPY_RING_BYTES},
-    config::{CLIENTS_DONE, CONFIG_SYMBOL, CONTROL_GENERATION, CONTROL_SELECT_NEW, Config, NO_MEMBER},
+    config::{
+        CLIENTS_DONE, CONFIG_SYMBOL, CONTROL_BY_PID, CONTROL_GENERATION, CONTROL_SELECT_NEW, Config,
+        NO_MEMBER,
+    },
     hook::{HOOKS, Mechanism},
     map_records::{FileKey, FileTotals, Heap, MappingTotals, Run},
 };
@@ -66,6 +69,8 @@ pub enum ObjectError {
     Map { name: &'static str, cause: Box<aya::maps::MapError> },
     #[error("cannot look at the pages in use")]
     Sweep(#[source] Box<ProgramError>),
+    #[error("the look at the pages in use does not come to an end")]
+    SweepStuck,
     #[error("hook {name} is required and did not attach: {reason}")]
     Required { name: &'static str, reason: String },
 }
@@ -163,6 +168,7 @@ impl Object {
             .map_max_entries(STACK_COPIES, copies_bytes(&config))
             .map_max_entries("DRIVER_ALLOCS", if driver_is_loaded() { DRIVER_ALLOCS } else { 1 })
             .map_max_entries("LIVE", config.page_frames.div_ceil(LIVE_FRAMES).max(1))
+            .map_max_entries("TOUCHED", pages::touched_words(config.page_frames).max(1))
             .load(bytes)
             .map_err(|e| {
                 if crate::is_root() { ObjectError::Load(Box::new(e)) } else { ObjectError::NotPermitted }
@@ -367,6 +373,9 @@ impl Object {
     }
 
     pub fn select_pid(&mut self, pid: u32) -> Result<(), ObjectError> {
+        // From now on processes of one cgroup may differ.
+        let mut control: Array<_, u32> = self.map_mut("CONTROL")?;
+        control.set(CONTROL_BY_PID, 1, 0).map_err(|e| map_error("CONTROL", e))?;
         let mut map: HashMap<_, u32, u32> = self.map_mut("TARGET_PIDS")?;
         map.insert(pid, 1, 0).map_err(|e| map_error("TARGET_PIDS", e))?;
         self.selection_changed()

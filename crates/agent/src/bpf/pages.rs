@@ -5,8 +5,8 @@ use aya::{
     programs::{ProgramError, RawTracePoint, RawTracePointRunOptions, TestRun},
 };
 use spark_trace_common::{
-    capacities::{LIVE_FRAMES, PAGE_ROWS, SWEEP_ELEMENTS},
-    config::{PLACE_BASE, PLACE_FOUND, PLACE_ROWS},
+    capacities::{LIVE_FRAMES, PAGE_ROWS, TOUCHED_ELEMENTS},
+    config::{PLACE_BASE, PLACE_FOUND, PLACE_ROWS, PLACE_SWEEP_NEXT},
     map_records::PageRow,
 };
 
@@ -20,6 +20,11 @@ const STAND_IN: &str = "page-free-nested";
 const FIND: &str = "page_of_file";
 /// Tries to find a page that the kernel does not move meanwhile.
 const TRIES: u32 = 4;
+
+/// Words of `TOUCHED` for so many page frames.
+pub(super) const fn touched_words(frames: u32) -> u32 {
+    frames.div_ceil(LIVE_FRAMES).div_ceil(TOUCHED_ELEMENTS)
+}
 
 impl Object {
     /// Finds the array of `struct page`s and passes its address to the programs. Two pages must lie in it where their frame
@@ -79,11 +84,17 @@ impl Object {
         }
         let program = self.ebpf.program(SWEEP).ok_or(ObjectError::NoMap(SWEEP))?;
         let program: &RawTracePoint = program.try_into().map_err(|e| ObjectError::Sweep(Box::new(e)))?;
-        let elements = self.span.map_or(0, |span| span.frames.div_ceil(LIVE_FRAMES));
-        for first in (0..elements).step_by(SWEEP_ELEMENTS as usize) {
+        let words = u64::from(touched_words(self.span.map_or(0, |span| span.frames)));
+        let mut first = 0;
+        while first < words {
             let mut options = RawTracePointRunOptions::new();
-            options.args[0] = u64::from(first);
+            (options.args[0], options.args[1]) = (first, words - first);
             program.test_run(options).map_err(|e| ObjectError::Sweep(Box::new(e)))?;
+            let next = self.place(PLACE_SWEEP_NEXT)?;
+            if next <= first {
+                return Err(ObjectError::SweepStuck);
+            }
+            first = next;
         }
         self.swept_with.set(missed);
         Ok(())

@@ -26,9 +26,17 @@ use spark_trace_recording::InstantKind;
 /// How long readings wait for names that whoever looks wants; what comes later is shown later.
 const PATIENCE: Duration = Duration::from_millis(100);
 
-/// Ticks between two sweeps of the kernel pages in use: with fewer pages to retire each is quicker.
-const SWEEP_EVERY: u64 = 10;
-const _: () = assert!(common_divisor(SWEEP_EVERY, statistics::EVERY) == 1);
+/// Between two sweeps of the kernel pages in use there are so many readings at least, ...
+const SWEEP_READINGS: u64 = 10;
+/// ... and so much time: with fewer pages to retire each is quicker, but all that are in use are looked at.
+const SWEEP_EVERY: Duration = Duration::from_secs(1);
+
+/// Ticks between two sweeps. None of them has a divisor that those between two windows of statistics have, so that a window
+/// has a sweep as often as any other interval.
+fn sweep_ticks(interval: Duration) -> u64 {
+    let ticks = SWEEP_EVERY.as_nanos().div_ceil(interval.as_nanos().max(1)).max(SWEEP_READINGS.into()) as u64;
+    (ticks..).find(|ticks| common_divisor(*ticks, statistics::EVERY) == 1).unwrap_or(ticks)
+}
 
 /// The greatest one.
 const fn common_divisor(a: u64, b: u64) -> u64 {
@@ -69,6 +77,7 @@ impl Session {
         let by_event = drains.is_none();
         let mut once_more: Option<Instant> = None;
         let mut tick = 0u64;
+        let sweep_ticks = sweep_ticks(self.options.interval);
         let mut exit_code = None;
         // Aggregates go to the journal at growing distances: it is only read if we are killed.
         let mut next_dump = Duration::from_secs(1);
@@ -102,7 +111,7 @@ impl Session {
                     tick += 1;
                     self.statistics.tick(tick, || self.tracer.object.counted());
                     let mut beside = None;
-                    if tick.is_multiple_of(SWEEP_EVERY) {
+                    if tick.is_multiple_of(sweep_ticks) {
                         beside = self.note_beside()?;
                         self.tracer.object.sweep_now_and_then()?;
                         self.tracer.tidy_names()?;
@@ -369,5 +378,19 @@ async fn wait(child: &mut Option<Child>) -> io::Result<std::process::ExitStatus>
     match child {
         Some(child) => child.wait().await,
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sweeps_are_a_second_apart_or_ten_readings_and_out_of_step_with_statistics() {
+        let ticks = |millis| sweep_ticks(Duration::from_millis(millis));
+        assert_eq!([ticks(10), ticks(100), ticks(1000), ticks(5000)], [100, 10, 10, 10]);
+        // 21 of them would be a second.
+        assert_eq!(ticks(48), 22);
+        assert!((1..2000).all(|millis| common_divisor(ticks(millis), statistics::EVERY) == 1));
     }
 }
