@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_simulated_driver_takes_is_charged_but_for_huge_pages() {
+    fn what_the_simulated_driver_takes_is_charged_but_for_huge_pages_and_the_stand_ins() {
         let mut recording = limited();
         recording.health.libraries = vec![spark_trace_recording::LibraryFile {
             simulated: true,
@@ -94,8 +94,10 @@ mod tests {
         let at_ns = START + 5 * SECOND;
         recording.samples.system = testing::series(&[(at_ns, &[("meminfo.Hugetlb", 0)])]);
         assert_eq!(of(&recording, at_ns), []);
-        recording.samples.system = testing::series(&[(at_ns, &[("meminfo.Hugetlb", 100 * GIB)])]);
-        assert_eq!(of(&recording, at_ns)[0].uncharged, 100 * GIB);
+        for elsewhere in ["meminfo.Hugetlb", "driver.nvidia_sysmem"] {
+            recording.samples.system = testing::series(&[(at_ns, &[(elsewhere, 100 * GIB)])]);
+            assert_eq!(of(&recording, at_ns)[0].uncharged, 100 * GIB);
+        }
     }
 
     #[test]

@@ -45,6 +45,7 @@ mod serve;
 mod show;
 mod snapshot;
 mod stand_in;
+mod stand_in_cuda;
 mod stream;
 mod system_calls;
 mod top;

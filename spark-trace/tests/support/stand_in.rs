@@ -84,6 +84,20 @@ pub fn pooled() -> i64 {
     bytes.sum()
 }
 
+/// Bytes that programs hold by the modules' own counters: system memory, pinned user pages, managed memory.
+pub fn held_by_modules() -> [i64; 3] {
+    [
+        "nvidia/parameters/sysmem_bytes",
+        "nvidia/parameters/pinned_bytes",
+        "nvidia_uvm/parameters/managed_bytes",
+    ]
+    .map(|path| {
+        let path = format!("/sys/module/{path}");
+        let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
+        text.trim().parse().unwrap_or_else(|error| panic!("{path}: {error}"))
+    })
+}
+
 fn unload() {
     for module in ["nvidia_uvm", "nvidia"] {
         if PathBuf::from(format!("/sys/module/{module}")).exists() {

@@ -33,6 +33,7 @@ errors! {
     INVALID_VALUE = 1, "invalid argument";
     OUT_OF_MEMORY = 2, "out of memory";
     NOT_INITIALIZED = 3, "initialization error: cuInit comes first";
+    NO_DEVICE = 100, "the stand-in for NVIDIA's kernel modules is wanted, and its devices cannot be opened";
     INVALID_DEVICE = 101, "invalid device ordinal";
     INVALID_IMAGE = 200, "the module's image is not PTX text";
     INVALID_CONTEXT = 201, "invalid device context: none is current";

@@ -12,7 +12,7 @@ fn handle(number: usize) -> Handle {
 fn create(context: &Out<Handle>, device: CUdevice) -> Result<(), Error> {
     check_device(device)?;
     let mut state = lock()?;
-    let number = state.add(Object::Context(device));
+    let number = state.add_context(device)?;
     context.put(handle(number))?;
     state.keep_accounts();
     push_current(number);
@@ -32,7 +32,7 @@ exported! {
         let mut state = lock()?;
         let (number, retained) = match state.primary.get(&device) {
             Some(primary) => *primary,
-            None => (state.add(Object::Context(device)), 0),
+            None => (state.add_context(device)?, 0),
         };
         state.primary.insert(device, (number, retained + 1));
         state.keep_accounts();

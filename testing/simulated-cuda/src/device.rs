@@ -4,8 +4,9 @@ use std::ffi::{c_char, c_int, c_uint, c_void};
 
 use crate::abi::{CUdevice, Error, Out, exported};
 use crate::ledger::visible;
-use crate::meminfo::MemInfo;
-use crate::state::{check_device, lock, lock_any};
+use crate::meminfo::{MemInfo, framebuffer};
+use crate::stand_in;
+use crate::state::{State, check_device, lock, lock_any};
 
 /// CUDA 13.0, as 1000 x major + 10 x minor.
 const VERSION: c_int = 13_000;
@@ -21,9 +22,11 @@ fn uuid_of(gpu: u32) -> [u8; 16] {
 }
 
 /// Attributes by their numbers in cuda.h; those not named here are 0. The device says that it shares the host's
-/// memory, and has the compute capability of a GB10.
-fn attribute(number: u32) -> c_int {
-    match number {
+/// memory, unless it has a framebuffer, and has the compute capability of a GB10.
+fn attribute(number: u32) -> Result<c_int, Error> {
+    Ok(match number {
+        // INTEGRATED.
+        18 => c_int::from(framebuffer()?.is_none()),
         // MAX_THREADS_PER_BLOCK, MAX_BLOCK_DIM_X, MAX_BLOCK_DIM_Y.
         1..=3 => 1024,
         // MAX_BLOCK_DIM_Z.
@@ -35,15 +38,25 @@ fn attribute(number: u32) -> c_int {
         10 => 32,
         // MULTIPROCESSOR_COUNT.
         16 => 1,
-        // INTEGRATED; CAN_MAP_HOST_MEMORY; UNIFIED_ADDRESSING; MANAGED_MEMORY.
-        18 | 19 | 41 | 83 => 1,
+        // CAN_MAP_HOST_MEMORY; UNIFIED_ADDRESSING; MANAGED_MEMORY.
+        19 | 41 | 83 => 1,
         // COMPUTE_CAPABILITY_MAJOR; MINOR.
         75 => 12,
         76 => 1,
         // CONCURRENT_MANAGED_ACCESS; VIRTUAL_MEMORY_MANAGEMENT_SUPPORTED; MEMORY_POOLS_SUPPORTED.
         89 | 102 | 115 => 1,
         _ => 0,
-    }
+    })
+}
+
+/// Free and total bytes: of the device's own memory, or of the machine's.
+fn bytes_of(state: &State, device: CUdevice) -> Result<(usize, usize), Error> {
+    let (free, total) = match framebuffer()? {
+        Some(own) => (own.saturating_sub(state.used_of(device)), own),
+        None => MemInfo::read().map(|info| (info.free, info.total))?,
+    };
+    let bytes = |bytes| usize::try_from(bytes).map_err(|_| Error::NOT_SUPPORTED);
+    Ok((bytes(free)?, bytes(total)?))
 }
 
 exported! {
@@ -51,6 +64,8 @@ exported! {
         if flags != 0 {
             return Err(Error::INVALID_VALUE);
         }
+        stand_in::devices()?;
+        framebuffer()?;
         let mut state = lock_any();
         state.initialized = true;
         state.devices = visible();
@@ -104,19 +119,19 @@ exported! {
 
     fn cuDeviceGetAttribute(value: Out<c_int>, number: c_uint, device: CUdevice) {
         check_device(device)?;
-        value.put(attribute(number))
+        value.put(attribute(number)?)
     }
 
     fn cuDeviceTotalMem_v2(bytes: Out<usize>, device: CUdevice) {
         check_device(device)?;
-        bytes.put(usize::try_from(MemInfo::read()?.total).map_err(|_| Error::NOT_SUPPORTED)?)
+        bytes.put(bytes_of(&*lock()?, device)?.1)
     }
 
     fn cuMemGetInfo_v2(free: Out<usize>, total: Out<usize>) {
-        lock()?.current()?;
-        let info = MemInfo::read()?;
-        free.put(usize::try_from(info.free).map_err(|_| Error::NOT_SUPPORTED)?)?;
-        total.put(usize::try_from(info.total).map_err(|_| Error::NOT_SUPPORTED)?)
+        let state = lock()?;
+        let (of_free, of_total) = bytes_of(&state, state.current_device()?)?;
+        free.put(of_free)?;
+        total.put(of_total)
     }
 
     /// Where the table of private functions is that NVIDIA's own libraries look for: there is none.

@@ -4,7 +4,8 @@ use std::ffi::{c_uint, c_void};
 
 use crate::abi::{CUdeviceptr, Error, Out, exported};
 use crate::blocks::{Block, Kind};
-use crate::mapping::{Mapping, page_size, populate, round_up};
+use crate::mapping::{Mapping, round_up};
+use crate::meminfo::page_size;
 use crate::memory;
 use crate::state::lock;
 
@@ -13,7 +14,7 @@ fn pinned(bytes: usize) -> Result<*mut c_void, Error> {
         return Err(Error::INVALID_VALUE);
     }
     lock()?.current()?;
-    let mapping = Mapping::resident_shared(round_up(bytes, page_size())?)?;
+    let mapping = Mapping::pinned(round_up(bytes, page_size())?)?;
     Ok(std::ptr::with_exposed_provenance_mut(memory::enter(mapping, Kind::Host)?))
 }
 
@@ -50,8 +51,8 @@ exported! {
         // Pinning brings in every page, and fails where nothing is mapped.
         let begin = address / page_size() * page_size();
         let end = round_up(address + bytes, page_size())?;
-        populate(begin, end - begin).map_err(|_| Error::INVALID_VALUE)?;
-        let block = Block { kind: Kind::Registered, len: bytes, device: 0, context, mapping: None };
+        let mapping = Mapping::registered(begin, end - begin).map_err(|_| Error::INVALID_VALUE)?;
+        let block = Block { kind: Kind::Registered, len: bytes, device: 0, context, mapping: Some(mapping) };
         state.blocks.insert(address, block);
         Ok(())
     }

@@ -5,8 +5,10 @@ use std::collections::BTreeMap;
 use std::fs::OpenOptions;
 use std::io::Write as _;
 
-use crate::abi::CUdevice;
+use crate::abi::{CUdevice, Done, Error};
 use crate::blocks::Kind;
+use crate::meminfo::framebuffer;
+use crate::stand_in::CHANNELS;
 use crate::state::{Object, State};
 
 const FILE: &str = "SPARK_TRACE_SIMULATED_NVML";
@@ -34,10 +36,12 @@ impl State {
     /// Bytes of each device.
     fn used(&self) -> BTreeMap<CUdevice, u64> {
         let mut used: BTreeMap<CUdevice, u64> = BTreeMap::new();
+        // On memory of the system it is what is really taken.
+        let of_context = if self.channels.is_empty() { CONTEXT } else { CHANNELS };
         let mut add = |device: CUdevice, bytes: u64| *used.entry(device).or_default() += bytes;
         for object in self.objects.values() {
             match object {
-                Object::Context(device) => add(*device, CONTEXT),
+                Object::Context(device) => add(*device, of_context),
                 Object::Pool(pool) => {
                     pool.cached.iter().for_each(|mapping| add(pool.device, mapping.len as u64));
                 }
@@ -48,6 +52,19 @@ impl State {
         blocks.for_each(|block| add(block.device, block.len as u64));
         self.physical.values().for_each(|(physical, device)| add(*device, physical.len as u64));
         used
+    }
+
+    /// Bytes of one device.
+    pub fn used_of(&self, device: CUdevice) -> u64 {
+        self.used().get(&device).copied().unwrap_or(0)
+    }
+
+    /// Refuses what a device's own memory has no room for. What it takes of the system is refused there.
+    pub fn check_room(&self, device: CUdevice, len: usize) -> Done {
+        match framebuffer()? {
+            Some(own) if self.used_of(device) + len as u64 > own => Err(Error::OUT_OF_MEMORY),
+            _ => Ok(()),
+        }
     }
 
     /// Writes down what has changed.

@@ -4,12 +4,8 @@ use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
 use crate::abi::Error;
-use crate::meminfo::MemInfo;
-
-pub fn page_size() -> usize {
-    // SAFETY: sysconf takes a plain number and touches no memory of ours.
-    usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(4096)
-}
+use crate::meminfo::{MemInfo, framebuffer, page_size};
+use crate::stand_in::{Taken, devices};
 
 pub fn round_up(bytes: usize, unit: usize) -> Result<usize, Error> {
     let rounded = bytes.checked_next_multiple_of(unit).filter(|bytes| isize::try_from(*bytes).is_ok());
@@ -28,17 +24,27 @@ pub fn check_free(len: usize) -> Result<(), Error> {
 pub struct Mapping {
     pub address: usize,
     pub len: usize,
+    /// The driver has pinned its pages.
+    pin: Option<Taken>,
+    /// Its pages are the driver's.
+    pages: Option<Taken>,
 }
 
+const READ_WRITE: i32 = libc::PROT_READ | libc::PROT_WRITE;
+
 impl Mapping {
-    fn new(len: usize, prot: i32, flags: i32) -> Result<Self, Error> {
-        let flags = flags | libc::MAP_ANONYMOUS;
+    fn of(len: usize, prot: i32, flags: i32, (file, offset): (i32, usize)) -> Result<Self, Error> {
+        let offset = libc::off_t::try_from(offset).map_err(|_| Error::OUT_OF_MEMORY)?;
         // SAFETY: at an address of the kernel's choice, a new mapping replaces nothing.
-        let address = unsafe { libc::mmap(std::ptr::null_mut(), len, prot, flags, -1, 0) };
+        let address = unsafe { libc::mmap(std::ptr::null_mut(), len, prot, flags, file, offset) };
         if address == libc::MAP_FAILED {
             return Err(Error::OUT_OF_MEMORY);
         }
-        let mapping = Self { address: address.addr(), len };
+        Ok(Self { address: address.addr(), len, pin: None, pages: None })
+    }
+
+    fn new(len: usize, prot: i32, flags: i32) -> Result<Self, Error> {
+        let mapping = Self::of(len, prot, flags | libc::MAP_ANONYMOUS, (-1, 0))?;
         // Base pages: the bytes taken should be the bytes requested. A kernel without huge pages refuses the advice.
         let _ = advise(mapping.address, len, libc::MADV_NOHUGEPAGE);
         Ok(mapping)
@@ -47,39 +53,64 @@ impl Mapping {
     /// Pages of this process, present at once.
     pub fn resident(len: usize) -> Result<Self, Error> {
         check_free(len)?;
-        let mapping = Self::new(len, libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE)?;
+        let mapping = Self::new(len, READ_WRITE, libc::MAP_PRIVATE)?;
         populate(mapping.address, len)?;
         Ok(mapping)
     }
 
-    /// Memory of the device, present at once. Where `SPARK_TRACE_SIMULATED_UNCHARGED` is set it is huge pages, which no memory
+    /// Memory of the device, present at once, if the device has none of its own. Where the stand-in for NVIDIA's modules is used it
+    /// is the module's pages. Where `SPARK_TRACE_SIMULATED_UNCHARGED` is set it is huge pages, which no memory
     /// cgroup counts (mm/hugetlb.c charges them only where cgroup v2 is mounted with memory_hugetlb_accounting): NVIDIA's
     /// driver does not charge the pages of a GPU that shares the machine's memory either. They come from the free
     /// memory as far as vm.nr_overcommit_hugepages allows.
     pub fn device(len: usize) -> Result<Self, Error> {
+        if framebuffer()?.is_some() {
+            return Self::on_demand(len);
+        }
+        if let Some(devices) = devices()? {
+            check_free(len)?;
+            let pages = devices.take(len)?;
+            let mut mapping = Self::of(len, READ_WRITE, libc::MAP_SHARED, pages.place(0))?;
+            mapping.pages = Some(pages);
+            return Ok(mapping);
+        }
         if std::env::var_os(UNCHARGED).is_none() {
             return Self::resident(len);
         }
         check_free(len)?;
         let unit = usize::try_from(MemInfo::read()?.huge_page).map_err(|_| Error::NOT_SUPPORTED)?;
         let len = round_up(len, unit)?;
-        let mapping =
-            Self::new(len, libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_HUGETLB)?;
+        let mapping = Self::new(len, READ_WRITE, libc::MAP_PRIVATE | libc::MAP_HUGETLB)?;
         populate(mapping.address, len)?;
         Ok(mapping)
     }
 
     /// Shared pages, present at once: pinned host memory of the real driver counts as shmem.
-    pub fn resident_shared(len: usize) -> Result<Self, Error> {
+    pub fn pinned(len: usize) -> Result<Self, Error> {
         check_free(len)?;
-        let mapping = Self::new(len, libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED)?;
+        let mut mapping = Self::new(len, READ_WRITE, libc::MAP_SHARED)?;
         populate(mapping.address, len)?;
+        mapping.pin = pin(mapping.address, len)?;
         Ok(mapping)
+    }
+
+    /// Memory of the program that stays the program's, in whole pages.
+    pub fn registered(address: usize, len: usize) -> Result<Self, Error> {
+        populate(address, len)?;
+        Ok(Self { address, len: 0, pin: pin(address, len)?, pages: None })
+    }
+
+    /// Managed memory: present page by page as it is touched.
+    pub fn managed(len: usize) -> Result<Self, Error> {
+        match devices()? {
+            Some(devices) => Self::of(len, READ_WRITE, libc::MAP_SHARED, (devices.managed().as_raw_fd(), 0)),
+            None => Self::on_demand(len),
+        }
     }
 
     /// Present page by page as they are touched.
     pub fn on_demand(len: usize) -> Result<Self, Error> {
-        Self::new(len, libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_NORESERVE)
+        Self::new(len, READ_WRITE, libc::MAP_PRIVATE | libc::MAP_NORESERVE)
     }
 
     /// Addresses only, at a multiple of `align` (a power of two).
@@ -88,8 +119,9 @@ impl Mapping {
         let mut whole = Self::new(room, libc::PROT_NONE, libc::MAP_PRIVATE | libc::MAP_NORESERVE)?;
         let begin = whole.address.next_multiple_of(align);
         let (head, tail) = (begin - whole.address, whole.address + room - (begin + len));
-        drop(Self { address: whole.address, len: head });
-        drop(Self { address: begin + len, len: tail });
+        for (address, len) in [(whole.address, head), (begin + len, tail)] {
+            drop(Self { address, len, pin: None, pages: None });
+        }
         (whole.address, whole.len) = (begin, len);
         Ok(whole)
     }
@@ -97,6 +129,8 @@ impl Mapping {
 
 impl Drop for Mapping {
     fn drop(&mut self) {
+        // Unmapped first, they would be nobody's and still there.
+        self.pin = None;
         if self.len > 0 {
             // SAFETY: the range is ours alone. That the program no longer uses it is its part of the contract of
             // the function that frees, as it is with a GPU.
@@ -105,16 +139,43 @@ impl Drop for Mapping {
     }
 }
 
-/// What cuMemCreate makes: pages in a memfd, which stay as long as it is open or mapped.
+/// Has the driver pin pages of this process, where it is one of the kernel's.
+fn pin(address: usize, len: usize) -> Result<Option<Taken>, Error> {
+    devices()?.map(|devices| devices.pin(address, len)).transpose()
+}
+
+/// What cuMemCreate makes: pages that stay as long as this lives, or they are mapped.
 #[derive(Debug)]
 pub struct Physical {
-    pub file: OwnedFd,
+    pages: Pages,
     pub len: usize,
 }
 
+#[derive(Debug)]
+enum Pages {
+    /// Of a memfd.
+    File(OwnedFd),
+    /// Of the driver's module.
+    Taken(Taken),
+}
+
 impl Physical {
+    /// File and offset by which its bytes from `offset` on are mapped.
+    pub fn place(&self, offset: usize) -> (i32, usize) {
+        match &self.pages {
+            Pages::File(file) => (file.as_raw_fd(), offset),
+            Pages::Taken(taken) => taken.place(offset),
+        }
+    }
+
     pub fn new(len: usize) -> Result<Self, Error> {
-        check_free(len)?;
+        let own = framebuffer()?.is_some();
+        if !own {
+            check_free(len)?;
+            if let Some(devices) = devices()? {
+                return Ok(Self { pages: Pages::Taken(devices.take(len)?), len });
+            }
+        }
         // SAFETY: the name is a string that ends; a new descriptor touches nothing of ours.
         let fd = unsafe { libc::memfd_create(c"simulated-cuda".as_ptr(), libc::MFD_CLOEXEC) };
         if fd < 0 {
@@ -123,11 +184,18 @@ impl Physical {
         // SAFETY: just made, and nobody else's.
         let file = unsafe { OwnedFd::from_raw_fd(fd) };
         let size = libc::off_t::try_from(len).map_err(|_| Error::OUT_OF_MEMORY)?;
-        // SAFETY: plain numbers; fallocate makes the file's pages now, as a GPU's would be.
-        if unsafe { libc::fallocate(file.as_raw_fd(), 0, 0, size) } != 0 {
+        // SAFETY: plain numbers; fallocate makes the file's pages now, as a GPU's would be. Those of a framebuffer come as they are
+        // touched.
+        let made = unsafe {
+            match own {
+                true => libc::ftruncate(file.as_raw_fd(), size),
+                false => libc::fallocate(file.as_raw_fd(), 0, 0, size),
+            }
+        };
+        if made != 0 {
             return Err(Error::OUT_OF_MEMORY);
         }
-        Ok(Self { file, len })
+        Ok(Self { pages: Pages::File(file), len })
     }
 }
 

@@ -1,8 +1,23 @@
-//! /proc/meminfo, which is all that this driver knows about memory.
+//! /proc/meminfo, which is all that this driver knows about memory, and what a variable says of the GPU's own.
 
 use std::fs;
 
 use crate::abi::Error;
+
+pub fn page_size() -> usize {
+    // SAFETY: sysconf takes a plain number and touches no memory of ours.
+    usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(4096)
+}
+
+const FRAMEBUFFER: &str = "SPARK_TRACE_SIMULATED_FRAMEBUFFER";
+
+/// Bytes that a GPU has of its own; absent where it shares the system's memory.
+pub fn framebuffer() -> Result<Option<u64>, Error> {
+    match std::env::var(FRAMEBUFFER) {
+        Ok(bytes) => bytes.parse().map(Some).map_err(|_| Error::INVALID_VALUE),
+        Err(_) => Ok(None),
+    }
+}
 
 /// In bytes.
 #[derive(Debug, Clone, Copy)]

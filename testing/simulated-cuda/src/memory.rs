@@ -4,7 +4,8 @@ use std::ffi::c_uint;
 
 use crate::abi::{CUdeviceptr, Done, Error, Out, exported};
 use crate::blocks::{Block, Kind};
-use crate::mapping::{Mapping, page_size, round_up};
+use crate::mapping::{Mapping, round_up};
+use crate::meminfo::page_size;
 use crate::state::lock;
 
 /// Puts a new mapping among the blocks and returns its address.
@@ -22,8 +23,11 @@ fn device_memory(bytes: usize) -> Result<u64, Error> {
     if bytes == 0 {
         return Err(Error::INVALID_VALUE);
     }
-    lock()?.current()?;
-    let mapping = Mapping::device(round_up(bytes, page_size())?)?;
+    let len = round_up(bytes, page_size())?;
+    let state = lock()?;
+    state.check_room(state.current_device()?, len)?;
+    drop(state);
+    let mapping = Mapping::device(len)?;
     Ok(enter(mapping, Kind::Device)? as u64)
 }
 
@@ -62,7 +66,7 @@ exported! {
             return Err(Error::INVALID_VALUE);
         }
         lock()?.current()?;
-        let mapping = Mapping::on_demand(round_up(bytes, page_size())?)?;
+        let mapping = Mapping::managed(round_up(bytes, page_size())?)?;
         address.put(enter(mapping, Kind::Managed)? as u64)
     }
 

@@ -4,7 +4,8 @@ use std::ffi::{c_int, c_uint, c_void};
 
 use crate::abi::{CUdevice, CUdeviceptr, Done, Error, Handle, Out, exported};
 use crate::blocks::{Block, Kind};
-use crate::mapping::{Mapping, page_size, round_up};
+use crate::mapping::{Mapping, round_up};
+use crate::meminfo::page_size;
 use crate::state::{Object, Pool, State, check_device, lock};
 
 /// CU_MEMPOOL_ATTR_RELEASE_THRESHOLD and CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT.
@@ -41,10 +42,12 @@ fn allocate(bytes: usize, pool: Option<Handle>, stream: Handle) -> Result<u64, E
     let context = state.current()?;
     let device = state.device_of_stream(stream)?;
     let number = pool.map_or_else(|| default_pool(&mut state, device), |pool| pool.addr());
+    let of_pool = state.pool(number)?.device;
+    state.check_room(of_pool, len)?;
     let pool = state.pool(number)?;
     let mapping = match pool.cached.iter().position(|mapping| mapping.len == len) {
         Some(index) => pool.cached.swap_remove(index),
-        None => Mapping::resident(len)?,
+        None => Mapping::device(len)?,
     };
     let (address, device) = (mapping.address, pool.device);
     let kind = Kind::Pool(number);

@@ -8,6 +8,7 @@ use std::time::Instant;
 use crate::abi::{CUdevice, Done, Error, Handle, Kernel};
 use crate::blocks::Blocks;
 use crate::mapping::{Mapping, Physical};
+use crate::stand_in::{Taken, channels};
 
 /// What a handle stands for.
 #[derive(Debug)]
@@ -44,6 +45,8 @@ pub struct State {
     /// Reserved addresses.
     pub reserved: Vec<Mapping>,
     pub physical: BTreeMap<u64, (Physical, CUdevice)>,
+    /// What each context has of the driver for itself, by its number.
+    pub channels: BTreeMap<usize, Vec<Taken>>,
     /// Bytes of each GPU as they were last written down.
     pub accounts: BTreeMap<u32, u64>,
     last: usize,
@@ -103,6 +106,16 @@ impl State {
         self.last += 16;
         self.objects.insert(self.last, object);
         self.last
+    }
+
+    /// A new context, with what it takes for itself.
+    pub fn add_context(&mut self, device: CUdevice) -> Result<usize, Error> {
+        let channels = channels()?;
+        let number = self.add(Object::Context(device));
+        if !channels.is_empty() {
+            self.channels.insert(number, channels);
+        }
+        Ok(number)
     }
 
     pub fn object(&mut self, handle: Handle) -> Result<&mut Object, Error> {
@@ -169,6 +182,7 @@ impl State {
     /// Ends a context with all that was allocated in it.
     pub fn end_context(&mut self, context: usize) {
         self.objects.remove(&context);
+        self.channels.remove(&context);
         self.blocks.end_context(context);
         self.synchronize();
     }

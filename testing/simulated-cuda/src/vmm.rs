@@ -2,7 +2,6 @@
 
 use std::ffi::{c_int, c_uint, c_ulonglong, c_void};
 use std::io;
-use std::os::fd::AsRawFd;
 
 use crate::abi::{CUdeviceptr, Error, Out, exported};
 use crate::blocks::{Block, Kind};
@@ -54,8 +53,9 @@ exported! {
         // SAFETY: the caller vouches for properties, which are longer.
         let device = unsafe { device_of(properties) };
         check_device(device)?;
-        let physical = Physical::new(whole(size)?)?;
         let mut state = lock()?;
+        state.check_room(device, whole(size)?)?;
+        let physical = Physical::new(size)?;
         let number = state.physical.keys().next_back().map_or(1, |last| last + 1);
         handle.put(number)?;
         state.physical.insert(number, (physical, device));
@@ -112,7 +112,7 @@ exported! {
         if !fits || state.blocks.overlaps(begin, size) {
             return Err(Error::INVALID_VALUE);
         }
-        map_over(begin, size, Some((physical.file.as_raw_fd(), offset)))?;
+        map_over(begin, size, Some(physical.place(offset)))?;
         // Not of a context: the end of one does not unmap it.
         let block = Block { kind: Kind::Mapped, len: size, device: *device, context: 0, mapping: None };
         state.blocks.insert(begin, block);

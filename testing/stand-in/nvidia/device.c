@@ -14,6 +14,20 @@ nv_state_t nv_stand_in;
 module_param_named(pools, nv_stand_in.pools, bool, 0444);
 MODULE_PARM_DESC(pools, "keep freed pages in pools, as NVIDIA's driver does from 590 on");
 
+/* What the device holds now, for tests: /sys/module/nvidia/parameters/{sysmem,pinned}_bytes. */
+static atomic64_t sysmem_bytes, pinned_bytes;
+
+static int show_bytes(char *buffer, const struct kernel_param *parameter)
+{
+	return scnprintf(buffer, PAGE_SIZE, "%lld\n", atomic64_read(parameter->arg));
+}
+
+static const struct kernel_param_ops bytes_ops = { .get = show_bytes };
+module_param_cb(sysmem_bytes, &bytes_ops, &sysmem_bytes, 0444);
+MODULE_PARM_DESC(sysmem_bytes, "bytes of pages that were taken for programs, and are not in a pool");
+module_param_cb(pinned_bytes, &bytes_ops, &pinned_bytes, 0444);
+MODULE_PARM_DESC(pinned_bytes, "bytes of user pages that are pinned");
+
 struct sysmem {
 	struct stand_in_held held;
 	struct rm_memory memory;
@@ -39,10 +53,19 @@ static long to_errno(NV_STATUS status)
 	}
 }
 
+/* A run of pages is of a power of two. */
+static s64 bytes_of(const struct sysmem *sysmem)
+{
+	const nv_alloc_t *at = sysmem->memory.priv_data;
+
+	return (s64)nv_blocks(at) << at->order << PAGE_SHIFT;
+}
+
 static void release_sysmem(struct stand_in_held *held)
 {
 	struct sysmem *sysmem = container_of(held, struct sysmem, held);
 
+	atomic64_sub(bytes_of(sysmem), &sysmem_bytes);
 	rm_free_sysmem(&sysmem->memory);
 	kfree(sysmem);
 }
@@ -52,6 +75,7 @@ static void release_locked(struct stand_in_held *held)
 	struct locked *locked = container_of(held, struct locked, held);
 
 	rm_unlock_user_pages(locked->page_count, locked->page_array);
+	atomic64_sub((s64)locked->page_count << PAGE_SHIFT, &pinned_bytes);
 	kfree(locked);
 }
 
@@ -78,6 +102,7 @@ static long alloc(struct stand_in_file *own, struct stand_in_alloc __user *user)
 		kfree(sysmem);
 		return error;
 	}
+	atomic64_add(bytes_of(sysmem), &sysmem_bytes);
 	error = stand_in_keep(own, &sysmem->held, &asked.handle);
 	if (error) {
 		release_sysmem(&sysmem->held);
@@ -108,6 +133,7 @@ static long lock(struct stand_in_file *own, struct stand_in_lock __user *user)
 		kfree(locked);
 		return error;
 	}
+	atomic64_add((s64)locked->page_count << PAGE_SHIFT, &pinned_bytes);
 	error = stand_in_keep(own, &locked->held, &asked.handle);
 	if (error) {
 		release_locked(&locked->held);
@@ -139,11 +165,69 @@ static noinline long nvidia_unlocked_ioctl(struct file *file, unsigned int comma
 	return result;
 }
 
+static void nvidia_vma_open(struct vm_area_struct *vma)
+{
+	refcount_inc(&((struct stand_in_held *)vma->vm_private_data)->users);
+}
+
+static void nvidia_vma_release(struct vm_area_struct *vma)
+{
+	stand_in_put(vma->vm_private_data);
+}
+
+static const struct vm_operations_struct nv_vm_ops = {
+	.open = nvidia_vma_open,
+	.close = nvidia_vma_release,
+};
+
+/* As NVIDIA's does it (nv-mmap.c): page by page, so that RssFile and Mapped grow by pages that are no file's. */
+static noinline int nvidia_mmap_sysmem(struct vm_area_struct *vma, nv_alloc_t *at, u64 page_index, u64 pages)
+{
+	unsigned long start = vma->vm_start;
+	u64 j;
+
+	for (j = page_index; j < page_index + pages; j++) {
+		if (vm_insert_page(vma, start, virt_to_page((void *)at->page_table[j].virt_addr)))
+			return -EAGAIN;
+		start += PAGE_SIZE;
+	}
+	return 0;
+}
+
+static int nvidia_mmap(struct file *file, struct vm_area_struct *vma)
+{
+	u64 offset = (u64)vma->vm_pgoff << PAGE_SHIFT, pages = vma_pages(vma);
+	u64 page_index = (offset & ((1ull << STAND_IN_MAP_SHIFT) - 1)) >> PAGE_SHIFT;
+	struct stand_in_held *held;
+	nv_alloc_t *at;
+	int error = -EINVAL;
+
+	if (!(vma->vm_flags & VM_SHARED))
+		return error;
+	held = stand_in_get(file->private_data, offset >> STAND_IN_MAP_SHIFT);
+	if (!held)
+		return -ENOENT;
+	if (held->release == release_sysmem) {
+		at = container_of(held, struct sysmem, held)->memory.priv_data;
+		error = page_index + pages <= at->num_pages ? nvidia_mmap_sysmem(vma, at, page_index, pages) :
+							      -ERANGE;
+	}
+	if (error) {
+		stand_in_put(held);
+		return error;
+	}
+	stand_in_vm_flags(vma, VM_DONTEXPAND | VM_DONTDUMP);
+	vma->vm_private_data = held;
+	vma->vm_ops = &nv_vm_ops;
+	return 0;
+}
+
 static const struct file_operations operations = {
 	.owner = THIS_MODULE,
 	.open = stand_in_open,
 	.release = stand_in_close,
 	.unlocked_ioctl = nvidia_unlocked_ioctl,
+	.mmap = nvidia_mmap,
 };
 
 static struct miscdevice device = {

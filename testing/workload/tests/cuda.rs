@@ -98,6 +98,42 @@ fn calls_are_counted() {
 }
 
 #[test]
+fn a_framebuffer_is_what_the_gpu_has() {
+    const OWN: u64 = 1 << 30;
+    const CONTEXT: u64 = 64 * MIB;
+    let line = simulated(
+        "cuda-alloc --device 8Mx3 --managed 4M --pinned 2M --async 6M --vmm 4M --oom --query --hold 0",
+    );
+    let output = command(&line).env("SPARK_TRACE_SIMULATED_FRAMEBUFFER", OWN.to_string()).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let cuda = &last_line(&output)["cuda"];
+    assert_eq!(
+        (&cuda["info"]["integrated"], cuda["info"]["total_bytes"].as_u64()),
+        (&false.into(), Some(OWN))
+    );
+    let answers = cuda["mem_get_info"].as_array().unwrap().iter();
+    let free: Vec<_> =
+        answers.map(|answer| (answer["phase"].as_str().unwrap(), answer["free"].as_u64())).collect();
+    let taken = [("device", 24), ("pinned", 24), ("managed", 24), ("async", 30), ("vmm", 34), ("hold", 34)];
+    for (phase, mib) in taken {
+        assert!(free.contains(&(phase, Some(OWN - CONTEXT - mib * MIB))), "{phase}: {free:?}");
+    }
+    assert_eq!(cuda["out_of_memory"]["result"], "CUDA_ERROR_OUT_OF_MEMORY");
+}
+
+/// What else it could allocate would not be what was wanted.
+#[test]
+fn without_the_devices_that_are_wanted_nothing_starts() {
+    if Path::new("/dev/nvidia-stand-in").exists() {
+        return;
+    }
+    let line = simulated("cuda-alloc --device 1M");
+    let output = command(&line).env("SPARK_TRACE_SIMULATED_STAND_IN", "1").output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && said.contains("CUDA_ERROR_NO_DEVICE"), "{said}");
+}
+
+#[test]
 fn what_is_freed_is_gone() {
     for (how, kept) in [("all", 0), ("context", 4)] {
         let line = format!("{EVERYTHING} --hold 0 --free {how} --hold-release 60s");

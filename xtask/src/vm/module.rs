@@ -130,7 +130,7 @@ mod tests {
     fn the_modules_build_for_every_kernel_with_their_types() {
         let cache = workspace::target_dir().unwrap().join("vm");
         let userland = Userland::unpack(&cache).unwrap();
-        for kernel in super::super::kernels::KERNELS {
+        for kernel in super::super::kernels::KERNELS.iter().filter(|kernel| kernel.headers) {
             let suite = Suite::open(&cache, kernel.suite, kernel.arch).unwrap();
             let flavour = format!("-{}", kernel.flavour);
             let package = suite.newest(&format!("linux-image-{}", kernel.series), &flavour).unwrap();

@@ -17,6 +17,7 @@ pub const MAY_SKIP: &[MaySkip] = &[
     MaySkip { suite: "kernel::package", test: "", kernels: &[], reason: "packages" },
     // There are no headers to build it with.
     MaySkip { suite: "kernel::stand_in", test: "", kernels: &["6.17-"], reason: "stand-in" },
+    MaySkip { suite: "kernel::stand_in_cuda", test: "", kernels: &["6.17-"], reason: "stand-in" },
     MaySkip {
         suite: "kernel::findings",
         test: "the_drivers_memory_is_distinguished_from_its_pool",

@@ -66,6 +66,9 @@ macro_rules! call {
 }
 pub use call;
 
+/// Has the simulated driver use the stand-in; it starts with it or not at all.
+const STAND_IN: &str = "SPARK_TRACE_SIMULATED_STAND_IN";
+
 /// What the report says of driver and device.
 #[derive(Debug, Clone, Serialize)]
 pub struct DriverInfo {
@@ -80,6 +83,8 @@ pub struct DriverInfo {
     pub integrated: bool,
     pub compute_capability: String,
     pub total_bytes: usize,
+    /// The simulated driver takes pages of the stand-in for NVIDIA's kernel modules (testing/stand-in/).
+    pub stand_in: bool,
 }
 
 /// Functions whose calls the report lists: those that take memory, free it or query it.
@@ -173,6 +178,7 @@ impl Driver {
             integrated: attribute(A::CU_DEVICE_ATTRIBUTE_INTEGRATED)? != 0,
             compute_capability: format!("{major}.{minor}"),
             total_bytes: total,
+            stand_in: simulated && std::env::var_os(STAND_IN).is_some_and(|wanted| !wanted.is_empty()),
         };
         Ok(Self { device, info })
     }

@@ -49,22 +49,27 @@ pub const STEPS: &[Step] = &[
     Step { phase: "vmm", amounts: |a| &a.vmm, take: vmm, source: vmm_source },
 ];
 
-/// Anonymous pages play the device's memory in the simulated driver; a GPU without memory of its own takes the
-/// system's, by NVIDIA's driver.
+/// Anonymous pages play the device's memory in the simulated driver, unless it has the stand-in's; a GPU without memory of its
+/// own takes the system's, by NVIDIA's driver.
 pub fn device_source(driver: &Driver) -> &'static str {
-    match (driver.is_simulated(), driver.info.integrated) {
-        (true, _) => "anon",
+    match (in_own_pages(driver), driver.info.integrated) {
+        (true, true) => "anon",
         (false, true) => "nvidia-sysmem",
-        (false, false) => "gpu-framebuffer",
+        (_, false) => "gpu-framebuffer",
     }
 }
 
+/// The simulated driver without kernel modules.
+fn in_own_pages(driver: &Driver) -> bool {
+    driver.is_simulated() && !driver.info.stand_in
+}
+
 fn managed_source(driver: &Driver) -> &'static str {
-    if driver.is_simulated() { "anon" } else { "nvidia-managed" }
+    if in_own_pages(driver) { "anon" } else { "nvidia-managed" }
 }
 
 fn vmm_source(driver: &Driver) -> &'static str {
-    if driver.is_simulated() { "shmem" } else { device_source(driver) }
+    if in_own_pages(driver) && driver.info.integrated { "shmem" } else { device_source(driver) }
 }
 
 fn length(bytes: u64) -> Result<usize> {
