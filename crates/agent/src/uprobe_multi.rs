@@ -8,8 +8,9 @@
 //! a second time here, its references are set to the maps that aya has created, and two calls of bpf(2) do the rest.
 //! `CONFIG` needs no care of its own: it lies in `.rodata`, which is one of those maps.
 //!
-//! What aya does besides is left out, as every kernel that has these links can do without: sending the object's BTF,
-//! and replacing helpers that old kernels lack.
+//! The object's types and where its functions begin go with them: the kernel wants both of a program that hands a function to
+//! `bpf_loop` (kernel/bpf/verifier.c check_ld_imm). What aya does besides is left out, as every kernel that has these links can
+//! do without: replacing helpers that old kernels lack.
 
 use std::{
     collections::HashSet,
@@ -27,7 +28,7 @@ use aya_obj::generated::{
     BPF_F_UPROBE_MULTI_RETURN,
     bpf_attach_type::{BPF_TRACE_FENTRY, BPF_TRACE_UPROBE_MULTI},
     bpf_attr, bpf_attr__bindgen_ty_4 as ProgLoad, bpf_attr__bindgen_ty_11 as RawTracepoint,
-    bpf_attr__bindgen_ty_14 as LinkCreate,
+    bpf_attr__bindgen_ty_12 as BtfLoad, bpf_attr__bindgen_ty_14 as LinkCreate,
     bpf_attr__bindgen_ty_14__bindgen_ty_3__bindgen_ty_7 as UprobeMulti, bpf_cmd, bpf_insn,
     bpf_prog_type::{BPF_PROG_TYPE_KPROBE, BPF_PROG_TYPE_TRACING},
 };
@@ -41,7 +42,8 @@ const LOAD_ATTEMPTS: usize = 5;
 
 /// How much of `union bpf_attr` is passed: up to the end of the last field that is set. The kernel takes the rest as 0,
 /// and refuses anything else there, be it the padding behind a structure.
-const PROG_LOAD_BYTES: usize = offset_of!(ProgLoad, expected_attach_type) + size_of::<u32>();
+const PROG_LOAD_BYTES: usize = offset_of!(ProgLoad, func_info_cnt) + size_of::<u32>();
+const BTF_LOAD_BYTES: usize = offset_of!(BtfLoad, btf_size) + size_of::<u32>();
 const TRACING_LOAD_BYTES: usize = offset_of!(ProgLoad, attach_btf_id) + size_of::<u32>();
 const LINK_CREATE_BYTES: usize =
     offset_of!(LinkCreate, __bindgen_anon_3) + offset_of!(UprobeMulti, pid) + size_of::<u32>();
@@ -54,7 +56,9 @@ const _: () = {
     assert!(offset_of!(LinkCreate, attach_type) == 8 && offset_of!(LinkCreate, __bindgen_anon_3) == 16);
     assert!(offset_of!(UprobeMulti, offsets) == 8 && offset_of!(UprobeMulti, cookies) == 24);
     assert!(offset_of!(UprobeMulti, flags) == 36 && offset_of!(UprobeMulti, pid) == 40);
-    assert!(size_of::<bpf_insn>() == 8 && PROG_LOAD_BYTES == 72 && LINK_CREATE_BYTES == 60);
+    assert!(offset_of!(ProgLoad, prog_btf_fd) == 72 && offset_of!(ProgLoad, func_info) == 80);
+    assert!(size_of::<bpf_insn>() == 8 && PROG_LOAD_BYTES == 92 && LINK_CREATE_BYTES == 60);
+    assert!(offset_of!(BtfLoad, btf) == 0 && BTF_LOAD_BYTES == 20);
 };
 
 #[derive(Debug, Error)]
@@ -67,6 +71,10 @@ pub(super) enum MultiError {
     NoProgram,
     #[error("map {0} was not created")]
     NoMap(String),
+    #[error("cannot prepare the object's types: {0}")]
+    Types(#[from] aya_obj::btf::BtfError),
+    #[error("the kernel does not take the object's types: {0}")]
+    LoadTypes(io::Error),
     #[error("load: {error}{log}")]
     Load { error: io::Error, log: String },
     #[error("this kernel has no such links: {0}")]
@@ -94,9 +102,11 @@ impl Multi {
     ) -> Result<Self, MultiError> {
         let mut object = aya_obj::Object::parse(object)?;
         object.programs.retain(|name, _| [enter, leave].contains(&name.as_str()));
+        let types = load_types(&mut object)?;
         refer_to_maps(&mut object, map)?;
-        let multi =
-            Self { enter: program(&object, enter)?, leave: program(&object, leave)?, links: Vec::new() };
+        let types = types.as_ref().map(AsFd::as_fd);
+        let (enter, leave) = (program(&object, enter, types)?, program(&object, leave, types)?);
+        let multi = Self { enter, leave, links: Vec::new() };
         multi.probe()?;
         Ok(multi)
     }
@@ -164,10 +174,28 @@ fn refer_to_maps<'m>(
     Ok(object.relocate_calls(&code)?)
 }
 
+/// Hands the object's types to the kernel; `None` where the object or the kernel has none.
+fn load_types(object: &mut aya_obj::Object) -> Result<Option<OwnedFd>, MultiError> {
+    let Some(features) = aya::features().btf() else { return Ok(None) };
+    let Some(types) = object.fixup_and_sanitize_btf(features)? else { return Ok(None) };
+    let bytes = types.to_bytes();
+    let mut attr = no_attr();
+    attr.__bindgen_anon_7.btf = address(&bytes);
+    attr.__bindgen_anon_7.btf_size = bytes.len() as u32;
+    // SAFETY: the bytes outlive the call, and the length is theirs.
+    unsafe { new_fd(bpf_cmd::BPF_BTF_LOAD, &attr, BTF_LOAD_BYTES) }.map(Some).map_err(MultiError::LoadTypes)
+}
+
 /// Loads a program whose references are in place.
-fn program(object: &aya_obj::Object, name: &str) -> Result<OwnedFd, MultiError> {
+fn program(
+    object: &aya_obj::Object,
+    name: &str,
+    types: Option<BorrowedFd<'_>>,
+) -> Result<OwnedFd, MultiError> {
     let program = object.programs.get(name).ok_or(MultiError::NoProgram)?;
-    let code = &object.functions.get(&program.function_key()).ok_or(MultiError::NoProgram)?.instructions;
+    let function = object.functions.get(&program.function_key()).ok_or(MultiError::NoProgram)?;
+    let code = &function.instructions;
+    let functions = function.func_info.func_info_bytes();
 
     let mut attr = no_attr();
     attr.__bindgen_anon_3.prog_type = BPF_PROG_TYPE_KPROBE as u32;
@@ -181,11 +209,17 @@ fn program(object: &aya_obj::Object, name: &str) -> Result<OwnedFd, MultiError> 
         *to = *from as c_char;
     }
     attr.__bindgen_anon_3.prog_name = prog_name;
+    if let Some(types) = types.filter(|_| !functions.is_empty()) {
+        attr.__bindgen_anon_3.prog_btf_fd = types.as_raw_fd() as u32;
+        attr.__bindgen_anon_3.func_info_rec_size = function.func_info_rec_size as u32;
+        attr.__bindgen_anon_3.func_info = address(&functions);
+        attr.__bindgen_anon_3.func_info_cnt = function.func_info.len() as u32;
+    }
 
     let load = |attr: &bpf_attr| {
         let mut result = Err(io::ErrorKind::WouldBlock.into());
         for _ in 0..LOAD_ATTEMPTS {
-            // SAFETY: code and licence outlive the call, and so does the log where there is one; lengths are theirs.
+            // SAFETY: code, functions and licence outlive the call, and so does the log where there is one; lengths are theirs.
             result = unsafe { new_fd(bpf_cmd::BPF_PROG_LOAD, attr, PROG_LOAD_BYTES) };
             if !matches!(&result, Err(e) if e.raw_os_error() == Some(libc::EAGAIN)) {
                 break;

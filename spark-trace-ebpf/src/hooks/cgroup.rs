@@ -17,11 +17,11 @@ use spark_trace_common::{
 
 use crate::{
     config::conf,
-    loss::send,
-    maps::hit,
+    loss::lost,
+    maps::{EVENTS, hit},
     read::probe,
     target::{awaits_container, cgroup_id_of, is_target_cgroup, select_cgroup},
-    wake::Patience,
+    wake::{self, Patience},
 };
 
 /// `void cgroup_mkdir(struct cgroup *cgrp, const char *path)`
@@ -68,44 +68,47 @@ fn report(op: CgroupOp, cgroup: *const u8, path: *const u8, populated: u32) -> i
     if op == CgroupOp::Populated && !target {
         return 0;
     }
-    let mut event = CgroupEvent {
-        kind: EventKind::Cgroup as u32,
-        op: op as u32,
-        // SAFETY: no arguments.
-        at_ns: unsafe { bpf_ktime_get_ns() },
-        id,
-        parent,
-        target: u32::from(target),
-        populated,
-        usage_pages: 0,
-        peak_pages: 0,
-        has_usage: 0,
-        oom_kills: 0,
-        has_oom_kills: 0,
-        path: [0; CGROUP_PATH_LEN],
+    let Some(mut slot) = EVENTS.reserve::<CgroupEvent>(0) else {
+        lost!(Events);
+        return 0;
     };
-    // SAFETY: the helper checks the address. The memory controller's state begins with its css.
+    let event = slot.as_mut_ptr();
+    // SAFETY (whole block): the slot is ours until it is submitted, and every field of it is written: of the path no more is
+    // read than up to its NUL. The helper checks the address. The memory controller's state begins with its css.
     unsafe {
+        (*event).kind = EventKind::Cgroup as u32;
+        (*event).op = op as u32;
+        (*event).at_ns = bpf_ktime_get_ns();
+        (*event).id = id;
+        (*event).parent = parent;
+        (*event).target = u32::from(target);
+        (*event).populated = populated;
+        (*event).usage_pages = 0;
+        (*event).peak_pages = 0;
+        (*event).has_usage = 0;
+        (*event).oom_kills = 0;
+        (*event).has_oom_kills = 0;
         let css = probe::<*const u8>(cgroup, conf!(cgroup_subsys) + 8 * conf!(memory_subsys));
         if let Some(css) = css.filter(|css| !css.is_null()) {
             let memcg = css.wrapping_sub(conf!(memcg_css) as usize);
             if let (Some(usage), Some(peak)) =
                 (probe::<u64>(memcg, conf!(memcg_usage)), probe::<u64>(memcg, conf!(memcg_watermark)))
             {
-                event.usage_pages = usage;
-                event.peak_pages = peak;
-                event.has_usage = 1;
+                (*event).usage_pages = usage;
+                (*event).peak_pages = peak;
+                (*event).has_usage = 1;
             }
             if conf!(memcg_oom_kills) != NO_MEMBER {
                 if let Some(kills) = probe::<u64>(memcg, conf!(memcg_oom_kills)) {
-                    event.oom_kills = kills;
-                    event.has_oom_kills = 1;
+                    (*event).oom_kills = kills;
+                    (*event).has_oom_kills = 1;
                 }
             }
         }
-        bpf_probe_read_kernel_str(event.path.as_mut_ptr().cast(), CGROUP_PATH_LEN as u32, path.cast());
+        (*event).path[0] = 0;
+        bpf_probe_read_kernel_str((&raw mut (*event).path).cast(), CGROUP_PATH_LEN as u32, path.cast());
     }
     // It may be removed at once.
-    send(&event, Patience::None);
+    slot.submit(wake::flags(Patience::None));
     0
 }

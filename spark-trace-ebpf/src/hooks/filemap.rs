@@ -20,7 +20,7 @@ use crate::{
     loss::lost,
     maps::{EVENTS, FILE_NAME_SCRATCH, FILES, add, hit},
     read::{load, probe},
-    target::{current_task, current_tgid, memory_cgroup_of},
+    target::{current_task, current_tgid, memory_cgroup_read_of},
     wake::{self, Patience},
 };
 
@@ -126,10 +126,10 @@ unsafe fn count(folio: *const u8, added: bool) {
 /// `totals` must be a local or a live map value.
 #[inline(always)]
 unsafe fn touch(totals: *mut FileTotals) {
-    // SAFETY: as promised; the current task's type is known to the verifier.
+    // SAFETY: as promised.
     unsafe {
         (*totals).first_ns = bpf_ktime_get_ns();
-        (*totals).first_cgroup = memory_cgroup_of(current_task());
+        (*totals).first_cgroup = memory_cgroup_read_of(current_task());
         (*totals).first_tgid = current_tgid();
         (*totals).first_comm = bpf_get_current_comm().unwrap_or_default();
     }

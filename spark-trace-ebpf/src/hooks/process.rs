@@ -19,7 +19,9 @@ use crate::{
     loss::send,
     maps::{HEAPS, TARGET_PIDS, hit},
     read::{load, probe},
-    target::{client_started, is_beside_no_more, is_target, is_target_pid, memory_cgroup_of, select_pid},
+    target::{
+        client_started, is_beside_no_more, is_target, is_target_pid, memory_cgroup_read_of, select_pid,
+    },
     wake::Patience,
 };
 
@@ -34,7 +36,7 @@ pub fn process_fork(ctx: BtfTracePointContext) -> i32 {
             load(parent, conf!(task_tgid)),
             load(child, conf!(task_tgid)),
             load(child, conf!(task_pid)),
-            memory_cgroup_of(child),
+            memory_cgroup_read_of(child),
         )
     };
     // Threads come this way too.
@@ -57,7 +59,7 @@ pub fn process_exec(ctx: BtfTracePointContext) -> i32 {
     // SAFETY: an argument of a BTF tracepoint.
     unsafe {
         let tgid: u32 = load(task, conf!(task_tgid));
-        let cgroup = memory_cgroup_of(task);
+        let cgroup = memory_cgroup_read_of(task);
         if is_target(cgroup, tgid) {
             // The heap of the program before has nothing to do with the new one's.
             let _ = HEAPS.remove(&tgid);
@@ -86,7 +88,7 @@ pub fn process_exit(ctx: BtfTracePointContext) -> i32 {
             return 0;
         }
         let tgid: u32 = load(task, conf!(task_tgid));
-        let cgroup = memory_cgroup_of(task);
+        let cgroup = memory_cgroup_read_of(task);
         if is_target(cgroup, tgid) {
             report(ProcessOp::Exit, task, tgid, parent_of(task), cgroup);
         }

@@ -4,7 +4,9 @@
 //! the thread is found by what pthread_self(3) returns in it, which the interpreter keeps of each
 //! (Python/pystate.c, `PyThreadState_Bind`).
 
-use aya_ebpf::helpers::bpf_probe_read_user;
+use core::ffi::c_void;
+
+use aya_ebpf::helpers::{bpf_probe_read_user, generated::bpf_loop};
 use spark_trace_common::{
     capacities::{PYTHON_DEPTH, PYTHON_STACKS_A_SECOND, PYTHON_THREADS},
     config::NO_MEMBER as NO_OFFSET,
@@ -48,13 +50,26 @@ pub(super) fn of_process(tgid: u32) -> Option<*const PythonProcess> {
     Some(process)
 }
 
+/// Frames on their way to an event.
+struct Frames {
+    process: *const PythonProcess,
+    to: *mut PythonStack,
+    /// The next one.
+    frame: u64,
+    kept: u32,
+    end: u32,
+}
+
 /// Writes the frames of the current thread.
+///
+/// Loops are the helper's: of one of ours the verifier would look at every turn, and of each way through it.
 ///
 /// # Safety
 /// `process` must be a live map value, and `to` must point at a slot of the ring buffer.
 #[inline(always)]
 pub(super) unsafe fn walk(process: *const PythonProcess, to: *mut PythonStack) {
-    // SAFETY (whole function): by the caller's word; user addresses are checked by the helper.
+    // SAFETY (whole function): by the caller's word; user addresses are checked by the helper. The callback is of the form
+    // that the helper wants, with what it expects.
     unsafe {
         (*to).frames = 0;
         let Some(thread) = thread(process) else {
@@ -65,33 +80,52 @@ pub(super) unsafe fn walk(process: *const PythonProcess, to: *mut PythonStack) {
         if (*process).frame_of_structure != NO_MEMBER {
             frame = frame.and_then(|structure| word(structure, (*process).frame_of_structure));
         }
-        let mut kept = 0;
-        let mut end = PythonEnd::Deep;
-        for slot in 0..PYTHON_DEPTH {
-            // One that the interpreter made for itself is none of the program's: the next one takes its place.
-            let found = match next_of_program(process, frame) {
-                Next::Frame(found) => found,
-                Next::None => {
-                    end = PythonEnd::Outermost;
-                    break;
-                }
-                Next::Unreadable => {
-                    end = PythonEnd::Unreadable;
-                    break;
-                }
-            };
-            let Some(described) = describe(process, found) else {
-                end = PythonEnd::Unreadable;
-                break;
-            };
-            (*to).stack[slot] = described;
-            kept = slot as u32 + 1;
-            frame = word(found, (*process).frame_previous);
-        }
-        (*to).frames = kept;
-        (*to).end = end as u32;
+        let Some(frame) = frame else {
+            (*to).end = PythonEnd::Unreadable as u32;
+            return;
+        };
+        let mut frames = Frames { process, to, frame, kept: 0, end: PythonEnd::Deep as u32 };
+        bpf_loop(PYTHON_DEPTH as u32, next_frame as *mut c_void, (&raw mut frames).cast(), 0);
+        (*to).frames = (&raw const frames.kept).read_volatile();
+        (*to).end = (&raw const frames.end).read_volatile();
     }
 }
+
+/// Writes one frame: `long callback(u32 index, void *ctx)`, not 0 after the last.
+extern "C" fn next_frame(slot: u32, frames: *mut Frames) -> i64 {
+    // SAFETY (whole function): `walk` hands it over.
+    unsafe {
+        let process = (*frames).process;
+        // One that the interpreter made for itself is none of the program's: the next one takes its place.
+        let found = match next_of_program(process, Some((*frames).frame)) {
+            Next::Frame(found) => found,
+            Next::None => {
+                (*frames).end = PythonEnd::Outermost as u32;
+                return 1;
+            }
+            Next::Unreadable => {
+                (*frames).end = PythonEnd::Unreadable as u32;
+                return 1;
+            }
+        };
+        let Some(described) = describe(process, found) else {
+            (*frames).end = PythonEnd::Unreadable as u32;
+            return 1;
+        };
+        (*(*frames).to).stack[slot as usize & (PYTHON_DEPTH - 1)] = described;
+        (*frames).kept = slot + 1;
+        // What lies outside of the last one is not looked at.
+        if slot + 1 < PYTHON_DEPTH as u32 {
+            let Some(outside) = word(found, (*process).frame_previous) else {
+                (*frames).end = PythonEnd::Unreadable as u32;
+                return 1;
+            };
+            (*frames).frame = outside;
+        }
+        0
+    }
+}
+const _: () = assert!(PYTHON_DEPTH.is_power_of_two());
 
 enum Next {
     Frame(u64),
@@ -143,31 +177,66 @@ unsafe fn describe(process: *const PythonProcess, frame: u64) -> Option<PythonFr
     }
 }
 
+/// A search for the current thread.
+struct Search {
+    process: *const PythonProcess,
+    /// The thread pointer of the current thread.
+    pointer: u64,
+    interpreter: u64,
+    /// The next one that is looked at.
+    thread: u64,
+    found: u64,
+}
+
 /// The interpreter's structure of the current thread.
 ///
 /// # Safety
 /// `process` must be a live map value.
 #[inline(always)]
 unsafe fn thread(process: *const PythonProcess) -> Option<u64> {
-    // SAFETY: the current task's type is known to the verifier; the other by the caller's word.
+    // SAFETY: the current task's type is known to the verifier; the other by the caller's word. The callback is of the form
+    // that the helper wants, with what it expects.
     unsafe {
         let pointer: u64 = load(current_task(), conf!(task_thread_pointer));
-        let mut interpreter = word((*process).interpreters, 0)?;
-        let mut thread = word(interpreter, (*process).interpreter_threads)?;
-        for _ in 0..PYTHON_THREADS {
-            if thread == 0 {
-                interpreter = word(interpreter, (*process).interpreter_next)?;
-                if interpreter == 0 {
-                    return None;
-                }
-                thread = word(interpreter, (*process).interpreter_threads)?;
-            } else if pointer.wrapping_sub(word(thread, (*process).thread_id)?) <= ABOVE_SELF {
-                return Some(thread);
-            } else {
-                thread = word(thread, (*process).thread_next)?;
+        let interpreter = word((*process).interpreters, 0)?;
+        let thread = word(interpreter, (*process).interpreter_threads)?;
+        let mut search = Search { process, pointer, interpreter, thread, found: 0 };
+        bpf_loop(PYTHON_THREADS, next_thread as *mut c_void, (&raw mut search).cast(), 0);
+        let found = (&raw const search.found).read_volatile();
+        (found != 0).then_some(found)
+    }
+}
+
+/// Looks at one thread, or goes to the next interpreter: `long callback(u32 index, void *ctx)`, not 0 where the search is over.
+extern "C" fn next_thread(_: u32, search: *mut Search) -> i64 {
+    // SAFETY: `thread` hands it over.
+    unsafe { step(search) }.is_none().into()
+}
+
+/// `None` where the search is over.
+///
+/// # Safety
+/// `search` must be as in [`thread`].
+#[inline(always)]
+unsafe fn step(search: *mut Search) -> Option<()> {
+    // SAFETY: by the caller's word.
+    unsafe {
+        let process = (*search).process;
+        let thread = (*search).thread;
+        if thread == 0 {
+            let interpreter = word((*search).interpreter, (*process).interpreter_next)?;
+            if interpreter == 0 {
+                return None;
             }
+            (*search).interpreter = interpreter;
+            (*search).thread = word(interpreter, (*process).interpreter_threads)?;
+        } else if (*search).pointer.wrapping_sub(word(thread, (*process).thread_id)?) <= ABOVE_SELF {
+            (*search).found = thread;
+            return None;
+        } else {
+            (*search).thread = word(thread, (*process).thread_next)?;
         }
-        None
+        Some(())
     }
 }
 
