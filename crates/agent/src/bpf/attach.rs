@@ -7,7 +7,7 @@ use aya::programs::{
 use spark_trace_common::hook::{Candidate, Hook, Mechanism};
 use tracing::debug;
 
-use super::{Attached, Object, ObjectError};
+use super::{Attached, Object, ObjectError, begun::types_of_hooks};
 use crate::attach_plan::{self, HookSelection, Step};
 use crate::{
     btf::Btf,
@@ -36,7 +36,7 @@ impl Object {
             self.begin_multi();
         }
         let frames = self.find_frames();
-        let kernel_types = self.kernel_types.take()?;
+        let kernel_types = types_of_hooks(btf)?;
         let is_tried = |step: &&Step| step.verdict.is_none() && (frames.is_ok() || !step.hook.follows_frames);
         self.ahead = self.load_ahead(plan.iter().filter(is_tried), &kernel_types);
         for step in plan {

@@ -1,50 +1,141 @@
-//! What takes long before programs can be loaded and needs nothing of ours: a thread does it while the rest begins.
+//! What aya needs of the kernel before programs can be loaded, without the tenth of a second and the 50 MiB that it would take
+//! for it by itself: it makes a structure of its own of each of the kernel's 130,000 types, for its loader and for attaching,
+//! and needs some twenty of them.
 
 use std::{
-    sync::mpsc::{Receiver, channel},
+    io,
     thread::{self, JoinHandle},
 };
 
-use aya::{Btf, BtfError, EbpfLoader};
+use aya::{EbpfLoader, Endianness};
+use spark_trace_common::hook::{HOOKS, Mechanism};
+use tracing::debug;
 
-/// aya reads the kernel's types twice, for its loader and for attaching: 20 ms each.
-pub struct Begun {
-    loader: Receiver<EbpfLoader<'static>>,
-    types: JoinHandle<Result<Btf, BtfError>>,
-}
+use crate::btf::Btf;
+
+/// The loader, which a thread makes while the rest begins.
+pub struct Begun(JoinHandle<EbpfLoader<'static>>);
 
 impl Begun {
     /// `None` where there can be no thread.
     pub fn begin() -> Option<Self> {
-        let (sender, loader) = channel();
-        let read = move || {
-            // The loader comes first, because it is needed first. Nobody waits for it where the start has failed.
-            let _ = sender.send(EbpfLoader::new());
-            Btf::from_sys_fs()
+        let make = || {
+            // Found out by loading things, once.
+            let _ = aya::features();
+            if let Err(error) = hide_types() {
+                debug!("aya reads the kernel's types, too, which takes longer: {error}");
+            }
+            EbpfLoader::new()
         };
-        let types = thread::Builder::new().name("kernel-types".to_owned()).spawn(read).ok()?;
-        Some(Self { loader, types })
+        thread::Builder::new().name("loader".to_owned()).spawn(make).ok().map(Self)
     }
 
-    /// The loader, and what is still to come.
-    pub(super) fn loader(begun: Option<Self>) -> (EbpfLoader<'static>, KernelTypes) {
-        match begun {
-            Some(Self { loader, types }) => {
-                (loader.recv().unwrap_or_else(|_| EbpfLoader::new()), KernelTypes(Some(types)))
-            }
-            None => (EbpfLoader::new(), KernelTypes(None)),
-        }
+    pub(super) fn loader(begun: Option<Self>) -> EbpfLoader<'static> {
+        begun.and_then(|Self(thread)| thread.join().ok()).unwrap_or_default()
     }
 }
 
-/// The kernel's types as aya needs them for attaching.
-#[derive(Default)]
-pub(super) struct KernelTypes(Option<JoinHandle<Result<Btf, BtfError>>>);
+/// Takes the file with the kernel's types out of this thread's sight. A new loader reads it whatever it is for, and does
+/// without where there is none: the types serve relocations, and our object has none.
+fn hide_types() -> io::Result<()> {
+    // SAFETY: no memory is involved.
+    let mut done = unsafe { libc::unshare(libc::CLONE_FS) } == 0;
+    // Of this thread alone, which has a root of its own now.
+    // SAFETY: the path is a constant.
+    done = done && unsafe { libc::chroot(c"/sys/kernel/btf".as_ptr()) } == 0;
+    if done { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
 
-impl KernelTypes {
-    /// Waits for them, or reads them.
-    pub(super) fn take(&mut self) -> Result<Btf, BtfError> {
-        let read = self.0.take().and_then(|thread| thread.join().ok());
-        read.unwrap_or_else(Btf::from_sys_fs)
+// include/uapi/linux/btf.h
+const MAGIC: u16 = 0xeb9f;
+const VERSION: u8 = 1;
+const HEADER_LEN: u32 = 24;
+const FWD: u32 = 7;
+const TYPEDEF: u32 = 8;
+const FUNC: u32 = 12;
+
+/// The types that programs are loaded with, each with the kernel's number for it, as aya takes them.
+pub(super) fn types_of_hooks(btf: &Btf) -> Result<aya::Btf, aya::BtfError> {
+    let candidates = HOOKS.iter().flat_map(|hook| hook.candidates);
+    let mut wanted: Vec<(u32, u32, String)> = candidates
+        .filter_map(|candidate| match candidate.mechanism {
+            Mechanism::TpBtf => {
+                Some((btf.tracepoint(candidate.target)?, TYPEDEF, format!("btf_trace_{}", candidate.target)))
+            }
+            Mechanism::Fentry | Mechanism::Fexit => {
+                Some((btf.function(candidate.target)?.id, FUNC, candidate.target.to_owned()))
+            }
+            Mechanism::Kprobe | Mechanism::Uprobe | Mechanism::UprobeMulti | Mechanism::OnDemand => None,
+        })
+        .collect();
+    wanted.sort();
+    wanted.dedup();
+    aya::Btf::parse(&encode(&wanted), Endianness::default())
+}
+
+/// Such a file, with types that say nothing in all other places. `wanted`: number, kind and name, by number.
+fn encode(wanted: &[(u32, u32, String)]) -> Vec<u8> {
+    let mut types = Vec::new();
+    // The first name is the empty one.
+    let mut strings = vec![0];
+    let mut next = 1;
+    for (number, kind, name) in wanted {
+        for _ in next..*number {
+            types.extend(head(0, FWD));
+        }
+        types.extend(head(strings.len() as u32, *kind));
+        next = number + 1;
+        strings.extend(name.bytes());
+        strings.push(0);
+    }
+    let mut bytes = Vec::with_capacity(HEADER_LEN as usize + types.len() + strings.len());
+    bytes.extend(MAGIC.to_ne_bytes());
+    bytes.extend([VERSION, 0]);
+    let (types_len, strings_len) = (types.len() as u32, strings.len() as u32);
+    for word in [HEADER_LEN, 0, types_len, types_len, strings_len] {
+        bytes.extend(word.to_ne_bytes());
+    }
+    bytes.extend(types);
+    bytes.extend(strings);
+    bytes
+}
+
+/// struct btf_type, of nothing.
+fn head(name: u32, kind: u32) -> [u8; 12] {
+    let mut bytes = [0; 12];
+    bytes[..4].copy_from_slice(&name.to_ne_bytes());
+    bytes[4..8].copy_from_slice(&(kind << 24).to_ne_bytes());
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use aya_obj::btf::BtfKind;
+
+    /// aya's own reading of the file is the other one.
+    #[test]
+    fn each_hook_has_the_number_that_aya_finds_in_all_of_the_kernels_types() {
+        let all = aya::Btf::from_sys_fs().unwrap();
+        let few = types_of_hooks(&Btf::from_kernel().unwrap()).unwrap();
+        let mut found = 0;
+        for candidate in HOOKS.iter().flat_map(|hook| hook.candidates) {
+            let (name, kind) = match candidate.mechanism {
+                Mechanism::TpBtf => (format!("btf_trace_{}", candidate.target), BtfKind::Typedef),
+                Mechanism::Fentry | Mechanism::Fexit => (candidate.target.to_owned(), BtfKind::Func),
+                _ => continue,
+            };
+            let number = few.id_by_type_name_kind(&name, kind).ok();
+            assert_eq!(number, all.id_by_type_name_kind(&name, kind).ok(), "{name}");
+            found += usize::from(number.is_some());
+        }
+        assert!(found > 10, "{found}");
+    }
+
+    #[test]
+    fn the_object_needs_no_types_of_the_kernel() {
+        for object in [super::super::OBJECT, super::super::OBJECT_WITH_MESSAGES] {
+            assert!(!aya_obj::Object::parse(object).unwrap().has_btf_relocations());
+        }
     }
 }

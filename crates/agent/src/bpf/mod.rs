@@ -31,7 +31,6 @@ use thiserror::Error;
 use zerocopy::{FromBytes, IntoBytes};
 
 pub use begun::Begun;
-use begun::KernelTypes;
 
 use super::{
     facts::kernel_has_kprobes,
@@ -105,7 +104,6 @@ pub struct Object {
     /// The ring buffers, also after they were taken out.
     events: OwnedFd,
     copies: OwnedFd,
-    kernel_types: KernelTypes,
     /// What the programs say; absent where nobody reads it.
     messages: Option<Messages>,
     hooks: Vec<Attached>,
@@ -161,8 +159,7 @@ impl Object {
         };
         let with_messages = messages::are_wanted();
         let bytes = if with_messages { OBJECT_WITH_MESSAGES } else { OBJECT };
-        let (mut loader, kernel_types) = Begun::loader(begun);
-        let mut ebpf = loader
+        let mut ebpf = Begun::loader(begun)
             .override_global(CONFIG_SYMBOL, config.as_bytes(), true)
             .map_max_entries(EVENTS, ring_bytes)
             .map_max_entries(STACK_COPIES, copies_bytes(&config))
@@ -183,7 +180,6 @@ impl Object {
             ebpf,
             bytes,
             messages,
-            kernel_types,
             hooks: Vec::new(),
             tracepoints: std::collections::HashMap::new(),
             ahead: std::collections::HashSet::new(),
