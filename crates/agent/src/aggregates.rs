@@ -45,6 +45,9 @@ pub struct Collector {
     charge_stacks: Vec<ChargeStack>,
     driver_requests: DriverRequests,
     page_rows: HashMap<PageKey, usize>,
+    /// Rows of pages and of charges by stack whose stacks have no id yet: their places, and what the kernel side calls the stack.
+    pages_without_stack: Vec<(usize, i32)>,
+    charges_without_stack: Vec<(usize, i32)>,
     file_rows: HashMap<FileRow, usize>,
     /// So many files are kept, the largest; absent where all are.
     largest_files: Option<usize>,
@@ -92,6 +95,8 @@ impl Collector {
             charge_stacks: Vec::new(),
             driver_requests: DriverRequests::default(),
             page_rows: HashMap::new(),
+            pages_without_stack: Vec::new(),
+            charges_without_stack: Vec::new(),
             file_rows: HashMap::new(),
             largest_files: None,
             file_rows_lost: 0,
@@ -187,13 +192,13 @@ impl Collector {
             let bytes = driver::allocation_bytes(&counted.key);
             // Rows of one stack and different orders are one in the recording.
             let key = PageKey { class: counted.key.class & ((1 << PAGE_ORDER_SHIFT) - 1), ..counted.key };
-            let stack = stacks.kernel_by_id(key.stack, &traces);
             let index = *self.page_rows.entry(key).or_insert_with(|| {
+                stacks.note_kernel(key.stack, &traces);
+                self.pages_without_stack.push((self.pages.len(), key.stack));
                 self.pages.push(PageAllocs {
                     cgroup: key.cgroup,
                     charged: key.class & PAGE_CHARGED != 0,
                     mobility: mobility(key.class).into(),
-                    stack,
                     ..PageAllocs::default()
                 });
                 self.pages.len() - 1
@@ -302,12 +307,9 @@ impl Collector {
             let index = match self.charge_stack_rows.get(&key) {
                 Some(index) => *index,
                 None => {
-                    let stack = stacks.kernel_by_id(key.stack, &traces);
-                    self.charge_stacks.push(ChargeStack {
-                        cgroup: key.cgroup,
-                        stack,
-                        ..ChargeStack::default()
-                    });
+                    stacks.note_kernel(key.stack, &traces);
+                    self.charges_without_stack.push((self.charge_stacks.len(), key.stack));
+                    self.charge_stacks.push(ChargeStack { cgroup: key.cgroup, ..ChargeStack::default() });
                     self.charge_stack_rows.insert(key, self.charge_stacks.len() - 1);
                     self.charge_stacks.len() - 1
                 }
@@ -345,6 +347,13 @@ impl Collector {
         self.files.iter_mut().for_each(|r| r.live.resize(len));
         self.charges.iter_mut().for_each(|r| r.net.resize(len));
         self.charge_stacks.iter_mut().for_each(|r| r.charged.resize(len));
+        for (row, stack) in self.pages_without_stack.drain(..) {
+            self.pages[row].stack = stacks.noted_kernel(stack);
+        }
+        for (row, stack) in self.charges_without_stack.drain(..) {
+            self.charge_stacks[row].stack = stacks.noted_kernel(stack);
+        }
+        self.driver_requests.find_stacks(stacks);
         stacks.name_frames(names);
         let (stacks, symbols) = stacks.snapshot();
         // What hooks saw come and go since is in rows of its own.

@@ -16,6 +16,8 @@ use spark_trace_recording::DriverAllocs;
 pub(super) struct DriverRequests {
     rows: Vec<DriverAllocs>,
     index: HashMap<DriverKey, usize>,
+    /// Rows whose stacks have no id yet: their places, and what the kernel side calls the stack.
+    without_stack: Vec<(usize, i32)>,
 }
 
 impl DriverRequests {
@@ -32,11 +34,12 @@ impl DriverRequests {
         }
         for (key, counted) in object.driver_rows()? {
             let index = *self.index.entry(key).or_insert_with(|| {
+                stacks.note_kernel(key.stack, &traces);
+                self.without_stack.push((self.rows.len(), key.stack));
                 self.rows.push(DriverAllocs {
                     kind: kind(key.kind).to_owned(),
                     cgroup: key.cgroup,
                     pid: key.tgid,
-                    stack: stacks.kernel_by_id(key.stack, &traces),
                     ..DriverAllocs::default()
                 });
                 self.rows.len() - 1
@@ -47,6 +50,13 @@ impl DriverRequests {
             row.live.set_each(slots, Some(counted.bytes_allocated.saturating_sub(counted.bytes_freed)));
         }
         Ok(())
+    }
+
+    /// Gives the rows their stacks, which takes the kernel's symbols.
+    pub(super) fn find_stacks(&mut self, stacks: &mut Stacks) {
+        for (row, stack) in self.without_stack.drain(..) {
+            self.rows[row].stack = stacks.noted_kernel(stack);
+        }
     }
 
     /// All rows, every `live` vector of length `len`.

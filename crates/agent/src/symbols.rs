@@ -34,6 +34,8 @@ pub struct Stacks {
     by_frames: HashMap<(bool, Vec<u32>), u32>,
     /// Ids of kernel stacks by those of the kernel side.
     by_kernel_id: HashMap<u32, u32>,
+    /// Addresses of kernel stacks that have no id yet, by those of the kernel side.
+    noted: HashMap<u32, Vec<u64>>,
     symbols: Vec<Symbol>,
     by_place: HashMap<Place, u32>,
     /// User symbols still to be named: index in `symbols`, file, offset.
@@ -96,6 +98,7 @@ impl Stacks {
             stacks: Vec::new(),
             by_frames: HashMap::new(),
             by_kernel_id: HashMap::new(),
+            noted: HashMap::new(),
             symbols: Vec::new(),
             by_place: HashMap::new(),
             unnamed: Vec::new(),
@@ -133,16 +136,33 @@ impl Stacks {
         self.stack(None, frames)
     }
 
-    /// Id of a kernel stack that the kernel side has under `id` in its map; `None` where it could not take one.
-    pub fn kernel_by_id(&mut self, id: i32, traces: &StackTraceMap<&MapData>) -> Option<u32> {
+    /// Notes the kernel stack that the kernel side has under `id` in its map, for [`Self::noted_kernel`].
+    pub fn note_kernel(&mut self, id: i32, traces: &StackTraceMap<&MapData>) {
+        let Ok(id) = u32::try_from(id) else { return };
+        if self.by_kernel_id.contains_key(&id) || self.noted.contains_key(&id) {
+            return;
+        }
+        let frames = traces.get(&id, 0).map(|trace| trace.frames().iter().map(|frame| frame.ip).collect());
+        self.noted.insert(id, frames.unwrap_or_default());
+    }
+
+    /// Id of the kernel stack that was noted under the kernel side's `id`; `None` where it could not take one. Waits for the
+    /// kernel's symbols, by which the frames of tracing itself are known: at the start of a trace it is not called.
+    pub fn noted_kernel(&mut self, id: i32) -> Option<u32> {
         let id = u32::try_from(id).ok()?;
         if let Some(known) = self.by_kernel_id.get(&id) {
             return Some(*known);
         }
-        let frames = traces.get(&id, 0).map(|trace| trace.frames().iter().map(|frame| frame.ip).collect());
-        let stack = self.kernel(&frames.unwrap_or_else(|_| Vec::new()));
+        let addresses = self.noted.remove(&id)?;
+        let stack = self.kernel(&addresses);
         self.by_kernel_id.insert(id, stack);
         Some(stack)
+    }
+
+    /// Both at once.
+    pub fn kernel_by_id(&mut self, id: i32, traces: &StackTraceMap<&MapData>) -> Option<u32> {
+        self.note_kernel(id, traces);
+        self.noted_kernel(id)
     }
 
     /// Id of a user stack of `pid`. The kernel walks frame pointers, and a system call's stub keeps none, so

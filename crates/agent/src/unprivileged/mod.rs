@@ -32,7 +32,7 @@ const LONGEST_START: Duration = Duration::from_secs(10);
 /// How long one that was killed is waited for. One that is stuck in the kernel, in a file system that does not answer, is
 /// left to init.
 const LONGEST_END: Duration = Duration::from_secs(1);
-const LOOK_EVERY: Duration = Duration::from_millis(5);
+const LOOK_EVERY: Duration = Duration::from_millis(1);
 
 /// What it is called with. Tests are another program, in which a test plays the reader's part.
 const ARGUMENTS: &[&str] = if cfg!(test) {
