@@ -122,7 +122,7 @@ impl Cgroup {
                 return false;
             }
         };
-        match file.read() {
+        match file.read_piece() {
             Ok(text) => {
                 put(name, *form, &text, reading);
                 true
@@ -171,6 +171,25 @@ mod tests {
         assert_eq!(reading.values.len(), 3);
         assert!(reading.absent.iter().all(|(_, reason)| reason == "no limit"));
         assert_eq!(reading.absent.len(), 2);
+    }
+
+    /// The other reading goes on until the kernel says that there is no more.
+    #[test]
+    fn what_is_read_in_one_piece_is_all_of_a_file() {
+        let layout = crate::cgroup::Layout::detect().unwrap();
+        let dir = layout.dir(&layout.of_process(std::process::id()).unwrap());
+        let mut compared = 0;
+        for (name, form) in V1.iter().chain(V2) {
+            let Ok(whole) = std::fs::read_to_string(dir.join(name)) else { continue };
+            let piece = KernelFile::open(&dir.join(name)).unwrap().read_piece().unwrap();
+            let keys = |text: &str| -> Vec<String> {
+                text.lines().filter_map(|line| Some(line.split_once(' ')?.0.to_owned())).collect()
+            };
+            assert_eq!(keys(&piece), keys(&whole), "{name}");
+            assert!(piece.ends_with('\n') && (matches!(form, Form::Keys(_)) || piece.lines().count() == 1));
+            compared += 1;
+        }
+        assert!(compared > 3, "{compared}");
     }
 
     #[test]

@@ -38,12 +38,24 @@ impl KernelFile {
 
     /// The file as it is now.
     pub fn read(&self) -> io::Result<String> {
+        self.read_until(|_| false)
+    }
+
+    /// The same of a file that the kernel makes in one piece, as it does those of cgroups (fs/kernfs/file.c kernfs_seq_start
+    /// has one element, and fs/seq_file.c seq_read_iter gives all of an element that there is room for): what leaves room is
+    /// all of it, and is not read once more to find its end.
+    pub fn read_piece(&self) -> io::Result<String> {
+        self.read_until(|room| room > 0)
+    }
+
+    /// Reads to the end, or to what is the end for `is_all`, which knows how much room was left.
+    fn read_until(&self, is_all: impl Fn(usize) -> bool) -> io::Result<String> {
         TEXT.with_borrow_mut(|buffer| {
             let mut len = 0;
             loop {
                 let n = self.0.read_at(&mut buffer[len..], len as u64)?;
                 len += n;
-                if n == 0 {
+                if n == 0 || is_all(buffer.len() - len) {
                     break;
                 }
                 if len == buffer.len() {
