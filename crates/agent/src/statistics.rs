@@ -30,13 +30,27 @@ impl Part {
     }
 }
 
+/// What is known of each hook, in their order.
+type ByHook = Vec<Option<ProgramStats>>;
+
 #[derive(Debug)]
 pub struct Statistics {
-    /// Present while they are on: the kernel turns them off when it is closed.
-    on: Option<(OwnedFd, Instant)>,
+    /// Present while they are on.
+    on: Option<Window>,
     was_on: Duration,
     begun: Instant,
     start: Option<Start>,
+    /// What was counted in the windows since the start that are closed.
+    in_windows: ByHook,
+}
+
+/// A time with the statistics on: the kernel turns them off when the descriptor is closed, unless others have them on. What it
+/// counts for others outside of this time says nothing of how much is done.
+#[derive(Debug)]
+struct Window {
+    _on: OwnedFd,
+    since: Instant,
+    before: ByHook,
 }
 
 /// What was counted until the first tick. It was all counted, and much is done in that time: it says nothing of the rest.
@@ -44,15 +58,15 @@ pub struct Statistics {
 struct Start {
     ended: Instant,
     was_on: Duration,
-    /// By hook.
-    counted: Vec<Option<ProgramStats>>,
+    counted: ByHook,
 }
 
 impl Statistics {
     /// Begins with them on, so that even a short trace has run times.
     pub fn begin() -> Self {
         let begun = Instant::now();
-        Self { on: enable().map(|fd| (fd, begun)), was_on: Duration::ZERO, begun, start: None }
+        let on = enable().map(|on| Window { _on: on, since: begun, before: Vec::new() });
+        Self { on, was_on: Duration::ZERO, begun, start: None, in_windows: Vec::new() }
     }
 
     /// Whether the kernel lets us.
@@ -61,29 +75,48 @@ impl Statistics {
     }
 
     /// Turns them on or off for the time to the next tick. `counted`: by hook, up to now.
-    pub fn tick(&mut self, tick: u64, counted: impl FnOnce() -> Vec<Option<ProgramStats>>) {
-        let is_start = self.start.is_none();
-        if let Some((_, since)) = self.on.take() {
-            self.was_on += since.elapsed();
-        }
-        if is_start {
-            self.start = Some(Start { ended: Instant::now(), was_on: self.was_on, counted: counted() });
+    pub fn tick(&mut self, tick: u64, counted: impl Fn() -> ByHook) {
+        let window = self.on.take();
+        if self.start.is_none() {
+            let counted = counted();
+            self.was_on += window.map_or(Duration::ZERO, |window| window.since.elapsed());
+            self.start = Some(Start { ended: Instant::now(), was_on: self.was_on, counted });
+        } else if let Some(window) = window {
+            let now = counted();
+            self.was_on += window.since.elapsed();
+            self.add(&window.before, &now);
         }
         if tick.is_multiple_of(EVERY) {
-            self.on = enable().map(|fd| (fd, Instant::now()));
+            self.on = enable().map(|on| Window { _on: on, before: counted(), since: Instant::now() });
+        }
+    }
+
+    /// Adds what was counted in a window.
+    fn add(&mut self, before: &[Option<ProgramStats>], now: &[Option<ProgramStats>]) {
+        self.in_windows.resize(now.len(), None);
+        for (hook, (sum, now)) in self.in_windows.iter_mut().zip(now).enumerate() {
+            let Some(now) = now else { continue };
+            let before = before.get(hook).copied().flatten().unwrap_or_default();
+            *sum = Some(sum.unwrap_or_default().plus(now.since(before)));
         }
     }
 
     /// The whole of what a hook's programs have done, of which `now` was counted. Absent where they were never on.
     pub fn whole(&self, hook: usize, now: ProgramStats) -> Option<ProgramStats> {
-        let is_on = self.on.as_ref().map_or(Duration::ZERO, |(_, since)| since.elapsed());
+        let of = |counted: &ByHook| counted.get(hook).copied().flatten().unwrap_or_default();
+        let is_on = self.on.as_ref().map_or(Duration::ZERO, |window| window.since.elapsed());
         let all = Part { on: self.was_on + is_on, of: self.begun.elapsed() };
         let later = self.start.as_ref().and_then(|start| {
             let part = Part { on: all.on.saturating_sub(start.was_on), of: start.ended.elapsed() };
-            Some((part.share()?, start.counted.get(hook).copied().flatten().unwrap_or_default()))
+            Some((part.share()?, of(&start.counted)))
         });
         match later {
-            Some((share, before)) => Some(before.plus(now.since(before).put_up(share))),
+            Some((share, before)) => {
+                let open =
+                    self.on.as_ref().map_or_else(ProgramStats::default, |on| now.since(of(&on.before)));
+                let whole = before.plus(of(&self.in_windows).plus(open).put_up(share));
+                Some(ProgramStats { recursion_misses: now.recursion_misses, ..whole })
+            }
             // A trace that is as short as this has nothing else to go by.
             None => all.share().map(|share| now.put_up(share)),
         }
@@ -115,15 +148,36 @@ mod tests {
             was_on: Duration::from_millis(1500),
             begun: ago(10_500),
             start: Some(start),
+            in_windows: vec![Some(counted(100)), Some(counted(100))],
         };
-        // On for 1 s of the 10 s since.
+        // On for 1 s of the 10 s since. What the kernel has counted besides, it has counted for others.
         let runs = |statistics: &Statistics, hook, runs| statistics.whole(hook, counted(runs)).unwrap().runs;
-        assert!((1998..=2002).contains(&runs(&statistics, 0, 1100)), "{}", runs(&statistics, 0, 1100));
-        assert!((998..=1002).contains(&runs(&statistics, 1, 100)));
+        for all in [1100, 50_000] {
+            assert!((1998..=2002).contains(&runs(&statistics, 0, all)), "{}", runs(&statistics, 0, all));
+            assert!((998..=1002).contains(&runs(&statistics, 1, all)));
+        }
+        assert_eq!(statistics.whole(1, counted(7)).unwrap().recursion_misses, 3, "counted always");
         // Before the first window after it.
         statistics.start = None;
         assert!((6990..=7010).contains(&runs(&statistics, 0, 1000)));
         statistics.was_on = Duration::ZERO;
         assert!(statistics.whole(0, counted(5)).is_none());
+    }
+
+    #[test]
+    fn windows_are_added_up() {
+        let start = Start { ended: Instant::now(), was_on: Duration::ZERO, counted: vec![None, None] };
+        let mut statistics = Statistics {
+            on: None,
+            was_on: Duration::ZERO,
+            begun: Instant::now(),
+            start: Some(start),
+            in_windows: Vec::new(),
+        };
+        statistics.add(&[Some(counted(10)), None], &[Some(counted(15)), None]);
+        // A hook that is attached later has no figures before.
+        statistics.add(&[Some(counted(70)), None], &[Some(counted(90)), Some(counted(4))]);
+        let runs: Vec<_> = statistics.in_windows.iter().map(|sum| sum.map(|sum| sum.runs)).collect();
+        assert_eq!(runs, [Some(25), Some(4)]);
     }
 }

@@ -46,6 +46,7 @@ mod show;
 mod snapshot;
 mod stand_in;
 mod stand_in_cuda;
+mod statistics;
 mod stream;
 mod system_calls;
 mod top;
