@@ -2,7 +2,7 @@
 //!
 //! Every text is replaced but for those that are listed: a field that is new, and not thought of here, is hidden. The
 //! same name has the same stand-in throughout, so that files, cgroups and processes stay distinct; the key
-//! is made anew for each recording and kept nowhere, so that names cannot be tried out.
+//! is made anew for each recording, or for those of one report, and kept nowhere, so that names cannot be tried out.
 
 use std::collections::BTreeSet;
 use std::hash::{BuildHasher, RandomState};
@@ -71,6 +71,8 @@ const OF_RECORDINGS: &[&str] = &[
     "provenance/queries/*/kind",
     "provenance/queries/*/interface",
     "provenance/stacks/*/space",
+    // Those of programs have stand-ins before this is asked.
+    "provenance/symbols/*/name",
     "provenance/outside/*/moment",
     "provenance/tmpfs/*/device",
     "provenance/tmpfs/*/kind",
@@ -185,16 +187,32 @@ const LIBRARIES: &[&str] = &[
     "libz",
 ];
 
-/// The recording with stand-ins for names.
+/// The recording with stand-ins for names, for giving it to others.
 pub fn redact(recording: &Recording) -> serde_json::Result<Recording> {
-    let mut recording = recording.clone();
+    let mut recording = Names::new().hidden_in(recording)?;
     // Whoever has a file could find out that it was there.
     recording.provenance.files.iter_mut().for_each(|file| file.content = None);
-    let hidden = Hidden { key: RandomState::new() };
-    hidden.symbols(&mut recording);
-    let mut value = serde_json::to_value(&recording)?;
-    hidden.visit(&mut value, &mut Vec::new());
-    serde_json::from_value(value)
+    Ok(recording)
+}
+
+/// Stand-ins that are the same in several recordings, for what is said of all of them together.
+pub struct Names(Hidden);
+
+impl Names {
+    #[expect(clippy::new_without_default, reason = "each is another one")]
+    pub fn new() -> Self {
+        Self(Hidden { key: RandomState::new() })
+    }
+
+    /// The recording with stand-ins for names, for a page about it. What was read of files is left, so that verdicts do not change: it
+    /// is not for giving to others.
+    pub fn hidden_in(&self, recording: &Recording) -> serde_json::Result<Recording> {
+        let mut recording = recording.clone();
+        self.0.symbols(&mut recording);
+        let mut value = serde_json::to_value(&recording)?;
+        self.0.visit(&mut value, &mut Vec::new());
+        serde_json::from_value(value)
+    }
 }
 
 /// Anything else with stand-ins for all of its texts but for those at `kept`.
@@ -309,6 +327,16 @@ mod tests {
     fn no_name_is_left_and_no_number_has_changed() {
         let recording = testing::container();
         let redacted = redact(&recording).unwrap();
+        let names = |recording: &Recording| -> Vec<_> {
+            let provenance = &recording.provenance;
+            let stacks = provenance.stacks.iter().filter(|stack| stack.space == Space::Kernel);
+            stacks
+                .flat_map(|stack| &stack.frames)
+                .map(|frame| provenance.symbols[*frame as usize].name.clone())
+                .collect()
+        };
+        assert!(names(&recording).iter().any(Option::is_some));
+        assert_eq!(names(&redacted), names(&recording), "functions of the kernel are nobody's");
         let text = serde_json::to_string(&redacted).unwrap();
         let before = serde_json::to_string(&recording).unwrap();
         for name in ["python3", "/docker/", "libtorch_cuda.so"] {

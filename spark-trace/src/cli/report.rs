@@ -13,7 +13,7 @@ use spark_trace_analysis::derived::Derived;
 use spark_trace_analysis::instant_spec::Choice;
 use spark_trace_analysis::overview::{self, Overview};
 use spark_trace_recording as recording;
-use spark_trace_recording::{Recording, redact::redact};
+use spark_trace_recording::{Recording, redact::Names};
 use spark_trace_render::{html, markdown, report, terminal};
 
 /// Write a report (HTML, Markdown) of one or two recordings
@@ -41,7 +41,7 @@ pub struct Args {
     /// KV-cache reading]
     #[arg(help_heading = headings::CONTENT, long, value_name = "INSTANT")]
     at: Option<Choice>,
-    /// Replace names of users, processes, functions, files, cgroups and images
+    /// Replace names of users, processes, functions, files, cgroups and images. What an engine's log states is left out
     #[arg(help_heading = headings::CONTENT, long)]
     redact: bool,
     /// Replace an existing file
@@ -102,24 +102,26 @@ fn overview(args: &Args) -> anyhow::Result<Overview> {
             .map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into_owned())
     };
     let name_a = name(&args.a);
+    // One name has one stand-in in both recordings.
+    let names = args.redact.then(Names::new);
     let Some(path_b) = &args.b else {
-        let recording = hidden(args, recording::read(&args.a)?)?;
+        let recording = hidden(names.as_ref(), recording::read(&args.a)?)?;
         let run = Derived::from(&recording);
         let at = instant(args.at, &args.a, &run)?;
         return Ok(overview::overview(None, (&name_a, run), at));
     };
     let (a, b) = recording::read_both(&args.a, path_b)?;
-    let (a, b) = (hidden(args, a)?, hidden(args, b)?);
+    let (a, b) = (hidden(names.as_ref(), a)?, hidden(names.as_ref(), b)?);
     let (a, b) = (Derived::from(&a), Derived::from(&b));
     let moment = moment(args.at, (&args.a, &a), (path_b, &b))?;
     Ok(overview::overview(Some((&name_a, a)), (&name(path_b), b), moment))
 }
 
-fn hidden(args: &Args, recording: Recording) -> anyhow::Result<Recording> {
-    if !args.redact {
-        return Ok(recording);
+fn hidden(names: Option<&Names>, recording: Recording) -> anyhow::Result<Recording> {
+    match names {
+        Some(names) => names.hidden_in(&recording).context("cannot replace the names"),
+        None => Ok(recording),
     }
-    redact(&recording).context("cannot replace the names")
 }
 
 fn render(overview: &Overview, format: Format, width: WidthArg) -> anyhow::Result<Vec<u8>> {

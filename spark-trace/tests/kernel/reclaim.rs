@@ -292,19 +292,24 @@ fn the_machines_page_cache_goes_only_where_that_is_chosen() {
         array(&shown["steps"]).iter().map(|step| step["kind"].as_str().unwrap().to_owned()).collect();
     assert_eq!(kinds, ["driver-pools", "page-cache", "compaction"]);
     assert_eq!(resident(&file), SIZE, "a dry run changed something");
-    // SAFETY: no arguments, no memory.
-    unsafe { libc::sync() };
     let cached = || support::meminfo("Cached") + support::meminfo("Buffers") - support::meminfo("Shmem");
-    let before = cached();
-    let applied = fine(&["--page-cache", "--compaction", "--apply"]);
-    let after = cached();
-    assert_eq!(resident(&file), 0);
+    // Programs of the machine read files between the two looks: of three trials one is quiet enough.
+    let mut trials = Vec::new();
+    let agrees = (0..3).any(|_| {
+        fs::remove_file(&file).unwrap();
+        cached_file(&file);
+        // SAFETY: no arguments, no memory.
+        unsafe { libc::sync() };
+        let before = cached();
+        let applied = fine(&["--page-cache", "--apply"]);
+        let fell = before - cached();
+        assert_eq!(resident(&file), 0);
+        let given = int(&array(&applied["steps"])[0]["outcome"]["given_back_bytes"]);
+        trials.push((given, fell));
+        (given - fell).abs() <= fell / WITHIN + 16 * MIB
+    });
+    assert!(agrees, "given back, and what the kernel has less: {trials:?}");
+    let applied = fine(&["--compaction", "--apply"]);
     let steps = array(&applied["steps"]);
-    let given = int(&steps[0]["outcome"]["given_back_bytes"]);
-    // Programs read files between the two looks.
-    assert!(
-        (given - (before - after)).abs() <= (before - after) / WITHIN + 16 * MIB,
-        "{given} of {before} - {after}"
-    );
-    assert!(array(&steps[1]["outcome"]["blocks"]).len() == 2, "{}", steps[1]);
+    assert!(array(&steps[0]["outcome"]["blocks"]).len() == 2, "{}", steps[0]);
 }

@@ -1,6 +1,7 @@
 mod causes;
 
 use super::*;
+use spark_trace_recording::redact::Names;
 use spark_trace_recording::{FileContent, Loss, MemoryQuery, MemoryState, ProcessContext, Recording, Series};
 use spark_trace_testing as testing;
 use spark_trace_testing::{MIB, SECOND, START};
@@ -197,6 +198,24 @@ fn complete(mut recording: Recording) -> Recording {
     }
     recording.provenance.contexts = vec![ProcessContext { pid: 4242, ..ProcessContext::default() }];
     recording
+}
+
+#[test]
+fn stand_ins_for_names_change_no_verdict() {
+    let a = complete(native());
+    for (slug, change) in STAGED {
+        let mut b = complete(native());
+        change(&mut b);
+        let names = Names::new();
+        let [hidden_a, hidden_b] = [&a, &b].map(|recording| names.hidden_in(recording).unwrap());
+        for plane in [Scope::System, Scope::Cgroup] {
+            let verdicts = |a: &Recording, b: &Recording| -> Vec<_> {
+                let findings = judge_on(Some(a), b, InstantSpec::Peak, plane).findings;
+                findings.iter().map(|it| (it.hypothesis, it.verdict, it.explains_bytes)).collect()
+            };
+            assert_eq!(verdicts(&hidden_a, &hidden_b), verdicts(&a, &b), "{slug}");
+        }
+    }
 }
 
 #[test]
