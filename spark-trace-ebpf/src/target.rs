@@ -104,12 +104,24 @@ pub(crate) fn is_beside(tgid: u32) -> bool {
     BESIDE.get_ptr(&tgid).is_some_and(|whose| unsafe { *whose == BESIDE_OTHER })
 }
 
+/// Whether a process is or was one, for as long as user space has not learned of its end: of calls that were made before.
+#[inline(always)]
+pub(crate) fn was_beside(tgid: u32) -> bool {
+    // SAFETY: a live map value.
+    BESIDE.get_ptr(&tgid).is_some_and(|whose| unsafe { *whose == BESIDE_OTHER || *whose == BESIDE_GONE })
+}
+
 /// A process has ended. User space still learns that it was there.
 #[inline(always)]
 pub(crate) fn is_beside_no_more(tgid: u32) {
     if let Some(whose) = BESIDE.get_ptr_mut(&tgid) {
-        // SAFETY: a live map value.
-        unsafe { *whose = BESIDE_GONE };
+        // SAFETY (whole block): a live map value.
+        unsafe {
+            // Its own number in a PID namespace may be that of another process here.
+            if *whose == BESIDE_OTHER {
+                *whose = BESIDE_GONE;
+            }
+        }
     }
 }
 

@@ -329,7 +329,12 @@ impl Collector {
             map.iter().flatten().map(|(pid, Wire(totals))| (pid, totals)).collect();
         let caches: PerCpuArray<&MapData, Wire<MappingCache>> = object.map("MAPPING_CACHE")?;
         if let Ok(caches) = caches.get(&0, 0) {
+            // What a CPU holds of another spark-trace goes when it is settled.
+            let beside = object.beside_now()?;
             for Wire(MappingCache { tgid, counted, .. }) in caches.iter() {
+                if beside.contains(tgid) {
+                    continue;
+                }
                 let row = totals.entry(*tgid).or_default();
                 row.mmap_calls += counted.mmap_calls;
                 row.mmap_bytes += counted.mmap_bytes;

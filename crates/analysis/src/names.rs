@@ -118,7 +118,8 @@ impl<'a> Names<'a> {
     /// Older recordings do not name spark-trace's process: then its name decides, outside the target.
     fn is_tracer(&self, touch: &FirstTouch) -> bool {
         match self.tracer {
-            Some(pid) => touch.pid == pid || self.beside.contains(&touch.pid),
+            // The number of one that has ended may be another process's since.
+            Some(pid) => touch.pid == pid || touch.comm == TRACER && self.beside.contains(&touch.pid),
             None => touch.comm == TRACER && !self.pids.contains(&touch.pid) && !self.is_target(touch.cgroup),
         }
     }

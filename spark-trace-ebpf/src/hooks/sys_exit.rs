@@ -28,7 +28,7 @@ use crate::{
     maps::{EVENTS, HEAPS, MAPPING_CACHE, MAPPING_TOTALS, add, generation, hit},
     read::load,
     stack_copy,
-    target::{USER_STACK, current_task, is_beside, is_target, memory_cgroup_of_set},
+    target::{USER_STACK, current_task, is_beside, is_target, memory_cgroup_of_set, was_beside},
     wake::{self, Patience},
 };
 
@@ -269,7 +269,7 @@ unsafe fn settle(cache: *mut MappingCache) {
     if counted.mmap_calls == 0 && counted.munmap_calls == 0 {
         return;
     }
-    if is_beside(tgid) {
+    if was_beside(tgid) {
         // SAFETY: by the caller's word.
         unsafe { (*cache).counted = MappingTotals::default() };
         return;

@@ -19,9 +19,6 @@ use crate::source::process;
 
 const BESIDE: &str = "BESIDE";
 
-/// Maps of the name that are looked at: any program may call a map so, and may have any number.
-const MOST_MAPS: usize = 1024;
-
 /// Descriptors of a process that are looked at.
 const MOST_DESCRIPTORS: usize = 4096;
 
@@ -60,6 +57,14 @@ impl Object {
     }
 }
 
+impl Object {
+    /// The others as they are known now, those included that have just ended.
+    pub fn beside_now(&self) -> Result<BTreeSet<u32>, ObjectError> {
+        let map: HashMap<&MapData, u32, u32> = self.map(BESIDE)?;
+        Ok(map.iter().flatten().filter(|(_, whose)| *whose != BESIDE_OWN).map(|(pid, _)| pid).collect())
+    }
+}
+
 /// Processes of other spark-traces that trace now; else why the kernel does not show them.
 pub fn running() -> Result<Vec<u32>, String> {
     let mut pids: Vec<u32> = find(std::process::id())?.into_iter().map(|(pid, _)| pid).collect();
@@ -71,11 +76,15 @@ type Theirs = HashMap<MapData, u32, u32>;
 
 /// Other spark-traces, each with its map.
 fn find(own: u32) -> Result<Vec<(u32, Theirs)>, String> {
-    let mut named = Vec::new();
+    let used = used_by_tracing();
+    let mut others = Vec::new();
     for info in loaded_maps() {
         match info {
-            Ok(info) if info.name_as_str() == Some(BESIDE) && named.len() < MOST_MAPS => {
-                named.push(info.id())
+            Ok(info) if info.name_as_str() == Some(BESIDE) && used.contains(&info.id()) => {
+                others.extend(owner_of(own, info.id()));
+                if others.len() == MOST as usize {
+                    break;
+                }
             }
             Ok(_) => {}
             // It went while it was looked at.
@@ -86,11 +95,7 @@ fn find(own: u32) -> Result<Vec<(u32, Theirs)>, String> {
             Err(error) => return Err(error.to_string()),
         }
     }
-    if named.is_empty() {
-        return Ok(Vec::new());
-    }
-    let used = used_by_tracing();
-    Ok(named.into_iter().filter(|id| used.contains(id)).filter_map(|id| owner_of(own, id)).collect())
+    Ok(others)
 }
 
 /// Maps that a program uses which only the privileged can load: any user may make a map, and call it as they like.

@@ -14,13 +14,23 @@ fn sum(left: Option<ReaderCost>, right: Option<ReaderCost>) -> Option<ReaderCost
     })
 }
 
+/// Other spark-traces that are listed.
+const MOST_BESIDE: usize = 64;
+
 impl Session {
     /// What is to be said of other spark-traces that have turned up.
     pub(super) fn note_beside(&mut self) -> Result<Option<String>, SessionError> {
         let mut new = self.tracer.object.beside()?;
         new.retain(|pid| !self.beside.contains(pid));
-        if new.is_empty() {
+        let room = MOST_BESIDE - self.beside.len();
+        if new.is_empty() || room == 0 {
             return Ok(None);
+        }
+        if new.len() >= room {
+            new.truncate(room);
+            self.warnings.push(format!(
+                "{MOST_BESIDE} other spark-traces ran beside this one: later ones are not listed"
+            ));
         }
         self.beside.extend(&new);
         let pids: Vec<String> = new.iter().map(|pid| format!("pid {pid}")).collect();
