@@ -128,7 +128,7 @@ fn row_by_place(ctx: &BtfTracePointContext) -> u32 {
     // A kernel thread comes from no user instruction. Where single processes are the target, others of their cgroup are not.
     let of = if user_ip == 0 {
         task as u64
-    } else if CONTROL.get(CONTROL_BY_PID).is_some_and(|on| *on != 0) {
+    } else if conf!(whole_system) == 0 && CONTROL.get(CONTROL_BY_PID).is_some_and(|on| *on != 0) {
         u64::from(current_tgid())
     } else {
         0
@@ -159,8 +159,7 @@ fn row_by_place(ctx: &BtfTracePointContext) -> u32 {
             STACK_USES
         };
         *cache = PageCache {
-            // A failure is not remembered: the next try may find room.
-            cgroup: if whole { cgroup } else { 0 },
+            cgroup,
             of,
             depth,
             user_ip,
@@ -169,7 +168,8 @@ fn row_by_place(ctx: &BtfTracePointContext) -> u32 {
             order,
             generation,
             row,
-            left: uses,
+            // A failure is not remembered: the next try may find room.
+            left: if whole { uses } else { 0 },
             uses,
             reserved: 0,
         };
