@@ -57,6 +57,16 @@ impl Client {
         within: Duration,
         request: impl Fn(&Reader, Instant) -> Result<Result<T, String>, Broken>,
     ) -> Result<T, String> {
+        self.ask_until(Instant::now() + within, within, request)
+    }
+
+    /// `within` is for the words of an answer that is late.
+    fn ask_until<T>(
+        &mut self,
+        until: Instant,
+        within: Duration,
+        request: impl Fn(&Reader, Instant) -> Result<Result<T, String>, Broken>,
+    ) -> Result<T, String> {
         if let Some(why) = &self.unable {
             return Err(why.clone());
         }
@@ -69,7 +79,6 @@ impl Client {
                 self.unable = Some(why.clone());
             })?,
         };
-        let until = Instant::now() + within;
         let answer = request(&reader, until);
         self.meter.note(&reader);
         if answer.is_err() {
@@ -92,7 +101,7 @@ impl Client {
             Err(Broken::Closed) if has_waited => {
                 let status = reader.end().map(in_words);
                 debug!("the waiting reader of symbols ended ({status:?}); another one reads this file");
-                return self.ask(within, request);
+                return self.ask_until(until, within, request);
             }
             Err(Broken::Closed) => Err(match reader.end() {
                 Some(status) => format!("the reader of symbols ended ({})", in_words(status)),
