@@ -187,6 +187,10 @@ const LIBRARIES: &[&str] = &[
     "libz",
 ];
 
+/// The kernel's own functions are everybody's; those of modules and of BPF programs are their makers'.
+const BPF_PROGRAM: &str = "bpf_prog_";
+const NVIDIA: &str = "nvidia";
+
 /// The recording with stand-ins for names, for giving it to others.
 pub fn redact(recording: &Recording) -> serde_json::Result<Recording> {
     let mut recording = Names::new().hidden_in(recording)?;
@@ -250,7 +254,7 @@ impl Hidden {
         }
     }
 
-    /// Functions of the kernel and of libraries that many use stay; those of programs are their makers' names.
+    /// Functions of the kernel, of NVIDIA's modules and of libraries that many use stay; others are their makers' names.
     fn symbols(&self, recording: &mut Recording) {
         let provenance = &mut recording.provenance;
         let of_kernel: BTreeSet<u32> = provenance
@@ -261,10 +265,13 @@ impl Hidden {
             .collect();
         for (index, symbol) in (0..).zip(&mut provenance.symbols) {
             let file = symbol.module.as_deref().map(|module| module.rsplit('/').next().unwrap_or(module));
-            if !of_kernel.contains(&index)
-                && !file.is_some_and(is_library)
-                && let Some(name) = &mut symbol.name
-            {
+            let Some(name) = &mut symbol.name else { continue };
+            let stays = match (of_kernel.contains(&index), file) {
+                (true, None) => !name.starts_with(BPF_PROGRAM),
+                (true, Some(module)) => module.starts_with(NVIDIA),
+                (false, file) => file.is_some_and(is_library),
+            };
+            if !stays {
                 *name = self.stand_in(name);
             }
         }
