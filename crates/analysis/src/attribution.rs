@@ -319,7 +319,7 @@ pub fn report<'a>(run: impl Into<Derived<'a>>, at: InstantSpec) -> Report {
         processes: processes::rows(recording, details_at_ns),
         regions: regions::rows(recording, details_at_ns),
         mappings: mappings::rows(recording, details_at_ns),
-        cuda: cuda::report(recording, details_at_ns),
+        cuda: cuda::report_with(recording, details_at_ns, at.answered()),
         engine: engine_run::report(&run, details_at_ns),
         memory_use: memory_use::at(recording, use_at_ns),
         queries: run.into_queries(),

@@ -130,6 +130,12 @@ fn is_host(kind: &str) -> bool {
 }
 
 pub fn report(recording: &Recording, at_ns: u64) -> Option<CudaReport> {
+    report_with(recording, at_ns, None)
+}
+
+/// The same, with what was in use when a memory query was answered, at `answered_ns`: a sample near it may be of before or after
+/// the next allocation.
+pub fn report_with(recording: &Recording, at_ns: u64, answered_ns: Option<u64>) -> Option<CudaReport> {
     let provenance = &recording.provenance;
     let nothing = recording.health.libraries.is_empty()
         && provenance.cuda_allocs.is_empty()
@@ -142,12 +148,13 @@ pub fn report(recording: &Recording, at_ns: u64) -> Option<CudaReport> {
     let names = Names::new(recording);
     let callers = Callers::new(&names);
     let instant = nearest_instant::index(recording, at_ns);
+    let answered = answered_ns.and_then(|ns| Some((ns, answered(recording, ns)?)));
     Some(CudaReport {
-        at_ns,
+        at_ns: answered.map_or(at_ns, |(ns, _)| ns),
         details_at_ns: instant.and_then(|index| provenance.instants.get(index)).map(|instant| instant.at_ns),
         libraries: recording.health.libraries.iter().map(library).collect(),
         unknown_frees: provenance.cuda_unknown_frees,
-        totals: totals(recording, at_ns),
+        totals: totals(recording, at_ns, answered.map(|(_, live)| live)),
         processes: processes(recording, &names, instant),
         gpus: by_gpu::rows(recording, &names, instant),
         several_gpus: recording.host.gpus.len() > 1,
@@ -184,9 +191,22 @@ pub fn order(kind: &str) -> usize {
     }
 }
 
-fn totals(recording: &Recording, at_ns: u64) -> Vec<TotalRow> {
+/// What was in use, by kind, when a query was answered.
+fn answered(recording: &Recording, ns: u64) -> Option<&BTreeMap<String, u64>> {
+    let query = recording.provenance.queries.iter().find(|query| query.at_ns == ns)?;
+    Some(&query.state.as_ref()?.later.as_ref()?.cuda_live)
+}
+
+fn totals(recording: &Recording, at_ns: u64, answered: Option<&BTreeMap<String, u64>>) -> Vec<TotalRow> {
     let all = recording.provenance.cuda_totals.iter().filter(|total| total.pid.is_none());
-    let mut rows: Vec<_> = all.map(|t| total(t, sampled(recording, &t.kind, at_ns))).collect();
+    let live = |kind: &str| match answered {
+        Some(live) => {
+            let parts = live.iter().filter(|(part, _)| is_part_of(part, kind));
+            Some(parts.fold(0, |sum: u64, (_, bytes)| sum.saturating_add(*bytes)))
+        }
+        None => sampled(recording, kind, at_ns),
+    };
+    let mut rows: Vec<_> = all.map(|t| total(t, live(&t.kind))).collect();
     rows.sort_by_key(|row| order(&row.kind));
     rows
 }

@@ -124,7 +124,10 @@ pub fn with_findings(
         stacks: detail::stacks(scope, (a, balance_a.at_ns), (b, balance_b.at_ns)),
         charges: detail::charges(scope, (a, balance_a.at_ns), (b, balance_b.at_ns)),
         regions: detail::regions(scope, (a, balance_a.at_ns), (b, balance_b.at_ns)),
-        cuda: cuda::compare((derived_a, balance_a.at_ns), (derived_b, balance_b.at_ns)),
+        cuda: cuda::compare(
+            (derived_a, balance_a.at_ns, at_a.answered()),
+            (derived_b, balance_b.at_ns, at_b.answered()),
+        ),
         engine: engine::compare((derived_a, balance_a.at_ns), (derived_b, balance_b.at_ns)),
         findings: findings(),
     })

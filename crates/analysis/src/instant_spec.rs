@@ -56,6 +56,14 @@ impl InstantSpec {
         }
     }
 
+    /// The time of the query that it is of.
+    pub const fn answered(self) -> Option<u64> {
+        match self {
+            Self::Kv(ns) => Some(ns),
+            Self::Peak | Self::End | Self::SinceStart(_) | Self::Time(_) => None,
+        }
+    }
+
     /// Which of a run's instants it is, for sentences.
     pub fn of_a_run(self) -> String {
         match self {

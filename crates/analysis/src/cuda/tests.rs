@@ -1,5 +1,6 @@
 use super::*;
 use crate::callers::{THROUGH_OTHER, THROUGH_RUNTIME};
+use spark_trace_recording::{LaterState, MemoryQuery, MemoryState};
 use spark_trace_testing as testing;
 use spark_trace_testing::{MIB, SECOND, START};
 
@@ -31,6 +32,27 @@ fn totals_are_those_of_the_instant_with_the_peaks_of_the_run() {
     assert_eq!((end.totals[0].live, end.totals[0].live_at_end), (Some(256 * MIB), 256 * MIB));
     assert_eq!((end.totals[0].peak, end.totals[0].peak_ns), (512 * MIB, START + 4 * SECOND));
     assert_eq!(live(&at(0)), kinds(peak.map(|(kind, _)| (kind, 0))), "nothing before the first call");
+}
+
+/// The nearest sample is of after the next allocation.
+#[test]
+fn at_a_query_the_totals_are_those_of_its_answer() {
+    let mut recording = testing::cuda();
+    let answered_ns = START + 5 * SECOND + 1;
+    let later = LaterState {
+        cuda_live: [("device", 300), ("async", 32), ("pinned", 80)]
+            .map(|(kind, mib)| (kind.to_owned(), mib * MIB))
+            .into(),
+        ..LaterState::default()
+    };
+    let state = MemoryState { later: Some(later), ..MemoryState::default() };
+    recording.provenance.queries =
+        vec![MemoryQuery { at_ns: answered_ns, state: Some(state), ..MemoryQuery::default() }];
+    let report = report_with(&recording, START + 5 * SECOND, Some(answered_ns)).unwrap();
+    let live = |kind: &str| report.totals.iter().find(|row| row.kind == kind).and_then(|row| row.live);
+    let kinds = ["device", "device-all", "managed", "pinned"].map(|kind| live(kind).map(|bytes| bytes / MIB));
+    assert_eq!(kinds, [Some(300), Some(332), Some(0), Some(80)]);
+    assert_eq!(report.at_ns, answered_ns);
 }
 
 #[test]

@@ -55,11 +55,16 @@ pub struct Answers {
     pub last: Option<u64>,
 }
 
-/// Each run with its instant.
-pub fn compare<'a, R: Into<Derived<'a>>>(a: (R, u64), b: (R, u64)) -> Option<CudaDelta> {
-    let runs = [a, b].map(|(run, at_ns)| (run.into(), at_ns));
-    let used = runs.each_ref().map(|(run, at_ns)| cuda::report(run.recording, *at_ns));
-    let queries = runs.each_ref().map(|(run, _)| run.queries());
+/// Each run with its instant, and the time of the query that it is of, if any.
+pub fn compare<'a, R: Into<Derived<'a>>>(
+    a: (R, u64, Option<u64>),
+    b: (R, u64, Option<u64>),
+) -> Option<CudaDelta> {
+    let runs = [a, b].map(|(run, at_ns, answered_ns)| (run.into(), at_ns, answered_ns));
+    let used = runs
+        .each_ref()
+        .map(|(run, at_ns, answered_ns)| cuda::report_with(run.recording, *at_ns, *answered_ns));
+    let queries = runs.each_ref().map(|(run, ..)| run.queries());
     if used.iter().all(Option::is_none) && queries.iter().all(Option::is_none) {
         return None;
     }
@@ -160,14 +165,14 @@ mod tests {
 
     #[test]
     fn runs_without_the_driver_have_nothing_to_compare() {
-        assert_eq!(compare((&testing::native(), PEAK), (&testing::container(), PEAK)), None);
+        assert_eq!(compare((&testing::native(), PEAK, None), (&testing::container(), PEAK, None)), None);
     }
 
     #[test]
     fn what_a_run_did_not_watch_is_unknown_and_what_it_did_not_take_is_none() {
         let (with, mut without) = (testing::cuda(), testing::native());
         let device = |without: &spark_trace_recording::Recording| {
-            let delta = compare((without, PEAK), (&with, PEAK)).unwrap();
+            let delta = compare((without, PEAK, None), (&with, PEAK, None)).unwrap();
             let row = delta.kinds[0].clone();
             (row.kind, row.a_bytes, row.b_bytes, row.delta_bytes)
         };
@@ -182,7 +187,7 @@ mod tests {
         for query in b.provenance.queries.iter_mut().filter(|query| query.interface == "cuMemGetInfo_v2") {
             *query.values.get_mut("free").unwrap() -= 1000 * MIB;
         }
-        let delta = compare((&a, PEAK), (&b, PEAK)).unwrap();
+        let delta = compare((&a, PEAK, None), (&b, PEAK, None)).unwrap();
         let free = &delta.queries[0];
         assert_eq!((free.interface.as_str(), free.figure, free.a.count), ("cuMemGetInfo_v2", "free", 3));
         assert_eq!((free.a.first, free.b.first), (Some(12000 * MIB), Some(11000 * MIB)));
