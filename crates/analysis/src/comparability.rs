@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use spark_trace_common::hook::TRIGGERS;
 
+use crate::attribution::gaps;
 use crate::losses::{self, SkippedRuns};
 use crate::process_env;
 use crate::view::{Scope, View};
@@ -81,6 +82,9 @@ pub fn comparable(a: &Recording, b: &Recording) -> Comparable {
             list.push(format!("{missed} in {name}"));
         }
     }
+    for (name, recording) in [("A", a), ("B", b)] {
+        notes.extend(gaps::counted(&recording.health).map(|gap| format!("{name}: {gap}")));
+    }
     notes.extend(stand_ins(a, b));
     notes.extend(process_env::differences(a, b));
     Comparable { ok: reasons.is_empty(), reasons, notes }
@@ -156,11 +160,20 @@ pub fn start_state(a: &Recording, b: &Recording) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use spark_trace_recording::{Loss, STAND_IN};
+    use spark_trace_recording::{Gaps, Loss, STAND_IN};
     use spark_trace_testing as testing;
     use spark_trace_testing::MIB;
 
     const PAGES: &str = "page-alloc";
+
+    #[test]
+    fn times_without_readings_are_known_of_each_run() {
+        let (a, mut b) = (testing::native(), testing::native());
+        b.health.gaps = Some(Gaps { count: 2, longest_ns: 1_500_000_000, total_ns: 2_000_000_000 });
+        let notes = comparable(&a, &b).notes;
+        let [note] = notes.as_slice() else { panic!("{notes:?}") };
+        assert!(note.starts_with("B: the memory levels were not read for 1.5 s at a time (2 gaps"), "{note}");
+    }
 
     #[test]
     fn runs_on_the_same_machine_are_comparable() {
