@@ -75,7 +75,11 @@ impl Report {
         if let Some(launch) = &self.launch {
             document.line(launch.sentence());
         }
-        document.table(Table::of(if self.applied { TAKEN } else { EXPECTED }, &self.steps));
+        if self.steps.is_empty() {
+            document.line("No step is chosen: name what may go, such as --files with the engine's files, or --page-cache.");
+        } else {
+            document.table(Table::of(if self.applied { TAKEN } else { EXPECTED }, &self.steps));
+        }
         for step in &self.steps {
             self.explain(&mut document, step);
         }
