@@ -44,6 +44,8 @@ pub const MAY_SKIP: &[MaySkip] = &[
         kernels: &[],
         reason: "program",
     },
+    MaySkip { suite: "kernel::buffers", test: "", kernels: &[], reason: "program" },
+    MaySkip { suite: "kernel::python", test: "", kernels: &[], reason: "program" },
     MaySkip { suite: "kernel::show", test: "", kernels: &[], reason: "program" },
     MaySkip { suite: "kernel::unwind", test: "", kernels: &[], reason: "program" },
     // Linux 6.6 brought them.
