@@ -42,7 +42,7 @@ impl Object {
         Ok(None)
     }
 
-    /// The others that have come to be known since the last time that this was asked, or still run.
+    /// The others that have come to be known since the last call, or still run.
     pub fn beside(&mut self) -> Result<Vec<u32>, ObjectError> {
         let mut map: HashMap<_, u32, u32> = self.map_mut(BESIDE)?;
         let mut others: Vec<_> = map.iter().flatten().filter(|(_, whose)| *whose != BESIDE_OWN).collect();

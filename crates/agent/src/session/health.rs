@@ -2,6 +2,7 @@
 
 use super::{Session, SessionError, io_error};
 use crate::{not_opened, own_usage, unwind::Unwinder};
+use spark_trace_common::capacities::BESIDE;
 use spark_trace_recording::units;
 use spark_trace_recording::{Cost, Health, Loss, ReaderCost, Readings, SKIPPED, journal::Entry};
 
@@ -14,23 +15,20 @@ fn sum(left: Option<ReaderCost>, right: Option<ReaderCost>) -> Option<ReaderCost
     })
 }
 
-/// Other spark-traces that are listed.
-const MOST_BESIDE: usize = 64;
-
 impl Session {
     /// What is to be said of other spark-traces that have turned up.
     pub(super) fn note_beside(&mut self) -> Result<Option<String>, SessionError> {
         let mut new = self.tracer.object.beside()?;
         new.retain(|pid| !self.beside.contains(pid));
-        let room = MOST_BESIDE - self.beside.len();
+        let most = BESIDE as usize;
+        let room = most.saturating_sub(self.beside.len());
         if new.is_empty() || room == 0 {
             return Ok(None);
         }
         if new.len() >= room {
             new.truncate(room);
-            self.warnings.push(format!(
-                "{MOST_BESIDE} other spark-traces ran beside this one: later ones are not listed"
-            ));
+            self.warnings
+                .push(format!("{most} other spark-traces ran beside this one: later ones are not listed"));
         }
         self.beside.extend(&new);
         let pids: Vec<String> = new.iter().map(|pid| format!("pid {pid}")).collect();
