@@ -71,7 +71,7 @@ const OF_RECORDINGS: &[&str] = &[
     "provenance/queries/*/kind",
     "provenance/queries/*/interface",
     "provenance/stacks/*/space",
-    // Those of programs have stand-ins before this is asked.
+    // Those of programs have stand-ins before this list is read.
     "provenance/symbols/*/name",
     "provenance/outside/*/moment",
     "provenance/tmpfs/*/device",
@@ -193,10 +193,10 @@ const NVIDIA: &str = "nvidia";
 
 /// The recording with stand-ins for names, for giving it to others.
 pub fn redact(recording: &Recording) -> serde_json::Result<Recording> {
-    let mut recording = Names::new().hidden_in(recording)?;
+    let mut recording = recording.clone();
     // Whoever has a file could find out that it was there.
     recording.provenance.files.iter_mut().for_each(|file| file.content = None);
-    Ok(recording)
+    Names::new().hidden_in(recording)
 }
 
 /// Stand-ins that are the same in several recordings, for what is said of all of them together.
@@ -210,8 +210,7 @@ impl Names {
 
     /// The recording with stand-ins for names, for a page about it. What was read of files is left, so that verdicts do not change: it
     /// is not for giving to others.
-    pub fn hidden_in(&self, recording: &Recording) -> serde_json::Result<Recording> {
-        let mut recording = recording.clone();
+    pub fn hidden_in(&self, mut recording: Recording) -> serde_json::Result<Recording> {
         self.0.symbols(&mut recording);
         let mut value = serde_json::to_value(&recording)?;
         self.0.visit(&mut value, &mut Vec::new());

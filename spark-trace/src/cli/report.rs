@@ -119,7 +119,7 @@ fn overview(args: &Args) -> anyhow::Result<Overview> {
 
 fn hidden(names: Option<&Names>, recording: Recording) -> anyhow::Result<Recording> {
     match names {
-        Some(names) => names.hidden_in(&recording).context("cannot replace the names"),
+        Some(names) => names.hidden_in(recording).context("cannot replace the names"),
         None => Ok(recording),
     }
 }

@@ -207,7 +207,7 @@ fn stand_ins_for_names_change_no_verdict() {
         let mut b = complete(native());
         change(&mut b);
         let names = Names::new();
-        let [hidden_a, hidden_b] = [&a, &b].map(|recording| names.hidden_in(recording).unwrap());
+        let [hidden_a, hidden_b] = [&a, &b].map(|recording| names.hidden_in(recording.clone()).unwrap());
         for plane in [Scope::System, Scope::Cgroup] {
             let verdicts = |a: &Recording, b: &Recording| -> Vec<_> {
                 let findings = judge_on(Some(a), b, InstantSpec::Peak, plane).findings;
