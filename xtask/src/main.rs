@@ -14,6 +14,7 @@ mod demo;
 mod dist;
 mod docker;
 mod docs;
+mod failures;
 mod fuzz;
 mod gpu;
 mod lint;

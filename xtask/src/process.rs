@@ -1,7 +1,9 @@
 //! Child processes: argument lists, never shell strings; errors say what was run and what for.
 
 use std::ffi::OsStr;
-use std::process::{Command, Stdio};
+use std::io::Read;
+use std::os::fd::AsRawFd;
+use std::process::{Child, ChildStdout, Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
@@ -30,6 +32,52 @@ pub fn run(command: &mut Command, purpose: &str) -> Result<()> {
         bail!("{purpose} failed ({status}): {line}");
     }
     Ok(())
+}
+
+/// Shows the command line and runs it, with `read` on its standard output; fails if either fails.
+pub fn run_read(
+    command: &mut Command,
+    purpose: &str,
+    read: impl FnOnce(Output<'_>) -> std::io::Result<()>,
+) -> Result<()> {
+    let line = command_line(command);
+    eprintln!("$ {line}");
+    let (mut child, forwarding) = signals::spawn(command.stdout(Stdio::piped()))
+        .with_context(|| format!("{purpose}: cannot run {line}"))?;
+    let pipe = child.stdout.take().context("a child without its pipe")?;
+    let all_read = read(Output { pipe, child: &mut child });
+    let status = child.wait().with_context(|| format!("{purpose}: cannot wait for {line}"))?;
+    drop(forwarding);
+    signals::check()?;
+    all_read.with_context(|| format!("{purpose}: cannot read what it prints"))?;
+    if !status.success() {
+        bail!("{purpose} failed ({status}): {line}");
+    }
+    Ok(())
+}
+
+/// What a child prints until it has ended. What it leaves running may keep the pipe open for longer.
+pub struct Output<'a> {
+    pipe: ChildStdout,
+    child: &'a mut Child,
+}
+
+impl Read for Output<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let mut ended = false;
+        loop {
+            let mut pipe = libc::pollfd { fd: self.pipe.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+            // SAFETY: poll gets one initialised structure, and its descriptor is ours.
+            if unsafe { libc::poll(&raw mut pipe, 1, 100) } > 0 {
+                return self.pipe.read(buffer);
+            }
+            // What it wrote at its end is read in one more look.
+            if ended {
+                return Ok(0);
+            }
+            ended = self.child.try_wait()?.is_some();
+        }
+    }
 }
 
 /// Shows the command line and runs it; returns what it prints, while its stderr is shown.
@@ -95,6 +143,19 @@ mod tests {
         assert!(error.contains("false \"two words\""), "{error}");
         let error = output(&mut Command::new("/does/not/exist"), "trying").unwrap_err().to_string();
         assert_eq!(error, "trying: cannot run /does/not/exist");
+    }
+
+    #[test]
+    fn output_ends_with_the_child_though_another_holds_the_pipe() {
+        let mut command = Command::new("sh");
+        command.args(["-c", "sleep 600 & echo $!; exit 3"]);
+        let mut printed = String::new();
+        let error =
+            run_read(&mut command, "trying", |mut output| output.read_to_string(&mut printed).map(drop));
+        assert!(error.unwrap_err().to_string().starts_with("trying failed (exit status: 3)"));
+        let left: i32 = printed.trim().parse().unwrap();
+        // SAFETY: kill takes plain numbers; the process is the one that the shell left.
+        assert_eq!(unsafe { libc::kill(left, libc::SIGKILL) }, 0, "it had ended already");
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::time::Instant;
 use anyhow::{Result, bail};
 
 use crate::docker::{PrivateDocker, TEST_IMAGE};
+use crate::failures::Failures;
 use crate::suites::{Kind, Suite};
 use crate::{ahead, build, process, setup, signals, suites, vm, workspace};
 
@@ -74,6 +75,7 @@ pub fn run(args: &Args) -> Result<()> {
         test_args: args.args.clone(),
         passed: 0,
         failed: Vec::new(),
+        failures: Failures::default(),
     };
     let suites = suites::find()?;
     let of = |kind| suites.iter().filter(move |suite| suite.kind == kind);
@@ -145,6 +147,8 @@ struct Session {
     test_args: Vec<String>,
     passed: usize,
     failed: Vec<&'static str>,
+    /// The run ends with them.
+    failures: Failures,
 }
 
 impl Session {
@@ -156,7 +160,11 @@ impl Session {
         // A failed test's message says what failed. Frames would push it out of the part of a log that is looked at.
         command.env("RUST_BACKTRACE", "0");
         command.arg("--").args(harness_args).args(&self.test_args);
-        self.ended(name, process::run(&mut command, &format!("{name} tests")))
+        let failures = &mut self.failures;
+        let result = process::run_read(&mut command, &format!("{name} tests"), |output| {
+            failures.copy(output, std::io::stdout())
+        });
+        self.ended(name, result)
     }
 
     /// Runs tests in `kernel`: all, or those that the harness chooses by `filter`.
@@ -194,6 +202,7 @@ impl Session {
 
     /// `left_out`: why, and what.
     fn summary(&self, start: Instant, left_out: &[(&str, Vec<&str>)]) -> Result<()> {
+        self.failures.print();
         for (why, names) in left_out.iter().filter(|(_, names)| !names.is_empty()) {
             println!("left out ({why}): {}", names.join(", "));
         }
@@ -214,7 +223,13 @@ mod tests {
 
     #[test]
     fn summary_fails_where_a_step_failed() {
-        let session = |failed| Session { environment: Vec::new(), test_args: Vec::new(), passed: 1, failed };
+        let session = |failed| Session {
+            environment: Vec::new(),
+            test_args: Vec::new(),
+            passed: 1,
+            failed,
+            failures: Failures::default(),
+        };
         assert!(session(vec![]).summary(Instant::now(), &[("need root", vec!["kernel"])]).is_ok());
         let error = session(vec!["kernel"]).summary(Instant::now(), &[]).unwrap_err().to_string();
         assert!(error.starts_with("1 of 2 test steps failed") && error.ends_with(": kernel"), "{error}");
