@@ -221,6 +221,7 @@ pub fn run(args: &EngineArgs) -> Result<ExitCode> {
         SourceRecord::new(source, "weights", size(&weights), json!({ "parts": weights.len() })),
         SourceRecord::new(cache.source(source), "kv-cache", cache.size(), json!({ "parts": cache.parts() })),
     ]);
+    let allocated = cache.size();
     course.hold(args.hold)?;
     drop((cache, graphs, weights));
     course.context_ends();
@@ -232,6 +233,8 @@ pub fn run(args: &EngineArgs) -> Result<ExitCode> {
         "after": after,
         "container": container,
         "kv": budget.kv,
+        // A cache that is backed later is made of whole pages in each layer.
+        "kv_allocated": allocated,
         "activations": args.activations,
         "pinned": args.pinned,
         "graphs": own.graphs_estimated,
