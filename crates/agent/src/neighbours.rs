@@ -23,12 +23,18 @@ const BUDGET: Duration = Duration::from_millis(200);
 /// (analysis, kv/outside.rs has the same number).
 const REMEMBERED: usize = 64;
 
-/// Processes of the target, sorted: they are left out.
-type Target = Vec<u32>;
+/// Whose memory is of interest.
+#[derive(Debug)]
+struct Wish {
+    /// Processes of the target, sorted: they are left out.
+    target: Vec<u32>,
+    /// Those that a GPU lists: what it has of them is not in their resident memory.
+    on_gpus: BTreeSet<u32>,
+}
 
 #[derive(Debug)]
 struct Thread {
-    wishes: Sender<Target>,
+    wishes: Sender<Wish>,
     found: Receiver<Found>,
 }
 
@@ -57,8 +63,8 @@ impl Neighbours {
     }
 
     /// Begins a reading.
-    pub fn read(&mut self, target: Target) {
-        let sent = self.start().is_some_and(|wishes| wishes.send(target).is_ok());
+    pub fn read(&mut self, target: Vec<u32>, on_gpus: BTreeSet<u32>) {
+        let sent = self.start().is_some_and(|wishes| wishes.send(Wish { target, on_gpus }).is_ok());
         if sent {
             self.reads = true;
             self.began_ns = now_ns();
@@ -66,13 +72,14 @@ impl Neighbours {
         }
     }
 
-    fn start(&mut self) -> Option<&Sender<Target>> {
+    fn start(&mut self) -> Option<&Sender<Wish>> {
         if self.thread.is_none() {
-            let (wishes, inbox) = channel::<Target>();
+            let (wishes, inbox) = channel::<Wish>();
             let (outbox, found) = channel();
             let work = move || {
                 let mut known = BTreeSet::new();
-                for target in inbox {
+                for Wish { target, on_gpus } in inbox {
+                    known.extend(on_gpus);
                     let read = outside::near_a_query(&target, &known, BUDGET);
                     known.extend(read.rows.iter().map(|row| row.pid));
                     if known.len() > REMEMBERED {
@@ -121,7 +128,7 @@ mod tests {
     fn one_reading_serves_the_queries_of_a_while() {
         let mut neighbours = Neighbours::default();
         assert!(neighbours.wants());
-        neighbours.read(Vec::new());
+        neighbours.read(Vec::new(), BTreeSet::new());
         assert!(!neighbours.wants(), "one is under way");
         let began_ns = neighbours.began_ns;
         let found = neighbours.finish().unwrap();

@@ -17,6 +17,7 @@ mod exchange;
 mod figures;
 mod identity;
 mod outside;
+mod outside_device;
 mod own;
 mod reading;
 mod signals;
@@ -227,7 +228,8 @@ words! {
     }
 }
 
-/// Host memory of a process that no other can have: anonymous and shared pages, without device memory.
+/// Memory of a process that no other can have: anonymous and shared pages. Of those outside of the target also device memory, by
+/// NVML, where the GPU has none of its own.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ProcessUse {
     /// Absent of the sum of those outside of the target.
@@ -238,6 +240,8 @@ pub struct ProcessUse {
     /// Absent where there is no baseline, and of a process that lived then and was not read near it or changed just then.
     pub before: Option<u64>,
     pub at: u64,
+    /// Of `at`, device memory of a process outside of the target; absent where it has none.
+    pub device: Option<u64>,
     /// Bytes that the cache would have more without this process; absent where its memory at the baseline is not known.
     pub costs: Option<i64>,
 }

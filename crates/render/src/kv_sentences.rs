@@ -68,6 +68,7 @@ pub fn what_if(row: &WhatIf) -> String {
         WhatIfKind::Dirty => {
             "with dirty pages of files written back and dropped before the reading".to_owned()
         }
+        WhatIfKind::Pool => "with the pools of NVIDIA's driver emptied before the reading".to_owned(),
         WhatIfKind::Process => format!("without the memory of {subject}"),
         WhatIfKind::Child => format!("without the memory of {subject}, which the engine started"),
         WhatIfKind::OutsideProcess => format!("without the memory of {subject}, which is not the target's"),
@@ -221,6 +222,7 @@ const ACTIONS: &[Words] = &[
     (Step::DropFile.as_str(), "Drop only WHO (BYTES) from the page cache: posix_fadvise(POSIX_FADV_DONTNEED) after reading it does the same in a program", "the next start reads the file from disk; pages that a process has mapped stay"),
     (Step::ShareWorkspace.as_str(), "Put the workspace (engines, caches; BYTES of page cache are files of the container's own layer) on one directory of the host for native and container runs alike, so that both find the same files", "files stay on the host after the container is gone, owned by the container's user"),
     (Step::CheckSharedMemory.as_str(), "Check whether earlier processes left shared memory behind (BYTES in use)", "looking is harmless; removing a segment that is in use breaks its program"),
+    (Step::EmptyPools.as_str(), "Empty the pools of NVIDIA's driver (BYTES) before the engine reads free memory: they are what programs have freed, and count as used", "the driver's next allocations take longer"),
 ];
 
 #[cfg(test)]

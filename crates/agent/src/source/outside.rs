@@ -31,9 +31,9 @@ pub struct Found {
     pub missed: u64,
 }
 
-/// The largest of all processes but `target` (sorted).
-pub fn largest(target: &[u32], moment: Moment) -> Found {
-    read(target, Some(moment), &BTreeSet::new(), BUDGET)
+/// The largest of all processes but `target` (sorted), and those that are known to have memory elsewhere.
+pub fn largest(target: &[u32], known: &BTreeSet<u32>, moment: Moment) -> Found {
+    read(target, Some(moment), known, BUDGET)
 }
 
 /// The same in so much time at most, with those that were among the largest before. All or none: who is not among the rows had
@@ -61,7 +61,9 @@ fn read(target: &[u32], moment: Option<Moment>, known: &BTreeSet<u32>, budget: D
             break;
         }
         looked_at += 1;
-        sizes.extend(resident(pid).filter(|bytes| *bytes >= LEAST).map(|bytes| (bytes, pid)));
+        sizes.extend(
+            resident(pid).filter(|bytes| *bytes >= LEAST || known.contains(&pid)).map(|bytes| (bytes, pid)),
+        );
     }
     // Pages of files are no memory of theirs: what is resident says only how much it is at most.
     sizes.sort_unstable_by_key(|(bytes, pid)| (Reverse(*bytes), *pid));
@@ -77,7 +79,8 @@ fn read(target: &[u32], moment: Option<Moment>, known: &BTreeSet<u32>, budget: D
             not_read += 1;
         } else if let Some(sample) = Processes::level(pid) {
             let bytes = own_memory(&sample);
-            all.extend((bytes >= LEAST).then_some((bytes, pid, sample.end_ns)));
+            let is_kept = bytes >= LEAST || known.contains(&pid);
+            all.extend(is_kept.then_some((bytes, pid, sample.end_ns)));
         }
     }
     all.sort_unstable_by_key(|(bytes, pid, _)| (Reverse(*bytes), *pid));
@@ -120,13 +123,16 @@ mod tests {
 
     #[test]
     fn those_of_the_target_and_the_recorder_are_left_out() {
-        let all = largest(&[], Moment::Start).rows;
+        let none = BTreeSet::new();
+        let all = largest(&[], &none, Moment::Start).rows;
         assert!(all.len() <= KEPT && all.iter().all(|row| row.pid != std::process::id()), "{all:?}");
         assert!(all.is_sorted_by_key(|row| Reverse(row.bytes)), "{all:?}");
         // Processes end meanwhile: those that are left out are not there again.
         let mut pids: Vec<u32> = all.iter().map(|row| row.pid).collect();
         pids.sort_unstable();
-        assert!(largest(&pids, Moment::End).rows.iter().all(|row| pids.binary_search(&row.pid).is_err()));
+        assert!(
+            largest(&pids, &none, Moment::End).rows.iter().all(|row| pids.binary_search(&row.pid).is_err())
+        );
     }
 
     #[test]
@@ -144,6 +150,21 @@ mod tests {
     fn without_time_all_are_missed() {
         let found = near_a_query(&[], &BTreeSet::new(), Duration::ZERO);
         assert!(found.rows.is_empty() && found.missed > 0, "{found:?}");
+    }
+
+    /// What a GPU has of it is not in its resident memory.
+    #[test]
+    fn one_that_is_known_has_a_row_however_small_it_is() {
+        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        let known = BTreeSet::from([child.id()]);
+        let rows = |known| largest(&[], known, Moment::Start).rows;
+        let (with, without) = (rows(&known), rows(&BTreeSet::new()));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let is_it = |row: &&OutsideProcess| row.pid == child.id();
+        let found = with.iter().find(is_it).unwrap();
+        assert!(found.bytes < LEAST, "{found:?}");
+        assert!(!without.iter().any(|row| is_it(&row)), "{without:?}");
     }
 
     /// A process that this one has just started is the younger of both.

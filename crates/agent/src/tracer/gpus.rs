@@ -115,6 +115,11 @@ impl Gpus {
         before.clone()
     }
 
+    /// Processes that any GPU listed at its last reading.
+    pub(super) fn processes(&self) -> BTreeSet<u32> {
+        self.last.values().flat_map(BTreeMap::keys).copied().collect()
+    }
+
     /// GPUs on which a process holds anything, by the last reading of each or one that has come since: those of all GPUs
     /// are made one after the other.
     fn places(&self, pid: u32) -> usize {

@@ -70,7 +70,7 @@ impl<W: Write> Tracer<W> {
         if self.target.is_whole_machine() {
             return Ok(());
         }
-        let found = outside::largest(&self.alive(), moment);
+        let found = outside::largest(&self.alive(), &self.gpus.processes(), moment);
         self.losses.outside = self.losses.outside.max(found.missed);
         Ok(self.journal.add(Entry::Outside { processes: found.rows })?)
     }
@@ -82,7 +82,7 @@ impl<W: Write> Tracer<W> {
         }
         self.take_neighbours()?;
         if self.neighbours.wants() {
-            self.neighbours.read(self.alive());
+            self.neighbours.read(self.alive(), self.gpus.processes());
         }
         Ok(())
     }

@@ -20,6 +20,7 @@ words! {
         DropFile = "drop-file",
         ShareWorkspace = "share-workspace",
         CheckSharedMemory = "check-shared-memory",
+        EmptyPools = "empty-pools",
     }
 }
 
@@ -42,8 +43,10 @@ fn counts_page_cache(budget: &Budget) -> bool {
     budget.reading.signal == Some(reading::FREE)
 }
 
-const fn cause(kind: WhatIfKind) -> Cause {
-    match kind {
+/// Absent of what engines have no advice of their own about.
+const fn cause(kind: WhatIfKind) -> Option<Cause> {
+    Some(match kind {
+        WhatIfKind::Pool => return None,
         WhatIfKind::Reclaimable => Cause::PageCache,
         WhatIfKind::Dirty => Cause::Dirty,
         WhatIfKind::Child => Cause::Compiler,
@@ -52,7 +55,7 @@ const fn cause(kind: WhatIfKind) -> Cause {
         WhatIfKind::Transient => Cause::Activations,
         WhatIfKind::Graphs => Cause::Graphs,
         WhatIfKind::Fraction => Cause::Fraction,
-    }
+    })
 }
 
 /// Bytes of a cache that make advice worth anybody's trouble.
@@ -73,7 +76,8 @@ fn of_row(budget: &Budget, row: &WhatIf) -> Vec<Advice> {
     if row.kind == WhatIfKind::Fraction && !is_best() {
         return vec![];
     }
-    let rows = of_cause(budget, cause(row.kind));
+    let Some(cause) = cause(row.kind) else { return vec![empty_pools(row, gains)] };
+    let rows = of_cause(budget, cause);
     rows.map(|advice| Advice {
         cause: advice.cause.as_str(),
         action: advice.action.as_str(),
@@ -84,6 +88,15 @@ fn of_row(budget: &Budget, row: &WhatIf) -> Vec<Advice> {
         gains_bytes: Some(gains),
     })
     .collect()
+}
+
+fn empty_pools(row: &WhatIf, gains: u64) -> Advice {
+    Advice {
+        bytes: row.bytes,
+        command: Some("sudo spark-trace reclaim --driver-pools --apply".to_owned()),
+        gains_bytes: Some(gains),
+        ..step(Step::EmptyPools, Cause::Others)
+    }
 }
 
 /// What the engine's row has against a cause, in its version.

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use spark_trace_recording::Recording;
 
 use super::arithmetic::Worth;
+use super::outside_device::Device;
 use super::state::{self, State};
 use super::{Change, ChangeOf, ProcessUse, Reading, Role, own, reading};
 use crate::names::Names;
@@ -153,6 +154,7 @@ pub fn processes(
             },
             before: at_baseline(pid),
             at: is.get(&pid).copied().unwrap_or(0),
+            device: None,
             costs: None,
         })
         .collect();
@@ -171,7 +173,8 @@ pub fn processes(
     rows
 }
 
-/// Anonymous and shared memory of everybody else, as one row; absent where the whole machine is the target.
+/// Memory of everybody else, as one row: anonymous, shared, and of a GPU without memory of its own. Absent where the whole machine
+/// is the target.
 fn outside(
     recording: &Recording,
     before: Option<&Moment<'_>>,
@@ -181,15 +184,17 @@ fn outside(
 ) -> Option<ProcessUse> {
     let rest = |moment: &Moment<'_>, of: &BTreeMap<u32, u64>| {
         let mapped = moment.state.counter("AnonPages")?.checked_add(moment.state.counter("Shmem")?)?;
-        let device = state::device_in_anon(recording, moment.reading);
-        Some(mapped.saturating_sub(of.values().sum::<u64>()).saturating_sub(device))
+        let own = of.values().sum::<u64>().saturating_add(state::device_in_anon(recording, moment.reading));
+        let device = Device::at(recording, moment.reading.at_ns).sum();
+        Some((mapped.saturating_sub(own).saturating_add(device), device))
     };
-    let at = rest(at, is)?;
+    let (at, device) = rest(at, is)?;
     let before = match before.zip(was) {
-        Some((moment, was)) => Some(rest(moment, was)?),
+        Some((moment, was)) => Some(rest(moment, was)?.0),
         None => None,
     };
-    Some(ProcessUse { pid: None, comm: String::new(), role: Role::Outside, before, at, costs: None })
+    let device = Some(device).filter(|device| *device > 0);
+    Some(ProcessUse { pid: None, comm: String::new(), role: Role::Outside, before, at, device, costs: None })
 }
 
 /// Processes that one started, and those that they started.

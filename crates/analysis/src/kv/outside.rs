@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use spark_trace_recording::{Moment, OutsideProcess, Recording};
 
+use super::outside_device::Device;
 use super::{OutsideUse, ProcessUse, Role};
 
 /// A reading takes less than a fifth of this, and begins right after the query.
@@ -64,35 +65,59 @@ impl<'a> Near<'a> {
     }
 }
 
+/// Of one without a name: it was not among the largest, nor did the driver list it when it was looked for.
+const UNNAMED: &str = "process";
+
 /// What each process outside of the target had at the baseline and at the reading, as far as is known of both; `None` of the first
 /// where there is no baseline.
 pub fn at_readings(recording: &Recording, before_ns: Option<u64>, at_ns: u64) -> Vec<ProcessUse> {
     let (before, at) = (before_ns.map(|at_ns| Near::new(recording, at_ns)), Near::new(recording, at_ns));
-    let near = before.iter().chain([&at]).flat_map(|near| near.rows.keys());
-    let pids: BTreeSet<u32> = near.copied().collect();
+    let (device_before, device_at) =
+        (before_ns.map(|at_ns| Device::at(recording, at_ns)), Device::at(recording, at_ns));
+    let near = before.iter().chain([&at]).flat_map(|near| near.rows.keys()).copied();
+    let of_device = device_before.iter().chain([&device_at]).flat_map(Device::pids);
+    let pids: BTreeSet<u32> = near.chain(of_device).collect();
     let rows = pids.into_iter().filter_map(|pid| {
         let all: Vec<&OutsideProcess> =
             recording.provenance.outside.iter().filter(|row| row.pid == pid).collect();
-        let (first, last) = (all.first()?, all.last()?);
+        let started_ns = match all.first() {
+            Some(first) => Some(first.started_ns?),
+            None => None,
+        };
         // A number that came again is another process's.
-        let started_ns = first.started_ns?;
         let is_same = |row: &&OutsideProcess| {
-            row.started_ns.is_some_and(|other| other.abs_diff(started_ns) <= SAME_START_NS)
+            let both = row.started_ns.zip(started_ns);
+            both.is_some_and(|(one, other)| one.abs_diff(other) <= SAME_START_NS)
         };
         if !all.iter().all(is_same) {
             return None;
         }
-        let of = |near: &Near<'_>| near.bytes(pid, first.started_ns, &all);
-        Some(ProcessUse {
-            pid: Some(pid),
-            comm: last.comm.clone(),
-            role: Role::Outside,
-            before: before.as_ref().and_then(of),
-            at: of(&at)?,
-            costs: None,
-        })
+        let host = |near: &Near<'_>| near.bytes(pid, started_ns, &all);
+        let (host_before, host_at) = (before.as_ref().map(host), host(&at));
+        let device = device_at.of(pid);
+        // Of one that was not among the largest, device memory alone is known: that is then taken of both times.
+        let is_known = host_at.is_some() && host_before.is_none_or(|bytes| bytes.is_some());
+        let with_host = |host: Option<u64>| if is_known { host.unwrap_or(0) } else { 0 };
+        let has_device = device_before.iter().chain([&device_at]).any(|device| device.of(pid) > Some(0));
+        if !has_device {
+            return Some(outside(pid, &all, host_before.flatten(), host_at?, None));
+        }
+        let device_before = device_before.as_ref().and_then(|device| device.of(pid));
+        let before = device_before.map(|bytes| bytes.saturating_add(with_host(host_before.flatten())));
+        Some(outside(pid, &all, before, device?.saturating_add(with_host(host_at)), device))
     });
     rows.collect()
+}
+
+fn outside(
+    pid: u32,
+    rows: &[&OutsideProcess],
+    before: Option<u64>,
+    at: u64,
+    device: Option<u64>,
+) -> ProcessUse {
+    let comm = rows.last().map_or(UNNAMED, |row| row.comm.as_str()).to_owned();
+    ProcessUse { pid: Some(pid), comm, role: Role::Outside, before, at, device, costs: None }
 }
 
 /// The largest first.

@@ -17,6 +17,8 @@ words! {
         Reclaimable = "reclaimable",
         /// Dirty pages written back and dropped.
         Dirty = "dirty",
+        /// Pools of NVIDIA's driver emptied before the reading.
+        Pool = "pool",
         /// A process of the target's that is not the engine's.
         Process = "process",
         /// One that the engine started.
@@ -47,6 +49,7 @@ pub struct WhatIf {
 }
 
 const FRACTIONS: &[f64] = &[0.8, 0.85, 0.9, 0.95];
+const POOL: &str = "nvidia-pool";
 /// Processes that are listed.
 const PROCESSES: usize = 5;
 /// Less than this part of the cache, or than this many bytes, makes no row.
@@ -67,8 +70,10 @@ pub struct Otherwise<'a, 'b> {
 impl Otherwise<'_, '_> {
     /// The largest gain first; what nobody can end as a whole after the others, and fractions at the end.
     pub fn rows(&self) -> Vec<WhatIf> {
-        let mut rows: Vec<WhatIf> =
-            [self.cache(), self.processes(), self.pinned(), self.own()].into_iter().flatten().collect();
+        let mut rows: Vec<WhatIf> = [self.cache(), self.pool(), self.processes(), self.pinned(), self.own()]
+            .into_iter()
+            .flatten()
+            .collect();
         rows.retain(|row| row.delta.abs() >= (self.kv / LEAST_PART).max(LEAST));
         rows.sort_by_key(|row| (row.kind == WhatIfKind::Outside, std::cmp::Reverse(row.delta)));
         rows.extend(self.fractions());
@@ -99,11 +104,18 @@ impl Otherwise<'_, '_> {
         let balance = self.at.state.balance.as_ref();
         let rows = balance.into_iter().flat_map(|balance| &balance.rows);
         let slugs: Vec<&str> = rows
-            .filter(|row| row.source.reclaimable == Reclaimable::Yes)
+            .filter(|row| row.source.reclaimable == Reclaimable::Yes && row.source.slug != POOL)
             .map(|row| row.source.slug)
             .collect();
         let clean = self.sources(WhatIfKind::Reclaimable, &slugs);
         clean.into_iter().chain(self.sources(WhatIfKind::Dirty, &["file-dirty"])).collect()
+    }
+
+    /// Neither signal counts its pages as free: no list of the kernel has them.
+    fn pool(&self) -> Vec<WhatIf> {
+        let of_system = self.is_of_system();
+        let pool = || self.sources(WhatIfKind::Pool, &[POOL]);
+        of_system.then(pool).flatten().into_iter().collect()
     }
 
     fn is_of_system(&self) -> bool {

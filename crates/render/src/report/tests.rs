@@ -150,6 +150,7 @@ fn budget(path: &str, comm: &str, free: u64) -> Budget {
         role,
         before: Some(0),
         at: 256 * MIB,
+        device: None,
         costs: Some(256 << 20),
     };
     Budget {
