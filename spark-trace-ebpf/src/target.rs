@@ -149,9 +149,14 @@ pub(crate) fn select_cgroup(id: u64) {
     selection_changed();
 }
 
-pub(crate) fn select_pid(tgid: u32) {
+/// Selects a process that has just been forked into `cgroup`, wherever it goes later.
+pub(crate) fn select_child(tgid: u32, cgroup: u64) {
     if TARGET_PIDS.insert(&tgid, &1, 0).is_err() {
         lost!(TargetPids);
     }
-    selection_changed();
+    // In a selected cgroup it is of the target already: what CPUs remember stays right, and a program that forks all the time
+    // does not make them forget it each time.
+    if !is_target_cgroup(cgroup) {
+        selection_changed();
+    }
 }

@@ -106,7 +106,7 @@ pub struct PageCache {
     /// Id of the memory cgroup of the task; 0 where nothing is remembered.
     pub cgroup: u64,
     /// The task itself where it runs no program (kernel threads would share their places); its process where single processes are
-    /// the target; else 0.
+    /// the target and their cgroup is not; else 0, for all tasks of the cgroup.
     pub of: u64,
     /// How far down the kernel stack the tracepoint's arguments lay: how deep the call was.
     pub depth: u64,

@@ -31,7 +31,7 @@ use crate::{
     page_frames::{frame_of, live_row, put, touch},
     read::load,
     stack::take_stack,
-    target::{current_task, current_tgid, is_target, memory_cgroup_of},
+    target::{current_task, current_tgid, is_target, is_target_cgroup, memory_cgroup_of},
 };
 
 /// `void mm_page_alloc(struct page *page, unsigned int order, gfp_t gfp_flags, int migratetype)`
@@ -125,14 +125,8 @@ fn row_by_place(ctx: &BtfTracePointContext) -> u32 {
     // The registers lie at the top of the task's stack. The difference of two pointers is a number, of which the
     // verifier lets a hash be made.
     let depth = regs.wrapping_sub(ctx.as_ptr() as u64);
-    // A kernel thread comes from no user instruction. Where single processes are the target, others of their cgroup are not.
-    let of = if user_ip == 0 {
-        task as u64
-    } else if conf!(whole_system) == 0 && CONTROL.get(CONTROL_BY_PID).is_some_and(|on| *on != 0) {
-        u64::from(current_tgid())
-    } else {
-        0
-    };
+    // A kernel thread comes from no user instruction.
+    let own = if user_ip == 0 { task as u64 } else { u64::from(current_tgid()) };
     let (order, gfp, generation): (u32, u32, u32) = (ctx.arg(1), ctx.arg(2), generation());
     // Fibonacci hashing: the highest bits of the product are the best mixed.
     let hash = (depth ^ user_ip ^ u64::from(gfp)).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
@@ -140,7 +134,7 @@ fn row_by_place(ctx: &BtfTracePointContext) -> u32 {
     let Some(cache) = PAGE_CACHE.get_ptr_mut(slot) else { return 0 };
     // SAFETY (whole block): a per-CPU slot that the map keeps alive; this program does not interrupt itself.
     unsafe {
-        let same = (*cache).of == of
+        let same = ((*cache).of == 0 || (*cache).of == own)
             && (*cache).depth == depth
             && (*cache).user_ip == user_ip
             && (*cache).system_call == system_call
@@ -158,9 +152,12 @@ fn row_by_place(ctx: &BtfTracePointContext) -> u32 {
         } else {
             STACK_USES
         };
+        // Where single processes are the target, others of their cgroup are not.
+        let by_pid = CONTROL.get(CONTROL_BY_PID).is_some_and(|on| *on != 0);
+        let shared = user_ip != 0 && (!by_pid || conf!(whole_system) != 0 || is_target_cgroup(cgroup));
         *cache = PageCache {
             cgroup,
-            of,
+            of: if shared { 0 } else { own },
             depth,
             user_ip,
             system_call,

@@ -20,7 +20,7 @@ use crate::{
     maps::{HEAPS, TARGET_PIDS, hit},
     read::{load, probe},
     target::{
-        client_started, is_beside_no_more, is_target, is_target_pid, memory_cgroup_read_of, select_pid,
+        client_started, is_beside_no_more, is_target, is_target_pid, memory_cgroup_read_of, select_child,
     },
     wake::Patience,
 };
@@ -44,7 +44,7 @@ pub fn process_fork(ctx: BtfTracePointContext) -> i32 {
         return 0;
     }
     if is_target_pid(parent_tgid) {
-        select_pid(tgid);
+        select_child(tgid, cgroup);
     }
     // SAFETY: an argument of a BTF tracepoint.
     unsafe { report(ProcessOp::Fork, child, tgid, parent_tgid, cgroup) };

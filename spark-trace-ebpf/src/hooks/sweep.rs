@@ -42,9 +42,15 @@ struct Walk {
 pub fn page_sweep(ctx: RawTracePointContext) -> i32 {
     hit(const { index("page-sweep") });
     let (first, words): (u64, u64) = (ctx.arg(0), ctx.arg(1));
-    let Some(left) = PLACE.get_ptr_mut(PLACE_SWEEP_LEFT) else { return 0 };
-    // SAFETY: a live map value that nobody else uses now.
-    unsafe { *left = u64::from(SWEEP_WORDS) };
+    let (Some(left), Some(next)) = (PLACE.get_ptr_mut(PLACE_SWEEP_LEFT), PLACE.get_ptr_mut(PLACE_SWEEP_NEXT))
+    else {
+        return 0;
+    };
+    // SAFETY: live map values that nobody else uses now. Where the walk does not begin, it has not come on either.
+    unsafe {
+        *left = u64::from(SWEEP_WORDS);
+        *next = first;
+    }
     let mut walk = Walk { first: first as u32, base: page_frames::base() };
     // SAFETY: a callback of the form that the helper wants, with what it expects.
     unsafe {
