@@ -2,6 +2,25 @@
 
 use std::os::fd::{AsRawFd, BorrowedFd};
 
+/// What is known of a hook's programs at one time.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Counted {
+    pub stats: ProgramStats,
+    /// Runs that the programs have counted themselves, always: all of them, or those that do not leave at the first comparison.
+    pub hits: u64,
+}
+
+impl Counted {
+    /// What was counted after `before`.
+    pub const fn since(self, before: Self) -> Self {
+        Self { stats: self.stats.since(before.stats), hits: self.hits.saturating_sub(before.hits) }
+    }
+
+    pub const fn plus(self, other: Self) -> Self {
+        Self { stats: self.stats.plus(other.stats), hits: self.hits + other.hits }
+    }
+}
+
 /// The part of `struct bpf_prog_info` that says what a program did (include/uapi/linux/bpf.h).
 #[derive(Debug, Clone, Copy, Default)]
 pub struct ProgramStats {

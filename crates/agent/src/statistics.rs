@@ -1,7 +1,8 @@
 //! Windows in which the kernel counts the programs' run time.
 //!
 //! Its statistics cost two clock reads a run, more than most of our programs take. So they are on for a
-//! small part of the time, and run times are put up to the whole by that part.
+//! small part of the time, and run times are put up to the whole: by the runs that the programs count themselves, where those
+//! are most of all runs, else by that part.
 
 use std::{
     os::fd::OwnedFd,
@@ -10,7 +11,7 @@ use std::{
 
 use aya::sys::Stats;
 
-use super::program_stats::ProgramStats;
+use super::program_stats::{Counted, ProgramStats};
 
 /// One tick in so many has the statistics on. What itself is done every so many ticks must not be done in each of these
 /// windows, or in none: the two numbers have no common divisor.
@@ -31,7 +32,7 @@ impl Part {
 }
 
 /// What is known of each hook, in their order.
-type ByHook = Vec<Option<ProgramStats>>;
+type ByHook = Vec<Option<Counted>>;
 
 #[derive(Debug)]
 pub struct Statistics {
@@ -92,7 +93,7 @@ impl Statistics {
     }
 
     /// Adds what was counted in a window.
-    fn add(&mut self, before: &[Option<ProgramStats>], now: &[Option<ProgramStats>]) {
+    fn add(&mut self, before: &[Option<Counted>], now: &[Option<Counted>]) {
         self.in_windows.resize(now.len(), None);
         for (hook, (sum, now)) in self.in_windows.iter_mut().zip(now).enumerate() {
             let Some(now) = now else { continue };
@@ -102,7 +103,7 @@ impl Statistics {
     }
 
     /// The whole of what a hook's programs have done, of which `now` was counted. Absent where they were never on.
-    pub fn whole(&self, hook: usize, now: ProgramStats) -> Option<ProgramStats> {
+    pub fn whole(&self, hook: usize, now: Counted) -> Option<ProgramStats> {
         let of = |counted: &ByHook| counted.get(hook).copied().flatten().unwrap_or_default();
         let is_on = self.on.as_ref().map_or(Duration::ZERO, |window| window.since.elapsed());
         let all = Part { on: self.was_on + is_on, of: self.begun.elapsed() };
@@ -112,15 +113,23 @@ impl Statistics {
         });
         match later {
             Some((share, before)) => {
-                let open =
-                    self.on.as_ref().map_or_else(ProgramStats::default, |on| now.since(of(&on.before)));
-                let whole = before.plus(of(&self.in_windows).plus(open).put_up(share));
-                Some(ProgramStats { recursion_misses: now.recursion_misses, ..whole })
+                let open = self.on.as_ref().map_or_else(Counted::default, |on| now.since(of(&on.before)));
+                let windows = of(&self.in_windows).plus(open);
+                let share = share_by_hits(windows, now.since(before)).unwrap_or(share);
+                let whole = before.stats.plus(windows.stats.put_up(share));
+                Some(ProgramStats { recursion_misses: now.stats.recursion_misses, ..whole })
             }
             // A trace that is as short as this has nothing else to go by.
-            None => all.share().map(|share| now.put_up(share)),
+            None => all.share().map(|share| now.stats.put_up(share)),
         }
     }
+}
+
+/// What part of the runs since the start the windows had. A run that counts itself takes ten times as long as one that leaves at
+/// once: where at least half of all runs do, their number says more than the time, in which a storm may come and go.
+fn share_by_hits(windows: Counted, since_start: Counted) -> Option<f64> {
+    let most = windows.hits > 0 && windows.hits >= windows.stats.runs / 2;
+    (most && since_start.hits >= windows.hits).then(|| windows.hits as f64 / since_start.hits as f64)
 }
 
 fn enable() -> Option<OwnedFd> {
@@ -131,8 +140,8 @@ fn enable() -> Option<OwnedFd> {
 mod tests {
     use super::*;
 
-    fn counted(runs: u64) -> ProgramStats {
-        ProgramStats { runs, run_time_ns: 10 * runs, recursion_misses: 3 }
+    fn counted(runs: u64) -> Counted {
+        Counted { stats: ProgramStats { runs, run_time_ns: 10 * runs, recursion_misses: 3 }, hits: 0 }
     }
 
     #[test]
@@ -165,6 +174,17 @@ mod tests {
     }
 
     #[test]
+    fn what_programs_count_themselves_says_what_part_the_windows_had() {
+        let of = |runs, hits| Counted { hits, ..counted(runs) };
+        // A quarter of the runs, whatever part of the time it was.
+        assert_eq!(share_by_hits(of(100, 90), of(0, 360)), Some(0.25));
+        // Most leave at once: what those take is not counted.
+        assert_eq!(share_by_hits(of(100, 40), of(0, 360)), None);
+        assert_eq!(share_by_hits(of(0, 0), of(0, 360)), None, "no run in a window");
+        assert_eq!(share_by_hits(of(100, 90), of(0, 80)), None, "no part of what was counted");
+    }
+
+    #[test]
     fn windows_are_added_up() {
         let start = Start { ended: Instant::now(), was_on: Duration::ZERO, counted: vec![None, None] };
         let mut statistics = Statistics {
@@ -177,7 +197,7 @@ mod tests {
         statistics.add(&[Some(counted(10)), None], &[Some(counted(15)), None]);
         // A hook that is attached later has no figures before.
         statistics.add(&[Some(counted(70)), None], &[Some(counted(90)), Some(counted(4))]);
-        let runs: Vec<_> = statistics.in_windows.iter().map(|sum| sum.map(|sum| sum.runs)).collect();
+        let runs: Vec<_> = statistics.in_windows.iter().map(|sum| sum.map(|sum| sum.stats.runs)).collect();
         assert_eq!(runs, [Some(25), Some(4)]);
     }
 }

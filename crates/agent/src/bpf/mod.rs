@@ -36,7 +36,7 @@ use super::{
     facts::kernel_has_kprobes,
     messages::{self, Messages},
     page_frames::Span,
-    program_stats::{ProgramStats, fdinfo},
+    program_stats::{Counted, ProgramStats, fdinfo},
     statistics::Statistics,
     uprobe_multi::Multi,
 };
@@ -219,9 +219,13 @@ impl Object {
         &self.hooks
     }
 
-    /// What the kernel's BPF statistics have of each hook, in the order of [`Self::hooks`].
-    pub fn counted(&self) -> Vec<Option<ProgramStats>> {
-        self.hooks.iter().map(|attached| self.stats_of(attached)).collect()
+    /// What the kernel's BPF statistics and the programs themselves have of each hook, in the order of [`Self::hooks`].
+    pub fn counted(&self) -> Vec<Option<Counted>> {
+        let hits_of = self.hits().unwrap_or_default();
+        let hits =
+            |attached: &Attached| index_of(attached).and_then(|i| hits_of.get(i).copied()).unwrap_or(0);
+        let counted = |attached| Some(Counted { stats: self.stats_of(attached)?, hits: hits(attached) });
+        self.hooks.iter().map(counted).collect()
     }
 
     fn stats_of(&self, attached: &Attached) -> Option<ProgramStats> {
@@ -238,14 +242,15 @@ impl Object {
             .iter()
             .enumerate()
             .map(|(number, attached)| {
-                let index = HOOKS.iter().position(|h| h.name == attached.name);
+                let index = index_of(attached);
                 let ran = attached.verdict == Verdict::Ok;
                 // It is skipped while it looks whether it is needed, which loses nothing.
                 let stands_in = index.is_some_and(|i| HOOKS[i].stands_in_for.is_some());
                 let hits = index.and_then(|i| hits_of.get(i).copied()).filter(|_| ran);
                 let info = self.stats_of(attached).filter(|_| ran);
-                let whole =
-                    info.zip(statistics).and_then(|(info, statistics)| statistics.whole(number, info));
+                let whole = info.zip(statistics).and_then(|(stats, statistics)| {
+                    statistics.whole(number, Counted { stats, hits: hits.unwrap_or(0) })
+                });
                 // What a stand-in took was not lost.
                 let taken = stand_in_of(attached.name).and_then(|i| hits_of.get(i).copied()).unwrap_or(0);
                 Hook {
@@ -426,6 +431,11 @@ impl Drop for Object {
         self.detach_functions();
         self.hand_on_messages();
     }
+}
+
+/// Of the hook in [`HOOKS`].
+fn index_of(attached: &Attached) -> Option<usize> {
+    HOOKS.iter().position(|h| h.name == attached.name)
 }
 
 /// Index of the hook that stands in for `name`.
