@@ -59,6 +59,8 @@ pub enum Reason {
     NoCopies,
     /// Nor is there one among files since the traces began; bytes of page cache from before.
     NoCopiesSince(u64),
+    /// Nor is there one, but B found so much more page cache from before than A did.
+    UnnamedCopies(i64),
 
     NoModule,
     ModuleNotTraced,

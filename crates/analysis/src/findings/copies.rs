@@ -7,6 +7,7 @@ use super::cache::left_by_a;
 use super::case::{Case, Judgement};
 use super::{Evidence, Side, Unit, Verdict};
 use crate::files::FileRow;
+use crate::signed::signed;
 
 /// Groups that are shown as evidence.
 const MOST: usize = 5;
@@ -84,18 +85,33 @@ pub fn duplicates(case: &Case<'_>) -> Judgement {
     let evidence = equal.iter().take(MOST).map(|group| group.evidence(EQUAL));
     let evidence = evidence.chain(unknown.iter().take(MOST).map(|group| group.evidence(NOT_COMPARED)));
     let evidence: Vec<_> = evidence.collect();
-    // What was cached before the trace has no name here.
-    let unnamed = case.b().and_then(|b| b.start.bytes("file-clean")).unwrap_or(0);
+    let unnamed = unnamed(case);
     let (verdict, reason) = if twice >= case.material {
         (Verdict::Supported, Reason::Copies(twice))
     } else if maybe >= case.material {
         (Verdict::Inconclusive, Reason::PerhapsCopies(maybe))
+    } else if unnamed_more(case) >= case.material {
+        (Verdict::Inconclusive, Reason::UnnamedCopies(unnamed_more(case)))
     } else if unnamed > 0 {
         (Verdict::Refuted, Reason::NoCopiesSince(unnamed))
     } else {
         (Verdict::Refuted, Reason::NoCopies)
     };
     Judgement::new(verdict, reason, evidence)
+}
+
+/// Bytes of page cache from before the trace, whose files have no name here.
+fn unnamed(case: &Case<'_>) -> u64 {
+    case.b().and_then(|b| b.start.bytes("file-clean")).unwrap_or(0)
+}
+
+/// How much more of that B found than A: less what A left, whose files have names. What both found explains no difference. What
+/// A left may have gone before B began, and other files come; of that nothing is known.
+fn unnamed_more(case: &Case<'_>) -> i64 {
+    let Some(a) = &case.a else { return 0 };
+    let before = a.start.bytes("file-clean").unwrap_or(0);
+    let left = left_by_a(case).into_iter().map(|(row, _)| row.bytes).fold(0, i64::saturating_add);
+    signed(unnamed(case)).saturating_sub(signed(before)).saturating_sub(left)
 }
 
 fn name(row: &FileRow) -> Option<&str> {

@@ -77,7 +77,7 @@ pub const HYPOTHESES: &[Hypothesis] = &[
         judge: copies::duplicates,
         test: "Files with different inodes, equal sizes and equal contents, within one run or between what A left cached and \
                what B has cached. Contents are compared by up to 64 blocks of 4 KiB of each file, read from the page cache \
-               when the trace ends; 16 must be known of both and not zero. Files of one name with unknown contents make it inconclusive. Its bytes are part of page cache.",
+               when the trace ends; 16 must be known of both and not zero. Files of one name with unknown contents make it inconclusive, and so does more page cache from before B than from before A. Its bytes are part of page cache.",
         next: "Mount the directory into the container (`-v`) instead of copying it into the image, and record again",
     },
     Hypothesis {

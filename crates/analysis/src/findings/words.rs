@@ -73,6 +73,11 @@ impl Display for Reason {
                 "no large file added since the traces began is cached twice; {} of page cache is from before and has no file names",
                 unsigned(*older)
             ),
+            Self::UnnamedCopies(more) => write!(
+                f,
+                "B found {} more page cache from before than A did, which has no file names: copies may be among it",
+                size(*more)
+            ),
             Self::NoModule => f.write_str("no NVIDIA kernel module was loaded"),
             Self::ModuleNotTraced => f.write_str("pages of the NVIDIA module were not traced in both runs"),
             Self::PoolsNotShown => {

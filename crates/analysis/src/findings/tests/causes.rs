@@ -282,6 +282,25 @@ fn files_of_one_name_are_copies_only_where_their_contents_are_equal() {
 }
 
 #[test]
+fn copies_may_be_among_files_that_only_b_found_cached() {
+    let found = |mib: i64| {
+        let mut b = complete(native());
+        for reading in 0..b.samples.system.begin_ns.len() {
+            add_to(&mut b.samples.system, reading, &[("meminfo.MemFree", -mib), ("meminfo.Cached", mib)]);
+        }
+        verdict(&complete(native()), &b, "duplicate-files")
+    };
+    assert_eq!(found(0).verdict, Verdict::Refuted);
+    let unknown = found(300);
+    assert_eq!(unknown.verdict, Verdict::Inconclusive, "{}", unknown.because);
+    assert!(
+        unknown.because.to_string().contains("300.0 MiB more page cache from before"),
+        "{}",
+        unknown.because
+    );
+}
+
+#[test]
 fn a_copy_under_another_name_is_a_copy_and_what_a_left_is_compared_too() {
     let (mut a, mut b) = (complete(native()), complete(native()));
     testing::file(&mut a, 80, "/root/.cache/blobs/5f8a", 200, 10);
