@@ -331,6 +331,10 @@ words! {
         LayersOnHost = "layers-on-host",
         /// The engine reads the container's counter, too, and has less free by it: memory of the driver is not in it.
         ContainerCounter = "container-counter",
+        /// The memory levels were not read for a time just before or after a reading: who had what is of a reading farther away.
+        GapAtReading = "gap-at-reading",
+        /// Events were lost: what is attributed may be too little.
+        Losses = "losses",
     }
 }
 

@@ -158,6 +158,13 @@ pub const fn note(note: Note) -> &'static str {
              used there, memory of the driver does not. The counter decides which loaded models are unloaded, not the size of \
              this cache"
         }
+        Note::GapAtReading => {
+            "the memory levels were not read for a time just before or after a reading: who had what then is of a look \
+             farther away (`show` has the gaps)"
+        }
+        Note::Losses => {
+            "events were lost while this was recorded: what is attributed may be too little (`show` has the losses)"
+        }
     }
 }
 

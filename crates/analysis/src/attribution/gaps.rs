@@ -77,6 +77,14 @@ fn at_peak(recording: &Recording, plane: &PlaneReport) -> Option<u64> {
     around(series, plane.peak_ns, recording.target.started_ns, interval_ns.saturating_mul(INTERVALS))
 }
 
+/// For how long the memory levels were not read just before or after a time, where that is a gap.
+pub(crate) fn at_time(recording: &Recording, at_ns: u64) -> Option<u64> {
+    recording.health.gaps.filter(|gaps| gaps.count > 0)?;
+    let series = &recording.samples.system;
+    let interval_ns = recording.health.spacing_ns(recording.tool.interval_ns, age_ns(series, at_ns));
+    around(series, at_ns, recording.target.started_ns, interval_ns.saturating_mul(INTERVALS))
+}
+
 /// For how long a cgroup was not read while its usage rose to the peak that the kernel remembers, where that is a gap.
 /// The kernel's own peak is read with the usage: it has risen between the first reading that shows it and the one before.
 pub(super) fn at_kernel_peak(

@@ -12,7 +12,8 @@ use super::outside;
 use super::own;
 use super::reading::{self, Found};
 use super::what_if::Otherwise;
-use super::{Budget, CachedFile, Failure, Figures, Note, Options, Run, Used, WhatIf, figures};
+use super::{Budget, CachedFile, Failure, Figures, Note, Options, Reading, Run, Used, WhatIf, figures};
+use crate::attribution::gaps;
 use crate::containers;
 use crate::files::{self, FileRow};
 
@@ -160,8 +161,17 @@ fn notes(
         (Note::NotLimited, not_limited),
         (Note::LayersOnHost, on_host),
         (Note::ContainerCounter, figures.container_free.is_some_and(|free| free < found.reading.free)),
+        (
+            Note::GapAtReading,
+            readings(found).any(|reading| gaps::at_time(recording, reading.at_ns).is_some()),
+        ),
+        (Note::Losses, recording.health.lost_total > 0),
     ];
     rows.into_iter().filter(|(_, applies)| *applies).map(|(note, _)| note).collect()
+}
+
+fn readings(found: &Found) -> impl Iterator<Item = &Reading> {
+    found.baseline.iter().chain([&found.reading])
 }
 
 /// `worth` is that of a signal that counts page cache as used.

@@ -470,6 +470,23 @@ fn a_run_that_ended_early_is_explained_by_the_check_that_failed() {
     assert_eq!(figures.kv_taken, None);
 }
 
+#[test]
+fn gaps_at_a_reading_and_losses_are_noted() {
+    let mut recording = pairs();
+    let notes = |recording: &Recording| report(None, recording, Options::default()).unwrap().b.notes;
+    let of_health = |notes: Vec<Note>| {
+        notes.into_iter().filter(|note| matches!(note, Note::GapAtReading | Note::Losses)).collect::<Vec<_>>()
+    };
+    assert_eq!(of_health(notes(&recording)), []);
+    recording.health.lost_total = 3;
+    assert_eq!(of_health(notes(&recording)), [Note::Losses]);
+    // One interval lies between the readings of this recording; let that be far too long.
+    recording.health.gaps =
+        Some(spark_trace_recording::Gaps { count: 1, longest_ns: SECOND, total_ns: SECOND });
+    recording.tool.interval_ns = 1;
+    assert_eq!(of_health(notes(&recording)), [Note::GapAtReading, Note::Losses]);
+}
+
 /// Ollama in a container without a limit: the counter has 9 GiB as used, of which it may drop much.
 #[test]
 fn the_container_s_counter_decides_where_it_has_less() {
