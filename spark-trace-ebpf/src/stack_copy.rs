@@ -70,15 +70,14 @@ pub(crate) unsafe fn copy(regs: *const pt_regs) -> u64 {
 #[inline(always)]
 fn next_number() -> Option<u64> {
     let rate = COPY_RATE.get_ptr_mut(0)?;
-    // SAFETY (both): this CPU's slot.
-    if !unsafe { allows(rate, STACK_COPIES_A_SECOND) } {
+    // SAFETY: this CPU's slot.
+    let Some(number) = (unsafe { allows(rate, STACK_COPIES_A_SECOND) }) else {
         lost!(StackCopies);
         return None;
-    }
-    let all = unsafe { (*rate).all };
+    };
     // SAFETY: no arguments.
     let cpu = unsafe { bpf_get_smp_processor_id() };
-    Some((u64::from(cpu) + 1) << 40 | all)
+    Some((u64::from(cpu) + 1) << 40 | number)
 }
 
 /// Fills in the registers; gives the stack pointer.

@@ -1,7 +1,7 @@
 //! Which hook by which mechanism: facts about the kernel in, a plan out. Pure.
 
 use spark_trace_common::hook::{
-    Candidate, HOOKS, Hook, Mechanism, NOT_ON_A_WHOLE_MACHINE, Profile, TRIGGERS,
+    Candidate, HOOKS, Hook, Mechanism, NOT_ON_A_WHOLE_MACHINE, Place, Profile, TRIGGERS,
 };
 
 use spark_trace_recording::verdict::Verdict;
@@ -196,20 +196,32 @@ pub fn name_of(candidate: &Candidate) -> String {
 }
 
 fn possible(candidate: &Candidate, facts: &impl Facts) -> Result<(), String> {
-    let target = candidate.target;
-    match candidate.mechanism {
+    let possible_at = |place: Place| {
+        possible_at(candidate.mechanism, place, facts).map_err(|reason| reason_at(candidate, place, reason))
+    };
+    candidate.places().try_for_each(possible_at)
+}
+
+/// A reason, with the place where that is not the one by which the candidate is called.
+pub fn reason_at(candidate: &Candidate, place: Place, reason: String) -> String {
+    if place.target == candidate.target { reason } else { format!("{}: {reason}", place.target) }
+}
+
+fn possible_at(mechanism: Mechanism, place: Place, facts: &impl Facts) -> Result<(), String> {
+    let target = place.target;
+    match mechanism {
         Mechanism::TpBtf if facts.has_btf_tracepoint(target) => Ok(()),
         Mechanism::TpBtf => Err("this kernel has no such tracepoint".to_owned()),
         Mechanism::Fentry | Mechanism::Fexit => {
             if facts.args_of(target).is_none() {
                 return Err("this kernel's types have no such function".to_owned());
             }
-            as_expected(candidate, facts)?;
+            as_expected(place, facts)?;
             facts.trampolines()
         }
         Mechanism::Kprobe => {
             facts.kprobes()?;
-            as_expected(candidate, facts)?;
+            as_expected(place, facts)?;
             // The list of symbols is read only where types do not say: it takes long.
             let known = facts.args_of(target).is_some() || facts.has_symbol(target);
             if known { Ok(()) } else { Err("this kernel has no such function".to_owned()) }
@@ -222,8 +234,8 @@ fn possible(candidate: &Candidate, facts: &impl Facts) -> Result<(), String> {
 }
 
 /// Refuses a function whose arguments are known to be others than the programs expect.
-fn as_expected(candidate: &Candidate, facts: &impl Facts) -> Result<(), String> {
-    match (candidate.args, facts.args_of(candidate.target)) {
+fn as_expected(place: Place, facts: &impl Facts) -> Result<(), String> {
+    match (place.args, facts.args_of(place.target)) {
         (Some(expected), Some(found)) if expected != found => {
             Err(format!("it has {found} arguments in this kernel, not {expected}"))
         }
@@ -254,8 +266,8 @@ mod tests {
         }
 
         fn args_of(&self, function: &str) -> Option<u32> {
-            let candidates = || HOOKS.iter().flat_map(|hook| hook.candidates);
-            let expected = candidates().find(|c| c.target == function && c.args.is_some())?.args?;
+            let mut places = HOOKS.iter().flat_map(|hook| hook.candidates).flat_map(Candidate::places);
+            let expected = places.find(|place| place.target == function && place.args.is_some())?.args?;
             self.has(function).then_some(if self.has("the usual arguments") { expected } else { 9 })
         }
 
@@ -345,6 +357,17 @@ mod tests {
             left_out,
             HOOKS.iter().filter(|hook| hook.candidates.iter().all(|c| c.every_call)).count()
         );
+    }
+
+    #[test]
+    fn a_kernel_without_one_of_several_functions_gets_the_next_candidate() {
+        let mechanisms = |without| {
+            let step = step_of("mapping", &Profile::Default.into(), &Kernel(without));
+            (mechanisms(&step), step.passed_over)
+        };
+        assert_eq!(mechanisms(&[]).0, [Mechanism::Fexit, Mechanism::TpBtf]);
+        let (left, why) = mechanisms(&["seq_read_iter"]);
+        assert!(left == [Mechanism::TpBtf] && why[0].contains("seq_read_iter: "), "{why:?}");
     }
 
     #[test]

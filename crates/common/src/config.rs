@@ -122,7 +122,9 @@ pub const CONTROL_GENERATION: u32 = 1;
 pub const CONTROL_PAUSE: u32 = 2;
 /// Whether processes of one cgroup may differ in whether they are of the target.
 pub const CONTROL_BY_PID: u32 = 3;
-pub const CONTROL_LEN: u32 = 4;
+/// Whether the target's mappings and queries are no part of the trace any more.
+pub const CONTROL_ENDED: u32 = 4;
+pub const CONTROL_LEN: u32 = 5;
 
 /// In the `BESIDE` map: the spark-trace that the map belongs to, ...
 pub const BESIDE_OWN: u32 = 1;

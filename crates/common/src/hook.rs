@@ -69,6 +69,27 @@ pub struct Candidate {
     pub loses: Option<&'static str>,
     /// It runs at every system call of every process of the machine.
     pub every_call: bool,
+    /// Functions that carry the rest of the hook, by the same mechanism: all of them, or the candidate is none.
+    pub also: &'static [Place],
+}
+
+/// A program at a kernel function.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    /// Function in the eBPF object.
+    pub program: &'static str,
+    /// Kernel function.
+    pub target: &'static str,
+    /// Arguments that the program expects of it; none where it does not matter.
+    pub args: Option<u32>,
+}
+
+impl Candidate {
+    /// Where it attaches.
+    pub fn places(&self) -> impl Iterator<Item = Place> + use<> {
+        let Self { program, target, args, .. } = *self;
+        core::iter::once(Place { program, target, args }).chain(self.also.iter().copied())
+    }
 }
 
 /// The least profile that wants a hook.

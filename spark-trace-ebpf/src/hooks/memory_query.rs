@@ -1,16 +1,11 @@
 //! What the target reads of the kernel's own figures (meminfo, its status, cgroup files, sysinfo), and which
-//! watched libraries it maps. Part of the program at system call exit: another one there would cost every
-//! system call of the machine as much again.
+//! watched libraries it maps.
 
 use core::ffi::c_void;
 
-use aya_ebpf::{
-    EbpfContext,
-    helpers::{
-        bpf_get_current_pid_tgid, bpf_ktime_get_ns,
-        generated::{bpf_get_stack, bpf_probe_read_kernel_str, bpf_probe_read_user, bpf_send_signal},
-    },
-    programs::BtfTracePointContext,
+use aya_ebpf::helpers::{
+    bpf_get_current_pid_tgid, bpf_ktime_get_ns,
+    generated::{bpf_get_stack, bpf_probe_read_kernel_str, bpf_probe_read_user, bpf_send_signal},
 };
 use spark_trace_common::{
     capacities::USER_STACK_DEPTH,
@@ -61,9 +56,19 @@ pub(super) struct Answer {
     pub(super) caller: u64,
 }
 
-/// A read(2) of the target's, or a pread64(2) at `position`, has returned.
+/// Where in the file a read began.
+#[derive(Clone, Copy)]
+pub(super) enum At {
+    Given(u64),
+    /// Where the file's position is.
+    Here,
+    /// By the length before the file's position, which the read has moved on.
+    Before,
+}
+
+/// What the target read of a file has been copied to it.
 #[inline(always)]
-pub(super) fn read_returned(ctx: &BtfTracePointContext, fd: u32, position: Option<u64>, answer: Answer) {
+pub(super) fn read_returned(ctx: *mut c_void, fd: u32, at: At, answer: Answer) {
     let Some(file) = open_file(fd) else { return };
     let sb = probe::<*const u8>(file, conf!(file_inode))
         .and_then(|inode| probe::<*const u8>(inode, conf!(inode_sb)));
@@ -81,9 +86,12 @@ pub(super) fn read_returned(ctx: &BtfTracePointContext, fd: u32, position: Optio
         head & (u64::MAX >> 8) == CGROUP_FILES
     };
     if wanted {
-        // read(2) has moved the file's position on already.
-        let position = position
-            .unwrap_or_else(|| probe::<u64>(file, conf!(file_pos)).unwrap_or(0).wrapping_sub(answer.length));
+        let of_file = || probe::<u64>(file, conf!(file_pos)).unwrap_or(0);
+        let position = match at {
+            At::Given(position) => position,
+            At::Here => of_file(),
+            At::Before => of_file().wrapping_sub(answer.length),
+        };
         report(ctx, op, Some(dentry_of(file)), position, answer);
     }
 }
@@ -101,18 +109,12 @@ fn is_proc_file(head: u64) -> bool {
 
 /// The target's sysinfo(2) has filled `buffer`.
 #[inline(always)]
-pub(super) fn sysinfo_returned(ctx: &BtfTracePointContext, buffer: u64, caller: u64) {
+pub(super) fn sysinfo_returned(ctx: *mut c_void, buffer: u64, caller: u64) {
     report(ctx, AnswerSource::Sysinfo, None, 0, Answer { buffer, length: SYSINFO_LEN, caller });
 }
 
 #[inline(always)]
-fn report(
-    ctx: &BtfTracePointContext,
-    op: AnswerSource,
-    dentry: Option<*const u8>,
-    position: u64,
-    answer: Answer,
-) {
+fn report(ctx: *mut c_void, op: AnswerSource, dentry: Option<*const u8>, position: u64, answer: Answer) {
     let Answer { buffer, length, caller } = answer;
     let ids = bpf_get_current_pid_tgid();
     let tgid = (ids >> 32) as u32;
@@ -150,7 +152,7 @@ fn report(
         let failed = bpf_probe_read_user(content, wanted, buffer as *const c_void) != 0;
         (*event).length = if failed { 0 } else { wanted };
         let stack = (&raw mut (*event).stack).cast::<c_void>();
-        let bytes = bpf_get_stack(ctx.as_ptr(), stack, (8 * USER_STACK_DEPTH) as u32, USER_STACK);
+        let bytes = bpf_get_stack(ctx, stack, (8 * USER_STACK_DEPTH) as u32, USER_STACK);
         (*event).frames = if bytes > 0 { bytes as u32 / 8 } else { 0 };
     }
     slot.submit(wake::flags(Patience::Short));

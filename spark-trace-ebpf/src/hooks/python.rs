@@ -43,7 +43,7 @@ pub(super) fn of_process(tgid: u32) -> Option<*const PythonProcess> {
     }
     let rate = PYTHON_RATE.get_ptr_mut(0)?;
     // SAFETY: this CPU's slot.
-    if !unsafe { allows(rate, PYTHON_STACKS_A_SECOND) } {
+    if unsafe { allows(rate, PYTHON_STACKS_A_SECOND) }.is_none() {
         lost!(PythonStacks);
         return None;
     }

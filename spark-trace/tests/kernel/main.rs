@@ -8,6 +8,7 @@ mod support;
 mod attach;
 mod beside;
 mod buffers;
+mod calls;
 mod charge;
 mod command;
 mod context;

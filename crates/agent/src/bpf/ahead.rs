@@ -10,7 +10,7 @@ use std::{
 };
 
 use aya::programs::{BtfTracePoint, FEntry, FExit, Program, ProgramError, RawTracePoint};
-use spark_trace_common::hook::{Candidate, Mechanism};
+use spark_trace_common::hook::{Mechanism, Place};
 
 use super::{Object, attach::of_type};
 use crate::attach_plan::Step;
@@ -30,21 +30,22 @@ impl Object {
         if threads < 2 {
             return HashSet::new();
         }
-        let first = steps.filter_map(|step| step.candidates.first()).enumerate();
-        let order: HashMap<&str, (usize, &'static Candidate)> =
-            first.map(|(place, candidate)| (candidate.program, (place, *candidate))).collect();
+        let first = steps.filter_map(|step| step.candidates.first());
+        let places = first.flat_map(|c| c.places().map(|place| (c.mechanism, place))).enumerate();
+        let order: HashMap<&str, (usize, (Mechanism, Place))> =
+            places.map(|(turn, (mechanism, place))| (place.program, (turn, (mechanism, place)))).collect();
         let programs =
             self.ebpf.programs_mut().filter_map(|(name, program)| Some((*order.get(name)?, program)));
         let mut programs: Vec<_> = programs.collect();
         // Taken from the end: the longest, that of mappings, is among the last hooks, and must not be begun last.
-        programs.sort_by_key(|((place, _), _)| *place);
+        programs.sort_by_key(|((turn, _), _)| *turn);
         let (left, loaded) = (Mutex::new(programs), Mutex::new(HashSet::new()));
         let work = || {
             loop {
                 let next = left.lock().unwrap_or_else(PoisonError::into_inner).pop();
-                let Some(((_, candidate), program)) = next else { return };
-                if load(candidate, program, kernel_types) {
-                    loaded.lock().unwrap_or_else(PoisonError::into_inner).insert(candidate.program);
+                let Some(((_, (mechanism, place)), program)) = next else { return };
+                if load(mechanism, place, program, kernel_types) {
+                    loaded.lock().unwrap_or_else(PoisonError::into_inner).insert(place.program);
                 }
             }
         };
@@ -60,18 +61,14 @@ impl Object {
 }
 
 /// Whether it is loaded now.
-fn load(candidate: &Candidate, program: &mut Program, kernel_types: &aya::Btf) -> bool {
-    match candidate.mechanism {
+fn load(mechanism: Mechanism, place: Place, program: &mut Program, kernel_types: &aya::Btf) -> bool {
+    match mechanism {
         Mechanism::OnDemand => is_ok(program, RawTracePoint::load),
         Mechanism::TpBtf => {
-            is_ok(program, |program: &mut BtfTracePoint| program.load(candidate.target, kernel_types))
+            is_ok(program, |program: &mut BtfTracePoint| program.load(place.target, kernel_types))
         }
-        Mechanism::Fentry => {
-            is_ok(program, |program: &mut FEntry| program.load(candidate.target, kernel_types))
-        }
-        Mechanism::Fexit => {
-            is_ok(program, |program: &mut FExit| program.load(candidate.target, kernel_types))
-        }
+        Mechanism::Fentry => is_ok(program, |program: &mut FEntry| program.load(place.target, kernel_types)),
+        Mechanism::Fexit => is_ok(program, |program: &mut FExit| program.load(place.target, kernel_types)),
         // With its return, or in a thread of its own.
         Mechanism::Kprobe | Mechanism::Uprobe | Mechanism::UprobeMulti => false,
     }

@@ -1,20 +1,27 @@
 //! Attaching what the plan says: at once, or when what a hook waits for has happened.
 
+use aya::maps::Array;
 use aya::programs::{
     BtfTracePoint, FEntry, FExit, KProbe, Program, ProgramError, RawTracePoint, RawTracePointRunOptions,
     TestRun,
 };
-use spark_trace_common::hook::{Candidate, Hook, Mechanism};
+use spark_trace_common::{
+    config::CONTROL_ENDED,
+    hook::{Candidate, Hook, Mechanism},
+};
 use tracing::debug;
 
 use super::{Attached, Object, ObjectError, begun::types_of_hooks};
-use crate::attach_plan::{self, HookSelection, Step};
+use crate::attach_plan::{self, HookSelection, Step, reason_at};
 use crate::{
     btf::Btf,
     facts::KernelFacts,
     uprobe_multi::{end_of_log, log_verifier},
 };
 use spark_trace_recording::verdict::Verdict;
+
+/// The hook that sees programs change their address space, and read the files that say how much memory there is.
+const MAPPING: &str = "mapping";
 
 /// The hook that sees pages freed as it happens.
 const PAGE_FREE: &str = "page-free";
@@ -73,9 +80,15 @@ impl Object {
         }
     }
 
-    /// Detaches a hook at a tracepoint; its verdict and what it has counted stay. The kernel does not wait for programs
-    /// that run (kernel/trace/bpf_trace.c bpf_probe_unregister), so this is quick.
-    pub fn end_hook(&mut self, name: &str) {
+    /// Has hook `mapping` bring nothing from now on. At a tracepoint it is detached; its verdict and what it has counted
+    /// stay. The kernel does not wait for programs that run (kernel/trace/bpf_trace.c bpf_probe_unregister), so this is
+    /// quick. At functions it would wait, so there the programs leave at once.
+    pub fn end_mapping(&mut self) {
+        let name = MAPPING;
+        if let Ok(mut map) = self.map_mut::<Array<_, u32>>("CONTROL") {
+            // One that goes on costs time and nothing else.
+            let _ = map.set(CONTROL_ENDED, 1, 0);
+        }
         let Some(program) = self.hooks.iter().find(|hook| hook.name == name).and_then(|hook| hook.program)
         else {
             return;
@@ -170,13 +183,7 @@ impl Object {
                     program.attach().map_err(|e| describe(&e))?;
                 }
             }
-            Mechanism::Fexit => {
-                let program: &mut FExit = of_type(program)?;
-                loaded(ahead, program.load(candidate.target, kernel_types))?;
-                if attach {
-                    program.attach().map_err(|e| describe(&e))?;
-                }
-            }
+            Mechanism::Fexit => self.bring_returns(candidate, attach, kernel_types)?,
             Mechanism::Kprobe => {
                 let attached = kprobe(program, candidate.target, attach);
                 if let (Err(_), Some(on_return)) = (&attached, candidate.on_return) {
@@ -195,6 +202,37 @@ impl Object {
             }
         }
         Ok(())
+    }
+
+    /// Brings programs at the returns of functions: all of them, or none. All are loaded before any is attached.
+    fn bring_returns(
+        &mut self,
+        candidate: &Candidate,
+        attach: bool,
+        kernel_types: &aya::Btf,
+    ) -> Result<(), String> {
+        let mut all = || {
+            for place in candidate.places() {
+                let ahead = self.ahead.contains(place.program);
+                let program: &mut FExit = of_type(self.program(place.program)?)?;
+                loaded(ahead, program.load(place.target, kernel_types))
+                    .map_err(|e| reason_at(candidate, place, e))?;
+            }
+            for place in candidate.places().filter(|_| attach) {
+                let program: &mut FExit = of_type(self.program(place.program)?)?;
+                program.attach().map_err(|e| reason_at(candidate, place, describe(&e)))?;
+            }
+            Ok(())
+        };
+        let brought = all();
+        if brought.is_err() {
+            for place in candidate.places() {
+                let program: &mut FExit = of_type(self.program(place.program)?)?;
+                // It may not have been reached.
+                let _ = program.unload();
+            }
+        }
+        brought
     }
 
     fn program(&mut self, name: &str) -> Result<&mut Program, String> {

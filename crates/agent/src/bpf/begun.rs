@@ -8,7 +8,7 @@ use std::{
 };
 
 use aya::{EbpfLoader, Endianness};
-use spark_trace_common::hook::{HOOKS, Mechanism};
+use spark_trace_common::hook::{Candidate, HOOKS, Mechanism};
 use tracing::debug;
 
 use crate::btf::Btf;
@@ -56,21 +56,23 @@ const FUNC: u32 = 12;
 
 /// The types that programs are loaded with, each with the kernel's number for it, as aya takes them.
 pub(super) fn types_of_hooks(btf: &Btf) -> Result<aya::Btf, aya::BtfError> {
-    let candidates = HOOKS.iter().flat_map(|hook| hook.candidates);
-    let mut wanted: Vec<(u32, u32, String)> = candidates
-        .filter_map(|candidate| match candidate.mechanism {
-            Mechanism::TpBtf => {
-                Some((btf.tracepoint(candidate.target)?, TYPEDEF, format!("btf_trace_{}", candidate.target)))
-            }
-            Mechanism::Fentry | Mechanism::Fexit => {
-                Some((btf.function(candidate.target)?.id, FUNC, candidate.target.to_owned()))
-            }
+    let mut wanted: Vec<(u32, u32, String)> = places()
+        .filter_map(|(mechanism, target)| match mechanism {
+            Mechanism::TpBtf => Some((btf.tracepoint(target)?, TYPEDEF, format!("btf_trace_{target}"))),
+            Mechanism::Fentry | Mechanism::Fexit => Some((btf.function(target)?.id, FUNC, target.to_owned())),
             Mechanism::Kprobe | Mechanism::Uprobe | Mechanism::UprobeMulti | Mechanism::OnDemand => None,
         })
         .collect();
     wanted.sort();
     wanted.dedup();
     aya::Btf::parse(&encode(&wanted), Endianness::default())
+}
+
+/// Where hooks may be attached.
+fn places() -> impl Iterator<Item = (Mechanism, &'static str)> {
+    let of =
+        |candidate: &'static Candidate| candidate.places().map(|place| (candidate.mechanism, place.target));
+    HOOKS.iter().flat_map(|hook| hook.candidates).flat_map(of)
 }
 
 /// Such a file, with types that say nothing in all other places. `wanted`: number, kind and name, by number.
@@ -119,10 +121,10 @@ mod tests {
         let all = aya::Btf::from_sys_fs().unwrap();
         let few = types_of_hooks(&Btf::from_kernel().unwrap()).unwrap();
         let mut found = 0;
-        for candidate in HOOKS.iter().flat_map(|hook| hook.candidates) {
-            let (name, kind) = match candidate.mechanism {
-                Mechanism::TpBtf => (format!("btf_trace_{}", candidate.target), BtfKind::Typedef),
-                Mechanism::Fentry | Mechanism::Fexit => (candidate.target.to_owned(), BtfKind::Func),
+        for (mechanism, target) in places() {
+            let (name, kind) = match mechanism {
+                Mechanism::TpBtf => (format!("btf_trace_{target}"), BtfKind::Typedef),
+                Mechanism::Fentry | Mechanism::Fexit => (target.to_owned(), BtfKind::Func),
                 _ => continue,
             };
             let number = few.id_by_type_name_kind(&name, kind).ok();

@@ -91,7 +91,9 @@ impl Attached {
         let (program, mechanism) = (self.program, self.mechanism);
         let mut carrying =
             candidates.filter(move |c| Some(c.program) == program && Some(c.mechanism) == mechanism);
-        program.into_iter().chain(carrying.next().and_then(|c| c.on_return))
+        let candidate = carrying.next();
+        let others = candidate.into_iter().flat_map(|c| c.also).map(|place| place.program);
+        program.into_iter().chain(candidate.and_then(|c| c.on_return)).chain(others)
     }
 }
 

@@ -117,9 +117,6 @@ pub struct Outcome {
     pub output: Option<Output>,
 }
 
-/// The hook that sees programs change their address space, and read the files that tell of memory.
-const MAPPING: &str = "mapping";
-
 /// What is written of a journal at once.
 const JOURNAL_BUFFER: usize = 64 << 10;
 
@@ -364,7 +361,7 @@ impl Session {
     fn finish(mut self, exit_code: Option<i32>) -> Result<Outcome, SessionError> {
         self.tracer.ends_ns = Some(now_ns());
         // What it would bring from now on is no part of the trace, and of that there may be more than can be taken.
-        self.tracer.object.end_hook(MAPPING);
+        self.tracer.object.end_mapping();
         // The last reading is taken while the rest is.
         self.nvml.request_stop();
         self.drain(Take::All)?;

@@ -2,10 +2,11 @@
 //!
 //! The planner (`crates/agent/src/attach_plan.rs`) takes the first candidate that the running kernel can attach.
 
-use super::{Candidate, Hook, Mechanism, Profile};
+use super::{Candidate, Hook, Mechanism, Place, Profile};
 
 const fn candidate(mechanism: Mechanism, program: &'static str, target: &'static str) -> Candidate {
-    Candidate { mechanism, program, target, on_return: None, args: None, loses: None, every_call: false }
+    let (on_return, args, loses, also) = (None, None, None, &[]);
+    Candidate { mechanism, program, target, on_return, args, loses, every_call: false, also }
 }
 
 const fn tp_btf(program: &'static str, target: &'static str) -> Candidate {
@@ -30,6 +31,29 @@ const fn in_and_out(enter: &'static str, on_return: &'static str, target: &'stat
 /// What kprobes lose against trampolines.
 const KPROBE_LOSES: &str =
     "it costs several times as much, and kernels before 6.7 do not count the runs they skip";
+
+/// The kernel's function for a system call of 64-bit programs (arch/*/include/asm/syscall_wrapper.h). Its one argument is the
+/// caller's registers.
+macro_rules! system_call {
+    ($name:literal) => {
+        if cfg!(target_arch = "aarch64") {
+            concat!("__arm64_sys_", $name)
+        } else {
+            concat!("__x64_sys_", $name)
+        }
+    };
+}
+
+/// What carries hook `mapping` beside mmap.
+const OTHER_CALLS: &[Place] = &[
+    Place { program: "munmap_return", target: system_call!("munmap"), args: Some(1) },
+    Place { program: "brk_return", target: system_call!("brk"), args: Some(1) },
+    Place { program: "mremap_return", target: system_call!("mremap"), args: Some(1) },
+    Place { program: "madvise_return", target: system_call!("madvise"), args: Some(1) },
+    Place { program: "sysinfo_return", target: system_call!("sysinfo"), args: Some(1) },
+    // All files about memory are made by it: those of procfs and of cgroups.
+    Place { program: "seq_file_return", target: "seq_read_iter", args: Some(2) },
+];
 
 /// What a program at every system call costs others.
 const EVERY_CALL_LOSES: &str = "every system call of every process of the machine costs more, so `record --system` and `serve` do without it";
@@ -163,11 +187,13 @@ pub const HOOKS: &[Hook] = &[
     Hook {
         name: "mapping",
         purpose: "the target's mmap, munmap, mremap, brk and madvise, large ones with their user stack; what it reads of the kernel's memory figures; CUDA libraries it maps",
-        candidates: &[Candidate {
-            every_call: true,
-            loses: Some(EVERY_CALL_LOSES),
-            ..tp_btf("mapping", "sys_exit")
-        }],
+        candidates: &[
+            Candidate {
+                also: OTHER_CALLS,
+                ..function(Mechanism::Fexit, "mmap_return", system_call!("mmap"), 1)
+            },
+            Candidate { every_call: true, loses: Some(EVERY_CALL_LOSES), ..tp_btf("mapping", "sys_exit") },
+        ],
         without: "which code made the target's large mappings, what it read of meminfo and cgroup files, and CUDA libraries that are only in a container",
         ..BASE
     },
