@@ -16,10 +16,10 @@ use spark_trace_common::{
     event::FileNameEvent,
     hook::HOOKS,
     map_records::{
-        Burst, CallKey, ChargeKey, ChargeLevel, ChargePlace, ChargeStack, ChargeStackKey, DriverAlloc,
-        DriverKey, DriverObject, DriverRow, FileKey, FileTotals, Heap, LibraryKey, LiveFrames, MappingCache,
-        MappingTotals, PageCache, PageKey, PageRow, PendingAlloc, PendingCall, PendingCharge, Rate, Run,
-        ThreadContexts,
+        Burst, Bystander, CallKey, ChargeKey, ChargeLevel, ChargePlace, ChargeStack, ChargeStackKey,
+        DriverAlloc, DriverKey, DriverObject, DriverRow, FileKey, FileTotals, Heap, LibraryKey, LiveFrames,
+        MappingCache, MappingTotals, PageCache, PageKey, PageRow, PendingAlloc, PendingCall, PendingCharge,
+        Rate, Run, ThreadContexts,
     },
     python::PythonProcess,
 };
@@ -93,6 +93,9 @@ pub(crate) static MAPPING_TOTALS: HashMap<u32, MappingTotals> =
 
 #[map]
 pub(crate) static MAPPING_CACHE: PerCpuArray<MappingCache> = PerCpuArray::with_max_entries(1, 0);
+
+#[map]
+pub(crate) static BYSTANDERS: PerCpuArray<Bystander> = PerCpuArray::with_max_entries(1, 0);
 
 #[map]
 pub(crate) static HEAPS: HashMap<u32, Heap> = HashMap::with_max_entries(cap::HEAPS, 0);

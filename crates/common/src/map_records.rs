@@ -182,6 +182,35 @@ pub struct MappingCache {
     pub counted: MappingTotals,
 }
 
+/// Whom one CPU last found not to be of the target. Programs that interrupt one another may leave it with parts of two such
+/// answers: then the seal is that of neither.
+#[derive(Debug, Clone, Copy, Default)]
+#[repr(C)]
+pub struct Bystander {
+    /// The task's memory cgroup.
+    pub cgroup: u64,
+    /// Its process number, and above it the value of [`crate::config::CONTROL_GENERATION`] that it was found out under.
+    pub process: u64,
+    /// Of both: see [`Bystander::new`].
+    pub seal: u64,
+}
+
+impl Bystander {
+    pub const fn new(cgroup: u64, tgid: u32, generation: u32) -> Self {
+        let process = (generation as u64) << 32 | tgid as u64;
+        // Odd numbers without a pattern: what differs in one of the two differs in the seal.
+        let seal = cgroup.wrapping_mul(0x9e37_79b9_7f4a_7c15)
+            ^ process.wrapping_mul(0xc2b2_ae3d_27d4_eb4f)
+            ^ u64::MAX;
+        Self { cgroup, process, seal }
+    }
+
+    /// Whether it is the same answer, and whole.
+    pub const fn is(&self, other: &Self) -> bool {
+        self.cgroup == other.cgroup && self.process == other.process && self.seal == other.seal
+    }
+}
+
 /// End of a process's heap as last seen, and where it was at its last event.
 #[derive(Debug, Clone, Copy, Default)]
 #[cfg_attr(feature = "zerocopy", derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable))]
@@ -374,6 +403,7 @@ wire! {
     FileTotals = 64,
     MappingTotals = 32,
     MappingCache = 56,
+    Bystander = 24,
     Heap = 16,
     ChargeKey = 16,
     ChargeLevel = 16,
@@ -387,4 +417,39 @@ wire! {
     DriverAlloc = 32,
     PendingAlloc = 56,
     Burst = 48,
+}
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+
+    use std::vec::Vec;
+
+    use super::*;
+
+    /// What three interrupted programs may have left behind is no answer to anybody.
+    #[test]
+    fn parts_of_several_answers_are_none() {
+        let answers: Vec<Bystander> = (1..4u64)
+            .flat_map(|cgroup| {
+                (1..4).flat_map(move |tgid| (1..3).map(move |generation| (cgroup, tgid, generation)))
+            })
+            .map(|(cgroup, tgid, generation)| Bystander::new(cgroup, tgid, generation))
+            .collect();
+        let is_one = |parts: &Bystander| answers.iter().any(|answer| parts.is(answer));
+        let (mut whole, mut mixed) = (0, 0);
+        for cgroup in &answers {
+            for process in &answers {
+                for seal in &answers {
+                    let parts =
+                        Bystander { cgroup: cgroup.cgroup, process: process.process, seal: seal.seal };
+                    let same = parts.cgroup == seal.cgroup && parts.process == seal.process;
+                    assert_eq!(is_one(&parts), same, "{parts:x?}");
+                    *if same { &mut whole } else { &mut mixed } += 1;
+                }
+            }
+        }
+        assert!(whole > 0 && mixed > whole, "{whole} {mixed}");
+        assert!(!is_one(&Bystander::default()));
+    }
 }

@@ -1,8 +1,8 @@
 //! The same as at system call exit ([`super::sys_exit`]), where the functions of system calls can be attached to: nobody else's
 //! calls pay for it.
 //!
-//! These programs may be preempted by one another, so nothing is remembered by CPU. On arm64 32-bit programs call some of these
-//! functions, too, and on x86-64 those of the x32 ABI do: they are left out, as at system call exit.
+//! These programs may be preempted by one another, so nothing is remembered by CPU but whole answers. On arm64 32-bit programs call
+//! some of these functions, too, and on x86-64 those of the x32 ABI do: they are left out, as at system call exit.
 
 use core::ffi::c_void;
 
@@ -12,7 +12,7 @@ use aya_ebpf::{
     macros::fexit,
     programs::FExitContext,
 };
-use spark_trace_common::{config::CONTROL_ENDED, event::MappingOp};
+use spark_trace_common::{config::CONTROL_ENDED, event::MappingOp, map_records::Bystander};
 
 use super::{
     mapping::{add_totals, caller, changed, failed},
@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     config::conf,
-    maps::CONTROL,
+    maps::{BYSTANDERS, CONTROL, generation},
     read::load,
     target::{current_task, is_beside, is_target, memory_cgroup_of},
 };
@@ -134,19 +134,42 @@ struct Call {
 fn call_of_target() -> Option<Call> {
     let ids = bpf_get_current_pid_tgid();
     let task = current_task();
-    // SAFETY: the current task's type is known to the verifier.
-    if !is_target(unsafe { memory_cgroup_of(task) }, (ids >> 32) as u32) {
+    if !is_of_target(task, (ids >> 32) as u32) {
         return None;
     }
     if CONTROL.get(CONTROL_ENDED).is_none_or(|ended| *ended != 0) {
         return None;
     }
-    // SAFETY: as above, and the type of the task's registers is known, too.
+    // SAFETY: the current task's type is known to the verifier, and so is that of its registers.
     unsafe {
         if load::<u32>(task, conf!(task_compat)) & conf!(compat_bits) != 0 {
             return None;
         }
-        let regs: *const u8 = (bpf_task_pt_regs(task.cast_mut().cast()) as *const u8).cast();
+        let regs = bpf_task_pt_regs(task.cast_mut().cast()) as *const u8;
         Some(Call { ids, regs, nr: load(regs, conf!(regs_nr)) })
     }
+}
+
+/// Whether the current task is of the target. Others' calls come here, too: they pay for a look at what this CPU remembers.
+#[inline(always)]
+fn is_of_target(task: *const u8, tgid: u32) -> bool {
+    let Some(known) = BYSTANDERS.get_ptr_mut(0) else { return false };
+    // SAFETY: the current task's type is known to the verifier.
+    let cgroup = unsafe { memory_cgroup_of(task) };
+    // What is selected from here on is another generation.
+    let bystander = Bystander::new(cgroup, tgid, generation());
+    // SAFETY: a per-CPU slot that the map keeps alive; programs do not move between CPUs.
+    if unsafe { (*known).is(&bystander) } {
+        return false;
+    }
+    let is_target = is_target(cgroup, tgid);
+    if !is_target {
+        // SAFETY: as above. Word by word, and what is not whole is no answer.
+        unsafe {
+            (&raw mut (*known).cgroup).write_volatile(bystander.cgroup);
+            (&raw mut (*known).process).write_volatile(bystander.process);
+            (&raw mut (*known).seal).write_volatile(bystander.seal);
+        }
+    }
+    is_target
 }
