@@ -105,8 +105,14 @@ impl Values {
 
 /// The command that `spark-trace record` runs.
 pub fn line(plan: &Plan, environment: &Environment, values: &Values) -> Result<Vec<String>, String> {
-    let command = plan.workload.command.iter().map(|text| values.fill(text)).collect::<Result<_, _>>()?;
+    let command =
+        template(plan, environment).iter().map(|text| values.fill(text)).collect::<Result<_, _>>()?;
     wrapped(environment, values, command)
+}
+
+/// The words of the command, with their placeholders: the environment's own, else the plan's.
+pub fn template<'a>(plan: &'a Plan, environment: &'a Environment) -> &'a [String] {
+    if environment.command.is_empty() { &plan.workload.command } else { &environment.command }
 }
 
 /// A command as it is run in an environment.

@@ -105,6 +105,10 @@ impl Order {
 pub struct Environment {
     pub name: String,
     pub kind: Kind,
+    /// This environment's own command line instead of the plan's, as it stands: a container's that a script or another engine
+    /// starts, or one whose paths differ.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub command: Vec<String>,
     /// Image of a container.
     pub image: Option<String>,
     /// Flags of `run`, one argument each.

@@ -78,7 +78,9 @@ fn tree(subject: &Subject<'_>, environment: &Environment) -> Option<std::path::P
 pub fn programs(subject: &Subject<'_>, findings: &mut Findings) {
     for environment in &subject.plan.environments {
         let Some(values) = subject.values_of(environment) else { continue };
-        let Some(Ok(program)) = subject.plan.workload.command.first().map(|word| values.fill(word)) else {
+        let Some(Ok(program)) =
+            command::template(subject.plan, environment).first().map(|word| values.fill(word))
+        else {
             continue;
         };
         let found = match environment.kind {

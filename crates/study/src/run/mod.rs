@@ -35,7 +35,7 @@ use spark_trace_host::output_file::{self, PUBLIC, Place, WriteError, WriteOption
 pub use child::Signals;
 pub(crate) use machine::free_space;
 
-/// Asks the runner to end after the run under way.
+/// Has the runner end after the run under way.
 pub const STOP: &str = "stop";
 /// Lines of a log that a failed run keeps.
 const TAIL: usize = 20;
@@ -352,6 +352,16 @@ impl<'a> Runner<'a> {
         self.append(&entry)?;
         let wrong = |number| RunError::Command(format!("the plan has no run {number}"));
         self.state.fold(entry).map_err(wrong)
+    }
+}
+
+/// Has the runner of a study end after the run under way, or before the next one.
+pub fn request_stop(dir: &Path) -> Result<(), RunError> {
+    let stop = dir.join(STOP);
+    match Place::new(&stop)?.create_new(0, WriteOptions { force: false, owner: invoker::owner() }) {
+        // It has been requested before.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        made => made.map(drop).map_err(|source| RunError::Io { path: stop, source }),
     }
 }
 

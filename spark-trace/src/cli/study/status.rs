@@ -7,7 +7,6 @@ use serde::Serialize;
 use crate::cli::bounded::bounded;
 use crate::cli::error::Exit;
 use crate::cli::output;
-use spark_trace_host::output_file::{Place, WriteOptions};
 use spark_trace_render::document::{Document, Fit, Table};
 use spark_trace_render::{json, terminal};
 use spark_trace_study::journal::{LOST, State};
@@ -172,13 +171,7 @@ pub fn stop(args: &StopArgs) -> anyhow::Result<Exit> {
         eprintln!("spark-trace: no runner is at work on it");
         return Ok(Exit::Fine);
     }
-    let stop = args.dir.join(run::STOP);
-    let options = WriteOptions { force: false, owner: spark_trace_host::invoker::owner() };
-    match Place::new(&stop)?.create_new(0, options) {
-        // It has been confirmed before.
-        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
-        made => drop(made.map_err(StudyError::io(&stop)).context(Exit::TraceFailed)?),
-    }
+    run::request_stop(&args.dir).context(Exit::TraceFailed)?;
     eprintln!("spark-trace: the study ends after the run under way");
     Ok(Exit::Fine)
 }
