@@ -1,5 +1,6 @@
 //! docs/reference/cli.md: the help of every command.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::fs;
 
@@ -29,11 +30,11 @@ fn commands() -> Result<Vec<Vec<String>>> {
     let _ = fs::remove_dir_all(&pages);
     program::output(&["man", "--output", &pages.to_string_lossy()])?;
     let entries = fs::read_dir(&pages).with_context(|| format!("cannot list {}", pages.display()))?;
-    let mut commands = Vec::new();
+    let mut names = BTreeSet::new();
     for entry in entries {
-        let name = entry?.file_name().to_string_lossy().into_owned();
-        commands.extend(words(&name));
+        names.extend(command_of(&entry?.file_name().to_string_lossy()));
     }
+    let mut commands: Vec<_> = names.iter().map(|name| words(name, &names)).collect();
     ensure!(!commands.is_empty(), "{} has no manual pages", pages.display());
     commands.sort();
     let mut ordered = vec![Vec::new()];
@@ -42,10 +43,21 @@ fn commands() -> Result<Vec<Vec<String>>> {
     Ok(ordered)
 }
 
-/// The words of the command that a manual page is of: none for the program itself.
-fn words(page: &str) -> Option<Vec<String>> {
-    let words = page.strip_suffix(".1")?.strip_prefix(PROGRAM)?.strip_prefix('-')?;
-    Some(words.split('-').map(str::to_owned).collect())
+/// The command that a manual page is of, its words joined; none for the program itself.
+fn command_of(page: &str) -> Option<String> {
+    Some(page.strip_suffix(".1")?.strip_prefix(PROGRAM)?.strip_prefix('-')?.to_owned())
+}
+
+/// Its words: a hyphen parts two where there is a command of what stands before it.
+fn words(name: &str, names: &BTreeSet<String>) -> Vec<String> {
+    let mut words = Vec::new();
+    let mut begin = 0;
+    for (at, _) in name.match_indices('-').filter(|(at, _)| names.contains(&name[..*at])) {
+        words.push(name[begin..at].to_owned());
+        begin = at + 1;
+    }
+    words.push(name[begin..].to_owned());
+    words
 }
 
 fn add(parent: &[String], commands: &[Vec<String>], ordered: &mut Vec<Vec<String>>) -> Result<()> {
@@ -67,7 +79,8 @@ fn add(parent: &[String], commands: &[Vec<String>], ordered: &mut Vec<Vec<String
 
 /// The line of a help text that lists this command.
 fn position(help: &str, name: &str) -> Option<usize> {
-    help.lines().position(|line| line.strip_prefix("  ").and_then(|l| l.split("  ").next()) == Some(name))
+    help.lines()
+        .position(|line| line.strip_prefix("  ").and_then(|line| line.split(' ').next()) == Some(name))
 }
 
 /// Without the option that all have, and without spaces at the ends of lines.
@@ -109,8 +122,11 @@ mod tests {
 
     #[test]
     fn pages_are_of_commands() {
-        assert_eq!(words("spark-trace-study-run.1"), Some(vec!["study".to_owned(), "run".to_owned()]));
-        assert_eq!(words("spark-trace.1"), None);
+        assert_eq!(command_of("spark-trace-study-run.1").as_deref(), Some("study-run"));
+        assert_eq!(command_of("spark-trace.1"), None);
+        let names = ["study", "study-run", "spark-report"].map(str::to_owned).into();
+        assert_eq!(words("study-run", &names), ["study", "run"]);
+        assert_eq!(words("spark-report", &names), ["spark-report"]);
     }
 
     #[test]
