@@ -9,4 +9,5 @@ pub mod cli;
 pub mod demo;
 pub mod reclaim;
 pub mod serve;
+pub mod spark_report;
 pub mod top;

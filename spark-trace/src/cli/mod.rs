@@ -27,6 +27,7 @@ mod schema;
 mod serve;
 mod show;
 mod snapshot;
+mod spark_report;
 mod study;
 mod top;
 mod view;
@@ -72,6 +73,7 @@ The machine now:
 
 Many runs:
   study        Record many runs by a plan, and compare them with statistics
+  spark-report Test the claim about the DGX Spark, and make a page to send
 
 Others:
   demo         Record a known workload twice and explain the difference
@@ -102,6 +104,7 @@ enum Command {
     Report(report::Args),
     Export(export::Args),
     Study(study::Args),
+    SparkReport(spark_report::Args),
     // The name of `study rootfs` in 0.1.0.
     #[command(hide = true)]
     Rootfs(study::rootfs::Args),
@@ -130,6 +133,7 @@ impl Command {
             Self::Report(args) => report::run(args),
             Self::Export(args) => export::run(args),
             Self::Study(args) => study::run(args),
+            Self::SparkReport(args) => spark_report::run(&args),
             Self::Rootfs(args) => study::rootfs::run(&args),
             Self::Chroot(args) => chroot::run(&args),
             Self::Recover(args) => recover::run(args),

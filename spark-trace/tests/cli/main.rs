@@ -9,6 +9,7 @@ use assert_cmd::Command;
 mod doctor;
 mod replay;
 mod shown;
+mod spark_report;
 mod strangers;
 mod study;
 mod usage;

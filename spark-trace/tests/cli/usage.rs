@@ -120,7 +120,9 @@ fn every_command_explains_itself_with_examples() {
         let text = stdout(&[command, "--help"]);
         let examples = text.split("\nExample").nth(1).unwrap_or_else(|| panic!("{command} has no examples"));
         assert!(examples.contains(&format!("spark-trace {command}")), "{command}: {examples}");
-        assert!(stdout(&["man", command]).contains(&format!("spark\\-trace\\-{command}")), "{command}");
+        // Manual pages have each hyphen as one that can be searched for.
+        let escaped = command.replace('-', "\\-");
+        assert!(stdout(&["man", command]).contains(&format!("spark\\-trace\\-{escaped}")), "{command}");
     }
     assert!(stdout(&["--version"]).starts_with("spark-trace "));
     assert!(stdout(&["man"]).contains("spark\\-trace"));
