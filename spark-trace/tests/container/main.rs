@@ -14,6 +14,7 @@ mod field;
 mod lists;
 mod record;
 mod stand_in;
+mod stand_in_cuda;
 mod study;
 mod target;
 mod ways;

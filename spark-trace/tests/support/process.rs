@@ -177,7 +177,10 @@ impl Running {
                 return line;
             }
         }
-        panic!("no such line of output; there was: {}", self.stdout);
+        // What is still under way says no more by itself.
+        let is_ended = self.child.try_wait().is_ok_and(|status| status.is_some());
+        let stderr = self.stderr.take().filter(|_| is_ended).map(|thread| thread.join().unwrap());
+        panic!("no such line of output; there was: {}{}", self.stdout, stderr.unwrap_or_default());
     }
 
     /// Waits until a workload with `--jsonl` has come to a phase, and returns its line.
