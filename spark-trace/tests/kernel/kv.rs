@@ -6,6 +6,7 @@ use crate::support::{self, int};
 
 mod causes;
 mod graphs;
+mod on_stand_in;
 mod rows;
 mod staged;
 mod tenant;

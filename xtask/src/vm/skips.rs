@@ -18,6 +18,7 @@ pub const MAY_SKIP: &[MaySkip] = &[
     // There are no headers to build it with.
     MaySkip { suite: "kernel::stand_in", test: "", kernels: &["6.17-"], reason: "stand-in" },
     MaySkip { suite: "kernel::stand_in_cuda", test: "", kernels: &["6.17-"], reason: "stand-in" },
+    MaySkip { suite: "kernel::kv::on_stand_in", test: "", kernels: &["6.17-"], reason: "stand-in" },
     MaySkip {
         suite: "kernel::findings",
         test: "the_drivers_memory_is_distinguished_from_its_pool",

@@ -1,5 +1,7 @@
 //! An engine whose readings, arithmetic and log are staged on the simulated driver, recorded, and what `kv` says of it.
 
+use std::process::Command;
+
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -143,7 +145,12 @@ fn kib(line: &str) -> i64 {
 }
 
 pub fn kv(output: &str, options: &[&str]) -> Value {
-    let done = spark_trace().args(["kv", output, "--format", "json"]).args(options).output().unwrap();
+    let mut command = spark_trace();
+    if oracle::machine_is_ours() {
+        // An emulated CPU takes more time than a file may.
+        command.env("SPARK_TRACE_READ_LIMIT", "4G");
+    }
+    let done = command.args(["kv", output, "--format", "json"]).args(options).output().unwrap();
     assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
     serde_json::from_slice(&done.stdout).unwrap()
 }
@@ -151,6 +158,38 @@ pub fn kv(output: &str, options: &[&str]) -> Value {
 /// Runs an engine with `before` done by the same shell; nothing where others leave it no memory, time after time.
 pub fn run(dir: &TempDir, name: &str, engine: Staged, options: &str, before: &str) -> Option<Run> {
     run_while(dir, name, engine, options, before, &mut || {})
+}
+
+/// The driver where its memory is pages of the modules that stand in for NVIDIA's.
+pub struct OnStandIn<'a> {
+    /// Bytes of the pages that it requests.
+    pub page_size: i64,
+    /// What NVML knows, of this driver and others (testing/simulated-nvml).
+    pub nvml: &'a str,
+}
+
+impl OnStandIn<'_> {
+    /// What NVML knows of a GPU without memory of its own that nobody uses.
+    pub const UNIFIED: &'static str = "gpus 1\nunified 0\n";
+
+    pub fn set(&self, command: &mut Command) {
+        command.env("SPARK_TRACE_SIMULATED_STAND_IN", "1").env("SPARK_TRACE_SIMULATED_NVML", self.nvml);
+        command
+            .env("SPARK_TRACE_SIMULATED_GPUS", "1")
+            .env("SPARK_TRACE_SIMULATED_PAGE_SIZE", self.page_size.to_string());
+    }
+}
+
+/// The same on that driver. What it says is not of levels between the readings: an emulated machine may keep the recorder from some.
+pub fn run_on_stand_in(
+    dir: &TempDir,
+    name: &str,
+    engine: Staged,
+    options: &str,
+    before: &str,
+    driver: &OnStandIn<'_>,
+) -> Option<Run> {
+    run_any(dir, name, engine, options, before, &mut || {}, Some(driver))
 }
 
 /// The same, with something that the test does meanwhile.
@@ -162,6 +201,18 @@ pub fn run_while(
     before: &str,
     meanwhile: &mut dyn FnMut(),
 ) -> Option<Run> {
+    run_any(dir, name, engine, options, before, meanwhile, None)
+}
+
+fn run_any(
+    dir: &TempDir,
+    name: &str,
+    engine: Staged,
+    options: &str,
+    before: &str,
+    meanwhile: &mut dyn FnMut(),
+    on_stand_in: Option<&OnStandIn<'_>>,
+) -> Option<Run> {
     let path = |end: &str| support::path(dir, &format!("{name}.{end}"));
     let (program, driver, report, dirty) = (cuda_workload(), driver(), path("report"), path("dirty"));
     let script = format!(
@@ -170,10 +221,16 @@ pub fn run_while(
         dir.path().display(),
         engine.name
     );
-    let output = path("json");
+    let (output, nvml) = (path("json"), crate::nvml::library().to_str().unwrap().to_owned());
     for _ in 0..TRIES {
-        let words = ["--quiet", "--force", "--cuda-library", &driver, "--", "sh", "-c", &script];
-        let running = Running::start(&output, &words);
+        let mut command = spark_trace();
+        let mut words = vec!["--quiet", "--force", "--cuda-library", &driver];
+        if let Some(on_stand_in) = on_stand_in {
+            on_stand_in.set(&mut command);
+            words.extend(["--gpu-interval", "100ms", "--nvml", &nvml]);
+        }
+        words.extend(["--", "sh", "-c", &script]);
+        let running = Running::start_as(command, &output, &words);
         meanwhile();
         let recorded = running.finish();
         if recorded.code != Some(0) {
@@ -182,7 +239,7 @@ pub fn run_while(
         }
         // Levels at a reading are those of the last look before it.
         let gaps = int(&recorded.recording()["health"]["gaps"]["count"]);
-        if gaps > 0 {
+        if gaps > 0 && on_stand_in.is_none() {
             println!("{name}: the machine kept the recorder from reading {gaps} times");
             continue;
         }
