@@ -1,6 +1,6 @@
 //! The results file of brandonrc/benchmark-spark: `models` by label, then by environment, then a list of runs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Deserialize;
 
@@ -107,15 +107,16 @@ fn description(restarted: usize) -> String {
 /// An iteration that comes again in a block was begun again: the last one counts, or those before it would count twice. How many do not.
 fn restarts(runs: &mut [Run]) -> usize {
     let mut many = 0;
-    for place in 0..runs.len() {
-        let (of, later) = runs[place..].split_at_mut(1);
-        let of = &mut of[0];
-        let block = later.iter().take_while(|run| run.model == of.model && run.environment == of.environment);
-        if of.iteration > 0 && block.clone().any(|run| run.iteration == of.iteration) {
-            of.warmup = true;
-            of.facts
-                .insert("notes".to_owned(), format!("iteration {} was begun again after it", of.iteration));
-            many += 1;
+    let is_one_block = |a: &Run, b: &Run| a.model == b.model && a.environment == b.environment;
+    for block in runs.chunk_by_mut(is_one_block) {
+        let mut later = BTreeSet::new();
+        for run in block.iter_mut().rev().filter(|run| run.iteration > 0) {
+            if !later.insert(run.iteration) {
+                run.warmup = true;
+                let note = format!("iteration {} was begun again after it", run.iteration);
+                run.facts.insert("notes".to_owned(), note);
+                many += 1;
+            }
         }
     }
     many
