@@ -77,10 +77,10 @@ impl Neighbours {
             let (wishes, inbox) = channel::<Wish>();
             let (outbox, found) = channel();
             let work = move || {
-                let mut known = BTreeSet::new();
+                let mut known: BTreeSet<u32> = BTreeSet::new();
                 for Wish { target, on_gpus } in inbox {
-                    known.extend(on_gpus);
-                    let read = outside::near_a_query(&target, &known, BUDGET);
+                    let wanted: BTreeSet<u32> = &known | &on_gpus;
+                    let read = outside::near_a_query(&target, &wanted, BUDGET);
                     known.extend(read.rows.iter().map(|row| row.pid));
                     if known.len() > REMEMBERED {
                         known.clear();

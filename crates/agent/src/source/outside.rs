@@ -66,7 +66,8 @@ fn read(target: &[u32], moment: Option<Moment>, known: &BTreeSet<u32>, budget: D
         );
     }
     // Pages of files are no memory of theirs: what is resident says only how much it is at most.
-    sizes.sort_unstable_by_key(|(bytes, pid)| (Reverse(*bytes), *pid));
+    // Those that are known have memory elsewhere: they come first, however small they are.
+    sizes.sort_unstable_by_key(|(bytes, pid)| (!known.contains(pid), Reverse(*bytes), *pid));
     let mut all: Vec<(u64, u32, u64)> = Vec::new();
     let mut not_read = 0;
     for (most, pid) in sizes {

@@ -182,18 +182,21 @@ fn outside(
     was: Option<&BTreeMap<u32, u64>>,
     is: &BTreeMap<u32, u64>,
 ) -> Option<ProcessUse> {
-    let rest = |moment: &Moment<'_>, of: &BTreeMap<u32, u64>| {
+    let device = |moment: &Moment<'_>| Device::at(recording, moment.reading.at_ns).sum();
+    let (device_before, device_at) = (before.map(device), device(at));
+    // Of one time alone it would be a change that was none.
+    let is_known = device_at.is_some() && device_before.is_none_or(|bytes| bytes.is_some());
+    let rest = |moment: &Moment<'_>, of: &BTreeMap<u32, u64>, device: Option<u64>| {
         let mapped = moment.state.counter("AnonPages")?.checked_add(moment.state.counter("Shmem")?)?;
         let own = of.values().sum::<u64>().saturating_add(state::device_in_anon(recording, moment.reading));
-        let device = Device::at(recording, moment.reading.at_ns).sum();
-        Some((mapped.saturating_sub(own).saturating_add(device), device))
+        Some(mapped.saturating_sub(own).saturating_add(device.filter(|_| is_known).unwrap_or(0)))
     };
-    let (at, device) = rest(at, is)?;
+    let at = rest(at, is, device_at)?;
     let before = match before.zip(was) {
-        Some((moment, was)) => Some(rest(moment, was)?.0),
+        Some((moment, was)) => Some(rest(moment, was, device_before.flatten())?),
         None => None,
     };
-    let device = Some(device).filter(|device| *device > 0);
+    let device = device_at.filter(|device| is_known && *device > 0);
     Some(ProcessUse { pid: None, comm: String::new(), role: Role::Outside, before, at, device, costs: None })
 }
 

@@ -98,13 +98,16 @@ pub fn at_readings(recording: &Recording, before_ns: Option<u64>, at_ns: u64) ->
         // Of one that was not among the largest, device memory alone is known: that is then taken of both times.
         let is_known = host_at.is_some() && host_before.is_none_or(|bytes| bytes.is_some());
         let with_host = |host: Option<u64>| if is_known { host.unwrap_or(0) } else { 0 };
-        let has_device = device_before.iter().chain([&device_at]).any(|device| device.of(pid) > Some(0));
+        let has_device = device_before.iter().chain([&device_at]).any(|device| device.lists(pid));
         if !has_device {
             return Some(outside(pid, &all, host_before.flatten(), host_at?, None));
         }
         let device_before = device_before.as_ref().and_then(|device| device.of(pid));
         let before = device_before.map(|bytes| bytes.saturating_add(with_host(host_before.flatten())));
-        Some(outside(pid, &all, before, device?.saturating_add(with_host(host_at)), device))
+        // One that changes just then had what nobody knows.
+        let device = device?;
+        let at = device.saturating_add(with_host(host_at));
+        Some(outside(pid, &all, before, at, Some(device).filter(|bytes| *bytes > 0)))
     });
     rows.collect()
 }

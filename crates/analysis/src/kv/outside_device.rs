@@ -7,7 +7,7 @@ use spark_trace_recording::{Nvidia, Recording, Series, ledger};
 
 use crate::devices::shares_memory;
 
-/// Readings of a GPU are half a second apart, or as `--gpu-interval` has it.
+/// A reading of a GPU that is farther away says nothing of a query.
 const NEAR_NS: u64 = 1_000_000_000;
 /// Of what differs by more between the readings around a query, nobody knows what it was at it.
 const LEAST: u64 = 1 << 20;
@@ -61,9 +61,14 @@ impl Device {
         }
     }
 
-    /// Processes with any.
+    /// Processes that have any, or may have.
     pub fn pids(&self) -> impl Iterator<Item = u32> {
-        self.bytes.iter().filter(|(_, bytes)| bytes.is_some_and(|bytes| bytes > 0)).map(|(pid, _)| *pid)
+        self.bytes.iter().filter(|(_, bytes)| bytes.is_none_or(|bytes| bytes > 0)).map(|(pid, _)| *pid)
+    }
+
+    /// Whether a process is among them.
+    pub fn lists(&self, pid: u32) -> bool {
+        self.bytes.get(&pid).is_some_and(|bytes| bytes.is_none_or(|bytes| bytes > 0))
     }
 
     /// Bytes of a process; absent where they are not known.
@@ -74,9 +79,10 @@ impl Device {
         }
     }
 
-    /// Of all of them that are known.
-    pub fn sum(&self) -> u64 {
-        self.bytes.values().flatten().fold(0, |sum, bytes| sum.saturating_add(*bytes))
+    /// Of all of them; absent where that of any is not known.
+    pub fn sum(&self) -> Option<u64> {
+        let known = || self.bytes.values().copied().sum::<Option<u64>>();
+        self.is_whole.then(known).flatten()
     }
 }
 
@@ -109,16 +115,17 @@ mod tests {
         let recording = unified(&[&[(7, 300), (4242, 700)], &[(7, 300), (4242, 700)]]);
         let found = Device::at(&recording, START + SECOND);
         assert_eq!(found.pids().collect::<Vec<_>>(), [7]);
-        assert_eq!((found.of(7), found.of(8), found.sum()), (Some(300 * MIB), Some(0), 300 * MIB));
+        assert_eq!((found.of(7), found.of(8), found.sum()), (Some(300 * MIB), Some(0), Some(300 * MIB)));
         let far = Device::at(&recording, START + 9 * SECOND);
-        assert_eq!((far.of(7), far.sum()), (None, 0), "no reading is near");
+        assert_eq!((far.of(7), far.sum()), (None, None), "no reading is near");
     }
 
     #[test]
     fn what_changes_just_then_or_is_not_told_is_unknown() {
         let mut recording = unified(&[&[(7, 300), (9, 50)], &[(7, 100), (9, 50)]]);
         let found = Device::at(&recording, START + SECOND / 4);
-        assert_eq!((found.of(7), found.of(9)), (None, Some(50 * MIB)));
+        assert_eq!((found.of(7), found.of(9), found.sum()), (None, Some(50 * MIB), None));
+        assert!(found.lists(7) && !found.lists(8) && found.pids().eq([7, 9]));
         let series = &mut recording.samples.devices[1].series;
         series.columns.insert("processes.listed".to_owned(), [Some(3), Some(3)].into_iter().collect());
         assert_eq!(Device::at(&recording, START + SECOND / 4).of(8), None, "one is listed without its bytes");
@@ -129,8 +136,8 @@ mod tests {
         let mut recording = unified(&[&[(7, 300)], &[(7, 300)]]);
         let nvidia = recording.host.nvidia.as_mut().unwrap();
         nvidia.simulated = true;
-        assert_eq!(Device::at(&recording, START).sum(), 0);
+        assert_eq!(Device::at(&recording, START).sum(), None);
         recording.host.nvidia.as_mut().unwrap().kernel_module = Some("stand-in".to_owned());
-        assert_eq!(Device::at(&recording, START).sum(), 300 * MIB);
+        assert_eq!(Device::at(&recording, START).sum(), Some(300 * MIB));
     }
 }
