@@ -4,7 +4,7 @@
 use spark_trace_common::capacities::LossKind;
 
 use crate::{
-    maps::{EVENTS, LOSSES, RUNS, run},
+    maps::{EVENTS, LOSSES, RUNS, add, run},
     wake::{self, Patience},
 };
 
@@ -25,8 +25,8 @@ pub(crate) use lost;
 #[inline(always)]
 pub(crate) fn count(kind: LossKind, losses: u64) {
     if let Some(count) = LOSSES.get_ptr_mut(kind as u32) {
-        // SAFETY: a per-CPU slot that the map keeps alive; programs do not move between CPUs.
-        unsafe { *count += losses };
+        // SAFETY: a per-CPU slot that the map keeps alive; programs do not move between CPUs, but some preempt one another.
+        unsafe { add(count, losses) };
     }
 }
 

@@ -211,6 +211,15 @@ pub(crate) fn hit(index: u32) {
     }
 }
 
+/// The same of a hook whose programs may be preempted by one another.
+#[inline(always)]
+pub(crate) fn hit_of_several(index: u32) {
+    if let Some(run) = RUNS.get_ptr_mut(index) {
+        // SAFETY: as in `hit`.
+        unsafe { add(&raw mut (*run).hits, 1) };
+    }
+}
+
 /// Counts a run of the hook at `index` for `page`, and leaves word of it for the hook that stands in. Returns
 /// the page's address as a number: the verifier allows no arithmetic on a pointer to a kernel structure, and
 /// what is read from a map is none.

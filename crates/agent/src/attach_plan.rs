@@ -19,6 +19,8 @@ pub trait Facts {
     fn trampolines(&self) -> Result<(), String>;
     /// Whether there are kprobes, or why not.
     fn kprobes(&self) -> Result<(), String>;
+    /// Whether the kernel may preempt its own code, and how that is known.
+    fn preemption(&self) -> Option<String>;
     /// A kernel module is loaded.
     fn has_module(&self, name: &str) -> bool;
 }
@@ -185,6 +187,15 @@ fn step(hook: &'static Hook, choice: &HookSelection, facts: &impl Facts) -> Step
         let verdict = if by_choice { Verdict::Off } else { Verdict::Unsupported };
         return nothing(verdict, passed_over.join("; "));
     }
+    if choice.system_calls == SystemCalls::On
+        && candidates[0].skips_if_preempted
+        && candidates.len() > 1
+        && let Some(how) = facts.preemption()
+    {
+        // What is exact of the target comes before what costs others nothing.
+        passed_over.push(format!("{}: would skip calls: {how}", name_of(candidates[0])));
+        candidates.rotate_left(1);
+    }
     let trigger = hook.waits_for.filter(|_| profile < Profile::Deep);
     let waits = TRIGGERS.iter().copied().find(|(name, _)| trigger == Some(*name));
     Step { hook, candidates, passed_over, below, verdict: None, waits }
@@ -283,6 +294,10 @@ mod tests {
             self.facility("kprobes")
         }
 
+        fn preemption(&self) -> Option<String> {
+            (!self.has("no preemption")).then(|| "preempt=full".to_owned())
+        }
+
         fn has_module(&self, name: &str) -> bool {
             self.has(name)
         }
@@ -368,6 +383,21 @@ mod tests {
         assert_eq!(mechanisms(&[]).0, [Mechanism::Fexit, Mechanism::TpBtf]);
         let (left, why) = mechanisms(&["seq_read_iter"]);
         assert!(left == [Mechanism::TpBtf] && why[0].contains("seq_read_iter: "), "{why:?}");
+    }
+
+    /// Of a target, what skips nothing; of a whole machine, what does not tax all of it.
+    #[test]
+    fn where_the_kernel_preempts_itself_functions_of_system_calls_come_last() {
+        let of = |system_calls, without| {
+            let choice = HookSelection { system_calls, ..Profile::Default.into() };
+            let step = step_of("mapping", &choice, &Kernel(without));
+            (mechanisms(&step), step.passed_over)
+        };
+        let (order, why) = of(SystemCalls::On, &["no preemption"]);
+        assert_eq!(order, [Mechanism::TpBtf, Mechanism::Fexit]);
+        assert!(why[0].ends_with("would skip calls: preempt=full"), "{why:?}");
+        assert_eq!(of(SystemCalls::On, &[]).0, [Mechanism::Fexit, Mechanism::TpBtf]);
+        assert_eq!(of(SystemCalls::OffForMachine, &["no preemption"]).0, [Mechanism::Fexit]);
     }
 
     #[test]

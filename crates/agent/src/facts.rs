@@ -63,9 +63,34 @@ impl Facts for KernelFacts<'_> {
         Err(format!("this kernel has no kprobes (no {KPROBE_EVENTS})"))
     }
 
+    fn preemption(&self) -> Option<String> {
+        let read = |path| std::fs::read_to_string(path).unwrap_or_default();
+        preemption(&read(PREEMPT), &read("/proc/version"), &read("/proc/cmdline"))
+    }
+
     fn has_module(&self, name: &str) -> bool {
         Path::new("/sys/module").join(name).exists()
     }
+}
+
+/// Where a kernel that can choose has what it has chosen (kernel/sched/debug.c sched_dynamic_show).
+const PREEMPT: &str = "/sys/kernel/debug/sched/preempt";
+
+/// Whether the kernel may preempt its own code. `modes` has the one in brackets that is on; without it there are the kernel's version
+/// (init/Makefile, UTS_VERSION) and its command line. What is not known counts as yes.
+fn preemption(modes: &str, version: &str, line: &str) -> Option<String> {
+    let on = modes.split_once('(').and_then(|(_, rest)| Some(rest.split_once(')')?.0));
+    let named = line.split_whitespace().rev().find_map(|word| word.strip_prefix("preempt="));
+    let built = version.split_whitespace().find(|word| word.starts_with("PREEMPT"));
+    let known = match (on, built) {
+        (_, Some("PREEMPT_RT")) => "PREEMPT_RT",
+        (Some(on), _) => on,
+        (None, Some("PREEMPT_DYNAMIC")) => named.unwrap_or("not known"),
+        (None, Some(built)) => built,
+        (None, None) => "none",
+    };
+    let preempts = !matches!(known, "none" | "voluntary");
+    preempts.then(|| format!("this kernel preempts its own code (preempt={known})"))
 }
 
 #[cfg(test)]
@@ -79,5 +104,22 @@ mod tests {
         assert!(facts.has_btf_tracepoint("sched_process_exec"));
         assert_eq!(facts.args_of(HARMLESS), Some(1));
         assert_eq!(facts.args_of("no_such_function"), None);
+    }
+
+    #[test]
+    fn kernels_that_preempt_themselves_are_known() {
+        const DYNAMIC: &str = "Linux version 6.12 #1 SMP PREEMPT_DYNAMIC Debian";
+        let known = |modes, version, line| {
+            let how = preemption(modes, version, line)?;
+            Some(how.split_once('=').unwrap().1.trim_end_matches(')').to_owned())
+        };
+        let is = |how: &str| Some(how.to_owned());
+        assert_eq!(known("none (voluntary) full\n", DYNAMIC, ""), None);
+        assert_eq!(known("none voluntary (full) lazy\n", DYNAMIC, "preempt=none"), is("full"));
+        assert_eq!(known("(full) lazy\n", "#1 SMP PREEMPT_RT", ""), is("PREEMPT_RT"));
+        assert_eq!(known("", DYNAMIC, "quiet preempt=full preempt=voluntary"), None);
+        assert_eq!(known("", DYNAMIC, "quiet"), is("not known"));
+        assert_eq!(known("", "#1 SMP PREEMPT Mon", ""), is("PREEMPT"));
+        assert_eq!(known("", "Linux version 6.1 #1 SMP Debian", ""), None);
     }
 }

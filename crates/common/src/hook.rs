@@ -69,6 +69,9 @@ pub struct Candidate {
     pub loses: Option<&'static str>,
     /// It runs at every system call of every process of the machine.
     pub every_call: bool,
+    /// Where the kernel preempts itself, a task may wait in one of its programs: calls that come meanwhile on the CPU are then
+    /// skipped (kernel/bpf/trampoline.c, the recursion guard), and their stacks may be missing.
+    pub skips_if_preempted: bool,
     /// Functions that carry the rest of the hook, by the same mechanism: all of them, or the candidate is none.
     pub also: &'static [Place],
 }

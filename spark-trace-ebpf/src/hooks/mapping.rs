@@ -21,7 +21,7 @@ use super::memory_query::mapped_executable;
 use crate::{
     config::conf,
     loss::lost,
-    maps::{EVENTS, HEAPS, MAPPING_TOTALS, add, hit},
+    maps::{EVENTS, HEAPS, MAPPING_TOTALS, add, hit_of_several},
     read::load,
     stack_copy,
     target::{USER_STACK, is_beside},
@@ -52,7 +52,7 @@ pub(super) unsafe fn changed(
     count: impl FnOnce(MappingTotals),
 ) {
     let tgid = (ids >> 32) as u32;
-    hit(const { index("mapping") });
+    hit_of_several(const { index("mapping") });
     // SAFETY: by the caller's word.
     let (arg0, arg1, arg2, arg3): (u64, u64, u64, u64) = unsafe {
         (

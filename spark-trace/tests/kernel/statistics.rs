@@ -60,9 +60,6 @@ fn what_the_kernel_counts_for_others_is_not_put_up() {
     let hook = array(&recording["health"]["hooks"]).iter().find(|hook| hook["name"] == "page-alloc").unwrap();
     let (hits, runs) = (int(&hook["hits"]), int(&hook["runs"]));
     assert!(hits > 10_000, "{hook}");
-    // Pages that a process uses leave the program before it counts. Where they are few, runs are put up by what it counts.
-    let by_hits = hits * 9 / 10..hits * 21 / 10;
-    // Where they are most, by the time: and a window may fall into one in which the storm has no CPU.
-    let by_time = hits / 5..hits * 5;
-    assert!(by_hits.contains(&runs) || runs > 2 * hits && by_time.contains(&runs), "{hook}");
+    // A window may fall into a time in which the storm has no CPU.
+    assert!((hits / 5..hits * 5).contains(&runs), "{hook}");
 }

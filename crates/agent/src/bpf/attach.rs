@@ -21,7 +21,7 @@ use crate::{
 use spark_trace_recording::verdict::Verdict;
 
 /// The hook that sees programs change their address space, and read the files that say how much memory there is.
-const MAPPING: &str = "mapping";
+pub(super) const MAPPING: &str = "mapping";
 
 /// The hook that sees pages freed as it happens.
 const PAGE_FREE: &str = "page-free";

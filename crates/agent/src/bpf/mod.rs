@@ -251,7 +251,7 @@ impl Object {
                 let hits = index.and_then(|i| hits_of.get(i).copied()).filter(|_| ran);
                 let info = self.stats_of(attached).filter(|_| ran);
                 let whole = info.zip(statistics).and_then(|(stats, statistics)| {
-                    statistics.whole(number, Counted { stats, hits: hits.unwrap_or(0) })
+                    statistics.whole(number, Counted { stats, hits: weight(attached, hits) })
                 });
                 // What a stand-in took was not lost.
                 let taken = stand_in_of(attached.name).and_then(|i| hits_of.get(i).copied()).unwrap_or(0);
@@ -433,6 +433,11 @@ impl Drop for Object {
         self.detach_functions();
         self.hand_on_messages();
     }
+}
+
+/// Runs that say what part of a hook's work was done at a time; none of a hook with several programs of which not all count.
+fn weight(attached: &Attached, hits: Option<u64>) -> u64 {
+    hits.filter(|_| !is_of_files(attached) && attached.name != attach::MAPPING).unwrap_or(0)
 }
 
 /// Of the hook in [`HOOKS`].

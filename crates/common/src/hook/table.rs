@@ -6,7 +6,17 @@ use super::{Candidate, Hook, Mechanism, Place, Profile};
 
 const fn candidate(mechanism: Mechanism, program: &'static str, target: &'static str) -> Candidate {
     let (on_return, args, loses, also) = (None, None, None, &[]);
-    Candidate { mechanism, program, target, on_return, args, loses, every_call: false, also }
+    Candidate {
+        mechanism,
+        program,
+        target,
+        on_return,
+        args,
+        loses,
+        every_call: false,
+        skips_if_preempted: false,
+        also,
+    }
 }
 
 const fn tp_btf(program: &'static str, target: &'static str) -> Candidate {
@@ -190,6 +200,7 @@ pub const HOOKS: &[Hook] = &[
         candidates: &[
             Candidate {
                 also: OTHER_CALLS,
+                skips_if_preempted: true,
                 ..function(Mechanism::Fexit, "mmap_return", system_call!("mmap"), 1)
             },
             Candidate { every_call: true, loses: Some(EVERY_CALL_LOSES), ..tp_btf("mapping", "sys_exit") },
