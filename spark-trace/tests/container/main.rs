@@ -13,6 +13,7 @@ mod faults;
 mod field;
 mod lists;
 mod record;
+mod spark_report;
 mod stand_in;
 mod stand_in_cuda;
 mod study;
