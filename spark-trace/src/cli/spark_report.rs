@@ -306,6 +306,9 @@ fn conclude(args: &Args, facts: &Facts, page: &Path) {
         Some((number, outcome, fit)) => {
             say(&format!("outcome {number}: {} ({})", outcome.sees, fit.why()));
             say(outcome.means);
+            if let Some(reservation) = outcome::reservation(&fits, number - 1) {
+                say(&reservation);
+            }
         }
         None if facts.as_found.is_some() && facts.dropped.is_none() && !args.without_page_cache => {
             say(

@@ -66,13 +66,13 @@ pub const OUTCOMES: &[Outcome] = &[
         judge: available,
     },
     Outcome {
-        sees: "two native runs, or two container runs, differ as much as native and container",
+        sees: "two native runs, or two container runs, differ as much as native and container, and step 3 has no clear difference",
         means: "History, not the container. The published runs were in blocks, so they cannot separate the two.",
         judge: history,
     },
     Outcome {
         sees: "native and container differ by no more than that",
-        means: "No difference: your machine does not have the gap. `show --all` has what differs from the published set-up (kernel, \
+        means: "The container has no more: your machine does not have the gap. `show --all` has what differs from the published set-up (kernel, \
                 driver, image, limits).",
         judge: nothing,
     },
@@ -134,6 +134,12 @@ pub const OUTCOMES: &[Outcome] = &[
         means: "Several sources together: read the table of sources from its largest difference on.",
         judge: several,
     },
+    Outcome {
+        sees: "the difference is clear in step 2, page cache does not have most of it, and it is gone in step 3",
+        means: "Something that came and went, in the container's runs of step 2 alone. Look for what else ran then, and repeat both \
+                steps.",
+        judge: went,
+    },
 ];
 
 /// Every outcome with its fit, and the place of the answer: the first that fits.
@@ -141,6 +147,22 @@ pub fn judge(facts: &Facts) -> (Vec<Fit>, Option<usize>) {
     let fits: Vec<Fit> = OUTCOMES.iter().map(|outcome| (outcome.judge)(facts)).collect();
     let answer = fits.iter().position(|fit| matches!(fit, Fit::Fits(_)));
     (fits, answer)
+}
+
+/// The numbers of the undecided among the first `until` outcomes; empty where there is none.
+pub fn undecided(fits: &[Fit], until: usize) -> String {
+    let above = fits.iter().take(until).zip(1_usize..).filter(|(fit, _)| matches!(fit, Fit::Undecided(_)));
+    above.map(|(_, number)| number.to_string()).collect::<Vec<_>>().join(", ")
+}
+
+/// What an answer depends on, if outcomes before it are undecided.
+pub fn reservation(fits: &[Fit], answer: usize) -> Option<String> {
+    let above = undecided(fits, answer);
+    (!above.is_empty()).then(|| {
+        format!(
+            "outcomes before it are undecided ({above}): the answer stands only if they do not fit; see the table of outcomes"
+        )
+    })
 }
 
 /// The table of the document.
@@ -217,6 +239,13 @@ fn available(facts: &Facts) -> Fit {
     match known.as_slice() {
         [] => Fit::Undecided("the readings agree with no counter of the machine".to_owned()),
         all if all.iter().all(|signal| *signal == AVAILABLE) => {
+            if all.len() < signals.len() {
+                return Fit::Undecided(format!(
+                    "{} of {} readings agree with it, the others with no counter of the machine",
+                    all.len(),
+                    signals.len()
+                ));
+            }
             Fit::Fits("all readings agree with it".to_owned())
         }
         all if all.contains(&AVAILABLE) => {
@@ -230,14 +259,22 @@ fn available(facts: &Facts) -> Fit {
 const AVAILABLE: &str = "MemAvailable";
 
 fn history(facts: &Facts) -> Fit {
-    match facts.as_found.as_ref().map(gap) {
-        None => Fit::Undecided(NO_STEP_2.to_owned()),
-        Some(Gap::Unknown(why)) => Fit::Undecided(why),
-        Some(Gap::History(figures)) => Fit::Fits(figures),
-        Some(Gap::None(figures)) => Fit::DoesNotFit(figures),
+    let figures = match facts.as_found.as_ref().map(gap) {
+        None => return Fit::Undecided(NO_STEP_2.to_owned()),
+        Some(Gap::Unknown(why)) => return Fit::Undecided(why),
+        Some(Gap::History(figures)) => figures,
+        Some(Gap::None(figures)) => return Fit::DoesNotFit(figures),
         Some(Gap::Clear(mean)) => {
-            Fit::DoesNotFit(format!("the difference is clear: {} on average", delta(mean)))
+            return Fit::DoesNotFit(format!("the difference is clear: {} on average", delta(mean)));
         }
+    };
+    match facts.dropped.as_ref().map(gap_dropped) {
+        None => Fit::Undecided(format!("{figures}; {NO_STEP_3}")),
+        Some(Gap::Unknown(why)) => Fit::Undecided(format!("{figures}; step 3: {why}")),
+        Some(Gap::Clear(mean)) => {
+            Fit::DoesNotFit(format!("not clear in step 2, but clear in step 3: {} on average", delta(mean)))
+        }
+        Some(Gap::None(left) | Gap::History(left)) => Fit::Fits(format!("{figures}; step 3: {left}")),
     }
 }
 
@@ -265,15 +302,28 @@ fn counted_twice(facts: &Facts) -> Fit {
     match (as_found, facts.dropped.as_ref().map(verdict)) {
         (Some(Verdict::Refuted), _) => Fit::DoesNotFit("refuted in step 2".to_owned()),
         (_, Some(Some(Verdict::Refuted))) => Fit::DoesNotFit("refuted in step 3".to_owned()),
-        (Some(Verdict::Supported), Some(Some(Verdict::Supported))) => {
-            Fit::Fits("supported in every pair of both steps".to_owned())
-        }
+        (Some(Verdict::Supported), Some(Some(Verdict::Supported))) => supported(facts),
         (Some(Verdict::Supported), None) => Fit::Undecided(NO_STEP_3.to_owned()),
         (as_found, None) => Fit::Undecided(format!("step 2: {}; {NO_STEP_3}", word(as_found))),
         (as_found, Some(dropped)) => {
             Fit::Undecided(format!("step 2: {}; step 3: {}", word(as_found), word(dropped)))
         }
     }
+}
+
+/// Memory that is counted twice in both steps is the claim's only where the container has more.
+fn supported(facts: &Facts) -> Fit {
+    let steps =
+        [(facts.as_found.as_ref().map(gap), "step 2"), (facts.dropped.as_ref().map(gap_dropped), "step 3")];
+    for (gap, step) in steps {
+        match gap {
+            Some(Gap::Clear(_)) => {}
+            Some(Gap::None(figures)) => return Fit::DoesNotFit(format!("{step}: {figures}")),
+            Some(Gap::History(why) | Gap::Unknown(why)) => return Fit::Undecided(format!("{step}: {why}")),
+            None => return Fit::Undecided(format!("{step} is not complete")),
+        }
+    }
+    Fit::Fits("supported in every pair of both steps, and the container has more".to_owned())
 }
 
 /// Whether page cache has most of a difference that is gone in step 3, and nothing is counted twice.
@@ -376,6 +426,30 @@ fn several(facts: &Facts) -> Fit {
         }
     }
     Fit::Fits(format!("{} in step 3, and no group of sources has most of it", delta(mean)))
+}
+
+/// A clear difference of step 2 that is gone in step 3, and that page cache does not explain.
+fn went(facts: &Facts) -> Fit {
+    let Some(as_found) = &facts.as_found else { return Fit::Undecided(NO_STEP_2.to_owned()) };
+    let mean = match gap(as_found) {
+        Gap::Clear(mean) => mean,
+        Gap::Unknown(why) => return Fit::Undecided(why),
+        Gap::None(figures) | Gap::History(figures) => return Fit::DoesNotFit(figures),
+    };
+    let Some(cache) = Group::Cache.of(as_found) else {
+        return Fit::Undecided("page cache is not known".to_owned());
+    };
+    let share = format!("page cache has {} of {} in step 2", delta(cache), delta(mean));
+    if is_most(cache, mean) {
+        return Fit::DoesNotFit(share);
+    }
+    match facts.dropped.as_ref().map(gap_dropped) {
+        None => Fit::Undecided(format!("{share}; {NO_STEP_3}")),
+        Some(Gap::Unknown(why)) => Fit::Undecided(why),
+        Some(Gap::History(figures)) => Fit::Undecided(format!("step 3: {figures}; repeat it")),
+        Some(Gap::Clear(left)) => Fit::DoesNotFit(format!("{} are left in step 3", delta(left))),
+        Some(Gap::None(figures)) => Fit::Fits(format!("{share}; step 3: {figures}")),
+    }
 }
 
 #[cfg(test)]

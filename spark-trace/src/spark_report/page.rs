@@ -94,28 +94,23 @@ pub fn document(facts: &Facts, parts: Vec<Part>, lacks: &[Lack], commands: Optio
 }
 
 fn answered(document: &mut Document, answer: Option<usize>, fits: &[Fit]) {
-    let undecided = |until: usize| {
-        let above = fits.iter().take(until).zip(1..).filter(|(fit, _)| matches!(fit, Fit::Undecided(_)));
-        above.map(|(_, number): (_, usize)| number.to_string()).collect::<Vec<_>>().join(", ")
-    };
     match answer.and_then(|place| Some((place, OUTCOMES.get(place)?, fits.get(place)?))) {
         Some((place, outcome, fit)) => {
             document.own(format!("Outcome {}: {}.", place + 1, outcome.sees));
             document.own(outcome.means);
             document.line(format!("Figures: {}.", fit.why()));
-            let above = undecided(place);
-            if !above.is_empty() {
-                document.warning(format!(
-                    "outcomes before it are undecided ({above}): the answer stands only if they do not fit; see the table of outcomes"
-                ));
+            if let Some(reservation) = outcome::reservation(fits, place) {
+                document.warning(reservation);
             }
         }
-        None => {
-            document.line(format!(
-                "No outcome is sure yet; undecided: {}. The table of outcomes has what each would take.",
-                undecided(fits.len())
-            ));
-        }
+        None => match outcome::undecided(fits, fits.len()) {
+            none if none.is_empty() => {
+                document.line("No outcome fits, and none is undecided: please send this page.");
+            }
+            some => document.line(format!(
+                "No outcome is sure yet; undecided: {some}. The table of outcomes has what each would take."
+            )),
+        },
     }
 }
 

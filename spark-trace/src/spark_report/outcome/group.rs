@@ -69,13 +69,14 @@ impl Group {
             .fold(0, |sum, bytes| sum.saturating_add(*bytes))
     }
 
+    /// Absent where the cgroup plane does not have a source that makes a difference on the machine.
     pub fn in_cgroup(self, pair: &Pair) -> Option<i64> {
         let cgroup = pair.cgroup.as_ref()?;
-        Some(
-            self.slugs()
-                .iter()
-                .filter_map(|slug| cgroup.get(slug))
-                .fold(0, |sum, bytes| sum.saturating_add(*bytes)),
-        )
+        let differs =
+            |slug: &str| pair.sources.get(slug).is_some_and(|bytes| bytes.saturating_abs() > pair.threshold);
+        self.slugs().iter().try_fold(0_i64, |sum, slug| match cgroup.get(slug) {
+            Some(bytes) => Some(sum.saturating_add(*bytes)),
+            None => (!differs(slug)).then_some(sum),
+        })
     }
 }

@@ -66,7 +66,7 @@ fn every_outcome_is_the_answer_to_what_it_describes() {
     let all = [
         (facts(by("MemAvailable"), None), "MemAvailable"),
         (facts(by("MemFree"), gone()), "and it is gone in step 3"),
-        (facts(step(20, "anon", 15 * GIB), None), "two native runs"),
+        (facts(step(20, "anon", 15 * GIB), gone()), "two native runs"),
         (facts(step(0, "anon", 0), None), "differ by no more"),
         // Less in the container, and a drift that both sides share.
         (facts(step(-20, "anon", GIB), None), "differ by no more"),
@@ -78,7 +78,14 @@ fn every_outcome_is_the_answer_to_what_it_describes() {
         (stays("nvidia-sysmem"), "`nvidia-sysmem`"),
         (stays("nvidia-pool"), "`nvidia-sysmem`"),
         (facts(cache(), Some(charged(step(20, "anon", 0)))), "has it, too"),
-        (stays("shmem"), "does not have it"),
+        (
+            facts(
+                step(20, "shmem", 0),
+                Some(with(step(20, "shmem", 0), |pair| pair.cgroup = Some([("shmem", 0)].into()))),
+            ),
+            "does not have it",
+        ),
+        (facts(step(20, "anon", 0), gone()), "page cache does not have most of it"),
         (stays("page-tables"), "rows of the kernel"),
         (stays(UNATTRIBUTED), "`unattributed`"),
     ];
@@ -90,7 +97,7 @@ fn every_outcome_is_the_answer_to_what_it_describes() {
     });
     assert!(answer(&facts(split.clone(), Some(split))).contains("no row before has most"));
     // Each row was the answer once.
-    assert_eq!(OUTCOMES.len(), 13);
+    assert_eq!(OUTCOMES.len(), 14);
 }
 
 #[test]
@@ -119,6 +126,56 @@ fn what_the_numbers_do_not_decide_stays_undecided() {
     let nothing = with(step(20, "anon", 0), |pair| pair.total = None);
     assert_eq!(answer(&facts(nothing, None)), "");
     assert_eq!(answer(&Facts::default()), "");
+}
+
+#[test]
+fn a_history_in_step_2_is_the_answer_only_with_step_3() {
+    let history = || step(20, "anon", 15 * GIB);
+    let place = |facts: &Facts| judge(facts).0.swap_remove(1);
+    assert!(matches!(place(&facts(history(), None)), Fit::Undecided(why) if why.contains(NO_STEP_3)));
+    let unknown = with(step(0, "anon", 0), |pair| pair.total = None);
+    assert!(matches!(place(&facts(history(), Some(unknown))), Fit::Undecided(_)));
+    assert!(matches!(place(&facts(history(), Some(history()))), Fit::Fits(_)));
+    // What is clear without page cache is no history.
+    let clear = facts(history(), Some(step(20, "unattributed", 0)));
+    assert!(matches!(place(&clear), Fit::DoesNotFit(_)));
+    assert!(answer(&clear).contains("`unattributed`"));
+}
+
+#[test]
+fn what_is_missing_counts_as_nothing_less_than_unknown() {
+    // One of two readings agrees with no counter.
+    let reading = Kv {
+        engine: None,
+        signals: [Some(AVAILABLE), None],
+        free: [0; 2],
+        cache: [None; 2],
+        delta: None,
+        b_with_state_of_a: None,
+    };
+    let one_known = facts(with(step(20, "anon", 0), |pair| pair.kv = Ok(reading.clone())), None);
+    assert!(matches!(available(&one_known), Fit::Undecided(_)));
+    // The cgroup plane does not have the source that differs.
+    let missing = facts(step(20, "anon", 0), Some(step(20, "anon", 0)));
+    assert_eq!(answer(&missing), "");
+    assert!(matches!(processes(&missing, false), Fit::Undecided(_)));
+}
+
+#[test]
+fn memory_counted_twice_without_more_in_the_container_is_not_the_claim() {
+    let supported =
+        |gib| with(step(gib, "file-clean", 0), |pair| pair.double_counting = Some(Verdict::Supported));
+    assert!(matches!(counted_twice(&facts(supported(20), Some(supported(20)))), Fit::Fits(_)));
+    assert!(matches!(counted_twice(&facts(supported(20), Some(supported(0)))), Fit::DoesNotFit(_)));
+    assert!(matches!(counted_twice(&facts(supported(-20), Some(supported(20)))), Fit::DoesNotFit(_)));
+}
+
+#[test]
+fn an_answer_has_the_undecided_outcomes_before_it() {
+    let fits = [Fit::Undecided(String::new()), Fit::DoesNotFit(String::new()), Fit::Undecided(String::new())];
+    assert_eq!(undecided(&fits, 3), "1, 3");
+    assert!(reservation(&fits, 2).is_some_and(|text| text.contains("(1)")));
+    assert_eq!(reservation(&fits[1..], 1), None);
 }
 
 #[test]
