@@ -158,7 +158,7 @@ fn make(
     folder.make()?;
     // A report that goes on has it from its beginning.
     if !folder.path().join(folder::BEFORE).exists() {
-        take_snapshot(folder, args, [folder::BEFORE, folder::BUNDLE_BEFORE])?;
+        take_snapshot(folder, folder::BEFORE)?;
     }
     let mut ended = Ended::Complete;
     let mut runs = 0;
@@ -179,8 +179,11 @@ fn make(
     }
     // One that was complete already only gets its page anew.
     if runs > 0 || !folder.path().join(folder::AFTER).exists() {
-        take_snapshot(folder, args, [folder::AFTER, folder::BUNDLE_AFTER])?;
+        take_snapshot(folder, folder::AFTER)?;
     }
+    // Anew each time: whether names are kept is chosen anew, too.
+    bundle(folder, args, [folder::BEFORE, folder::BUNDLE_BEFORE])?;
+    bundle(folder, args, [folder::AFTER, folder::BUNDLE_AFTER])?;
     write_page(args, pair, folder, lacks)?;
     match ended {
         Ended::Failed(why) => Err(anyhow::anyhow!(
@@ -247,19 +250,28 @@ fn step_log(run: &spark_trace_study::results::Run) -> String {
     format!("{}/{}", slot.folder(run.attempt), spark_trace_study::files::LOG)
 }
 
-/// Writes the machine as it is now, and a bundle of it to send.
-fn take_snapshot(folder: &Folder, args: &Args, [name, bundle]: [&str; 2]) -> anyhow::Result<()> {
+/// Writes the machine as it is now.
+fn take_snapshot(folder: &Folder, name: &str) -> anyhow::Result<()> {
     say("reading the machine's memory");
     let wanted = Wanted { directories: vec![], most: 200, time: Duration::from_secs(1) };
     let options = snapshot::Options { files: wanted, min_region: 1 << 20, nvml: None };
     let recording = snapshot::take(&options).context(Exit::TraceFailed)?;
-    let replace = spark_trace_recording::WriteOptions { force: true, ..folder::write_options() };
-    write::write(&recording, &folder.path().join(name), replace)?;
+    write::write(&recording, &folder.path().join(name), replace())?;
+    Ok(())
+}
+
+/// Writes a bundle of a snapshot, to send.
+fn bundle(folder: &Folder, args: &Args, [name, bundle]: [&str; 2]) -> anyhow::Result<()> {
+    let recording = spark_trace_recording::read(&folder.path().join(name))?;
     let sent =
         if args.keep_names { recording } else { redact(&recording).context("cannot replace the names")? };
     let contents = bug_report::contents(&sent, !args.keep_names).context(Exit::TraceFailed)?;
-    write_bytes(&contents, &folder.path().join(folder::SEND).join(bundle), replace)?;
+    write_bytes(&contents, &folder.path().join(folder::SEND).join(bundle), replace())?;
     Ok(())
+}
+
+fn replace() -> spark_trace_recording::WriteOptions {
+    spark_trace_recording::WriteOptions { force: true, ..folder::write_options() }
 }
 
 /// Compares what is there, and writes the page.

@@ -6,11 +6,13 @@ use std::path::{Path, PathBuf};
 use spark_trace_analysis::comparability::start_state;
 use spark_trace_analysis::derived::Derived;
 use spark_trace_analysis::diff::{self, SourceDelta};
+use spark_trace_analysis::findings::because::Outside;
 use spark_trace_analysis::findings::{DOUBLE_COUNTING, Findings, Verdict};
 use spark_trace_analysis::kv;
 use spark_trace_analysis::moment::Moment;
 use spark_trace_analysis::view::Scope;
 use spark_trace_recording as recording;
+use spark_trace_recording::units::delta;
 
 use super::plan::{CONTAINER, NATIVE, RUNS};
 use spark_trace_study::journal::State;
@@ -114,6 +116,11 @@ fn pair(made_a: &Made, made_b: &Made) -> anyhow::Result<Pair> {
         let finding = of_machine.findings.iter().find(|finding| finding.hypothesis == slug)?;
         Some(finding.verdict)
     };
+    let mut against: Vec<String> =
+        machine.comparable.reasons.into_iter().filter(|reason| !start.contains(reason)).collect();
+    // What the analysis itself does not rely on decides nothing here either.
+    against.extend(machine.warnings.iter().cloned());
+    against.extend(machine.findings.iter().filter_map(others));
     let threshold =
         |findings: &Findings| (findings.plane == Scope::System).then_some(findings.material_bytes);
     Ok(Pair {
@@ -127,12 +134,22 @@ fn pair(made_a: &Made, made_b: &Made) -> anyhow::Result<Pair> {
         threshold: machine.findings.iter().find_map(threshold).unwrap_or(0),
         double_counting: verdict(DOUBLE_COUNTING),
         copies: verdict(COPIES),
-        against: machine.comparable.reasons.into_iter().filter(|reason| !start.contains(reason)).collect(),
+        against,
         start,
         kv: kv::report(Some(a.for_kv()), b.for_kv(), kv::Options::default())
             .map(of_kv)
             .map_err(|error| error.to_string()),
     })
+}
+
+/// What other programs took, where that is more than the difference.
+fn others(findings: &Findings) -> Option<String> {
+    match &findings.untestable {
+        Some(Outside::Others { bytes, run }) if findings.plane == Scope::System => {
+            Some(format!("other programs took {} in {}", delta(*bytes), run.unwrap_or("both runs")))
+        }
+        _ => None,
+    }
 }
 
 fn by_source(rows: &[SourceDelta]) -> BTreeMap<&'static str, i64> {
