@@ -163,7 +163,8 @@ fn make(
     let mut ended = Ended::Complete;
     let mut runs = 0;
     for ((step, plan), options) in plans.iter().zip(options) {
-        if folder.begun(*step)?.is_none() {
+        // A program of the step before may have written here.
+        if !folder.begun_with(*step, plan)? {
             run::create(&options.dir, plan, &options.spark_trace).context(Exit::TraceFailed)?;
         }
         ended = go_on(*step, options, &signals, &mut runs)?;

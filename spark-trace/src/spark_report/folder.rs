@@ -64,14 +64,21 @@ impl Folder {
             "{name} has something in it that is no report: name a new folder with --output"
         );
         for (step, plan) in plans {
-            let other = folder.begun(*step)?.is_some_and(|begun| begun.state.plan != *plan);
-            anyhow::ensure!(
-                !other,
-                "{name} has a report of other commands or another time limit: give the same ones to go on with it, or name a new folder \
-                 with --output"
-            );
+            folder.begun_with(*step, plan)?;
         }
         Ok(folder)
+    }
+
+    /// Whether a step was begun. Fails where that is another plan: what a run writes there while it lasts is never run.
+    pub fn begun_with(&self, step: Step, plan: &Plan) -> anyhow::Result<bool> {
+        let begun = self.begun(step)?;
+        anyhow::ensure!(
+            begun.as_ref().is_none_or(|begun| begun.state.plan == *plan),
+            "{} has a report of other commands or another time limit: give the same ones to go on with it, or name a new folder \
+             with --output",
+            self.dir.display()
+        );
+        Ok(begun.is_some())
     }
 
     /// Nothing that was begun: what a report is begun with was written, and no run.
